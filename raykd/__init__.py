@@ -1,0 +1,30 @@
+"""raykd: distil an ensemble of teachers into one small student, on a laptop or a Ray cluster.
+
+`import raykd` is light: torch, ray and wandb are imported when something that needs them is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raykd.config import Config, load_config
+    from raykd.pipeline import RunResult, load_student, run
+
+__version__ = "0.1.0"
+__all__ = ["Config", "RunResult", "__version__", "load_config", "load_student", "run"]
+
+_HOMES = {
+    "Config": "raykd.config",
+    "load_config": "raykd.config",
+    "RunResult": "raykd.pipeline",
+    "load_student": "raykd.pipeline",
+    "run": "raykd.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'raykd' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

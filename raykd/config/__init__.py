@@ -1,0 +1,6 @@
+"""The recipe: its settings, how it is loaded, and what is checked before anything starts."""
+
+from raykd.config.load import load_config
+from raykd.config.root import Config
+
+__all__ = ["Config", "load_config"]

@@ -1,0 +1,48 @@
+"""What every part of the configuration shares: frozen, no unknown keys, documented fields."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused, a field documented by the string below it."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number is needed here, not true or false")  # noqa: TRY004
+    return value
+
+
+_Number = Annotated[float, BeforeValidator(_no_bool)]
+_Count = Annotated[int, BeforeValidator(_no_bool)]
+
+Real = _Number
+Positive = Annotated[_Number, Field(gt=0)]
+NonNegative = Annotated[_Number, Field(ge=0)]
+Unit = Annotated[_Number, Field(ge=0, le=1)]
+Count = Annotated[_Count, Field(ge=1)]
+Natural = Annotated[_Count, Field(ge=0)]
+ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$", max_length=64)]
+
+
+def _part_or_count(value: Any) -> Any:
+    value = _no_bool(value)
+    if isinstance(value, int | float):
+        if value < 0:
+            raise ValueError("must not be negative; an integer is a count, a float below 1 a part")
+        if isinstance(value, float) and value > 1:
+            raise ValueError("a float is a part and must be at most 1; write a count as an integer")
+    return value
+
+
+PartOrCount = Annotated[int | float, BeforeValidator(_part_or_count)]
+"""An integer is a count of samples, a float a part of them."""

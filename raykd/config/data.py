@@ -1,0 +1,197 @@
+"""`data:` where samples come from, how they are split, which keep their label, how they are viewed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from raykd.config.base import (
+    Count,
+    ImportPath,
+    NonNegative,
+    PartOrCount,
+    Positive,
+    Settings,
+    Unit,
+)
+
+
+class DigitsSource(Settings):
+    """1,797 handwritten digits of 8×8 pixels, 10 classes; part of scikit-learn, no download."""
+
+    type: Literal["digits"] = "digits"
+
+
+class FashionMnistSource(Settings):
+    """Fashion-MNIST (60,000 + 10,000 images of 28×28, 10 classes) from its four IDX files."""
+
+    type: Literal["fashion_mnist"] = "fashion_mnist"
+    root: str | None = None
+    """Folder with the four `*-ubyte(.gz)` files; null looks in the usual places."""
+    limit: Count | None = None
+    """Use only so many training images (and a sixth of that for test), the same ones each time."""
+
+
+class MnistSource(Settings):
+    """MNIST from its four IDX files."""
+
+    type: Literal["mnist"] = "mnist"
+    root: str | None = None
+    """Folder with the four `*-ubyte(.gz)` files; null looks in the usual places."""
+    limit: Count | None = None
+    """Use only so many training images (and a sixth of that for test), the same ones each time."""
+
+
+class ArraysSource(Settings):
+    """An `.npz` file with `inputs` [N, ...], optional `labels` [N], `ids` [N] and `splits` [N]."""
+
+    type: Literal["arrays"] = "arrays"
+    path: str
+    """The file; arrays of Python objects (pickles) are refused."""
+
+
+class FactorySource(Settings):
+    """Your own function that returns a `raykd.data.Dataset`."""
+
+    type: Literal["factory"] = "factory"
+    path: ImportPath
+    """`module:function`."""
+    kwargs: dict[str, Any] = {}
+    """Keyword arguments of the function."""
+
+
+Source = Annotated[
+    DigitsSource | FashionMnistSource | MnistSource | ArraysSource | FactorySource,
+    Field(discriminator="type"),
+]
+
+
+class PadCrop(Settings):
+    """Pad with zeros and crop back at a random offset (the CIFAR augmentation)."""
+
+    type: Literal["pad_crop"] = "pad_crop"
+    padding: Count = 4
+    """Pixels added on every side."""
+
+
+class Shift(Settings):
+    """Move by whole pixels; what comes in from outside is zero."""
+
+    type: Literal["shift"] = "shift"
+    pixels: Count = 1
+    """Largest shift in each direction, in pixels."""
+
+
+class Flip(Settings):
+    """Mirror left and right."""
+
+    type: Literal["flip"] = "flip"
+    probability: Unit = 0.5
+    """Chance of mirroring."""
+
+
+class Rotate(Settings):
+    """Rotate about the centre, bilinear, zeros outside."""
+
+    type: Literal["rotate"] = "rotate"
+    degrees: Positive = 10.0
+    """Largest angle to either side, in degrees."""
+
+
+class Noise(Settings):
+    """Add Gaussian noise."""
+
+    type: Literal["noise"] = "noise"
+    std: Positive = 0.05
+    """Standard deviation, in units of the source (images are in [0, 1])."""
+
+
+class Cutout(Settings):
+    """Set one square to zero (DeVries & Taylor 2017)."""
+
+    type: Literal["cutout"] = "cutout"
+    size: Count = 8
+    """Side of the square, in pixels."""
+
+
+class Mixup(Settings):
+    """Blend with a partner sample (Zhang et al. 2018); partner and share depend on (seed, id, view)."""
+
+    type: Literal["mixup"] = "mixup"
+    alpha: Positive = 0.2
+    """Beta(alpha, alpha) gives the share."""
+    probability: Unit = 1.0
+    """Chance of blending a sample."""
+
+
+class Cutmix(Settings):
+    """Paste a box of a partner sample (Yun et al. 2019)."""
+
+    type: Literal["cutmix"] = "cutmix"
+    alpha: Positive = 1.0
+    """Beta(alpha, alpha) gives the share."""
+    probability: Unit = 1.0
+    """Chance of pasting into a sample."""
+
+
+class FactoryView(Settings):
+    """Your own view: a function `(inputs, generator) -> inputs` of one sample."""
+
+    type: Literal["factory"] = "factory"
+    path: ImportPath
+    """`module:function`."""
+
+
+ViewStep = Annotated[
+    PadCrop | Shift | Flip | Rotate | Noise | Cutout | Mixup | Cutmix | FactoryView,
+    Field(discriminator="type"),
+]
+
+
+class Views(Settings):
+    """Augmented versions of the training samples; teachers and student see the same one."""
+
+    count: Count | None = 1
+    """Views per sample: epoch e shows view e mod count. null: a new view in each epoch."""
+    policy: tuple[ViewStep, ...] = ()
+    """Steps applied in this order; none = the untransformed sample."""
+
+
+class Splits(Settings):
+    """Stratified, seeded splits. Ignored for the parts that the source brings itself."""
+
+    validation: PartOrCount = 0.15
+    """Samples to choose by: early stopping, best epoch, ranking, calibration."""
+    test: PartOrCount = 0.2
+    """Samples scored once, at the end."""
+
+
+class Data(Settings):
+    """Samples, splits, label budget and views."""
+
+    source: Source
+    """Where the samples come from."""
+    splits: Splits = Splits()
+    """Sizes of the validation and test parts."""
+    classes: tuple[str, ...] | None = None
+    """Class names in label order; null takes the source's own."""
+    labels: PartOrCount | None = None
+    """How many training samples keep their label (stratified); null keeps all."""
+    views: Views = Views()
+    """Deterministic augmented views."""
+
+
+class Preprocess(Settings):
+    """What a model does to a sample in source space before its first layer."""
+
+    size: Count | None = None
+    """Resize to size × size pixels (bilinear, antialiased); null keeps the source's size."""
+    crop: Count | None = None
+    """Crop the central crop × crop pixels before resizing."""
+    channels: Literal[1, 3] | None = None
+    """Repeat one channel to three, or average three to one; null keeps the source's."""
+    normalize: Literal["auto", "none"] | tuple[tuple[float, ...], tuple[float, ...]] = "auto"
+    """[means, stds] per channel; auto takes them from the training samples."""
+    scale: NonNegative = 1.0
+    """Multiply inputs by this before normalising, e.g. 255 for models that expect 0..255."""

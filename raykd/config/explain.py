@@ -1,0 +1,130 @@
+"""pydantic's errors in our words: dotted key, what was found, what is allowed, the nearest name."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from raykd.config.root import Config
+from raykd.errors import Problem
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the closest of the known names, or nothing."""
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def explain(error: ValidationError, tree: Mapping[str, Any]) -> list[Problem]:
+    """One problem for every error, keyed as the user wrote it."""
+    problems: dict[str, Problem] = {}
+    for detail in error.errors(include_url=False):
+        if detail["type"] == "too_short" and detail["input"]:
+            continue  # its items were wrong, which is reported already
+        path, model = _walk(detail["loc"], tree)
+        key = ".".join(path)
+        problems.setdefault(key, Problem(key, _message(detail, path, model)))
+    return list(problems.values())
+
+
+def _walk(loc: Sequence[str | int], tree: Any) -> tuple[list[str], type[BaseModel] | None]:
+    """The key as the user wrote it, and the settings class that should have held its last part.
+
+    pydantic puts union tags into the location; they are no keys and are left out.
+    """
+    path: list[str] = []
+    node: Any = tree
+    model: type[BaseModel] | None = Config
+    holder: type[BaseModel] | None = Config
+    annotation: Any = Config
+    for part in loc:
+        if isinstance(part, int):
+            item = node[part] if isinstance(node, list | tuple) and part < len(node) else None
+            named = isinstance(item, Mapping) and path == ["teachers"]
+            path.append(str(item.get("name", part)) if named and item is not None else str(part))
+            node, annotation = item, _element(annotation)
+            model = _model_of(annotation, node)
+            continue
+        if model is not None and part in model.model_fields:
+            holder, annotation = model, model.model_fields[part].annotation
+        elif _is_tag(part, annotation, node):
+            continue
+        else:
+            holder = model
+            annotation = None
+        path.append(part)
+        node = node.get(part) if isinstance(node, Mapping) else None
+        model = _model_of(annotation, node)
+    return path, holder
+
+
+def _is_tag(part: str, annotation: Any, node: Any) -> bool:
+    """Whether a location's part names a member of a union rather than a key."""
+    if isinstance(node, Mapping) and part in node:
+        return False
+    tags = {tag for model in _models(annotation) for tag in _tags(model)}
+    return part in tags or not _models(annotation) or "[" in part
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """All settings classes inside an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Annotated, Union, types.UnionType):
+        return [model for arg in get_args(annotation) for model in _models(arg)]
+    return []
+
+
+def _model_of(annotation: Any, node: Any) -> type[BaseModel] | None:
+    models = _models(annotation)
+    if len(models) <= 1:
+        return models[0] if models else None
+    tag = node.get("type") if isinstance(node, Mapping) else None
+    return next((model for model in models if tag in _tags(model)), None)
+
+
+def _tags(model: type[BaseModel]) -> tuple[str, ...]:
+    field = model.model_fields.get("type")
+    return get_args(field.annotation) if field is not None else ()
+
+
+def _element(annotation: Any) -> Any:
+    if get_origin(annotation) is Annotated or get_origin(annotation) in (Union, types.UnionType):
+        inner = [_element(arg) for arg in get_args(annotation)]
+        return next((item for item in inner if item is not None), None)
+    if get_origin(annotation) in (tuple, list):
+        return get_args(annotation)[0]
+    return None
+
+
+def _message(detail: ErrorDetails, path: Sequence[str], model: type[BaseModel] | None) -> str:
+    kind, found = detail["type"], detail.get("input")
+    context = detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = sorted(model.model_fields) if model else []
+        allowed = f"; allowed here: {', '.join(known)}" if known else ""
+        return f"unknown key{nearest(path[-1], known)}{allowed}"
+    if kind == "missing":
+        return "is required and missing"
+    if kind == "union_tag_invalid":
+        tags = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
+        tag = context["tag"]
+        return f"unknown type {tag!r}; allowed: {', '.join(tags)}{nearest(tag, tags)}"
+    if kind == "union_tag_not_found":
+        return f"needs a `type`; found {_short(found)}"
+    if kind == "literal_error":
+        allowed = context["expected"]
+        names = [name.strip(" '") for name in allowed.replace(" or ", ", ").split(",")]
+        return f"found {_short(found)}; allowed: {allowed}{nearest(str(found), names)}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{message[0].lower()}{message[1:]}; found {_short(found)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

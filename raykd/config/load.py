@@ -1,0 +1,170 @@
+"""From YAML layers and dotted overrides to one frozen `Config`, or to every error at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from raykd.config.check import cross_check
+from raykd.config.explain import explain, nearest
+from raykd.config.models import expand_model
+from raykd.config.root import Config
+from raykd.errors import InputError, Problem
+
+Tree = dict[str, Any]
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+def load_config(
+    source: str | os.PathLike[str] | Mapping[str, Any] | Sequence[str | os.PathLike[str]],
+    overrides: Sequence[str] = (),
+) -> Config:
+    """The resolved recipe.
+
+    Args:
+        source: a YAML or JSON file, the name of a packaged recipe, a mapping, or several files of
+            which later ones win. Mappings merge; lists are replaced; naming another `type` starts
+            that entry anew.
+        overrides: `key.sub=value`, the value in YAML; teachers by index or by name.
+
+    Raises:
+        InputError: with every problem found.
+    """
+    tree: Tree = {}
+    if isinstance(source, Mapping):
+        tree = merge(tree, source)
+    else:
+        layers = [source] if isinstance(source, str | os.PathLike) else source
+        for layer in layers:
+            tree = merge(tree, read_recipe(layer))
+    for override in overrides:
+        tree = _override(tree, override)
+    return parse(tree)
+
+
+def parse(tree: Mapping[str, Any]) -> Config:
+    """Validate a tree of plain values.
+
+    Raises:
+        InputError: with every problem found: unknown keys, wrong types, impossible combinations.
+    """
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(explain(error, tree)) from None
+    if problems := cross_check(config):
+        raise InputError(problems)
+    return config
+
+
+def recipe_names() -> list[str]:
+    """Names of the packaged recipes."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def recipe_path(name: str | os.PathLike[str]) -> Path:
+    """The file of a recipe given by path or by packaged name.
+
+    Raises:
+        InputError: neither a file nor a packaged recipe.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    packaged = RECIPES / f"{name}.yaml"
+    if path.suffix == "" and path.parent == Path() and packaged.is_file():
+        return packaged
+    hint = nearest(str(name), recipe_names())
+    raise InputError(
+        Problem("recipe", f"no file {str(name)!r} and no packaged recipe of that name{hint}; "
+                f"packaged: {', '.join(recipe_names())}")
+    )  # fmt: skip
+
+
+def read_recipe(name: str | os.PathLike[str]) -> Tree:
+    """The plain values of one recipe file.
+
+    Raises:
+        InputError: the file is missing, not YAML, or not a mapping.
+    """
+    path = recipe_path(name)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(Problem(str(path), f"is not valid YAML: {error}")) from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise InputError(Problem(str(path), f"must hold keys and values, found {_kind(tree)}"))
+    return tree
+
+
+def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> Tree:
+    """`layer` over `base`: mappings merge, everything else is replaced."""
+    merged = dict(base)
+    for key, value in layer.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and _same_type(old, value):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _same_type(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return bool(new.get("type", old.get("type")) == old.get("type"))
+
+
+def _override(tree: Mapping[str, Any], override: str) -> Tree:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(Problem(override, "an override is written key.sub=value"))
+    try:
+        value = yaml.safe_load(text) if text else None
+    except yaml.YAMLError as error:
+        raise InputError(Problem(key, f"{text!r} is not valid YAML: {error}")) from None
+    placed = _place(tree, key.split("."), value, key)
+    assert isinstance(placed, dict), "the root of a recipe is a mapping"
+    return placed
+
+
+def _place(node: Any, path: Sequence[str], value: Any, key: str) -> Any:
+    """A copy of `node` with `value` at `path`."""
+    if not path:
+        return value
+    head, rest = path[0], path[1:]
+    if isinstance(node, list | tuple):
+        index = _index(node, head, key)
+        return [_place(item, rest, value, key) if i == index else item
+                for i, item in enumerate(node)]  # fmt: skip
+    if node is None:
+        node = {}
+    if isinstance(node, str):
+        node = expand_model(node)
+    if not isinstance(node, Mapping):
+        raise InputError(Problem(key, f"{head!r} lies inside {node!r}, which holds no keys"))
+    if head == "type" and not rest and node.get("type") != value:
+        return {"type": value}
+    return {**node, head: _place(node.get(head), rest, value, key)}
+
+
+def _index(items: Sequence[Any], head: str, key: str) -> int:
+    names = [item.get("name") if isinstance(item, Mapping) else None for item in items]
+    if head in names:
+        return names.index(head)
+    if head.isdecimal() and int(head) < len(items):
+        return int(head)
+    known = [str(name) for name in names if name]
+    raise InputError(
+        Problem(key, f"no entry {head!r}; there are {len(items)}"
+                + (f": {', '.join(known)}{nearest(head, known)}" if known else ""))
+    )  # fmt: skip
+
+
+def _kind(value: Any) -> str:
+    return {list: "a list", str: "a text", int: "a number"}.get(type(value), type(value).__name__)

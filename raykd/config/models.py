@@ -1,0 +1,186 @@
+"""`student:` and `teachers:`: which models, where their weights come from, what they may use."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from raykd.config.base import (
+    Count,
+    ImportPath,
+    Name,
+    NonNegative,
+    Positive,
+    Settings,
+    Unit,
+)
+from raykd.config.data import Preprocess
+from raykd.config.training import Fit
+
+Norm = Literal["group", "batch"]
+
+
+class MlpModel(Settings):
+    """Multi-layer perceptron on the flattened input; 64·width units in each hidden layer."""
+
+    type: Literal["mlp"] = "mlp"
+    width: Positive = 1.0
+    """Scales the hidden layers: 1.0 is 64 units."""
+    depth: Count = 2
+    """Hidden layers."""
+    dropout: Unit = 0.0
+    """Chance of dropping a hidden unit while training."""
+
+
+class CnnModel(Settings):
+    """Plain convolutional network: `depth` blocks of conv, norm, ReLU; resolution halves between them."""
+
+    type: Literal["cnn"] = "cnn"
+    width: Positive = 1.0
+    """Scales the channels: 1.0 is 32, 64, 128, ..."""
+    depth: Count = 3
+    """Convolution blocks."""
+    norm: Norm = "group"
+    """Group norm gives the same result for any number of workers; batch norm does not."""
+    dropout: Unit = 0.0
+    """Chance of dropping a feature before the classifier while training."""
+
+
+class ResnetModel(Settings):
+    """CIFAR-style residual network (He et al. 2016, Sec. 4.2)."""
+
+    type: Literal["resnet"] = "resnet"
+    width: Positive = 1.0
+    """Scales the channels: 1.0 is 16, 32, 64."""
+    depth: Count = 20
+    """Layers, 6n + 2: 8, 14, 20, 32, 44, 56, 110."""
+    norm: Norm = "group"
+    """Group norm gives the same result for any number of workers; batch norm does not."""
+
+
+class WrnModel(Settings):
+    """Wide residual network (Zagoruyko & Komodakis 2016); width is the widening factor k."""
+
+    type: Literal["wrn"] = "wrn"
+    width: Positive = 2.0
+    """Widening factor: channels are 16k, 32k, 64k."""
+    depth: Count = 16
+    """Layers, 6n + 4: 10, 16, 22, 28, 40."""
+    norm: Norm = "group"
+    """Group norm gives the same result for any number of workers; batch norm does not."""
+    dropout: Unit = 0.0
+    """Chance of dropping a feature inside a block while training."""
+
+
+class VitModel(Settings):
+    """Small vision transformer (Dosovitskiy et al. 2021) with a class token."""
+
+    type: Literal["vit"] = "vit"
+    width: Positive = 1.0
+    """Scales the embedding: 1.0 is 64 with 4 heads."""
+    depth: Count = 4
+    """Transformer blocks."""
+    patch: Count = 4
+    """Side of a patch, in pixels."""
+    dropout: Unit = 0.0
+    """Chance of dropping a feature while training."""
+
+
+class FactoryModel(Settings):
+    """Your own function that returns an `nn.Module`."""
+
+    type: Literal["factory"] = "factory"
+    path: ImportPath
+    """`module:function`."""
+    kwargs: dict[str, Any] = {}
+    """Keyword arguments of the function."""
+
+
+def expand_model(value: Any) -> Any:
+    """`resnet` is short for `{type: resnet}`, `pkg.module:function` for a factory."""
+    if not isinstance(value, str):
+        return value
+    return {"type": "factory", "path": value} if ":" in value else {"type": value}
+
+
+Model = Annotated[
+    MlpModel | CnnModel | ResnetModel | WrnModel | VitModel | FactoryModel,
+    Field(discriminator="type"),
+    BeforeValidator(expand_model),
+]
+
+
+class TeacherResources(Settings):
+    """Overrides of `cluster.teachers` for one teacher; null keeps the cluster's setting."""
+
+    replicas: Count | None = None
+    """Actors that host this teacher."""
+    cpus: NonNegative | None = None
+    """CPUs per actor; fractions share a core."""
+    gpus: NonNegative | None = None
+    """GPUs per actor; fractions share a GPU."""
+    batch_size: Count | None = None
+    """The one fixed shape, in samples, that this teacher is run with."""
+    runtime_env: dict[str, Any] | None = None
+    """Ray runtime environment of this teacher's actors."""
+
+
+class Expect(Settings):
+    """What a teacher must reach on labelled validation samples before any student trains."""
+
+    accuracy: Unit | None = None
+    """Least accuracy."""
+
+
+class Teacher(Settings):
+    """One frozen model of the ensemble."""
+
+    name: Name
+    """Unique; used in keys, tables and files."""
+    model: Model | None = None
+    """The network; not needed with `outputs`."""
+    fit: Fit | None = None
+    """Train it on this recipe's data (starting from `weights` when both are given)."""
+    weights: str | None = None
+    """A `.safetensors` file, or a `.pt` state dict (loaded with weights_only)."""
+    outputs: str | None = None
+    """A file with `ids` and `logits` (or `probabilities`): a teacher without a model."""
+    labels: Literal["budget", "all"] = "budget"
+    """Which labels it may be fitted on: the same budget as everyone, or all of the training part."""
+    temperature: Positive | Literal["fit"] = 1.0
+    """Multiplies `objective.soft_targets.temperature`; `fit` calibrates on validation labels."""
+    label_map: tuple[int, ...] | None = None
+    """For each of the teacher's classes, in order, the index of the data's class."""
+    kind: Literal["logits", "probabilities"] = "logits"
+    """What the model returns."""
+    preprocess: Preprocess = Preprocess()
+    """Its own input size, channels and normalisation."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of its forward pass."""
+    expect: Expect = Expect()
+    """Refused, before any student trains, when it does worse."""
+    resources: TeacherResources = TeacherResources()
+    """Overrides of `cluster.teachers`."""
+
+
+class Limits(Settings):
+    """Sizes that the student must keep; null = no limit."""
+
+    parameters: Count | None = None
+    """Most trainable parameters."""
+    size_mb: Positive | None = None
+    """Most megabytes (10^6 bytes) of weights."""
+
+
+class Student(Settings):
+    """The small model that is to be as good as the ensemble."""
+
+    model: Model
+    """The network."""
+    preprocess: Preprocess = Preprocess()
+    """Its own input size, channels and normalisation."""
+    weights: str | None = None
+    """Start from these weights (same formats as a teacher's)."""
+    limits: Limits = Limits()
+    """What it must keep to."""

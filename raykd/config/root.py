@@ -1,0 +1,132 @@
+"""The whole recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from raykd.config.base import Count, Natural, NonNegative, Positive, Settings
+from raykd.config.data import Data
+from raykd.config.models import Student, Teacher
+from raykd.config.objective import Objective
+from raykd.config.training import Sgd, Training
+
+Control = Literal["labels", "best_teacher", "hard"]
+
+
+class Targets(Settings):
+    """What teachers say: computed once and read, or served live."""
+
+    mode: Literal["auto", "stored", "live"] = "auto"
+    """stored: every view is scored once, before any student trains. live: scored as it is needed.
+    auto: stored when the views are countable, live when each epoch shows new ones."""
+    store: str | None = None
+    """Folder of the target store; null = $RAYKD_HOME/targets, else .raykd/targets."""
+    depth: Count = 2
+    """Batches asked for ahead of the student, in live mode."""
+
+
+class StudentCluster(Settings):
+    """Resources of student training, per worker."""
+
+    workers: Count = 1
+    """Data-parallel workers."""
+    cpus: Positive = 1
+    """CPUs per worker."""
+    gpus: NonNegative = 0
+    """GPUs per worker."""
+    start_timeout_s: Positive = 300
+    """How long to wait for the workers to start and report."""
+    max_failures: Natural = 2
+    """Restarts of the worker group, from the last checkpoint, before the run fails."""
+
+
+class TeacherCluster(Settings):
+    """Resources of teachers, per actor; `teachers[].resources` overrides."""
+
+    replicas: Count = 1
+    """Actors per teacher."""
+    cpus: NonNegative = 1
+    """CPUs per actor; fractions share a core."""
+    gpus: NonNegative = 0
+    """GPUs per actor; fractions share a GPU."""
+    batch_size: Count = 64
+    """The one fixed shape, in samples, that a teacher is run with; short batches are padded."""
+    request_timeout_s: Positive = 30
+    """Longest wait for one answer before another replica is asked."""
+    start_timeout_s: Positive = 120
+    """Longest wait for an actor to load its model."""
+    max_restarts: Natural = 2
+    """Restarts of a dead actor before its teacher counts as lost."""
+    on_failure: Literal["stop", "renormalise"] = "stop"
+    """A lost teacher stops the run, or is left out with the other weights renormalised."""
+
+
+class Cluster(Settings):
+    """What runs where."""
+
+    student: StudentCluster = StudentCluster()
+    """Student training."""
+    teachers: TeacherCluster = TeacherCluster()
+    """Teacher actors and teacher fits."""
+
+
+class Evaluate(Settings):
+    """What the student is held against."""
+
+    controls: tuple[Control, ...] = ("labels", "best_teacher", "hard")
+    """The same student taught otherwise: labels alone, the best single teacher, hard labels."""
+    require: tuple[str, ...] = ()
+    """Conditions on summary.json, e.g. `student.test.accuracy >= 0.9`; exit code 3 if one fails."""
+
+
+class Wandb(Settings):
+    """Weights & Biases."""
+
+    mode: Literal["offline", "online", "auto", "disabled"] = "offline"
+    """auto: online where there is a key, else offline."""
+    project: str = "raykd"
+    """Project."""
+    entity: str | None = None
+    """Team or user; null = your default."""
+    group: str | None = None
+    """Group of runs."""
+    tags: tuple[str, ...] = ()
+    """Tags."""
+
+
+class Tracking(Settings):
+    """Who listens besides metrics.jsonl."""
+
+    wandb: Wandb = Wandb()
+    """Weights & Biases."""
+
+
+class Config(Settings):
+    """A whole recipe. Every key has a default but `data.source`, `teachers` and `student`."""
+
+    task: Literal["classification"] = "classification"
+    """What is learnt."""
+    seed: Natural = 0
+    """Fixes splits, label budget, views and teachers."""
+    seeds: Count = 1
+    """Paired replicas of student and controls: they differ in initialisation and order only."""
+    data: Data
+    """Samples, splits, labels and views."""
+    teachers: Annotated[tuple[Teacher, ...], Field(min_length=1)]
+    """The ensemble."""
+    student: Student
+    """The small model."""
+    objective: Objective = Objective()
+    """What the student is taught."""
+    targets: Targets = Targets()
+    """How the teachers' outputs reach it."""
+    train: Training = Training(optimizer=Sgd())
+    """How the student is trained."""
+    cluster: Cluster = Cluster()
+    """What runs where."""
+    evaluate: Evaluate = Evaluate()
+    """Controls and requirements."""
+    tracking: Tracking = Tracking()
+    """Trackers."""

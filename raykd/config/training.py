@@ -1,0 +1,120 @@
+"""`train:` and `teachers[].fit:`: optimizer, schedule, precision, stopping, checkpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from raykd.config.base import Count, Natural, NonNegative, Positive, Settings, Unit
+
+
+class Sgd(Settings):
+    """Stochastic gradient descent with momentum."""
+
+    type: Literal["sgd"] = "sgd"
+    lr: Positive = 0.05
+    """Learning rate at the top of the schedule."""
+    momentum: Unit = 0.9
+    """Momentum."""
+    nesterov: bool = False
+    """Nesterov momentum."""
+    weight_decay: NonNegative = 5.0e-4
+    """L2 penalty."""
+
+
+class AdamW(Settings):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    type: Literal["adamw"] = "adamw"
+    lr: Positive = 1.0e-3
+    """Learning rate at the top of the schedule."""
+    betas: tuple[Unit, Unit] = (0.9, 0.999)
+    """Decay of the running mean and variance."""
+    weight_decay: NonNegative = 0.01
+    """Decoupled weight decay."""
+
+
+Optimizer = Annotated[Sgd | AdamW, Field(discriminator="type")]
+
+
+class ConstantSchedule(Settings):
+    """The learning rate stays as it is after warm-up."""
+
+    type: Literal["constant"] = "constant"
+    warmup_epochs: NonNegative = 0
+    """Linear rise from 0, in epochs."""
+
+
+class CosineSchedule(Settings):
+    """Half a cosine down to `floor` (Loshchilov & Hutter 2017)."""
+
+    type: Literal["cosine"] = "cosine"
+    warmup_epochs: NonNegative = 1
+    """Linear rise from 0, in epochs."""
+    floor: Unit = 0.0
+    """Lowest learning rate as a part of the highest."""
+
+
+class StepSchedule(Settings):
+    """Multiply by `factor` at each milestone."""
+
+    type: Literal["step"] = "step"
+    warmup_epochs: NonNegative = 0
+    """Linear rise from 0, in epochs."""
+    milestones: tuple[Unit, ...] = (0.625, 0.75, 0.875)
+    """When, as parts of all epochs (the CIFAR recipe: 150, 180, 210 of 240)."""
+    factor: Unit = 0.1
+    """By how much."""
+
+
+Schedule = Annotated[ConstantSchedule | CosineSchedule | StepSchedule, Field(discriminator="type")]
+
+
+class EarlyStopping(Settings):
+    """End a fit whose validation metric stops improving."""
+
+    patience_epochs: Count = 10
+    """Epochs without a better value before stopping."""
+
+
+class Training(Settings):
+    """How one model is trained."""
+
+    epochs: Count = 30
+    """Passes over the training part (for controls: as many updates as the student's)."""
+    batch_size: Count = 128
+    """Global batch size, split over the workers."""
+    optimizer: Optimizer = Sgd()
+    """Optimizer and its settings."""
+    schedule: Schedule = CosineSchedule()
+    """Learning-rate schedule, stepped after each update."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 = autocast; losses stay in float32."""
+    clip_norm: Positive | None = None
+    """Clip the gradient's global norm."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of an exponential moving average of the weights, which is then what is validated and kept."""
+    compile: bool = False
+    """`torch.compile` the model."""
+    early_stopping: EarlyStopping | None = None
+    """null trains to the end."""
+    select: Literal["accuracy", "nll"] = "accuracy"
+    """Validation metric that chooses the best epoch (ties: the lower NLL)."""
+    checkpoint_every_epochs: Count = 1
+    """How often the state for resuming is written."""
+
+
+class Fit(Training):
+    """How a teacher is trained on the labels it may see."""
+
+    optimizer: Optimizer = AdamW()
+    """Optimizer and its settings."""
+    label_smoothing: Unit = 0.0
+    """Label smoothing (Szegedy et al. 2016)."""
+    seed: Natural | None = None
+    """Initialisation and order; null derives one from the recipe's seed and the teacher's name."""
+    freeze: tuple[str, ...] = ()
+    """Module paths whose parameters stay as loaded (transfer learning)."""
+    lr_factors: dict[str, NonNegative] = {}
+    """Module path -> factor on the learning rate, e.g. `{layer1: 0.1}` for a slower backbone."""

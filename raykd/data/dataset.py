@@ -1,0 +1,297 @@
+"""What a source of samples hands over, checked once so that nothing after it has to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import xxhash
+
+from raykd.errors import InputError, Problem
+from raykd.types import UNLABELLED
+
+PARTS = ("train", "validation", "test")
+_KINDS = "unsigned 8-bit (0..255), floats, or 32- or 64-bit integers"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples of a source, in the order that numbers their rows.
+
+    What is given is normalised: afterwards `inputs` is a mapping, `labels` and `ids` are int64,
+    `weights` is float32 and the parts of `splits` are sorted int64 rows. Nothing is copied that is
+    right already, and what was given is never changed.
+
+    Attributes:
+        inputs: name -> [N, ...]; one array alone becomes `{"inputs": array}`. Images are [N, C, H, W],
+            vectors [N, D]. uint8 means 0..255 and is shown to models as float32 in [0, 1]; floats
+            are shown as they are.
+        labels: int64 [N] in [−1, C), −1 where unlabelled; None means no sample has a label.
+        ids: [N], non-negative integers, or strings, of which a stable 63-bit hash is taken;
+            None means 0 to N − 1.
+        splits: "train", "validation", "test" -> rows, where the source brings some of these parts.
+        classes: names in label order; None means the labels themselves.
+        weights: [N], how much each sample counts; None means equally.
+
+    Raises:
+        InputError: lengths differ, values are not finite, labels are not classes, ids repeat, parts
+            overlap, and so on; with every problem found.
+    """
+
+    inputs: np.ndarray | Mapping[str, np.ndarray]
+    labels: np.ndarray | None = None
+    ids: np.ndarray | Sequence[str] | None = None
+    splits: Mapping[str, np.ndarray] | None = None
+    classes: tuple[str, ...] | None = None
+    weights: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        given = self.inputs
+        inputs = dict(given) if isinstance(given, Mapping) else {"inputs": given}
+        arrays = {name: np.asarray(array) for name, array in inputs.items()}
+        problems = _check_inputs(arrays)
+        if problems:
+            raise InputError(problems)
+        count = len(next(iter(arrays.values())))
+        labels = _labels(self.labels, count, problems)
+        clean = {
+            "inputs": arrays,
+            "labels": labels,
+            "classes": _classes(self.classes, labels, problems),
+            "ids": _ids(self.ids, count, problems),
+            "splits": _splits(self.splits, count, problems),
+            "weights": _weights(self.weights, count, problems),
+        }
+        if problems:
+            raise InputError(problems)
+        for name, value in clean.items():
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Inputs by name, [N, ...] each."""
+        assert isinstance(self.inputs, dict), "inputs are normalised when the dataset is made"
+        return self.inputs
+
+    @property
+    def sample_ids(self) -> np.ndarray:
+        """Stable sample ids, int64 [N]."""
+        assert isinstance(self.ids, np.ndarray), "ids are normalised when the dataset is made"
+        return self.ids
+
+    @property
+    def known_labels(self) -> np.ndarray:
+        """Labels, int64 [N]; all −1 where the source has none."""
+        if self.labels is None:
+            return np.full(len(self), UNLABELLED, dtype=np.int64)
+        return self.labels
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names in label order; the labels 0, 1, ... themselves where the source has no names."""
+        if self.classes is not None:
+            return self.classes
+        return tuple(str(label) for label in range(int(self.known_labels.max()) + 1))
+
+
+def _problem(field: str, message: str) -> Problem:
+    return Problem(f"data.source.{field}", message)
+
+
+def _check_inputs(arrays: Mapping[str, np.ndarray]) -> list[Problem]:
+    if not arrays:
+        return [_problem("inputs", "found no array; give at least one")]
+    problems = []
+    for name, array in arrays.items():
+        if not name:
+            problems.append(_problem("inputs", f"found the name {name!r}; each needs a name"))
+        elif array.ndim < 2 or 0 in array.shape:
+            found = f"{name!r} has shape {list(array.shape)}"
+            problems.append(
+                _problem(
+                    "inputs",
+                    f"{found}; vectors are [N, D], images [N, C, H, W], none of them empty",
+                )
+            )
+        elif not _is_known(array.dtype):
+            problems.append(_problem("inputs", f"{name!r} has dtype {array.dtype}; use {_KINDS}"))
+        elif array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = int((~np.isfinite(array).reshape(len(array), -1).all(axis=1)).sum())
+            problems.append(
+                _problem(
+                    "inputs",
+                    f"{name!r} has NaN or infinity in {bad} of {len(array)} samples; remove them",
+                )
+            )
+    lengths = {name: len(array) for name, array in arrays.items() if array.ndim}
+    if len(set(lengths.values())) > 1:
+        problems.append(
+            _problem("inputs", f"found lengths {lengths}; all need the same number of samples")
+        )
+    return problems
+
+
+def _is_known(dtype: np.dtype) -> bool:
+    return dtype == np.uint8 or dtype.kind == "f" or (dtype.kind == "i" and dtype.itemsize >= 4)
+
+
+def _of_length(field: str, array: np.ndarray, count: int, problems: list[Problem]) -> bool:
+    if array.shape == (count,):
+        return True
+    problems.append(
+        _problem(field, f"found shape {list(array.shape)}; needs [{count}], one for each sample")
+    )
+    return False
+
+
+def _integral(
+    field: str, array: np.ndarray, low: int, problems: list[Problem]
+) -> np.ndarray | None:
+    """The array as int64, or None with a problem noted when its values are not integers >= low."""
+    if array.dtype.kind in "iu":
+        whole = True
+    else:
+        whole = array.dtype.kind == "f" and bool(
+            (np.isfinite(array) & (array == np.floor(array))).all()
+        )
+    if not whole:
+        hint = "; name classes in `classes`" if field == "labels" else ""
+        problems.append(
+            _problem(field, f"found dtype {array.dtype}; needs whole numbers from {low} up{hint}")
+        )
+        return None
+    if array.size and (array.min() < low or array.max() > np.iinfo(np.int64).max):
+        problems.append(
+            _problem(
+                field,
+                f"found values from {array.min()} to {array.max()}; allowed are {low} and above",
+            )
+        )
+        return None
+    return array.astype(np.int64, copy=False)
+
+
+def _labels(given: np.ndarray | None, count: int, problems: list[Problem]) -> np.ndarray | None:
+    if given is None:
+        return None
+    array = np.asarray(given)
+    if not _of_length("labels", array, count, problems):
+        return None
+    return _integral("labels", array, UNLABELLED, problems)
+
+
+def _ids(
+    given: np.ndarray | Sequence[str] | None, count: int, problems: list[Problem]
+) -> np.ndarray | None:
+    if given is None:
+        return np.arange(count, dtype=np.int64)
+    array = np.asarray(given)
+    if not _of_length("ids", array, count, problems):
+        return None
+    if array.dtype.kind == "U" or (
+        array.dtype.kind == "O" and all(isinstance(i, str) for i in array)
+    ):
+        hashes = [
+            xxhash.xxh3_64_intdigest(text.encode(errors="surrogatepass")) >> 1
+            for text in array.tolist()
+        ]
+        ids: np.ndarray | None = np.array(hashes, dtype=np.int64)
+    else:
+        ids = _integral("ids", array, 0, problems)
+    if ids is None:
+        return None
+    unique, first, times = np.unique(ids, return_index=True, return_counts=True)
+    if len(unique) < count:
+        examples = ", ".join(repr(array[row].item()) for row in first[times > 1][:3])
+        problems.append(
+            _problem(
+                "ids",
+                f"{count - len(unique)} ids are repeated (e.g. {examples}); each needs its own",
+            )
+        )
+    return ids
+
+
+def _splits(
+    given: Mapping[str, np.ndarray] | None, count: int, problems: list[Problem]
+) -> dict[str, np.ndarray] | None:
+    if given is None:
+        return None
+    unknown = sorted(str(name) for name in given if name not in PARTS)
+    if unknown:
+        problems.append(_problem("splits", f"found {unknown}; the parts are {', '.join(PARTS)}"))
+        return None
+    parts = {}
+    for name, rows in given.items():
+        array = np.asarray(rows)
+        if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
+            found = f"dtype {array.dtype}, shape {list(array.shape)}"
+            problems.append(
+                _problem(
+                    f"splits.{name}",
+                    f"found {found}; needs row numbers, at least one (or leave it out)",
+                )
+            )
+        elif array.min() < 0 or array.max() >= count or len(np.unique(array)) < len(array):
+            problems.append(
+                _problem(
+                    f"splits.{name}",
+                    f"found rows from {array.min()} to {array.max()}; allowed are 0 to {count - 1}, each once",
+                )
+            )
+        else:
+            parts[name] = np.sort(array).astype(np.int64, copy=False)
+    for one, other in combinations(parts, 2):
+        shared = np.intersect1d(parts[one], parts[other])
+        if len(shared):
+            problems.append(
+                _problem(
+                    "splits",
+                    f"{one} and {other} share {len(shared)} rows (e.g. {int(shared[0])}); a row is in one part only",
+                )
+            )
+    return parts
+
+
+def _weights(given: np.ndarray | None, count: int, problems: list[Problem]) -> np.ndarray | None:
+    if given is None:
+        return None
+    array = np.asarray(given)
+    if not _of_length("weights", array, count, problems):
+        return None
+    if (
+        array.dtype.kind not in "fiu"
+        or not np.isfinite(array).all()
+        or array.min() < 0
+        or not array.any()
+    ):
+        problems.append(
+            _problem(
+                "weights", "found negative, missing or only zero weights; need finite ones >= 0"
+            )
+        )
+        return None
+    return array.astype(np.float32)
+
+
+def _classes(
+    given: tuple[str, ...] | None, labels: np.ndarray | None, problems: list[Problem]
+) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    names = tuple(str(name) for name in given)
+    if len(set(names)) < len(names) or not names:
+        problems.append(_problem("classes", f"found {list(names)}; needs names, each one once"))
+    elif labels is not None and int(labels.max()) >= len(names):
+        problems.append(
+            _problem(
+                "labels",
+                f"found label {int(labels.max())}; with {len(names)} classes allowed are −1 to {len(names) - 1}",
+            )
+        )
+    return names

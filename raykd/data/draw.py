@@ -1,0 +1,100 @@
+"""A picture of what is trained on: samples, their views, and what each model sees of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raykd.data.samples import Samples
+from raykd.types import ORIGINAL_VIEW, Batch
+
+Preprocessor = Callable[[Tensor], Tensor]
+_CELL_INCHES = 0.95
+_RGB = 3
+_IMAGE_AXES = 3
+_FONT_POINTS = 7
+
+
+def draw_views(
+    samples: Samples,
+    path: Path | str,
+    *,
+    preprocess: Mapping[str, Preprocessor] | None = None,
+    count: int = 6,
+    views: int = 3,
+) -> None:
+    """Write a PNG: a row per sample; the sample and its first views, as they are and for each model.
+
+    Source space is drawn with 0 as black and 1 as white, what a model sees stretched to its own range.
+    A blended sample says its own share.
+
+    Args:
+        samples: the samples; images are drawn as such, other inputs as curves.
+        path: the file to write; its folder is made.
+        preprocess: model's name -> its preprocessing of a batch [B, ...].
+        count: how many training samples.
+        views: how many views beside the original.
+
+    Raises:
+        InputError: the samples have several inputs.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    assert samples.input_shape, "samples with several inputs are refused"
+    train = samples.splits["train"]
+    rows = train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(np.int64)]
+    columns = [samples.batch(rows, view) for view in range(ORIGINAL_VIEW, views)]
+    blocks: dict[str, Preprocessor | None] = {"source": None, **(preprocess or {})}
+    across = len(blocks) * len(columns)
+    figure = Figure(figsize=(_CELL_INCHES * across, _CELL_INCHES * (len(rows) + 0.6)))
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(rows), across, squeeze=False)
+    for block, (name, model_sees) in enumerate(blocks.items()):
+        for column, batch in enumerate(columns):
+            (shown,) = batch.inputs.values()
+            with torch.no_grad():
+                seen = shown if model_sees is None else model_sees(shown)
+            view = "original" if column == 0 else f"view {column - 1}"
+            cells = grid[:, block * len(columns) + column]
+            cells[0].set_title(f"{name}\n{view}", fontsize=_FONT_POINTS)
+            for place, cell in enumerate(cells):
+                _draw_one(cell, seen[place], in_unit=model_sees is None)
+                _note_share(cell, batch, place)
+    for place, row in enumerate(rows):
+        grid[place, 0].set_ylabel(_name_of(samples, int(row)), fontsize=_FONT_POINTS)
+    figure.tight_layout(pad=0.3)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, format="png")
+
+
+def _draw_one(cell: Any, sample: Tensor, *, in_unit: bool) -> None:
+    cell.set_xticks([])
+    cell.set_yticks([])
+    values = sample.detach().to(device="cpu", dtype=torch.float32)
+    if values.ndim != _IMAGE_AXES:
+        cell.plot(values.flatten().numpy(), linewidth=0.6)
+        return
+    low, high = (0.0, 1.0) if in_unit else (float(values.min()), float(values.max()))
+    scaled = ((values - low) / ((high - low) or 1.0)).clamp(0, 1)
+    if len(scaled) >= _RGB:
+        cell.imshow(scaled[:_RGB].permute(1, 2, 0).numpy())
+    else:
+        cell.imshow(scaled[0].numpy(), cmap="gray", vmin=0, vmax=1)
+
+
+def _note_share(cell: Any, batch: Batch, place: int) -> None:
+    share = 1.0 if batch.mixed is None else float(batch.mixed.share_B[place])
+    if share < 1.0:
+        cell.set_xlabel(f"{share:.0%}", fontsize=_FONT_POINTS)
+
+
+def _name_of(samples: Samples, row: int) -> str:
+    label = int(samples.all_labels[row])
+    name = samples.classes[label] if label >= 0 else "?"
+    return f"{name[:14]}\n{samples.ids[row]}"

@@ -1,0 +1,301 @@
+"""The samples of a run: put once into Ray's object store, and asked for batches by row and view."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import xxhash
+
+from raykd.config.data import Data, ViewStep
+from raykd.data.dataset import Dataset
+from raykd.data.sources import load_source
+from raykd.data.splits import label_budget, make_splits
+from raykd.data.views import PartnerPools, Shown, ViewMaker, mixes, policy_key
+from raykd.errors import InputError, Problem
+from raykd.types import ORIGINAL_VIEW, UNLABELLED, Batch, Mixed
+
+Labels = Literal["budget", "all"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples with splits, label budget and views; numpy arrays only, which may be read-only.
+
+    Attributes:
+        inputs: name -> [N, ...], as the source gave them (see `Dataset.inputs`).
+        labels: int64 [N], −1 for unlabelled samples and training samples outside the label budget.
+        all_labels: int64 [N], every label that is known.
+        ids: int64 [N], stable sample ids.
+        splits: "train", "validation", "test" -> sorted int64 rows.
+        classes: names in label order.
+        seed: the recipe's seed.
+        policy: steps that make a view, in order.
+        pools: partners for mixup and cutmix.
+        weights: float32 [N], sample weights; None means equal ones.
+    """
+
+    inputs: Mapping[str, np.ndarray]
+    labels: np.ndarray
+    all_labels: np.ndarray
+    ids: np.ndarray
+    splits: Mapping[str, np.ndarray]
+    classes: tuple[str, ...]
+    seed: int
+    policy: tuple[ViewStep, ...]
+    pools: PartnerPools
+    weights: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def batch(
+        self,
+        rows: np.ndarray,
+        view: int | np.ndarray,
+        *,
+        labels: Labels = "budget",
+        present: np.ndarray | None = None,
+    ) -> Batch:
+        """Show samples, before any model's preprocessing.
+
+        Args:
+            rows: int64 [B] in [0, N); may repeat.
+            view: the view of all, or of each (int64 [B]); −1 is the untransformed sample.
+            labels: "budget" hides the training labels outside the budget, "all" hides none.
+            present: bool [B], False marks padding; None means all are there.
+
+        Returns:
+            The batch; inputs are float32 (uint8 scaled to [0, 1]) or int64, in memory of their own.
+
+        Raises:
+            IndexError: a row is outside [0, N).
+            ValueError: a view is below −1, or lengths differ.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        view_B = np.broadcast_to(np.asarray(view, dtype=np.int64), rows.shape)
+        self._check_request(rows, view_B, present)
+        shown = self._views.show(rows, view_B)
+        known = self.labels if labels == "budget" else self.all_labels
+        present_B = np.ones(len(rows), dtype=bool) if present is None else present.astype(bool)
+        return Batch(
+            ids=torch.from_numpy(self.ids[rows]),
+            rows=torch.from_numpy(rows.copy()),
+            view_B=torch.from_numpy(view_B.copy()),
+            inputs={name: torch.from_numpy(array) for name, array in shown.inputs.items()},
+            labels=torch.from_numpy(known[rows]),
+            present_B=torch.from_numpy(present_B),
+            mixed=_mixed(shown, known),
+            weight_B=None if self.weights is None else torch.from_numpy(self.weights[rows]),
+        )
+
+    def content_hash(self, rows: np.ndarray) -> np.ndarray:
+        """A hash of each sample's raw bytes, names, dtypes and shapes: uint64 [B] (XXH3, 64 bits)."""
+        names = sorted(self.inputs)
+        kinds = [f"{n}|{self.inputs[n].dtype.str}|{self.inputs[n].shape[1:]}" for n in names]
+        salt = xxhash.xxh3_64_intdigest("\n".join(kinds).encode())
+        arrays = [np.ascontiguousarray(self.inputs[name][rows]) for name in names]
+        hashes = np.empty(len(rows), dtype=np.uint64)
+        for place in range(len(rows)):
+            value = salt
+            for array in arrays:
+                value = xxhash.xxh3_64_intdigest(array[place], seed=value)
+            hashes[place] = value
+        return hashes
+
+    def labelled_rows(self, split: str) -> np.ndarray:
+        """Rows of a split that have a label within the budget, sorted int64."""
+        rows = self.splits[split]
+        labelled: np.ndarray = rows[self.labels[rows] != UNLABELLED]
+        return labelled
+
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Means and standard deviations per channel (axis 1) of the single input, over training rows.
+
+        In the scale that batches have, so for uint8 in [0, 1]; a constant channel gets the deviation 1.
+        """
+        return self._statistics
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample of the single input, e.g. (1, 28, 28)."""
+        return tuple(self._only_input.shape[1:])
+
+    @property
+    def class_count(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def view_key(self) -> str:
+        """`policy_key` of these samples' views."""
+        digest = self._pools_digest if mixes(self.policy) else None
+        return policy_key(self.policy, self.seed, pools_digest=digest)
+
+    @cached_property
+    def _views(self) -> ViewMaker:
+        return ViewMaker(
+            self.inputs, self.ids, seed=self.seed, policy=self.policy, pools=self.pools
+        )
+
+    @cached_property
+    def _pools_digest(self) -> str:
+        digest = xxhash.xxh3_128()
+        for rows in self.pools:
+            digest.update(np.int64(len(rows)).tobytes())
+            digest.update(self.ids[rows].tobytes())
+            digest.update(self.content_hash(rows).tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        train = self._only_input[self.splits["train"]]
+        axes = tuple(axis for axis in range(train.ndim) if axis != 1)
+        if train.dtype == np.uint8:
+            return _uint8_statistics(train, axes)
+        std_C = train.std(axis=axes, dtype=np.float64)
+        mean_C = train.mean(axis=axes, dtype=np.float64)
+        return tuple(mean_C.tolist()), tuple(np.where(std_C > 0, std_C, 1.0).tolist())
+
+    @property
+    def _only_input(self) -> np.ndarray:
+        if len(self.inputs) > 1:
+            raise InputError(
+                Problem(
+                    "data.source",
+                    f"samples have several inputs ({', '.join(self.inputs)}); needs one",
+                )
+            )
+        return next(iter(self.inputs.values()))
+
+    def _check_request(
+        self, rows: np.ndarray, view_B: np.ndarray, present: np.ndarray | None
+    ) -> None:
+        if rows.ndim != 1 or (present is not None and present.shape != rows.shape):
+            raise ValueError(f"rows {rows.shape} and present must be of one length [B]")
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(
+                f"rows {rows.min()} to {rows.max()} asked; there are 0 to {len(self) - 1}"
+            )
+        if len(rows) and view_B.min() < ORIGINAL_VIEW:
+            raise ValueError(f"view {view_B.min()} asked; views are {ORIGINAL_VIEW} and above")
+
+
+def _mixed(shown: Shown, labels: np.ndarray) -> Mixed | None:
+    if shown.partner_B is None or shown.share_B is None:
+        return None
+    return Mixed(
+        partner_labels_B=torch.from_numpy(labels[shown.partner_B]),
+        share_B=torch.from_numpy(shown.share_B),
+    )
+
+
+def _uint8_statistics(
+    values: np.ndarray, axes: tuple[int, ...]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Means and deviations per channel of values / 255, from whole numbers and therefore exact."""
+    count = values.size // values.shape[1]
+    sum_C = values.sum(axis=axes, dtype=np.uint64).tolist()
+    square_C = np.square(values, dtype=np.uint16).sum(axis=axes, dtype=np.uint64).tolist()
+    means = tuple(total / count / 255 for total in sum_C)
+    spreads = [
+        math.sqrt(count * square - total**2) / count / 255
+        for total, square in zip(sum_C, square_C, strict=True)
+    ]
+    return means, tuple(spread or 1.0 for spread in spreads)
+
+
+def build_samples(data: Data, *, seed: int) -> Samples:
+    """Load the samples of a recipe, split them, hide labels outside the budget, and set up the views.
+
+    Args:
+        data: the recipe's `data`.
+        seed: the recipe's seed.
+
+    Raises:
+        InputError: anything about the source, the splits, the classes, the budget or the views.
+    """
+    return samples_of(load_source(data.source), data, seed=seed)
+
+
+def samples_of(dataset: Dataset, data: Data, *, seed: int) -> Samples:
+    """As `build_samples`, with the samples at hand; `data.source` is not looked at.
+
+    Args:
+        dataset: the samples.
+        data: splits, classes, label budget and views.
+        seed: the recipe's seed.
+
+    Raises:
+        InputError: anything about the splits, the classes, the budget or the views.
+    """
+    classes = _class_names(dataset, data.classes)
+    splits = make_splits(dataset, data.splits, seed=seed)
+    train = splits["train"]
+    ids, all_labels = dataset.sample_ids, dataset.known_labels
+    labels = all_labels
+    if data.labels is not None:
+        labels = label_budget(all_labels, train, data.labels, seed=seed, ids=ids)
+    by_id = train[np.argsort(ids[train])]
+    samples = Samples(
+        inputs={name: _read_only(array) for name, array in dataset.arrays.items()},
+        labels=_read_only(labels),
+        all_labels=_read_only(all_labels),
+        ids=_read_only(ids),
+        splits={name: _read_only(rows) for name, rows in splits.items()},
+        classes=classes,
+        seed=seed,
+        policy=data.views.policy,
+        pools=PartnerPools(
+            labelled=_read_only(by_id[labels[by_id] != UNLABELLED]), every=_read_only(by_id)
+        ),
+        weights=None if dataset.weights is None else _read_only(dataset.weights),
+    )
+    _try_views(samples)
+    return samples
+
+
+def _class_names(dataset: Dataset, names: tuple[str, ...] | None) -> tuple[str, ...]:
+    own = dataset.class_names
+    if names is None:
+        return own
+    if len(names) != len(own) or len(set(names)) < len(names):
+        raise InputError(
+            Problem(
+                "data.classes",
+                f"found {len(names)} names ({len(set(names))} different); the source has {len(own)} "
+                f"classes ({', '.join(own[:10])}): give one name for each, or null",
+            )
+        )
+    return names
+
+
+def _try_views(samples: Samples) -> None:
+    """Make one view twice: a step that does not fit, or is not a pure function, is found before all else."""
+    row = samples.splits["train"][:1]
+    first, again = samples.batch(row, 0), samples.batch(row, 0)
+    if any(not torch.equal(first.inputs[name], again.inputs[name]) for name in first.inputs):
+        raise InputError(
+            Problem(
+                "data.views.policy",
+                "the same view of a sample came out differently the second time; a factory step must draw "
+                "all that is random from the generator it is given",
+            )
+        )
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,249 @@
+"""Where samples come from: one function for each `type` of `data.source`."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raykd.config.data import (
+    ArraysSource,
+    DigitsSource,
+    FactorySource,
+    FashionMnistSource,
+    MnistSource,
+    Source,
+)
+from raykd.data.dataset import PARTS, Dataset
+from raykd.data.hashing import sample_keys
+from raykd.data.idx import read_idx
+from raykd.data.splits import class_ranks, stratified_order
+from raykd.errors import InputError, Problem
+from raykd.importing import load_callable
+
+_FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+_DIGIT_CLASSES = tuple("0123456789")
+_IDX_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+_TEST_PER_TRAIN = 1 / 6  # 10,000 to 60,000
+_ROOT_KEY = "data.source.root"
+_SYSTEM_DATASETS = Path("/usr/share/datasets")
+_NPZ_KEYS = ("inputs", "labels", "ids", "splits", "classes", "weights")
+
+
+def load_source(source: Source) -> Dataset:
+    """Load the samples that `data.source` describes.
+
+    Raises:
+        InputError: the files are missing or damaged, or the samples are not what `Dataset` asks for.
+    """
+    return SOURCES[source.type](source)
+
+
+def _digits(source: DigitsSource) -> Dataset:  # noqa: ARG001 - the registry's signature
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return Dataset(
+        inputs=(bunch.images / 16.0).astype(np.float32)[:, None],
+        labels=bunch.target.astype(np.int64),
+        classes=_DIGIT_CLASSES,
+    )
+
+
+def _fashion_mnist(source: FashionMnistSource) -> Dataset:
+    hint = "on Debian `apt-get install dataset-fashion-mnist` brings them"
+    return _idx_dataset(source, "fashion_mnist", "fashion-mnist", _FASHION_CLASSES, hint)
+
+
+def _mnist(source: MnistSource) -> Dataset:
+    return _idx_dataset(
+        source, "mnist", "mnist", _DIGIT_CLASSES, "download the four files of MNIST"
+    )
+
+
+def _idx_dataset(
+    source: FashionMnistSource | MnistSource,
+    name: str,
+    system_name: str,
+    classes: tuple[str, ...],
+    hint: str,
+) -> Dataset:
+    folder = _find_folder(source.root, name, system_name, hint)
+    images, labels, ids = [], [], []
+    first_id = 0
+    for part, files in _IDX_FILES.items():
+        part_images, part_labels = _read_part(folder, files)
+        rows = np.arange(len(part_labels))
+        if source.limit is not None:
+            share = 1.0 if part == "train" else _TEST_PER_TRAIN
+            rows = _limited(part_labels.astype(np.int64), max(1, round(source.limit * share)))
+        images.append(part_images[rows, None])
+        labels.append(part_labels[rows].astype(np.int64))
+        ids.append(rows + first_id)
+        first_id += len(part_labels)
+    count, train = sum(map(len, ids)), len(ids[0])
+    return Dataset(
+        inputs=np.concatenate(images),
+        labels=np.concatenate(labels),
+        ids=np.concatenate(ids),
+        splits={"test": np.arange(train, count)},
+        classes=classes,
+    )
+
+
+def _limited(labels: np.ndarray, limit: int) -> np.ndarray:
+    """Sorted rows of a stratified choice of `limit` samples; a smaller one is part of a larger one."""
+    ranks, sizes = class_ranks(labels, sample_keys(np.arange(len(labels)), 0, "limit"))
+    return np.sort(stratified_order(labels, ranks, sizes)[:limit])
+
+
+def _read_part(folder: Path, files: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    paths = [_idx_path(folder, name) for name in files]
+    assert all(paths), "a folder is chosen only when it has all files"
+    images, labels = (
+        read_idx(path, axes=axes, key=_ROOT_KEY)
+        for path, axes in zip(paths, (3, 1), strict=True)
+        if path is not None
+    )
+    if len(images) != len(labels):
+        raise InputError(
+            Problem(
+                _ROOT_KEY,
+                f"{paths[0]} has {len(images)} images, {paths[1]} has {len(labels)} labels; fetch them again",
+            )
+        )
+    return images, labels
+
+
+def _idx_path(folder: Path, name: str) -> Path | None:
+    paths = (folder / name, folder / f"{name}.gz")
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _find_folder(root: str | None, name: str, system_name: str, hint: str) -> Path:
+    if root is not None:
+        folders = [Path(root).expanduser()]
+    else:
+        home = os.environ.get("RAYKD_HOME")
+        folders = [Path(home).expanduser() / "data" / name] if home else []
+        folders += [Path(".raykd") / "data" / name, _SYSTEM_DATASETS / system_name]
+    names = [file for files in _IDX_FILES.values() for file in files]
+    for folder in folders:
+        if all(_idx_path(folder, file) for file in names):
+            return folder
+    looked = ", ".join(str(folder) for folder in folders)
+    raise InputError(
+        Problem(
+            _ROOT_KEY,
+            f"no folder has all of {', '.join(names)} (each plain or .gz); looked in {looked}; "
+            f"{hint}, or set {_ROOT_KEY} to their folder",
+        )
+    )
+
+
+def _arrays(source: ArraysSource) -> Dataset:
+    key = "data.source.path"
+    path = Path(source.path).expanduser()
+    if not path.is_file():
+        raise InputError(Problem(key, f"there is no file {path} (in {Path.cwd()})"))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise _not_plain(path, key, error) from error
+    _check_names(names, path, key)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in names}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _not_plain(path, key, error) from error
+    return Dataset(
+        inputs=arrays["inputs"],
+        labels=arrays.get("labels"),
+        ids=arrays.get("ids"),
+        splits=_named_parts(arrays["splits"]) if "splits" in arrays else None,
+        classes=tuple(arrays["classes"].tolist()) if "classes" in arrays else None,
+        weights=arrays.get("weights"),
+    )
+
+
+def _not_plain(path: Path, key: str, error: Exception) -> InputError:
+    why = f"{path} is no .npz of plain arrays ({error}); objects (pickles) are refused"
+    return InputError(Problem(key, why))
+
+
+def _check_names(found: list[str], path: Path, key: str) -> None:
+    problems = []
+    for name in sorted(set(found) - set(_NPZ_KEYS)):
+        near = difflib.get_close_matches(name, _NPZ_KEYS, n=1)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        problems.append(
+            Problem(key, f"{path} has an array {name!r}{meant}; known are {', '.join(_NPZ_KEYS)}")
+        )
+    if "inputs" not in found:
+        problems.append(Problem(key, f"{path} has no array 'inputs'; it has {sorted(found)}"))
+    if problems:
+        raise InputError(problems)
+
+
+def _named_parts(names: np.ndarray) -> dict[str, np.ndarray]:
+    """Rows of each part from one name per sample; an empty name puts a sample into no part."""
+    unknown = sorted({str(name) for name in np.unique(names)} - {*PARTS, ""})
+    if unknown or names.ndim != 1:
+        raise InputError(
+            Problem(
+                "data.source.splits",
+                f"found {unknown[:5]} in an array of shape {list(names.shape)}; needs [N] of "
+                f"{', '.join(PARTS)}, or an empty text where a part is to be drawn",
+            )
+        )
+    return {part: np.flatnonzero(names == part) for part in PARTS if (names == part).any()}
+
+
+def _factory(source: FactorySource) -> Dataset:
+    make = load_callable(source.path, key="data.source.path")
+    try:
+        inspect.signature(make).bind(**source.kwargs)
+    except TypeError as error:
+        raise InputError(
+            Problem("data.source.kwargs", f"{source.path} does not take {source.kwargs}: {error}")
+        ) from error
+    dataset = make(**source.kwargs)
+    if not isinstance(dataset, Dataset):
+        found = f"{type(dataset).__module__}.{type(dataset).__qualname__}"
+        raise InputError(
+            Problem(
+                "data.source.path", f"{source.path} returned {found}; needs a raykd.data.Dataset"
+            )
+        )
+    return dataset
+
+
+SOURCES: dict[str, Callable[[Any], Dataset]] = {
+    "digits": _digits,
+    "fashion_mnist": _fashion_mnist,
+    "mnist": _mnist,
+    "arrays": _arrays,
+    "factory": _factory,
+}

@@ -1,0 +1,219 @@
+"""Stratified splits and label budgets, seeded per sample.
+
+Each sample has a number of its own, made from (seed, id); within a class the samples are ranked by it.
+So a sample's place depends on nothing but the seed, the ids and the labels, and
+- a larger test part contains the smaller one; the same holds for validation, and for label budgets;
+- the size of validation does not change which samples are test.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from raykd.config.data import Splits
+from raykd.data.dataset import PARTS, Dataset
+from raykd.data.hashing import sample_keys
+from raykd.errors import InputError, Problem
+from raykd.types import UNLABELLED
+
+
+def class_ranks(labels: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each sample's rank by key within its class, and the size of its class.
+
+    Args:
+        labels: int64 [N], all >= 0.
+        keys: uint64 [N], all different.
+
+    Returns:
+        Two int64 [N]: rank in [0, size), size.
+    """
+    by_class = np.lexsort((keys, labels))
+    size_C = np.bincount(labels)
+    start_C = np.concatenate(([0], np.cumsum(size_C)[:-1])).astype(np.int64)
+    ranks = np.empty(len(labels), dtype=np.int64)
+    ranks[by_class] = np.arange(len(labels)) - start_C[labels[by_class]]
+    return ranks, size_C[labels]
+
+
+def stratified_order(labels: np.ndarray, ranks: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """An order of the samples of which every head has the classes in proportion.
+
+    First one of every class, the largest classes first; then the next of the class that is furthest
+    behind (the method of Webster and Sainte-Laguë, so that a longer head contains the shorter one).
+
+    Args:
+        labels: int64 [N], all >= 0.
+        ranks: int64 [N], the order within each class, from 0.
+        sizes: int64 [N], the size of each sample's class.
+
+    Returns:
+        int64 [N], positions.
+    """
+    priority = np.where(ranks == 0, -sizes.astype(np.float64), (ranks + 0.5) / sizes)
+    return np.lexsort((labels, priority))
+
+
+def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.ndarray]:
+    """The rows for training, validation and test.
+
+    Parts that the source brings are kept. A missing validation or test part is drawn, stratified, from
+    the labelled rows of the source's training part (of all rows in no part, when it brings none);
+    sizes given as a float are parts of these labelled rows. One labelled sample of each class, at
+    least, stays in training, and so do all unlabelled ones.
+
+    Args:
+        dataset: the samples.
+        splits: sizes of validation and test.
+        seed: the recipe's seed.
+
+    Returns:
+        "train", "validation", "test" -> sorted int64 rows, without overlap.
+
+    Raises:
+        InputError: a part would be empty, more is asked than there is, or a class has no labelled
+            training sample.
+    """
+    given = dict(dataset.splits or {})
+    labels = dataset.known_labels
+    _check_given(given, labels)
+    pool = given["train"] if "train" in given else _rest(len(dataset), given)
+    labelled = pool[labels[pool] != UNLABELLED]
+    counts = _counts(given, splits, labels, labelled)
+    keys = sample_keys(dataset.sample_ids[labelled], seed, "splits")
+    ranks, sizes = class_ranks(labels[labelled], keys)
+    free = ranks > 0  # rank 0 is the one that every class keeps for training
+    parts = dict(given)
+    # Test takes from the low end of the ranks and validation from the high end, so that neither
+    # depends on the size of the other.
+    for name, order_rank in (("test", ranks - 1), ("validation", sizes - 1 - ranks)):
+        if name in given:
+            continue
+        candidates = np.flatnonzero(free)
+        order = stratified_order(
+            labels[labelled[candidates]], order_rank[candidates], sizes[candidates]
+        )
+        chosen = candidates[order[: counts[name]]]
+        free[chosen] = False
+        parts[name] = np.sort(labelled[chosen])
+    taken = np.concatenate([parts["validation"], parts["test"]])
+    parts["train"] = np.setdiff1d(pool, taken)
+    _check_train(dataset, parts["train"])
+    return {name: parts[name].astype(np.int64, copy=False) for name in PARTS}
+
+
+def label_budget(
+    labels: np.ndarray,
+    rows: np.ndarray,
+    budget: float,
+    *,
+    seed: int,
+    ids: np.ndarray | None = None,
+) -> np.ndarray:
+    """Hide the labels of the training samples that the budget does not pay for.
+
+    The choice is stratified, each class keeping at least one label when the budget is no smaller than
+    the number of classes, and a larger budget contains a smaller one.
+
+    Args:
+        labels: int64 [N], −1 where unlabelled.
+        rows: int64, the training rows; labels of other rows are left as they are.
+        budget: an integer is a count of labels, a float a part of the labelled training samples.
+        seed: the recipe's seed.
+        ids: int64 [N], the sample ids; None takes the rows themselves.
+
+    Returns:
+        int64 [N], −1 for unlabelled samples and training samples outside the budget.
+
+    Raises:
+        InputError: the budget is below one label, or above what there is.
+    """
+    labelled = rows[labels[rows] != UNLABELLED]
+    count = _to_count(budget, len(labelled))
+    classes = len(np.unique(labels[labelled]))
+    if not 1 <= count <= len(labelled):
+        raise InputError(
+            Problem(
+                "data.labels",
+                f"found {budget}, which is {count} of {len(labelled)} labelled training samples; allowed "
+                f"are 1 to {len(labelled)}, and at least one per class ({classes}) is wise; null keeps all",
+            )
+        )
+    keys = sample_keys(labelled if ids is None else ids[labelled], seed, "labels")
+    ranks, sizes = class_ranks(labels[labelled], keys)
+    order = stratified_order(labels[labelled], ranks, sizes)
+    kept = labels.astype(np.int64, copy=True)
+    kept[labelled[order[count:]]] = UNLABELLED
+    return kept
+
+
+def _to_count(size: float, available: int) -> int:
+    return size if isinstance(size, int) else round(size * available)
+
+
+def _rest(count: int, given: dict[str, np.ndarray]) -> np.ndarray:
+    free = np.ones(count, dtype=bool)
+    for rows in given.values():
+        free[rows] = False
+    return np.flatnonzero(free)
+
+
+def _check_given(given: dict[str, np.ndarray], labels: np.ndarray) -> None:
+    problems = []
+    for name in ("validation", "test"):
+        missing = int((labels[given[name]] == UNLABELLED).sum()) if name in given else 0
+        if missing:
+            problems.append(
+                Problem(
+                    f"data.source.splits.{name}",
+                    f"{missing} of {len(given[name])} samples have no label; {name} samples need one",
+                )
+            )
+    if problems:
+        raise InputError(problems)
+
+
+def _counts(
+    given: dict[str, np.ndarray], splits: Splits, labels: np.ndarray, labelled: np.ndarray
+) -> dict[str, int]:
+    """How many samples to draw for each part that the source does not bring."""
+    asked = {"validation": splits.validation, "test": splits.test}
+    wanted = {name: size for name, size in asked.items() if name not in given}
+    counts = {name: _to_count(size, len(labelled)) for name, size in wanted.items()}
+    available = len(labelled) - len(np.unique(labels[labelled]))
+    problems = [
+        Problem(
+            f"data.splits.{name}",
+            f"found {wanted[name]}, which is {count} of {len(labelled)} labelled samples; needs at least 1",
+        )
+        for name, count in counts.items()
+        if count < 1
+    ]
+    if not problems and sum(counts.values()) > available:
+        together = " and ".join(f"{name} {count}" for name, count in counts.items())
+        problems = [
+            Problem(
+                f"data.splits.{name}",
+                f"found {size}: {together} of {len(labelled)} labelled samples leave too few for "
+                f"training; together at most {available}, so that each class keeps one",
+            )
+            for name, size in wanted.items()
+        ]
+    if problems:
+        raise InputError(problems)
+    return counts
+
+
+def _check_train(dataset: Dataset, train: np.ndarray) -> None:
+    names = dataset.class_names
+    labels = dataset.known_labels[train]
+    counts = np.bincount(labels[labels != UNLABELLED], minlength=len(names))
+    missing = [names[label] for label in np.flatnonzero(counts == 0)]
+    if missing or not names:
+        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise InputError(
+            Problem(
+                "data.source",
+                f"{len(missing)} of {len(names)} classes have no labelled training sample ({shown or '-'}); "
+                "every class needs one: add samples or remove the class",
+            )
+        )

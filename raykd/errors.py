@@ -1,0 +1,59 @@
+"""Every error that raykd raises on purpose.
+
+Two kinds matter to a user. An `InputError` says that what was given is wrong: it names the key, what
+was found, what is allowed and what to do; the command line turns it into exit code 2 before anything
+starts. Every other `RaykdError` happened at run time: exit code 1, finished work is kept.
+All of them are picklable, since they cross process boundaries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class RaykdError(Exception):
+    """Root of all errors raised by raykd."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with the input.
+
+    Attributes:
+        key: dotted key of the recipe (`teachers.wide.fit.epochs`), or the command-line argument.
+        message: what was found, what is allowed, and what to do.
+    """
+
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.message}" if self.key else self.message
+
+
+class InputError(RaykdError, ValueError):
+    """The input is wrong; carries every problem found, so that all can be mended at once."""
+
+    def __init__(self, problems: Sequence[Problem] | Problem) -> None:
+        self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Problem, ...]]]:
+        return (type(self), (self.problems,))
+
+
+class TeacherError(RaykdError):
+    """A teacher cannot serve: it failed its self-test, died too often, or answers NaN."""
+
+
+class TargetError(RaykdError):
+    """Targets do not belong to what was asked, or their files are damaged."""
+
+
+class CheckpointError(RaykdError):
+    """A checkpoint is missing, damaged, or belongs to another fit."""
+
+
+class TrainingError(RaykdError):
+    """A fit diverged or its workers failed."""

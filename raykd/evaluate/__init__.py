@@ -1,0 +1,33 @@
+"""Measuring models: quality, fidelity, cost, and what replicas can show.
+
+`raykd.evaluate.cost.cost` and `raykd.evaluate.fidelity.fidelity` are imported from their modules.
+"""
+
+from raykd.evaluate.metrics import classification_metrics, confusion, reliability
+from raykd.evaluate.statistics import holm, paired_gain, paired_t_pvalue, spread
+from raykd.evaluate.summary import (
+    Evaluation,
+    Requirement,
+    SplitOutputs,
+    best_teacher,
+    check_requirements,
+    choose_examples,
+    summarise,
+)
+
+__all__ = [
+    "Evaluation",
+    "Requirement",
+    "SplitOutputs",
+    "best_teacher",
+    "check_requirements",
+    "choose_examples",
+    "classification_metrics",
+    "confusion",
+    "holm",
+    "paired_gain",
+    "paired_t_pvalue",
+    "reliability",
+    "spread",
+    "summarise",
+]

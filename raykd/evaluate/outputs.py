@@ -1,0 +1,212 @@
+"""What every model of a run said on validation and test, as arrays in one file.
+
+Shapes: N samples, C classes, R replicas, E examples.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from raykd.errors import InputError, Problem
+from raykd.evaluate.metrics import classification_metrics
+from raykd.types import UNLABELLED
+
+Split = Literal["validation", "test"]
+_FORMAT = "raykd-evaluation-1"
+_GROUPS = ("teachers", "students", "students_last")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SplitOutputs:
+    """Log-probabilities (nats, temperature 1) of every model on one split.
+
+    Attributes:
+        labels_N: int64 [N], −1 where unlabelled.
+        ids_N: int64 [N], sample ids.
+        teachers: name -> float32 [N, C].
+        ensemble: float32 [N, C].
+        students: role (`student`, `labels`, `best_teacher`, `hard`) -> float32 [R, N, C], at the epoch
+            that is best on validation.
+        students_last: the same at the last epoch; may be empty.
+
+    Raises:
+        ValueError: shapes do not fit together.
+    """
+
+    labels_N: Tensor
+    ids_N: Tensor
+    teachers: Mapping[str, Tensor]
+    ensemble: Tensor
+    students: Mapping[str, Tensor]
+    students_last: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.ensemble.shape)
+        if len(shape) != 2:
+            raise ValueError(f"the ensemble's outputs must be [N, C], found {list(shape)}")
+        for name, tensor in (("labels", self.labels_N), ("ids", self.ids_N)):
+            if tuple(tensor.shape) != shape[:1]:
+                raise ValueError(f"{name}: expected [{shape[0]}], found {list(tensor.shape)}")
+        for name, tensor in self.teachers.items():
+            if tuple(tensor.shape) != shape:
+                raise ValueError(f"teacher {name}: expected {shape}, found {tuple(tensor.shape)}")
+        for group in (self.students, self.students_last):
+            for role, tensor in group.items():
+                if tuple(tensor.shape[1:]) != shape or not len(tensor):
+                    raise ValueError(
+                        f"{role}: expected (replicas, {shape[0]}, {shape[1]}), "
+                        f"found {tuple(tensor.shape)}"
+                    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """All outputs of a run, from which every number and figure follows.
+
+    Attributes:
+        splits: outputs on `validation` and on `test`.
+        classes: class names in label order; empty means the labels themselves.
+        examples_rows: int64 [E], positions in the test split's arrays of the samples kept to be shown.
+        examples_inputs: [E, ...], those samples untransformed (images [E, H, W] or [E, C, H, W]).
+
+    Raises:
+        ValueError: only one of the two example arrays is given, or they do not fit the test split.
+    """
+
+    splits: Mapping[Split, SplitOutputs]
+    classes: tuple[str, ...] = ()
+    examples_rows: Tensor | None = None
+    examples_inputs: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        rows, inputs = self.examples_rows, self.examples_inputs
+        if (rows is None) != (inputs is None):
+            raise ValueError("examples need both their rows and their inputs")
+        if rows is None or inputs is None or not len(rows):
+            return
+        count = len(self.splits["test"].labels_N)
+        if len(rows) != len(inputs) or int(rows.min()) < 0 or int(rows.max()) >= count:
+            raise ValueError(
+                f"{len(rows)} example rows and {len(inputs)} inputs must pair up, and rows must be "
+                f"positions in the test split, 0 to {count - 1}"
+            )
+
+    def save(self, path: Path) -> None:
+        """Write everything as one safetensors file; a reader sees the old file or the new one."""
+        tensors = {}
+        for split, outputs in self.splits.items():
+            tensors.update({f"{split}/{name}": tensor for name, tensor in _flatten(outputs)})
+        if self.examples_rows is not None and self.examples_inputs is not None:
+            tensors["examples/rows"] = self.examples_rows
+            tensors["examples/inputs"] = self.examples_inputs
+        order = {
+            split: {group: list(getattr(outputs, group)) for group in _GROUPS}
+            for split, outputs in self.splits.items()
+        }
+        about = {_FORMAT: json.dumps(order), "classes": json.dumps(self.classes)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        # safetensors refuses tensors that share memory, such as replicas sliced from one array.
+        owned = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in tensors.items()
+        }
+        save_file(owned, temporary, metadata=about)
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Evaluation:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file is missing, damaged, or something else.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            order = json.loads(about[_FORMAT])
+            return cls(
+                splits={split: _unflatten(split, tensors, order[split]) for split in order},
+                classes=tuple(json.loads(about["classes"])),
+                examples_rows=tensors.get("examples/rows"),
+                examples_inputs=tensors.get("examples/inputs"),
+            )
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise InputError(
+                Problem(str(path), f"cannot be read as an evaluation ({error}); evaluate anew")
+            ) from error
+
+
+def best_teacher(validation: SplitOutputs) -> str:
+    """The teacher with the highest accuracy on validation; ties by lower NLL, then by name.
+
+    Raises:
+        ValueError: there are no teachers, or no validation sample is labelled.
+    """
+    if not validation.teachers:
+        raise ValueError("there is no teacher to choose from")
+
+    def rank(name: str) -> tuple[float, float, str]:
+        numbers = classification_metrics(validation.teachers[name], validation.labels_N)
+        return -numbers["accuracy"], numbers["nll"], name
+
+    return min(validation.teachers, key=rank)
+
+
+def choose_examples(test: SplitOutputs, count: int = 12) -> Tensor:
+    """Positions of test samples worth showing: those on which student and baseline differ.
+
+    Labelled samples on which the first replicas of `student` and `labels` (else: the student and the
+    ensemble) name different classes, the most confident disagreements first.
+
+    Args:
+        test: outputs on the test split.
+        count: how many, at most.
+
+    Returns:
+        int64 [E], E ≤ count.
+    """
+    student_NC = test.students["student"][0]
+    other_NC = test.students["labels"][0] if "labels" in test.students else test.ensemble
+    (student_sure, student_top), (other_sure, other_top) = (
+        student_NC.max(dim=1),
+        other_NC.max(dim=1),
+    )
+    differ_N = (student_top != other_top) & (test.labels_N != UNLABELLED)
+    sure_N = torch.where(differ_N, student_sure + other_sure, -torch.inf)
+    return sure_N.argsort(descending=True, stable=True)[: min(count, int(differ_N.sum()))]
+
+
+def _flatten(outputs: SplitOutputs) -> Iterator[tuple[str, Tensor]]:
+    yield "labels", outputs.labels_N
+    yield "ids", outputs.ids_N
+    yield "ensemble", outputs.ensemble
+    for group in _GROUPS:
+        for name, tensor in getattr(outputs, group).items():
+            yield f"{group}/{name}", tensor
+
+
+def _unflatten(
+    split: str, tensors: Mapping[str, Tensor], order: Mapping[str, list[str]]
+) -> SplitOutputs:
+    groups: dict[str, Any] = {
+        group: {name: tensors[f"{split}/{group}/{name}"] for name in order[group]}
+        for group in _GROUPS
+    }
+    return SplitOutputs(
+        labels_N=tensors[f"{split}/labels"],
+        ids_N=tensors[f"{split}/ids"],
+        ensemble=tensors[f"{split}/ensemble"],
+        **groups,
+    )

@@ -1,0 +1,133 @@
+"""What replicas can show: spreads, paired gains with intervals, corrected p-values.
+
+Shapes: R replicas, N samples, S resamples. Pairs share replica, views and test samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+LEVEL = 0.95
+_CHUNK = 1 << 22  # cells of a resampled [S, N] block held at once: 16 MB of int32, 32 MB of float64
+
+
+def spread(values: Sequence[float | None]) -> dict[str, Any]:
+    """A number over replicas: `{"mean", "std", "n", "values"}` in replica order.
+
+    The standard deviation has n − 1 in its denominator and is None for a single replica. A value that
+    is None, NaN or infinite is undefined: it stands as None, and so do mean and std.
+    """
+    numbers = [
+        float(value) if value is not None and math.isfinite(value) else None for value in values
+    ]
+    known = [number for number in numbers if number is not None]
+    complete = len(known) == len(numbers) > 0
+    return {
+        "mean": float(np.mean(known)) if complete else None,
+        "std": float(np.std(known, ddof=1)) if complete and len(known) > 1 else None,
+        "n": len(numbers),
+        "values": numbers,
+    }
+
+
+def paired_gain(
+    treatment_R: ArrayLike,
+    control_R: ArrayLike,
+    treatment_correct_RN: ArrayLike,
+    control_correct_RN: ArrayLike,
+    *,
+    seed: int,
+    resamples: int = 2000,
+) -> dict[str, Any]:
+    """How much better the treatment is than its control, replica by replica.
+
+    Args:
+        treatment_R: the metric of each replica [R].
+        control_R: that of the control's replicas, in the same order [R].
+        treatment_correct_RN: whether each test sample was right [R, N].
+        control_correct_RN: the same for the control [R, N].
+        seed: of the bootstrap.
+        resamples: bootstrap resamples.
+
+    Returns:
+        `mean` and `values` of the differences, `n`, `ci95` (t interval over replicas) and
+        `ci95_bootstrap` (percentiles over replicas × test samples, both drawn with replacement and in
+        pairs). Both intervals are None with a single replica: one pair says nothing of the spread.
+
+    Raises:
+        ValueError: the two sides do not pair up.
+    """
+    treated, control = np.asarray(treatment_R, float), np.asarray(control_R, float)
+    right_treated, right_control = np.asarray(treatment_correct_RN), np.asarray(control_correct_RN)
+    if treated.shape != control.shape or right_treated.shape != right_control.shape:
+        raise ValueError(
+            f"treatment and control do not pair up: {treated.shape} and {control.shape} replicas, "
+            f"{right_treated.shape} and {right_control.shape} answers"
+        )
+    difference_R = treated - control
+    replicas = len(difference_R)
+    several = replicas > 1
+    better_RN = right_treated.astype(np.float64) - right_control.astype(np.float64)
+    return {
+        "mean": float(difference_R.mean()),
+        "ci95": _t_interval(difference_R) if several else None,
+        "ci95_bootstrap": _bootstrap_interval(better_RN, seed, resamples) if several else None,
+        "n": replicas,
+        "values": difference_R.tolist(),
+    }
+
+
+def paired_t_pvalue(values: ArrayLike) -> float | None:
+    """Two-sided p-value of the paired t test that the differences have mean 0; None below two."""
+    difference_R = np.asarray(values, float)
+    replicas = len(difference_R)
+    if replicas < 2:
+        return None
+    error = float(difference_R.std(ddof=1)) / math.sqrt(replicas)
+    mean = float(difference_R.mean())
+    if error == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stats.t.sf(abs(mean) / error, replicas - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for there being several, in the given order (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    count = len(p_values)
+    corrected = [0.0] * count
+    largest = 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (count - rank) * float(p_values[index])))
+        corrected[index] = largest
+    return corrected
+
+
+def _t_interval(difference_R: NDArray[np.float64]) -> list[float]:
+    replicas = len(difference_R)
+    error = float(difference_R.std(ddof=1)) / math.sqrt(replicas)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, replicas - 1)) * error
+    mean = float(difference_R.mean())
+    return [mean - half, mean + half]
+
+
+def _bootstrap_interval(better_RN: NDArray[np.float64], seed: int, resamples: int) -> list[float]:
+    """Percentile interval of the mean of [R, N] under resampling of both axes."""
+    replicas, samples = better_RN.shape
+    generator = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    step = max(1, _CHUNK // max(1, samples))
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
+        drawn = generator.multinomial(replicas, np.full(replicas, 1 / replicas), size=count)
+        over_replicas_SN = (drawn / replicas) @ better_RN
+        rows_SN = generator.integers(0, samples, size=(count, samples), dtype=np.int32)
+        picked = np.take_along_axis(over_replicas_SN, rows_SN, axis=1)
+        means[start : start + count] = picked.mean(axis=1)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return [float(low), float(high)]

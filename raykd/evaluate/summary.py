@@ -1,0 +1,266 @@
+"""summary.json: the numbers of a run, from the outputs of its models.
+
+Shapes: R replicas, N samples, C classes. V is the set of numbers of one model on one split, M all
+numbers of one model; over replicas each number is `{"mean", "std", "n", "values"}`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from raykd.evaluate.fidelity import fidelity, gap_recovered
+from raykd.evaluate.metrics import classification_metrics, labelled
+from raykd.evaluate.outputs import Evaluation, SplitOutputs, best_teacher, choose_examples
+from raykd.evaluate.requirements import Requirement, check_requirements
+from raykd.evaluate.statistics import paired_gain, spread
+from raykd.types import UNLABELLED
+
+__all__ = [
+    "Evaluation",
+    "Requirement",
+    "SplitOutputs",
+    "best_teacher",
+    "check_requirements",
+    "choose_examples",
+    "summarise",
+]
+
+Status = Literal["complete", "degraded", "failed"]
+BASELINE = "labels"
+BOOTSTRAP_SEED = 0
+_UNKNOWN_COST: dict[str, Any] = {
+    "parameters": None,
+    "flops": None,
+    "bytes": None,
+    "latency_ms": {"1": None, "256": None},
+}
+
+
+def summarise(
+    evaluation: Evaluation,
+    costs: Mapping[str, Mapping[str, Any]],
+    *,
+    task: str,
+    status: Status,
+    labels_used: Mapping[str, Any],
+    test_scored_times: int,
+    timing: Mapping[str, Any],
+    targets: Mapping[str, Any],
+) -> dict[str, Any]:
+    """All numbers of a run, schema 1 (see the design's "Run folder"); every value is plain JSON.
+
+    Controls are the student's network, so they cost what it costs. The ensemble costs the sum of its
+    teachers. A teacher without a model (outputs from a file) costs None, and the ensemble with it.
+    Teachers are frozen, so their `test_last` is their `test`.
+
+    Args:
+        evaluation: outputs of all models; `students` must hold the role `student` on test.
+        costs: `student` and teacher names -> what `cost` returned. The cost of a teacher that is
+            itself called `student` cannot be told here and is None.
+        task: kind of task.
+        status: how the run ended.
+        labels_used: how many labels teachers, student and validation used.
+        test_scored_times: how often test was scored in this folder.
+        timing: seconds by stage.
+        targets: mode and counts of the target source.
+
+    Raises:
+        ValueError: the student is missing, or replicas of student and control do not pair up.
+    """
+    test = evaluation.splits["test"]
+    if "student" not in test.students:
+        raise ValueError(f"test holds no student, only: {', '.join(test.students) or 'nothing'}")
+    own_cost = _cost(costs["student"])
+    students = {role: {**_student_numbers(evaluation, role), **own_cost} for role in test.students}
+    teacher_costs = {
+        name: _cost(None if name == "student" else costs.get(name)) for name in test.teachers
+    }
+    teachers = {
+        name: {**_teacher_numbers(evaluation, name), **teacher_costs[name]}
+        for name in test.teachers
+    }
+    ensemble_cost = _summed_cost(list(teacher_costs.values()))
+    ensemble = {**_teacher_numbers(evaluation, None), **ensemble_cost}
+    student = students.pop("student")
+    summary = {
+        "schema": 1,
+        "status": status,
+        "task": task,
+        "student": student,
+        "controls": students,
+        "ensemble": ensemble,
+        "teachers": teachers,
+        "fidelity": _fidelity(evaluation, student, students, ensemble, teachers),
+        "gains": _gains(test, student, students),
+        "labels_used": dict(labels_used),
+        "test_scored_times": test_scored_times,
+        "cost": _ratios(ensemble_cost, own_cost),
+        "timing": dict(timing),
+        "targets": dict(targets),
+    }
+    clean: dict[str, Any] = json_safe(summary)
+    return clean
+
+
+def json_safe(value: Any) -> Any:
+    """The same value for strict JSON: NaN and infinities become null, NumPy scalars plain ones."""
+    if isinstance(value, Mapping):
+        return {str(name): json_safe(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(item) for item in value]
+    if isinstance(value, np.generic):
+        return json_safe(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _numbers(log_probs_NC: Tensor, labels_N: Tensor) -> dict[str, float] | None:
+    """V of one network, or None where the split has no labels."""
+    if not bool((labels_N != UNLABELLED).any()):
+        return None
+    return classification_metrics(log_probs_NC, labels_N)
+
+
+def _over_replicas(log_probs_RNC: Tensor | None, labels_N: Tensor) -> dict[str, Any] | None:
+    if log_probs_RNC is None:
+        return None
+    found = [_numbers(log_probs_NC, labels_N) for log_probs_NC in log_probs_RNC]
+    replicas = [numbers for numbers in found if numbers is not None]
+    if not replicas:
+        return None
+    return {name: spread([numbers[name] for numbers in replicas]) for name in replicas[0]}
+
+
+def _student_numbers(evaluation: Evaluation, role: str) -> dict[str, Any]:
+    test, validation = evaluation.splits["test"], evaluation.splits.get("validation")
+    return {
+        "validation": validation
+        and _over_replicas(validation.students.get(role), validation.labels_N),
+        "test": _over_replicas(test.students[role], test.labels_N),
+        "test_last": _over_replicas(test.students_last.get(role), test.labels_N),
+    }
+
+
+def _teacher_numbers(evaluation: Evaluation, name: str | None) -> dict[str, Any]:
+    """V of one teacher on each split, or of the ensemble (None)."""
+
+    def on(split: SplitOutputs | None) -> dict[str, float] | None:
+        if split is None:
+            return None
+        return _numbers(split.ensemble if name is None else split.teachers[name], split.labels_N)
+
+    test = on(evaluation.splits["test"])
+    return {
+        "validation": on(evaluation.splits.get("validation")),
+        "test": test,
+        "test_last": test and dict(test),
+    }
+
+
+def _cost(cost: Mapping[str, Any] | None) -> dict[str, Any]:
+    if cost is None:
+        return {**_UNKNOWN_COST, "latency_ms": dict(_UNKNOWN_COST["latency_ms"])}
+    return {name: cost[name] for name in _UNKNOWN_COST}
+
+
+def _summed_cost(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What asking all of them one after the other costs; unknown where one is unknown."""
+
+    def total(values: list[Any]) -> Any:
+        return None if not values or None in values else sum(values)
+
+    latencies = [cost["latency_ms"] for cost in costs]
+    sizes = list(latencies[0]) if latencies else []
+    return {
+        **{
+            name: total([cost[name] for cost in costs]) for name in ("parameters", "flops", "bytes")
+        },
+        "latency_ms": {size: total([one.get(size) for one in latencies]) for size in sizes},
+    }
+
+
+def _ratios(ensemble: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str, Any]:
+    """How many times more the ensemble costs than the student."""
+
+    def ratio(whole: float | None, part: float | None) -> float | None:
+        return None if whole is None or not part else whole / part
+
+    return {
+        **{name: ratio(ensemble[name], student[name]) for name in ("parameters", "flops", "bytes")},
+        "latency": {
+            size: ratio(ensemble["latency_ms"].get(size), milliseconds)
+            for size, milliseconds in student["latency_ms"].items()
+        },
+    }
+
+
+def _accuracies(model: Mapping[str, Any]) -> list[float]:
+    """Test accuracy of each replica; empty where test has no labels."""
+    return model["test"]["accuracy"]["values"] if model["test"] else []
+
+
+def _fidelity(
+    evaluation: Evaluation,
+    student: Mapping[str, Any],
+    controls: Mapping[str, Any],
+    ensemble: Mapping[str, Any],
+    teachers: Mapping[str, Any],
+) -> dict[str, Any]:
+    test, validation = evaluation.splits["test"], evaluation.splits.get("validation")
+    replicas = [
+        fidelity(student_NC, test.ensemble, test.teachers)
+        for student_NC in test.students["student"]
+    ]
+    references = {"ensemble": ensemble["test"], "best_teacher": None}
+    if validation is not None and test.teachers and (validation.labels_N != UNLABELLED).any():
+        references["best_teacher"] = teachers[best_teacher(validation)]["test"]
+    baseline = _accuracies(controls[BASELINE]) if BASELINE in controls else []
+    # One test sample more or less is no gap.
+    smallest = (1 + 1e-6) / max(1, int((test.labels_N != UNLABELLED).sum()))
+
+    def recovered(reference: Mapping[str, float] | None) -> dict[str, Any]:
+        if reference is None or not baseline:
+            return spread([None] * len(replicas))
+        pairs = zip(_accuracies(student), baseline, strict=True)
+        goal = reference["accuracy"]
+        return spread([gap_recovered(own, base, goal, smallest=smallest) for own, base in pairs])
+
+    return {
+        "agreement_ensemble": spread([one["agreement_ensemble"] for one in replicas]),
+        "kl_ensemble_nats": spread([one["kl_ensemble_nats"] for one in replicas]),
+        "agreement": {
+            name: spread([one["agreement"][name] for one in replicas]) for name in test.teachers
+        },
+        "gap_recovered": {name: recovered(reference) for name, reference in references.items()},
+    }
+
+
+def _gains(
+    test: SplitOutputs, student: Mapping[str, Any], controls: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Paired difference of test accuracy against each control; none where test has no labels."""
+    if student["test"] is None:
+        return {}
+    own_RN = _correct(test, "student")
+    return {
+        role: paired_gain(
+            _accuracies(student),
+            _accuracies(control),
+            own_RN,
+            _correct(test, role),
+            seed=BOOTSTRAP_SEED,
+        )
+        for role, control in controls.items()
+    }
+
+
+def _correct(test: SplitOutputs, role: str) -> np.ndarray:
+    """Whether each replica is right on each labelled test sample, bool [R, N]."""
+    pairs = [labelled(log_probs_NC, test.labels_N) for log_probs_NC in test.students[role]]
+    return np.stack([(log_probs.argmax(dim=1) == labels).numpy() for log_probs, labels in pairs])

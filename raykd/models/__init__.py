@@ -1,0 +1,46 @@
+"""Models: the zoo, preprocessing, taps, projectors, weights and freezing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from raykd.config.models import Model
+from raykd.models.zoo.cnn import build_cnn
+from raykd.models.zoo.factory import build_factory
+from raykd.models.zoo.mlp import build_mlp
+from raykd.models.zoo.resnet import build_resnet
+from raykd.models.zoo.vit import build_vit
+from raykd.models.zoo.wrn import build_wrn
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": build_mlp,
+    "cnn": build_cnn,
+    "resnet": build_resnet,
+    "wrn": build_wrn,
+    "vit": build_vit,
+    "factory": build_factory,
+}
+
+
+def build_model(spec: Model, *, input_shape: tuple[int, ...], classes: int, key: str) -> nn.Module:
+    """The model that `spec` describes, with initial weights from torch's global generator.
+
+    Args:
+        spec: the settings of a model; each of its fields is an argument of the builder.
+        input_shape: of one preprocessed sample, without the batch.
+        classes: outputs of the model.
+        key: dotted key of the model in the recipe (`student.model`), for errors.
+
+    Returns:
+        A module on the CPU, in training mode.
+
+    Raises:
+        InputError: the settings and the input do not go together; the problem names the key.
+    """
+    knobs = {name: getattr(spec, name) for name in type(spec).model_fields if name != "type"}
+    return MODELS[spec.type](input_shape=input_shape, classes=classes, key=key, **knobs)
+
+
+__all__ = ["MODELS", "build_model"]

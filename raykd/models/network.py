@@ -1,0 +1,97 @@
+"""A model together with its own preprocessing: what turns a batch's inputs into outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raykd.models.preprocess import IDENTITY, Preprocessing
+
+
+class Network(nn.Module):
+    """Preprocessing, then the model.
+
+    Taps, freezing, learning-rate factors and weights name modules of the *model*: every function of
+    `raykd.models` that takes a module takes a Network for its model, so no name starts with `model.`.
+
+    Args:
+        model: any module from inputs to one tensor.
+        preprocessing: of the only input, or by the name of the input; inputs without one are kept.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocessing: Preprocessing | Mapping[str, Preprocessing] = IDENTITY,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.preprocessing = preprocessing
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The model's output for a batch.
+
+        Args:
+            inputs: name -> tensor [B, ...] in source space. One input is passed by position, several by
+                keyword. Floating-point inputs are cast to the dtype of the model's parameters.
+
+        Returns:
+            The output, or its `logits`, or its first tensor, [B, ...].
+
+        Raises:
+            TypeError: the model returns no tensor, or one preprocessing is given for several inputs.
+        """
+        dtype = _dtype(self.model)
+        prepared = {name: self._prepare(name, x, inputs, dtype) for name, x in inputs.items()}
+        if len(prepared) == 1:
+            output = self.model(*prepared.values())
+        else:
+            output = self.model(**prepared)
+        tensor = first_tensor(output)
+        if tensor is None:
+            raise TypeError(f"the model returned {type(output).__name__}; a tensor is needed")
+        return tensor
+
+    def _prepare(
+        self, name: str, x: Tensor, inputs: Mapping[str, Tensor], dtype: torch.dtype
+    ) -> Tensor:
+        if isinstance(self.preprocessing, Preprocessing):
+            if len(inputs) > 1 and not self.preprocessing.changes_nothing:
+                raise TypeError(
+                    f"one preprocessing for several inputs ({', '.join(inputs)}); give one by name"
+                )
+            ready = self.preprocessing(x)
+        else:
+            ready = self.preprocessing.get(name, IDENTITY)(x)
+        return ready.to(dtype) if ready.is_floating_point() else ready
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    floating = (
+        parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()
+    )
+    return next(floating, torch.float32)
+
+
+def core(module: nn.Module) -> nn.Module:
+    """The model of a Network; any other module itself."""
+    return module.model if isinstance(module, Network) else module
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The tensor that a module's output stands for, or None.
+
+    A tensor itself; of a mapping its `logits`, else its first tensor; of a tuple or list the first one.
+    """
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping):
+        if isinstance(output.get("logits"), Tensor):
+            return first_tensor(output["logits"])
+        return first_tensor(list(output.values()))
+    if isinstance(output, tuple | list):
+        return next((value for value in output if isinstance(value, Tensor)), None)
+    return None

@@ -1,0 +1,230 @@
+"""What a model does to a sample in source space before its first layer.
+
+Shapes: B batch, C channels, H/W height and width, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from raykd.config.data import Preprocess
+from raykd.errors import InputError, Problem
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+CONSTANT = 1e-6
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Crop, resize, channels, scale, normalise, in this order; each row on its own.
+
+    A row's result does not depend on the batch it is in, bit for bit. The default changes nothing.
+
+    Attributes:
+        crop: side of the central crop, in pixels; None keeps all.
+        size: side after resizing (bilinear, antialiased), in pixels; None keeps the size.
+        channels: 3 repeats one channel, 1 averages three; None keeps them.
+        scale: multiplies the inputs before they are normalised.
+        mean: one number per channel (the first dimension of a sample), or one for all; None = 0.
+        std: likewise, positive; None = 1.
+    """
+
+    crop: int | None = None
+    size: int | None = None
+    channels: int | None = None
+    scale: float = 1.0
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether inputs come back as they are, their dtype included."""
+        return self == Preprocessing()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Preprocess a batch.
+
+        Args:
+            x: [B, C, H, W], [B, D] or, without crop, size and channels, [B, ...]; any real dtype.
+
+        Returns:
+            float32 [B, *output_shape]; `x` itself where there is nothing to do.
+        """
+        if self.changes_nothing:
+            return x
+        # One memory layout, so that the resizing kernel does not depend on how a batch was made.
+        out = self._resize(self._crop(x.to(torch.float32))).contiguous()
+        if self.channels is not None and self.channels != out.shape[1]:
+            out = (
+                out.mean(dim=1, keepdim=True)
+                if self.channels == 1
+                else out.repeat(1, self.channels, 1, 1)
+            )
+        if self.scale != 1.0:
+            out = out * self.scale
+        if self.mean is not None:
+            out = out - _per_channel(self.mean, out)
+        if self.std is not None:
+            out = out / _per_channel(self.std, out)
+        return out
+
+    def _crop(self, x: Tensor) -> Tensor:
+        if self.crop is None:
+            return x
+        top, left = (x.shape[-2] - self.crop) // 2, (x.shape[-1] - self.crop) // 2
+        return x[..., top : top + self.crop, left : left + self.crop]
+
+    def _resize(self, x: Tensor) -> Tensor:
+        if self.size is None or tuple(x.shape[-2:]) == (self.size, self.size):
+            return x
+        return F.interpolate(
+            x.contiguous(), size=(self.size, self.size), mode="bilinear", antialias=True
+        )
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of a preprocessed sample of `input_shape`, both without the batch."""
+        side = self.size or self.crop
+        if side is None and self.channels is None:
+            return input_shape
+        channels, height, width = input_shape
+        return (self.channels or channels, side or height, side or width)
+
+    def describe(self) -> dict[str, Any]:
+        """All of it as JSON, for fingerprints and cards."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+
+IDENTITY = Preprocessing()
+
+
+def _per_channel(values: tuple[float, ...], x: Tensor) -> Tensor:
+    column = torch.tensor(values, dtype=torch.float32, device=x.device)
+    return column.view(-1, *([1] * (x.dim() - 2)))
+
+
+def resolve(
+    settings: Preprocess,
+    statistics: Statistics,
+    *,
+    input_shape: tuple[int, ...],
+    key: str,
+) -> Preprocessing:
+    """Preprocessing with concrete numbers.
+
+    `normalize: auto` takes the data's statistics, times `scale`. One channel repeated keeps its
+    statistics; of three channels averaged, mean and standard deviation are averaged (exact where the
+    channels rise and fall together, an upper bound of the deviation otherwise). A channel that is
+    constant in the data (deviation below 10⁻⁶ of its mean) is only centred: its deviation is taken as 1
+    in source units, since dividing by almost nothing would blow up the first sample that differs.
+
+    Args:
+        settings: `preprocess:` of a model.
+        statistics: (means, deviations) of the training samples, per source channel (the first dimension
+            of a sample) or one for all.
+        input_shape: of one sample in source space, without the batch.
+        key: dotted key of the settings (`student.preprocess`), for errors.
+
+    Raises:
+        InputError: crop, size or channels on something that is no image; a crop larger than the image;
+            channels that cannot be converted; means and deviations that do not fit, or are not positive.
+    """
+    problems = _geometry_problems(settings, input_shape, key)
+    if problems:
+        raise InputError(problems)
+    source = input_shape[0]
+    target = settings.channels or source
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    if settings.normalize == "auto":
+        _check_statistics(statistics, (1, source), f"{key}.normalize", "the data")
+        mean, std = _adapted(statistics, source, target, settings.scale)
+    elif settings.normalize != "none":
+        lengths = (target,) if len(input_shape) == 3 else (1, target)
+        _check_statistics(settings.normalize, lengths, f"{key}.normalize", "normalize")
+        if min(settings.normalize[1]) <= 0:
+            raise InputError(
+                Problem(f"{key}.normalize", "every standard deviation must be above 0")
+            )
+        mean, std = settings.normalize
+    return Preprocessing(
+        crop=settings.crop,
+        size=settings.size,
+        channels=settings.channels if target != source else None,
+        scale=settings.scale,
+        mean=mean,
+        std=std,
+    )
+
+
+def _geometry_problems(
+    settings: Preprocess, input_shape: tuple[int, ...], key: str
+) -> list[Problem]:
+    problems = []
+    if settings.scale == 0:
+        problems.append(
+            Problem(f"{key}.scale", "is 0, which erases the inputs; use 1 to keep them")
+        )
+    if len(input_shape) != 3:
+        return problems + [
+            Problem(
+                f"{key}.{name}", f"is for images [C, H, W]; a sample here is {list(input_shape)}"
+            )
+            for name in ("crop", "size", "channels")
+            if getattr(settings, name) is not None
+        ]
+    channels, height, width = input_shape
+    if settings.crop is not None and settings.crop > min(height, width):
+        problems.append(
+            Problem(
+                f"{key}.crop",
+                f"is {settings.crop}, larger than the images of {height}×{width} pixels",
+            )
+        )
+    if settings.channels not in (None, channels) and channels not in (1, 3):
+        problems.append(
+            Problem(
+                f"{key}.channels",
+                f"cannot make {settings.channels} of {channels} channels; only 1 to 3 and 3 to 1",
+            )
+        )
+    return problems
+
+
+def _check_statistics(
+    statistics: Statistics, lengths: tuple[int, ...], key: str, owner: str
+) -> None:
+    found = (len(statistics[0]), len(statistics[1]))
+    if found[0] != found[1] or found[0] not in lengths:
+        needed = " or ".join(str(length) for length in dict.fromkeys(lengths))
+        raise InputError(
+            Problem(
+                key,
+                f"{owner} has {found[0]} means and {found[1]} standard deviations; "
+                f"{needed} of each needed, one per channel",
+            )
+        )
+    if not all(math.isfinite(value) for values in statistics for value in values):
+        raise InputError(Problem(key, f"{owner} has means or deviations that are not finite"))
+
+
+def _adapted(
+    statistics: Statistics, source: int, target: int, scale: float
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The data's statistics for `target` channels, after scaling; constant channels get deviation 1."""
+    means, stds = statistics
+    if target < source:
+        means, stds = ((sum(values) / len(values),) for values in (means, stds))
+    elif target > source:
+        means, stds = means * target, stds * target
+    pairs = zip(means, stds, strict=True)
+    floored = (1.0 if std <= CONSTANT * abs(mean) else std for mean, std in pairs)
+    return tuple(mean * scale for mean in means), tuple(std * scale for std in floored)

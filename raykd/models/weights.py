@@ -1,0 +1,224 @@
+"""Weights as files: read without running code, applied strictly, written whole, fingerprinted."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+import uuid
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from raykd.errors import InputError, Problem
+from raykd.models.names import nearest, some
+from raykd.models.network import core
+
+WRAPPERS = ("state_dict", "model")
+PREFIXES = ("module.", "_orig_mod.")
+TORCH_SUFFIXES = (".pt", ".pth", ".bin")
+# What torch's restricted unpickler raises on bytes that are not what it expects.
+_DAMAGED = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    EOFError,
+    AssertionError,
+)
+
+
+def load_weights(path: str | Path, *, key: str) -> dict[str, Tensor]:
+    """The state dict in a file, on the CPU; no code in the file is ever run.
+
+    `.safetensors`, or `.pt`, `.pth`, `.bin` with `weights_only=True`. A state dict may lie under
+    `state_dict` or `model`; a `module.` (DDP) or `_orig_mod.` (torch.compile) in front of every name is
+    removed.
+
+    Args:
+        path: the file; `~` is the home folder.
+        key: dotted key of the recipe that names it, for errors.
+
+    Raises:
+        InputError: the file is missing, of another kind, damaged, holds more than tensors, or no state
+            dict.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise InputError(Problem(key, f"no weights file at {file}; check the path"))
+    if file.suffix == ".safetensors":
+        return _unprefixed(_read_safetensors(file, key))
+    if file.suffix not in TORCH_SUFFIXES:
+        allowed = ", ".join((".safetensors", *TORCH_SUFFIXES))
+        raise InputError(
+            Problem(
+                key, f"{file} is not a weights file that can be read; save it as one of {allowed}"
+            )
+        )
+    return _unprefixed(_state_dict(_read_torch(file, key), file, key))
+
+
+def _read_safetensors(file: Path, key: str) -> dict[str, Tensor]:
+    try:
+        state: dict[str, Tensor] = load_file(file, device="cpu")
+    except (SafetensorError, OSError, *_DAMAGED) as error:
+        raise InputError(
+            Problem(key, f"{file} is damaged or not a safetensors file ({error}); copy it again")
+        ) from error
+    return state
+
+
+def _read_torch(file: Path, key: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            # It warns of pickle protocols that it may not read; the error below says what matters.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            Problem(
+                key,
+                f"{file} is damaged, or holds more than tensors and was not loaded, since that could "
+                "run code; where you trust its origin, load it yourself and save only the tensors: "
+                "torch.save(model.state_dict(), path) or safetensors",
+            )
+        ) from error
+    except (OSError, struct.error, *_DAMAGED) as error:
+        raise InputError(
+            Problem(
+                key,
+                f"{file} is damaged or not a file of torch.save "
+                f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else '-'}); "
+                "copy or save it again",
+            )
+        ) from error
+
+
+def _state_dict(content: Any, file: Path, key: str) -> dict[str, Tensor]:
+    """`content` as a state dict, out of its wrapper."""
+    state = content
+    if isinstance(content, Mapping):
+        inner = (content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping))
+        state = next(inner, content)
+    if not isinstance(state, Mapping) or not state:
+        found = "an empty mapping" if isinstance(state, Mapping) else type(state).__name__
+        raise InputError(
+            Problem(key, f"{file} holds {found}, no state dict; save model.state_dict()")
+        )
+    wrong = [
+        f"{name!r}: {type(value).__name__}"
+        for name, value in state.items()
+        if not isinstance(name, str) or not isinstance(value, Tensor)
+    ]
+    if wrong:
+        raise InputError(
+            Problem(
+                key,
+                f"{file} holds no state dict: not tensors are {some(wrong)}; save model.state_dict(), "
+                f"or put it under {' or '.join(repr(name) for name in WRAPPERS)}",
+            )
+        )
+    return {name: value.detach() for name, value in state.items()}
+
+
+def _unprefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in PREFIXES:
+        if state and all(name.startswith(prefix) for name in state):
+            return _unprefixed({name.removeprefix(prefix): state[name] for name in state})
+    return state
+
+
+def apply_weights(module: nn.Module, state: Mapping[str, Tensor], *, key: str) -> None:
+    """Copy `state` into the model; every entry must be there, and no other.
+
+    Args:
+        module: the model, or a Network for its model; changed in place.
+        state: name -> tensor; dtypes are converted to the model's.
+        key: dotted key of the recipe that names the weights, for errors.
+
+    Raises:
+        InputError: entries missing, unexpected or of another shape; nothing was copied.
+    """
+    root = core(module)
+    own = root.state_dict()
+    missing = [name for name in own if name not in state]
+    unexpected = [name for name in state if name not in own]
+    mismatched = [
+        f"{name} {list(state[name].shape)}, needed {list(own[name].shape)}"
+        for name in own
+        if name in state and own[name].shape != state[name].shape
+    ]
+    parts = []
+    if missing:
+        parts.append(f"missing: {some(missing)}")
+    if unexpected:
+        near = nearest(unexpected[0], missing, count=1)
+        hint = f" (is {unexpected[0]} meant to be {near[0]}?)" if near else ""
+        parts.append(f"unexpected: {some(unexpected)}{hint}")
+    if mismatched:
+        parts.append(f"of another shape: {some(mismatched)}")
+    if parts:
+        raise InputError(
+            Problem(
+                key,
+                f"the weights do not fit {type(root).__name__} ({len(own)} entries): "
+                f"{'; '.join(parts)}; use the model settings that the weights were made with",
+            )
+        )
+    root.load_state_dict(dict(state), strict=True)
+
+
+def save_weights(weights: nn.Module | Mapping[str, Tensor], path: str | Path) -> None:
+    """Write a safetensors file, whole or not at all: a temporary file beside it is renamed.
+
+    Args:
+        weights: a model, a Network for its model, or a state dict; shared tensors are written out once
+            for each name.
+        path: the file; its folder is made.
+    """
+    state = core(weights).state_dict() if isinstance(weights, nn.Module) else weights
+    # clone(): safetensors refuses tensors that share memory.
+    plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in state.items()}
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        save_file(plain, temporary, metadata={"format": "pt"})
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """xxh3-128 of names, dtypes, shapes and bytes, as 32 hexadecimal digits.
+
+    Does not depend on the order of the entries, on device, strides or shared memory.
+    """
+    digest = xxhash.xxh3_128()
+    for name in sorted(state):
+        tensor = state[name].detach().to("cpu").contiguous()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:
+    """Numbers in the parameters of `module`, shared ones once; only unfrozen ones if `trainable`."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
+
+
+def size_bytes(module: nn.Module) -> int:
+    """Bytes of parameters and buffers of `module`, shared ones once."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,0 +1,78 @@
+"""Plain convolutional network.
+
+Taps: `blocks.<i>` (after the activation), `blocks.<i>.{down,conv,norm,act}`, `pool` ([B, C]), `drop`,
+`head`.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from raykd.models.zoo.parts import (
+    NORMS,
+    AveragePool,
+    conv3x3,
+    he_init,
+    image_shape,
+    named,
+    scaled,
+)
+
+CHANNELS = 32
+MAX_CHANNELS = 512
+
+
+def build_cnn(
+    *,
+    input_shape: tuple[int, ...],
+    classes: int,
+    key: str,
+    width: float,
+    depth: int,
+    norm: str,
+    dropout: float,
+) -> nn.Module:
+    """`depth` blocks of 3×3 convolution, norm and ReLU, mean over positions, linear head.
+
+    Block i has 32·2^i·`width` channels (doubling ends at 512·`width`). Between two blocks a 2×2 maximum
+    halves the resolution as long as both sides stay at 2 pixels or more, so that any depth works.
+
+    Args:
+        input_shape: [C, H, W], at least 8×8.
+        classes: outputs of the head.
+        key: dotted key of the model in the recipe, for errors.
+        width: scales the channels.
+        depth: convolution blocks.
+        norm: `group` or `batch`.
+        dropout: chance of dropping a feature before the head while training.
+
+    Returns:
+        A module from [B, C, H, W] to [B, classes].
+
+    Raises:
+        InputError: the input is not an image of at least 8×8.
+    """
+    source, *sides = image_shape(input_shape, model="cnn", key=key)
+    side = min(sides)
+    blocks = []
+    for i in range(depth):
+        target = scaled(min(CHANNELS * 2**i, MAX_CHANNELS), width)
+        halve = i > 0 and side >= 4
+        side = side // 2 if halve else side
+        blocks.append(
+            named(
+                down=nn.MaxPool2d(2) if halve else nn.Identity(),
+                conv=conv3x3(source, target),
+                norm=NORMS[norm](target),
+                act=nn.ReLU(),
+            )
+        )
+        source = target
+    model = named(
+        blocks=nn.Sequential(*blocks),
+        pool=AveragePool(),
+        drop=nn.Dropout(dropout),
+        head=nn.Linear(source, classes),
+    )
+    he_init(model)
+    return model

@@ -1,0 +1,55 @@
+"""A model made by the user's own function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from raykd.errors import InputError, Problem
+from raykd.importing import load_callable
+
+
+def build_factory(
+    *,
+    input_shape: tuple[int, ...],
+    classes: int,
+    key: str,
+    path: str,
+    kwargs: Mapping[str, Any],
+) -> nn.Module:
+    """What the function `path` returns for `kwargs`; nothing else is passed to it.
+
+    Args:
+        input_shape: not passed on; a probe checks that the model fits the data.
+        classes: not passed on either.
+        key: dotted key of the model in the recipe, for errors.
+        path: `module:function`.
+        kwargs: its keyword arguments.
+
+    Returns:
+        The user's module, as it came.
+
+    Raises:
+        InputError: the function is not there, does not take `kwargs`, or returns no module.
+    """
+    del input_shape, classes
+    factory = load_callable(path, key=f"{key}.path")
+    signature = inspect.signature(factory)
+    try:
+        signature.bind(**kwargs)
+    except TypeError as error:
+        raise InputError(
+            Problem(f"{key}.kwargs", f"do not fit {path}{signature}: {error}")
+        ) from error
+    model = factory(**kwargs)
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            Problem(
+                f"{key}.path",
+                f"{path} returned {type(model).__name__}; it must return a torch.nn.Module",
+            )
+        )
+    return model

@@ -1,0 +1,99 @@
+"""Residual network for small images (He et al. 2016, "Deep Residual Learning", Sec. 4.2).
+
+Taps: `stem`, `layer1`, `layer2`, `layer3` (after the last activation), `layer<s>.<i>` and inside it
+`{conv1,norm1,act1,conv2,norm2,shortcut,act2}`, `pool` ([B, C]), `head`.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from raykd.models.zoo.parts import (
+    NORMS,
+    AveragePool,
+    blocks_per_stage,
+    conv3x3,
+    he_init,
+    image_shape,
+    named,
+    scaled,
+)
+
+CHANNELS = (16, 32, 64)
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions and a shortcut, activation after the sum (He et al. 2016, Fig. 2).
+
+    Where the shape changes the shortcut is a 1×1 convolution with norm (Eq. 2, option B of Sec. 4.1), as
+    in the networks that the distillation benchmarks use; elsewhere it is the identity.
+    """
+
+    def __init__(self, source: int, target: int, *, stride: int, norm: str) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(source, target, stride=stride)
+        self.norm1 = NORMS[norm](target)
+        self.act1 = nn.ReLU()
+        self.conv2 = conv3x3(target, target)
+        self.norm2 = NORMS[norm](target)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or source != target:
+            self.shortcut = named(
+                conv=nn.Conv2d(source, target, 1, stride=stride, bias=False),
+                norm=NORMS[norm](target),
+            )
+        self.act2 = nn.ReLU()
+
+    def forward(self, map_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C', H/stride, W/stride], rounded up."""
+        residual = self.act1(self.norm1(self.conv1(map_BCHW)))
+        residual = self.norm2(self.conv2(residual))
+        out: Tensor = self.act2(residual + self.shortcut(map_BCHW))
+        return out
+
+
+def build_resnet(
+    *,
+    input_shape: tuple[int, ...],
+    classes: int,
+    key: str,
+    width: float,
+    depth: int,
+    norm: str,
+) -> nn.Module:
+    """A stem and three stages of (`depth` − 2)/6 blocks with 16, 32 and 64 times `width` channels.
+
+    Args:
+        input_shape: [C, H, W], at least 8×8.
+        classes: outputs of the head.
+        key: dotted key of the model in the recipe, for errors.
+        width: scales the channels.
+        depth: layers, 6n + 2.
+        norm: `group` or `batch`.
+
+    Returns:
+        A module from [B, C, H, W] to [B, classes].
+
+    Raises:
+        InputError: the depth is not 6n + 2, or the input is not an image of at least 8×8.
+    """
+    source = image_shape(input_shape, model="resnet", key=key)[0]
+    count = blocks_per_stage(depth, extra=2, model="resnet", key=key)
+    first, second, third = (scaled(channels, width) for channels in CHANNELS)
+
+    def stage(source: int, target: int, stride: int) -> nn.Sequential:
+        return nn.Sequential(
+            BasicBlock(source, target, stride=stride, norm=norm),
+            *(BasicBlock(target, target, stride=1, norm=norm) for _ in range(count - 1)),
+        )
+
+    model = named(
+        stem=named(conv=conv3x3(source, first), norm=NORMS[norm](first), act=nn.ReLU()),
+        layer1=stage(first, first, 1),
+        layer2=stage(first, second, 2),
+        layer3=stage(second, third, 2),
+        pool=AveragePool(),
+        head=nn.Linear(third, classes),
+    )
+    he_init(model)
+    return model

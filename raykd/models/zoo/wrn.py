@@ -1,0 +1,108 @@
+"""Wide residual network (Zagoruyko & Komodakis 2016, Table 1), with activation before convolution.
+
+Taps: `stem`, `layer1`, `layer2`, `layer3` (sums, before norm and activation), `layer<s>.<i>` and inside
+it `{norm1,act1,conv1,norm2,act2,drop,conv2,shortcut}`, `norm`, `act`, `pool` ([B, C]), `head`.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from raykd.models.zoo.parts import (
+    NORMS,
+    AveragePool,
+    blocks_per_stage,
+    conv3x3,
+    he_init,
+    image_shape,
+    named,
+    scaled,
+)
+
+STEM_CHANNELS = 16
+CHANNELS = (16, 32, 64)
+
+
+class PreactivationBlock(nn.Module):
+    """Norm, ReLU, convolution, twice, with dropout between (Zagoruyko & Komodakis 2016, Fig. 1d).
+
+    Where the shape changes the shortcut is a 1×1 convolution of the first activation.
+    """
+
+    def __init__(self, source: int, target: int, *, stride: int, norm: str, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = NORMS[norm](source)
+        self.act1 = nn.ReLU()
+        self.conv1 = conv3x3(source, target, stride=stride)
+        self.norm2 = NORMS[norm](target)
+        self.act2 = nn.ReLU()
+        self.drop = nn.Dropout(dropout)
+        self.conv2 = conv3x3(target, target)
+        self.changes = stride != 1 or source != target
+        self.shortcut: nn.Module = (
+            nn.Conv2d(source, target, 1, stride=stride, bias=False)
+            if self.changes
+            else nn.Identity()
+        )
+
+    def forward(self, map_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C', H/stride, W/stride], rounded up."""
+        active = self.act1(self.norm1(map_BCHW))
+        residual = self.drop(self.act2(self.norm2(self.conv1(active))))
+        out: Tensor = self.conv2(residual) + self.shortcut(active if self.changes else map_BCHW)
+        return out
+
+
+def build_wrn(
+    *,
+    input_shape: tuple[int, ...],
+    classes: int,
+    key: str,
+    width: float,
+    depth: int,
+    norm: str,
+    dropout: float,
+) -> nn.Module:
+    """A stem of 16 channels and three stages of (`depth` − 4)/6 blocks with 16k, 32k, 64k channels.
+
+    Args:
+        input_shape: [C, H, W], at least 8×8.
+        classes: outputs of the head.
+        key: dotted key of the model in the recipe, for errors.
+        width: the widening factor k.
+        depth: layers, 6n + 4.
+        norm: `group` or `batch`.
+        dropout: chance of dropping a feature between a block's convolutions while training.
+
+    Returns:
+        A module from [B, C, H, W] to [B, classes].
+
+    Raises:
+        InputError: the depth is not 6n + 4, or the input is not an image of at least 8×8.
+    """
+    source = image_shape(input_shape, model="wrn", key=key)[0]
+    count = blocks_per_stage(depth, extra=4, model="wrn", key=key)
+    first, second, third = (scaled(channels, width) for channels in CHANNELS)
+
+    def stage(source: int, target: int, stride: int) -> nn.Sequential:
+        strides = [stride] + [1] * (count - 1)
+        sources = [source] + [target] * (count - 1)
+        return nn.Sequential(
+            *(
+                PreactivationBlock(channels, target, stride=step, norm=norm, dropout=dropout)
+                for channels, step in zip(sources, strides, strict=True)
+            )
+        )
+
+    model = named(
+        stem=conv3x3(source, STEM_CHANNELS),
+        layer1=stage(STEM_CHANNELS, first, 1),
+        layer2=stage(first, second, 2),
+        layer3=stage(second, third, 2),
+        norm=NORMS[norm](third),
+        act=nn.ReLU(),
+        pool=AveragePool(),
+        head=nn.Linear(third, classes),
+    )
+    he_init(model)
+    return model

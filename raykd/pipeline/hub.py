@@ -1,0 +1,50 @@
+"""All who listen to a run, behind one thread-safe call."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raykd.tracking import Broadcast, Console, Event, Listener
+
+
+class Hub:
+    """Passes events on, one at a time, and keeps the few numbers that the summary needs.
+
+    Attributes:
+        waits: fit id -> teacher wait fraction of each epoch.
+        degraded: whether an answer lacked a teacher.
+        retries: requests that were made again.
+        steps: events about a fit's first step, by arrival.
+    """
+
+    def __init__(self, listeners: Sequence[Listener], console: Console) -> None:
+        self._broadcast = Broadcast(listeners, voice=console)
+        self._lock = threading.Lock()
+        self.waits: dict[str, list[float]] = {}
+        self.degraded = False
+        self.retries = 0
+
+    def __call__(self, event: Event) -> None:
+        """Tell everyone."""
+        with self._lock:
+            if event.kind == "epoch" and event.stage == "student" and event.fit is not None:
+                wait = event.values["teacher_wait_fraction"]
+                self.waits.setdefault(event.fit, []).append(wait)
+            if event.kind == "failure":
+                action = event.values.get("decision")
+                self.degraded |= action == "leave_out"
+                self.retries += action in ("retry", "restart")
+            self._broadcast.on(event)
+
+    def close(self, summary: Mapping[str, Any] | None) -> None:
+        """The run is over."""
+        self._broadcast.close(summary)
+
+    def wait_fraction(self, role: str) -> float | None:
+        """Mean teacher wait of a role's epochs."""
+        found = [
+            w for fit, waits in self.waits.items() if fit.startswith(f"{role}/") for w in waits
+        ]
+        return sum(found) / len(found) if found else None

@@ -1,0 +1,332 @@
+"""The stages of a run, in order; each leaves out what is there already."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from raykd.config.root import TeacherCluster
+from raykd.data import Samples
+from raykd.evaluate import SplitOutputs, best_teacher, classification_metrics, summarise
+from raykd.evaluate.outputs import Split
+from raykd.folders import RunFolder, home, read_json, write_json
+from raykd.models.weights import load_weights
+from raykd.pipeline import serving
+from raykd.pipeline.evaluation import costs, ensemble_log_probs, evaluate, labels_used
+from raykd.pipeline.fits import student_fits, teacher_fit
+from raykd.pipeline.hub import Hub
+from raykd.pipeline.placement import Placement
+from raykd.pipeline.prepare import Prepared
+from raykd.pipeline.student import save_student
+from raykd.report import write_report
+from raykd.runtime import Mailbox
+from raykd.targets import NoTargets, StoredTargets, TargetSource, TargetStore
+from raykd.teachers import Fleet, LiveTargets
+from raykd.teachers.fit import TaskPlace, fit_teachers
+from raykd.teachers.pool import Client
+from raykd.tracking import Console, Event, JsonLines, Listener, events
+from raykd.tracking.wandb_sink import make_wandb
+from raykd.train import Fit
+from raykd.train.checkpoint import FitFolder
+from raykd.train.launch import MakeSource, Work, run_fits
+from raykd.types import ORIGINAL_VIEW
+
+Weights = dict[str, Mapping[str, Tensor]]
+_VALIDATION: Split = "validation"
+
+
+@dataclass
+class Job:
+    """One run in progress: what its stages share.
+
+    Attributes:
+        prepared: the checked recipe with its data.
+        placement: what runs where.
+        folder: the run folder.
+        console: who tells a person.
+        timing: seconds by stage.
+    """
+
+    prepared: Prepared
+    placement: Placement
+    folder: RunFolder
+    console: Console
+    timing: dict[str, float] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.config = self.prepared.config
+        listeners: list[Listener] = [JsonLines(self.folder.path), self.console]
+        sink = make_wandb(
+            self.config.tracking.wandb,
+            run_dir=self.folder.path,
+            run_name=self.folder.path.name,
+            config=self.config.model_dump(mode="json"),
+            voice=self.console,
+        )
+        if sink is not None:
+            listeners.append(sink)
+        self.emit = Hub(listeners, self.console)
+        self.mailbox = Mailbox(self.emit)
+        self.samples = ray.put(self.prepared.samples)
+        self.scored = 0
+
+    def run(self, until: str | None) -> dict[str, Any]:
+        """All stages in order, or those up to `until`; the summary, empty when it was not reached."""
+        begun = time.monotonic()
+        self.emit(events.message("data", _data_line(self.prepared)))
+        weights = self._teachers()
+        if until == "teachers":
+            return {}
+        specs = serving.make_specs(self.prepared, weights)
+        keys = serving.store_keys(specs, self.prepared.samples)
+        with ExitStack() as stack:
+            store, fleet = self._targets(stack, specs, keys)
+            if until == "targets":
+                return {}
+            self._distill(store, fleet)
+        if until == "distill":
+            return {}
+        self._evaluate(specs, store, begun)
+        if until != "evaluate":
+            with self._stage("report"):
+                write_report(self.folder.path)
+        return self.summary
+
+    def close(self) -> None:
+        """Deliver the last events and end the trackers."""
+        try:
+            self.mailbox.close()
+        finally:
+            self.emit.close(self.summary or None)
+
+    @contextmanager
+    def _stage(self, name: events.Stage, **values: Any) -> Iterator[None]:
+        begun = time.monotonic()
+        self.emit(events.stage(name, state="started", **values))
+        yield
+        self.mailbox.flush()
+        seconds = time.monotonic() - begun
+        self.timing[f"{name}_s"] = seconds
+        self.emit(events.stage(name, state="finished", seconds=seconds))
+
+    def _teachers(self) -> Weights:
+        """Weights of every teacher with a model; those to be fitted are, unless they were before."""
+        fits = {
+            name: teacher_fit(self.prepared, candidate.settings)
+            for name, candidate in self.prepared.teachers.items()
+            if candidate.settings.fit is not None
+        }
+        kept = {name: home() / "teachers" / fit.identity for name, fit in fits.items()}
+        missing = {n: fit for n, fit in fits.items() if not (kept[n] / "card.json").is_file()}
+        for name in fits.keys() - missing.keys():
+            metrics = read_json(kept[name] / "card.json")["best"]
+            self.emit(events.fit("teachers", f"teacher/{name}", state="reused", metrics=metrics))
+        if missing:
+            with self._stage("teachers", fits=[fit.fit_id for fit in missing.values()]):
+                places = {
+                    n: TaskPlace(_task_cpus(p.cpus), p.gpus)
+                    for n, p in self.placement.teachers.items()
+                }
+                results = fit_teachers(
+                    missing, places, self.samples, self.folder, self.mailbox.sender
+                )
+                for name, result in results.items():
+                    self._keep_teacher(name, missing[name], result)
+        weights: Weights = {}
+        for name, candidate in self.prepared.teachers.items():
+            if name in kept:
+                weights[name] = load_weights(
+                    kept[name] / "weights.safetensors", key=f"teachers.{name}"
+                )
+            elif candidate.weights is not None:
+                weights[name] = candidate.weights
+        return weights
+
+    def _keep_teacher(self, name: str, fit: Fit, result: Mapping[str, Any]) -> None:
+        folder = home() / "teachers" / fit.identity
+        folder.mkdir(parents=True, exist_ok=True)
+        best = FitFolder(self.folder.checkpoints(fit.fit_id)).weights("best")
+        shutil.copyfile(best, folder / "weights.safetensors")
+        model = fit.model.model_dump(mode="json")
+        write_json(folder / "card.json", {"name": name, "model": model, **result})
+
+    def _targets(
+        self, stack: ExitStack, specs: serving.Specs, keys: serving.Keys
+    ) -> tuple[TargetStore, Fleet | None]:
+        """The filled store; and the fleet, where students are to ask it live."""
+        live = self.placement.mode == "live"
+        count = None if live else self.config.data.views.count
+        views = range(count or 0)
+        originals, augmented = serving.parts_of(self.prepared, keys, views)
+        needed = serving.wanted(self.prepared, len(specs), len(views))
+        fleet = None
+        with self._stage("targets", fits=needed):
+            if originals or augmented or live:
+                fleet = stack.enter_context(
+                    Fleet(
+                        specs,
+                        self.placement.teachers,
+                        self.samples,
+                        self.config.cluster.teachers,
+                        self.emit,
+                    )
+                )
+                serving.self_test(self.prepared, fleet)
+                self.scored += serving.fill_store(self.prepared, originals, fleet, self.emit)
+            self._judge(specs, keys)
+            if fleet is not None:
+                self.scored += serving.fill_store(self.prepared, augmented, fleet, self.emit)
+            self.hit_rate = 1 - self.scored / needed
+            text = f"{self.placement.mode} targets: {self.placement.reason}; {self.scored:,} teacher samples scored, "
+            text += f"{needed - self.scored:,} of {needed:,} were stored before"
+            self.emit(events.message("targets", text))
+        store = self._store(keys)
+        if fleet is not None and not live:
+            stack.close()
+            fleet = None
+        return store, fleet
+
+    def _store(self, keys: serving.Keys) -> TargetStore:
+        return serving.open_store(serving.store_root(self.config), keys, self.prepared.samples)
+
+    def _judge(self, specs: serving.Specs, keys: serving.Keys) -> None:
+        """Hold every teacher against its expectation, and write its card."""
+        samples = self.prepared.samples
+        rows = samples.splits["validation"]
+        outputs = self._store(keys).gather(rows, ORIGINAL_VIEW)
+        accuracies = serving.judge_teachers(self.prepared, outputs)
+        self.temperatures = serving.temperatures(self.prepared, outputs)
+        log_probs = {name: F.log_softmax(o.values_NC, dim=1) for name, o in outputs.items()}
+        labels_N = torch.from_numpy(samples.labels[rows].copy())
+        self.best_teacher = best_teacher(
+            SplitOutputs(
+                labels_N=labels_N,
+                ids_N=torch.from_numpy(samples.ids[rows].copy()),
+                teachers=log_probs,
+                ensemble=ensemble_log_probs(outputs, list(outputs)),
+                students={},
+            )
+        )
+        for name, spec in specs.items():
+            settings = self.prepared.teachers[name].settings
+            card = {
+                "name": name,
+                "fingerprint": spec.fingerprint,
+                "spec": settings.model_dump(mode="json"),
+                "labels": settings.labels,
+                "temperature": self.temperatures[name],
+                "validation": classification_metrics(log_probs[name], labels_N),
+            }
+            write_json(self.folder.card(name), card)
+        named = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in accuracies.items())
+        self.emit(events.message("teachers", f"validation accuracy: {named}"))
+
+    def _distill(self, store: TargetStore, fleet: Fleet | None) -> None:
+        """Train every replica of student and controls."""
+        fits = student_fits(self.prepared, self.temperatures, self.best_teacher)
+        if fleet is None:
+            make_source: MakeSource = partial(_stored_source, store.root, self._keys_of(store))
+        else:
+            settings = self.config.cluster.teachers
+            make_source = partial(_live_source, fleet.actors, settings, self.mailbox.sender)
+        work = Work(
+            samples=self.samples,
+            fits=ray.put(fits),
+            make_source=make_source,
+            run=self.folder,
+            emit=self.mailbox.sender,
+            depth=self.config.targets.depth,
+            threads=max(1, int(self.config.cluster.student.cpus)),
+        )
+        with self._stage("student", fits=[fit.fit_id for fit in fits]):
+            before = _scored(fleet)
+            run_fits(work, fits, self.config.cluster.student)
+            self.scored += _scored(fleet) - before
+
+    def _keys_of(self, store: TargetStore) -> serving.Keys:
+        return {
+            name: (entry.key, store.originals[name].key) for name, entry in store.entries.items()
+        }
+
+    def _evaluate(self, specs: serving.Specs, store: TargetStore, begun: float) -> None:
+        """Score validation and test, sum up, keep the student."""
+        times = 1
+        if self.folder.summary.is_file():
+            times += read_json(self.folder.summary).get("test_scored_times", 0)
+        with self._stage("evaluate"):
+            evaluation = evaluate(self.prepared, store, self.folder)
+            evaluation.save(self.folder.evaluation)
+            measured = costs(self.prepared, specs, self.folder)
+            save_student(self.prepared, self.folder)
+        self.timing["total_s"] = time.monotonic() - begun
+        self.summary = summarise(
+            evaluation,
+            measured,
+            task=self.config.task,
+            status="degraded" if self.emit.degraded else "complete",
+            labels_used=labels_used(self.prepared),
+            test_scored_times=times,
+            timing=self.timing,
+            targets={
+                "mode": self.placement.mode,
+                "teacher_samples_scored": self.scored,
+                "retries": self.emit.retries,
+                "store_bytes": store.size_bytes(),
+                "hit_rate": self.hit_rate,
+                "teacher_wait_fraction": self.emit.wait_fraction("student"),
+            },
+        )
+        write_json(self.folder.summary, self.summary)
+
+
+def _task_cpus(cpus: float) -> float:
+    """A fit takes whole cores where its actor may share one."""
+    return max(1.0, cpus)
+
+
+def _data_line(prepared: Prepared) -> str:
+    samples = prepared.samples
+    sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in samples.splits.items())
+    labelled = len(samples.labelled_rows("train"))
+    return f"{sizes} samples; {labelled:,} training labels; {samples.class_count} classes"
+
+
+def _scored(fleet: Fleet | None) -> int:
+    if fleet is None:
+        return 0
+    return int(sum(teacher["samples_scored"] for teacher in fleet.statistics().values()))
+
+
+def _stored_source(root: Any, keys: serving.Keys, samples: Samples, fit: Fit) -> TargetSource:
+    """Runs in the student's worker."""
+    if not fit.voices:
+        return NoTargets()
+    heard = {voice.name: keys[voice.name] for voice in fit.voices}
+    hashes = samples.content_hash(np.arange(len(samples)))
+    return StoredTargets(TargetStore.open(root, heard, samples.ids, hashes))
+
+
+def _live_source(
+    actors: Mapping[str, Any],
+    settings: TeacherCluster,
+    emit: Callable[[Event], None],
+    samples: Samples,  # noqa: ARG001 (one signature for both sources)
+    fit: Fit,
+) -> TargetSource:
+    """Runs in the student's worker."""
+    if not fit.voices:
+        return NoTargets()
+    names = [voice.name for voice in fit.voices]
+    return LiveTargets(Client({name: actors[name] for name in names}, settings, emit), names)

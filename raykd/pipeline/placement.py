@@ -1,0 +1,114 @@
+"""What runs where: resources asked for against resources there, before any model loads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from raykd.config import Config
+from raykd.config.models import Teacher
+from raykd.errors import InputError, Problem
+from raykd.runtime import Resources
+from raykd.teachers.pool import Place
+
+Mode = Literal["stored", "live"]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Resources of each teacher's actors, and how targets reach the student.
+
+    Attributes:
+        mode: stored or live.
+        reason: why, in words.
+        teachers: name -> resources of its actors.
+    """
+
+    mode: Mode
+    reason: str
+    teachers: Mapping[str, Place]
+
+
+def target_mode(config: Config) -> tuple[Mode, str]:
+    """Stored or live, and why."""
+    asked, count = config.targets.mode, config.data.views.count
+    if asked != "auto":
+        return asked, "targets.mode asks for it"
+    if count is None:
+        return (
+            "live",
+            "data.views.count is null: every epoch shows new views, which cannot be stored ahead",
+        )
+    return (
+        "stored",
+        f"{count} view{'s' * (count > 1)} of each sample are scored once and read ever after",
+    )
+
+
+def place(config: Config, resources: Resources) -> Placement:
+    """Where teachers and students run.
+
+    A local cluster shares its cores among the teachers when they ask for more than there are. On a
+    cluster at an address nothing is scaled.
+
+    Raises:
+        InputError: the cluster lacks what is asked for; names which number to lower.
+    """
+    mode, reason = target_mode(config)
+    problems = _student_problems(config, resources)
+    places = {teacher.name: _place(config, teacher) for teacher in config.teachers}
+    student = config.cluster.student
+    taken = student.workers * student.cpus if mode == "live" else 0.0
+    taken_gpus = student.workers * student.gpus if mode == "live" else 0.0
+    cpus = sum(place.replicas * place.cpus for place in places.values())
+    gpus = sum(place.replicas * place.gpus for place in places.values())
+    if gpus + taken_gpus > resources.gpus and gpus:
+        problems.append(
+            Problem("cluster.teachers.gpus", f"asks for {gpus + taken_gpus:g} GPUs in all (teachers and, in live "
+                    f"mode, students), there are {resources.gpus:g}; lower teachers' gpus or replicas, or use "
+                    "targets.mode=stored")
+        )  # fmt: skip
+    free = max(0.0, resources.cpus - taken)
+    if cpus > free and resources.local:
+        share = free / cpus
+        places = {
+            name: Place(p.replicas, math.floor(p.cpus * share * 1e4) / 1e4, p.gpus, p.runtime_env)
+            for name, p in places.items()
+        }
+    elif cpus > free:
+        problems.append(
+            Problem("cluster.teachers.cpus", f"teachers ask for {cpus:g} CPUs, {free:g} are free of "
+                    f"{resources.cpus:g}; lower cpus (fractions share a core) or replicas, or use targets.mode=stored")
+        )  # fmt: skip
+    if problems:
+        raise InputError(problems)
+    return Placement(mode, reason, places)
+
+
+def _student_problems(config: Config, resources: Resources) -> list[Problem]:
+    student, problems = config.cluster.student, []
+    if student.workers * student.cpus > resources.cpus:
+        problems.append(
+            Problem("cluster.student.workers", f"{student.workers} workers of {student.cpus:g} CPUs ask for "
+                    f"{student.workers * student.cpus:g}, there are {resources.cpus:g}; lower workers or cpus")
+        )  # fmt: skip
+    if student.workers * student.gpus > resources.gpus:
+        problems.append(
+            Problem("cluster.student.gpus", f"{student.workers} workers of {student.gpus:g} GPUs ask for "
+                    f"{student.workers * student.gpus:g}, there are {resources.gpus:g}; set it to 0 or use --address")
+        )  # fmt: skip
+    return problems
+
+
+def _place(config: Config, teacher: Teacher) -> Place:
+    cluster, own = config.cluster.teachers, teacher.resources
+    if teacher.outputs is not None:
+        return Place(1, 0.0, 0.0)
+    return Place(
+        replicas=own.replicas if own.replicas is not None else cluster.replicas,
+        cpus=own.cpus if own.cpus is not None else cluster.cpus,
+        gpus=own.gpus if own.gpus is not None else cluster.gpus,
+        runtime_env=own.runtime_env,
+    )

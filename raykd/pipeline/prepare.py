@@ -1,0 +1,264 @@
+"""Everything that can be known before a cluster starts: data, models, taps, weights, all checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from raykd.config import Config
+from raykd.config.models import FactoryModel, Model, Teacher
+from raykd.data import Samples, build_samples
+from raykd.errors import InputError, Problem
+from raykd.models import build_model
+from raykd.models.frozen import freeze, parameter_groups
+from raykd.models.network import Network
+from raykd.models.preprocess import Preprocessing, resolve
+from raykd.models.projectors import make_projector
+from raykd.models.taps import probe, probe_output
+from raykd.models.weights import apply_weights, count_parameters, load_weights, size_bytes
+from raykd.teachers.recorded import load_outputs
+from raykd.types import ORIGINAL_VIEW
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A teacher as far as it is known before it is fitted.
+
+    Attributes:
+        settings: its part of the recipe.
+        preprocessing: with concrete numbers.
+        weights: loaded or the factory's own; None when it is to be fitted from scratch.
+        outputs: number of its own classes.
+        taps: features that the objective wants of it.
+        shapes: their shapes.
+        recorded_NC: the logits of a teacher without a model.
+    """
+
+    settings: Teacher
+    preprocessing: Preprocessing
+    weights: Mapping[str, Tensor] | None
+    outputs: int
+    taps: tuple[str, ...] = ()
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    recorded_NC: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A recipe that was checked against its data and models.
+
+    Attributes:
+        config: the recipe.
+        samples: the data.
+        data: fingerprint of samples, labels and splits.
+        teachers: name -> candidate.
+        preprocessing: the student's.
+        student_weights: what the student starts from, or None.
+        student_shapes: shapes of its tapped features.
+    """
+
+    config: Config
+    samples: Samples
+    data: str
+    teachers: Mapping[str, Candidate]
+    preprocessing: Preprocessing
+    student_weights: Mapping[str, Tensor] | None
+    student_shapes: Mapping[str, Shape]
+
+    @property
+    def teacher_shapes(self) -> dict[tuple[str, str], Shape]:
+        """(teacher, tap) -> shape of the feature."""
+        return {
+            (name, tap): shape
+            for name, candidate in self.teachers.items()
+            for tap, shape in candidate.shapes.items()
+        }
+
+
+def prepare(config: Config) -> Prepared:
+    """Load the data, build every model once, probe every tap; starts nothing.
+
+    Raises:
+        InputError: with the problems of data, or else of all models together.
+    """
+    samples = build_samples(config.data, seed=config.seed)
+    problems: list[Problem] = []
+    teachers = {}
+    for teacher in config.teachers:
+        candidate = _collect(problems, lambda teacher=teacher: _candidate(config, teacher, samples))
+        if candidate is not None:
+            teachers[teacher.name] = candidate
+    student = _collect(problems, lambda: _student(config, samples))
+    if problems or student is None:
+        raise InputError(problems)
+    preprocessing, weights, shapes = student
+    prepared = Prepared(
+        config, samples, _fingerprint(samples), teachers, preprocessing, weights, shapes
+    )
+    _check_features(prepared)
+    return prepared
+
+
+def _collect(problems: list[Problem], make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except InputError as error:
+        problems.extend(error.problems)
+        return None
+
+
+def _network(
+    spec: Model, preprocessing: Preprocessing, samples: Samples, outputs: int, key: str
+) -> Network:
+    shape = preprocessing.output_shape(samples.input_shape)
+    return Network(build_model(spec, input_shape=shape, classes=outputs, key=key), preprocessing)
+
+
+def _candidate(config: Config, teacher: Teacher, samples: Samples) -> Candidate:
+    key = f"teachers.{teacher.name}"
+    preprocessing = resolve(
+        teacher.preprocess, samples.statistics(), input_shape=samples.input_shape,
+        key=f"{key}.preprocess",
+    )  # fmt: skip
+    if teacher.outputs is not None:
+        logits_NC = load_outputs(teacher.outputs, samples, key=f"{key}.outputs")
+        return Candidate(teacher, preprocessing, None, samples.class_count, recorded_NC=logits_NC)
+    assert teacher.model is not None, "cross_check demands a model where there are no outputs"
+    outputs = samples.class_count if teacher.label_map is None else len(teacher.label_map)
+    _check_label_map(teacher, samples.class_count)
+    network = _network(teacher.model, preprocessing, samples, outputs, f"{key}.model")
+    weights = None
+    if teacher.weights is not None:
+        weights = load_weights(teacher.weights, key=f"{key}.weights")
+        apply_weights(network.model, weights, key=f"{key}.weights")
+    elif teacher.fit is None:
+        assert isinstance(teacher.model, FactoryModel), "cross_check demands fit or weights"
+        weights = {
+            name: tensor.detach().clone() for name, tensor in network.model.state_dict().items()
+        }
+    inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
+    found = probe_output(network, inputs, key=f"{key}.model")
+    _check_classes(found, outputs, f"{key}.model")
+    if teacher.fit is not None:
+        freeze(network.model, teacher.fit.freeze, key=f"{key}.fit.freeze")
+        parameter_groups(
+            network.model, 1.0, teacher.fit.lr_factors, 0.0, key=f"{key}.fit.lr_factors"
+        )
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise InputError(
+                Problem(f"{key}.fit.freeze", "freezes every parameter; leave one free")
+            )
+    wanted = [term for term in config.objective.features if term.teacher == teacher.name]
+    taps = tuple(dict.fromkeys(term.teacher_tap for term in wanted))
+    shapes = probe(network, inputs, taps, key=_tap_key(config, teacher.name, "teacher_tap"))
+    return Candidate(teacher, preprocessing, weights, outputs, taps, shapes)
+
+
+def _tap_key(config: Config, teacher: str | None, side: str) -> str:
+    for index, term in enumerate(config.objective.features):
+        if teacher is None or term.teacher == teacher:
+            return f"objective.features.{index}.{side}"
+    return f"objective.features.{side}"
+
+
+def _check_label_map(teacher: Teacher, classes: int) -> None:
+    if teacher.label_map is None:
+        return
+    key = f"teachers.{teacher.name}.label_map"
+    if unknown := sorted({i for i in teacher.label_map if not 0 <= i < classes}):
+        raise InputError(Problem(key, f"holds {unknown}; classes are 0 to {classes - 1}"))
+    if silent := sorted(set(range(classes)) - set(teacher.label_map)):
+        raise InputError(
+            Problem(
+                key, f"maps nothing to class {silent[0]}; every class needs one of the teacher's"
+            )
+        )
+
+
+def _check_classes(found: Shape, classes: int, key: str) -> None:
+    if found != (classes,):
+        raise InputError(
+            Problem(key, f"answers {list(found)} per sample; the data has {classes} classes; mend the model's "
+                    "number of classes, or give a label_map")
+        )  # fmt: skip
+
+
+def _student(
+    config: Config, samples: Samples
+) -> tuple[Preprocessing, Mapping[str, Tensor] | None, dict[str, Shape]]:
+    student = config.student
+    preprocessing = resolve(
+        student.preprocess, samples.statistics(), input_shape=samples.input_shape,
+        key="student.preprocess",
+    )  # fmt: skip
+    torch.manual_seed(config.seed)
+    network = _network(student.model, preprocessing, samples, samples.class_count, "student.model")
+    weights = None
+    if student.weights is not None:
+        weights = load_weights(student.weights, key="student.weights")
+        apply_weights(network.model, weights, key="student.weights")
+    inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
+    _check_classes(
+        probe_output(network, inputs, key="student.model"), samples.class_count, "student.model"
+    )
+    _check_limits(config, network.model)
+    taps = tuple(dict.fromkeys(term.student_tap for term in config.objective.features))
+    shapes = probe(network, inputs, taps, key=_tap_key(config, None, "student_tap"))
+    return preprocessing, weights, shapes
+
+
+def _check_limits(config: Config, model: nn.Module) -> None:
+    limits, problems = config.student.limits, []
+    parameters, megabytes = count_parameters(model, trainable=True), size_bytes(model) / 1e6
+    if limits.parameters is not None and parameters > limits.parameters:
+        problems.append(
+            Problem("student.limits.parameters", f"is {limits.parameters:,}, the student has {parameters:,}; "
+                    "lower student.model.width or depth")
+        )  # fmt: skip
+    if limits.size_mb is not None and megabytes > limits.size_mb:
+        problems.append(
+            Problem("student.limits.size_mb", f"is {limits.size_mb:g}, the student has {megabytes:.3g}; lower "
+                    "student.model.width or depth")
+        )  # fmt: skip
+    if problems:
+        raise InputError(problems)
+
+
+def _check_features(prepared: Prepared) -> None:
+    """Every feature term's shapes can be brought together."""
+    problems: list[Problem] = []
+    for index, term in enumerate(prepared.config.objective.features):
+        key = f"objective.features.{index}"
+        student = prepared.student_shapes[term.student_tap]
+        teacher = prepared.teacher_shapes[term.teacher, term.teacher_tap]
+        if term.loss.type == "hint":
+            _collect(
+                problems,
+                lambda s=student, t=teacher, k=key: make_projector(s, t, always=True, key=k),
+            )
+        elif len(student) != 3 or len(teacher) != 3:
+            problems.append(
+                Problem(key, f"attention compares maps [C, H, W], found {list(student)} at {term.student_tap!r} "
+                        f"and {list(teacher)} at {term.teacher_tap!r}; tap convolutional layers, or use hint")
+            )  # fmt: skip
+    if problems:
+        raise InputError(problems)
+
+
+def _fingerprint(samples: Samples) -> str:
+    digest = hashlib.sha256(samples.view_key.encode())
+    every = np.arange(len(samples))
+    arrays = [samples.ids, samples.content_hash(every), samples.labels, samples.all_labels]
+    if samples.weights is not None:
+        arrays.append(samples.weights)
+    for array in [*arrays, *(samples.splits[name] for name in sorted(samples.splits))]:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,157 @@
+"""The stage between teachers and students: start the fleet, test it, fill the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raykd.config import Config
+from raykd.data import Samples
+from raykd.ensemble.temperature import fit_temperature
+from raykd.errors import TargetError
+from raykd.folders import home
+from raykd.pipeline.prepare import Prepared
+from raykd.targets import EntryKey, TargetStore
+from raykd.targets.store import ORIGINAL
+from raykd.teachers import Fleet, Recorded, Spec
+from raykd.teachers.fill import Part, fill, missing_parts
+from raykd.teachers.selftest import check_accuracy, check_classes, check_repeatable
+from raykd.tracking import Event
+from raykd.types import ORIGINAL_VIEW, TeacherOutputs
+
+_PROBES = 8
+Specs = Mapping[str, Spec | Recorded]
+Keys = dict[str, tuple[EntryKey, EntryKey]]
+
+
+def make_specs(prepared: Prepared, weights: Mapping[str, Mapping[str, Tensor]]) -> Specs:
+    """What each actor hosts, once the weights of fitted teachers are known."""
+    specs: dict[str, Spec | Recorded] = {}
+    samples, cluster = prepared.samples, prepared.config.cluster.teachers
+    for name, candidate in prepared.teachers.items():
+        settings = candidate.settings
+        if candidate.recorded_NC is not None:
+            specs[name] = Recorded(name=name, logits_NC=candidate.recorded_NC)
+            continue
+        assert settings.model is not None, "a teacher without outputs has a model"
+        specs[name] = Spec(
+            name=name,
+            key=f"teachers.{name}.model",
+            model=settings.model,
+            weights=weights[name],
+            preprocessing=candidate.preprocessing,
+            input_shape=samples.input_shape,
+            outputs=candidate.outputs,
+            classes=samples.class_count,
+            label_map=settings.label_map,
+            kind=settings.kind,
+            dtype=settings.dtype,
+            batch_size=settings.resources.batch_size or cluster.batch_size,
+            taps=candidate.taps,
+        )
+    return specs
+
+
+def store_root(config: Config) -> Path:
+    """Folder of the target store."""
+    return Path(config.targets.store).absolute() if config.targets.store else home() / "targets"
+
+
+def store_keys(specs: Specs, samples: Samples) -> Keys:
+    """(views, originals) of each teacher."""
+    return {
+        name: (
+            EntryKey(spec.fingerprint, samples.view_key, tuple(spec.taps)),
+            EntryKey(spec.fingerprint, ORIGINAL),
+        )
+        for name, spec in specs.items()
+    }
+
+
+def open_store(root: Path, keys: Keys, samples: Samples) -> TargetStore:
+    """The store as this run's students and evaluation read it."""
+    return TargetStore.open(root, keys, samples.ids, samples.content_hash(np.arange(len(samples))))
+
+
+def parts_of(prepared: Prepared, keys: Keys, views: Iterable[int]) -> tuple[list[Part], list[Part]]:
+    """What the store lacks: validation and test untransformed, and training samples in `views`."""
+    samples, root = prepared.samples, store_root(prepared.config)
+    held_out = np.concatenate([samples.splits["validation"], samples.splits["test"]])
+    augmented = {name: pair[0] for name, pair in keys.items()}
+    originals = {name: pair[1] for name, pair in keys.items()}
+    return (
+        list(missing_parts(root, originals, samples, held_out, [ORIGINAL_VIEW])),
+        list(missing_parts(root, augmented, samples, samples.splits["train"], list(views))),
+    )
+
+
+def wanted(prepared: Prepared, teachers: int, views: int) -> int:
+    """Answers that a run needs, over teachers, samples and views."""
+    splits = prepared.samples.splits
+    return teachers * (
+        len(splits["validation"]) + len(splits["test"]) + views * len(splits["train"])
+    )
+
+
+def fill_store(
+    prepared: Prepared, parts: list[Part], fleet: Fleet, emit: Callable[[Event], None]
+) -> int:
+    """Score what the store lacks; the number of teacher samples scored.
+
+    Raises:
+        TargetError: the store cannot be written.
+    """
+    root = store_root(prepared.config)
+    try:
+        return sum(fill(root, parts, fleet, emit).values())
+    except OSError as error:
+        raise TargetError(f"the target store {root} cannot be written: {error}") from error
+
+
+def self_test(prepared: Prepared, fleet: Fleet) -> None:
+    """Class count and repeatability of every teacher, on a few samples.
+
+    Raises:
+        TeacherError: names the teacher and what is wrong with it.
+    """
+    rows = prepared.samples.splits["validation"][:_PROBES]
+    first = fleet.score(rows, ORIGINAL_VIEW)
+    check_classes(first, prepared.samples.class_count)
+    check_repeatable(first, fleet.score(rows, ORIGINAL_VIEW))
+
+
+def judge_teachers(prepared: Prepared, outputs: TeacherOutputs) -> dict[str, float]:
+    """Accuracy of each teacher on validation, held against `expect` and chance.
+
+    Raises:
+        TeacherError: names the teacher and what is wrong with it.
+    """
+    samples = prepared.samples
+    labels_N = torch.from_numpy(samples.labels[samples.splits["validation"]])
+    known_N = labels_N >= 0
+    return {
+        name: check_accuracy(
+            name,
+            answer.values_NC[known_N],
+            labels_N[known_N],
+            prepared.teachers[name].settings.expect,
+        )
+        for name, answer in outputs.items()
+    }
+
+
+def temperatures(prepared: Prepared, outputs: TeacherOutputs) -> dict[str, float]:
+    """Each teacher's own temperature; `fit` calibrates it on validation labels."""
+    samples = prepared.samples
+    labels_N = torch.from_numpy(samples.labels[samples.splits["validation"]])
+    found = {}
+    for name, candidate in prepared.teachers.items():
+        given = candidate.settings.temperature
+        found[name] = (
+            fit_temperature(outputs[name].values_NC, labels_N) if given == "fit" else given
+        )
+    return found

@@ -1,0 +1,304 @@
+"""Figures of a run's outcome: gains, size against accuracy, learning curves, weights, timing.
+
+Every function returns a finished picture, or None where the run has nothing to show for it; call them
+inside `styled()`. Shapes: R replicas, E epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from raykd.report.folder import Curve, RunData, curve
+from raykd.report.style import (
+    COLOURS,
+    INK,
+    MARKERS,
+    MUTED,
+    PAPER,
+    Picture,
+    colour,
+    finish,
+    label,
+    labels_right,
+    percent_ticks,
+)
+from raykd.report.verdict import Row, result_table
+from raykd.report.wording import compact, duration, points, role_name
+
+_TEACHER_MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
+_TEACHER_LINES = 8
+
+
+def gains(run: RunData) -> Picture | None:
+    """Paired differences against each control with their intervals."""
+    found = run.summary.get("gains") or {}
+    if not found:
+        return None
+    figure = Figure(figsize=(7.2, 1.0 + 0.62 * len(found)))
+    axes = figure.add_subplot()
+    axes.axvline(0, color=INK, linewidth=1.0)
+    for height, (role, gain) in enumerate(reversed(found.items())):
+        tint = colour(role)
+        values = [100 * value for value in gain["values"]]
+        axes.scatter(
+            values, [height - 0.22] * len(values), s=14, color=tint, alpha=0.55, linewidths=0
+        )
+        if gain["ci95"] is not None:
+            low, high = (100 * bound for bound in gain["ci95"])
+            axes.plot([low, high], [height, height], color=tint, linewidth=2.6)
+        axes.plot(100 * gain["mean"], height, "o", color=tint, markersize=8, markeredgecolor=PAPER)
+        axes.annotate(
+            points(gain["mean"]),
+            (100 * gain["mean"], height),
+            xytext=(0, 8),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8.5,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.8},
+        )
+    axes.set_yticks(range(len(found)), [f"against {label(role_name(r))}" for r in reversed(found)])
+    axes.set_ylim(-0.6, len(found) - 0.4)
+    axes.margins(x=0.12)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("difference in test accuracy (points); right of 0 the student is better")
+    several = next(iter(found.values()))["n"] > 1
+    intervals = (
+        "lines are 95 % intervals over replicas, small dots the single replicas. A line that crosses 0 "
+        "shows no difference."
+        if several
+        else "there is a single replica, so there are no intervals."
+    )
+    return finish(
+        figure,
+        name="gains",
+        title="Gain over each control",
+        caption=f"The same student, taught otherwise: large dots are mean paired gains, {intervals}",
+    )
+
+
+def size(run: RunData) -> Picture | None:
+    """Accuracy against the number of parameters."""
+    rows = [row for row in result_table(run.summary) if row.parameters and row.accuracy is not None]
+    if not rows:
+        return None
+    figure = Figure(figsize=(7.2, 3.6))
+    axes = figure.add_subplot()
+    teachers = 0
+    own = [row.role for row in rows if row.role not in ("teacher", "ensemble")]
+    for row in rows:
+        marker = MARKERS.get(row.role, "h")
+        # One network taught several ways has one size: side by side they can be told apart.
+        aside = own.index(row.role) - (len(own) - 1) / 2 if row.role in own else 0.0
+        if row.role == "teacher":
+            marker = _TEACHER_MARKERS[teachers % len(_TEACHER_MARKERS)]
+            teachers += 1
+        _point(axes, row, marker, 1.07**aside)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+    axes.xaxis.set_minor_locator(NullLocator())
+    percent_ticks(axes.yaxis)
+    axes.margins(x=0.12, y=0.15)
+    axes.set_xlabel("parameters")
+    axes.set_ylabel("test accuracy")
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.7)
+    return finish(
+        figure,
+        name="size",
+        title="Accuracy against size",
+        caption="Up and to the left is better. Student and controls are one network, so they share "
+        "one size and are drawn side by side; bars are ±1 standard deviation over replicas. The ensemble counts all teachers.",
+    )
+
+
+def learning(run: RunData) -> Picture | None:
+    """Validation accuracy and likelihood over epochs, with the teachers' level."""
+    roles = ["student", *(run.summary.get("controls") or {})]
+    panels = (("accuracy", "validation accuracy"), ("nll", "validation NLL (nats)"))
+    found = {
+        key: {role: one for role in roles if (one := curve(run, role, "validation", key))}
+        for key, _ in panels
+    }
+    shown = [(key, name) for key, name in panels if found[key]]
+    if not shown:
+        return None
+    figure = Figure(figsize=(10.0, 3.7))
+    for axes, (key, name) in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
+        for role, one in found[key].items():
+            _line(axes, one, role)
+        _limits(axes, list(found[key].values()), _levels(run, key), upwards=key == "accuracy")
+        _teacher_levels(axes, run, key)
+        axes.set_title(name)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if key == "accuracy":
+            percent_ticks(axes.yaxis)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+    return finish(
+        figure,
+        name="learning",
+        title="Learning curves",
+        caption="Mean over replicas; bands span the lowest and the highest replica. Horizontal lines "
+        "are where the frozen teachers and their ensemble stand.",
+    )
+
+
+def weights(run: RunData) -> Picture | None:
+    """Mean weight of each teacher over the student's epochs."""
+    names = sorted(
+        {
+            name
+            for fit, records in run.epochs.items()
+            if fit.startswith("student/")
+            for record in records
+            for name in record.get("weights") or {}
+        }
+    )
+    found = {name: one for name in names if (one := curve(run, "student", "weights", name))}
+    if len(found) < 2:
+        return None
+    figure = Figure(figsize=(7.2, 3.0))
+    axes = figure.add_subplot()
+    tints = (INK, COLOURS["teacher"])
+    styles = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
+    ends = []
+    for index, (name, one) in enumerate(found.items()):
+        tint = tints[index % len(tints)]
+        mean_E = np.nanmean(one.values_RE, axis=0)
+        line = axes.plot(one.epochs_E, mean_E, color=tint, marker="." if len(mean_E) < 3 else "")[0]
+        line.set_linestyle(styles[index % len(styles)])
+        ends.append((float(mean_E[-1]), label(name), tint))
+    axes.axhline(1 / len(found), color=MUTED, linewidth=0.7)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("mean weight")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(x=0.01)
+    labels_right(axes, ends)
+    return finish(
+        figure,
+        name="weights",
+        title="Weight of each teacher",
+        caption="Mean over samples and replicas; the weights of a sample sum to 1. The thin line is "
+        "where all teachers count the same.",
+    )
+
+
+def timing(run: RunData) -> Picture | None:
+    """Seconds of each stage."""
+    found = {
+        name.removesuffix("_s").replace("_", " "): float(seconds)
+        for name, seconds in (run.summary.get("timing") or {}).items()
+        if isinstance(seconds, int | float) and name.endswith("_s") and not name.startswith("total")
+    }
+    if not found:
+        return None
+    figure = Figure(figsize=(7.2, 0.9 + 0.34 * len(found)))
+    axes = figure.add_subplot()
+    heights = np.arange(len(found))[::-1]
+    axes.barh(heights, list(found.values()), height=0.62, color=COLOURS["student"])
+    for height, seconds in zip(heights, found.values(), strict=True):
+        axes.annotate(
+            duration(seconds),
+            (seconds, height),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8.5,
+        )
+    axes.set_yticks(heights, [label(name) for name in found])
+    axes.margins(x=0.14)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("seconds")
+    return finish(
+        figure,
+        name="timing",
+        title="Where the time went",
+        caption="Wall-clock time by stage. Targets are computed once for the student, its controls and "
+        "all replicas.",
+    )
+
+
+def _point(axes: Axes, row: Row, marker: str, aside: float) -> None:
+    large = row.role in ("student", "ensemble")
+    place, accuracy, tint = aside * (row.parameters or 0), row.accuracy or 0.0, colour(row.role)
+    if row.accuracy_std is not None:
+        ends = [accuracy - row.accuracy_std, accuracy + row.accuracy_std]
+        axes.plot([place, place], ends, color=tint, linewidth=1.6, zorder=3)
+    axes.plot(
+        place,
+        accuracy,
+        marker,
+        color=tint,
+        markersize=(14 if marker == "*" else 9) if large else 7.5,
+        markeredgecolor=PAPER,
+        label=label(row.name),
+        zorder=4,
+    )
+
+
+def _line(axes: Axes, one: Curve, role: str) -> None:
+    tint = colour(role)
+    front = role == "student"
+    axes.plot(
+        one.epochs_E,
+        np.nanmean(one.values_RE, axis=0),
+        color=tint,
+        linewidth=2.2 if front else 1.5,
+        marker=MARKERS.get(role, "h") if len(one.epochs_E) < 3 else "",
+        label=label(role_name(role)),
+        zorder=4 if front else 3,
+    )
+    if len(one.values_RE) > 1:
+        low, high = np.nanmin(one.values_RE, axis=0), np.nanmax(one.values_RE, axis=0)
+        axes.fill_between(one.epochs_E, low, high, color=tint, alpha=0.16, linewidth=0)
+
+
+def _levels(run: RunData, key: str) -> dict[str, float]:
+    """Validation level of the ensemble and of each teacher."""
+    if not run.summary.get("ensemble"):
+        return {}
+    models = {role_name("ensemble"): run.summary["ensemble"], **run.summary["teachers"]}
+    return {
+        name: model["validation"][key]
+        for name, model in models.items()
+        if model["validation"] and model["validation"][key] is not None
+    }
+
+
+def _teacher_levels(axes: Axes, run: RunData, key: str) -> None:
+    levels = _levels(run, key)
+    if len(levels) > _TEACHER_LINES + 1:  # more lines than can be told apart
+        levels = {name: levels[name] for name in [role_name("ensemble")] if name in levels}
+    low, high = axes.get_ylim()
+    named = []
+    for name, level in levels.items():
+        whole = name == role_name("ensemble")
+        tint = COLOURS["ensemble"] if whole else COLOURS["teacher"]
+        if low <= level <= high:
+            axes.axhline(
+                level, color=tint, linewidth=1.5 if whole else 1.0, linestyle=(0, (5, 2)), zorder=2
+            )
+            named.append((level, label(name, 14), tint))
+    labels_right(axes, named)
+
+
+def _limits(
+    axes: Axes, curves: Sequence[Curve], levels: dict[str, float], *, upwards: bool
+) -> None:
+    """Leave the steep first epochs out of the range, so that the ends can be told apart."""
+    values = np.concatenate([one.values_RE.ravel() for one in curves])
+    values = values[np.isfinite(values)]
+    ends = [*np.quantile(values, [0.12, 1.0] if upwards else [0.0, 0.88]), *levels.values()]
+    pad = 0.06 * (max(ends) - min(ends)) or 0.05
+    axes.set_ylim(min(ends) - pad, max(ends) + pad)
+    axes.margins(x=0.01)

@@ -1,0 +1,149 @@
+"""What a report is made from: a run's folder, read once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raykd.errors import InputError, Problem
+from raykd.evaluate import Evaluation
+from raykd.folders import RunFolder, read_json
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunData:
+    """A run as its folder tells it.
+
+    Attributes:
+        name: the folder's name.
+        summary: summary.json.
+        config: the resolved recipe; empty where the file is missing.
+        epochs: fit id -> its epoch records, by epoch.
+        events: failures, retries, degradations.
+        cards: teacher -> card.
+        evaluation: outputs of all models; None where the run did not get so far.
+    """
+
+    name: str
+    summary: Record
+    config: Record
+    epochs: Mapping[str, Sequence[Record]]
+    events: Sequence[Record]
+    cards: Mapping[str, Record]
+    evaluation: Evaluation | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A number over the epochs of a role's replicas.
+
+    Attributes:
+        epochs_E: epochs.
+        values_RE: the number; NaN where a replica has none, for instance after it stopped early.
+    """
+
+    epochs_E: NDArray[np.int64]
+    values_RE: NDArray[np.float64]
+
+
+def read_run(run: Path) -> RunData:
+    """Read a run's folder; only summary.json has to be there.
+
+    Raises:
+        InputError: the folder has no summary, or one of its files is damaged.
+    """
+    folder = RunFolder(run)
+    if not folder.summary.is_file():
+        raise InputError(Problem(str(run), "is no finished run: it has no summary.json"))
+    evaluation = Evaluation.load(folder.evaluation) if folder.evaluation.is_file() else None
+    return RunData(
+        name=run.absolute().name,
+        summary=_object(folder.summary),
+        config=_object(folder.config) if folder.config.is_file() else {},
+        epochs=_epochs(_lines(run / "metrics.jsonl")),
+        events=_lines(run / "events.jsonl"),
+        cards={path.stem: _object(path) for path in sorted((run / "teachers").glob("*.json"))},
+        evaluation=evaluation,
+    )
+
+
+def curve(run: RunData, role: str, *keys: str) -> Curve | None:
+    """A number, such as `validation.accuracy`, over the epochs of all replicas of a role.
+
+    Args:
+        run: the run.
+        role: `student`, a control, or `teacher`, whose "replicas" are the teachers.
+        keys: path of the number in an epoch's record.
+
+    Returns:
+        None where no epoch has it.
+    """
+    fits = [records for fit, records in run.epochs.items() if fit.split("/")[0] == role]
+    found = [
+        {
+            int(record["epoch"]): value
+            for record in records
+            if (value := _number(record, keys)) is not None
+        }
+        for records in fits
+    ]
+    epochs = sorted({epoch for values in found for epoch in values})
+    if not epochs:
+        return None
+    table = [[values.get(epoch, np.nan) for epoch in epochs] for values in found if values]
+    return Curve(np.array(epochs), np.array(table, dtype=np.float64))
+
+
+def _number(record: Record, keys: Sequence[str]) -> float | None:
+    value: Any = record
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _epochs(lines: Sequence[Record]) -> dict[str, list[Record]]:
+    """Epoch records by fit; an epoch that was done again after a resume counts the last time."""
+    fits: dict[str, dict[int, Record]] = {}
+    for line in lines:
+        if (
+            isinstance(line.get("fit"), str)
+            and "train_loss" in line
+            and line.get("epoch") is not None
+        ):
+            fits.setdefault(line["fit"], {})[int(line["epoch"])] = line
+    return {
+        fit: [records[epoch] for epoch in sorted(records)] for fit, records in sorted(fits.items())
+    }
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        value = read_json(path)
+    except (OSError, ValueError) as error:
+        raise InputError(Problem(str(path), f"cannot be read: {error}")) from error
+    if not isinstance(value, dict):
+        raise InputError(Problem(str(path), "must hold a JSON object"))
+    return value
+
+
+def _lines(path: Path) -> list[Record]:
+    """The objects of a JSON-lines file; a line that a killed writer left unfinished is left out."""
+    if not path.is_file():
+        return []
+    found: list[Record] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+    return found

@@ -1,0 +1,215 @@
+"""The report of a run, made from its folder alone: one HTML file, its Markdown twin, figures, tables."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from raykd.report.folder import RunData, read_run
+from raykd.report.verdict import outcome, verdict
+from raykd.report.wording import BASELINE, count, mean_of, percent, points
+
+if TYPE_CHECKING:
+    from raykd.report.style import Picture
+    from raykd.report.tables import Table
+
+_LEAST_REPLICAS = 2
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number worth a large font: value, what it is, and how sure."""
+
+    value: str
+    what: str
+    detail: str = ""
+    tone: str = ""
+
+
+def write_report(run: Path) -> Path:
+    """Write `report/` into a run's folder.
+
+    Args:
+        run: the run's folder; everything is taken from its files.
+
+    Returns:
+        `report/index.html`: one file, figures inside, no scripts, nothing loaded from elsewhere. Beside
+        it `report.md` with the same content, `figures/*.png` and `tables/*.csv`.
+
+    Raises:
+        InputError: the folder has no summary, or one of its files is damaged.
+    """
+    data = read_run(run)
+    pictures = _pictures(data)
+    tables = _tables(data)
+    folder = run / "report"
+    for name in ("figures", "tables"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for old in (folder / name).iterdir():
+            old.unlink()  # left by an earlier report that had more to show
+    for picture in pictures.values():
+        (folder / "figures" / f"{picture.name}.png").write_bytes(picture.png)
+    for table in tables.values():
+        table.write(folder / "tables")
+    content = {
+        "run": data,
+        "verdict": verdict(data.summary),
+        "lost": _lost(data),
+        "tiles": tiles(data.summary),
+        "about": about(data),
+        "pictures": pictures,
+        "tables": tables,
+        "recipe": _pretty(data.config),
+        "cards": {name: _pretty(card) for name, card in data.cards.items()},
+    }
+    page = folder / "index.html"
+    _render("index.html.j2", content, page)
+    _render("report.md.j2", content, folder / "report.md")
+    return page
+
+
+def tiles(summary: Mapping[str, Any]) -> list[Tile]:
+    """The few numbers that stand at the top."""
+    student = summary.get("student")
+    if not student or not student["test"]:
+        return []
+    own = mean_of(student["test"]["accuracy"])
+    std, replicas = student["test"]["accuracy"]["std"], student["test"]["accuracy"]["n"]
+    spread = "1 replica" if std is None else f"± {100 * std:.1f} over {replicas} replicas"
+    found = [Tile(percent(own), "test accuracy", spread)]
+    if BASELINE in summary["gains"]:
+        gain = summary["gains"][BASELINE]
+        interval = gain["ci95"]
+        sure = (
+            f"{points(interval[0])} to {points(interval[1])}" if interval else "no interval, n = 1"
+        )
+        found.append(Tile(points(gain["mean"]), "points over labels alone", sure, outcome(gain)))
+    whole = (summary["ensemble"]["test"] or {}).get("accuracy")
+    if own is not None and whole:
+        found.append(
+            Tile(percent(own / whole), "of the ensemble's accuracy", f"ensemble {percent(whole)}")
+        )
+    ratios = summary["cost"]
+    for ratio, what, size in (
+        (ratios["parameters"], "fewer parameters", count(student["parameters"])),
+        (ratios["latency"].get("1"), "faster, one sample", ""),
+    ):
+        if ratio and ratio >= 1:
+            found.append(Tile(f"{ratio:.1f}×", what, size))
+    return found
+
+
+def about(run: RunData) -> list[str]:
+    """What was run, in a few words each."""
+    summary, config = run.summary, run.config
+    source = (config.get("data") or {}).get("source") or {}
+    parts = [str(summary.get("task") or ""), str(source.get("type") or "")]
+    teachers = len(summary.get("teachers") or {})
+    if teachers:
+        parts.append(f"{teachers} teacher{'s' if teachers > 1 else ''}")
+    test = (summary.get("student") or {}).get("test")
+    if test:
+        replicas = test["accuracy"]["n"]
+        parts.append(f"{replicas} replica{'s' if replicas >= _LEAST_REPLICAS else ''}")
+    return [part for part in parts if part]
+
+
+def _pictures(run: RunData) -> dict[str, Picture]:
+    # Imported here: matplotlib takes a second, and most commands write no report.
+    from raykd.report import diagnostics, figures
+    from raykd.report.style import styled
+
+    makers: Sequence[Callable[[RunData], Picture | None]] = (
+        figures.gains,
+        figures.size,
+        figures.learning,
+        diagnostics.classes,
+        diagnostics.confusions,
+        diagnostics.agreement,
+        diagnostics.calibration,
+        diagnostics.examples,
+        figures.weights,
+        figures.timing,
+    )
+    with styled():
+        made = [make(run) for make in makers]
+    return {picture.name: picture for picture in made if picture is not None}
+
+
+def _tables(run: RunData) -> dict[str, Table]:
+    from raykd.report import tables
+
+    makers: Sequence[Callable[[RunData], Table | None]] = (
+        tables.results,
+        tables.gains,
+        tables.quality,
+        tables.fidelity,
+        tables.costs,
+        tables.recalls,
+        tables.context,
+        tables.events,
+    )
+    made = [make(run) for make in makers]
+    return {table.name: table for table in made if table is not None}
+
+
+def _lost(run: RunData) -> list[str]:
+    from raykd.report.diagnostics import labelled_test
+    from raykd.report.shortfall import what_is_lost
+
+    if run.evaluation is None or labelled_test(run) is None:
+        return []
+    return what_is_lost(run.evaluation)
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) if value else ""
+
+
+def _render(template: str, content: Mapping[str, Any], path: Path) -> None:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("raykd.report"),
+        autoescape=True,
+        finalize=None if template.endswith(".html.j2") else _markdown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["figure"] = _figure
+    environment.filters["block"] = _block
+    environment.filters["prose"] = _prose
+    text = environment.get_template(template).render(content)
+    path.write_text(text, encoding="utf-8")
+
+
+def _prose(text: str) -> str:
+    """A number and its unit stay on one line."""
+    return re.sub(r"(?<=\d) (?=%|ms\b|µs\b|s\b|points\b|[kMGT]\b|±)", "\u00a0", text)
+
+
+def _figure(picture: Picture) -> Markup:
+    """The only markup that is trusted: drawn by us, with its text escaped by matplotlib."""
+    return Markup(picture.svg)  # noqa: S704
+
+
+def _block(text: str) -> Markup:
+    """A block of code for Markdown: indented, so that nothing in it can end it."""
+    return Markup("\n".join(f"    {line}" for line in text.splitlines()))  # noqa: S704
+
+
+def _markdown(value: Any) -> Any:
+    """Text that stays text in Markdown: no tags, links, cells or lines of its own."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    line = " ".join(value.split())
+    escaped = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return Markup(re.sub(r"([\\`|\[\]*_])", r"\\\1", escaped))  # noqa: S704

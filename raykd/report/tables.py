@@ -1,0 +1,374 @@
+"""A run's numbers as tables: shown on the page, written as CSV at full precision."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from raykd.evaluate import holm, paired_t_pvalue
+from raykd.report.folder import RunData
+from raykd.report.shortfall import class_recall
+from raykd.report.verdict import result_table
+from raykd.report.wording import (
+    NONE,
+    ROLES,
+    count,
+    duration,
+    mean_of,
+    milliseconds,
+    number,
+    percent,
+    points,
+    role_name,
+)
+from raykd.types import UNLABELLED
+
+Cell = str | float | int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table.
+
+    Attributes:
+        name: file name without suffix.
+        title: heading.
+        columns: headings; the first column holds names, the others numbers unless `wordy`.
+        rows: cells as shown.
+        records: the same at full precision, for CSV, under `fields`.
+        fields: column names of the CSV file.
+        note: what to know of it.
+        dots: colour class of each row; empty for none.
+        wordy: columns are text.
+    """
+
+    name: str
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    records: Sequence[Sequence[Cell]]
+    fields: Sequence[str]
+    note: str = ""
+    dots: Sequence[str] = ()
+    wordy: bool = False
+
+    def write(self, folder: Path) -> None:
+        """`<name>.csv` in a folder."""
+        with (folder / f"{self.name}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(self.fields)
+            writer.writerows(self.records)
+
+
+def results(run: RunData) -> Table | None:
+    """Every model: accuracy, NLL, size, latency."""
+    rows = result_table(run.summary)
+    if not rows:
+        return None
+    replicas = rows[0].replicas
+    several = f"± is the standard deviation over {replicas} replicas. " if replicas > 1 else ""
+    return Table(
+        name="results",
+        title="Results on test",
+        columns=("model", "accuracy", "NLL (nats)", "parameters", "latency, 1 sample"),
+        rows=[
+            (
+                _shown(row.name, row.role),
+                _with_std(percent(row.accuracy), row.accuracy_std, 100, 1),
+                _with_std(number(row.nll), row.nll_std, 1, 3),
+                count(row.parameters),
+                milliseconds(row.latency_ms),
+            )
+            for row in rows
+        ],
+        fields=(
+            [
+                "model",
+                "role",
+                "accuracy",
+                "accuracy_std",
+                "nll_nats",
+                "nll_std",
+                "parameters",
+                "latency_ms",
+                "replicas",
+            ]
+        ),
+        records=[
+            (
+                row.name,
+                row.role,
+                row.accuracy,
+                row.accuracy_std,
+                row.nll,
+                row.nll_std,
+                row.parameters,
+                row.latency_ms,
+                row.replicas,
+            )
+            for row in rows
+        ],
+        note=f"At the epoch that is best on validation. {several}Latency is the median on one thread.",
+        dots=[_dot(row.role) for row in rows],
+    )
+
+
+def gains(run: RunData) -> Table | None:
+    """Paired gains with intervals and corrected p-values."""
+    found: Mapping[str, Any] = run.summary.get("gains") or {}
+    if not found:
+        return None
+    raw = {role: paired_t_pvalue(gain["values"]) for role, gain in found.items()}
+    known = {role: value for role, value in raw.items() if value is not None}
+    corrected: dict[str, float] = dict(zip(known, holm(list(known.values())), strict=True))
+    rows, records = [], []
+    for role, gain in found.items():
+        p_value = corrected.get(role)
+        rows.append(
+            (
+                f"against {role_name(role)}",
+                points(gain["mean"]),
+                _bounds(gain["ci95"]),
+                _bounds(gain["ci95_bootstrap"]),
+                NONE if p_value is None else "< 0.001" if p_value < 0.001 else number(p_value),
+                str(gain["n"]),
+            )
+        )
+        bounds = [*(gain["ci95"] or (None, None)), *(gain["ci95_bootstrap"] or (None, None))]
+        records.append((role, gain["mean"], *bounds, p_value, gain["n"]))
+    return Table(
+        name="gains",
+        title="Gains in test accuracy",
+        columns=("control", "points", "95 % interval", "bootstrap", "p (Holm)", "replicas"),
+        rows=rows,
+        records=records,
+        fields=[
+            "control",
+            "mean",
+            "low95",
+            "high95",
+            "bootstrap_low95",
+            "bootstrap_high95",
+            "p_holm",
+            "replicas",
+        ],
+        note="Percentage points, paired by replica. Interval: t over replicas; bootstrap: over replicas "
+        "and test samples; p: paired t test, corrected for the number of controls.",
+        dots=[_dot(role) for role in found],
+    )
+
+
+def quality(run: RunData) -> Table | None:
+    """Every number on test, and accuracy on validation and at the last epoch."""
+    rows, records = [], []
+    fields = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "nll", "ece", "brier")
+    models = list(_models(run))
+    for name, role, model in models:
+        means = [mean_of((model["test"] or {}).get(field)) for field in fields]
+        last, validation = (
+            mean_of((model[split] or {}).get("accuracy")) for split in ("test_last", "validation")
+        )
+        shares = [percent(value) for value in means[:4]]
+        plain = [number(value) for value in means[4:]]
+        rows.append((_shown(name, role), percent(validation), *shares, *plain, percent(last)))
+        records.append((name, validation, *means, last))
+    if not rows:
+        return None
+    shown = "validation|accuracy|precision|recall|F1|NLL|ECE|Brier|last epoch"
+    return Table(
+        name="quality",
+        title="All quality numbers",
+        columns=("model", *shown.split("|")),
+        rows=rows,
+        records=records,
+        fields=("model", "validation_accuracy", *fields, "accuracy_last_epoch"),
+        note="Test, but for the column “validation” (accuracy). Precision, recall and F1 are macro "
+        "means; NLL in nats; “last epoch” is test accuracy without choosing the epoch on validation.",
+        dots=[_dot(role) for _, role, _ in models],
+    )
+
+
+def costs(run: RunData) -> Table | None:
+    """Parameters, operations, bytes and latency of student, teachers and ensemble."""
+    models = [entry for entry in _models(run) if entry[1] in ("student", "teacher", "ensemble")]
+    if not models:
+        return None
+    rows, records = [], []
+    for name, role, model in models:
+        latency = [model["latency_ms"].get(size) for size in ("1", "256")]
+        raw = [model["parameters"], model["flops"], model["bytes"]]
+        size = NONE if raw[2] is None else f"{count(raw[2])}B"
+        rows.append(
+            (_shown(name, role), count(raw[0]), count(raw[1]), size, *map(milliseconds, latency))
+        )
+        records.append((name, *raw, *latency))
+    return Table(
+        name="costs",
+        title="What each model costs",
+        columns=("model", "parameters", "FLOPs", "size", "1 sample", "256 samples"),
+        rows=rows,
+        records=records,
+        fields=["model", "parameters", "flops", "bytes", "latency_ms_1", "latency_ms_256"],
+        note="FLOPs of one sample, 2 per multiply-add. Latency is the median on one thread. Controls are "
+        "the student's network. The ensemble is the sum of its teachers.",
+        dots=[_dot(role) for _, role, _ in models],
+    )
+
+
+def fidelity(run: RunData) -> Table | None:
+    """How closely the student follows its teachers."""
+    found = run.summary.get("fidelity")
+    if not found:
+        return None
+    gap = found["gap_recovered"]
+    entries = [
+        ("same answer as the ensemble", found["agreement_ensemble"], percent),
+        *((f"same answer as {name}", value, percent) for name, value in found["agreement"].items()),
+        ("KL(ensemble ‖ student), nats", found["kl_ensemble_nats"], number),
+        ("gap to the ensemble recovered", gap["ensemble"], percent),
+        ("gap to the best teacher recovered", gap["best_teacher"], percent),
+    ]
+    return Table(
+        name="fidelity",
+        title="Fidelity on test",
+        columns=("", "mean", "standard deviation"),
+        rows=[(name, form(value["mean"]), form(value["std"])) for name, value, form in entries],
+        records=[(name, value["mean"], value["std"]) for name, value, _ in entries],
+        fields=("measure", "mean", "std"),
+        note="Over replicas. The gap is the distance from labels alone; – where it is not defined.",
+    )
+
+
+def recalls(run: RunData) -> Table | None:
+    """Recall by class."""
+    if run.evaluation is None or bool((run.evaluation.splits["test"].labels_N == UNLABELLED).all()):
+        return None
+    recall = class_recall(run.evaluation)
+    rows, records = [], []
+    for index, name in enumerate(recall.names):
+        samples = int(recall.samples_C[index])
+        if not samples:
+            continue
+        values = [recall.student_C[index], recall.ensemble_C[index]]
+        difference = float(values[0] - values[1])
+        base = None if recall.baseline_C is None else float(recall.baseline_C[index])
+        shown = [percent(float(value)) for value in values]
+        rows.append((name, str(samples), *shown, percent(base), points(difference)))
+        records.append((name, samples, *map(float, values), base, difference))
+    return Table(
+        name="classes",
+        title="Recall by class",
+        columns=("class", "samples", "student", "ensemble", "labels alone", "student − ensemble"),
+        rows=rows,
+        records=records,
+        fields=["class", "samples", "student", "ensemble", "labels", "student_minus_ensemble"],
+        note="Mean over replicas; the difference in points.",
+    )
+
+
+def context(run: RunData) -> Table | None:
+    """Labels, targets, how often test was scored, time."""
+    summary = run.summary
+    flat = {
+        "labels used": summary.get("labels_used"),
+        "test scored (times)": summary.get("test_scored_times"),
+        "targets": summary.get("targets"),
+        "timing": summary.get("timing"),
+    }
+    entries = [entry for name, value in flat.items() for entry in _flatten(name, value)]
+    if not entries:
+        return None
+    return Table(
+        name="context",
+        title="Data, targets and time",
+        columns=("", "value"),
+        rows=[(name, _value(name, value)) for name, value in entries],
+        records=entries,
+        fields=("name", "value"),
+    )
+
+
+def events(run: RunData) -> Table | None:
+    """Failures, retries and degradations."""
+    if not run.events:
+        return None
+    rows = [
+        (
+            _time(event.get("time")),
+            str(event.get("fit") or event.get("stage") or ""),
+            str(event.get("message") or event.get("text") or event.get("kind") or ""),
+            str(event.get("decision") or ""),
+        )
+        for event in run.events
+    ]
+    return Table(
+        name="events",
+        title="Events",
+        columns=("time (UTC)", "where", "what happened", "decision"),
+        rows=rows,
+        records=rows,
+        fields=("time_utc", "where", "what", "decision"),
+        wordy=True,
+    )
+
+
+def _models(run: RunData) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Name, role and numbers of every model, in the order of the result table."""
+    summary = run.summary
+    if not summary.get("student"):
+        return
+    yield role_name("student"), "student", summary["student"]
+    for role, model in summary["controls"].items():
+        yield role_name(role), role, model
+    for name, model in summary["teachers"].items():
+        yield name, "teacher", model
+    yield role_name("ensemble"), "ensemble", summary["ensemble"]
+
+
+def _shown(name: str, role: str) -> str:
+    """A model's name with what it is, where the name alone does not say it."""
+    if role in ("student", "ensemble"):
+        return name
+    return f"{'teacher' if role == 'teacher' else 'control'}: {name}"
+
+
+def _dot(role: str) -> str:
+    return (role if role in ROLES else "teacher").replace("_", "-")
+
+
+def _with_std(mean: str, std: float | None, scale: float, digits: int) -> str:
+    return mean if std is None else f"{mean} ± {scale * std:.{digits}f}"
+
+
+def _bounds(interval: Sequence[float] | None) -> str:
+    return NONE if interval is None else f"{points(interval[0])} to {points(interval[1])}"
+
+
+def _flatten(name: str, value: Any) -> Iterator[tuple[str, Cell]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flatten(f"{name}: {key}", item)
+    elif isinstance(value, str | int | float):
+        yield name, value
+
+
+def _value(name: str, value: Cell) -> str:
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        if name.endswith("_s"):
+            return duration(value)
+        if name.endswith("_bytes"):
+            return f"{count(value)}B"
+        if name.endswith(("_rate", "_fraction")):
+            return percent(value)
+        return f"{value:,}".replace(",", " ")
+    return str(value)
+
+
+def _time(seconds: Any) -> str:
+    if not isinstance(seconds, int | float):
+        return str(seconds or "")
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,85 @@
+"""Fill the target store ahead of the students: each missing answer is computed once."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from raykd.data import Samples
+from raykd.errors import TeacherError
+from raykd.targets.shards import Shard
+from raykd.targets.store import Entry, EntryKey, append
+from raykd.teachers.pool import Fleet
+from raykd.tracking import Event, events
+
+_SHARD_ROWS = 16_384
+_WAIT_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one view that one teacher has yet to score."""
+
+    teacher: str
+    key: EntryKey
+    view: int
+    rows: np.ndarray
+
+
+def missing_parts(
+    root: Path, keys: Mapping[str, EntryKey], samples: Samples, rows: np.ndarray, views: list[int]
+) -> Iterator[Part]:
+    """What the store lacks of these rows in these views, in parts of one shard each."""
+    ids, hashes = samples.ids[rows], samples.content_hash(rows)
+    for teacher, key in keys.items():
+        entry = Entry(root, key)
+        for view in views:
+            lacking = rows[entry.missing(ids, hashes, view)]
+            for start in range(0, len(lacking), _SHARD_ROWS):
+                yield Part(teacher, key, view, lacking[start : start + _SHARD_ROWS])
+
+
+def fill(
+    root: Path, parts: list[Part], fleet: Fleet, emit: Callable[[Event], None]
+) -> dict[str, int]:
+    """Score `parts` on the fleet's actors, which write the shards themselves.
+
+    Each finished shard is entered in its manifest at once, so that a kill loses no finished one.
+
+    Returns:
+        teacher -> samples scored.
+    """
+    waiting = {name: deque(part for part in parts if part.teacher == name) for name in fleet.actors}
+    running: dict[Any, tuple[Any, Part]] = {}
+    scored = dict.fromkeys(fleet.actors, 0)
+    total, done, begun = sum(len(part.rows) for part in parts), 0, time.monotonic()
+
+    def start(actor: Any, name: str) -> None:
+        if waiting[name]:
+            part = waiting[name].popleft()
+            reference = actor.fill.remote(root / part.key.folder, part.rows, part.view)
+            running[reference] = (actor, part)
+
+    for name, actors in fleet.actors.items():
+        for actor in actors:
+            start(actor, name)
+    while running:
+        ready, _ = ray.wait(list(running), timeout=_WAIT_S)
+        if not ready:
+            raise TeacherError(f"no shard was finished within {_WAIT_S:g} s")
+        actor, part = running.pop(ready[0])
+        shard: Shard = ray.get(ready[0], timeout=60)
+        append(root, part.key, [shard])
+        scored[part.teacher] += len(part.rows)
+        done += len(part.rows)
+        rate = done / max(1e-9, time.monotonic() - begun)
+        emit(events.progress("targets", done=done, total=total, unit="samples", rate_per_s=rate))
+        start(actor, part.teacher)
+    return scored

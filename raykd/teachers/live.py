@@ -1,0 +1,26 @@
+"""A `TargetSource` over the fleet: asked ahead, answered in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from raykd.targets import Ticket
+from raykd.teachers.pool import Client
+from raykd.types import Batch, TeacherOutputs
+
+
+class LiveTargets:
+    """All teachers score a batch in parallel while the student is still busy with earlier ones."""
+
+    def __init__(self, client: Client, names: Sequence[str]) -> None:
+        self.client = client
+        self.names = tuple(names)
+
+    def submit(self, batch: Batch) -> Ticket:
+        """Ask every teacher; only rows and views travel."""
+        requests = self.client.submit(self.names, batch.rows.numpy(), batch.view_B.numpy())
+        return Ticket(batch, requests)
+
+    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:  # noqa: ARG002
+        """The answers; each request has its own timeout, so the wait as a whole is bounded too."""
+        return self.client.collect(self.names, ticket.pending)

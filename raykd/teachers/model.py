@@ -1,0 +1,192 @@
+"""One teacher as a plain object: frozen, with its own preprocessing, scoring batches of one fixed shape.
+
+Nothing here knows Ray. An actor only hosts it, so that what an actor answers and what this object
+computes in-process are the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raykd.config.models import Model
+from raykd.data import Samples
+from raykd.errors import TeacherError
+from raykd.models import build_model
+from raykd.models.network import Network
+from raykd.models.preprocess import Preprocessing
+from raykd.models.taps import Taps
+from raykd.models.weights import apply_weights, fingerprint
+from raykd.targets import codec
+from raykd.types import ORIGINAL_VIEW
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Spec:
+    """All that it takes to host a teacher anywhere.
+
+    Attributes:
+        name: the teacher's name.
+        key: its dotted key in the recipe, for errors.
+        model: the network.
+        weights: its state dict.
+        preprocessing: what it does to a sample first.
+        input_shape: of one sample in source space.
+        outputs: number of its own classes.
+        classes: number of the data's classes.
+        label_map: data class of each of its own classes, or None when they are the same.
+        kind: whether it returns logits or probabilities.
+        dtype: precision of its forward pass.
+        batch_size: the one shape it is run with.
+        taps: module paths whose features are wanted.
+    """
+
+    name: str
+    key: str
+    model: Model
+    weights: Mapping[str, Tensor]
+    preprocessing: Preprocessing
+    input_shape: tuple[int, ...]
+    outputs: int
+    classes: int
+    label_map: tuple[int, ...] | None
+    kind: str
+    dtype: str
+    batch_size: int
+    taps: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights, preprocessing, label map, dtype, shape of a batch and spec."""
+        parts = {
+            "model": self.model.model_dump(mode="json"),
+            "weights": fingerprint(self.weights),
+            "preprocessing": self.preprocessing.describe(),
+            "outputs": [self.outputs, self.classes, self.label_map, self.kind],
+            "dtype": self.dtype,
+            "batch_size": self.batch_size,
+            "device": "cuda" if torch.cuda.is_available() else "cpu",
+        }
+        return _digest(parts)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Recorded:
+    """A teacher without a model: its outputs for untransformed samples, by row of the data.
+
+    Attributes:
+        name: the teacher's name.
+        logits_NC: float32 [N, C] in the data's row order; NaN rows where it said nothing.
+    """
+
+    name: str
+    logits_NC: np.ndarray
+    taps: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the outputs."""
+        return _digest({"recorded": hashlib.sha256(self.logits_NC.tobytes()).hexdigest()})
+
+
+def _digest(parts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class Scorer(Protocol):
+    """What an actor hosts."""
+
+    def score(self, samples: Samples, rows: np.ndarray, view: np.ndarray) -> codec.Arrays:
+        """The encoded answer for rows [B] in views [B].
+
+        Raises:
+            TeacherError: an output is NaN or infinite, or there is none.
+        """
+        ...
+
+
+class TeacherModel:
+    """A frozen network that scores samples."""
+
+    def __init__(self, spec: Spec, device: torch.device | None = None) -> None:
+        self.spec = spec
+        self.device = device or torch.device("cpu")
+        shape = spec.preprocessing.output_shape(spec.input_shape)
+        model = build_model(spec.model, input_shape=shape, classes=spec.outputs, key=spec.key)
+        apply_weights(model, spec.weights, key=spec.key)
+        self.network = Network(model, spec.preprocessing).to(self.device, DTYPES[spec.dtype]).eval()
+        self.network.requires_grad_(False)
+        self._taps = Taps(self.network, spec.taps, key=spec.key)
+        frozen = not any(p.requires_grad for p in self.network.parameters())
+        assert frozen and not self.network.training, "a teacher is frozen and in evaluation mode"
+
+    def score(self, samples: Samples, rows: np.ndarray, view: np.ndarray) -> codec.Arrays:
+        """The encoded answer; short batches are padded with their first row to the one fixed shape."""
+        size = self.spec.batch_size
+        parts = []
+        for start in range(0, len(rows), size):
+            part, views = rows[start : start + size], view[start : start + size]
+            short = size - len(part)
+            padded = np.concatenate([part, np.repeat(part[:1], short)])
+            padded_views = np.concatenate([views, np.repeat(views[:1], short)])
+            inputs = samples.batch(padded, padded_views, labels="all").inputs
+            arrays = self._forward(inputs)
+            parts.append({name: array[: len(part)] for name, array in arrays.items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    @torch.inference_mode()
+    def _forward(self, inputs: Mapping[str, Tensor]) -> codec.Arrays:
+        moved = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        output_BC = self.network(moved).float()
+        features = {tap: feature.float().cpu() for tap, feature in self._taps.take().items()}
+        if not all(torch.isfinite(tensor).all() for tensor in (output_BC, *features.values())):
+            raise TeacherError(f"teacher {self.spec.name!r} answered NaN or infinity")
+        return codec.encode(self._aligned(output_BC).cpu(), features)
+
+    def _aligned(self, output_BC: Tensor) -> Tensor:
+        """Logits over the data's classes: probabilities in log space, several own classes added up."""
+        if self.spec.kind == "probabilities":
+            output_BC = output_BC.clamp(min=_TINY).log()
+        if self.spec.label_map is None:
+            return output_BC
+        mapped = torch.full((len(output_BC), self.spec.classes), -torch.inf, device=self.device)
+        places = torch.tensor(self.spec.label_map, device=self.device)
+        for target in range(self.spec.classes):
+            mapped[:, target] = output_BC[:, places == target].logsumexp(dim=1)
+        return mapped
+
+
+class RecordedTeacher:
+    """Answers from outputs that somebody computed before."""
+
+    def __init__(self, recorded: Recorded) -> None:
+        self.recorded = recorded
+
+    def score(self, samples: Samples, rows: np.ndarray, view: np.ndarray) -> codec.Arrays:
+        """The recorded outputs of untransformed samples."""
+        if (view != ORIGINAL_VIEW).any() and samples.policy:
+            raise TeacherError(
+                f"teacher {self.recorded.name!r} has outputs of untransformed samples only"
+            )
+        logits = torch.from_numpy(self.recorded.logits_NC[rows])
+        if (silent := ~torch.isfinite(logits).all(dim=1)).any():
+            sample = int(samples.ids[rows[int(silent.nonzero()[0])]])
+            raise TeacherError(
+                f"teacher {self.recorded.name!r} has no outputs for sample id {sample}"
+            )
+        return codec.encode(logits, {})
+
+
+def host(spec: Spec | Recorded, device: torch.device | None = None) -> Scorer:
+    """The scorer that a spec describes."""
+    return TeacherModel(spec, device) if isinstance(spec, Spec) else RecordedTeacher(spec)

@@ -1,0 +1,68 @@
+"""Read outputs that a user already has: a teacher without a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from raykd.data import Samples
+from raykd.errors import InputError, Problem
+
+_TINY = 1e-12
+
+
+def load_outputs(path: str, samples: Samples, *, key: str) -> np.ndarray:
+    """Logits float32 [N, C] in the data's row order, NaN for samples without an output.
+
+    Args:
+        path: `.safetensors` with `ids` [M] and `logits` or `probabilities` [M, C]; or `.csv`, `.parquet`
+            with a column `id`, then one column of logits for each class in label order.
+        samples: the data whose ids are looked up.
+        key: dotted key of the recipe, for errors.
+
+    Raises:
+        InputError: the file is missing or damaged, or does not fit the data.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise InputError(Problem(key, f"no file at {file}; check the path"))
+    ids, logits = _read(file, key)
+    classes = samples.class_count
+    if logits.ndim != 2 or logits.shape[1] != classes or len(ids) != len(logits):
+        raise InputError(
+            Problem(key, f"{file} holds {list(ids.shape)} ids and {list(logits.shape)} outputs; [M] and "
+                    f"[M, {classes}] are needed")
+        )  # fmt: skip
+    if len(np.unique(ids)) < len(ids):
+        raise InputError(Problem(key, f"{file} holds a sample id twice; ids are unique"))
+    place = {int(sample): row for row, sample in enumerate(samples.ids)}
+    rows = np.array([place.get(int(sample), -1) for sample in ids], np.int64)
+    found = np.full((len(samples), classes), np.nan, np.float32)
+    found[rows[rows >= 0]] = logits[rows >= 0]
+    if missing := int(np.isnan(found).any(axis=1).sum()):
+        raise InputError(
+            Problem(key, f"{file} has no output for {missing} of {len(samples)} samples; every sample needs one")
+        )  # fmt: skip
+    return found
+
+
+def _read(file: Path, key: str) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        if file.suffix == ".safetensors":
+            arrays = load_file(file)
+            if "probabilities" in arrays and "logits" not in arrays:
+                return arrays["ids"], np.log(np.maximum(arrays["probabilities"], _TINY))
+            return arrays["ids"], arrays["logits"].astype(np.float32)
+        if file.suffix in (".csv", ".parquet"):
+            import pandas as pd  # comes with Ray; slow to import, and needed here alone
+
+            table = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
+            return table.pop("id").to_numpy(np.int64), table.to_numpy(np.float32)
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise InputError(
+            Problem(key, f"{file} cannot be read as outputs ({error!r}); it needs ids and logits")
+        ) from None
+    raise InputError(Problem(key, f"{file}: allowed are .safetensors, .csv and .parquet"))

@@ -1,0 +1,25 @@
+"""Listening to a run: events, and the listeners that store, show and mirror them."""
+
+from __future__ import annotations
+
+from raykd.tracking import events
+from raykd.tracking.console import Console
+from raykd.tracking.events import Event
+from raykd.tracking.jsonl import JsonLines, read_lines
+from raykd.tracking.listeners import Broadcast, Listener, LogVoice, Voice
+from raykd.tracking.wandb_sink import Limits, WandbSink, make_wandb
+
+__all__ = [
+    "Broadcast",
+    "Console",
+    "Event",
+    "JsonLines",
+    "Limits",
+    "Listener",
+    "LogVoice",
+    "Voice",
+    "WandbSink",
+    "events",
+    "make_wandb",
+    "read_lines",
+]

@@ -1,0 +1,280 @@
+"""What a console shows, as plain state and text: how far a stage is, and one line per event."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from raykd.tracking.events import Event
+
+LINES_PER_FIT = 5
+LEAST_PAUSE_S = 2.0
+LONGEST_SILENCE_S = 60.0
+SEPARATOR = "  "
+
+_VALIDATION = (("accuracy", "val acc", ".3f"), ("nll", "nll", ".2f"))
+
+
+def number(values: Mapping[str, Any], key: str) -> float | None:
+    """The number under a key, None where there is none."""
+    value = values.get(key)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+@dataclass
+class FitProgress:
+    """One fit of a stage. `resumed`: the epochs done before this run."""
+
+    finished: bool = False
+    reused: bool = False
+    resumed: int = 0
+    epoch: int = 0
+    epochs: int = 0
+
+    @property
+    def done(self) -> float:
+        """The part that is done."""
+        return 1.0 if self.finished else self._part(max(self.epoch, self.resumed))
+
+    @property
+    def skipped(self) -> float:
+        """The part that was there before this run, which says nothing about its pace."""
+        return 1.0 if self.reused else self._part(self.resumed)
+
+    def _part(self, epoch: int) -> float:
+        return min(1.0, epoch / self.epochs) if self.epochs else 0.0
+
+
+@dataclass
+class Units:
+    """Counted work of a stage or of one of its replicas."""
+
+    done: float
+    total: float | None
+    unit: str
+    rate_per_s: float | None
+
+
+@dataclass
+class StageProgress:
+    """How far one stage is, in fits or, where it has none, in units of work."""
+
+    name: str
+    started: float
+    total: float | None = None
+    fits: dict[str, FitProgress] = field(default_factory=dict)
+    units: dict[str | None, Units] = field(default_factory=dict)
+    current: str | None = None
+    accuracy: float | None = None
+    wait: float | None = None
+
+    @classmethod
+    def start(cls, event: Event, now: float) -> StageProgress:
+        """The stage as its "started" event announces it."""
+        listed = event.values.get("fits")
+        if isinstance(listed, list | tuple):
+            return cls(event.stage, now, len(listed), {str(name): FitProgress() for name in listed})
+        return cls(event.stage, now, number(event.values, "fits"))
+
+    def update(self, event: Event) -> None:
+        """Take an event of this stage into account."""
+        if event.kind == "progress":
+            self._count(event)
+        elif event.fit is not None and event.kind in {"epoch", "fit"}:
+            self.current = event.fit
+            fit = self.fits.setdefault(event.fit, FitProgress())
+            if event.kind == "epoch":
+                self._epoch(fit, event)
+            else:
+                _change(fit, event)
+
+    @property
+    def by_units(self) -> bool:
+        """Whether work is counted in units, for want of fits."""
+        return bool(self.units) and not self.fits
+
+    @property
+    def done(self) -> float:
+        """Fits or units done; a fit that is half through counts half."""
+        if self.by_units:
+            return sum(part.done for part in self.units.values())
+        return sum(fit.done for fit in self.fits.values())
+
+    @property
+    def whole(self) -> float | None:
+        """Fits or units in all; None = not known."""
+        if not self.by_units:
+            return max(self.total or 0, len(self.fits)) or None
+        totals = [part.total for part in self.units.values()]
+        known = [total for total in totals if total is not None]
+        return sum(known) if len(known) == len(totals) else self.total
+
+    def eta_s(self, now: float) -> float | None:
+        """Seconds left at the rate measured so far; None = not known yet."""
+        if self.whole is None:
+            return None
+        rates = [part.rate_per_s for part in self.units.values() if part.rate_per_s]
+        if self.by_units and rates:
+            rate = sum(rates)
+        else:
+            worked = self.done - sum(fit.skipped for fit in self.fits.values())
+            rate = worked / (now - self.started) if now > self.started else 0.0
+        return max(0.0, self.whole - self.done) / rate if rate > 0 else None
+
+    def count(self) -> str:
+        """E.g. `3/20 fits` or `1,280/5,000 views`."""
+        if self.by_units:
+            done, unit = self.done, next(iter(self.units.values())).unit
+        else:
+            done, unit = sum(fit.finished for fit in self.fits.values()), "fits"
+        whole = "" if self.whole is None else f"/{self.whole:,.0f}"
+        return f"{done:,.0f}{whole} {unit}"
+
+    def detail(self) -> str:
+        """E.g. `student/replica0 12/40  val acc 0.953  wait 2 %`."""
+        parts = []
+        if self.current is not None:
+            fit = self.fits[self.current]
+            epochs = f" {fit.epoch}/{fit.epochs}" if fit.epochs else ""
+            parts.append(f"{self.current}{epochs}")
+        if self.accuracy is not None:
+            parts.append(f"val acc {self.accuracy:.3f}")
+        if self.wait is not None:
+            parts.append(f"wait {percent(self.wait)}")
+        return SEPARATOR.join(parts)
+
+    def _count(self, event: Event) -> None:
+        values = event.values
+        self.units[event.fit] = Units(
+            number(values, "done") or 0.0,
+            number(values, "total"),
+            str(values.get("unit") or "units"),
+            number(values, "rate_per_s"),
+        )
+
+    def _epoch(self, fit: FitProgress, event: Event) -> None:
+        fit.epoch = event.epoch or 0
+        fit.epochs = int(number(event.values, "epochs") or 0)
+        self.accuracy = number(event.values.get("validation") or {}, "accuracy")
+        self.wait = number(event.values, "teacher_wait_fraction")
+
+
+def _change(fit: FitProgress, event: Event) -> None:
+    state = event.values.get("state")
+    fit.finished = state in {"finished", "reused"}
+    fit.reused = state == "reused"
+    if state == "resumed":
+        fit.resumed = event.epoch or 0
+
+
+class LineLimiter:
+    """Decides which epochs get a line where lines stay: few of a short fit, one a minute of a long."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[int, float]] = {}
+
+    def due(self, fit: str, epoch: int, epochs: int, now: float) -> bool:
+        """Whether this epoch is printed; the first and the last one of a fit always are."""
+        last = self._last.get(fit)
+        if last is not None and epoch < epochs:
+            pause = now - last[1]
+            far = epoch - last[0] >= math.ceil(epochs / LINES_PER_FIT)
+            if pause < LEAST_PAUSE_S or not (far or pause >= LONGEST_SILENCE_S):
+                return False
+        self._last[fit] = (epoch, now)
+        return True
+
+
+def percent(fraction: float) -> str:
+    """A fraction in whole percent."""
+    return f"{100 * fraction:.0f} %"
+
+
+def counted(count: float, unit: str) -> str:
+    """A count with its unit, which is given in the plural."""
+    return f"{count:,.0f} {unit.removesuffix('s') if count == 1 else unit}"
+
+
+def duration(seconds: float) -> str:
+    """A time a person can read: `12.3 s`, `4 min 10 s`, `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def epoch_line(event: Event) -> str:
+    """One epoch of one fit."""
+    values = event.values
+    epochs = number(values, "epochs")
+    parts = [
+        event.fit or event.stage,
+        f"epoch {event.epoch}" + (f"/{epochs:.0f}" if epochs else ""),
+    ]
+    loss = number(values, "train_loss")
+    if loss is not None:
+        parts.append(f"loss {loss:.3f}")
+    parts += metric_parts(values.get("validation"))
+    rate = number(values, "samples_per_s")
+    if rate is not None:
+        parts.append(f"{rate:,.0f} samples/s")
+    wait = number(values, "teacher_wait_fraction")
+    if wait is not None:
+        parts.append(f"wait {percent(wait)}")
+    return SEPARATOR.join(parts)
+
+
+def metric_parts(metrics: Any) -> list[str]:
+    """Validation metrics as text; `metrics` may hold them directly or under "validation"."""
+    if not isinstance(metrics, Mapping):
+        return []
+    inner = metrics.get("validation")
+    metrics = inner if isinstance(inner, Mapping) else metrics
+    found = [(label, number(metrics, key), form) for key, label, form in _VALIDATION]
+    parts = [f"{label} {value:{form}}" for label, value, form in found if value is not None]
+    if parts:
+        return parts
+    return [
+        f"val {key} {value:.4g}" for key in metrics if (value := number(metrics, key)) is not None
+    ]
+
+
+def fit_line(event: Event) -> str:
+    """What became of a fit."""
+    state = str(event.values.get("state"))
+    if event.epoch is not None:
+        state += f" after epoch {event.epoch}"
+    return SEPARATOR.join(
+        [event.fit or event.stage, state, *metric_parts(event.values.get("metrics"))]
+    )
+
+
+def stage_line(event: Event, total: str) -> str:
+    """A stage starts or ends; `total` is how much work it has."""
+    if event.values.get("state") == "started":
+        return f"{event.stage}: {total}" if total else event.stage
+    seconds = number(event.values, "seconds")
+    return f"{event.stage} done" + (f" in {duration(seconds)}" if seconds is not None else "")
+
+
+def failure_line(event: Event) -> str:
+    """What went wrong, and what was decided."""
+    decision = event.values.get("decision")
+    line = f"failure  {event.fit or event.stage}  {event.values.get('message')}"
+    return f"{line}  ({decision})" if decision else line
+
+
+def progress_line(stage: StageProgress, now: float) -> str:
+    """How far a stage without fits is."""
+    parts = [stage.name, stage.count()]
+    rates = [part.rate_per_s for part in stage.units.values() if part.rate_per_s]
+    if rates:
+        parts.append(f"{sum(rates):,.0f} {next(iter(stage.units.values())).unit}/s")
+    eta = stage.eta_s(now)
+    if eta:
+        parts.append(f"{duration(eta)} left")
+    return SEPARATOR.join(parts)

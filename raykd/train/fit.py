@@ -1,0 +1,129 @@
+"""What one fit is: a frozen description that travels to whoever trains it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from raykd.config.models import Model
+from raykd.config.objective import Objective
+from raykd.config.training import Training
+from raykd.data import Samples
+from raykd.models import build_model
+from raykd.models.frozen import freeze
+from raykd.models.network import Network
+from raykd.models.preprocess import Preprocessing
+from raykd.models.weights import apply_weights, fingerprint
+from raykd.objective import DistillObjective, Voice
+from raykd.objective.distill import Shape
+from raykd.train.plan import Plan
+from raykd.train.step import DistillModule
+
+CODE_VERSION = 1
+"""Raise it when a change to the loop changes the numbers: finished fits are then not reused."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Fit:
+    """One training of one model.
+
+    Attributes:
+        fit_id: `student/replica0`, `labels/replica3`, `teacher/wide`.
+        stage: which stage of the run it belongs to.
+        key: dotted key of the recipe that describes the model, for errors.
+        model: the network.
+        preprocessing: what it does to a sample first.
+        weights: initial weights, or None for fresh ones.
+        objective: what it is taught.
+        voices: the teachers it listens to.
+        student_shapes, teacher_shapes: shapes of the tapped features.
+        training: optimizer, schedule, epochs.
+        plan: which rows each step trains on.
+        seed: initialisation and dropout.
+        labels: which labels it may see.
+        freeze: module paths that stay as loaded.
+        lr_factors: module path -> factor on the learning rate.
+        data: fingerprint of the samples, labels and splits.
+    """
+
+    fit_id: str
+    stage: Literal["teachers", "student"]
+    key: str
+    model: Model
+    preprocessing: Preprocessing
+    weights: Mapping[str, Tensor] | None
+    objective: Objective
+    voices: tuple[Voice, ...]
+    student_shapes: Mapping[str, Shape]
+    teacher_shapes: Mapping[tuple[str, str], Shape]
+    training: Training
+    plan: Plan
+    seed: int
+    labels: Literal["budget", "all"]
+    data: str
+    freeze: tuple[str, ...] = ()
+    lr_factors: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that decides the result; equal identities give equal weights."""
+        parts = {
+            "version": CODE_VERSION,
+            "model": self.model.model_dump(mode="json"),
+            "preprocessing": self.preprocessing.describe(),
+            "weights": None if self.weights is None else fingerprint(self.weights),
+            "objective": self.objective.model_dump(mode="json"),
+            "voices": [(voice.name, voice.temperature) for voice in self.voices],
+            "training": self.training.model_dump(mode="json", exclude={"checkpoint_every_epochs"}),
+            "rows": hashlib.sha256(self.plan.rows.tobytes()).hexdigest(),
+            "plan": [self.plan.epoch_rows, self.plan.batch_size, self.plan.seed, self.plan.views],
+            "seed": self.seed,
+            "labels": self.labels,
+            "data": self.data,
+            "freeze": self.freeze,
+            "lr_factors": dict(self.lr_factors),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def build_network(fit: Fit, samples: Samples) -> Network:
+    """The fit's network with its initial weights; draws them from the fit's seed."""
+    torch.manual_seed(fit.seed)
+    shape = fit.preprocessing.output_shape(samples.input_shape)
+    model = build_model(fit.model, input_shape=shape, classes=samples.class_count, key=fit.key)
+    if fit.weights is not None:
+        apply_weights(model, fit.weights, key=fit.key)
+    freeze(model, fit.freeze, key=f"{fit.key}.freeze")
+    return Network(model, fit.preprocessing)
+
+
+def build_module(fit: Fit, samples: Samples) -> DistillModule:
+    """Network and objective, ready to train."""
+    network = build_network(fit, samples)
+    objective = DistillObjective(
+        fit.objective,
+        fit.voices,
+        student_shapes=fit.student_shapes,
+        teacher_shapes=fit.teacher_shapes,
+        class_weights_C=_class_weights(fit, samples),
+    )
+    taps = [term.student_tap for term in fit.objective.features]
+    return DistillModule(network, objective, list(dict.fromkeys(taps)), fit.training.precision)
+
+
+def _class_weights(fit: Fit, samples: Samples) -> Tensor | None:
+    """Factors per class [C], mean 1 over the labelled samples when balanced."""
+    given = fit.objective.labels.class_weights
+    if given is None:
+        return None
+    if given != "balanced":
+        return torch.tensor(given)
+    labels = (samples.labels if fit.labels == "budget" else samples.all_labels)[fit.plan.rows]
+    counts = torch.bincount(torch.from_numpy(labels[labels >= 0]), minlength=samples.class_count)
+    return counts.sum() / (samples.class_count * counts.clamp(min=1))

@@ -1,0 +1,313 @@
+"""The training loop: the same for teachers, students, controls and trials, on one worker or many."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from raykd.data import Samples
+from raykd.models.frozen import set_training
+from raykd.models.network import Network
+from raykd.seeding import derive
+from raykd.targets import TargetSource, Ticket
+from raykd.tracking import events
+from raykd.train.checkpoint import State
+from raykd.train.fit import Fit, build_module
+from raykd.train.optim import make_optimizer, make_schedule
+from raykd.train.plan import split
+from raykd.train.reporter import Reporter
+from raykd.train.step import Update
+from raykd.train.validate import validate
+from raykd.train.world import World
+from raykd.types import Batch, TeacherOutputs
+
+ANSWER_TIMEOUT_S = 3600.0
+"""Bound on one answer of a whole fleet; each request inside has its own, shorter one."""
+
+
+@dataclass
+class Best:
+    """The best epoch so far, and how long ago it was."""
+
+    select: str
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    epoch: int = -1
+
+    def update(self, epoch: int, metrics: dict[str, float], weights: dict[str, Tensor]) -> None:
+        """Keep `weights` when `metrics` are better than all before."""
+        if not self.metrics or self._rank(metrics) > self._rank(self.metrics):
+            self.epoch, self.metrics = epoch, metrics
+            self.weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+
+    def _rank(self, metrics: dict[str, float]) -> tuple[float, float]:
+        if self.select == "nll":
+            return (-metrics["nll"], metrics["accuracy"])
+        return (metrics["accuracy"], -metrics["nll"])
+
+
+@dataclass
+class _Sums:
+    """Sums over one epoch's steps."""
+
+    loss: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    weights_T: Tensor | None = None
+    steps: int = 0
+    samples: int = 0
+    wait_s: float = 0.0
+
+
+class Trainer:
+    """Trains one `Fit` to its end, from the beginning or from its last checkpoint."""
+
+    def __init__(
+        self,
+        fit: Fit,
+        samples: Samples,
+        source: TargetSource,
+        reporter: Reporter,
+        world: World,
+        *,
+        depth: int,
+    ) -> None:
+        self.fit, self.samples, self.source, self.reporter = fit, samples, source, reporter
+        self.world, self.depth = world, depth
+        self.folder = reporter.folder(fit.fit_id)
+        self.module = build_module(fit, samples).to(world.device)
+        model = self.module.network.model
+        average = None
+        if fit.training.ema is not None:
+            average = AveragedModel(
+                model, multi_avg_fn=get_ema_multi_avg_fn(fit.training.ema), use_buffers=True
+            )
+        optimizer = make_optimizer(
+            self.module,
+            fit.training.optimizer,
+            {f"network.model.{path}": factor for path, factor in fit.lr_factors.items()},
+            key=fit.key,
+        )
+        schedule = make_schedule(optimizer, fit.training, fit.plan.steps_per_epoch)
+        self.update = Update(
+            self.module, optimizer, schedule, clip_norm=fit.training.clip_norm, average=average
+        )
+        self.best = Best(fit.training.select)
+        self.last: dict[str, float] = {}
+        self.validation_rows = samples.labelled_rows("validation")
+        self.first_epoch = self._restore()
+        if fit.training.compile:
+            self.module.network.model.compile()
+        self.wrapped = world.wrap(self.module)
+
+    def run(self) -> dict[str, Any]:
+        """Train, and return the result that `result.json` keeps."""
+        started = time.monotonic()
+        training, stream = self.fit.training, self._stream()
+        epoch = self.first_epoch
+        while epoch < training.epochs and not self._stops(epoch - 1):
+            torch.manual_seed(derive(self.fit.seed, "epoch", epoch, self.world.rank))
+            begun = time.monotonic()
+            sums = self._train_epoch(stream)
+            seconds = time.monotonic() - begun
+            self.last = validate(self._judged(), self.samples, self.validation_rows, self.world)
+            self.best.update(epoch, self.last, self._weights())
+            self._report(epoch, sums, seconds)
+            epoch += 1
+            if epoch % training.checkpoint_every_epochs == 0 and epoch < training.epochs:
+                self._save(epoch)
+        return self._finish(epoch, time.monotonic() - started)
+
+    def _stream(self) -> Iterator[tuple[Batch, TeacherOutputs, float]]:
+        """Batches with their targets, `depth` of them asked for ahead, across epochs."""
+        waiting: deque[Ticket] = deque()
+        plan = self.fit.plan
+        steps = (
+            (epoch, step)
+            for epoch in range(self.first_epoch, self.fit.training.epochs)
+            for step in range(plan.steps_per_epoch)
+        )
+        for epoch, step in steps:
+            rows, views = plan.batch(epoch, step)
+            mine, present = split(rows, self.world.rank, self.world.workers)
+            batch = self.samples.batch(
+                rows[mine], views[mine], labels=self.fit.labels, present=present
+            )
+            waiting.append(self.source.submit(batch))
+            if len(waiting) > self.depth:
+                yield self._collect(waiting.popleft())
+        while waiting:
+            yield self._collect(waiting.popleft())
+
+    def _collect(self, ticket: Ticket) -> tuple[Batch, TeacherOutputs, float]:
+        begun = time.monotonic()
+        targets = self.source.collect(ticket, ANSWER_TIMEOUT_S)
+        return ticket.batch, targets, time.monotonic() - begun
+
+    def _train_epoch(self, stream: Iterator[tuple[Batch, TeacherOutputs, float]]) -> _Sums:
+        set_training(self.module.network.model, self.fit.freeze)
+        sums = _Sums(loss=torch.zeros((), device=self.world.device))
+        for _ in range(self.fit.plan.steps_per_epoch):
+            batch, targets, wait_s = next(stream)
+            losses = self.wrapped(
+                batch.to(self.world.device), targets, self.world.all_sum, self.world.workers
+            )
+            self.update(losses.total)
+            sums.loss += losses.total.detach() / self.world.workers
+            for name, share in losses.terms.items():
+                sums.terms[name] = sums.terms.get(name, torch.zeros_like(share)) + share
+            if losses.weights_T is not None:
+                previous = sums.weights_T
+                sums.weights_T = (
+                    losses.weights_T if previous is None else previous + losses.weights_T
+                )
+            sums.steps += 1
+            sums.samples += int(batch.present_B.sum())
+            sums.wait_s += wait_s
+        return sums
+
+    def _judged(self) -> nn.Module:
+        """The network that is validated and kept: the moving average when there is one."""
+        average = self.update.average
+        if average is None:
+            return self.module.network
+        return Network(average.module, self.module.network.preprocessing)
+
+    def _weights(self) -> dict[str, Tensor]:
+        average = self.update.average
+        model = self.module.network.model if average is None else average.module
+        return dict(model.state_dict())
+
+    def _stops(self, epoch: int) -> bool:
+        stopping = self.fit.training.early_stopping
+        return stopping is not None and epoch - self.best.epoch >= stopping.patience_epochs
+
+    def _report(self, epoch: int, sums: _Sums, seconds: float) -> None:
+        names = sorted(sums.terms)
+        means = torch.stack([sums.loss, *(sums.terms[name] for name in names)]) / sums.steps
+        loss, *terms = self.world.all_sum(means).tolist()
+        counts = torch.tensor([float(sums.samples)], device=self.world.device)
+        count = float(self.world.all_sum(counts))
+        if self.world.rank:
+            return
+        values: dict[str, Any] = {
+            "train_loss": loss,
+            "terms": dict(zip(names, terms, strict=True)),
+            "validation": self.last,
+            "lr": self.update.schedule.get_last_lr()[0],
+            "epochs": self.fit.training.epochs,
+            "samples_per_s": count / max(seconds, 1e-9),
+            "teacher_wait_fraction": sums.wait_s / max(seconds, 1e-9),
+        }
+        if sums.weights_T is not None:
+            weights = (sums.weights_T / sums.steps).tolist()
+            names_T = [voice.name for voice in self.fit.voices]
+            values["weights"] = dict(zip(names_T, weights, strict=True))
+        step = (epoch + 1) * self.fit.plan.steps_per_epoch
+        self.reporter.report(
+            events.epoch(self.fit.stage, self.fit.fit_id, epoch=epoch + 1, step=step, **values)
+        )
+
+    def _tell(self, state: events.FitState, epoch: int, **values: Any) -> None:
+        if self.world.rank == 0:
+            self.reporter.report(
+                events.fit(
+                    self.fit.stage,
+                    self.fit.fit_id,
+                    state=state,
+                    metrics=self.best.metrics,
+                    epoch=epoch,
+                    **values,
+                )
+            )
+
+    def _save(self, next_epoch: int) -> None:
+        if self.world.rank:
+            return
+        average = self.update.average
+        state: State = {
+            "identity": self.fit.identity,
+            "next_epoch": next_epoch,
+            "module": self.module.state_dict(),
+            "optimizer": self.update.optimizer.state_dict(),
+            "schedule": self.update.schedule.state_dict(),
+            "average": None if average is None else average.state_dict(),
+            "best": {
+                "weights": self.best.weights,
+                "metrics": self.best.metrics,
+                "epoch": self.best.epoch,
+            },
+            "last": self.last,
+        }
+        self.folder.save(state, self._weights(), self.best.weights)
+
+    def _restore(self) -> int:
+        """Continue from the last checkpoint if there is one; the epoch to begin with."""
+        state = self.folder.load(self.fit.identity)
+        if state is None:
+            return 0
+        self.module.load_state_dict(state["module"])
+        self.update.optimizer.load_state_dict(state["optimizer"])
+        self.update.schedule.load_state_dict(state["schedule"])
+        if self.update.average is not None:
+            self.update.average.load_state_dict(state["average"])
+        best, self.last = state["best"], state["last"]
+        self.best.weights, self.best.metrics, self.best.epoch = (
+            best["weights"],
+            best["metrics"],
+            best["epoch"],
+        )
+        self._tell("resumed", state["next_epoch"])
+        return int(state["next_epoch"])
+
+    def _finish(self, epochs: int, seconds: float) -> dict[str, Any]:
+        result = {
+            "identity": self.fit.identity,
+            "epochs": epochs,
+            "steps": epochs * self.fit.plan.steps_per_epoch,
+            "best_epoch": self.best.epoch,
+            "best": self.best.metrics,
+            "last": self.last,
+            "seconds": seconds,
+        }
+        if self.world.rank == 0:
+            self._save(epochs)
+            self.folder.finish(result)
+        self._tell("finished", epochs, seconds=seconds)
+        return result
+
+
+def train(
+    fit: Fit,
+    samples: Samples,
+    source: TargetSource,
+    reporter: Reporter,
+    world: World,
+    *,
+    depth: int = 2,
+) -> dict[str, Any]:
+    """Train a fit to its end, or return its result when that was done before.
+
+    Args:
+        fit: what to train.
+        samples: the data.
+        source: where the teachers' answers come from.
+        reporter: where progress goes and checkpoints lie.
+        world: this worker and the others.
+        depth: batches asked for ahead.
+
+    Raises:
+        TrainingError: the loss became NaN or infinite.
+        CheckpointError: the checkpoint is damaged or belongs to another fit.
+        TeacherError: a teacher was lost and the policy is to stop.
+    """
+    done = reporter.folder(fit.fit_id).result()
+    if done is not None and done["identity"] == fit.identity:
+        return done
+    return Trainer(fit, samples, source, reporter, world, depth=depth).run()

@@ -1,0 +1,65 @@
+"""Optimizers and learning-rate schedules from configuration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import nn
+
+from raykd.config.training import (
+    AdamW,
+    ConstantSchedule,
+    CosineSchedule,
+    Schedule,
+    Sgd,
+    StepSchedule,
+    Training,
+)
+from raykd.models.frozen import parameter_groups
+
+
+def make_optimizer(
+    module: nn.Module, settings: Sgd | AdamW, factors: Mapping[str, float], *, key: str
+) -> torch.optim.Optimizer:
+    """The optimizer over the trainable parameters of `module`.
+
+    Args:
+        module: what is trained.
+        settings: which optimizer.
+        factors: module path -> factor on the learning rate.
+        key: dotted key of the fit, for errors.
+    """
+    groups = parameter_groups(module, settings.lr, factors, settings.weight_decay, key=key)
+    if isinstance(settings, Sgd):
+        return torch.optim.SGD(
+            groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov
+        )
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas)
+
+
+def rate_factor(schedule: Schedule, steps_per_epoch: int, steps: int, step: int) -> float:
+    """The learning rate of update `step` (from 0) as a part of the highest one."""
+    warmup = round(schedule.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    if isinstance(schedule, CosineSchedule):
+        return schedule.floor + (1 - schedule.floor) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+    if isinstance(schedule, StepSchedule):
+        passed = sum(step >= milestone * steps for milestone in schedule.milestones)
+        return float(schedule.factor**passed)
+    assert isinstance(schedule, ConstantSchedule), f"schedule {schedule.type} has no rule"
+    return 1.0
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, training: Training, steps_per_epoch: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """The schedule, to be stepped after each update."""
+    rule: Callable[[int], float] = partial(
+        rate_factor, training.schedule, steps_per_epoch, training.epochs * steps_per_epoch
+    )
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, rule)

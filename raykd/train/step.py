@@ -1,0 +1,85 @@
+"""One update of a student: forward, one reduction, backward, step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from raykd.errors import TrainingError
+from raykd.models.network import Network
+from raykd.models.taps import Taps
+from raykd.objective import DistillObjective, Losses, reduce_terms
+from raykd.types import Batch, TeacherOutputs
+
+
+class DistillModule(nn.Module):
+    """Student and objective as one module, so that one DDP wrap covers projectors too."""
+
+    def __init__(
+        self, network: Network, objective: DistillObjective, taps: Sequence[str], precision: str
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.objective = objective
+        self._taps = Taps(network.model, taps)
+        self._autocast = precision == "bfloat16"
+
+    def forward(
+        self,
+        batch: Batch,
+        targets: TeacherOutputs,
+        all_sum: Callable[[Tensor], Tensor],
+        workers: int,
+    ) -> Losses:
+        """The losses of this worker's part of a batch."""
+        device = batch.labels.device.type
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=self._autocast):
+            logits_NC = self.network(batch.inputs)
+        features = self._taps.take()
+        terms, weights_TN = self.objective(logits_NC.float(), features, batch, targets)
+        losses = reduce_terms(terms, all_sum, workers)
+        if weights_TN is None:
+            return losses
+        return replace(losses, weights_T=weights_TN.mean(dim=1).detach())
+
+
+class Update:
+    """Optimizer, schedule, clipping and moving average: what happens after `backward`."""
+
+    def __init__(
+        self,
+        module: DistillModule,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+        *,
+        clip_norm: float | None,
+        average: AveragedModel | None,
+    ) -> None:
+        self.module = module
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.clip_norm = clip_norm
+        self.average = average
+
+    def __call__(self, total: Tensor) -> None:
+        """Back-propagate `total` and step.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        if not torch.isfinite(total):
+            raise TrainingError(
+                f"the loss became {total.item()}; lower train.optimizer.lr or set train.clip_norm"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.module.network.model)

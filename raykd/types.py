@@ -1,0 +1,105 @@
+"""What the layers hand to each other: batches, and what teachers say of them.
+
+Shape suffixes, here and everywhere: B batch (samples), N units (N = B in classification), T teachers,
+C classes, H/W height and width, L length, D features, R replicas, P pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+OutputKind = Literal["logits", "probabilities", "value", "embedding"]
+UNLABELLED = -1
+ORIGINAL_VIEW = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixed:
+    """Labels of the partners that mixup or cutmix blended in.
+
+    Attributes:
+        partner_labels_B: int64 [B], −1 where the partner is unlabelled.
+        share_B: float32 [B] in [0, 1], the sample's own share of the blend.
+    """
+
+    partner_labels_B: Tensor
+    share_B: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Samples in source space, before any model's preprocessing.
+
+    Attributes:
+        ids: int64 [B], stable sample ids.
+        rows: int64 [B], positions in the source's canonical order.
+        view_B: int64 [B], the view shown of each sample; −1 is the untransformed sample.
+        inputs: name -> tensor [B, ...].
+        labels: int64 [N], −1 where unlabelled (float [N] or [N, K] for other tasks).
+        present_B: bool [B]; False marks padding, which counts in no term.
+        mixed: partners' labels, when a view policy blends samples.
+        weight_B: float32 [B], sample weights; None means all ones.
+        units: int64 [N], the sample each unit belongs to; None means N = B.
+    """
+
+    ids: Tensor
+    rows: Tensor
+    view_B: Tensor
+    inputs: Mapping[str, Tensor]
+    labels: Tensor
+    present_B: Tensor
+    mixed: Mixed | None = None
+    weight_B: Tensor | None = None
+    units: Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.rows.shape[0])
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on `device`; copies nothing when they are there already."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        mixed = self.mixed and Mixed(
+            partner_labels_B=move(self.mixed.partner_labels_B), share_B=move(self.mixed.share_B)
+        )
+        return Batch(
+            ids=self.ids,
+            rows=self.rows,
+            view_B=self.view_B,
+            inputs={name: move(tensor) for name, tensor in self.inputs.items()},
+            labels=move(self.labels),
+            present_B=move(self.present_B),
+            mixed=mixed,
+            weight_B=None if self.weight_B is None else move(self.weight_B),
+            units=None if self.units is None else move(self.units),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense:
+    """One teacher's answer with a value for every class.
+
+    Attributes:
+        kind: what the values are; `logits` are known up to a constant per row.
+        values_NC: float32 [N, C], in the order of the student's classes.
+        valid_N: bool [N]; False where this teacher gave no answer.
+        features: tap -> tensor [B, ...], as the teacher's module gave it.
+        class_mask: bool [C], the classes this teacher knows; None means all.
+    """
+
+    kind: OutputKind
+    values_NC: Tensor
+    valid_N: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    class_mask: Tensor | None = None
+
+
+Output = Dense
+TeacherOutputs = Mapping[str, Output]

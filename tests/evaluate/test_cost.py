@@ -1,0 +1,93 @@
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from raykd.evaluate.cost import cost
+from raykd.models.network import Network
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5)
+        )
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, image):
+        return self.head(self.body(image).mean(dim=(2, 3)))
+
+
+def test_counts_are_exact():
+    found = cost(Small(), {"inputs": torch.zeros(3, 1, 8, 8)}, repeats=2)
+    conv, norm, head = 4 * 9 + 4, 8, 4 * 10 + 10
+    assert found["parameters"] == conv + norm + head
+    assert found["bytes"] == 4 * (conv + norm + head) + 4 * 8 + 8  # running mean, var, int64 count
+    assert found["flops"] == 2 * (8 * 8 * 4 * 9 + 4 * 10)
+    assert set(found["latency_ms"]) == {"1", "256"}
+    assert all(value > 0 for value in found["latency_ms"].values())
+
+
+def test_what_was_set_is_put_back():
+    network = Small()
+    network.head.eval()
+    threads = torch.get_num_threads()
+    fused = torch.backends.mha.get_fastpath_enabled()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    cost(network, {"inputs": torch.rand(1, 1, 8, 8)}, batch_sizes=(2,), repeats=1)
+    assert (network.training, network.head.training) == (True, False)
+    assert torch.get_num_threads() == threads
+    assert torch.backends.mha.get_fastpath_enabled() == fused
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_shared_parameters_count_once():
+    layer = nn.Linear(4, 4, bias=False)
+    found = cost(nn.Sequential(layer, layer), {"inputs": torch.zeros(1, 4)}, repeats=1)
+    assert found["parameters"] == 16
+    assert found["flops"] == 2 * 2 * 16
+
+
+@pytest.mark.filterwarnings("ignore:.*enable_nested_tensor")
+def test_attention_is_counted_in_eval_mode():
+    layer = nn.TransformerEncoderLayer(8, 2, dim_feedforward=16, batch_first=True, dropout=0.0)
+    found = cost(layer, {"inputs": torch.zeros(1, 5, 8)}, batch_sizes=(1,), repeats=1)
+    projections = 5 * (3 * 8 * 8 + 8 * 8 + 2 * 8 * 16)
+    attention = 2 * 5 * 5 * 8
+    assert found["flops"] == 2 * (projections + attention)
+
+
+def test_several_inputs_go_by_name():
+    class Two(nn.Module):
+        def forward(self, left, right):
+            return left @ right.T
+
+    batch = {"right": torch.zeros(2, 3), "left": torch.ones(2, 3)}
+    assert cost(Two(), batch, batch_sizes=(4,), repeats=1)["flops"] == 2 * 3
+
+
+def test_a_slow_network_is_not_run_at_the_large_batch():
+    class Slow(nn.Module):
+        def forward(self, tensor):
+            time.sleep(0.01 * len(tensor))
+            return tensor
+
+    started = time.perf_counter()
+    found = cost(Slow(), {"inputs": torch.zeros(1, 1)}, longest_call_s=0.5)
+    assert found["latency_ms"]["256"] is None
+    assert found["latency_ms"]["1"] >= 10
+    assert time.perf_counter() - started < 1.0
+
+
+def test_a_tiny_network_is_measured_quickly():
+    started = time.perf_counter()
+    cost(nn.Linear(4, 2), {"inputs": torch.zeros(1, 4)})
+    assert time.perf_counter() - started < 1.0
+
+
+def test_a_network_with_its_preprocessing_gets_the_mapping():
+    network = Network(nn.Linear(3, 2))
+    found = cost(network, {"inputs": torch.zeros(2, 3)}, repeats=1)
+    assert (found["parameters"], found["flops"]) == (8, 2 * 6)

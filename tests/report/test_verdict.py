@@ -1,0 +1,206 @@
+import copy
+import json
+
+import pytest
+
+from raykd.evaluate import spread
+from raykd.report import Row, result_table
+from raykd.report.verdict import outcome, verdict
+
+
+def gain(mean, ci95, n=5):
+    return {"mean": mean, "ci95": ci95, "ci95_bootstrap": ci95, "n": n, "values": [mean] * n}
+
+
+def model(accuracy, **kwargs):
+    numbers = {"accuracy": accuracy, "nll": 0.3, "ece": 0.02}
+    return {
+        "validation": numbers,
+        "test": numbers,
+        "test_last": numbers,
+        "parameters": 1000,
+        "flops": 2000,
+        "bytes": 4000,
+        "latency_ms": {"1": 0.5, "256": 20.0},
+        **kwargs,
+    }
+
+
+def over_replicas(accuracy, n):
+    numbers = {"accuracy": spread([accuracy] * n), "nll": spread([0.3] * n)}
+    return {**model(0), "validation": numbers, "test": numbers, "test_last": numbers}
+
+
+def summary_of(gains, n=5, **kwargs):
+    controls = {role: over_replicas(0.90, n) for role in gains}
+    ensemble = model(0.96, parameters=12_000, latency_ms={"1": 4.0, "256": 90.0})
+    return {
+        "schema": 1,
+        "status": "complete",
+        "task": "classification",
+        "student": over_replicas(0.93, n),
+        "controls": controls,
+        "ensemble": ensemble,
+        "teachers": {"deep": model(0.94), "wide": model(0.95)},
+        "fidelity": {
+            "agreement_ensemble": spread([0.95] * n),
+            "kl_ensemble_nats": spread([0.2] * n),
+            "agreement": {},
+            "gap_recovered": {"ensemble": spread([0.5] * n), "best_teacher": spread([0.6] * n)},
+        },
+        "gains": gains,
+        "labels_used": {"student": 200},
+        "test_scored_times": 1,
+        "cost": {"parameters": 12.0, "flops": 6.0, "bytes": 12.0, "latency": {"1": 8.0}},
+        "timing": {},
+        "targets": {},
+        **kwargs,
+    }
+
+
+WIN, LOSS, TIE = (
+    gain(0.03, [0.021, 0.039]),
+    gain(-0.02, [-0.03, -0.01]),
+    gain(0.002, [-0.01, 0.014]),
+)
+SINGLE = gain(0.03, None, n=1)
+
+
+def test_win():
+    assert verdict(summary_of({"labels": WIN}))[0] == (
+        "Distillation helps here: the student reaches 93.0 % test accuracy, the same network trained "
+        "on labels alone 90.0 %; that is 3.00 points more (95 % interval of the difference +2.10 to "
+        "+3.90, 5 paired replicas)."
+    )
+
+
+def test_a_loss_is_said_as_plainly():
+    assert verdict(summary_of({"labels": LOSS}))[0] == (
+        "Distillation hurts here: the student reaches 93.0 % test accuracy, the same network trained "
+        "on labels alone 90.0 %; that is 2.00 points less (95 % interval of the difference −3.00 to "
+        "−1.00, 5 paired replicas)."
+    )
+
+
+def test_an_interval_that_contains_zero_is_no_difference():
+    assert verdict(summary_of({"labels": TIE}))[0] == (
+        "Distillation makes no difference that these 5 replicas can show: the student reaches 93.0 % "
+        "test accuracy, the same network trained on labels alone 90.0 % (difference +0.20 points, "
+        "95 % interval −1.00 to +1.40)."
+    )
+
+
+def test_one_replica_has_no_interval_and_no_claim():
+    first = verdict(summary_of({"labels": SINGLE}, n=1))[0]
+    assert first.startswith("One replica cannot show whether distillation helps here")
+    assert "(difference +3.00 points)" in first
+    assert "no interval is possible" in first
+
+
+def test_without_the_baseline_nothing_is_claimed():
+    first = verdict(summary_of({}))[0]
+    assert first.startswith("Whether distillation helps here is not known")
+    assert not any("recovers" in sentence for sentence in verdict(summary_of({})))
+
+
+def test_other_controls():
+    sentences = verdict(summary_of({"labels": WIN, "best_teacher": TIE, "hard": LOSS}))
+    assert sentences[1] == (
+        "Against the same network taught by the best single teacher (wide) there is no difference "
+        "that these 5 replicas can show (+0.20 points, 95 % interval −1.00 to +1.40)."
+    )
+    assert sentences[2].startswith(
+        "It loses to the same network taught the ensemble's hard labels by 2.00 points"
+    )
+    sentences = verdict(summary_of({"labels": WIN, "best_teacher": WIN}))
+    assert sentences[1].startswith("It beats the same network taught by the best single teacher")
+    sentences = verdict(summary_of({"labels": SINGLE, "hard": SINGLE}, n=1))
+    assert sentences[1].endswith("the difference is +3.00 points, without an interval.")
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [([0.0, 0.1], "tie"), ([-0.1, 0.0], "tie"), ([0.001, 0.1], "win"), ([-0.1, -0.001], "loss")],
+)
+def test_an_interval_that_touches_zero_claims_nothing(interval, expected):
+    assert outcome(gain(0.01, interval)) == expected
+
+
+def test_what_is_kept_and_what_it_costs():
+    text = " ".join(verdict(summary_of({"labels": WIN})))
+    assert (
+        "It keeps 96.9 % of the ensemble's accuracy (93.0 % of 96.0 %, 3.00 points short)" in text
+    )
+    assert "the ensemble's answer on 95.0 % of the test samples (KL 0.200 nats)" in text
+    assert "recovers 50 % of the distance from labels alone to the ensemble" in text
+    assert "(of that to the best teacher, wide: 60 %)" in text
+    assert "12.0 times fewer parameters (1.00 k instead of 12.0 k)" in text
+    assert "8.00 times faster (0.50 ms instead of 4.00 ms, one thread)" in text
+
+
+def test_a_student_that_costs_more_is_said_to():
+    summary = summary_of({"labels": WIN})
+    summary["cost"] = {"parameters": 0.5, "flops": None, "bytes": 1.0, "latency": {"1": 0.25}}
+    text = " ".join(verdict(summary))
+    assert "2.00 times more parameters" in text
+    assert "4.00 times slower" in text
+    assert "FLOPs" not in text
+
+
+def test_a_gap_that_is_not_there_is_named():
+    summary = summary_of({"labels": TIE})
+    summary["fidelity"]["gap_recovered"]["ensemble"] = spread([None, 0.1])
+    assert any("not defined" in sentence for sentence in verdict(summary))
+
+
+def test_nothing_recovered():
+    summary = summary_of({"labels": LOSS})
+    summary["fidelity"]["gap_recovered"]["ensemble"] = spread([-0.2, 0.0])
+    assert (
+        "It recovers nothing of the distance from labels alone to the ensemble (−10 %)."
+        in verdict(summary)
+    )
+
+
+def test_a_student_above_the_ensemble():
+    summary = summary_of({"labels": WIN})
+    summary["ensemble"]["test"]["accuracy"] = 0.92
+    assert any("reaches the ensemble's accuracy (93.0 %" in one for one in verdict(summary))
+
+
+def test_caveats():
+    summary = summary_of({"labels": WIN}, status="degraded", test_scored_times=3)
+    text = " ".join(verdict(summary))
+    assert "Test was scored 3 times" in text
+    assert "degraded" in text
+
+
+def test_runs_without_a_result():
+    assert "has no result" in verdict({"schema": 1, "status": "failed"})[0]
+    assert result_table({"schema": 1, "status": "failed"}) == []
+    unlabelled = {**summary_of({}), "student": {**over_replicas(0.9, 2), "test": None}}
+    assert "no labels" in verdict(unlabelled)[0]
+    assert result_table(unlabelled)[0].accuracy is None
+
+
+def test_result_table():
+    rows = result_table(summary_of({"labels": WIN, "hard": TIE}))
+    assert [(row.name, row.role) for row in rows] == [
+        ("student", "student"),
+        ("labels alone", "labels"),
+        ("hard labels", "hard"),
+        ("deep", "teacher"),
+        ("wide", "teacher"),
+        ("ensemble", "ensemble"),
+    ]
+    assert rows[0] == Row("student", "student", 0.93, 0.0, 0.3, 0.0, 1000, 0.5, 5)
+    assert rows[-1] == Row("ensemble", "ensemble", 0.96, None, 0.3, None, 12_000, 4.0, 1)
+
+
+def test_nothing_is_changed():
+    summary = summary_of({"labels": WIN})
+    before = copy.deepcopy(summary)
+    verdict(summary)
+    result_table(summary)
+    assert summary == before
+    json.dumps(summary)

@@ -1,0 +1,120 @@
+"""One run and its resumption with the real wandb, offline, read back from its file."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+from pathlib import Path
+
+import pytest
+
+from raykd.config.root import Wandb
+from raykd.tracking import JsonLines, WandbSink, events
+
+SENTINEL = "5e471e1" * 5 + "abcde"  # 40 characters, as a key has
+FIT = "student/replica0"
+
+
+def _reader():
+    # tests are imported by path, so a neighbour is too
+    spec = importlib.util.spec_from_file_location(
+        "wandb_file", Path(__file__).with_name("wandb_file.py")
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _run(run: Path, voice, epochs: range, summary) -> WandbSink:
+    sink = WandbSink(
+        Wandb(mode="offline", project="p", group="g", tags=("one", "two")),
+        run_dir=run,
+        run_name="digits",
+        config={
+            "seed": 0,
+            "secret": f"key={SENTINEL}",
+            "teachers": [{"name": "wide", "fit": {"optimizer": {"lr": 0.1, "type": "adamw"}}}],
+        },
+        job_type="run",
+        voice=voice,
+    )
+    lines = JsonLines(run)
+    for epoch in epochs:
+        event = events.epoch(
+            "student",
+            FIT,
+            epoch=epoch,
+            step=10 * epoch,
+            train_loss=1 / epoch,
+            validation={"accuracy": 0.5 + epoch / 10},
+            terms={"kl": 0.25},
+            epochs=4,
+        )
+        sink.on(event)
+        lines.on(event)
+    sink.on(events.fit("student", FIT, state="finished", metrics={"accuracy": 0.8}))
+    sink.close(summary)
+    lines.close(summary)
+    return sink
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:wandb.*")
+def test_offline_run_is_whole_resumes_and_holds_no_key(
+    tmp_path: Path, voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", SENTINEL)
+    run = tmp_path / "runs" / "digits here"
+    run.mkdir(parents=True)
+    read = _reader().read
+
+    sink = _run(run, voice, range(1, 3), None)
+    (first,) = run.glob("wandb/offline-run-*")
+    assert voice.warned == []
+    assert sink.sync_command == shlex.join(["wandb", "sync", str(first)])
+    assert sink.sync_command in voice.said[-1]
+    stored = read(next(first.glob("*.wandb")))
+    assert stored.exit_code == 1  # no summary: the run failed
+    assert (stored.run.project, stored.run.run_group, stored.run.display_name) == (
+        "p",
+        "g",
+        "digits",
+    )
+    assert (list(stored.run.tags), stored.run.job_type) == (["one", "two"], "run")
+    assert stored.config["teachers"] == {
+        "wide": {"fit": {"optimizer/lr": 0.1, "optimizer/type": "adamw"}}
+    }
+    assert stored.config["secret"] == "key=***"
+    rows = [{key: row[key] for key in row if not key.startswith("_")} for row in stored.history]
+    assert rows[1] == {
+        f"{FIT}/epoch": 2,
+        f"{FIT}/step": 20,
+        f"{FIT}/train_loss": 0.5,
+        f"{FIT}/validation/accuracy": 0.7,
+        f"{FIT}/terms/kl": 0.25,
+    }
+    assert {metric.glob_name: metric.step_metric for metric in stored.metrics} == {
+        "": "",
+        f"{FIT}/*": f"{FIT}/epoch",
+    }
+
+    summary = {
+        "status": "complete",
+        "student": {"test": {"accuracy": {"mean": 0.8, "std": None, "values": [0.8]}}},
+    }
+    sink = _run(run, voice, range(3, 5), summary)
+    parts = sorted(str(path) for path in run.glob("wandb/offline-run-*"))
+    assert len(parts) == 2
+    assert sink.sync_command == shlex.join(["wandb", "sync", *parts])
+    again = read(next(Path(parts[1]).glob("*.wandb")))
+    assert (again.exit_code, again.run.run_id) == (0, stored.run.run_id)
+    told = {key: value for key, value in again.summary.items() if not key.startswith("_")}
+    assert told == {  # best, and nothing of the last epoch
+        "failures": 0,
+        "student/test/accuracy/mean": 0.8,
+        "student/test/accuracy/values/0": 0.8,
+        f"{FIT}/best/accuracy": 0.8,
+    }
+
+    files = [path for path in run.rglob("*") if path.is_file()]
+    assert len(files) > 6
+    assert [path for path in files if SENTINEL.encode() in path.read_bytes()] == []

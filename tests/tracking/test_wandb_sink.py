@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from raykd.config.root import Wandb
+from raykd.tracking import Limits, WandbSink, events, make_wandb
+from raykd.tracking.shape import flat_numbers, shallow
+from raykd.tracking.wandb_sink import has_key
+
+FIT = "student/replica0"
+
+
+class FakeRun:
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.dir = str(Path(options["dir"]) / "wandb" / f"offline-run-1-{options['id']}" / "files")
+        self.summary: dict[str, Any] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.defined: list[str] = []
+        self.exit_code: int | None = None
+
+    def log(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+
+    def define_metric(self, name: str, **options: Any) -> None:
+        self.defined.append(name)
+
+    def finish(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+
+
+class FakeWandb(SimpleNamespace):
+    """The part of wandb that is used; `trouble` maps a call to what happens in it."""
+
+    def __init__(self, **trouble: Any) -> None:
+        super().__init__(Settings=dict, options=[], run=None, trouble=trouble)
+
+    def init(self, **options: Any) -> FakeRun:
+        self.options.append(options)
+        self.trouble.get("init", lambda: None)()
+        self.run = FakeRun(options)
+        for name in ("log", "finish"):
+            if name in self.trouble:
+                setattr(self.run, name, lambda *a, _do=self.trouble[name], **k: _do())
+        return self.run
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch):
+    def put(**trouble: Any) -> FakeWandb:
+        fake = FakeWandb(**trouble)
+        monkeypatch.setitem(sys.modules, "wandb", fake)
+        return fake
+
+    return put
+
+
+def _fail(error: Exception):
+    def call() -> None:
+        raise error
+
+    return call
+
+
+def _sink(tmp_path: Path, voice, mode="offline", **more: Any) -> WandbSink:
+    more = {"run_id": "id1", **more}
+    return WandbSink(
+        Wandb(mode=mode), run_dir=tmp_path, run_name="n", config={"a": 1}, voice=voice, **more
+    )
+
+
+def _epoch(epoch: int = 1):
+    return events.epoch("student", FIT, epoch=epoch, train_loss=0.5, epochs=3)
+
+
+def test_rows_and_summary_reach_the_run(tmp_path: Path, voice, install) -> None:
+    fake = install()
+    sink = _sink(tmp_path, voice)
+    sink.on(events.stage("student", state="started"))
+    sink.on(events.progress("student", done=1, total=2, unit="x", fit=FIT))
+    sink.on(_epoch(1))
+    sink.on(_epoch(2))
+    sink.on(events.failure("fleet", "died", fit="teacher/a"))
+    sink.close({"status": "degraded", "student": {"parameters": 5}})
+    sink.close(None)
+    assert [row[f"{FIT}/epoch"] for row in fake.run.rows] == [1, 2]
+    assert fake.run.defined == [f"{FIT}/epoch", f"{FIT}/*"]
+    assert fake.run.summary == {"student/parameters": 5, "failures": 1}
+    assert fake.run.exit_code == 0
+    (options,) = fake.options
+    assert {key: options[key] for key in ("id", "resume", "mode", "dir")} == {
+        "id": "id1",
+        "resume": "allow",
+        "mode": "offline",
+        "dir": str(tmp_path.resolve()),
+    }
+    assert options["settings"]["init_timeout"] == 20
+    assert options["settings"]["silent"] is True
+    assert len(voice.said) == 1
+    assert voice.warned == []
+
+
+@pytest.mark.parametrize("summary", [None, {"status": "failed"}])
+def test_a_failed_run_is_marked(tmp_path: Path, voice, install, summary) -> None:
+    fake = install()
+    _sink(tmp_path, voice).close(summary)
+    assert fake.run.exit_code == 1
+
+
+def test_the_id_is_kept_in_the_folder(tmp_path: Path, voice, install) -> None:
+    fake = install()
+    for folder in ("a", "a", "b"):
+        _sink(tmp_path / folder, voice, run_id=None).close({})
+    first, again, other = (options["id"] for options in fake.options)
+    assert first == again != other
+
+
+@pytest.mark.parametrize("where", ["init", "log", "finish"])
+def test_a_failing_wandb_warns_once_and_never_raises(
+    tmp_path: Path, voice, install, monkeypatch, where: str
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "sentinel-key")
+    install(**{where: _fail(RuntimeError("401 for sentinel-key"))})
+    sink = _sink(tmp_path, voice)
+    for epoch in range(1, 4):
+        sink.on(_epoch(epoch))
+        time.sleep(0.02)
+    sink.close({"status": "complete"})
+    assert voice.warned == [
+        "W&B is incomplete: RuntimeError: 401 for ***; "
+        "the run goes on, metrics.jsonl has every number"
+    ]
+
+
+def test_without_wandb_the_run_goes_on(tmp_path: Path, voice, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    sink = _sink(tmp_path, voice)
+    sink.on(_epoch())
+    sink.close({})
+    assert len(voice.warned) == 1
+    assert sink.sync_command is None
+
+
+@pytest.mark.parametrize(("where", "doing"), [("init", "open"), ("finish", "end")])
+def test_a_hanging_wandb_is_given_up(
+    tmp_path: Path, voice, install, where: str, doing: str
+) -> None:
+    release = threading.Event()
+    install(**{where: lambda: release.wait(30)})
+    start = time.monotonic()
+    sink = _sink(tmp_path, voice, limits=Limits(init_timeout_s=0.2, finish_timeout_s=0.2))
+    for epoch in range(1, 1000):
+        sink.on(_epoch(epoch))
+    assert time.monotonic() - start < 2
+    sink.close({"status": "complete"})
+    assert time.monotonic() - start < 5
+    release.set()
+    assert len(voice.warned) == 1
+    assert f"did not {doing} within" in voice.warned[0]
+
+
+def test_a_slow_wandb_costs_rows_not_time(tmp_path: Path, voice, install) -> None:
+    release = threading.Event()
+    install(init=lambda: release.wait(30))
+    sink = _sink(tmp_path, voice, limits=Limits(waiting_rows=10))
+    start = time.monotonic()
+    for epoch in range(1, 101):
+        sink.on(_epoch(epoch))
+    assert time.monotonic() - start < 1
+    release.set()
+    sink.close({"status": "complete"})
+    assert voice.warned == [
+        "W&B is incomplete: it was too slow for 91 rows; "
+        "the run goes on, metrics.jsonl has every number"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "key", "opened", "warnings"),
+    [
+        ("offline", True, "offline", 0),
+        ("auto", False, "offline", 0),
+        ("auto", True, "online", 0),
+        ("online", True, "online", 0),
+        ("online", False, "offline", 1),
+    ],
+)
+def test_mode_follows_the_key(
+    tmp_path: Path, voice, install, monkeypatch, mode: str, key: bool, opened: str, warnings: int
+) -> None:
+    fake = install()
+    if key:
+        monkeypatch.setenv("WANDB_API_KEY", "k")
+    sink = _sink(tmp_path, voice, mode=mode)
+    sink.close({})
+    assert fake.options[0]["mode"] == opened
+    assert len(voice.warned) == warnings
+    assert (sink.sync_command is None) == (opened == "online")
+
+
+def test_keys_are_found_where_wandb_looks(tmp_path: Path, monkeypatch) -> None:
+    assert not has_key()
+    path = tmp_path / "netrc"
+    monkeypatch.setenv("NETRC", str(path))
+    path.write_text("machine example.org login user password p\n")
+    assert not has_key()
+    path.write_text("machine api.wandb.ai login user password p\n")
+    assert has_key()
+    path.write_text("machine wandb.local:8080 login user password p\n")
+    assert not has_key()
+    monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.local:8080")
+    assert has_key()
+    path.write_text("machine machine machine\nfoo")
+    assert not has_key()
+
+
+def test_disabled_makes_none(tmp_path: Path, voice, install) -> None:
+    fake = install()
+    given = {"run_dir": tmp_path, "run_name": "n", "config": {}, "voice": voice}
+    assert make_wandb(Wandb(mode="disabled"), **given) is None
+    sink = make_wandb(Wandb(), **given)
+    assert isinstance(sink, WandbSink)
+    sink.close({})
+    assert len(fake.options) == 1
+
+
+def test_config_is_shallow_and_named() -> None:
+    config = {
+        "a": {"b": {"c": {"d": {"e": 1}, "f": {}}}},
+        "teachers": ({"name": "x", "t": 1}, {"name": "y", "t": 2}),
+        "policy": [{"type": "shift"}, {"type": "flip"}],
+        "tags": ["k3y", 1],
+        "k3y": None,
+    }
+    assert shallow(config, secrets=("k3y", "")) == {
+        "a": {"b": {"c": {"d/e": 1, "f": {}}}},
+        "teachers": {"x": {"name": "x", "t": 1}, "y": {"name": "y", "t": 2}},
+        "policy": {"0": {"type": "shift"}, "1": {"type": "flip"}},
+        "tags": ["***", 1],
+        "***": None,
+    }
+
+
+def test_flat_numbers() -> None:
+    nested = {"a": {"b": 1, "c": None, "d": True, "e": "x"}, "f": [1.5, 2], "g": list(range(99))}
+    assert flat_numbers(nested) == {"a/b": 1, "f/0": 1.5, "f/1": 2}
