@@ -108,11 +108,13 @@ def jensen_shannon(
     logits_TNC, weights_TN = _checked(logits_TNC, weights_TN)
     factors = _factors(temperature, logits_TNC)
     mixed_NC = _log_mixture(logits_TNC, weights_TN, factors)
-    log_probs_TNC = F.log_softmax(_heard(logits_TNC, weights_TN) / factors, dim=-1)
-    divergence_TN = F.kl_div(
-        mixed_NC.expand_as(log_probs_TNC), log_probs_TNC, reduction="none", log_target=True
-    ).sum(-1)
-    return (weights_TN * divergence_TN).sum(0).clamp_min(0.0)
+    jsd_N = torch.zeros_like(mixed_NC[:, 0])
+    for k, weight_N in enumerate(weights_TN):
+        heard_NC = torch.where((weight_N > 0).unsqueeze(1), logits_TNC[k], 0.0)
+        log_probs_NC = F.log_softmax(heard_NC / _of_teacher(factors, k), dim=-1)
+        divergence_N = (log_probs_NC.exp() * (log_probs_NC - mixed_NC)).sum(-1)
+        jsd_N = torch.addcmul(jsd_N, weight_N, divergence_N)
+    return jsd_N.clamp_min(0.0)
 
 
 def effective_teachers(weights_TN: Tensor) -> Tensor:
@@ -172,6 +174,10 @@ def _factors(temperatures_T: Tensor | float, logits_TNC: Tensor) -> Tensor | flo
     return temperatures_T.reshape(-1, 1, 1)
 
 
+def _of_teacher(factors: Tensor | float, k: int) -> Tensor | float:
+    return factors[k, 0, 0] if isinstance(factors, Tensor) and factors.ndim else factors
+
+
 def _heard(logits_TNC: Tensor, weights_TN: Tensor) -> Tensor:
     """Logits with 0 in place of those that carry no weight."""
     return torch.where((weights_TN > 0).unsqueeze(2), logits_TNC, 0.0)
@@ -185,9 +191,8 @@ def _log_mixture(logits_TNC: Tensor, weights_TN: Tensor, factors: Tensor | float
     """
     mixed_NC = torch.zeros_like(logits_TNC[0])
     for k, logits_NC in enumerate(logits_TNC):
-        factor = factors[k, 0, 0] if isinstance(factors, Tensor) and factors.ndim else factors
-        probs_NC = torch.softmax(logits_NC / factor, dim=-1)
-        mixed_NC = torch.addcmul(mixed_NC, probs_NC, weights_TN[k].unsqueeze(1))
+        probs_NC = torch.softmax(logits_NC / _of_teacher(factors, k), dim=-1)
+        mixed_NC.addcmul_(probs_NC, weights_TN[k].unsqueeze(1))
     number = torch.finfo(mixed_NC.dtype)
     if mixed_NC.numel() == 0 or float(mixed_NC.detach().amin()) >= number.tiny / number.eps:
         return mixed_NC.log()

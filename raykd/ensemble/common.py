@@ -33,7 +33,7 @@ class Evidence:
     """The arguments of a weighting, checked, detached and in at least float32.
 
     Attributes:
-        logits_TNC: teachers' logits; 0 where a teacher gave no answer, whatever was there.
+        logits_TNC: teachers' logits as given; anything where a teacher gave no answer.
         available_TN: bool.
         labels_N: labels as given; None means that nothing is labelled.
         student_logits: [N, C] or None.
@@ -47,6 +47,12 @@ class Evidence:
     student_logits: Tensor | None
     losses_TN: Tensor | None
     generator: torch.Generator | None
+
+    def heard_logits(self) -> Tensor:
+        """Teachers' logits [T, N, C], with 0 where a teacher gave no answer (NaN would spread)."""
+        if bool(self.available_TN.all()):
+            return self.logits_TNC
+        return torch.where(self.available_TN.unsqueeze(2), self.logits_TNC, 0.0)
 
     def uniform(self) -> Tensor:
         """Equal weights over the teachers that answered; 0 for a unit that nobody answered."""
@@ -105,7 +111,6 @@ def gather_evidence(
     else:
         _matching(name, "available_TN", available_TN, answers)
         available_TN = available_TN.bool()
-        logits_TNC = torch.where(available_TN.unsqueeze(2), logits_TNC, 0.0)
         losses_TN = None if losses_TN is None else torch.where(available_TN, losses_TN, 0.0)
     return Evidence(
         logits_TNC=logits_TNC,

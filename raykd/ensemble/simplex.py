@@ -12,7 +12,7 @@ from torch import Tensor
 
 _ITERATIONS = 60
 _GAP = 1e-14  # mean complementarity at which a problem, scaled to unit diagonal, counts as solved
-_RIDGE = 1e-12  # makes the smallest of several solutions the only one
+_RIDGE = 1e-10  # makes the smallest of several solutions the only one, above rounding noise
 _BOUNDARY = 0.99  # share of the way to the boundary that one step may go
 
 

@@ -35,7 +35,9 @@ def test_divergences_are_at_least_zero_and_bounded(seed, temperature):
 
 def test_kl_has_the_gradient_t_times_q_minus_p():
     student, teacher = normal(5, 4, seed=0).requires_grad_(), normal(5, 4, seed=1)
-    (gradient,) = torch.autograd.grad(LOSSES["kl"](student, teacher, temperature=3.0).sum(), student)
+    (gradient,) = torch.autograd.grad(
+        LOSSES["kl"](student, teacher, temperature=3.0).sum(), student
+    )
     expected = 3 * ((student / 3).softmax(1) - (teacher / 3).softmax(1))
     torch.testing.assert_close(gradient, expected.detach(), rtol=0, atol=1e-12)
 
@@ -203,9 +205,7 @@ def test_cosine_of_the_flattened_map_and_of_vectors():
     student, teacher = normal(3, 4, 2, 2, seed=0), normal(3, 4, 2, 2, seed=1)
     expected = 1 - F.cosine_similarity(student.flatten(1), teacher.flatten(1))
     torch.testing.assert_close(LOSSES["cosine"](student, teacher, flatten=True), expected)
-    torch.testing.assert_close(
-        LOSSES["cosine"](student.flatten(1), teacher.flatten(1)), expected
-    )
+    torch.testing.assert_close(LOSSES["cosine"](student.flatten(1), teacher.flatten(1)), expected)
 
 
 def test_vid_takes_log_variance_and_teaches_it():

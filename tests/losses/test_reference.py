@@ -168,7 +168,9 @@ def ref_nst(s, t):
     a, b = (x / np.linalg.norm(x, axis=2, keepdims=True) for x in (a, b))
 
     def kernel(x, y):
-        return np.array([np.mean([[(u @ v) ** 2 for u in i] for v in j]) for i, j in zip(x, y, strict=True)])
+        return np.array(
+            [np.mean([[(u @ v) ** 2 for u in i] for v in j]) for i, j in zip(x, y, strict=True)]
+        )
 
     return kernel(b, b) + kernel(a, a) - 2 * kernel(a, b)
 
@@ -330,10 +332,14 @@ def test_zero_with_zero_gradient_at_student_equals_teacher(name):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(name, dtype):
     def as_half(x):
-        return mapped(lambda v: v.to(dtype) if isinstance(v, torch.Tensor) and v.is_floating_point() else v, x)
+        return mapped(
+            lambda v: v.to(dtype) if isinstance(v, torch.Tensor) and v.is_floating_point() else v, x
+        )
 
     def raised(x):
-        return mapped(lambda v: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v, x)
+        return mapped(
+            lambda v: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v, x
+        )
 
     student, teacher, knobs = CASES[name]
     student, teacher = as_half(student), as_half(teacher)
@@ -365,7 +371,9 @@ def test_micro_batches_equal_the_big_batch_exactly_where_promised(name):
     whole = call(name).mean()
     pieces = [slice(0, 4), slice(4, N)]
     small = [
-        LOSSES[name](part(student, p), part(teacher, p), **{k: part(v, p) for k, v in knobs.items()})
+        LOSSES[name](
+            part(student, p), part(teacher, p), **{k: part(v, p) for k, v in knobs.items()}
+        )
         for p in pieces
     ]
     weighted = sum(len(loss) * loss.mean() for loss in small) / N
@@ -409,7 +417,8 @@ def test_constant_inputs_stay_finite(name, value):
     _, teacher, knobs = CASES[name]
     for target in (teacher, mapped(lambda x: torch.full_like(x, value), teacher)):
         student = mapped(
-            lambda x: torch.full_like(x, value, dtype=torch.float32).requires_grad_(), CASES[name][0]
+            lambda x: torch.full_like(x, value, dtype=torch.float32).requires_grad_(),
+            CASES[name][0],
         )
         loss_N = call(name, student, mapped(lambda x: x.float(), target), knobs)
         assert loss_N.isfinite().all()

@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import json
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,3 +52,77 @@ def no_own_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("API_KEY", "IDENTITY_TOKEN_FILE", "BASE_URL", "MODE", "DIR", "RUN_ID"):
         monkeypatch.delenv(f"WANDB_{name}", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+
+
+@pytest.fixture
+def read_wandb():
+    return read_wandb_file
+
+
+# An offline W&B run is a LevelDB-style log of protobuf records.
+_BLOCK = 32768
+_HEADER = 7
+
+
+@dataclass
+class Stored:
+    run: Any = None
+    config: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    metrics: list[Any] = field(default_factory=list)
+    exit_code: int | None = None
+
+
+def read_wandb_file(path: Path, *, timeout_s: float = 10.0) -> Stored:
+    """The run in a `.wandb` file, once its exit record is there."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        stored = _collect(path)
+        if stored.exit_code is not None:
+            return stored
+        assert time.monotonic() < deadline, f"no exit record in {path} after {timeout_s} s"
+        time.sleep(0.1)
+
+
+def _collect(path: Path) -> Stored:
+    stored = Stored()
+    for record in _records(path):
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            stored.run = record.run
+            stored.config |= _items(record.run.config.update)
+        elif kind == "history":
+            stored.history.append(_items(record.history.item))
+        elif kind == "summary":
+            stored.summary |= _items(record.summary.update)
+        elif kind == "metric":
+            stored.metrics.append(record.metric)
+        elif kind == "exit":
+            stored.exit_code = record.exit.exit_code
+    return stored
+
+
+def _items(items: Any) -> dict[str, Any]:
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def _records(path: Path) -> Iterator[Any]:
+    from wandb.proto import wandb_internal_pb2 as pb
+
+    raw, place, whole = path.read_bytes(), _HEADER, b""
+    while place < len(raw):
+        left = _BLOCK - place % _BLOCK
+        if left < _HEADER:
+            place += left
+            continue
+        _, length, kind = struct.unpack("<IHB", raw[place : place + _HEADER])
+        part = raw[place + _HEADER : place + _HEADER + length]
+        place += _HEADER + length
+        if kind == 0 and length == 0:
+            return
+        whole = part if kind in (1, 2) else whole + part
+        if kind in (1, 4):
+            record = pb.Record()
+            record.ParseFromString(whole)
+            yield record

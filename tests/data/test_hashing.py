@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raykd.data.hashing import Draws, sample_keys
+
+
+@given(seed=st.integers(0, 2**40), start=st.integers(0, 2**62))
+@settings(derandomize=True, max_examples=30, deadline=None)
+def test_random_numbers_do_not_repeat_and_stay_inside(seed, start):
+    ids = np.arange(start, start + 200)
+    keys = sample_keys(ids, seed, "x")
+    assert len(np.unique(keys)) == 200
+    uniforms = Draws(keys).uniforms(20)
+    assert uniforms.min() > 0
+    assert uniforms.max() < 1
+    assert abs(uniforms.mean() - 0.5) < 0.03
+    assert abs(np.corrcoef(uniforms)[0, 1]) < 0.4
+
+
+def test_the_largest_and_smallest_bits_stay_inside_the_unit_interval(monkeypatch):
+    extremes = np.array([[0, 2**64 - 1]], dtype=np.uint64)
+    monkeypatch.setattr(Draws, "bits", lambda self, count: extremes[:, :count])
+    draws = Draws(np.zeros(1, np.uint64))
+    assert ((draws.uniforms(2) > 0) & (draws.uniforms(2) < 1)).all()
+    assert np.isfinite(draws.normals(4)).all()
+
+
+def test_splitmix_matches_its_reference_values():
+    # First outputs for seed 1234567 (Vigna's splitmix64.c).
+    draws = Draws(np.array([1234567], dtype=np.uint64))
+    assert draws.bits(3)[0].tolist() == [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+    ]
