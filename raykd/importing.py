@@ -59,4 +59,5 @@ def load_callable(path: str, *, key: str) -> Callable[..., Any]:
                 key, f"{module_name!r} has no function {name!r}; it has: {', '.join(public) or '-'}"
             )
         )
-    return target
+    found: Callable[..., Any] = target
+    return found

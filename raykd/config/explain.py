@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from raykd.config.root import Config
+from raykd.config.schedules import NUMBER
 from raykd.errors import Problem
 
 
@@ -67,7 +68,7 @@ def _is_tag(part: str, annotation: Any, node: Any) -> bool:
     """Whether a location's part names a member of a union rather than a key."""
     if isinstance(node, Mapping) and part in node:
         return False
-    tags = {tag for model in _models(annotation) for tag in _tags(model)}
+    tags = {tag for model in _models(annotation) for tag in _tags(model)} | {NUMBER}
     return part in tags or not _models(annotation) or "[" in part
 
 
@@ -106,13 +107,15 @@ def _message(detail: ErrorDetails, path: Sequence[str], model: type[BaseModel] |
     kind, found = detail["type"], detail.get("input")
     context = detail.get("ctx", {})
     if kind == "extra_forbidden":
-        known = sorted(model.model_fields) if model else []
+        fields = model.model_fields if model else {}
+        known = sorted(field.alias or name for name, field in fields.items())
         allowed = f"; allowed here: {', '.join(known)}" if known else ""
         return f"unknown key{nearest(path[-1], known)}{allowed}"
     if kind == "missing":
         return "is required and missing"
     if kind == "union_tag_invalid":
         tags = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
+        tags = [tag for tag in tags if tag != NUMBER]
         tag = context["tag"]
         return f"unknown type {tag!r}; allowed: {', '.join(tags)}{nearest(tag, tags)}"
     if kind == "union_tag_not_found":

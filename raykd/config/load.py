@@ -14,6 +14,7 @@ from raykd.config.check import cross_check
 from raykd.config.explain import explain, nearest
 from raykd.config.models import expand_model
 from raykd.config.root import Config
+from raykd.config.tasks import CHOICES
 from raykd.errors import InputError, Problem
 
 Tree = dict[str, Any]
@@ -53,6 +54,7 @@ def parse(tree: Mapping[str, Any]) -> Config:
     Raises:
         InputError: with every problem found: unknown keys, wrong types, impossible combinations.
     """
+    tree = merge(_task_defaults(tree), tree)
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
@@ -60,6 +62,12 @@ def parse(tree: Mapping[str, Any]) -> Config:
     if problems := cross_check(config):
         raise InputError(problems)
     return config
+
+
+def _task_defaults(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the task takes where the recipe says nothing; nothing for a task that does not exist."""
+    choices = CHOICES.get(tree.get("task", "classification"))
+    return {} if choices is None else choices.defaults
 
 
 def recipe_names() -> list[str]:

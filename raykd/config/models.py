@@ -12,6 +12,7 @@ from raykd.config.base import (
     Name,
     NonNegative,
     Positive,
+    Real,
     Settings,
     Unit,
 )
@@ -93,7 +94,7 @@ class FactoryModel(Settings):
     type: Literal["factory"] = "factory"
     path: ImportPath
     """`module:function`."""
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the function."""
 
 
@@ -130,7 +131,11 @@ class Expect(Settings):
     """What a teacher must reach on labelled validation samples before any student trains."""
 
     accuracy: Unit | None = None
-    """Least accuracy."""
+    """Least accuracy (in multilabel: share of right label decisions)."""
+    rmse: Positive | None = None
+    """Largest root mean squared error, in the target's unit; regression."""
+    r2: Real | None = None
+    """Least R²; regression."""
 
 
 class Teacher(Settings):
@@ -145,7 +150,8 @@ class Teacher(Settings):
     weights: str | None = None
     """A `.safetensors` file, or a `.pt` state dict (loaded with weights_only)."""
     outputs: str | None = None
-    """A file with `ids` and `logits` (or `probabilities`): a teacher without a model."""
+    """A file with `ids` and `logits` (or `probabilities`; in regression `values`): a teacher without a
+    model."""
     labels: Literal["budget", "all"] = "budget"
     """Which labels it may be fitted on: the same budget as everyone, or all of the training part."""
     temperature: Positive | Literal["fit"] = 1.0

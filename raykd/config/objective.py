@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator
 
 from raykd.config.base import NonNegative, Positive, Settings, Unit
+from raykd.config.losses import (
+    AttentionLoss,
+    BernoulliKlLoss,
+    BoundedLoss,
+    Combine,
+    FeatureLoss,
+    HintLoss,
+    HuberLoss,
+    ImitationLoss,
+    KlLoss,
+    LabelLoss,
+    LogitMseLoss,
+    MseLoss,
+    SoftLoss,
+)
+from raykd.config.schedules import Course, Scheduled, ScheduledPositive
+from raykd.config.weightings import (
+    Disagreement,
+    FixedWeighting,
+    InverseErrorWeighting,
+    UniformWeighting,
+    Weighting,
+)
 
 
 class Labels(Settings):
-    """Cross-entropy with the true labels, over the labelled samples of a batch."""
+    """Loss with the true labels, over the labelled samples of a batch."""
 
-    weight: NonNegative = 0.1
-    """Factor of the term."""
+    loss: LabelLoss | None = None
+    """null = the task's own: cross-entropy; in regression mse; in multilabel binary cross-entropy, mean
+    over the labels. In regression of standardised values."""
+    weight: Scheduled = 0.1
+    """Factor of the term; a number or a schedule."""
     smoothing: Unit = 0.0
     """Label smoothing."""
     fill: Literal["none", "ensemble"] = "none"
@@ -22,55 +48,49 @@ class Labels(Settings):
     """Per-class factors; `balanced` is inverse to the class counts among the labelled samples."""
 
 
-class KlLoss(Settings):
-    """T²·KL(teacher ‖ student) at temperature T (Hinton et al. 2015)."""
-
-    type: Literal["kl"] = "kl"
-
-
 class SoftTargets(Settings):
-    """Match the ensemble's tempered probabilities."""
+    """Match the ensemble: its tempered probabilities, or in regression its mean value."""
 
-    loss: KlLoss = KlLoss()
+    loss: SoftLoss = KlLoss()
     """Distance between the student's and the teachers' distributions."""
-    temperature: Positive = 4.0
-    """T; a teacher's own `temperature` multiplies it on the teacher's side."""
-    weight: NonNegative = 0.9
-    """Factor of the term."""
-    combine: Literal["probabilities", "logits"] = "probabilities"
-    """Mix tempered probabilities (arithmetic mean) or logits (geometric mean)."""
+    temperature: ScheduledPositive = 4.0
+    """T, a number or a schedule; a teacher's own `temperature` multiplies it on the teacher's side. A
+    regression has none (1)."""
+    weight: Scheduled = 0.9
+    """Factor of the term; a number or a schedule."""
+    combine: Combine | None = None
+    """Mix tempered probabilities (arithmetic mean; or temper after mixing), logits (geometric mean), or
+    add up the teachers' own losses; in regression values. null = the right one for the loss: whichever
+    has the gradient of that sum, which for kl is probabilities."""
+    disagreement: Disagreement | None = None
+    """How much a sample counts by how far the teachers agree on it; the term is the mean over what
+    counts. null = all alike."""
+
+    @property
+    def mixing(self) -> Combine:
+        """How the teachers are combined, also where the recipe leaves it to the loss."""
+        return self.combine or self.loss.combines[0]
 
 
-class UniformWeighting(Settings):
-    """Every teacher counts the same."""
-
-    type: Literal["uniform"] = "uniform"
-
-
-class FixedWeighting(Settings):
-    """Given weights, normalised to 1 over the teachers that answered."""
-
-    type: Literal["fixed"] = "fixed"
-    weights: dict[str, NonNegative]
-    """Teacher name -> weight; all teachers must be named."""
+def _taps(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(isinstance(v, str) for v in value)
+    ):
+        return tuple(value)
+    raise ValueError("needs a module path, or two of them for fsp")
 
 
-Weighting = Annotated[UniformWeighting | FixedWeighting, Field(discriminator="type")]
+Tap = Annotated[str | tuple[str, str], BeforeValidator(_taps)]
+"""A dotted module path, as `raykd inspect` prints it, or two of them."""
 
 
-class HintLoss(Settings):
-    """Mean squared error of projected features (FitNets, Romero et al. 2015)."""
-
-    type: Literal["hint"] = "hint"
-
-
-class AttentionLoss(Settings):
-    """Match spatial attention maps (Zagoruyko & Komodakis 2017)."""
-
-    type: Literal["attention"] = "attention"
-
-
-FeatureLoss = Annotated[HintLoss | AttentionLoss, Field(discriminator="type")]
+def tap_paths(tap: str | tuple[str, str]) -> tuple[str, ...]:
+    """The module paths of one side of a feature term."""
+    return (tap,) if isinstance(tap, str) else tap
 
 
 class FeatureTerm(Settings):
@@ -80,12 +100,62 @@ class FeatureTerm(Settings):
     """Which loss."""
     teacher: str
     """Name of the teacher."""
-    student_tap: str
-    """Dotted module path in the student, as `raykd inspect` prints it."""
-    teacher_tap: str
-    """Dotted module path in the teacher."""
-    weight: NonNegative = 1.0
-    """Factor of the term."""
+    student_tap: Tap
+    """Dotted module path in the student, as `raykd inspect` prints it; for fsp a list of two."""
+    teacher_tap: Tap
+    """Dotted module path in the teacher; for fsp a list of two."""
+    weight: Scheduled | None = None
+    """Factor of the term; a number or a schedule. null = the one that goes with the loss: 100 for hint,
+    1000 for attention, ..."""
+
+    @property
+    def strength(self) -> float | Course:
+        """Factor of the term, also where the recipe leaves it to the loss."""
+        return self.loss.default_weight if self.weight is None else self.weight
+
+    @property
+    def student_taps(self) -> tuple[str, ...]:
+        """Module paths in the student."""
+        return tap_paths(self.student_tap)
+
+    @property
+    def teacher_taps(self) -> tuple[str, ...]:
+        """Module paths in the teacher."""
+        return tap_paths(self.teacher_tap)
+
+
+class PhaseTerm(Settings):
+    """What a phase changes of a term."""
+
+    weight: Scheduled | None = None
+    """Factor of the term; null = as outside the phase."""
+
+
+class PhaseSoftTargets(PhaseTerm):
+    """What a phase changes of the soft targets."""
+
+    temperature: ScheduledPositive | None = None
+    """T; null = as outside the phase."""
+
+
+def _for_all(value: Any) -> Any:
+    return (value,) if isinstance(value, dict | PhaseTerm) else value
+
+
+class Phase(Settings):
+    """A stretch of training with weights of its own: hint first, then KD (FitNets); FSP's first stage.
+
+    Schedules inside count epochs from the start of training, too.
+    """
+
+    until_epoch: Positive
+    """Where it ends; it begins where the phase before it ends."""
+    labels: PhaseTerm = PhaseTerm()
+    """Changes of the label term."""
+    soft_targets: PhaseSoftTargets = PhaseSoftTargets()
+    """Changes of the soft targets."""
+    features: Annotated[tuple[PhaseTerm, ...], BeforeValidator(_for_all)] = ()
+    """Changes of the feature terms: one entry for all of them, or a list with one for each."""
 
 
 class Objective(Settings):
@@ -99,3 +169,59 @@ class Objective(Settings):
     """How much each teacher counts, per sample."""
     features: tuple[FeatureTerm, ...] = ()
     """Feature terms."""
+    phases: tuple[Phase, ...] = ()
+    """Stretches of training with other weights, in order; after the last one all is as written above."""
+
+
+def phase_weights(objective: Objective, phase: Phase | None) -> tuple[float | Course, ...]:
+    """Weights of labels, soft targets (0 where there are none) and each feature term in a phase.
+
+    Args:
+        objective: all of it.
+        phase: one of its phases, or None for the time after them.
+    """
+    soft, changes = objective.soft_targets, phase or _NO_CHANGE
+    own = changes.features or (PhaseTerm(),)
+    return (
+        _changed(changes.labels, objective.labels.weight),
+        0.0 if soft is None else _changed(changes.soft_targets, soft.weight),
+        *(
+            _changed(own[index % len(own)], term.strength)
+            for index, term in enumerate(objective.features)
+        ),
+    )
+
+
+_NO_CHANGE = Phase(until_epoch=1)
+
+
+def _changed(change: PhaseTerm, weight: float | Course) -> float | Course:
+    return weight if change.weight is None else change.weight
+
+
+__all__ = [
+    "AttentionLoss",
+    "BernoulliKlLoss",
+    "BoundedLoss",
+    "Combine",
+    "FeatureLoss",
+    "FeatureTerm",
+    "FixedWeighting",
+    "HintLoss",
+    "HuberLoss",
+    "ImitationLoss",
+    "InverseErrorWeighting",
+    "KlLoss",
+    "LabelLoss",
+    "Labels",
+    "LogitMseLoss",
+    "MseLoss",
+    "Objective",
+    "Phase",
+    "PhaseTerm",
+    "SoftLoss",
+    "SoftTargets",
+    "UniformWeighting",
+    "Weighting",
+    "phase_weights",
+]

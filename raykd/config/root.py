@@ -10,6 +10,7 @@ from raykd.config.base import Count, Natural, NonNegative, Positive, Settings
 from raykd.config.data import Data
 from raykd.config.models import Student, Teacher
 from raykd.config.objective import Objective
+from raykd.config.tasks import TaskName
 from raykd.config.training import Sgd, Training
 
 Control = Literal["labels", "best_teacher", "hard"]
@@ -106,8 +107,8 @@ class Tracking(Settings):
 class Config(Settings):
     """A whole recipe. Every key has a default but `data.source`, `teachers` and `student`."""
 
-    task: Literal["classification"] = "classification"
-    """What is learnt."""
+    task: TaskName = "classification"
+    """What is learnt: one class of several, one value, or several yes-or-no labels."""
     seed: Natural = 0
     """Fixes splits, label budget, views and teachers."""
     seeds: Count = 1

@@ -99,8 +99,9 @@ class Training(Settings):
     """`torch.compile` the model."""
     early_stopping: EarlyStopping | None = None
     """null trains to the end."""
-    select: Literal["accuracy", "nll"] = "accuracy"
-    """Validation metric that chooses the best epoch (ties: the lower NLL)."""
+    select: Literal["accuracy", "nll", "rmse", "mae"] | None = None
+    """Validation metric that chooses the best epoch; null = the task's own: accuracy (ties: the lower
+    NLL), in regression RMSE (ties: the lower MAE)."""
     checkpoint_every_epochs: Count = 1
     """How often the state for resuming is written."""
 
@@ -116,5 +117,5 @@ class Fit(Training):
     """Initialisation and order; null derives one from the recipe's seed and the teacher's name."""
     freeze: tuple[str, ...] = ()
     """Module paths whose parameters stay as loaded (transfer learning)."""
-    lr_factors: dict[str, NonNegative] = {}
+    lr_factors: dict[str, NonNegative] = Field(default_factory=dict)
     """Module path -> factor on the learning rate, e.g. `{layer1: 0.1}` for a slower backbone."""

@@ -9,8 +9,9 @@ from itertools import combinations
 import numpy as np
 import xxhash
 
+from raykd.config.tasks import TaskName
+from raykd.data.labels import FORMS, LabelForm, integral, wrong_shape
 from raykd.errors import InputError, Problem
-from raykd.types import UNLABELLED
 
 PARTS = ("train", "validation", "test")
 _KINDS = "unsigned 8-bit (0..255), floats, or 32- or 64-bit integers"
@@ -20,20 +21,24 @@ _KINDS = "unsigned 8-bit (0..255), floats, or 32- or 64-bit integers"
 class Dataset:
     """Samples of a source, in the order that numbers their rows.
 
-    What is given is normalised: afterwards `inputs` is a mapping, `labels` and `ids` are int64,
-    `weights` is float32 and the parts of `splits` are sorted int64 rows. Nothing is copied that is
-    right already, and what was given is never changed.
+    What is given is normalised: afterwards `inputs` is a mapping, `labels` have the dtype of the task,
+    `ids` are int64, `weights` is float32 and the parts of `splits` are sorted int64 rows. Nothing is
+    copied that is right already, and what was given is never changed.
 
     Attributes:
         inputs: name -> [N, ...]; one array alone becomes `{"inputs": array}`. Images are [N, C, H, W],
             vectors [N, D]. uint8 means 0..255 and is shown to models as float32 in [0, 1]; floats
             are shown as they are.
-        labels: int64 [N] in [−1, C), −1 where unlabelled; None means no sample has a label.
+        labels: int64 [N] in [−1, C), −1 where unlabelled; for `regression` float32 [N] in original
+            units, NaN where unlabelled; for `multilabel` int64 [N, K] of 0 and 1, rows of −1 where
+            unlabelled. None means no sample has a label.
         ids: [N], non-negative integers, or strings, of which a stable 63-bit hash is taken;
             None means 0 to N − 1.
         splits: "train", "validation", "test" -> rows, where the source brings some of these parts.
-        classes: names in label order; None means the labels themselves.
+        classes: names of the model's outputs: of the classes or labels in order, of the one value of
+            a regression; None means the labels themselves, or `value`.
         weights: [N], how much each sample counts; None means equally.
+        task: what the labels are for.
 
     Raises:
         InputError: lengths differ, values are not finite, labels are not classes, ids repeat, parts
@@ -46,6 +51,7 @@ class Dataset:
     splits: Mapping[str, np.ndarray] | None = None
     classes: tuple[str, ...] | None = None
     weights: np.ndarray | None = None
+    task: TaskName = "classification"
 
     def __post_init__(self) -> None:
         given = self.inputs
@@ -55,11 +61,12 @@ class Dataset:
         if problems:
             raise InputError(problems)
         count = len(next(iter(arrays.values())))
-        labels = _labels(self.labels, count, problems)
+        form = FORMS[self.task]
+        labels = _labels(self.labels, form, count, problems)
         clean = {
             "inputs": arrays,
             "labels": labels,
-            "classes": _classes(self.classes, labels, problems),
+            "classes": _classes(self.classes, form, labels, problems),
             "ids": _ids(self.ids, count, problems),
             "splits": _splits(self.splits, count, problems),
             "weights": _weights(self.weights, count, problems),
@@ -85,18 +92,26 @@ class Dataset:
         return self.ids
 
     @property
+    def form(self) -> LabelForm:
+        """How the labels of this task look."""
+        return FORMS[self.task]
+
+    @property
     def known_labels(self) -> np.ndarray:
-        """Labels, int64 [N]; all −1 where the source has none."""
+        """Labels; all unlabelled where the source has none."""
         if self.labels is None:
-            return np.full(len(self), UNLABELLED, dtype=np.int64)
+            return self.form.empty(len(self), len(self.classes or ()))
         return self.labels
 
     @property
+    def strata(self) -> np.ndarray:
+        """Groups that every split has in proportion, int64 [N]; −1 where unlabelled."""
+        return self.form.strata(self.known_labels)
+
+    @property
     def class_names(self) -> tuple[str, ...]:
-        """Class names in label order; the labels 0, 1, ... themselves where the source has no names."""
-        if self.classes is not None:
-            return self.classes
-        return tuple(str(label) for label in range(int(self.known_labels.max()) + 1))
+        """Names of the outputs; the labels 0, 1, ... themselves where the source has no names."""
+        return self.classes if self.classes is not None else self.form.names(self.known_labels)
 
 
 def _problem(field: str, message: str) -> Problem:
@@ -143,46 +158,24 @@ def _is_known(dtype: np.dtype) -> bool:
 def _of_length(field: str, array: np.ndarray, count: int, problems: list[Problem]) -> bool:
     if array.shape == (count,):
         return True
-    problems.append(
-        _problem(field, f"found shape {list(array.shape)}; needs [{count}], one for each sample")
-    )
+    problems.append(_problem(field, wrong_shape(array, count)))
     return False
 
 
-def _integral(
-    field: str, array: np.ndarray, low: int, problems: list[Problem]
+def _labels(
+    given: np.ndarray | None, form: LabelForm, count: int, problems: list[Problem]
 ) -> np.ndarray | None:
-    """The array as int64, or None with a problem noted when its values are not integers >= low."""
-    if array.dtype.kind in "iu":
-        whole = True
-    else:
-        whole = array.dtype.kind == "f" and bool(
-            (np.isfinite(array) & (array == np.floor(array))).all()
-        )
-    if not whole:
-        hint = "; name classes in `classes`" if field == "labels" else ""
-        problems.append(
-            _problem(field, f"found dtype {array.dtype}; needs whole numbers from {low} up{hint}")
-        )
-        return None
-    if array.size and (array.min() < low or array.max() > np.iinfo(np.int64).max):
-        problems.append(
-            _problem(
-                field,
-                f"found values from {array.min()} to {array.max()}; allowed are {low} and above",
-            )
-        )
-        return None
-    return array.astype(np.int64, copy=False)
-
-
-def _labels(given: np.ndarray | None, count: int, problems: list[Problem]) -> np.ndarray | None:
     if given is None:
         return None
-    array = np.asarray(given)
-    if not _of_length("labels", array, count, problems):
+    return _accepted("labels", form.clean(np.asarray(given), count), problems)
+
+
+def _accepted(field: str, found: np.ndarray | str, problems: list[Problem]) -> np.ndarray | None:
+    """The array, or None with its problem noted."""
+    if isinstance(found, str):
+        problems.append(_problem(field, found))
         return None
-    return _integral("labels", array, UNLABELLED, problems)
+    return found
 
 
 def _ids(
@@ -202,7 +195,7 @@ def _ids(
         ]
         ids: np.ndarray | None = np.array(hashes, dtype=np.int64)
     else:
-        ids = _integral("ids", array, 0, problems)
+        ids = _accepted("ids", integral("ids", array, 0), problems)
     if ids is None:
         return None
     unique, first, times = np.unique(ids, return_index=True, return_counts=True)
@@ -280,18 +273,16 @@ def _weights(given: np.ndarray | None, count: int, problems: list[Problem]) -> n
 
 
 def _classes(
-    given: tuple[str, ...] | None, labels: np.ndarray | None, problems: list[Problem]
+    given: tuple[str, ...] | None,
+    form: LabelForm,
+    labels: np.ndarray | None,
+    problems: list[Problem],
 ) -> tuple[str, ...] | None:
     if given is None:
         return None
     names = tuple(str(name) for name in given)
     if len(set(names)) < len(names) or not names:
         problems.append(_problem("classes", f"found {list(names)}; needs names, each one once"))
-    elif labels is not None and int(labels.max()) >= len(names):
-        problems.append(
-            _problem(
-                "labels",
-                f"found label {int(labels.max())}; with {len(names)} classes allowed are −1 to {len(names) - 1}",
-            )
-        )
+    elif labels is not None and (wrong := form.fits(labels, names)):
+        problems.append(_problem("labels", wrong))
     return names

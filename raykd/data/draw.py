@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raykd.data.labels import FORMS
 from raykd.data.samples import Samples
 from raykd.types import ORIGINAL_VIEW, Batch
 
@@ -95,6 +96,5 @@ def _note_share(cell: Any, batch: Batch, place: int) -> None:
 
 
 def _name_of(samples: Samples, row: int) -> str:
-    label = int(samples.all_labels[row])
-    name = samples.classes[label] if label >= 0 else "?"
+    name = FORMS[samples.task].shown(samples.all_labels[row], samples.classes)
     return f"{name[:14]}\n{samples.ids[row]}"

@@ -13,12 +13,13 @@ import torch
 import xxhash
 
 from raykd.config.data import Data, ViewStep
+from raykd.config.tasks import TaskName
 from raykd.data.dataset import Dataset
 from raykd.data.sources import load_source
 from raykd.data.splits import label_budget, make_splits
 from raykd.data.views import PartnerPools, Shown, ViewMaker, mixes, policy_key
 from raykd.errors import InputError, Problem
-from raykd.types import ORIGINAL_VIEW, UNLABELLED, Batch, Mixed
+from raykd.types import ORIGINAL_VIEW, UNLABELLED, Batch, Mixed, Scale, is_labelled
 
 Labels = Literal["budget", "all"]
 
@@ -29,15 +30,19 @@ class Samples:
 
     Attributes:
         inputs: name -> [N, ...], as the source gave them (see `Dataset.inputs`).
-        labels: int64 [N], −1 for unlabelled samples and training samples outside the label budget.
-        all_labels: int64 [N], every label that is known.
+        labels: as in `Dataset`, unlabelled for training samples outside the label budget.
+        all_labels: every label that is known.
         ids: int64 [N], stable sample ids.
         splits: "train", "validation", "test" -> sorted int64 rows.
-        classes: names in label order.
+        classes: names of a model's outputs: of the classes or labels in order, of the one value of a
+            regression.
         seed: the recipe's seed.
         policy: steps that make a view, in order.
         pools: partners for mixup and cutmix.
         weights: float32 [N], sample weights; None means equal ones.
+        task: what the labels are for.
+        scale: mean and deviation of the labelled training values, in which models compute; None where
+            labels are no values.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -50,6 +55,8 @@ class Samples:
     policy: tuple[ViewStep, ...]
     pools: PartnerPools
     weights: np.ndarray | None = None
+    task: TaskName = "classification"
+    scale: Scale | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -117,7 +124,7 @@ class Samples:
     def labelled_rows(self, split: str) -> np.ndarray:
         """Rows of a split that have a label within the budget, sorted int64."""
         rows = self.splits[split]
-        labelled: np.ndarray = rows[self.labels[rows] != UNLABELLED]
+        labelled: np.ndarray = rows[is_labelled(self.labels[rows])]
         return labelled
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -134,7 +141,7 @@ class Samples:
 
     @property
     def class_count(self) -> int:
-        """Number of classes."""
+        """Number of outputs that a model needs: one for each class or label, one for a value."""
         return len(self.classes)
 
     @property
@@ -216,17 +223,25 @@ def _uint8_statistics(
     return means, tuple(spread or 1.0 for spread in spreads)
 
 
-def build_samples(data: Data, *, seed: int) -> Samples:
+def build_samples(data: Data, *, seed: int, task: TaskName = "classification") -> Samples:
     """Load the samples of a recipe, split them, hide labels outside the budget, and set up the views.
 
     Args:
         data: the recipe's `data`.
         seed: the recipe's seed.
+        task: what the labels are for.
 
     Raises:
         InputError: anything about the source, the splits, the classes, the budget or the views.
     """
-    return samples_of(load_source(data.source), data, seed=seed)
+    dataset = load_source(data.source, task)
+    if dataset.task != task:
+        raise InputError(
+            Problem("task", f"is {task}, but the source {data.source.type!r} has labels for "
+                    f"{dataset.task}; set `task: {dataset.task}` or choose another source (a factory "
+                    f"says it by Dataset(task={task!r}))")
+        )  # fmt: skip
+    return samples_of(dataset, data, seed=seed)
 
 
 def samples_of(dataset: Dataset, data: Data, *, seed: int) -> Samples:
@@ -246,7 +261,8 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int) -> Samples:
     ids, all_labels = dataset.sample_ids, dataset.known_labels
     labels = all_labels
     if data.labels is not None:
-        labels = label_budget(all_labels, train, data.labels, seed=seed, ids=ids)
+        kept = label_budget(dataset.strata, train, data.labels, seed=seed, ids=ids)
+        labels = dataset.form.hidden(all_labels, kept == UNLABELLED)
     by_id = train[np.argsort(ids[train])]
     samples = Samples(
         inputs={name: _read_only(array) for name, array in dataset.arrays.items()},
@@ -258,12 +274,26 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int) -> Samples:
         seed=seed,
         policy=data.views.policy,
         pools=PartnerPools(
-            labelled=_read_only(by_id[labels[by_id] != UNLABELLED]), every=_read_only(by_id)
+            labelled=_read_only(by_id[is_labelled(labels[by_id])]), every=_read_only(by_id)
         ),
         weights=None if dataset.weights is None else _read_only(dataset.weights),
+        task=dataset.task,
+        scale=_scale(labels[train]) if dataset.form.measured else None,
     )
     _try_views(samples)
     return samples
+
+
+def _scale(values: np.ndarray) -> Scale:
+    """Mean and deviation of the values that are known."""
+    known = values[is_labelled(values)].astype(np.float64)
+    deviation = float(known.std())
+    if deviation == 0:
+        raise InputError(
+            Problem("data.labels", f"the {len(known)} labelled training values are all the same; a "
+                    "regression needs at least two different ones")
+        )  # fmt: skip
+    return Scale(mean=float(known.mean()), std=deviation)
 
 
 def _class_names(dataset: Dataset, names: tuple[str, ...] | None) -> tuple[str, ...]:

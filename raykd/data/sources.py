@@ -15,13 +15,16 @@ import numpy as np
 
 from raykd.config.data import (
     ArraysSource,
+    DiabetesSource,
     DigitsSource,
     FactorySource,
     FashionMnistSource,
     MnistSource,
     Source,
 )
+from raykd.config.tasks import TaskName
 from raykd.data.dataset import PARTS, Dataset
+from raykd.data.diamonds import load_diamonds
 from raykd.data.hashing import sample_keys
 from raykd.data.idx import read_idx
 from raykd.data.splits import class_ranks, stratified_order
@@ -41,6 +44,13 @@ _FASHION_CLASSES = (
     "Ankle boot",
 )
 _DIGIT_CLASSES = tuple("0123456789")
+_DIGIT_MARKS = {
+    "even": (0, 2, 4, 6, 8),
+    "prime": (2, 3, 5, 7),
+    "at least five": (5, 6, 7, 8, 9),
+    "closed loop": (0, 6, 8, 9),
+    "straight stroke": (1, 4, 7),
+}
 _IDX_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -51,32 +61,48 @@ _SYSTEM_DATASETS = Path("/usr/share/datasets")
 _NPZ_KEYS = ("inputs", "labels", "ids", "splits", "classes", "weights")
 
 
-def load_source(source: Source) -> Dataset:
+def load_source(source: Source, task: TaskName = "classification") -> Dataset:
     """Load the samples that `data.source` describes.
+
+    Args:
+        source: which samples.
+        task: what an `arrays` file's labels are for, or `digits` are to have.
 
     Raises:
         InputError: the files are missing or damaged, or the samples are not what `Dataset` asks for.
     """
-    return SOURCES[source.type](source)
+    return SOURCES[source.type](source, task)
 
 
-def _digits(source: DigitsSource) -> Dataset:  # noqa: ARG001 - the registry's signature
+def _digits(source: DigitsSource, task: TaskName) -> Dataset:  # noqa: ARG001 - one signature for all
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
+    images = (bunch.images / 16.0).astype(np.float32)[:, None]
+    if task == "multilabel":
+        marks = np.array([np.isin(bunch.target, digits) for digits in _DIGIT_MARKS.values()]).T
+        return Dataset(inputs=images, labels=marks, classes=tuple(_DIGIT_MARKS), task=task)
+    return Dataset(inputs=images, labels=bunch.target.astype(np.int64), classes=_DIGIT_CLASSES)
+
+
+def _diabetes(source: DiabetesSource, task: TaskName) -> Dataset:  # noqa: ARG001
+    from sklearn.datasets import load_diabetes
+
+    bunch = load_diabetes(scaled=False)
     return Dataset(
-        inputs=(bunch.images / 16.0).astype(np.float32)[:, None],
-        labels=bunch.target.astype(np.int64),
-        classes=_DIGIT_CLASSES,
+        inputs=bunch.data.astype(np.float32),
+        labels=bunch.target.astype(np.float32),
+        classes=("disease progression after one year",),
+        task="regression",
     )
 
 
-def _fashion_mnist(source: FashionMnistSource) -> Dataset:
+def _fashion_mnist(source: FashionMnistSource, task: TaskName) -> Dataset:  # noqa: ARG001
     hint = "on Debian `apt-get install dataset-fashion-mnist` brings them"
     return _idx_dataset(source, "fashion_mnist", "fashion-mnist", _FASHION_CLASSES, hint)
 
 
-def _mnist(source: MnistSource) -> Dataset:
+def _mnist(source: MnistSource, task: TaskName) -> Dataset:  # noqa: ARG001
     return _idx_dataset(
         source, "mnist", "mnist", _DIGIT_CLASSES, "download the four files of MNIST"
     )
@@ -162,7 +188,7 @@ def _find_folder(root: str | None, name: str, system_name: str, hint: str) -> Pa
     )
 
 
-def _arrays(source: ArraysSource) -> Dataset:
+def _arrays(source: ArraysSource, task: TaskName) -> Dataset:
     key = "data.source.path"
     path = Path(source.path).expanduser()
     if not path.is_file():
@@ -185,6 +211,7 @@ def _arrays(source: ArraysSource) -> Dataset:
         splits=_named_parts(arrays["splits"]) if "splits" in arrays else None,
         classes=tuple(arrays["classes"].tolist()) if "classes" in arrays else None,
         weights=arrays.get("weights"),
+        task=task,
     )
 
 
@@ -221,7 +248,7 @@ def _named_parts(names: np.ndarray) -> dict[str, np.ndarray]:
     return {part: np.flatnonzero(names == part) for part in PARTS if (names == part).any()}
 
 
-def _factory(source: FactorySource) -> Dataset:
+def _factory(source: FactorySource, task: TaskName) -> Dataset:  # noqa: ARG001
     make = load_callable(source.path, key="data.source.path")
     try:
         inspect.signature(make).bind(**source.kwargs)
@@ -240,8 +267,10 @@ def _factory(source: FactorySource) -> Dataset:
     return dataset
 
 
-SOURCES: dict[str, Callable[[Any], Dataset]] = {
+SOURCES: dict[str, Callable[[Any, TaskName], Dataset]] = {
     "digits": _digits,
+    "diabetes": _diabetes,
+    "diamonds": load_diamonds,
     "fashion_mnist": _fashion_mnist,
     "mnist": _mnist,
     "arrays": _arrays,

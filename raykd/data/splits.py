@@ -1,5 +1,7 @@
 """Stratified splits and label budgets, seeded per sample.
 
+The strata are the classes; in regression deciles of the value, in multilabel the rarest label.
+
 Each sample has a number of its own, made from (seed, id); within a class the samples are ranked by it.
 So a sample's place depends on nothing but the seed, the ids and the labels, and
 - a larger test part contains the smaller one; the same holds for validation, and for label budgets;
@@ -74,7 +76,7 @@ def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.
             training sample.
     """
     given = dict(dataset.splits or {})
-    labels = dataset.known_labels
+    labels = dataset.strata
     _check_given(given, labels)
     pool = given["train"] if "train" in given else _rest(len(dataset), given)
     labelled = pool[labels[pool] != UNLABELLED]
@@ -115,7 +117,7 @@ def label_budget(
     the number of classes, and a larger budget contains a smaller one.
 
     Args:
-        labels: int64 [N], −1 where unlabelled.
+        labels: int64 [N], classes or other strata, −1 where unlabelled.
         rows: int64, the training rows; labels of other rows are left as they are.
         budget: an integer is a count of labels, a float a part of the labelled training samples.
         seed: the recipe's seed.
@@ -204,16 +206,14 @@ def _counts(
 
 
 def _check_train(dataset: Dataset, train: np.ndarray) -> None:
-    names = dataset.class_names
-    labels = dataset.known_labels[train]
-    counts = np.bincount(labels[labels != UNLABELLED], minlength=len(names))
-    missing = [names[label] for label in np.flatnonzero(counts == 0)]
+    names, form = dataset.class_names, dataset.form
+    missing = form.missing(dataset.known_labels[train], names)
     if missing or not names:
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise InputError(
             Problem(
                 "data.source",
-                f"{len(missing)} of {len(names)} classes have no labelled training sample ({shown or '-'}); "
-                "every class needs one: add samples or remove the class",
+                f"{len(missing)} of {len(names)} {form.missing_text} ({shown or '-'}); "
+                "add samples or leave it out",
             )
         )

@@ -14,11 +14,14 @@ from raykd.evaluate.summary import (
     choose_examples,
     summarise,
 )
+from raykd.evaluate.task import TASKS, Task
 
 __all__ = [
+    "TASKS",
     "Evaluation",
     "Requirement",
     "SplitOutputs",
+    "Task",
     "best_teacher",
     "check_requirements",
     "choose_examples",

@@ -50,7 +50,7 @@ def classification_metrics(log_probs_NC: Tensor, labels_N: Tensor) -> dict[str, 
         "recall_macro": multiclass_recall(predicted, labels, **macro),
         "f1_macro": multiclass_f1_score(predicted, labels, **macro),
         "nll": -log_probs.gather(1, labels[:, None]).mean(),
-        "ece": _calibration_error(log_probs, labels),
+        "ece": calibration_error(log_probs, labels),
         "brier": (log_probs.exp() - truth).square().sum(dim=1).mean(),
     }
     return {name: float(value) for name, value in numbers.items()}
@@ -123,7 +123,8 @@ def reliability(
     return confidence, accuracy, count
 
 
-def _calibration_error(log_probs: Tensor, labels: Tensor) -> float:
+def calibration_error(log_probs: Tensor, labels: Tensor) -> float:
+    """Expected calibration error over 15 equal-width bins (Guo et al. 2017, Eq. 3), in [0, 1]."""
     confidence, accuracy, count = reliability(log_probs, labels)
     gap = np.nan_to_num(np.abs(accuracy - confidence))
     return float((gap * count).sum() / count.sum())

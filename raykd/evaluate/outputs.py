@@ -17,9 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from raykd.config.tasks import TaskName
 from raykd.errors import InputError, Problem
-from raykd.evaluate.metrics import classification_metrics
-from raykd.types import UNLABELLED
+from raykd.evaluate.task import TASKS
+from raykd.types import is_labelled
 
 Split = Literal["validation", "test"]
 _FORMAT = "raykd-evaluation-1"
@@ -28,10 +29,14 @@ _GROUPS = ("teachers", "students", "students_last")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SplitOutputs:
-    """Log-probabilities (nats, temperature 1) of every model on one split.
+    """Answers of every model on one split.
+
+    They are log-probabilities (nats, temperature 1); in regression values in original units, C = 1; in
+    multilabel the log-odds of each label.
 
     Attributes:
-        labels_N: int64 [N], −1 where unlabelled.
+        labels_N: int64 [N], −1 where unlabelled; in regression float32 [N], NaN where unlabelled; in
+            multilabel int64 [N, C], rows of −1 where unlabelled.
         ids_N: int64 [N], sample ids.
         teachers: name -> float32 [N, C].
         ensemble: float32 [N, C].
@@ -55,7 +60,8 @@ class SplitOutputs:
         if len(shape) != 2:
             raise ValueError(f"the ensemble's outputs must be [N, C], found {list(shape)}")
         for name, tensor in (("labels", self.labels_N), ("ids", self.ids_N)):
-            if tuple(tensor.shape) != shape[:1]:
+            allowed = (shape[:1], shape) if name == "labels" else (shape[:1],)
+            if tuple(tensor.shape) not in allowed:
                 raise ValueError(f"{name}: expected [{shape[0]}], found {list(tensor.shape)}")
         for name, tensor in self.teachers.items():
             if tuple(tensor.shape) != shape:
@@ -75,7 +81,8 @@ class Evaluation:
 
     Attributes:
         splits: outputs on `validation` and on `test`.
-        classes: class names in label order; empty means the labels themselves.
+        task: what the answers are for.
+        classes: names of the outputs; empty means the labels themselves.
         examples_rows: int64 [E], positions in the test split's arrays of the samples kept to be shown.
         examples_inputs: [E, ...], those samples untransformed (images [E, H, W] or [E, C, H, W]).
 
@@ -84,6 +91,7 @@ class Evaluation:
     """
 
     splits: Mapping[Split, SplitOutputs]
+    task: TaskName = "classification"
     classes: tuple[str, ...] = ()
     examples_rows: Tensor | None = None
     examples_inputs: Tensor | None = None
@@ -113,7 +121,7 @@ class Evaluation:
             split: {group: list(getattr(outputs, group)) for group in _GROUPS}
             for split, outputs in self.splits.items()
         }
-        about = {_FORMAT: json.dumps(order), "classes": json.dumps(self.classes)}
+        about = {_FORMAT: json.dumps(order), "classes": json.dumps(self.classes), "task": self.task}
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         # safetensors refuses tensors that share memory, such as replicas sliced from one array.
@@ -138,6 +146,7 @@ class Evaluation:
             order = json.loads(about[_FORMAT])
             return cls(
                 splits={split: _unflatten(split, tensors, order[split]) for split in order},
+                task=TASKS[about["task"]].name,  # type: ignore[index] - a text, until it is found
                 classes=tuple(json.loads(about["classes"])),
                 examples_rows=tensors.get("examples/rows"),
                 examples_inputs=tensors.get("examples/inputs"),
@@ -148,8 +157,11 @@ class Evaluation:
             ) from error
 
 
-def best_teacher(validation: SplitOutputs) -> str:
-    """The teacher with the highest accuracy on validation; ties by lower NLL, then by name.
+def best_teacher(validation: SplitOutputs, task: TaskName = "classification") -> str:
+    """The teacher with the best of the task's metric on validation, ties by the second, then by name.
+
+    In classification and multilabel: the highest accuracy, ties by the lower NLL; in regression: the
+    lowest RMSE, ties by the lower MAE.
 
     Raises:
         ValueError: there are no teachers, or no validation sample is labelled.
@@ -158,34 +170,36 @@ def best_teacher(validation: SplitOutputs) -> str:
         raise ValueError("there is no teacher to choose from")
 
     def rank(name: str) -> tuple[float, float, str]:
-        numbers = classification_metrics(validation.teachers[name], validation.labels_N)
-        return -numbers["accuracy"], numbers["nll"], name
+        numbers = TASKS[task].numbers(validation.teachers[name], validation.labels_N)
+        first, then = TASKS[task].rank(numbers)
+        return -first, -then, name
 
     return min(validation.teachers, key=rank)
 
 
-def choose_examples(test: SplitOutputs, count: int = 12) -> Tensor:
+def choose_examples(
+    test: SplitOutputs, count: int = 12, task: TaskName = "classification"
+) -> Tensor:
     """Positions of test samples worth showing: those on which student and baseline differ.
 
     Labelled samples on which the first replicas of `student` and `labels` (else: the student and the
-    ensemble) name different classes, the most confident disagreements first.
+    ensemble) answer differently, the most telling differences first: of classes the most confident
+    ones; of values the largest; of labels those with most labels decided otherwise.
 
     Args:
         test: outputs on the test split.
         count: how many, at most.
+        task: what the outputs are for.
 
     Returns:
         int64 [E], E ≤ count.
     """
     student_NC = test.students["student"][0]
     other_NC = test.students["labels"][0] if "labels" in test.students else test.ensemble
-    (student_sure, student_top), (other_sure, other_top) = (
-        student_NC.max(dim=1),
-        other_NC.max(dim=1),
-    )
-    differ_N = (student_top != other_top) & (test.labels_N != UNLABELLED)
-    sure_N = torch.where(differ_N, student_sure + other_sure, -torch.inf)
-    return sure_N.argsort(descending=True, stable=True)[: min(count, int(differ_N.sum()))]
+    telling_N = TASKS[task].difference(student_NC, other_NC)
+    differ_N = (telling_N > -torch.inf) & is_labelled(test.labels_N)
+    telling_N = torch.where(differ_N, telling_N, -torch.inf)
+    return telling_N.argsort(descending=True, stable=True)[: min(count, int(differ_N.sum()))]
 
 
 def _flatten(outputs: SplitOutputs) -> Iterator[tuple[str, Tensor]]:

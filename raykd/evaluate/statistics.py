@@ -6,13 +6,14 @@ Shapes: R replicas, N samples, S resamples. Pairs share replica, views and test 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+Floats = NDArray[np.float64]
 LEVEL = 0.95
 _CHUNK = 1 << 22  # cells of a resampled [S, N] block held at once: 16 MB of int32, 32 MB of float64
 
@@ -44,16 +45,19 @@ def paired_gain(
     *,
     seed: int,
     resamples: int = 2000,
+    from_scores: Callable[[Floats], Floats] | None = None,
 ) -> dict[str, Any]:
     """How much better the treatment is than its control, replica by replica.
 
     Args:
-        treatment_R: the metric of each replica [R].
+        treatment_R: the metric of each replica [R], more being better.
         control_R: that of the control's replicas, in the same order [R].
-        treatment_correct_RN: whether each test sample was right [R, N].
+        treatment_correct_RN: whether each test sample was right, or another score of it [R, N].
         control_correct_RN: the same for the control [R, N].
         seed: of the bootstrap.
         resamples: bootstrap resamples.
+        from_scores: makes the metric of a mean score, element by element; None where the metric is the
+            mean.
 
     Returns:
         `mean` and `values` of the differences, `n`, `ci95` (t interval over replicas) and
@@ -73,11 +77,16 @@ def paired_gain(
     difference_R = treated - control
     replicas = len(difference_R)
     several = replicas > 1
-    better_RN = right_treated.astype(np.float64) - right_control.astype(np.float64)
+    scores = right_treated.astype(np.float64), right_control.astype(np.float64)
+    bootstrap = None
+    if several and from_scores is None:
+        bootstrap = _bootstrap_interval(scores[0] - scores[1], seed, resamples)
+    elif several and from_scores is not None:
+        bootstrap = _bootstrap_of_curve(*scores, from_scores, seed, resamples)
     return {
         "mean": float(difference_R.mean()),
         "ci95": _t_interval(difference_R) if several else None,
-        "ci95_bootstrap": _bootstrap_interval(better_RN, seed, resamples) if several else None,
+        "ci95_bootstrap": bootstrap,
         "n": replicas,
         "values": difference_R.tolist(),
     }
@@ -130,4 +139,28 @@ def _bootstrap_interval(better_RN: NDArray[np.float64], seed: int, resamples: in
         picked = np.take_along_axis(over_replicas_SN, rows_SN, axis=1)
         means[start : start + count] = picked.mean(axis=1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return [float(low), float(high)]
+
+
+def _bootstrap_of_curve(
+    treated_RN: Floats,
+    control_RN: Floats,
+    from_scores: Callable[[Floats], Floats],
+    seed: int,
+    resamples: int,
+) -> list[float]:
+    """As `_bootstrap_interval`, of the difference of `from_scores` of each side's mean scores."""
+    replicas, samples = treated_RN.shape
+    generator = np.random.default_rng(seed)
+    found = np.empty(resamples)
+    step = max(1, _CHUNK // max(1, samples))
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
+        drawn_SR = generator.multinomial(replicas, np.full(replicas, 1 / replicas), size=count)
+        rows_SN = generator.integers(0, samples, size=(count, samples), dtype=np.int32)
+        times_SN = np.stack([np.bincount(rows, minlength=samples) for rows in rows_SN]) / samples
+        sides_SR = [from_scores(times_SN @ scores_RN.T) for scores_RN in (treated_RN, control_RN)]
+        difference_SR = sides_SR[0] - sides_SR[1]
+        found[start : start + count] = (difference_SR * drawn_SR).sum(axis=1) / replicas
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return [float(low), float(high)]

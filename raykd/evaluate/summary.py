@@ -13,12 +13,12 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from raykd.evaluate.fidelity import fidelity, gap_recovered
-from raykd.evaluate.metrics import classification_metrics, labelled
+from raykd.evaluate.fidelity import gap_recovered
 from raykd.evaluate.outputs import Evaluation, SplitOutputs, best_teacher, choose_examples
 from raykd.evaluate.requirements import Requirement, check_requirements
 from raykd.evaluate.statistics import paired_gain, spread
-from raykd.types import UNLABELLED
+from raykd.evaluate.task import TASKS, Task
+from raykd.types import is_labelled
 
 __all__ = [
     "Evaluation",
@@ -76,6 +76,8 @@ def summarise(
     if "student" not in test.students:
         raise ValueError(f"test holds no student, only: {', '.join(test.students) or 'nothing'}")
     own_cost = _cost(costs["student"])
+    if task != evaluation.task:
+        raise ValueError(f"the outputs are of {evaluation.task}, the summary is to be of {task}")
     students = {role: {**_student_numbers(evaluation, role), **own_cost} for role in test.students}
     teacher_costs = {
         name: _cost(None if name == "student" else costs.get(name)) for name in test.teachers
@@ -96,7 +98,7 @@ def summarise(
         "ensemble": ensemble,
         "teachers": teachers,
         "fidelity": _fidelity(evaluation, student, students, ensemble, teachers),
-        "gains": _gains(test, student, students),
+        "gains": _gains(TASKS[evaluation.task], test, student, students),
         "labels_used": dict(labels_used),
         "test_scored_times": test_scored_times,
         "cost": _ratios(ensemble_cost, own_cost),
@@ -120,17 +122,19 @@ def json_safe(value: Any) -> Any:
     return value
 
 
-def _numbers(log_probs_NC: Tensor, labels_N: Tensor) -> dict[str, float] | None:
+def _numbers(task: Task, answers_NC: Tensor, labels_N: Tensor) -> dict[str, float] | None:
     """V of one network, or None where the split has no labels."""
-    if not bool((labels_N != UNLABELLED).any()):
+    if not bool(is_labelled(labels_N).any()):
         return None
-    return classification_metrics(log_probs_NC, labels_N)
+    return task.numbers(answers_NC, labels_N)
 
 
-def _over_replicas(log_probs_RNC: Tensor | None, labels_N: Tensor) -> dict[str, Any] | None:
-    if log_probs_RNC is None:
+def _over_replicas(
+    task: Task, answers_RNC: Tensor | None, labels_N: Tensor
+) -> dict[str, Any] | None:
+    if answers_RNC is None:
         return None
-    found = [_numbers(log_probs_NC, labels_N) for log_probs_NC in log_probs_RNC]
+    found = [_numbers(task, answers_NC, labels_N) for answers_NC in answers_RNC]
     replicas = [numbers for numbers in found if numbers is not None]
     if not replicas:
         return None
@@ -139,11 +143,12 @@ def _over_replicas(log_probs_RNC: Tensor | None, labels_N: Tensor) -> dict[str, 
 
 def _student_numbers(evaluation: Evaluation, role: str) -> dict[str, Any]:
     test, validation = evaluation.splits["test"], evaluation.splits.get("validation")
+    task = TASKS[evaluation.task]
     return {
         "validation": validation
-        and _over_replicas(validation.students.get(role), validation.labels_N),
-        "test": _over_replicas(test.students[role], test.labels_N),
-        "test_last": _over_replicas(test.students_last.get(role), test.labels_N),
+        and _over_replicas(task, validation.students.get(role), validation.labels_N),
+        "test": _over_replicas(task, test.students[role], test.labels_N),
+        "test_last": _over_replicas(task, test.students_last.get(role), test.labels_N),
     }
 
 
@@ -153,7 +158,8 @@ def _teacher_numbers(evaluation: Evaluation, name: str | None) -> dict[str, Any]
     def on(split: SplitOutputs | None) -> dict[str, float] | None:
         if split is None:
             return None
-        return _numbers(split.ensemble if name is None else split.teachers[name], split.labels_N)
+        answers_NC = split.ensemble if name is None else split.teachers[name]
+        return _numbers(TASKS[evaluation.task], answers_NC, split.labels_N)
 
     test = on(evaluation.splits["test"])
     return {
@@ -200,9 +206,10 @@ def _ratios(ensemble: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str
     }
 
 
-def _accuracies(model: Mapping[str, Any]) -> list[float]:
-    """Test accuracy of each replica; empty where test has no labels."""
-    return model["test"]["accuracy"]["values"] if model["test"] else []
+def _merits(task: Task, model: Mapping[str, Any]) -> list[float]:
+    """The task's metric of each replica on test, more being better; empty without test labels."""
+    values = model["test"][task.metric]["values"] if model["test"] else []
+    return [task.merit(value) for value in values]
 
 
 def _fidelity(
@@ -213,54 +220,63 @@ def _fidelity(
     teachers: Mapping[str, Any],
 ) -> dict[str, Any]:
     test, validation = evaluation.splits["test"], evaluation.splits.get("validation")
+    task = TASKS[evaluation.task]
     replicas = [
-        fidelity(student_NC, test.ensemble, test.teachers)
+        task.fidelity(student_NC, test.ensemble, test.teachers)
         for student_NC in test.students["student"]
     ]
     references = {"ensemble": ensemble["test"], "best_teacher": None}
-    if validation is not None and test.teachers and (validation.labels_N != UNLABELLED).any():
-        references["best_teacher"] = teachers[best_teacher(validation)]["test"]
-    baseline = _accuracies(controls[BASELINE]) if BASELINE in controls else []
-    # One test sample more or less is no gap.
-    smallest = (1 + 1e-6) / max(1, int((test.labels_N != UNLABELLED).sum()))
+    if validation is not None and test.teachers and is_labelled(validation.labels_N).any():
+        references["best_teacher"] = teachers[best_teacher(validation, task.name)]["test"]
+    baseline = _merits(task, controls[BASELINE]) if BASELINE in controls else []
+    smallest = task.smallest_gap(test.labels_N)
 
     def recovered(reference: Mapping[str, float] | None) -> dict[str, Any]:
         if reference is None or not baseline:
             return spread([None] * len(replicas))
-        pairs = zip(_accuracies(student), baseline, strict=True)
-        goal = reference["accuracy"]
+        pairs = zip(_merits(task, student), baseline, strict=True)
+        goal = task.merit(reference[task.metric])
         return spread([gap_recovered(own, base, goal, smallest=smallest) for own, base in pairs])
 
+    gaps = {name: recovered(reference) for name, reference in references.items()}
+    return {**_spreads(replicas), "gap_recovered": gaps}
+
+
+def _spreads(replicas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Each number over replicas, also of nested mappings."""
     return {
-        "agreement_ensemble": spread([one["agreement_ensemble"] for one in replicas]),
-        "kl_ensemble_nats": spread([one["kl_ensemble_nats"] for one in replicas]),
-        "agreement": {
-            name: spread([one["agreement"][name] for one in replicas]) for name in test.teachers
-        },
-        "gap_recovered": {name: recovered(reference) for name, reference in references.items()},
+        name: _spreads([replica[name] for replica in replicas])
+        if isinstance(first, Mapping)
+        else spread([replica[name] for replica in replicas])
+        for name, first in replicas[0].items()
     }
 
 
 def _gains(
-    test: SplitOutputs, student: Mapping[str, Any], controls: Mapping[str, Any]
+    task: Task, test: SplitOutputs, student: Mapping[str, Any], controls: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Paired difference of test accuracy against each control; none where test has no labels."""
+    """Paired difference of the task's metric on test against each control; none without labels.
+
+    Positive means that the student is better, also where less is better (RMSE).
+    """
     if student["test"] is None:
         return {}
-    own_RN = _correct(test, "student")
+    own_RN = _scores(task, test, "student")
     return {
         role: paired_gain(
-            _accuracies(student),
-            _accuracies(control),
+            _merits(task, student),
+            _merits(task, control),
             own_RN,
-            _correct(test, role),
+            _scores(task, test, role),
             seed=BOOTSTRAP_SEED,
+            from_scores=task.from_scores,
         )
         for role, control in controls.items()
     }
 
 
-def _correct(test: SplitOutputs, role: str) -> np.ndarray:
-    """Whether each replica is right on each labelled test sample, bool [R, N]."""
-    pairs = [labelled(log_probs_NC, test.labels_N) for log_probs_NC in test.students[role]]
-    return np.stack([(log_probs.argmax(dim=1) == labels).numpy() for log_probs, labels in pairs])
+def _scores(task: Task, test: SplitOutputs, role: str) -> np.ndarray:
+    """The score of each replica on each labelled test sample [R, N]."""
+    return np.stack(
+        [task.scores(answers, test.labels_N).cpu().numpy() for answers in test.students[role]]
+    )

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from raykd.losses.binary import bernoulli_kl
 from raykd.losses.common import standardised
 from raykd.losses.correlation import dist
 from raykd.losses.features import (
@@ -51,6 +52,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "huber": huber,
     "bounded": bounded,
     "imitation": imitation,
+    "bernoulli_kl": bernoulli_kl,
 }
 
 INFO: dict[str, LossInfo] = {
@@ -187,6 +189,12 @@ INFO: dict[str, LossInfo] = {
         paper="Saputra et al. 2019",
         needs=("labels", "error_range"),
     ),
+    "bernoulli_kl": LossInfo(
+        kind="labels",
+        formula="T² mean_k KL(σ(t_k) ‖ σ(s_k))",
+        paper="Hinton, Vinyals & Dean 2015, for each label by itself",
+        default_weight=0.9,
+    ),
 }
 
 __all__ = [
@@ -195,6 +203,7 @@ __all__ = [
     "LossInfo",
     "attention",
     "attention_matrix",
+    "bernoulli_kl",
     "bounded",
     "cosine",
     "dist",

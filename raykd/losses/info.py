@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["logits", "features", "pairs", "values"]
+Kind = Literal["logits", "features", "pairs", "values", "labels"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,8 @@ class LossInfo:
     """One line of the table of losses.
 
     Attributes:
-        kind: what is compared: logits [N, C], features, pairs of features, or values [N] / [N, D].
+        kind: what is compared: logits [N, C], features, pairs of features, values [N] / [N, D], or logits of
+            yes-or-no labels [N, K].
         formula: the mean of loss_N, one line of plain text.
         paper: authors, year and place in the paper.
         default_weight: weight of the term that the paper or its benchmark uses.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from raykd.models.preprocess import IDENTITY, Preprocessing
+from raykd.types import Scale
 
 
 class Network(nn.Module):
@@ -20,16 +21,20 @@ class Network(nn.Module):
     Args:
         model: any module from inputs to one tensor.
         preprocessing: of the only input, or by the name of the input; inputs without one are kept.
+        scale: the unit that the model computes in, where its output is to be in original units
+            (regression); None leaves the output as it is.
     """
 
     def __init__(
         self,
         model: nn.Module,
         preprocessing: Preprocessing | Mapping[str, Preprocessing] = IDENTITY,
+        scale: Scale | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.preprocessing = preprocessing
+        self.scale = scale
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """The model's output for a batch.
@@ -39,7 +44,8 @@ class Network(nn.Module):
                 keyword. Floating-point inputs are cast to the dtype of the model's parameters.
 
         Returns:
-            The output, or its `logits`, or its first tensor, [B, ...].
+            The output, or its `logits`, or its first tensor, [B, ...]; with a scale float32 in original
+            units.
 
         Raises:
             TypeError: the model returns no tensor, or one preprocessing is given for several inputs.
@@ -53,7 +59,7 @@ class Network(nn.Module):
         tensor = first_tensor(output)
         if tensor is None:
             raise TypeError(f"the model returned {type(output).__name__}; a tensor is needed")
-        return tensor
+        return tensor if self.scale is None else self.scale.restored(tensor)
 
     def _prepare(
         self, name: str, x: Tensor, inputs: Mapping[str, Tensor], dtype: torch.dtype

@@ -177,13 +177,16 @@ def apply_weights(module: nn.Module, state: Mapping[str, Tensor], *, key: str) -
     root.load_state_dict(dict(state), strict=True)
 
 
-def save_weights(weights: nn.Module | Mapping[str, Tensor], path: str | Path) -> None:
+def save_weights(
+    weights: nn.Module | Mapping[str, Tensor], path: str | Path, *, durable: bool = True
+) -> None:
     """Write a safetensors file, whole or not at all: a temporary file beside it is renamed.
 
     Args:
         weights: a model, a Network for its model, or a state dict; shared tensors are written out once
             for each name.
         path: the file; its folder is made.
+        durable: wait until the disk has it (about 10 ms); a killed process loses nothing without.
     """
     state = core(weights).state_dict() if isinstance(weights, nn.Module) else weights
     # clone(): safetensors refuses tensors that share memory.
@@ -193,8 +196,9 @@ def save_weights(weights: nn.Module | Mapping[str, Tensor], path: str | Path) ->
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
     try:
         save_file(plain, temporary, metadata={"format": "pt"})
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        if durable:
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)

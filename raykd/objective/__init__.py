@@ -1,16 +1,36 @@
 """What a student is taught: configuration made into a loss callable and its stateful parts."""
 
+from raykd.config.tasks import TaskName
 from raykd.objective.controls import Lesson, Role, lesson
 from raykd.objective.distill import DistillObjective, Voice
-from raykd.objective.terms import Losses, Term, reduce_terms
+from raykd.objective.marks import MarkObjective
+from raykd.objective.terms import (
+    Context,
+    Losses,
+    Term,
+    ensemble_sums,
+    ensemble_values,
+    reduce_terms,
+)
+from raykd.objective.values import ValueObjective
+
+OBJECTIVES: dict[TaskName, type[DistillObjective]] = {
+    "classification": DistillObjective,
+    "regression": ValueObjective,
+    "multilabel": MarkObjective,
+}
 
 __all__ = [
+    "OBJECTIVES",
+    "Context",
     "DistillObjective",
     "Lesson",
     "Losses",
     "Role",
     "Term",
     "Voice",
+    "ensemble_sums",
+    "ensemble_values",
     "lesson",
     "reduce_terms",
 ]

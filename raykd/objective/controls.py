@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Literal
 
-from raykd.config.objective import Labels, Objective, UniformWeighting
+from raykd.config.objective import Labels, Objective, Phase, UniformWeighting, phase_weights
+from raykd.config.schedules import ever_active
+from raykd.objective.weighting import steady
 
 Role = Literal["student", "labels", "best_teacher", "hard"]
 
@@ -31,6 +34,9 @@ class Lesson:
 def lesson(role: Role, objective: Objective, teachers: Sequence[str], best_teacher: str) -> Lesson:
     """What a role is taught, derived from the student's objective.
 
+    The controls on labels have neither schedules nor phases. `hard` takes the argmax of an ensemble
+    whose weights are neither drawn nor made by looking at the student.
+
     Args:
         role: who is taught.
         objective: the recipe's objective.
@@ -43,14 +49,39 @@ def lesson(role: Role, objective: Objective, teachers: Sequence[str], best_teach
         weight=1.0,
         smoothing=objective.labels.smoothing,
         class_weights=objective.labels.class_weights,
+        loss=objective.labels.loss,
     )
     if role == "labels":
         alone = Objective(labels=own, soft_targets=None)
         return Lesson(role, alone, (), labelled_only=True)
     if role == "hard":
         filled = own.model_copy(update={"fill": "ensemble"})
-        hard = Objective(labels=filled, soft_targets=None, weighting=objective.weighting)
+        hard = Objective(labels=filled, soft_targets=None, weighting=steady(objective.weighting))
         return Lesson(role, hard, tuple(teachers))
-    features = tuple(term for term in objective.features if term.teacher == best_teacher)
-    single = objective.model_copy(update={"weighting": UniformWeighting(), "features": features})
-    return Lesson(role, single, (best_teacher,))
+    return Lesson(role, _alone(objective, best_teacher), (best_teacher,))
+
+
+def _alone(objective: Objective, teacher: str) -> Objective:
+    """What one teacher has to say: its weight is 1, and it agrees with itself."""
+    heard = [term.teacher == teacher for term in objective.features]
+    soft = objective.soft_targets
+    single = objective.model_copy(
+        update={
+            "weighting": UniformWeighting(),
+            "features": tuple(compress(objective.features, heard)),
+            "soft_targets": soft and soft.model_copy(update={"disagreement": None}),
+        }
+    )
+    phases = (_of_terms(phase, heard) for phase in objective.phases)
+    # A phase without anything to learn is left out: the next one begins earlier.
+    told = tuple(p for p in phases if any(map(ever_active, phase_weights(single, p))))
+    return single.model_copy(update={"phases": told})
+
+
+def _of_terms(phase: Phase, heard: Sequence[bool]) -> Phase:
+    """A phase with the entries of the feature terms that are heard."""
+    if not any(heard):
+        return phase.model_copy(update={"features": ()})
+    if len(phase.features) != len(heard):  # one entry, or none, for all terms
+        return phase
+    return phase.model_copy(update={"features": tuple(compress(phase.features, heard))})

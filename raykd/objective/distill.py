@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.config.objective import FixedWeighting, Objective
-from raykd.ensemble import WEIGHTINGS, mean_logits, mean_probabilities
-from raykd.losses import LOSSES, kl_from_log_probs
-from raykd.models.projectors import make_projector
-from raykd.objective.terms import Term
-from raykd.types import UNLABELLED, Batch, TeacherOutputs
+from raykd.config.objective import KlLoss, Objective, SoftTargets
+from raykd.ensemble import jensen_shannon, mean_probabilities
+from raykd.objective.features import FeatureLoss, Shape
+from raykd.objective.schedules import strengths_at
+from raykd.objective.soft_targets import agreement_weights, ensemble_loss, own_losses
+from raykd.objective.terms import NOW, Context, Term
+from raykd.objective.voices import Heard, Voice
+from raykd.objective.weighting import needs_losses, teacher_weights
+from raykd.types import UNLABELLED, Batch, Scale, TeacherOutputs, is_labelled
 
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Voice:
-    """A teacher as the objective hears it.
-
-    Attributes:
-        name: the teacher's name.
-        temperature: factor on the objective's temperature, on this teacher's side.
-    """
-
-    name: str
-    temperature: float = 1.0
+_TINY = 1e-12
+_COMPARED = 32
+"""Units of a batch on which the teachers' disagreement is measured."""
+_PLAIN = SoftTargets(loss=KlLoss(), temperature=1.0)
 
 
 class DistillObjective(nn.Module):
     """labels·CE + soft_targets·T²KL + Σ features, each per unit and unreduced.
 
-    It is a module because of its projectors, which train beside the student, are checkpointed, and never
-    reach the export.
+    It is a module because of its projectors, learnt variances and running statistics, which train beside
+    the student, are checkpointed, and never reach the export.
 
     Args:
         settings: the recipe's `objective`.
@@ -44,9 +37,15 @@ class DistillObjective(nn.Module):
         student_shapes: tap -> shape without batch, for the feature terms.
         teacher_shapes: (teacher, tap) -> shape without batch.
         class_weights_C: factors of the label term per class, or None.
+        scale: the unit in which a regression is learnt; None in other tasks.
+        error_range: largest less smallest squared error of the ensemble on validation, standardised, for
+            `imitation`; None where it is not asked for.
     """
 
+    classes: ClassVar[bool] = True
+    """Whether the outputs are logits of classes."""
     class_weights_C: Tensor | None
+    temperatures_T: Tensor
 
     def __init__(
         self,
@@ -56,23 +55,24 @@ class DistillObjective(nn.Module):
         student_shapes: Mapping[str, Shape],
         teacher_shapes: Mapping[tuple[str, str], Shape],
         class_weights_C: Tensor | None = None,
+        scale: Scale | None = None,
+        error_range: float | None = None,
     ) -> None:
         super().__init__()
+        self.scale, self.error_range = scale, error_range
         self.settings = settings
         self.voices = tuple(voices)
         self.register_buffer("class_weights_C", class_weights_C, persistent=False)
         temperatures_T = torch.tensor([voice.temperature for voice in voices])
         self.register_buffer("temperatures_T", temperatures_T, persistent=False)
-        self.projectors = nn.ModuleList(
-            make_projector(
-                student_shapes[term.student_tap],
-                teacher_shapes[term.teacher, term.teacher_tap],
-                always=term.loss.type == "hint",
-            )
-            if term.loss.type == "hint"
-            else nn.Identity()
-            for term in settings.features
+        self.features = nn.ModuleList(
+            FeatureLoss(term, student_shapes, teacher_shapes) for term in settings.features
         )
+
+    @property
+    def projectors(self) -> list[nn.Module]:
+        """The projector of each feature term; `nn.Identity` where it has none."""
+        return [part.projector for part in self.features if isinstance(part, FeatureLoss)]
 
     @property
     def needs_teachers(self) -> bool:
@@ -85,6 +85,7 @@ class DistillObjective(nn.Module):
         features: Mapping[str, Tensor],
         batch: Batch,
         targets: TeacherOutputs,
+        context: Context = NOW,
     ) -> tuple[dict[str, Term], Tensor | None]:
         """The terms of one batch, and the teachers' weights [T, N] when there are teachers.
 
@@ -93,82 +94,131 @@ class DistillObjective(nn.Module):
             features: student tap -> [B, ...].
             batch: the batch, with labels −1 where unlabelled.
             targets: what each teacher says of it.
+            context: when it comes, and the other workers.
         """
+        now = strengths_at(self.settings, context.epoch)
         terms: dict[str, Term] = {}
         weights_TN = None
         pseudo_N = None
         if self.voices:
-            weights_TN = self._weights(batch, targets)
+            heard = self._hear(logits_NC, batch, targets, now.temperature, context)
+            own_TN = self._own_losses(heard)
+            weights_TN = teacher_weights(
+                self.settings.weighting, self.settings.soft_targets, self.voices, heard, own_TN
+            )
             answered_N = weights_TN.sum(dim=0) > 0
             if self.settings.soft_targets is not None:
-                loss_N = self._soft_targets(logits_NC, weights_TN, targets)
-                weight = self.settings.soft_targets.weight
-                terms["soft_targets"] = Term(loss_N, batch.present_B & answered_N, weight)
+                loss_N, told_N = self._soft_targets(heard, weights_TN, own_TN, batch, targets)
+                counted_N = batch.present_B & answered_N
+                terms["soft_targets"] = Term(loss_N, counted_N * told_N, now.soft_targets)
             if self.settings.labels.fill == "ensemble":
-                pseudo_N = self._ensemble_argmax(weights_TN, targets)
-        terms["labels"] = self._labels(logits_NC, batch, pseudo_N)
-        for index, projector in enumerate(self.projectors):
-            terms[f"features.{index}"] = self._feature(index, projector, features, batch, targets)
+                pseudo_N = self._guess(weights_TN, targets)
+        terms["labels"] = self._labels(logits_NC, batch, pseudo_N, now.labels)
+        for index, (part, weight) in enumerate(zip(self.features, now.features, strict=True)):
+            answer = targets[self.settings.features[index].teacher]
+            loss_B, counted_B = part(features, batch, answer, context)
+            terms[f"features.{index}"] = Term(loss_B, counted_B, weight)
         return terms, weights_TN
+
+    def disagreement(self, weights_TN: Tensor, targets: TeacherOutputs) -> Tensor | None:
+        """Jensen-Shannon divergence of the teachers on the first units of a batch, nats [M ≤ 32].
+
+        None where outputs are no logits of classes, or where there is one teacher.
+        """
+        if not self.classes or len(self.voices) < 2:
+            return None
+        first_TMC = torch.stack([targets[v.name].values_NC[:_COMPARED] for v in self.voices])
+        weights_TM = weights_TN[:, :_COMPARED]
+        answered_M = weights_TM.sum(dim=0) > 0
+        return jensen_shannon(first_TMC, weights_TM, self.temperatures_T)[answered_M]
 
     def _stack(self, targets: TeacherOutputs) -> Tensor:
         return torch.stack([targets[voice.name].values_NC for voice in self.voices])
 
-    def _weights(self, batch: Batch, targets: TeacherOutputs) -> Tensor:
-        weighting = self.settings.weighting
-        knobs = {}
-        if isinstance(weighting, FixedWeighting):
-            knobs["weights"] = torch.tensor(
-                [weighting.weights[voice.name] for voice in self.voices]
-            )
-        available_TN = torch.stack([targets[voice.name].valid_N for voice in self.voices])
-        weights_TN: Tensor = WEIGHTINGS[weighting.type](
-            self._stack(targets), batch.labels, available_TN=available_TN, **knobs
+    def _hear(
+        self,
+        logits_NC: Tensor,
+        batch: Batch,
+        targets: TeacherOutputs,
+        temperature: float,
+        context: Context,
+    ) -> Heard:
+        teachers_TNC = self._stack(targets)
+        if any(voice.temperature != 1.0 for voice in self.voices):
+            teachers_TNC = teachers_TNC / self.temperatures_T[:, None, None]
+        valid_TN = torch.stack([targets[voice.name].valid_N for voice in self.voices])
+        labels_N = batch.labels if self.classes else None
+        if labels_N is not None and batch.mixed is not None:
+            labels_N = torch.where(batch.mixed.share_B < 1, UNLABELLED, labels_N)
+        return Heard(
+            student_NC=logits_NC,
+            teachers_TNC=teachers_TNC,
+            available_TN=valid_TN & batch.present_B,
+            labels_N=labels_N,
+            ids_N=batch.ids,
+            temperature=temperature,
+            context=context,
         )
-        return weights_TN
+
+    def _own_losses(self, heard: Heard) -> Tensor | None:
+        """The student's loss against each teacher [T, N], where it is added up or weighed by."""
+        soft = self.settings.soft_targets or _PLAIN
+        added = self.settings.soft_targets is not None and soft.mixing == "losses"
+        if not added and not needs_losses(self.settings.weighting):
+            return None
+        with torch.set_grad_enabled(added and torch.is_grad_enabled()):
+            return own_losses(soft.loss, heard)
 
     def _soft_targets(
-        self, logits_NC: Tensor, weights_TN: Tensor, targets: TeacherOutputs
-    ) -> Tensor:
+        self,
+        heard: Heard,
+        weights_TN: Tensor,
+        own_TN: Tensor | None,
+        batch: Batch,  # noqa: ARG002 (other tasks look at labels)
+        targets: TeacherOutputs,  # noqa: ARG002 (other tasks mix in their own way)
+    ) -> tuple[Tensor, Tensor]:
+        """Unweighted loss against the ensemble [N], and how much each unit counts, bool or float [N]."""
         settings = self.settings.soft_targets
         assert settings is not None, "the term is only computed when it is configured"
-        logits_TNC, temperature = self._stack(targets), settings.temperature
-        if settings.combine == "logits":
-            mixed_NC = mean_logits(logits_TNC / self.temperatures_T[:, None, None], weights_TN)
-            return LOSSES["kl"](logits_NC, mixed_NC, temperature=temperature)
-        mixed_NC = mean_probabilities(
-            logits_TNC, weights_TN, temperatures_T=self.temperatures_T * temperature
-        )
-        return kl_from_log_probs(logits_NC, mixed_NC, temperature=temperature)
+        loss_N = ensemble_loss(settings, heard, weights_TN, own_TN)
+        if settings.disagreement is not None:
+            return loss_N, agreement_weights(settings.disagreement, heard)
+        return loss_N, heard.available_TN.any(dim=0)
 
-    def _ensemble_argmax(self, weights_TN: Tensor, targets: TeacherOutputs) -> Tensor:
-        """The ensemble's most probable class [N]; −1 where no teacher answered."""
+    def _guess(self, weights_TN: Tensor, targets: TeacherOutputs) -> Tensor:
+        """The ensemble's answer as a label: its most probable class [N]; −1 where no teacher answered."""
         mixed_NC = mean_probabilities(
             self._stack(targets), weights_TN, temperatures_T=self.temperatures_T
         )
         answered_N = weights_TN.sum(dim=0) > 0
         return torch.where(answered_N, mixed_NC.argmax(dim=1), UNLABELLED)
 
-    def _labels(self, logits_NC: Tensor, batch: Batch, pseudo_N: Tensor | None) -> Term:
+    def _labels(
+        self, logits_NC: Tensor, batch: Batch, pseudo_N: Tensor | None, weight: float
+    ) -> Term:
         labels_N, mixed = batch.labels, batch.mixed
         partners_N = labels_N if mixed is None else mixed.partner_labels_B
-        share_N = torch.ones(len(labels_N)) if mixed is None else mixed.share_B
+        whole_N = torch.ones(len(labels_N), device=labels_N.device)
+        share_N = whole_N if mixed is None else mixed.share_B
         blended_N = share_N < 1
         if pseudo_N is not None:
-            unknown_N = (labels_N == UNLABELLED) | (blended_N & (partners_N == UNLABELLED))
+            unknown_N = ~is_labelled(labels_N) | (blended_N & ~is_labelled(partners_N))
+            unknown_N = unknown_N.view(-1, *[1] * (labels_N.ndim - 1))
             labels_N = torch.where(unknown_N, pseudo_N, labels_N)
             partners_N = torch.where(unknown_N, pseudo_N, partners_N)
-        loss_N, valid_N = self._cross_entropy(logits_NC, labels_N)
+        loss_N, valid_N = self._label_loss(logits_NC, labels_N)
         if mixed is not None:
-            partner_loss_N, partner_valid_N = self._cross_entropy(logits_NC, partners_N)
-            loss_N = share_N * loss_N + (1 - share_N) * partner_loss_N
-            valid_N = torch.where(blended_N, valid_N * partner_valid_N.sign(), valid_N)
+            partner_loss_N, partner_valid_N = self._label_loss(logits_NC, partners_N)
+            own_N, other_N = share_N * valid_N, (1 - share_N) * partner_valid_N
+            known_N = is_labelled(labels_N) & (is_labelled(partners_N) | ~blended_N)
+            valid_N = (own_N + other_N) * known_N
+            loss_N = (own_N * loss_N + other_N * partner_loss_N) / valid_N.clamp(min=_TINY)
         valid_N = valid_N * batch.present_B
         if batch.weight_B is not None:
             valid_N = valid_N * batch.weight_B
-        return Term(loss_N, valid_N, self.settings.labels.weight)
+        return Term(loss_N, valid_N, weight)
 
-    def _cross_entropy(self, logits_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+    def _label_loss(self, logits_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
         """Unweighted cross-entropy [N] in nats, and how much each unit counts [N]."""
         known_N = labels_N != UNLABELLED
         safe_N = labels_N.clamp(min=0)
@@ -179,16 +229,5 @@ class DistillObjective(nn.Module):
             valid_N = valid_N * self.class_weights_C[safe_N]
         return loss_N, valid_N
 
-    def _feature(
-        self,
-        index: int,
-        projector: nn.Module,
-        features: Mapping[str, Tensor],
-        batch: Batch,
-        targets: TeacherOutputs,
-    ) -> Term:
-        term = self.settings.features[index]
-        answer = targets[term.teacher]
-        student = projector(features[term.student_tap].float())
-        loss_B = LOSSES[term.loss.type](student, answer.features[term.teacher_tap])
-        return Term(loss_B, batch.present_B & answer.valid_N, term.weight)
+
+__all__ = ["DistillObjective", "Shape", "Voice"]

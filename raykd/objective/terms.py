@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from raykd.ensemble import effective_teachers_per_unit
+
+Gather = Callable[[Tensor], Tensor]
+"""This worker's rows to the rows of all workers, with gradient; its own may differ in number."""
+
 Sum = Callable[[Tensor], Tensor]
 """Adds a tensor of counts over all workers."""
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+@dataclass(frozen=True)
+class Context:
+    """When in training a batch comes, and the other workers that share it.
+
+    Attributes:
+        epoch: time since the start of training, in epochs, for schedules.
+        seed: of what is drawn in this step; the same on all workers.
+        gather: rows of all workers, for losses that compare samples; None means one worker.
+        all_sum: adds over all workers, for running statistics.
+    """
+
+    epoch: float = 0.0
+    seed: int = 0
+    gather: Gather | None = None
+    all_sum: Sum = _alone
+
+
+NOW = Context()
+"""The beginning, on one worker."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +65,13 @@ class Losses:
         total: scalar to call `backward` on.
         terms: name -> this worker's share of the term's global mean, unweighted; add over the workers.
         weights_T: mean weight of each teacher over the units of this worker, or None.
+        ensemble: how the teachers were weighed, as `ensemble_sums` gives it, or None.
     """
 
     total: Tensor
     terms: Mapping[str, Tensor]
     weights_T: Tensor | None = None
+    ensemble: Tensor | None = None
 
 
 def reduce_terms(terms: Mapping[str, Term], all_sum: Sum, workers: int) -> Losses:
@@ -60,3 +92,45 @@ def reduce_terms(terms: Mapping[str, Term], all_sum: Sum, workers: int) -> Losse
         total = weighted if total is None else total + weighted
     assert total is not None, "an objective has at least one term"
     return Losses(total=total, terms=shares)
+
+
+def ensemble_sums(weights_TN: Tensor, jsd_M: Tensor | None = None) -> Tensor:
+    """How the teachers were weighed, as sums that may be added over steps and workers.
+
+    Args:
+        weights_TN: teachers' weights, all 0 for units that no teacher answered.
+        jsd_M: Jensen-Shannon divergence of the teachers on some of the units, in nats.
+
+    Returns:
+        float64 [T + 4]: each teacher's weight, the effective number of teachers exp(H(w_n)) and the
+        answered units; then the divergence and the units that it was computed on.
+    """
+    answered_N = weights_TN.sum(dim=0) > 0
+    parts = [
+        weights_TN.sum(dim=1),
+        effective_teachers_per_unit(weights_TN).sum()[None],
+        answered_N.sum()[None],
+        torch.zeros(1) if jsd_M is None else jsd_M.sum()[None],
+        torch.zeros(1) if jsd_M is None else torch.tensor([float(len(jsd_M))]),
+    ]
+    return torch.cat([part.detach().to(weights_TN.device, torch.float64) for part in parts])
+
+
+def ensemble_values(sums: Tensor, names: Sequence[str]) -> dict[str, object]:
+    """The means that are logged of added `ensemble_sums`: `weights`, `effective_teachers`, `jsd_nats`.
+
+    Args:
+        sums: float64 [T + 4].
+        names: of the teachers, in order.
+    """
+    *weights, effective, units, jsd, compared = sums.tolist()
+    if not units:
+        return {}
+    shares = [weight / units for weight in weights]
+    values: dict[str, object] = {
+        "weights": dict(zip(names, shares, strict=True)),
+        "effective_teachers": effective / units,
+    }
+    if compared:
+        values["jsd_nats"] = jsd / compared
+    return values

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from raykd.data import Samples
-from raykd.ensemble import mean_probabilities
-from raykd.ensemble.given import uniform
-from raykd.evaluate import Evaluation, SplitOutputs, choose_examples
+from raykd.evaluate import TASKS, Evaluation, SplitOutputs, choose_examples
 from raykd.evaluate.cost import cost
 from raykd.evaluate.outputs import Split
 from raykd.folders import RunFolder
@@ -27,7 +24,7 @@ from raykd.targets import TargetStore
 from raykd.teachers.model import Spec, TeacherModel
 from raykd.train.checkpoint import FitFolder
 from raykd.train.validate import predict
-from raykd.types import ORIGINAL_VIEW, TeacherOutputs
+from raykd.types import ORIGINAL_VIEW, TeacherOutputs, is_labelled
 
 _EXAMPLES = 24
 _COST_ROWS = 16
@@ -43,14 +40,26 @@ def student_network(prepared: Prepared, weights: Mapping[str, Tensor]) -> Networ
         key="student.model",
     )
     apply_weights(model, weights, key="student.model")
-    return Network(model, prepared.preprocessing).eval()
+    return Network(model, prepared.preprocessing, prepared.samples.scale).eval()
 
 
-def ensemble_log_probs(outputs: TeacherOutputs, names: Sequence[str]) -> Tensor:
-    """The ensemble's log-probabilities [N, C]: the plain mean of its teachers' probabilities."""
-    logits_TNC = torch.stack([outputs[name].values_NC for name in names])
-    weights_TN = uniform(logits_TNC, None)
-    return mean_probabilities(logits_TNC, weights_TN)
+def split_outputs(
+    samples: Samples,
+    split: Split,
+    outputs: TeacherOutputs,
+    students: Mapping[str, Tensor],
+    students_last: Mapping[str, Tensor],
+) -> SplitOutputs:
+    """The answers of all models; the ensemble says the plain mean of its teachers' (probabilities, values)."""
+    rows, task = samples.splits[split], TASKS[samples.task]
+    return SplitOutputs(
+        labels_N=torch.from_numpy(samples.labels[rows].copy()),
+        ids_N=torch.from_numpy(samples.ids[rows].copy()),
+        teachers={name: task.answer(output.values_NC) for name, output in outputs.items()},
+        ensemble=task.ensemble(torch.stack([output.values_NC for output in outputs.values()])),
+        students=students,
+        students_last=students_last,
+    )
 
 
 def evaluate(prepared: Prepared, store: TargetStore, run: RunFolder) -> Evaluation:
@@ -61,20 +70,20 @@ def evaluate(prepared: Prepared, store: TargetStore, run: RunFolder) -> Evaluati
     for split in names:
         rows = samples.splits[split]
         outputs = store.gather(rows, ORIGINAL_VIEW)
-        splits[split] = SplitOutputs(
-            labels_N=torch.from_numpy(samples.labels[rows].copy()),
-            ids_N=torch.from_numpy(samples.ids[rows].copy()),
-            teachers={name: F.log_softmax(o.values_NC, dim=1) for name, o in outputs.items()},
-            ensemble=ensemble_log_probs(outputs, list(prepared.teachers)),
-            students=_students(prepared, run, rows, "best"),
-            students_last=_students(prepared, run, rows, "last"),
+        splits[split] = split_outputs(
+            samples,
+            split,
+            {name: outputs[name] for name in prepared.teachers},
+            _students(prepared, run, rows, "best"),
+            _students(prepared, run, rows, "last"),
         )
-    shown = choose_examples(splits["test"], _EXAMPLES)
+    shown = choose_examples(splits["test"], _EXAMPLES, samples.task)
     chosen = samples.splits["test"][shown.numpy()]
     images = next(iter(samples.batch(chosen, ORIGINAL_VIEW).inputs.values()))
     keep = len(samples.input_shape) == 3 and len(chosen) > 0
     return Evaluation(
         splits=splits,
+        task=samples.task,
         classes=samples.classes,
         examples_rows=shown if keep else None,
         examples_inputs=images if keep else None,
@@ -118,7 +127,7 @@ def labels_used(prepared: Prepared) -> dict[str, Any]:
     """How many labels teachers, student and validation used; each counted once."""
     samples = prepared.samples
     train, validation = (len(samples.labelled_rows(s)) for s in ("train", "validation"))
-    every = int((samples.all_labels[samples.splits["train"]] >= 0).sum())
+    every = int(is_labelled(samples.all_labels[samples.splits["train"]]).sum())
     teachers = {
         name: (every if c.settings.labels == "all" else train) if c.settings.fit is not None else 0
         for name, c in prepared.teachers.items()

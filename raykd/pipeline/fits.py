@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from raykd.config import Config
 from raykd.config.models import Teacher
-from raykd.config.objective import Labels, Objective
+from raykd.config.objective import ImitationLoss, InverseErrorWeighting, Labels, Objective
 from raykd.config.training import Training
-from raykd.errors import InputError, Problem
+from raykd.config.weightings import AccuracyWeighting
 from raykd.objective import Lesson, Voice, lesson
+from raykd.pipeline.judged import Judged
 from raykd.pipeline.prepare import Prepared
 from raykd.seeding import derive
 from raykd.train import Fit, Plan
+from raykd.types import is_labelled
 
 
 def teacher_fit(prepared: Prepared, teacher: Teacher) -> Fit:
-    """How a teacher is trained: on the labels it may see, with its own recipe and seed.
-
-    Raises:
-        InputError: it may see no label.
-    """
-    assert teacher.fit is not None and teacher.model is not None, "only for teachers to be fitted"
+    """How a teacher is trained: on the labels it may see, with its own recipe and seed."""
+    assert teacher.fit is not None, "only for teachers to be fitted"
+    assert teacher.model is not None, "cross_check demands a model where there are no outputs"
     samples, settings, key = prepared.samples, teacher.fit, f"teachers.{teacher.name}"
     rows = samples.labelled_rows("train")
     if teacher.labels == "all":
         train = samples.splits["train"]
-        rows = train[samples.all_labels[train] >= 0]
-    if not len(rows):
-        raise InputError(
-            Problem(f"{key}.labels", "there is no labelled training sample to fit it on")
-        )
+        rows = train[is_labelled(samples.all_labels[train])]
     seed = settings.seed
     if seed is None:
         seed = derive(prepared.config.seed, "teacher", teacher.name)
@@ -71,7 +66,11 @@ def roles(config: Config) -> tuple[str, ...]:
 
 
 def student_fits(
-    prepared: Prepared, temperatures: Mapping[str, float], best_teacher: str
+    prepared: Prepared,
+    temperatures: Mapping[str, float],
+    best_teacher: str,
+    fingerprints: Mapping[str, str],
+    judged: Judged,
 ) -> list[Fit]:
     """Every replica of the student and of each control, replica by replica.
 
@@ -79,6 +78,8 @@ def student_fits(
         prepared: the checked recipe.
         temperatures: teacher -> factor on the objective's temperature.
         best_teacher: the single teacher that is best on validation.
+        fingerprints: teacher -> what its targets are kept under.
+        judged: how wrong the teachers are on validation.
     """
     config = prepared.config
     lessons = [
@@ -86,27 +87,24 @@ def student_fits(
         for role in roles(config)
     ]
     return [
-        _student_fit(prepared, taught, replica, temperatures)
+        _student_fit(prepared, taught, replica, temperatures, fingerprints, judged)
         for replica in range(config.seeds)
         for taught in lessons
     ]
 
 
 def _student_fit(
-    prepared: Prepared, taught: Lesson, replica: int, temperatures: Mapping[str, float]
+    prepared: Prepared,
+    taught: Lesson,
+    replica: int,
+    temperatures: Mapping[str, float],
+    fingerprints: Mapping[str, str],
+    judged: Judged,
 ) -> Fit:
     config, samples = prepared.config, prepared.samples
     seed = derive(config.seed, "student", replica)
     train = samples.splits["train"]
-    needs_label = not taught.teachers
-    rows = samples.labelled_rows("train") if needs_label else train
-    if not len(rows):
-        raise InputError(
-            Problem(
-                "evaluate.controls",
-                "the control `labels` needs labelled training samples; leave it out",
-            )
-        )
+    rows = samples.labelled_rows("train") if taught.labelled_only else train
     views = config.data.views
     return Fit(
         fit_id=f"{taught.role}/replica{replica}",
@@ -116,7 +114,7 @@ def _student_fit(
         preprocessing=prepared.preprocessing,
         weights=prepared.student_weights,
         objective=taught.objective,
-        voices=_voices(taught.teachers, temperatures),
+        voices=_voices(taught, temperatures, judged),
         student_shapes=prepared.student_shapes,
         teacher_shapes=prepared.teacher_shapes,
         training=config.train,
@@ -130,8 +128,24 @@ def _student_fit(
         seed=seed,
         labels="budget",
         data=prepared.data,
+        teachers={name: fingerprints[name] for name in taught.teachers},
+        error_range=_error_range(taught, judged),
     )
 
 
-def _voices(names: Sequence[str], temperatures: Mapping[str, float]) -> tuple[Voice, ...]:
-    return tuple(Voice(name, temperatures.get(name, 1.0)) for name in names)
+def _voices(taught: Lesson, temperatures: Mapping[str, float], judged: Judged) -> tuple[Voice, ...]:
+    weighting = taught.objective.weighting
+    errors = judged.errors if isinstance(weighting, InverseErrorWeighting) else {}
+    accuracies = judged.accuracies if isinstance(weighting, AccuracyWeighting) else {}
+    return tuple(
+        Voice(name, temperatures.get(name, 1.0), errors.get(name), accuracies.get(name))
+        for name in taught.teachers
+    )
+
+
+def _error_range(taught: Lesson, judged: Judged) -> float | None:
+    """What attentive imitation measures the teachers' errors by, where it is asked for."""
+    soft = taught.objective.soft_targets
+    if soft is None or not isinstance(soft.loss, ImitationLoss) or not taught.teachers:
+        return None
+    return judged.error_range(taught.teachers)

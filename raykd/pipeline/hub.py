@@ -16,7 +16,6 @@ class Hub:
         waits: fit id -> teacher wait fraction of each epoch.
         degraded: whether an answer lacked a teacher.
         retries: requests that were made again.
-        steps: events about a fit's first step, by arrival.
     """
 
     def __init__(self, listeners: Sequence[Listener], console: Console) -> None:
@@ -29,14 +28,16 @@ class Hub:
     def __call__(self, event: Event) -> None:
         """Tell everyone."""
         with self._lock:
-            if event.kind == "epoch" and event.stage == "student" and event.fit is not None:
-                wait = event.values["teacher_wait_fraction"]
-                self.waits.setdefault(event.fit, []).append(wait)
-            if event.kind == "failure":
-                action = event.values.get("decision")
-                self.degraded |= action == "leave_out"
-                self.retries += action in ("retry", "restart")
+            self.recall(event.to_line())
             self._broadcast.on(event)
+
+    def recall(self, line: Mapping[str, Any]) -> None:
+        """Count one event, as its line in `metrics.jsonl`: of this run, or of the one that it resumes."""
+        if line["kind"] == "epoch" and line["stage"] == "student":
+            self.waits.setdefault(line["fit"], []).append(line["teacher_wait_fraction"])
+        if line["kind"] == "failure":
+            self.degraded |= line["decision"] == "leave_out"
+            self.retries += line["decision"] in ("retry", "restart")
 
     def close(self, summary: Mapping[str, Any] | None) -> None:
         """The run is over."""

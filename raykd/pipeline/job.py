@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,31 +12,31 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import ray
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from raykd.config.root import TeacherCluster
 from raykd.data import Samples
-from raykd.evaluate import SplitOutputs, best_teacher, classification_metrics, summarise
+from raykd.evaluate import TASKS, best_teacher, summarise
 from raykd.evaluate.outputs import Split
 from raykd.folders import RunFolder, home, read_json, write_json
 from raykd.models.weights import load_weights
 from raykd.pipeline import serving
-from raykd.pipeline.evaluation import costs, ensemble_log_probs, evaluate, labels_used
+from raykd.pipeline.evaluation import costs, evaluate, labels_used, split_outputs
 from raykd.pipeline.fits import student_fits, teacher_fit
 from raykd.pipeline.hub import Hub
+from raykd.pipeline.judged import Judged
 from raykd.pipeline.placement import Placement
 from raykd.pipeline.prepare import Prepared
 from raykd.pipeline.student import save_student
 from raykd.report import write_report
-from raykd.runtime import Mailbox
+from raykd.report.speech import SPEECH
+from raykd.runtime import Mailbox, put
 from raykd.targets import NoTargets, StoredTargets, TargetSource, TargetStore
 from raykd.teachers import Fleet, LiveTargets
 from raykd.teachers.fit import TaskPlace, fit_teachers
 from raykd.teachers.pool import Client
 from raykd.tracking import Console, Event, JsonLines, Listener, events
+from raykd.tracking.jsonl import METRICS, read_lines
 from raykd.tracking.wandb_sink import make_wandb
 from raykd.train import Fit
 from raykd.train.checkpoint import FitFolder
@@ -56,6 +57,8 @@ class Job:
         folder: the run folder.
         console: who tells a person.
         timing: seconds by stage.
+        summary: what `summary.json` holds, once it is there.
+        weights_at: teacher -> where its weights or outputs lie.
     """
 
     prepared: Prepared
@@ -64,9 +67,12 @@ class Job:
     console: Console
     timing: dict[str, float] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
+    weights_at: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.config = self.prepared.config
+        before = self.folder.path / METRICS
+        past = read_lines(before) if before.is_file() else []
         listeners: list[Listener] = [JsonLines(self.folder.path), self.console]
         sink = make_wandb(
             self.config.tracking.wandb,
@@ -78,8 +84,10 @@ class Job:
         if sink is not None:
             listeners.append(sink)
         self.emit = Hub(listeners, self.console)
+        for line in past:
+            self.emit.recall(line)
         self.mailbox = Mailbox(self.emit)
-        self.samples = ray.put(self.prepared.samples)
+        self.samples = put(self.prepared.samples)
         self.scored = 0
 
     def run(self, until: str | None) -> dict[str, Any]:
@@ -95,7 +103,7 @@ class Job:
             store, fleet = self._targets(stack, specs, keys)
             if until == "targets":
                 return {}
-            self._distill(store, fleet)
+            self._distill(specs, store, fleet)
         if until == "distill":
             return {}
         self._evaluate(specs, store, begun)
@@ -146,10 +154,11 @@ class Job:
                     self._keep_teacher(name, missing[name], result)
         weights: Weights = {}
         for name, candidate in self.prepared.teachers.items():
+            self.weights_at[name] = candidate.settings.weights or candidate.settings.outputs
             if name in kept:
-                weights[name] = load_weights(
-                    kept[name] / "weights.safetensors", key=f"teachers.{name}"
-                )
+                file = kept[name] / "weights.safetensors"
+                self.weights_at[name] = str(file)
+                weights[name] = load_weights(file, key=f"teachers.{name}")
             elif candidate.weights is not None:
                 weights[name] = candidate.weights
         return weights
@@ -158,7 +167,9 @@ class Job:
         folder = home() / "teachers" / fit.identity
         folder.mkdir(parents=True, exist_ok=True)
         best = FitFolder(self.folder.checkpoints(fit.fit_id)).weights("best")
-        shutil.copyfile(best, folder / "weights.safetensors")
+        temporary = folder / f".weights.{os.getpid()}"
+        shutil.copyfile(best, temporary)  # another run may read what it replaces
+        temporary.replace(folder / "weights.safetensors")
         model = fit.model.model_dump(mode="json")
         write_json(folder / "card.json", {"name": name, "model": model, **result})
 
@@ -205,20 +216,15 @@ class Job:
         """Hold every teacher against its expectation, and write its card."""
         samples = self.prepared.samples
         rows = samples.splits["validation"]
-        outputs = self._store(keys).gather(rows, ORIGINAL_VIEW)
-        accuracies = serving.judge_teachers(self.prepared, outputs)
+        store = self._store(keys)
+        serving.check_drift(self.prepared, specs, store)
+        outputs = store.gather(rows, ORIGINAL_VIEW)
+        found = serving.judge_teachers(self.prepared, outputs)
         self.temperatures = serving.temperatures(self.prepared, outputs)
-        log_probs = {name: F.log_softmax(o.values_NC, dim=1) for name, o in outputs.items()}
-        labels_N = torch.from_numpy(samples.labels[rows].copy())
-        self.best_teacher = best_teacher(
-            SplitOutputs(
-                labels_N=labels_N,
-                ids_N=torch.from_numpy(samples.ids[rows].copy()),
-                teachers=log_probs,
-                ensemble=ensemble_log_probs(outputs, list(outputs)),
-                students={},
-            )
-        )
+        task = TASKS[samples.task]
+        said = split_outputs(samples, _VALIDATION, outputs, {}, {})
+        self.best_teacher = best_teacher(said, task.name)
+        self.judged = Judged(task, said, samples.scale)
         for name, spec in specs.items():
             settings = self.prepared.teachers[name].settings
             card = {
@@ -226,16 +232,21 @@ class Job:
                 "fingerprint": spec.fingerprint,
                 "spec": settings.model_dump(mode="json"),
                 "labels": settings.labels,
+                "weights": self.weights_at.get(name),
                 "temperature": self.temperatures[name],
-                "validation": classification_metrics(log_probs[name], labels_N),
+                "validation": task.numbers(said.teachers[name], said.labels_N),
             }
             write_json(self.folder.card(name), card)
-        named = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in accuracies.items())
-        self.emit(events.message("teachers", f"validation accuracy: {named}"))
+        speech = SPEECH[task.name]
+        named = ", ".join(f"{name} {speech.value(value)}" for name, value in found.items())
+        self.emit(events.message("teachers", f"validation {speech.metric}: {named}"))
 
-    def _distill(self, store: TargetStore, fleet: Fleet | None) -> None:
+    def _distill(self, specs: serving.Specs, store: TargetStore, fleet: Fleet | None) -> None:
         """Train every replica of student and controls."""
-        fits = student_fits(self.prepared, self.temperatures, self.best_teacher)
+        fingerprints = {name: spec.fingerprint for name, spec in specs.items()}
+        fits = student_fits(
+            self.prepared, self.temperatures, self.best_teacher, fingerprints, self.judged
+        )
         if fleet is None:
             make_source: MakeSource = partial(_stored_source, store.root, self._keys_of(store))
         else:
@@ -243,7 +254,7 @@ class Job:
             make_source = partial(_live_source, fleet.actors, settings, self.mailbox.sender)
         work = Work(
             samples=self.samples,
-            fits=ray.put(fits),
+            fits=put(fits),
             make_source=make_source,
             run=self.folder,
             emit=self.mailbox.sender,
@@ -262,9 +273,7 @@ class Job:
 
     def _evaluate(self, specs: serving.Specs, store: TargetStore, begun: float) -> None:
         """Score validation and test, sum up, keep the student."""
-        times = 1
-        if self.folder.summary.is_file():
-            times += read_json(self.folder.summary).get("test_scored_times", 0)
+        times = 1 + times_tested(self.folder)
         with self._stage("evaluate"):
             evaluation = evaluate(self.prepared, store, self.folder)
             evaluation.save(self.folder.evaluation)
@@ -291,6 +300,13 @@ class Job:
         write_json(self.folder.summary, self.summary)
 
 
+def times_tested(folder: RunFolder) -> int:
+    """How often test was scored in this folder so far."""
+    if not folder.summary.is_file():
+        return 0
+    return int(read_json(folder.summary).get("test_scored_times", 0))
+
+
 def _task_cpus(cpus: float) -> float:
     """A fit takes whole cores where its actor may share one."""
     return max(1.0, cpus)
@@ -300,7 +316,8 @@ def _data_line(prepared: Prepared) -> str:
     samples = prepared.samples
     sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in samples.splits.items())
     labelled = len(samples.labelled_rows("train"))
-    return f"{sizes} samples; {labelled:,} training labels; {samples.class_count} classes"
+    outputs = SPEECH[samples.task].outputs(samples.classes)
+    return f"{sizes} samples; {labelled:,} training labels; {outputs}"
 
 
 def _scored(fleet: Fleet | None) -> int:

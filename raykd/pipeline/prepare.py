@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from raykd.config import Config
 from raykd.config.models import FactoryModel, Model, Teacher
 from raykd.data import Samples, build_samples
 from raykd.errors import InputError, Problem
+from raykd.evaluate import TASKS
 from raykd.models import build_model
 from raykd.models.frozen import freeze, parameter_groups
 from raykd.models.network import Network
@@ -22,6 +24,7 @@ from raykd.models.preprocess import Preprocessing, resolve
 from raykd.models.projectors import make_projector
 from raykd.models.taps import probe, probe_output
 from raykd.models.weights import apply_weights, count_parameters, load_weights, size_bytes
+from raykd.objective.features import feature_problem
 from raykd.teachers.recorded import load_outputs
 from raykd.types import ORIGINAL_VIEW
 
@@ -89,14 +92,14 @@ def prepare(config: Config) -> Prepared:
     Raises:
         InputError: with the problems of data, or else of all models together.
     """
-    samples = build_samples(config.data, seed=config.seed)
+    samples = build_samples(config.data, seed=config.seed, task=config.task)
     problems: list[Problem] = []
     teachers = {}
     for teacher in config.teachers:
-        candidate = _collect(problems, lambda teacher=teacher: _candidate(config, teacher, samples))
+        candidate = _collect(problems, partial(_candidate, config, teacher, samples))
         if candidate is not None:
             teachers[teacher.name] = candidate
-    student = _collect(problems, lambda: _student(config, samples))
+    student = _collect(problems, partial(_student, config, samples))
     if problems or student is None:
         raise InputError(problems)
     preprocessing, weights, shapes = student
@@ -119,7 +122,8 @@ def _network(
     spec: Model, preprocessing: Preprocessing, samples: Samples, outputs: int, key: str
 ) -> Network:
     shape = preprocessing.output_shape(samples.input_shape)
-    return Network(build_model(spec, input_shape=shape, classes=outputs, key=key), preprocessing)
+    model = build_model(spec, input_shape=shape, classes=outputs, key=key)
+    return Network(model, preprocessing, samples.scale)
 
 
 def _candidate(config: Config, teacher: Teacher, samples: Samples) -> Candidate:
@@ -129,7 +133,8 @@ def _candidate(config: Config, teacher: Teacher, samples: Samples) -> Candidate:
         key=f"{key}.preprocess",
     )  # fmt: skip
     if teacher.outputs is not None:
-        logits_NC = load_outputs(teacher.outputs, samples, key=f"{key}.outputs")
+        kind = TASKS[config.task].kind
+        logits_NC = load_outputs(teacher.outputs, samples, key=f"{key}.outputs", answers=kind)
         return Candidate(teacher, preprocessing, None, samples.class_count, recorded_NC=logits_NC)
     assert teacher.model is not None, "cross_check demands a model where there are no outputs"
     outputs = samples.class_count if teacher.label_map is None else len(teacher.label_map)
@@ -157,7 +162,7 @@ def _candidate(config: Config, teacher: Teacher, samples: Samples) -> Candidate:
                 Problem(f"{key}.fit.freeze", "freezes every parameter; leave one free")
             )
     wanted = [term for term in config.objective.features if term.teacher == teacher.name]
-    taps = tuple(dict.fromkeys(term.teacher_tap for term in wanted))
+    taps = tuple(dict.fromkeys(tap for term in wanted for tap in term.teacher_taps))
     shapes = probe(network, inputs, taps, key=_tap_key(config, teacher.name, "teacher_tap"))
     return Candidate(teacher, preprocessing, weights, outputs, taps, shapes)
 
@@ -186,8 +191,8 @@ def _check_label_map(teacher: Teacher, classes: int) -> None:
 def _check_classes(found: Shape, classes: int, key: str) -> None:
     if found != (classes,):
         raise InputError(
-            Problem(key, f"answers {list(found)} per sample; the data has {classes} classes; mend the model's "
-                    "number of classes, or give a label_map")
+            Problem(key, f"answers {list(found)} per sample; the data has {classes} classes (labels, values); "
+                    "mend the model's number of outputs, or give a label_map")
         )  # fmt: skip
 
 
@@ -210,7 +215,9 @@ def _student(
         probe_output(network, inputs, key="student.model"), samples.class_count, "student.model"
     )
     _check_limits(config, network.model)
-    taps = tuple(dict.fromkeys(term.student_tap for term in config.objective.features))
+    taps = tuple(
+        dict.fromkeys(tap for term in config.objective.features for tap in term.student_taps)
+    )
     shapes = probe(network, inputs, taps, key=_tap_key(config, None, "student_tap"))
     return preprocessing, weights, shapes
 
@@ -237,18 +244,13 @@ def _check_features(prepared: Prepared) -> None:
     problems: list[Problem] = []
     for index, term in enumerate(prepared.config.objective.features):
         key = f"objective.features.{index}"
-        student = prepared.student_shapes[term.student_tap]
-        teacher = prepared.teacher_shapes[term.teacher, term.teacher_tap]
-        if term.loss.type == "hint":
-            _collect(
-                problems,
-                lambda s=student, t=teacher, k=key: make_projector(s, t, always=True, key=k),
-            )
-        elif len(student) != 3 or len(teacher) != 3:
-            problems.append(
-                Problem(key, f"attention compares maps [C, H, W], found {list(student)} at {term.student_tap!r} "
-                        f"and {list(teacher)} at {term.teacher_tap!r}; tap convolutional layers, or use hint")
-            )  # fmt: skip
+        student = [prepared.student_shapes[tap] for tap in term.student_taps]
+        teacher = [prepared.teacher_shapes[term.teacher, tap] for tap in term.teacher_taps]
+        if term.loss.layout == "projected":
+            make = partial(make_projector, student[0], teacher[0], always=True, key=key)
+            _collect(problems, make)
+        elif why := feature_problem(term, student, teacher):
+            problems.append(Problem(key, why))
     if problems:
         raise InputError(problems)
 

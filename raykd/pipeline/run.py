@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 from torch import nn
 
 from raykd.config import Config
@@ -18,11 +17,11 @@ from raykd.evaluate import check_requirements
 from raykd.evaluate.requirements import Requirement
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.pipeline.environment import environment
-from raykd.pipeline.job import Job
+from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.placement import place
 from raykd.pipeline.prepare import prepare
 from raykd.pipeline.student import load_student
-from raykd.runtime import Resources, connect, machine
+from raykd.runtime import Resources, connect, is_connected, machine
 from raykd.tracking import Console
 
 
@@ -80,9 +79,9 @@ def run(
     """
     options = options or Options()
     console = console or Console(quiet=True, stream=open(os.devnull, "w"))  # noqa: SIM115, PTH123
-    folder = _folder(config, options)
+    folder = run_folder(config, options)
     prepared = prepare(config)
-    if options.address is None and not ray.is_initialized():
+    if options.address is None and not is_connected():
         place(config, machine())
     with connect(options.address) as resources:
         placement = place(config, resources)
@@ -91,7 +90,8 @@ def run(
         try:
             summary = job.run(options.until)
         except RaykdError as error:
-            write_json(folder.summary, {"schema": 1, "status": "failed", "error": str(error)})
+            failed = {"schema": 1, "status": "failed", "error": str(error)}
+            write_json(folder.summary, {**failed, "test_scored_times": times_tested(folder)})
             raise
         finally:
             job.close()
@@ -99,9 +99,18 @@ def run(
     return RunResult(folder.path, summary, tuple(held))
 
 
-def _folder(config: Config, options: Options) -> RunFolder:
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    path = options.output or Path("runs") / f"{options.name}-{stamp}"
+def new_run_folder(name: str) -> Path:
+    """`runs/<name>-<UTC time>`."""
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+
+
+def run_folder(config: Config, options: Options) -> RunFolder:
+    """The folder that a run would use; makes nothing.
+
+    Raises:
+        InputError: it exists and is not to be resumed, or holds something else.
+    """
+    path = options.output or new_run_folder(options.name)
     folder = RunFolder(path.absolute())
     if not folder.path.exists():
         return folder
@@ -110,6 +119,10 @@ def _folder(config: Config, options: Options) -> RunFolder:
             Problem(
                 "--output", f"{path} exists; add --resume to continue it, or name another folder"
             )
+        )
+    if not folder.path.is_dir() or (not folder.config.is_file() and any(folder.path.iterdir())):
+        raise InputError(
+            Problem("--output", f"{path} is no run's folder: it has no config.json; name another one")
         )
     if folder.config.is_file():
         _check_same(read_json(folder.config), config.model_dump(mode="json"), path)

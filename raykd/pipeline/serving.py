@@ -11,19 +11,22 @@ from torch import Tensor
 
 from raykd.config import Config
 from raykd.data import Samples
-from raykd.ensemble.temperature import fit_temperature
 from raykd.errors import TargetError
+from raykd.evaluate import TASKS
 from raykd.folders import home
 from raykd.pipeline.prepare import Prepared
 from raykd.targets import EntryKey, TargetStore
+from raykd.targets.codec import VERSIONS, decode
 from raykd.targets.store import ORIGINAL
 from raykd.teachers import Fleet, Recorded, Spec
 from raykd.teachers.fill import Part, fill, missing_parts
-from raykd.teachers.selftest import check_accuracy, check_classes, check_repeatable
+from raykd.teachers.model import TeacherModel
+from raykd.teachers.selftest import CHECKS, check_classes, check_repeatable
 from raykd.tracking import Event
-from raykd.types import ORIGINAL_VIEW, TeacherOutputs
+from raykd.types import ORIGINAL_VIEW, TeacherOutputs, is_labelled
 
 _PROBES = 8
+_DRIFT = 0.02  # other machines, GPUs and the codec make less than a tenth of it
 Specs = Mapping[str, Spec | Recorded]
 Keys = dict[str, tuple[EntryKey, EntryKey]]
 
@@ -32,10 +35,11 @@ def make_specs(prepared: Prepared, weights: Mapping[str, Mapping[str, Tensor]]) 
     """What each actor hosts, once the weights of fitted teachers are known."""
     specs: dict[str, Spec | Recorded] = {}
     samples, cluster = prepared.samples, prepared.config.cluster.teachers
+    answers = TASKS[samples.task].kind
     for name, candidate in prepared.teachers.items():
         settings = candidate.settings
         if candidate.recorded_NC is not None:
-            specs[name] = Recorded(name=name, logits_NC=candidate.recorded_NC)
+            specs[name] = Recorded(name=name, logits_NC=candidate.recorded_NC, answers=answers)
             continue
         assert settings.model is not None, "a teacher without outputs has a model"
         specs[name] = Spec(
@@ -52,6 +56,8 @@ def make_specs(prepared: Prepared, weights: Mapping[str, Mapping[str, Tensor]]) 
             dtype=settings.dtype,
             batch_size=settings.resources.batch_size or cluster.batch_size,
             taps=candidate.taps,
+            answers=answers,
+            scale=None if settings.fit is None else samples.scale,
         )
     return specs
 
@@ -65,8 +71,10 @@ def store_keys(specs: Specs, samples: Samples) -> Keys:
     """(views, originals) of each teacher."""
     return {
         name: (
-            EntryKey(spec.fingerprint, samples.view_key, tuple(spec.taps)),
-            EntryKey(spec.fingerprint, ORIGINAL),
+            EntryKey(
+                spec.fingerprint, samples.view_key, tuple(spec.taps), codec=VERSIONS[spec.answers]
+            ),
+            EntryKey(spec.fingerprint, ORIGINAL, codec=VERSIONS[spec.answers]),
         )
         for name, spec in specs.items()
     }
@@ -124,21 +132,47 @@ def self_test(prepared: Prepared, fleet: Fleet) -> None:
     check_repeatable(first, fleet.score(rows, ORIGINAL_VIEW))
 
 
+def check_drift(prepared: Prepared, specs: Specs, store: TargetStore) -> None:
+    """Score a few stored samples again: the code of a teacher's model is part of no fingerprint.
+
+    Raises:
+        TargetError: names the teacher whose stored answers are not its own any more.
+    """
+    samples = prepared.samples
+    comparable, unit = TASKS[samples.task].comparable, samples.scale.std if samples.scale else 1.0
+    rows = samples.splits["validation"][:_PROBES]
+    views = np.full(len(rows), ORIGINAL_VIEW)
+    for name, spec in specs.items():
+        if not isinstance(spec, Spec):
+            continue
+        now = decode(TeacherModel(spec).score(samples, rows, views)).values_NC
+        stored = decode(store.gather_arrays(name, rows, ORIGINAL_VIEW)).values_NC
+        worst = (comparable(now) - comparable(stored)).abs().max().item() / unit
+        if not worst < _DRIFT:
+            folders = (store.originals[name].folder, store.entries[name].folder)
+            raise TargetError(
+                f"teacher {name!r} answers otherwise than what is stored of it (probabilities, or values in "
+                f"standard deviations, differ by up to "
+                f"{worst:.2g}): its code was changed since; delete {folders[0]} and {folders[1]} to score it anew"
+            )
+
+
 def judge_teachers(prepared: Prepared, outputs: TeacherOutputs) -> dict[str, float]:
-    """Accuracy of each teacher on validation, held against `expect` and chance.
+    """The task's metric of each teacher on validation, held against `expect` and chance.
 
     Raises:
         TeacherError: names the teacher and what is wrong with it.
     """
     samples = prepared.samples
     labels_N = torch.from_numpy(samples.labels[samples.splits["validation"]])
-    known_N = labels_N >= 0
+    known_N = is_labelled(labels_N)
     return {
-        name: check_accuracy(
+        name: CHECKS[samples.task](
             name,
             answer.values_NC[known_N],
             labels_N[known_N],
             prepared.teachers[name].settings.expect,
+            prepared.teachers[name].settings.label_map,
         )
         for name, answer in outputs.items()
     }
@@ -151,7 +185,10 @@ def temperatures(prepared: Prepared, outputs: TeacherOutputs) -> dict[str, float
     found = {}
     for name, candidate in prepared.teachers.items():
         given = candidate.settings.temperature
-        found[name] = (
-            fit_temperature(outputs[name].values_NC, labels_N) if given == "fit" else given
-        )
+        if given == "fit":
+            calibrate = TASKS[samples.task].calibrate
+            assert calibrate is not None, "cross_check refuses it where outputs have no temperature"
+            found[name] = calibrate(outputs[name].values_NC, labels_N)
+        else:
+            found[name] = given
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing
 from raykd.models.weights import apply_weights, load_weights, save_weights
 from raykd.pipeline.prepare import Prepared
+from raykd.types import Scale
 
 SCHEMA = 1
 
@@ -37,6 +39,7 @@ def save_student(prepared: Prepared, run: RunFolder) -> Path:
             "shape": list(prepared.samples.input_shape),
         },
         "classes": list(prepared.samples.classes),
+        "scale": prepared.samples.scale and asdict(prepared.samples.scale),
         "teachers": list(prepared.teachers),
     }
     write_json(run.student / "model.json", about)
@@ -58,7 +61,11 @@ def describe_student(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]
                 str(path), "holds no student: give a finished run's folder, or its student/ folder"
             )
         )
-    return folder, read_json(folder / "model.json")
+    try:
+        about = read_json(folder / "model.json")
+    except ValueError as error:
+        raise InputError(Problem(str(folder / "model.json"), f"is damaged: {error}")) from None
+    return folder, about
 
 
 def load_student(path: str | os.PathLike[str], *, model: nn.Module | None = None) -> nn.Module:
@@ -70,7 +77,8 @@ def load_student(path: str | os.PathLike[str], *, model: nn.Module | None = None
             is never imported.
 
     Returns:
-        A module that takes `{input name: tensor [B, ...]}` in source space and returns logits [B, C].
+        A module that takes `{input name: tensor [B, ...]}` in source space and returns logits [B, C]; in
+        regression values in original units [B, 1], in multilabel label logits [B, K].
 
     Raises:
         InputError: no student there, damaged files, or a factory model without `model`.
@@ -80,6 +88,7 @@ def load_student(path: str | os.PathLike[str], *, model: nn.Module | None = None
         spec: Any = TypeAdapter(Model).validate_python(about["model"])
         preprocessing = Preprocessing(**{k: _tuple(v) for k, v in about["preprocessing"].items()})
         shape, classes = tuple(about["input"]["shape"]), len(about["classes"])
+        scale = Scale(**about["scale"]) if about.get("scale") else None
     except (ValidationError, KeyError, TypeError) as error:
         raise InputError(Problem(str(folder / "model.json"), f"is damaged: {error}")) from None
     if model is None and isinstance(spec, FactoryModel):
@@ -93,7 +102,7 @@ def load_student(path: str | os.PathLike[str], *, model: nn.Module | None = None
     apply_weights(
         model, load_weights(folder / "model.safetensors", key=str(folder)), key=str(folder)
     )
-    return Network(model, preprocessing).eval()
+    return Network(model, preprocessing, scale).eval()
 
 
 def _tuple(value: Any) -> Any:

@@ -19,7 +19,7 @@ from torch import Tensor
 from raykd.evaluate import Evaluation, SplitOutputs, reliability
 from raykd.evaluate.fidelity import agreement_matrix, error_correlation
 from raykd.report.folder import RunData
-from raykd.report.shortfall import class_names, class_recall, mean_confusion
+from raykd.report.shortfall import ClassRecall, class_names, class_recall, mean_confusion
 from raykd.report.style import (
     COLOURS,
     MARKERS,
@@ -33,7 +33,7 @@ from raykd.report.style import (
     percent_ticks,
 )
 from raykd.report.wording import BASELINE, role_name
-from raykd.types import UNLABELLED
+from raykd.types import UNLABELLED, is_labelled
 
 _MOST_CLASSES = 30
 _MOST_EXAMPLES = 12
@@ -50,7 +50,7 @@ def labelled_test(run: RunData) -> SplitOutputs | None:
     if run.evaluation is None:
         return None
     test = run.evaluation.splits["test"]
-    return test if bool((test.labels_N != UNLABELLED).any()) else None
+    return test if bool(is_labelled(test.labels_N).any()) else None
 
 
 def agreement(run: RunData) -> Picture | None:
@@ -72,8 +72,8 @@ def agreement(run: RunData) -> Picture | None:
     side = 1.6 + 0.46 * len(names)
     figure = Figure(figsize=(2 * side + 1.4, side))
     left, right = figure.subplots(1, 2, sharey=True)
-    _matrix(left, 100 * same, names, "same answer (% of test samples)", "{:.0f}")
-    _matrix(right, shared, names, "shared mistakes (correlation)", "{:.2f}")
+    matrix(left, 100 * same, names, "same answer (% of test samples)", "{:.0f}")
+    matrix(right, shared, names, "shared mistakes (correlation)", "{:.2f}")
     left_out = len(test.teachers) - len(teachers)
     rest = f" {left_out} more teachers are not shown." if left_out else ""
     return finish(
@@ -89,7 +89,29 @@ def classes(run: RunData) -> Picture | None:
     """Recall by class of student, ensemble and baseline."""
     if labelled_test(run) is None or run.evaluation is None:
         return None
-    recall = class_recall(run.evaluation)
+    return ranked(
+        class_recall(run.evaluation),
+        name="classes",
+        title="Recall by class",
+        axis="recall on test",
+        ends="",
+        kind="classes",
+    )
+
+
+def ranked(
+    recall: ClassRecall, *, name: str, title: str, axis: str, ends: str, kind: str
+) -> Picture:
+    """A share for each class or label, of student, ensemble and baseline, the worst at the top.
+
+    Args:
+        recall: the shares.
+        name: file name of the picture.
+        title: heading.
+        axis: what the shares are.
+        ends: another sentence of the caption, with a leading space.
+        kind: "classes" or "labels".
+    """
     behind_C = recall.student_C - recall.ensemble_C
     known = np.flatnonzero(recall.samples_C)
     picked = known[np.argsort(behind_C[known], kind="stable")][:_MOST_CLASSES][::-1]
@@ -118,15 +140,15 @@ def classes(run: RunData) -> Picture | None:
     axes.set_ylim(-0.7, len(picked) - 0.3)
     percent_ticks(axes.xaxis)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel("recall on test")
+    axes.set_xlabel(axis)
     figure.legend(loc="outside upper center", ncols=3)
-    rest = f" The {_MOST_CLASSES} worst classes are shown." if len(known) > _MOST_CLASSES else ""
+    rest = f" The {_MOST_CLASSES} worst {kind} are shown." if len(known) > _MOST_CLASSES else ""
     return finish(
         figure,
-        name="classes",
-        title="Recall by class",
+        name=name,
+        title=title,
         caption="Ordered by how the student stands against the ensemble: where it falls behind most is "
-        f"at the top.{rest}",
+        f"at the top.{ends}{rest}",
     )
 
 
@@ -279,9 +301,10 @@ def _images(inputs: Tensor | None) -> NDArray[np.float64] | None:
     return stretched
 
 
-def _matrix(
+def matrix(
     axes: Axes, values: NDArray[np.float64], names: list[str], title: str, form: str
 ) -> None:
+    """A square table of numbers as coloured cells, the diagonal left out."""
     others = values[~np.eye(len(values), dtype=bool)]
     known = others[np.isfinite(others)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from raykd.report.folder import Curve, RunData, curve
+from raykd.report.speech import speech_of
 from raykd.report.style import (
     COLOURS,
     INK,
@@ -28,10 +29,11 @@ from raykd.report.style import (
     percent_ticks,
 )
 from raykd.report.verdict import Row, result_table
-from raykd.report.wording import compact, duration, points, role_name
+from raykd.report.wording import compact, duration, percent, role_name
 
 _TEACHER_MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 _TEACHER_LINES = 8
+_FALLING = ("nll", "rmse")
 
 
 def gains(run: RunData) -> Picture | None:
@@ -39,22 +41,25 @@ def gains(run: RunData) -> Picture | None:
     found = run.summary.get("gains") or {}
     if not found:
         return None
+    speech = speech_of(run.summary)
+    factor, signed = speech.gain.factor, speech.gain.signed
     figure = Figure(figsize=(7.2, 1.0 + 0.62 * len(found)))
     axes = figure.add_subplot()
     axes.axvline(0, color=INK, linewidth=1.0)
     for height, (role, gain) in enumerate(reversed(found.items())):
         tint = colour(role)
-        values = [100 * value for value in gain["values"]]
+        values = [factor * value for value in gain["values"]]
         axes.scatter(
             values, [height - 0.22] * len(values), s=14, color=tint, alpha=0.55, linewidths=0
         )
         if gain["ci95"] is not None:
-            low, high = (100 * bound for bound in gain["ci95"])
+            low, high = (factor * bound for bound in gain["ci95"])
             axes.plot([low, high], [height, height], color=tint, linewidth=2.6)
-        axes.plot(100 * gain["mean"], height, "o", color=tint, markersize=8, markeredgecolor=PAPER)
+        mean = factor * gain["mean"]
+        axes.plot(mean, height, "o", color=tint, markersize=8, markeredgecolor=PAPER)
         axes.annotate(
-            points(gain["mean"]),
-            (100 * gain["mean"], height),
+            signed(gain["mean"]),
+            (mean, height),
             xytext=(0, 8),
             textcoords="offset points",
             ha="center",
@@ -67,7 +72,9 @@ def gains(run: RunData) -> Picture | None:
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("difference in test accuracy (points); right of 0 the student is better")
+    unit = f" ({speech.gain.unit.strip()})" if speech.gain.unit else ""
+    what = f"{speech.gain.name} {'of' if speech.lower else 'in'} test {speech.metric.name}{unit}"
+    axes.set_xlabel(f"{what}; right of 0 the student is better")
     several = next(iter(found.values()))["n"] > 1
     intervals = (
         "lines are 95 % intervals over replicas, small dots the single replicas. A line that crosses 0 "
@@ -84,8 +91,9 @@ def gains(run: RunData) -> Picture | None:
 
 
 def size(run: RunData) -> Picture | None:
-    """Accuracy against the number of parameters."""
-    rows = [row for row in result_table(run.summary) if row.parameters and row.accuracy is not None]
+    """The task's metric against the number of parameters."""
+    speech = speech_of(run.summary)
+    rows = [row for row in result_table(run.summary) if row.parameters and row.value is not None]
     if not rows:
         return None
     figure = Figure(figsize=(7.2, 3.6))
@@ -104,41 +112,43 @@ def size(run: RunData) -> Picture | None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
     axes.xaxis.set_minor_locator(NullLocator())
-    percent_ticks(axes.yaxis)
+    if speech.metric.form is percent:
+        percent_ticks(axes.yaxis)
     axes.margins(x=0.12, y=0.15)
     axes.set_xlabel("parameters")
-    axes.set_ylabel("test accuracy")
+    axes.set_ylabel(f"test {speech.metric.name}")
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.7)
     return finish(
         figure,
         name="size",
-        title="Accuracy against size",
-        caption="Up and to the left is better. Student and controls are one network, so they share "
+        title=f"{speech.metric.name[0].upper()}{speech.metric.name[1:]} against size",
+        caption=f"{'Down' if speech.lower else 'Up'} and to the left is better. Student and controls are one network, so they share "
         "one size and are drawn side by side; bars are ±1 standard deviation over replicas. The ensemble counts all teachers.",
     )
 
 
 def learning(run: RunData) -> Picture | None:
-    """Validation accuracy and likelihood over epochs, with the teachers' level."""
+    """The task's validation metrics over epochs, with the teachers' level."""
     roles = ["student", *(run.summary.get("controls") or {})]
-    panels = (("accuracy", "validation accuracy"), ("nll", "validation NLL (nats)"))
+    panels = speech_of(run.summary).panels
     found = {
-        key: {role: one for role in roles if (one := curve(run, role, "validation", key))}
-        for key, _ in panels
+        panel.key: {role: c for role in roles if (c := curve(run, role, "validation", panel.key))}
+        for panel in panels
     }
-    shown = [(key, name) for key, name in panels if found[key]]
+    shown = [panel for panel in panels if found[panel.key]]
     if not shown:
         return None
     figure = Figure(figsize=(10.0, 3.7))
-    for axes, (key, name) in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
+    for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
+        key = panel.key
         for role, one in found[key].items():
             _line(axes, one, role)
-        _limits(axes, list(found[key].values()), _levels(run, key), upwards=key == "accuracy")
+        _limits(axes, list(found[key].values()), _levels(run, key), upwards=key not in _FALLING)
         _teacher_levels(axes, run, key)
-        axes.set_title(name)
+        axes.set_title(panel.name)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if key == "accuracy":
+        if panel.form is percent:
             percent_ticks(axes.yaxis)
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
@@ -230,13 +240,13 @@ def timing(run: RunData) -> Picture | None:
 
 def _point(axes: Axes, row: Row, marker: str, aside: float) -> None:
     large = row.role in ("student", "ensemble")
-    place, accuracy, tint = aside * (row.parameters or 0), row.accuracy or 0.0, colour(row.role)
-    if row.accuracy_std is not None:
-        ends = [accuracy - row.accuracy_std, accuracy + row.accuracy_std]
+    place, value, tint = aside * (row.parameters or 0), row.value or 0.0, colour(row.role)
+    if row.value_std is not None:
+        ends = [value - row.value_std, value + row.value_std]
         axes.plot([place, place], ends, color=tint, linewidth=1.6, zorder=3)
     axes.plot(
         place,
-        accuracy,
+        value,
         marker,
         color=tint,
         markersize=(14 if marker == "*" else 9) if large else 7.5,

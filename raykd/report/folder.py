@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raykd.config.tasks import TaskName
 from raykd.errors import InputError, Problem
 from raykd.evaluate import Evaluation
 from raykd.folders import RunFolder, read_json
@@ -39,6 +40,12 @@ class RunData:
     events: Sequence[Record]
     cards: Mapping[str, Record]
     evaluation: Evaluation | None
+
+    @property
+    def task(self) -> TaskName:
+        """What the run is about; a summary that names no task is of a classification."""
+        task: TaskName = self.summary.get("task") or "classification"
+        return task
 
 
 @dataclass(frozen=True)

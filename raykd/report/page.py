@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from raykd.config.tasks import TaskName
 from raykd.report.folder import RunData, read_run
+from raykd.report.speech import speech_of
 from raykd.report.verdict import outcome, verdict
-from raykd.report.wording import BASELINE, count, mean_of, percent, points
+from raykd.report.wording import BASELINE, count, mean_of
 
 if TYPE_CHECKING:
+    from raykd.evaluate import Evaluation
     from raykd.report.style import Picture
     from raykd.report.tables import Table
 
@@ -79,22 +82,23 @@ def tiles(summary: Mapping[str, Any]) -> list[Tile]:
     student = summary.get("student")
     if not student or not student["test"]:
         return []
-    own = mean_of(student["test"]["accuracy"])
-    std, replicas = student["test"]["accuracy"]["std"], student["test"]["accuracy"]["n"]
-    spread = "1 replica" if std is None else f"± {100 * std:.1f} over {replicas} replicas"
-    found = [Tile(percent(own), "test accuracy", spread)]
+    speech = speech_of(summary)
+    key, signed = speech.metric.key, speech.gain.signed
+    own = mean_of(student["test"][key])
+    std, replicas = student["test"][key]["std"], student["test"][key]["n"]
+    spread = "1 replica" if std is None else f"± {speech.spread(std)} over {replicas} replicas"
+    found = [Tile(speech.value(own), f"test {speech.metric.name}", spread)]
     if BASELINE in summary["gains"]:
         gain = summary["gains"][BASELINE]
         interval = gain["ci95"]
         sure = (
-            f"{points(interval[0])} to {points(interval[1])}" if interval else "no interval, n = 1"
+            f"{signed(interval[0])} to {signed(interval[1])}" if interval else "no interval, n = 1"
         )
-        found.append(Tile(points(gain["mean"]), "points over labels alone", sure, outcome(gain)))
-    whole = (summary["ensemble"]["test"] or {}).get("accuracy")
+        what = f"{speech.gain.heading} over labels alone"
+        found.append(Tile(signed(gain["mean"]), what, sure, outcome(gain)))
+    whole = (summary["ensemble"]["test"] or {}).get(key)
     if own is not None and whole:
-        found.append(
-            Tile(percent(own / whole), "of the ensemble's accuracy", f"ensemble {percent(whole)}")
-        )
+        found.append(Tile(*speech.tile(own, whole), f"ensemble {speech.value(whole)}"))
     ratios = summary["cost"]
     for ratio, what, size in (
         (ratios["parameters"], "fewer parameters", count(student["parameters"])),
@@ -115,25 +119,32 @@ def about(run: RunData) -> list[str]:
         parts.append(f"{teachers} teacher{'s' if teachers > 1 else ''}")
     test = (summary.get("student") or {}).get("test")
     if test:
-        replicas = test["accuracy"]["n"]
+        replicas = test[speech_of(summary).metric.key]["n"]
         parts.append(f"{replicas} replica{'s' if replicas >= _LEAST_REPLICAS else ''}")
     return [part for part in parts if part]
 
 
 def _pictures(run: RunData) -> dict[str, Picture]:
     # Imported here: matplotlib takes a second, and most commands write no report.
-    from raykd.report import diagnostics, figures
+    from raykd.report import by_label, diagnostics, figures, residuals
     from raykd.report.style import styled
 
+    of_task: dict[TaskName, Sequence[Callable[[RunData], Picture | None]]] = {
+        "classification": (
+            diagnostics.classes,
+            diagnostics.confusions,
+            diagnostics.agreement,
+            diagnostics.calibration,
+            diagnostics.examples,
+        ),
+        "regression": (residuals.predictions, residuals.residuals, residuals.distances),
+        "multilabel": (by_label.labels,),
+    }
     makers: Sequence[Callable[[RunData], Picture | None]] = (
         figures.gains,
         figures.size,
         figures.learning,
-        diagnostics.classes,
-        diagnostics.confusions,
-        diagnostics.agreement,
-        diagnostics.calibration,
-        diagnostics.examples,
+        *of_task[run.task],
         figures.weights,
         figures.timing,
     )
@@ -143,15 +154,20 @@ def _pictures(run: RunData) -> dict[str, Picture]:
 
 
 def _tables(run: RunData) -> dict[str, Table]:
-    from raykd.report import tables
+    from raykd.report import by_label, residuals, tables
 
+    of_task: dict[TaskName, Callable[[RunData], Table | None]] = {
+        "classification": tables.recalls,
+        "regression": residuals.quantiles,
+        "multilabel": by_label.label_table,
+    }
     makers: Sequence[Callable[[RunData], Table | None]] = (
         tables.results,
         tables.gains,
         tables.quality,
         tables.fidelity,
         tables.costs,
-        tables.recalls,
+        of_task[run.task],
         tables.context,
         tables.events,
     )
@@ -160,12 +176,18 @@ def _tables(run: RunData) -> dict[str, Table]:
 
 
 def _lost(run: RunData) -> list[str]:
+    from raykd.report import by_label, residuals
     from raykd.report.diagnostics import labelled_test
     from raykd.report.shortfall import what_is_lost
 
+    of_task: dict[TaskName, Callable[[Evaluation], list[str]]] = {
+        "classification": what_is_lost,
+        "regression": residuals.how_wrong,
+        "multilabel": by_label.worst_labels,
+    }
     if run.evaluation is None or labelled_test(run) is None:
         return []
-    return what_is_lost(run.evaluation)
+    return of_task[run.task](run.evaluation)
 
 
 def _pretty(value: Any) -> str:

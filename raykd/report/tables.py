@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any
 from raykd.evaluate import holm, paired_t_pvalue
 from raykd.report.folder import RunData
 from raykd.report.shortfall import class_recall
-from raykd.report.verdict import result_table
+from raykd.report.speech import speech_of
+from raykd.report.verdict import result_table, with_std
 from raykd.report.wording import (
     NONE,
     ROLES,
@@ -25,8 +26,12 @@ from raykd.report.wording import (
     points,
     role_name,
 )
-from raykd.types import UNLABELLED
+from raykd.types import is_labelled
 
+_GAIN_NOTES = {
+    "difference": "Percentage points",
+    "reduction": "How much lower the student's RMSE is (positive: it is better)",
+}
 Cell = str | float | int | None
 
 
@@ -65,21 +70,24 @@ class Table:
 
 
 def results(run: RunData) -> Table | None:
-    """Every model: accuracy, NLL, size, latency."""
+    """Every model: the task's metric, a second number, size, latency."""
     rows = result_table(run.summary)
     if not rows:
         return None
+    speech = speech_of(run.summary)
+    metric, second = speech.metric, speech.second
+    unit = "_nats" if second.key == "nll" else ""
     replicas = rows[0].replicas
     several = f"± is the standard deviation over {replicas} replicas. " if replicas > 1 else ""
     return Table(
         name="results",
         title="Results on test",
-        columns=("model", "accuracy", "NLL (nats)", "parameters", "latency, 1 sample"),
+        columns=("model", metric.name, second.name, "parameters", "latency, 1 sample"),
         rows=[
             (
                 _shown(row.name, row.role),
-                _with_std(percent(row.accuracy), row.accuracy_std, 100, 1),
-                _with_std(number(row.nll), row.nll_std, 1, 3),
+                with_std(metric.form(row.value), row.value_std and speech.spread(row.value_std)),
+                with_std(second.form(row.second), row.second_std and number(row.second_std)),
                 count(row.parameters),
                 milliseconds(row.latency_ms),
             )
@@ -89,10 +97,10 @@ def results(run: RunData) -> Table | None:
             [
                 "model",
                 "role",
-                "accuracy",
-                "accuracy_std",
-                "nll_nats",
-                "nll_std",
+                metric.key,
+                f"{metric.key}_std",
+                f"{second.key}{unit}",
+                f"{second.key}_std",
                 "parameters",
                 "latency_ms",
                 "replicas",
@@ -102,10 +110,10 @@ def results(run: RunData) -> Table | None:
             (
                 row.name,
                 row.role,
-                row.accuracy,
-                row.accuracy_std,
-                row.nll,
-                row.nll_std,
+                row.value,
+                row.value_std,
+                row.second,
+                row.second_std,
                 row.parameters,
                 row.latency_ms,
                 row.replicas,
@@ -126,14 +134,16 @@ def gains(run: RunData) -> Table | None:
     known = {role: value for role, value in raw.items() if value is not None}
     corrected: dict[str, float] = dict(zip(known, holm(list(known.values())), strict=True))
     rows, records = [], []
+    speech = speech_of(run.summary)
+    signed = speech.gain.signed
     for role, gain in found.items():
         p_value = corrected.get(role)
         rows.append(
             (
                 f"against {role_name(role)}",
-                points(gain["mean"]),
-                _bounds(gain["ci95"]),
-                _bounds(gain["ci95_bootstrap"]),
+                signed(gain["mean"]),
+                _bounds(gain["ci95"], signed),
+                _bounds(gain["ci95_bootstrap"], signed),
                 NONE if p_value is None else "< 0.001" if p_value < 0.001 else number(p_value),
                 str(gain["n"]),
             )
@@ -142,8 +152,15 @@ def gains(run: RunData) -> Table | None:
         records.append((role, gain["mean"], *bounds, p_value, gain["n"]))
     return Table(
         name="gains",
-        title="Gains in test accuracy",
-        columns=("control", "points", "95 % interval", "bootstrap", "p (Holm)", "replicas"),
+        title=f"Gains in test {speech.metric.name}",
+        columns=(
+            "control",
+            speech.gain.heading,
+            "95 % interval",
+            "bootstrap",
+            "p (Holm)",
+            "replicas",
+        ),
         rows=rows,
         records=records,
         fields=[
@@ -156,38 +173,38 @@ def gains(run: RunData) -> Table | None:
             "p_holm",
             "replicas",
         ],
-        note="Percentage points, paired by replica. Interval: t over replicas; bootstrap: over replicas "
+        note=f"{_GAIN_NOTES[speech.gain.name]}, paired by replica. Interval: t over replicas; bootstrap: over replicas "
         "and test samples; p: paired t test, corrected for the number of controls.",
         dots=[_dot(role) for role in found],
     )
 
 
 def quality(run: RunData) -> Table | None:
-    """Every number on test, and accuracy on validation and at the last epoch."""
+    """Every number on test, and the task's metric on validation and at the last epoch."""
     rows, records = [], []
-    fields = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "nll", "ece", "brier")
+    speech = speech_of(run.summary)
+    key, name_of_it, value = speech.metric.key, speech.metric.name, speech.value
     models = list(_models(run))
     for name, role, model in models:
-        means = [mean_of((model["test"] or {}).get(field)) for field in fields]
+        means = [mean_of((model["test"] or {}).get(one.key)) for one in speech.numbers]
         last, validation = (
-            mean_of((model[split] or {}).get("accuracy")) for split in ("test_last", "validation")
+            mean_of((model[split] or {}).get(key)) for split in ("test_last", "validation")
         )
-        shares = [percent(value) for value in means[:4]]
-        plain = [number(value) for value in means[4:]]
-        rows.append((_shown(name, role), percent(validation), *shares, *plain, percent(last)))
+        cells = [one.form(mean) for one, mean in zip(speech.numbers, means, strict=True)]
+        rows.append((_shown(name, role), value(validation), *cells, value(last)))
         records.append((name, validation, *means, last))
     if not rows:
         return None
-    shown = "validation|accuracy|precision|recall|F1|NLL|ECE|Brier|last epoch"
+    fields = [one.key for one in speech.numbers]
     return Table(
         name="quality",
         title="All quality numbers",
-        columns=("model", *shown.split("|")),
+        columns=("model", "validation", *(one.name for one in speech.numbers), "last epoch"),
         rows=rows,
         records=records,
-        fields=("model", "validation_accuracy", *fields, "accuracy_last_epoch"),
-        note="Test, but for the column “validation” (accuracy). Precision, recall and F1 are macro "
-        "means; NLL in nats; “last epoch” is test accuracy without choosing the epoch on validation.",
+        fields=("model", f"validation_{key}", *fields, f"{key}_last_epoch"),
+        note=f"Test, but for the column “validation” ({name_of_it}). {speech.numbers_note}; “last epoch” "
+        f"is test {name_of_it} without choosing the epoch on validation.",
         dots=[_dot(role) for _, role, _ in models],
     )
 
@@ -224,11 +241,13 @@ def fidelity(run: RunData) -> Table | None:
     found = run.summary.get("fidelity")
     if not found:
         return None
-    gap = found["gap_recovered"]
+    gap, speech = found["gap_recovered"], speech_of(run.summary)
+    first, *others = ((one.name, found[one.key], one.form) for one in speech.fidelity)
+    each = speech.by_teacher
     entries = [
-        ("same answer as the ensemble", found["agreement_ensemble"], percent),
-        *((f"same answer as {name}", value, percent) for name, value in found["agreement"].items()),
-        ("KL(ensemble ‖ student), nats", found["kl_ensemble_nats"], number),
+        first,
+        *((f"{each.name} {name}", value, each.form) for name, value in found[each.key].items()),
+        *others,
         ("gap to the ensemble recovered", gap["ensemble"], percent),
         ("gap to the best teacher recovered", gap["best_teacher"], percent),
     ]
@@ -245,7 +264,7 @@ def fidelity(run: RunData) -> Table | None:
 
 def recalls(run: RunData) -> Table | None:
     """Recall by class."""
-    if run.evaluation is None or bool((run.evaluation.splits["test"].labels_N == UNLABELLED).all()):
+    if run.evaluation is None or not is_labelled(run.evaluation.splits["test"].labels_N).any():
         return None
     recall = class_recall(run.evaluation)
     rows, records = [], []
@@ -340,12 +359,8 @@ def _dot(role: str) -> str:
     return (role if role in ROLES else "teacher").replace("_", "-")
 
 
-def _with_std(mean: str, std: float | None, scale: float, digits: int) -> str:
-    return mean if std is None else f"{mean} ± {scale * std:.{digits}f}"
-
-
-def _bounds(interval: Sequence[float] | None) -> str:
-    return NONE if interval is None else f"{points(interval[0])} to {points(interval[1])}"
+def _bounds(interval: Sequence[float] | None, signed: Callable[[float], str]) -> str:
+    return NONE if interval is None else f"{signed(interval[0])} to {signed(interval[1])}"
 
 
 def _flatten(name: str, value: Any) -> Iterator[tuple[str, Cell]]:

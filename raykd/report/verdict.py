@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from raykd.report.speech import Gain, Speech, speech_of
 from raykd.report.wording import (
     BASELINE,
     count,
@@ -17,7 +18,6 @@ from raykd.report.wording import (
     milliseconds,
     number,
     percent,
-    points,
     role_name,
     times,
 )
@@ -33,10 +33,10 @@ class Row:
     Attributes:
         name: as shown.
         role: `student`, a control's name, `teacher` or `ensemble`.
-        accuracy: on test, at the epoch best on validation; mean over replicas.
-        accuracy_std: over replicas; None for a single one, for teachers and for the ensemble.
-        nll: nats per test sample.
-        nll_std: over replicas.
+        value: of the task's metric on test, at the epoch best on validation; mean over replicas.
+        value_std: over replicas; None for a single one, for teachers and for the ensemble.
+        second: the second number (NLL, in regression R²).
+        second_std: over replicas.
         parameters: count; None where the model is not at hand.
         latency_ms: one sample, median.
         replicas: how many trainings the means are over.
@@ -44,10 +44,10 @@ class Row:
 
     name: str
     role: str
-    accuracy: float | None
-    accuracy_std: float | None
-    nll: float | None
-    nll_std: float | None
+    value: float | None
+    value_std: float | None
+    second: float | None
+    second_std: float | None
     parameters: int | None
     latency_ms: float | None
     replicas: int
@@ -58,10 +58,36 @@ def result_table(summary: Summary) -> list[Row]:
     student = summary.get("student")
     if not student:
         return []
-    rows = [_row(role_name("student"), "student", student)]
-    rows += [_row(role_name(role), role, model) for role, model in summary["controls"].items()]
-    rows += [_row(name, "teacher", model) for name, model in summary["teachers"].items()]
-    return [*rows, _row(role_name("ensemble"), "ensemble", summary["ensemble"])]
+    speech = speech_of(summary)
+    models = [(role_name("student"), "student", student)]
+    models += [(role_name(role), role, model) for role, model in summary["controls"].items()]
+    models += [(name, "teacher", model) for name, model in summary["teachers"].items()]
+    models += [(role_name("ensemble"), "ensemble", summary["ensemble"])]
+    return [_row(speech, name, role, model) for name, role, model in models]
+
+
+def result_cells(summary: Summary) -> list[dict[str, str | float | None]]:
+    """The result table in the words and forms of the task, for a console: column -> cell."""
+    speech = speech_of(summary)
+    return [
+        {
+            "model": row.name,
+            speech.metric.name: with_std(
+                speech.value(row.value), row.value_std and speech.spread(row.value_std)
+            ),
+            speech.second.name: with_std(
+                speech.second.form(row.second), row.second_std and number(row.second_std)
+            ),
+            "parameters": row.parameters,
+            "ms per sample": None if row.latency_ms is None else round(row.latency_ms, 2),
+        }
+        for row in result_table(summary)
+    ]
+
+
+def with_std(mean: str, std: str | float | None) -> str:
+    """A mean with its standard deviation, where it has one."""
+    return mean if std is None else f"{mean} ± {std}"
 
 
 def verdict(summary: Summary) -> list[str]:
@@ -93,7 +119,9 @@ def outcome(gain: Mapping[str, Any]) -> Outcome:
 
 
 def best_teacher_name(summary: Summary) -> str | None:
-    """The teacher that is best on validation: accuracy, then NLL, then name."""
+    """The teacher that is best on validation: by the task's metric, then the second, then name."""
+    speech = speech_of(summary)
+    sign = 1 if speech.lower else -1
     known: dict[str, Mapping[str, Any]] = {
         name: model["validation"]
         for name, model in summary["teachers"].items()
@@ -101,24 +129,28 @@ def best_teacher_name(summary: Summary) -> str | None:
     }
     return min(
         known,
-        key=lambda name: (-known[name]["accuracy"], _or_infinite(known[name]["nll"]), name),
+        key=lambda name: (
+            sign * known[name][speech.metric.key],
+            _or_infinite(known[name][speech.ties]),
+            name,
+        ),
         default=None,
     )
 
 
-def _row(name: str, role: str, model: Mapping[str, Any]) -> Row:
+def _row(speech: Speech, name: str, role: str, model: Mapping[str, Any]) -> Row:
     test: Mapping[str, Any] = model["test"] or {}
-    accuracy, nll = test.get("accuracy"), test.get("nll")
+    value, second = test.get(speech.metric.key), test.get(speech.second.key)
     return Row(
         name=name,
         role=role,
-        accuracy=mean_of(accuracy),
-        accuracy_std=_std_of(accuracy),
-        nll=mean_of(nll),
-        nll_std=_std_of(nll),
+        value=mean_of(value),
+        value_std=_std_of(value),
+        second=mean_of(second),
+        second_std=_std_of(second),
         parameters=model["parameters"],
         latency_ms=model["latency_ms"].get("1"),
-        replicas=accuracy["n"] if isinstance(accuracy, Mapping) else 1,
+        replicas=value["n"] if isinstance(value, Mapping) else 1,
     )
 
 
@@ -129,51 +161,52 @@ def _std_of(value: Any) -> float | None:
 
 
 def _headline(summary: Summary) -> str:
-    reached = percent(mean_of(summary["student"]["test"]["accuracy"]))
+    speech = speech_of(summary)
+    key, gains = speech.metric.key, speech.gain
+    reached = speech.reached(mean_of(summary["student"]["test"][key]))
     if BASELINE not in summary["gains"]:
         return (
             f"Whether distillation helps here is not known, since the run has no control trained on "
-            f"labels alone: the student reaches {reached} test accuracy."
+            f"labels alone: the student reaches {reached}."
         )
     gain = summary["gains"][BASELINE]
     replicas = gain["n"]
-    baseline = percent(mean_of(summary["controls"][BASELINE]["test"]["accuracy"]))
-    plain = (
-        f"the student reaches {reached} test accuracy, the same network trained on labels alone "
-        f"{baseline}"
-    )
-    how_much = points(gain["mean"], signed=False)
+    baseline = speech.value(mean_of(summary["controls"][BASELINE]["test"][key]))
+    plain = f"the student reaches {reached}, the same network trained on labels alone {baseline}"
+    how_much = gains.size(gain["mean"])
     match outcome(gain):
         case "win":
-            return f"Distillation helps here: {plain}; that is {how_much} points more {_interval(gain)}."
+            much = f"{how_much} {gains.better} {_interval(gain, gains)}"
+            return f"Distillation helps here: {plain}; that is {much}."
         case "loss":
-            return f"Distillation hurts here: {plain}; that is {how_much} points less {_interval(gain)}."
+            much = f"{how_much} {gains.worse} {_interval(gain, gains)}"
+            return f"Distillation hurts here: {plain}; that is {much}."
         case "tie":
             return (
                 f"Distillation makes no difference that these {replicas} replicas can show: {plain} "
-                f"(difference {points(gain['mean'])} points, 95 % interval {_bounds(gain)})."
+                f"({gains.name} {gains.change(gain['mean'])}, 95 % interval {_bounds(gain, gains)})."
             )
     return (
-        f"One replica cannot show whether distillation helps here: {plain} (difference "
-        f"{points(gain['mean'])} points). With n = 1 no interval is possible; `seeds: 5` gives one."
+        f"One replica cannot show whether distillation helps here: {plain} ({gains.name} "
+        f"{gains.change(gain['mean'])}). With n = 1 no interval is possible; `seeds: 5` gives one."
     )
 
 
 def _against(summary: Summary, role: str) -> str:
-    gain = summary["gains"][role]
+    gain, gains = summary["gains"][role], speech_of(summary).gain
     other = _control(summary, role)
-    how_much = points(gain["mean"], signed=False)
+    how_much = gains.size(gain["mean"])
     match outcome(gain):
         case "win":
-            return f"It beats {other} by {how_much} points {_interval(gain)}."
+            return f"It beats {other} by {how_much} {_interval(gain, gains)}."
         case "loss":
-            return f"It loses to {other} by {how_much} points {_interval(gain)}."
+            return f"It loses to {other} by {how_much} {_interval(gain, gains)}."
         case "tie":
             return (
                 f"Against {other} there is no difference that these {gain['n']} replicas can show "
-                f"({points(gain['mean'])} points, 95 % interval {_bounds(gain)})."
+                f"({gains.change(gain['mean'])}, 95 % interval {_bounds(gain, gains)})."
             )
-    return f"Against {other} the difference is {points(gain['mean'])} points, without an interval."
+    return f"Against {other} the {gains.name} is {gains.change(gain['mean'])}, without an interval."
 
 
 def _control(summary: Summary, role: str) -> str:
@@ -182,37 +215,30 @@ def _control(summary: Summary, role: str) -> str:
         taught = f"the best single teacher ({name})" if name else "the best single teacher"
         return f"the same network taught by {taught}"
     if role == "hard":
-        return "the same network taught the ensemble's hard labels"
+        return f"the same network taught {speech_of(summary).hard}"
     return f"the control {role}"
 
 
-def _interval(gain: Mapping[str, Any]) -> str:
-    return f"(95 % interval of the difference {_bounds(gain)}, {gain['n']} paired replicas)"
+def _interval(gain: Mapping[str, Any], gains: Gain) -> str:
+    bounds = _bounds(gain, gains)
+    return f"(95 % interval of the {gains.name} {bounds}, {gain['n']} paired replicas)"
 
 
-def _bounds(gain: Mapping[str, Any]) -> str:
+def _bounds(gain: Mapping[str, Any], gains: Gain) -> str:
     low, high = gain["ci95"]
-    return f"{points(low)} to {points(high)}"
+    return f"{gains.signed(low)} to {gains.signed(high)}"
 
 
 def _kept(summary: Summary) -> list[str]:
-    """What the student has of the ensemble: accuracy, answers, and part of the gap."""
-    own = mean_of(summary["student"]["test"]["accuracy"])
-    whole = summary["ensemble"]["test"]["accuracy"]
-    fidelity = summary["fidelity"]
-    agreement = percent(mean_of(fidelity["agreement_ensemble"]))
-    kl = number(mean_of(fidelity["kl_ensemble_nats"]))
-    same = f"gives the ensemble's answer on {agreement} of the test samples (KL {kl} nats)"
+    """What the student has of the ensemble: quality, answers, and part of the gap."""
+    speech = speech_of(summary)
+    own = mean_of(summary["student"]["test"][speech.metric.key])
+    whole = summary["ensemble"]["test"][speech.metric.key]
+    follows = speech.follows(summary["fidelity"])
     if own is None or not whole:
-        return [f"It {same}."]
-    if own >= whole:
-        kept = f"It reaches the ensemble's accuracy ({percent(own)} against {percent(whole)})"
-    else:
-        kept = (
-            f"It keeps {percent(own / whole)} of the ensemble's accuracy ({percent(own)} of "
-            f"{percent(whole)}, {points(whole - own, signed=False)} points short)"
-        )
-    return [f"{kept} and {same}.", *_gap(summary)]
+        return [f"It {follows}."]
+    joint = " and it " if speech.lower else " and "
+    return [f"{speech.kept(own, whole)}{joint}{follows}.", *_gap(summary)]
 
 
 def _gap(summary: Summary) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,16 @@ def points(share: float, *, signed: bool = True) -> str:
     if text in ("+0.00", "-0.00"):
         return "0.00"
     return _minus(text) if signed else text[1:]
+
+
+def significant(value: float | None, digits: int = 4, *, signed: bool = False) -> str:
+    """A number in the unit of the data, to so many significant digits: `54.27`, `0.09816`, `3 982`."""
+    if value is None:
+        return NONE
+    if value == 0:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return _minus(f"{value:{'+' if signed else ''},.{decimals}f}").replace(",", " ")
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -1,6 +1,6 @@
 """Everything that knows how to reach a Ray cluster and get word back from it."""
 
-from raykd.runtime.cluster import Resources, connect, machine
+from raykd.runtime.cluster import Resources, connect, is_connected, machine, put
 from raykd.runtime.mailbox import Mailbox, Sender
 
-__all__ = ["Mailbox", "Resources", "Sender", "connect", "machine"]
+__all__ = ["Mailbox", "Resources", "Sender", "connect", "is_connected", "machine", "put"]

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -49,7 +50,7 @@ def connect(address: str | None) -> Iterator[Resources]:
     Raises:
         InputError: no cluster answers at the address.
     """
-    already = ray.is_initialized()
+    already = is_connected()
     if not already:
         _start(address)
     try:
@@ -58,6 +59,16 @@ def connect(address: str | None) -> Iterator[Resources]:
     finally:
         if not already:
             ray.shutdown()
+
+
+def is_connected() -> bool:
+    """Whether this process is connected to a cluster already."""
+    return bool(ray.is_initialized())
+
+
+def put(value: Any) -> Any:
+    """An object reference to `value`, which is stored once and read by every process of a node."""
+    return ray.put(value)
 
 
 def _start(address: str | None) -> None:

@@ -12,6 +12,7 @@ import ray
 from raykd.tracking import Event
 
 _POLL_S = 0.2
+_SEND_TIMEOUT_S = 30.0
 _DRAIN_TIMEOUT_S = 30.0
 
 
@@ -36,8 +37,8 @@ class Sender:
     actor: Any
 
     def __call__(self, event: Event) -> None:
-        """Send one event."""
-        self.actor.put.remote(event)
+        """Put one event into the mailbox (1 ms); once there it is delivered, even if the worker ends at once."""
+        ray.get(self.actor.put.remote(event), timeout=_SEND_TIMEOUT_S)
 
 
 class Mailbox:

@@ -6,6 +6,7 @@ A shard is written under a temporary name, synced and renamed, so that no reader
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -82,15 +83,22 @@ def map_shard(folder: Path, shard: Shard) -> dict[str, np.ndarray]:
         size = int.from_bytes(file.read(8), "little")
         if size > _LONGEST_HEADER:
             raise TargetError(f"shard {shard.file!r}: header of {size} bytes is refused")
-        header = json.loads(file.read(size))
-    header.pop("__metadata__", None)
-    arrays: dict[str, np.ndarray] = {}
-    for name, entry in header.items():
-        shape = tuple(entry["shape"])
-        if entry["dtype"] not in _DTYPES or not shape or shape[0] != shard.rows:
-            raise TargetError(f"shard {shard.file!r}: array {name!r} is {entry['dtype']} {shape}")
-        arrays[name] = np.memmap(
-            path, dtype=_DTYPES[entry["dtype"]], mode="r", offset=8 + size + entry["data_offsets"][0],
-            shape=shape,
-        )  # fmt: skip
+        raw = file.read(size)
+    try:
+        header = json.loads(raw)
+        header.pop("__metadata__", None)
+        arrays = {n: _map(path, 8 + size, entry, shard.rows) for n, entry in header.items()}
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise TargetError(f"shard {shard.file!r}: its header is refused ({error})") from error
+    if missing := {"ids", "hashes"} - arrays.keys():
+        raise TargetError(f"shard {shard.file!r} lacks {', '.join(sorted(missing))}")
     return arrays
+
+
+def _map(path: Path, base: int, entry: Mapping[str, Any], rows: int) -> np.ndarray:
+    shape, dtype = tuple(entry["shape"]), np.dtype(_DTYPES[entry["dtype"]])
+    begin, end = entry["data_offsets"]
+    size = math.prod(shape) * dtype.itemsize
+    if not shape or shape[0] != rows or begin < 0 or end - begin != size:
+        raise ValueError(f"{entry['dtype']} {list(shape)} for {rows} rows at {begin} to {end}")
+    return np.memmap(path, dtype=dtype, mode="r", offset=base + begin, shape=shape)

@@ -7,9 +7,11 @@ and splits are not part of any key: the same teacher's answers serve every budge
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,15 +91,13 @@ class Entry:
 
     def missing(self, ids_N: np.ndarray, hashes_N: np.ndarray, view: int) -> np.ndarray:
         """Positions in `ids_N` that no shard answers for this view with the same content."""
-        known: dict[int, int] = {}
+        known: set[tuple[int, int]] = set()
         for shard in self.shards:
             if shard.view == view:
                 arrays = self.arrays(shard)
                 known.update(zip(arrays["ids"].tolist(), arrays["hashes"].tolist(), strict=True))
         wanted = zip(ids_N.tolist(), hashes_N.tolist(), strict=True)
-        return np.array(
-            [i for i, (key, value) in enumerate(wanted) if known.get(key) != value], np.int64
-        )
+        return np.array([i for i, pair in enumerate(wanted) if pair not in known], np.int64)
 
 
 def _read_manifest(folder: Path, key: EntryKey) -> tuple[Shard, ...]:
@@ -122,16 +122,29 @@ def _read_manifest(folder: Path, key: EntryKey) -> tuple[Shard, ...]:
 
 
 def append(root: Path, key: EntryKey, shards: Sequence[Shard]) -> None:
-    """Add finished shards to an entry's manifest, which makes them visible to readers."""
-    entry = Entry(root, key)
-    known = {shard.file for shard in entry.shards}
-    every = (*entry.shards, *(shard for shard in shards if shard.file not in known))
-    manifest = {
-        "schema": SCHEMA,
-        "key": asdict(key),
-        "shards": [shard.to_json() for shard in every],
-    }
-    write_json(entry.folder / "manifest.json", manifest)
+    """Add finished shards to an entry's manifest, which makes them visible to readers.
+
+    Several runs may fill one entry at a time: none loses what another has added.
+    """
+    with _locked(root / key.folder):
+        entry = Entry(root, key)
+        known = {shard.file for shard in entry.shards}
+        every = (*entry.shards, *(shard for shard in shards if shard.file not in known))
+        manifest = {
+            "schema": SCHEMA,
+            "key": asdict(key),
+            "shards": [shard.to_json() for shard in every],
+        }
+        write_json(entry.folder / "manifest.json", manifest)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Alone among all processes that write this entry's manifest; the lock ends with the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass

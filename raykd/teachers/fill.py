@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import ray
+from ray.exceptions import RayActorError, RayTaskError
 
 from raykd.data import Samples
-from raykd.errors import TeacherError
+from raykd.errors import RaykdError, TeacherError
 from raykd.targets.shards import Shard
 from raykd.targets.store import Entry, EntryKey, append
 from raykd.teachers.pool import Fleet
@@ -21,6 +22,7 @@ from raykd.tracking import Event, events
 
 _SHARD_ROWS = 16_384
 _WAIT_S = 3600.0
+_FETCH_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ def fill(
 
     Returns:
         teacher -> samples scored.
+
+    Raises:
+        TeacherError: a teacher answers NaN, fails, or died more often than allowed.
     """
     waiting = {name: deque(part for part in parts if part.teacher == name) for name in fleet.actors}
     running: dict[Any, tuple[Any, Part]] = {}
@@ -75,11 +80,24 @@ def fill(
         if not ready:
             raise TeacherError(f"no shard was finished within {_WAIT_S:g} s")
         actor, part = running.pop(ready[0])
-        shard: Shard = ray.get(ready[0], timeout=60)
-        append(root, part.key, [shard])
+        append(root, part.key, [_shard(ready[0], part.teacher)])
         scored[part.teacher] += len(part.rows)
         done += len(part.rows)
         rate = done / max(1e-9, time.monotonic() - begun)
         emit(events.progress("targets", done=done, total=total, unit="samples", rate_per_s=rate))
         start(actor, part.teacher)
     return scored
+
+
+def _shard(reference: Any, teacher: str) -> Shard:
+    try:
+        shard: Shard = ray.get(reference, timeout=_FETCH_TIMEOUT_S)
+    except RayTaskError as error:
+        if isinstance(error.cause, RaykdError | OSError):
+            raise error.cause from error
+        raise TeacherError(f"teacher {teacher!r} failed on a batch: {error.cause!r}") from error
+    except RayActorError as error:
+        raise TeacherError(
+            f"teacher {teacher!r} died more often than cluster.teachers.max_restarts allows: {error}"
+        ) from error
+    return shard

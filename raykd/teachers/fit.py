@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayTaskError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from raykd.data import Samples
 from raykd.errors import RaykdError, TrainingError
@@ -59,6 +59,10 @@ def fit_teachers(
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, RaykdError) else error
             failures.append(f"teacher {name!r}: {cause}")
+        except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
+            failures.append(
+                f"teacher {name!r}: its process was lost more often than allowed: {error}"
+            )
     if failures:
         raise TrainingError("; ".join(failures))
     return results

@@ -25,7 +25,7 @@ from raykd.models.preprocess import Preprocessing
 from raykd.models.taps import Taps
 from raykd.models.weights import apply_weights, fingerprint
 from raykd.targets import codec
-from raykd.types import ORIGINAL_VIEW
+from raykd.types import ORIGINAL_VIEW, OutputKind, Scale
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _TINY = 1e-12
@@ -49,6 +49,9 @@ class Spec:
         dtype: precision of its forward pass.
         batch_size: the one shape it is run with.
         taps: module paths whose features are wanted.
+        answers: what its answers are stored as.
+        scale: the unit that it computes in (regression), when it was fitted here; one that was not
+            answers in original units by itself.
     """
 
     name: str
@@ -64,10 +67,12 @@ class Spec:
     dtype: str
     batch_size: int
     taps: tuple[str, ...] = ()
+    answers: OutputKind = "logits"
+    scale: Scale | None = None
 
     @property
     def fingerprint(self) -> str:
-        """Hash of weights, preprocessing, label map, dtype, shape of a batch and spec."""
+        """Hash of weights, preprocessing, label map, scale, dtype, shape of a batch and spec."""
         parts = {
             "model": self.model.model_dump(mode="json"),
             "weights": fingerprint(self.weights),
@@ -77,6 +82,8 @@ class Spec:
             "batch_size": self.batch_size,
             "device": "cuda" if torch.cuda.is_available() else "cpu",
         }
+        if self.scale is not None:
+            parts["scale"] = [self.scale.mean, self.scale.std]
         return _digest(parts)
 
 
@@ -86,12 +93,15 @@ class Recorded:
 
     Attributes:
         name: the teacher's name.
-        logits_NC: float32 [N, C] in the data's row order; NaN rows where it said nothing.
+        logits_NC: float32 [N, C] in the data's row order (values in original units [N, 1], label
+            logits); NaN rows where it said nothing.
+        answers: what its answers are stored as.
     """
 
     name: str
     logits_NC: np.ndarray
     taps: tuple[str, ...] = ()
+    answers: OutputKind = "logits"
 
     @property
     def fingerprint(self) -> str:
@@ -124,11 +134,12 @@ class TeacherModel:
         shape = spec.preprocessing.output_shape(spec.input_shape)
         model = build_model(spec.model, input_shape=shape, classes=spec.outputs, key=spec.key)
         apply_weights(model, spec.weights, key=spec.key)
-        self.network = Network(model, spec.preprocessing).to(self.device, DTYPES[spec.dtype]).eval()
+        network = Network(model, spec.preprocessing, spec.scale)
+        self.network = network.to(self.device, DTYPES[spec.dtype]).eval()
         self.network.requires_grad_(False)
         self._taps = Taps(self.network, spec.taps, key=spec.key)
-        frozen = not any(p.requires_grad for p in self.network.parameters())
-        assert frozen and not self.network.training, "a teacher is frozen and in evaluation mode"
+        assert not any(p.requires_grad for p in self.network.parameters()), "a teacher is frozen"
+        assert not any(m.training for m in self.network.modules()), "a teacher is in eval mode"
 
     def score(self, samples: Samples, rows: np.ndarray, view: np.ndarray) -> codec.Arrays:
         """The encoded answer; short batches are padded with their first row to the one fixed shape."""
@@ -151,12 +162,12 @@ class TeacherModel:
         features = {tap: feature.float().cpu() for tap, feature in self._taps.take().items()}
         if not all(torch.isfinite(tensor).all() for tensor in (output_BC, *features.values())):
             raise TeacherError(f"teacher {self.spec.name!r} answered NaN or infinity")
-        return codec.encode(self._aligned(output_BC).cpu(), features)
+        return codec.encode(self._aligned(output_BC).cpu(), features, self.spec.answers)
 
     def _aligned(self, output_BC: Tensor) -> Tensor:
         """Logits over the data's classes: probabilities in log space, several own classes added up."""
         if self.spec.kind == "probabilities":
-            output_BC = output_BC.clamp(min=_TINY).log()
+            output_BC = log_odds(output_BC, self.spec.answers)
         if self.spec.label_map is None:
             return output_BC
         mapped = torch.full((len(output_BC), self.spec.classes), -torch.inf, device=self.device)
@@ -164,6 +175,14 @@ class TeacherModel:
         for target in range(self.spec.classes):
             mapped[:, target] = output_BC[:, places == target].logsumexp(dim=1)
         return mapped
+
+
+def log_odds(probabilities: Tensor, answers: OutputKind) -> Tensor:
+    """Probabilities as logits: of classes up to a constant, of labels against their absence."""
+    logits = probabilities.clamp(min=_TINY).log()
+    if answers == "label_logits":
+        return logits - (1 - probabilities).clamp(min=_TINY).log()
+    return logits
 
 
 class RecordedTeacher:
@@ -184,7 +203,7 @@ class RecordedTeacher:
             raise TeacherError(
                 f"teacher {self.recorded.name!r} has no outputs for sample id {sample}"
             )
-        return codec.encode(logits, {})
+        return codec.encode(logits, {}, self.recorded.answers)
 
 
 def host(spec: Spec | Recorded, device: torch.device | None = None) -> Scorer:

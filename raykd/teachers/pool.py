@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import ray
-import torch
 from ray import cloudpickle
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
 
@@ -20,7 +20,9 @@ from raykd.teachers.actor import TeacherActor
 from raykd.teachers.model import Recorded, Spec
 from raykd.teachers.policy import Cause, Decision, FailurePolicy
 from raykd.tracking import Event, events
-from raykd.types import Dense, TeacherOutputs
+from raykd.types import TeacherOutputs
+
+_STATISTICS_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -41,20 +43,34 @@ class Place:
 
 @dataclass
 class Pool:
-    """The actors of one teacher, with the requests each has outstanding."""
+    """The actors of one teacher, with the requests each has outstanding.
+
+    Attributes:
+        name: the teacher's name.
+        actors: handles of its replicas.
+        outstanding: requests under way at each.
+        dead: replicas that come back no more.
+        restarting: replicas that were restarted and have not answered since.
+        lost: whether the teacher is left out.
+    """
 
     name: str
     actors: list[Any]
     outstanding: list[int] = field(default_factory=list)
+    dead: set[int] = field(default_factory=set)
+    restarting: set[int] = field(default_factory=set)
     lost: bool = False
 
     def __post_init__(self) -> None:
         self.outstanding = [0] * len(self.actors)
 
     def pick(self, avoid: int | None = None) -> int:
-        """The replica with the fewest requests outstanding, another one than `avoid` if there is one."""
-        free = [i for i in range(len(self.actors)) if i != avoid] or [0]
-        return min(free, key=lambda i: self.outstanding[i])
+        """The replica with the fewest requests outstanding; a dead one, or `avoid`, only if need be."""
+
+        def rank(replica: int) -> tuple[bool, bool, int]:
+            return (replica in self.dead, replica == avoid, self.outstanding[replica])
+
+        return min(range(len(self.actors)), key=rank)
 
 
 @dataclass(frozen=True)
@@ -106,7 +122,7 @@ class Client:
         if not answers:
             raise TeacherError(f"no teacher is left of {', '.join(names)}")
         like = next(iter(answers.values()))
-        return {name: answers[name] if name in answers else _silent(like) for name in names}
+        return {n: answers[n] if n in answers else codec.absent(like) for n in names}
 
     def _ask(
         self, pool: Pool, rows: np.ndarray, view: np.ndarray, avoid: int | None = None
@@ -121,15 +137,23 @@ class Client:
             attempts += 1
             try:
                 arrays: codec.Arrays = ray.get(
-                    request.reference, timeout=self.settings.request_timeout_s
+                    request.reference, timeout=self._patience_s(pool, request)
                 )
             except (GetTimeoutError, RayActorError, RayTaskError) as error:
                 pool.outstanding[request.replica] -= 1
-                request = self._recover(pool, request, _cause(error), attempts)
+                if isinstance(error, ActorDiedError):
+                    pool.dead.add(request.replica)
+                request = self._recover(pool, request, _cause(pool.name, error), attempts)
                 continue
             pool.outstanding[request.replica] -= 1
+            pool.restarting.discard(request.replica)
             return arrays
         return None
+
+    def _patience_s(self, pool: Pool, request: Request) -> float:
+        """How long to wait for an answer; one that is being restarted has to load its model first."""
+        loading = request.replica in pool.restarting
+        return self.settings.request_timeout_s + loading * self.settings.start_timeout_s
 
     def _recover(self, pool: Pool, request: Request, cause: Cause, attempts: int) -> Request | None:
         limit = 1 + self.settings.max_restarts + len(pool.actors) - 1
@@ -142,6 +166,7 @@ class Client:
             return None
         if decision.action == "restart":
             ray.kill(pool.actors[request.replica], no_restart=False)
+            pool.restarting.add(request.replica)
         self.retries += 1
         return self._ask(pool, request.rows, request.view, avoid=request.replica)
 
@@ -153,22 +178,14 @@ class Client:
         )
 
 
-def _cause(error: Exception) -> Cause:
+def _cause(teacher: str, error: Exception) -> Cause:
     if isinstance(error, GetTimeoutError):
         return "timeout"
     if isinstance(error, RayTaskError):
         if isinstance(error.cause, TeacherError):
             return "non_finite"
-        raise error
+        raise TeacherError(f"teacher {teacher!r} failed on a batch: {error.cause!r}") from error
     return "dead"
-
-
-def _silent(like: Dense) -> Dense:
-    return Dense(
-        kind=like.kind,
-        values_NC=torch.zeros_like(like.values_NC),
-        valid_N=torch.zeros_like(like.valid_N),
-    )
 
 
 class Fleet:
@@ -226,8 +243,9 @@ class Fleet:
                         "cluster.teachers.cpus or raise cluster.teachers.start_timeout_s"
                     ) from None
                 except (ActorDiedError, RayTaskError) as error:
+                    cause = str(error).strip().splitlines()[-1]  # before it stands its traceback
                     raise TeacherError(
-                        f"teacher {name!r} could not load its model: {error}"
+                        f"teacher {name!r} could not load its model: {cause}"
                     ) from error
 
     def score(self, rows: np.ndarray, view: int | np.ndarray) -> TeacherOutputs:
@@ -237,11 +255,16 @@ class Fleet:
         return self.client.collect(names, self.client.submit(names, rows, views))
 
     def statistics(self) -> dict[str, dict[str, float]]:
-        """Per teacher: samples scored and seconds busy, over its replicas."""
-        totals = {}
-        for name, actors in self.actors.items():
-            parts = ray.get([actor.statistics.remote() for actor in actors], timeout=60)
-            totals[name] = {key: sum(part[key] for part in parts) for key in parts[0]}
+        """Per teacher: samples scored and seconds busy, over its replicas that live (since their start)."""
+        asked = {
+            name: [a.statistics.remote() for a in handles] for name, handles in self.actors.items()
+        }
+        totals = {name: {"samples_scored": 0, "busy_s": 0.0} for name in asked}
+        for name, references in asked.items():
+            for reference in references:
+                with suppress(RayActorError, GetTimeoutError):
+                    for key, value in ray.get(reference, timeout=_STATISTICS_TIMEOUT_S).items():
+                        totals[name][key] += value
         return totals
 
     def close(self) -> None:

@@ -5,23 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from raykd.data import Samples
 from raykd.errors import InputError, Problem
+from raykd.teachers.model import log_odds
+from raykd.types import OutputKind
 
-_TINY = 1e-12
 
-
-def load_outputs(path: str, samples: Samples, *, key: str) -> np.ndarray:
+def load_outputs(
+    path: str, samples: Samples, *, key: str, answers: OutputKind = "logits"
+) -> np.ndarray:
     """Logits float32 [N, C] in the data's row order, NaN for samples without an output.
 
     Args:
-        path: `.safetensors` with `ids` [M] and `logits` or `probabilities` [M, C]; or `.csv`, `.parquet`
-            with a column `id`, then one column of logits for each class in label order.
+        path: `.safetensors` with `ids` [M] and `logits` or `probabilities` [M, C], in regression `values`
+            in original units [M] or [M, 1]; or `.csv`, `.parquet` with a column `id`, then one column
+            of logits for each class in label order (in regression one of values).
         samples: the data whose ids are looked up.
         key: dotted key of the recipe, for errors.
+        answers: what the outputs are to be.
 
     Raises:
         InputError: the file is missing or damaged, or does not fit the data.
@@ -29,9 +34,9 @@ def load_outputs(path: str, samples: Samples, *, key: str) -> np.ndarray:
     file = Path(path).expanduser()
     if not file.is_file():
         raise InputError(Problem(key, f"no file at {file}; check the path"))
-    ids, logits = _read(file, key)
+    ids, logits = _read(file, key, answers)
     classes = samples.class_count
-    if logits.ndim != 2 or logits.shape[1] != classes or len(ids) != len(logits):
+    if logits.ndim != 2 or logits.shape[1] != classes or ids.shape != (len(logits),):
         raise InputError(
             Problem(key, f"{file} holds {list(ids.shape)} ids and {list(logits.shape)} outputs; [M] and "
                     f"[M, {classes}] are needed")
@@ -42,27 +47,33 @@ def load_outputs(path: str, samples: Samples, *, key: str) -> np.ndarray:
     rows = np.array([place.get(int(sample), -1) for sample in ids], np.int64)
     found = np.full((len(samples), classes), np.nan, np.float32)
     found[rows[rows >= 0]] = logits[rows >= 0]
-    if missing := int(np.isnan(found).any(axis=1).sum()):
+    if missing := int((~np.isfinite(found).all(axis=1)).sum()):
         raise InputError(
-            Problem(key, f"{file} has no output for {missing} of {len(samples)} samples; every sample needs one")
+            Problem(key, f"{file} has no output, or one that is not finite, for {missing} of {len(samples)} "
+                    "samples; every sample needs one")
         )  # fmt: skip
     return found
 
 
-def _read(file: Path, key: str) -> tuple[np.ndarray, np.ndarray]:
+def _read(file: Path, key: str, answers: OutputKind) -> tuple[np.ndarray, np.ndarray]:
     try:
         if file.suffix == ".safetensors":
             arrays = load_file(file)
+            if answers == "value":
+                values = arrays["values"].astype(np.float32)
+                return arrays["ids"], values.reshape(len(values), -1)
             if "probabilities" in arrays and "logits" not in arrays:
-                return arrays["ids"], np.log(np.maximum(arrays["probabilities"], _TINY))
+                probs = arrays["probabilities"].astype(np.float32)
+                return arrays["ids"], log_odds(torch.from_numpy(probs), answers).numpy()
             return arrays["ids"], arrays["logits"].astype(np.float32)
         if file.suffix in (".csv", ".parquet"):
             import pandas as pd  # comes with Ray; slow to import, and needed here alone
 
             table = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
             return table.pop("id").to_numpy(np.int64), table.to_numpy(np.float32)
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except (SafetensorError, LookupError, ValueError, TypeError, AttributeError, OSError) as error:
         raise InputError(
-            Problem(key, f"{file} cannot be read as outputs ({error!r}); it needs ids and logits")
-        ) from None
+            Problem(key, f"{file} cannot be read as outputs ({error!r}); it needs ids and "
+                    f"{'values' if answers == 'value' else 'logits'}")
+        ) from None  # fmt: skip
     raise InputError(Problem(key, f"{file}: allowed are .safetensors, .csv and .parquet"))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import rankdata
 from torch import Tensor
 
 from raykd.config.models import Expect
+from raykd.config.tasks import TaskName
 from raykd.errors import TeacherError
+from raykd.evaluate.marks import right_shares
+from raykd.evaluate.values import value_metrics
 from raykd.types import TeacherOutputs
 
 _MARGIN = 0.2
@@ -24,8 +28,10 @@ def check_repeatable(first: TeacherOutputs, second: TeacherOutputs) -> None:
         TeacherError: names the teacher whose answers differ.
     """
     for name, answer in first.items():
-        if not torch.equal(answer.values_NC, second[name].values_NC):
-            worst = (answer.values_NC - second[name].values_NC).abs().max().item()
+        pairs = [(answer.values_NC, second[name].values_NC)]
+        pairs += [(answer.features[tap], second[name].features[tap]) for tap in answer.features]
+        if not all(torch.equal(one, other) for one, other in pairs):
+            worst = max((one - other).abs().max().item() for one, other in pairs)
             raise TeacherError(
                 f"teacher {name!r} answers the same samples differently (by up to {worst:.2g}): its forward "
                 "pass is random; put it into evaluation mode, or make it deterministic"
@@ -40,8 +46,41 @@ def best_label_map(predicted_N: np.ndarray, labels_N: np.ndarray, classes: int) 
     return tuple(int(column) for column in columns)
 
 
-def check_accuracy(name: str, logits_NC: Tensor, labels_N: Tensor, expect: Expect) -> float:
+def permuted(
+    predicted_N: np.ndarray, labels_N: np.ndarray, classes: int
+) -> tuple[tuple[int, ...], float] | None:
+    """A map of classes that beats the given order by far, and its accuracy; or None.
+
+    The map is found on every other sample and judged on the rest, since with few samples of many
+    classes some map always fits those that it was found on.
+    """
+    found, judged = slice(0, None, 2), slice(1, None, 2)
+    label_map = best_label_map(predicted_N[found], labels_N[found], classes)
+    if not len(labels_N[judged]):
+        return None
+    mapped = np.asarray(label_map)[predicted_N[judged]]
+    accuracy = float((mapped == labels_N[judged]).mean())
+    plain = float((predicted_N[judged] == labels_N[judged]).mean())
+    if accuracy <= plain + _MARGIN or accuracy <= 2 / classes:
+        return None
+    return best_label_map(predicted_N, labels_N, classes), accuracy
+
+
+def check_accuracy(
+    name: str,
+    logits_NC: Tensor,
+    labels_N: Tensor,
+    expect: Expect,
+    own_map: tuple[int, ...] | None = None,
+) -> float:
     """Accuracy on labelled validation samples against `expect` and against chance.
+
+    Args:
+        name: the teacher's name.
+        logits_NC: its logits over the data's classes.
+        labels_N: int64, all known.
+        expect: what it has to reach.
+        own_map: its `label_map` so far.
 
     Raises:
         TeacherError: worse than expected, no better than chance, or the classes look permuted.
@@ -50,17 +89,17 @@ def check_accuracy(name: str, logits_NC: Tensor, labels_N: Tensor, expect: Expec
     count, classes = labels_N.numel(), logits_NC.shape[1]
     accuracy = (predicted_N == labels_N).double().mean().item()
     found = f"teacher {name!r} has {accuracy:.1%} accuracy on {count} labelled validation samples"
+    if other := permuted(predicted_N.numpy(), labels_N.numpy(), classes):
+        label_map, mapped = other
+        proposed = [label_map[c] for c in own_map or range(classes)]
+        raise TeacherError(
+            f"{found}, but {mapped:.1%} with its classes in another order: they look permuted; set "
+            f"teachers.{name}.label_map={proposed}"
+        )
     if expect.accuracy is not None and accuracy < expect.accuracy:
         raise TeacherError(
             f"{found}, less than teachers.{name}.expect.accuracy={expect.accuracy:g}; fit it longer, check "
             f"its preprocessing and classes, or lower the expectation"
-        )
-    label_map = best_label_map(predicted_N.numpy(), labels_N.numpy(), classes)
-    mapped = (torch.tensor(label_map)[predicted_N] == labels_N).double().mean().item()
-    if mapped > accuracy + _MARGIN and mapped > 2 / classes:
-        raise TeacherError(
-            f"{found}, but {mapped:.1%} with its classes in another order: they look permuted; set "
-            f"teachers.{name}.label_map={list(label_map)}"
         )
     chance = 1 / classes
     if expect.accuracy is None and accuracy <= chance + 2 * math.sqrt(
@@ -85,4 +124,134 @@ def check_classes(outputs: TeacherOutputs, classes: int) -> None:
         if answer.values_NC.shape[1] != classes
     }
     for name, count in wrong.items():
-        raise TeacherError(f"teacher {name!r} answers {count} classes, the data has {classes}")
+        raise TeacherError(
+            f"teacher {name!r} answers {count} classes (labels, values), the data has {classes}"
+        )
+
+
+def check_values(
+    name: str,
+    values_N1: Tensor,
+    labels_N: Tensor,
+    expect: Expect,
+    own_map: tuple[int, ...] | None = None,  # noqa: ARG001 - one signature for all tasks
+) -> float:
+    """RMSE on labelled validation samples against `expect` and against always saying their mean.
+
+    Args:
+        name: the teacher's name.
+        values_N1: its answers in original units.
+        labels_N: float, all known.
+        expect: what it has to reach.
+        own_map: a regression has none.
+
+    Raises:
+        TeacherError: worse than expected, or no better than the mean; with a hint when its values look
+            to be in another unit.
+    """
+    numbers = value_metrics(values_N1, labels_N)
+    rmse, r2 = numbers["rmse"], numbers["r2"]
+    found = (
+        f"teacher {name!r} has RMSE {rmse:.4g} and R² {r2:.3f} on {labels_N.numel()} labelled "
+        "validation samples"
+    )
+    if expect.rmse is not None and rmse > expect.rmse:
+        raise TeacherError(
+            f"{found}, more than teachers.{name}.expect.rmse={expect.rmse:g}; fit it longer, check its "
+            "preprocessing and unit, or raise the expectation"
+        )
+    if expect.r2 is not None and r2 < expect.r2:
+        raise TeacherError(
+            f"{found}, less than teachers.{name}.expect.r2={expect.r2:g}; fit it longer, check its "
+            "preprocessing and unit, or lower the expectation"
+        )
+    if expect.r2 is None and expect.rmse is None and not r2 > 0:
+        raise TeacherError(
+            f"{found}, no better than always saying their mean{_unit_hint(values_N1[:, 0], labels_N)}; "
+            f"check its weights, preprocessing and unit, or set teachers.{name}.expect.r2=-1e9 to use "
+            "it all the same"
+        )
+    return rmse
+
+
+def _unit_hint(values_N: Tensor, labels_N: Tensor) -> str:
+    """What a straight line through answers and truth says, where they follow each other well."""
+    values, labels = values_N.double(), labels_N.double()
+    spread = values - values.mean()
+    if not spread.square().sum() > 0:
+        return ""
+    slope = float(spread @ (labels - labels.mean()) / spread.square().sum())
+    offset = float(labels.mean() - slope * values.mean())
+    explained = value_metrics((slope * values + offset)[:, None], labels)["r2"]
+    if explained < _MARGIN:
+        return ""
+    return (
+        f", but R² would be {explained:.3f} for {slope:.4g} · answer + {offset:.4g}: its values look to "
+        "be in another unit"
+    )
+
+
+def check_marks(
+    name: str,
+    logits_NK: Tensor,
+    labels_NK: Tensor,
+    expect: Expect,
+    own_map: tuple[int, ...] | None = None,  # noqa: ARG001 - one signature for all tasks
+) -> float:
+    """Share of right label decisions against `expect`, and the order of samples against chance.
+
+    Chance is judged by the area under the ROC curve, mean over labels, since where labels are rare a
+    useful teacher may decide no better than always saying no.
+
+    Args:
+        name: the teacher's name.
+        logits_NK: its label logits.
+        labels_NK: 0 and 1, all known.
+        expect: what it has to reach.
+        own_map: label maps are for classes.
+
+    Raises:
+        TeacherError: worse than expected, or no better than chance.
+    """
+    accuracy = float(right_shares(logits_NK, labels_NK).mean())
+    areas = [_area(*pair) for pair in zip(logits_NK.T, labels_NK.T, strict=True)]
+    known = [(area, error) for area, error in areas if error > 0]
+    found = (
+        f"teacher {name!r} has {accuracy:.1%} right label decisions on {len(labels_NK)} labelled "
+        "validation samples"
+    )
+    if expect.accuracy is not None:
+        if accuracy < expect.accuracy:
+            raise TeacherError(
+                f"{found}, less than teachers.{name}.expect.accuracy={expect.accuracy:g}; fit it longer, "
+                "check its preprocessing and the order of its labels, or lower the expectation"
+            )
+        return accuracy
+    area = sum(area for area, _ in known) / max(1, len(known))
+    error = sum(error for _, error in known) / max(1, len(known))
+    if known and area <= 0.5 + 2 * error:
+        raise TeacherError(
+            f"{found} and a mean ROC area of {area:.3f}, no better than chance (0.5); check its weights, "
+            f"preprocessing and the order of its labels, or set teachers.{name}.expect.accuracy=0 to use "
+            "it all the same"
+        )
+    return accuracy
+
+
+def _area(logits_N: Tensor, labels_N: Tensor) -> tuple[float, float]:
+    """Area under the ROC curve and its standard error at chance; (0, 0) without both kinds."""
+    positive = int(labels_N.sum())
+    negative = len(labels_N) - positive
+    if not positive or not negative:
+        return 0.0, 0.0
+    ranks = rankdata(logits_N.numpy())
+    above = ranks[labels_N.numpy() == 1].sum() - positive * (positive + 1) / 2
+    error = math.sqrt((positive + negative + 1) / (12 * positive * negative))
+    return float(above / (positive * negative)), error
+
+
+CHECKS: dict[TaskName, Callable[..., float]] = {
+    "classification": check_accuracy,
+    "regression": check_values,
+    "multilabel": check_marks,
+}

@@ -4,7 +4,8 @@ The factories below are the only way events are made, so that every kind carries
 
 - `stage`: `state` ("started" or "finished"), at the start `fits` (the fit ids, or how many units of
   work there are), at the end `seconds`.
-- `epoch`: `train_loss`, `validation` {accuracy, nll, ...}, `lr`, `terms` {}, `weights` {},
+- `epoch`: `train_loss`, `validation` {accuracy, nll, ...}, `lr`, `terms` {}, and of the teachers, where
+  there are some, `weights` {}, `effective_teachers` (mean exp(H(w))) and `jsd_nats` (how far they disagree),
   `samples_per_s`, `teacher_wait_fraction`, `epochs` (total). An epoch is counted when it is done:
   the first one is 1, the last one is `epochs`.
 - `fit`: `state` ("started", "finished", "reused" or "resumed"), `metrics` {}.

@@ -14,7 +14,12 @@ LEAST_PAUSE_S = 2.0
 LONGEST_SILENCE_S = 60.0
 SEPARATOR = "  "
 
-_VALIDATION = (("accuracy", "val acc", ".3f"), ("nll", "nll", ".2f"))
+_VALIDATION = (
+    ("accuracy", "val acc", ".3f"),
+    ("nll", "nll", ".2f"),
+    ("rmse", "val rmse", ".4g"),
+    ("r2", "r2", ".3f"),
+)
 
 
 def number(values: Mapping[str, Any], key: str) -> float | None:
@@ -67,7 +72,7 @@ class StageProgress:
     fits: dict[str, FitProgress] = field(default_factory=dict)
     units: dict[str | None, Units] = field(default_factory=dict)
     current: str | None = None
-    accuracy: float | None = None
+    quality: str | None = None
     wait: float | None = None
 
     @classmethod
@@ -139,8 +144,8 @@ class StageProgress:
             fit = self.fits[self.current]
             epochs = f" {fit.epoch}/{fit.epochs}" if fit.epochs else ""
             parts.append(f"{self.current}{epochs}")
-        if self.accuracy is not None:
-            parts.append(f"val acc {self.accuracy:.3f}")
+        if self.quality is not None:
+            parts.append(self.quality)
         if self.wait is not None:
             parts.append(f"wait {percent(self.wait)}")
         return SEPARATOR.join(parts)
@@ -157,7 +162,7 @@ class StageProgress:
     def _epoch(self, fit: FitProgress, event: Event) -> None:
         fit.epoch = event.epoch or 0
         fit.epochs = int(number(event.values, "epochs") or 0)
-        self.accuracy = number(event.values.get("validation") or {}, "accuracy")
+        self.quality = next(iter(metric_parts(event.values.get("validation"))), None)
         self.wait = number(event.values, "teacher_wait_fraction")
 
 

@@ -50,8 +50,8 @@ class FitFolder:
     ) -> None:
         """Write weights, then the state that makes them count."""
         self.path.mkdir(parents=True, exist_ok=True)
-        save_weights(last, self.weights("last"))
-        save_weights(best, self.weights("best"))
+        save_weights(last, self.weights("last"), durable=False)
+        save_weights(best, self.weights("best"), durable=False)
         buffer = io.BytesIO()
         torch.save(state, buffer)
         temporary = self.path / f".state.{os.getpid()}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Literal
 
 import torch
@@ -20,7 +20,7 @@ from raykd.models.frozen import freeze
 from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing
 from raykd.models.weights import apply_weights, fingerprint
-from raykd.objective import DistillObjective, Voice
+from raykd.objective import OBJECTIVES, Voice
 from raykd.objective.distill import Shape
 from raykd.train.plan import Plan
 from raykd.train.step import DistillModule
@@ -50,6 +50,8 @@ class Fit:
         freeze: module paths that stay as loaded.
         lr_factors: module path -> factor on the learning rate.
         data: fingerprint of the samples, labels and splits.
+        teachers: name -> fingerprint of each teacher it listens to.
+        error_range: of the ensemble's squared errors, for the loss `imitation`; None elsewhere.
     """
 
     fit_id: str
@@ -69,6 +71,8 @@ class Fit:
     data: str
     freeze: tuple[str, ...] = ()
     lr_factors: Mapping[str, float] = field(default_factory=dict)
+    teachers: Mapping[str, str] = field(default_factory=dict)
+    error_range: float | None = None
 
     @property
     def identity(self) -> str:
@@ -79,7 +83,7 @@ class Fit:
             "preprocessing": self.preprocessing.describe(),
             "weights": None if self.weights is None else fingerprint(self.weights),
             "objective": self.objective.model_dump(mode="json"),
-            "voices": [(voice.name, voice.temperature) for voice in self.voices],
+            "voices": [astuple(voice) for voice in self.voices],
             "training": self.training.model_dump(mode="json", exclude={"checkpoint_every_epochs"}),
             "rows": hashlib.sha256(self.plan.rows.tobytes()).hexdigest(),
             "plan": [self.plan.epoch_rows, self.plan.batch_size, self.plan.seed, self.plan.views],
@@ -88,6 +92,8 @@ class Fit:
             "data": self.data,
             "freeze": self.freeze,
             "lr_factors": dict(self.lr_factors),
+            "teachers": dict(self.teachers),
+            "error_range": self.error_range,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -100,20 +106,22 @@ def build_network(fit: Fit, samples: Samples) -> Network:
     if fit.weights is not None:
         apply_weights(model, fit.weights, key=fit.key)
     freeze(model, fit.freeze, key=f"{fit.key}.freeze")
-    return Network(model, fit.preprocessing)
+    return Network(model, fit.preprocessing, samples.scale)
 
 
 def build_module(fit: Fit, samples: Samples) -> DistillModule:
     """Network and objective, ready to train."""
     network = build_network(fit, samples)
-    objective = DistillObjective(
+    objective = OBJECTIVES[samples.task](
         fit.objective,
         fit.voices,
         student_shapes=fit.student_shapes,
         teacher_shapes=fit.teacher_shapes,
         class_weights_C=_class_weights(fit, samples),
+        scale=samples.scale,
+        error_range=fit.error_range,
     )
-    taps = [term.student_tap for term in fit.objective.features]
+    taps = [tap for term in fit.objective.features for tap in term.student_taps]
     return DistillModule(network, objective, list(dict.fromkeys(taps)), fit.training.precision)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,10 @@ def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[s
 
     Raises:
         TrainingError: a fit failed, or the workers failed more often than allowed.
+        KeyboardInterrupt: Ctrl-C, once the workers are ended.
     """
+    (work.run.path / ".ray").mkdir(parents=True, exist_ok=True)
+    _failure(work.run).unlink(missing_ok=True)
     resources = {"CPU": cluster.cpus}
     if cluster.gpus:
         resources["GPU"] = cluster.gpus
@@ -80,23 +85,42 @@ def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[s
         ),
     )
     try:
-        trainer.fit()
+        with _interruptible():
+            trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise TrainingError(f"student training failed: {error}") from error
+        if not _failure(work.run).is_file():
+            raise TrainingError(f"student training failed: {error}") from error
     reporter = FolderReporter(work.run, work.emit)
-    results = {fit.fit_id: reporter.folder(fit.fit_id).result() for fit in fits}
-    unfinished = [fit_id for fit_id, result in results.items() if result is None]
-    if unfinished:
-        failures = _failures(work.run.path)
+    results = {}
+    for fit in fits:
+        result = reporter.folder(fit.fit_id).result()
+        if result is not None and result["identity"] == fit.identity:
+            results[fit.fit_id] = result
+    if unfinished := [fit.fit_id for fit in fits if fit.fit_id not in results]:
+        why = _failure(work.run)
+        cause = why.read_text(encoding="utf-8") if why.is_file() else "see events.jsonl"
         raise TrainingError(
-            f"{len(unfinished)} fits did not finish, {unfinished[0]} first: {failures}"
+            f"{len(unfinished)} fits did not finish, {unfinished[0]} first: {cause}"
         )
-    return {fit_id: result for fit_id, result in results.items() if result is not None}
+    return results
 
 
-def _failures(run: Path) -> str:
-    path = run / ".ray" / "failure.txt"
-    return path.read_text(encoding="utf-8") if path.is_file() else "see events.jsonl"
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C as everywhere else: Ray Train's own handler exits with status 0, and would stay behind."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:  # raised by that handler alone, when the workers are ended
+        raise KeyboardInterrupt from end
+    finally:
+        if before is not None and signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
+
+
+def _failure(run: RunFolder) -> Path:
+    """Where a worker leaves what it failed of, for the driver and for its own restart."""
+    return run.path / ".ray" / "failure.txt"
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -106,12 +130,15 @@ def _worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     world = World(context.get_world_rank(), context.get_world_size(), get_device())
     torch.set_num_threads(work.threads)
-    reporter = FolderReporter(work.run, work.emit)
+    reporter, failure = FolderReporter(work.run, work.emit), _failure(work.run)
+    if failure.is_file():  # of the group that this one replaces; it would only fail again
+        return
     for fit in fits:
         try:
             train(fit, samples, work.make_source(samples, fit), reporter, world, depth=work.depth)
-        except RaykdError as error:  # the same again on a restart: report it and end
-            failure = work.run.path / ".ray" / "failure.txt"
+        except RaykdError as error:
             failure.write_text(f"{fit.fit_id}: {error}", encoding="utf-8")
+            if world.workers > 1:
+                raise  # ends the whole group: the others may be waiting for this worker
             return
         ray.train.report({"finished": 1})

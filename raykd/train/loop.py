@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from raykd.data import Samples
+from raykd.errors import TrainingError
+from raykd.evaluate.task import TASKS, Task
 from raykd.models.frozen import set_training
 from raykd.models.network import Network
+from raykd.objective import Context, ensemble_values
 from raykd.seeding import derive
 from raykd.targets import TargetSource, Ticket
 from raykd.tracking import events
@@ -36,21 +40,18 @@ ANSWER_TIMEOUT_S = 3600.0
 class Best:
     """The best epoch so far, and how long ago it was."""
 
-    select: str
+    task: Task
+    select: str | None
     weights: dict[str, Tensor] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     epoch: int = -1
 
     def update(self, epoch: int, metrics: dict[str, float], weights: dict[str, Tensor]) -> None:
         """Keep `weights` when `metrics` are better than all before."""
-        if not self.metrics or self._rank(metrics) > self._rank(self.metrics):
+        rank = self.task.rank
+        if not self.metrics or rank(metrics, self.select) > rank(self.metrics, self.select):
             self.epoch, self.metrics = epoch, metrics
             self.weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
-
-    def _rank(self, metrics: dict[str, float]) -> tuple[float, float]:
-        if self.select == "nll":
-            return (-metrics["nll"], metrics["accuracy"])
-        return (metrics["accuracy"], -metrics["nll"])
 
 
 @dataclass
@@ -59,7 +60,7 @@ class _Sums:
 
     loss: Tensor
     terms: dict[str, Tensor] = field(default_factory=dict)
-    weights_T: Tensor | None = None
+    ensemble: Tensor | None = None
     steps: int = 0
     samples: int = 0
     wait_s: float = 0.0
@@ -85,9 +86,8 @@ class Trainer:
         model = self.module.network.model
         average = None
         if fit.training.ema is not None:
-            average = AveragedModel(
-                model, multi_avg_fn=get_ema_multi_avg_fn(fit.training.ema), use_buffers=True
-            )
+            rule = get_ema_multi_avg_fn(fit.training.ema)  # type: ignore[no-untyped-call]
+            average = AveragedModel(model, multi_avg_fn=rule, use_buffers=True)
         optimizer = make_optimizer(
             self.module,
             fit.training.optimizer,
@@ -96,9 +96,14 @@ class Trainer:
         )
         schedule = make_schedule(optimizer, fit.training, fit.plan.steps_per_epoch)
         self.update = Update(
-            self.module, optimizer, schedule, clip_norm=fit.training.clip_norm, average=average
+            self.module,
+            optimizer,
+            schedule,
+            clip_norm=fit.training.clip_norm,
+            average=average,
+            all_sum=world.all_sum,
         )
-        self.best = Best(fit.training.select)
+        self.best = Best(TASKS[samples.task], fit.training.select)
         self.last: dict[str, float] = {}
         self.validation_rows = samples.labelled_rows("validation")
         self.first_epoch = self._restore()
@@ -114,9 +119,14 @@ class Trainer:
         while epoch < training.epochs and not self._stops(epoch - 1):
             torch.manual_seed(derive(self.fit.seed, "epoch", epoch, self.world.rank))
             begun = time.monotonic()
-            sums = self._train_epoch(stream)
+            sums = self._train_epoch(stream, epoch)
             seconds = time.monotonic() - begun
             self.last = validate(self._judged(), self.samples, self.validation_rows, self.world)
+            if not all(map(math.isfinite, self.last.values())):
+                raise TrainingError(
+                    f"the validation loss became NaN or infinite in epoch {epoch + 1} ({self.last}); "
+                    "lower train.optimizer.lr or set train.clip_norm"
+                )
             self.best.update(epoch, self.last, self._weights())
             self._report(epoch, sums, seconds)
             epoch += 1
@@ -150,23 +160,36 @@ class Trainer:
         targets = self.source.collect(ticket, ANSWER_TIMEOUT_S)
         return ticket.batch, targets, time.monotonic() - begun
 
-    def _train_epoch(self, stream: Iterator[tuple[Batch, TeacherOutputs, float]]) -> _Sums:
+    def _context(self, epoch: int, step: int) -> Context:
+        """Functions of epoch and step alone, so that a resumed fit goes on alike."""
+        return Context(
+            epoch=epoch + step / self.fit.plan.steps_per_epoch,
+            seed=derive(self.fit.seed, "step", epoch, step),
+            gather=self.world.gather if self.world.workers > 1 else None,
+            all_sum=self.world.all_sum,
+        )
+
+    def _train_epoch(
+        self, stream: Iterator[tuple[Batch, TeacherOutputs, float]], epoch: int
+    ) -> _Sums:
         set_training(self.module.network.model, self.fit.freeze)
         sums = _Sums(loss=torch.zeros((), device=self.world.device))
-        for _ in range(self.fit.plan.steps_per_epoch):
+        for step in range(self.fit.plan.steps_per_epoch):
             batch, targets, wait_s = next(stream)
             losses = self.wrapped(
-                batch.to(self.world.device), targets, self.world.all_sum, self.world.workers
+                batch.to(self.world.device),
+                targets,
+                self.world.all_sum,
+                self.world.workers,
+                self._context(epoch, step),
             )
             self.update(losses.total)
             sums.loss += losses.total.detach() / self.world.workers
             for name, share in losses.terms.items():
                 sums.terms[name] = sums.terms.get(name, torch.zeros_like(share)) + share
-            if losses.weights_T is not None:
-                previous = sums.weights_T
-                sums.weights_T = (
-                    losses.weights_T if previous is None else previous + losses.weights_T
-                )
+            if losses.ensemble is not None:
+                previous = sums.ensemble
+                sums.ensemble = losses.ensemble if previous is None else previous + losses.ensemble
             sums.steps += 1
             sums.samples += int(batch.present_B.sum())
             sums.wait_s += wait_s
@@ -177,7 +200,8 @@ class Trainer:
         average = self.update.average
         if average is None:
             return self.module.network
-        return Network(average.module, self.module.network.preprocessing)
+        network = self.module.network
+        return Network(average.module, network.preprocessing, network.scale)
 
     def _weights(self) -> dict[str, Tensor]:
         average = self.update.average
@@ -194,6 +218,10 @@ class Trainer:
         loss, *terms = self.world.all_sum(means).tolist()
         counts = torch.tensor([float(sums.samples)], device=self.world.device)
         count = float(self.world.all_sum(counts))
+        ensemble = {}
+        if sums.ensemble is not None:
+            names_T = [voice.name for voice in self.fit.voices]
+            ensemble = ensemble_values(self.world.all_sum(sums.ensemble), names_T)
         if self.world.rank:
             return
         values: dict[str, Any] = {
@@ -204,11 +232,8 @@ class Trainer:
             "epochs": self.fit.training.epochs,
             "samples_per_s": count / max(seconds, 1e-9),
             "teacher_wait_fraction": sums.wait_s / max(seconds, 1e-9),
+            **ensemble,
         }
-        if sums.weights_T is not None:
-            weights = (sums.weights_T / sums.steps).tolist()
-            names_T = [voice.name for voice in self.fit.voices]
-            values["weights"] = dict(zip(names_T, weights, strict=True))
         step = (epoch + 1) * self.fit.plan.steps_per_epoch
         self.reporter.report(
             events.epoch(self.fit.stage, self.fit.fit_id, epoch=epoch + 1, step=step, **values)
@@ -303,7 +328,7 @@ def train(
         depth: batches asked for ahead.
 
     Raises:
-        TrainingError: the loss became NaN or infinite.
+        TrainingError: the training or validation loss became NaN or infinite.
         CheckpointError: the checkpoint is damaged or belongs to another fit.
         TeacherError: a teacher was lost and the policy is to stop.
     """

@@ -12,8 +12,9 @@ from torch.optim.swa_utils import AveragedModel
 from raykd.errors import TrainingError
 from raykd.models.network import Network
 from raykd.models.taps import Taps
-from raykd.objective import DistillObjective, Losses, reduce_terms
-from raykd.types import Batch, TeacherOutputs
+from raykd.objective import Context, DistillObjective, Losses, ensemble_sums, reduce_terms
+from raykd.objective.terms import NOW
+from raykd.types import Batch, Output, TeacherOutputs
 
 
 class DistillModule(nn.Module):
@@ -34,17 +35,30 @@ class DistillModule(nn.Module):
         targets: TeacherOutputs,
         all_sum: Callable[[Tensor], Tensor],
         workers: int,
+        context: Context = NOW,
     ) -> Losses:
-        """The losses of this worker's part of a batch."""
-        device = batch.labels.device.type
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=self._autocast):
+        """The losses of this worker's part of a batch; targets may lie on another device."""
+        device = batch.labels.device
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._autocast):
             logits_NC = self.network(batch.inputs)
         features = self._taps.take()
-        terms, weights_TN = self.objective(logits_NC.float(), features, batch, targets)
+        heard = {name: _moved(answer, device) for name, answer in targets.items()}
+        terms, weights_TN = self.objective(logits_NC.float(), features, batch, heard, context)
         losses = reduce_terms(terms, all_sum, workers)
         if weights_TN is None:
             return losses
-        return replace(losses, weights_T=weights_TN.mean(dim=1).detach())
+        sums = ensemble_sums(weights_TN, self.objective.disagreement(weights_TN, heard))
+        return replace(losses, weights_T=weights_TN.mean(dim=1).detach(), ensemble=sums)
+
+
+def _moved(answer: Output, device: torch.device) -> Output:
+    return replace(
+        answer,
+        values_NC=answer.values_NC.to(device),
+        valid_N=answer.valid_N.to(device),
+        features={tap: feature.to(device) for tap, feature in answer.features.items()},
+        class_mask=None if answer.class_mask is None else answer.class_mask.to(device),
+    )
 
 
 class Update:
@@ -58,22 +72,26 @@ class Update:
         *,
         clip_norm: float | None,
         average: AveragedModel | None,
+        all_sum: Callable[[Tensor], Tensor],
     ) -> None:
         self.module = module
         self.optimizer = optimizer
         self.schedule = schedule
         self.clip_norm = clip_norm
         self.average = average
+        self.all_sum = all_sum
 
     def __call__(self, total: Tensor) -> None:
         """Back-propagate `total` and step.
 
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: the loss is not finite, on whichever worker; on all of them, so that none waits
+                for one that has given up.
         """
-        if not torch.isfinite(total):
+        everywhere = self.all_sum(total.detach())
+        if not torch.isfinite(everywhere):
             raise TrainingError(
-                f"the loss became {total.item()}; lower train.optimizer.lr or set train.clip_norm"
+                f"the loss became {everywhere.item()}; lower train.optimizer.lr or set train.clip_norm"
             )
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,7 +17,7 @@ class World:
 
     rank: int = 0
     workers: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def all_sum(self, tensor: Tensor) -> Tensor:
         """The element-wise sum over all workers; a copy, without gradient."""
@@ -26,9 +27,46 @@ class World:
         dist.all_reduce(summed)
         return summed
 
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows of all workers in the order of their ranks, with gradient.
+
+        The gradient of a row is the sum over all workers of what they make of it, so that the losses of
+        all workers together have the gradient of the same loss computed in one process. Every worker
+        must take part, also with no row; rows may differ in number, not in shape.
+
+        Args:
+            rows: this worker's, [n, ...].
+        """
+        if self.workers == 1:
+            return rows
+        own = torch.tensor([len(rows)], device=rows.device)
+        sizes = [torch.empty_like(own) for _ in range(self.workers)]
+        dist.all_gather(sizes, own)
+        gathered: Tensor = _GatherRows.apply(rows, [int(size) for size in sizes], self.rank)  # type: ignore[no-untyped-call]
+        return gathered
+
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module with its gradients averaged over the workers."""
         if self.workers == 1:
             return module
         devices = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
+
+
+class _GatherRows(torch.autograd.Function):
+    """All-gather of rows; backward adds up the gradients of all workers."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, sizes: list[int], rank: int) -> Tensor:
+        ctx.start, ctx.size = sum(sizes[:rank]), sizes[rank]
+        padded = rows.new_zeros((max(sizes), *rows.shape[1:]))
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        summed = gradients[0].contiguous().clone()
+        dist.all_reduce(summed)
+        return summed[ctx.start : ctx.start + ctx.size], None, None

@@ -40,6 +40,7 @@ CASES = {
     "mse": (logits(0), logits(1), {}),
     "dkd": (logits(0), logits(1), {"temperature": 4.0, "labels": LABELS, "beta": 3.0}),
     "dist": (logits(0), logits(1), {"temperature": 4.0, "beta": 1.5, "gamma": 0.5}),
+    "bernoulli_kl": (logits(0), logits(1), T3),
     "hint": (maps(0), maps(1), {}),
     "attention": (maps(0, 3, 4), maps(1, 5, 2), {}),
     "attention_matrix": (normal(N, 2, 3, 3, seed=0), normal(N, 4, 3, 3, seed=1), {}),
@@ -101,6 +102,12 @@ def kl_rows(p, q):
 
 def ref_kl(s, t, temperature):
     return temperature**2 * kl_rows(log_softmax(t / temperature), log_softmax(s / temperature))
+
+
+def ref_bernoulli_kl(s, t, temperature):
+    p, q = (1 / (1 + np.exp(-x / temperature)) for x in (t, s))
+    divergence = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    return temperature**2 * divergence.mean(1)
 
 
 def ref_reverse_kl(s, t, temperature):

@@ -180,7 +180,7 @@ def test_runs_without_a_result():
     assert result_table({"schema": 1, "status": "failed"}) == []
     unlabelled = {**summary_of({}), "student": {**over_replicas(0.9, 2), "test": None}}
     assert "no labels" in verdict(unlabelled)[0]
-    assert result_table(unlabelled)[0].accuracy is None
+    assert result_table(unlabelled)[0].value is None
 
 
 def test_result_table():

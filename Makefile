@@ -1,0 +1,42 @@
+# make quickstart   set everything up, distil three teachers on real data, print table and verdict
+# make test         set everything up, run all checks and tests
+# VENV=/path        use another virtual environment
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.raykd-installed
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart lint test clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -3
+
+install: $(STAMP)
+
+# torch comes first and alone: with its exact version installed, nothing asks for another build of it.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+quickstart: $(STAMP)
+	$(BIN)/raykd run digits --output runs/quickstart-$$(date -u +%Y%m%d-%H%M%S)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+test: lint
+	rm -f .coverage .coverage.*
+	$(BIN)/python -m pytest --cov --cov-report= --durations=15
+	$(BIN)/coverage report --skip-covered --skip-empty | tail -n 40
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage*

@@ -1,0 +1,132 @@
+"""`raykd check`, `plan` and `data check`: looking before anything starts."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from raykd.cli.options import (
+    Command,
+    add_address,
+    add_command,
+    add_recipe,
+    address_of,
+    read_config,
+)
+
+
+def add(commands: Command) -> None:
+    """The commands of this module."""
+    about = "try a recipe on its data, models and machine; trains nothing"
+    check = add_command(commands, "check", _check, about)
+    add_recipe(check)
+    add_address(check)
+    about = "predict teacher passes and bytes of the target store"
+    add_recipe(add_command(commands, "plan", _plan, about))
+    parts = add_command(commands, "data", _data, "look at a recipe's data").add_subparsers(
+        dest="part", metavar="PART", required=True
+    )
+    about = "counts, classes, duplicates across splits, odd values"
+    data = add_command(parts, "check", _data, about)
+    add_recipe(data)
+    data.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE.png",
+        help="draw samples and their views as the student and each teacher see them",
+    )
+
+
+def _check(args: argparse.Namespace) -> int:
+    config = read_config(args)
+    from raykd.cli.preflight import facts, judge_ready_teachers, prepare_and_place
+    from raykd.tracking import Console
+
+    prepared, placement = prepare_and_place(config, address_of(args))
+    accuracies = judge_ready_teachers(prepared)
+    found = facts(prepared, placement)
+    console = Console(quiet=False, stream=sys.stdout)
+    sizes = ", ".join(f"{name} {count:,}" for name, count in found["samples"].items())
+    console.say(f"data: {sizes} samples; {found['training_labels']:,} training labels; "
+                f"{len(found['classes'])} classes")  # fmt: skip
+    rows = [_row(name, {**one, "accuracy": accuracies.get(name)})
+            for name, one in found["teachers"].items()]  # fmt: skip
+    console.table([*rows, _row("(student)", found["student"])], title="models")
+    _say_placement(found, placement, console)
+    console.say("ok")
+    return 0
+
+
+def _row(name: str, one: dict[str, Any]) -> dict[str, Any]:
+    taps = ", ".join(f"{tap} {_shape(shape)}" for tap, shape in one["taps"].items())
+    accuracy = one.get("accuracy")
+    return {
+        "name": name,
+        "model": one["model"],
+        "from": one.get("from", "fit"),
+        "parameters": one["parameters"],
+        "input": _shape(one["input"]),
+        "taps": taps or "-",
+        "validation accuracy": None if accuracy is None else f"{accuracy:.1%}",
+    }
+
+
+def _shape(shape: list[int]) -> str:
+    return "×".join(str(side) for side in shape)
+
+
+def _say_placement(found: dict[str, Any], placement: Any, console: Any) -> None:
+    for name, one in found["teachers"].items():
+        if one["cpus"] or one["gpus"]:
+            console.say(
+                f"teacher {name}: {one['replicas']} × ({one['cpus']:g} CPUs, {one['gpus']:g} GPUs)"
+            )
+    student = found["student"]
+    console.say(f"student: {student['workers']} × ({student['cpus']:g} CPUs, {student['gpus']:g} GPUs), "
+                f"{found['student_fits']} fits")  # fmt: skip
+    console.say(f"targets: {placement.mode}; {placement.reason}")
+
+
+def _plan(args: argparse.Namespace) -> int:
+    config = read_config(args)
+    from raykd.cli.forecast import forecast
+    from raykd.pipeline.prepare import prepare
+
+    found = forecast(prepare(config))
+    if found.stored_passes is None or found.stored_bytes is None:
+        print("stored  not possible: data.views.count is null, each epoch shows new views")
+    else:
+        print(f"stored  {found.stored_passes:,} teacher passes, once; {found.stored_bytes:,} bytes "
+              "(and a header of less than 1 kB for each file)")  # fmt: skip
+    print(f"live    {found.live_passes:,} teacher passes in this run, and again in the next")
+    print(f"mode    {found.mode}: {found.reason}")
+    print(f"better  {found.better}: fewer teacher passes")
+    print("        (what the store holds already is not scored again)")
+    return 0
+
+
+def _data(args: argparse.Namespace) -> int:
+    config = read_config(args)
+    from raykd.data import build_samples
+    from raykd.data.check import check_data, draw_views
+    from raykd.models.preprocess import resolve
+
+    samples = build_samples(config.data, seed=config.seed)
+    print("\n".join(check_data(samples).lines()))
+    if args.picture is not None:
+        models = {"student": config.student.preprocess}
+        models |= {teacher.name: teacher.preprocess for teacher in config.teachers}
+        seen = {
+            name: resolve(
+                settings,
+                samples.statistics(),
+                input_shape=samples.input_shape,
+                key=f"{name}.preprocess",
+            )
+            for name, settings in models.items()
+        }
+        draw_views(samples, args.picture, preprocess=seen)
+        print(f"picture: {args.picture}")
+    return 0

@@ -1,0 +1,108 @@
+"""`raykd`: parse, call one command, turn its end into an exit code.
+
+0 done; 1 the run failed; 2 the input is wrong; 3 done, but an `evaluate.require` does not hold;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from raykd import __version__
+from raykd.cli import checking, jobs, models, recipes, results
+from raykd.cli.options import Command
+from raykd.errors import InputError, RaykdError
+
+FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+_GROUPS = (jobs, results, checking, models, recipes)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = parse(given)
+    except SystemExit as end:  # argparse has said why
+        return end.code if isinstance(end.code, int) else WRONG_INPUT
+    try:
+        return int(args.act(args))
+    except InputError as error:
+        for problem in error.problems:
+            _tell(f"error  {problem}")
+        return WRONG_INPUT
+    except KeyboardInterrupt:
+        _tell(_how_to_resume(args))
+        return INTERRUPTED
+    except BrokenPipeError:  # `raykd … | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:  # noqa: BLE001 (the outermost frame: it reports and ends)
+        _report(error, args)
+        return FAILED
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; options may stand between a recipe and its overrides.
+
+    Raises:
+        SystemExit: with status 2 when they are wrong, 0 after `--help` or `--version`.
+    """
+    parser = argparse.ArgumentParser(
+        prog="raykd",
+        description="Distil an ensemble of teachers into one small student.",
+        epilog="`raykd COMMAND --help` says more. Start with `raykd run digits`.",
+    )
+    parser.add_argument("--version", action="version", version=f"raykd {__version__}")
+    commands: Command = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for group in _GROUPS:
+        group.add(commands)
+    args, rest = parser.parse_known_args(argv)
+    flags = [word for word in rest if word.startswith("-") or not hasattr(args, "words")]
+    if flags:
+        parser.error(f"unknown arguments: {' '.join(flags)}; see raykd {args.command} --help")
+    if hasattr(args, "words"):
+        args.words += rest
+    return args
+
+
+def _report(error: Exception, args: argparse.Namespace) -> None:
+    """One clear message; the traceback only where somebody asked for it, or as a file."""
+    debug = os.environ.get("RAYKD_DEBUG", "") not in ("", "0")
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, RaykdError):
+        _tell(f"error  {error}")
+        return
+    _tell(
+        f"error  {type(error).__name__}: {error} (this is a defect of raykd, or of your own code)"
+    )
+    run = _run_folder(args)
+    if run is not None:
+        file = run / "traceback.txt"
+        file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        _tell(f"       traceback: {file}")
+    elif not debug:
+        _tell("       RAYKD_DEBUG=1 shows the traceback")
+
+
+def _how_to_resume(args: argparse.Namespace) -> str:
+    run = _run_folder(args)
+    if run is None:
+        return "interrupted"
+    address = f" --address {args.address}" if args.address else ""
+    return f"interrupted; go on with: raykd {args.command} --resume --output {run}{address}"
+
+
+def _run_folder(args: argparse.Namespace) -> Path | None:
+    """The folder of the run that a command works on, once it is there."""
+    path = getattr(args, "output", None) if hasattr(args, "resume") else None
+    return path if path is not None and (path / "config.json").is_file() else None
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,136 @@
+"""`raykd run` and its stages."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raykd.cli.options import (
+    Command,
+    add_command,
+    add_job,
+    address_of,
+    read_config,
+    recipe_of,
+)
+from raykd.config import Config
+from raykd.errors import InputError, Problem
+from raykd.folders import RunFolder
+
+if TYPE_CHECKING:
+    from raykd.pipeline import Options, RunResult
+    from raykd.tracking import Console
+
+MISSED = 3
+_STAGES = {
+    "teachers": "fit or load the teachers, and stop there",
+    "targets": "the stages up to the target store: all that teachers say",
+    "distill": "the stages up to the trained students and controls",
+    "evaluate": "all stages but the report; with a run's folder, score it again",
+}
+
+
+def add(commands: Command) -> None:
+    """The commands of this module."""
+    about = "the whole job: teachers, targets, student and controls, evaluation, report"
+    add_job(add_command(commands, "run", partial(run_job, until=None), about))
+    for stage, about in _STAGES.items():
+        of_run = stage == "evaluate"
+        act = partial(run_job, until=stage)
+        add_job(add_command(commands, stage, act, about), or_run=of_run)
+
+
+def run_job(args: argparse.Namespace, *, until: str | None) -> int:
+    """Run the stages up to `until` (None: all), and say what came out."""
+    if until == "evaluate":
+        _take_run_folder(args)
+    if args.resume and args.output is None:
+        raise InputError(
+            Problem("--resume", "needs --output DIR, the folder of the run to go on with")
+        )
+    config = read_config(args)
+    # Torch and Ray take seconds to import: not before the recipe is known to be right.
+    from raykd.pipeline import Options, run
+    from raykd.pipeline.run import new_run_folder
+    from raykd.tracking import Console
+
+    if args.output is None:
+        args.output = new_run_folder(_name(args))
+    options = Options(output=args.output, address=address_of(args), resume=args.resume, until=until)
+    if args.dry_run:
+        return _dry_run(config, options)
+    console = Console(quiet=args.quiet, stream=sys.stdout)
+    result = run(config, options, console=console)
+    if args.quiet:
+        print(result.path)
+    else:
+        _show(result, console)
+    return _held(result)
+
+
+def _take_run_folder(args: argparse.Namespace) -> None:
+    """`raykd evaluate RUN` is short for `--resume --output RUN`."""
+    recipe = recipe_of(args)
+    if recipe is not None and RunFolder(Path(recipe)).config.is_file():
+        args.words.remove(recipe)
+        args.output, args.resume = Path(recipe), True
+
+
+def _name(args: argparse.Namespace) -> str:
+    """Name of the recipe, for the run's folder."""
+    recipe = recipe_of(args) or (args.layers[-1] if args.layers else "run")
+    return Path(recipe).stem
+
+
+def _dry_run(config: Config, options: Options) -> int:
+    from raykd.cli.preflight import facts, prepare_and_place
+    from raykd.pipeline.run import run_folder
+
+    folder = run_folder(config, options)
+    prepared, placement = prepare_and_place(config, options.address)
+    found = facts(prepared, placement)
+    print_json({"output": str(folder.path), **found, "config": config.model_dump(mode="json")})
+    return 0
+
+
+def print_json(value: Any) -> None:
+    """A value for another program, on stdout."""
+    import json
+
+    print(json.dumps(value, indent=2))
+
+
+def _show(result: RunResult, console: Console) -> None:
+    """Table, verdict, and where to look."""
+    if result.summary:
+        show_summary(result.summary, console)
+    page = result.path / "report" / "index.html"
+    if page.is_file():
+        console.say(f"\nreport: {page}")
+    else:
+        console.say(f"\nrun: {result.path}; go on with: raykd run --resume --output {result.path}")
+
+
+def show_summary(summary: Mapping[str, Any], console: Console) -> None:
+    """Student, controls, teachers and ensemble in a table, then the verdict in words."""
+    from raykd.report import result_cells
+    from raykd.report.verdict import verdict
+
+    rows = result_cells(summary)
+    console.say("")
+    console.table(rows, title="test, mean ± standard deviation over replicas")
+    console.say("")
+    for sentence in verdict(summary):
+        console.say(sentence)
+
+
+def _held(result: RunResult) -> int:
+    missed = [requirement for requirement in result.requirements if not requirement.holds]
+    for requirement in missed:
+        value = "nothing" if requirement.value is None else f"{requirement.value:.6g}"
+        print(f"evaluate.require does not hold: {requirement.text}; found {value}", file=sys.stderr)
+    return MISSED if missed else 0

@@ -1,0 +1,135 @@
+"""`raykd inspect`: what a model is made of, and the paths that taps can name."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from raykd.cli.options import Command, add_command, overrides_of
+from raykd.config import Config, load_config
+from raykd.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from raykd.models.network import Network
+
+_STUDENT = "student"
+
+
+def add(commands: Command) -> None:
+    """The commands of this module."""
+    about = "module paths, output shapes and parameters of a model"
+    parser = add_command(commands, "inspect", _inspect, about)
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="MODEL_SPEC [key=value ...]",
+        help="a type of the zoo or package.module:function, then its settings; or, with --recipe, "
+        "overrides of the recipe",
+    )
+    parser.add_argument(
+        "--input", default="1,28,28", metavar="C,H,W", help="shape of one sample; default: 1,28,28"
+    )
+    parser.add_argument("--classes", type=int, default=10, help="number of classes; default: 10")
+    parser.add_argument("--recipe", help="take the model, its input and classes from this recipe")
+    parser.add_argument(
+        "--model", default=_STUDENT, metavar="student|teachers.NAME", help="which one of the recipe"
+    )
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    specs = [word for word in args.words if "=" not in word]
+    if args.recipe is None and len(specs) != 1:
+        raise InputError(
+            Problem("MODEL_SPEC", f"found {len(specs)}; give one: `raykd inspect resnet depth=14`, "
+                    "`pkg.mod:fn`, or --recipe RECIPE --model student")
+        )  # fmt: skip
+    if args.recipe is not None and specs:
+        raise InputError(
+            Problem("MODEL_SPEC", f"found {specs[0]!r} beside --recipe; name the model by --model")
+        )
+    if args.recipe is None:
+        network, inputs = _from_spec(specs[0], overrides_of(args), args.input, args.classes)
+    else:
+        network, inputs = _from_recipe(load_config(args.recipe, overrides_of(args)), args.model)
+    from raykd.models.taps import describe, render_table
+
+    print(render_table(describe(network, inputs)))
+    return 0
+
+
+def _from_spec(
+    name: str, settings: list[str], shape: str, classes: int
+) -> tuple[Network, dict[str, Any]]:
+    spec = _spec(name, settings)
+    input_shape = _shape(shape)
+    if classes < 1:
+        raise InputError(Problem("--classes", f"found {classes}; 1 at least"))
+    import torch
+
+    from raykd.models import build_model
+    from raykd.models.network import Network
+
+    torch.manual_seed(0)
+    model = build_model(spec, input_shape=input_shape, classes=classes, key="model")
+    return Network(model), {"inputs": torch.rand(2, *input_shape)}
+
+
+def _spec(name: str, settings: list[str]) -> Any:
+    """The model's settings, checked as those of a student are."""
+    where = "student.model.kwargs" if ":" in name else "student.model"
+    recipe = {
+        "data": {"source": {"type": "digits"}},
+        "teachers": [{"name": "any", "outputs": "-"}],
+        "student": {"model": name},
+    }
+    try:
+        return load_config(recipe, [f"{where}.{text}" for text in settings]).student.model
+    except InputError as error:
+        raise InputError(
+            [Problem(p.key.removeprefix("student."), p.message) for p in error.problems]
+        ) from None
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    sides = text.replace("x", ",").split(",")
+    if not all(side.strip().isdecimal() and int(side) > 0 for side in sides):
+        raise InputError(Problem("--input", f"found {text!r}; write sides with commas: 1,28,28"))
+    return tuple(int(side) for side in sides)
+
+
+def _from_recipe(config: Config, which: str) -> tuple[Network, dict[str, Any]]:
+    key, teacher = _teacher(config, which)
+    part = config.student if teacher is None else teacher
+    if part.model is None:
+        raise InputError(Problem("--model", f"{which} brings outputs without a model"))
+    from raykd.data import build_samples
+    from raykd.models import build_model
+    from raykd.models.network import Network
+    from raykd.models.preprocess import resolve
+    from raykd.types import ORIGINAL_VIEW
+
+    samples = build_samples(config.data, seed=config.seed)
+    preprocessing = resolve(
+        part.preprocess,
+        samples.statistics(),
+        input_shape=samples.input_shape,
+        key=f"{key}.preprocess",
+    )
+    shape = preprocessing.output_shape(samples.input_shape)
+    label_map = None if teacher is None else teacher.label_map
+    classes = samples.class_count if label_map is None else len(label_map)
+    model = build_model(part.model, input_shape=shape, classes=classes, key=f"{key}.model")
+    inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
+    return Network(model, preprocessing), dict(inputs)
+
+
+def _teacher(config: Config, which: str) -> tuple[str, Any]:
+    """The dotted key, and the teacher it names; None for the student."""
+    if which == _STUDENT:
+        return _STUDENT, None
+    name = which.removeprefix("teachers.")
+    for index, teacher in enumerate(config.teachers):
+        if name in (teacher.name, str(index)):
+            return f"teachers.{teacher.name}", teacher
+    known = ", ".join(f"teachers.{teacher.name}" for teacher in config.teachers)
+    raise InputError(Problem("--model", f"no {which!r} in the recipe; it has student, {known}"))

@@ -1,0 +1,124 @@
+"""Arguments that several commands share, and the recipe that they make."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from raykd.config import Config, load_config
+from raykd.errors import InputError, Problem
+from raykd.folders import RunFolder
+
+if TYPE_CHECKING:
+    Command: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+else:
+    Command = argparse._SubParsersAction
+
+Act = Callable[[argparse.Namespace], int]
+
+
+def add_command(commands: Command, name: str, act: Act, about: str) -> argparse.ArgumentParser:
+    """A command with its help and what it does."""
+    parser = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
+    parser.set_defaults(act=act)
+    return parser
+
+
+def add_recipe(parser: argparse.ArgumentParser, *, or_run: bool = False) -> None:
+    """`RECIPE [key.sub=value ...]` and `-c FILE`."""
+    also = ", or a run's folder" if or_run else ""
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="RECIPE [key.sub=value ...]",
+        help=f"a YAML file or the name of a packaged recipe{also}; then overrides",
+    )
+    parser.add_argument(
+        "-c",
+        dest="layers",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a further recipe, over the ones before it; may be repeated",
+    )
+
+
+def add_job(parser: argparse.ArgumentParser, *, or_run: bool = False) -> None:
+    """What every job takes."""
+    add_recipe(parser, or_run=or_run)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="the run's folder; default: runs/<recipe>-<UTC time>",
+    )
+    add_address(parser)
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on in a folder that exists; without a recipe its own config.json is taken",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, print it as JSON, start nothing"
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="print only failures, and the run's folder at the end"
+    )
+
+
+def add_address(parser: argparse.ArgumentParser) -> None:
+    """`--address`."""
+    parser.add_argument(
+        "--address",
+        help="of a Ray cluster; default: $RAY_ADDRESS, else a local one that ends with the job",
+    )
+
+
+def address_of(args: argparse.Namespace) -> str | None:
+    """The cluster to use; None = a local one of our own."""
+    address: str | None = args.address or os.environ.get("RAY_ADDRESS")
+    return None if address in (None, "", "local") else address
+
+
+def overrides_of(args: argparse.Namespace) -> list[str]:
+    """The words that are overrides."""
+    return [word for word in args.words if "=" in word]
+
+
+def recipe_of(args: argparse.Namespace) -> str | None:
+    """The word that is a recipe.
+
+    Raises:
+        InputError: there are several.
+    """
+    found = [word for word in args.words if "=" not in word]
+    if len(found) > 1:
+        raise InputError(
+            Problem("recipe", f"found {len(found)}: {', '.join(found)}; give one, put further ones over it "
+                    "with -c FILE, and write overrides as key.sub=value")
+        )  # fmt: skip
+    return found[0] if found else None
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The recipe that the arguments name, checked.
+
+    Raises:
+        InputError: no recipe, or a wrong one; with every problem found.
+    """
+    recipe = recipe_of(args)
+    layers = [*([recipe] if recipe else []), *args.layers]
+    if not layers and getattr(args, "resume", False) and args.output is not None:
+        layers = [RunFolder(args.output).config]
+        if not layers[0].is_file():
+            raise InputError(
+                Problem("--resume", f"{args.output} is no run's folder: it has no config.json")
+            )
+    if not layers:
+        raise InputError(
+            Problem("recipe", "none given; name a file or a packaged recipe (`raykd recipes` lists them)")
+        )  # fmt: skip
+    return load_config(layers, overrides_of(args))

@@ -1,0 +1,144 @@
+"""What `check`, `plan` and `--dry-run` find out before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from raykd.cli.forecast import forecast
+from raykd.config import Config
+from raykd.errors import InputError, Problem, TeacherError
+from raykd.models import build_model
+from raykd.models.weights import count_parameters
+from raykd.pipeline.placement import Placement, place
+from raykd.pipeline.prepare import Candidate, Prepared, prepare
+from raykd.pipeline.serving import make_specs
+from raykd.runtime import connect, machine
+from raykd.targets import codec
+from raykd.teachers.model import host
+from raykd.teachers.selftest import check_accuracy
+from raykd.types import ORIGINAL_VIEW
+
+_SCORED = 256
+
+
+def prepare_and_place(config: Config, address: str | None) -> tuple[Prepared, Placement]:
+    """Load the data, run every model once, hold the resources asked for against those there.
+
+    Args:
+        config: the recipe.
+        address: of a running cluster, which is only asked what it has; None = this machine.
+
+    Raises:
+        InputError: with every problem found.
+    """
+    if address is None:
+        placement = place(config, machine())
+        return prepare(config), placement
+    prepared = prepare(config)
+    with connect(address) as resources:
+        return prepared, place(config, resources)
+
+
+def facts(prepared: Prepared, placement: Placement) -> dict[str, Any]:
+    """Data, models, fits, targets and placement, as plain values."""
+    config, samples = prepared.config, prepared.samples
+    student = config.cluster.student
+    return {
+        "samples": {name: len(rows) for name, rows in samples.splits.items()},
+        "training_labels": len(samples.labelled_rows("train")),
+        "classes": list(samples.classes),
+        "teachers": {name: _teacher(prepared, name, placement) for name in prepared.teachers},
+        "student": {
+            "model": config.student.model.type,
+            "parameters": _parameters(prepared, "student"),
+            "input": list(prepared.preprocessing.output_shape(samples.input_shape)),
+            "taps": {tap: list(shape) for tap, shape in prepared.student_shapes.items()},
+            "workers": student.workers,
+            "cpus": student.cpus,
+            "gpus": student.gpus,
+        },
+        "student_fits": config.seeds * (1 + len(config.evaluate.controls)),
+        "targets": forecast(prepared).to_json(),
+    }
+
+
+def _teacher(prepared: Prepared, name: str, placement: Placement) -> dict[str, Any]:
+    candidate, where = prepared.teachers[name], placement.teachers[name]
+    spec = candidate.settings
+    shape = candidate.preprocessing.output_shape(prepared.samples.input_shape)
+    return {
+        "model": "outputs" if spec.model is None else spec.model.type,
+        "from": "outputs" if spec.outputs else "fit" if spec.fit else spec.weights or "factory",
+        "parameters": _parameters(prepared, name),
+        "input": list(shape),
+        "taps": {tap: list(found) for tap, found in candidate.shapes.items()},
+        "replicas": where.replicas,
+        "cpus": where.cpus,
+        "gpus": where.gpus,
+    }
+
+
+def _parameters(prepared: Prepared, name: str) -> int | None:
+    """Trainable or not; None for a teacher without a model."""
+    shape, classes = prepared.samples.input_shape, prepared.samples.class_count
+    if name == "student" and name not in prepared.teachers:
+        spec, seen = prepared.config.student.model, prepared.preprocessing.output_shape(shape)
+        return count_parameters(build_model(spec, input_shape=seen, classes=classes, key=name))
+    candidate = prepared.teachers[name]
+    if candidate.settings.model is None:
+        return None
+    return count_parameters(
+        build_model(
+            candidate.settings.model,
+            input_shape=candidate.preprocessing.output_shape(shape),
+            classes=candidate.outputs,
+            key=f"teachers.{name}.model",
+        )
+    )
+
+
+def judge_ready_teachers(prepared: Prepared) -> dict[str, float]:
+    """Accuracy of the teachers that need no fit, on up to 256 labelled validation samples.
+
+    Raises:
+        InputError: one is no better than chance, worse than its `expect`, or its classes look permuted.
+    """
+    ready = {
+        name: candidate
+        for name, candidate in prepared.teachers.items()
+        if candidate.settings.fit is None
+    }
+    problems: list[Problem] = []
+    accuracies = {}
+    for name, accuracy in _accuracies(prepared, ready):
+        if isinstance(accuracy, float):
+            accuracies[name] = accuracy
+        else:
+            problems.append(Problem(f"teachers.{name}", str(accuracy)))
+    if problems:
+        raise InputError(problems)
+    return accuracies
+
+
+def _accuracies(
+    prepared: Prepared, ready: dict[str, Candidate]
+) -> Iterator[tuple[str, float | TeacherError]]:
+    samples = prepared.samples
+    rows = samples.labelled_rows("validation")[:_SCORED]
+    if not ready or not len(rows):
+        return
+    weights = {name: one.weights for name, one in ready.items() if one.weights is not None}
+    specs = make_specs(replace(prepared, teachers=ready), weights)
+    batch = samples.batch(rows, ORIGINAL_VIEW)
+    for name, spec in specs.items():
+        try:
+            scorer = host(spec, torch.device("cpu"))
+            answer = codec.decode(scorer.score(samples, rows, batch.view_B.numpy()))
+            expect = prepared.teachers[name].settings.expect
+            yield name, check_accuracy(name, answer.values_NC, batch.labels, expect)
+        except TeacherError as error:
+            yield name, error

@@ -1,0 +1,109 @@
+"""How good predictions of several yes-or-no labels are.
+
+Shapes: N samples, K labels. Predictions are label logits (log-odds) [N, K], labels [N, K] of 0 and 1;
+samples whose label is −1 are left out. A label is predicted where its probability is above ½.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from raykd.ensemble import fit_temperature
+from raykd.evaluate.fidelity import fidelity
+from raykd.evaluate.metrics import calibration_error
+from raykd.losses.binary import two_class
+from raykd.types import is_labelled
+
+
+def mark_metrics(logits_NK: Tensor, labels_NK: Tensor) -> dict[str, float]:
+    """Every number of one model on one split.
+
+    Returns:
+        `accuracy`, the share of label decisions that are right (1 − Hamming loss), and
+        `accuracy_subset`, the share of samples with all labels right; `precision_macro`,
+        `recall_macro`, `f1_macro`, plain means over the labels; `nll`, the mean binary cross-entropy of
+        a decision in nats; `ece` over 15 equal-width bins of the confidence of all decisions; `brier`,
+        the mean of (p − y)² in [0, 1].
+
+    Raises:
+        ValueError: shapes differ, or no sample is labelled.
+    """
+    from torchmetrics.functional.classification import (
+        multilabel_f1_score,
+        multilabel_precision,
+        multilabel_recall,
+    )
+
+    logits, labels = _known(logits_NK, labels_NK)
+    right = (logits > 0) == labels.bool()
+    predicted = (logits > 0).long()
+    macro = {"num_labels": labels.shape[1], "average": "macro", "validate_args": False}
+    log_probs = F.log_softmax(two_class(logits).flatten(0, 1), dim=1)
+    numbers = {
+        "accuracy": right.double().mean(),
+        "accuracy_subset": right.all(dim=1).double().mean(),
+        "precision_macro": multilabel_precision(predicted, labels, **macro),
+        "recall_macro": multilabel_recall(predicted, labels, **macro),
+        "f1_macro": multilabel_f1_score(predicted, labels, **macro),
+        "nll": F.binary_cross_entropy_with_logits(logits, labels.double()),
+        "ece": calibration_error(log_probs, 1 - labels.flatten()),
+        "brier": (logits.sigmoid() - labels).square().mean(),
+    }
+    return {name: float(value) for name, value in numbers.items()}
+
+
+def right_shares(logits_NK: Tensor, labels_NK: Tensor) -> Tensor:
+    """Share of right label decisions of each labelled sample, float64 [M]."""
+    logits, labels = _known(logits_NK, labels_NK)
+    return ((logits > 0) == labels.bool()).double().mean(dim=1)
+
+
+def mark_tally(logits_NK: Tensor, labels_NK: Tensor) -> Tensor:
+    """Sums [3] over the labelled samples, from which `mark_total` makes metrics; float64."""
+    known_N = is_labelled(labels_NK)
+    logits, labels = logits_NK[known_N].double(), labels_NK[known_N]
+    right = ((logits > 0) == labels.bool()).double().sum()
+    loss = F.binary_cross_entropy_with_logits(logits, labels.double(), reduction="sum")
+    return torch.stack([right, loss, torch.tensor(float(labels.numel()), dtype=torch.float64)])
+
+
+def mark_total(sums: Tensor) -> dict[str, float]:
+    """`accuracy` and `nll` from the sums over all workers."""
+    right, loss, count = sums.tolist()
+    return {"accuracy": right / count, "nll": loss / count}
+
+
+def mark_fidelity(
+    student_NK: Tensor, ensemble_NK: Tensor, teachers: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """As `fidelity`, of label decisions: agreement and KL are means over samples and labels."""
+
+    def log_probs(logits_NK: Tensor) -> Tensor:
+        return F.log_softmax(two_class(logits_NK.double()).flatten(0, 1), dim=1)
+
+    others = {name: log_probs(logits_NK) for name, logits_NK in teachers.items()}
+    return fidelity(log_probs(student_NK), log_probs(ensemble_NK), others)
+
+
+def mark_temperature(logits_NK: Tensor, labels_NK: Tensor) -> float:
+    """The temperature that calibrates all label decisions together; see `fit_temperature`."""
+    logits, labels = _known(logits_NK, labels_NK)
+    return fit_temperature(two_class(logits).flatten(0, 1), 1 - labels.flatten())
+
+
+def _known(logits_NK: Tensor, labels_NK: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits float64 and labels int64 [M, K] of the labelled samples, on the CPU."""
+    if logits_NK.ndim != 2 or logits_NK.shape != labels_NK.shape:
+        raise ValueError(
+            f"logits [N, K] and labels [N, K] are needed, "
+            f"found {tuple(logits_NK.shape)} and {tuple(labels_NK.shape)}"
+        )
+    known_N = is_labelled(labels_NK)
+    if not bool(known_N.any()):
+        raise ValueError("none of the samples has a label, so there is nothing to measure against")
+    return logits_NK[known_N].double().cpu(), labels_NK[known_N].long().cpu()

@@ -1,0 +1,202 @@
+"""What is computed of a model's outputs, task by task: the seam through which all stages ask.
+
+Shapes: T teachers, N samples, C outputs (classes, labels, or the one value), M labelled samples. The
+other halves of a task: `raykd.config.tasks` (what a recipe may say), `raykd.data.labels` (what labels
+look like), `raykd.objective.rules` (what is learnt), `raykd.report.speech` (how it is told).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from raykd.config.tasks import TaskName
+from raykd.ensemble import fit_temperature, mean_logits, mean_probabilities
+from raykd.ensemble.binary import mean_label_probabilities
+from raykd.ensemble.given import uniform
+from raykd.evaluate import marks, values
+from raykd.evaluate.fidelity import fidelity
+from raykd.evaluate.metrics import classification_metrics, labelled
+from raykd.types import OutputKind, is_labelled
+
+LOWER_IS_BETTER = frozenset({"nll", "ece", "brier", "mae", "rmse"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One kind of task. An "answer" is what evaluation keeps of a model's outputs for a sample.
+
+    Attributes:
+        name: as in the recipe.
+        kind: how teachers' answers are stored.
+        metric: what gains are of, and what chooses the best epoch and the best teacher.
+        ties: what decides between equals.
+        answer: outputs [N, C] -> answers [N, C].
+        combine: outputs of several teachers [T, N, C] and weights [T, N] -> the ensemble's answers.
+        numbers: answers [N, C] and labels -> V, all numbers of one model on one split.
+        tally: outputs and labels of a batch -> float64 sums, to be added over batches and workers.
+        tallied: how many sums there are.
+        total: the added sums -> the validation metrics.
+        scores: answers and labels -> a number for each labelled sample [M].
+        from_scores: the mean score -> `metric`, negated where lower is better; None where it is that.
+        comparable: outputs -> numbers in which one teacher's answers are compared with its earlier ones.
+        fidelity: answers of student, ensemble and teachers -> how closely the student follows.
+        difference: answers of two models -> how telling their difference is [N]; −∞ where there is none.
+        error: V -> how wrong a teacher is, for weighting by its inverse.
+        smallest_gap: labels -> distance in `metric` up to which there is no gap to recover.
+        calibrate: outputs and labels -> temperature; None where outputs have none.
+    """
+
+    name: TaskName
+    kind: OutputKind
+    metric: str
+    ties: str
+    answer: Callable[[Tensor], Tensor]
+    combine: Callable[[Tensor, Tensor], Tensor]
+    numbers: Callable[[Tensor, Tensor], dict[str, float]]
+    tally: Callable[[Tensor, Tensor], Tensor]
+    tallied: int
+    total: Callable[[Tensor], dict[str, float]]
+    scores: Callable[[Tensor, Tensor], Tensor]
+    from_scores: Callable[[Any], Any] | None
+    comparable: Callable[[Tensor], Tensor]
+    fidelity: Callable[[Tensor, Tensor, Mapping[str, Tensor]], dict[str, Any]]
+    difference: Callable[[Tensor, Tensor], Tensor]
+    error: Callable[[Mapping[str, float]], float]
+    smallest_gap: Callable[[Tensor], float]
+    calibrate: Callable[[Tensor, Tensor], float] | None
+
+    def merit(self, value: float, metric: str | None = None) -> float:
+        """A value of a metric (None: the task's own) as a number of which more is better."""
+        return -value if (metric or self.metric) in LOWER_IS_BETTER else value
+
+    def rank(self, numbers: Mapping[str, float], select: str | None = None) -> tuple[float, float]:
+        """What to compare models by, more is better: by `select` first, by the other metric then."""
+        first = select or self.metric
+        then = self.ties if first == self.metric else self.metric
+        return self.merit(numbers[first], first), self.merit(numbers[then], then)
+
+    def ensemble(self, outputs_TNC: Tensor) -> Tensor:
+        """The answers [N, C] of teachers that all count the same."""
+        return self.combine(outputs_TNC, uniform(outputs_TNC, None))
+
+
+def _class_tally(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
+    nll = F.cross_entropy(logits_NC, labels_N, reduction="sum")
+    correct = (logits_NC.argmax(dim=1) == labels_N).sum()
+    return torch.tensor([float(correct), float(nll), float(len(labels_N))], dtype=torch.float64)
+
+
+def _class_total(sums: Tensor) -> dict[str, float]:
+    correct, nll, count = sums.tolist()
+    return {"accuracy": correct / count, "nll": nll / count}
+
+
+def _correct(log_probs_NC: Tensor, labels_N: Tensor) -> Tensor:
+    log_probs, labels = labelled(log_probs_NC, labels_N)
+    return log_probs.argmax(dim=1) == labels
+
+
+def _one_sample(labels: Tensor) -> float:
+    """One sample (or one label of it) more or less is no gap."""
+    known = labels[is_labelled(labels)]
+    return (1 + 1e-6) / max(1, known.numel())
+
+
+def _class_difference(one_NC: Tensor, other_NC: Tensor) -> Tensor:
+    (one_sure, one_top), (other_sure, other_top) = one_NC.max(dim=1), other_NC.max(dim=1)
+    return torch.where(one_top != other_top, one_sure + other_sure, -torch.inf)
+
+
+def _value_difference(one_N1: Tensor, other_N1: Tensor) -> Tensor:
+    return (one_N1 - other_N1).abs()[:, 0]
+
+
+def _mark_difference(one_NK: Tensor, other_NK: Tensor) -> Tensor:
+    otherwise_N = ((one_NK > 0) != (other_NK > 0)).sum(dim=1).float()
+    return torch.where(otherwise_N > 0, otherwise_N, -torch.inf)
+
+
+def _nll(numbers: Mapping[str, float]) -> float:
+    return numbers["nll"]
+
+
+def _mean_square(numbers: Mapping[str, float]) -> float:
+    return numbers["rmse"] ** 2
+
+
+def _same(outputs_NC: Tensor) -> Tensor:
+    return outputs_NC
+
+
+def _negative_root(mean: Any) -> Any:
+    return -(mean**0.5)
+
+
+TASKS: dict[TaskName, Task] = {
+    "classification": Task(
+        name="classification",
+        kind="logits",
+        metric="accuracy",
+        ties="nll",
+        answer=lambda logits_NC: F.log_softmax(logits_NC, dim=1),
+        combine=mean_probabilities,
+        numbers=classification_metrics,
+        tally=_class_tally,
+        tallied=3,
+        total=_class_total,
+        scores=_correct,
+        from_scores=None,
+        comparable=lambda logits_NC: logits_NC.softmax(dim=1),
+        fidelity=fidelity,
+        difference=_class_difference,
+        error=_nll,
+        smallest_gap=_one_sample,
+        calibrate=fit_temperature,
+    ),
+    "regression": Task(
+        name="regression",
+        kind="value",
+        metric="rmse",
+        ties="mae",
+        answer=_same,
+        combine=mean_logits,
+        numbers=values.value_metrics,
+        tally=values.value_tally,
+        tallied=5,
+        total=values.value_total,
+        scores=values.squared_errors,
+        from_scores=_negative_root,
+        comparable=_same,
+        fidelity=values.value_fidelity,
+        difference=_value_difference,
+        error=_mean_square,
+        smallest_gap=values.smallest_value_gap,
+        calibrate=None,
+    ),
+    "multilabel": Task(
+        name="multilabel",
+        kind="label_logits",
+        metric="accuracy",
+        ties="nll",
+        answer=_same,
+        combine=mean_label_probabilities,
+        numbers=marks.mark_metrics,
+        tally=marks.mark_tally,
+        tallied=3,
+        total=marks.mark_total,
+        scores=marks.right_shares,
+        from_scores=None,
+        comparable=torch.sigmoid,
+        fidelity=marks.mark_fidelity,
+        difference=_mark_difference,
+        error=_nll,
+        smallest_gap=_one_sample,
+        calibrate=marks.mark_temperature,
+    ),
+}

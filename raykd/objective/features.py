@@ -1,0 +1,209 @@
+"""One feature term: projector, learnt variance or running statistics, and the loss.
+
+Shape suffixes: B batch, D channels or features, P positions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from raykd.config.losses import RelationalLoss, StandardisedLoss, VidLoss
+from raykd.config.objective import FeatureTerm
+from raykd.losses import INFO, LOSSES
+from raykd.models.projectors import make_projector
+from raykd.objective.rows import over_counted
+from raykd.objective.terms import Context, Sum
+from raykd.types import Batch, Dense
+
+Shape = tuple[int, ...]
+_VARIANCE_FLOOR = 1e-5  # of the VID loss
+_STD_FLOOR = 1e-6  # added to variances
+_NO_KNOBS = frozenset({"type", "initial_variance", "standardise", "momentum", "scope"})
+
+
+class FeatureLoss(nn.Module):
+    """A feature term with its trained and running parts.
+
+    Args:
+        term: its settings.
+        student_shapes: tap -> shape of one sample's feature.
+        teacher_shapes: (teacher, tap) -> shape of one sample's feature.
+    """
+
+    def __init__(
+        self,
+        term: FeatureTerm,
+        student_shapes: Mapping[str, Shape],
+        teacher_shapes: Mapping[tuple[str, str], Shape],
+    ) -> None:
+        super().__init__()
+        self.term = term
+        self.teacher_shapes = [teacher_shapes[term.teacher, tap] for tap in term.teacher_taps]
+        student, teacher = student_shapes[term.student_taps[0]], self.teacher_shapes[0]
+        loss = term.loss
+        self.projector: nn.Module = nn.Identity()
+        if loss.layout == "projected":
+            self.projector = make_projector(student, teacher, always=True)
+        self.raw_variance: nn.Parameter | None = None
+        if isinstance(loss, VidLoss):
+            start = math.log(math.expm1(loss.initial_variance - _VARIANCE_FLOOR))
+            self.raw_variance = nn.Parameter(torch.full((_width(teacher),), start))
+        self.statistics: RunningStatistics | None = None
+        if isinstance(loss, StandardisedLoss) and loss.standardise:
+            self.statistics = RunningStatistics(_width(teacher), loss.momentum)
+
+    def forward(
+        self, features: Mapping[str, Tensor], batch: Batch, answer: Dense, context: Context
+    ) -> tuple[Tensor, Tensor]:
+        """The unweighted loss [B], and which samples count, bool [B].
+
+        A teacher without features (left out after a failure) counts nowhere; all parts take part in
+        the graph nevertheless, and in what is summed or gathered over the workers.
+
+        Args:
+            features: student tap -> [B, ...].
+            batch: the batch.
+            answer: the teacher's.
+            context: the other workers.
+        """
+        taps = self.term.teacher_taps
+        present = all(tap in answer.features for tap in taps)
+        counted_B = batch.present_B & answer.valid_N & present
+        students = [self.projector(features[tap].float()) for tap in self.term.student_taps]
+        if present:
+            teachers = [answer.features[tap].float() for tap in taps]
+        else:
+            size = len(batch)
+            teachers = [students[0].new_zeros((size, *shape)) for shape in self.teacher_shapes]
+        if len(taps) == 2:
+            pairs = (students[0], students[1]), (teachers[0], teachers[1])
+            return LOSSES["fsp"](*pairs), counted_B
+        return self._loss(students[0], teachers[0], counted_B, context), counted_B
+
+    def _loss(
+        self, student: Tensor, teacher: Tensor, counted_B: Tensor, context: Context
+    ) -> Tensor:
+        loss = self.term.loss
+        knobs = {name: value for name, value in loss if name not in _NO_KNOBS}
+        if isinstance(loss, RelationalLoss) and loss.scope == "global":
+            knobs["gather"] = context.gather
+        if self.raw_variance is not None:
+            knobs["raw_variance"] = self.raw_variance
+        if self.statistics is not None:
+            if self.training:
+                self.statistics.update(teacher, counted_B, context.all_sum)
+            knobs["mean"], knobs["std"] = self.statistics.mean_and_std()
+
+        def function(one: Tensor, other: Tensor) -> Tensor:
+            return LOSSES[loss.type](one, other, **knobs)
+
+        if INFO[loss.type].per_sample:
+            return function(student, teacher)
+        return over_counted(function, student, teacher, counted_B)
+
+
+class RunningStatistics(nn.Module):
+    """Mean and deviation of a teacher's channels over all batches and workers so far.
+
+    Every batch counts alike, until a new one would count less than `momentum`: from then on it is an
+    exponential average. The batch at hand is included. All is computed from sums over all workers, so
+    that these agree; it is part of the checkpoint.
+    """
+
+    mean_D: Tensor
+    variance_D: Tensor
+    batches: Tensor
+
+    def __init__(self, width: int, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean_D", torch.zeros(width))
+        self.register_buffer("variance_D", torch.ones(width))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(self, features: Tensor, counted_B: Tensor, all_sum: Sum) -> None:
+        """Take in a batch.
+
+        Args:
+            features: the teacher's, [B, D], [B, L, D] or [B, D, H, W].
+            counted_B: bool, which samples count.
+            all_sum: adds over all workers.
+        """
+        values_BDP = features.flatten(2) if features.ndim == 4 else _last_to_channels(features)
+        counted_B11 = counted_B.view(-1, 1, 1)
+        offset_BDP = torch.where(counted_B11, values_BDP - self.mean_D[:, None], 0.0)
+        sums = [offset_BDP.sum((0, 2)), offset_BDP.square().sum((0, 2))]
+        count_1 = counted_B.sum()[None] * values_BDP.shape[2]
+        total = all_sum(torch.cat([*sums, count_1.to(values_BDP.dtype)]).double())
+        if not total[-1] > 0:
+            return
+        width = len(self.mean_D)
+        offset_D, square_D = total[:width] / total[-1], total[width:-1] / total[-1]
+        variance_D = (square_D - offset_D.square()).clamp(min=0)
+        self.batches += 1
+        share = max(1.0 / int(self.batches), self.momentum)
+        spread_D = share * (1 - share) * offset_D.square()
+        self.variance_D.copy_((1 - share) * self.variance_D + share * variance_D + spread_D)
+        self.mean_D += share * offset_D
+
+    def mean_and_std(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each channel [D], copies."""
+        return self.mean_D.clone(), (self.variance_D + _STD_FLOOR).sqrt()
+
+
+def feature_problem(
+    term: FeatureTerm, student: Sequence[Shape], teacher: Sequence[Shape]
+) -> str | None:
+    """Why a loss cannot compare features of these shapes, or None; `projected` asks `make_projector`.
+
+    Args:
+        term: the term.
+        student: shapes of one sample's features at the student's taps.
+        teacher: at the teacher's taps.
+    """
+    layout, name = term.loss.layout, term.loss.type
+    (ours, *_), (theirs, *_) = student, teacher
+    found = f"found {[list(s) for s in student]} at {term.student_tap!r} and {[list(t) for t in teacher]} at "
+    found += f"{term.teacher_tap!r}"
+    if layout == "positions" and not _positioned(ours, theirs):
+        return (
+            f"{name} compares two maps [C, H, W], or two rows of tokens [L, D] of equal length; {found}; "
+            "tap convolutional layers, or use hint or similarity"
+        )
+    if layout == "matrices" and not _matrices(ours, theirs):
+        return f"{name} compares attention [H, L, L] of equal length; {found}"
+    if layout == "pairs":
+        within = all(_positioned(*pair) for pair in (student, teacher))
+        widths = [_width(s) == _width(t) for s, t in zip(student, teacher, strict=True)]
+        if not (within and all(widths)):
+            return (
+                f"{name} needs two maps (or two rows of tokens) on each side, of the teacher's numbers of "
+                f"channels; {found}"
+            )
+    return None
+
+
+def _positioned(one: Shape, other: Shape) -> bool:
+    """Two maps, or two rows of tokens of the same length."""
+    if len(one) != len(other) or len(one) not in (2, 3):
+        return False
+    return len(one) == 3 or one[0] == other[0]
+
+
+def _matrices(one: Shape, other: Shape) -> bool:
+    return len(one) == len(other) == 3 and one[1] == one[2] == other[1] == other[2]
+
+
+def _width(shape: Shape) -> int:
+    """Channels of a map [C, H, W], features of tokens [L, D] or of a vector [D]."""
+    return shape[0] if len(shape) == 3 else shape[-1]
+
+
+def _last_to_channels(features: Tensor) -> Tensor:
+    """[B, D] or [B, L, D] as [B, D, P]."""
+    return features[:, :, None] if features.ndim == 2 else features.transpose(1, 2)

@@ -1,0 +1,104 @@
+"""The soft-target term: the student against the ensemble, or against each teacher by itself.
+
+Shape suffixes: N units, T teachers, C classes.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raykd.config.losses import SoftLoss
+from raykd.config.objective import SoftTargets
+from raykd.config.weightings import Disagreement, DisagreementFilter
+from raykd.ensemble import (
+    WEIGHTINGS,
+    jensen_shannon,
+    mean_logits,
+    mean_probabilities,
+    sample_weights,
+)
+from raykd.losses import INFO, LOSSES, kl_from_log_probs, standardised
+from raykd.objective.rows import over_counted
+from raykd.objective.voices import Heard
+
+_NO_KNOBS = frozenset({"type", "standardise", "scope"})
+
+
+def compared(loss: Any, heard: Heard) -> tuple[Tensor, Tensor]:
+    """The logits of student [N, C] and teachers [T, N, C] that a loss compares: z-scores where asked for.
+
+    Each teacher is standardised before the teachers are mixed, which is what its own loss would do.
+    """
+    if not getattr(loss, "standardise", False):
+        return heard.student_NC, heard.teachers_TNC
+    return standardised(heard.student_NC), standardised(heard.teachers_TNC)
+
+
+def own_losses(loss: SoftLoss, heard: Heard) -> Tensor:
+    """The student's loss against each teacher [T, N]; 0 where a teacher gave no answer."""
+    student_NC, teachers_TNC = compared(loss, heard)
+    info = INFO[loss.type]
+    knobs = {name: value for name, value in loss if name not in _NO_KNOBS}
+    if info.scope and getattr(loss, "scope", None) == "global":
+        knobs["gather"] = heard.context.gather
+    if "labels" in info.needs:
+        knobs["labels"] = heard.labels_N
+    function = partial(LOSSES[loss.type], temperature=heard.temperature, **knobs)
+    losses = []
+    for teacher_NC, available_N in zip(teachers_TNC, heard.available_TN, strict=True):
+        if info.per_sample:
+            safe_NC = torch.where(available_N[:, None], teacher_NC, 0.0)
+            losses.append(torch.where(available_N, function(student_NC, safe_NC), 0.0))
+        else:
+            losses.append(over_counted(function, student_NC, teacher_NC, available_N))
+    return torch.stack(losses)
+
+
+def ensemble_loss(
+    settings: SoftTargets, heard: Heard, weights_TN: Tensor, own_TN: Tensor | None
+) -> Tensor:
+    """The student's loss against the ensemble [N].
+
+    Args:
+        settings: which loss, and how the teachers are combined.
+        heard: the batch.
+        weights_TN: how much each teacher counts.
+        own_TN: `own_losses`, where these are combined.
+    """
+    if settings.mixing == "losses":
+        assert own_TN is not None, "the losses to be added are computed before the weights"
+        return (weights_TN * own_TN).sum(dim=0)
+    student_NC, teachers_TNC = compared(settings.loss, heard)
+    temperature = heard.temperature
+    if settings.mixing == "logits":
+        knobs = {name: value for name, value in settings.loss if name not in _NO_KNOBS}
+        mixed_NC = mean_logits(teachers_TNC, weights_TN)
+        return LOSSES[settings.loss.type](student_NC, mixed_NC, temperature=temperature, **knobs)
+    late = settings.mixing == "probabilities_then_temper"
+    mixed_NC = mean_probabilities(
+        teachers_TNC,
+        weights_TN,
+        temperatures_T=temperature,
+        order="mix_then_temper" if late else "temper_then_mix",
+    )
+    return kl_from_log_probs(student_NC, mixed_NC, temperature=temperature)
+
+
+def agreement_weights(disagreement: Disagreement, heard: Heard) -> Tensor:
+    """How much each unit counts by how far the teachers agree on it, [N]."""
+    logits_TNC, available_TN = heard.teachers_TNC, heard.available_TN
+    if isinstance(disagreement, DisagreementFilter):
+        return sample_weights(
+            logits_TNC,
+            mode="filter",
+            minimum_votes=disagreement.minimum_votes,
+            available_TN=available_TN,
+        )
+    # Not `sample_weights`, which divides by the mean of this worker's units: the reduction divides by
+    # that of all workers.
+    uniform_TN = WEIGHTINGS["uniform"](logits_TNC, None, available_TN=available_TN)
+    return (-jensen_shannon(logits_TNC, uniform_TN) / disagreement.tau).exp()

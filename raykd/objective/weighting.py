@@ -1,0 +1,105 @@
+"""The teachers' weights: a weighting's settings, and what it needs to know, to the pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raykd.config.objective import SoftTargets, Weighting
+from raykd.config.weightings import (
+    DropWeighting,
+    FixedWeighting,
+    GradientWeighting,
+    SampleWeighting,
+    UniformWeighting,
+)
+from raykd.ensemble import WEIGHTINGS
+from raykd.objective.soft_targets import compared
+from raykd.objective.voices import Heard, Voice
+
+_TINY = 1e-12
+
+Facts = Callable[[Any, Sequence[Voice], Heard], dict[str, Any]]
+
+
+def teacher_weights(
+    weighting: Weighting,
+    soft: SoftTargets | None,
+    voices: Sequence[Voice],
+    heard: Heard,
+    own_TN: Tensor | None,
+) -> Tensor:
+    """How much each teacher counts for each unit [T, N]: sums to 1 over those that answered.
+
+    Args:
+        weighting: which, and its knobs.
+        soft: the soft targets, whose gradient `gradient` looks at.
+        voices: the teachers, in order.
+        heard: the batch.
+        own_TN: the student's loss against each teacher, where that is needed.
+    """
+    knobs = {name: value for name, value in weighting if name != "type"}
+    if weighting.type in _FACTS:
+        knobs |= _FACTS[weighting.type](weighting, voices, heard)
+    student_NC, teachers_TNC = heard.student_NC, heard.teachers_TNC
+    if isinstance(weighting, GradientWeighting):
+        student_NC, teachers_TNC = compared(soft and soft.loss, heard)
+    weights_TN: Tensor = WEIGHTINGS[weighting.type](
+        teachers_TNC,
+        heard.labels_N,
+        student_logits=student_NC,
+        losses_TN=own_TN,
+        available_TN=heard.available_TN,
+        **knobs,
+    )
+    return weights_TN
+
+
+def needs_losses(weighting: Weighting) -> bool:
+    """Whether a weighting looks at the student's loss against each teacher."""
+    return isinstance(weighting, DropWeighting)
+
+
+def steady(weighting: Weighting) -> Weighting:
+    """The nearest weighting that neither draws nor looks at the student, for the ensemble's own opinion."""
+    if isinstance(weighting, SampleWeighting) and weighting.probabilities is not None:
+        return FixedWeighting(weights=weighting.probabilities)
+    if isinstance(weighting, SampleWeighting | DropWeighting | GradientWeighting):
+        return UniformWeighting()
+    return weighting
+
+
+def _given(weights: Mapping[str, float], voices: Sequence[Voice]) -> Tensor:
+    return torch.tensor([weights[voice.name] for voice in voices])
+
+
+def _known(name: str, voices: Sequence[Voice]) -> Tensor:
+    values = [getattr(voice, name) for voice in voices]
+    assert None not in values, f"the pipeline tells every voice's {name} on validation"
+    return torch.tensor([max(value, _TINY) for value in values])
+
+
+def _sample(weighting: Any, voices: Sequence[Voice], heard: Heard) -> dict[str, Any]:
+    given = weighting.probabilities
+    return {
+        "seed": heard.context.seed,
+        "units_N": heard.ids_N,
+        "probabilities": None if given is None else _given(given, voices),
+    }
+
+
+_FACTS: dict[str, Facts] = {
+    "fixed": lambda w, voices, _: {"weights": _given(w.weights, voices)},
+    "accuracy": lambda _, voices, __: {"accuracies": _known("accuracy", voices)},
+    "inverse_error": lambda _, voices, __: {"errors": _known("error", voices)},
+    "gradient": lambda _, __, heard: {
+        "temperature": heard.temperature,
+        "gather": heard.context.gather,
+    },
+    "sample": _sample,
+    "drop": lambda _, __, heard: {"seed": heard.context.seed, "units_N": heard.ids_N},
+}
+"""What a weighting is told besides its knobs."""

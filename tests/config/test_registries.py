@@ -1,0 +1,84 @@
+"""A literal registry has one entry for each member of its union, and the config stays light."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import pytest
+
+from raykd.config.base import Settings
+from raykd.config.data import Source, ViewStep
+from raykd.config.models import Model
+from raykd.config.objective import FeatureLoss, SoftTargets, Weighting
+from raykd.config.root import Config
+from raykd.config.training import Optimizer, Schedule
+from raykd.data.sources import SOURCES
+from raykd.ensemble import WEIGHTINGS
+from raykd.losses import LOSSES
+from raykd.models import build_model
+
+
+def members(annotation: Any) -> list[type[Settings]]:
+    if get_origin(annotation) is Annotated:
+        return members(get_args(annotation)[0])
+    if isinstance(annotation, type):
+        return [annotation]
+    return [member for arg in get_args(annotation) for member in members(arg)]
+
+
+def tags(annotation: Any) -> set[str]:
+    return {member.model_fields["type"].default for member in members(annotation)}
+
+
+def test_sources():
+    assert set(SOURCES) == tags(Source)
+
+
+def test_losses_and_weightings_of_the_recipe_exist():
+    assert tags(FeatureLoss) | tags(SoftTargets.model_fields["loss"].annotation) <= set(LOSSES)
+    assert tags(Weighting) <= set(WEIGHTINGS)
+
+
+@pytest.mark.parametrize("spec", [m for m in members(Model) if m.__name__ != "FactoryModel"])
+def test_every_zoo_model_builds_with_its_defaults(spec):
+    model = build_model(spec(), input_shape=(1, 16, 16), classes=3, key="model")
+    assert sum(p.numel() for p in model.parameters()) > 0
+
+
+@pytest.mark.parametrize("union", [Source, ViewStep, Model, Optimizer, Schedule, Weighting])
+def test_tags_are_unique_and_equal_to_the_default(union):
+    found = [member.model_fields["type"].default for member in members(union)]
+    assert len(set(found)) == len(found)
+    for member in members(union):
+        assert get_args(member.model_fields["type"].annotation) == (
+            member.model_fields["type"].default,
+        )
+
+
+def every_settings(annotation: Any, seen: set[type]) -> None:
+    if get_origin(annotation) in (Annotated, Union, tuple) or get_args(annotation):
+        for arg in get_args(annotation):
+            every_settings(arg, seen)
+    elif isinstance(annotation, type) and issubclass(annotation, Settings) and annotation not in seen:
+        seen.add(annotation)
+        for field in annotation.model_fields.values():
+            every_settings(field.annotation, seen)
+
+
+def test_every_field_is_documented_and_every_class_forbids_unknown_keys():
+    seen: set[type] = set()
+    every_settings(Config, seen)
+    assert len(seen) > 30
+    for cls in seen:
+        assert cls.model_config["extra"] == "forbid"
+        assert cls.model_config["frozen"]
+        bare = [n for n, f in cls.model_fields.items() if n != "type" and not f.description]
+        assert not bare, f"{cls.__name__}: {bare}"
+
+
+def test_importing_the_config_loads_nothing_heavy():
+    code = "import sys, raykd.config; print([m for m in ('torch', 'ray', 'wandb', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr

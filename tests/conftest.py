@@ -1,0 +1,187 @@
+"""One Ray cluster for the whole session, a home of its own for every test, tiny data and recipes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# Before anything imports ray: its processes inherit them. The tests' own models are importable there.
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
+os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+_OWN = str(Path(__file__).parent / "teachers")
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [_OWN, *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+sys.path.insert(0, _OWN)
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from raykd_test_models import BLOBS, blobs  # noqa: E402
+
+from raykd.config.data import Data, FactorySource, Splits, Views  # noqa: E402
+from raykd.config.models import CnnModel, FactoryModel, MlpModel, Model, Preprocess  # noqa: E402
+from raykd.data import Samples  # noqa: E402
+from raykd.data.samples import samples_of  # noqa: E402
+from raykd.models import build_model  # noqa: E402
+from raykd.models.preprocess import resolve  # noqa: E402
+from raykd.tracking import Event  # noqa: E402
+
+if TYPE_CHECKING:
+    from raykd.teachers import Spec
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """The cluster of the session; `raykd.runtime.connect` uses it."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=6,
+        include_dashboard=False,
+        log_to_driver=False,
+        namespace="raykd",
+        object_store_memory=256 * 2**20,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def raykd_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Fitted teachers and stored targets of one test are not those of another."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("RAYKD_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Results are compared bit for bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Heard(list[Event]):
+    """A listener that keeps what it hears."""
+
+    def __call__(self, event: Event) -> None:
+        self.append(event)
+
+    def decisions(self) -> list[str]:
+        return [e.values["decision"] for e in self if e.kind == "failure"]
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+Make = Callable[..., Samples]
+_MODELS = {
+    "mlp": MlpModel(width=0.25, depth=1),
+    "cnn": CnnModel(width=0.25, depth=2),
+    "batch": CnnModel(width=0.25, depth=2, norm="batch"),
+}
+
+
+@pytest.fixture
+def make_samples() -> Make:
+    """Learnable blobs of 1×8×8 in three classes, with the given view policy."""
+
+    def make(
+        *policy: dict[str, Any], count: int | None = 1, labels: Any = 36, **given: Any
+    ) -> Samples:
+        data = Data(
+            source=FactorySource(path=BLOBS),
+            splits=Splits(validation=24, test=24),
+            labels=labels,
+            views=Views.model_validate({"count": count, "policy": policy}),
+        )
+        return samples_of(blobs(**given), data, seed=0)
+
+    return make
+
+
+@pytest.fixture
+def samples(make_samples: Make) -> Samples:
+    return make_samples({"type": "shift", "pixels": 1}, count=4)
+
+
+@pytest.fixture
+def make_spec(samples: Samples) -> Callable[..., Spec]:
+    """A teacher with fresh weights, on `samples` unless others are given."""
+
+    def make(
+        model: Model | str = "mlp",
+        *,
+        data: Samples = samples,
+        name: str = "wide",
+        outputs: int | None = None,
+        seed: int = 0,
+        **given: Any,
+    ) -> Spec:
+        from raykd.teachers import Spec  # imports ray, which most tests do without
+
+        spec = model if not isinstance(model, str) else _MODELS.get(model) or FactoryModel(path=model)
+        outputs = outputs or data.class_count
+        preprocessing = resolve(
+            Preprocess(), data.statistics(), input_shape=data.input_shape, key="preprocess"
+        )
+        torch.manual_seed(seed)
+        shape = preprocessing.output_shape(data.input_shape)
+        network = build_model(spec, input_shape=shape, classes=outputs, key="model")
+        settings = {
+            "label_map": None,
+            "kind": "logits",
+            "dtype": "float32",
+            "batch_size": 8,
+            **given,
+        }
+        weights = {n: t.detach().clone() for n, t in network.state_dict().items()}
+        return Spec(
+            name=name,
+            key=f"teachers.{name}.model",
+            model=spec,
+            input_shape=data.input_shape,
+            outputs=outputs,
+            classes=data.class_count,
+            **{"weights": weights, "preprocessing": preprocessing, **settings},
+        )
+
+    return make
+
+
+@pytest.fixture
+def tiny_recipe() -> dict[str, Any]:
+    """A whole recipe on digits that takes seconds: two teachers that learn, a student that begins to."""
+    fit = {"epochs": 6, "batch_size": 32, "optimizer": {"type": "adamw", "lr": 0.01}}
+    return {
+        "seed": 0,
+        "data": {
+            "source": {"type": "digits"},
+            "splits": {"validation": 100, "test": 0.2},
+            "labels": 200,
+            "views": {"count": 2, "policy": [{"type": "shift", "pixels": 1}]},
+        },
+        "teachers": [
+            {"name": "wide", "model": {"type": "mlp", "width": 1.0, "depth": 1}, "fit": fit},
+            {"name": "conv", "model": {"type": "cnn", "width": 0.25, "depth": 2}, "fit": fit},
+        ],
+        "student": {"model": {"type": "mlp", "width": 0.25, "depth": 1}},
+        "train": {"epochs": 2, "batch_size": 128, "optimizer": {"type": "adamw", "lr": 0.01}},
+        "evaluate": {"controls": ["labels"]},
+        "tracking": {"wandb": {"mode": "disabled"}},
+    }
+
+
+@pytest.fixture
+def rows_of(samples: Samples) -> np.ndarray:
+    return samples.splits["train"]

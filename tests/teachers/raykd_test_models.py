@@ -1,0 +1,217 @@
+"""Data and models that recipes of the tests name as `raykd_test_models:function`."""
+
+import os
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from raykd.data import Dataset
+from raykd.errors import TeacherError
+from raykd.targets import NoTargets, Ticket
+from raykd.types import Dense
+
+BLOBS = "raykd_test_models:blobs"
+SHAPES = {"blocks.0": (8, 8, 8)}
+
+
+def blobs(count=144, classes=3, noise=0.35, weighted=False, shape=(1, 8, 8)):
+    """One bright patch per class, with noise."""
+    rng = np.random.default_rng(7)
+    labels = np.arange(count) % classes
+    prototypes = rng.random((classes, *shape)).astype(np.float32)
+    inputs = prototypes[labels] + noise * rng.standard_normal((count, *shape)).astype(np.float32)
+    return Dataset(
+        inputs=inputs.astype(np.float32),
+        labels=labels,
+        ids=rng.permutation(10 * count)[:count],
+        weights=rng.random(count).astype(np.float32) + 0.5 if weighted else None,
+    )
+
+
+class Linear(nn.Module):
+    """Flat inputs to logits; deterministic weights."""
+
+    def __init__(self, classes=3, inputs=64, seed=0):
+        super().__init__()
+        self.linear = nn.Linear(inputs, classes)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            self.linear.weight.normal_(generator=generator)
+            self.linear.bias.zero_()
+
+    def forward(self, x):
+        return self.linear(x.flatten(1))
+
+
+def linear(classes=3, inputs=64, seed=0):
+    return Linear(classes, inputs, seed)
+
+
+class Probabilities(Linear):
+    def forward(self, x):
+        return super().forward(x).softmax(dim=1)
+
+
+def probabilities():
+    return Probabilities()
+
+
+class Recorder(Linear):
+    """Writes the pixels of every call into a folder."""
+
+    def __init__(self, folder, classes, inputs):
+        super().__init__(classes, inputs)
+        self.folder = Path(folder)
+
+    def forward(self, x):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        np.save(self.folder / f"{uuid.uuid4().hex}.npy", x.detach().numpy())
+        return super().forward(x)
+
+
+def recorder(folder="seen", classes=3, inputs=64):
+    return Recorder(folder, classes, inputs)
+
+
+class Random(Linear):
+    def forward(self, x):
+        return nn.functional.dropout(super().forward(x), 0.5, training=True)
+
+
+def random():
+    return Random()
+
+
+class Broken(Linear):
+    """NaN for every sample."""
+
+    def forward(self, x):
+        return super().forward(x) * float("nan")
+
+
+def broken():
+    return Broken()
+
+
+class Raising(Linear):
+    def forward(self, x):
+        raise RuntimeError("no kernel for this")
+
+
+def raising():
+    return Raising()
+
+
+class Slow(Linear):
+    """Takes its time, so that a request is under way when its actor is killed."""
+
+    def forward(self, x):
+        time.sleep(0.1)
+        return super().forward(x)
+
+
+def slow():
+    return Slow()
+
+
+class Suicidal(Linear):
+    """Ends its process at the first call after the file is there."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.file = Path(file)
+
+    def forward(self, x):
+        if self.file.exists():
+            os._exit(1)
+        return super().forward(x)
+
+
+def suicidal(file="gone"):
+    return Suicidal(file)
+
+
+class Drifting(Linear):
+    """Code that reads another behaviour from the environment, as an edit of a module would give it."""
+
+    def forward(self, x):
+        out = super().forward(x)
+        return -out if os.environ.get("RAYKD_TEST_DRIFT") else out
+
+
+def drifting(classes=3, inputs=64):
+    return Drifting(classes, inputs)
+
+
+def chance(classes=10, inputs=64):
+    """Says the same of every sample."""
+    model = Linear(classes, inputs)
+    nn.init.zeros_(model.linear.weight)
+    return model
+
+
+def exploding():
+    """A student whose outputs are infinite."""
+    model = Linear()
+    nn.init.constant_(model.linear.weight, 1e38)
+    return model
+
+
+class TableTargets:
+    """What teachers say as a pure function of (teacher, row, view)."""
+
+    def __init__(self, names, samples, *, features=False):
+        self.names, self.samples, self.features = names, samples, features
+        self.collected = 0
+
+    def submit(self, batch):
+        return Ticket(batch)
+
+    def collect(self, ticket, timeout_s):
+        self.collected += 1
+        pairs = list(zip(ticket.batch.rows.tolist(), ticket.batch.view_B.tolist(), strict=True))
+        return {name: self._answer(number, pairs) for number, name in enumerate(self.names)}
+
+    def _answer(self, number, pairs):
+        classes = self.samples.class_count
+        values = np.stack([np.random.default_rng((number, *p)).normal(size=classes) for p in pairs])
+        labels = self.samples.all_labels[[row for row, _ in pairs]]
+        values[np.arange(len(values)), labels] += 3.0
+        features = {}
+        if self.features:
+            maps = [np.random.default_rng((9, *p)).normal(size=SHAPES["blocks.0"]) for p in pairs]
+            features["blocks.0"] = torch.from_numpy(np.stack(maps)).float()
+        return Dense(
+            kind="logits",
+            values_NC=torch.from_numpy(values).float(),
+            valid_N=torch.ones(len(pairs), dtype=torch.bool),
+            features=features,
+        )
+
+
+class FailingOn(TableTargets):
+    """As the table, but the worker that trains on `row` loses its teacher."""
+
+    def __init__(self, names, samples, row):
+        super().__init__(names, samples)
+        self.row = row
+
+    def collect(self, ticket, timeout_s):
+        if self.row in ticket.batch.rows.tolist():
+            raise TeacherError(f"no answer for row {self.row}")
+        return super().collect(ticket, timeout_s)
+
+
+def table_source(samples, fit):
+    """Targets of a fit, made in the worker."""
+    names = tuple(voice.name for voice in fit.voices)
+    if not names:
+        return NoTargets()
+    if fit.fit_id.startswith("failing"):
+        first, _ = fit.plan.batch(1, 0)
+        return FailingOn(names, samples, int(first[-1]))
+    return TableTargets(names, samples, features=bool(fit.objective.features))

@@ -1,0 +1,230 @@
+"""The fleet on Ray: the same bits as in-process, and no wait for ever, whatever dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import ray
+
+from raykd.config.models import FactoryModel
+from raykd.config.root import TeacherCluster
+from raykd.errors import TeacherError
+from raykd.targets import EntryKey, StoredTargets, TargetStore
+from raykd.targets.codec import decode
+from raykd.targets.store import ORIGINAL
+from raykd.teachers import Fleet, LiveTargets, Place, TeacherModel
+from raykd.teachers.fill import fill, missing_parts
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+SLOW = "raykd_test_models:slow"
+
+
+@pytest.fixture
+def start(samples, heard):
+    """A fleet of the given specs on half a CPU per actor."""
+    reference = ray.put(samples)
+
+    def start(*specs, replicas=1, cpus=0.5, **settings):
+        places = {spec.name: Place(replicas, cpus, 0) for spec in specs}
+        cluster = TeacherCluster(**{"start_timeout_s": 60, "request_timeout_s": 30, **settings})
+        return Fleet({spec.name: spec for spec in specs}, places, reference, cluster, heard)
+
+    return start
+
+
+def alone(spec, samples, rows, views):
+    """What the teacher answers in this process."""
+    return decode(TeacherModel(spec).score(samples, rows, np.broadcast_to(views, rows.shape)))
+
+
+def same(one, other):
+    return (
+        one.values_NC.equal(other.values_NC)
+        and one.valid_N.equal(other.valid_N)
+        and one.features.keys() == other.features.keys()
+        and all(one.features[tap].equal(other.features[tap]) for tap in one.features)
+    )
+
+
+def pids(fleet, name="wide"):
+    return ray.get([actor.ready.remote() for actor in fleet.actors[name]], timeout=30)
+
+
+def test_actors_store_and_this_process_give_the_same_bits(start, samples, make_spec, tmp_path, heard):
+    specs = {
+        "wide": make_spec("mlp"),
+        "conv": make_spec("cnn", name="conv", taps=("blocks.0",), seed=3),
+    }
+    keys = {
+        name: EntryKey(spec.fingerprint, samples.view_key, spec.taps) for name, spec in specs.items()
+    }
+    train = samples.splits["train"]
+    rng = np.random.default_rng(0)
+    batches = [samples.batch(rng.permutation(train)[:21], rng.integers(0, 2, 21)) for _ in range(6)]
+    with start(*specs.values(), replicas=2) as fleet:
+        direct = fleet.score(train[:5], -1)
+        assert all(same(direct[n], alone(spec, samples, train[:5], -1)) for n, spec in specs.items())
+        live = LiveTargets(fleet.client, list(specs))
+        tickets = [live.submit(batch) for batch in batches]
+        answers = [live.collect(ticket, 60) for ticket in tickets]
+        parts = list(missing_parts(tmp_path, keys, samples, train, [0, 1]))
+        scored = fill(tmp_path, parts, fleet, heard)
+        assert scored == dict.fromkeys(specs, 2 * len(train))
+        assert not list(missing_parts(tmp_path, keys, samples, train, [0, 1]))
+        partly = list(missing_parts(tmp_path, keys, samples, train, [1, 2]))
+        assert {part.view for part in partly} == {2}
+        statistics = fleet.statistics()
+        assert statistics["wide"]["samples_scored"] == 5 + 6 * 21 + 2 * len(train)
+    assert fill(tmp_path, [], fleet, heard) == dict.fromkeys(specs, 0)
+    store = TargetStore.open(
+        tmp_path,
+        {name: (key, replace(key, views=ORIGINAL, taps=())) for name, key in keys.items()},
+        samples.ids,
+        samples.content_hash(np.arange(len(samples))),
+    )
+    stored = StoredTargets(store)
+    for batch, answer in zip(batches, answers, strict=True):
+        kept = stored.collect(stored.submit(batch), 1)
+        for name, spec in specs.items():
+            inside = alone(spec, samples, batch.rows.numpy(), batch.view_B.numpy())
+            assert same(answer[name], inside)
+            assert same(kept[name], inside)
+    assert heard.decisions() == []
+
+
+def test_an_actor_that_is_killed_is_restarted_and_asked_again(start, samples, make_spec):
+    spec = make_spec(SLOW)
+    rows = samples.splits["train"][:32]
+    with start(spec, max_restarts=1) as fleet:
+        (pid,) = pids(fleet)
+        requests = [fleet.client.submit(["wide"], rows, np.full(32, v)) for v in range(4)]
+        time.sleep(0.15)
+        os.kill(pid, signal.SIGKILL)
+        answers = [fleet.client.collect(["wide"], request)["wide"] for request in requests]
+        assert pids(fleet) != [pid]
+    assert all(same(answers[v], alone(spec, samples, rows, v)) for v in range(4))
+
+
+def test_a_replica_that_stays_dead_is_left_to_the_other_and_logged(start, samples, make_spec, heard):
+    spec = make_spec(SLOW)
+    rows = samples.splits["train"][:16]
+    with start(spec, replicas=2, max_restarts=0) as fleet:
+        first, _ = pids(fleet)
+        requests = [fleet.client.submit(["wide"], rows, np.full(16, v)) for v in range(4)]
+        time.sleep(0.1)
+        os.kill(first, signal.SIGKILL)
+        answers = [fleet.client.collect(["wide"], request)["wide"] for request in requests]
+        assert all(same(answers[v], alone(spec, samples, rows, v)) for v in range(4))
+        assert set(heard.decisions()) == {"retry"}
+        assert heard[-1].values["teacher"] == "wide"
+        assert "dead, attempt 1 of 2" in heard[-1].values["message"]
+        before = len(heard)
+        fleet.score(rows, 0)
+        assert len(heard) == before, "a dead replica is not asked again"
+        assert fleet.statistics()["wide"]["samples_scored"] > 0
+
+
+def test_a_hanging_actor_is_restarted_within_its_timeout(start, samples, make_spec, heard):
+    spec = make_spec("mlp")
+    rows = samples.splits["train"][:8]
+    with start(spec, request_timeout_s=1, max_restarts=2) as fleet:
+        (pid,) = pids(fleet)
+        os.kill(pid, signal.SIGSTOP)
+        begun = time.monotonic()
+        try:
+            answer = fleet.score(rows, 1)["wide"]
+        finally:
+            stop_for_good(pid)
+        assert time.monotonic() - begun < 60
+        assert same(answer, alone(spec, samples, rows, 1))
+    assert heard.decisions() == ["restart"]
+
+
+def stop_for_good(pid):
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def test_a_hanging_replica_is_passed_over(start, samples, make_spec, heard):
+    spec = make_spec("mlp")
+    rows = samples.splits["train"][:8]
+    with start(spec, replicas=2, request_timeout_s=1) as fleet:
+        first, _ = pids(fleet)
+        os.kill(first, signal.SIGSTOP)
+        begun = time.monotonic()
+        try:
+            answers = [fleet.score(rows, v)["wide"] for v in range(3)]
+        finally:
+            stop_for_good(first)
+        assert time.monotonic() - begun < 20
+        assert all(same(answers[v], alone(spec, samples, rows, v)) for v in range(3))
+    assert heard.decisions()[0] == "restart"
+
+
+@pytest.mark.parametrize("on_failure", ["stop", "renormalise"])
+def test_a_lost_teacher_stops_the_run_or_is_left_out(start, samples, make_spec, heard, on_failure):
+    specs = [make_spec("mlp"), make_spec("mlp", name="other", seed=1)]
+    rows = samples.splits["train"][:8]
+    with start(*specs, max_restarts=0, on_failure=on_failure) as fleet:
+        os.kill(pids(fleet)[0], signal.SIGKILL)
+        if on_failure == "stop":
+            with pytest.raises(TeacherError, match="'wide': dead, attempt 1 of 1.*on_failure is stop"):
+                fleet.score(rows, 0)
+            assert heard.decisions() == ["stop"]
+            return
+        for view in range(2):
+            answers = fleet.score(rows, view)
+            assert not answers["wide"].valid_N.any()
+            assert same(answers["other"], alone(specs[1], samples, rows, view))
+        assert heard.decisions() == ["leave_out"], "said once"
+        assert fleet.statistics()["other"]["samples_scored"] == 16
+        os.kill(pids(fleet, "other")[0], signal.SIGKILL)
+        with pytest.raises(TeacherError, match="no teacher is left of wide, other"):
+            fleet.score(rows, 0)
+
+
+def test_a_teacher_that_answers_nan_or_raises(start, samples, make_spec, heard, tmp_path):
+    rows = samples.splits["train"][:8]
+    nan = make_spec("raykd_test_models:broken")
+    bad = make_spec("raykd_test_models:raising", name="bad")
+    key = {"wide": EntryKey(nan.fingerprint, samples.view_key)}
+    with start(nan, bad, max_restarts=1) as fleet:
+        with pytest.raises(TeacherError, match="'wide': non_finite, attempt 2 of 2"):
+            fleet.score(rows, 0)
+        with pytest.raises(TeacherError, match=r"'bad' failed on a batch: RuntimeError\('no kernel for this'\)"):
+            fleet.client.collect(["bad"], fleet.client.submit(["bad"], rows, np.zeros(8, np.int64)))
+        parts = list(missing_parts(tmp_path, key, samples, rows, [0]))
+        with pytest.raises(TeacherError, match="'wide' answered NaN or infinity"):
+            fill(tmp_path, parts, fleet, heard)
+    assert list(missing_parts(tmp_path, key, samples, rows, [0])), "nothing of it is kept"
+
+
+def test_a_teacher_that_dies_while_the_store_is_filled(start, samples, make_spec, heard, tmp_path):
+    file = tmp_path / "gone"
+    model = FactoryModel(path="raykd_test_models:suicidal", kwargs={"file": str(file)})
+    spec = make_spec(model)
+    key = {"wide": EntryKey(spec.fingerprint, samples.view_key)}
+    rows = samples.splits["train"]
+    with start(spec, max_restarts=0) as fleet:
+        fill(tmp_path, list(missing_parts(tmp_path, key, samples, rows, [0])), fleet, heard)
+        file.touch()
+        with pytest.raises(TeacherError, match="'wide' died more often than"):
+            fill(tmp_path, list(missing_parts(tmp_path, key, samples, rows, [0, 1])), fleet, heard)
+    (part,) = missing_parts(tmp_path, key, samples, rows, [0, 1])
+    assert part.view == 1, "what was finished before is kept"
+
+
+def test_a_fleet_that_cannot_start_says_why(start, make_spec):
+    with pytest.raises(TeacherError, match="'wide' did not start within 1 s: the cluster lacks its CPUs"):
+        start(make_spec(), cpus=99, start_timeout_s=1).__enter__()
+    wrong = make_spec()
+    wrong = replace(wrong, weights={n: t[:1] for n, t in wrong.weights.items()})
+    with pytest.raises(TeacherError, match="'wide' could not load its model: .*InputError: .*of another shape"):
+        start(wrong).__enter__()

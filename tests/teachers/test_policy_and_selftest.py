@@ -1,0 +1,144 @@
+"""Decisions on failures, and what a teacher must show first: both without Ray."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from raykd.config.models import Expect
+from raykd.errors import TeacherError
+from raykd.targets.codec import decode
+from raykd.teachers.model import TeacherModel
+from raykd.teachers.policy import FailurePolicy
+from raykd.teachers.pool import Pool
+from raykd.teachers.selftest import (
+    best_label_map,
+    check_accuracy,
+    check_classes,
+    check_repeatable,
+    permuted,
+)
+from raykd.types import Dense
+
+
+@pytest.mark.parametrize(("cause", "action"), [("timeout", "restart"), ("dead", "retry"), ("non_finite", "retry")])
+def test_attempts_are_bounded_then_the_configured_end(cause, action):
+    for on_failure, end in (("stop", "stop"), ("renormalise", "leave_out")):
+        policy = FailurePolicy(on_failure, 3)
+        decisions = [policy.decide("wide", cause, attempt) for attempt in (1, 2, 3)]
+        assert [d.action for d in decisions] == [action, action, end]
+        for number, decision in enumerate(decisions, start=1):
+            assert f"'wide': {cause}, attempt {number} of 3" in decision.reason
+
+
+def test_the_least_busy_living_replica_is_picked():
+    pool = Pool("wide", ["a", "b", "c"])
+    pool.outstanding = [2, 0, 1]
+    assert pool.pick() == 1
+    assert pool.pick(avoid=1) == 2
+    pool.dead = {1, 2}
+    assert pool.pick() == 0
+    assert pool.pick(avoid=0) == 0, "rather a busy one than a dead one"
+    assert Pool("wide", ["a"]).pick(avoid=0) == 0
+
+
+def answers(accuracy, count=400, classes=10, order=None, seed=0):
+    """Logits that are right so often, with the classes in another order."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count)
+    predicted = np.where(rng.random(count) < accuracy, labels, rng.integers(0, classes, count))
+    if order is not None:
+        predicted = np.asarray(order)[predicted]
+    logits = torch.nn.functional.one_hot(torch.from_numpy(predicted), classes).float() * 5
+    return logits, torch.from_numpy(labels)
+
+
+def test_a_good_teacher_passes():
+    logits, labels = answers(0.9)
+    accuracy = check_accuracy("wide", logits, labels, Expect(accuracy=0.8))
+    assert accuracy == pytest.approx((logits.argmax(1) == labels).double().mean())
+    check_accuracy("wide", *answers(0.25), Expect())
+
+
+def test_worse_than_expected():
+    with pytest.raises(TeacherError, match=r"9\d\.\d% accuracy on 400 .* less than teachers.wide.expect.accuracy=0.99"):
+        check_accuracy("wide", *answers(0.95), Expect(accuracy=0.99))
+
+
+def test_at_chance():
+    with pytest.raises(TeacherError, match=r"'wide' has .* no better than chance \(10.0%\)"):
+        check_accuracy("wide", *answers(0.0), Expect())
+    check_accuracy("wide", *answers(0.0), Expect(accuracy=0.0))
+    constant = torch.zeros(400, 10)
+    with pytest.raises(TeacherError, match="no better than chance"):
+        check_accuracy("wide", constant, answers(0.5)[1], Expect())
+
+
+ORDER = (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)
+
+
+@pytest.mark.parametrize("expect", [Expect(), Expect(accuracy=0.8)])
+def test_permuted_classes_are_named_with_the_map_that_mends_them(expect):
+    logits, labels = answers(0.9, order=ORDER)
+    with pytest.raises(TeacherError, match="look permuted; set teachers.wide.label_map=") as caught:
+        check_accuracy("wide", logits, labels, expect)
+    proposed = eval(re.search(r"label_map=(\[.*?\])", str(caught.value))[1])  # noqa: S307
+    mended = torch.empty_like(logits)
+    mended[:, proposed] = logits  # own class i stands for the data's class proposed[i]
+    assert check_accuracy("wide", mended, labels, Expect(accuracy=0.8)) > 0.85
+
+
+def test_the_proposed_map_replaces_a_wrong_one():
+    logits, labels = answers(0.9, order=ORDER)
+    wrong = (1, 0, 2, 3, 4, 5, 6, 7, 8, 9)
+    own = logits[:, list(wrong)]  # what the model itself answers: own class i is seen as wrong[i]
+    with pytest.raises(TeacherError) as caught:
+        check_accuracy("wide", logits, labels, Expect(), wrong)
+    proposed = eval(re.search(r"label_map=(\[.*?\])", str(caught.value))[1])  # noqa: S307
+    mended = torch.empty_like(own)
+    mended[:, proposed] = own
+    assert (mended.argmax(1) == labels).double().mean() > 0.85
+
+
+@pytest.mark.parametrize(("accuracy", "classes"), [(0.0, 100), (0.3, 100), (0.5, 50), (0.0, 2)])
+def test_few_samples_of_many_classes_do_not_look_permuted(accuracy, classes):
+    """Some map always fits the samples that it was found on."""
+    for seed in range(5):
+        logits, labels = answers(accuracy, count=120, classes=classes, seed=seed)
+        found = best_label_map(logits.argmax(1).numpy(), labels.numpy(), classes)
+        assert sorted(found) == list(range(classes))
+        assert permuted(logits.argmax(1).numpy(), labels.numpy(), classes) is None
+
+
+def test_class_count():
+    answer = Dense(kind="logits", values_NC=torch.zeros(2, 7), valid_N=torch.ones(2).bool())
+    check_classes({"wide": answer}, 7)
+    with pytest.raises(TeacherError, match="'wide' answers 7 classes.*, the data has 10"):
+        check_classes({"wide": answer}, 10)
+
+
+def twice(spec, samples):
+    teacher = TeacherModel(spec)
+    rows = np.arange(8)
+    return [{"wide": decode(teacher.score(samples, rows, np.full(8, -1)))} for _ in range(2)]
+
+
+def test_repeatable(samples, make_spec):
+    check_repeatable(*twice(make_spec("batch", taps=("blocks.0",)), samples))
+
+
+def test_a_random_forward_pass_is_found(samples, make_spec):
+    """Dropout that evaluation mode does not switch off."""
+    with pytest.raises(TeacherError, match=r"'wide' answers the same samples differently .*random"):
+        check_repeatable(*twice(make_spec("raykd_test_models:random"), samples))
+
+
+def test_random_features_are_found_too(samples, make_spec):
+    first, second = twice(make_spec("cnn", taps=("blocks.0",)), samples)
+    noisy = {tap: feature + 0.5 for tap, feature in second["wide"].features.items()}
+    with pytest.raises(TeacherError, match="by up to 0.5"):
+        check_repeatable(first, {"wide": replace(second["wide"], features=noisy)})
