@@ -30,11 +30,11 @@ def is_labelled(labels: Tensor | np.ndarray) -> Tensor | np.ndarray:
         labels: classes [N] or marks [N, K], integers, −1 where unlabelled; values [N], floats, NaN
             where unlabelled.
     """
-    floating = (
-        labels.is_floating_point() if isinstance(labels, Tensor) else labels.dtype.kind == "f"
-    )
-    known = labels == labels if floating else labels != UNLABELLED
-    return known if known.ndim == 1 else known.all(1)
+    if isinstance(labels, Tensor):
+        known = ~labels.isnan() if labels.is_floating_point() else labels != UNLABELLED
+        return known if known.ndim == 1 else known.all(1)
+    present = ~np.isnan(labels) if labels.dtype.kind == "f" else labels != UNLABELLED
+    return np.asarray(present if present.ndim == 1 else present.all(1))
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 _OWN = str(Path(__file__).parent / "teachers")
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [_OWN, *filter(None, [os.environ.get("PYTHONPATH")])]
-)
+os.environ["PYTHONPATH"] = os.pathsep.join([_OWN, *filter(None, [os.environ.get("PYTHONPATH")])])
 sys.path.insert(0, _OWN)
 
 import numpy as np  # noqa: E402
@@ -130,7 +128,9 @@ def make_spec(samples: Samples) -> Callable[..., Spec]:
     ) -> Spec:
         from raykd.teachers import Spec  # imports ray, which most tests do without
 
-        spec = model if not isinstance(model, str) else _MODELS.get(model) or FactoryModel(path=model)
+        spec = (
+            model if not isinstance(model, str) else _MODELS.get(model) or FactoryModel(path=model)
+        )
         outputs = outputs or data.class_count
         preprocessing = resolve(
             Preprocess(), data.statistics(), input_shape=data.input_shape, key="preprocess"

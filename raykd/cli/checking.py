@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raykd.cli.options import (
     Command,
@@ -15,6 +15,9 @@ from raykd.cli.options import (
     address_of,
     read_config,
 )
+
+if TYPE_CHECKING:
+    from raykd.report.speech import Speech
 
 
 def add(commands: Command) -> None:
@@ -42,26 +45,26 @@ def add(commands: Command) -> None:
 def _check(args: argparse.Namespace) -> int:
     config = read_config(args)
     from raykd.cli.preflight import facts, judge_ready_teachers, prepare_and_place
+    from raykd.report.speech import SPEECH
     from raykd.tracking import Console
 
     prepared, placement = prepare_and_place(config, address_of(args))
     accuracies = judge_ready_teachers(prepared)
-    found = facts(prepared, placement)
+    found, speech = facts(prepared, placement), SPEECH[prepared.samples.task]
     console = Console(quiet=False, stream=sys.stdout)
     sizes = ", ".join(f"{name} {count:,}" for name, count in found["samples"].items())
     console.say(f"data: {sizes} samples; {found['training_labels']:,} training labels; "
-                f"{len(found['classes'])} classes")  # fmt: skip
-    rows = [_row(name, {**one, "accuracy": accuracies.get(name)})
+                f"{speech.outputs(found['classes'])}")  # fmt: skip
+    rows = [_row(name, one, speech, accuracies.get(name))
             for name, one in found["teachers"].items()]  # fmt: skip
-    console.table([*rows, _row("(student)", found["student"])], title="models")
+    console.table([*rows, _row("(student)", found["student"], speech, None)], title="models")
     _say_placement(found, placement, console)
     console.say("ok")
     return 0
 
 
-def _row(name: str, one: dict[str, Any]) -> dict[str, Any]:
+def _row(name: str, one: dict[str, Any], speech: Speech, reached: float | None) -> dict[str, Any]:
     taps = ", ".join(f"{tap} {_shape(shape)}" for tap, shape in one["taps"].items())
-    accuracy = one.get("accuracy")
     return {
         "name": name,
         "model": one["model"],
@@ -69,7 +72,7 @@ def _row(name: str, one: dict[str, Any]) -> dict[str, Any]:
         "parameters": one["parameters"],
         "input": _shape(one["input"]),
         "taps": taps or "-",
-        "validation accuracy": None if accuracy is None else f"{accuracy:.1%}",
+        f"validation {speech.metric.name}": None if reached is None else speech.value(reached),
     }
 
 
@@ -113,7 +116,7 @@ def _data(args: argparse.Namespace) -> int:
     from raykd.data.check import check_data, draw_views
     from raykd.models.preprocess import resolve
 
-    samples = build_samples(config.data, seed=config.seed)
+    samples = build_samples(config.data, seed=config.seed, task=config.task)
     print("\n".join(check_data(samples).lines()))
     if args.picture is not None:
         models = {"student": config.student.preprocess}

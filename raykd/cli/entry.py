@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.act(args))
     except InputError as error:
         for problem in error.problems:
-            _tell(f"error  {problem}")
+            _tell(f"error  {' '.join(str(problem).split())}")  # one line for each
         return WRONG_INPUT
     except KeyboardInterrupt:
         _tell(_how_to_resume(args))

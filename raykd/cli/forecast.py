@@ -6,13 +6,17 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
+from raykd.data import Samples
+from raykd.evaluate import TASKS
 from raykd.objective import Role, lesson
 from raykd.pipeline.placement import target_mode
 from raykd.pipeline.prepare import Candidate, Prepared
+from raykd.targets import codec
 
 _KEYS_BYTES = 8 + 8
 """Sample id and content hash."""
-_OFFSET_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,11 @@ class Forecast:
         return asdict(self)
 
 
-def row_bytes(candidate: Candidate, classes: int) -> int:
-    """Bytes of one teacher's answer for one sample in one view: float16 logits and features, keys."""
+def row_bytes(candidate: Candidate, samples: Samples) -> int:
+    """Bytes of one teacher's answer for one sample in one view: outputs, float16 features, keys."""
     features = sum(2 * math.prod(shape) for shape in candidate.shapes.values())
-    return 2 * classes + _OFFSET_BYTES + _KEYS_BYTES + features
+    outputs = codec.encode(torch.zeros(1, samples.class_count), {}, TASKS[samples.task].kind)
+    return sum(array.nbytes for array in outputs.values()) + _KEYS_BYTES + features
 
 
 def forecast(prepared: Prepared) -> Forecast:
@@ -59,7 +64,7 @@ def forecast(prepared: Prepared) -> Forecast:
         return Forecast(mode, reason, None, None, live, "live")
     stored = teachers * (count * train + held_out)
     rows = count * train + held_out
-    size = sum(rows * row_bytes(c, samples.class_count) for c in prepared.teachers.values())
+    size = sum(rows * row_bytes(c, samples) for c in prepared.teachers.values())
     better = "stored" if stored <= live else "live"
     return Forecast(mode, reason, stored, size, live, better)
 

@@ -108,7 +108,7 @@ def _from_recipe(config: Config, which: str) -> tuple[Network, dict[str, Any]]:
     from raykd.models.preprocess import resolve
     from raykd.types import ORIGINAL_VIEW
 
-    samples = build_samples(config.data, seed=config.seed)
+    samples = build_samples(config.data, seed=config.seed, task=config.task)
     preprocessing = resolve(
         part.preprocess,
         samples.statistics(),

@@ -1,14 +1,16 @@
-"""The student on new data: arrays in, classes and probabilities out."""
+"""The student on new data: arrays in; classes, labels or values out."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from raykd.data.steps import to_float
 from raykd.errors import InputError, Problem
@@ -23,14 +25,47 @@ class Predicted:
     """What the student says.
 
     Attributes:
-        classes: names in label order.
-        label_N: int64, the most probable class.
-        probability_NC: float32, rows sum to 1.
+        classes: names of the classes or labels in order; of the one value of a regression.
+        words: each prediction as text: a class, the labels that hold, a value.
+        label_N: int64 [N], the most probable class; in multilabel int64 [N, C] of 0 and 1; in regression
+            float32 [N], the value in original units.
+        probability_NC: float32, of each class or label; None in regression.
     """
 
     classes: tuple[str, ...]
+    words: tuple[str, ...]
     label_N: np.ndarray
-    probability_NC: np.ndarray
+    probability_NC: np.ndarray | None
+
+
+def _class(outputs_NC: Tensor, names: tuple[str, ...]) -> Predicted:
+    probability_NC = outputs_NC.softmax(dim=1)
+    label_N = probability_NC.argmax(dim=1)
+    words = tuple(names[label] for label in label_N.tolist())
+    return Predicted(names, words, label_N.numpy(), probability_NC.numpy())
+
+
+def _value(outputs_NC: Tensor, names: tuple[str, ...]) -> Predicted:
+    value_N = outputs_NC[:, 0]
+    return Predicted(
+        names, tuple(f"{value:.7g}" for value in value_N.tolist()), value_N.numpy(), None
+    )
+
+
+def _marks(outputs_NC: Tensor, names: tuple[str, ...]) -> Predicted:
+    mark_NC = (outputs_NC > 0).long()
+    words = tuple(
+        "; ".join(name for name, mark in zip(names, row, strict=True) if mark)
+        for row in mark_NC.tolist()
+    )
+    return Predicted(names, words, mark_NC.numpy(), outputs_NC.sigmoid().numpy())
+
+
+_OF_TASK: dict[str, Callable[[Tensor, tuple[str, ...]], Predicted]] = {
+    "classification": _class,
+    "regression": _value,
+    "multilabel": _marks,
+}
 
 
 def read_samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -116,27 +151,30 @@ def predict(
     with torch.inference_mode():
         for start in range(0, len(shown), _BATCH):
             batch = torch.from_numpy(np.ascontiguousarray(shown[start : start + _BATCH]))
-            parts.append(student({about["input"]["name"]: batch}).float().softmax(dim=1))
-    probability_NC = torch.cat(parts)
-    label_N = probability_NC.argmax(dim=1)
-    return ids, Predicted(tuple(about["classes"]), label_N.numpy(), probability_NC.numpy())
+            parts.append(student({about["input"]["name"]: batch}).float())
+    if about["task"] not in _OF_TASK:
+        raise InputError(Problem(str(run), f"holds a student of the task {about['task']!r}"))
+    return ids, _OF_TASK[about["task"]](torch.cat(parts), tuple(about["classes"]))
 
 
 def write_csv(file: IO[str], ids: np.ndarray, predicted: Predicted) -> None:
-    """`id`, `prediction` (the class's name) and one probability for each class."""
+    """`id`, `prediction` and, but for values, one probability for each class or label."""
     writer = csv.writer(file, lineterminator="\n")
+    probability_NC = predicted.probability_NC
+    if probability_NC is None:
+        writer.writerow(["id", "prediction"])
+        writer.writerows(zip(ids.tolist(), predicted.words, strict=True))
+        return
     writer.writerow(["id", "prediction", *(f"p_{name}" for name in predicted.classes)])
-    rows = zip(ids.tolist(), predicted.label_N.tolist(), predicted.probability_NC, strict=True)
-    for key, label, row_C in rows:
-        writer.writerow([key, predicted.classes[label], *(f"{p:.6g}" for p in row_C)])
+    for key, words, row_C in zip(ids.tolist(), predicted.words, probability_NC, strict=True):
+        writer.writerow([key, words, *(f"{p:.6g}" for p in row_C)])
 
 
 def write_npz(path: Path, ids: np.ndarray, predicted: Predicted) -> None:
-    """`ids`, `labels` int64 [N], `probabilities` float32 [N, C] and `classes` [C]."""
-    arrays: dict[str, Any] = {
-        "ids": ids,
-        "labels": predicted.label_N,
-        "probabilities": predicted.probability_NC,
-        "classes": np.array(predicted.classes),
-    }
+    """`ids`, `classes` [C], and `labels` with `probabilities` float32 [N, C]; or `values` float32 [N]."""
+    arrays: dict[str, Any] = {"ids": ids, "classes": np.array(predicted.classes)}
+    if predicted.probability_NC is None:
+        arrays["values"] = predicted.label_N
+    else:
+        arrays |= {"labels": predicted.label_N, "probabilities": predicted.probability_NC}
     np.savez(path, **arrays)

@@ -19,7 +19,7 @@ from raykd.pipeline.serving import make_specs
 from raykd.runtime import connect, machine
 from raykd.targets import codec
 from raykd.teachers.model import host
-from raykd.teachers.selftest import check_accuracy
+from raykd.teachers.selftest import CHECKS
 from raykd.types import ORIGINAL_VIEW
 
 _SCORED = 256
@@ -50,11 +50,12 @@ def facts(prepared: Prepared, placement: Placement) -> dict[str, Any]:
     return {
         "samples": {name: len(rows) for name, rows in samples.splits.items()},
         "training_labels": len(samples.labelled_rows("train")),
+        "task": samples.task,
         "classes": list(samples.classes),
         "teachers": {name: _teacher(prepared, name, placement) for name in prepared.teachers},
         "student": {
             "model": config.student.model.type,
-            "parameters": _parameters(prepared, "student"),
+            "parameters": _student_parameters(prepared),
             "input": list(prepared.preprocessing.output_shape(samples.input_shape)),
             "taps": {tap: list(shape) for tap, shape in prepared.student_shapes.items()},
             "workers": student.workers,
@@ -73,7 +74,7 @@ def _teacher(prepared: Prepared, name: str, placement: Placement) -> dict[str, A
     return {
         "model": "outputs" if spec.model is None else spec.model.type,
         "from": "outputs" if spec.outputs else "fit" if spec.fit else spec.weights or "factory",
-        "parameters": _parameters(prepared, name),
+        "parameters": _teacher_parameters(prepared, name),
         "input": list(shape),
         "taps": {tap: list(found) for tap, found in candidate.shapes.items()},
         "replicas": where.replicas,
@@ -82,27 +83,29 @@ def _teacher(prepared: Prepared, name: str, placement: Placement) -> dict[str, A
     }
 
 
-def _parameters(prepared: Prepared, name: str) -> int | None:
-    """Trainable or not; None for a teacher without a model."""
-    shape, classes = prepared.samples.input_shape, prepared.samples.class_count
-    if name == "student" and name not in prepared.teachers:
-        spec, seen = prepared.config.student.model, prepared.preprocessing.output_shape(shape)
-        return count_parameters(build_model(spec, input_shape=seen, classes=classes, key=name))
-    candidate = prepared.teachers[name]
-    if candidate.settings.model is None:
-        return None
+def _student_parameters(prepared: Prepared) -> int:
+    samples, spec = prepared.samples, prepared.config.student.model
+    seen = prepared.preprocessing.output_shape(samples.input_shape)
     return count_parameters(
-        build_model(
-            candidate.settings.model,
-            input_shape=candidate.preprocessing.output_shape(shape),
-            classes=candidate.outputs,
-            key=f"teachers.{name}.model",
-        )
+        build_model(spec, input_shape=seen, classes=samples.class_count, key="student.model")
+    )
+
+
+def _teacher_parameters(prepared: Prepared, name: str) -> int | None:
+    """None for a teacher without a model."""
+    candidate = prepared.teachers[name]
+    spec, seen = candidate.settings.model, candidate.preprocessing
+    if spec is None:
+        return None
+    shape = seen.output_shape(prepared.samples.input_shape)
+    key = f"teachers.{name}.model"
+    return count_parameters(
+        build_model(spec, input_shape=shape, classes=candidate.outputs, key=key)
     )
 
 
 def judge_ready_teachers(prepared: Prepared) -> dict[str, float]:
-    """Accuracy of the teachers that need no fit, on up to 256 labelled validation samples.
+    """The task's metric of the teachers that need no fit, on up to 256 labelled validation samples.
 
     Raises:
         InputError: one is no better than chance, worse than its `expect`, or its classes look permuted.
@@ -139,6 +142,6 @@ def _accuracies(
             scorer = host(spec, torch.device("cpu"))
             answer = codec.decode(scorer.score(samples, rows, batch.view_B.numpy()))
             expect = prepared.teachers[name].settings.expect
-            yield name, check_accuracy(name, answer.values_NC, batch.labels, expect)
+            yield name, CHECKS[samples.task](name, answer.values_NC, batch.labels, expect)
         except TeacherError as error:
             yield name, error

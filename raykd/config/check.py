@@ -72,7 +72,11 @@ def _task(config: Config) -> Iterator[Problem]:
     choices, task = CHOICES[config.task], config.task
     soft, labels = config.objective.soft_targets, config.objective.labels
     found: list[tuple[str, str | None, tuple[str, ...] | None]] = [
-        ("objective.labels.loss.type", labels.loss and labels.loss.type, choices.label_losses),
+        (
+            "objective.labels.loss.type",
+            None if labels.loss is None else labels.loss.type,
+            choices.label_losses,
+        ),
         ("objective.weighting.type", config.objective.weighting.type, choices.weightings),
         ("train.select", config.train.select, choices.select),
     ]

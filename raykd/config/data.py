@@ -88,7 +88,7 @@ class FactorySource(Settings):
     type: Literal["factory"] = "factory"
     path: ImportPath
     """`module:function`."""
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the function."""
 
 

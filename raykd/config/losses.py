@@ -39,6 +39,7 @@ class LogitLoss(Settings):
     """What all losses of class logits share."""
 
     combines: ClassVar[tuple[Combine, ...]] = ("losses",)
+    type: str
     standardise: bool = False
     """Z-score the logits of student and teachers first (LSKD, Sun et al. 2024; theirs: T = 2, weight 9)."""
 
@@ -172,6 +173,7 @@ class FeatureLossSettings(Settings):
 
     default_weight: ClassVar[float] = 1.0
     layout: ClassVar[Layout] = "any"
+    type: str
 
 
 class HintLoss(FeatureLossSettings):

@@ -31,6 +31,7 @@ class ConstantCourse(Settings):
 class _Ramp(Settings):
     """From one value to another, and constant before and after."""
 
+    type: str
     start: NonNegative = Field(alias="from")
     """Value up to `start_epoch`."""
     to: NonNegative

@@ -75,7 +75,7 @@ CHOICES: dict[TaskName, Choices] = {
         soft_losses=("bernoulli_kl",),
         combine=("probabilities", "logits"),
         expect=("accuracy",),
-        weightings=_GIVEN_WEIGHTINGS,
+        weightings=(*_GIVEN_WEIGHTINGS, "accuracy"),
         unused={
             "objective.labels.class_weights": None,
             "teachers.*.label_map": None,

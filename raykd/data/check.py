@@ -10,8 +10,9 @@ import numpy as np
 
 from raykd.data.dataset import PARTS
 from raykd.data.draw import draw_views
+from raykd.data.labels import FORMS
 from raykd.data.samples import Samples
-from raykd.types import UNLABELLED
+from raykd.types import UNLABELLED, is_labelled
 
 __all__ = ["ClassCount", "DataReport", "Duplicates", "ValueRange", "check_data", "draw_views"]
 
@@ -78,8 +79,9 @@ class DataReport:
 
     Attributes:
         counts: split -> number of samples.
+        labelled: split -> samples whose label is within the budget.
         unlabelled: split -> samples whose label nobody knows.
-        classes: split -> counts of each class, in label order.
+        classes: split -> counts of each class or label in order; of the one value of a regression.
         ranges: of each input.
         duplicates: groups of equal samples, within and across splits.
         conflicting: samples equal in content to one with another label.
@@ -89,6 +91,7 @@ class DataReport:
     """
 
     counts: Mapping[str, int]
+    labelled: Mapping[str, int]
     unlabelled: Mapping[str, int]
     classes: Mapping[str, tuple[ClassCount, ...]]
     ranges: tuple[ValueRange, ...]
@@ -106,8 +109,8 @@ class DataReport:
         """The report as plain text."""
         text = [f"{'split':<12}{'samples':>9}{'labelled':>10}{'hidden':>9}{'unlabelled':>12}"]
         for split, count in self.counts.items():
-            labelled = sum(item.labelled for item in self.classes[split])
-            hidden = sum(item.hidden for item in self.classes[split])
+            labelled = self.labelled[split]
+            hidden = count - labelled - self.unlabelled[split]
             text.append(
                 f"{split:<12}{count:>9}{labelled:>10}{hidden:>9}{self.unlabelled[split]:>12}"
             )
@@ -141,7 +144,10 @@ def check_data(samples: Samples) -> DataReport:
     conflicting = _conflicting(samples, hashes)
     report = DataReport(
         counts={split: len(rows) for split, rows in rows_of.items()},
-        unlabelled={split: int((labels == UNLABELLED).sum()) for split, labels in known.items()},
+        labelled={
+            split: int(is_labelled(samples.labels[rows]).sum()) for split, rows in rows_of.items()
+        },
+        unlabelled={split: int((~is_labelled(labels)).sum()) for split, labels in known.items()},
         classes=classes,
         ranges=ranges,
         duplicates=duplicates,
@@ -154,7 +160,7 @@ def check_data(samples: Samples) -> DataReport:
 
 def _class_counts(samples: Samples, rows: np.ndarray) -> tuple[ClassCount, ...]:
     def count(labels: np.ndarray) -> np.ndarray:
-        return np.bincount(labels[labels != UNLABELLED], minlength=samples.class_count)
+        return FORMS[samples.task].counts(labels[is_labelled(labels)], samples.class_count)
 
     labelled_C = count(samples.labels[rows])
     hidden_C = count(samples.all_labels[rows]) - labelled_C
@@ -203,7 +209,8 @@ def _conflicting(samples: Samples, hashes: Mapping[str, np.ndarray]) -> int:
     rows = np.concatenate([samples.splits[split] for split in hashes])
     values = np.concatenate(list(hashes.values()))
     labels = samples.all_labels[rows]
-    values, labels = values[labels != UNLABELLED], labels[labels != UNLABELLED]
+    values, labels = values[is_labelled(labels)], labels[is_labelled(labels)]
+    labels = np.unique(labels, axis=0, return_inverse=True)[1].reshape(len(labels))
     groups, back = np.unique(values, return_inverse=True)
     low, high = np.full(len(groups), labels.max()), np.full(len(groups), UNLABELLED)
     np.minimum.at(low, back, labels)
@@ -231,7 +238,7 @@ def _warnings(report: DataReport) -> list[str]:
         if missing:
             shown = ", ".join(missing[:5])
             warnings.append(f"{len(missing)} classes have no label in {split}: {shown}")
-        labelled = sum(item.labelled for item in counts)
+        labelled = report.labelled[split]
         if split != "train" and labelled < _SMALL_SPLIT:
             warnings.append(
                 f"{split} has {labelled} labelled samples: one is {1 / max(1, labelled):.1%} of the score"

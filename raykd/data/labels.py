@@ -27,6 +27,7 @@ class LabelForm:
         names: labels -> names of the outputs, where the source brings none.
         fits: labels and given names -> what is wrong with the names, or None.
         strata: labels -> int64 [N] >= 0, groups that every split has in proportion; −1 where unlabelled.
+        counts: labels of labelled samples and number of outputs -> how many samples each output has.
         shown: one sample's label and the names of the outputs -> a short text.
         missing: training labels and names of the outputs -> names that training lacks.
         missing_text: what is said of them.
@@ -39,6 +40,7 @@ class LabelForm:
     names: Callable[[np.ndarray], tuple[str, ...]]
     fits: Callable[[np.ndarray, tuple[str, ...]], str | None]
     strata: Callable[[np.ndarray], np.ndarray]
+    counts: Callable[[np.ndarray, int], np.ndarray]
     shown: Callable[[np.ndarray, tuple[str, ...]], str]
     missing: Callable[[np.ndarray, tuple[str, ...]], list[str]]
     missing_text: str
@@ -202,6 +204,7 @@ FORMS: dict[TaskName, LabelForm] = {
         names=_class_names,
         fits=_class_fits,
         strata=lambda labels: labels,
+        counts=lambda labels, outputs: np.bincount(labels, minlength=outputs),
         shown=_class_shown,
         missing=_missing_classes,
         missing_text="classes have no labelled training sample",
@@ -212,6 +215,7 @@ FORMS: dict[TaskName, LabelForm] = {
         names=_value_names,
         fits=_value_fits,
         strata=_bins,
+        counts=lambda labels, outputs: np.full(outputs, len(labels)),
         shown=_value_shown,
         missing=_constant,
         missing_text="values have not two different labelled training samples",
@@ -223,6 +227,7 @@ FORMS: dict[TaskName, LabelForm] = {
         names=_mark_names,
         fits=_mark_fits,
         strata=_rarest,
+        counts=lambda labels, outputs: labels.sum(axis=0).reshape(outputs),
         shown=_marks_shown,
         missing=_one_sided,
         missing_text="labels lack a labelled training sample with or one without them",

@@ -92,7 +92,7 @@ def _diabetes(source: DiabetesSource, task: TaskName) -> Dataset:  # noqa: ARG00
     return Dataset(
         inputs=bunch.data.astype(np.float32),
         labels=bunch.target.astype(np.float32),
-        classes=("disease progression after one year",),
+        classes=("disease progression",),
         task="regression",
     )
 

@@ -146,7 +146,7 @@ class Evaluation:
             order = json.loads(about[_FORMAT])
             return cls(
                 splits={split: _unflatten(split, tensors, order[split]) for split in order},
-                task=TASKS[about["task"]].name,  # type: ignore[index] - a text, until it is found
+                task=TASKS[about["task"]].name,
                 classes=tuple(json.loads(about["classes"])),
                 examples_rows=tensors.get("examples/rows"),
                 examples_inputs=tensors.get("examples/inputs"),

@@ -20,7 +20,7 @@ from raykd.objective.weighting import needs_losses, teacher_weights
 from raykd.types import UNLABELLED, Batch, Scale, TeacherOutputs, is_labelled
 
 _TINY = 1e-12
-_COMPARED = 32
+_COMPARED = 16
 """Units of a batch on which the teachers' disagreement is measured."""
 _PLAIN = SoftTargets(loss=KlLoss(), temperature=1.0)
 
@@ -121,7 +121,7 @@ class DistillObjective(nn.Module):
         return terms, weights_TN
 
     def disagreement(self, weights_TN: Tensor, targets: TeacherOutputs) -> Tensor | None:
-        """Jensen-Shannon divergence of the teachers on the first units of a batch, nats [M ≤ 32].
+        """Jensen-Shannon divergence of the teachers on the first units of a batch, nats [M ≤ 16].
 
         None where outputs are no logits of classes, or where there is one teacher.
         """

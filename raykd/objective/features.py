@@ -90,7 +90,7 @@ class FeatureLoss(nn.Module):
         loss = self.term.loss
         knobs = {name: value for name, value in loss if name not in _NO_KNOBS}
         if isinstance(loss, RelationalLoss) and loss.scope == "global":
-            knobs["gather"] = context.gather
+            knobs["gather"] = context.gather(int(counted_B.sum()))
         if self.raw_variance is not None:
             knobs["raw_variance"] = self.raw_variance
         if self.statistics is not None:

@@ -43,18 +43,19 @@ def own_losses(loss: SoftLoss, heard: Heard) -> Tensor:
     student_NC, teachers_TNC = compared(loss, heard)
     info = INFO[loss.type]
     knobs = {name: value for name, value in loss if name not in _NO_KNOBS}
-    if info.scope and getattr(loss, "scope", None) == "global":
-        knobs["gather"] = heard.context.gather
     if "labels" in info.needs:
         knobs["labels"] = heard.labels_N
     function = partial(LOSSES[loss.type], temperature=heard.temperature, **knobs)
+    everywhere = info.scope and getattr(loss, "scope", None) == "global"
     losses = []
     for teacher_NC, available_N in zip(teachers_TNC, heard.available_TN, strict=True):
         if info.per_sample:
             safe_NC = torch.where(available_N[:, None], teacher_NC, 0.0)
             losses.append(torch.where(available_N, function(student_NC, safe_NC), 0.0))
-        else:
-            losses.append(over_counted(function, student_NC, teacher_NC, available_N))
+            continue
+        gather = heard.context.gather(int(available_N.sum())) if everywhere else None
+        among = partial(function, gather=gather)
+        losses.append(over_counted(among, student_NC, teacher_NC, available_N))
     return torch.stack(losses)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from raykd.ensemble import effective_teachers_per_unit
 
 Gather = Callable[[Tensor], Tensor]
-"""This worker's rows to the rows of all workers, with gradient; its own may differ in number."""
+"""This worker's rows to the rows of all workers, with gradient."""
 
 Sum = Callable[[Tensor], Tensor]
 """Adds a tensor of counts over all workers."""
@@ -28,14 +28,19 @@ class Context:
     Attributes:
         epoch: time since the start of training, in epochs, for schedules.
         seed: of what is drawn in this step; the same on all workers.
-        gather: rows of all workers, for losses that compare samples; None means one worker.
+        gathering: how many rows this worker has -> what gathers them and those of the other workers, for
+            losses that compare samples; None means one worker.
         all_sum: adds over all workers, for running statistics.
     """
 
     epoch: float = 0.0
     seed: int = 0
-    gather: Gather | None = None
+    gathering: Callable[[int], Gather] | None = None
     all_sum: Sum = _alone
+
+    def gather(self, count: int) -> Gather | None:
+        """What gathers `count` rows of this worker; None where it is the only one. All must ask for it."""
+        return None if self.gathering is None else self.gathering(count)
 
 
 NOW = Context()
@@ -64,13 +69,11 @@ class Losses:
     Attributes:
         total: scalar to call `backward` on.
         terms: name -> this worker's share of the term's global mean, unweighted; add over the workers.
-        weights_T: mean weight of each teacher over the units of this worker, or None.
         ensemble: how the teachers were weighed, as `ensemble_sums` gives it, or None.
     """
 
     total: Tensor
     terms: Mapping[str, Tensor]
-    weights_T: Tensor | None = None
     ensemble: Tensor | None = None
 
 

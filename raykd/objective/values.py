@@ -67,17 +67,18 @@ class ValueObjective(DistillObjective):
         labels_N1, told_N = batch.labels[:, None], torch.ones_like(batch.present_B)
         loss = settings.loss
         if isinstance(loss, BoundedLoss):
-            told_N = is_labelled(
-                batch.labels
-            )  # it compares errors: without a label it says nothing
+            # It compares errors: without a label it says nothing.
+            told_N = is_labelled(batch.labels)
             return bounded(logits_NC, mean_N1, labels=labels_N1, margin=loss.margin), told_N
         if isinstance(loss, ImitationLoss):
-            known = {
-                "labels": labels_N1,
-                "alpha": loss.alpha,
-                "error_range": self._error_range(loss),
-            }
-            return imitation(logits_NC, mean_N1, **known), told_N
+            loss_N = imitation(
+                logits_NC,
+                mean_N1,
+                labels=labels_N1,
+                alpha=loss.alpha,
+                error_range=self._error_range(loss),
+            )
+            return loss_N, told_N
         return self._distance(loss)(logits_NC, mean_N1), told_N
 
     def _guess(self, weights_TN: Tensor, targets: TeacherOutputs) -> Tensor:

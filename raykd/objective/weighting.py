@@ -95,9 +95,9 @@ _FACTS: dict[str, Facts] = {
     "fixed": lambda w, voices, _: {"weights": _given(w.weights, voices)},
     "accuracy": lambda _, voices, __: {"accuracies": _known("accuracy", voices)},
     "inverse_error": lambda _, voices, __: {"errors": _known("error", voices)},
-    "gradient": lambda _, __, heard: {
+    "gradient": lambda w, _, heard: {
         "temperature": heard.temperature,
-        "gather": heard.context.gather,
+        "gather": None if w.gram == "per_sample" else heard.context.gather(1),
     },
     "sample": _sample,
     "drop": lambda _, __, heard: {"seed": heard.context.seed, "units_N": heard.ids_N},

@@ -239,7 +239,7 @@ class Job:
             write_json(self.folder.card(name), card)
         speech = SPEECH[task.name]
         named = ", ".join(f"{name} {speech.value(value)}" for name, value in found.items())
-        self.emit(events.message("teachers", f"validation {speech.metric}: {named}"))
+        self.emit(events.message("teachers", f"validation {speech.metric.name}: {named}"))
 
     def _distill(self, specs: serving.Specs, store: TargetStore, fleet: Fleet | None) -> None:
         """Train every replica of student and controls."""

@@ -136,7 +136,8 @@ def quantiles(run: RunData) -> Table | None:
     if labelled_test(run) is None or run.evaluation is None:
         return None
     truth_N, models = models_of(run.evaluation)
-    rows, records = [], []
+    rows: list[tuple[str, ...]] = []
+    records: list[tuple[str | float, ...]] = []
     for role, values_RN in models.items():
         errors_RN = values_RN - truth_N
         sizes = [
@@ -145,7 +146,7 @@ def quantiles(run: RunData) -> Table | None:
             errors_RN.mean(),
         ]
         rows.append((role_name(role), *(significant(float(size), 3) for size in sizes)))
-        records.append((role, *map(float, sizes)))
+        records.append((role, *(float(size) for size in sizes)))
     shares = [f"{100 * share:.0f} % within" for share in _SHARES]
     return Table(
         name="residuals",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import ray
 from raykd.errors import InputError, Problem
 
 NAMESPACE = "raykd"
+_KNOCK_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,22 @@ def _start(address: str | None) -> None:
         ray.init(address="local", num_cpus=int(machine().cpus), include_dashboard=False, **common)
         return
     try:
+        _knock(address)
         ray.init(address=address, **common)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             Problem(
                 "--address",
                 f"no Ray cluster answers at {address!r} ({error}); start one or leave it out",
             )
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nothing listens: Ray itself would wait for minutes, or end the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_TIMEOUT_S).close()
 
 
 def _authenticate() -> None:

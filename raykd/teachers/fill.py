@@ -62,30 +62,38 @@ def fill(
         TeacherError: a teacher answers NaN, fails, or died more often than allowed.
     """
     waiting = {name: deque(part for part in parts if part.teacher == name) for name in fleet.actors}
+    idle = {name: list(actors) for name, actors in fleet.actors.items()}
     running: dict[Any, tuple[Any, Part]] = {}
     scored = dict.fromkeys(fleet.actors, 0)
     total, done, begun = sum(len(part.rows) for part in parts), 0, time.monotonic()
-
-    def start(actor: Any, name: str) -> None:
-        if waiting[name]:
-            part = waiting[name].popleft()
-            reference = actor.fill.remote(root / part.key.folder, part.rows, part.view)
-            running[reference] = (actor, part)
-
-    for name, actors in fleet.actors.items():
-        for actor in actors:
-            start(actor, name)
-    while running:
+    while any(waiting.values()) or running:
+        for name, actors in idle.items():
+            while actors and waiting[name]:
+                actor, part = actors.pop(), waiting[name].popleft()
+                reference = actor.fill.remote(root / part.key.folder, part.rows, part.view)
+                running[reference] = (actor, part)
         ready, _ = ray.wait(list(running), timeout=_WAIT_S)
         if not ready:
             raise TeacherError(f"no shard was finished within {_WAIT_S:g} s")
         actor, part = running.pop(ready[0])
-        append(root, part.key, [_shard(ready[0], part.teacher)])
+        try:
+            append(root, part.key, [_shard(ready[0], part.teacher)])
+        except RayActorError as error:  # it comes back no more; another replica takes its part
+            if not idle[part.teacher] and all(
+                p.teacher != part.teacher for _, p in running.values()
+            ):
+                raise TeacherError(
+                    f"teacher {part.teacher!r} died more often than cluster.teachers.max_restarts allows"
+                ) from error
+            message = f"teacher {part.teacher!r}: a replica is dead; another one takes its part"
+            emit(events.failure("targets", message, decision="retry", teacher=part.teacher))
+            waiting[part.teacher].appendleft(part)
+            continue
+        idle[part.teacher].append(actor)
         scored[part.teacher] += len(part.rows)
         done += len(part.rows)
         rate = done / max(1e-9, time.monotonic() - begun)
         emit(events.progress("targets", done=done, total=total, unit="samples", rate_per_s=rate))
-        start(actor, part.teacher)
     return scored
 
 
@@ -96,8 +104,4 @@ def _shard(reference: Any, teacher: str) -> Shard:
         if isinstance(error.cause, RaykdError | OSError):
             raise error.cause from error
         raise TeacherError(f"teacher {teacher!r} failed on a batch: {error.cause!r}") from error
-    except RayActorError as error:
-        raise TeacherError(
-            f"teacher {teacher!r} died more often than cluster.teachers.max_restarts allows: {error}"
-        ) from error
     return shard

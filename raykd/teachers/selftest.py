@@ -19,6 +19,7 @@ from raykd.evaluate.values import value_metrics
 from raykd.types import TeacherOutputs
 
 _MARGIN = 0.2
+_LEAST_R2 = 1e-3
 
 
 def check_repeatable(first: TeacherOutputs, second: TeacherOutputs) -> None:
@@ -165,7 +166,7 @@ def check_values(
             f"{found}, less than teachers.{name}.expect.r2={expect.r2:g}; fit it longer, check its "
             "preprocessing and unit, or lower the expectation"
         )
-    if expect.r2 is None and expect.rmse is None and not r2 > 0:
+    if expect.r2 is None and expect.rmse is None and not r2 > _LEAST_R2:
         raise TeacherError(
             f"{found}, no better than always saying their mean{_unit_hint(values_N1[:, 0], labels_N)}; "
             f"check its weights, preprocessing and unit, or set teachers.{name}.expect.r2=-1e9 to use "

@@ -165,7 +165,7 @@ class Trainer:
         return Context(
             epoch=epoch + step / self.fit.plan.steps_per_epoch,
             seed=derive(self.fit.seed, "step", epoch, step),
-            gather=self.world.gather if self.world.workers > 1 else None,
+            gathering=self.world.gathering if self.world.workers > 1 else None,
             all_sum=self.world.all_sum,
         )
 

@@ -48,7 +48,7 @@ class DistillModule(nn.Module):
         if weights_TN is None:
             return losses
         sums = ensemble_sums(weights_TN, self.objective.disagreement(weights_TN, heard))
-        return replace(losses, weights_T=weights_TN.mean(dim=1).detach(), ensemble=sums)
+        return replace(losses, ensemble=sums)
 
 
 def _moved(answer: Output, device: torch.device) -> Output:

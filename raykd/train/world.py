@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,22 +29,27 @@ class World:
         dist.all_reduce(summed)
         return summed
 
-    def gather(self, rows: Tensor) -> Tensor:
-        """The rows of all workers in the order of their ranks, with gradient.
+    def gathering(self, count: int) -> Callable[[Tensor], Tensor]:
+        """What gathers `count` rows of this worker and those of all others, in the order of the ranks.
 
         The gradient of a row is the sum over all workers of what they make of it, so that the losses of
         all workers together have the gradient of the same loss computed in one process. Every worker
-        must take part, also with no row; rows may differ in number, not in shape.
+        must take part, also with no row, and gather equally often; their counts may differ.
 
         Args:
-            rows: this worker's, [n, ...].
+            count: rows that this worker will give each time, [count, ...].
         """
         if self.workers == 1:
-            return rows
-        own = torch.tensor([len(rows)], device=rows.device)
-        sizes = [torch.empty_like(own) for _ in range(self.workers)]
-        dist.all_gather(sizes, own)
-        gathered: Tensor = _GatherRows.apply(rows, [int(size) for size in sizes], self.rank)  # type: ignore[no-untyped-call]
+            return lambda rows: rows
+        own = torch.tensor([count], device=self.device)
+        counts = [torch.empty_like(own) for _ in range(self.workers)]
+        dist.all_gather(counts, own)
+        return partial(self._gather, [int(other) for other in counts])
+
+    def _gather(self, counts: list[int], rows: Tensor) -> Tensor:
+        expected = counts[self.rank]
+        assert len(rows) == expected, f"gathering {expected} rows was agreed on, not {len(rows)}"
+        gathered: Tensor = _GatherRows.apply(rows, counts, self.rank)  # type: ignore[no-untyped-call]
         return gathered
 
     def wrap(self, module: nn.Module) -> nn.Module:
@@ -57,16 +64,16 @@ class _GatherRows(torch.autograd.Function):
     """All-gather of rows; backward adds up the gradients of all workers."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, sizes: list[int], rank: int) -> Tensor:
-        ctx.start, ctx.size = sum(sizes[:rank]), sizes[rank]
-        padded = rows.new_zeros((max(sizes), *rows.shape[1:]))
+    def forward(ctx: Any, rows: Tensor, counts: list[int], rank: int) -> Tensor:
+        ctx.start, ctx.count = sum(counts[:rank]), counts[rank]
+        padded = rows.new_zeros((max(counts), *rows.shape[1:]))
         padded[: len(rows)] = rows
-        parts = [torch.empty_like(padded) for _ in sizes]
+        parts = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(parts, padded)
-        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         summed = gradients[0].contiguous().clone()
         dist.all_reduce(summed)
-        return summed[ctx.start : ctx.start + ctx.size], None, None
+        return summed[ctx.start : ctx.start + ctx.count], None, None

@@ -140,7 +140,9 @@ def test_naming_the_same_type_keeps_the_rest(tree):
 def test_later_layers_win_and_leave_the_earlier_ones_as_they_were(tmp_path, tree):
     base, more = tmp_path / "base.yaml", tmp_path / "more.yaml"
     base.write_text(DESIGN)
-    more.write_text("seeds: 2\ntrain: {epochs: 3, optimizer: {type: adamw}}\ndata: {views: {count: 7}}")
+    more.write_text(
+        "seeds: 2\ntrain: {epochs: 3, optimizer: {type: adamw}}\ndata: {views: {count: 7}}"
+    )
     config = load_config([base, more])
     assert (config.seeds, config.train.epochs, config.train.batch_size) == (2, 3, 128)
     assert config.data.views.count == 7

@@ -61,7 +61,9 @@ def every_settings(annotation: Any, seen: set[type]) -> None:
     if get_origin(annotation) in (Annotated, Union, tuple) or get_args(annotation):
         for arg in get_args(annotation):
             every_settings(arg, seen)
-    elif isinstance(annotation, type) and issubclass(annotation, Settings) and annotation not in seen:
+    elif (
+        isinstance(annotation, type) and issubclass(annotation, Settings) and annotation not in seen
+    ):
         seen.add(annotation)
         for field in annotation.model_fields.values():
             every_settings(field.annotation, seen)

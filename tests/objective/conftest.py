@@ -56,7 +56,9 @@ def make_batch(generator: torch.Generator) -> Callable[..., Batch]:
 def make_answers(generator: torch.Generator) -> Callable[..., dict[str, Dense]]:
     """Random logits (and a map as feature `tap`) of each named teacher."""
 
-    def make(*names: str, units: int = UNITS, silent: dict[str, Any] | None = None) -> dict[str, Dense]:
+    def make(
+        *names: str, units: int = UNITS, silent: dict[str, Any] | None = None
+    ) -> dict[str, Dense]:
         return {
             name: Dense(
                 kind="logits",

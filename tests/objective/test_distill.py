@@ -39,11 +39,16 @@ def reference_labels(z, labels, valid, smoothing):
 def reference_kl(z, teachers, weights_TN, factors, temperature, combine):
     """T² KL(mixture ‖ student at T), [N]."""
     if combine == "probabilities":
-        logs = [log_softmax(t / (f * temperature), axis=1) for t, f in zip(teachers, factors, strict=True)]
+        logs = [
+            log_softmax(t / (f * temperature), axis=1)
+            for t, f in zip(teachers, factors, strict=True)
+        ]
         with np.errstate(divide="ignore"):
             mixed = logsumexp(np.stack(logs) + np.log(weights_TN)[:, :, None], axis=0)
     else:
-        mean = sum(w[:, None] * t / f for w, t, f in zip(weights_TN, teachers, factors, strict=True))
+        mean = sum(
+            w[:, None] * t / f for w, t, f in zip(weights_TN, teachers, factors, strict=True)
+        )
         mixed = log_softmax(mean / temperature, axis=1)
     student = log_softmax(z / temperature, axis=1)
     return temperature**2 * (np.exp(mixed) * (mixed - student)).sum(1)
@@ -96,7 +101,9 @@ def test_the_whole_objective_equals_numpy_in_float64(
     expected = {"labels": (loss * valid).sum() / valid.sum()}
     weights = np.array([[0.25], [0.75]]).repeat(UNITS, axis=1)
     weights[:, 2:4] = [[0.0], [1.0]]
-    kl = reference_kl(z, [f64(answers[n].values_NC) for n in "ab"], weights, [1.0, 1.5], 3.0, combine)
+    kl = reference_kl(
+        z, [f64(answers[n].values_NC) for n in "ab"], weights, [1.0, 1.5], 3.0, combine
+    )
     expected["soft_targets"] = (kl * heard).sum() / heard.sum()
     at = reference_attention(f64(feature), f64(answers["b"].features["tap"]))
     expected["features.0"] = (at * heard).sum() / heard.sum()
@@ -130,7 +137,12 @@ def test_every_active_term_moves_the_student_and_the_projector(
     feature = torch.randn(UNITS, 3, 8, 8, generator=generator).requires_grad_()
     terms, _ = objective(logits, {"tap": feature}, batch, answers)
     assert set(terms) == {"labels", "soft_targets", "features.0", "features.1"}
-    reached = {"labels": logits, "soft_targets": logits, "features.0": feature, "features.1": feature}
+    reached = {
+        "labels": logits,
+        "soft_targets": logits,
+        "features.0": feature,
+        "features.1": feature,
+    }
     for name, leaf in reached.items():
         only = reduce_terms({name: terms[name]}, lambda counts: counts, 1).total
         (gradient,) = torch.autograd.grad(only, leaf, retain_graph=True)
@@ -161,14 +173,18 @@ def test_strength_depends_neither_on_batch_size_nor_on_the_number_of_teachers(
         answers["a"], values_NC=answers["a"].values_NC.repeat(2, 1), valid_N=torch.ones(24).bool()
     )
     twice = total(make_objective(KL, "a"), logits.repeat(2, 1), doubled, {"a": answer})
-    copies = total(make_objective(KL, "a", "b"), logits, batch, {"a": answers["a"], "b": answers["a"]})
+    copies = total(
+        make_objective(KL, "a", "b"), logits, batch, {"a": answers["a"], "b": answers["a"]}
+    )
     torch.testing.assert_close(twice.total, once.total)
     torch.testing.assert_close(copies.total, once.total)
 
 
 def test_zero_labels(make_objective, make_batch, make_answers, logits):
     batch = make_batch(labels=torch.full((UNITS,), -1))
-    losses = total(make_objective({"labels": {"weight": 1.0}, "soft_targets": None}), logits, batch, {})
+    losses = total(
+        make_objective({"labels": {"weight": 1.0}, "soft_targets": None}), logits, batch, {}
+    )
     losses.total.backward()
     assert float(losses.total.detach()) == 0.0
     assert torch.equal(logits.grad, torch.zeros_like(logits))
@@ -183,8 +199,14 @@ def test_padding_counts_in_no_term(make_objective, make_batch, make_answers, gen
     labels = torch.randint(0, CLASSES, (UNITS,), generator=generator)
     logits = torch.randn(UNITS, CLASSES, generator=generator)
     answers = make_answers("a")
-    padded = total(make_objective(KL, "a"), logits, make_batch(labels=labels, present=present), answers)
-    cut = {"a": replace(answers["a"], values_NC=answers["a"].values_NC[:5], valid_N=torch.ones(5).bool())}
+    padded = total(
+        make_objective(KL, "a"), logits, make_batch(labels=labels, present=present), answers
+    )
+    cut = {
+        "a": replace(
+            answers["a"], values_NC=answers["a"].values_NC[:5], valid_N=torch.ones(5).bool()
+        )
+    }
     short = total(make_objective(KL, "a"), logits[:5], make_batch(units=5, labels=labels[:5]), cut)
     torch.testing.assert_close(padded.total, short.total)
 
@@ -243,7 +265,12 @@ def test_temperature_of_a_teacher_is_on_its_own_side_only(
     settings = {"labels": {"weight": 0.0}, "soft_targets": {"temperature": 2.0, "weight": 1.0}}
     for combine in ("probabilities", "logits"):
         settings["soft_targets"]["combine"] = combine
-        hot = total(make_objective(settings, "a", "b", temperatures={"a": 2.5}), logits, make_batch(), answers)
+        hot = total(
+            make_objective(settings, "a", "b", temperatures={"a": 2.5}),
+            logits,
+            make_batch(),
+            answers,
+        )
         cooled = {**answers, "a": replace(answers["a"], values_NC=answers["a"].values_NC / 2.5)}
         plain = total(make_objective(settings, "a", "b"), logits, make_batch(), cooled)
         torch.testing.assert_close(hot.total, plain.total)

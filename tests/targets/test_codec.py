@@ -46,7 +46,9 @@ def test_encoding_again_changes_nothing():
     again = codec.encode(answer.values_NC, answer.features)
     np.testing.assert_array_equal(arrays["offset"], again["offset"])
     np.testing.assert_array_equal(arrays["feature.tap"], again["feature.tap"])
-    torch.testing.assert_close(codec.decode(again).values_NC, answer.values_NC, atol=2e-2, rtol=1e-3)
+    torch.testing.assert_close(
+        codec.decode(again).values_NC, answer.values_NC, atol=2e-2, rtol=1e-3
+    )
 
 
 def test_features_keep_their_names_shapes_and_large_values():

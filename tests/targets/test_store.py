@@ -57,9 +57,7 @@ def write(tmp_path, ids, hashes):
 @pytest.fixture
 def open_store(tmp_path, ids, hashes):
     def open_store(key=KEY, *, ids=ids, hashes=hashes):
-        return TargetStore.open(
-            tmp_path, {"a": (key, replace(key, views=ORIGINAL))}, ids, hashes
-        )
+        return TargetStore.open(tmp_path, {"a": (key, replace(key, views=ORIGINAL))}, ids, hashes)
 
     return open_store
 
@@ -114,7 +112,9 @@ def test_rows_of_ids(open_store, ids):
 
 def test_what_is_missing_is_named(write, open_store, ids):
     write(range(10), 0)
-    with pytest.raises(TargetError, match=f"'a' has no answer for 2 of 3 rows in view 0.*{ids[12]}"):
+    with pytest.raises(
+        TargetError, match=f"'a' has no answer for 2 of 3 rows in view 0.*{ids[12]}"
+    ):
         open_store().gather(np.array([3, 12, 15]), 0)
     with pytest.raises(TargetError, match="no targets for view 1"):
         open_store().gather(np.array([3]), 1)
@@ -173,7 +173,9 @@ def test_another_teacher_view_tap_or_codec_never_shares(write, tmp_path, ids, ha
     wrong = tmp_path / other.folder
     wrong.mkdir()
     (wrong / "manifest.json").write_bytes((tmp_path / KEY.folder / "manifest.json").read_bytes())
-    field = next(n for n in ("teacher", "views", "taps", "codec") if getattr(other, n) != getattr(KEY, n))
+    field = next(
+        n for n in ("teacher", "views", "taps", "codec") if getattr(other, n) != getattr(KEY, n)
+    )
     with pytest.raises(TargetError, match=f"belongs to other targets: {field} differ"):
         Entry(tmp_path, other)
 

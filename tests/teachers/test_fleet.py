@@ -55,20 +55,25 @@ def pids(fleet, name="wide"):
     return ray.get([actor.ready.remote() for actor in fleet.actors[name]], timeout=30)
 
 
-def test_actors_store_and_this_process_give_the_same_bits(start, samples, make_spec, tmp_path, heard):
+def test_actors_store_and_this_process_give_the_same_bits(
+    start, samples, make_spec, tmp_path, heard
+):
     specs = {
         "wide": make_spec("mlp"),
         "conv": make_spec("cnn", name="conv", taps=("blocks.0",), seed=3),
     }
     keys = {
-        name: EntryKey(spec.fingerprint, samples.view_key, spec.taps) for name, spec in specs.items()
+        name: EntryKey(spec.fingerprint, samples.view_key, spec.taps)
+        for name, spec in specs.items()
     }
     train = samples.splits["train"]
     rng = np.random.default_rng(0)
     batches = [samples.batch(rng.permutation(train)[:21], rng.integers(0, 2, 21)) for _ in range(6)]
     with start(*specs.values(), replicas=2) as fleet:
         direct = fleet.score(train[:5], -1)
-        assert all(same(direct[n], alone(spec, samples, train[:5], -1)) for n, spec in specs.items())
+        assert all(
+            same(direct[n], alone(spec, samples, train[:5], -1)) for n, spec in specs.items()
+        )
         live = LiveTargets(fleet.client, list(specs))
         tickets = [live.submit(batch) for batch in batches]
         answers = [live.collect(ticket, 60) for ticket in tickets]
@@ -110,7 +115,9 @@ def test_an_actor_that_is_killed_is_restarted_and_asked_again(start, samples, ma
     assert all(same(answers[v], alone(spec, samples, rows, v)) for v in range(4))
 
 
-def test_a_replica_that_stays_dead_is_left_to_the_other_and_logged(start, samples, make_spec, heard):
+def test_a_replica_that_stays_dead_is_left_to_the_other_and_logged(
+    start, samples, make_spec, heard
+):
     spec = make_spec(SLOW)
     rows = samples.splits["train"][:16]
     with start(spec, replicas=2, max_restarts=0) as fleet:
@@ -175,7 +182,9 @@ def test_a_lost_teacher_stops_the_run_or_is_left_out(start, samples, make_spec, 
     with start(*specs, max_restarts=0, on_failure=on_failure) as fleet:
         os.kill(pids(fleet)[0], signal.SIGKILL)
         if on_failure == "stop":
-            with pytest.raises(TeacherError, match="'wide': dead, attempt 1 of 1.*on_failure is stop"):
+            with pytest.raises(
+                TeacherError, match="'wide': dead, attempt 1 of 1.*on_failure is stop"
+            ):
                 fleet.score(rows, 0)
             assert heard.decisions() == ["stop"]
             return
@@ -198,7 +207,9 @@ def test_a_teacher_that_answers_nan_or_raises(start, samples, make_spec, heard, 
     with start(nan, bad, max_restarts=1) as fleet:
         with pytest.raises(TeacherError, match="'wide': non_finite, attempt 2 of 2"):
             fleet.score(rows, 0)
-        with pytest.raises(TeacherError, match=r"'bad' failed on a batch: RuntimeError\('no kernel for this'\)"):
+        with pytest.raises(
+            TeacherError, match=r"'bad' failed on a batch: RuntimeError\('no kernel for this'\)"
+        ):
             fleet.client.collect(["bad"], fleet.client.submit(["bad"], rows, np.zeros(8, np.int64)))
         parts = list(missing_parts(tmp_path, key, samples, rows, [0]))
         with pytest.raises(TeacherError, match="'wide' answered NaN or infinity"):
@@ -212,8 +223,10 @@ def test_a_teacher_that_dies_while_the_store_is_filled(start, samples, make_spec
     spec = make_spec(model)
     key = {"wide": EntryKey(spec.fingerprint, samples.view_key)}
     rows = samples.splits["train"]
-    with start(spec, max_restarts=0) as fleet:
+    with start(spec, max_restarts=0, replicas=2) as fleet:
+        os.kill(pids(fleet)[1], signal.SIGKILL)
         fill(tmp_path, list(missing_parts(tmp_path, key, samples, rows, [0])), fleet, heard)
+        assert heard.decisions() == ["retry"], "the other replica took its part"
         file.touch()
         with pytest.raises(TeacherError, match="'wide' died more often than"):
             fill(tmp_path, list(missing_parts(tmp_path, key, samples, rows, [0, 1])), fleet, heard)
@@ -222,9 +235,13 @@ def test_a_teacher_that_dies_while_the_store_is_filled(start, samples, make_spec
 
 
 def test_a_fleet_that_cannot_start_says_why(start, make_spec):
-    with pytest.raises(TeacherError, match="'wide' did not start within 1 s: the cluster lacks its CPUs"):
+    with pytest.raises(
+        TeacherError, match="'wide' did not start within 1 s: the cluster lacks its CPUs"
+    ):
         start(make_spec(), cpus=99, start_timeout_s=1).__enter__()
     wrong = make_spec()
     wrong = replace(wrong, weights={n: t[:1] for n, t in wrong.weights.items()})
-    with pytest.raises(TeacherError, match="'wide' could not load its model: .*InputError: .*of another shape"):
+    with pytest.raises(
+        TeacherError, match="'wide' could not load its model: .*InputError: .*of another shape"
+    ):
         start(wrong).__enter__()

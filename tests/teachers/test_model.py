@@ -38,7 +38,10 @@ def test_an_answer_does_not_depend_on_who_asked_with_whom(samples, make_spec, mo
     shuffled = ask(teacher, samples, rows[order], views[order])
     assert same({n: a[order] for n, a in whole.items()}, shuffled)
     for size in (1, 3, 8, 17):
-        parts = [ask(teacher, samples, rows[i : i + size], views[i : i + size]) for i in range(0, 50, size)]
+        parts = [
+            ask(teacher, samples, rows[i : i + size], views[i : i + size])
+            for i in range(0, 50, size)
+        ]
         assert same(whole, {n: np.concatenate([p[n] for p in parts]) for n in whole})
 
 
@@ -72,7 +75,9 @@ def test_frozen(samples, make_spec, model):
     assert not any(module.training for module in teacher.network.modules())
     assert not any(p.requires_grad for p in teacher.network.parameters())
     after = teacher.network.state_dict()
-    assert all(torch.equal(before[n], after[n]) for n in before), "scoring moves no batch statistics"
+    assert all(torch.equal(before[n], after[n]) for n in before), (
+        "scoring moves no batch statistics"
+    )
 
 
 def test_the_weights_are_the_spec_s(samples, make_spec):
@@ -98,7 +103,9 @@ def test_features_are_those_of_the_tapped_module(samples, make_spec):
 
 def test_probabilities_become_logits(samples, make_spec):
     rows = range(30)
-    logits = decode(ask(TeacherModel(make_spec("raykd_test_models:linear")), samples, rows)).values_NC
+    logits = decode(
+        ask(TeacherModel(make_spec("raykd_test_models:linear")), samples, rows)
+    ).values_NC
     spec = make_spec("raykd_test_models:probabilities", kind="probabilities")
     probs = decode(ask(TeacherModel(spec), samples, rows)).values_NC
     torch.testing.assert_close(probs.softmax(1), logits.softmax(1), rtol=5e-3, atol=1e-4)

@@ -25,7 +25,9 @@ from raykd.teachers.selftest import (
 from raykd.types import Dense
 
 
-@pytest.mark.parametrize(("cause", "action"), [("timeout", "restart"), ("dead", "retry"), ("non_finite", "retry")])
+@pytest.mark.parametrize(
+    ("cause", "action"), [("timeout", "restart"), ("dead", "retry"), ("non_finite", "retry")]
+)
 def test_attempts_are_bounded_then_the_configured_end(cause, action):
     for on_failure, end in (("stop", "stop"), ("renormalise", "leave_out")):
         policy = FailurePolicy(on_failure, 3)
@@ -65,7 +67,10 @@ def test_a_good_teacher_passes():
 
 
 def test_worse_than_expected():
-    with pytest.raises(TeacherError, match=r"9\d\.\d% accuracy on 400 .* less than teachers.wide.expect.accuracy=0.99"):
+    with pytest.raises(
+        TeacherError,
+        match=r"9\d\.\d% accuracy on 400 .* less than teachers.wide.expect.accuracy=0.99",
+    ):
         check_accuracy("wide", *answers(0.95), Expect(accuracy=0.99))
 
 

@@ -68,7 +68,9 @@ def test_missing_samples_twice_the_same_and_the_wrong_classes(samples, table, tm
     path = tmp_path / name
     known = ids != samples.ids[0]
     refused(written(path, ids[known], logits[known]), samples, r"no output.* for 1 of 144 samples")
-    refused(written(path, np.append(ids, ids[:1]), np.append(logits, logits[:1], 0)), samples, "twice")
+    refused(
+        written(path, np.append(ids, ids[:1]), np.append(logits, logits[:1], 0)), samples, "twice"
+    )
     refused(written(path, ids, logits[:, :2].copy()), samples, r"\[145, 2\] outputs; .* \[M, 3\]")
 
 
@@ -111,7 +113,9 @@ def test_other_things_that_are_no_outputs(samples, table, tmp_path):
 
 def test_bfloat16_is_read_or_refused_in_words(samples, tmp_path):
     logits = torch.ones(len(samples), 3, dtype=torch.bfloat16)
-    save_torch({"ids": torch.from_numpy(samples.ids.copy()), "logits": logits}, tmp_path / "o.safetensors")
+    save_torch(
+        {"ids": torch.from_numpy(samples.ids.copy()), "logits": logits}, tmp_path / "o.safetensors"
+    )
     try:
         found = load(tmp_path / "o.safetensors", samples)
     except InputError as error:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from raykd_test_models import SHAPES, TableTargets
 
 from raykd.config.data import Preprocess
@@ -22,6 +21,7 @@ from raykd.models.weights import load_weights
 from raykd.objective import Voice
 from raykd.targets import NoTargets
 from raykd.train import Fit, FolderReporter, Plan, World, train
+
 
 @pytest.fixture(autouse=True)
 def _one_thread(one_thread: None) -> None:

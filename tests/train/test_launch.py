@@ -48,7 +48,9 @@ def fits(samples, make_fit):
              "teacher_tap": "blocks.0", "weight": 1.0}]  # fmt: skip
     count = len(samples.splits["train"])
     return [
-        make_fit(samples, model="cnn", fit_id="student/odd", train={"batch_size": 25, "clip_norm": 1.0}),
+        make_fit(
+            samples, model="cnn", fit_id="student/odd", train={"batch_size": 25, "clip_norm": 1.0}
+        ),
         make_fit(samples, model="cnn", fit_id="student/lone", train={"batch_size": count - 1}),
         make_fit(samples, model="cnn", fit_id="student/hint", objective={"features": hint}),
         make_fit(samples, model="cnn", fit_id="labels/few", voices=()),
@@ -86,7 +88,9 @@ def test_two_workers_give_the_curve_of_one_and_a_failing_one_ends_both(
     failing = make_fit(samples, model="cnn", fit_id="failing/replica0")
     heard_two: list[Event] = []
     begun = time.monotonic()
-    with pytest.raises(TrainingError, match=r"1 fits did not finish, failing/replica0 first: .*no answer"):
+    with pytest.raises(
+        TrainingError, match=r"1 fits did not finish, failing/replica0 first: .*no answer"
+    ):
         launch([*fits, failing], 2, heard_two)
     assert time.monotonic() - begun < 150, "the other worker must not wait for the one that failed"
     two = curves(heard_two)

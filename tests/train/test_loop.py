@@ -22,7 +22,12 @@ from raykd.train.validate import predict, validate
 def trainer(runs, fit, name="run", **given):
     given.setdefault("source", runs.source(fit))
     return Trainer(
-        fit, runs.samples, given["source"], runs.reporter(name), World(), depth=given.get("depth", 2)
+        fit,
+        runs.samples,
+        given["source"],
+        runs.reporter(name),
+        World(),
+        depth=given.get("depth", 2),
     )
 
 
@@ -100,7 +105,9 @@ def test_every_row_is_trained_on_once_per_epoch(runs, samples, make_fit):
     for epoch in range(3):
         rows = np.concatenate([rows for rows, _ in seen[epoch * steps : (epoch + 1) * steps]])
         np.testing.assert_array_equal(np.sort(rows), samples.splits["train"])
-        assert {int(v) for _, views in seen[epoch * steps : (epoch + 1) * steps] for v in views} == {epoch}
+        assert {
+            int(v) for _, views in seen[epoch * steps : (epoch + 1) * steps] for v in views
+        } == {epoch}
 
 
 def test_best_and_last_weights_are_those_of_their_epochs(runs, samples, make_fit, heard, equal):
@@ -123,7 +130,9 @@ def test_best_and_last_weights_are_those_of_their_epochs(runs, samples, make_fit
 
 
 def test_select_by_nll(runs, samples, make_fit, heard):
-    fit = make_fit(samples, train={"epochs": 6, "select": "nll", "optimizer": {"type": "sgd", "lr": 0.5}})
+    fit = make_fit(
+        samples, train={"epochs": 6, "select": "nll", "optimizer": {"type": "sgd", "lr": 0.5}}
+    )
     result = runs(fit)
     nlls = [e.values["validation"]["nll"] for e in epochs(heard)]
     assert result["best_epoch"] == nlls.index(min(nlls))
@@ -183,7 +192,8 @@ def test_all_that_decides_the_result_is_in_the_identity(samples, make_fit, chang
 
 def test_how_often_a_checkpoint_is_written_is_not(samples, make_fit):
     assert (
-        make_fit(samples, train={"checkpoint_every_epochs": 3}).identity == make_fit(samples).identity
+        make_fit(samples, train={"checkpoint_every_epochs": 3}).identity
+        == make_fit(samples).identity
     )
 
 
@@ -267,7 +277,9 @@ def test_moving_average_is_what_is_validated_and_kept(runs, samples, make_fit):
     trail = []
 
     def recorded(optimizer, args, kwargs):
-        trail.append({n: p.detach().clone() for n, p in once.module.network.model.named_parameters()})
+        trail.append(
+            {n: p.detach().clone() for n, p in once.module.network.model.named_parameters()}
+        )
 
     once.update.optimizer.register_step_post_hook(recorded)
     result = once.run()
@@ -284,7 +296,9 @@ def test_moving_average_is_what_is_validated_and_kept(runs, samples, make_fit):
     assert found == pytest.approx(result["last"], rel=1e-6)
 
 
-def test_feature_terms_train_their_projector_which_stays_out_of_the_weights(runs, samples, make_fit):
+def test_feature_terms_train_their_projector_which_stays_out_of_the_weights(
+    runs, samples, make_fit
+):
     terms = [{"loss": {"type": "hint"}, "teacher": "a", "student_tap": "blocks.0",
               "teacher_tap": "blocks.0", "weight": 2.0}]  # fmt: skip
     fit = make_fit(samples, model="cnn", objective={"features": terms})

@@ -5,13 +5,22 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raykd.config.training import AdamW, ConstantSchedule, CosineSchedule, Sgd, StepSchedule, Training
+from raykd.config.training import (
+    AdamW,
+    ConstantSchedule,
+    CosineSchedule,
+    Sgd,
+    StepSchedule,
+    Training,
+)
 from raykd.models.network import Network
 from raykd.train.optim import make_optimizer, make_schedule, rate_factor
 
 
 def curve(schedule, epochs=10, per_epoch=8):
-    return [rate_factor(schedule, per_epoch, epochs * per_epoch, s) for s in range(epochs * per_epoch)]
+    return [
+        rate_factor(schedule, per_epoch, epochs * per_epoch, s) for s in range(epochs * per_epoch)
+    ]
 
 
 def test_cosine_rises_then_falls_to_its_floor():
@@ -36,7 +45,9 @@ def test_constant_after_a_warm_up_of_part_of_an_epoch():
     assert set(rates[4:]) == {1.0}
 
 
-@pytest.mark.parametrize("schedule", [CosineSchedule(warmup_epochs=50), ConstantSchedule(warmup_epochs=0)])
+@pytest.mark.parametrize(
+    "schedule", [CosineSchedule(warmup_epochs=50), ConstantSchedule(warmup_epochs=0)]
+)
 def test_no_schedule_leaves_the_unit_interval(schedule):
     assert all(0 < rate <= 1 for rate in curve(schedule))
 

@@ -182,7 +182,9 @@ def test_a_truncated_state_is_a_clear_error(runs, fit, keep):
         runs(fit, source=killing(runs.source(fit), 10))
     path = runs.reporter("run").folder(fit.fit_id).path / "state.pt"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(CheckpointError, match=r"state\.pt is damaged .*delete .*to train this fit anew"):
+    with pytest.raises(
+        CheckpointError, match=r"state\.pt is damaged .*delete .*to train this fit anew"
+    ):
         runs(fit)
 
 

@@ -1,0 +1,244 @@
+"""Everything that is wrong is found before a cluster starts, each problem under its key."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+
+from raykd.config import load_config
+from raykd.errors import InputError
+from raykd.models.weights import save_weights
+from raykd.pipeline.fits import student_fits, teacher_fit
+from raykd.pipeline.placement import place, target_mode
+from raykd.pipeline.prepare import prepare
+from raykd.runtime import Resources
+
+LOCAL = Resources(cpus=2, gpus=0, local=True)
+REMOTE = Resources(cpus=4, gpus=1, local=False)
+
+
+@pytest.fixture
+def tree(tiny_recipe):
+    return tiny_recipe
+
+
+@pytest.fixture
+def cnn(tree):
+    """With a student that has maps."""
+    tree["student"]["model"] = {"type": "cnn", "width": 0.25, "depth": 2}
+    return tree
+
+
+def problems(tree, *overrides):
+    with pytest.raises(InputError) as caught:
+        prepare(load_config(tree, overrides))
+    return {problem.key: problem.message for problem in caught.value.problems}
+
+
+def factory(name, **given):
+    return {
+        "name": "mine",
+        "model": {"type": "factory", "path": f"raykd_test_models:{name}"},
+        **given,
+    }
+
+
+def term(**given):
+    return [{"loss": {"type": "attention"}, "teacher": "conv", "student_tap": "blocks.0",
+             "teacher_tap": "blocks.0", **given}]  # fmt: skip
+
+
+def test_a_recipe_that_works(tree):
+    prepared = prepare(load_config(tree))
+    assert set(prepared.teachers) == {"wide", "conv"}
+    assert len(prepared.samples.labelled_rows("train")) == 200
+    assert all(candidate.weights is None for candidate in prepared.teachers.values())
+    assert prepare(load_config(tree)).data == prepared.data
+
+
+@pytest.mark.parametrize(
+    "change", ["seed=1", "data.labels=150", "data.views.policy.0.pixels=2", "data.splits.test=0.3"]
+)
+def test_the_fingerprint_of_the_data_changes_with_what_a_fit_sees(tree, change):
+    assert prepare(load_config(tree, [change])).data != prepare(load_config(tree)).data
+
+
+def test_preparing_leaves_the_random_state_and_draws_the_same_models(tree):
+    factory_teacher = {**tree, "teachers": [factory("ten_outputs")], "evaluate": {"controls": []}}
+    one = prepare(load_config(factory_teacher)).teachers["mine"].weights
+    torch.manual_seed(99)
+    other = prepare(load_config(factory_teacher)).teachers["mine"].weights
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_problems_of_all_models_at_once(tree, tmp_path):
+    tree["teachers"] += [
+        factory("four_outputs"),
+        {"name": "gone", "model": "mlp", "weights": str(tmp_path / "none.safetensors")},
+        {"name": "lost", "outputs": str(tmp_path / "none.csv")},
+    ]
+    tree["data"]["views"] = {"count": 1, "policy": []}
+    found = problems(tree, "student.limits.parameters=10", "student.limits.size_mb=0.00001")
+    assert set(found) == {
+        "teachers.mine.model", "teachers.gone.weights", "teachers.lost.outputs",
+        "student.limits.parameters", "student.limits.size_mb",
+    }  # fmt: skip
+    assert "answers [4] per sample; the data has 10" in found["teachers.mine.model"]
+    assert "none.safetensors" in found["teachers.gone.weights"]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "key"),
+    [
+        (factory("no_such_model"), "teachers.mine.model.path"),
+        (factory("ten_outputs", label_map=[0, 1]), "teachers.mine.label_map"),
+        (factory("ten_outputs", label_map=[10, 1, 2, 3, 4, 5, 6, 7, 8, 9]), "teachers.mine.label_map"),
+        (factory("raising"), "teachers.mine.model"),
+        ({"name": "mine", "model": "mlp", "fit": {"lr_factors": {"haed": 0.1}}}, "teachers.mine.fit.lr_factors"),
+        (factory("ten_outputs", fit={"freeze": ["linaer"]}), "teachers.mine.fit.freeze"),
+        (factory("ten_outputs", fit={"freeze": ["linear"]}), "teachers.mine.fit.freeze"),
+        ({"name": "mine", "model": "mlp", "fit": {}, "preprocess": {"channels": 3, "crop": 99}},
+         "teachers.mine.preprocess.crop"),
+    ],
+)  # fmt: skip
+def test_a_teacher_that_cannot_work(tree, teacher, key):
+    tree["teachers"] = [teacher]
+    assert key in problems(tree)
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "words"),
+    [
+        ({"teacher_tap": "blocks.9"}, "objective.features.0.teacher_tap", "did you mean"),
+        ({"student_tap": "block.0"}, "objective.features.0.student_tap", "did you mean"),
+        ({"teacher_tap": "pool"}, "objective.features.0", "maps [C, H, W]"),
+    ],
+)
+def test_impossible_taps(cnn, change, key, words):
+    cnn["objective"] = {"features": term(**change)}
+    found = problems(cnn)
+    assert key in found
+    assert words in found[key] or "blocks.0" in found[key]
+
+
+def test_truncated_weights(tree, tmp_path):
+    prepared = prepare(load_config(tree))
+    fit = teacher_fit(prepared, prepared.teachers["wide"].settings)
+    from raykd.train.fit import build_network
+
+    path = tmp_path / "wide.safetensors"
+    save_weights(build_network(fit, prepared.samples), path)
+    tree["teachers"][0] = {
+        "name": "wide",
+        "model": tree["teachers"][0]["model"],
+        "weights": str(path),
+    }
+    assert prepare(load_config(tree)).teachers["wide"].weights is not None
+    path.write_bytes(path.read_bytes()[:-20])
+    assert "damaged" in problems(tree)["teachers.wide.weights"]
+
+
+def fits_of(tree, best="wide"):
+    prepared = prepare(load_config(tree))
+    fingerprints = {name: f"print of {name}" for name in prepared.teachers}
+    temperatures = {"wide": 1.0, "conv": 2.5}
+    # `judged` is asked only where a weighting or loss needs the teachers' errors.
+    fits = student_fits(prepared, temperatures, best, fingerprints, None)
+    return prepared, {fit.fit_id: fit for fit in fits}
+
+
+def test_student_and_controls_are_paired(tree):
+    tree["evaluate"] = {"controls": ["labels", "best_teacher", "hard"]}
+    tree["seeds"] = 2
+    prepared, fits = fits_of(tree)
+    roles = ("student", "labels", "best_teacher", "hard")
+    assert list(fits) == [f"{role}/replica{r}" for r in range(2) for role in roles]
+    for replica in range(2):
+        group = [fits[f"{role}/replica{replica}"] for role in roles]
+        assert len({fit.seed for fit in group}) == 1, "the same initialisation"
+        assert len({fit.plan.seed for fit in group}) == 1
+        assert len({fit.plan.steps_per_epoch for fit in group}) == 1
+        assert len({fit.training for fit in group if not fit.training.model_extra}) == 1
+        assert len({fit.identity for fit in group}) == len(roles)
+    assert fits["student/replica0"].seed != fits["student/replica1"].seed
+    labelled = prepared.samples.labelled_rows("train").tolist()
+    assert fits["labels/replica0"].plan.rows.tolist() == labelled
+    assert fits["labels/replica0"].voices == ()
+    train = prepared.samples.splits["train"].tolist()
+    assert all(
+        fits[f"{role}/replica0"].plan.rows.tolist() == train
+        for role in ("student", "best_teacher", "hard")
+    )
+    assert [(v.name, v.temperature) for v in fits["student/replica0"].voices] == [
+        ("wide", 1.0),
+        ("conv", 2.5),
+    ]
+    assert fits["student/replica0"].teachers == {"wide": "print of wide", "conv": "print of conv"}
+    assert fits["best_teacher/replica0"].teachers == {"wide": "print of wide"}
+    assert fits["labels/replica0"].teachers == {}
+
+
+def test_the_order_of_replicas_differs(tree):
+    tree["seeds"] = 2
+    _, fits = fits_of(tree)
+    one, other = (fits[f"student/replica{r}"].plan.batch(0, 0)[0] for r in range(2))
+    assert one.tolist() != other.tolist()
+
+
+def test_modes():
+    assert target_mode(load_config("digits"))[0] == "stored"
+    assert target_mode(load_config("digits", ["data.views.count=null"]))[0] == "live"
+    assert target_mode(load_config("digits", ["targets.mode=live"]))[0] == "live"
+
+
+def test_a_local_cluster_shares_its_cores_among_the_teachers(tree):
+    config = load_config(tree, ["cluster.teachers.replicas=2"])
+    places = place(config, LOCAL).teachers
+    assert sum(p.replicas * p.cpus for p in places.values()) <= 2
+    assert places["wide"].cpus == pytest.approx(0.5)
+    live = place(load_config(tree, ["targets.mode=live"]), LOCAL).teachers
+    assert sum(p.replicas * p.cpus for p in live.values()) <= 1, "the student's core is its own"
+
+
+def test_a_remote_cluster_is_taken_as_it_is(tree):
+    assert place(load_config(tree), REMOTE).teachers["wide"].cpus == 1.0
+    with pytest.raises(
+        InputError, match=r"cluster.teachers.cpus: teachers ask for 16 CPUs, 4 are free"
+    ):
+        place(load_config(tree, ["cluster.teachers.cpus=8"]), REMOTE)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["cluster.student.workers=3"], "cluster.student.workers"),
+        (["cluster.student.gpus=1"], "cluster.student.gpus"),
+        (["cluster.teachers.gpus=1"], "cluster.teachers.gpus"),
+        (["teachers.wide.resources.gpus=0.5"], "cluster.teachers.gpus"),
+    ],
+)
+def test_more_than_there_is(tree, overrides, key):
+    with pytest.raises(InputError) as caught:
+        place(load_config(tree, overrides), LOCAL)
+    assert [problem.key for problem in caught.value.problems] == [key]
+
+
+def test_a_teacher_s_own_resources_override(tree):
+    overrides = ["teachers.wide.resources.replicas=3", "teachers.wide.resources.cpus=0.25"]
+    found = place(load_config(tree, overrides), REMOTE).teachers
+    assert (found["wide"].replicas, found["wide"].cpus) == (3, 0.25)
+    assert (found["conv"].replicas, found["conv"].cpus) == (1, 1.0)
+
+
+def test_a_teacher_s_fit_sees_the_labels_it_may(tree):
+    tree = deepcopy(tree)
+    tree["teachers"][1]["labels"] = "all"
+    prepared = prepare(load_config(tree))
+    budget, every = (teacher_fit(prepared, prepared.teachers[n].settings) for n in ("wide", "conv"))
+    assert len(budget.plan.rows) == 200
+    assert len(every.plan.rows) == len(prepared.samples.splits["train"])
+    assert (budget.labels, every.labels) == ("budget", "all")
+    assert budget.seed != every.seed
+    assert teacher_fit(prepared, prepared.teachers["wide"].settings).identity == budget.identity

@@ -1,0 +1,289 @@
+"""The whole job on Ray, on digits: what it leaves behind, and what a second run finds there."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from copy import deepcopy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from raykd.config import load_config
+from raykd.errors import InputError, TeacherError
+from raykd.folders import read_json
+from raykd.models.weights import load_weights
+from raykd.pipeline import Options, load_student, run
+from raykd.pipeline.prepare import prepare
+from raykd.tracking.jsonl import read_lines
+
+pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.usefixtures("ray_cluster")]
+CONTROLS = ("labels", "best_teacher", "hard")
+CHANCE = {"name": "chance", "model": {"type": "factory", "path": "raykd_test_models:chance"}}
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """The tiny recipe with all controls and two requirements."""
+    fit = {"epochs": 6, "batch_size": 32, "optimizer": {"type": "adamw", "lr": 0.01}}
+    return {
+        "data": {
+            "source": {"type": "digits"},
+            "splits": {"validation": 100, "test": 0.2},
+            "labels": 200,
+            "views": {"count": 2, "policy": [{"type": "shift", "pixels": 1}]},
+        },
+        "teachers": [
+            {"name": "wide", "model": {"type": "mlp", "width": 1.0, "depth": 1}, "fit": fit},
+            {"name": "conv", "model": {"type": "cnn", "width": 0.25, "depth": 2}, "fit": fit},
+        ],
+        "student": {"model": {"type": "mlp", "width": 0.25, "depth": 1}},
+        "train": {"epochs": 2, "batch_size": 128, "optimizer": {"type": "adamw", "lr": 0.01}},
+        "evaluate": {
+            "controls": list(CONTROLS),
+            "require": ["student.test.accuracy >= 0.01", "student.test.accuracy >= 0.999"],
+        },
+        "tracking": {"wandb": {"mode": "disabled"}},
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(ray_cluster, recipe, tmp_path_factory):
+    """One run from nothing, in a home that later runs of this module share."""
+    root = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAYKD_HOME", str(root / "home"))
+        result = run(load_config(recipe), Options(output=root / "run"))
+    return SimpleNamespace(path=root / "run", home=root / "home", result=result)
+
+
+@pytest.fixture
+def same_home(finished, monkeypatch):
+    monkeypatch.setenv("RAYKD_HOME", str(finished.home))
+
+
+def lines(path, kind):
+    return [line for line in read_lines(path / "metrics.jsonl") if line["kind"] == kind]
+
+
+def test_the_folder_is_complete(finished):
+    expected = [
+        "config.json", "environment.json", "metrics.jsonl", "events.jsonl", "summary.json",
+        "teachers/wide.json", "teachers/conv.json", "student/model.safetensors",
+        "student/model.json", "report/index.html", "report/report.md",
+        *(f"checkpoints/{role}/replica0/{which}.safetensors"
+          for role in ("student", *CONTROLS) for which in ("last", "best")),
+    ]  # fmt: skip
+    missing = [name for name in expected if not (finished.path / name).is_file()]
+    assert not missing
+    assert list((finished.path / "report" / "figures").glob("*.png"))
+    assert list((finished.path / "report" / "tables").glob("*.csv"))
+    assert not list(finished.path.glob("checkpoints/*/*/state.pt")), "nothing is left to resume"
+    assert load_config(finished.path / "config.json") == load_config(
+        read_json(finished.path / "config.json")
+    )
+    card = read_json(finished.path / "teachers" / "wide.json")
+    assert load_weights(card["weights"], key="card")
+    assert card["validation"]["accuracy"] > 0.3
+    assert len(card["fingerprint"]) == 32
+
+
+def test_the_summary_s_schema(finished):
+    summary = read_json(finished.path / "summary.json")
+    assert summary == json.loads(json.dumps(finished.result.summary))
+    assert set(summary) >= {
+        "schema", "status", "task", "student", "controls", "ensemble", "teachers", "fidelity", "gains",
+        "labels_used", "test_scored_times", "cost", "timing", "targets",
+    }  # fmt: skip
+    assert (summary["schema"], summary["status"], summary["task"]) == (
+        1,
+        "complete",
+        "classification",
+    )
+    metrics = {"accuracy", "precision_macro", "recall_macro", "f1_macro", "nll", "ece", "brier"}
+    for model in (summary["student"], *summary["controls"].values()):
+        assert set(model) >= {"validation", "test", "test_last"}
+        for split in ("validation", "test", "test_last"):
+            assert set(model[split]) >= metrics
+            for value in model[split].values():
+                assert set(value) == {"mean", "std", "n", "values"}
+                assert value["n"] == 1
+                assert value["std"] is None
+                assert value["values"] == [value["mean"]]
+    assert set(summary["controls"]) == set(CONTROLS) == set(summary["gains"])
+    for model in (summary["ensemble"], *summary["teachers"].values()):
+        assert all(isinstance(model["test"][name], float) for name in metrics)
+    for model in (summary["student"], *summary["teachers"].values()):
+        assert model["parameters"] > 0
+        assert set(model["latency_ms"]) == {"1", "256"}
+    splits = prepare(load_config(finished.path / "config.json")).samples.splits
+    needed = 2 * (len(splits["validation"]) + len(splits["test"]) + 2 * len(splits["train"]))
+    assert summary["targets"]["teacher_samples_scored"] == needed
+    assert summary["targets"]["mode"] == "stored"
+    assert summary["targets"]["hit_rate"] == 0.0
+    assert 0 <= summary["targets"]["teacher_wait_fraction"] < 1
+    assert summary["labels_used"]["student"] == 200
+    assert summary["labels_used"]["total"] == 300
+    assert summary["test_scored_times"] == 1
+    text = (finished.path / "summary.json").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+
+
+def test_requirements_are_held_against_the_summary(finished):
+    held = finished.result.requirements
+    assert [requirement.holds for requirement in held] == [True, False]
+    assert held[0].value == finished.result.summary["student"]["test"]["accuracy"]["mean"]
+
+
+def test_every_fit_tells_of_its_epochs(finished):
+    told = {(line["fit"], line["epoch"]) for line in lines(finished.path, "epoch")}
+    fits = [*(f"{role}/replica0" for role in ("student", *CONTROLS))]
+    assert told == {(fit, epoch) for fit in fits for epoch in (1, 2)} | {
+        (f"teacher/{name}", epoch) for name in ("wide", "conv") for epoch in range(1, 7)
+    }
+    assert {line["state"] for line in lines(finished.path, "fit")} == {"finished"}
+    steps = {
+        line["fit"]: line["step"] for line in lines(finished.path, "epoch") if line["epoch"] == 2
+    }
+    assert len({steps[fit] for fit in fits}) == 1, "controls get as many updates as the student"
+
+
+def test_the_student_that_is_loaded_is_the_one_that_was_judged(finished):
+    samples = prepare(load_config(finished.path / "config.json")).samples
+    rows = samples.splits["test"]
+    student = load_student(finished.path)
+    assert not student.training
+    with torch.no_grad():
+        logits = student(samples.batch(rows, -1).inputs)
+    accuracy = (logits.argmax(dim=1).numpy() == samples.labels[rows]).mean()
+    expected = finished.result.summary["student"]["test"]["accuracy"]["values"][0]
+    assert accuracy == pytest.approx(expected, abs=1e-9)
+    assert load_student(finished.path / "student") is not None
+    with torch.no_grad():
+        assert torch.equal(finished.result.student()(samples.batch(rows, -1).inputs), logits)
+
+
+@pytest.mark.usefixtures("same_home")
+def test_a_second_run_fits_no_teacher_and_scores_nothing(finished, recipe, tmp_path):
+    stored = {p: p.stat().st_mtime_ns for p in finished.home.rglob("*.safetensors")}
+    run(load_config(recipe), Options(output=tmp_path / "again", until="targets"))
+    states = {line["fit"]: line["state"] for line in lines(tmp_path / "again", "fit")}
+    assert states == {"teacher/wide": "reused", "teacher/conv": "reused"}
+    (said,) = [
+        line["text"] for line in lines(tmp_path / "again", "message") if "scored" in line["text"]
+    ]
+    assert "; 0 teacher samples scored" in said
+    assert not lines(tmp_path / "again", "epoch")
+    assert {p: p.stat().st_mtime_ns for p in finished.home.rglob("*.safetensors")} == stored
+
+
+@pytest.mark.usefixtures("same_home")
+def test_another_label_budget_reads_the_same_store_for_teachers_that_stay(
+    finished, recipe, tmp_path
+):
+    """Labels are part of no key: only the teachers that are fitted anew are scored anew."""
+    card = read_json(finished.path / "teachers" / "wide.json")
+    given = {"name": "wide", "model": card["spec"]["model"], "weights": card["weights"]}
+    tree = {**deepcopy(recipe), "teachers": [given]}
+    tree["data"]["labels"] = 150
+    tree["evaluate"] = {"controls": []}
+    run(load_config(tree), Options(output=tmp_path / "again", until="targets"))
+    (said,) = [
+        line["text"] for line in lines(tmp_path / "again", "message") if "scored" in line["text"]
+    ]
+    assert "; 0 teacher samples scored" in said
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("same_home")
+def test_live_targets_give_the_bit_identical_student_and_resuming_trains_nothing(
+    finished, recipe, tmp_path
+):
+    tree = {**recipe, "targets": {"mode": "live"}}
+    live = run(load_config(tree), Options(output=tmp_path / "live"))
+    for role in ("student", *CONTROLS):
+        for which in ("last", "best"):
+            file = f"checkpoints/{role}/replica0/{which}.safetensors"
+            one = load_weights(finished.path / file, key="stored")
+            other = load_weights(live.path / file, key="live")
+            assert one.keys() == other.keys()
+            assert all(torch.equal(one[name], other[name]) for name in one), file
+    first, second = finished.result.summary, live.summary
+    for name in ("student", "ensemble", "fidelity", "gains"):
+        assert strip(first[name]) == strip(second[name])
+    assert second["targets"]["mode"] == "live"
+    assert second["targets"]["teacher_samples_scored"] > 0
+
+    # Again in the folder of the first run: everything is there.
+    before = {p: p.stat().st_mtime_ns for p in finished.path.glob("checkpoints/*/*/*")}
+    resumed = run(load_config(recipe), Options(output=finished.path, resume=True))
+    assert {p: p.stat().st_mtime_ns for p in finished.path.glob("checkpoints/*/*/*")} == before
+    for name in ("student", "ensemble", "fidelity", "gains"):
+        assert strip(resumed.summary[name]) == strip(first[name])
+    assert resumed.summary["targets"]["teacher_samples_scored"] == 0
+    assert resumed.summary["targets"]["hit_rate"] == 1.0
+    assert resumed.summary["targets"]["teacher_wait_fraction"] == pytest.approx(
+        first["targets"]["teacher_wait_fraction"]
+    )
+    assert resumed.summary["test_scored_times"] == 2
+
+
+def strip(value):
+    """Without what is measured by the clock."""
+    if isinstance(value, dict):
+        return {k: strip(v) for k, v in value.items() if k not in ("latency_ms",)}
+    return value
+
+
+def test_resuming_with_another_recipe_is_refused(finished, recipe):
+    tree = {**recipe, "train": {**recipe["train"], "epochs": 3}, "seeds": 2}
+    with pytest.raises(InputError, match=r"started with another recipe: seeds, train differ"):
+        run(load_config(tree), Options(output=finished.path, resume=True))
+    with pytest.raises(InputError, match="exists; add --resume"):
+        run(load_config(recipe), Options(output=finished.path))
+    assert read_json(finished.path / "config.json")["train"]["epochs"] == 2
+
+
+@pytest.mark.usefixtures("same_home")
+def test_a_teacher_at_chance_stops_the_run_before_any_student(recipe, tmp_path):
+    tree = {**recipe, "teachers": [CHANCE], "evaluate": {"controls": []}}
+    with pytest.raises(TeacherError, match=r"'chance' has .* no better than chance"):
+        run(load_config(tree), Options(output=tmp_path / "run"))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    summary = read_json(tmp_path / "run" / "summary.json")
+    assert summary["status"] == "failed"
+    assert "no better than chance" in summary["error"]
+    assert not lines(tmp_path / "run", "epoch")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("same_home")
+def test_a_teacher_lost_on_the_way_is_left_out_and_the_run_marked(finished, recipe, tmp_path):
+    card = read_json(finished.path / "teachers" / "wide.json")
+    wide = {"name": "wide", "model": card["spec"]["model"], "weights": card["weights"]}
+    mortal = {
+        "name": "mortal",
+        "model": {"type": "factory", "path": "raykd_test_models:mortal",
+                  "kwargs": {"calls": 24, "spared": os.getpid()}},
+        "expect": {"accuracy": 0.0},
+    }  # fmt: skip
+    tree = {
+        **recipe,
+        "teachers": [wide, mortal],
+        "targets": {"mode": "live"},
+        "cluster": {"teachers": {"max_restarts": 0, "on_failure": "renormalise"}},
+        "evaluate": {"controls": []},
+    }
+    result = run(load_config(tree), Options(output=tmp_path / "run"))
+    assert result.summary["status"] == "degraded"
+    decisions = [line["decision"] for line in read_lines(tmp_path / "run" / "events.jsonl")]
+    assert decisions == ["leave_out"]
+    last = [line for line in lines(tmp_path / "run", "epoch") if line["stage"] == "student"][-1]
+    assert last["weights"]["wide"] == pytest.approx(1.0)
+    assert last["weights"]["mortal"] == 0.0
+    assert math.isfinite(last["train_loss"])
+    assert np.isfinite(result.summary["student"]["test"]["accuracy"]["mean"])

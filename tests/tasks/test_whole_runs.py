@@ -1,0 +1,137 @@
+"""A regression and a multilabel task from recipe to report, on Ray."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from raykd.cli.prediction import predict, write_csv
+from raykd.config import load_config
+from raykd.evaluate import Evaluation
+from raykd.pipeline import Options, run
+from raykd.pipeline.prepare import prepare
+from raykd.pipeline.student import load_student
+from raykd.report import result_cells
+from raykd.report.verdict import verdict
+
+pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.slow]
+FIT = {"epochs": 15, "batch_size": 16, "optimizer": {"type": "adamw", "lr": 0.01}}
+BASE = {
+    "seeds": 2,
+    "data": {
+        "splits": {"validation": 30, "test": 40},
+        "labels": 60,
+    },
+    "teachers": [
+        {"name": "wide", "model": {"type": "mlp", "width": 1.0, "depth": 1}, "fit": FIT},
+        {"name": "deep", "model": {"type": "mlp", "width": 0.5, "depth": 2}, "fit": FIT},
+    ],
+    "student": {"model": {"type": "mlp", "width": 0.25, "depth": 1}},
+    "train": {"epochs": 4, "batch_size": 16, "optimizer": {"type": "adamw", "lr": 0.02}},
+    "cluster": {"teachers": {"cpus": 0.5}},
+    "tracking": {"wandb": {"mode": "disabled"}},
+}
+
+
+def recipe(task: str, factory: str, *overrides: str):
+    source = {"type": "factory", "path": f"tests_tasks_data:{factory}"}
+    tree = {**BASE, "task": task, "data": {**BASE["data"], "source": source}}
+    return load_config(tree, overrides)
+
+
+def files_of(run_folder) -> set[str]:
+    return {path.name for path in (run_folder / "report" / "figures").iterdir()}
+
+
+def test_a_regression_from_recipe_to_report(ray_cluster, tmp_path):
+    config = recipe(
+        "regression",
+        "values_data",
+        "objective.soft_targets.loss={type: imitation}",
+        "objective.weighting={type: inverse_error}",
+        "evaluate.require=['student.test.r2 >= 0.2', 'student.test.rmse < 1']",
+    )
+    result = run(config, Options(output=tmp_path / "run"))
+    summary = result.summary
+    assert [requirement.holds for requirement in result.requirements] == [True, False]
+    assert summary["task"] == "regression"
+    assert set(summary["controls"]) == {"labels", "best_teacher", "hard"}
+    for model in (summary["student"], *summary["controls"].values()):
+        assert set(model["test"]) == {"mae", "rmse", "r2"}
+        assert model["test"]["rmse"]["n"] == 2
+    assert summary["ensemble"]["test"]["r2"] > 0.3
+    assert summary["student"]["test"]["rmse"]["mean"] < 60  # in grams, where the deviation is 55
+    values = summary["gains"]["labels"]["values"]
+    own, base = (
+        model["test"]["rmse"]["values"]
+        for model in (summary["student"], summary["controls"]["labels"])
+    )
+    assert values == pytest.approx([b - o for o, b in zip(own, base, strict=True)])
+
+    said = verdict(summary)
+    assert "a test RMSE of" in said[0]
+    assert "accuracy" not in " ".join(said)
+    assert list(result_cells(summary)[0]) == ["model", "RMSE", "R²", "parameters", "ms per sample"]
+    found = files_of(result.path)
+    assert {"predictions.png", "residuals.png", "distances.png", "learning.png"} <= found
+    assert not {"calibration.png", "confusions.png", "classes.png"} & found
+    page = (result.path / "report" / "index.html").read_text()
+    assert (
+        "accuracy"
+        not in page.split("<footer>")[0].split("Resolved recipe")[0].split("Teacher wide")[0]
+    )
+    card = json.loads((result.path / "teachers" / "wide.json").read_text())
+    assert set(card["validation"]) == {"mae", "rmse", "r2"}
+
+    samples = prepare(config).samples
+    rows = samples.splits["test"]
+    evaluation = Evaluation.load(result.path / "evaluation.safetensors")
+    with torch.inference_mode():
+        answers = load_student(result.path)(
+            {"inputs": torch.from_numpy(samples.inputs["inputs"][rows])}
+        )
+    torch.testing.assert_close(answers, evaluation.splits["test"].students["student"][0])
+    assert 900 < float(answers.mean()) < 1100  # original units
+    ids, predicted = predict(result.path, (samples.ids[rows], samples.inputs["inputs"][rows]), None)
+    text = io.StringIO()
+    write_csv(text, ids, predicted)
+    header, first = text.getvalue().splitlines()[:2]
+    assert header == "id,prediction"
+    assert float(first.split(",")[1]) == pytest.approx(float(answers[0]), rel=1e-4)
+
+
+def test_labels_from_recipe_to_report_with_live_teachers(ray_cluster, tmp_path):
+    config = recipe(
+        "multilabel",
+        "marks_data",
+        "targets.mode=live",
+        "teachers.wide.temperature=fit",
+        "objective.soft_targets.temperature=2",
+        "evaluate.controls=[labels, hard]",
+    )
+    result = run(config, Options(output=tmp_path / "run"))
+    summary = result.summary
+    assert summary["targets"]["mode"] == "live"
+    numbers = summary["student"]["test"]
+    assert set(numbers) >= {"accuracy", "accuracy_subset", "f1_macro", "nll", "ece", "brier"}
+    assert summary["ensemble"]["test"]["accuracy"] > 0.75
+    assert set(summary["fidelity"]) >= {"agreement_ensemble", "kl_ensemble_nats", "agreement"}
+    assert "right label decisions on test" in verdict(summary)[0]
+    assert {"labels.png", "gains.png"} <= files_of(result.path)
+    assert "rare" in (result.path / "report" / "report.md").read_text()
+
+    stored = run(
+        config.model_copy(update={"targets": config.targets.model_copy(update={"mode": "stored"})}),
+        Options(output=tmp_path / "stored"),
+    )
+    assert stored.summary["student"]["test"] == numbers  # live and stored targets are the same bits
+
+    samples = prepare(config).samples
+    rows = samples.splits["test"][:5]
+    _, predicted = predict(result.path, (samples.ids[rows], samples.inputs["inputs"][rows]), None)
+    assert predicted.label_N.shape == (5, 3)
+    assert np.array_equal(predicted.probability_NC > 0.5, predicted.label_N == 1)

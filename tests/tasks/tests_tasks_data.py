@@ -1,0 +1,34 @@
+"""Small learnable data of values and of labels; also what recipes of the tests name as factories."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from raykd.config.data import Data, FactorySource, Splits
+from raykd.data import Dataset
+
+
+def data_of(**given) -> Data:
+    source = FactorySource(path="tests_tasks_data:values_data")
+    return Data.model_validate(
+        {"source": source, "splits": Splits(validation=30, test=40), **given}
+    )
+
+
+def values_data(count: int = 200) -> Dataset:
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(count, 5)).astype(np.float32)
+    labels = 1000 + 50 * inputs[:, 0] - 30 * inputs[:, 1] * (inputs[:, 2] > 0)
+    return Dataset(
+        inputs,
+        (labels + generator.normal(size=count)).astype(np.float32),
+        task="regression",
+        classes=("grams",),
+    )
+
+
+def marks_data(count: int = 200) -> Dataset:
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(count, 5)).astype(np.float32)
+    marks = inputs[:, :3] + 0.3 * inputs[:, 3:4] > np.array([0.0, 0.5, 1.0])
+    return Dataset(inputs, marks, task="multilabel", classes=("big", "round", "rare"))
