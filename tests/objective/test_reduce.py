@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ def alone(tensor):
 
 
 def split_terms(terms, bounds):
-    parts = zip(bounds[:-1], bounds[1:], strict=True)
+    parts = pairwise(bounds)
     return [
         {n: Term(t.loss_N[a:b], t.valid_N[a:b], t.weight) for n, t in terms.items()}
         for a, b in parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from types import SimpleNamespace
 
 import numpy as np
@@ -182,11 +183,12 @@ def test_more_workers_than_processors_is_found_before_a_cluster_starts(
 ):
     from raykd.runtime import Resources
 
-    monkeypatch.setattr("raykd.pipeline.run.is_connected", lambda: False)
-    monkeypatch.setattr("raykd.pipeline.run.machine", lambda: Resources(2, 0, local=True))
-    monkeypatch.setattr("raykd.pipeline.run.connect", None)
+    module = import_module("raykd.pipeline.run")
+    monkeypatch.setattr(module, "is_connected", lambda: False)
+    monkeypatch.setattr(module, "machine", lambda: Resources(2, 0, local=True))
+    monkeypatch.setattr(module, "connect", None)
     config = load_config(tiny_recipe, ["cluster.student.workers=3"])
-    with pytest.raises(InputError, match="cluster.student.workers"):
+    with pytest.raises(InputError, match=r"cluster\.student\.workers"):
         run(config, Options(output=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 

@@ -183,7 +183,7 @@ def test_a_lost_teacher_stops_the_run_or_is_left_out(start, samples, make_spec, 
         os.kill(pids(fleet)[0], signal.SIGKILL)
         if on_failure == "stop":
             with pytest.raises(
-                TeacherError, match="'wide': dead, attempt 1 of 1.*on_failure is stop"
+                TeacherError, match=r"'wide': dead, attempt 1 of 1.*on_failure is stop"
             ):
                 fleet.score(rows, 0)
             assert heard.decisions() == ["stop"]
@@ -242,6 +242,6 @@ def test_a_fleet_that_cannot_start_says_why(start, make_spec):
     wrong = make_spec()
     wrong = replace(wrong, weights={n: t[:1] for n, t in wrong.weights.items()})
     with pytest.raises(
-        TeacherError, match="'wide' could not load its model: .*InputError: .*of another shape"
+        TeacherError, match=r"'wide' could not load its model: .*InputError: .*of another shape"
     ):
         start(wrong).__enter__()

@@ -89,7 +89,9 @@ ORDER = (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)
 @pytest.mark.parametrize("expect", [Expect(), Expect(accuracy=0.8)])
 def test_permuted_classes_are_named_with_the_map_that_mends_them(expect):
     logits, labels = answers(0.9, order=ORDER)
-    with pytest.raises(TeacherError, match="look permuted; set teachers.wide.label_map=") as caught:
+    with pytest.raises(
+        TeacherError, match=r"look permuted; set teachers\.wide\.label_map="
+    ) as caught:
         check_accuracy("wide", logits, labels, expect)
     proposed = eval(re.search(r"label_map=(\[.*?\])", str(caught.value))[1])  # noqa: S307
     mended = torch.empty_like(logits)
@@ -122,7 +124,7 @@ def test_few_samples_of_many_classes_do_not_look_permuted(accuracy, classes):
 def test_class_count():
     answer = Dense(kind="logits", values_NC=torch.zeros(2, 7), valid_N=torch.ones(2).bool())
     check_classes({"wide": answer}, 7)
-    with pytest.raises(TeacherError, match="'wide' answers 7 classes.*, the data has 10"):
+    with pytest.raises(TeacherError, match=r"'wide' answers 7 classes.*, the data has 10"):
         check_classes({"wide": answer}, 10)
 
 
@@ -145,5 +147,5 @@ def test_a_random_forward_pass_is_found(samples, make_spec):
 def test_random_features_are_found_too(samples, make_spec):
     first, second = twice(make_spec("cnn", taps=("blocks.0",)), samples)
     noisy = {tap: feature + 0.5 for tap, feature in second["wide"].features.items()}
-    with pytest.raises(TeacherError, match="by up to 0.5"):
+    with pytest.raises(TeacherError, match=r"by up to 0\.5"):
         check_repeatable(first, {"wide": replace(second["wide"], features=noisy)})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -27,7 +29,7 @@ def test_cosine_rises_then_falls_to_its_floor():
     rates = curve(CosineSchedule(warmup_epochs=1, floor=0.1))
     assert rates[:8] == pytest.approx([(i + 1) / 8 for i in range(8)])
     assert rates[8] == pytest.approx(1.0)
-    assert all(a > b for a, b in zip(rates[8:], rates[9:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[8:]))
     assert rates[44] == pytest.approx(0.55, abs=1e-9), "half-way of the cosine"
     assert 0.1 < rates[-1] < 0.11
 
