@@ -122,7 +122,9 @@ def run_folder(config: Config, options: Options) -> RunFolder:
         )
     if not folder.path.is_dir() or (not folder.config.is_file() and any(folder.path.iterdir())):
         raise InputError(
-            Problem("--output", f"{path} is no run's folder: it has no config.json; name another one")
+            Problem(
+                "--output", f"{path} is no run's folder: it has no config.json; name another one"
+            )
         )
     if folder.config.is_file():
         _check_same(read_json(folder.config), config.model_dump(mode="json"), path)

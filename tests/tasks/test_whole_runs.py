@@ -80,10 +80,7 @@ def test_a_regression_from_recipe_to_report(ray_cluster, tmp_path):
     assert {"predictions.png", "residuals.png", "distances.png", "learning.png"} <= found
     assert not {"calibration.png", "confusions.png", "classes.png"} & found
     page = (result.path / "report" / "index.html").read_text()
-    assert (
-        "accuracy"
-        not in page.split("<footer>")[0].split("Resolved recipe")[0].split("Teacher wide")[0]
-    )
+    assert "accuracy" not in page.split("<details>")[0]
     card = json.loads((result.path / "teachers" / "wide.json").read_text())
     assert set(card["validation"]) == {"mae", "rmse", "r2"}
 
@@ -111,7 +108,8 @@ def test_labels_from_recipe_to_report_with_live_teachers(ray_cluster, tmp_path):
         "targets.mode=live",
         "teachers.wide.temperature=fit",
         "objective.soft_targets.temperature=2",
-        "evaluate.controls=[labels, hard]",
+        "evaluate.controls=[hard]",
+        "seeds=1",
     )
     result = run(config, Options(output=tmp_path / "run"))
     summary = result.summary
@@ -121,14 +119,8 @@ def test_labels_from_recipe_to_report_with_live_teachers(ray_cluster, tmp_path):
     assert summary["ensemble"]["test"]["accuracy"] > 0.75
     assert set(summary["fidelity"]) >= {"agreement_ensemble", "kl_ensemble_nats", "agreement"}
     assert "right label decisions on test" in verdict(summary)[0]
-    assert {"labels.png", "gains.png"} <= files_of(result.path)
+    assert {"labels.png", "gains.png", "size.png"} <= files_of(result.path)
     assert "rare" in (result.path / "report" / "report.md").read_text()
-
-    stored = run(
-        config.model_copy(update={"targets": config.targets.model_copy(update={"mode": "stored"})}),
-        Options(output=tmp_path / "stored"),
-    )
-    assert stored.summary["student"]["test"] == numbers  # live and stored targets are the same bits
 
     samples = prepare(config).samples
     rows = samples.splits["test"][:5]
