@@ -50,7 +50,7 @@ class Pool:
         actors: handles of its replicas.
         outstanding: requests under way at each.
         dead: replicas that come back no more.
-        restarting: replicas that were restarted and have not answered since.
+        restarting: replicas that were restarted -> reference to their first sign of life.
         lost: whether the teacher is left out.
     """
 
@@ -58,17 +58,18 @@ class Pool:
     actors: list[Any]
     outstanding: list[int] = field(default_factory=list)
     dead: set[int] = field(default_factory=set)
-    restarting: set[int] = field(default_factory=set)
+    restarting: dict[int, Any] = field(default_factory=dict)
     lost: bool = False
 
     def __post_init__(self) -> None:
         self.outstanding = [0] * len(self.actors)
 
     def pick(self, avoid: int | None = None) -> int:
-        """The replica with the fewest requests outstanding; a dead one, or `avoid`, only if need be."""
+        """The least busy replica; a dead one, `avoid`, or one that is being restarted only if need be."""
 
-        def rank(replica: int) -> tuple[bool, bool, int]:
-            return (replica in self.dead, replica == avoid, self.outstanding[replica])
+        def rank(replica: int) -> tuple[bool, bool, bool, int]:
+            loading = replica in self.restarting
+            return (replica in self.dead, replica == avoid, loading, self.outstanding[replica])
 
         return min(range(len(self.actors)), key=rank)
 
@@ -127,6 +128,8 @@ class Client:
     def _ask(
         self, pool: Pool, rows: np.ndarray, view: np.ndarray, avoid: int | None = None
     ) -> Request:
+        for back in [i for i, alive in pool.restarting.items() if ray.wait([alive], timeout=0)[0]]:
+            del pool.restarting[back]
         replica = pool.pick(avoid)
         pool.outstanding[replica] += 1
         return Request(replica, pool.actors[replica].score.remote(rows, view), rows, view)
@@ -146,7 +149,7 @@ class Client:
                 request = self._recover(pool, request, _cause(pool.name, error), attempts)
                 continue
             pool.outstanding[request.replica] -= 1
-            pool.restarting.discard(request.replica)
+            pool.restarting.pop(request.replica, None)
             return arrays
         return None
 
@@ -166,7 +169,7 @@ class Client:
             return None
         if decision.action == "restart":
             ray.kill(pool.actors[request.replica], no_restart=False)
-            pool.restarting.add(request.replica)
+            pool.restarting[request.replica] = pool.actors[request.replica].ready.remote()
         self.retries += 1
         return self._ask(pool, request.rows, request.view, avoid=request.replica)
 

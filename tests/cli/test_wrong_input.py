@@ -75,7 +75,7 @@ def factory(name: str) -> list[str]:
 # what is wrong: (arguments after `raykd run`, what the message names)
 RECIPE = {
     "unknown key": (["train.epoch=3"], ["train.epoch", "did you mean 'epochs'"]),
-    "unknown section": (["trian.epochs=3"], ["trian", "did you mean 'train'"]),
+    "unknown section": (["trains.epochs=3"], ["trains", "did you mean 'train'"]),
     "wrong type": (["train.epochs=many"], ["train.epochs", "'many'"]),
     "truth for a number": (["train.epochs=true"], ["train.epochs"]),
     "out of range": (["train.batch_size=0"], ["train.batch_size"]),
@@ -108,8 +108,8 @@ RECIPE = {
     ),
     "malformed requirement": (["evaluate.require=[accuracy is fine]"], ["evaluate.require.0"]),
     "tap that is not there": (
-        [FEATURE.format("wide", "hiden", "fc")],
-        ["objective.features.0", "'hiden'"],
+        [FEATURE.format("wide", "hiddens", "fc")],
+        ["objective.features.0", "'hiddens'"],
     ),
     "zero labels": (["data.labels=0"], ["data.labels"]),
     "labels as a part above 1": (["data.labels=1.5"], ["data.labels"]),

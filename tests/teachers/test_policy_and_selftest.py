@@ -42,6 +42,10 @@ def test_the_least_busy_living_replica_is_picked():
     pool.outstanding = [2, 0, 1]
     assert pool.pick() == 1
     assert pool.pick(avoid=1) == 2
+    pool.restarting = {1: None}
+    assert pool.pick() == 2
+    assert pool.pick(avoid=2) == 0
+    pool.restarting = {}
     pool.dead = {1, 2}
     assert pool.pick() == 0
     assert pool.pick(avoid=0) == 0, "rather a busy one than a dead one"
