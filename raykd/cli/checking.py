@@ -94,8 +94,8 @@ def _say_placement(found: dict[str, Any], placement: Any, console: Any) -> None:
 
 def _plan(args: argparse.Namespace) -> int:
     config = read_config(args)
-    from raykd.cli.forecast import forecast
-    from raykd.pipeline.prepare import prepare
+    from raykd.cli.forecasts import forecast
+    from raykd.pipeline.preparation import prepare
 
     found = forecast(prepare(config))
     if found.stored_passes is None or found.stored_bytes is None:

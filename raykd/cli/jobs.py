@@ -55,7 +55,7 @@ def run_job(args: argparse.Namespace, *, until: str | None) -> int:
     config = read_config(args)
     # Torch and Ray take seconds to import: not before the recipe is known to be right.
     from raykd.pipeline import Options, run
-    from raykd.pipeline.run import new_run_folder
+    from raykd.pipeline.runs import new_run_folder
     from raykd.tracking import Console
 
     if args.output is None:
@@ -88,7 +88,7 @@ def _name(args: argparse.Namespace) -> str:
 
 def _dry_run(config: Config, options: Options) -> int:
     from raykd.cli.preflight import facts, prepare_and_place
-    from raykd.pipeline.run import run_folder
+    from raykd.pipeline.runs import run_folder
 
     folder = run_folder(config, options)
     prepared, placement = prepare_and_place(config, options.address)
@@ -117,8 +117,7 @@ def _show(result: RunResult, console: Console) -> None:
 
 def show_summary(summary: Mapping[str, Any], console: Console) -> None:
     """Student, controls, teachers and ensemble in a table, then the verdict in words."""
-    from raykd.report import result_cells
-    from raykd.report.verdict import verdict
+    from raykd.report import result_cells, verdict
 
     rows = result_cells(summary)
     console.say("")

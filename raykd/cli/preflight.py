@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from raykd.cli.forecast import forecast
+from raykd.cli.forecasts import forecast
 from raykd.config import Config
 from raykd.errors import InputError, Problem, TeacherError
 from raykd.models import build_model
 from raykd.models.weights import count_parameters
 from raykd.pipeline.placement import Placement, place
-from raykd.pipeline.prepare import Candidate, Prepared, prepare
+from raykd.pipeline.preparation import Candidate, Prepared, prepare
+from raykd.pipeline.rehearsal import rehearse
 from raykd.pipeline.serving import make_specs
 from raykd.runtime import connect, machine
 from raykd.targets import codec
@@ -35,10 +36,11 @@ def prepare_and_place(config: Config, address: str | None) -> tuple[Prepared, Pl
     Raises:
         InputError: with every problem found.
     """
-    if address is None:
-        placement = place(config, machine())
-        return prepare(config), placement
+    here = place(config, machine()) if address is None else None
     prepared = prepare(config)
+    rehearse(prepared)
+    if here is not None:
+        return prepared, here
     with connect(address) as resources:
         return prepared, place(config, resources)
 

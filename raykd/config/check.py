@@ -16,6 +16,7 @@ from raykd.errors import Problem
 REQUIREMENT = re.compile(
     r"^\s*([A-Za-z_][\w.\-]*)\s*(>=|<=|>|<|==)\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*$"
 )
+RESERVED = ("student", "ensemble", "labels", "best_teacher", "hard")
 
 
 def cross_check(config: Config) -> list[Problem]:
@@ -35,6 +36,9 @@ def _names(config: Config) -> Iterator[Problem]:
     for name, count in Counter(teacher.name for teacher in config.teachers).items():
         if count > 1:
             yield Problem(f"teachers.{name}", f"{count} teachers have this name; names are unique")
+        if name in RESERVED:
+            yield Problem(f"teachers.{name}.name", f"{name!r} is what reports call another model; "
+                          "choose another name")  # fmt: skip
 
 
 def _teacher(teacher: Teacher) -> Iterator[Problem]:
@@ -136,6 +140,11 @@ def _training(config: Config) -> Iterator[Problem]:
         yield Problem(
             "train.batch_size", f"found {config.train.batch_size}, less than one sample for each of "
             f"{workers} workers; raise it or lower cluster.student.workers",
+        )  # fmt: skip
+    if workers > 1 and (config.cluster.student.parallel_fits or 1) > 1:
+        yield Problem(
+            "cluster.student.parallel_fits", f"needs cluster.student.workers=1, found {workers}: "
+            "several workers train one fit together; leave one of the two out",
         )  # fmt: skip
     if config.data.views.count is None and config.targets.mode == "stored":
         yield Problem(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from raykd.config.explain import nearest
+from raykd.config.explanations import nearest
 from raykd.config.losses import LogitMseLoss
 from raykd.config.objective import FeatureTerm, Objective, SoftTargets, phase_weights
 from raykd.config.root import Config

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from raykd.config.check import cross_check
-from raykd.config.explain import explain, nearest
+from raykd.config.explanations import explain, nearest
 from raykd.config.models import expand_model
 from raykd.config.root import Config
 from raykd.config.tasks import CHOICES

@@ -37,8 +37,11 @@ class StudentCluster(Settings):
     """CPUs per worker."""
     gpus: NonNegative = 0
     """GPUs per worker."""
+    parallel_fits: Count | None = None
+    """Fits trained side by side, each by a worker of its own. Null = as many as this machine has CPUs
+    (and GPUs) for, at most 8; one on a cluster at an address, with live targets or several workers."""
     start_timeout_s: Positive = 300
-    """How long to wait for the workers to start and report."""
+    """How long to wait for the workers to start."""
     max_failures: Natural = 2
     """Restarts of the worker group, from the last checkpoint, before the run fails."""
 

@@ -1,7 +1,4 @@
-"""Measuring models: quality, fidelity, cost, and what replicas can show.
-
-`raykd.evaluate.cost.cost` and `raykd.evaluate.fidelity.fidelity` are imported from their modules.
-"""
+"""Measuring models: quality, fidelity, cost, and what replicas can show."""
 
 from raykd.evaluate.metrics import classification_metrics, confusion, reliability
 from raykd.evaluate.statistics import holm, paired_gain, paired_t_pvalue, spread

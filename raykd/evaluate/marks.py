@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raykd.ensemble import fit_temperature
-from raykd.evaluate.fidelity import fidelity
+from raykd.evaluate.closeness import fidelity
 from raykd.evaluate.metrics import calibration_error
 from raykd.losses.binary import two_class
 from raykd.types import is_labelled

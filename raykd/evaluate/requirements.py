@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raykd.config.explain import nearest
+from raykd.config.explanations import nearest
 from raykd.errors import InputError, Problem
 
 _COMPARISONS = {

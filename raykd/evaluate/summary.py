@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from raykd.evaluate.fidelity import gap_recovered
+from raykd.evaluate.closeness import gap_recovered
 from raykd.evaluate.outputs import Evaluation, SplitOutputs, best_teacher, choose_examples
 from raykd.evaluate.requirements import Requirement, check_requirements
 from raykd.evaluate.statistics import paired_gain, spread
@@ -60,8 +60,7 @@ def summarise(
 
     Args:
         evaluation: outputs of all models; `students` must hold the role `student` on test.
-        costs: `student` and teacher names -> what `cost` returned. The cost of a teacher that is
-            itself called `student` cannot be told here and is None.
+        costs: `student` and teacher names -> what `cost` returned.
         task: kind of task.
         status: how the run ended.
         labels_used: how many labels teachers, student and validation used.
@@ -79,9 +78,7 @@ def summarise(
     if task != evaluation.task:
         raise ValueError(f"the outputs are of {evaluation.task}, the summary is to be of {task}")
     students = {role: {**_student_numbers(evaluation, role), **own_cost} for role in test.students}
-    teacher_costs = {
-        name: _cost(None if name == "student" else costs.get(name)) for name in test.teachers
-    }
+    teacher_costs = {name: _cost(costs.get(name)) for name in test.teachers}
     teachers = {
         name: {**_teacher_numbers(evaluation, name), **teacher_costs[name]}
         for name in test.teachers

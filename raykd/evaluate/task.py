@@ -20,7 +20,7 @@ from raykd.ensemble import fit_temperature, mean_logits, mean_probabilities
 from raykd.ensemble.binary import mean_label_probabilities
 from raykd.ensemble.given import uniform
 from raykd.evaluate import marks, values
-from raykd.evaluate.fidelity import fidelity
+from raykd.evaluate.closeness import fidelity
 from raykd.evaluate.metrics import classification_metrics, labelled
 from raykd.types import OutputKind, is_labelled
 

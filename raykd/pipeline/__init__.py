@@ -1,6 +1,6 @@
 """Wires the stages: the only layer that sees them all."""
 
-from raykd.pipeline.run import Options, RunResult, run
+from raykd.pipeline.runs import Options, RunResult, run
 from raykd.pipeline.student import load_student
 
 __all__ = ["Options", "RunResult", "load_student", "run"]

@@ -11,19 +11,19 @@ from torch import Tensor
 
 from raykd.data import Samples
 from raykd.evaluate import TASKS, Evaluation, SplitOutputs, choose_examples
-from raykd.evaluate.cost import cost
+from raykd.evaluate.costs import cost
 from raykd.evaluate.outputs import Split
 from raykd.folders import RunFolder
 from raykd.models import build_model
 from raykd.models.network import Network
 from raykd.models.weights import apply_weights, load_weights
 from raykd.pipeline.fits import roles
-from raykd.pipeline.prepare import Prepared
+from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.serving import Specs
 from raykd.targets import TargetStore
 from raykd.teachers.model import Spec, TeacherModel
 from raykd.train.checkpoint import FitFolder
-from raykd.train.validate import predict
+from raykd.train.validation import predict
 from raykd.types import ORIGINAL_VIEW, TeacherOutputs, is_labelled
 
 _EXAMPLES = 24

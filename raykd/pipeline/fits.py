@@ -11,7 +11,7 @@ from raykd.config.training import Training
 from raykd.config.weightings import AccuracyWeighting
 from raykd.objective import Lesson, Voice, lesson
 from raykd.pipeline.judged import Judged
-from raykd.pipeline.prepare import Prepared
+from raykd.pipeline.preparation import Prepared
 from raykd.seeding import derive
 from raykd.train import Fit, Plan
 from raykd.types import is_labelled
@@ -63,6 +63,12 @@ def teacher_fit(prepared: Prepared, teacher: Teacher) -> Fit:
 def roles(config: Config) -> tuple[str, ...]:
     """The student and its controls."""
     return ("student", *config.evaluate.controls)
+
+
+def shown_views(config: Config) -> int | None:
+    """How many views of each sample its students see; None = a new one in each epoch."""
+    count = config.data.views.count
+    return None if count is None else min(count, config.train.epochs)
 
 
 def student_fits(

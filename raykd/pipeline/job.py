@@ -22,11 +22,12 @@ from raykd.folders import RunFolder, home, read_json, write_json
 from raykd.models.weights import load_weights
 from raykd.pipeline import serving
 from raykd.pipeline.evaluation import costs, evaluate, labels_used, split_outputs
-from raykd.pipeline.fits import student_fits, teacher_fit
+from raykd.pipeline.fits import shown_views, student_fits, teacher_fit
 from raykd.pipeline.hub import Hub
 from raykd.pipeline.judged import Judged
 from raykd.pipeline.placement import Placement
-from raykd.pipeline.prepare import Prepared
+from raykd.pipeline.preparation import Prepared
+from raykd.pipeline.rehearsal import no_time
 from raykd.pipeline.student import save_student
 from raykd.report import write_report
 from raykd.report.speech import SPEECH
@@ -65,7 +66,7 @@ class Job:
     placement: Placement
     folder: RunFolder
     console: Console
-    timing: dict[str, float] = field(default_factory=dict)
+    timing: dict[str, float] = field(default_factory=no_time)
     summary: dict[str, Any] = field(default_factory=dict)
     weights_at: dict[str, str | None] = field(default_factory=dict)
 
@@ -178,8 +179,7 @@ class Job:
     ) -> tuple[TargetStore, Fleet | None]:
         """The filled store; and the fleet, where students are to ask it live."""
         live = self.placement.mode == "live"
-        count = None if live else self.config.data.views.count
-        views = range(count or 0)
+        views = range(0 if live else shown_views(self.config) or 0)
         originals, augmented = serving.parts_of(self.prepared, keys, views)
         needed = serving.wanted(self.prepared, len(specs), len(views))
         fleet = None
@@ -260,6 +260,7 @@ class Job:
             emit=self.mailbox.sender,
             depth=self.config.targets.depth,
             threads=max(1, int(self.config.cluster.student.cpus)),
+            lanes=min(self.placement.lanes, len(fits)),
         )
         with self._stage("student", fits=[fit.fit_id for fit in fits]):
             before = _scored(fleet)

@@ -14,6 +14,7 @@ from raykd.runtime import Resources
 from raykd.teachers.pool import Place
 
 Mode = Literal["stored", "live"]
+_MOST_LANES = 8  # each is a process of its own, of some 400 MB
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,13 @@ class Placement:
         mode: stored or live.
         reason: why, in words.
         teachers: name -> resources of its actors.
+        lanes: student fits trained side by side.
     """
 
     mode: Mode
     reason: str
     teachers: Mapping[str, Place]
+    lanes: int = 1
 
 
 def target_mode(config: Config) -> tuple[Mode, str]:
@@ -60,8 +63,8 @@ def place(config: Config, resources: Resources) -> Placement:
     problems = _student_problems(config, resources)
     places = {teacher.name: _place(config, teacher) for teacher in config.teachers}
     student = config.cluster.student
-    taken = student.workers * student.cpus if mode == "live" else 0.0
-    taken_gpus = student.workers * student.gpus if mode == "live" else 0.0
+    workers = max(student.workers, student.parallel_fits or 1) if mode == "live" else 0
+    taken, taken_gpus = workers * student.cpus, workers * student.gpus
     cpus = sum(place.replicas * place.cpus for place in places.values())
     gpus = sum(place.replicas * place.gpus for place in places.values())
     if gpus + taken_gpus > resources.gpus and gpus:
@@ -84,20 +87,36 @@ def place(config: Config, resources: Resources) -> Placement:
         )  # fmt: skip
     if problems:
         raise InputError(problems)
-    return Placement(mode, reason, places)
+    return Placement(mode, reason, places, _lanes(config, mode, resources))
+
+
+def _lanes(config: Config, mode: Mode, resources: Resources) -> int:
+    """How many student fits train side by side."""
+    student = config.cluster.student
+    if student.parallel_fits is not None:
+        return student.parallel_fits
+    if student.workers > 1 or mode == "live" or not resources.local:
+        return 1
+    room = resources.cpus / student.cpus
+    if student.gpus:
+        room = min(room, resources.gpus / student.gpus)
+    return max(1, min(int(room), _MOST_LANES))
 
 
 def _student_problems(config: Config, resources: Resources) -> list[Problem]:
     student, problems = config.cluster.student, []
-    if student.workers * student.cpus > resources.cpus:
+    name, workers = "workers", student.workers
+    if student.parallel_fits is not None and student.workers == 1:
+        name, workers = "parallel_fits", student.parallel_fits
+    if workers * student.cpus > resources.cpus:
         problems.append(
-            Problem("cluster.student.workers", f"{student.workers} workers of {student.cpus:g} CPUs ask for "
-                    f"{student.workers * student.cpus:g}, there are {resources.cpus:g}; lower workers or cpus")
+            Problem(f"cluster.student.{name}", f"{workers} workers of {student.cpus:g} CPUs ask for "
+                    f"{workers * student.cpus:g}, there are {resources.cpus:g}; lower {name} or cpus")
         )  # fmt: skip
-    if student.workers * student.gpus > resources.gpus:
+    if workers * student.gpus > resources.gpus:
         problems.append(
-            Problem("cluster.student.gpus", f"{student.workers} workers of {student.gpus:g} GPUs ask for "
-                    f"{student.workers * student.gpus:g}, there are {resources.gpus:g}; set it to 0 or use --address")
+            Problem("cluster.student.gpus", f"{workers} workers of {student.gpus:g} GPUs ask for "
+                    f"{workers * student.gpus:g}, there are {resources.gpus:g}; set it to 0 or use --address")
         )  # fmt: skip
     return problems
 

@@ -14,12 +14,12 @@ from raykd.data import Samples
 from raykd.errors import TargetError
 from raykd.evaluate import TASKS
 from raykd.folders import home
-from raykd.pipeline.prepare import Prepared
+from raykd.pipeline.preparation import Prepared
 from raykd.targets import EntryKey, TargetStore
 from raykd.targets.codec import VERSIONS, decode
 from raykd.targets.store import ORIGINAL
 from raykd.teachers import Fleet, Recorded, Spec
-from raykd.teachers.fill import Part, fill, missing_parts
+from raykd.teachers.filling import Part, fill, missing_parts
 from raykd.teachers.model import TeacherModel
 from raykd.teachers.selftest import CHECKS, check_classes, check_repeatable
 from raykd.tracking import Event

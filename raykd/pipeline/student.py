@@ -17,7 +17,7 @@ from raykd.models import build_model
 from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing
 from raykd.models.weights import apply_weights, load_weights, save_weights
-from raykd.pipeline.prepare import Prepared
+from raykd.pipeline.preparation import Prepared
 from raykd.types import Scale
 
 SCHEMA = 1

@@ -1,6 +1,6 @@
-"""The report of a run, written from its folder; see `raykd.report.verdict.verdict` for the words alone."""
+"""The report of a run, written from its folder alone."""
 
 from raykd.report.page import write_report
-from raykd.report.verdict import Row, result_cells, result_table
+from raykd.report.verdicts import Row, result_cells, result_table, verdict
 
-__all__ = ["Row", "result_cells", "result_table", "write_report"]
+__all__ = ["Row", "result_cells", "result_table", "verdict", "write_report"]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raykd.evaluate import Evaluation, SplitOutputs, reliability
-from raykd.evaluate.fidelity import agreement_matrix, error_correlation
+from raykd.evaluate.closeness import agreement_matrix, error_correlation
 from raykd.report.folder import RunData
 from raykd.report.shortfall import ClassRecall, class_names, class_recall, mean_confusion
 from raykd.report.style import (

@@ -28,7 +28,7 @@ from raykd.report.style import (
     labels_right,
     percent_ticks,
 )
-from raykd.report.verdict import Row, result_table
+from raykd.report.verdicts import Row, result_table
 from raykd.report.wording import compact, duration, percent, role_name
 
 _TEACHER_MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")

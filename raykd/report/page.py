@@ -14,7 +14,7 @@ from markupsafe import Markup
 from raykd.config.tasks import TaskName
 from raykd.report.folder import RunData, read_run
 from raykd.report.speech import speech_of
-from raykd.report.verdict import outcome, verdict
+from raykd.report.verdicts import outcome, verdict
 from raykd.report.wording import BASELINE, count, mean_of
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def about(run: RunData) -> list[str]:
 
 def _pictures(run: RunData) -> dict[str, Picture]:
     # Imported here: matplotlib takes a second, and most commands write no report.
-    from raykd.report import by_label, diagnostics, figures, residuals
+    from raykd.report import by_label, diagnostics, figures, scatter
     from raykd.report.style import styled
 
     of_task: dict[TaskName, Sequence[Callable[[RunData], Picture | None]]] = {
@@ -137,7 +137,7 @@ def _pictures(run: RunData) -> dict[str, Picture]:
             diagnostics.calibration,
             diagnostics.examples,
         ),
-        "regression": (residuals.predictions, residuals.residuals, residuals.distances),
+        "regression": (scatter.predictions, scatter.residuals, scatter.distances),
         "multilabel": (by_label.labels,),
     }
     makers: Sequence[Callable[[RunData], Picture | None]] = (
@@ -154,11 +154,11 @@ def _pictures(run: RunData) -> dict[str, Picture]:
 
 
 def _tables(run: RunData) -> dict[str, Table]:
-    from raykd.report import by_label, residuals, tables
+    from raykd.report import by_label, scatter, tables
 
     of_task: dict[TaskName, Callable[[RunData], Table | None]] = {
         "classification": tables.recalls,
-        "regression": residuals.quantiles,
+        "regression": scatter.quantiles,
         "multilabel": by_label.label_table,
     }
     makers: Sequence[Callable[[RunData], Table | None]] = (
@@ -176,13 +176,13 @@ def _tables(run: RunData) -> dict[str, Table]:
 
 
 def _lost(run: RunData) -> list[str]:
-    from raykd.report import by_label, residuals
+    from raykd.report import by_label, scatter
     from raykd.report.diagnostics import labelled_test
     from raykd.report.shortfall import what_is_lost
 
     of_task: dict[TaskName, Callable[[Evaluation], list[str]]] = {
         "classification": what_is_lost,
-        "regression": residuals.how_wrong,
+        "regression": scatter.how_wrong,
         "multilabel": by_label.worst_labels,
     }
     if run.evaluation is None or labelled_test(run) is None:

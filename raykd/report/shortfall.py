@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raykd.evaluate import Evaluation, confusion
-from raykd.evaluate.fidelity import negative_flips
+from raykd.evaluate.closeness import negative_flips
 from raykd.report.wording import BASELINE, percent
 
 Floats = NDArray[np.float64]

@@ -13,7 +13,7 @@ from raykd.evaluate import holm, paired_t_pvalue
 from raykd.report.folder import RunData
 from raykd.report.shortfall import class_recall
 from raykd.report.speech import speech_of
-from raykd.report.verdict import result_table, with_std
+from raykd.report.verdicts import result_table, with_std
 from raykd.report.wording import (
     NONE,
     ROLES,

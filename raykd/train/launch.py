@@ -1,7 +1,8 @@
-"""Ray Train shell: one trainer works off the list of student fits."""
+"""Ray Train shell: one trainer works off the list of student fits, several at once where each takes one worker."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ class Work:
         emit: passes an event to the driver; callable from the worker.
         depth: batches asked for ahead.
         threads: of torch, in each worker.
+        lanes: fits trained side by side, each by one worker; 1 = all workers train one fit together.
     """
 
     samples: Any
@@ -50,10 +52,11 @@ class Work:
     emit: Callable[[Event], None]
     depth: int
     threads: int = 1
+    lanes: int = 1
 
 
 def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[str, dict[str, Any]]:
-    """Train every fit on Ray Train workers, in order; finished ones are not trained again.
+    """Train every fit on Ray Train workers; finished ones are not trained again.
 
     A lost worker restarts the group, which continues from the last checkpoints.
 
@@ -69,12 +72,14 @@ def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[s
     resources = {"CPU": cluster.cpus}
     if cluster.gpus:
         resources["GPU"] = cluster.gpus
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(cluster.start_timeout_s)
+    together = cluster.workers > 1
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"work": work},
-        torch_config=TorchConfig(backend="nccl" if cluster.gpus else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if cluster.gpus and together else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=cluster.workers,
+            num_workers=cluster.workers if together else work.lanes,
             use_gpu=cluster.gpus > 0,
             resources_per_worker=resources,
         ),
@@ -124,16 +129,20 @@ def _failure(run: RunFolder) -> Path:
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """Work off the list; the same on every rank."""
+    """Work off the list: all ranks together, or each rank every so-manieth fit."""
     work: Work = config["work"]
     samples, fits = ray.get([work.samples, work.fits], timeout=600)
     context = ray.train.get_context()
-    world = World(context.get_world_rank(), context.get_world_size(), get_device())
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    if work.lanes > 1:
+        fits, world = fits[rank::workers], World(device=get_device())
+    else:
+        world = World(rank, workers, get_device())
     torch.set_num_threads(work.threads)
     reporter, failure = FolderReporter(work.run, work.emit), _failure(work.run)
-    if failure.is_file():  # of the group that this one replaces; it would only fail again
-        return
     for fit in fits:
+        if failure.is_file():  # of another lane, or of the group that this one replaces
+            return
         try:
             train(fit, samples, work.make_source(samples, fit), reporter, world, depth=work.depth)
         except RaykdError as error:
@@ -141,4 +150,3 @@ def _worker(config: dict[str, Any]) -> None:
             if world.workers > 1:
                 raise  # ends the whole group: the others may be waiting for this worker
             return
-        ray.train.report({"finished": 1})

@@ -28,7 +28,7 @@ from raykd.train.optim import make_optimizer, make_schedule
 from raykd.train.plan import split
 from raykd.train.reporter import Reporter
 from raykd.train.step import Update
-from raykd.train.validate import validate
+from raykd.train.validation import validate
 from raykd.train.world import World
 from raykd.types import Batch, TeacherOutputs
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,10 +55,10 @@ def recipe(folder, tiny_recipe):
 
 @pytest.fixture
 def run_module():
-    """`raykd.pipeline.run` the module; its package has a function of that name."""
-    import raykd.pipeline  # noqa: F401 - brings it
+    """`raykd.pipeline.runs`, to put fakes in."""
+    import raykd.pipeline.runs
 
-    return sys.modules["raykd.pipeline.run"]
+    return raykd.pipeline.runs
 
 
 TINY = {

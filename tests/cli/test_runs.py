@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raykd.cli.forecast import forecast
+from raykd.cli.forecasts import forecast
 from raykd.config import load_config
-from raykd.pipeline.prepare import prepare
+from raykd.pipeline.preparation import prepare
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]

@@ -106,6 +106,12 @@ RECIPE = {
         [FEATURE.format("wid", "fc", "fc")],
         ["objective.features.0.teacher", "did you mean 'wide'"],
     ),
+    "requirement on nothing": (["evaluate.require=[student.test.acc > 0]"], ["evaluate.require.0"]),
+    "reserved teacher name": (["teachers.0.name=student"], ["teachers.student.name"]),
+    "lanes of several workers": (
+        ["cluster.student.workers=2", "cluster.student.parallel_fits=2"],
+        ["cluster.student.parallel_fits"],
+    ),
     "malformed requirement": (["evaluate.require=[accuracy is fine]"], ["evaluate.require.0"]),
     "tap that is not there": (
         [FEATURE.format("wide", "hiddens", "fc")],

@@ -8,7 +8,7 @@ from raykd.config import load_config
 from raykd.config.objective import FeatureTerm
 from raykd.errors import InputError
 from raykd.objective.features import feature_problem
-from raykd.pipeline.prepare import prepare
+from raykd.pipeline.preparation import prepare
 
 MAP, WIDE, TOKENS, LONGER, VECTOR, HEADS = (4, 8, 8), (6, 4, 4), (5, 3), (7, 3), (9,), (2, 5, 5)
 

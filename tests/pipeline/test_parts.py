@@ -16,10 +16,12 @@ from raykd.folders import RunFolder, read_json, write_json
 from raykd.models.weights import save_weights
 from raykd.pipeline import Options, load_student
 from raykd.pipeline.evaluation import student_network
+from raykd.pipeline.fits import shown_views
 from raykd.pipeline.hub import Hub
 from raykd.pipeline.job import times_tested
-from raykd.pipeline.prepare import prepare
-from raykd.pipeline.run import run, run_folder
+from raykd.pipeline.preparation import prepare
+from raykd.pipeline.rehearsal import rehearse
+from raykd.pipeline.runs import run, run_folder
 from raykd.pipeline.serving import check_drift, store_keys
 from raykd.pipeline.student import save_student
 from raykd.targets import TargetStore
@@ -183,7 +185,7 @@ def test_more_workers_than_processors_is_found_before_a_cluster_starts(
 ):
     from raykd.runtime import Resources
 
-    module = import_module("raykd.pipeline.run")
+    module = import_module("raykd.pipeline.runs")
     monkeypatch.setattr(module, "is_connected", lambda: False)
     monkeypatch.setattr(module, "machine", lambda: Resources(2, 0, local=True))
     monkeypatch.setattr(module, "connect", None)
@@ -211,3 +213,23 @@ def test_how_often_test_was_scored_survives_a_failure(tmp_path):
     assert times_tested(folder) == 0
     write_json(folder.summary, {"status": "complete", "test_scored_times": 3})
     assert times_tested(folder) == 3
+
+
+def test_a_requirement_on_what_the_summary_will_not_have_is_refused_before_the_run(tiny_recipe):
+    wrong = ["student.test.acuracy > 0.5", "gains.hard.mean > 0", "teachers.nobody.test.nll < 1"]
+    right = ["student.test.accuracy > 2", "gains.labels.ci95.0 > 0", "targets.hit_rate >= 0",
+             "timing.teachers_s < 9", "fidelity.kl_ensemble_nats < 1", "labels_used.total < 1000"]  # fmt: skip
+    config = load_config(tiny_recipe, [f"evaluate.require={json.dumps([*right, *wrong])}"])
+    with pytest.raises(InputError) as caught:
+        rehearse(prepare(config))
+    keys = [problem.key for problem in caught.value.problems]
+    assert keys == ["evaluate.require.6", "evaluate.require.7", "evaluate.require.8"]
+    assert "student.test.accuracy" in str(caught.value), "the nearest name is told"
+    rehearse(prepare(load_config(tiny_recipe, [f"evaluate.require={json.dumps(right)}"])))
+
+
+def test_views_that_no_epoch_shows_are_not_asked_for(tiny_recipe):
+    config = load_config(tiny_recipe, ["data.views.count=5", "train.epochs=3"])
+    assert shown_views(config) == 3
+    assert shown_views(load_config(config.model_dump(), ["train.epochs=9"])) == 5
+    assert shown_views(load_config(config.model_dump(), ["data.views.count=null"])) is None

@@ -10,7 +10,7 @@ import pytest
 from raykd.errors import InputError
 from raykd.report import write_report
 from raykd.report.folder import curve, read_run
-from raykd.report.verdict import verdict
+from raykd.report.verdicts import verdict
 
 FIGURES = {
     "gains",
@@ -242,7 +242,7 @@ def test_curves_of_replicas_of_unequal_length(make_run):
 
 def test_reading_words_needs_no_plotting():
     code = (
-        "import sys, raykd.report, raykd.report.verdict;"
+        "import sys, raykd.report, raykd.report.verdicts;"
         "print([m for m in ('matplotlib', 'jinja2', 'ray', 'wandb') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

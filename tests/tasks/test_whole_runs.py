@@ -13,10 +13,10 @@ from raykd.cli.prediction import predict, write_csv
 from raykd.config import load_config
 from raykd.evaluate import Evaluation
 from raykd.pipeline import Options, run
-from raykd.pipeline.prepare import prepare
+from raykd.pipeline.preparation import prepare
 from raykd.pipeline.student import load_student
 from raykd.report import result_cells
-from raykd.report.verdict import verdict
+from raykd.report.verdicts import verdict
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.slow]
 FIT = {"epochs": 15, "batch_size": 16, "optimizer": {"type": "adamw", "lr": 0.01}}

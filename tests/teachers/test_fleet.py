@@ -18,7 +18,7 @@ from raykd.targets import EntryKey, StoredTargets, TargetStore
 from raykd.targets.codec import decode
 from raykd.targets.store import ORIGINAL
 from raykd.teachers import Fleet, LiveTargets, Place, TeacherModel
-from raykd.teachers.fill import fill, missing_parts
+from raykd.teachers.filling import fill, missing_parts
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 SLOW = "raykd_test_models:slow"

@@ -23,15 +23,16 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cl
 def launch(tmp_path, samples):
     """Trains fits on so many workers; appends the events to `heard`."""
 
-    def launch(fits, workers, heard):
+    def launch(fits, workers, heard, lanes=1):
         mailbox = Mailbox(heard.append)
         work = Work(
             samples=ray.put(samples),
             fits=ray.put(fits),
             make_source=table_source,
-            run=RunFolder(tmp_path / f"workers{workers}"),
+            run=RunFolder(tmp_path / f"workers{workers}lanes{lanes}"),
             emit=mailbox.sender,
             depth=2,
+            lanes=lanes,
         )
         try:
             return run_fits(work, fits, StudentCluster(workers=workers))
@@ -101,3 +102,18 @@ def test_two_workers_give_the_curve_of_one_and_a_failing_one_ends_both(
         assert len(two[fit]) == len(epochs)
         for before, after in zip(epochs, two[fit], strict=True):
             assert after == pytest.approx(before, rel=2e-4, abs=2e-4), fit
+
+
+def test_fits_trained_side_by_side_are_those_trained_one_by_one(
+    launch, fits, make_fit, samples, tmp_path, one_thread
+):
+    failing = make_fit(samples, model="cnn", fit_id="failing/replica0")
+    with pytest.raises(TrainingError, match=r"failing/replica0.*no answer"):
+        launch([*fits, failing], 1, [], lanes=2)
+    heard: list[Event] = []
+    side_by_side = launch(fits, 1, heard, lanes=2)  # goes on from what the failed ones left
+    reporter = FolderReporter(RunFolder(tmp_path / "inside"), lambda event: None)
+    assert side_by_side.keys() == {fit.fit_id for fit in fits}
+    for fit in fits:
+        alone = train(fit, samples, table_source(samples, fit), reporter, World())
+        assert {**alone, "seconds": 0} == {**side_by_side[fit.fit_id], "seconds": 0}

@@ -16,7 +16,7 @@ from raykd.targets import NoTargets
 from raykd.train import World
 from raykd.train.fit import build_module, build_network
 from raykd.train.loop import Trainer
-from raykd.train.validate import predict, validate
+from raykd.train.validation import predict, validate
 
 
 def trainer(runs, fit, name="run", **given):
@@ -352,7 +352,7 @@ def test_validation_does_not_depend_on_how_its_rows_are_batched(samples, make_fi
     network = build_network(fit, samples)
     rows = samples.labelled_rows("validation")
     whole = validate(network, samples, rows, World())
-    monkeypatch.setattr("raykd.train.validate._BATCH", 5)
+    monkeypatch.setattr("raykd.train.validation._BATCH", 5)
     parts = validate(network, samples, rows, World())
     assert parts == pytest.approx(whole, rel=1e-6)
     log_probs = predict(network, samples, rows, torch.device("cpu"))

@@ -12,7 +12,7 @@ from raykd.errors import InputError
 from raykd.models.weights import save_weights
 from raykd.pipeline.fits import student_fits, teacher_fit
 from raykd.pipeline.placement import place, target_mode
-from raykd.pipeline.prepare import prepare
+from raykd.pipeline.preparation import prepare
 from raykd.runtime import Resources
 
 LOCAL = Resources(cpus=2, gpus=0, local=True)
@@ -214,6 +214,7 @@ def test_a_remote_cluster_is_taken_as_it_is(tree):
     ("overrides", "key"),
     [
         (["cluster.student.workers=3"], "cluster.student.workers"),
+        (["cluster.student.parallel_fits=3"], "cluster.student.parallel_fits"),
         (["cluster.student.gpus=1"], "cluster.student.gpus"),
         (["cluster.teachers.gpus=1"], "cluster.teachers.gpus"),
         (["teachers.wide.resources.gpus=0.5"], "cluster.teachers.gpus"),
@@ -223,6 +224,22 @@ def test_more_than_there_is(tree, overrides, key):
     with pytest.raises(InputError) as caught:
         place(load_config(tree, overrides), LOCAL)
     assert [problem.key for problem in caught.value.problems] == [key]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "resources", "lanes"),
+    [
+        ([], "LOCAL", 2),
+        (["cluster.student.cpus=2"], "LOCAL", 1),
+        (["cluster.student.workers=2"], "LOCAL", 1),
+        (["cluster.student.parallel_fits=1"], "LOCAL", 1),
+        (["targets.mode=live"], "LOCAL", 1),
+        ([], "REMOTE", 1),
+        (["cluster.student.parallel_fits=3"], "REMOTE", 3),
+    ],
+)
+def test_how_many_fits_train_side_by_side(tree, overrides, resources, lanes):
+    assert place(load_config(tree, overrides), globals()[resources]).lanes == lanes
 
 
 def test_a_teacher_s_own_resources_override(tree):

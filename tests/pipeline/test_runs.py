@@ -17,7 +17,7 @@ from raykd.errors import InputError, TeacherError
 from raykd.folders import read_json
 from raykd.models.weights import load_weights
 from raykd.pipeline import Options, load_student, run
-from raykd.pipeline.prepare import prepare
+from raykd.pipeline.preparation import prepare
 from raykd.tracking.jsonl import read_lines
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.usefixtures("ray_cluster")]

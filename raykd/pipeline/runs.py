@@ -16,11 +16,12 @@ from raykd.errors import InputError, Problem, RaykdError
 from raykd.evaluate import check_requirements
 from raykd.evaluate.requirements import Requirement
 from raykd.folders import RunFolder, read_json, write_json
-from raykd.pipeline.environment import environment
 from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.placement import place
-from raykd.pipeline.prepare import prepare
+from raykd.pipeline.preparation import prepare
+from raykd.pipeline.rehearsal import rehearse
 from raykd.pipeline.student import load_student
+from raykd.pipeline.versions import environment
 from raykd.runtime import Resources, connect, is_connected, machine
 from raykd.tracking import Console
 
@@ -81,6 +82,7 @@ def run(
     console = console or Console(quiet=True, stream=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     folder = run_folder(config, options)
     prepared = prepare(config)
+    rehearse(prepared)
     if options.address is None and not is_connected():
         place(config, machine())
     with connect(options.address) as resources:

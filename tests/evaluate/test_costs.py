@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from raykd.evaluate.cost import cost
+from raykd.evaluate.costs import cost
 from raykd.models.network import Network
 
 

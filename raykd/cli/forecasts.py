@@ -11,8 +11,9 @@ import torch
 from raykd.data import Samples
 from raykd.evaluate import TASKS
 from raykd.objective import Role, lesson
+from raykd.pipeline.fits import shown_views
 from raykd.pipeline.placement import target_mode
-from raykd.pipeline.prepare import Candidate, Prepared
+from raykd.pipeline.preparation import Candidate, Prepared
 from raykd.targets import codec
 
 _KEYS_BYTES = 8 + 8
@@ -59,7 +60,7 @@ def forecast(prepared: Prepared) -> Forecast:
     held_out = len(samples.splits["validation"]) + len(samples.splits["test"])
     teachers = len(prepared.teachers)
     live = teachers * held_out + config.seeds * config.train.epochs * train * _voices(prepared)
-    count = config.data.views.count
+    count = shown_views(config)
     if count is None:
         return Forecast(mode, reason, None, None, live, "live")
     stored = teachers * (count * train + held_out)

@@ -5,7 +5,7 @@ import pytest
 
 from raykd.evaluate import spread
 from raykd.report import Row, result_table
-from raykd.report.verdict import outcome, verdict
+from raykd.report.verdicts import outcome, verdict
 
 
 def gain(mean, ci95, n=5):

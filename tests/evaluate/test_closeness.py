@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.stats import entropy
 
-from raykd.evaluate.fidelity import (
+from raykd.evaluate.closeness import (
     agreement_matrix,
     error_correlation,
     fidelity,

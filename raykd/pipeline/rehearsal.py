@@ -1,0 +1,79 @@
+"""What a run's summary will hold, known before it starts: one made of empty answers of two samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from raykd.evaluate import TASKS, Evaluation, check_requirements, summarise
+from raykd.evaluate.outputs import Split, SplitOutputs
+from raykd.pipeline.evaluation import labels_used
+from raykd.pipeline.fits import roles
+from raykd.pipeline.preparation import Prepared
+from raykd.types import is_labelled
+
+STAGES = ("teachers", "targets", "student", "evaluate", "report")
+_TARGETS = (
+    "teacher_samples_scored",
+    "retries",
+    "store_bytes",
+    "hit_rate",
+    "teacher_wait_fraction",
+)
+
+
+def no_time() -> dict[str, float]:
+    """Seconds by stage, before any has run; a stage that has nothing to do takes none."""
+    return {f"{stage}_s": 0.0 for stage in STAGES}
+
+
+def rehearse(prepared: Prepared) -> None:
+    """Hold every `evaluate.require` against the summary that this run will have.
+
+    Raises:
+        InputError: a condition is malformed or names what the summary will not have; all of them.
+    """
+    if required := prepared.config.evaluate.require:
+        check_requirements(_summary(prepared), required)
+
+
+def _summary(prepared: Prepared) -> dict[str, Any]:
+    names: tuple[Split, Split] = ("validation", "test")
+    evaluation = Evaluation(
+        splits={name: _silent(prepared, name) for name in names}, task=prepared.samples.task
+    )
+    costs = {
+        name: {"parameters": 1, "flops": 1, "bytes": 1, "latency_ms": {"1": 1.0, "256": 1.0}}
+        for name in ("student", *prepared.teachers)
+    }
+    return summarise(
+        evaluation,
+        costs,
+        task=prepared.config.task,
+        status="complete",
+        labels_used=labels_used(prepared),
+        test_scored_times=1,
+        timing={**no_time(), "total_s": 0.0},
+        targets={"mode": "stored", **dict.fromkeys(_TARGETS, 0)},
+    )
+
+
+def _silent(prepared: Prepared, split: Split) -> SplitOutputs:
+    """Answers of all models to two samples of a split, labelled ones if there are any."""
+    samples = prepared.samples
+    rows = samples.splits[split]
+    known = is_labelled(torch.from_numpy(samples.labels[rows])).numpy()
+    rows = rows[known][:2] if known.any() else rows[:2]
+    zeros_NC = torch.zeros(len(rows), samples.class_count)
+    answers_NC = TASKS[samples.task].answer(zeros_NC)
+    replicas = prepared.config.seeds
+    students = {role: answers_NC.repeat(replicas, 1, 1) for role in roles(prepared.config)}
+    return SplitOutputs(
+        labels_N=torch.from_numpy(samples.labels[rows].copy()),
+        ids_N=torch.from_numpy(samples.ids[rows].copy()),
+        teachers=dict.fromkeys(prepared.teachers, answers_NC),
+        ensemble=answers_NC,
+        students=students,
+        students_last=students,
+    )
