@@ -18,7 +18,6 @@ from raykd.cli.options import (
     recipe_of,
 )
 from raykd.config import Config
-from raykd.errors import InputError, Problem
 from raykd.folders import RunFolder
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 MISSED = 3
 _STAGES = {
-    "teachers": "fit or load the teachers, and stop there",
+    "teachers": "fit or load the teachers, and stop there; `teachers rank RECIPE` also says which to keep",
     "targets": "the stages up to the target store: all that teachers say",
     "distill": "the stages up to the trained students and controls",
     "evaluate": "all stages but the report; with a run's folder, score it again",
@@ -48,18 +47,17 @@ def run_job(args: argparse.Namespace, *, until: str | None) -> int:
     """Run the stages up to `until` (None: all), and say what came out."""
     if until == "evaluate":
         _take_run_folder(args)
-    if args.resume and args.output is None:
-        raise InputError(
-            Problem("--resume", "needs --output DIR, the folder of the run to go on with")
-        )
+    if until == "teachers" and args.words[:1] == ["rank"]:
+        from raykd.cli.ranking import rank_teachers
+
+        del args.words[0]
+        return rank_teachers(args)
     config = read_config(args)
     # Torch and Ray take seconds to import: not before the recipe is known to be right.
     from raykd.pipeline import Options, run
-    from raykd.pipeline.runs import new_run_folder
     from raykd.tracking import Console
 
-    if args.output is None:
-        args.output = new_run_folder(_name(args))
+    args.output = args.output or new_output(args)
     options = Options(output=args.output, address=address_of(args), resume=args.resume, until=until)
     if args.dry_run:
         return _dry_run(config, options)
@@ -80,15 +78,17 @@ def _take_run_folder(args: argparse.Namespace) -> None:
         args.output, args.resume = Path(recipe), True
 
 
-def _name(args: argparse.Namespace) -> str:
-    """Name of the recipe, for the run's folder."""
+def new_output(args: argparse.Namespace) -> Path:
+    """A new folder, called after the recipe."""
+    from raykd.pipeline.session import new_run_folder
+
     recipe = recipe_of(args) or (args.layers[-1] if args.layers else "run")
-    return Path(recipe).stem
+    return new_run_folder(Path(recipe).stem)
 
 
 def _dry_run(config: Config, options: Options) -> int:
     from raykd.cli.preflight import facts, prepare_and_place
-    from raykd.pipeline.runs import run_folder
+    from raykd.pipeline.session import run_folder
 
     folder = run_folder(config, options)
     prepared, placement = prepare_and_place(config, options.address)

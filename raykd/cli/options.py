@@ -109,6 +109,10 @@ def read_config(args: argparse.Namespace) -> Config:
     Raises:
         InputError: no recipe, or a wrong one; with every problem found.
     """
+    if getattr(args, "resume", False) and args.output is None:
+        raise InputError(
+            Problem("--resume", "needs --output DIR, the folder of the run to go on with")
+        )
     recipe = recipe_of(args)
     layers = [*([recipe] if recipe else []), *args.layers]
     if not layers and getattr(args, "resume", False) and args.output is not None:

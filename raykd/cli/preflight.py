@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from raykd.errors import InputError, Problem, TeacherError
 from raykd.models import build_model
 from raykd.models.weights import count_parameters
 from raykd.pipeline.placement import Placement, place
-from raykd.pipeline.preparation import Candidate, Prepared, prepare
+from raykd.pipeline.preparation import Candidate, Prepared, prepare, vary
 from raykd.pipeline.rehearsal import rehearse
 from raykd.pipeline.serving import make_specs
 from raykd.runtime import connect, machine
@@ -26,18 +26,23 @@ from raykd.types import ORIGINAL_VIEW
 _SCORED = 256
 
 
-def prepare_and_place(config: Config, address: str | None) -> tuple[Prepared, Placement]:
+def prepare_and_place(
+    config: Config, address: str | None, variants: Sequence[Config] = ()
+) -> tuple[Prepared, Placement]:
     """Load the data, run every model once, hold the resources asked for against those there.
 
     Args:
         config: the recipe.
         address: of a running cluster, which is only asked what it has; None = this machine.
+        variants: other students and objectives on the same teachers.
 
     Raises:
         InputError: with every problem found.
     """
     here = place(config, machine()) if address is None else None
-    prepared = prepare(config)
+    prepared = prepare(config, variants)
+    for variant in variants:
+        vary(prepared, variant)
     rehearse(prepared)
     if here is not None:
         return prepared, here

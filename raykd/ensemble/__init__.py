@@ -1,4 +1,4 @@
-"""How several teachers become one voice: weights, combined targets, calibration and selection.
+"""How several teachers become one voice: weights, combined targets, calibration.
 
 Every weighting is `(logits_TNC, labels_N | None, *, knobs, **common) -> weights_TN`: non-negative,
 detached, summing to 1 over the teachers that answered (all 0 where nobody did). The common keywords
@@ -23,12 +23,6 @@ from raykd.ensemble.combine import (
 from raykd.ensemble.given import accuracy, fixed, inverse_error, uniform
 from raykd.ensemble.gradients import gradient
 from raykd.ensemble.info import WeightingInfo
-from raykd.ensemble.selection import (
-    agreement_matrix,
-    error_correlation,
-    greedy_selection,
-    oracle_accuracy,
-)
 from raykd.ensemble.stochastic import drop, sample
 from raykd.ensemble.temperature import fit_temperature
 from raykd.ensemble.votes import agreement, sample_weights
@@ -90,22 +84,18 @@ __all__ = [
     "WeightingInfo",
     "accuracy",
     "agreement",
-    "agreement_matrix",
     "confidence",
     "drop",
     "effective_teachers",
     "effective_teachers_per_unit",
     "entropy",
-    "error_correlation",
     "fit_temperature",
     "fixed",
     "gradient",
-    "greedy_selection",
     "inverse_error",
     "jensen_shannon",
     "mean_logits",
     "mean_probabilities",
-    "oracle_accuracy",
     "sample",
     "sample_weights",
     "uniform",

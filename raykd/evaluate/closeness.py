@@ -80,22 +80,18 @@ def agreement_matrix(log_probs: Sequence[Tensor]) -> NDArray[np.float64]:
     return np.asarray(same_MMN.mean(axis=2), dtype=np.float64)
 
 
-def error_correlation(log_probs: Sequence[Tensor], labels_N: Tensor) -> NDArray[np.float64]:
-    """Pearson correlation of being wrong: near 1, two models make the same mistakes.
+def error_correlation(scores_MN: Tensor) -> NDArray[np.float64]:
+    """Pearson correlation of how wrong models are: near 1, two of them make the same mistakes.
 
     Args:
-        log_probs: [N, C] of each of M models.
-        labels_N: integer [N], −1 where unlabelled (left out).
+        scores_MN: how each of M models did on each labelled sample: right or wrong, squared error, ...
 
     Returns:
-        Symmetric [M, M] in [−1, 1], ones on the diagonal; NaN beside a model that is always right or
-        always wrong.
+        Symmetric [M, M] in [−1, 1], ones on the diagonal; NaN beside a model that does the same on all
+        samples, such as one that is always right.
     """
-    keep_N = labels_N != UNLABELLED
-    wrong_MN = torch.stack(
-        [(model.argmax(dim=1) != labels_N)[keep_N].double() for model in log_probs]
-    )
-    centred = (wrong_MN - wrong_MN.mean(dim=1, keepdim=True)).cpu().numpy()
+    scores_MN = scores_MN.double()
+    centred = (scores_MN - scores_MN.mean(dim=1, keepdim=True)).cpu().numpy()
     covariance = centred @ centred.T
     scale = np.sqrt(np.diag(covariance))
     scale = np.where(scale > 0, scale, np.nan)

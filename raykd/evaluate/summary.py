@@ -7,14 +7,14 @@ numbers of one model; over replicas each number is `{"mean", "std", "n", "values
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
 from raykd.evaluate.closeness import gap_recovered
-from raykd.evaluate.outputs import Evaluation, SplitOutputs, best_teacher, choose_examples
+from raykd.evaluate.outputs import Evaluation, Split, SplitOutputs, best_teacher, choose_examples
 from raykd.evaluate.requirements import Requirement, check_requirements
 from raykd.evaluate.statistics import paired_gain, spread
 from raykd.evaluate.task import TASKS, Task
@@ -77,14 +77,13 @@ def summarise(
     own_cost = _cost(costs["student"])
     if task != evaluation.task:
         raise ValueError(f"the outputs are of {evaluation.task}, the summary is to be of {task}")
-    students = {role: {**_student_numbers(evaluation, role), **own_cost} for role in test.students}
+    students = {role: {**student_numbers(evaluation, role), **own_cost} for role in test.students}
     teacher_costs = {name: _cost(costs.get(name)) for name in test.teachers}
     teachers = {
-        name: {**_teacher_numbers(evaluation, name), **teacher_costs[name]}
-        for name in test.teachers
+        name: {**teacher_numbers(evaluation, name), **teacher_costs[name]} for name in test.teachers
     }
     ensemble_cost = _summed_cost(list(teacher_costs.values()))
-    ensemble = {**_teacher_numbers(evaluation, None), **ensemble_cost}
+    ensemble = {**teacher_numbers(evaluation, None), **ensemble_cost}
     student = students.pop("student")
     summary = {
         "schema": 1,
@@ -95,7 +94,7 @@ def summarise(
         "ensemble": ensemble,
         "teachers": teachers,
         "fidelity": _fidelity(evaluation, student, students, ensemble, teachers),
-        "gains": _gains(TASKS[evaluation.task], test, student, students),
+        "gains": _gains(evaluation, students),
         "labels_used": dict(labels_used),
         "test_scored_times": test_scored_times,
         "cost": _ratios(ensemble_cost, own_cost),
@@ -138,7 +137,8 @@ def _over_replicas(
     return {name: spread([numbers[name] for numbers in replicas]) for name in replicas[0]}
 
 
-def _student_numbers(evaluation: Evaluation, role: str) -> dict[str, Any]:
+def student_numbers(evaluation: Evaluation, role: str) -> dict[str, Any]:
+    """V of one role's replicas on each split."""
     test, validation = evaluation.splits["test"], evaluation.splits.get("validation")
     task = TASKS[evaluation.task]
     return {
@@ -149,7 +149,7 @@ def _student_numbers(evaluation: Evaluation, role: str) -> dict[str, Any]:
     }
 
 
-def _teacher_numbers(evaluation: Evaluation, name: str | None) -> dict[str, Any]:
+def teacher_numbers(evaluation: Evaluation, name: str | None) -> dict[str, Any]:
     """V of one teacher on each split, or of the ensemble (None)."""
 
     def on(split: SplitOutputs | None) -> dict[str, float] | None:
@@ -249,31 +249,32 @@ def _spreads(replicas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _gains(
-    task: Task, test: SplitOutputs, student: Mapping[str, Any], controls: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Paired difference of the task's metric on test against each control; none without labels.
+def _gains(evaluation: Evaluation, controls: Iterable[str]) -> dict[str, Any]:
+    """Paired difference of the task's metric on test against each control; none without labels."""
+    found = {role: replica_gain(evaluation, "test", "student", role) for role in controls}
+    return {role: gain for role, gain in found.items() if gain is not None}
 
-    Positive means that the student is better, also where less is better (RMSE).
+
+def replica_gain(
+    evaluation: Evaluation, split: Split, treatment: str, control: str
+) -> dict[str, Any] | None:
+    """How much better one role is than another, replica by replica; None without labels.
+
+    Positive means that the treatment is better, also where less is better (RMSE).
+
+    Raises:
+        ValueError: the replicas of the two do not pair up.
     """
-    if student["test"] is None:
-        return {}
-    own_RN = _scores(task, test, "student")
-    return {
-        role: paired_gain(
-            _merits(task, student),
-            _merits(task, control),
-            own_RN,
-            _scores(task, test, role),
-            seed=BOOTSTRAP_SEED,
-            from_scores=task.from_scores,
-        )
-        for role, control in controls.items()
-    }
-
-
-def _scores(task: Task, test: SplitOutputs, role: str) -> np.ndarray:
-    """The score of each replica on each labelled test sample [R, N]."""
-    return np.stack(
-        [task.scores(answers, test.labels_N).cpu().numpy() for answers in test.students[role]]
-    )
+    task, outputs = TASKS[evaluation.task], evaluation.splits[split]
+    if not bool(is_labelled(outputs.labels_N).any()):
+        return None
+    sides = [outputs.students[role] for role in (treatment, control)]
+    merits = [
+        [task.merit(task.numbers(one_NC, outputs.labels_N)[task.metric]) for one_NC in side]
+        for side in sides
+    ]
+    scores = [
+        np.stack([task.scores(one_NC, outputs.labels_N).cpu().numpy() for one_NC in side])
+        for side in sides
+    ]
+    return paired_gain(*merits, *scores, seed=BOOTSTRAP_SEED, from_scores=task.from_scores)

@@ -1,6 +1,8 @@
 """Wires the stages: the only layer that sees them all."""
 
-from raykd.pipeline.runs import Options, RunResult, run
+from raykd.pipeline.comparing import CompareResult, compare
+from raykd.pipeline.runs import RunResult, run
+from raykd.pipeline.session import Options
 from raykd.pipeline.student import load_student
 
-__all__ = ["Options", "RunResult", "load_student", "run"]
+__all__ = ["CompareResult", "Options", "RunResult", "compare", "load_student", "run"]

@@ -17,7 +17,6 @@ from raykd.folders import RunFolder
 from raykd.models import build_model
 from raykd.models.network import Network
 from raykd.models.weights import apply_weights, load_weights
-from raykd.pipeline.fits import roles
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.serving import Specs
 from raykd.targets import TargetStore
@@ -62,8 +61,17 @@ def split_outputs(
     )
 
 
-def evaluate(prepared: Prepared, store: TargetStore, run: RunFolder) -> Evaluation:
-    """Outputs of every teacher, the ensemble, and every replica of student and controls."""
+def evaluate(
+    prepared: Prepared, store: TargetStore, run: RunFolder, students: Mapping[str, Prepared]
+) -> Evaluation:
+    """Outputs of every teacher, the ensemble, and every replica of each role of the student.
+
+    Args:
+        prepared: the recipe, with the data and teachers of all.
+        store: the teachers' answers.
+        run: where the weights are.
+        students: role (`student`, a control, a method) -> the recipe that it was trained by.
+    """
     samples = prepared.samples
     splits: dict[Split, SplitOutputs] = {}
     names: tuple[Split, Split] = ("validation", "test")
@@ -74,36 +82,38 @@ def evaluate(prepared: Prepared, store: TargetStore, run: RunFolder) -> Evaluati
             samples,
             split,
             {name: outputs[name] for name in prepared.teachers},
-            _students(prepared, run, rows, "best"),
-            _students(prepared, run, rows, "last"),
+            {role: _answers(recipe, run, role, rows, "best") for role, recipe in students.items()},
+            {role: _answers(recipe, run, role, rows, "last") for role, recipe in students.items()},
         )
-    shown = choose_examples(splits["test"], _EXAMPLES, samples.task)
-    chosen = samples.splits["test"][shown.numpy()]
-    images = next(iter(samples.batch(chosen, ORIGINAL_VIEW).inputs.values()))
-    keep = len(samples.input_shape) == 3 and len(chosen) > 0
+    rows_E, inputs = _examples(samples, splits["test"])
     return Evaluation(
         splits=splits,
         task=samples.task,
         classes=samples.classes,
-        examples_rows=shown if keep else None,
-        examples_inputs=images if keep else None,
+        examples_rows=rows_E,
+        examples_inputs=inputs,
     )
 
 
-def _students(
-    prepared: Prepared, run: RunFolder, rows: np.ndarray, which: str
-) -> dict[str, Tensor]:
-    config = prepared.config
-    found = {}
-    for role in roles(config):
-        replicas = []
-        for replica in range(config.seeds):
-            folder = FitFolder(run.checkpoints(f"{role}/replica{replica}"))
-            weights = load_weights(folder.weights(which), key="checkpoints")
-            network = student_network(prepared, weights)
-            replicas.append(predict(network, prepared.samples, rows, torch.device("cpu")))
-        found[role] = torch.stack(replicas)
-    return found
+def _examples(samples: Samples, test: SplitOutputs) -> tuple[Tensor | None, Tensor | None]:
+    """Images on which student and baseline differ: positions in test and pixels; None where there are none."""
+    if len(samples.input_shape) != 3 or "student" not in test.students:
+        return None, None
+    rows_E = choose_examples(test, _EXAMPLES, samples.task)
+    if not len(rows_E):
+        return None, None
+    inputs = samples.batch(samples.splits["test"][rows_E.numpy()], ORIGINAL_VIEW).inputs
+    return rows_E, next(iter(inputs.values()))
+
+
+def _answers(prepared: Prepared, run: RunFolder, role: str, rows: np.ndarray, which: str) -> Tensor:
+    """What every replica of a role says of some rows [R, N, C]."""
+    replicas = []
+    for replica in range(prepared.config.seeds):
+        folder = FitFolder(run.checkpoints(f"{role}/replica{replica}"))
+        network = student_network(prepared, load_weights(folder.weights(which), key="checkpoints"))
+        replicas.append(predict(network, prepared.samples, rows, torch.device("cpu")))
+    return torch.stack(replicas)
 
 
 def costs(prepared: Prepared, specs: Specs, run: RunFolder) -> dict[str, dict[str, Any]]:

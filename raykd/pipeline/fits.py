@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from raykd.config import Config
 from raykd.config.models import Teacher
 from raykd.config.objective import ImitationLoss, InverseErrorWeighting, Labels, Objective
 from raykd.config.training import Training
 from raykd.config.weightings import AccuracyWeighting
 from raykd.objective import Lesson, Voice, lesson
-from raykd.pipeline.judged import Judged
 from raykd.pipeline.preparation import Prepared
+from raykd.pipeline.serving import Served
 from raykd.seeding import derive
 from raykd.train import Fit, Plan
 from raykd.types import is_labelled
@@ -71,56 +69,39 @@ def shown_views(config: Config) -> int | None:
     return None if count is None else min(count, config.train.epochs)
 
 
-def student_fits(
-    prepared: Prepared,
-    temperatures: Mapping[str, float],
-    best_teacher: str,
-    fingerprints: Mapping[str, str],
-    judged: Judged,
-) -> list[Fit]:
-    """Every replica of the student and of each control, replica by replica.
-
-    Args:
-        prepared: the checked recipe.
-        temperatures: teacher -> factor on the objective's temperature.
-        best_teacher: the single teacher that is best on validation.
-        fingerprints: teacher -> what its targets are kept under.
-        judged: how wrong the teachers are on validation.
-    """
+def student_fits(prepared: Prepared, served: Served) -> list[Fit]:
+    """Every replica of the student and of each control, replica by replica."""
     config = prepared.config
+    names = list(prepared.teachers)
     lessons = [
-        lesson(role, config.objective, list(prepared.teachers), best_teacher)  # type: ignore[arg-type]
+        lesson(role, config.objective, names, served.best_teacher)  # type: ignore[arg-type]
         for role in roles(config)
     ]
     return [
-        _student_fit(prepared, taught, replica, temperatures, fingerprints, judged)
+        student_fit(prepared, served, taught, replica)
         for replica in range(config.seeds)
         for taught in lessons
     ]
 
 
-def _student_fit(
-    prepared: Prepared,
-    taught: Lesson,
-    replica: int,
-    temperatures: Mapping[str, float],
-    fingerprints: Mapping[str, str],
-    judged: Judged,
+def student_fit(
+    prepared: Prepared, served: Served, taught: Lesson, replica: int, *, name: str | None = None
 ) -> Fit:
+    """One replica of a student taught one lesson; called by its role where it has no other name."""
     config, samples = prepared.config, prepared.samples
     seed = derive(config.seed, "student", replica)
     train = samples.splits["train"]
     rows = samples.labelled_rows("train") if taught.labelled_only else train
-    views = config.data.views
+    fingerprints = served.fingerprints
     return Fit(
-        fit_id=f"{taught.role}/replica{replica}",
+        fit_id=f"{name or taught.role}/replica{replica}",
         stage="student",
         key="student.model",
         model=config.student.model,
         preprocessing=prepared.preprocessing,
         weights=prepared.student_weights,
         objective=taught.objective,
-        voices=_voices(taught, temperatures, judged),
+        voices=_voices(taught, served),
         student_shapes=prepared.student_shapes,
         teacher_shapes=prepared.teacher_shapes,
         training=config.train,
@@ -129,29 +110,29 @@ def _student_fit(
             epoch_rows=len(train),
             batch_size=config.train.batch_size,
             seed=derive(seed, "order"),
-            views=views.count,
+            views=config.data.views.count,
         ),
         seed=seed,
         labels="budget",
         data=prepared.data,
-        teachers={name: fingerprints[name] for name in taught.teachers},
-        error_range=_error_range(taught, judged),
+        teachers={teacher: fingerprints[teacher] for teacher in taught.teachers},
+        error_range=_error_range(taught, served),
     )
 
 
-def _voices(taught: Lesson, temperatures: Mapping[str, float], judged: Judged) -> tuple[Voice, ...]:
-    weighting = taught.objective.weighting
+def _voices(taught: Lesson, served: Served) -> tuple[Voice, ...]:
+    weighting, judged = taught.objective.weighting, served.judged
     errors = judged.errors if isinstance(weighting, InverseErrorWeighting) else {}
     accuracies = judged.accuracies if isinstance(weighting, AccuracyWeighting) else {}
     return tuple(
-        Voice(name, temperatures.get(name, 1.0), errors.get(name), accuracies.get(name))
+        Voice(name, served.temperatures.get(name, 1.0), errors.get(name), accuracies.get(name))
         for name in taught.teachers
     )
 
 
-def _error_range(taught: Lesson, judged: Judged) -> float | None:
+def _error_range(taught: Lesson, served: Served) -> float | None:
     """What attentive imitation measures the teachers' errors by, where it is asked for."""
     soft = taught.objective.soft_targets
     if soft is None or not isinstance(soft.loss, ImitationLoss) or not taught.teachers:
         return None
-    return judged.error_range(taught.teachers)
+    return served.judged.error_range(taught.teachers)

@@ -1,13 +1,13 @@
-"""The stages of a run, in order; each leaves out what is there already."""
+"""The stages that every kind of job is made of; each leaves out what is there already."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,20 +16,19 @@ from torch import Tensor
 
 from raykd.config.root import TeacherCluster
 from raykd.data import Samples
-from raykd.evaluate import TASKS, best_teacher, summarise
+from raykd.evaluate import TASKS, best_teacher
 from raykd.evaluate.outputs import Split
 from raykd.folders import RunFolder, home, read_json, write_json
 from raykd.models.weights import load_weights
 from raykd.pipeline import serving
-from raykd.pipeline.evaluation import costs, evaluate, labels_used, split_outputs
-from raykd.pipeline.fits import shown_views, student_fits, teacher_fit
+from raykd.pipeline.evaluation import split_outputs
+from raykd.pipeline.fits import teacher_fit
 from raykd.pipeline.hub import Hub
 from raykd.pipeline.judged import Judged
 from raykd.pipeline.placement import Placement
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.rehearsal import no_time
-from raykd.pipeline.student import save_student
-from raykd.report import write_report
+from raykd.pipeline.serving import Served
 from raykd.report.speech import SPEECH
 from raykd.runtime import Mailbox, put
 from raykd.targets import NoTargets, StoredTargets, TargetSource, TargetStore
@@ -50,7 +49,7 @@ _VALIDATION: Split = "validation"
 
 @dataclass
 class Job:
-    """One run in progress: what its stages share.
+    """One job in progress: what its stages share.
 
     Attributes:
         prepared: the checked recipe with its data.
@@ -60,6 +59,8 @@ class Job:
         timing: seconds by stage.
         summary: what `summary.json` holds, once it is there.
         weights_at: teacher -> where its weights or outputs lie.
+        scored: teacher samples scored so far.
+        hit_rate: part of the teachers' answers that were stored before.
     """
 
     prepared: Prepared
@@ -69,6 +70,8 @@ class Job:
     timing: dict[str, float] = field(default_factory=no_time)
     summary: dict[str, Any] = field(default_factory=dict)
     weights_at: dict[str, str | None] = field(default_factory=dict)
+    scored: int = 0
+    hit_rate: float | None = None
 
     def __post_init__(self) -> None:
         self.config = self.prepared.config
@@ -89,29 +92,7 @@ class Job:
             self.emit.recall(line)
         self.mailbox = Mailbox(self.emit)
         self.samples = put(self.prepared.samples)
-        self.scored = 0
-
-    def run(self, until: str | None) -> dict[str, Any]:
-        """All stages in order, or those up to `until`; the summary, empty when it was not reached."""
-        begun = time.monotonic()
         self.emit(events.message("data", _data_line(self.prepared)))
-        weights = self._teachers()
-        if until == "teachers":
-            return {}
-        specs = serving.make_specs(self.prepared, weights)
-        keys = serving.store_keys(specs, self.prepared.samples)
-        with ExitStack() as stack:
-            store, fleet = self._targets(stack, specs, keys)
-            if until == "targets":
-                return {}
-            self._distill(specs, store, fleet)
-        if until == "distill":
-            return {}
-        self._evaluate(specs, store, begun)
-        if until != "evaluate":
-            with self._stage("report"):
-                write_report(self.folder.path)
-        return self.summary
 
     def close(self) -> None:
         """Deliver the last events and end the trackers."""
@@ -121,7 +102,8 @@ class Job:
             self.emit.close(self.summary or None)
 
     @contextmanager
-    def _stage(self, name: events.Stage, **values: Any) -> Iterator[None]:
+    def stage(self, name: events.Stage, **values: Any) -> Iterator[None]:
+        """Tells when a stage starts and ends, and notes its seconds."""
         begun = time.monotonic()
         self.emit(events.stage(name, state="started", **values))
         yield
@@ -130,8 +112,8 @@ class Job:
         self.timing[f"{name}_s"] = seconds
         self.emit(events.stage(name, state="finished", seconds=seconds))
 
-    def _teachers(self) -> Weights:
-        """Weights of every teacher with a model; those to be fitted are, unless they were before."""
+    def teachers(self) -> serving.Specs:
+        """Every teacher with its weights; those to be fitted are, unless they were before."""
         fits = {
             name: teacher_fit(self.prepared, candidate.settings)
             for name, candidate in self.prepared.teachers.items()
@@ -143,7 +125,7 @@ class Job:
             metrics = read_json(kept[name] / "card.json")["best"]
             self.emit(events.fit("teachers", f"teacher/{name}", state="reused", metrics=metrics))
         if missing:
-            with self._stage("teachers", fits=[fit.fit_id for fit in missing.values()]):
+            with self.stage("teachers", fits=[fit.fit_id for fit in missing.values()]):
                 places = {
                     n: TaskPlace(_task_cpus(p.cpus), p.gpus)
                     for n, p in self.placement.teachers.items()
@@ -162,7 +144,7 @@ class Job:
                 weights[name] = load_weights(file, key=f"teachers.{name}")
             elif candidate.weights is not None:
                 weights[name] = candidate.weights
-        return weights
+        return serving.make_specs(self.prepared, weights)
 
     def _keep_teacher(self, name: str, fit: Fit, result: Mapping[str, Any]) -> None:
         folder = home() / "teachers" / fit.identity
@@ -174,57 +156,66 @@ class Job:
         model = fit.model.model_dump(mode="json")
         write_json(folder / "card.json", {"name": name, "model": model, **result})
 
-    def _targets(
-        self, stack: ExitStack, specs: serving.Specs, keys: serving.Keys
-    ) -> tuple[TargetStore, Fleet | None]:
-        """The filled store; and the fleet, where students are to ask it live."""
+    def judge(self, specs: serving.Specs) -> Judged:
+        """What the teachers say of validation and test, and how wrong they are on validation."""
+        keys = serving.store_keys(specs, self.prepared.samples)
+        originals, _ = serving.parts_of(self.prepared, keys, ())
+        with self.stage("targets", fits=serving.wanted(self.prepared, len(specs), 0)):
+            if originals:
+                with self._fleet(specs) as fleet:
+                    self.scored += serving.fill_store(self.prepared, originals, fleet, self.emit)
+            return self._hold_against_expectations(specs, self._store(keys)).judged
+
+    @contextmanager
+    def targets(self, specs: serving.Specs, views: int | None) -> Iterator[Served]:
+        """What students are to learn from; its fleet lives as long as they are to ask it live.
+
+        Args:
+            specs: the teachers.
+            views: how many of each training sample are wanted; None = a new one in each epoch.
+        """
         live = self.placement.mode == "live"
-        views = range(0 if live else shown_views(self.config) or 0)
-        originals, augmented = serving.parts_of(self.prepared, keys, views)
-        needed = serving.wanted(self.prepared, len(specs), len(views))
-        fleet = None
-        with self._stage("targets", fits=needed):
-            if originals or augmented or live:
-                fleet = stack.enter_context(
-                    Fleet(
-                        specs,
-                        self.placement.teachers,
-                        self.samples,
-                        self.config.cluster.teachers,
-                        self.emit,
-                    )
-                )
-                serving.self_test(self.prepared, fleet)
-                self.scored += serving.fill_store(self.prepared, originals, fleet, self.emit)
-            self._judge(specs, keys)
-            if fleet is not None:
-                self.scored += serving.fill_store(self.prepared, augmented, fleet, self.emit)
-            self.hit_rate = 1 - self.scored / needed
-            text = f"{self.placement.mode} targets: {self.placement.reason}; {self.scored:,} teacher samples scored, "
-            text += f"{needed - self.scored:,} of {needed:,} were stored before"
-            self.emit(events.message("targets", text))
-        store = self._store(keys)
-        if fleet is not None and not live:
-            stack.close()
+        keys = serving.store_keys(specs, self.prepared.samples)
+        stored = 0 if live else views or 0
+        originals, augmented = serving.parts_of(self.prepared, keys, range(stored))
+        needed = serving.wanted(self.prepared, len(specs), stored)
+        with ExitStack() as stack:
             fleet = None
-        return store, fleet
+            with self.stage("targets", fits=needed):
+                if originals or augmented or live:
+                    fleet = stack.enter_context(self._fleet(specs))
+                    self.scored += serving.fill_store(self.prepared, originals, fleet, self.emit)
+                served = self._hold_against_expectations(specs, self._store(keys))
+                if fleet is not None:
+                    self.scored += serving.fill_store(self.prepared, augmented, fleet, self.emit)
+                self.hit_rate = 1 - self.scored / needed
+                text = f"{self.placement.mode} targets: {self.placement.reason}; {self.scored:,} teacher samples scored, "
+                text += f"{needed - self.scored:,} of {needed:,} were stored before"
+                self.emit(events.message("targets", text))
+            if not live:
+                stack.close()
+                fleet = None
+            yield replace(served, store=self._store(keys), fleet=fleet)
+
+    @contextmanager
+    def _fleet(self, specs: serving.Specs) -> Iterator[Fleet]:
+        cluster = self.config.cluster.teachers
+        with Fleet(specs, self.placement.teachers, self.samples, cluster, self.emit) as fleet:
+            serving.self_test(self.prepared, fleet)
+            yield fleet
 
     def _store(self, keys: serving.Keys) -> TargetStore:
         return serving.open_store(serving.store_root(self.config), keys, self.prepared.samples)
 
-    def _judge(self, specs: serving.Specs, keys: serving.Keys) -> None:
-        """Hold every teacher against its expectation, and write its card."""
+    def _hold_against_expectations(self, specs: serving.Specs, store: TargetStore) -> Served:
+        """Refuse a teacher that is not what its card says; write every teacher's card."""
         samples = self.prepared.samples
-        rows = samples.splits["validation"]
-        store = self._store(keys)
         serving.check_drift(self.prepared, specs, store)
-        outputs = store.gather(rows, ORIGINAL_VIEW)
+        outputs = store.gather(samples.splits["validation"], ORIGINAL_VIEW)
         found = serving.judge_teachers(self.prepared, outputs)
-        self.temperatures = serving.temperatures(self.prepared, outputs)
+        temperatures = serving.temperatures(self.prepared, outputs)
         task = TASKS[samples.task]
         said = split_outputs(samples, _VALIDATION, outputs, {}, {})
-        self.best_teacher = best_teacher(said, task.name)
-        self.judged = Judged(task, said, samples.scale)
         for name, spec in specs.items():
             settings = self.prepared.teachers[name].settings
             card = {
@@ -233,22 +224,21 @@ class Job:
                 "spec": settings.model_dump(mode="json"),
                 "labels": settings.labels,
                 "weights": self.weights_at.get(name),
-                "temperature": self.temperatures[name],
+                "temperature": temperatures[name],
                 "validation": task.numbers(said.teachers[name], said.labels_N),
             }
             write_json(self.folder.card(name), card)
         speech = SPEECH[task.name]
         named = ", ".join(f"{name} {speech.value(value)}" for name, value in found.items())
         self.emit(events.message("teachers", f"validation {speech.metric.name}: {named}"))
+        judged = Judged(task, said, samples.scale)
+        return Served(specs, store, None, temperatures, judged, best_teacher(said, task.name))
 
-    def _distill(self, specs: serving.Specs, store: TargetStore, fleet: Fleet | None) -> None:
-        """Train every replica of student and controls."""
-        fingerprints = {name: spec.fingerprint for name, spec in specs.items()}
-        fits = student_fits(
-            self.prepared, self.temperatures, self.best_teacher, fingerprints, self.judged
-        )
+    def train(self, fits: Sequence[Fit], served: Served) -> dict[str, dict[str, Any]]:
+        """Train students; the result of every fit."""
+        store, fleet = served.store, served.fleet
         if fleet is None:
-            make_source: MakeSource = partial(_stored_source, store.root, self._keys_of(store))
+            make_source: MakeSource = partial(_stored_source, store.root, _keys_of(store))
         else:
             settings = self.config.cluster.teachers
             make_source = partial(_live_source, fleet.actors, settings, self.mailbox.sender)
@@ -262,43 +252,26 @@ class Job:
             threads=max(1, int(self.config.cluster.student.cpus)),
             lanes=min(self.placement.lanes, len(fits)),
         )
-        with self._stage("student", fits=[fit.fit_id for fit in fits]):
+        with self.stage("student", fits=[fit.fit_id for fit in fits]):
             before = _scored(fleet)
-            run_fits(work, fits, self.config.cluster.student)
+            results = run_fits(work, fits, self.config.cluster.student)
             self.scored += _scored(fleet) - before
+        return results
 
-    def _keys_of(self, store: TargetStore) -> serving.Keys:
+    def numbers_of_targets(self, store: TargetStore) -> dict[str, Any]:
+        """What `summary.json` says of the targets."""
         return {
-            name: (entry.key, store.originals[name].key) for name, entry in store.entries.items()
+            "mode": self.placement.mode,
+            "teacher_samples_scored": self.scored,
+            "retries": self.emit.retries,
+            "store_bytes": store.size_bytes(),
+            "hit_rate": self.hit_rate,
+            "teacher_wait_fraction": self.emit.wait_fraction("student"),
         }
 
-    def _evaluate(self, specs: serving.Specs, store: TargetStore, begun: float) -> None:
-        """Score validation and test, sum up, keep the student."""
-        times = 1 + times_tested(self.folder)
-        with self._stage("evaluate"):
-            evaluation = evaluate(self.prepared, store, self.folder)
-            evaluation.save(self.folder.evaluation)
-            measured = costs(self.prepared, specs, self.folder)
-            save_student(self.prepared, self.folder)
-        self.timing["total_s"] = time.monotonic() - begun
-        self.summary = summarise(
-            evaluation,
-            measured,
-            task=self.config.task,
-            status="degraded" if self.emit.degraded else "complete",
-            labels_used=labels_used(self.prepared),
-            test_scored_times=times,
-            timing=self.timing,
-            targets={
-                "mode": self.placement.mode,
-                "teacher_samples_scored": self.scored,
-                "retries": self.emit.retries,
-                "store_bytes": store.size_bytes(),
-                "hit_rate": self.hit_rate,
-                "teacher_wait_fraction": self.emit.wait_fraction("student"),
-            },
-        )
-        write_json(self.folder.summary, self.summary)
+
+def _keys_of(store: TargetStore) -> serving.Keys:
+    return {name: (entry.key, store.originals[name].key) for name, entry in store.entries.items()}
 
 
 def times_tested(folder: RunFolder) -> int:

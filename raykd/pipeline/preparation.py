@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from raykd.config import Config
 from raykd.config.models import FactoryModel, Model, Teacher
+from raykd.config.objective import Objective
 from raykd.data import Samples, build_samples
 from raykd.errors import InputError, Problem
 from raykd.evaluate import TASKS
@@ -86,8 +87,12 @@ class Prepared:
         }
 
 
-def prepare(config: Config) -> Prepared:
+def prepare(config: Config, variants: Sequence[Config] = ()) -> Prepared:
     """Load the data, build every model once, probe every tap; starts nothing.
+
+    Args:
+        config: the recipe.
+        variants: others that will use the same teachers' answers; their taps are probed too.
 
     Raises:
         InputError: with the problems of data, or else of all models together.
@@ -95,8 +100,9 @@ def prepare(config: Config) -> Prepared:
     samples = build_samples(config.data, seed=config.seed, task=config.task)
     problems: list[Problem] = []
     teachers = {}
+    objectives = [recipe.objective for recipe in (config, *variants)]
     for teacher in config.teachers:
-        candidate = _collect(problems, partial(_candidate, config, teacher, samples))
+        candidate = _collect(problems, partial(_candidate, config, teacher, samples, objectives))
         if candidate is not None:
             teachers[teacher.name] = candidate
     student = _collect(problems, partial(_student, config, samples))
@@ -108,6 +114,26 @@ def prepare(config: Config) -> Prepared:
     )
     _check_features(prepared)
     return prepared
+
+
+def vary(prepared: Prepared, config: Config) -> Prepared:
+    """The same data and teachers with another student or objective, which `prepare` was told of.
+
+    Raises:
+        InputError: with the problems of the student and of its feature terms.
+    """
+    preprocessing, weights, shapes = _student(config, prepared.samples)
+    names = [teacher.name for teacher in config.teachers]
+    varied = replace(
+        prepared,
+        config=config,
+        teachers={name: prepared.teachers[name] for name in names},
+        preprocessing=preprocessing,
+        student_weights=weights,
+        student_shapes=shapes,
+    )
+    _check_features(varied)
+    return varied
 
 
 def _collect(problems: list[Problem], make: Callable[[], Any]) -> Any:
@@ -126,7 +152,9 @@ def _network(
     return Network(model, preprocessing, samples.scale)
 
 
-def _candidate(config: Config, teacher: Teacher, samples: Samples) -> Candidate:
+def _candidate(
+    config: Config, teacher: Teacher, samples: Samples, objectives: Sequence[Objective]
+) -> Candidate:
     key = f"teachers.{teacher.name}"
     preprocessing = resolve(
         teacher.preprocess, samples.statistics(), input_shape=samples.input_shape,
@@ -161,7 +189,8 @@ def _candidate(config: Config, teacher: Teacher, samples: Samples) -> Candidate:
             raise InputError(
                 Problem(f"{key}.fit.freeze", "freezes every parameter; leave one free")
             )
-    wanted = [term for term in config.objective.features if term.teacher == teacher.name]
+    terms = [term for objective in objectives for term in objective.features]
+    wanted = [term for term in terms if term.teacher == teacher.name]
     taps = tuple(dict.fromkeys(tap for term in wanted for tap in term.teacher_taps))
     shapes = probe(network, inputs, taps, key=_tap_key(config, teacher.name, "teacher_tap"))
     return Candidate(teacher, preprocessing, weights, outputs, taps, shapes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from raykd.data import Samples
 from raykd.errors import TargetError
 from raykd.evaluate import TASKS
 from raykd.folders import home
+from raykd.pipeline.judged import Judged
 from raykd.pipeline.preparation import Prepared
 from raykd.targets import EntryKey, TargetStore
 from raykd.targets.codec import VERSIONS, decode
@@ -29,6 +31,32 @@ _PROBES = 8
 _DRIFT = 0.02  # other machines, GPUs and the codec make less than a tenth of it
 Specs = Mapping[str, Spec | Recorded]
 Keys = dict[str, tuple[EntryKey, EntryKey]]
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """What the teachers say, ready for students.
+
+    Attributes:
+        specs: what hosts each teacher.
+        store: their answers; of all views unless they are served live.
+        fleet: their actors, where students are to ask them live.
+        temperatures: teacher -> factor on the objective's temperature.
+        judged: their answers on validation, and how wrong they are.
+        best_teacher: the single teacher that is best there.
+    """
+
+    specs: Specs
+    store: TargetStore
+    fleet: Fleet | None
+    temperatures: Mapping[str, float]
+    judged: Judged
+    best_teacher: str
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Teacher -> what its answers are kept under."""
+        return {name: spec.fingerprint for name, spec in self.specs.items()}
 
 
 def make_specs(prepared: Prepared, weights: Mapping[str, Mapping[str, Tensor]]) -> Specs:

@@ -1,4 +1,4 @@
-"""The report of a run, written from its folder alone."""
+"""The report of a run or of a comparison, written from its folder alone."""
 
 from raykd.report.page import write_report
 from raykd.report.verdicts import Row, result_cells, result_table, verdict

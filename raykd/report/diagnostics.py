@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raykd.evaluate import Evaluation, SplitOutputs, reliability
+from raykd.evaluate import TASKS, Evaluation, SplitOutputs, reliability
 from raykd.evaluate.closeness import agreement_matrix, error_correlation
 from raykd.report.folder import RunData
 from raykd.report.shortfall import ClassRecall, class_names, class_recall, mean_confusion
@@ -68,7 +68,9 @@ def agreement(run: RunData) -> Picture | None:
         for r in range(len(test.students["student"]))
     ]
     same = np.mean([agreement_matrix(models) for models in replicas], axis=0)
-    shared = np.mean([error_correlation(models, test.labels_N) for models in replicas], axis=0)
+    right = TASKS["classification"].scores
+    scores = [torch.stack([right(model, test.labels_N) for model in models]) for models in replicas]
+    shared = np.mean([error_correlation(scores_MN) for scores_MN in scores], axis=0)
     side = 1.6 + 0.46 * len(names)
     figure = Figure(figsize=(2 * side + 1.4, side))
     left, right = figure.subplots(1, 2, sharey=True)

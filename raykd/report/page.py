@@ -49,8 +49,9 @@ def write_report(run: Path) -> Path:
         InputError: the folder has no summary, or one of its files is damaged.
     """
     data = read_run(run)
-    pictures = _pictures(data)
-    tables = _tables(data)
+    compared = data.summary.get("kind") == "comparison"
+    content = _of_comparison(data) if compared else _of_run(data)
+    pictures, tables = content["pictures"], content["tables"]
     folder = run / "report"
     for name in ("figures", "tables"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -60,21 +61,55 @@ def write_report(run: Path) -> Path:
         (folder / "figures" / f"{picture.name}.png").write_bytes(picture.png)
     for table in tables.values():
         table.write(folder / "tables")
-    content = {
-        "run": data,
-        "verdict": verdict(data.summary),
-        "lost": _lost(data),
-        "tiles": tiles(data.summary),
-        "about": about(data),
-        "pictures": pictures,
-        "tables": tables,
-        "recipe": _pretty(data.config),
-        "cards": {name: _pretty(card) for name, card in data.cards.items()},
-    }
     page = folder / "index.html"
     _render("index.html.j2", content, page)
     _render("report.md.j2", content, folder / "report.md")
     return page
+
+
+def _of_run(data: RunData) -> dict[str, Any]:
+    """What the page of a run shows."""
+    return {
+        **_of_any(data),
+        "kicker": "Distillation report",
+        "gains_heading": "What distillation brings",
+        "verdict": verdict(data.summary),
+        "lost": _lost(data),
+        "tiles": tiles(data.summary),
+        "about": about(data),
+        "pictures": _pictures(data),
+        "tables": _tables(data),
+    }
+
+
+def _of_comparison(data: RunData) -> dict[str, Any]:
+    """What the page of a comparison shows."""
+    from raykd.report import comparison, comparison_figures, tables
+    from raykd.report.style import styled
+
+    methods = len(data.summary["methods"])
+    more = [table for table in (tables.context(data), tables.events(data)) if table is not None]
+    with styled():
+        pictures = comparison_figures.comparison_pictures(data)
+    return {
+        **_of_any(data),
+        "kicker": "Comparison of methods",
+        "gains_heading": "What sets them apart",
+        "verdict": comparison.comparison_verdict(data.summary),
+        "lost": [],
+        "tiles": [],
+        "about": [*about(data), f"{methods} methods"],
+        "pictures": pictures,
+        "tables": {**comparison.comparison_tables(data), **{t.name: t for t in more}},
+    }
+
+
+def _of_any(data: RunData) -> dict[str, Any]:
+    return {
+        "run": data,
+        "recipe": _pretty(data.config),
+        "cards": {name: _pretty(card) for name, card in data.cards.items()},
+    }
 
 
 def tiles(summary: Mapping[str, Any]) -> list[Tile]:

@@ -67,6 +67,9 @@ def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[s
         TrainingError: a fit failed, or the workers failed more often than allowed.
         KeyboardInterrupt: Ctrl-C, once the workers are ended.
     """
+    before = _results(work, fits)
+    if len(before) == len(fits):  # starting workers to find nothing to do takes seconds
+        return before
     (work.run.path / ".ray").mkdir(parents=True, exist_ok=True)
     _failure(work.run).unlink(missing_ok=True)
     resources = {"CPU": cluster.cpus}
@@ -95,12 +98,7 @@ def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[s
     except ray.train.TrainingFailedError as error:
         if not _failure(work.run).is_file():
             raise TrainingError(f"student training failed: {error}") from error
-    reporter = FolderReporter(work.run, work.emit)
-    results = {}
-    for fit in fits:
-        result = reporter.folder(fit.fit_id).result()
-        if result is not None and result["identity"] == fit.identity:
-            results[fit.fit_id] = result
+    results = _results(work, fits)
     if unfinished := [fit.fit_id for fit in fits if fit.fit_id not in results]:
         why = _failure(work.run)
         cause = why.read_text(encoding="utf-8") if why.is_file() else "see events.jsonl"
@@ -108,6 +106,18 @@ def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[s
             f"{len(unfinished)} fits did not finish, {unfinished[0]} first: {cause}"
         )
     return results
+
+
+def _results(work: Work, fits: Sequence[Fit]) -> dict[str, dict[str, Any]]:
+    """The results of those fits that are finished."""
+    reporter = FolderReporter(work.run, work.emit)
+    found = {fit.fit_id: reporter.folder(fit.fit_id).result() for fit in fits}
+    wanted = {fit.fit_id: fit.identity for fit in fits}
+    return {
+        name: result
+        for name, result in found.items()
+        if result is not None and result["identity"] == wanted[name]
+    }
 
 
 @contextmanager

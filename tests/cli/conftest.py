@@ -54,11 +54,11 @@ def recipe(folder, tiny_recipe):
 
 
 @pytest.fixture
-def run_module():
-    """`raykd.pipeline.runs`, to put fakes in."""
-    import raykd.pipeline.runs
+def session_module():
+    """`raykd.pipeline.session`, to put fakes in."""
+    import raykd.pipeline.session
 
-    return raykd.pipeline.runs
+    return raykd.pipeline.session
 
 
 TINY = {

@@ -13,7 +13,7 @@ from raykd.tracking import JsonLines, events
 
 
 @pytest.fixture
-def ends_with(run_module, monkeypatch):
+def ends_with(session_module, monkeypatch):
     """Let the job end as told."""
     import raykd.pipeline
 
@@ -69,8 +69,8 @@ def test_a_defect_outside_a_run_hints_at_debug(monkeypatch, call, folder):
     assert "RAYKD_DEBUG" in ended.err
 
 
-def test_dry_run_starts_nothing_and_prints_json(recipe, call, folder, run_module, monkeypatch):
-    monkeypatch.setattr(run_module, "connect", None)
+def test_dry_run_starts_nothing_and_prints_json(recipe, call, folder, session_module, monkeypatch):
+    monkeypatch.setattr(session_module, "connect", None)
     ended = call("run", recipe, "--dry-run", "seeds=3")
     assert ended.code == 0, ended
     found = json.loads(ended.out)

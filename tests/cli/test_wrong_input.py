@@ -202,12 +202,12 @@ CASES = {name: (["recipe.yaml", *words], found) for name, (words, found) in RECI
 
 
 @pytest.fixture
-def nothing_may_start(run_module, monkeypatch):
+def nothing_may_start(session_module, monkeypatch):
     def refuse(address):
         raise AssertionError("a cluster was asked for")
 
-    monkeypatch.setattr(run_module, "is_connected", lambda: False)
-    monkeypatch.setattr(run_module, "connect", refuse)
+    monkeypatch.setattr(session_module, "is_connected", lambda: False)
+    monkeypatch.setattr(session_module, "connect", refuse)
 
 
 @pytest.mark.usefixtures("nothing_may_start")

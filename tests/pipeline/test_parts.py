@@ -21,8 +21,9 @@ from raykd.pipeline.hub import Hub
 from raykd.pipeline.job import times_tested
 from raykd.pipeline.preparation import prepare
 from raykd.pipeline.rehearsal import rehearse
-from raykd.pipeline.runs import run, run_folder
+from raykd.pipeline.runs import run
 from raykd.pipeline.serving import check_drift, store_keys
+from raykd.pipeline.session import run_folder
 from raykd.pipeline.student import save_student
 from raykd.targets import TargetStore
 from raykd.targets.shards import write_shard
@@ -185,7 +186,7 @@ def test_more_workers_than_processors_is_found_before_a_cluster_starts(
 ):
     from raykd.runtime import Resources
 
-    module = import_module("raykd.pipeline.runs")
+    module = import_module("raykd.pipeline.session")
     monkeypatch.setattr(module, "is_connected", lambda: False)
     monkeypatch.setattr(module, "machine", lambda: Resources(2, 0, local=True))
     monkeypatch.setattr(module, "connect", None)

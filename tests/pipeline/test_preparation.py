@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from raykd.models.weights import save_weights
 from raykd.pipeline.fits import student_fits, teacher_fit
 from raykd.pipeline.placement import place, target_mode
 from raykd.pipeline.preparation import prepare
+from raykd.pipeline.serving import Served
 from raykd.runtime import Resources
 
 LOCAL = Resources(cpus=2, gpus=0, local=True)
@@ -142,10 +144,10 @@ def test_truncated_weights(tree, tmp_path):
 
 def fits_of(tree, best="wide"):
     prepared = prepare(load_config(tree))
-    fingerprints = {name: f"print of {name}" for name in prepared.teachers}
-    temperatures = {"wide": 1.0, "conv": 2.5}
+    specs = {name: SimpleNamespace(fingerprint=f"print of {name}") for name in prepared.teachers}
     # `judged` is asked only where a weighting or loss needs the teachers' errors.
-    fits = student_fits(prepared, temperatures, best, fingerprints, None)
+    served = Served(specs, None, None, {"wide": 1.0, "conv": 2.5}, None, best)
+    fits = student_fits(prepared, served)
     return prepared, {fit.fit_id: fit for fit in fits}
 
 

@@ -1,0 +1,106 @@
+"""Which teachers to keep: how good each is, whose errors are alike, and what each adds to an ensemble.
+
+Shapes: T teachers, N samples, M labelled samples. Answers are those of evaluation (log-probabilities,
+values, log-odds), on data that no teacher was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raykd.evaluate.closeness import error_correlation
+from raykd.evaluate.outputs import SplitOutputs
+from raykd.evaluate.summary import json_safe
+from raykd.evaluate.task import Task
+from raykd.types import is_labelled
+
+
+def rank_teachers(task: Task, said: SplitOutputs) -> dict[str, Any]:
+    """Every teacher alone, every two of them, and the order in which they help an ensemble.
+
+    Args:
+        task: what the answers are for.
+        said: the teachers' answers on one split.
+
+    Returns:
+        `metric` and `samples` (labelled ones); `teachers`: name -> V; `ensemble`: V of all together;
+        `oracle`: the metric if the best teacher were asked about each sample, a ceiling for any
+        weighting; `error_correlation` and `alike`: name -> name -> Pearson correlation of the errors
+        (None beside a teacher that always, or never, errs alike) and how alike their answers are;
+        `greedy`: steps `{"teacher", metric, second metric}`, each adding the teacher that helps the mean of answers
+        most (Caruana et al. 2004, without replacement); `keep`: its teachers up to the best step.
+
+    Raises:
+        ValueError: no sample is labelled.
+    """
+    known_N = is_labelled(said.labels_N)
+    if not bool(known_N.any()):
+        raise ValueError("no sample has a label, so no teacher can be ranked")
+    names, labels = list(said.teachers), said.labels_N[known_N]
+    answers = {name: said.teachers[name][known_N] for name in names}
+    scores_TM = torch.stack([task.scores(answers[name], labels).double() for name in names])
+    steps = _greedy(task, answers, labels)
+    best = max(range(len(steps)), key=lambda step: (*task.rank(steps[step][1]), -step))
+    ranking: dict[str, Any] = {
+        "metric": task.metric,
+        "samples": len(labels),
+        "teachers": {name: task.numbers(answers[name], labels) for name in names},
+        "ensemble": task.numbers(_together(task, answers, names), labels),
+        "oracle": _oracle(task, scores_TM),
+        "error_correlation": _table(names, error_correlation(scores_TM)),
+        "alike": {name: _alike(task, name, answers) for name in names},
+        "greedy": [
+            {"teacher": name, task.metric: numbers[task.metric], task.ties: numbers[task.ties]}
+            for name, numbers in steps
+        ],
+        "keep": [name for name, _ in steps[: best + 1]],
+    }
+    clean: dict[str, Any] = json_safe(ranking)
+    return clean
+
+
+def _together(task: Task, answers: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+    return task.ensemble(torch.stack([answers[name] for name in names]))
+
+
+def _greedy(
+    task: Task, answers: Mapping[str, Tensor], labels: Tensor
+) -> list[tuple[str, dict[str, float]]]:
+    """(teacher, V of the ensemble with it) per step; equals are decided by the task's second metric."""
+    chosen: list[tuple[str, dict[str, float]]] = []
+    while len(chosen) < len(answers):
+        had = [name for name, _ in chosen]
+        found = {
+            name: task.numbers(_together(task, answers, [*had, name]), labels)
+            for name in answers
+            if name not in had
+        }
+        best = max(found, key=lambda name: task.rank(found[name]))
+        chosen.append((best, found[best]))
+    return chosen
+
+
+def _oracle(task: Task, scores_TM: Tensor) -> float:
+    if task.from_scores is None:
+        return float(scores_TM.amax(dim=0).mean())
+    return task.merit(float(task.from_scores(float(scores_TM.amin(dim=0).mean()))))
+
+
+def _alike(task: Task, name: str, answers: Mapping[str, Tensor]) -> dict[str, float]:
+    """How alike a teacher's answers are to each one's: agreement, in regression RMSE between them."""
+    compared = task.fidelity(answers[name], answers[name], answers)
+    each: dict[str, float] = next(value for value in compared.values() if isinstance(value, dict))
+    return each
+
+
+def _table(names: Sequence[str], matrix: NDArray[np.float64]) -> dict[str, dict[str, float]]:
+    return {
+        name: dict(zip(names, row.tolist(), strict=True))
+        for name, row in zip(names, matrix, strict=True)
+    }

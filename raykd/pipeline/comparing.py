@@ -1,0 +1,163 @@
+"""`raykd.compare`: several methods over paired replicas, all on one set of targets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raykd.config import Config, load_config
+from raykd.config.variants import Variant
+from raykd.errors import InputError, Problem
+from raykd.evaluate.comparison import compare as hold_against
+from raykd.folders import RunFolder, read_json, write_json
+from raykd.objective import Role, lesson
+from raykd.pipeline.evaluation import evaluate, labels_used
+from raykd.pipeline.fits import shown_views, student_fit
+from raykd.pipeline.job import Job, times_tested
+from raykd.pipeline.preparation import Prepared, prepare, vary
+from raykd.pipeline.serving import Served
+from raykd.pipeline.session import Options, opened, run_folder
+from raykd.report import write_report
+from raykd.tracking import Console
+from raykd.train import Fit
+
+VARIANTS = "variants.json"
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """A finished comparison.
+
+    Attributes:
+        path: its folder.
+        summary: the numbers, as in `summary.json`; see `raykd.evaluate.comparison`.
+    """
+
+    path: Path
+    summary: Mapping[str, Any]
+
+
+def compare(
+    config: Config,
+    variants: Sequence[Variant],
+    options: Options | None = None,
+    *,
+    reference: str | None = None,
+    console: Console | None = None,
+) -> CompareResult:
+    """Train each variant and the recipe's controls over the same replicas; rank on validation.
+
+    The teachers answer once for all. Test is scored once, at the end.
+
+    Args:
+        config: the recipe, whose data, teachers, controls and number of replicas all share.
+        variants: the methods; see `raykd.config.variants.method_variants`.
+        options: folder, cluster, resume.
+        reference: the variant or control that all are held against; None = the first variant.
+        console: who tells a person; None is quiet.
+
+    Raises:
+        InputError: before anything starts.
+        RaykdError: a stage failed; what was finished is kept, and `resume` continues.
+    """
+    options = options or Options()
+    reference = reference or variants[0].name
+    names = [*(variant.name for variant in variants), *config.evaluate.controls]
+    if reference not in names:
+        raise InputError(
+            Problem("--reference", f"knows no {reference!r}; there are {', '.join(names)}")
+        )
+    folder = run_folder(config, options)
+    _check_same(folder, variants)
+    prepared = prepare(config, [variant.config for variant in variants])
+    students = {variant.name: vary(prepared, variant.config) for variant in variants}
+    students |= dict.fromkeys(config.evaluate.controls, prepared)
+    with opened(prepared, folder, options, console) as job:
+        write_json(folder.path / VARIANTS, _told(variants))
+        _stages(job, students, reference)
+    return CompareResult(folder.path, job.summary)
+
+
+def kept_variants(folder: RunFolder) -> list[Variant]:
+    """The variants that a comparison began with.
+
+    Raises:
+        InputError: the folder is no comparison's.
+    """
+    kept = folder.path / VARIANTS
+    if not kept.is_file():
+        raise InputError(
+            Problem("--output", f"{folder.path} is no comparison's folder: it has no {VARIANTS}")
+        )
+    return [Variant(name, load_config(tree)) for name, tree in read_json(kept).items()]
+
+
+def _told(variants: Sequence[Variant]) -> dict[str, Any]:
+    """What each variant is, as kept in the folder."""
+    return {variant.name: variant.config.model_dump(mode="json") for variant in variants}
+
+
+def _check_same(folder: RunFolder, variants: Sequence[Variant]) -> None:
+    """A comparison goes on with the variants that it began with, or with others beside them.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
+    if not folder.config.is_file():
+        return
+    new = {variant.name: variant.config for variant in variants}
+    for old in kept_variants(folder):
+        if new.get(old.name, old.config) != old.config:
+            raise InputError(
+                Problem(f"--resume: {old.name}", f"is not what it was when {folder.path} was begun; give it "
+                        "another name")
+            )  # fmt: skip
+
+
+def _stages(job: Job, students: Mapping[str, Prepared], reference: str) -> None:
+    begun = time.monotonic()
+    specs = job.teachers()
+    counts = [shown_views(recipe.config) for recipe in students.values()]
+    views = None if None in counts else max(count for count in counts if count is not None)
+    with job.targets(specs, views) as served:
+        results = job.train(list(_fits(job, students, served)), served)
+    times = 1 + times_tested(job.folder)
+    with job.stage("evaluate"):
+        evaluation = evaluate(job.prepared, served.store, job.folder, students)
+        evaluation.save(job.folder.evaluation)
+    job.timing["total_s"] = time.monotonic() - begun
+    job.summary = {
+        "schema": 1,
+        "kind": "comparison",
+        "status": "degraded" if job.emit.degraded else "complete",
+        "task": job.config.task,
+        **hold_against(evaluation, reference, _seconds(results)),
+        "labels_used": labels_used(job.prepared),
+        "test_scored_times": times,
+        "timing": dict(job.timing),
+        "targets": job.numbers_of_targets(served.store),
+    }
+    write_json(job.folder.summary, job.summary)
+    with job.stage("report"):
+        write_report(job.folder.path)
+
+
+def _fits(job: Job, students: Mapping[str, Prepared], served: Served) -> Iterator[Fit]:
+    """Replica by replica, so that an early stop leaves whole pairs."""
+    controls = job.config.evaluate.controls
+    for replica in range(job.config.seeds):
+        for name, prepared in students.items():
+            role: Role = next((control for control in controls if control == name), "student")
+            objective = prepared.config.objective
+            taught = lesson(role, objective, list(prepared.teachers), served.best_teacher)
+            yield student_fit(prepared, served, taught, replica, name=name)
+
+
+def _seconds(results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for fit_id, result in results.items():
+        found.setdefault(fit_id.split("/")[0], []).append(float(result["seconds"]))
+    return found

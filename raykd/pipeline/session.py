@@ -1,0 +1,115 @@
+"""What every job begins and ends with: its folder, its cluster, its trackers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raykd.config import Config
+from raykd.errors import InputError, Problem, RaykdError
+from raykd.folders import RunFolder, read_json, write_json
+from raykd.pipeline.job import Job, times_tested
+from raykd.pipeline.placement import place
+from raykd.pipeline.preparation import Prepared
+from raykd.pipeline.versions import environment
+from raykd.runtime import Resources, connect, is_connected, machine
+from raykd.tracking import Console
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a job is run, as against what it does.
+
+    Attributes:
+        output: the run folder; None makes `runs/<name>-<UTC time>`.
+        name: of the recipe, for the folder.
+        address: of a Ray cluster; None = a local one.
+        resume: continue in a folder that exists.
+        until: stop after this stage (`teachers`, `targets`, `distill`, `evaluate`); None runs all.
+    """
+
+    output: Path | None = None
+    name: str = "run"
+    address: str | None = None
+    resume: bool = False
+    until: str | None = None
+
+
+@contextmanager
+def opened(
+    prepared: Prepared, folder: RunFolder, options: Options, console: Console | None = None
+) -> Iterator[Job]:
+    """A job with its folder made and a cluster at hand; ends both trackers and cluster.
+
+    Raises:
+        InputError: the cluster lacks what the recipe asks for.
+    """
+    config = prepared.config
+    console = console or Console(quiet=True, stream=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    if options.address is None and not is_connected():
+        place(config, machine())
+    with connect(options.address) as resources:
+        placement = place(config, resources)
+        _open_folder(folder, config, resources)
+        job = Job(prepared, placement, folder, console)
+        try:
+            yield job
+        except RaykdError as error:
+            failed = {"schema": 1, "status": "failed", "error": str(error)}
+            write_json(folder.summary, {**failed, "test_scored_times": times_tested(folder)})
+            raise
+        finally:
+            job.close()
+
+
+def new_run_folder(name: str) -> Path:
+    """`runs/<name>-<UTC time>`."""
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+
+
+def run_folder(config: Config, options: Options) -> RunFolder:
+    """The folder that a run would use; makes nothing.
+
+    Raises:
+        InputError: it exists and is not to be resumed, or holds something else.
+    """
+    path = options.output or new_run_folder(options.name)
+    folder = RunFolder(path.absolute())
+    if not folder.path.exists():
+        return folder
+    if not options.resume:
+        raise InputError(
+            Problem(
+                "--output", f"{path} exists; add --resume to continue it, or name another folder"
+            )
+        )
+    if not folder.path.is_dir() or (not folder.config.is_file() and any(folder.path.iterdir())):
+        raise InputError(
+            Problem(
+                "--output", f"{path} is no run's folder: it has no config.json; name another one"
+            )
+        )
+    if folder.config.is_file():
+        _check_same(read_json(folder.config), config.model_dump(mode="json"), path)
+    return folder
+
+
+def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
+    free = {"tracking", "cluster", "evaluate"}
+    differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    if wrong := [key for key in differing if key not in free]:
+        raise InputError(
+            Problem("--resume", f"{path} was started with another recipe: {', '.join(wrong)} differ; resume with "
+                    f"the same one ({path / 'config.json'}), or name another --output")
+        )  # fmt: skip
+
+
+def _open_folder(folder: RunFolder, config: Config, resources: Resources) -> None:
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_json(folder.config, config.model_dump(mode="json"))
+    write_json(folder.environment, environment(config, resources))

@@ -1,0 +1,129 @@
+"""A comparison of methods in words and as a table; pure functions of its summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from raykd.report.folder import RunData
+from raykd.report.speech import speech_of
+from raykd.report.tables import Table
+from raykd.report.verdicts import with_std
+from raykd.report.wording import NONE, number, role_name
+
+Summary = Mapping[str, Any]
+_LEVEL = 0.05
+
+
+def comparison_cells(summary: Summary) -> list[dict[str, str | float | None]]:
+    """Every method with its numbers, best on validation first: column -> cell."""
+    speech, reference = speech_of(summary), summary["reference"]
+    signed = speech.gain.signed
+    cells: list[dict[str, str | float | None]] = []
+    for name in summary["ranking"]:
+        method = summary["methods"][name]
+        gain = method.get("gain")
+        cells.append(
+            {
+                "method": role_name(name),
+                f"validation {speech.metric.name}": _mean(summary, method["validation"]),
+                f"test {speech.metric.name}": _mean(summary, method["test"]),
+                f"{speech.gain.heading} over {role_name(reference)}": (
+                    "reference" if gain is None else signed(gain["mean"])
+                ),
+                "95 % interval": _interval(gain, signed),
+                "p (Holm)": _p(method.get("p_holm")),
+                "training time": _times(summary, name),
+            }
+        )
+    return cells
+
+
+def comparison_verdict(summary: Summary) -> list[str]:
+    """What the comparison shows, and what it does not: sentences."""
+    speech, reference = speech_of(summary), role_name(summary["reference"])
+    methods, best = summary["methods"], summary["ranking"][0]
+    gains = {name: m["gain"] for name, m in methods.items() if m.get("gain") is not None}
+    if not gains:
+        return ["There is nothing to hold against the reference: one method, or no labels on test."]
+    replicas = next(iter(gains.values()))["n"]
+    sure = {name for name, m in methods.items() if (m.get("p_holm") or 1.0) < _LEVEL}
+    better = [name for name in gains if name in sure and gains[name]["mean"] > 0]
+    worse = [name for name in gains if name in sure and gains[name]["mean"] < 0]
+    first = f"Best on validation is {role_name(best)}"
+    if best in gains:
+        gain = gains[best]
+        interval = _interval(gain, speech.gain.signed)
+        first += f": {speech.gain.change(gain['mean'])} on test against {reference} (95 % interval {interval})"
+    else:
+        first += ", the reference itself"
+    sentences = [f"{first}."]
+    for names, how in ((better, "better"), (worse, "worse")):
+        if names:
+            listed = ", ".join(role_name(name) for name in names)
+            sentences.append(
+                f"Surely {how} than {reference} on test (Holm-corrected p < {_LEVEL}): {listed}."
+            )
+    rest = len(gains) - len(better) - len(worse)
+    if rest:
+        sentences.append(
+            f"Of {rest} other{'s' * (rest > 1)} these {replicas} replicas can show no difference from {reference}."
+        )
+    return sentences
+
+
+def comparison_tables(run: RunData) -> dict[str, Table]:
+    """The results, for page and CSV."""
+    summary = run.summary
+    cells, speech = comparison_cells(summary), speech_of(summary)
+    key = speech.metric.key
+    records = []
+    for name in summary["ranking"]:
+        method = summary["methods"][name]
+        gain = method.get("gain") or {}
+        numbers = [(method[split] or {}).get(key) or {} for split in ("validation", "test")]
+        spreads = [value.get(part) for value in numbers for part in ("mean", "std")]
+        bounds = gain.get("ci95") or (None, None)
+        records.append(
+            (name, *spreads, gain.get("mean"), *bounds, method.get("p"), method.get("p_holm"),
+             method["seconds"]["mean"])
+        )  # fmt: skip
+    count = next(iter(summary["methods"].values()))["seconds"]["n"]
+    return {
+        "results": Table(
+            name="results",
+            title="Methods, best on validation first",
+            columns=list(cells[0]),
+            rows=[[NONE if cell is None else str(cell) for cell in row.values()] for row in cells],
+            fields=["method", f"validation_{key}", "validation_std", f"test_{key}", "test_std", "gain",
+                    "low95", "high95", "p", "p_holm", "fit_s"],
+            records=records,
+            note=f"± is the standard deviation over {count} replicas; differences are paired. p is of the "
+            "paired t test on test, corrected for all methods held against the reference (Holm). "
+            "Training time of one student, as a multiple of the reference's.",
+        )
+    }  # fmt: skip
+
+
+def _mean(summary: Summary, numbers: Mapping[str, Any] | None) -> str:
+    speech = speech_of(summary)
+    if numbers is None:
+        return NONE
+    value = numbers[speech.metric.key]
+    return with_std(speech.value(value["mean"]), value["std"] and speech.spread(value["std"]))
+
+
+def _interval(gain: Mapping[str, Any] | None, signed: Any) -> str:
+    if gain is None or gain["ci95"] is None:
+        return NONE
+    return " to ".join(signed(bound) for bound in gain["ci95"])
+
+
+def _p(value: float | None) -> str:
+    return NONE if value is None else "< 0.001" if value < 0.001 else number(value)
+
+
+def _times(summary: Summary, name: str) -> str:
+    methods = summary["methods"]
+    own, base = (methods[n]["seconds"]["mean"] for n in (name, summary["reference"]))
+    return f"{own / base:.2f} ×" if own and base else NONE

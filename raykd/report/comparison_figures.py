@@ -1,0 +1,98 @@
+"""Figures of a comparison: what sets the methods apart, and what they cost. Call them inside `styled()`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from raykd.report.folder import RunData
+from raykd.report.speech import speech_of
+from raykd.report.style import COLOURS, INK, MUTED, PAPER, Picture, finish, label
+from raykd.report.verdicts import outcome
+from raykd.report.wording import role_name
+
+Summary = Mapping[str, Any]
+_TONES = {"win": "best_teacher", "loss": "labels", "tie": "teacher", "single": "teacher"}
+
+
+def comparison_pictures(run: RunData) -> dict[str, Picture]:
+    """Differences with their intervals; what they cost."""
+    made = (_differences(run.summary), _cost(run.summary))
+    return {picture.name: picture for picture in made if picture is not None}
+
+
+def _differences(summary: Summary) -> Picture | None:
+    speech, methods = speech_of(summary), summary["methods"]
+    names = [name for name in reversed(summary["ranking"]) if methods[name].get("gain")]
+    if not names:
+        return None
+    figure = Figure(figsize=(7.2, 1.0 + 0.36 * len(names)))
+    axes = figure.add_subplot()
+    axes.axvline(0, color=INK, linewidth=1.0)
+    for height, name in enumerate(names):
+        _difference(axes, height, methods[name]["gain"], speech.gain.factor)
+    axes.set_yticks(range(len(names)), [label(role_name(name)) for name in names])
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    unit = f" ({speech.gain.unit.strip()})" if speech.gain.unit else ""
+    reference = role_name(summary["reference"])
+    axes.set_xlabel(
+        f"{speech.gain.name} in test {speech.metric.name}{unit}; right of 0 is better than {reference}"
+    )
+    return finish(
+        figure,
+        name="gains",
+        title=f"Differences from {reference}",
+        caption="Large dots are mean paired differences on test, lines their 95 % intervals over replicas (not "
+        "corrected for their number), small dots the single replicas. Best on validation on top.",
+    )  # fmt: skip
+
+
+def _difference(axes: Axes, height: int, gain: Mapping[str, Any], factor: float) -> None:
+    tint = COLOURS[_TONES[outcome(gain)]]
+    values = [factor * value for value in gain["values"]]
+    axes.scatter(values, [height] * len(values), s=12, color=tint, alpha=0.5, linewidths=0)
+    if gain["ci95"] is not None:
+        axes.plot([factor * b for b in gain["ci95"]], [height, height], color=tint, linewidth=2.2)
+    axes.plot(factor * gain["mean"], height, "o", color=tint, markersize=7, markeredgecolor=PAPER)
+
+
+def _cost(summary: Summary) -> Picture | None:
+    """Gain against training time."""
+    speech, methods = speech_of(summary), summary["methods"]
+    base = methods[summary["reference"]]["seconds"]["mean"]
+    names = [name for name in summary["ranking"] if methods[name].get("gain")]
+    if not base or not names:
+        return None
+    figure = Figure(figsize=(7.2, 3.6))
+    axes = figure.add_subplot()
+    axes.axhline(0, color=MUTED, linewidth=0.8)
+    axes.plot(1.0, 0.0, "D", color=COLOURS["student"], markersize=7)
+    axes.annotate(
+        role_name(summary["reference"]),
+        (1.0, 0.0),
+        xytext=(7, 4),
+        textcoords="offset points",
+        fontsize=8,
+    )
+    for name in names:
+        gain = methods[name]["gain"]
+        point = (methods[name]["seconds"]["mean"] / base, speech.gain.factor * gain["mean"])
+        axes.plot(*point, "o", color=COLOURS[_TONES[outcome(gain)]], markersize=7)
+        axes.annotate(
+            label(role_name(name)), point, xytext=(7, 4), textcoords="offset points", fontsize=8
+        )
+    axes.margins(x=0.25, y=0.15)
+    axes.set_xlabel(f"training time, as a multiple of {role_name(summary['reference'])}'s")
+    axes.set_ylabel(f"{speech.gain.heading} on test")
+    return finish(
+        figure,
+        name="size",
+        title="Gain against cost",
+        caption="Up and to the left is better. Training time of one student as measured in this comparison.",
+    )
