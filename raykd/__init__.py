@@ -10,15 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raykd.config import Config, load_config
-    from raykd.pipeline import RunResult, load_student, run
+    from raykd.pipeline import CompareResult, RunResult, compare, load_student, run
 
 __version__ = "0.1.0"
-__all__ = ["Config", "RunResult", "__version__", "load_config", "load_student", "run"]
+__all__ = [
+    "CompareResult",
+    "Config",
+    "RunResult",
+    "__version__",
+    "compare",
+    "load_config",
+    "load_student",
+    "run",
+]
 
 _HOMES = {
     "Config": "raykd.config",
     "load_config": "raykd.config",
+    "CompareResult": "raykd.pipeline",
     "RunResult": "raykd.pipeline",
+    "compare": "raykd.pipeline",
     "load_student": "raykd.pipeline",
     "run": "raykd.pipeline",
 }

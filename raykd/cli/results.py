@@ -39,6 +39,7 @@ def add(commands: Command) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
+    from raykd.cli.comparing import show_comparison
     from raykd.cli.jobs import show_summary
     from raykd.folders import RunFolder, read_json
     from raykd.report import write_report
@@ -49,7 +50,9 @@ def _report(args: argparse.Namespace) -> int:
         print(page)
         return 0
     console = Console(quiet=False, stream=sys.stdout)
-    show_summary(read_json(RunFolder(args.run).summary), console)
+    summary = read_json(RunFolder(args.run).summary)
+    show = show_comparison if summary.get("kind") == "comparison" else show_summary
+    show(summary, console)
     console.say(f"\nreport: {page}")
     return 0
 

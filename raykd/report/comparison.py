@@ -17,7 +17,7 @@ _LEVEL = 0.05
 
 def comparison_cells(summary: Summary) -> list[dict[str, str | float | None]]:
     """Every method with its numbers, best on validation first: column -> cell."""
-    speech, reference = speech_of(summary), summary["reference"]
+    speech = speech_of(summary)
     signed = speech.gain.signed
     cells: list[dict[str, str | float | None]] = []
     for name in summary["ranking"]:
@@ -26,14 +26,12 @@ def comparison_cells(summary: Summary) -> list[dict[str, str | float | None]]:
         cells.append(
             {
                 "method": role_name(name),
-                f"validation {speech.metric.name}": _mean(summary, method["validation"]),
-                f"test {speech.metric.name}": _mean(summary, method["test"]),
-                f"{speech.gain.heading} over {role_name(reference)}": (
-                    "reference" if gain is None else signed(gain["mean"])
-                ),
+                "validation": _mean(summary, method["validation"]),
+                "test": _mean(summary, method["test"]),
+                speech.gain.heading: "reference" if gain is None else signed(gain["mean"]),
                 "95 % interval": _interval(gain, signed),
                 "p (Holm)": _p(method.get("p_holm")),
-                "training time": _times(summary, name),
+                "time": _times(summary, name),
             }
         )
     return cells
@@ -92,15 +90,15 @@ def comparison_tables(run: RunData) -> dict[str, Table]:
     return {
         "results": Table(
             name="results",
-            title="Methods, best on validation first",
+            title=f"{speech.metric.name[0].upper()}{speech.metric.name[1:]}, best on validation first",
             columns=list(cells[0]),
             rows=[[NONE if cell is None else str(cell) for cell in row.values()] for row in cells],
             fields=["method", f"validation_{key}", "validation_std", f"test_{key}", "test_std", "gain",
                     "low95", "high95", "p", "p_holm", "fit_s"],
             records=records,
-            note=f"± is the standard deviation over {count} replicas; differences are paired. p is of the "
-            "paired t test on test, corrected for all methods held against the reference (Holm). "
-            "Training time of one student, as a multiple of the reference's.",
+            note=f"± is the standard deviation over {count} replicas. Differences on test from "
+            f"{role_name(summary['reference'])}, paired; p of the paired t test, corrected for their number "
+            "(Holm). Time to train one student, as a multiple of the reference's.",
         )
     }  # fmt: skip
 
