@@ -41,15 +41,21 @@ WEIGHTINGS: dict[str, Callable[..., Tensor]] = {
 }
 
 INFO: dict[str, WeightingInfo] = {
-    "uniform": WeightingInfo(formula="1/K", paper="You et al. 2017"),
-    "fixed": WeightingInfo(formula="given w_k", paper="given weights", needs=("weights",)),
+    "uniform": WeightingInfo(formula="1/K", paper="You et al. 2017", looks=False),
+    "fixed": WeightingInfo(
+        formula="given w_k", paper="given weights", needs=("weights",), looks=False
+    ),
     "accuracy": WeightingInfo(
         formula="a_k^power, a = validation accuracy",
         paper="weighted voting",
         needs=("accuracies",),
+        looks=False,
     ),
     "inverse_error": WeightingInfo(
-        formula="1/e_k, e = validation error", paper="inverse-variance mean", needs=("errors",)
+        formula="1/e_k, e = validation error",
+        paper="inverse-variance mean",
+        needs=("errors",),
+        looks=False,
     ),
     "entropy": WeightingInfo(
         formula="1 − H_k / Σ_j H_j", paper="Kwon et al. 2020 (EBKD), as in the CA-MKD code"
@@ -67,7 +73,10 @@ INFO: dict[str, WeightingInfo] = {
     ),
     "agreement": WeightingInfo(formula="1[votes for argmax z_k are the most]", paper="vote"),
     "sample": WeightingInfo(
-        formula="1 for one teacher drawn from π", paper="stochastic teachers", random=True
+        formula="1 for one teacher drawn from π",
+        paper="stochastic teachers",
+        random=True,
+        looks=False,
     ),
     "drop": WeightingInfo(
         formula="1 for the highest loss, else 1 with probability ½",
@@ -75,6 +84,7 @@ INFO: dict[str, WeightingInfo] = {
         needs=("losses_TN",),
         stored=False,
         random=True,
+        looks=False,
     ),
 }
 

@@ -15,6 +15,7 @@ class WeightingInfo:
         needs: arguments without which it cannot be computed (`labels`: without them it is uniform).
         stored: works from stored targets alone (no live student needed).
         random: the weights are drawn.
+        looks: at the teachers' logits; otherwise only their shape counts.
     """
 
     formula: str
@@ -22,3 +23,4 @@ class WeightingInfo:
     needs: tuple[str, ...] = ()
     stored: bool = True
     random: bool = False
+    looks: bool = True

@@ -143,16 +143,14 @@ class DistillObjective(nn.Module):
         temperature: float,
         context: Context,
     ) -> Heard:
-        teachers_TNC = self._stack(targets)
-        if any(voice.temperature != 1.0 for voice in self.voices):
-            teachers_TNC = teachers_TNC / self.temperatures_T[:, None, None]
+        answers = ((voice, targets[voice.name].values_NC) for voice in self.voices)
         valid_TN = torch.stack([targets[voice.name].valid_N for voice in self.voices])
         labels_N = batch.labels if self.classes else None
         if labels_N is not None and batch.mixed is not None:
             labels_N = torch.where(batch.mixed.share_B < 1, UNLABELLED, labels_N)
         return Heard(
             student_NC=logits_NC,
-            teachers_TNC=teachers_TNC,
+            answers=tuple(z if v.temperature == 1.0 else z / v.temperature for v, z in answers),
             available_TN=valid_TN & batch.present_B,
             labels_N=labels_N,
             ids_N=batch.ids,

@@ -5,6 +5,7 @@ Shape suffixes: N units, T teachers, C classes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,25 +23,30 @@ from raykd.ensemble import (
     sample_weights,
 )
 from raykd.losses import INFO, LOSSES, kl_from_log_probs, standardised
+from raykd.objective.fused import kl_to_mean
 from raykd.objective.rows import over_counted
 from raykd.objective.voices import Heard
 
 _NO_KNOBS = frozenset({"type", "standardise", "scope"})
 
 
-def compared(loss: Any, heard: Heard) -> tuple[Tensor, Tensor]:
-    """The logits of student [N, C] and teachers [T, N, C] that a loss compares: z-scores where asked for.
+def compared(loss: Any, heard: Heard) -> Heard:
+    """The batch with the logits that a loss compares: z-scores where asked for.
 
     Each teacher is standardised before the teachers are mixed, which is what its own loss would do.
     """
     if not getattr(loss, "standardise", False):
-        return heard.student_NC, heard.teachers_TNC
-    return standardised(heard.student_NC), standardised(heard.teachers_TNC)
+        return heard
+    return replace(
+        heard,
+        student_NC=standardised(heard.student_NC),
+        answers=tuple(standardised(answer_NC) for answer_NC in heard.answers),
+    )
 
 
 def own_losses(loss: SoftLoss, heard: Heard) -> Tensor:
     """The student's loss against each teacher [T, N]; 0 where a teacher gave no answer."""
-    student_NC, teachers_TNC = compared(loss, heard)
+    heard = compared(loss, heard)
     info = INFO[loss.type]
     knobs = {name: value for name, value in loss if name not in _NO_KNOBS}
     if "labels" in info.needs:
@@ -48,14 +54,14 @@ def own_losses(loss: SoftLoss, heard: Heard) -> Tensor:
     function = partial(LOSSES[loss.type], temperature=heard.temperature, **knobs)
     everywhere = info.scope and getattr(loss, "scope", None) == "global"
     losses = []
-    for teacher_NC, available_N in zip(teachers_TNC, heard.available_TN, strict=True):
+    for teacher_NC, available_N in zip(heard.answers, heard.available_TN, strict=True):
         if info.per_sample:
             safe_NC = torch.where(available_N[:, None], teacher_NC, 0.0)
-            losses.append(torch.where(available_N, function(student_NC, safe_NC), 0.0))
+            losses.append(torch.where(available_N, function(heard.student_NC, safe_NC), 0.0))
             continue
         gather = heard.context.gather(int(available_N.sum())) if everywhere else None
         among = partial(function, gather=gather)
-        losses.append(over_counted(among, student_NC, teacher_NC, available_N))
+        losses.append(over_counted(among, heard.student_NC, teacher_NC, available_N))
     return torch.stack(losses)
 
 
@@ -73,25 +79,23 @@ def ensemble_loss(
     if settings.mixing == "losses":
         assert own_TN is not None, "the losses to be added are computed before the weights"
         return (weights_TN * own_TN).sum(dim=0)
-    student_NC, teachers_TNC = compared(settings.loss, heard)
-    temperature = heard.temperature
+    heard = compared(settings.loss, heard)
+    student_NC, temperature = heard.student_NC, heard.temperature
+    if settings.mixing == "probabilities":
+        return kl_to_mean(student_NC, heard.answers, weights_TN, temperature=temperature)
     if settings.mixing == "logits":
         knobs = {name: value for name, value in settings.loss if name not in _NO_KNOBS}
-        mixed_NC = mean_logits(teachers_TNC, weights_TN)
+        mixed_NC = mean_logits(heard.stacked, weights_TN)
         return LOSSES[settings.loss.type](student_NC, mixed_NC, temperature=temperature, **knobs)
-    late = settings.mixing == "probabilities_then_temper"
     mixed_NC = mean_probabilities(
-        teachers_TNC,
-        weights_TN,
-        temperatures_T=temperature,
-        order="mix_then_temper" if late else "temper_then_mix",
+        heard.stacked, weights_TN, temperatures_T=temperature, order="mix_then_temper"
     )
     return kl_from_log_probs(student_NC, mixed_NC, temperature=temperature)
 
 
 def agreement_weights(disagreement: Disagreement, heard: Heard) -> Tensor:
     """How much each unit counts by how far the teachers agree on it, [N]."""
-    logits_TNC, available_TN = heard.teachers_TNC, heard.available_TN
+    logits_TNC, available_TN = heard.stacked, heard.available_TN
     if isinstance(disagreement, DisagreementFilter):
         return sample_weights(
             logits_TNC,

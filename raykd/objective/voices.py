@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from raykd.objective.terms import Context
@@ -32,7 +34,7 @@ class Heard:
 
     Attributes:
         student_NC: the student's logits, with gradient.
-        teachers_TNC: the teachers' logits over their own temperatures; anything where unavailable.
+        answers: each teacher's logits [N, C] over its own temperature; anything where unavailable.
         available_TN: bool, False where a teacher gave no answer or the unit is padding.
         labels_N: int64, −1 where unlabelled or blended of several samples; None where labels are no
             classes.
@@ -42,9 +44,19 @@ class Heard:
     """
 
     student_NC: Tensor
-    teachers_TNC: Tensor
+    answers: tuple[Tensor, ...]
     available_TN: Tensor
     labels_N: Tensor | None
     ids_N: Tensor
     temperature: float
     context: Context
+
+    @cached_property
+    def stacked(self) -> Tensor:
+        """The answers as one tensor [T, N, C]: a copy, which takes as long as two teachers' exponentials."""
+        return torch.stack(self.answers)
+
+    @property
+    def outline(self) -> Tensor:
+        """A tensor of the shape, dtype and device of `stacked`, without a copy."""
+        return self.answers[0].expand(len(self.answers), *self.answers[0].shape)

@@ -16,7 +16,7 @@ from raykd.config.weightings import (
     SampleWeighting,
     UniformWeighting,
 )
-from raykd.ensemble import WEIGHTINGS
+from raykd.ensemble import INFO, WEIGHTINGS
 from raykd.objective.soft_targets import compared
 from raykd.objective.voices import Heard, Voice
 
@@ -44,13 +44,12 @@ def teacher_weights(
     knobs = {name: value for name, value in weighting if name != "type"}
     if weighting.type in _FACTS:
         knobs |= _FACTS[weighting.type](weighting, voices, heard)
-    student_NC, teachers_TNC = heard.student_NC, heard.teachers_TNC
     if isinstance(weighting, GradientWeighting):
-        student_NC, teachers_TNC = compared(soft and soft.loss, heard)
+        heard = compared(soft and soft.loss, heard)
     weights_TN: Tensor = WEIGHTINGS[weighting.type](
-        teachers_TNC,
+        heard.stacked if INFO[weighting.type].looks else heard.outline,
         heard.labels_N,
-        student_logits=student_NC,
+        student_logits=heard.student_NC,
         losses_TN=own_TN,
         available_TN=heard.available_TN,
         **knobs,

@@ -69,6 +69,16 @@ def test_info_tells_the_truth_about_the_signature(name):
     assert INFO[name].stored != bool({"student_logits", "losses_TN"} & set(INFO[name].needs))
 
 
+@pytest.mark.parametrize("name", [n for n in WEIGHTINGS if not INFO[n].looks])
+def test_a_weighting_that_does_not_look_at_logits_goes_by_their_shape(name):
+    logits_TNC, labels_N, common = situation()
+    rubbish_TNC = torch.full((N, C), torch.nan, dtype=torch.float64).expand(T, N, C)
+    expected = WEIGHTINGS[name](logits_TNC, labels_N, **common, **knobs(name))
+    common["generator"] = generator(1)
+    found = WEIGHTINGS[name](rubbish_TNC, labels_N, **common, **knobs(name))
+    assert torch.equal(found, expected)
+
+
 @ALL
 def test_weights_sum_to_one_and_are_detached(name):
     logits_TNC, labels_N, common = situation()
