@@ -57,7 +57,7 @@ class World:
         if self.workers == 1:
             return module
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(module, device_ids=devices, forward_sync_buffers=False)
 
 
 class _GatherRows(torch.autograd.Function):
