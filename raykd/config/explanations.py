@@ -57,7 +57,7 @@ def _walk(loc: Sequence[str | int], tree: Any) -> tuple[list[str], type[BaseMode
             continue
         else:
             holder = model
-            annotation = None
+            annotation = _value(annotation)
         path.append(part)
         node = node.get(part) if isinstance(node, Mapping) else None
         model = _model_of(annotation, node)
@@ -85,13 +85,26 @@ def _model_of(annotation: Any, node: Any) -> type[BaseModel] | None:
     models = _models(annotation)
     if len(models) <= 1:
         return models[0] if models else None
-    tag = node.get("type") if isinstance(node, Mapping) else None
+    kind = _discriminator(models[0])
+    tag = node.get(kind) if isinstance(node, Mapping) else None
     return next((model for model in models if tag in _tags(model)), None)
 
 
 def _tags(model: type[BaseModel]) -> tuple[str, ...]:
-    field = model.model_fields.get("type")
+    field = model.model_fields.get(_discriminator(model))
     return get_args(field.annotation) if field is not None else ()
+
+
+def _discriminator(model: type[BaseModel]) -> str:
+    """The key whose value says which member of a union it is."""
+    return "space" if "space" in model.model_fields else "type"
+
+
+def _value(annotation: Any) -> Any:
+    """What a mapping with keys of the user's own holds; None for anything else."""
+    if get_origin(annotation) is Annotated:
+        return _value(get_args(annotation)[0])
+    return get_args(annotation)[1] if get_origin(annotation) is dict else None
 
 
 def _element(annotation: Any) -> Any:
@@ -117,15 +130,20 @@ def _message(detail: ErrorDetails, path: Sequence[str], model: type[BaseModel] |
         tags = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
         tags = [tag for tag in tags if tag != NUMBER]
         tag = context["tag"]
-        return f"unknown type {tag!r}; allowed: {', '.join(tags)}{nearest(tag, tags)}"
+        return f"unknown {_kind(context)} {tag!r}; allowed: {', '.join(tags)}{nearest(tag, tags)}"
     if kind == "union_tag_not_found":
-        return f"needs a `type`; found {_short(found)}"
+        return f"needs a `{_kind(context)}`; found {_short(found)}"
     if kind == "literal_error":
         allowed = context["expected"]
         names = [name.strip(" '") for name in allowed.replace(" or ", ", ").split(",")]
         return f"found {_short(found)}; allowed: {allowed}{nearest(str(found), names)}"
     message = detail["msg"].removeprefix("Value error, ")
     return f"{message[0].lower()}{message[1:]}; found {_short(found)}"
+
+
+def _kind(context: Mapping[str, Any]) -> str:
+    """The discriminator as pydantic quotes it."""
+    return str(context["discriminator"]).strip("'")
 
 
 def _short(value: Any) -> str:

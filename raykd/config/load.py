@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from raykd.config.check import cross_check
+from raykd.config.check_search import search_problems
 from raykd.config.explanations import explain, nearest
 from raykd.config.models import expand_model
 from raykd.config.root import Config
@@ -61,6 +62,10 @@ def parse(tree: Mapping[str, Any]) -> Config:
         raise InputError(explain(error, tree)) from None
     if problems := cross_check(config):
         raise InputError(problems)
+    if config.search is not None:
+        plain = {**config.model_dump(mode="json"), "search": None}
+        if problems := search_problems(config, lambda given: load_config(plain, given)):
+            raise InputError(problems)
     return config
 
 

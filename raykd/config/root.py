@@ -10,6 +10,7 @@ from raykd.config.base import Count, Natural, NonNegative, Positive, Settings
 from raykd.config.data import Data
 from raykd.config.models import Student, Teacher
 from raykd.config.objective import Objective
+from raykd.config.search import Search
 from raykd.config.tasks import TaskName
 from raykd.config.training import Sgd, Training
 
@@ -134,3 +135,5 @@ class Config(Settings):
     """Controls and requirements."""
     tracking: Tracking = Tracking()
     """Trackers."""
+    search: Search | None = None
+    """What `raykd sweep` varies; every other command leaves it aside."""

@@ -1,0 +1,245 @@
+"""Every bound and every category of a search held against the recipe's own schema, before anything starts."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from raykd.config.search import (
+    HIGHER_IS_BETTER,
+    Asha,
+    Choice,
+    Grid,
+    GridSearcher,
+    LogUniform,
+    MedianRule,
+    OptunaSearcher,
+    QUniform,
+    RandInt,
+    Search,
+    Space,
+    Uniform,
+)
+from raykd.config.tasks import CHOICES
+from raykd.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from raykd.config.root import Config
+
+SEARCHED = ("objective", "student", "train")
+_LOSSES = ("loss", "objective", "train_loss", "total", "objective_loss")
+_MOST = 100_000
+Build = Callable[[Sequence[str]], object]
+
+
+def override(key: str, value: Any) -> str:
+    """`key.sub=value`, the value in YAML on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False)
+    return f"{key}={text.removesuffix('...' + chr(10)).strip()}"
+
+
+def overrides(values: dict[str, Any]) -> list[str]:
+    """What makes a trial of the recipe; a `type` first, since naming another one starts its entry anew."""
+    keys = sorted(values, key=lambda key: (not key.endswith(".type"), key.count("."), key))
+    return [override(key, values[key]) for key in keys]
+
+
+def values_of(space: Space) -> list[Any] | None:
+    """Every value of a space; None where there is no end of them."""
+    if isinstance(space, Choice):
+        return list(space.categories)
+    if isinstance(space, RandInt):
+        return list(range(space.lower, space.upper + 1))
+    if isinstance(space, QUniform):
+        steps = math.floor((space.upper - space.lower) / space.step + 1e-9)
+        return [_tidy(space.lower + i * space.step) for i in range(steps + 1)]
+    if isinstance(space, Grid):
+        parts = [i / (space.points - 1) for i in range(space.points)]
+        return [_tidy(_between(space, part)) for part in parts]
+    return None
+
+
+def combinations_of(search: Search) -> int | None:
+    """How many configurations the whole space holds; None where there is no end of them."""
+    sizes = [values_of(space) for space in search.parameters.values()]
+    if any(size is None for size in sizes):
+        return None
+    return math.prod(len(size) for size in sizes if size is not None)
+
+
+def search_problems(config: Config, build: Build) -> list[Problem]:
+    """Everything that is wrong with `config.search`.
+
+    Args:
+        config: the recipe; its search is not None.
+        build: overrides -> the recipe with them; raises InputError.
+    """
+    search = config.search
+    assert search is not None, "only for recipes with a search"
+    found = [*_metric(config, search), *_keys(search), *_scheduler(config, search)]
+    shapes = {key: list(_shape(key, space)) for key, space in search.parameters.items()}
+    found += [problem for problems in shapes.values() for problem in problems]
+    wrong = {problem.key for problem in found}
+    sound = {k: s for k, s in search.parameters.items() if not wrong & {_at(k), *_ats(k, wrong)}}
+    for key, space in sound.items():
+        found += _fits_schema(key, space, build)
+    return found or [*_searcher(search)]
+
+
+def _at(key: str) -> str:
+    return f"search.parameters.{key}"
+
+
+def _ats(key: str, wrong: set[str]) -> set[str]:
+    return {name for name in wrong if name.startswith(f"{_at(key)}.")}
+
+
+def _metric(config: Config, search: Search) -> Iterator[Problem]:
+    allowed = CHOICES[config.task].select
+    metric = search.metric
+    if metric is None:
+        metric = allowed[0]
+    elif metric.split(".")[0] in _LOSSES or metric.split(".")[-1] in _LOSSES:
+        yield Problem("search.metric", f"found {metric}: the objective's own value cannot judge a search that changes "
+                      f"its scale; take a metric of the task: {', '.join(allowed)}")  # fmt: skip
+        return
+    elif metric not in allowed:
+        yield Problem("search.metric", f"found {metric}; with `task: {config.task}` validation has "
+                      f"{', '.join(allowed)}")  # fmt: skip
+        return
+    better = "max" if metric in HIGHER_IS_BETTER else "min"
+    if search.mode not in (None, better):
+        yield Problem("search.mode", f"found {search.mode}, but of {metric} {'more' if better == 'max' else 'less'} is "
+                      f"better; leave mode out, or take {better}")  # fmt: skip
+
+
+def _keys(search: Search) -> Iterator[Problem]:
+    for key in search.parameters:
+        head = key.split(".")[0]
+        if head not in SEARCHED or "." not in key:
+            yield Problem(_at(key), f"only keys under {', '.join(SEARCHED)} can be searched: data and teachers are "
+                          "shared by all trials; vary others in separate runs")  # fmt: skip
+        elif key.startswith("student.limits"):
+            yield Problem(_at(key), "limits are what a search keeps to; set student.limits itself")
+        elif "=" in key or any(not part for part in key.split(".")):
+            yield Problem(_at(key), "is no dotted key; write e.g. objective.soft_targets.temperature")  # fmt: skip
+    for one, other in combinations(search.parameters, 2):
+        short, long = sorted((one, other), key=len)
+        if long.startswith(f"{short}."):
+            yield Problem(_at(long), f"lies inside {short}, which is searched too; leave one out")
+
+
+def _scheduler(config: Config, search: Search) -> Iterator[Problem]:
+    scheduler = search.scheduler
+    if not isinstance(scheduler, Asha | MedianRule) or "train.epochs" in search.parameters:
+        return
+    if scheduler.grace_epochs >= config.train.epochs:
+        yield Problem("search.scheduler.grace_epochs", f"found {scheduler.grace_epochs}, but trials have "
+                      f"{config.train.epochs} epochs, so that none would ever be stopped; lower it, or use "
+                      "{type: none}")  # fmt: skip
+
+
+def _shape(key: str, space: Space) -> Iterator[Problem]:
+    """What a space itself can be wrong in."""
+    if isinstance(space, Choice):
+        told = [override(key, value) for value in space.categories]
+        if twice := sorted({text for text in told if told.count(text) > 1}):
+            yield Problem(f"{_at(key)}.categories", f"names {twice[0].partition('=')[2]} twice; "
+                          "leave one out")  # fmt: skip
+        return
+    if space.lower >= space.upper:
+        yield Problem(f"{_at(key)}.lower", f"found {space.lower:g}, must be less than upper, which is {space.upper:g}")  # fmt: skip
+        return
+    if (
+        isinstance(space, LogUniform) or (isinstance(space, Grid) and space.log)
+    ) and space.lower <= 0:
+        yield Problem(f"{_at(key)}.lower", f"found {space.lower:g}, must be above 0 on a logarithmic scale; "
+                      "raise it, or use uniform")  # fmt: skip
+    if isinstance(space, QUniform) and space.step > space.upper - space.lower:
+        yield Problem(f"{_at(key)}.step", f"found {space.step:g}, is more than upper - lower = "
+                      f"{space.upper - space.lower:g}; lower it")  # fmt: skip
+
+
+def _fits_schema(key: str, space: Space, build: Build) -> list[Problem]:
+    """The recipe can be built with both bounds, a value between them, and every category."""
+    problems: dict[str, Problem] = {}
+    for where, value in _probes(space):
+        try:
+            build([override(key, value)])
+        except InputError as error:
+            first = error.problems[0]
+            about = "" if first.key == key else f"{first.key}: "
+            told = Problem(_at(key), f"{where} {_short(value)} is refused: {about}{first.message}")
+            problems.setdefault(str(first.message), told)
+    return list(problems.values())
+
+
+def _probes(space: Space) -> Iterator[tuple[str, Any]]:
+    if isinstance(space, Choice):
+        yield from (("category", value) for value in space.categories)
+        return
+    if isinstance(space, Uniform | LogUniform):
+        yield from (("lower", space.lower), ("upper", space.upper))
+        yield "between the bounds", _between(space, 0.381966)
+        return
+    values = values_of(space)
+    assert values, "a space that is not a choice, and has bounds, has values"
+    yield from (("lower", values[0]), ("upper", values[-1]))
+    yield "between the bounds", values[len(values) // 2]
+
+
+def _between(space: Uniform | LogUniform | Grid, part: float) -> float:
+    """The value at a part of the way from lower to upper."""
+    if isinstance(space, LogUniform) or (isinstance(space, Grid) and space.log):
+        return float(space.lower * (space.upper / space.lower) ** part)
+    return float(space.lower + part * (space.upper - space.lower))
+
+
+def draw(space: Space, part: float) -> Any:
+    """The value of a space at a part in [0, 1) of the way through it."""
+    if isinstance(space, Uniform | LogUniform):
+        return _between(space, part)
+    values = values_of(space)
+    assert values is not None, "all other spaces have an end"
+    return values[int(part * len(values))]
+
+
+def _searcher(search: Search) -> Iterator[Problem]:
+    total = combinations_of(search)
+    if isinstance(search.searcher, OptunaSearcher):
+        if importlib.util.find_spec("optuna") is None:
+            yield Problem("search.searcher.type", "optuna is not installed; pip install 'raykd[optuna]', or use random")  # fmt: skip
+    elif isinstance(search.searcher, GridSearcher):
+        endless = [key for key, space in search.parameters.items() if values_of(space) is None]
+        if endless:
+            yield Problem(_at(endless[0]), "has no end of values, which a grid needs; use choice, grid, quniform "
+                          "or randint, or searcher: {type: random}")  # fmt: skip
+        elif search.trials is not None:
+            yield Problem("search.trials", f"found {search.trials}, but a grid tries all its {total} combinations; "
+                          "leave it out, or use searcher: {type: random}")  # fmt: skip
+        elif total is not None and total > _MOST:
+            yield Problem("search.parameters", f"the grid has {total:,} combinations; name fewer values")  # fmt: skip
+    elif total is not None and search.count > total:
+        yield Problem("search.trials", f"found {search.count}, but there are only {total} combinations; lower it, or "
+                      "use searcher: {type: grid}")  # fmt: skip
+    if search.finalists is not None:
+        most = total if isinstance(search.searcher, GridSearcher) else search.count
+        if most is not None and search.finalists.top > most:
+            yield Problem("search.finalists.top", f"found {search.finalists.top}, more than the {most} trials; "
+                          "lower it")  # fmt: skip
+
+
+def _tidy(value: float) -> float | int:
+    """Without the last digits of binary rounding; whole numbers as such."""
+    rounded = float(f"{value:.12g}")
+    return int(rounded) if rounded.is_integer() else rounded
+
+
+def _short(value: Any) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

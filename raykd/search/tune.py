@@ -1,0 +1,1 @@
+"""Ray Tune shell: one-worker trials as plain Tune functions."""
