@@ -8,8 +8,16 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from raykd.cli.jobs import new_output, print_json
-from raykd.cli.options import Command, add_command, add_job, address_of, read_config, recipe_of
+from raykd.cli.options import (
+    Command,
+    add_command,
+    add_job,
+    address_of,
+    new_output,
+    print_json,
+    read_config,
+    recipe_of,
+)
 from raykd.config.variants import Variant, method_variants
 from raykd.errors import InputError, Problem
 from raykd.folders import RunFolder

@@ -14,6 +14,8 @@ from raykd.cli.options import (
     add_command,
     add_job,
     address_of,
+    new_output,
+    print_json,
     read_config,
     recipe_of,
 )
@@ -78,14 +80,6 @@ def _take_run_folder(args: argparse.Namespace) -> None:
         args.output, args.resume = Path(recipe), True
 
 
-def new_output(args: argparse.Namespace) -> Path:
-    """A new folder, called after the recipe."""
-    from raykd.pipeline.session import new_run_folder
-
-    recipe = recipe_of(args) or (args.layers[-1] if args.layers else "run")
-    return new_run_folder(Path(recipe).stem)
-
-
 def _dry_run(config: Config, options: Options) -> int:
     from raykd.cli.preflight import facts, prepare_and_place
     from raykd.pipeline.session import run_folder
@@ -95,13 +89,6 @@ def _dry_run(config: Config, options: Options) -> int:
     found = facts(prepared, placement)
     print_json({"output": str(folder.path), **found, "config": config.model_dump(mode="json")})
     return 0
-
-
-def print_json(value: Any) -> None:
-    """A value for another program, on stdout."""
-    import json
-
-    print(json.dumps(value, indent=2))
 
 
 def _show(result: RunResult, console: Console) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raykd.config import Config, load_config
 from raykd.errors import InputError, Problem
@@ -126,3 +127,16 @@ def read_config(args: argparse.Namespace) -> Config:
             Problem("recipe", "none given; name a file or a packaged recipe (`raykd recipes` lists them)")
         )  # fmt: skip
     return load_config(layers, overrides_of(args))
+
+
+def new_output(args: argparse.Namespace) -> Path:
+    """A new folder, called after the recipe."""
+    from raykd.pipeline.session import new_run_folder
+
+    recipe = recipe_of(args) or (args.layers[-1] if args.layers else "run")
+    return new_run_folder(Path(recipe).stem)
+
+
+def print_json(value: Any) -> None:
+    """A value for another program, on stdout."""
+    print(json.dumps(value, indent=2))

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from raykd.cli.jobs import new_output
-from raykd.cli.options import address_of, read_config
+from raykd.cli.options import address_of, new_output, read_config
 
 if TYPE_CHECKING:
     from raykd.tracking import Console

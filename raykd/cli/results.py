@@ -62,7 +62,7 @@ def _status(args: argparse.Namespace) -> int:
 
     standing = read_standing(args.run, now=time.time())
     if args.json:
-        from raykd.cli.jobs import print_json
+        from raykd.cli.options import print_json
 
         print_json(standing.to_json())
     else:

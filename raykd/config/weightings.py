@@ -9,13 +9,21 @@ from pydantic import Field
 from raykd.config.base import Count, NonNegative, Positive, Settings, Unit
 
 
-class UniformWeighting(Settings):
+class AnyWeighting(Settings):
+    """What all weightings have."""
+
+    def strength(self, teachers: int) -> float:  # noqa: ARG002 (those that have a scale of their own use it)
+        """Factor on the soft-target term; 1, since the weights sum to 1."""
+        return 1.0
+
+
+class UniformWeighting(AnyWeighting):
     """Every teacher counts the same (You et al. 2017)."""
 
     type: Literal["uniform"] = "uniform"
 
 
-class FixedWeighting(Settings):
+class FixedWeighting(AnyWeighting):
     """Given weights, normalised to 1 over the teachers that answered."""
 
     type: Literal["fixed"] = "fixed"
@@ -23,7 +31,7 @@ class FixedWeighting(Settings):
     """Teacher name -> weight; all teachers must be named."""
 
 
-class AccuracyWeighting(Settings):
+class AccuracyWeighting(AnyWeighting):
     """In proportion to a power of the accuracy on validation."""
 
     type: Literal["accuracy"] = "accuracy"
@@ -31,29 +39,41 @@ class AccuracyWeighting(Settings):
     """0 is uniform; larger values favour the best teacher."""
 
 
-class InverseErrorWeighting(Settings):
+class InverseErrorWeighting(AnyWeighting):
     """In inverse proportion to the error on validation: mean squared in regression, else the NLL."""
 
     type: Literal["inverse_error"] = "inverse_error"
 
 
-class EntropyWeighting(Settings):
+class EntropyWeighting(AnyWeighting):
     """The surer a teacher is of a sample, the more it counts (EBKD, Kwon et al. 2020)."""
 
     type: Literal["entropy"] = "entropy"
     temperature: Positive = 1.0
     """Of the probabilities whose entropy it is; a teacher's own temperature multiplies it."""
+    paper_code_scale: bool = False
+    """Weaken the soft targets to (K−1)/K for K teachers, as the re-implementation in CA-MKD's code does."""
+
+    def strength(self, teachers: int) -> float:
+        """Factor on the soft-target term."""
+        return (teachers - 1) / teachers if self.paper_code_scale else 1.0
 
 
-class ConfidenceWeighting(Settings):
+class ConfidenceWeighting(AnyWeighting):
     """The better a teacher predicts a sample's label, the more it counts (CA-MKD, Zhang et al. 2022)."""
 
     type: Literal["confidence"] = "confidence"
     unlabelled: Literal["uniform", "ensemble_argmax"] = "uniform"
     """Unlabelled (or blended) samples: all the same, or the ensemble's argmax stands for the label."""
+    paper_code_scale: bool = False
+    """Weaken the soft targets to 1/K for K teachers, as the authors' code does (which the paper does not)."""
+
+    def strength(self, teachers: int) -> float:
+        """Factor on the soft-target term."""
+        return 1 / teachers if self.paper_code_scale else 1.0
 
 
-class GradientWeighting(Settings):
+class GradientWeighting(AnyWeighting):
     """The shortest combined gradient of the teachers' KL (AE-KD, Du et al. 2020)."""
 
     type: Literal["gradient"] = "gradient"
@@ -64,13 +84,13 @@ class GradientWeighting(Settings):
     batch's mean gradients as in the authors' code."""
 
 
-class AgreementWeighting(Settings):
+class AgreementWeighting(AnyWeighting):
     """Only the teachers in the majority count."""
 
     type: Literal["agreement"] = "agreement"
 
 
-class SampleWeighting(Settings):
+class SampleWeighting(AnyWeighting):
     """One teacher at a time, drawn anew in each step."""
 
     type: Literal["sample"] = "sample"
@@ -80,7 +100,7 @@ class SampleWeighting(Settings):
     """Teacher name -> how often, relative to the others; null = all alike."""
 
 
-class DropWeighting(Settings):
+class DropWeighting(AnyWeighting):
     """The teacher the student is worst at, and each other one by chance (UNIC, Sariyildiz et al. 2024)."""
 
     type: Literal["drop"] = "drop"

@@ -110,7 +110,8 @@ class DistillObjective(nn.Module):
             if self.settings.soft_targets is not None:
                 loss_N, told_N = self._soft_targets(heard, weights_TN, own_TN, batch, targets)
                 counted_N = batch.present_B & answered_N
-                terms["soft_targets"] = Term(loss_N, counted_N * told_N, now.soft_targets)
+                scale = self.settings.weighting.strength(len(self.voices))
+                terms["soft_targets"] = Term(loss_N, counted_N * told_N, scale * now.soft_targets)
             if self.settings.labels.fill == "ensemble":
                 pseudo_N = self._guess(weights_TN, targets)
         terms["labels"] = self._labels(logits_NC, batch, pseudo_N, now.labels)

@@ -21,6 +21,7 @@ from raykd.objective.soft_targets import compared
 from raykd.objective.voices import Heard, Voice
 
 _TINY = 1e-12
+_NO_KNOBS = frozenset({"type", "paper_code_scale"})
 
 Facts = Callable[[Any, Sequence[Voice], Heard], dict[str, Any]]
 
@@ -41,7 +42,7 @@ def teacher_weights(
         heard: the batch.
         own_TN: the student's loss against each teacher, where that is needed.
     """
-    knobs = {name: value for name, value in weighting if name != "type"}
+    knobs = {name: value for name, value in weighting if name not in _NO_KNOBS}
     if weighting.type in _FACTS:
         knobs |= _FACTS[weighting.type](weighting, voices, heard)
     if isinstance(weighting, GradientWeighting):

@@ -408,3 +408,22 @@ def test_what_is_logged_of_the_ensemble(make_objective, make_batch, make_answers
         ).max()
         < 1e-6
     )
+
+
+@pytest.mark.parametrize(("name", "factor"), [("entropy", 2 / 3), ("confidence", 1 / 3)])
+def test_the_scale_of_the_published_code_weakens_the_soft_targets_alone(
+    make_objective, make_batch, make_answers, make_student, name, factor
+):
+    """CA-MKD's repository divides by K weights that sum to 1, and to K - 1 in its EBKD."""
+    logits, _ = make_student()
+
+    def terms_of(**weighting):
+        objective = make_objective({"weighting": {"type": name, **weighting}}, *VOICES)
+        return objective(logits, {}, make_batch(), make_answers("a", "b", "c"))
+
+    (ours, weights_TN), (theirs, same_TN) = terms_of(), terms_of(paper_code_scale=True)
+    assert torch.equal(weights_TN, same_TN)
+    assert one(theirs, "soft_targets").item() == pytest.approx(
+        factor * one(ours, "soft_targets").item()
+    )
+    assert one(theirs, "labels").item() == one(ours, "labels").item()
