@@ -47,6 +47,10 @@ class TeacherError(RaykdError):
     """A teacher cannot serve: it failed its self-test, died too often, or answers NaN."""
 
 
+class NonFiniteError(TeacherError):
+    """A teacher answered NaN or infinity."""
+
+
 class TargetError(RaykdError):
     """Targets do not belong to what was asked, or their files are damaged."""
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from raykd.teachers.load import WORK
 from raykd.tracking import Broadcast, Console, Event, Listener
 
 
@@ -14,6 +15,7 @@ class Hub:
 
     Attributes:
         waits: fit id -> teacher wait fraction of each epoch.
+        live: records of the students' epochs in which teachers were asked live.
         degraded: whether an answer lacked a teacher.
         retries: requests that were made again.
     """
@@ -22,6 +24,7 @@ class Hub:
         self._broadcast = Broadcast(listeners, voice=console)
         self._lock = threading.Lock()
         self.waits: dict[str, list[float]] = {}
+        self.live: list[dict[str, Any]] = []
         self.degraded = False
         self.retries = 0
 
@@ -35,8 +38,10 @@ class Hub:
         """Count one event, as its line in `metrics.jsonl`: of this run, or of the one that it resumes."""
         if line["kind"] == "epoch" and line["stage"] == "student":
             self.waits.setdefault(line["fit"], []).append(line["teacher_wait_fraction"])
+            if WORK in line:
+                self.live.append(dict(line))
         if line["kind"] == "failure":
-            self.degraded |= line["decision"] == "leave_out"
+            self.degraded |= line["decision"] in ("leave_out", "quarantine")
             self.retries += line["decision"] in ("retry", "restart")
 
     def close(self, summary: Mapping[str, Any] | None) -> None:

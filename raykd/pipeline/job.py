@@ -33,8 +33,9 @@ from raykd.report.speech import SPEECH
 from raykd.runtime import Mailbox, put
 from raykd.targets import NoTargets, StoredTargets, TargetSource, TargetStore
 from raykd.teachers import Fleet, LiveTargets
+from raykd.teachers.client import Client
 from raykd.teachers.fit import TaskPlace, fit_teachers
-from raykd.teachers.pool import Client
+from raykd.teachers.load import advise, pace_of
 from raykd.tracking import Console, Event, JsonLines, Listener, events
 from raykd.tracking.jsonl import METRICS, read_lines
 from raykd.tracking.wandb_sink import make_wandb
@@ -61,6 +62,7 @@ class Job:
         weights_at: teacher -> where its weights or outputs lie.
         scored: teacher samples scored so far.
         hit_rate: part of the teachers' answers that were stored before.
+        advice: what would shorten the wait for live teachers, where it is long.
     """
 
     prepared: Prepared
@@ -72,6 +74,7 @@ class Job:
     weights_at: dict[str, str | None] = field(default_factory=dict)
     scored: int = 0
     hit_rate: float | None = None
+    advice: str | None = None
 
     def __post_init__(self) -> None:
         self.config = self.prepared.config
@@ -256,7 +259,17 @@ class Job:
             before = _scored(fleet)
             results = run_fits(work, fits, self.config.cluster.student)
             self.scored += _scored(fleet) - before
+            self._advise()
         return results
+
+    def _advise(self) -> None:
+        """Say what would shorten a long wait for live teachers; their records have arrived by then."""
+        self.mailbox.flush()
+        pace = pace_of(self.emit.live)
+        replicas = {name: place.replicas for name, place in self.placement.teachers.items()}
+        self.advice = None if pace is None else advise(pace, replicas)
+        if self.advice is not None:
+            self.emit(events.message("student", self.advice))
 
     def numbers_of_targets(self, store: TargetStore) -> dict[str, Any]:
         """What `summary.json` says of the targets."""
@@ -267,6 +280,7 @@ class Job:
             "store_bytes": store.size_bytes(),
             "hit_rate": self.hit_rate,
             "teacher_wait_fraction": self.emit.wait_fraction("student"),
+            **({} if self.advice is None else {"advice": self.advice}),
         }
 
 

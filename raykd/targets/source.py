@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from raykd.types import Batch, TeacherOutputs
 
@@ -34,6 +35,21 @@ class TargetSource(Protocol):
             TeacherError: no answer within `timeout_s` seconds, or a teacher was lost.
             TargetError: the store holds no answer for this batch.
         """
+        ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A source that can tell how busy the teachers are."""
+
+    def counters(self) -> list[float]:
+        """Numbers since the last call, that add up over the student's workers."""
+        ...
+
+    def describe(
+        self, counters: Sequence[float], seconds: float
+    ) -> Mapping[str, Mapping[str, float]]:
+        """Values of an epoch event, name -> teacher -> number, from summed counters and its seconds."""
         ...
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -18,16 +19,32 @@ from raykd.targets.shards import Shard, write_shard
 from raykd.teachers.model import Recorded, Spec, host
 
 _LOAD_TIMEOUT_S = 600.0
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+CONTROL = "control"
+"""Concurrency group whose calls are answered while the model is at work."""
+Answer = tuple[codec.Arrays, float]
+"""The encoded answer, and the seconds that it took here."""
+
+
+def _method(**options: Any) -> Callable[[_Method], _Method]:
+    """`ray.method`, which is not typed."""
+    decorate: Callable[[_Method], _Method] = ray.method(**options)
+    return decorate
 
 
 class TeacherActor:
-    """Hosts one teacher; holds the data, so that it is asked by (rows, view) alone."""
+    """Hosts one teacher; holds the data, so that it is asked by (rows, view) alone.
+
+    A call that was under way when the process died is not repeated by Ray: whoever made it decides. One
+    that is made while the process starts again waits for it.
+    """
 
     def __init__(self, references: bytes, threads: int) -> None:
         """Takes pickled references to (spec, samples), which a restarted actor fetches anew."""
         spec: Spec | Recorded
         samples: Samples
         spec, samples = ray.get(cloudpickle.loads(references), timeout=_LOAD_TIMEOUT_S)
+        self._threads = threads
         torch.set_num_threads(threads)
         gpu = bool(ray.get_gpu_ids()) and torch.cuda.is_available()
         self._samples = samples
@@ -39,20 +56,30 @@ class TeacherActor:
         """Answers once the model is loaded; the process id, for tests that kill it."""
         return os.getpid()
 
-    def score(self, rows: np.ndarray, view: np.ndarray) -> codec.Arrays:
+    @_method(concurrency_group=CONTROL)
+    def alive(self) -> bool:
+        """Answers at once, also while the model is at work: what does not is hung."""
+        return True
+
+    @_method(max_task_retries=0)
+    def score(self, rows: np.ndarray, view: np.ndarray) -> Answer:
         """The encoded answer for rows [B] in views [B]."""
+        torch.set_num_threads(self._threads)  # of this thread, which Ray chose
         begun = time.perf_counter()
         arrays = self._scorer.score(self._samples, rows, view)
-        self._busy_s += time.perf_counter() - begun
+        seconds = time.perf_counter() - begun
+        self._busy_s += seconds
         self._scored += len(rows)
-        return arrays
+        return arrays, seconds
 
+    @_method(max_task_retries=0)
     def fill(self, folder: Path, rows: np.ndarray, view: int) -> Shard:
         """Score rows in one view and write them as one shard; the tensors never leave this node."""
-        arrays = self.score(rows, np.full(len(rows), view, np.int64))
+        arrays, _ = self.score(rows, np.full(len(rows), view, np.int64))
         keys = {"ids": self._samples.ids[rows], "hashes": self._samples.content_hash(rows)}
         return write_shard(folder, view, {**keys, **arrays})
 
+    @_method(concurrency_group=CONTROL)
     def statistics(self) -> dict[str, Any]:
         """Samples scored and seconds busy since the start."""
         return {"samples_scored": self._scored, "busy_s": self._busy_s}

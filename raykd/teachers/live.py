@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raykd.targets import Ticket
-from raykd.teachers.pool import Client
+from raykd.teachers.client import Client
+from raykd.teachers.load import describe
 from raykd.types import Batch, TeacherOutputs
 
 
@@ -24,3 +25,12 @@ class LiveTargets:
     def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:  # noqa: ARG002
         """The answers; each request has its own timeout, so the wait as a whole is bounded too."""
         return self.client.collect(self.names, ticket.pending)
+
+    def counters(self) -> list[float]:
+        """What was asked and answered since the last call: the load of each teacher, one after the other."""
+        return [number for name in self.names for number in self.client.pools[name].load.take()]
+
+    def describe(self, counters: Sequence[float], seconds: float) -> dict[str, dict[str, float]]:
+        """How busy each teacher was; see `raykd.teachers.load.describe`."""
+        replicas = {name: len(self.client.pools[name].actors) for name in self.names}
+        return describe(counters, replicas, seconds)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from raykd.config.models import Model
 from raykd.data import Samples
-from raykd.errors import TeacherError
+from raykd.errors import NonFiniteError, TeacherError
 from raykd.models import build_model
 from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing
@@ -161,7 +161,7 @@ class TeacherModel:
         output_BC = self.network(moved).float()
         features = {tap: feature.float().cpu() for tap, feature in self._taps.take().items()}
         if not all(torch.isfinite(tensor).all() for tensor in (output_BC, *features.values())):
-            raise TeacherError(f"teacher {self.spec.name!r} answered NaN or infinity")
+            raise NonFiniteError(f"teacher {self.spec.name!r} answered NaN or infinity")
         return codec.encode(self._aligned(output_BC).cpu(), features, self.spec.answers)
 
     def _aligned(self, output_BC: Tensor) -> Tensor:

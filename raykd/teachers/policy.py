@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Cause = Literal["timeout", "dead", "non_finite"]
-Action = Literal["retry", "restart", "leave_out", "stop"]
+Cause = Literal["dead", "hung", "slow", "non_finite", "failed"]
+"""dead: its process ended. hung: no answer in time, nor a sign of life. slow: no answer in time, but alive.
+non_finite: NaN or infinity. failed: the model raised."""
+Action = Literal["wait", "retry", "restart", "isolate", "leave_out", "stop"]
+
+BREAKS: frozenset[Cause] = frozenset({"dead", "non_finite", "failed"})
+"""What a sample can do to a model."""
+_SUSPECT = 2
 
 
 @dataclass(frozen=True)
@@ -14,8 +20,8 @@ class Decision:
     """What to do, and why in words.
 
     Attributes:
-        action: `retry` on the next replica; `restart` the actor, then retry; `leave_out` the teacher from
-            now on; `stop` the run.
+        action: `wait` once more for the same answer; `retry` on the next replica; `restart` the actor, then
+            retry; `isolate` the samples that break it; `leave_out` the teacher from now on; `stop` the run.
         reason: cause, count and limit.
     """
 
@@ -25,21 +31,52 @@ class Decision:
 
 @dataclass(frozen=True)
 class FailurePolicy:
-    """Bounded retries, then the configured end.
+    """Bounded attempts, then the configured end.
 
     Attributes:
         on_failure: `stop` or `renormalise`, from `cluster.teachers.on_failure`.
         max_attempts: requests made for one batch before the teacher counts as lost.
+        replicas: actors of the teacher.
+        isolates: whether a batch that broke the teacher twice is searched for the samples that do it.
     """
 
     on_failure: Literal["stop", "renormalise"]
     max_attempts: int
+    replicas: int = 1
+    isolates: bool = False
 
-    def decide(self, teacher: str, cause: Cause, attempts: int) -> Decision:
-        """The decision after `attempts` failed requests for one batch."""
-        count = f"teacher {teacher!r}: {cause}, attempt {attempts} of {self.max_attempts}"
-        if attempts < self.max_attempts:
-            return Decision("restart" if cause == "timeout" else "retry", count)
+    def decide(
+        self, teacher: str, cause: Cause, attempts: int, *, breaks: int = 0, detail: str = ""
+    ) -> Decision:
+        """The decision after `attempts` failed requests for one batch.
+
+        Args:
+            teacher: its name.
+            cause: of the last failure.
+            attempts: failed requests so far.
+            breaks: how many of them are something that a sample can do (see `BREAKS`).
+            detail: what the model raised.
+        """
+        what = f"{cause} ({detail})" if detail else cause
+        count = f"teacher {teacher!r}: {what}, attempt {attempts} of {self.max_attempts}"
+        if self.isolates and cause in BREAKS and breaks >= _SUSPECT:
+            return Decision("isolate", f"{count}; the batch is searched for samples that break it")
+        if attempts >= self.max_attempts:
+            return self.end(count)
+        return Decision(self._next(cause, attempts), count)
+
+    def _next(self, cause: Cause, attempts: int) -> Action:
+        """Another replica first, then a restart; a dead one is restarted anyway, a hung one at once."""
+        if cause == "dead":
+            return "retry"
+        if cause == "hung":
+            return "restart"
+        if attempts == 1 and self.replicas == 1:
+            return "wait" if cause == "slow" else "retry"
+        return "retry" if attempts < self.replicas else "restart"
+
+    def end(self, why: str) -> Decision:
+        """The end of a teacher that is lost."""
         if self.on_failure == "renormalise":
-            return Decision("leave_out", f"{count}; left out, the other weights are renormalised")
-        return Decision("stop", f"{count}; cluster.teachers.on_failure is stop")
+            return Decision("leave_out", f"{why}; left out, the other weights are renormalised")
+        return Decision("stop", f"{why}; cluster.teachers.on_failure is stop")

@@ -21,6 +21,7 @@ from raykd.models.network import Network
 from raykd.objective import Context, ensemble_values
 from raykd.seeding import derive
 from raykd.targets import TargetSource, Ticket
+from raykd.targets.source import Measured
 from raykd.tracking import events
 from raykd.train.checkpoint import State
 from raykd.train.fit import Fit, build_module
@@ -222,6 +223,7 @@ class Trainer:
         if sums.ensemble is not None:
             names_T = [voice.name for voice in self.fit.voices]
             ensemble = ensemble_values(self.world.all_sum(sums.ensemble), names_T)
+        teachers = self._teachers(sums, seconds)
         if self.world.rank:
             return
         values: dict[str, Any] = {
@@ -233,11 +235,21 @@ class Trainer:
             "samples_per_s": count / max(seconds, 1e-9),
             "teacher_wait_fraction": sums.wait_s / max(seconds, 1e-9),
             **ensemble,
+            **teachers,
         }
         step = (epoch + 1) * self.fit.plan.steps_per_epoch
         self.reporter.report(
             events.epoch(self.fit.stage, self.fit.fit_id, epoch=epoch + 1, step=step, **values)
         )
+
+    def _teachers(self, sums: _Sums, seconds: float) -> dict[str, Any]:
+        """How busy live teachers were, and the student beside them; every worker takes part."""
+        if not isinstance(self.source, Measured):
+            return {}
+        counters = torch.tensor(self.source.counters(), device=self.world.device)
+        total = self.world.all_sum(counters).tolist()
+        own_s = (seconds - sums.wait_s) / sums.steps
+        return {"student_s_per_step": own_s, **self.source.describe(total, seconds)}
 
     def _tell(self, state: events.FitState, epoch: int, **values: Any) -> None:
         if self.world.rank == 0:

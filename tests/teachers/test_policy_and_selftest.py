@@ -12,9 +12,9 @@ import torch
 from raykd.config.models import Expect
 from raykd.errors import TeacherError
 from raykd.targets.codec import decode
+from raykd.teachers.client import Pool
 from raykd.teachers.model import TeacherModel
-from raykd.teachers.policy import FailurePolicy
-from raykd.teachers.pool import Pool
+from raykd.teachers.policy import BREAKS, FailurePolicy
 from raykd.teachers.selftest import (
     best_label_map,
     check_accuracy,
@@ -26,15 +26,38 @@ from raykd.types import Dense
 
 
 @pytest.mark.parametrize(
-    ("cause", "action"), [("timeout", "restart"), ("dead", "retry"), ("non_finite", "retry")]
+    ("cause", "replicas", "actions"),
+    [
+        ("dead", 1, ["retry", "retry"]),
+        ("hung", 1, ["restart", "restart"]),
+        ("hung", 3, ["restart", "restart"]),
+        ("slow", 1, ["wait", "restart"]),
+        ("slow", 2, ["retry", "restart"]),
+        ("slow", 3, ["retry", "retry"]),
+        ("non_finite", 1, ["retry", "restart"]),
+        ("non_finite", 2, ["retry", "restart"]),
+        ("failed", 1, ["retry", "restart"]),
+        ("failed", 3, ["retry", "retry"]),
+    ],
 )
-def test_attempts_are_bounded_then_the_configured_end(cause, action):
+def test_another_replica_then_a_restart_then_the_configured_end(cause, replicas, actions):
     for on_failure, end in (("stop", "stop"), ("renormalise", "leave_out")):
-        policy = FailurePolicy(on_failure, 3)
-        decisions = [policy.decide("wide", cause, attempt) for attempt in (1, 2, 3)]
-        assert [d.action for d in decisions] == [action, action, end]
+        policy = FailurePolicy(on_failure, 3, replicas)
+        decisions = [policy.decide("wide", cause, n, breaks=n) for n in (1, 2, 3)]
+        assert [d.action for d in decisions] == [*actions, end]
         for number, decision in enumerate(decisions, start=1):
             assert f"'wide': {cause}, attempt {number} of 3" in decision.reason
+
+
+@pytest.mark.parametrize("cause", ["dead", "hung", "slow", "non_finite", "failed"])
+def test_a_batch_that_broke_a_teacher_twice_is_searched(cause):
+    policy = FailurePolicy("stop", 2, 2, isolates=True)
+    breaks = cause in BREAKS
+    first = policy.decide("wide", cause, 1, breaks=int(breaks))
+    assert first.action != "isolate"
+    second = policy.decide("wide", cause, 2, breaks=2 * breaks, detail="no kernel")
+    assert second.action == ("isolate" if breaks else "stop")
+    assert f"{cause} (no kernel), attempt 2 of 2" in second.reason
 
 
 def test_the_least_busy_living_replica_is_picked():
