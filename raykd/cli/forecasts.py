@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,11 +44,13 @@ class Forecast:
         return asdict(self)
 
 
-def row_bytes(candidate: Candidate, samples: Samples) -> int:
-    """Bytes of one teacher's answer for one sample in one view: outputs, float16 features, keys."""
-    features = sum(2 * math.prod(shape) for shape in candidate.shapes.values())
-    outputs = codec.encode(torch.zeros(1, samples.class_count), {}, TASKS[samples.task].kind)
-    return sum(array.nbytes for array in outputs.values()) + _KEYS_BYTES + features
+def row_bytes(candidate: Candidate, samples: Samples, *, held_out: bool = False) -> int:
+    """Bytes of one teacher's answer for one sample: outputs, features, keys; untransformed or in a view."""
+    packing = candidate.packing.whole() if held_out else candidate.packing
+    features = {} if held_out else {t: torch.zeros(1, *s) for t, s in candidate.shapes.items()}
+    outputs = torch.zeros(1, samples.class_count)
+    arrays = codec.encode(outputs, features, TASKS[samples.task].kind, packing)
+    return sum(array.nbytes for array in arrays.values()) + _KEYS_BYTES
 
 
 def forecast(prepared: Prepared) -> Forecast:
@@ -64,8 +65,11 @@ def forecast(prepared: Prepared) -> Forecast:
     if count is None:
         return Forecast(mode, reason, None, None, live, "live")
     stored = teachers * (count * train + held_out)
-    rows = count * train + held_out
-    size = sum(rows * row_bytes(c, samples) for c in prepared.teachers.values())
+    size = sum(
+        count * train * row_bytes(candidate, samples)
+        + held_out * row_bytes(candidate, samples, held_out=True)
+        for candidate in prepared.teachers.values()
+    )
     better = "stored" if stored <= live else "live"
     return Forecast(mode, reason, stored, size, live, better)
 

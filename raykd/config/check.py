@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from raykd.config.check_objective import objective_problems
+from raykd.config.check_targets import target_problems
 from raykd.config.models import FactoryModel, ResnetModel, Teacher, VitModel, WrnModel
 from raykd.config.root import Config
 from raykd.config.tasks import CHOICES
@@ -27,6 +28,7 @@ def cross_check(config: Config) -> list[Problem]:
         *_models(config),
         *_task(config),
         *objective_problems(config),
+        *target_problems(config),
         *_training(config),
         *_requirements(config),
     ]

@@ -27,6 +27,17 @@ class Targets(Settings):
     """Folder of the target store; null = $RAYKD_HOME/targets, else .raykd/targets."""
     depth: Count = 2
     """Batches asked for ahead of the student, in live mode."""
+    full_up_to: Count = 1024
+    """Classes up to which all logits of a training view are kept. Of more, the `top_k` largest are, and at
+    each temperature what the others amount to; validation and test are always kept in full."""
+    top_k: Count = 32
+    """Classes kept of more than `full_up_to`."""
+    temperatures: tuple[Positive, ...] | None = None
+    """Temperatures at which top-k targets can be read, beside 1. null = those that the objective uses (its
+    own times each teacher's): another one is then another entry of the store. Ignored where all is kept."""
+    features: Literal["raw", "pooled", "int8"] = "raw"
+    """raw: float16. pooled: the mean over positions, for losses that need no map. int8: one float32 scale
+    per sample."""
 
 
 class StudentCluster(Settings):
@@ -63,7 +74,7 @@ class TeacherCluster(Settings):
     start_timeout_s: Positive = 120
     """Longest wait for an actor to load its model."""
     max_restarts: Natural = 2
-    """Restarts of a dead actor before its teacher counts as lost."""
+    """Restarts over one batch before its teacher counts as lost; 0 = an actor that dies stays dead."""
     on_failure: Literal["stop", "renormalise"] = "stop"
     """A lost teacher stops the run, or is left out with the other weights renormalised."""
 

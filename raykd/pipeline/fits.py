@@ -8,6 +8,7 @@ from raykd.config.objective import ImitationLoss, InverseErrorWeighting, Labels,
 from raykd.config.training import Training
 from raykd.config.weightings import AccuracyWeighting
 from raykd.objective import Lesson, Voice, lesson
+from raykd.pipeline.packing import known_by
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.serving import Served
 from raykd.seeding import derive
@@ -115,7 +116,10 @@ def student_fit(
         seed=seed,
         labels="budget",
         data=prepared.data,
-        teachers={teacher: fingerprints[teacher] for teacher in taught.teachers},
+        teachers={
+            name: known_by(fingerprints[name], prepared.teachers[name].packing)
+            for name in taught.teachers
+        },
         error_range=_error_range(taught, served),
     )
 

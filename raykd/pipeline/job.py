@@ -25,6 +25,7 @@ from raykd.pipeline.evaluation import split_outputs
 from raykd.pipeline.fits import teacher_fit
 from raykd.pipeline.hub import Hub
 from raykd.pipeline.judged import Judged
+from raykd.pipeline.packing import reading_temperatures
 from raykd.pipeline.placement import Placement
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.rehearsal import no_time
@@ -320,7 +321,8 @@ def _stored_source(root: Any, keys: serving.Keys, samples: Samples, fit: Fit) ->
         return NoTargets()
     heard = {voice.name: keys[voice.name] for voice in fit.voices}
     hashes = samples.content_hash(np.arange(len(samples)))
-    return StoredTargets(TargetStore.open(root, heard, samples.ids, hashes))
+    temperatures = reading_temperatures(fit)
+    return StoredTargets(TargetStore.open(root, heard, samples.ids, hashes, temperatures))
 
 
 def _live_source(
@@ -334,4 +336,6 @@ def _live_source(
     if not fit.voices:
         return NoTargets()
     names = [voice.name for voice in fit.voices]
-    return LiveTargets(Client({name: actors[name] for name in names}, settings, emit), names)
+    client = Client({name: actors[name] for name in names}, settings, emit)
+    client.temperatures = reading_temperatures(fit)
+    return LiveTargets(client, names)

@@ -26,6 +26,8 @@ from raykd.models.projectors import make_projector
 from raykd.models.taps import probe, probe_output
 from raykd.models.weights import apply_weights, count_parameters, load_weights, size_bytes
 from raykd.objective.features import feature_problem
+from raykd.pipeline.packing import packing_of, packing_problems
+from raykd.targets.packing import PLAIN, Packing, packed_shape
 from raykd.teachers.recorded import load_outputs
 from raykd.types import ORIGINAL_VIEW
 
@@ -42,8 +44,9 @@ class Candidate:
         weights: loaded or the factory's own; None when it is to be fitted from scratch.
         outputs: number of its own classes.
         taps: features that the objective wants of it.
-        shapes: their shapes.
+        shapes: their shapes, as students get them.
         recorded_NC: the logits of a teacher without a model.
+        packing: what is kept of its answers to training views.
     """
 
     settings: Teacher
@@ -53,6 +56,7 @@ class Candidate:
     taps: tuple[str, ...] = ()
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     recorded_NC: np.ndarray | None = None
+    packing: Packing = PLAIN
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +102,16 @@ def prepare(config: Config, variants: Sequence[Config] = ()) -> Prepared:
         InputError: with the problems of data, or else of all models together.
     """
     samples = build_samples(config.data, seed=config.seed, task=config.task)
-    problems: list[Problem] = []
+    problems = packing_problems([config, *variants], samples)
+    if problems:
+        raise InputError(problems)
     teachers = {}
     objectives = [recipe.objective for recipe in (config, *variants)]
     for teacher in config.teachers:
         candidate = _collect(problems, partial(_candidate, config, teacher, samples, objectives))
         if candidate is not None:
-            teachers[teacher.name] = candidate
+            packing = packing_of(config, objectives, teacher, candidate.taps, samples)
+            teachers[teacher.name] = _packed(candidate, packing)
     student = _collect(problems, partial(_student, config, samples))
     if problems or student is None:
         raise InputError(problems)
@@ -114,6 +121,11 @@ def prepare(config: Config, variants: Sequence[Config] = ()) -> Prepared:
     )
     _check_features(prepared)
     return prepared
+
+
+def _packed(candidate: Candidate, packing: Packing) -> Candidate:
+    shapes = {t: packed_shape(shape, packing.features) for t, shape in candidate.shapes.items()}
+    return replace(candidate, packing=packing, shapes=shapes)
 
 
 def vary(prepared: Prepared, config: Config) -> Prepared:

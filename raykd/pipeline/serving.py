@@ -18,7 +18,7 @@ from raykd.folders import home
 from raykd.pipeline.judged import Judged
 from raykd.pipeline.preparation import Prepared
 from raykd.targets import EntryKey, TargetStore
-from raykd.targets.codec import VERSIONS, decode
+from raykd.targets.codec import decode, version
 from raykd.targets.store import ORIGINAL
 from raykd.teachers import Fleet, Recorded, Spec
 from raykd.teachers.filling import Part, fill, missing_parts
@@ -67,7 +67,12 @@ def make_specs(prepared: Prepared, weights: Mapping[str, Mapping[str, Tensor]]) 
     for name, candidate in prepared.teachers.items():
         settings = candidate.settings
         if candidate.recorded_NC is not None:
-            specs[name] = Recorded(name=name, logits_NC=candidate.recorded_NC, answers=answers)
+            specs[name] = Recorded(
+                name=name,
+                logits_NC=candidate.recorded_NC,
+                answers=answers,
+                packing=candidate.packing,
+            )
             continue
         assert settings.model is not None, "a teacher without outputs has a model"
         specs[name] = Spec(
@@ -86,6 +91,7 @@ def make_specs(prepared: Prepared, weights: Mapping[str, Mapping[str, Tensor]]) 
             taps=candidate.taps,
             answers=answers,
             scale=None if settings.fit is None else samples.scale,
+            packing=candidate.packing,
         )
     return specs
 
@@ -100,9 +106,12 @@ def store_keys(specs: Specs, samples: Samples) -> Keys:
     return {
         name: (
             EntryKey(
-                spec.fingerprint, samples.view_key, tuple(spec.taps), codec=VERSIONS[spec.answers]
+                spec.fingerprint,
+                samples.view_key,
+                tuple(spec.taps),
+                codec=version(spec.answers, spec.packing),
             ),
-            EntryKey(spec.fingerprint, ORIGINAL, codec=VERSIONS[spec.answers]),
+            EntryKey(spec.fingerprint, ORIGINAL, codec=version(spec.answers)),
         )
         for name, spec in specs.items()
     }

@@ -2,8 +2,9 @@
 
 Because both go through it, a student cannot tell them apart. Logits become float16 after the row's
 maximum is taken off (mean error of the tempered probabilities about 0.001, against 0.008 in bfloat16);
-the maximum itself is kept in float32. Values of a regression stay float32. Label logits become float16
-as they are: each one counts by itself, so no constant may be taken off. Features become float16.
+the maximum itself is kept in float32. Of very many classes the largest logits are kept, and what the
+others amount to (`packing`). Values of a regression stay float32. Label logits become float16 as they
+are: each one counts by itself, so no constant may be taken off. Features become float16, or smaller.
 """
 
 from __future__ import annotations
@@ -14,26 +15,45 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raykd.targets.packing import (
+    KEPT,
+    OFFSET,
+    PLAIN,
+    Arrays,
+    Packing,
+    decode_features,
+    decode_top,
+    encode_features,
+    encode_top,
+    half,
+    shifted,
+)
 from raykd.types import Dense, OutputKind
 
-VERSIONS: dict[OutputKind, str] = {
-    "logits": "logits16-features16-v1",
-    "value": "value32-features16-v1",
-    "label_logits": "labels16-features16-v1",
-}
-VERSION = VERSIONS["logits"]
 VALUES = "values"
-OFFSET = "offset"
 VALUE = "value"
 LABEL_LOGITS = "label_logits"
-FEATURE = "feature."
-_LARGEST = float(np.finfo(np.float16).max)
 
-Arrays = dict[str, np.ndarray]
+
+def version(kind: OutputKind, packing: Packing = PLAIN) -> str:
+    """The name of an encoding; targets of one are never read as those of another."""
+    outputs = {"value": "value32", "label_logits": "labels16"}.get(kind) or packing.of_classes
+    return f"{outputs}-{packing.of_features}-v1"
+
+
+VERSIONS: dict[OutputKind, str] = {
+    "logits": version("logits"),
+    "value": version("value"),
+    "label_logits": version("label_logits"),
+}
+VERSION = VERSIONS["logits"]
 
 
 def encode(
-    values_NC: Tensor, features: Mapping[str, Tensor], kind: OutputKind = "logits"
+    values_NC: Tensor,
+    features: Mapping[str, Tensor],
+    kind: OutputKind = "logits",
+    packing: Packing = PLAIN,
 ) -> Arrays:
     """The arrays that travel and are stored.
 
@@ -41,41 +61,41 @@ def encode(
         values_NC: float [N, C].
         features: tap -> float [N, ...].
         kind: what the values are.
+        packing: what is kept of them.
 
     Returns:
         Of logits `values` float16 [N, C] (minus their row maximum) and `offset` float32 [N] (the
-        maximum); of values `value` float32; of label logits `label_logits` float16; and
-        `feature.<tap>` float16 [N, ...].
+        maximum), or what `encode_top` says; of values `value` float32; of label logits `label_logits`
+        float16; and `feature.<tap>` float16 [N, ...], or what `encode_features` says.
     """
-    arrays = _ENCODERS[kind](values_NC.float())
-    for tap, feature in features.items():
-        arrays[FEATURE + tap] = _half(feature)
-    return arrays
-
-
-def _half(values: Tensor) -> np.ndarray:
-    halved: np.ndarray = values.clamp(-_LARGEST, _LARGEST).half().numpy()
-    return halved
+    if kind == "logits" and packing.top_k is not None:
+        arrays = encode_top(values_NC.float(), packing)
+    else:
+        arrays = _ENCODERS[kind](values_NC.float())
+    return arrays | encode_features(features, packing.features)
 
 
 def _encode_logits(logits_NC: Tensor) -> Arrays:
-    offset_N = logits_NC.amax(dim=1)
-    shifted_NC = (logits_NC - offset_N[:, None]).clamp_(min=-_LARGEST)
-    return {VALUES: shifted_NC.half().numpy(), OFFSET: offset_N.numpy()}
+    shifted_NC, offset_N = shifted(logits_NC)
+    return {VALUES: shifted_NC.numpy(), OFFSET: offset_N.numpy()}
 
 
 _ENCODERS: dict[OutputKind, Callable[[Tensor], Arrays]] = {
     "logits": _encode_logits,
     "value": lambda values: {VALUE: values.numpy()},
-    "label_logits": lambda logits: {LABEL_LOGITS: _half(logits)},
+    "label_logits": lambda logits: {LABEL_LOGITS: half(logits)},
 }
 
 
-def _decode_values(arrays: Mapping[str, np.ndarray]) -> tuple[OutputKind, Tensor]:
+def _decode_values(
+    arrays: Mapping[str, np.ndarray], temperature: float
+) -> tuple[OutputKind, Tensor]:
     """Of which kind an answer is shows in the names of its arrays."""
     for name, kind in _KINDS.items():
         if name in arrays:
             return kind, torch.from_numpy(arrays[name].astype(np.float32))
+    if KEPT in arrays:
+        return "logits", decode_top(arrays, temperature)
     values_NC = torch.from_numpy(arrays[VALUES].astype(np.float32))
     values_NC += torch.from_numpy(np.array(arrays[OFFSET]))[:, None]
     return "logits", values_NC
@@ -84,19 +104,23 @@ def _decode_values(arrays: Mapping[str, np.ndarray]) -> tuple[OutputKind, Tensor
 _KINDS: dict[str, OutputKind] = {VALUE: "value", LABEL_LOGITS: "label_logits"}
 
 
-def decode(arrays: Mapping[str, np.ndarray]) -> Dense:
-    """A teacher's answer from its arrays; every row counts as valid."""
-    kind, values_NC = _decode_values(arrays)
-    features = {
-        name.removeprefix(FEATURE): torch.from_numpy(array.astype(np.float32))
-        for name, array in arrays.items()
-        if name.startswith(FEATURE)
-    }
+def decode(arrays: Mapping[str, np.ndarray], temperature: float = 1.0) -> Dense:
+    """A teacher's answer from its arrays; every row counts as valid.
+
+    Args:
+        arrays: what `encode` made.
+        temperature: at which the logits are going to be used; all are right at any of them, unless
+            classes were left out.
+
+    Raises:
+        TargetError: classes were left out, and nothing is kept for this temperature.
+    """
+    kind, values_NC = _decode_values(arrays, temperature)
     return Dense(
         kind=kind,
         values_NC=values_NC,
         valid_N=torch.ones(len(values_NC), dtype=torch.bool),
-        features=features,
+        features=decode_features(arrays),
     )
 
 
@@ -107,3 +131,16 @@ def absent(like: Dense) -> Dense:
         values_NC=torch.zeros_like(like.values_NC),
         valid_N=torch.zeros_like(like.valid_N),
     )
+
+
+__all__ = [
+    "PLAIN",
+    "VERSION",
+    "VERSIONS",
+    "Arrays",
+    "Packing",
+    "absent",
+    "decode",
+    "encode",
+    "version",
+]

@@ -1,13 +1,13 @@
 """Shard files of the target store: safetensors, read by memory map, checked by xxh3.
 
-A shard is written under a temporary name, synced and renamed, so that no reader sees a part of one.
+A shard is written under a temporary name, synced and renamed, so that no reader sees a part of one. It
+carries the key of the entry that it was made for, so that it is known also in a wrong place.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,9 +18,21 @@ import xxhash
 from safetensors.numpy import save
 
 from raykd.errors import TargetError
+from raykd.targets.files import digest_of, write_whole
 
-_DTYPES = {"F16": np.float16, "F32": np.float32, "I64": np.int64, "U64": np.uint64}
+KEYS = ("ids", "hashes")
+"""Arrays of a shard that say which samples its rows are of."""
+_DTYPES = {
+    "F16": np.float16,
+    "F32": np.float32,
+    "I8": np.int8,
+    "U16": np.uint16,
+    "U32": np.uint32,
+    "I64": np.int64,
+    "U64": np.uint64,
+}
 _LONGEST_HEADER = 1 << 20
+_ORIGIN = "raykd"  # one entry of metadata: safetensors writes several in no fixed order
 
 
 @dataclass(frozen=True)
@@ -44,39 +56,62 @@ class Shard:
         return asdict(self)
 
 
-def write_shard(folder: Path, view: int, arrays: Mapping[str, np.ndarray]) -> Shard:
+def write_shard(
+    folder: Path,
+    view: int,
+    arrays: Mapping[str, np.ndarray],
+    origin: Mapping[str, Any] | None = None,
+) -> Shard:
     """Write `arrays` (all with the same number of rows, `ids` among them) as one shard.
 
     The name is that of the content, so that writing the same rows twice gives one file.
+
+    Args:
+        folder: the entry's.
+        view: of all rows.
+        arrays: name -> [rows, ...].
+        origin: the entry's key as plain values, written into the file.
+
+    Raises:
+        TargetError: the disk is full or cannot be written.
     """
-    payload = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    told = None if origin is None else {_ORIGIN: json.dumps({**origin, "view": view})}
+    payload = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, told)
     digest = xxhash.xxh3_128_hexdigest(payload)
-    name = f"view{view:+06d}-{digest[:16]}.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{name}.{os.getpid()}"
-    with temporary.open("wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / name)
+    name = f"{_prefix(view)}{digest[:16]}.safetensors"
+    write_whole(folder / name, payload)
     return Shard(file=name, view=view, rows=len(arrays["ids"]), xxh3=digest)
 
 
+def _prefix(view: int) -> str:
+    return f"view{view:+06d}-"
+
+
 def check_shard(folder: Path, shard: Shard) -> str | None:
-    """What is wrong with a shard's file, or None when its checksum holds."""
+    """What is wrong with a shard's file, or None when its checksum holds; reads all of it."""
     path = folder / shard.file
     if path.name != shard.file or not path.is_file():
         return f"shard {shard.file!r} is missing"
-    if xxhash.xxh3_128_hexdigest(path.read_bytes()) != shard.xxh3:
-        return f"shard {shard.file!r} is damaged: its checksum is not the manifest's {shard.xxh3}"
-    return None
+    if (found := digest_of(path)) == shard.xxh3:
+        return None
+    return (
+        f"shard {shard.file!r} is damaged: its {path.stat().st_size:,} bytes have the checksum {found}, "
+        f"not the manifest's {shard.xxh3}"
+    )
 
 
-def map_shard(folder: Path, shard: Shard) -> dict[str, np.ndarray]:
+def map_shard(
+    folder: Path, shard: Shard, origin: Mapping[str, Any] | None = None
+) -> dict[str, np.ndarray]:
     """The arrays of a shard as read-only memory maps.
 
+    Args:
+        folder: the entry's.
+        shard: as the manifest lists it.
+        origin: the entry's key as plain values, which is held against what the file says.
+
     Raises:
-        TargetError: the header is not that of a shard with this many rows.
+        TargetError: the header is not that of a shard with this many rows, or of this view and entry.
     """
     path = folder / shard.file
     with path.open("rb") as file:
@@ -86,13 +121,36 @@ def map_shard(folder: Path, shard: Shard) -> dict[str, np.ndarray]:
         raw = file.read(size)
     try:
         header = json.loads(raw)
-        header.pop("__metadata__", None)
+        told = header.pop("__metadata__", None) or {}
         arrays = {n: _map(path, 8 + size, entry, shard.rows) for n, entry in header.items()}
+        written = json.loads(told[_ORIGIN]) if _ORIGIN in told else None
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise TargetError(f"shard {shard.file!r}: its header is refused ({error})") from error
-    if missing := {"ids", "hashes"} - arrays.keys():
+    if missing := {*KEYS} - arrays.keys():
         raise TargetError(f"shard {shard.file!r} lacks {', '.join(sorted(missing))}")
+    _check_origin(shard, origin, written)
     return arrays
+
+
+def _check_origin(
+    shard: Shard, origin: Mapping[str, Any] | None, written: Mapping[str, Any] | None
+) -> None:
+    if not shard.file.startswith(_prefix(shard.view)):
+        raise TargetError(
+            f"shard {shard.file!r} is not of view {shard.view}, which the manifest lists it under"
+        )
+    if origin is None or written is None:  # written by an early version
+        return
+    wanted = {**origin, "view": shard.view}
+    differing = [
+        f"{name} is {written.get(name)!r}, not {value!r}"
+        for name, value in wanted.items()
+        if written.get(name) != value
+    ]
+    if differing:
+        raise TargetError(
+            f"shard {shard.file!r} was made for other targets: {'; '.join(differing)}"
+        )
 
 
 def _map(path: Path, base: int, entry: Mapping[str, Any], rows: int) -> np.ndarray:

@@ -7,48 +7,18 @@ and splits are not part of any key: the same teacher's answers serve every budge
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from raykd.errors import TargetError
-from raykd.folders import read_json, write_json
 from raykd.targets import codec
-from raykd.targets.shards import Shard, check_shard, map_shard
+from raykd.targets.entries import MANIFEST, ORIGINAL, Entry, EntryKey, append, read_manifest
+from raykd.targets.shards import KEYS, Shard, check_shard, map_shard
 from raykd.types import ORIGINAL_VIEW, TeacherOutputs
-
-SCHEMA = 1
-ORIGINAL = "original"
-
-
-@dataclass(frozen=True)
-class EntryKey:
-    """What an entry's targets were made from; any difference is another entry.
-
-    Attributes:
-        teacher: fingerprint of weights, preprocessing, label map, dtype and spec.
-        views: canonical text of the view policy and its seed, or `original`.
-        taps: features kept beside the logits.
-        codec: encoding of the arrays.
-    """
-
-    teacher: str
-    views: str
-    taps: tuple[str, ...] = ()
-    codec: str = codec.VERSION
-
-    @property
-    def folder(self) -> str:
-        """Name of the entry's folder."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return f"{self.teacher[:16]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True)
@@ -66,85 +36,6 @@ class Report:
     rows: int
     bytes: int
     problems: tuple[str, ...]
-
-
-class Entry:
-    """The shards of one teacher and view policy; reads by memory map, never writes."""
-
-    def __init__(self, root: Path, key: EntryKey) -> None:
-        self.key = key
-        self.folder = root / key.folder
-        self.shards = _read_manifest(self.folder, key)
-        self._maps: dict[str, dict[str, np.ndarray]] = {}
-
-    def arrays(self, shard: Shard) -> dict[str, np.ndarray]:
-        """A shard's arrays; its checksum is verified the first time.
-
-        Raises:
-            TargetError: the file is missing or damaged; names the shard.
-        """
-        if shard.file not in self._maps:
-            if problem := check_shard(self.folder, shard):
-                raise TargetError(f"{self.folder}: {problem}; delete the folder to score it anew")
-            self._maps[shard.file] = map_shard(self.folder, shard)
-        return self._maps[shard.file]
-
-    def missing(self, ids_N: np.ndarray, hashes_N: np.ndarray, view: int) -> np.ndarray:
-        """Positions in `ids_N` that no shard answers for this view with the same content."""
-        known: set[tuple[int, int]] = set()
-        for shard in self.shards:
-            if shard.view == view:
-                arrays = self.arrays(shard)
-                known.update(zip(arrays["ids"].tolist(), arrays["hashes"].tolist(), strict=True))
-        wanted = zip(ids_N.tolist(), hashes_N.tolist(), strict=True)
-        return np.array([i for i, pair in enumerate(wanted) if pair not in known], np.int64)
-
-
-def _read_manifest(folder: Path, key: EntryKey) -> tuple[Shard, ...]:
-    path = folder / "manifest.json"
-    if not path.is_file():
-        return ()
-    try:
-        manifest = read_json(path)
-        written = manifest["key"] | {"taps": tuple(manifest["key"]["taps"])}
-        shards = tuple(Shard(**shard) for shard in manifest["shards"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise TargetError(
-            f"{path} is damaged ({error!r}); delete its folder to score it anew"
-        ) from None
-    if manifest.get("schema") != SCHEMA:
-        raise TargetError(
-            f"{path} has schema {manifest.get('schema')}, this version reads {SCHEMA}"
-        )
-    if differing := [name for name, value in asdict(key).items() if written.get(name) != value]:
-        raise TargetError(f"{path} belongs to other targets: {', '.join(differing)} differ")
-    return shards
-
-
-def append(root: Path, key: EntryKey, shards: Sequence[Shard]) -> None:
-    """Add finished shards to an entry's manifest, which makes them visible to readers.
-
-    Several runs may fill one entry at a time: none loses what another has added.
-    """
-    with _locked(root / key.folder):
-        entry = Entry(root, key)
-        known = {shard.file for shard in entry.shards}
-        every = (*entry.shards, *(shard for shard in shards if shard.file not in known))
-        manifest = {
-            "schema": SCHEMA,
-            "key": asdict(key),
-            "shards": [shard.to_json() for shard in every],
-        }
-        write_json(entry.folder / "manifest.json", manifest)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Alone among all processes that write this entry's manifest; the lock ends with the process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @dataclass
@@ -166,6 +57,8 @@ class TargetStore:
         originals: teacher name -> its entry for the untransformed samples.
         ids_N: int64, sample ids in the data's row order.
         hashes_N: uint64, content hashes in the same order.
+        temperatures: teacher name -> at which its logits are going to be used, 1 where none is given; it
+            matters where classes were left out.
     """
 
     root: Path
@@ -173,6 +66,7 @@ class TargetStore:
     originals: Mapping[str, Entry]
     ids_N: np.ndarray
     hashes_N: np.ndarray
+    temperatures: Mapping[str, float] = field(default_factory=dict)
     _indices: dict[tuple[str, int], _Index] = field(default_factory=dict)
 
     @classmethod
@@ -182,6 +76,7 @@ class TargetStore:
         keys: Mapping[str, tuple[EntryKey, EntryKey]],
         ids_N: np.ndarray,
         hashes_N: np.ndarray,
+        temperatures: Mapping[str, float] | None = None,
     ) -> TargetStore:
         """Open the entries of some teachers; `keys` gives (views, originals) for each name.
 
@@ -195,6 +90,7 @@ class TargetStore:
             originals={name: Entry(root, originals) for name, (_, originals) in keys.items()},
             ids_N=ids_N,
             hashes_N=hashes_N,
+            temperatures=temperatures or {},
         )
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
@@ -218,7 +114,12 @@ class TargetStore:
         Raises:
             TargetError: the store lacks an answer, or a shard is damaged.
         """
-        return {name: codec.decode(self.gather_arrays(name, rows, view)) for name in self.entries}
+        return {
+            name: codec.decode(
+                self.gather_arrays(name, rows, view), self.temperatures.get(name, 1.0)
+            )
+            for name in self.entries
+        }
 
     def gather_arrays(self, name: str, rows: np.ndarray, view: int | np.ndarray) -> codec.Arrays:
         """The encoded answer of one teacher, in the order of `rows`."""
@@ -227,6 +128,11 @@ class TargetStore:
             return self._gather_view(name, rows, int(views[0]))
         parts = [(np.flatnonzero(view == v), int(v)) for v in views]
         answers = [self._gather_view(name, rows[places], v) for places, v in parts]
+        if any(answer.keys() != answers[0].keys() for answer in answers):
+            raise TargetError(
+                f"store {self.root}: what teacher {name!r} says of views and of untransformed samples is encoded "
+                "differently; ask for them apart"
+            )
         order = np.argsort(np.concatenate([places for places, _ in parts]))
         return {key: np.concatenate([a[key] for a in answers])[order] for key in answers[0]}
 
@@ -238,7 +144,11 @@ class TargetStore:
                 f"store {self.root}: teacher {name!r} has no answer for {int(absent.sum())} of {rows.size} "
                 f"rows in view {view} (sample id {self.ids_N[rows[absent][0]]} among them)"
             )
-        names = [key for key in index.shards[0] if key not in ("ids", "hashes")]
+        names = [
+            key
+            for key in index.shards[0]
+            if key not in KEYS and all(key in shard for shard in index.shards)
+        ]
         if len(index.shards) == 1:
             return {key: np.asarray(index.shards[0][key][position_N]) for key in names}
         shard_N = index.shard_N[rows]
@@ -282,21 +192,54 @@ class TargetStore:
         )
 
     def verify(self) -> Report:
-        """Read every shard and hold it against its checksum."""
-        problems, shards, rows = [], 0, 0
-        for entry in (*self.entries.values(), *self.originals.values()):
-            for shard in entry.shards:
-                shards, rows = shards + 1, rows + shard.rows
-                if problem := check_shard(entry.folder, shard):
-                    problems.append(f"{entry.folder.name}: {problem}")
-        return Report(shards, rows, 0 if problems else self.size_bytes(), tuple(problems))
+        """Read every shard wholly and hold it against its checksum and its entry."""
+        return verify_entries([*self.entries.values(), *self.originals.values()])
+
+
+def verify_entries(entries: Sequence[Entry]) -> Report:
+    """Read every shard of some entries wholly; what is wrong names entry and shard."""
+    problems, shards, rows, size = [], 0, 0, 0
+    for entry in entries:
+        for shard in entry.shards:
+            shards, rows = shards + 1, rows + shard.rows
+            if problem := _problem_of(entry, shard):
+                problems.append(f"{entry.folder.name}: {problem}")
+            else:
+                size += (entry.folder / shard.file).stat().st_size
+    return Report(shards, rows, 0 if problems else size, tuple(problems))
+
+
+def _problem_of(entry: Entry, shard: Shard) -> str | None:
+    if problem := check_shard(entry.folder, shard):
+        return problem
+    try:
+        map_shard(entry.folder, shard, entry.key.to_json())
+    except TargetError as error:
+        return str(error)
+    return None
 
 
 def describe(root: Path) -> list[dict[str, Any]]:
-    """The key and size of every entry in a store."""
+    """The key and size of every entry in a store.
+
+    Raises:
+        TargetError: a manifest is damaged.
+    """
     found = []
-    for path in sorted(root.glob("*/manifest.json")):
-        manifest = read_json(path)
-        rows = sum(shard["rows"] for shard in manifest["shards"])
-        found.append({**manifest["key"], "folder": path.parent.name, "rows": rows})
+    for path in sorted(root.glob(f"*/{MANIFEST}")):
+        key, shards = read_manifest(path)
+        rows = sum(shard.rows for shard in shards)
+        found.append({**key.to_json(), "folder": path.parent.name, "rows": rows})
     return found
+
+
+__all__ = [
+    "ORIGINAL",
+    "Entry",
+    "EntryKey",
+    "Report",
+    "TargetStore",
+    "append",
+    "describe",
+    "verify_entries",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,8 +15,10 @@ from ray import cloudpickle
 
 from raykd.data import Samples
 from raykd.targets import codec
+from raykd.targets.packing import without_features
 from raykd.targets.shards import Shard, write_shard
 from raykd.teachers.model import Recorded, Spec, host
+from raykd.types import ORIGINAL_VIEW
 
 _LOAD_TIMEOUT_S = 600.0
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -73,11 +75,15 @@ class TeacherActor:
         return arrays, seconds
 
     @_method(max_task_retries=0)
-    def fill(self, folder: Path, rows: np.ndarray, view: int) -> Shard:
+    def fill(
+        self, folder: Path, rows: np.ndarray, view: int, origin: Mapping[str, Any] | None = None
+    ) -> Shard:
         """Score rows in one view and write them as one shard; the tensors never leave this node."""
         arrays, _ = self.score(rows, np.full(len(rows), view, np.int64))
         keys = {"ids": self._samples.ids[rows], "hashes": self._samples.content_hash(rows)}
-        return write_shard(folder, view, {**keys, **arrays})
+        if view == ORIGINAL_VIEW:  # evaluated on, which looks at outputs alone
+            arrays = without_features(arrays)
+        return write_shard(folder, view, {**keys, **arrays}, origin)
 
     @_method(concurrency_group=CONTROL)
     def statistics(self) -> dict[str, Any]:

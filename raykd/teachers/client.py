@@ -130,6 +130,8 @@ class Client:
         self.emit = emit
         self.tolerance = tolerance
         self.retries = 0
+        self.temperatures: Mapping[str, float] = {}
+        """Teacher -> at which its logits are going to be used, 1 where none is given."""
 
     def submit(self, names: Sequence[str], rows: np.ndarray, view: np.ndarray) -> dict[str, Asked]:
         """Ask several teachers at once; returns without waiting."""
@@ -175,7 +177,7 @@ class Client:
                 parts += self._isolated(pool, asked, np.array([place]))
         except _LeftOutError:
             return None
-        return assemble(parts, len(asked.rows))
+        return assemble(parts, len(asked.rows), self.temperatures.get(pool.name, 1.0))
 
     def _together(self, pool: Pool, asked: Asked) -> Parts:
         if asked.request is None:

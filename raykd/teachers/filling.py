@@ -70,7 +70,8 @@ def fill(
         for name, actors in idle.items():
             while actors and waiting[name]:
                 actor, part = actors.pop(), waiting[name].popleft()
-                reference = actor.fill.remote(root / part.key.folder, part.rows, part.view)
+                where, origin = root / part.key.folder, part.key.to_json()
+                reference = actor.fill.remote(where, part.rows, part.view, origin)
                 running[reference] = (actor, part)
         ready, _ = ray.wait(list(running), timeout=_WAIT_S)
         if not ready:

@@ -25,6 +25,7 @@ from raykd.models.preprocess import Preprocessing
 from raykd.models.taps import Taps
 from raykd.models.weights import apply_weights, fingerprint
 from raykd.targets import codec
+from raykd.targets.packing import PLAIN, Packing
 from raykd.types import ORIGINAL_VIEW, OutputKind, Scale
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -52,6 +53,7 @@ class Spec:
         answers: what its answers are stored as.
         scale: the unit that it computes in (regression), when it was fitted here; one that was not
             answers in original units by itself.
+        packing: what is kept of its answers to training views.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Spec:
     taps: tuple[str, ...] = ()
     answers: OutputKind = "logits"
     scale: Scale | None = None
+    packing: Packing = PLAIN
 
     @property
     def fingerprint(self) -> str:
@@ -96,12 +99,14 @@ class Recorded:
         logits_NC: float32 [N, C] in the data's row order (values in original units [N, 1], label
             logits); NaN rows where it said nothing.
         answers: what its answers are stored as.
+        packing: what is kept of them.
     """
 
     name: str
     logits_NC: np.ndarray
     taps: tuple[str, ...] = ()
     answers: OutputKind = "logits"
+    packing: Packing = PLAIN
 
     @property
     def fingerprint(self) -> str:
@@ -143,7 +148,7 @@ class TeacherModel:
 
     def score(self, samples: Samples, rows: np.ndarray, view: np.ndarray) -> codec.Arrays:
         """The encoded answer; short batches are padded with their first row to the one fixed shape."""
-        size = self.spec.batch_size
+        size, packing = self.spec.batch_size, _packing_for(self.spec.packing, view)
         parts = []
         for start in range(0, len(rows), size):
             part, views = rows[start : start + size], view[start : start + size]
@@ -151,18 +156,18 @@ class TeacherModel:
             padded = np.concatenate([part, np.repeat(part[:1], short)])
             padded_views = np.concatenate([views, np.repeat(views[:1], short)])
             inputs = samples.batch(padded, padded_views, labels="all").inputs
-            arrays = self._forward(inputs)
+            arrays = self._forward(inputs, packing)
             parts.append({name: array[: len(part)] for name, array in arrays.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     @torch.inference_mode()
-    def _forward(self, inputs: Mapping[str, Tensor]) -> codec.Arrays:
+    def _forward(self, inputs: Mapping[str, Tensor], packing: Packing) -> codec.Arrays:
         moved = {name: tensor.to(self.device) for name, tensor in inputs.items()}
         output_BC = self.network(moved).float()
         features = {tap: feature.float().cpu() for tap, feature in self._taps.take().items()}
         if not all(torch.isfinite(tensor).all() for tensor in (output_BC, *features.values())):
             raise NonFiniteError(f"teacher {self.spec.name!r} answered NaN or infinity")
-        return codec.encode(self._aligned(output_BC).cpu(), features, self.spec.answers)
+        return codec.encode(self._aligned(output_BC).cpu(), features, self.spec.answers, packing)
 
     def _aligned(self, output_BC: Tensor) -> Tensor:
         """Logits over the data's classes: probabilities in log space, several own classes added up."""
@@ -203,7 +208,13 @@ class RecordedTeacher:
             raise TeacherError(
                 f"teacher {self.recorded.name!r} has no outputs for sample id {sample}"
             )
-        return codec.encode(logits, {}, self.recorded.answers)
+        packing = _packing_for(self.recorded.packing, view)
+        return codec.encode(logits, {}, self.recorded.answers, packing)
+
+
+def _packing_for(packing: Packing, view: np.ndarray) -> Packing:
+    """Untransformed samples are evaluated on: all their logits are kept."""
+    return packing.whole() if (view == ORIGINAL_VIEW).all() else packing
 
 
 def host(spec: Spec | Recorded, device: torch.device | None = None) -> Scorer:

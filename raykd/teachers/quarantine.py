@@ -143,20 +143,23 @@ def _halves(places: np.ndarray) -> list[np.ndarray]:
     return [half for half in (places[middle:], places[:middle]) if len(half)]
 
 
-def assemble(parts: Sequence[tuple[np.ndarray, codec.Arrays]], size: int) -> Dense | None:
+def assemble(
+    parts: Sequence[tuple[np.ndarray, codec.Arrays]], size: int, temperature: float = 1.0
+) -> Dense | None:
     """One teacher's answer for a batch from answers for parts of it; None where there is none.
 
     Args:
         parts: places in the batch, and the encoded answer for them.
         size: of the batch; rows that no part has are zeros and not valid.
+        temperature: at which the logits are going to be used.
     """
     if not parts:
         return None
     if len(parts) == 1 and len(parts[0][0]) == size:
-        return codec.decode(parts[0][1])
+        return codec.decode(parts[0][1], temperature)
     arrays = {name: np.concatenate([part[name] for _, part in parts]) for name in parts[0][1]}
     places = torch.from_numpy(np.concatenate([places for places, _ in parts]))
-    answer = codec.decode(arrays)
+    answer = codec.decode(arrays, temperature)
 
     def spread(tensor: torch.Tensor) -> torch.Tensor:
         whole = tensor.new_zeros((size, *tensor.shape[1:]))

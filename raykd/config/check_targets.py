@@ -1,0 +1,124 @@
+"""What `targets:` keeps of the teachers' answers, held against what the objective needs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from raykd.config.models import Teacher
+from raykd.config.objective import Objective
+from raykd.config.root import Config
+from raykd.config.schedules import values_of
+from raykd.config.weightings import ConfidenceWeighting, DisagreementDiscount, EntropyWeighting
+from raykd.errors import Problem
+
+_RAISE = "raise targets.full_up_to to keep all classes"
+_RIGHT_IN_PART = ("kl", "js", "skew_kl", "dkd")
+"""Losses of the tempered probabilities, to which little mass in wrong places does little."""
+_RIGHT_MIXED = ("probabilities", "losses")
+_MAPS = ("positions", "matrices", "pairs")
+
+
+def target_problems(config: Config) -> Iterator[Problem]:
+    """Every problem of `targets` that needs no data and no model."""
+    if config.targets.features != "pooled":
+        return
+    for index, term in enumerate(config.objective.features):
+        if term.loss.layout in _MAPS:
+            yield Problem(
+                f"objective.features.{index}.loss.type",
+                f"{term.loss.type} compares positions, of which targets.features=pooled keeps the mean alone; "
+                "use raw or int8, or another loss",
+            )
+
+
+def top_k_problems(config: Config, classes: int) -> Iterator[Problem]:
+    """What cannot be learnt from the largest logits alone.
+
+    Kept are, at some temperatures, the probabilities of the `top_k` classes and the sum of the others.
+
+    Args:
+        config: the recipe, with more classes than it keeps in full.
+        classes: of the data.
+    """
+    found = f"found {classes:,} classes, of which targets keep {config.targets.top_k}"
+    yield from _losses(config, found)
+    for teacher in config.teachers:
+        if teacher.temperature == "fit":
+            yield Problem(
+                f"teachers.{teacher.name}.temperature",
+                f"found fit; {found}, at temperatures known beforehand: give a number, or {_RAISE}",
+            )
+            continue
+        if config.targets.temperatures is None:
+            continue
+        listed = {_rounded(value) for value in (1.0, *config.targets.temperatures)}
+        for value in sorted(needed_temperatures(config, [config.objective], teacher)):
+            if _rounded(value) not in listed:
+                yield Problem(
+                    "targets.temperatures",
+                    f"lacks {value:.9g}, at which teacher {teacher.name!r} is heard (objective.soft_targets."
+                    f"temperature times its own, or its own for hard labels); add it, give null for all that "
+                    f"the objective uses, or {_RAISE}",
+                )
+
+
+def needed_temperatures(
+    config: Config, objectives: Sequence[Objective], teacher: Teacher
+) -> set[float]:
+    """The temperatures at which students hear a teacher: a constant T times its own.
+
+    Args:
+        config: the recipe.
+        objectives: its objective, and those of its variants.
+        teacher: one whose temperature is a number.
+    """
+    assert teacher.temperature != "fit", "refused before"
+    own = float(teacher.temperature)
+    soft = [objective.soft_targets for objective in objectives]
+    factors = {values_of(one.temperature)[0] for one in soft if one is not None}
+    if None in soft or "hard" in config.evaluate.controls:
+        factors.add(1.0)
+    return {factor * own for factor in factors}
+
+
+def _rounded(value: float) -> str:
+    return f"{value:.9g}"
+
+
+def _losses(config: Config, found: str) -> Iterator[Problem]:
+    objective, soft = config.objective, config.objective.soft_targets
+    key, temperature = "objective.soft_targets", 1.0
+    if soft is not None:
+        if soft.loss.type not in _RIGHT_IN_PART or getattr(soft.loss, "standardise", False):
+            what = "standardised logits" if soft.loss.type in _RIGHT_IN_PART else soft.loss.type
+            yield Problem(
+                f"{key}.loss", f"{what} needs every class; {found}; use {', '.join(_RIGHT_IN_PART)} without "
+                f"standardise, or {_RAISE}",
+            )  # fmt: skip
+        elif soft.mixing not in _RIGHT_MIXED:
+            yield Problem(
+                f"{key}.combine", f"{soft.mixing} needs every class; {found}; use {', '.join(_RIGHT_MIXED)}, or "
+                f"{_RAISE}",
+            )  # fmt: skip
+        courses = [soft.temperature, *(p.soft_targets.temperature for p in objective.phases)]
+        values = {value for course in courses if course is not None for value in values_of(course)}
+        if len(values) > 1:
+            yield Problem(
+                f"{key}.temperature", f"goes through {', '.join(f'{v:g}' for v in sorted(values))}; {found}, "
+                f"which a student reads at one temperature: make it constant, or {_RAISE}",
+            )  # fmt: skip
+        temperature = max(values)
+    weighting = objective.weighting
+    if isinstance(weighting, EntropyWeighting):
+        yield Problem("objective.weighting.type", f"entropy needs every class; {found}; use another one, or {_RAISE}")  # fmt: skip
+    looking = {
+        "objective.weighting.type": isinstance(weighting, ConfidenceWeighting),
+        f"{key}.disagreement": soft is not None
+        and isinstance(soft.disagreement, DisagreementDiscount),
+        "objective.labels.fill": soft is not None and objective.labels.fill == "ensemble",
+    }
+    for place in (place for place, looks in looking.items() if looks and temperature != 1.0):
+        yield Problem(
+            place, f"looks at probabilities at temperature 1, the soft targets at {temperature:g}; {found}, "
+            f"which a student reads at one temperature: leave it out, set {key}.temperature=1, or {_RAISE}",
+        )  # fmt: skip

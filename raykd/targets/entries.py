@@ -1,0 +1,167 @@
+"""Entries of the target store: one folder for each (teacher, views, taps, codec), with its manifest."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raykd.errors import TargetError
+from raykd.folders import read_json
+from raykd.targets import codec
+from raykd.targets.files import write_whole
+from raykd.targets.packing import FEATURE
+from raykd.targets.shards import Shard, check_shard, map_shard
+
+MANIFEST = "manifest.json"
+LOCK = ".lock"
+_ANEW = "delete the folder to score it anew"
+SCHEMA = 1
+ORIGINAL = "original"
+
+
+@dataclass(frozen=True)
+class EntryKey:
+    """What an entry's targets were made from; any difference is another entry.
+
+    Attributes:
+        teacher: fingerprint of weights, preprocessing, label map, dtype and spec.
+        views: canonical text of the view policy and its seed, or `original`.
+        taps: features kept beside the logits.
+        codec: encoding of the arrays.
+    """
+
+    teacher: str
+    views: str
+    taps: tuple[str, ...] = ()
+    codec: str = codec.VERSION
+
+    @property
+    def folder(self) -> str:
+        """Name of the entry's folder."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return f"{self.teacher[:16]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {**asdict(self), "taps": list(self.taps)}
+
+
+class Entry:
+    """The shards of one teacher and view policy; reads by memory map, never writes."""
+
+    def __init__(self, root: Path, key: EntryKey) -> None:
+        self.key = key
+        self.folder = root / key.folder
+        self.shards = _read_manifest(self.folder, key)
+        self._maps: dict[str, dict[str, np.ndarray]] = {}
+
+    def arrays(self, shard: Shard) -> dict[str, np.ndarray]:
+        """A shard's arrays; its checksum and its origin are verified the first time.
+
+        Raises:
+            TargetError: the file is missing, damaged or of other targets; names the shard.
+        """
+        if shard.file not in self._maps:
+            if problem := check_shard(self.folder, shard):
+                raise TargetError(f"{self.folder}: {problem}; {_ANEW}")
+            try:
+                found = map_shard(self.folder, shard, self.key.to_json())
+            except TargetError as error:
+                raise TargetError(f"{self.folder}: {error}; {_ANEW}") from None
+            if lacking := [tap for tap in self.key.taps if FEATURE + tap not in found]:
+                what = f"shard {shard.file!r} lacks the features {', '.join(lacking)}"
+                raise TargetError(f"{self.folder}: {what}; {_ANEW}")
+            self._maps[shard.file] = found
+        return self._maps[shard.file]
+
+    def missing(self, ids_N: np.ndarray, hashes_N: np.ndarray, view: int) -> np.ndarray:
+        """Positions in `ids_N` that no shard answers for this view with the same content."""
+        known: set[tuple[int, int]] = set()
+        for shard in self.shards:
+            if shard.view == view:
+                arrays = self.arrays(shard)
+                known.update(zip(arrays["ids"].tolist(), arrays["hashes"].tolist(), strict=True))
+        wanted = zip(ids_N.tolist(), hashes_N.tolist(), strict=True)
+        return np.array([i for i, pair in enumerate(wanted) if pair not in known], np.int64)
+
+
+def _read_manifest(folder: Path, key: EntryKey) -> tuple[Shard, ...]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        return ()
+    written, shards = read_manifest(path)
+    wanted = asdict(key)
+    if differing := [n for n, value in wanted.items() if getattr(written, n) != value]:
+        found = ", ".join(f"{getattr(written, name)!r}" for name in differing)
+        asked = ", ".join(f"{wanted[name]!r}" for name in differing)
+        raise TargetError(
+            f"{path} belongs to other targets: {', '.join(differing)} differ (found {found}; asked for {asked})"
+        )
+    return shards
+
+
+def read_manifest(path: Path) -> tuple[EntryKey, tuple[Shard, ...]]:
+    """The key of an entry and its shards.
+
+    Raises:
+        TargetError: it is damaged, or of another version.
+    """
+    try:
+        manifest = read_json(path)
+        key = EntryKey(**{**manifest["key"], "taps": tuple(manifest["key"]["taps"])})
+        shards = tuple(Shard(**shard) for shard in manifest["shards"])
+        schema = manifest["schema"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise TargetError(
+            f"{path} is damaged ({error!r}); delete its folder to score it anew"
+        ) from None
+    if schema != SCHEMA:
+        raise TargetError(f"{path} has schema {schema}, this version reads {SCHEMA}")
+    return key, shards
+
+
+def append(root: Path, key: EntryKey, shards: Sequence[Shard]) -> None:
+    """Add finished shards to an entry's manifest, which makes them visible to readers.
+
+    Several runs may fill one entry at a time: none loses what another has added. The order in which they
+    come does not show.
+
+    Raises:
+        TargetError: the manifest is damaged or cannot be written.
+    """
+    with locked(root / key.folder):
+        entry = Entry(root, key)
+        every = {shard.file: shard for shard in (*entry.shards, *shards)}
+        manifest = {
+            "schema": SCHEMA,
+            "key": key.to_json(),
+            "shards": [
+                shard.to_json() for shard in sorted(every.values(), key=lambda s: (s.view, s.file))
+            ],
+        }
+        text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
+        write_whole(entry.folder / MANIFEST, text.encode())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Alone among all processes that write this entry's manifest; the lock ends with the process."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("w")
+    except OSError as error:
+        raise TargetError(
+            f"the target store cannot be written: {folder}: {error.strerror or error}; set targets.store to "
+            "another folder"
+        ) from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,189 @@
+"""How an answer is made smaller than all its logits and whole features.
+
+Shape suffixes: N units, C classes, K classes kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raykd.errors import TargetError
+
+Arrays = dict[str, np.ndarray]
+Shape = tuple[int, ...]
+Form = Literal["raw", "pooled", "int8"]
+
+OFFSET = "offset"
+KEPT = "kept"
+CLASS = "class_of."
+TAIL = "tail."
+FEATURE = "feature."
+SCALE = "scale."
+LARGEST = float(np.finfo(np.float16).max)
+_SHORT = 1 << 16
+_STEPS = 127.0
+_FORMS: dict[Form, str] = {"raw": "features16", "pooled": "pooled16", "int8": "features8"}
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What is kept of an answer.
+
+    Attributes:
+        top_k: how many classes of logits; None = all.
+        temperatures: those at which the mass of the other classes is kept, rising.
+        features: `raw` float16; `pooled` their mean over positions, float16; `int8` with a scale per row.
+    """
+
+    top_k: int | None = None
+    temperatures: tuple[float, ...] = ()
+    features: Form = "raw"
+
+    @property
+    def of_classes(self) -> str:
+        """What is done to logits, as a part of the codec's name."""
+        if self.top_k is None:
+            return "logits16"
+        return f"logits16-top{self.top_k}-at-{','.join(map(label_of, self.temperatures))}"
+
+    @property
+    def of_features(self) -> str:
+        """What is done to features, as a part of the codec's name."""
+        return _FORMS[self.features]
+
+    def whole(self) -> Packing:
+        """The same with all logits."""
+        return replace(self, top_k=None, temperatures=())
+
+
+PLAIN = Packing()
+
+
+def label_of(temperature: float) -> str:
+    """A temperature as it stands in names: nine digits, so that 0.1·3 is 0.3."""
+    return f"{temperature:.9g}"
+
+
+def shifted(logits_NC: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits minus their row maximum, float16 [N, C], and that maximum, float32 [N]."""
+    offset_N = logits_NC.amax(dim=1)
+    return (logits_NC - offset_N[:, None]).clamp_(min=-LARGEST).half(), offset_N
+
+
+def encode_top(logits_NC: Tensor, packing: Packing) -> Arrays:
+    """The largest logits and, for each temperature, what all others amount to.
+
+    Args:
+        logits_NC: float32 [N, C], with C > packing.top_k.
+        packing: how many, and at which temperatures.
+
+    Returns:
+        `kept` float16 [N, K], falling, minus the row maximum; `offset` float32 [N], that maximum;
+        `class_of.<C>` uint16 or uint32 [N, K]; `tail.<T>` float32 [N], the log-sum-exp of the other
+        classes' logits over T (on the scale of `kept`). With `kept` it gives that over all classes,
+        which by itself would leave no digits for a small rest.
+    """
+    assert packing.top_k is not None, "only for packings that leave classes out"
+    classes = logits_NC.shape[1]
+    shifted_NC, offset_N = shifted(logits_NC)
+    class_NK = logits_NC.topk(packing.top_k, dim=1).indices
+    short = np.uint16 if classes <= _SHORT else np.uint32
+    others_NC = shifted_NC.double().scatter_(1, class_NK, -torch.inf)
+    return {
+        KEPT: shifted_NC.gather(1, class_NK).numpy(),
+        OFFSET: offset_N.numpy(),
+        f"{CLASS}{classes}": class_NK.numpy().astype(short),
+        **{
+            TAIL + label_of(t): (others_NC / t).logsumexp(dim=1).float().numpy()
+            for t in packing.temperatures
+        },
+    }
+
+
+def decode_top(arrays: Mapping[str, np.ndarray], temperature: float) -> Tensor:
+    """Logits float32 [N, C] that are right at one temperature.
+
+    Their softmax at `temperature` gives each kept class the probability that it has among all classes,
+    and spreads the rest evenly over the others.
+
+    Raises:
+        TargetError: nothing is kept for this temperature.
+    """
+    (name,) = [name for name in arrays if name.startswith(CLASS)]
+    tail = TAIL + label_of(temperature)
+    if tail not in arrays:
+        known = ", ".join(n.removeprefix(TAIL) for n in arrays if n.startswith(TAIL))
+        raise TargetError(
+            f"top-k targets can be read at temperature {known}, not at {label_of(temperature)}; list it under "
+            "targets.temperatures, or raise targets.full_up_to to keep all classes"
+        )
+    kept_NK = torch.from_numpy(arrays[KEPT].astype(np.float32))
+    class_NK = torch.from_numpy(arrays[name].astype(np.int64))
+    count, classes = len(kept_NK), int(name.removeprefix(CLASS))
+    tail_N = torch.from_numpy(arrays[tail].astype(np.float64))
+    other_N = temperature * (tail_N - math.log(classes - kept_NK.shape[1]))
+    other_N = torch.minimum(other_N.float(), kept_NK[:, -1])
+    logits_NC = other_N[:, None].expand(count, classes).clone().scatter_(1, class_NK, kept_NK)
+    return logits_NC + torch.from_numpy(np.array(arrays[OFFSET]))[:, None]
+
+
+def encode_features(features: Mapping[str, Tensor], form: Form) -> Arrays:
+    """`feature.<tap>` float16 [N, ...]; as `int8` [N, ...] with `scale.<tap>` float32 [N]."""
+    arrays: Arrays = {}
+    for tap, feature in features.items():
+        if form != "int8":
+            arrays[FEATURE + tap] = half(_pooled(feature) if form == "pooled" else feature)
+            continue
+        flat = feature.float().flatten(1)
+        scale_N = flat.abs().amax(dim=1) / _STEPS
+        steps = flat / torch.where(scale_N > 0, scale_N, 1.0)[:, None]
+        arrays[FEATURE + tap] = steps.round().to(torch.int8).view(feature.shape).numpy()
+        arrays[SCALE + tap] = scale_N.numpy()
+    return arrays
+
+
+def decode_features(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """Tap -> float32 [N, ...]."""
+    found = {}
+    for name, array in arrays.items():
+        if not name.startswith(FEATURE):
+            continue
+        tap = name.removeprefix(FEATURE)
+        feature = torch.from_numpy(array.astype(np.float32))
+        if SCALE + tap in arrays:
+            scale_N = torch.from_numpy(np.array(arrays[SCALE + tap]))
+            feature *= scale_N.view(-1, *[1] * (feature.ndim - 1))
+        found[tap] = feature
+    return found
+
+
+def without_features(arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """The same answer, outputs alone."""
+    return {n: array for n, array in arrays.items() if not n.startswith((FEATURE, SCALE))}
+
+
+def half(values: Tensor) -> np.ndarray:
+    """As float16; what is too large becomes the largest."""
+    halved: np.ndarray = values.clamp(-LARGEST, LARGEST).half().numpy()
+    return halved
+
+
+def _pooled(feature: Tensor) -> Tensor:
+    """Mean over the positions of maps [N, C, H, W] and tokens [N, L, D]; vectors as they are."""
+    if feature.ndim == 4:
+        return feature.mean(dim=(2, 3))
+    return feature.mean(dim=1) if feature.ndim == 3 else feature
+
+
+def packed_shape(shape: Shape, form: Form) -> Shape:
+    """Shape of one sample's feature after decoding, from that at the tap."""
+    if form != "pooled" or len(shape) == 1:
+        return shape
+    return (shape[0],) if len(shape) == 3 else (shape[-1],)

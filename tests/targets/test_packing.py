@@ -1,0 +1,266 @@
+"""What is left out of an answer, what that costs, and who may not read it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from raykd.cli.forecasts import row_bytes
+from raykd.config import load_config
+from raykd.config.check_targets import needed_temperatures, top_k_problems
+from raykd.errors import InputError, TargetError
+from raykd.losses import LOSSES
+from raykd.pipeline.preparation import prepare
+from raykd.targets import EntryKey, codec
+from raykd.targets.packing import Packing, packed_shape
+from raykd.targets.shards import map_shard, write_shard
+from raykd.teachers.model import Recorded, TeacherModel, host
+
+TOP = Packing(top_k=32, temperatures=(1.0, 4.0))
+ROWS = 4096
+
+
+def logits_of(rows=256, classes=1000, scale=4.0, seed=0):
+    return torch.randn(rows, classes, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def read(logits, temperature, packing=TOP):
+    return codec.decode(codec.encode(logits, {}, packing=packing), temperature).values_NC
+
+
+def softmax(logits, temperature):
+    return (logits.double() / temperature).softmax(1)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize("scale", [0.1, 4.0, 40.0])
+@pytest.mark.parametrize("classes", [40, 1000, 70_000])
+def test_the_kept_are_right_and_the_rest_is_even(classes, scale, temperature):
+    logits = logits_of(16, classes, scale)
+    full = softmax(codec.decode(codec.encode(logits, {})).values_NC, temperature)
+    read_NC = read(logits, temperature)
+    found = softmax(read_NC, temperature)
+    kept_NK = logits.topk(32).indices
+    torch.testing.assert_close(
+        found.gather(1, kept_NK), full.gather(1, kept_NK), rtol=2e-5, atol=1e-7
+    )
+    rest = found.scatter(1, kept_NK, 0.0)
+    torch.testing.assert_close(
+        rest.sum(1), full.scatter(1, kept_NK, 0.0).sum(1), rtol=1e-4, atol=1e-9
+    )
+    spread = rest.amax(1) / rest.sum(1).clamp(min=1e-300) * (classes - 32)
+    assert (spread[rest.sum(1) > 1e-12] < 1.01).all()
+    assert torch.equal(read_NC.argmax(1), logits.argmax(1))
+
+
+def test_a_small_rest_keeps_its_digits():
+    logits = torch.full((1, 1000), -20.0)
+    logits[0, :32] = torch.arange(32.0, 0, -1)
+    rest = softmax(read(logits, 1.0), 1.0)[0, 32:].sum()
+    expected = softmax(codec.decode(codec.encode(logits, {})).values_NC, 1.0)[0, 32:].sum()
+    assert expected < 1e-18
+    assert rest.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("classes", "dtype"), [(1000, "uint16"), (65_536, "uint16"), (65_537, "uint32")]
+)
+def test_classes_are_numbered_in_as_few_bytes_as_will_do(classes, dtype):
+    logits = torch.zeros(1, classes)
+    logits[0, -1] = 3.0
+    arrays = codec.encode(logits, {}, packing=TOP)
+    assert arrays[f"class_of.{classes}"].dtype == dtype
+    assert codec.decode(arrays).values_NC.argmax() == classes - 1
+
+
+def test_a_student_s_loss_and_gradient_are_nearly_those_of_all_classes():
+    """At T = 4 with 6 % of the mass left out: KL's gradient is right on every kept class."""
+    teacher, student = logits_of(scale=6.0), logits_of(seed=1).requires_grad_()
+    rest = 1 - softmax(teacher, 4.0).topk(32).values.sum(1)
+    gradients = {}
+    for name, target in (("all", teacher), ("kept", read(teacher, 4.0))):
+        LOSSES["kl"](student, target, temperature=4.0).mean().backward()
+        gradients[name], student.grad = student.grad, None
+    away = (gradients["all"] - gradients["kept"]).abs() * len(teacher)
+    kept_NK = teacher.topk(32).indices
+    assert away.gather(1, kept_NK).max() < 2e-3, "float16 rounding"
+    assert (away.sum(1) <= 4.0 * 2 * rest + 0.05).all(), "no more than the rest, moved"
+
+
+def test_bytes_of_a_thousand_classes(tmp_path):
+    """Top-32: below a twelfth of full. Full: at most 1.02 of its float16 numbers."""
+    ids, hashes = np.arange(ROWS), np.arange(ROWS, dtype=np.uint64)
+    sizes = {}
+    for name, packing in (("full", codec.PLAIN), ("top", TOP)):
+        arrays = codec.encode(logits_of(ROWS), {}, packing=packing)
+        shard = write_shard(tmp_path, 0, {"ids": ids, "hashes": hashes, **arrays}, {"teacher": "a"})
+        sizes[name] = (tmp_path / shard.file).stat().st_size
+        mapped = map_shard(tmp_path, shard)
+        assert all(
+            np.array_equal(mapped[n], a) and mapped[n].dtype == a.dtype for n, a in arrays.items()
+        )
+    assert sizes["top"] <= sizes["full"] / 12
+    assert sizes["full"] <= 1.02 * ROWS * 1000 * 2
+
+
+def test_another_temperature_is_refused():
+    with pytest.raises(
+        TargetError, match=r"at temperature 1, 4, not at 3; list it under targets\.temp"
+    ):
+        read(logits_of(2), 3.0)
+    assert read(logits_of(2), 0.1 * 3, Packing(2, (0.3,))).shape == (2, 1000)
+
+
+def test_encodings_never_mix():
+    packings = [
+        codec.PLAIN,
+        TOP,
+        Packing(16, (1.0, 4.0)),
+        Packing(32, (1.0,)),
+        Packing(32, (1.0, 2.0)),
+    ]
+    packings += [Packing(features=form) for form in ("pooled", "int8")]
+    names = {codec.version("logits", packing) for packing in packings}
+    assert len(names) == len({EntryKey("a", "b", codec=n).folder for n in names}) == len(packings)
+    assert codec.version("logits") == "logits16-features16-v1", "as ever: old stores are still read"
+
+
+def test_live_and_in_any_company_the_same_bits(samples, make_spec):
+    """One codec for actors, the store and this process; untransformed samples keep all classes."""
+    packing = Packing(top_k=2, temperatures=(1.0, 4.0), features="int8")
+    teacher = TeacherModel(make_spec("cnn", taps=("blocks.0",), packing=packing))
+    rows = np.arange(50)
+    whole = teacher.score(samples, rows, np.full(50, 1))
+    order = np.random.default_rng(0).permutation(50)
+    shuffled = teacher.score(samples, order, np.full(50, 1))
+    assert whole.keys() == {
+        "kept", "offset", "class_of.3", "tail.1", "tail.4", "feature.blocks.0", "scale.blocks.0"
+    }  # fmt: skip
+    assert all(np.array_equal(whole[n][order], shuffled[n]) for n in whole)
+    original = teacher.score(samples, rows, np.full(50, -1))
+    assert {"values", "offset"} < original.keys()
+
+
+def test_recorded_outputs_go_through_it_too(make_samples):
+    samples = make_samples()
+    said = torch.randn(len(samples), 3).numpy()
+    teacher = host(Recorded(name="known", logits_NC=said, packing=Packing(2, (1.0,))))
+    rows = np.arange(5)
+    assert "kept" in teacher.score(samples, rows, np.zeros(5, np.int64))
+    assert "values" in teacher.score(samples, rows, np.full(5, -1))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-20, 1.0, 1e6])
+def test_int8_is_right_to_half_a_step(scale):
+    feature = torch.randn(8, 3, 4, 4) * scale
+    arrays = codec.encode(torch.zeros(8, 2), {"a": feature}, packing=Packing(features="int8"))
+    assert arrays["feature.a"].dtype == np.int8
+    kept = codec.decode(arrays).features["a"]
+    step = feature.flatten(1).abs().amax(1).view(-1, 1, 1, 1) / 127
+    assert ((kept - feature).abs() <= step * 0.5001).all()
+    assert arrays["feature.a"].nbytes + arrays["scale.a"].nbytes <= 0.55 * feature.numel() * 2
+
+
+@pytest.mark.parametrize(("shape", "dims"), [((5, 4, 3), (2, 3)), ((7, 5), (1,)), ((5,), ())])
+def test_pooled_is_the_mean_over_positions(shape, dims):
+    feature = torch.randn(6, *shape)
+    arrays = codec.encode(torch.zeros(6, 2), {"a": feature}, packing=Packing(features="pooled"))
+    expected = feature.mean(dims) if dims else feature
+    assert arrays["feature.a"].shape == (6, *packed_shape(shape, "pooled")) == (6, 5)
+    torch.testing.assert_close(codec.decode(arrays).features["a"], expected, rtol=1e-3, atol=1e-4)
+
+
+def problems(*overrides, recipe="digits"):
+    config = load_config(recipe, [*overrides, "targets.full_up_to=5", "targets.top_k=3"])
+    return {problem.key: str(problem) for problem in top_k_problems(config, 10)}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "says"),
+    [
+        (["objective.soft_targets.loss.type=mse"], "objective.soft_targets.loss", "mse needs every"),
+        (["objective.soft_targets.loss.type=dist"], "objective.soft_targets.loss", "use kl, js"),
+        (["objective.soft_targets.loss.type=reverse_kl"], "objective.soft_targets.loss", "reverse_kl"),
+        (["objective.soft_targets.loss={type: kl, standardise: true}"], "objective.soft_targets.loss",
+         "standardised logits"),
+        (["objective.soft_targets.combine=logits"], "objective.soft_targets.combine", "probabilities"),
+        (["objective.soft_targets.combine=probabilities_then_temper"], "objective.soft_targets.combine",
+         "losses"),
+        (["objective.soft_targets.temperature={type: linear, from: 8, to: 2, epochs: 3}"],
+         "objective.soft_targets.temperature", "goes through 2, 8"),
+        (["objective.phases=[{until_epoch: 2, soft_targets: {temperature: 9}}]"],
+         "objective.soft_targets.temperature", "goes through 4, 9"),
+        (["objective.weighting={type: entropy}"], "objective.weighting.type", "entropy needs"),
+        (["objective.weighting={type: confidence}"], "objective.weighting.type", "temperature 1"),
+        (["objective.soft_targets.disagreement={type: discount}"],
+         "objective.soft_targets.disagreement", "temperature=1"),
+        (["objective.labels.fill=ensemble"], "objective.labels.fill", "temperature=1"),
+        (["teachers.0.temperature=fit"], "teachers.", "found fit"),
+        (["targets.temperatures=[2]"], "targets.temperatures", "lacks 4"),
+    ],
+)  # fmt: skip
+def test_what_needs_every_class_is_refused(overrides, key, says):
+    found = problems("objective.soft_targets.temperature=4", *overrides)
+    (name,) = [name for name in found if name.startswith(key)]
+    assert says in found[name]
+    assert "full_up_to" in found[name]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["objective.soft_targets.loss.type=dkd", "objective.soft_targets.combine=null"],
+        ["objective.soft_targets.loss.type=js", "objective.soft_targets.combine=null"],
+        ["objective.weighting={type: gradient}"],
+        ["objective.weighting={type: agreement}"],
+        ["objective.weighting={type: confidence}", "objective.soft_targets.temperature=1"],
+        ["objective.labels.fill=ensemble", "objective.soft_targets.temperature=1"],
+        ["objective.soft_targets=null", "objective.labels.fill=ensemble"],
+        ["targets.temperatures=[2, 4]", "objective.soft_targets.temperature=2"],
+        ["objective.soft_targets.temperature={type: constant, value: 3}"],
+    ],
+)
+def test_what_the_largest_logits_are_enough_for(overrides):
+    assert problems(*overrides) == {}
+
+
+def test_all_temperatures_of_an_objective_are_kept():
+    config = load_config(
+        "digits", ["objective.soft_targets.temperature=4", "teachers.0.temperature=1.5"]
+    )
+    needed = [needed_temperatures(config, [config.objective], t) for t in config.teachers]
+    assert needed[0] == {6.0, 1.5}
+    assert needed[1] == {4.0, 1.0}
+
+
+def test_pooled_features_are_refused_where_a_loss_compares_positions():
+    term = "{loss: {type: %s}, teacher: wide, student_tap: blocks.0, teacher_tap: layer2}"
+    for loss, refused in (
+        ("attention", True),
+        ("nst", True),
+        ("hint", False),
+        ("similarity", False),
+    ):
+        overrides = [f"objective.features=[{term % loss}]", "targets.features=pooled"]
+        try:
+            load_config("digits", overrides)
+            found = ""
+        except InputError as error:
+            found = str(error)
+        assert ("targets.features=pooled keeps the mean alone" in found) == refused, loss
+
+
+def test_a_recipe_is_refused_before_anything_starts(tiny_recipe):
+    """How many classes there are is known once the data is read; every problem is named at once."""
+    few = ["targets.full_up_to=5", "targets.top_k=3"]
+    wrong = [*few, "objective.soft_targets.loss.type=mse", "teachers.wide.temperature=fit"]
+    with pytest.raises(InputError) as caught:
+        prepare(load_config(tiny_recipe, wrong))
+    keys = {problem.key for problem in caught.value.problems}
+    assert keys == {"objective.soft_targets.loss", "teachers.wide.temperature"}
+    prepared = prepare(load_config(tiny_recipe, few))
+    assert prepared.teachers["wide"].packing == Packing(3, (1.0, 4.0))
+    assert prepare(load_config(tiny_recipe)).teachers["wide"].packing == codec.PLAIN
+    assert row_bytes(prepared.teachers["wide"], prepared.samples) == 3 * (2 + 2) + 4 + 2 * 4 + 16
