@@ -58,6 +58,8 @@ class Job:
         placement: what runs where.
         folder: the run folder.
         console: who tells a person.
+        kind: W&B's type of job.
+        others: who else hears of everything.
         timing: seconds by stage.
         summary: what `summary.json` holds, once it is there.
         weights_at: teacher -> where its weights or outputs lie.
@@ -70,6 +72,8 @@ class Job:
     placement: Placement
     folder: RunFolder
     console: Console
+    kind: str = "run"
+    others: Sequence[Listener] = ()
     timing: dict[str, float] = field(default_factory=no_time)
     summary: dict[str, Any] = field(default_factory=dict)
     weights_at: dict[str, str | None] = field(default_factory=dict)
@@ -87,10 +91,12 @@ class Job:
             run_dir=self.folder.path,
             run_name=self.folder.path.name,
             config=self.config.model_dump(mode="json"),
+            job_type=self.kind,
             voice=self.console,
         )
         if sink is not None:
             listeners.append(sink)
+        listeners += self.others
         self.emit = Hub(listeners, self.console)
         for line in past:
             self.emit.recall(line)
@@ -240,16 +246,11 @@ class Job:
 
     def train(self, fits: Sequence[Fit], served: Served) -> dict[str, dict[str, Any]]:
         """Train students; the result of every fit."""
-        store, fleet = served.store, served.fleet
-        if fleet is None:
-            make_source: MakeSource = partial(_stored_source, store.root, _keys_of(store))
-        else:
-            settings = self.config.cluster.teachers
-            make_source = partial(_live_source, fleet.actors, settings, self.mailbox.sender)
+        fleet = served.fleet
         work = Work(
             samples=self.samples,
             fits=put(fits),
-            make_source=make_source,
+            make_source=self.sources(served),
             run=self.folder,
             emit=self.mailbox.sender,
             depth=self.config.targets.depth,
@@ -271,6 +272,14 @@ class Job:
         self.advice = None if pace is None else advise(pace, replicas)
         if self.advice is not None:
             self.emit(events.message("student", self.advice))
+
+    def sources(self, served: Served) -> MakeSource:
+        """What gives a fit its targets, in whichever process it is trained."""
+        store, fleet = served.store, served.fleet
+        if fleet is None:
+            return partial(_stored_source, store.root, _keys_of(store))
+        settings = self.config.cluster.teachers
+        return partial(_live_source, fleet.actors, settings, self.mailbox.sender)
 
     def numbers_of_targets(self, store: TargetStore) -> dict[str, Any]:
         """What `summary.json` says of the targets."""

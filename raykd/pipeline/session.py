@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from raykd.pipeline.placement import place
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.versions import environment
 from raykd.runtime import Resources, connect, is_connected, machine
-from raykd.tracking import Console
+from raykd.tracking import Console, Listener
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,23 @@ class Options:
 
 @contextmanager
 def opened(
-    prepared: Prepared, folder: RunFolder, options: Options, console: Console | None = None
+    prepared: Prepared,
+    folder: RunFolder,
+    options: Options,
+    console: Console | None = None,
+    *,
+    kind: str = "run",
+    listeners: Sequence[Listener] = (),
 ) -> Iterator[Job]:
     """A job with its folder made and a cluster at hand; ends both trackers and cluster.
+
+    Args:
+        prepared: the recipe.
+        folder: where it goes.
+        options: how it is run.
+        console: who tells a person; None is quiet.
+        kind: W&B's type of job.
+        listeners: who else hears of everything.
 
     Raises:
         InputError: the cluster lacks what the recipe asks for.
@@ -56,7 +70,7 @@ def opened(
     with connect(options.address) as resources:
         placement = place(config, resources)
         _open_folder(folder, config, resources)
-        job = Job(prepared, placement, folder, console)
+        job = Job(prepared, placement, folder, console, kind, listeners)
         try:
             yield job
         except RaykdError as error:

@@ -9,7 +9,7 @@ The factories below are the only way events are made, so that every kind carries
   `samples_per_s`, `teacher_wait_fraction`, `epochs` (total); of teachers asked live also
   `student_s_per_step` and, by teacher, what `raykd.teachers.load.describe` names. An epoch is counted when it is done:
   the first one is 1, the last one is `epochs`.
-- `fit`: `state` ("started", "finished", "reused" or "resumed"), `metrics` {}.
+- `fit`: `state` ("started", "finished", "reused", "resumed", or "stopped" before its end), `metrics` {}.
 - `progress`: `done`, `total`, `unit`, `rate_per_s`. Shown, never stored.
 - `failure`: `message`, and `decision` where one was taken. Failures, retries and degradations.
 - `message`: `text`.
@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Kind = Literal["stage", "epoch", "fit", "progress", "failure", "message"]
-Stage = Literal["data", "teachers", "fleet", "targets", "student", "evaluate", "report"]
+Stage = Literal["data", "teachers", "fleet", "targets", "search", "student", "evaluate", "report"]
 StageState = Literal["started", "finished"]
-FitState = Literal["started", "finished", "reused", "resumed"]
+FitState = Literal["started", "finished", "reused", "resumed", "stopped"]
 Clock = Callable[[], float]
 
 _OWN_KEYS = frozenset({"time", "stage", "fit", "step", "epoch", "kind"})

@@ -168,7 +168,7 @@ class StageProgress:
 
 def _change(fit: FitProgress, event: Event) -> None:
     state = event.values.get("state")
-    fit.finished = state in {"finished", "reused"}
+    fit.finished = state in {"finished", "reused", "stopped"}
     fit.reused = state == "reused"
     if state == "resumed":
         fit.resumed = event.epoch or 0

@@ -124,7 +124,7 @@ class WandbSink:
                 self._fits.add(event.fit)
                 self._submit(_definition(event.fit))
             self._submit(lambda run: run.log(row))
-        elif event.values.get("state") in {"finished", "reused"}:
+        elif event.values.get("state") in {"finished", "reused", "stopped"}:
             best = flat_numbers(event.values.get("metrics") or {}, f"{event.fit}/best/")
             self._submit(lambda run: run.summary.update(best))
 

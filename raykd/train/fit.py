@@ -55,7 +55,7 @@ class Fit:
     """
 
     fit_id: str
-    stage: Literal["teachers", "student"]
+    stage: Literal["teachers", "student", "search"]
     key: str
     model: Model
     preprocessing: Preprocessing

@@ -1,0 +1,116 @@
+"""The finalists: the best trials and the recipe itself over paired replicas, tested once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from raykd.config import Config
+from raykd.evaluate import TASKS, Evaluation
+from raykd.evaluate.comparison import compare
+from raykd.evaluate.statistics import holm, paired_t_pvalue
+from raykd.evaluate.summary import json_safe, replica_gain
+from raykd.pipeline.evaluation import evaluate
+from raykd.pipeline.job import Job
+from raykd.pipeline.preparation import Prepared, vary
+from raykd.pipeline.serving import Served
+from raykd.search.ledger import Ledger
+from raykd.search.readying import Readying
+from raykd.search.space import plain_recipe
+from raykd.search.tracked import FINALIST
+from raykd.search.tune import CHECKPOINT
+
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class FinalResult:
+    """What the finalists show.
+
+    Attributes:
+        numbers: as `raykd.evaluate.comparison`, the reference being the recipe itself; and `pairs`.
+        best: the trial that is best on validation; None = the recipe itself.
+    """
+
+    numbers: Mapping[str, Any]
+    best: str | None
+
+
+def run_finals(
+    job: Job, served: Served, readying: Readying, ledger: Ledger, recipes: Mapping[str, Config]
+) -> FinalResult:
+    """Train, score validation and test, hold them against each other.
+
+    Args:
+        job: the sweep.
+        served: what the teachers say.
+        readying: makes the fits.
+        ledger: the trials, which were replica 0 of their recipes already.
+        recipes: trial -> its recipe, best first.
+    """
+    search = job.config.search
+    assert search is not None, "only for recipes with a search"
+    assert search.finalists is not None, "asked for"
+    replicas = search.finalists.seeds
+    students = {DEFAULT: _over(job.prepared, plain_recipe(job.config), replicas)}
+    students |= {f"{FINALIST}{n}": _over(job.prepared, c, replicas) for n, c in recipes.items()}
+    for name in recipes:
+        _take_over(job, ledger, name)
+    fits = [
+        readying.fit(varied, replica, name)
+        for replica in range(replicas)
+        for name, varied in students.items()
+    ]
+    trained = job.train(fits, served)
+    with job.stage("evaluate"):
+        evaluation = evaluate(job.prepared, served.store, job.folder, students)
+        evaluation.save(job.folder.evaluation)
+        seconds = {
+            name: [float(trained[f"{name}/replica{r}"]["seconds"]) for r in range(replicas)]
+            for name in students
+        }
+        numbers = compare(evaluation, DEFAULT, seconds)
+        numbers["ranking"] = _ranking(numbers["methods"], job.config, ledger.metric)
+        numbers["pairs"] = _pairs(evaluation, numbers["ranking"])
+    best = numbers["ranking"][0]
+    return FinalResult(numbers, None if best == DEFAULT else best.removeprefix(FINALIST))
+
+
+def _over(prepared: Prepared, config: Config, replicas: int) -> Prepared:
+    return vary(prepared, config.model_copy(update={"seeds": replicas}))
+
+
+def _take_over(job: Job, ledger: Ledger, name: str) -> None:
+    """A trial that was trained to its end is replica 0 of its recipe: the same fit, so the same weights."""
+    there = job.folder.checkpoints(f"{FINALIST}{name}/replica0")
+    if ledger.records[name]["state"] == "finished" and not there.exists():
+        shutil.copytree(ledger.folder / name / CHECKPOINT, there)
+
+
+def _ranking(methods: Mapping[str, Any], config: Config, metric: str) -> list[str]:
+    """Best mean on validation by the search's metric first, then by the task's other one; never by test."""
+    task = TASKS[config.task]
+
+    def rank(name: str) -> tuple[float, float]:
+        numbers = methods[name]["validation"]
+        return task.rank({key: spread["mean"] for key, spread in numbers.items()}, metric)
+
+    return sorted(methods, key=rank, reverse=True)
+
+
+def _pairs(evaluation: Evaluation, ranking: list[str]) -> list[dict[str, Any]]:
+    """Paired differences on test of every two finalists, the better on validation first; p-values by Holm."""
+    found: list[dict[str, Any]] = []
+    for better, worse in combinations(ranking, 2):
+        gain = replica_gain(evaluation, "test", better, worse)
+        if gain is not None:
+            found.append({"better": better, "worse": worse, "gain": gain})
+    p_values = [paired_t_pvalue(pair["gain"]["values"]) for pair in found]
+    known = [p for p in p_values if p is not None]  # all or none: each has the same replicas
+    for pair, p, corrected in zip(found, known, holm(known), strict=True):
+        pair.update(p=p, p_holm=corrected)
+    clean: list[dict[str, Any]] = json_safe(found)
+    return clean

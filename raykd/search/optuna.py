@@ -1,0 +1,84 @@
+"""Optuna shell: draws that learn from the trials before. The only importer of the extra `optuna`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from raykd.config.check_search import override, values_of
+from raykd.config.search import Choice, LogUniform, OptunaSearcher, RandInt, Search, Space, Uniform
+from raykd.search.space import Values
+from raykd.seeding import derive
+
+
+class Optuna:
+    """Tree-structured Parzen estimators over the trials so far; told again of those of an earlier start.
+
+    Values that are not numbers or text, and all finite sets, are chosen among by their position.
+    """
+
+    def __init__(self, search: Search, searcher: OptunaSearcher, seed: int) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._spaces = search.parameters
+        self._kinds = {key: _distribution(space) for key, space in search.parameters.items()}
+        self._seed, self._startup = seed, searcher.startup_trials
+        self._study = optuna.create_study(direction="maximize", sampler=self._sampler(0))
+        self._open: dict[int, optuna.trial.Trial] = {}
+
+    def ask(self, index: int) -> Values:
+        """What the model proposes; the sampler's seed is the trial's own, so a resumed search draws anew."""
+        self._study.sampler = self._sampler(index)
+        trial = self._open[index] = self._study.ask(self._kinds)
+        return {key: _value(self._spaces[key], drawn) for key, drawn in trial.params.items()}
+
+    def tell(self, index: int, values: Values, merit: float | None) -> None:
+        """Take an outcome into the model."""
+        state = optuna.trial.TrialState.FAIL if merit is None else optuna.trial.TrialState.COMPLETE
+        if (trial := self._open.pop(index, None)) is not None:
+            self._study.tell(trial, merit, state=state)
+            return
+        params = {key: _drawn(self._spaces[key], value) for key, value in values.items()}
+        past = optuna.trial.create_trial(
+            params=params, distributions=self._kinds, value=merit, state=state
+        )
+        self._study.add_trial(past)
+
+    def _sampler(self, index: int) -> optuna.samplers.BaseSampler:
+        seed = derive(self._seed, "optuna", index) % 2**32
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=self._startup, constant_liar=True
+        )
+
+
+def _distribution(space: Space) -> BaseDistribution:
+    if isinstance(space, Uniform | LogUniform):
+        return FloatDistribution(space.lower, space.upper, log=isinstance(space, LogUniform))
+    if isinstance(space, RandInt):
+        return IntDistribution(space.lower, space.upper)
+    values = values_of(space)
+    assert values is not None, "all other spaces have an end"
+    if isinstance(space, Choice):
+        return CategoricalDistribution(range(len(values)))
+    return IntDistribution(0, len(values) - 1)
+
+
+def _value(space: Space, drawn: Any) -> Any:
+    """The value that stands in the recipe for what was drawn."""
+    values = values_of(space)
+    return drawn if values is None or isinstance(space, RandInt) else values[drawn]
+
+
+def _drawn(space: Space, value: Any) -> Any:
+    """The other way round."""
+    values = values_of(space)
+    if values is None or isinstance(space, RandInt):
+        return value
+    told = [override("x", one) for one in values]
+    return told.index(override("x", value))

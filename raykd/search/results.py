@@ -1,0 +1,103 @@
+"""What a sweep leaves in its folder for people and programs: tables, the best recipe, the fronts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raykd.config import Config
+from raykd.evaluate import TASKS
+from raykd.search.ledger import RANKED, Ledger, Record, write_recipe
+from raykd.search.space import fronts, propose
+
+COSTS = ("parameters", "flops", "latency_ms")
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def recipe_of(config: Config, record: Record) -> Config:
+    """The recipe of a trial, without a search."""
+    return propose(config, int(record["trial"]), record["values"]).config
+
+
+def pareto(records: Sequence[Record], ledger: Ledger) -> dict[str, list[str]]:
+    """The fronts of the metric against each cost, of the trials that keep to all limits."""
+    task = TASKS[ledger.config.task]
+    points = {
+        r["trial"]: {**{axis: r["cost"].get(axis) for axis in COSTS}, "merit": task.merit(r["value"], ledger.metric)}
+        for r in records
+        if r["state"] in RANKED
+    }  # fmt: skip
+    return fronts(points, COSTS, "merit")
+
+
+def rows_of(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One flat row for each trial; searched keys as they stand in the recipe, costs as `cost.<name>`."""
+    metrics = sorted({m for record in summary["trials"] for m in record["validation"] or {}})
+    on_front = {n for names in summary["pareto"].values() for n in names}
+    rows = []
+    for record in summary["trials"]:
+        plain = (
+            "trial",
+            "state",
+            "why",
+            "value",
+            "epochs",
+            "epochs_planned",
+            "best_epoch",
+            "seconds",
+        )
+        row = {key: record[key] for key in plain}
+        row |= {f"validation.{name}": (record["validation"] or {}).get(name) for name in metrics}
+        row |= {f"cost.{name}": record["cost"].get(name) for name in (*COSTS, "bytes")}
+        row["pareto"] = record["trial"] in on_front
+        row |= {key: _plain(record["values"].get(key)) for key in summary["search"]["parameters"]}
+        rows.append(row)
+    return rows
+
+
+def write(folder: Path, config: Config, summary: Mapping[str, Any]) -> Config:
+    """Write `results.csv`, `results.parquet`, `best.yaml` and `pareto/`; the best recipe."""
+    rows = rows_of(summary)
+    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    _write_parquet(folder / "results.parquet", rows)
+    records = {record["trial"]: record for record in summary["trials"]}
+    shutil.rmtree(folder / "pareto", ignore_errors=True)
+    for name in sorted({n for names in summary["pareto"].values() for n in names}):
+        axes = ", ".join(axis for axis, names in summary["pareto"].items() if name in names)
+        about = f"Trial {name} of a sweep: on the front of {summary['metric']} against {axes}."
+        write_recipe(folder / "pareto" / f"{name}.yaml", recipe_of(config, records[name]), about)
+    chosen = summary["best"]["trial"]
+    best = config.model_copy(update={"search": None}) if chosen is None else recipe_of(config, records[chosen])  # fmt: skip
+    what = "the recipe itself" if chosen is None else f"trial {chosen}"
+    write_recipe(folder / "best.yaml", best, f"Best on validation of a sweep: {what}.")
+    return best
+
+
+def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Columns of one type each: numbers where all are, else text."""
+    # It comes with Ray Data; imported here since it takes a while.
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    columns = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        kinds = {type(value) for value in values if value is not None}
+        if kinds == {int, float}:
+            values = [None if value is None else float(value) for value in values]
+        elif len(kinds) > 1:
+            values = [None if value is None else str(value) for value in values]
+        columns[name] = pa.array(values)
+    pq.write_table(pa.table(columns), path)
+
+
+def _plain(value: Any) -> Any:
+    """A cell: numbers and text as they are, anything else as JSON."""
+    return value if isinstance(value, _PLAIN) else json.dumps(value)
