@@ -19,6 +19,7 @@ from raykd.cli.options import (
     read_config,
     recipe_of,
 )
+from raykd.cli.storing import WORDS, add_store_options, look_after_store, take_imported
 from raykd.config import Config
 from raykd.folders import RunFolder
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 MISSED = 3
 _STAGES = {
     "teachers": "fit or load the teachers, and stop there; `teachers rank RECIPE` also says which to keep",
-    "targets": "the stages up to the target store: all that teachers say",
+    "targets": "the stages up to the target store: all that teachers say; `targets list`, `verify`, `prune "
+    "RECIPE...` look after the store, `import RECIPE TEACHER FILE` fills it with outputs that you have",
     "distill": "the stages up to the trained students and controls",
     "evaluate": "all stages but the report; with a run's folder, score it again",
 }
@@ -42,7 +44,10 @@ def add(commands: Command) -> None:
     for stage, about in _STAGES.items():
         of_run = stage == "evaluate"
         act = partial(run_job, until=stage)
-        add_job(add_command(commands, stage, act, about), or_run=of_run)
+        parser = add_command(commands, stage, act, about)
+        add_job(parser, or_run=of_run)
+        if stage == "targets":
+            add_store_options(parser)
 
 
 def run_job(args: argparse.Namespace, *, until: str | None) -> int:
@@ -54,6 +59,10 @@ def run_job(args: argparse.Namespace, *, until: str | None) -> int:
 
         del args.words[0]
         return rank_teachers(args)
+    if until == "targets" and args.words[:1] == ["import"]:
+        take_imported(args)
+    if until == "targets" and args.words and args.words[0] in WORDS:
+        return look_after_store(args)
     config = read_config(args)
     # Torch and Ray take seconds to import: not before the recipe is known to be right.
     from raykd.pipeline import Options, run

@@ -1,0 +1,66 @@
+"""Which entries of the target store a recipe, or a run that was made, reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from raykd.config import Config
+from raykd.errors import InputError, Problem
+from raykd.folders import home, read_json
+from raykd.models.weights import load_weights
+from raykd.pipeline.fits import teacher_fit
+from raykd.pipeline.preparation import Candidate, Prepared, prepare
+from raykd.pipeline.serving import make_specs, store_keys
+
+
+def used_entries(config: Config) -> tuple[set[str], list[str]]:
+    """Folders in the store that a recipe reads, and its teachers that were not fitted yet: they have none.
+
+    Raises:
+        InputError: the recipe does not fit its data and models.
+    """
+    prepared = prepare(config)
+    weights: dict[str, Mapping[str, Tensor]] = {}
+    ready: dict[str, Candidate] = {}
+    for name, candidate in prepared.teachers.items():
+        found = _weights(prepared, candidate)
+        if found is None and candidate.recorded_NC is None:
+            continue
+        ready[name] = candidate
+        weights[name] = found or {}
+    specs = make_specs(replace(prepared, teachers=ready), weights)
+    keys = store_keys(specs, prepared.samples)
+    folders = {key.folder for pair in keys.values() for key in pair}
+    return folders, [name for name in prepared.teachers if name not in ready]
+
+
+def _weights(prepared: Prepared, candidate: Candidate) -> Mapping[str, Tensor] | None:
+    """Of a fitted teacher those that are kept."""
+    if candidate.settings.fit is None:
+        return candidate.weights
+    kept = home() / "teachers" / teacher_fit(prepared, candidate.settings).identity
+    if not (kept / "card.json").is_file():
+        return None
+    return load_weights(kept / "weights.safetensors", key=f"teachers.{candidate.settings.name}")
+
+
+def heard_teachers(folder: Path) -> tuple[set[str], int]:
+    """Fingerprints of all teachers of the runs in a folder, and how many runs these are.
+
+    Raises:
+        InputError: there is no run.
+    """
+    runs = (
+        [path.parent for path in sorted(folder.glob("**/config.json"))] if folder.is_dir() else []
+    )
+    if not runs:
+        raise InputError(
+            Problem("--unused", f"found no run in {folder}; name the folder that holds your runs, or name the "
+                    "recipes whose targets are to stay")
+        )  # fmt: skip
+    cards = [card for run in runs for card in sorted((run / "teachers").glob("*.json"))]
+    return {str(read_json(card).get("fingerprint")) for card in cards}, len(runs)

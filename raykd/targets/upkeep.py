@@ -1,0 +1,140 @@
+"""Look after a whole store: what lies in it, whether it is whole, and what can go."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from raykd.errors import TargetError
+from raykd.targets.entries import LOCK, MANIFEST, Entry, EntryKey, read_manifest
+from raykd.targets.files import TEMPORARY
+from raykd.targets.shards import Shard
+from raykd.targets.store import Report, verify_entries
+
+_AT_WORK_S = 3600.0
+"""A file that no manifest lists may be a writer's that is still at work, so long after its last change."""
+_SHARDS = "view*.safetensors"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One folder of a store.
+
+    Attributes:
+        folder: where it is.
+        key: what its targets were made from; None where there is no readable manifest.
+        shards: its finished shards.
+        bytes: of all files in it.
+        problem: what is wrong with its manifest.
+    """
+
+    folder: Path
+    key: EntryKey | None
+    shards: tuple[Shard, ...]
+    bytes: int
+    problem: str | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of all shards: a sample counts once for each view."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def views(self) -> int:
+        """Different views."""
+        return len({shard.view for shard in self.shards})
+
+
+def survey(root: Path) -> list[Listing]:
+    """Every folder of a store, by name; a damaged manifest is a problem of its own folder."""
+    if not root.is_dir():
+        return []
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    return [_listing(folder) for folder in folders if not folder.name.startswith(TEMPORARY)]
+
+
+def _listing(folder: Path) -> Listing:
+    size = _size(folder)
+    if not (folder / MANIFEST).is_file():
+        return Listing(folder, None, (), size)
+    try:
+        key, shards = read_manifest(folder / MANIFEST)
+    except TargetError as error:
+        return Listing(folder, None, (), size, str(error))
+    problem = None
+    if key.folder != folder.name:
+        problem = (
+            f"{folder / MANIFEST} belongs to another folder, {key.folder}: teacher {key.teacher!r}, views "
+            f"{key.views!r}, taps {list(key.taps)}, codec {key.codec!r}"
+        )
+    return Listing(folder, key, shards, size, problem)
+
+
+def verify_store(root: Path) -> Report:
+    """Read every shard of every entry wholly and hold it against its checksum and its entry."""
+    listings = survey(root)
+    problems = [f"{one.folder.name}: {one.problem}" for one in listings if one.problem]
+    sound = [Entry(root, one.key) for one in listings if one.key and not one.problem]
+    report = verify_entries(sound)
+    size = sum(
+        (e.folder / s.file).stat().st_size for e in sound for s in e.shards if _is_there(e, s)
+    )
+    return Report(report.shards, report.rows, size, (*problems, *report.problems))
+
+
+def _is_there(entry: Entry, shard: Shard) -> bool:
+    return (entry.folder / shard.file).is_file()
+
+
+def leftovers(root: Path, *, older_than_s: float = _AT_WORK_S) -> list[Path]:
+    """What writers left that were killed: files and folders that no reader will ever look at."""
+    if not root.is_dir():
+        return []
+    deadline = time.time() - older_than_s
+    return sorted(path for path in _unlisted(root) if path.stat().st_mtime <= deadline)
+
+
+def _unlisted(root: Path) -> Iterator[Path]:
+    yield from (
+        path for path in root.iterdir() if path.name.startswith(TEMPORARY) and path.is_dir()
+    )
+    for listing in survey(root):
+        if listing.problem:
+            continue
+        listed = {shard.file for shard in listing.shards}
+        yield from (path for path in listing.folder.glob(_SHARDS) if path.name not in listed)
+        hidden = listing.folder.glob(f"{TEMPORARY}*")
+        yield from (path for path in hidden if path.name != LOCK and path.is_file())
+
+
+def delete(path: Path) -> int:
+    """Delete a file or an entry's folder; the bytes that it took.
+
+    A folder is renamed first, so that no reader finds a part of it.
+
+    Raises:
+        TargetError: it cannot be deleted.
+    """
+    size = _size(path)
+    try:
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+            return size
+        going = path
+        if not path.name.startswith(TEMPORARY):
+            going = path.with_name(f"{TEMPORARY}{path.name}.{secrets.token_hex(4)}")
+            path.rename(going)
+        shutil.rmtree(going)
+    except OSError as error:
+        raise TargetError(f"{path} cannot be deleted: {error.strerror or error}") from error
+    return size
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(inner.stat().st_size for inner in path.rglob("*") if inner.is_file())
