@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raykd.config import Config, load_config
     from raykd.pipeline import CompareResult, RunResult, compare, load_student, run
+    from raykd.search import SweepResult, sweep
 
 __version__ = "0.1.0"
 __all__ = [
     "CompareResult",
     "Config",
     "RunResult",
+    "SweepResult",
     "__version__",
     "compare",
     "load_config",
     "load_student",
     "run",
+    "sweep",
 ]
 
 _HOMES = {
@@ -32,6 +35,8 @@ _HOMES = {
     "compare": "raykd.pipeline",
     "load_student": "raykd.pipeline",
     "run": "raykd.pipeline",
+    "SweepResult": "raykd.search",
+    "sweep": "raykd.search",
 }
 
 

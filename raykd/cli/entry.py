@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raykd import __version__
-from raykd.cli import checking, comparing, jobs, models, recipes, results
+from raykd.cli import checking, comparing, jobs, models, recipes, results, searching
 from raykd.cli.options import Command
 from raykd.errors import InputError, RaykdError
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
-_GROUPS = (jobs, comparing, results, checking, models, recipes)
+_GROUPS = (jobs, comparing, searching, results, checking, models, recipes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -41,6 +41,7 @@ def add(commands: Command) -> None:
 def _report(args: argparse.Namespace) -> int:
     from raykd.cli.comparing import show_comparison
     from raykd.cli.jobs import show_summary
+    from raykd.cli.searching import show_sweep
     from raykd.folders import RunFolder, read_json
     from raykd.report import write_report
     from raykd.tracking import Console
@@ -51,8 +52,8 @@ def _report(args: argparse.Namespace) -> int:
         return 0
     console = Console(quiet=False, stream=sys.stdout)
     summary = read_json(RunFolder(args.run).summary)
-    show = show_comparison if summary.get("kind") == "comparison" else show_summary
-    show(summary, console)
+    kinds = {"comparison": show_comparison, "sweep": show_sweep}
+    kinds.get(summary.get("kind"), show_summary)(summary, console)
     console.say(f"\nreport: {page}")
     return 0
 

@@ -49,8 +49,8 @@ def write_report(run: Path) -> Path:
         InputError: the folder has no summary, or one of its files is damaged.
     """
     data = read_run(run)
-    compared = data.summary.get("kind") == "comparison"
-    content = _of_comparison(data) if compared else _of_run(data)
+    kinds = {"comparison": _of_comparison, "sweep": _of_sweep}
+    content = kinds.get(data.summary.get("kind") or "run", _of_run)(data)
     pictures, tables = content["pictures"], content["tables"]
     folder = run / "report"
     for name in ("figures", "tables"):
@@ -104,8 +104,31 @@ def _of_comparison(data: RunData) -> dict[str, Any]:
     }
 
 
+def _of_sweep(data: RunData) -> dict[str, Any]:
+    """What the page of a search shows."""
+    from raykd.report import sweep, sweep_figures, tables
+    from raykd.report.style import styled
+
+    more = [table for table in (tables.context(data), tables.events(data)) if table is not None]
+    with styled():
+        pictures = sweep_figures.sweep_pictures(data)
+    return {
+        **_of_any(data),
+        "kicker": "Search",
+        "gains_heading": "The finalists on test",
+        "verdict": sweep.sweep_verdict(data.summary),
+        "lost": sweep.front_words(data.summary),
+        "tiles": [Tile(*parts) for parts in sweep.sweep_tiles(data.summary)],
+        "about": [*about(data), f"{len(data.summary['trials'])} trials"],
+        "pictures": pictures,
+        "tables": {**sweep.sweep_tables(data), **{t.name: t for t in more}},
+        "copies": sweep.copies(data),
+    }
+
+
 def _of_any(data: RunData) -> dict[str, Any]:
     return {
+        "copies": {},
         "run": data,
         "recipe": _pretty(data.config),
         "cards": {name: _pretty(card) for name, card in data.cards.items()},

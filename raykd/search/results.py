@@ -26,12 +26,20 @@ def recipe_of(config: Config, record: Record) -> Config:
 def pareto(records: Sequence[Record], ledger: Ledger) -> dict[str, list[str]]:
     """The fronts of the metric against each cost, of the trials that keep to all limits."""
     task = TASKS[ledger.config.task]
-    points = {
-        r["trial"]: {**{axis: r["cost"].get(axis) for axis in COSTS}, "merit": task.merit(r["value"], ledger.metric)}
-        for r in records
-        if r["state"] in RANKED
-    }  # fmt: skip
+    points = {}
+    for record in records:
+        if record["state"] in RANKED:
+            merit = task.merit(record["value"], ledger.metric)
+            points[record["trial"]] = {**_prices(record["cost"]), "merit": merit}
     return fronts(points, COSTS, "merit")
+
+
+def _prices(cost: Mapping[str, Any]) -> dict[str, float | None]:
+    """What is held against each other; the latency, which is measured, to two digits, lest noise decide."""
+    prices = {axis: cost.get(axis) for axis in COSTS}
+    if (latency := prices["latency_ms"]) is not None:
+        prices["latency_ms"] = float(f"{latency:.2g}")
+    return prices
 
 
 def rows_of(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

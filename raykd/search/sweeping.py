@@ -211,12 +211,12 @@ def _trials(
         if proposal is not None:
             runs.begin(name, proposal.config, proposal.values)
             return
+        job.mailbox.flush()
         if record["state"] != "finished":  # the trial itself has told of its end
             why = f"{record['state']}: {record['why']}"
             metrics = record["validation"] or {}
             fit_id = f"{PREFIX}{name}"
             job.emit(events.fit("search", fit_id, state="stopped", metrics=metrics, why=why))
-        job.mailbox.flush()
         runs.end(name, record)
 
     asking = _asking(planned)

@@ -1,0 +1,326 @@
+"""A search as figures: all trials at once, what matters, each key alone, curves, fronts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+from numpy.typing import NDArray
+
+from raykd.report.comparison_figures import comparison_pictures
+from raykd.report.folder import RunData
+from raykd.report.style import (
+    COLOURS,
+    INK,
+    MUTED,
+    PAPER,
+    RULE,
+    Picture,
+    finish,
+    label,
+    percent_ticks,
+)
+from raykd.report.sweep import Summary, as_comparison, measure_of, short_names
+from raykd.report.wording import compact
+
+_RANKED = ("finished", "stopped", "cut")
+_LEAST_TRIALS = 6
+_TREES = 300
+_COLUMNS = 3
+_STATE_COLOURS = {
+    "finished": COLOURS["student"],
+    "stopped": COLOURS["labels"],
+    "cut": COLOURS["teacher"],
+}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One searched key as an axis.
+
+    Attributes:
+        name: short name.
+        places_N: where each trial lies on it.
+        log: whether places are log10 of the values.
+        ticks: place -> text, where values are no numbers; empty else.
+    """
+
+    name: str
+    places_N: NDArray[np.float64]
+    log: bool
+    ticks: Mapping[float, str]
+
+
+def sweep_pictures(run: RunData) -> dict[str, Picture]:
+    """All figures of a search that its trials allow."""
+    summary = run.summary
+    trials = [record for record in summary["trials"] if record["state"] in _RANKED]
+    sides = [_side(summary, key, trials) for key in summary["search"]["parameters"]]
+    made = [
+        _parallel(summary, trials, sides),
+        _importance(summary, trials, sides),
+        _slices(summary, trials, sides),
+        _learning(run, trials),
+        _fronts(summary, trials),
+    ]
+    found = {picture.name: picture for picture in made if picture is not None}
+    if summary["finalists"]:
+        gains = comparison_pictures(as_comparison(run)).get("gains")
+        if gains is not None:
+            found["gains"] = gains
+    return found
+
+
+def _side(summary: Summary, key: str, trials: Sequence[Mapping[str, Any]]) -> Side:
+    space, values = summary["search"]["parameters"][key], [t["values"][key] for t in trials]
+    name = label(short_names(summary)[key])
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    if numbers:
+        log = space["space"] == "loguniform" or bool(space.get("log"))
+        places = np.array([math.log10(v) if log else float(v) for v in values])
+        return Side(name, places, log, {})
+    known = list(dict.fromkeys(str(v) for v in space.get("categories") or values))
+    places = np.array([float(known.index(str(value))) for value in values])
+    return Side(name, places, False, {float(i): label(text, 16) for i, text in enumerate(known)})
+
+
+def _values(trials: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+    return np.array([trial["value"] for trial in trials], dtype=np.float64)
+
+
+def _is_share(summary: Summary) -> bool:
+    return bool(summary["metric"] == "accuracy")
+
+
+def _merits(summary: Summary, values_N: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values_N if _is_share(summary) else -values_N
+
+
+def _parallel(
+    summary: Summary, trials: Sequence[Mapping[str, Any]], sides: Sequence[Side]
+) -> Picture | None:
+    """A line for each trial through what it tried to what it reached."""
+    if not trials:
+        return None
+    values_N, measure = _values(trials), measure_of(summary)
+    last = Side(f"validation {measure.name}", values_N, False, {})
+    figure = Figure(figsize=(7.2, 3.4))
+    axes = figure.add_subplot()
+    every = [*sides, last]
+    heights = np.stack([_scaled(side.places_N) for side in every])
+    merits_N = _merits(summary, values_N)
+    shades = mpl.colormaps["viridis"](_scaled(merits_N) * 0.85)
+    for index in np.argsort(merits_N):
+        own = trials[index]["trial"] == summary["best"]["trial"]
+        tint = COLOURS["labels"] if own else shades[index]
+        style = "-" if trials[index]["state"] == "finished" else (0, (3, 2))
+        axes.plot(range(len(every)), heights[:, index], color=tint, linestyle=style,
+                  linewidth=2.6 if own else 1.3, alpha=1.0 if own else 0.8, zorder=3 if own else 2)  # fmt: skip
+    for place, side in enumerate(every):
+        axes.axvline(place, color=MUTED, linewidth=0.8, zorder=1)
+        _scale(axes, place, side)
+    axes.set_xticks(range(len(every)), [side.name for side in every])
+    axes.set_xlim(-0.15, len(every) - 0.7)
+    axes.set_ylim(-0.06, 1.06)
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.tick_params(axis="x", length=0)
+    return finish(
+        figure,
+        name="parallel",
+        title="All trials",
+        caption="A line is a trial, from what it tried to what it reached on validation; lighter is better, dashes were "
+        "stopped early. The thick line is what best.yaml holds.",
+    )  # fmt: skip
+
+
+def _scaled(places_N: NDArray[np.float64]) -> NDArray[np.float64]:
+    low, high = float(places_N.min()), float(places_N.max())
+    return np.full_like(places_N, 0.5) if high == low else (places_N - low) / (high - low)
+
+
+def _scale(axes: Axes, place: int, side: Side) -> None:
+    """A few values beside a vertical axis."""
+    low, high = float(side.places_N.min()), float(side.places_N.max())
+    marks = side.ticks or {value: _text(value, side.log) for value in (low, (low + high) / 2, high)}
+    for value, text in marks.items():
+        if low <= value <= high:
+            height = 0.5 if high == low else (value - low) / (high - low)
+            box = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
+            axes.annotate(text, (place, height), xytext=(4, 0), textcoords="offset points", fontsize=7.5,
+                          va="center", color=INK, bbox=box, zorder=4)  # fmt: skip
+
+
+def _text(place: float, log: bool) -> str:
+    return f"{10**place if log else place:.3g}"
+
+
+def _importance(
+    summary: Summary, trials: Sequence[Mapping[str, Any]], sides: Sequence[Side]
+) -> Picture | None:
+    """How much of the metric's spread a random forest explains by each key."""
+    if len(trials) < _LEAST_TRIALS or len(sides) < 2 or np.ptp(_values(trials)) == 0:
+        return None
+    means, stds = importances(np.stack([side.places_N for side in sides], axis=1), _values(trials))
+    order = np.argsort(means)
+    figure = Figure(figsize=(7.2, 0.9 + 0.34 * len(sides)))
+    axes = figure.add_subplot()
+    heights = np.arange(len(sides))
+    axes.barh(heights, means[order], xerr=stds[order], height=0.55, color=COLOURS["student"],
+              error_kw={"ecolor": MUTED, "elinewidth": 1.2})  # fmt: skip
+    axes.set_yticks(heights, [sides[index].name for index in order])
+    axes.set_xlim(left=0.0)
+    axes.grid(visible=False, axis="y")
+    percent_ticks(axes.xaxis)
+    axes.set_xlabel(f"share of the spread of {measure_of(summary).name}")
+    return finish(
+        figure,
+        name="importance",
+        title="What mattered",
+        caption=f"From a random forest over {len(trials)} trials, lines show one standard deviation over its trees. "
+        "Indicative only: with so few trials it can mislead, and trials that were stopped early count with what they "
+        "had reached.",
+    )  # fmt: skip
+
+
+def importances(
+    places_NK: NDArray[np.float64], values_N: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Share of each key in a random forest's decrease of variance: mean and spread over trees [K]."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    forest = RandomForestRegressor(n_estimators=_TREES, random_state=0, n_jobs=1)
+    forest.fit(places_NK, values_N)
+    by_tree = np.array([tree.feature_importances_ for tree in forest.estimators_])
+    return by_tree.mean(axis=0), by_tree.std(axis=0)
+
+
+def _slices(
+    summary: Summary, trials: Sequence[Mapping[str, Any]], sides: Sequence[Side]
+) -> Picture | None:
+    """The metric against each key alone."""
+    if not trials:
+        return None
+    rows = -(-len(sides) // _COLUMNS)
+    columns = min(_COLUMNS, len(sides))
+    figure = Figure(figsize=(7.2, 0.4 + 2.2 * rows))
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
+    values_N = _values(trials)
+    tints = [_STATE_COLOURS[trial["state"]] for trial in trials]
+    for axes, side in zip(panels, sides, strict=False):
+        places_N = 10**side.places_N if side.log else side.places_N
+        axes.scatter(places_N, values_N, c=tints, s=26, edgecolors=PAPER, linewidths=0.7)
+        if side.log:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        if side.ticks:
+            axes.set_xticks(list(side.ticks), list(side.ticks.values()), fontsize=7.5)
+            axes.set_xlim(-0.5, len(side.ticks) - 0.5)
+        axes.set_xlabel(side.name)
+    for axes in list(panels)[len(sides) :]:
+        axes.set_visible(False)
+    first = figure.axes[0]
+    if _is_share(summary):
+        percent_ticks(first.yaxis)
+    for row in range(rows):
+        figure.axes[row * columns].set_ylabel(f"val. {measure_of(summary).name}")
+    return finish(
+        figure,
+        name="slices",
+        title="Each key alone",
+        caption="A dot is a trial; blue ran to its end, orange was stopped early. The other keys differ too.",
+    )  # fmt: skip
+
+
+def _learning(run: RunData, trials: Sequence[Mapping[str, Any]]) -> Picture | None:
+    """The metric over epochs; a stopped trial ends in a cross."""
+    summary, metric = run.summary, run.summary["metric"]
+    curves = {}
+    for trial in trials:
+        lines = run.epochs.get(f"trial/{trial['trial']}") or ()
+        points = [(line["epoch"], line["validation"][metric]) for line in lines]
+        if points:
+            curves[trial["trial"]] = points
+    if not curves:
+        return None
+    figure = Figure(figsize=(7.2, 3.4))
+    axes = figure.add_subplot()
+    for trial in trials:
+        points = curves.get(trial["trial"], [])
+        if not points:
+            continue
+        epochs, values = zip(*points, strict=True)
+        own, stopped = trial["trial"] == summary["best"]["trial"], trial["state"] != "finished"
+        tint = COLOURS["student"] if own else COLOURS["labels"] if stopped else COLOURS["teacher"]
+        axes.plot(epochs, values, color=tint, linewidth=2.4 if own else 1.1, zorder=3 if own else 2,
+                  alpha=1.0 if own else 0.75)  # fmt: skip
+        if stopped:
+            axes.plot(epochs[-1], values[-1], "x", color=tint, markersize=6)
+    for rung in _rungs(summary, max(epoch for points in curves.values() for epoch, _ in points)):
+        axes.axvline(rung, color=RULE, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+    if _is_share(summary):
+        percent_ticks(axes.yaxis)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(f"validation {measure_of(summary).name}")
+    return finish(
+        figure,
+        name="learning",
+        title="Trials over their epochs",
+        caption="Blue is what best.yaml holds, grey ran to its end, orange was stopped early at the cross. Dashed "
+        "lines are the rungs at which trials are stopped.",
+    )  # fmt: skip
+
+
+def _rungs(summary: Summary, last: int) -> list[int]:
+    scheduler, found = summary["search"]["scheduler"], []
+    if scheduler["type"] == "asha":
+        rung = scheduler["grace_epochs"]
+        while rung < last:
+            found.append(rung)
+            rung *= scheduler["reduction"]
+    return found
+
+
+def _fronts(summary: Summary, trials: Sequence[Mapping[str, Any]]) -> Picture | None:
+    """The metric against what the student costs."""
+    axes_of = {"parameters": "parameters", "flops": "FLOPs of one sample"}
+    if not trials:
+        return None
+    figure = Figure(figsize=(7.2, 3.2))
+    panels = figure.subplots(1, 2, sharey=True)
+    records = {trial["trial"]: trial for trial in trials}
+    for axes, (axis, words) in zip(panels, axes_of.items(), strict=True):
+        prices = [trial["cost"].get(axis) or np.nan for trial in trials]
+        tints = [_STATE_COLOURS[trial["state"]] for trial in trials]
+        axes.scatter(prices, _values(trials), c=tints, s=22, alpha=0.75, linewidths=0)
+        front = [records[name] for name in summary["pareto"].get(axis, []) if name in records]
+        points = [(trial["cost"][axis], trial["value"]) for trial in front]
+        if points:
+            axes.plot(*zip(*points, strict=True), drawstyle="steps-post", color=INK, linewidth=1.2)
+        for trial, point in zip(front, points, strict=True):
+            axes.annotate(
+                trial["trial"], point, xytext=(4, 5), textcoords="offset points", fontsize=8
+            )
+        axes.xaxis.set_major_formatter(lambda value, _: compact(value))
+        axes.xaxis.get_major_locator().set_params(nbins=5)
+        axes.set_xlabel(words)
+        axes.margins(x=0.12, y=0.12)
+    if _is_share(summary):
+        percent_ticks(panels[0].yaxis)
+    panels[0].set_ylabel(f"validation {measure_of(summary).name}")
+    return finish(
+        figure,
+        name="size",
+        title="Quality against size",
+        caption="Trials on the line are better than all smaller ones; the recipe of each lies in pareto/ under its "
+        "number. Blue ran to its end, orange was stopped early.",
+    )  # fmt: skip
