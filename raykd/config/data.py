@@ -204,6 +204,15 @@ class Splits(Settings):
     """Samples scored once, at the end."""
 
 
+class BadSamples(Settings):
+    """Training samples that kill a teacher, make it raise, or make it answer NaN."""
+
+    policy: Literal["skip", "stop"] = "skip"
+    """skip: found by halving the batch, and left out for that teacher. stop: the run stops."""
+    max_fraction: Unit = 0.001
+    """More than this part of all samples stops the run, for each teacher."""
+
+
 class Data(Settings):
     """Samples, splits, label budget and views."""
 
@@ -217,6 +226,8 @@ class Data(Settings):
     """How many training samples keep their label (stratified); null keeps all."""
     views: Views = Views()
     """Deterministic augmented views."""
+    bad_samples: BadSamples = BadSamples()
+    """Samples that break a teacher."""
 
 
 class Preprocess(Settings):

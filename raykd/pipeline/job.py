@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from raykd.config.data import BadSamples
 from raykd.config.root import TeacherCluster
 from raykd.data import Samples
 from raykd.evaluate import TASKS, best_teacher
@@ -37,6 +38,7 @@ from raykd.teachers import Fleet, LiveTargets
 from raykd.teachers.client import Client
 from raykd.teachers.fit import TaskPlace, fit_teachers
 from raykd.teachers.load import advise, pace_of
+from raykd.teachers.quarantine import Tolerance
 from raykd.tracking import Console, Event, JsonLines, Listener, events
 from raykd.tracking.jsonl import METRICS, read_lines
 from raykd.tracking.wandb_sink import make_wandb
@@ -197,7 +199,11 @@ class Job:
                     self.scored += serving.fill_store(self.prepared, originals, fleet, self.emit)
                 served = self._hold_against_expectations(specs, self._store(keys))
                 if fleet is not None:
-                    self.scored += serving.fill_store(self.prepared, augmented, fleet, self.emit)
+                    tolerance = _tolerance(self.prepared.samples, self.config.data.bad_samples)
+                    self.scored += serving.fill_store(
+                        self.prepared, augmented, fleet, self.emit, tolerance
+                    )
+                serving.tell_gaps(self.prepared, keys, stored, self.emit)
                 self.hit_rate = 1 - self.scored / needed
                 text = f"{self.placement.mode} targets: {self.placement.reason}; {self.scored:,} teacher samples scored, "
                 text += f"{needed - self.scored:,} of {needed:,} were stored before"
@@ -279,7 +285,8 @@ class Job:
         if fleet is None:
             return partial(_stored_source, store.root, _keys_of(store))
         settings = self.config.cluster.teachers
-        return partial(_live_source, fleet.actors, settings, self.mailbox.sender)
+        bad = self.config.data.bad_samples
+        return partial(_live_source, fleet.actors, settings, bad, self.mailbox.sender)
 
     def numbers_of_targets(self, store: TargetStore) -> dict[str, Any]:
         """What `summary.json` says of the targets."""
@@ -334,17 +341,23 @@ def _stored_source(root: Any, keys: serving.Keys, samples: Samples, fit: Fit) ->
     return StoredTargets(TargetStore.open(root, heard, samples.ids, hashes, temperatures))
 
 
+def _tolerance(samples: Samples, bad: BadSamples) -> Tolerance | None:
+    return Tolerance(samples, bad.max_fraction) if bad.policy == "skip" else None
+
+
 def _live_source(
     actors: Mapping[str, Any],
     settings: TeacherCluster,
+    bad: BadSamples,
     emit: Callable[[Event], None],
-    samples: Samples,  # noqa: ARG001 (one signature for both sources)
+    samples: Samples,
     fit: Fit,
 ) -> TargetSource:
     """Runs in the student's worker."""
     if not fit.voices:
         return NoTargets()
     names = [voice.name for voice in fit.voices]
-    client = Client({name: actors[name] for name in names}, settings, emit)
+    handles = {name: actors[name] for name in names}
+    client = Client(handles, settings, emit, _tolerance(samples, bad))
     client.temperatures = reading_temperatures(fit)
     return LiveTargets(client, names)

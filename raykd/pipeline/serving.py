@@ -19,12 +19,14 @@ from raykd.pipeline.judged import Judged
 from raykd.pipeline.preparation import Prepared
 from raykd.targets import EntryKey, TargetStore
 from raykd.targets.codec import decode, version
+from raykd.targets.gaps import GAPS, read_gaps
 from raykd.targets.store import ORIGINAL
 from raykd.teachers import Fleet, Recorded, Spec
 from raykd.teachers.filling import Part, fill, missing_parts
 from raykd.teachers.model import TeacherModel
+from raykd.teachers.quarantine import Tolerance
 from raykd.teachers.selftest import CHECKS, check_classes, check_repeatable
-from raykd.tracking import Event
+from raykd.tracking import Event, events
 from raykd.types import ORIGINAL_VIEW, TeacherOutputs, is_labelled
 
 _PROBES = 8
@@ -143,18 +145,33 @@ def wanted(prepared: Prepared, teachers: int, views: int) -> int:
 
 
 def fill_store(
-    prepared: Prepared, parts: list[Part], fleet: Fleet, emit: Callable[[Event], None]
+    prepared: Prepared,
+    parts: list[Part],
+    fleet: Fleet,
+    emit: Callable[[Event], None],
+    tolerance: Tolerance | None = None,
 ) -> int:
     """Score what the store lacks; the number of teacher samples scored.
+
+    Without a tolerance, as for validation and test, no sample may break a teacher.
 
     Raises:
         TargetError: the store cannot be written.
     """
     root = store_root(prepared.config)
     try:
-        return sum(fill(root, parts, fleet, emit).values())
+        return sum(fill(root, parts, fleet, emit, tolerance).values())
     except OSError as error:
         raise TargetError(f"the target store {root} cannot be written: {error}") from error
+
+
+def tell_gaps(prepared: Prepared, keys: Keys, views: int, emit: Callable[[Event], None]) -> None:
+    """Tell of samples that broke a teacher in an earlier run: this one has no answer for them either."""
+    root = store_root(prepared.config)
+    for name, (key, _) in keys.items():
+        if any(view < views for _, _, view in read_gaps(root / key.folder)):
+            text = f"teacher {name!r} has samples in quarantine, see {root / key.folder / GAPS}; delete it to try again"
+            emit(events.failure("targets", text, decision="quarantine", teacher=name))
 
 
 def self_test(prepared: Prepared, fleet: Fleet) -> None:

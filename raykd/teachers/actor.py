@@ -22,6 +22,8 @@ from raykd.types import ORIGINAL_VIEW
 
 _LOAD_TIMEOUT_S = 600.0
 _Method = TypeVar("_Method", bound=Callable[..., Any])
+_BATCHES = 8
+"""Batches after which a long call shows progress in `statistics`."""
 CONTROL = "control"
 """Concurrency group whose calls are answered while the model is at work."""
 Answer = tuple[codec.Arrays, float]
@@ -51,6 +53,7 @@ class TeacherActor:
         gpu = bool(ray.get_gpu_ids()) and torch.cuda.is_available()
         self._samples = samples
         self._scorer = host(spec, torch.device("cuda" if gpu else "cpu"))
+        self._piece = _BATCHES * (spec.batch_size if isinstance(spec, Spec) else 1)
         self._busy_s = 0.0
         self._scored = 0
 
@@ -59,9 +62,9 @@ class TeacherActor:
         return os.getpid()
 
     @_method(concurrency_group=CONTROL)
-    def alive(self) -> bool:
-        """Answers at once, also while the model is at work: what does not is hung."""
-        return True
+    def alive(self) -> int:
+        """The process id, at once, also while the model is at work: what does not answer is hung."""
+        return os.getpid()
 
     @_method(max_task_retries=0)
     def score(self, rows: np.ndarray, view: np.ndarray) -> Answer:
@@ -79,7 +82,9 @@ class TeacherActor:
         self, folder: Path, rows: np.ndarray, view: int, origin: Mapping[str, Any] | None = None
     ) -> Shard:
         """Score rows in one view and write them as one shard; the tensors never leave this node."""
-        arrays, _ = self.score(rows, np.full(len(rows), view, np.int64))
+        pieces = [rows[i : i + self._piece] for i in range(0, len(rows), self._piece)]
+        parts = [self.score(piece, np.full(len(piece), view, np.int64))[0] for piece in pieces]
+        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         keys = {"ids": self._samples.ids[rows], "hashes": self._samples.content_hash(rows)}
         if view == ORIGINAL_VIEW:  # evaluated on, which looks at outputs alone
             arrays = without_features(arrays)

@@ -19,9 +19,10 @@ from ray.exceptions import (
 from raykd.config.root import TeacherCluster
 from raykd.errors import NonFiniteError, TeacherError
 from raykd.targets import codec
+from raykd.targets.gaps import assemble
 from raykd.teachers.load import Load
 from raykd.teachers.policy import BREAKS, Cause, Decision, FailurePolicy
-from raykd.teachers.quarantine import Isolated, Quarantine, Tolerance, assemble, isolate
+from raykd.teachers.quarantine import Isolated, Quarantine, Tolerance, isolate
 from raykd.tracking import Event, events
 from raykd.types import Dense, TeacherOutputs
 
@@ -330,7 +331,7 @@ def quarantined(
     stage: events.Stage, tolerance: Tolerance, teacher: str, row: int, view: int
 ) -> Event:
     """The event that tells of one sample that breaks a teacher."""
-    sample = int(tolerance.ids_N[row])
+    sample = int(tolerance.ids[row])
     text = (
         f"teacher {teacher!r} breaks on sample id {sample} in view {view}; it is answered as absent"
     )

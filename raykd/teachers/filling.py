@@ -4,105 +4,275 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    GetTimeoutError,
+    ObjectLostError,
+    RayActorError,
+    RayTaskError,
+)
 
 from raykd.data import Samples
-from raykd.errors import RaykdError, TeacherError
+from raykd.errors import NonFiniteError, RaykdError, TeacherError
+from raykd.targets.gaps import add_gaps, gap_rows, read_gaps
 from raykd.targets.shards import Shard
 from raykd.targets.store import Entry, EntryKey, append
+from raykd.teachers.client import quarantined
+from raykd.teachers.policy import BREAKS, Cause, FailurePolicy
 from raykd.teachers.pool import Fleet
+from raykd.teachers.quarantine import Tolerance, check_room
 from raykd.tracking import Event, events
 
 _SHARD_ROWS = 16_384
-_WAIT_S = 3600.0
+_SIGN_OF_LIFE_S = 2.0
 _FETCH_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one view that one teacher has yet to score."""
+    """Rows of one view that one teacher has yet to score.
+
+    Attributes:
+        teacher, key, view, rows: whose, and of what.
+        attempts: how often it went wrong.
+        breaks: how often in a way that a sample can cause.
+    """
 
     teacher: str
     key: EntryKey
     view: int
     rows: np.ndarray
+    attempts: int = 0
+    breaks: int = 0
 
 
 def missing_parts(
     root: Path, keys: Mapping[str, EntryKey], samples: Samples, rows: np.ndarray, views: list[int]
 ) -> Iterator[Part]:
-    """What the store lacks of these rows in these views, in parts of one shard each."""
+    """What the store lacks of these rows in these views, quarantine apart, in parts of one shard each."""
     ids, hashes = samples.ids[rows], samples.content_hash(rows)
     for teacher, key in keys.items():
         entry = Entry(root, key)
+        gaps = read_gaps(entry.folder)
         for view in views:
-            lacking = rows[entry.missing(ids, hashes, view)]
+            places = entry.missing(ids, hashes, view)
+            if gaps:
+                pairs = zip(ids[places].tolist(), hashes[places].tolist(), strict=True)
+                places = places[[(*pair, view) not in gaps for pair in pairs]]
+            lacking = rows[places]
             for start in range(0, len(lacking), _SHARD_ROWS):
                 yield Part(teacher, key, view, lacking[start : start + _SHARD_ROWS])
 
 
 def fill(
-    root: Path, parts: list[Part], fleet: Fleet, emit: Callable[[Event], None]
+    root: Path,
+    parts: Sequence[Part],
+    fleet: Fleet,
+    emit: Callable[[Event], None],
+    tolerance: Tolerance | None = None,
 ) -> dict[str, int]:
     """Score `parts` on the fleet's actors, which write the shards themselves.
 
-    Each finished shard is entered in its manifest at once, so that a kill loses no finished one.
+    Each finished shard is entered in its manifest at once, so that a kill loses no finished one. A part that
+    breaks its teacher twice is halved until the samples that do it are found; these go into the entry's
+    quarantine.
 
     Returns:
         teacher -> samples scored.
 
     Raises:
-        TeacherError: a teacher answers NaN, fails, or died more often than allowed.
+        TeacherError: a teacher answers NaN, fails, hangs or died more often than allowed, or breaks on more
+            samples than allowed.
+        OSError: the store cannot be written.
     """
-    waiting = {name: deque(part for part in parts if part.teacher == name) for name in fleet.actors}
-    idle = {name: list(actors) for name, actors in fleet.actors.items()}
-    running: dict[Any, tuple[Any, Part]] = {}
-    scored = dict.fromkeys(fleet.actors, 0)
-    total, done, begun = sum(len(part.rows) for part in parts), 0, time.monotonic()
-    while any(waiting.values()) or running:
-        for name, actors in idle.items():
-            while actors and waiting[name]:
-                actor, part = actors.pop(), waiting[name].popleft()
-                where, origin = root / part.key.folder, part.key.to_json()
+    return Filling(root, parts, fleet, emit, tolerance).run()
+
+
+@dataclass
+class _Running:
+    """A part under way.
+
+    Attributes:
+        actor: who scores it.
+        part: what.
+        seen_s: when it began or last made progress, monotonic seconds.
+        scored: samples that the actor had scored then; None before the first look.
+    """
+
+    actor: Any
+    part: Part
+    seen_s: float
+    scored: int | None = None
+
+
+class Filling:
+    """One pass over the parts: each teacher's idle actors take the next one.
+
+    Args:
+        root: the store's folder.
+        parts: what is missing.
+        fleet: who scores.
+        emit: where progress and failures are reported.
+        samples: the data, when samples that break a teacher may be left out.
+        tolerance: how many; None = none.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        parts: Sequence[Part],
+        fleet: Fleet,
+        emit: Callable[[Event], None],
+        tolerance: Tolerance | None,
+    ) -> None:
+        self.root, self.fleet, self.emit, self.tolerance = root, fleet, emit, tolerance
+        names = list(fleet.actors)
+        self.waiting = {n: deque(part for part in parts if part.teacher == n) for n in names}
+        self.idle = {name: list(actors) for name, actors in fleet.actors.items()}
+        self.running: dict[Any, _Running] = {}
+        self.loading: set[Any] = set()
+        self.bad: dict[str, set[int]] = {name: set() for name in names}
+        self.scored = dict.fromkeys(names, 0)
+        self.total, self.done = sum(len(part.rows) for part in parts), 0
+        self.begun = time.monotonic()
+
+    def run(self) -> dict[str, int]:
+        """Until nothing is missing; teacher -> samples scored."""
+        patience_s = self.fleet.settings.request_timeout_s
+        while any(self.waiting.values()) or self.running:
+            self._dispatch()
+            ready, _ = ray.wait(list(self.running), timeout=patience_s)
+            if ready:
+                self._take(ready[0])
+            self._look_after(patience_s)
+        return self.scored
+
+    def _dispatch(self) -> None:
+        for name, actors in self.idle.items():
+            while actors and self.waiting[name]:
+                actor, part = actors.pop(), self.waiting[name].popleft()
+                where, origin = self.root / part.key.folder, part.key.to_json()
                 reference = actor.fill.remote(where, part.rows, part.view, origin)
-                running[reference] = (actor, part)
-        ready, _ = ray.wait(list(running), timeout=_WAIT_S)
-        if not ready:
-            raise TeacherError(f"no shard was finished within {_WAIT_S:g} s")
-        actor, part = running.pop(ready[0])
+                start_s = self.fleet.settings.start_timeout_s if actor in self.loading else 0.0
+                self.running[reference] = _Running(actor, part, time.monotonic() + start_s)
+                self.loading.discard(actor)
+
+    def _take(self, reference: Any) -> None:
+        """A part is finished, or went wrong."""
+        run = self.running.pop(reference)
         try:
-            append(root, part.key, [_shard(ready[0], part.teacher)])
-        except RayActorError as error:  # it comes back no more; another replica takes its part
-            if not idle[part.teacher] and all(
-                p.teacher != part.teacher for _, p in running.values()
-            ):
-                raise TeacherError(
-                    f"teacher {part.teacher!r} died more often than cluster.teachers.max_restarts allows"
-                ) from error
-            message = f"teacher {part.teacher!r}: a replica is dead; another one takes its part"
-            emit(events.failure("targets", message, decision="retry", teacher=part.teacher))
-            waiting[part.teacher].appendleft(part)
-            continue
-        idle[part.teacher].append(actor)
-        scored[part.teacher] += len(part.rows)
-        done += len(part.rows)
-        rate = done / max(1e-9, time.monotonic() - begun)
-        emit(events.progress("targets", done=done, total=total, unit="samples", rate_per_s=rate))
-    return scored
+            shard: Shard = ray.get(reference, timeout=_FETCH_TIMEOUT_S)
+        except ActorDiedError as error:
+            self._lose(run, error)
+        except (RayActorError, ObjectLostError):
+            self.loading.add(run.actor)
+            self._again(run, "dead", "")
+        except RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, NonFiniteError):
+                self._again(run, "non_finite", "")
+            elif isinstance(cause, RaykdError | OSError):
+                raise cause from error
+            else:
+                self._again(run, "failed", repr(cause))
+        else:
+            append(self.root, run.part.key, [shard])
+            self.idle[run.part.teacher].append(run.actor)
+            self._count(run.part)
+
+    def _count(self, part: Part) -> None:
+        self.scored[part.teacher] += len(part.rows)
+        self.done += len(part.rows)
+        rate = self.done / max(1e-9, time.monotonic() - self.begun)
+        self.emit(
+            events.progress(
+                "targets", done=self.done, total=self.total, unit="samples", rate_per_s=rate
+            )
+        )
+
+    def _lose(self, run: _Running, error: Exception) -> None:
+        """An actor that comes back no more; another replica takes its part."""
+        name = run.part.teacher
+        if not self.idle[name] and all(r.part.teacher != name for r in self.running.values()):
+            raise TeacherError(
+                f"teacher {name!r} died more often than cluster.teachers.max_restarts allows"
+            ) from error
+        message = f"teacher {name!r}: a replica is dead; another one takes its part"
+        self.emit(events.failure("targets", message, decision="retry", teacher=name, cause="dead"))
+        self.waiting[name].appendleft(run.part)
+
+    def _again(self, run: _Running, cause: Cause, detail: str) -> None:
+        """What the policy says of a part that went wrong."""
+        part, replicas = run.part, len(self.fleet.actors[run.part.teacher])
+        part = replace(part, attempts=part.attempts + 1, breaks=part.breaks + (cause in BREAKS))
+        limit = self.fleet.settings.max_restarts + replicas
+        policy = FailurePolicy("stop", limit, replicas, isolates=self.tolerance is not None)
+        decision = policy.decide(
+            part.teacher, cause, part.attempts, breaks=part.breaks, detail=detail
+        )
+        self.emit(
+            events.failure(
+                "targets",
+                decision.reason,
+                decision=decision.action,
+                teacher=part.teacher,
+                cause=cause,
+            )
+        )
+        if decision.action == "stop":
+            raise TeacherError(decision.reason)
+        if decision.action == "restart":
+            ray.kill(run.actor, no_restart=False)
+            self.loading.add(run.actor)
+        self.idle[part.teacher].insert(0, run.actor)  # another one takes it where there is one
+        if decision.action == "isolate":
+            self._narrow(part)
+        else:
+            self.waiting[part.teacher].appendleft(part)
+
+    def _narrow(self, part: Part) -> None:
+        """Halve a part that broke its teacher twice; a single sample goes into quarantine."""
+        assert self.tolerance is not None, "a part is searched only where that is asked for"
+        if len(part.rows) > 1:
+            for half in reversed(np.array_split(part.rows, 2)):
+                known = 1 if len(half) > 1 else 0  # a single sample has to break it twice
+                smaller = replace(part, rows=half, attempts=known, breaks=known)
+                self.waiting[part.teacher].appendleft(smaller)
+            return
+        row, bad = int(part.rows[0]), self.bad[part.teacher]
+        bad.add(row)
+        folder = self.root / part.key.folder
+        known_rows = {r for r, _ in gap_rows(folder, self.tolerance.ids, self.tolerance.hashes)}
+        check_room(self.tolerance, part.teacher, bad | known_rows)
+        sample, content = int(self.tolerance.ids[row]), int(self.tolerance.hashes[row])
+        add_gaps(folder, [(sample, content, part.view)])
+        self.emit(quarantined("targets", self.tolerance, part.teacher, row, part.view))
+        self.done += 1
+
+    def _look_after(self, patience_s: float) -> None:
+        """An actor that makes no progress is hung, be its process alive or not; long parts alone are not."""
+        now = time.monotonic()
+        for reference, run in list(self.running.items()):
+            if now - run.seen_s < patience_s or ray.wait([reference], timeout=0)[0]:
+                continue
+            scored = _progress(run.actor)
+            if scored is not None and scored != run.scored:
+                run.scored, run.seen_s = scored, time.monotonic()
+                continue
+            del self.running[reference]
+            self._again(run, "hung", "")
 
 
-def _shard(reference: Any, teacher: str) -> Shard:
+def _progress(actor: Any) -> int | None:
+    """Samples that an actor has scored; None when it gives no sign of life."""
     try:
-        shard: Shard = ray.get(reference, timeout=_FETCH_TIMEOUT_S)
-    except RayTaskError as error:
-        if isinstance(error.cause, RaykdError | OSError):
-            raise error.cause from error
-        raise TeacherError(f"teacher {teacher!r} failed on a batch: {error.cause!r}") from error
-    return shard
+        return int(ray.get(actor.statistics.remote(), timeout=_SIGN_OF_LIFE_S)["samples_scored"])
+    except (GetTimeoutError, RayActorError):
+        return None

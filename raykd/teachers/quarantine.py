@@ -7,15 +7,13 @@ alone, whoever asked first; the limit counts samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import numpy as np
-import torch
 
+from raykd.data import Samples
 from raykd.errors import TeacherError
-from raykd.targets import codec
-from raykd.types import Dense
 
 Found = TypeVar("Found")
 _NAMED = 8
@@ -26,21 +24,31 @@ class Tolerance:
     """How many samples may be left out.
 
     Attributes:
-        ids_N: int64, sample ids in the data's row order.
+        samples: the data.
         max_fraction: of all samples, by teacher; from `data.bad_samples.max_fraction`.
     """
 
-    ids_N: np.ndarray
+    samples: Samples
     max_fraction: float
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Sample ids in the data's row order."""
+        return self.samples.ids
+
+    @property
+    def hashes(self) -> np.ndarray:
+        """Content hashes in the same order; computed at each call."""
+        return self.samples.content_hash(np.arange(len(self.samples)))
 
     @property
     def most(self) -> int:
         """Samples that one teacher may break on."""
-        return int(self.max_fraction * len(self.ids_N))
+        return int(self.max_fraction * len(self.ids))
 
     def named(self, rows: Sequence[int]) -> str:
         """The ids of some rows, in words."""
-        ids = [str(int(self.ids_N[row])) for row in sorted(set(rows))]
+        ids = [str(int(self.ids[row])) for row in sorted(set(rows))]
         more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
         return f"sample id{'s' * (len(ids) > 1)} {', '.join(ids[:_NAMED])}{more}"
 
@@ -48,7 +56,7 @@ class Tolerance:
         """Why it is too much, in words."""
         count = len(set(rows))
         return (
-            f"teacher {teacher!r} breaks on {count} of {len(self.ids_N):,} samples ({self.named(rows)}), more than "
+            f"teacher {teacher!r} breaks on {count} of {len(self.ids):,} samples ({self.named(rows)}), more than "
             f"data.bad_samples.max_fraction={self.max_fraction:g} allows; remove them, or raise it"
         )
 
@@ -141,37 +149,6 @@ def _halves(places: np.ndarray) -> list[np.ndarray]:
     """Both halves, the first one last, since the list is worked off from its end."""
     middle = len(places) // 2
     return [half for half in (places[middle:], places[:middle]) if len(half)]
-
-
-def assemble(
-    parts: Sequence[tuple[np.ndarray, codec.Arrays]], size: int, temperature: float = 1.0
-) -> Dense | None:
-    """One teacher's answer for a batch from answers for parts of it; None where there is none.
-
-    Args:
-        parts: places in the batch, and the encoded answer for them.
-        size: of the batch; rows that no part has are zeros and not valid.
-        temperature: at which the logits are going to be used.
-    """
-    if not parts:
-        return None
-    if len(parts) == 1 and len(parts[0][0]) == size:
-        return codec.decode(parts[0][1], temperature)
-    arrays = {name: np.concatenate([part[name] for _, part in parts]) for name in parts[0][1]}
-    places = torch.from_numpy(np.concatenate([places for places, _ in parts]))
-    answer = codec.decode(arrays, temperature)
-
-    def spread(tensor: torch.Tensor) -> torch.Tensor:
-        whole = tensor.new_zeros((size, *tensor.shape[1:]))
-        whole[places] = tensor
-        return whole
-
-    return replace(
-        answer,
-        values_NC=spread(answer.values_NC),
-        valid_N=spread(answer.valid_N),
-        features={tap: spread(feature) for tap, feature in answer.features.items()},
-    )
 
 
 def check_room(tolerance: Tolerance, teacher: str, rows: set[int]) -> None:

@@ -1,6 +1,7 @@
 """Data and models that recipes of the tests name as `raykd_test_models:function`."""
 
 import os
+import signal
 import time
 import uuid
 from pathlib import Path
@@ -242,3 +243,59 @@ def four_outputs():
 
 def ten_outputs():
     return Linear(10, 64)
+
+
+class Poisoned(Linear):
+    """Dies of, raises on, or answers NaN for samples with a glaring pixel."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, x):
+        glaring = x.flatten(1).amax(1) > 20
+        if glaring.any() and self.how == "die":
+            os._exit(1)
+        if glaring.any() and self.how == "raise":
+            raise RuntimeError("no kernel for this")
+        return torch.where(glaring[:, None], torch.nan, super().forward(x))
+
+
+def poisoned(how="die"):
+    return Poisoned(how)
+
+
+class Ponderous(Linear):
+    """Answers well, `seconds` late, for as long as the file is there."""
+
+    def __init__(self, file, seconds):
+        super().__init__()
+        self.file, self.seconds = Path(file), seconds
+
+    def forward(self, x):
+        if self.file.exists():
+            time.sleep(self.seconds)
+        return super().forward(x)
+
+
+def ponderous(file="late", seconds=1.0):
+    return Ponderous(file, seconds)
+
+
+class KillingTargets(TableTargets):
+    """As the table, but its process is killed at answer number `at`, if the file was not there before."""
+
+    def __init__(self, names, samples, at, file):
+        super().__init__(names, samples)
+        self.at, self.file = at, Path(file)
+
+    def collect(self, ticket, timeout_s):
+        if self.collected == self.at and not self.file.exists():
+            self.file.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().collect(ticket, timeout_s)
+
+
+def killing_source(at, file, samples, fit):
+    """Targets of a fit, made in the worker that they are going to kill."""
+    return KillingTargets(tuple(voice.name for voice in fit.voices), samples, at, file)

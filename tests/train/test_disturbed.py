@@ -1,0 +1,144 @@
+"""Whatever dies while students train: every row once, and the same bits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import pytest
+import ray
+from raykd_test_models import killing_source, table_source
+
+from raykd.config import load_config
+from raykd.config.models import CnnModel, MlpModel
+from raykd.config.root import StudentCluster, TeacherCluster
+from raykd.folders import RunFolder
+from raykd.models.weights import load_weights
+from raykd.pipeline.preparation import prepare
+from raykd.runtime import Mailbox
+from raykd.targets import Ticket
+from raykd.teachers import Fleet, LiveTargets, Place
+from raykd.teachers.client import Client
+from raykd.teachers.quarantine import Tolerance
+from raykd.train import FolderReporter, World, train
+from raykd.train.launch import Work, run_fits
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
+KILLS, STOPS = 20, 5
+
+
+class Disturbed:
+    """A source whose actors are killed and stopped while it is asked; counts rows asked and answered."""
+
+    def __init__(self, source, actors, at):
+        self.source, self.actors, self.at = source, actors, at
+        self.rng = np.random.default_rng(3)
+        self.asked: Counter[tuple[int, int, int]] = Counter()
+        self.answered: Counter[tuple[int, int, int]] = Counter()
+        self.collected, self.done = 0, Counter()
+
+    def submit(self, batch):
+        self.asked.update(self.keys(batch))
+        return self.source.submit(batch)
+
+    def collect(self, ticket: Ticket, timeout_s: float):
+        for sign in self.at.get(self.collected, ()):
+            self.disturb(sign)
+        self.collected += 1
+        answers = self.source.collect(ticket, timeout_s)
+        assert all(answer.valid_N.all() for answer in answers.values())
+        self.answered.update(self.keys(ticket.batch))
+        return answers
+
+    def keys(self, batch):
+        present = batch.present_B.tolist()
+        keys = zip(batch.rows.tolist(), batch.view_B.tolist(), batch.ids.tolist(), strict=True)
+        return [key for key, real in zip(keys, present, strict=True) if real]
+
+    def disturb(self, sign):
+        actor = self.actors[self.rng.integers(len(self.actors))]
+        pid = ray.get(actor.alive.remote(), timeout=60)
+        time.sleep(0.03 * self.rng.random())  # anywhere in a request
+        os.kill(pid, sign)
+        self.done[sign] += 1
+
+
+@pytest.fixture
+def digits(tiny_recipe):
+    return prepare(load_config(tiny_recipe, ["data.views.count=null"])).samples
+
+
+@pytest.mark.timeout(600)
+def test_twenty_kills_and_five_hangs_cost_no_row_and_no_bit(
+    digits, make_fit, make_spec, heard, tmp_path, equal, one_thread
+):
+    fit = make_fit(digits, voices=("wide", "conv"), train={"epochs": 6}, plan={"views": None})
+    models = {"wide": MlpModel(width=1.0, depth=1), "conv": CnnModel(width=0.25, depth=2)}
+    specs = {
+        name: make_spec(model, data=digits, name=name, batch_size=32)
+        for name, model in models.items()
+    }
+    settings = TeacherCluster(
+        request_timeout_s=1, start_timeout_s=60, max_restarts=10, on_failure="stop"
+    )
+    places = dict.fromkeys(specs, Place(2, 0.5, 0))
+    steps = 6 * fit.plan.steps_per_epoch
+    signs = [signal.SIGKILL] * KILLS + [signal.SIGSTOP] * STOPS
+    moments = np.random.default_rng(1).choice(np.arange(2, steps - 4), len(signs), replace=False)
+    at = {int(moment): [sign] for moment, sign in zip(moments, signs, strict=True)}
+    found, sources = {}, {}
+    with Fleet(specs, places, ray.put(digits), settings, heard) as fleet:
+        actors = [actor for replicas in fleet.actors.values() for actor in replicas]
+        for name, plan in (("quiet", {}), ("disturbed", at)):
+            client = Client(fleet.actors, settings, heard, Tolerance(digits, 0.0))
+            source = sources[name] = Disturbed(LiveTargets(client, list(specs)), actors, plan)
+            reporter = FolderReporter(RunFolder(tmp_path / name), heard)
+            train(fit, digits, source, reporter, World())
+            found[name] = load_weights(reporter.folder(fit.fit_id).weights("last"), key="test")
+            if name == "quiet":
+                assert not heard.decisions()
+    quiet, disturbed = sources["quiet"], sources["disturbed"]
+    assert disturbed.done == {signal.SIGKILL: KILLS, signal.SIGSTOP: STOPS}
+    rows = digits.splits["train"]
+    assert disturbed.asked == disturbed.answered == quiet.answered
+    assert disturbed.answered.total() == 6 * len(rows), "none lost"
+    assert set(disturbed.answered.values()) == {1}, "none twice: every epoch shows a new view"
+    assert equal(found["quiet"], found["disturbed"])
+    assert {"retry", "restart"} <= set(heard.decisions())
+    assert not {"leave_out", "stop", "quarantine"} & set(heard.decisions())
+    causes = {event.values["cause"] for event in heard if event.kind == "failure"}
+    assert {"dead", "hung"} <= causes
+
+
+def test_a_student_s_worker_that_is_killed_goes_on_from_its_checkpoint(
+    samples, make_fit, heard, tmp_path, equal, one_thread
+):
+    fit = make_fit(samples, model="cnn", train={"epochs": 4})
+    steps = fit.plan.steps_per_epoch
+    mailbox = Mailbox(heard)
+    work = Work(
+        samples=ray.put(samples),
+        fits=ray.put([fit]),
+        make_source=partial(killing_source, 2 * steps + 1, str(tmp_path / "killed")),
+        run=RunFolder(tmp_path / "killed_run"),
+        emit=mailbox.sender,
+        depth=2,
+    )
+    try:
+        results = run_fits(work, [fit], StudentCluster(max_failures=1))
+    finally:
+        mailbox.close()
+    assert (tmp_path / "killed").exists()
+    resumed = [e.epoch for e in heard if e.kind == "fit" and e.values["state"] == "resumed"]
+    assert resumed == [2]
+    inside = FolderReporter(RunFolder(tmp_path / "inside"), lambda event: None)
+    alone = train(fit, samples, table_source(samples, fit), inside, World())
+    assert {**alone, "seconds": 0} == {**results[fit.fit_id], "seconds": 0}
+    for which in ("last", "best"):
+        one = FolderReporter(work.run, heard).folder(fit.fit_id).weights(which)
+        other = inside.folder(fit.fit_id).weights(which)
+        assert equal(load_weights(one, key="test"), load_weights(other, key="test"))
