@@ -1,0 +1,159 @@
+"""What becomes of trials, decided without Ray: stops, limits, failures, ends, and going on after a kill."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from raykd.config import load_config
+from raykd.config.load import read_recipe
+from raykd.errors import InputError, Problem
+from raykd.folders import read_json
+from raykd.search.ledger import Ledger, Listed, Readied
+from raykd.search.results import pareto
+from raykd.search.space import listed
+
+COST = {"parameters": 10, "flops": 20, "latency_ms": 0.5, "bytes": 40}
+
+
+class Told(list):
+    def __call__(self, name, record, proposal):
+        self.append((name, record["state"], proposal is not None))
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A ledger over eight widths and six epochs; widths from 0.7 break a limit, 0.4 cannot be built."""
+
+    def make(broken=None, **given):
+        space = {"space": "grid", "lower": 0.1, "upper": 0.8, "points": 8}
+        search = {"parameters": {"student.model.width": space}, "searcher": {"type": "grid"},
+                  "scheduler": {"type": "asha", "grace_epochs": 2, "reduction": 2}, **given}  # fmt: skip
+        tree = read_recipe("digits")
+        tree["train"]["epochs"] = 6
+        config = load_config({**tree, "search": search})
+
+        def ready(proposal):
+            width = proposal.values["student.model.width"]
+            if width == broken:
+                raise InputError(Problem("student.model.width", "cannot be"))
+            over = ["student.limits.parameters: too many"] if width >= 0.7 else []
+            return Readied(
+                SimpleNamespace(name=proposal.name), {**COST, "parameters": 100 * width}, over
+            )
+
+        values = [proposal.values for proposal in listed(config)]
+        return Ledger(config, tmp_path / "trials", 8, Listed(values), ready, Told())
+
+    return make
+
+
+def validation(accuracy):
+    return {"accuracy": accuracy, "nll": 1 - accuracy}
+
+
+def result(accuracy, epochs=6):
+    return {"best": validation(accuracy), "epochs": epochs, "best_epoch": 3, "seconds": 1.5}
+
+
+def launch_all(ledger):
+    return [name for name, _ in iter(ledger.launch, None)]
+
+
+def test_trials_that_break_a_limit_do_not_run_and_cannot_win(make, tmp_path):
+    ledger = make(broken=0.4)
+    assert launch_all(ledger) == ["000", "001", "002", "004", "005"]
+    states = {name: record["state"] for name, record in ledger.records.items()}
+    assert [states[n] for n in ("003", "006", "007")] == ["failed", "over_limit", "over_limit"]
+    assert ledger.records["006"]["why"].startswith("student.limits.parameters")
+    kept = yaml.safe_load((tmp_path / "trials" / "006" / "config.yaml").read_text())
+    assert kept["student"]["model"]["width"] == 0.7
+    for name in ("000", "001", "002", "004", "005"):
+        ledger.finished(name, result(0.5 + int(name) / 100))
+    assert ledger.ranking == ["005", "004", "002", "001", "000"]
+    assert ledger.left == 0
+    records = list(ledger.records.values())
+    assert pareto(records, ledger)["parameters"] == ["000", "001", "002", "004", "005"]
+    assert pareto(records, ledger)["flops"] == ["005"]
+
+
+def test_a_rung_stops_a_trial_and_keeps_its_best(make, tmp_path):
+    ledger = make()
+    launch_all(ledger)
+    assert not ledger.heard("000", 1, validation(0.5))
+    assert not ledger.heard("000", 2, validation(0.6))
+    assert not ledger.heard("001", 1, validation(0.4))
+    assert ledger.heard("001", 2, validation(0.3))
+    told = read_json(tmp_path / "trials" / "001" / "result.json")
+    assert (told["state"], told["why"], told["epochs"], told["best_epoch"], told["value"]) == (
+        "stopped",
+        "asha",
+        2,
+        1,
+        0.4,
+    )
+    assert ledger.heard("001", 3, validation(0.9)), "what comes after its end changes nothing"
+    ledger.finished("001", result(0.9))
+    assert ledger.records["001"]["value"] == 0.4
+    assert ledger.told[-1] == ("001", "stopped", False)
+
+
+def test_the_last_epoch_is_an_end_not_a_stop(make):
+    ledger = make(scheduler={"type": "none"}, stop={"patience_epochs": 2})
+    launch_all(ledger)
+    told = [ledger.heard("000", epoch, validation(0.5)) for epoch in range(1, 7)]
+    assert told == [False, False, True, True, True, True]
+    told = [
+        ledger.heard("001", epoch, validation(0.5 + 0.1 * (epoch < 5))) for epoch in (3, 4, 5, 6)
+    ]
+    assert told == [False, False, True, True]
+    assert not ledger.heard("002", 6, validation(0.1))
+
+
+def test_target_and_time_end_all(make):
+    ledger = make(stop={"target": 0.9})
+    first, _ = ledger.launch()
+    second, _ = ledger.launch()
+    assert not ledger.heard(first, 1, validation(0.5))
+    assert not ledger.over()
+    assert not ledger.heard(second, 1, validation(0.95))
+    assert ledger.over()
+    assert ledger.launch() is None
+    ledger.settle()
+    assert [ledger.records[n]["state"] for n in (first, second)] == ["cut", "cut"]
+    assert ledger.records[second]["why"] == "a trial reached the target 0.9"
+    assert ledger.ranking == [second, first]
+    timed = make(stop={"time_s": 1e-9})
+    assert timed.over()
+    assert timed.launch() is None
+
+
+def test_a_killed_search_goes_on_with_every_trial_once(make, tmp_path):
+    ledger = make()
+    for _ in range(4):
+        ledger.launch()
+    ledger.finished("000", result(0.8))
+    ledger.failed("001", "diverged")
+    for name, accuracy in (("000", 0.7), ("002", 0.6), ("003", 0.2)):
+        lines = [{"kind": "epoch", "epoch": e, "validation": validation(accuracy)} for e in (1, 2)]
+        (tmp_path / "trials" / name / "metrics.jsonl").write_text(
+            "".join(json.dumps(x) + "\n" for x in lines)
+        )
+    again = make()
+    assert again.left == 6
+    assert launch_all(again) == ["002", "003", "004", "005"], "those that ran first, then the rest"
+    assert again.records["000"]["value"] == 0.8
+    assert again.heard("004", 2, validation(0.1)), "judged by the trials before the kill"
+    assert not again.heard("005", 2, validation(0.65))
+    again.finished("002", result(0.6))
+    again.finished("005", result(0.65))
+    again.settle()
+    third = make()
+    assert third.left == 0
+    assert third.launch() is None
+    assert [third.records[n]["state"] for n in sorted(third.records)] == [
+        "finished", "failed", "finished", "cut", "stopped", "finished", "over_limit", "over_limit"
+    ]  # fmt: skip
