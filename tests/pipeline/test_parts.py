@@ -52,6 +52,15 @@ def test_the_hub_counts_what_the_summary_needs(hub):
     assert hub.degraded
 
 
+def test_a_run_with_samples_in_quarantine_is_degraded_and_live_epochs_are_kept(hub):
+    hub(events.failure("fleet", "words", decision="quarantine"))
+    assert hub.degraded
+    live = {"teacher_wait_fraction": 0.5, "teacher_work_s_per_step": {"wide": 0.1}}
+    hub(events.epoch("student", "student/replica0", epoch=2, **live))
+    hub(events.epoch("student", "labels/replica0", epoch=2, teacher_wait_fraction=0.0))
+    assert [line["fit"] for line in hub.live] == ["student/replica0"]
+
+
 def test_a_resumed_run_knows_what_happened_before(hub, tmp_path):
     """Else a run that lost a teacher would call itself complete once it is resumed."""
     from raykd.tracking import JsonLines

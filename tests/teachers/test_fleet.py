@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import ray
+from ray import cloudpickle
 
 from raykd.config.models import FactoryModel
 from raykd.config.root import TeacherCluster
@@ -18,7 +19,9 @@ from raykd.targets import EntryKey, StoredTargets, TargetStore
 from raykd.targets.codec import decode
 from raykd.targets.store import ORIGINAL
 from raykd.teachers import Fleet, LiveTargets, Place, TeacherModel
+from raykd.teachers.client import Client
 from raykd.teachers.filling import fill, missing_parts
+from raykd.teachers.load import WIDTH
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 SLOW = "raykd_test_models:slow"
@@ -75,8 +78,17 @@ def test_actors_store_and_this_process_give_the_same_bits(
             same(direct[n], alone(spec, samples, train[:5], -1)) for n, spec in specs.items()
         )
         live = LiveTargets(fleet.client, list(specs))
+        assert len(live.counters()) == 2 * WIDTH
         tickets = [live.submit(batch) for batch in batches]
         answers = [live.collect(ticket, 60) for ticket in tickets]
+        load = live.describe(live.counters(), 60.0)
+        assert load["teacher_samples_per_s"] == {"wide": 6 * 21 / 60, "conv": 6 * 21 / 60}
+        assert load["teacher_bytes_per_sample"] == {"wide": 3 * 2 + 4, "conv": 3 * 2 + 4 + 8**3 * 2}
+        assert load["teacher_queue"]["wide"] == (0 + 1 + 2 + 3 + 4 + 5) / 6
+        assert all(0 < part < 1 for part in load["teacher_busy_fraction"].values())
+        work_s = load["teacher_work_s_per_step"]["wide"]
+        assert work_s == pytest.approx(load["teacher_busy_fraction"]["wide"] * 2 * 60 / 6)
+        assert not any(live.describe(live.counters(), 1.0)["teacher_busy_fraction"].values())
         parts = list(missing_parts(tmp_path, keys, samples, train, [0, 1]))
         scored = fill(tmp_path, parts, fleet, heard)
         assert scored == dict.fromkeys(specs, 2 * len(train))
@@ -123,6 +135,7 @@ def test_a_replica_that_stays_dead_is_left_to_the_other_and_logged(
     with start(spec, replicas=2, max_restarts=0) as fleet:
         first, _ = pids(fleet)
         requests = [fleet.client.submit(["wide"], rows, np.full(16, v)) for v in range(4)]
+        assert fleet.client.pools["wide"].outstanding == [2, 2], "the least busy one is asked"
         time.sleep(0.1)
         os.kill(first, signal.SIGKILL)
         answers = [fleet.client.collect(["wide"], request)["wide"] for request in requests]
@@ -175,6 +188,40 @@ def test_a_hanging_replica_is_passed_over(start, samples, make_spec, heard):
     assert heard.decisions()[0] == "restart"
 
 
+def test_an_actor_that_is_late_is_waited_for_or_passed_over_but_not_hung(
+    start, samples, make_spec, heard, tmp_path
+):
+    kwargs = {"file": str(tmp_path / "late"), "seconds": 1.5}
+    spec = make_spec(FactoryModel(path="raykd_test_models:ponderous", kwargs=kwargs))
+    rows = samples.splits["train"][:8]
+    with start(spec, replicas=2, request_timeout_s=1) as fleet:
+        before = pids(fleet)
+        alone_at_it = Client({"wide": fleet.actors["wide"][:1]}, fleet.settings, heard)
+        (tmp_path / "late").touch()
+        answers = [alone_at_it.collect(["wide"], alone_at_it.submit(["wide"], rows, np.full(8, 0)))]
+        assert heard.decisions() == ["wait"]
+        requests = fleet.client.submit(["wide"], rows, np.full(8, 1))
+        time.sleep(0.2)  # the first replica is at work by now
+        (tmp_path / "late").unlink()
+        answers.append(fleet.client.collect(["wide"], requests))
+        assert heard.decisions() == ["wait", "retry"]
+        assert {event.values["cause"] for event in heard} == {"slow"}
+        assert pids(fleet) == before, "no process was ended"
+    assert all(same(a["wide"], alone(spec, samples, rows, v)) for v, a in enumerate(answers))
+
+
+def test_nothing_big_goes_through_whoever_asks(start, samples, make_spec):
+    """A step sends rows and views; a worker is sent handles: neither data nor weights."""
+    spec, rows = make_spec("cnn"), samples.splits["train"]
+    weights = sum(tensor.nbytes for tensor in spec.weights.values())
+    with start(spec, replicas=2) as fleet:
+        client = len(cloudpickle.dumps(Client(fleet.actors, fleet.settings, print)))
+        sent = {n: len(cloudpickle.dumps((rows[:n], np.zeros(n, np.int64)))) for n in (16, 64)}
+    assert client < 8_000 < weights + samples.inputs["inputs"].nbytes
+    assert sent[64] - sent[16] <= 48 * (8 + 8) + 16, "16 bytes a row"
+    assert sent[64] < 64 * 16 + 500 < samples.inputs["inputs"][:64].nbytes
+
+
 @pytest.mark.parametrize("on_failure", ["stop", "renormalise"])
 def test_a_lost_teacher_stops_the_run_or_is_left_out(start, samples, make_spec, heard, on_failure):
     specs = [make_spec("mlp"), make_spec("mlp", name="other", seed=1)]
@@ -213,7 +260,7 @@ def test_a_teacher_that_answers_nan_or_raises(start, samples, make_spec, heard, 
         ):
             fleet.client.collect(["bad"], fleet.client.submit(["bad"], rows, np.zeros(8, np.int64)))
         parts = list(missing_parts(tmp_path, key, samples, rows, [0]))
-        with pytest.raises(TeacherError, match="'wide' answered NaN or infinity"):
+        with pytest.raises(TeacherError, match="'wide': non_finite, attempt 2 of 2"):
             fill(tmp_path, parts, fleet, heard)
     assert list(missing_parts(tmp_path, key, samples, rows, [0])), "nothing of it is kept"
 
