@@ -23,6 +23,8 @@ STATES = {
     "over_limit": "breaks a limit",
 }
 _LEVEL = 0.05
+_VAGUE = ("weight", "type", "loss", "smoothing")
+"""Ends of keys that say nothing alone."""
 
 
 def measure_of(summary: Summary) -> Measure:
@@ -38,7 +40,8 @@ def short_names(summary: Summary) -> dict[str, str]:
     found = {}
     for key in keys:
         parts = key.split(".")
-        ends = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
+        least = 2 if parts[-1] in _VAGUE else 1
+        ends = (".".join(parts[-n:]) for n in range(least, len(parts) + 1))
         found[key] = next(
             end for end in ends if sum(k == end or k.endswith(f".{end}") for k in keys) == 1
         )

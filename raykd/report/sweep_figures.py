@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,12 +50,14 @@ class Side:
         places_N: where each trial lies on it.
         log: whether places are log10 of the values.
         ticks: place -> text, where values are no numbers; empty else.
+        form: a value as text.
     """
 
     name: str
     places_N: NDArray[np.float64]
     log: bool
     ticks: Mapping[float, str]
+    form: Callable[[float], str] = "{:.3g}".format
 
 
 def sweep_pictures(run: RunData) -> dict[str, Picture]:
@@ -110,7 +112,7 @@ def _parallel(
     if not trials:
         return None
     values_N, measure = _values(trials), measure_of(summary)
-    last = Side(f"validation {measure.name}", values_N, False, {})
+    last = Side(f"validation {measure.name}", values_N, False, {}, measure.form)
     figure = Figure(figsize=(7.2, 3.4))
     axes = figure.add_subplot()
     every = [*sides, last]
@@ -150,7 +152,7 @@ def _scaled(places_N: NDArray[np.float64]) -> NDArray[np.float64]:
 def _scale(axes: Axes, place: int, side: Side) -> None:
     """A few values beside a vertical axis."""
     low, high = float(side.places_N.min()), float(side.places_N.max())
-    marks = side.ticks or {value: _text(value, side.log) for value in (low, (low + high) / 2, high)}
+    marks = side.ticks or {v: _text(v, side) for v in (low, (low + high) / 2, high)}
     for value, text in marks.items():
         if low <= value <= high:
             height = 0.5 if high == low else (value - low) / (high - low)
@@ -159,8 +161,8 @@ def _scale(axes: Axes, place: int, side: Side) -> None:
                           va="center", color=INK, bbox=box, zorder=4)  # fmt: skip
 
 
-def _text(place: float, log: bool) -> str:
-    return f"{10**place if log else place:.3g}"
+def _text(place: float, side: Side) -> str:
+    return side.form(10**place if side.log else place)
 
 
 def _importance(
@@ -177,7 +179,7 @@ def _importance(
     axes.barh(heights, means[order], xerr=stds[order], height=0.55, color=COLOURS["student"],
               error_kw={"ecolor": MUTED, "elinewidth": 1.2})  # fmt: skip
     axes.set_yticks(heights, [sides[index].name for index in order])
-    axes.set_xlim(left=0.0)
+    axes.set_xlim(0.0, 1.0)
     axes.grid(visible=False, axis="y")
     percent_ticks(axes.xaxis)
     axes.set_xlabel(f"share of the spread of {measure_of(summary).name}")

@@ -31,9 +31,11 @@ class TrialRuns:
     def __init__(self, config: Config, folder: Path, voice: Voice | None = None) -> None:
         self._settings = config.tracking.wandb
         self._folder = folder
-        self._voice = _Once(voice or LogVoice())
+        self._told: Voice = voice or LogVoice()
+        self._voice = _Once(self._told)
         self._sinks: dict[str, WandbSink] = {}
         self._closing: list[threading.Thread] = []
+        self._closed: list[WandbSink] = []
 
     def begin(self, name: str, config: Config, values: Mapping[str, Any]) -> None:
         """Open the run of a trial; returns at once."""
@@ -56,6 +58,7 @@ class TrialRuns:
             thread = threading.Thread(target=sink.close, args=(summary,), daemon=True)
             thread.start()
             self._closing.append(thread)
+            self._closed.append(sink)
 
     def on(self, event: Event) -> None:
         """Pass on what concerns a trial."""
@@ -70,6 +73,9 @@ class TrialRuns:
             self.end(name, {"state": "failed"})
         for thread in self._closing:
             thread.join()
+        if any(sink.sync_command is not None for sink in self._closed):
+            parts = self._folder / "*" / "wandb" / "offline-run-*"
+            self._told.say(f"and those of its trials with\n  wandb sync {parts}")
 
 
 class _Once:
