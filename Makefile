@@ -1,6 +1,6 @@
 # make quickstart   set everything up, distil three teachers on real data, print table and verdict
 # make test         set everything up, run all checks and tests
-# make bench        print what distillation costs in a training step, in milliseconds
+# make bench        print what distillation costs: objective, store, memory, live teachers
 # VENV=/path        use another virtual environment
 
 PYTHON ?= python3

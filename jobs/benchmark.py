@@ -1,34 +1,38 @@
-"""What distillation costs: milliseconds on one processor thread, one row per method.
+"""Figures of the README: what distillation costs beside the same work without raykd, as ratios of one run.
 
-    python jobs/benchmark.py --output benchmark.json
+    python jobs/benchmark.py --only store,stored --output benchmark.json
 
-`objective`: labels and soft targets of one batch, forward and backward, beside log_softmax and kl_div of
-one teacher and a student's step of 50 ms.
+`objective`: labels and soft targets of one batch beside log_softmax and kl_div of one teacher.
+`store`: a gather beside a raw memory map; bytes. `stored`: an epoch from the store beside labels alone and
+a hand-written cache. `memory`: of a worker that reads a store. `live`: actors that are asked live, and
+the rate at which they fill the store.
 
-Cost: about fifteen seconds.
+Cost: some four minutes on two cores; `live` starts a local Ray cluster.
 """
 
 import argparse
 import json
+import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
 
-from raykd.evaluate.overhead import STEP_MS, Row, objective_cost
+from raykd.bench import BENCHMARKS, Row, Sizes
 
-BENCHMARKS: dict[str, Callable[..., list[Row]]] = {"objective": objective_cost}
-SIZES = {"units": 256, "classes": 1000, "teachers": 4, "repeats": 7}
 LEAST_REPEATS = 5
 
 
 def _show(name: str, table: Sequence[Row]) -> None:
-    columns = [column for column in table[0] if column != "name"]
+    columns = list(dict.fromkeys(c for row in table for c in row if c != "name"))
     width = max(len(str(row["name"])) for row in table)
-    print(f"{name:{width}}", *(f"{column:>15}" for column in columns))
+    print(f"\n{name:{width}}", *(f"{column:>15}" for column in columns))
     for row in table:
-        print(f"{row['name']:{width}}", *(f"{float(row[column]):15.3f}" for column in columns))
+        cells = (row.get(column, "") for column in columns)
+        shown = (c if isinstance(c, str) else f"{c:.3f}" for c in cells)
+        print(f"{row['name']:{width}}", *(f"{cell:>15}" for cell in shown), flush=True)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -36,8 +40,8 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default=",".join(BENCHMARKS), metavar="NAME[,NAME]")
     parser.add_argument("--output", type=Path, metavar="FILE")
-    for name, size in SIZES.items():
-        parser.add_argument(f"--{name}", type=int, default=size)
+    for field in fields(Sizes):
+        parser.add_argument(f"--{field.name}", type=int, default=field.default)
     chosen = parser.parse_args(arguments)
     names = chosen.only.split(",")
     if unknown := set(names) - set(BENCHMARKS):
@@ -45,15 +49,16 @@ def main(arguments: Sequence[str]) -> None:
     if chosen.repeats < LEAST_REPEATS:
         parser.error(f"--repeats: found {chosen.repeats}, at least {LEAST_REPEATS} are needed")
     torch.set_num_threads(1)
-    sizes = {name: getattr(chosen, name) for name in SIZES}
-    tables = {name: BENCHMARKS[name](**sizes) for name in names}
-    for name, table in tables.items():
-        _show(name, table)
+    sizes = Sizes(**{field.name: getattr(chosen, field.name) for field in fields(Sizes)})
+    tables = {}
+    for name in names:
+        tables[name] = BENCHMARKS[name](sizes)
+        _show(name, tables[name])
     if chosen.output is not None:
         found = {
             "torch": torch.__version__,
-            "sizes": sizes,
-            "step_ms": STEP_MS,
+            "machine": platform.machine(),
+            "sizes": asdict(sizes),
             "benchmarks": tables,
         }
         chosen.output.write_text(json.dumps(found, indent=2) + "\n")

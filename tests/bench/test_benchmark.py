@@ -1,0 +1,65 @@
+"""The benchmark job: what it prints and writes, not how long anything takes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+JOB = Path(__file__).parents[2] / "jobs" / "benchmark.py"
+SMALLEST = (
+    "--units", "2", "--classes", "2", "--teachers", "2", "--samples", "64", "--repeats", "5",
+)  # fmt: skip
+ALWAYS = {"name", "unit", "median", "min", "spread"}
+
+
+def run(*arguments):
+    command = [sys.executable, str(JOB), *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_row_for_every_loss_of_logits_and_every_weighting(tmp_path):
+    from raykd.ensemble import WEIGHTINGS
+
+    done = run(*SMALLEST, "--only", "objective", "--output", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["sizes"] == {
+        "units": 2, "classes": 2, "teachers": 2, "samples": 64, "repeats": 5,
+    }  # fmt: skip
+    assert set(found["benchmarks"]) == {"objective"}
+    first, *rows = found["benchmarks"]["objective"]
+    losses = ("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist")
+    cases = {f"{loss}, uniform" for loss in losses} | {f"kl, {name}" for name in WEIGHTINGS}
+    assert {row["name"] for row in rows} == cases
+    assert len(rows) == len(cases)
+    for row in (first, *rows):
+        assert set(row) == {*ALWAYS, "ratio", "percent_of_step"}
+        assert 0 < row["min"] <= row["median"]
+        assert row["spread"] >= 0
+        assert row["percent_of_step"] == 2 * row["median"]
+        assert row["name"] in done.stdout
+    assert first["ratio"] == 1
+
+
+def test_reading_targets_is_held_against_a_memory_map_and_a_hand_written_cache(tmp_path):
+    done = run(*SMALLEST, "--only", "store,stored", "--output", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())["benchmarks"]
+    raw, gather, *_, size = found["store"]
+    assert raw["ratio"] == 1
+    assert "0.8" in gather["bar"]
+    assert size["median"] > 1, "ids, hashes and offsets come on top of two bytes for each logit"
+    assert size["spread"] == 0
+    ratios = [row for row in found["stored"] if row["unit"] == "ratio"]
+    assert len(ratios) == 4
+    for row in (*found["store"], *found["stored"]):
+        assert set(row) >= ALWAYS
+        assert row["min"] <= row["median"]
+    assert all("1.05" in row["bar"] for row in ratios)
+
+
+def test_wrong_arguments_are_explained():
+    assert "known: objective, store" in run("--only", "objective,nonsense").stderr
+    assert "at least 5" in run("--repeats", "2").stderr
