@@ -68,7 +68,8 @@ class TeacherCluster(Settings):
     gpus: NonNegative = 0
     """GPUs per actor; fractions share a GPU."""
     batch_size: Count = 64
-    """The one fixed shape, in samples, that a teacher is run with; short batches are padded."""
+    """The one fixed shape, in samples, that a teacher is run with; short batches are padded. With less than
+    32 some models' answers differ in their last bits by a sample's place in the batch."""
     request_timeout_s: Positive = 30
     """Longest wait for one answer before another replica is asked."""
     start_timeout_s: Positive = 120
