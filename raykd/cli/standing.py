@@ -23,7 +23,7 @@ class FitStanding:
     """One fit.
 
     Attributes:
-        state: `waiting`, `running`, `finished` or `reused`.
+        state: `waiting`, `running`, `finished`, `reused`, or `stopped` before its end.
         epoch: epochs done.
         epochs: epochs in all, where known.
     """
@@ -66,7 +66,7 @@ class Standing:
         head = f"{self.run}: {self.status}"
         if self.status == "unfinished" and self.silent_s is not None:
             head += f"; last event {duration(self.silent_s)} ago"
-        done = sum(fit.state in ("finished", "reused") for fit in self.fits.values())
+        done = sum(fit.state in ("finished", "reused", "stopped") for fit in self.fits.values())
         stages = ", ".join(f"{name} {state}" for name, state in self.stages.items())
         text = [head, f"stages    {stages}", f"fits      {done} of {len(self.fits)} done"]
         for fit_id, fit in self.fits.items():
@@ -140,6 +140,10 @@ def _fits(
     folder: RunFolder, config: Mapping[str, Any], lines: Sequence[Line]
 ) -> dict[str, FitStanding]:
     """Every fit that the recipe asks for, in order."""
+    told = [one for one in lines if one["kind"] == "stage" and isinstance(one.get("fits"), list)]
+    if any(line["stage"] == "search" for line in told):  # a sweep has the fits that it announced
+        announced = dict.fromkeys(name for line in told for name in line["fits"])
+        return {fit_id: _fit(folder, fit_id, lines) for fit_id in announced}
     teachers = [f"teacher/{one['name']}" for one in config["teachers"] if one["fit"] is not None]
     roles = ("student", *config["evaluate"]["controls"])
     students = [f"{role}/replica{i}" for i in range(config["seeds"]) for role in roles]
@@ -153,7 +157,7 @@ def _fit(folder: RunFolder, fit_id: str, lines: Sequence[Line]) -> FitStanding:
     if (folder.checkpoints(fit_id) / "result.json").is_file():
         return FitStanding("finished", done, total)
     states = [line["state"] for line in own if line["kind"] == "fit"]
-    if states and states[-1] in ("finished", "reused"):
+    if states and states[-1] in ("finished", "reused", "stopped"):
         return FitStanding(states[-1], done, total)
     return FitStanding("running" if own else "waiting", done, total)
 

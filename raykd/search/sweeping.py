@@ -239,12 +239,22 @@ def _trials(
         if ledger.left:
             with connect(options.address) as resources:
                 place = trial_place(job.config, job.placement, resources)
+            before = _asked_live(readying)
             run_trials(ledger, ledger.left, work, place, job.folder.path / ".ray" / "tune")
+            job.scored += _asked_live(readying) - before
         ledger.settle()
     if not ledger.ranking:
         why = "; ".join(sorted({str(r["why"]) for r in ledger.records.values() if r["why"]}))
         raise TrainingError(f"no trial has numbers and keeps to the limits: {why}")
     return ledger
+
+
+def _asked_live(readying: Readying) -> int:
+    """Samples that the fleet has scored so far; 0 where targets are stored."""
+    fleet = readying.served.fleet
+    return (
+        0 if fleet is None else int(sum(t["samples_scored"] for t in fleet.statistics().values()))
+    )
 
 
 def trial_place(config: Config, placement: Placement, resources: Resources) -> TrialPlace:
@@ -304,7 +314,12 @@ def _best(ledger: Ledger, final: FinalResult | None) -> Record:
 
 
 def _saved(job: Job, ledger: Ledger) -> dict[str, int]:
-    """What runs of their own would have scored, every trial and the recipe itself each once."""
+    """What runs of their own would have scored, every trial and the recipe itself each once.
+
+    Nothing where targets are live: the trials share the fleet, which answers each of them anew.
+    """
+    if job.placement.mode == "live":
+        return {}
     started = [record for record in ledger.records.values() if record["epochs"]]
     teachers = len(job.prepared.teachers)
     counts = [shown_views(results.recipe_of(job.config, record)) for record in started]
