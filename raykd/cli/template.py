@@ -85,6 +85,11 @@ def _field(name: str, field: FieldInfo, value: Any, line: _Line, seen: _Seen) ->
         yield _Line(indent, f"{name}:", line.doc, live)
         for item in value:
             yield from _item(item, indent + 2, live, seen, _types(field.annotation))
+    elif isinstance(value, dict) and any(isinstance(item, Settings) for item in value.values()):
+        yield _Line(indent, f"{name}:", line.doc, live)
+        for key, item in value.items():  # keys of the user's own
+            told = item.model_dump(mode="json", exclude_unset=True)
+            yield _Line(indent + 2, f"{key}: {_flow(told)}", "", live)
     else:
         yield _Line(indent, f"{name}: {_flow(value)}", line.doc, live)
 
