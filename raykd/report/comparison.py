@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import median
 from typing import Any
 
 from raykd.report.folder import RunData
@@ -98,7 +99,7 @@ def comparison_tables(run: RunData) -> dict[str, Table]:
             records=records,
             note=f"± is the standard deviation over {count} replicas. Differences on test from "
             f"{role_name(summary['reference'])}, paired; p of the paired t test, corrected for their number "
-            "(Holm). Time to train one student, as a multiple of the reference's.",
+            "(Holm). Time to train one student, as a multiple of the reference's (median over replicas).",
         )
     }  # fmt: skip
 
@@ -121,7 +122,16 @@ def _p(value: float | None) -> str:
     return NONE if value is None else "< 0.001" if value < 0.001 else number(value)
 
 
-def _times(summary: Summary, name: str) -> str:
+def time_ratio(summary: Summary, name: str) -> float | None:
+    """Training time as a multiple of the reference's: the median over replicas, which run side by side."""
     methods = summary["methods"]
-    own, base = (methods[n]["seconds"]["mean"] for n in (name, summary["reference"]))
-    return f"{own / base:.2f} ×" if own and base else NONE
+    pairs = zip(
+        *(methods[n]["seconds"]["values"] for n in (name, summary["reference"])), strict=True
+    )
+    ratios = [own / base for own, base in pairs if own and base]
+    return median(ratios) if ratios else None
+
+
+def _times(summary: Summary, name: str) -> str:
+    ratio = time_ratio(summary, name)
+    return NONE if ratio is None else f"{ratio:.2f} ×"

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from raykd.report.comparison import time_ratio
 from raykd.report.folder import RunData
 from raykd.report.speech import speech_of
 from raykd.report.style import COLOURS, INK, MUTED, PAPER, Picture, finish, label
@@ -65,9 +66,9 @@ def _difference(axes: Axes, height: int, gain: Mapping[str, Any], factor: float)
 def _cost(summary: Summary) -> Picture | None:
     """Gain against training time."""
     speech, methods = speech_of(summary), summary["methods"]
-    base = methods[summary["reference"]]["seconds"]["mean"]
-    names = [name for name in summary["ranking"] if methods[name].get("gain")]
-    if not base or not names:
+    held = [name for name in summary["ranking"] if methods[name].get("gain")]
+    ratios = {name: ratio for name in held if (ratio := time_ratio(summary, name)) is not None}
+    if not ratios:
         return None
     figure = Figure(figsize=(7.2, 3.6))
     axes = figure.add_subplot()
@@ -80,9 +81,9 @@ def _cost(summary: Summary) -> Picture | None:
         textcoords="offset points",
         fontsize=8,
     )
-    for name in names:
+    for name, ratio in ratios.items():
         gain = methods[name]["gain"]
-        point = (methods[name]["seconds"]["mean"] / base, speech.gain.factor * gain["mean"])
+        point = (ratio, speech.gain.factor * gain["mean"])
         axes.plot(*point, "o", color=COLOURS[_TONES[outcome(gain)]], markersize=7)
         axes.annotate(
             label(role_name(name)), point, xytext=(7, 4), textcoords="offset points", fontsize=8
