@@ -1,5 +1,6 @@
 # make quickstart   set everything up, distil three teachers on real data, print table and verdict
 # make test         set everything up, run all checks and tests
+# make soak         disturb teachers for longer than the tests do
 # make bench        print what distillation costs: objective, store, memory, live teachers
 # VENV=/path        use another virtual environment
 
@@ -10,10 +11,10 @@ STAMP := $(VENV)/.raykd-installed
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart lint test bench clean
+.PHONY: help install quickstart lint test soak bench clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -5
 
 install: $(STAMP)
 
@@ -38,6 +39,9 @@ test: lint
 	rm -f .coverage .coverage.*
 	$(BIN)/python -m pytest --cov --cov-report= --durations=15
 	$(BIN)/coverage report --skip-covered --skip-empty | tail -n 40
+
+soak: $(STAMP)
+	$(BIN)/python -m pytest -m soak --durations=5
 
 bench: $(STAMP)
 	$(BIN)/python jobs/benchmark.py

@@ -142,8 +142,9 @@ def _message(detail: ErrorDetails, path: Sequence[str], model: type[BaseModel] |
 
 
 def _kind(context: Mapping[str, Any]) -> str:
-    """The discriminator as pydantic quotes it."""
-    return str(context["discriminator"]).strip("'")
+    """The discriminator as pydantic quotes it; of a function only its name is told, and all look at `type`."""
+    quoted = str(context["discriminator"]).strip("'")
+    return "type" if quoted.endswith("()") else quoted
 
 
 def _short(value: Any) -> str:

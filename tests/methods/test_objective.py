@@ -416,10 +416,11 @@ def test_the_scale_of_the_published_code_weakens_the_soft_targets_alone(
 ):
     """CA-MKD's repository divides by K weights that sum to 1, and to K - 1 in its EBKD."""
     logits, _ = make_student()
+    batch, answers = make_batch(), make_answers("a", "b", "c")
 
     def terms_of(**weighting):
         objective = make_objective({"weighting": {"type": name, **weighting}}, *VOICES)
-        return objective(logits, {}, make_batch(), make_answers("a", "b", "c"))
+        return objective(logits, {}, batch, answers)
 
     (ours, weights_TN), (theirs, same_TN) = terms_of(), terms_of(paper_code_scale=True)
     assert torch.equal(weights_TN, same_TN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -71,14 +72,17 @@ def test_killed_at_any_line_of_the_writer(nursery, undisturbed, tmp_path):
 
 def test_killed_at_any_time(nursery, undisturbed, tmp_path):
     chance = random.Random(0)
+    begun = time.perf_counter()
+    nursery(root=str(tmp_path / "whole"))
+    whole_s = time.perf_counter() - begun
     killed = 0
-    for number in range(15):
+    for number in range(20):
         root = tmp_path / str(number)
-        (code,) = nursery(root=str(root), after_s=chance.uniform(0.0, 0.05))["codes"]
+        (code,) = nursery(root=str(root), after_s=chance.uniform(0.0, whole_s))["codes"]
         killed += code == -signal.SIGKILL
         assert_valid(root)
         assert_resumed(nursery, root, undisturbed)
-    assert killed >= 5
+    assert killed, "some before they were done"
 
 
 def test_killed_again_and_again(nursery, undisturbed, tmp_path):

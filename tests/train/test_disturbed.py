@@ -28,7 +28,6 @@ from raykd.train import FolderReporter, World, train
 from raykd.train.launch import Work, run_fits
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
-KILLS, STOPS = 20, 5
 
 
 class Disturbed:
@@ -73,8 +72,9 @@ def digits(tiny_recipe):
 
 
 @pytest.mark.timeout(600)
-def test_twenty_kills_and_five_hangs_cost_no_row_and_no_bit(
-    digits, make_fit, make_spec, heard, tmp_path, equal, one_thread
+@pytest.mark.parametrize(("kills", "stops"), [(6, 2), pytest.param(20, 5, marks=pytest.mark.soak)])
+def test_kills_and_hangs_cost_no_row_and_no_bit(
+    digits, make_fit, make_spec, heard, tmp_path, equal, one_thread, kills, stops
 ):
     fit = make_fit(digits, voices=("wide", "conv"), train={"epochs": 6}, plan={"views": None})
     models = {"wide": MlpModel(width=1.0, depth=1), "conv": CnnModel(width=0.25, depth=2)}
@@ -87,7 +87,7 @@ def test_twenty_kills_and_five_hangs_cost_no_row_and_no_bit(
     )
     places = dict.fromkeys(specs, Place(2, 0.5, 0))
     steps = 6 * fit.plan.steps_per_epoch
-    signs = [signal.SIGKILL] * KILLS + [signal.SIGSTOP] * STOPS
+    signs = [signal.SIGKILL] * kills + [signal.SIGSTOP] * stops
     moments = np.random.default_rng(1).choice(np.arange(2, steps - 4), len(signs), replace=False)
     at = {int(moment): [sign] for moment, sign in zip(moments, signs, strict=True)}
     found, sources = {}, {}
@@ -102,7 +102,7 @@ def test_twenty_kills_and_five_hangs_cost_no_row_and_no_bit(
             if name == "quiet":
                 assert not heard.decisions()
     quiet, disturbed = sources["quiet"], sources["disturbed"]
-    assert disturbed.done == {signal.SIGKILL: KILLS, signal.SIGSTOP: STOPS}
+    assert disturbed.done == {signal.SIGKILL: kills, signal.SIGSTOP: stops}
     rows = digits.splits["train"]
     assert disturbed.asked == disturbed.answered == quiet.answered
     assert disturbed.answered.total() == 6 * len(rows), "none lost"
