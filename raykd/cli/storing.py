@@ -54,7 +54,7 @@ def look_after_store(args: argparse.Namespace) -> int:
 
 
 def _list(root: Path, *, quiet: bool) -> int:
-    from raykd.targets.upkeep import leftovers, survey
+    from raykd.targets.upkeep import leftovers, size_of, survey
     from raykd.tracking import Console
 
     found = survey(root)
@@ -64,7 +64,7 @@ def _list(root: Path, *, quiet: bool) -> int:
         return 0
     console = Console(quiet=False, stream=sys.stdout)
     console.table([_row(one) for one in found], title=f"targets in {root}")
-    left = sum(path.stat().st_size for path in leftovers(root, older_than_s=0.0) if path.is_file())
+    left = sum(size_of(path) for path in leftovers(root, older_than_s=0.0) if not path.is_dir())
     console.say(
         f"\n{len(found)} entries, {sum(one.rows for one in found):,} rows, "
         f"{sum(one.bytes for one in found):,} bytes; {left:,} of them in no manifest"

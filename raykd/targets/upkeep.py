@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,7 +60,7 @@ def survey(root: Path) -> list[Listing]:
 
 
 def _listing(folder: Path) -> Listing:
-    size = _size(folder)
+    size = size_of(folder)
     if not (folder / MANIFEST).is_file():
         return Listing(folder, None, (), size)
     try:
@@ -95,7 +97,7 @@ def leftovers(root: Path, *, older_than_s: float = _AT_WORK_S) -> list[Path]:
     if not root.is_dir():
         return []
     deadline = time.time() - older_than_s
-    return sorted(path for path in _unlisted(root) if path.stat().st_mtime <= deadline)
+    return sorted(path for path in _unlisted(root) if _changed_s(path) <= deadline)
 
 
 def _unlisted(root: Path) -> Iterator[Path]:
@@ -119,7 +121,7 @@ def delete(path: Path) -> int:
     Raises:
         TargetError: it cannot be deleted.
     """
-    size = _size(path)
+    size = size_of(path)
     try:
         if not path.is_dir():
             path.unlink(missing_ok=True)
@@ -134,7 +136,23 @@ def delete(path: Path) -> int:
     return size
 
 
-def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(inner.stat().st_size for inner in path.rglob("*") if inner.is_file())
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(_file_size(inner) for inner in (path, *path.rglob("*")))
+
+
+def _file_size(path: Path) -> int:
+    """0 for what is no file, or is none any more: a writer may be renaming its temporary ones."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+
+
+def _changed_s(path: Path) -> float:
+    """When a file was last written, seconds since 1970; infinite for one that is gone by now."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf

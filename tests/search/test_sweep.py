@@ -264,9 +264,10 @@ def test_a_killed_driver_is_resumed_with_every_trial_once(finished, tmp_path):
             for line in (output / "trials" / trial["trial"] / "metrics.jsonl")
             .read_text()
             .splitlines()
-            if '"epoch": 40,' in line
+            if '"state": "finished"' in line
         ]
-        assert sum('"kind": "epoch"' in line for line in told) == 1, "trained to its end once"
+        # Epochs since its last checkpoint are told again by a trial that was killed, its end is not.
+        assert len(told) == 1, "trained to its end once"
     assert summary["targets"]["teacher_samples_scored"] == 0
     assert summary["test_scored_times"] == 0
 
