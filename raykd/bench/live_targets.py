@@ -102,7 +102,7 @@ def _fill_rate(sizes: Sizes) -> list[Row]:
 
 def _fill_s(root: Path, bench: Bench, fleet: Fleet, rows: np.ndarray) -> float:
     begun = time.perf_counter()
-    keys = {name: pair[0] for name, pair in store_keys(fleet.specs, bench.samples).items()}
+    keys = {name: one.augmented for name, one in store_keys(fleet.specs, bench.samples).items()}
     parts = list(missing_parts(root, keys, bench.samples, rows, [0]))
     fill(root, parts, fleet, _silent)
     return time.perf_counter() - begun

@@ -20,7 +20,15 @@ import torch
 from raykd.bench.measuring import Row, Sizes, against, in_turns, paired, row_of
 from raykd.bench.synthetic import Bench, logits, recipe
 from raykd.folders import RunFolder
-from raykd.targets import EntryKey, NoTargets, StoredTargets, TargetSource, TargetStore, Ticket
+from raykd.targets import (
+    EntryKey,
+    NoTargets,
+    StoredTargets,
+    TargetSource,
+    TargetStore,
+    TeacherKeys,
+    Ticket,
+)
 from raykd.targets.codec import decode, encode, version
 from raykd.targets.entries import ORIGINAL, append
 from raykd.targets.packing import PLAIN, Packing
@@ -169,7 +177,8 @@ def _filled(
 ) -> TargetStore:
     """A store of made-up answers for some rows of the data, or for rows of no data at all."""
     ids, hashes = _ids(rows, bench)
-    for seed, (key, _) in enumerate(_keys(teachers, packing).values()):
+    for seed, one in enumerate(_keys(teachers, packing).values()):
+        key = one.views
         for start in range(0, len(rows), _SHARD_ROWS):
             part = rows[start : start + _SHARD_ROWS]
             arrays = encode(logits(len(part), classes, seed), {}, "logits", packing)
@@ -189,10 +198,12 @@ def _ids(rows: np.ndarray, bench: Bench | None) -> tuple[np.ndarray, np.ndarray]
     return bench.samples.ids, bench.samples.content_hash(np.arange(len(bench.samples)))
 
 
-def _keys(teachers: Sequence[str], packing: Packing) -> dict[str, tuple[EntryKey, EntryKey]]:
-    """(views, originals) of each teacher; nobody asks for originals."""
+def _keys(teachers: Sequence[str], packing: Packing) -> dict[str, TeacherKeys]:
+    """Outputs alone; nobody asks for originals."""
     made = version("logits", packing)
-    return {n: (EntryKey(n, "made up", codec=made), EntryKey(n, ORIGINAL)) for n in teachers}
+    return {
+        n: TeacherKeys(EntryKey(n, "made up", codec=made), EntryKey(n, ORIGINAL)) for n in teachers
+    }
 
 
 @dataclass(frozen=True)

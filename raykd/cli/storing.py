@@ -79,7 +79,7 @@ def _row(one: Listing) -> dict[str, str]:
         "folder": one.folder.name,
         "teacher": one.key.teacher[:_SHORT],
         "views": f"{one.views} of {one.key.views[:_VIEWS]}",
-        "taps": ", ".join(one.key.taps) or "-",
+        "holds": one.key.tap or "outputs",
         "codec": one.key.codec,
         "rows": f"{one.rows:,}",
         "bytes": f"{one.bytes:,}",

@@ -283,7 +283,7 @@ class Job:
         """What gives a fit its targets, in whichever process it is trained."""
         store, fleet = served.store, served.fleet
         if fleet is None:
-            return partial(_stored_source, store.root, _keys_of(store))
+            return partial(_stored_source, store.root, store.keys)
         settings = self.config.cluster.teachers
         bad = self.config.data.bad_samples
         return partial(_live_source, fleet.actors, settings, bad, self.mailbox.sender)
@@ -299,10 +299,6 @@ class Job:
             "teacher_wait_fraction": self.emit.wait_fraction("student"),
             **({} if self.advice is None else {"advice": self.advice}),
         }
-
-
-def _keys_of(store: TargetStore) -> serving.Keys:
-    return {name: (entry.key, store.originals[name].key) for name, entry in store.entries.items()}
 
 
 def times_tested(folder: RunFolder) -> int:

@@ -17,8 +17,8 @@ from raykd.evaluate import TASKS
 from raykd.folders import home
 from raykd.pipeline.judged import Judged
 from raykd.pipeline.preparation import Prepared
-from raykd.targets import EntryKey, TargetStore
-from raykd.targets.codec import decode, version
+from raykd.targets import EntryKey, TargetStore, TeacherKeys
+from raykd.targets.codec import decode, feature_version, version
 from raykd.targets.gaps import GAPS, read_gaps
 from raykd.targets.store import ORIGINAL
 from raykd.teachers import Fleet, Recorded, Spec
@@ -32,7 +32,7 @@ from raykd.types import ORIGINAL_VIEW, TeacherOutputs, is_labelled
 _PROBES = 8
 _DRIFT = 0.02  # other machines, GPUs and the codec make less than a tenth of it
 Specs = Mapping[str, Spec | Recorded]
-Keys = dict[str, tuple[EntryKey, EntryKey]]
+Keys = dict[str, TeacherKeys]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,19 +104,17 @@ def store_root(config: Config) -> Path:
 
 
 def store_keys(specs: Specs, samples: Samples) -> Keys:
-    """(views, originals) of each teacher."""
-    return {
-        name: (
-            EntryKey(
-                spec.fingerprint,
-                samples.view_key,
-                tuple(spec.taps),
-                codec=version(spec.answers, spec.packing),
-            ),
-            EntryKey(spec.fingerprint, ORIGINAL, codec=version(spec.answers)),
-        )
-        for name, spec in specs.items()
-    }
+    """Where each teacher's answers are kept."""
+    return {name: _keys(spec, samples.view_key) for name, spec in specs.items()}
+
+
+def _keys(spec: Spec | Recorded, views: str) -> TeacherKeys:
+    teacher, features = spec.fingerprint, feature_version(spec.packing)
+    return TeacherKeys(
+        views=EntryKey(teacher, views, codec=version(spec.answers, spec.packing)),
+        originals=EntryKey(teacher, ORIGINAL, codec=version(spec.answers)),
+        features=tuple(EntryKey(teacher, views, tap, features) for tap in spec.taps),
+    )
 
 
 def open_store(root: Path, keys: Keys, samples: Samples) -> TargetStore:
@@ -128,8 +126,8 @@ def parts_of(prepared: Prepared, keys: Keys, views: Iterable[int]) -> tuple[list
     """What the store lacks: validation and test untransformed, and training samples in `views`."""
     samples, root = prepared.samples, store_root(prepared.config)
     held_out = np.concatenate([samples.splits["validation"], samples.splits["test"]])
-    augmented = {name: pair[0] for name, pair in keys.items()}
-    originals = {name: pair[1] for name, pair in keys.items()}
+    augmented = {name: one.augmented for name, one in keys.items()}
+    originals = {name: (one.originals,) for name, one in keys.items()}
     return (
         list(missing_parts(root, originals, samples, held_out, [ORIGINAL_VIEW])),
         list(missing_parts(root, augmented, samples, samples.splits["train"], list(views))),
@@ -168,9 +166,10 @@ def fill_store(
 def tell_gaps(prepared: Prepared, keys: Keys, views: int, emit: Callable[[Event], None]) -> None:
     """Tell of samples that broke a teacher in an earlier run: this one has no answer for them either."""
     root = store_root(prepared.config)
-    for name, (key, _) in keys.items():
-        if any(view < views for _, _, view in read_gaps(root / key.folder)):
-            text = f"teacher {name!r} has samples in quarantine, see {root / key.folder / GAPS}; delete it to try again"
+    for name, one in keys.items():
+        folder = root / one.views.folder
+        if any(view < views for _, _, view in read_gaps(folder)):
+            text = f"teacher {name!r} has samples in quarantine, see {folder / GAPS}; delete it to try again"
             emit(events.failure("targets", text, decision="quarantine", teacher=name))
 
 

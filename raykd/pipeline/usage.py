@@ -34,7 +34,7 @@ def used_entries(config: Config) -> tuple[set[str], list[str]]:
         weights[name] = found or {}
     specs = make_specs(replace(prepared, teachers=ready), weights)
     keys = store_keys(specs, prepared.samples)
-    folders = {key.folder for pair in keys.values() for key in pair}
+    folders = {key.folder for one in keys.values() for key in (*one.augmented, one.originals)}
     return folders, [name for name in prepared.teachers if name not in ready]
 
 

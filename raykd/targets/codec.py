@@ -36,9 +36,14 @@ LABEL_LOGITS = "label_logits"
 
 
 def version(kind: OutputKind, packing: Packing = PLAIN) -> str:
-    """The name of an encoding; targets of one are never read as those of another."""
+    """The name of an encoding of outputs; targets of one are never read as those of another."""
     outputs = {"value": "value32", "label_logits": "labels16"}.get(kind) or packing.of_classes
-    return f"{outputs}-{packing.of_features}-v1"
+    return f"{outputs}-v1"
+
+
+def feature_version(packing: Packing) -> str:
+    """The name of an encoding of features."""
+    return f"{packing.of_features}-v1"
 
 
 VERSIONS: dict[OutputKind, str] = {
@@ -142,5 +147,6 @@ __all__ = [
     "absent",
     "decode",
     "encode",
+    "feature_version",
     "version",
 ]

@@ -1,4 +1,4 @@
-"""Entries of the target store: one folder for each (teacher, views, taps, codec), with its manifest."""
+"""Entries of the target store: one folder for each (teacher, views, outputs or tap, codec), with its manifest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,13 +17,13 @@ from raykd.errors import TargetError
 from raykd.folders import read_json
 from raykd.targets import codec
 from raykd.targets.files import write_whole
-from raykd.targets.packing import FEATURE
+from raykd.targets.packing import FEATURE, SCALE, Arrays, without_features
 from raykd.targets.shards import Shard, check_shard, map_shard
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 _ANEW = "delete the folder to score it anew"
-SCHEMA = 1
+SCHEMA = 2
 ORIGINAL = "original"
 
 
@@ -31,16 +31,19 @@ ORIGINAL = "original"
 class EntryKey:
     """What an entry's targets were made from; any difference is another entry.
 
+    Outputs and each tapped feature are entries of their own: a reader opens those that it wants, and one
+    that wants a further tap adds that one alone.
+
     Attributes:
         teacher: fingerprint of weights, preprocessing, label map, dtype and spec.
         views: canonical text of the view policy and its seed, or `original`.
-        taps: features kept beside the logits.
+        tap: the feature that is kept; None = the outputs.
         codec: encoding of the arrays.
     """
 
     teacher: str
     views: str
-    taps: tuple[str, ...] = ()
+    tap: str | None = None
     codec: str = codec.VERSION
 
     @property
@@ -51,11 +54,38 @@ class EntryKey:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        return {**asdict(self), "taps": list(self.taps)}
+        return asdict(self)
+
+    def of(self, arrays: Arrays) -> Arrays:
+        """What of a teacher's encoded answer this entry keeps."""
+        if self.tap is None:
+            return without_features(arrays)
+        return {
+            name: arrays[name] for name in (FEATURE + self.tap, SCALE + self.tap) if name in arrays
+        }
+
+
+class TeacherKeys(NamedTuple):
+    """All entries of one teacher that a reader wants.
+
+    Attributes:
+        views: its outputs in training views; the folder holds its quarantine too.
+        originals: its outputs of untransformed samples.
+        features: its tapped features in training views.
+    """
+
+    views: EntryKey
+    originals: EntryKey
+    features: tuple[EntryKey, ...] = ()
+
+    @property
+    def augmented(self) -> tuple[EntryKey, ...]:
+        """What is kept of training views, outputs first."""
+        return (self.views, *self.features)
 
 
 class Entry:
-    """The shards of one teacher and view policy; reads by memory map, never writes."""
+    """The shards of one entry; reads by memory map, never writes."""
 
     def __init__(self, root: Path, key: EntryKey) -> None:
         self.key = key
@@ -76,8 +106,8 @@ class Entry:
                 found = map_shard(self.folder, shard, self.key.to_json())
             except TargetError as error:
                 raise TargetError(f"{self.folder}: {error}; {_ANEW}") from None
-            if lacking := [tap for tap in self.key.taps if FEATURE + tap not in found]:
-                what = f"shard {shard.file!r} lacks the features {', '.join(lacking)}"
+            if self.key.tap is not None and FEATURE + self.key.tap not in found:
+                what = f"shard {shard.file!r} lacks the feature {self.key.tap!r}"
                 raise TargetError(f"{self.folder}: {what}; {_ANEW}")
             self._maps[shard.file] = found
         return self._maps[shard.file]
@@ -116,15 +146,15 @@ def read_manifest(path: Path) -> tuple[EntryKey, tuple[Shard, ...]]:
     """
     try:
         manifest = read_json(path)
-        key = EntryKey(**{**manifest["key"], "taps": tuple(manifest["key"]["taps"])})
-        shards = tuple(Shard(**shard) for shard in manifest["shards"])
         schema = manifest["schema"]
+        if schema != SCHEMA:
+            raise TargetError(f"{path} has schema {schema}, this version reads {SCHEMA}; {_ANEW}")
+        key = EntryKey(**manifest["key"])
+        shards = tuple(Shard(**shard) for shard in manifest["shards"])
     except (ValueError, KeyError, TypeError) as error:
         raise TargetError(
             f"{path} is damaged ({error!r}); delete its folder to score it anew"
         ) from None
-    if schema != SCHEMA:
-        raise TargetError(f"{path} has schema {schema}, this version reads {SCHEMA}")
     return key, shards
 
 

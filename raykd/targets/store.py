@@ -1,7 +1,7 @@
 """The target store: what each teacher says of each sample and view, computed once.
 
-A store is a folder of entries. An entry belongs to one (teacher fingerprint, views, taps, codec) and
-holds shards of rows keyed by (sample id, content hash, view) and a manifest, which is written last. Labels
+A store is a folder of entries. An entry belongs to one (teacher fingerprint, views, outputs or one tap,
+codec) and holds shards of rows keyed by (sample id, content hash, view) and a manifest, which is written last. Labels
 and splits are not part of any key: the same teacher's answers serve every budget, objective and trial.
 """
 
@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from raykd.errors import TargetError
 from raykd.targets import codec
-from raykd.targets.entries import MANIFEST, ORIGINAL, Entry, EntryKey, append, read_manifest
+from raykd.targets.entries import ORIGINAL, Entry, EntryKey, TeacherKeys, append
 from raykd.targets.shards import KEYS, Shard, check_shard, map_shard
 from raykd.types import ORIGINAL_VIEW, TeacherOutputs
 
@@ -53,7 +52,8 @@ class TargetStore:
 
     Attributes:
         root: the store's folder.
-        entries: teacher name -> its entry for augmented views.
+        entries: teacher name -> its outputs in augmented views.
+        features: teacher name -> its features in augmented views, an entry for each tap.
         originals: teacher name -> its entry for the untransformed samples.
         ids_N: int64, sample ids in the data's row order.
         hashes_N: uint64, content hashes in the same order.
@@ -63,6 +63,7 @@ class TargetStore:
 
     root: Path
     entries: Mapping[str, Entry]
+    features: Mapping[str, tuple[Entry, ...]]
     originals: Mapping[str, Entry]
     ids_N: np.ndarray
     hashes_N: np.ndarray
@@ -73,12 +74,12 @@ class TargetStore:
     def open(
         cls,
         path: str | Path,
-        keys: Mapping[str, tuple[EntryKey, EntryKey]],
+        keys: Mapping[str, TeacherKeys],
         ids_N: np.ndarray,
         hashes_N: np.ndarray,
         temperatures: Mapping[str, float] | None = None,
     ) -> TargetStore:
-        """Open the entries of some teachers; `keys` gives (views, originals) for each name.
+        """Open the entries of some teachers.
 
         Raises:
             TargetError: a manifest is damaged or belongs to other targets.
@@ -86,8 +87,11 @@ class TargetStore:
         root = Path(path)
         return cls(
             root=root,
-            entries={name: Entry(root, views) for name, (views, _) in keys.items()},
-            originals={name: Entry(root, originals) for name, (_, originals) in keys.items()},
+            entries={name: Entry(root, one.views) for name, one in keys.items()},
+            features={
+                name: tuple(Entry(root, key) for key in one.features) for name, one in keys.items()
+            },
+            originals={name: Entry(root, one.originals) for name, one in keys.items()},
             ids_N=ids_N,
             hashes_N=hashes_N,
             temperatures=temperatures or {},
@@ -137,11 +141,19 @@ class TargetStore:
         return {key: np.concatenate([a[key] for a in answers])[order] for key in answers[0]}
 
     def _gather_view(self, name: str, rows: np.ndarray, view: int) -> codec.Arrays:
-        index = self._index(name, view)
+        if view == ORIGINAL_VIEW:
+            return self._gather_entry(self.originals[name], name, rows, view)
+        found: codec.Arrays = {}
+        for entry in (self.entries[name], *self.features[name]):
+            found |= self._gather_entry(entry, name, rows, view)
+        return found
+
+    def _gather_entry(self, entry: Entry, name: str, rows: np.ndarray, view: int) -> codec.Arrays:
+        index = self._index(entry, name, view)
         position_N = index.position_N[rows]
         if (absent := position_N < 0).any():
             raise TargetError(
-                f"store {self.root}: teacher {name!r} has no answer for {int(absent.sum())} of {rows.size} "
+                f"store {self.root}: teacher {name!r} has no {_what(entry)} for {int(absent.sum())} of {rows.size} "
                 f"rows in view {view} (sample id {self.ids_N[rows[absent][0]]} among them)"
             )
         names = [
@@ -162,13 +174,13 @@ class TargetStore:
             arrays[key] = out
         return arrays
 
-    def _index(self, name: str, view: int) -> _Index:
-        if (name, view) not in self._indices:
-            entry = self.originals[name] if view == ORIGINAL_VIEW else self.entries[name]
+    def _index(self, entry: Entry, name: str, view: int) -> _Index:
+        place = (entry.key.folder, view)
+        if place not in self._indices:
             shards = [entry.arrays(shard) for shard in entry.shards if shard.view == view]
             if not shards:
                 raise TargetError(
-                    f"store {self.root}: teacher {name!r} has no targets for view {view}"
+                    f"store {self.root}: teacher {name!r} has no {_what(entry)} for view {view}"
                 )
             row_of_id = {int(key): row for row, key in enumerate(self.ids_N)}
             shard_N = np.full(len(self.ids_N), -1, np.int32)
@@ -180,20 +192,40 @@ class TargetStore:
                 ours = np.flatnonzero(rows >= 0)
                 ours = ours[arrays["hashes"][ours] == self.hashes_N[rows[ours]]]
                 shard_N[rows[ours]], position_N[rows[ours]] = number, ours
-            self._indices[name, view] = _Index(shards, shard_N, position_N)
-        return self._indices[name, view]
+            self._indices[place] = _Index(shards, shard_N, position_N)
+        return self._indices[place]
+
+    @property
+    def keys(self) -> dict[str, TeacherKeys]:
+        """What `open` was given."""
+        return {
+            name: TeacherKeys(
+                entry.key, self.originals[name].key, tuple(f.key for f in self.features[name])
+            )
+            for name, entry in self.entries.items()
+        }
+
+    @property
+    def every(self) -> list[Entry]:
+        """All entries of these teachers."""
+        features = [entry for several in self.features.values() for entry in several]
+        return [*self.entries.values(), *features, *self.originals.values()]
 
     def size_bytes(self) -> int:
         """Bytes of all shards of these teachers."""
         return sum(
             (entry.folder / shard.file).stat().st_size
-            for entry in (*self.entries.values(), *self.originals.values())
+            for entry in self.every
             for shard in entry.shards
         )
 
     def verify(self) -> Report:
         """Read every shard wholly and hold it against its checksum and its entry."""
-        return verify_entries([*self.entries.values(), *self.originals.values()])
+        return verify_entries(self.every)
+
+
+def _what(entry: Entry) -> str:
+    return "answer" if entry.key.tap is None else f"feature {entry.key.tap!r}"
 
 
 def verify_entries(entries: Sequence[Entry]) -> Report:
@@ -219,27 +251,13 @@ def _problem_of(entry: Entry, shard: Shard) -> str | None:
     return None
 
 
-def describe(root: Path) -> list[dict[str, Any]]:
-    """The key and size of every entry in a store.
-
-    Raises:
-        TargetError: a manifest is damaged.
-    """
-    found = []
-    for path in sorted(root.glob(f"*/{MANIFEST}")):
-        key, shards = read_manifest(path)
-        rows = sum(shard.rows for shard in shards)
-        found.append({**key.to_json(), "folder": path.parent.name, "rows": rows})
-    return found
-
-
 __all__ = [
     "ORIGINAL",
     "Entry",
     "EntryKey",
     "Report",
     "TargetStore",
+    "TeacherKeys",
     "append",
-    "describe",
     "verify_entries",
 ]

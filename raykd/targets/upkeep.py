@@ -71,7 +71,7 @@ def _listing(folder: Path) -> Listing:
     if key.folder != folder.name:
         problem = (
             f"{folder / MANIFEST} belongs to another folder, {key.folder}: teacher {key.teacher!r}, views "
-            f"{key.views!r}, taps {list(key.taps)}, codec {key.codec!r}"
+            f"{key.views!r}, tap {key.tap!r}, codec {key.codec!r}"
         )
     return Listing(folder, key, shards, size, problem)
 

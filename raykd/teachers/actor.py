@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,11 +14,9 @@ import torch
 from ray import cloudpickle
 
 from raykd.data import Samples
-from raykd.targets import codec
-from raykd.targets.packing import without_features
+from raykd.targets import EntryKey, codec
 from raykd.targets.shards import Shard, write_shard
 from raykd.teachers.model import Recorded, Spec, host
-from raykd.types import ORIGINAL_VIEW
 
 _LOAD_TIMEOUT_S = 600.0
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -79,16 +77,17 @@ class TeacherActor:
 
     @_method(max_task_retries=0)
     def fill(
-        self, folder: Path, rows: np.ndarray, view: int, origin: Mapping[str, Any] | None = None
-    ) -> Shard:
-        """Score rows in one view and write them as one shard; the tensors never leave this node."""
+        self, root: Path, rows: np.ndarray, view: int, lacking: Sequence[EntryKey]
+    ) -> list[Shard]:
+        """Score rows in one view and write a shard for each entry; the tensors never leave this node."""
         pieces = [rows[i : i + self._piece] for i in range(0, len(rows), self._piece)]
         parts = [self.score(piece, np.full(len(piece), view, np.int64))[0] for piece in pieces]
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         keys = {"ids": self._samples.ids[rows], "hashes": self._samples.content_hash(rows)}
-        if view == ORIGINAL_VIEW:  # evaluated on, which looks at outputs alone
-            arrays = without_features(arrays)
-        return write_shard(folder, view, {**keys, **arrays}, origin)
+        return [
+            write_shard(root / key.folder, view, {**keys, **key.of(arrays)}, key.to_json())
+            for key in lacking
+        ]
 
     @_method(concurrency_group=CONTROL)
     def statistics(self) -> dict[str, Any]:

@@ -40,35 +40,65 @@ class Part:
     """Rows of one view that one teacher has yet to score.
 
     Attributes:
-        teacher, key, view, rows: whose, and of what.
+        teacher, view, rows: whose, and of what.
+        lacking: the entries that lack them.
+        outputs: the entry of the teacher's outputs, in whose folder its quarantine lies.
         attempts: how often it went wrong.
         breaks: how often in a way that a sample can cause.
     """
 
     teacher: str
-    key: EntryKey
     view: int
     rows: np.ndarray
+    lacking: tuple[EntryKey, ...]
+    outputs: EntryKey
     attempts: int = 0
     breaks: int = 0
 
 
 def missing_parts(
-    root: Path, keys: Mapping[str, EntryKey], samples: Samples, rows: np.ndarray, views: list[int]
+    root: Path,
+    keys: Mapping[str, tuple[EntryKey, ...]],
+    samples: Samples,
+    rows: np.ndarray,
+    views: list[int],
 ) -> Iterator[Part]:
-    """What the store lacks of these rows in these views, quarantine apart, in parts of one shard each."""
+    """What the store lacks of these rows in these views, quarantine apart, in parts of one shard each.
+
+    Args:
+        root: the store's folder.
+        keys: teacher -> the entries that are wanted, that of its outputs first.
+        samples: the data.
+        rows: int64.
+        views: numbers of views.
+    """
     ids, hashes = samples.ids[rows], samples.content_hash(rows)
-    for teacher, key in keys.items():
-        entry = Entry(root, key)
-        gaps = read_gaps(entry.folder)
+    for teacher, wanted in keys.items():
+        entries = [Entry(root, key) for key in wanted]
+        gaps = read_gaps(entries[0].folder)
         for view in views:
-            places = entry.missing(ids, hashes, view)
+            lacks_NE = np.zeros((len(rows), len(entries)), bool)
+            for place, entry in enumerate(entries):
+                lacks_NE[entry.missing(ids, hashes, view), place] = True
             if gaps:
-                pairs = zip(ids[places].tolist(), hashes[places].tolist(), strict=True)
-                places = places[[(*pair, view) not in gaps for pair in pairs]]
-            lacking = rows[places]
-            for start in range(0, len(lacking), _SHARD_ROWS):
-                yield Part(teacher, key, view, lacking[start : start + _SHARD_ROWS])
+                pairs = zip(ids.tolist(), hashes.tolist(), strict=True)
+                lacks_NE[[(*pair, view) in gaps for pair in pairs]] = False
+            for lacking, alike in _alike(lacks_NE):
+                for start in range(0, len(alike), _SHARD_ROWS):
+                    yield Part(
+                        teacher,
+                        view,
+                        rows[alike[start : start + _SHARD_ROWS]],
+                        tuple(wanted[place] for place in lacking),
+                        wanted[0],
+                    )
+
+
+def _alike(lacks_NE: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Which entries are lacking -> the rows [n] that lack just these; what lacks none is left out."""
+    for pattern_E in np.unique(lacks_NE, axis=0):
+        if pattern_E.any():
+            yield np.flatnonzero(pattern_E), np.flatnonzero((lacks_NE == pattern_E).all(axis=1))
 
 
 def fill(
@@ -158,8 +188,7 @@ class Filling:
         for name, actors in self.idle.items():
             while actors and self.waiting[name]:
                 actor, part = actors.pop(), self.waiting[name].popleft()
-                where, origin = self.root / part.key.folder, part.key.to_json()
-                reference = actor.fill.remote(where, part.rows, part.view, origin)
+                reference = actor.fill.remote(self.root, part.rows, part.view, part.lacking)
                 start_s = self.fleet.settings.start_timeout_s if actor in self.loading else 0.0
                 self.running[reference] = _Running(actor, part, time.monotonic() + start_s)
                 self.loading.discard(actor)
@@ -168,7 +197,7 @@ class Filling:
         """A part is finished, or went wrong."""
         run = self.running.pop(reference)
         try:
-            shard: Shard = ray.get(reference, timeout=_FETCH_TIMEOUT_S)
+            shards: list[Shard] = ray.get(reference, timeout=_FETCH_TIMEOUT_S)
         except ActorDiedError as error:
             self._lose(run, error)
         except (RayActorError, ObjectLostError):
@@ -183,7 +212,8 @@ class Filling:
             else:
                 self._again(run, "failed", repr(cause))
         else:
-            append(self.root, run.part.key, [shard])
+            for key, shard in zip(run.part.lacking, shards, strict=True):
+                append(self.root, key, [shard])
             self.idle[run.part.teacher].append(run.actor)
             self._count(run.part)
 
@@ -248,7 +278,7 @@ class Filling:
             return
         row, bad = int(part.rows[0]), self.bad[part.teacher]
         bad.add(row)
-        folder = self.root / part.key.folder
+        folder = self.root / part.outputs.folder
         known_rows = {r for r, _ in gap_rows(folder, self.tolerance.ids, self.tolerance.hashes)}
         check_room(self.tolerance, part.teacher, bad | known_rows)
         sample, content = int(self.tolerance.ids[row]), int(self.tolerance.hashes[row])

@@ -169,7 +169,11 @@ def test_code_that_was_changed_since_its_answers_were_stored(
     rows = samples.splits["validation"]
     arrays = TeacherModel(spec).score(samples, rows, np.full(len(rows), -1))
     named = {"ids": samples.ids[rows], "hashes": samples.content_hash(rows), **arrays}
-    append(tmp_path, keys["wide"][1], [write_shard(tmp_path / keys["wide"][1].folder, -1, named)])
+    append(
+        tmp_path,
+        keys["wide"].originals,
+        [write_shard(tmp_path / keys["wide"].originals.folder, -1, named)],
+    )
     hashes = samples.content_hash(np.arange(len(samples)))
     store = TargetStore.open(tmp_path, keys, samples.ids, hashes)
     check_drift(prepared, specs, store)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import raykd_forked_writers as writers
 
-from raykd.targets import TargetStore
+from raykd.targets import TargetStore, TeacherKeys
 from raykd.targets.store import ORIGINAL, Entry
 from raykd.targets.upkeep import delete, leftovers, verify_store
 
-KEYS = {"a": (writers.KEY, replace(writers.KEY, views=ORIGINAL))}
+KEYS = {"a": TeacherKeys(writers.KEY, replace(writers.KEY, views=ORIGINAL))}
 
 
 def content(root):

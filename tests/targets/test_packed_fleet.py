@@ -10,8 +10,8 @@ import ray
 
 from raykd.config.root import TeacherCluster
 from raykd.errors import TargetError
-from raykd.targets import EntryKey, StoredTargets, TargetStore
-from raykd.targets.codec import decode, version
+from raykd.targets import EntryKey, StoredTargets, TargetStore, TeacherKeys
+from raykd.targets.codec import decode, feature_version, version
 from raykd.targets.packing import Packing
 from raykd.targets.store import ORIGINAL
 from raykd.teachers import Fleet, LiveTargets, Place, TeacherModel
@@ -30,8 +30,9 @@ def same(one, other):
 def test_live_stored_and_here_the_same_bits(samples, make_spec, tmp_path, heard, form):
     packing = Packing(top_k=2, temperatures=(1.0, 6.0), features=form)
     spec = make_spec("cnn", taps=("blocks.0",), packing=packing)
-    views = EntryKey(spec.fingerprint, samples.view_key, spec.taps, version("logits", packing))
-    originals = EntryKey(spec.fingerprint, ORIGINAL)
+    views = EntryKey(spec.fingerprint, samples.view_key, codec=version("logits", packing))
+    feature = replace(views, tap="blocks.0", codec=feature_version(packing))
+    keys = TeacherKeys(views, EntryKey(spec.fingerprint, ORIGINAL), (feature,))
     train, held_out = samples.splits["train"], samples.splits["test"]
     rng = np.random.default_rng(0)
     batch = samples.batch(rng.permutation(train)[:21], rng.integers(0, 2, 21))
@@ -42,12 +43,11 @@ def test_live_stored_and_here_the_same_bits(samples, make_spec, tmp_path, heard,
         live = LiveTargets(fleet.client, ["wide"])
         fleet.client.temperatures = {"wide": 6.0}
         answer = live.collect(live.submit(batch), 60)["wide"]
-        parts = list(missing_parts(tmp_path, {"wide": views}, samples, train, [0, 1]))
-        parts += missing_parts(tmp_path, {"wide": originals}, samples, held_out, [-1])
+        parts = list(missing_parts(tmp_path, {"wide": keys.augmented}, samples, train, [0, 1]))
+        parts += missing_parts(tmp_path, {"wide": (keys.originals,)}, samples, held_out, [-1])
         fill(tmp_path, parts, fleet, heard)
     hashes = samples.content_hash(np.arange(len(samples)))
-    keys = {"wide": (views, originals)}
-    store = TargetStore.open(tmp_path, keys, samples.ids, hashes, {"wide": 6.0})
+    store = TargetStore.open(tmp_path, {"wide": keys}, samples.ids, hashes, {"wide": 6.0})
     stored = StoredTargets(store)
     kept = stored.collect(stored.submit(batch), 1)["wide"]
     here = decode(TeacherModel(spec).score(samples, batch.rows.numpy(), batch.view_B.numpy()), 6.0)
@@ -74,14 +74,15 @@ def test_a_full_disk_while_actors_fill_loses_nothing(samples, make_spec, tmp_pat
     ) as fleet:
         fill(
             tmp_path,
-            list(missing_parts(tmp_path, {"wide": key}, samples, train, [0])),
+            list(missing_parts(tmp_path, {"wide": (key,)}, samples, train, [0])),
             fleet,
             heard,
         )
-        parts = list(missing_parts(tmp_path, {"wide": key}, samples, train, [0, 1]))
-        blocked = [replace(part, key=replace(key, teacher="x" * 16)) for part in parts]
-        (tmp_path / blocked[0].key.folder).write_text("a file where the folder should be")
+        parts = list(missing_parts(tmp_path, {"wide": (key,)}, samples, train, [0, 1]))
+        other = replace(key, teacher="x" * 16)
+        blocked = [replace(part, lacking=(other,)) for part in parts]
+        (tmp_path / other.folder).write_text("a file where the folder should be")
         with pytest.raises(TargetError, match="the target store cannot be written"):
             fill(tmp_path, blocked, fleet, heard)
-    (part,) = missing_parts(tmp_path, {"wide": key}, samples, train, [0, 1])
+    (part,) = missing_parts(tmp_path, {"wide": (key,)}, samples, train, [0, 1])
     assert part.view == 1

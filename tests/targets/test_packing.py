@@ -120,10 +120,10 @@ def test_encodings_never_mix():
         Packing(32, (1.0,)),
         Packing(32, (1.0, 2.0)),
     ]
-    packings += [Packing(features=form) for form in ("pooled", "int8")]
     names = {codec.version("logits", packing) for packing in packings}
     assert len(names) == len({EntryKey("a", "b", codec=n).folder for n in names}) == len(packings)
-    assert codec.version("logits") == "logits16-features16-v1", "as ever: old stores are still read"
+    forms = [Packing(features=form) for form in ("raw", "pooled", "int8")]
+    assert len({codec.feature_version(packing) for packing in forms}) == len(forms)
 
 
 def test_live_and_in_any_company_the_same_bits(samples, make_spec):

@@ -13,9 +13,9 @@ import torch
 
 from raykd.errors import TargetError
 from raykd.folders import read_json, write_json
-from raykd.targets import EntryKey, StoredTargets, TargetStore, codec
+from raykd.targets import EntryKey, StoredTargets, TargetStore, TeacherKeys, codec
 from raykd.targets.shards import map_shard, write_shard
-from raykd.targets.store import ORIGINAL, Entry, append, describe
+from raykd.targets.store import ORIGINAL, Entry, append
 
 KEY = EntryKey("teacher-a", "shift seed 0")
 ORIGINALS = replace(KEY, views=ORIGINAL)
@@ -45,7 +45,8 @@ def write(tmp_path, ids, hashes):
 
     def write(rows, view, key=KEY, *, taps=(), enter=True, hashes=hashes):
         rows = np.asarray(rows)
-        arrays = {"ids": ids[rows], "hashes": hashes[rows], **answers(rows, view, taps=taps)}
+        arrays = key.of(answers(rows, view, taps=taps))
+        arrays = {"ids": ids[rows], "hashes": hashes[rows], **arrays}
         shard = write_shard(tmp_path / key.folder, view, arrays)
         if enter:
             append(tmp_path, key, [shard])
@@ -56,8 +57,8 @@ def write(tmp_path, ids, hashes):
 
 @pytest.fixture
 def open_store(tmp_path, ids, hashes):
-    def open_store(key=KEY, *, ids=ids, hashes=hashes):
-        return TargetStore.open(tmp_path, {"a": (key, replace(key, views=ORIGINAL))}, ids, hashes)
+    def open_store(*features, ids=ids, hashes=hashes):
+        return TargetStore.open(tmp_path, {"a": TeacherKeys(KEY, ORIGINALS, features)}, ids, hashes)
 
     return open_store
 
@@ -96,11 +97,21 @@ def test_originals_lie_in_their_own_entry(write, open_store):
 
 
 def test_features_are_gathered_with_the_logits(write, open_store):
-    key = replace(KEY, taps=("blocks.0",))
-    write(range(10), 0, key, taps=("blocks.0",))
-    write(range(10, COUNT), 0, key, taps=("blocks.0",))
+    taps = ("blocks.0", "blocks.1")
+    first, second = (replace(KEY, tap=tap) for tap in taps)
+    for key in (KEY, first, second):
+        write(range(10), 0, key, taps=taps)
+    write(range(10, COUNT), 0, taps=taps)
+    write(range(10, COUNT), 0, first, taps=taps)
     rows = np.array([15, 2])
-    assert same(open_store(key).gather_arrays("a", rows, 0), rows, 0, taps=("blocks.0",))
+    assert same(open_store().gather_arrays("a", rows, 0), rows, 0)
+    assert same(open_store(first).gather_arrays("a", rows, 0), rows, 0, taps=taps[:1])
+    both = open_store(first, second)
+    assert same(both.gather_arrays("a", rows[1:], 0), rows[1:], 0, taps=taps)
+    with pytest.raises(TargetError, match=r"no feature 'blocks\.1' for 1 of 2 rows in view 0"):
+        both.gather(rows, 0)
+    assert both.keys == {"a": TeacherKeys(KEY, ORIGINALS, (first, second))}
+    assert both.verify().shards == 5
 
 
 def test_rows_of_ids(open_store, ids):
@@ -116,7 +127,7 @@ def test_what_is_missing_is_named(write, open_store, ids):
         TargetError, match=f"'a' has no answer for 2 of 3 rows in view 0.*{ids[12]}"
     ):
         open_store().gather(np.array([3, 12, 15]), 0)
-    with pytest.raises(TargetError, match="no targets for view 1"):
+    with pytest.raises(TargetError, match="no answer for view 1"):
         open_store().gather(np.array([3]), 1)
 
 
@@ -161,7 +172,7 @@ def test_new_and_removed_samples(write, open_store, tmp_path, ids, hashes):
     [
         replace(KEY, teacher="teacher-b"),
         replace(KEY, views="shift seed 1"),
-        replace(KEY, taps=("layer1",)),
+        replace(KEY, tap="layer1"),
         replace(KEY, codec="logits8"),
     ],
 )
@@ -174,7 +185,7 @@ def test_another_teacher_view_tap_or_codec_never_shares(write, tmp_path, ids, ha
     wrong.mkdir()
     (wrong / "manifest.json").write_bytes((tmp_path / KEY.folder / "manifest.json").read_bytes())
     field = next(
-        n for n in ("teacher", "views", "taps", "codec") if getattr(other, n) != getattr(KEY, n)
+        n for n in ("teacher", "views", "tap", "codec") if getattr(other, n) != getattr(KEY, n)
     )
     with pytest.raises(TargetError, match=f"belongs to other targets: {field} differ"):
         Entry(tmp_path, other)
@@ -374,10 +385,3 @@ def test_a_source_over_the_store(write, open_store, make_samples):
         expected = codec.decode(answers([rows[place]], views[place]))
         assert torch.equal(answer.values_NC[place], expected.values_NC[0])
     assert answer.valid_N.all()
-
-
-def test_describe(write, tmp_path):
-    write(range(COUNT), 0)
-    write(range(5), -1, ORIGINALS)
-    found = {(entry["views"], entry["rows"]) for entry in describe(tmp_path)}
-    assert found == {(KEY.views, COUNT), (ORIGINAL, 5)}

@@ -15,7 +15,7 @@ from ray import cloudpickle
 from raykd.config.models import FactoryModel
 from raykd.config.root import TeacherCluster
 from raykd.errors import TeacherError
-from raykd.targets import EntryKey, StoredTargets, TargetStore
+from raykd.targets import EntryKey, StoredTargets, TargetStore, TeacherKeys
 from raykd.targets.codec import decode
 from raykd.targets.store import ORIGINAL
 from raykd.teachers import Fleet, LiveTargets, Place, TeacherModel
@@ -66,7 +66,13 @@ def test_actors_store_and_this_process_give_the_same_bits(
         "conv": make_spec("cnn", name="conv", taps=("blocks.0",), seed=3),
     }
     keys = {
-        name: EntryKey(spec.fingerprint, samples.view_key, spec.taps)
+        name: (
+            EntryKey(spec.fingerprint, samples.view_key),
+            *(
+                EntryKey(spec.fingerprint, samples.view_key, tap, "features16-v1")
+                for tap in spec.taps
+            ),
+        )
         for name, spec in specs.items()
     }
     train = samples.splits["train"]
@@ -100,7 +106,10 @@ def test_actors_store_and_this_process_give_the_same_bits(
     assert fill(tmp_path, [], fleet, heard) == dict.fromkeys(specs, 0)
     store = TargetStore.open(
         tmp_path,
-        {name: (key, replace(key, views=ORIGINAL, taps=())) for name, key in keys.items()},
+        {
+            name: TeacherKeys(views, replace(views, views=ORIGINAL), tuple(features))
+            for name, (views, *features) in keys.items()
+        },
         samples.ids,
         samples.content_hash(np.arange(len(samples))),
     )
@@ -250,7 +259,7 @@ def test_a_teacher_that_answers_nan_or_raises(start, samples, make_spec, heard, 
     rows = samples.splits["train"][:8]
     nan = make_spec("raykd_test_models:broken")
     bad = make_spec("raykd_test_models:raising", name="bad")
-    key = {"wide": EntryKey(nan.fingerprint, samples.view_key)}
+    key = {"wide": (EntryKey(nan.fingerprint, samples.view_key),)}
     with start(nan, bad, max_restarts=1) as fleet:
         with pytest.raises(TeacherError, match="'wide': non_finite, attempt 2 of 2"):
             fleet.score(rows, 0)
@@ -269,7 +278,7 @@ def test_a_teacher_that_dies_while_the_store_is_filled(start, samples, make_spec
     file = tmp_path / "gone"
     model = FactoryModel(path="raykd_test_models:suicidal", kwargs={"file": str(file)})
     spec = make_spec(model)
-    key = {"wide": EntryKey(spec.fingerprint, samples.view_key)}
+    key = {"wide": (EntryKey(spec.fingerprint, samples.view_key),)}
     rows = samples.splits["train"]
     with start(spec, max_restarts=0, replicas=2) as fleet:
         os.kill(pids(fleet)[1], signal.SIGKILL)

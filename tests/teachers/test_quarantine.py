@@ -13,7 +13,7 @@ import ray
 from raykd.config.models import FactoryModel
 from raykd.config.root import TeacherCluster
 from raykd.errors import TargetError, TeacherError
-from raykd.targets import EntryKey, StoredTargets, TargetStore
+from raykd.targets import EntryKey, StoredTargets, TargetStore, TeacherKeys
 from raykd.targets.codec import decode
 from raykd.targets.gaps import GAPS, add_gaps, assemble, gap_rows, read_gaps
 from raykd.targets.store import ORIGINAL
@@ -178,11 +178,11 @@ class TestOnActors:
             before = len(heard)
             live.collect(live.submit(batches[1]), 60)
             assert len(heard) == before, "what is known is not tried again"
-            parts = list(missing_parts(tmp_path, {"wide": views}, data, rows, [0, 1]))
+            parts = list(missing_parts(tmp_path, {"wide": (views,)}, data, rows, [0, 1]))
             assert fill(tmp_path, parts, fleet, heard, tolerance) == {"wide": 22}
-            assert not list(missing_parts(tmp_path, {"wide": views}, data, rows, [0, 1]))
+            assert not list(missing_parts(tmp_path, {"wide": (views,)}, data, rows, [0, 1]))
         good = np.flatnonzero(rows != bad)
-        keys = {"wide": (views, EntryKey(spec.fingerprint, ORIGINAL))}
+        keys = {"wide": TeacherKeys(views, EntryKey(spec.fingerprint, ORIGINAL))}
         hashes = data.content_hash(np.arange(len(data)))
         stored = StoredTargets(TargetStore.open(tmp_path, keys, data.ids, hashes))
         for batch, answer in zip(batches, answers, strict=True):
@@ -210,7 +210,7 @@ class TestOnActors:
             client = Client(fleet.actors, fleet.settings, heard, tolerance)
             with pytest.raises(TeacherError, match=why):
                 client.collect(["wide"], client.submit(["wide"], rows, zeros))
-            key = {"wide": EntryKey(spec.fingerprint, data.view_key)}
+            key = {"wide": (EntryKey(spec.fingerprint, data.view_key),)}
             parts = list(missing_parts(tmp_path, key, data, rows, [0]))
             with pytest.raises(TeacherError, match=why):
                 fill(tmp_path, parts, fleet, heard, tolerance)
