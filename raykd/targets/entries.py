@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -170,15 +170,17 @@ def append(root: Path, key: EntryKey, shards: Sequence[Shard]) -> None:
     with locked(root / key.folder):
         entry = Entry(root, key)
         every = {shard.file: shard for shard in (*entry.shards, *shards)}
-        manifest = {
-            "schema": SCHEMA,
-            "key": key.to_json(),
-            "shards": [
-                shard.to_json() for shard in sorted(every.values(), key=lambda s: (s.view, s.file))
-            ],
-        }
-        text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
-        write_whole(entry.folder / MANIFEST, text.encode())
+        write_whole(entry.folder / MANIFEST, manifest_text(key, every.values()).encode())
+
+
+def manifest_text(key: EntryKey, shards: Iterable[Shard]) -> str:
+    """The manifest of an entry that holds these shards."""
+    manifest = {
+        "schema": SCHEMA,
+        "key": key.to_json(),
+        "shards": [shard.to_json() for shard in sorted(shards, key=lambda s: (s.view, s.file))],
+    }
+    return json.dumps(manifest, indent=2, allow_nan=False) + "\n"
 
 
 @contextmanager

@@ -75,12 +75,22 @@ def write_shard(
     Raises:
         TargetError: the disk is full or cannot be written.
     """
-    told = None if origin is None else {_ORIGIN: json.dumps({**origin, "view": view})}
+    told = None if origin is None else told_of(origin, view)
     payload = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, told)
     digest = xxhash.xxh3_128_hexdigest(payload)
-    name = f"{_prefix(view)}{digest[:16]}.safetensors"
+    name = file_name(view, digest)
     write_whole(folder / name, payload)
     return Shard(file=name, view=view, rows=len(arrays["ids"]), xxh3=digest)
+
+
+def told_of(origin: Mapping[str, Any], view: int) -> dict[str, str]:
+    """What a shard's file says of itself, beside its arrays."""
+    return {_ORIGIN: json.dumps({**origin, "view": view})}
+
+
+def file_name(view: int, digest: str) -> str:
+    """Name of a shard's file, from the view and the checksum of its content."""
+    return f"{_prefix(view)}{digest[:16]}.safetensors"
 
 
 def _prefix(view: int) -> str:

@@ -30,7 +30,8 @@ from raykd.teachers.pool import Fleet
 from raykd.teachers.quarantine import Tolerance, check_room
 from raykd.tracking import Event, events
 
-_SHARD_ROWS = 16_384
+SHARD_ROWS = 16_384
+"""Rows of a shard, at most."""
 _SIGN_OF_LIFE_S = 2.0
 _FETCH_TIMEOUT_S = 60.0
 
@@ -84,11 +85,11 @@ def missing_parts(
                 pairs = zip(ids.tolist(), hashes.tolist(), strict=True)
                 lacks_NE[[(*pair, view) in gaps for pair in pairs]] = False
             for lacking, alike in _alike(lacks_NE):
-                for start in range(0, len(alike), _SHARD_ROWS):
+                for start in range(0, len(alike), SHARD_ROWS):
                     yield Part(
                         teacher,
                         view,
-                        rows[alike[start : start + _SHARD_ROWS]],
+                        rows[alike[start : start + SHARD_ROWS]],
                         tuple(wanted[place] for place in lacking),
                         wanted[0],
                     )

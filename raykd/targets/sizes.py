@@ -1,0 +1,82 @@
+"""How many bytes the target store will take, to the byte, before anything is written.
+
+Names, digests and fingerprints have fixed lengths, so the size of a file follows from its shapes alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from raykd.targets.entries import EntryKey, manifest_text
+from raykd.targets.packing import Arrays
+from raykd.targets.shards import KEYS, Shard, file_name, told_of
+
+_DIGEST = "0" * 32
+_LENGTH = 8
+_ALIGNED = 8
+_IN_ORDER = {
+    "uint64": "U64",
+    "int64": "I64",
+    "float32": "F32",
+    "uint32": "U32",
+    "float16": "F16",
+    "uint16": "U16",
+    "int8": "I8",
+}
+"""The kinds of numbers as safetensors orders and names them; arrays of one kind go by their names."""
+
+
+def sample_of(key: EntryKey, answer: Arrays) -> Arrays:
+    """What a shard of this entry keeps of one sample.
+
+    Args:
+        key: the entry's.
+        answer: a teacher's encoded answer for one sample, name -> [1, ...].
+    """
+    ids, hashes = KEYS
+    return {ids: np.zeros(1, np.int64), hashes: np.zeros(1, np.uint64), **key.of(answer)}
+
+
+def sample_bytes(key: EntryKey, answer: Arrays) -> int:
+    """Bytes of one sample in a shard of this entry, headers apart."""
+    return sum(array.nbytes for array in sample_of(key, answer).values())
+
+
+def shard_bytes(key: EntryKey, view: int, rows: int, answer: Arrays) -> int:
+    """Bytes of a shard's file, header included.
+
+    Args:
+        key: of the entry that it belongs to.
+        view: of all its rows.
+        rows: how many.
+        answer: a teacher's encoded answer for one sample, name -> [1, ...].
+    """
+    kept, begin = sample_of(key, answer), 0
+    header: dict[str, Mapping[str, object]] = {"__metadata__": told_of(key.to_json(), view)}
+    kinds = list(_IN_ORDER)
+    for name in sorted(kept, key=lambda name: (kinds.index(kept[name].dtype.name), name)):
+        array = kept[name]
+        end = begin + rows * array.nbytes
+        header[name] = {
+            "dtype": _IN_ORDER[array.dtype.name],
+            "shape": [rows, *array.shape[1:]],
+            "data_offsets": [begin, end],
+        }
+        begin = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False)
+    return _LENGTH + math.ceil(len(text.encode()) / _ALIGNED) * _ALIGNED + begin
+
+
+def manifest_bytes(key: EntryKey, shards: Iterable[tuple[int, int]]) -> int:
+    """Bytes of the manifest of an entry.
+
+    Args:
+        key: the entry's.
+        shards: view and rows of each.
+    """
+    listed = [Shard(file_name(view, _DIGEST), view, rows, _DIGEST) for view, rows in shards]
+    return len(manifest_text(key, listed).encode())
