@@ -58,6 +58,11 @@ class RunFolder:
         """The student's weights and description, for `raykd.load_student`."""
         return self.path / "student"
 
+    @property
+    def targets(self) -> Path:
+        """Which entries of which store this run's targets are."""
+        return self.path / "targets.json"
+
     def card(self, teacher: str) -> Path:
         """The card of one teacher."""
         return self.path / "teachers" / f"{teacher}.json"

@@ -75,7 +75,7 @@ def compare(
     prepared = prepare(config, [variant.config for variant in variants])
     students = {variant.name: vary(prepared, variant.config) for variant in variants}
     students |= dict.fromkeys(config.evaluate.controls, prepared)
-    with opened(prepared, folder, options, console) as job:
+    with opened(prepared, folder, options, console, kind="compare") as job:
         write_json(folder.path / VARIANTS, _told(variants))
         _stages(job, students, reference)
     return CompareResult(folder.path, job.summary)

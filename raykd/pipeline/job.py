@@ -39,7 +39,7 @@ from raykd.teachers.client import Client
 from raykd.teachers.fit import TaskPlace, fit_teachers
 from raykd.teachers.load import advise, pace_of
 from raykd.teachers.quarantine import Tolerance
-from raykd.tracking import Console, Event, JsonLines, Listener, events
+from raykd.tracking import Console, Event, JsonLines, Listener, RunMirror, events
 from raykd.tracking.jsonl import METRICS, read_lines
 from raykd.tracking.wandb_sink import make_wandb
 from raykd.train import Fit
@@ -60,7 +60,7 @@ class Job:
         placement: what runs where.
         folder: the run folder.
         console: who tells a person.
-        kind: W&B's type of job.
+        kind: W&B's type of job; None = one of the others keeps the runs there itself.
         others: who else hears of everything.
         timing: seconds by stage.
         summary: what `summary.json` holds, once it is there.
@@ -74,7 +74,7 @@ class Job:
     placement: Placement
     folder: RunFolder
     console: Console
-    kind: str = "run"
+    kind: str | None = "run"
     others: Sequence[Listener] = ()
     timing: dict[str, float] = field(default_factory=no_time)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class Job:
         before = self.folder.path / METRICS
         past = read_lines(before) if before.is_file() else []
         listeners: list[Listener] = [JsonLines(self.folder.path), self.console]
-        sink = make_wandb(
+        sink = self.kind and make_wandb(
             self.config.tracking.wandb,
             run_dir=self.folder.path,
             run_name=self.folder.path.name,
@@ -96,8 +96,8 @@ class Job:
             job_type=self.kind,
             voice=self.console,
         )
-        if sink is not None:
-            listeners.append(sink)
+        if sink:
+            listeners.append(RunMirror(sink, self.folder))
         listeners += self.others
         self.emit = Hub(listeners, self.console)
         for line in past:
@@ -176,7 +176,9 @@ class Job:
             if originals:
                 with self._fleet(specs) as fleet:
                     self.scored += serving.fill_store(self.prepared, originals, fleet, self.emit)
-            return self._hold_against_expectations(specs, self._store(keys)).judged
+            judged = self._hold_against_expectations(specs, self._store(keys)).judged
+            self._note_targets(self._store(keys))
+            return judged
 
     @contextmanager
     def targets(self, specs: serving.Specs, views: int | None) -> Iterator[Served]:
@@ -204,6 +206,7 @@ class Job:
                         self.prepared, augmented, fleet, self.emit, tolerance
                     )
                 serving.tell_gaps(self.prepared, keys, stored, self.emit)
+                self._note_targets(self._store(keys))
                 self.hit_rate = 1 - self.scored / needed
                 text = f"{self.placement.mode} targets: {self.placement.reason}; {self.scored:,} teacher samples scored, "
                 text += f"{needed - self.scored:,} of {needed:,} were stored before"
@@ -222,6 +225,16 @@ class Job:
 
     def _store(self, keys: serving.Keys) -> TargetStore:
         return serving.open_store(serving.store_root(self.config), keys, self.prepared.samples)
+
+    def _note_targets(self, store: TargetStore) -> None:
+        """Write down which entries of the store are this job's."""
+        entries = [
+            {"folder": entry.folder.name, **entry.key.to_json()}
+            for entry in store.every
+            if entry.shards
+        ]
+        noted = {"store": str(store.root), "mode": self.placement.mode, "entries": entries}
+        write_json(self.folder.targets, noted)
 
     def _hold_against_expectations(self, specs: serving.Specs, store: TargetStore) -> Served:
         """Refuse a teacher that is not what its card says; write every teacher's card."""

@@ -36,7 +36,7 @@ def rank(
         raise InputError(
             Problem("data.splits.validation", "holds no labelled sample to rank teachers by")
         )
-    with opened(prepared, folder, options, console) as job:
+    with opened(prepared, folder, options, console, kind="rank") as job:
         judged = job.judge(job.teachers())
     ranking = {"task": config.task, **rank_teachers(judged.task, judged.validation)}
     write_json(folder.path / RANKING, ranking)

@@ -47,7 +47,7 @@ def opened(
     options: Options,
     console: Console | None = None,
     *,
-    kind: str = "run",
+    kind: str | None = "run",
     listeners: Sequence[Listener] = (),
 ) -> Iterator[Job]:
     """A job with its folder made and a cluster at hand; ends both trackers and cluster.
@@ -57,7 +57,7 @@ def opened(
         folder: where it goes.
         options: how it is run.
         console: who tells a person; None is quiet.
-        kind: W&B's type of job.
+        kind: W&B's type of job; None = a listener keeps the runs there itself.
         listeners: who else hears of everything.
 
     Raises:

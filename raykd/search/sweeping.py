@@ -28,11 +28,9 @@ from raykd.search.finals import FinalResult, run_finals
 from raykd.search.ledger import Asking, Ledger, Listed, Record
 from raykd.search.readying import Readying, varied_within_limits
 from raykd.search.space import Proposal, listed, plain_recipe, trial_name
-from raykd.search.tracked import PREFIX, TrialRuns
+from raykd.search.tracked import PREFIX, TRIALS, SweepRuns
 from raykd.search.tune import TrialPlace, TrialWork, run_trials
 from raykd.tracking import Console, events
-
-TRIALS = "trials"
 
 
 @dataclass(frozen=True)
@@ -155,15 +153,15 @@ def sweep(
     """
     options = options or Options(name="sweep")
     planned = plan_sweep(config, options)
-    runs = TrialRuns(planned.config, planned.folder.path / TRIALS, console)
+    runs = SweepRuns(planned.config, planned.folder, console)
     with opened(
-        planned.prepared, planned.folder, options, console, kind="sweep", listeners=[runs]
+        planned.prepared, planned.folder, options, console, kind=None, listeners=[runs]
     ) as job:
         best = _stages(job, planned, runs, options)
     return SweepResult(planned.folder.path, job.summary, best)
 
 
-def _stages(job: Job, planned: Planned, runs: TrialRuns, options: Options) -> Config:
+def _stages(job: Job, planned: Planned, runs: SweepRuns, options: Options) -> Config:
     begun = time.monotonic()
     specs = job.teachers()
     with job.targets(specs, planned.views) as served:
@@ -202,7 +200,7 @@ def _stages(job: Job, planned: Planned, runs: TrialRuns, options: Options) -> Co
 
 
 def _trials(
-    job: Job, planned: Planned, readying: Readying, runs: TrialRuns, options: Options
+    job: Job, planned: Planned, readying: Readying, runs: SweepRuns, options: Options
 ) -> Ledger:
     """Run every trial that has not ended before."""
     folder = job.folder.path / TRIALS

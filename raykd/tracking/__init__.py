@@ -7,6 +7,7 @@ from raykd.tracking.console import Console
 from raykd.tracking.events import Event
 from raykd.tracking.jsonl import JsonLines, read_lines
 from raykd.tracking.listeners import Broadcast, Listener, LogVoice, Voice
+from raykd.tracking.mirror import Making, RunMirror, targets_done
 from raykd.tracking.wandb_sink import Limits, WandbSink, make_wandb
 
 __all__ = [
@@ -17,9 +18,12 @@ __all__ = [
     "Limits",
     "Listener",
     "LogVoice",
+    "Making",
+    "RunMirror",
     "Voice",
     "WandbSink",
     "events",
     "make_wandb",
     "read_lines",
+    "targets_done",
 ]

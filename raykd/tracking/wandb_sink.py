@@ -7,25 +7,25 @@ wandb does (raise, hang, lose the network), training goes on and `metrics.jsonl`
 from __future__ import annotations
 
 import hashlib
-import netrc
+import math
 import os
 import queue
 import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from raykd.config.root import Wandb
+from raykd.tracking.artefacts import Artefact
 from raykd.tracking.events import Event
 from raykd.tracking.listeners import LogVoice, Voice
+from raykd.tracking.service import has_key, secrets, unanswered
 from raykd.tracking.shape import epoch_row, flat_numbers, mask, shallow
 
 _ID_FILE = "raykd_run_id"
-_CLOUD = "https://api.wandb.ai"
 
 _Call = Callable[[Any], None]
 """What is done with the run, in the run's own thread."""
@@ -35,14 +35,23 @@ _Call = Callable[[Any], None]
 class Limits:
     """How long and how much W&B may keep a run waiting.
 
+    Only what `close` waits for is time lost; all else happens beside the run.
+
     Attributes:
-        init_timeout_s: longest wait for a run to open.
+        answer_timeout_s: longest silence of the service when it is asked whether it is there.
+        init_timeout_s: longest time for a run to open.
         finish_timeout_s: longest wait, at the end, for what is left to be sent.
+        opening_s: a service that has not opened the run so long after its start is waited for at the end
+            no longer than `late_fraction` of the time that the run took.
+        late_fraction: see above; also bounds the silence of a service that was there before.
         waiting_rows: rows that may wait to be handed over; more are left out, and counted.
     """
 
+    answer_timeout_s: float = 3.0
     init_timeout_s: float = 20.0
     finish_timeout_s: float = 30.0
+    opening_s: float = 6.0
+    late_fraction: float = 0.01
     waiting_rows: int = 10_000
 
 
@@ -51,7 +60,8 @@ class WandbSink:
 
     Metrics are called `<fit>/<metric>` and plotted against `<fit>/epoch`; the run's summary holds the
     numbers of `summary.json` (best, not last). The first failure is reported once and ends the
-    mirror; it is never raised. Without a key the run is kept offline.
+    mirror; it is never raised. Without a key, and where the service does not answer or refuses, the run
+    is kept offline.
 
     Args:
         settings: of the recipe; its mode must not be "disabled" (see `make_wandb`).
@@ -85,14 +95,16 @@ class WandbSink:
         self.sync_command: str | None = None
         self._voice: Voice = voice or LogVoice()
         self._limits = limits
-        self._secrets = _secrets()
+        self._secrets = secrets()
         self._mode = self._choose_mode(settings.mode)
         self._fits: set[str] = set()
         self._failures = 0
         self._left_out = 0
         self._problem: str | None = None
-        self._reported = False
+        self._refused: str | None = None
+        self._reported = self._told_refused = False
         self._closed = False
+        self._url = self._kept_at = ""
         self._opened = threading.Event()
         self._queue: queue.Queue[_Call | None] = queue.Queue(limits.waiting_rows)
         run_dir = run_dir.resolve()
@@ -128,6 +140,25 @@ class WandbSink:
             best = flat_numbers(event.values.get("metrics") or {}, f"{event.fit}/best/")
             self._submit(lambda run: run.summary.update(best))
 
+    def keep(self, find: Callable[[], Iterable[Artefact]]) -> None:
+        """Add artefacts that this run made; they are found in the run's own thread."""
+        self._submit(lambda run: _log_artefacts(run, find()))
+
+    def use(self, find: Callable[[], Iterable[Artefact]]) -> None:
+        """Note artefacts that this run works with: in its config, and online as its inputs.
+
+        W&B records inputs online only.
+        """
+        self._submit(lambda run: _use_artefacts(run, list(find()), online=self._mode == "online"))
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add a table; the columns are those of the first row."""
+        self._submit(lambda run: run.log({name: _table(rows)}))
+
+    def images(self, pictures: Mapping[str, Path]) -> None:
+        """Add pictures, each under its name."""
+        self._submit(lambda run: _log_images(run, pictures))
+
     def close(self, summary: Mapping[str, Any] | None) -> None:
         """Send the summary and end the run, within the limits; None = the run failed."""
         if self._closed:
@@ -147,10 +178,11 @@ class WandbSink:
 
         def end(run: Any) -> None:
             run.summary.update(numbers)
+            if self._mode == "online":
+                self._check_still_there()
             run.finish(exit_code=1 if failed else 0)
 
-        opening = max(0.0, self._started + self._limits.init_timeout_s - time.monotonic())
-        wait = self._limits.finish_timeout_s + (0.0 if self._opened.is_set() else opening)
+        wait = self._patience_s()
         deadline = time.monotonic() + wait
         try:
             self._queue.put(end, timeout=wait)
@@ -160,7 +192,29 @@ class WandbSink:
         self._thread.join(max(0.01, deadline - time.monotonic()))
         if self._thread.is_alive() and self._problem is None:
             doing = "end" if self._opened.is_set() else "open"
-            self._problem = f"the run did not {doing} within {wait:.0f} s"
+            self._problem = f"the run did not {doing} within {wait:.3g} s"
+
+    def _patience_s(self) -> float:
+        """How long to wait for the run's end."""
+        limits, age = self._limits, time.monotonic() - self._started
+        if self._opened.is_set():
+            return limits.finish_timeout_s
+        if self._mode == "offline":
+            return limits.finish_timeout_s + max(0.0, limits.init_timeout_s - age)
+        return max(limits.opening_s - age, limits.late_fraction * age)
+
+    def _check_still_there(self) -> None:
+        """Raise where a service that opened the run has gone since: its client would wait for it."""
+        limits, age = self._limits, time.monotonic() - self._started
+        try:
+            self._check_answers(min(limits.answer_timeout_s, max(0.5, limits.late_fraction * age)))
+        except ConnectionError as error:
+            hint = f"upload this run with wandb sync {self._kept_at}"
+            raise ConnectionError(f"{error}; {hint}") from error
+
+    def _check_answers(self, timeout_s: float) -> None:
+        if why := unanswered(self._url, timeout_s):
+            raise ConnectionError(why)
 
     def _submit(self, call: _Call) -> None:
         try:
@@ -169,6 +223,11 @@ class WandbSink:
             self._left_out += 1
 
     def _gave_up(self) -> bool:
+        if (refused := self._refused) is not None and not self._told_refused:
+            self._told_refused = True
+            self._voice.warn(
+                f"W&B cannot be used ({mask(refused, self._secrets)}); this run is kept offline"
+            )
         if self._problem is not None and not self._reported:
             self._reported = True
             self._voice.warn(
@@ -187,6 +246,8 @@ class WandbSink:
             self._problem = f"{type(error).__name__}: {error}"
 
     def _open(self, run_dir: Path, run_id: str, options: dict[str, Any]) -> Any:
+        # W&B's reports on itself are sent when offline too; where nobody answers, exit waits 10 s for them
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb  # heavy, and only needed here
 
         settings = wandb.Settings(
@@ -198,19 +259,36 @@ class WandbSink:
             disable_git=True,  # environment.json has it; a remote's address may hold a password
             disable_code=True,
         )
-        run = wandb.init(
-            **options,
-            id=run_id,
-            resume="allow",
-            mode=self._mode,
-            reinit="create_new",
-            settings=settings,
-        )
-        if self._mode == "offline":
-            parts = {str(path) for path in (run_dir / "wandb").glob(f"offline-run-*-{run_id}")}
-            parts.add(str(Path(run.dir).parent))
-            self.sync_command = shlex.join(["wandb", "sync", *sorted(parts)])
+        given = {**options, "resume": "allow", "reinit": "create_new", "settings": settings}
+        if self._mode == "online":
+            try:
+                self._log_in(wandb, settings)
+            except Exception as error:  # noqa: BLE001 - whatever it is, there is another way
+                self._turn_offline(error)
+        if self._mode == "online":
+            try:
+                run = wandb.init(**given, id=run_id, mode="online")
+                self._kept_at = shlex.quote(str(Path(run.dir).parent))
+            except Exception as error:  # noqa: BLE001 - as above
+                self._turn_offline(error)
+                run_id = _made_id(run_dir)  # W&B's client does not let go of the other one
+            else:
+                return run
+        run = wandb.init(**given, id=run_id, mode="offline")
+        parts = {str(path) for path in (run_dir / "wandb").glob(f"offline-run-*-{run_id}")}
+        parts.add(str(Path(run.dir).parent))
+        self.sync_command = shlex.join(["wandb", "sync", *sorted(parts)])
         return run
+
+    def _log_in(self, wandb: Any, settings: Any) -> None:
+        """Raise where the service is not there or takes no such key; quickly, unlike W&B's own client."""
+        self._url = str(wandb.setup(settings).settings.base_url)
+        self._check_answers(self._limits.answer_timeout_s)
+        wandb.login(verify=True, timeout=math.ceil(self._limits.answer_timeout_s))
+
+    def _turn_offline(self, error: Exception) -> None:
+        self._refused = f"{type(error).__name__}: {error}"
+        self._mode = "offline"
 
     def _choose_mode(self, mode: str) -> Literal["online", "offline"]:
         if mode != "offline" and has_key():
@@ -247,21 +325,46 @@ def make_wandb(
     )
 
 
-def has_key() -> bool:
-    """Whether W&B would find a key without asking: in the environment or the netrc file."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    given = os.environ.get("NETRC")
-    candidates = [given] if given else ["~/.netrc", "~/_netrc"]
-    hosts = {urlsplit(os.environ.get("WANDB_BASE_URL") or _CLOUD).netloc, urlsplit(_CLOUD).netloc}
-    for candidate in candidates:
-        path = Path(candidate).expanduser()
-        try:
-            known = netrc.netrc(path).hosts
-        except (OSError, netrc.NetrcParseError):
-            continue
-        return any(host in known and known[host][2] for host in hosts)
-    return False
+def _log_artefacts(run: Any, artefacts: Iterable[Artefact]) -> None:
+    for artefact in artefacts:
+        run.log_artifact(_artifact(artefact))
+
+
+def _use_artefacts(run: Any, artefacts: Sequence[Artefact], *, online: bool) -> None:
+    kinds = sorted({artefact.kind for artefact in artefacts})
+    names = {kind: [one.name for one in artefacts if one.kind == kind] for kind in kinds}
+    run.config.update(
+        {f"uses/{kind}": listed for kind, listed in names.items()}, allow_val_change=True
+    )
+    for artefact in artefacts if online else ():
+        run.use_artifact(_artifact(artefact))
+
+
+def _artifact(artefact: Artefact) -> Any:
+    import wandb
+
+    metadata = {**artefact.metadata, "made_from": list(artefact.made_from)}
+    made = wandb.Artifact(artefact.name, type=artefact.kind, metadata=metadata)
+    for name, path in artefact.files.items():
+        # read when it is sent, not copied to W&B's folder in the user's home
+        made.add_file(str(path), name=name, policy="immutable", skip_cache=True)
+    for name, path in artefact.references.items():
+        made.add_reference(path.as_uri(), name=name)
+    return made
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
+    import wandb
+
+    columns = list(rows[0])
+    data = [[row[column] for column in columns] for row in rows]
+    return wandb.Table(columns=columns, data=data, allow_mixed_types=True)
+
+
+def _log_images(run: Any, pictures: Mapping[str, Path]) -> None:
+    import wandb
+
+    run.log({name: wandb.Image(str(path)) for name, path in pictures.items()})
 
 
 def _definition(fit: str) -> _Call:
@@ -273,16 +376,17 @@ def _definition(fit: str) -> _Call:
     return define
 
 
-def _secrets() -> tuple[str, ...]:
-    key = os.environ.get("WANDB_API_KEY")
-    return (key,) if key else ()
-
-
 def _kept_id(run_dir: Path) -> str:
     """The id of this folder's W&B run, made from its name and the time of its first start."""
     path = run_dir / "wandb" / _ID_FILE
     if path.is_file() and (kept := path.read_text().strip()):
         return kept
+    return _made_id(run_dir)
+
+
+def _made_id(run_dir: Path) -> str:
+    """A new id, kept in the folder."""
+    path = run_dir / "wandb" / _ID_FILE
     made = hashlib.sha256(f"{run_dir.name} {time.time_ns()}".encode()).hexdigest()[:16]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(made)

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +63,72 @@ def read_wandb():
     return read_wandb_file
 
 
+@pytest.fixture
+def healthy() -> Iterator[str]:
+    """Address of a service that says yes to everything."""
+    with answering(200, 200) as url:
+        yield url
+
+
+@pytest.fixture
+def sick(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Address of a service that is not well; how is the parameter."""
+    with sick_service(request.param) as url:
+        yield url
+
+
+@contextmanager
+def answering(code: int, refuse: int) -> Iterator[str]:
+    """A service on the loopback that answers every GET with one code and every POST with another."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self, status: int) -> None:
+            self.rfile.read(int(self.headers.get("content-length") or 0))
+            self.send_response(status)
+            self.send_header("content-length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def do_GET(self) -> None:
+            self._answer(code)
+
+        def do_POST(self) -> None:
+            self._answer(refuse)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@contextmanager
+def sick_service(how: str) -> Iterator[str]:
+    """Address of a service that refuses connections, takes them and says nothing, or answers a code."""
+    if how in ("401", "500"):
+        with answering(200 if how == "401" else 500, int(how)) as url:
+            yield url
+        return
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        if how == "silent":
+            listening.listen(64)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.fixture
+def fresh_wandb() -> Iterator[None]:
+    """W&B's client reads the environment once and keeps one process; both end here."""
+    import wandb
+
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
 # An offline W&B run is a LevelDB-style log of protobuf records.
 _BLOCK = 32768
 _HEADER = 7
@@ -71,6 +141,7 @@ class Stored:
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     metrics: list[Any] = field(default_factory=list)
+    artifacts: dict[str, Any] = field(default_factory=dict)
     exit_code: int | None = None
 
 
@@ -98,6 +169,10 @@ def _collect(path: Path) -> Stored:
             stored.summary |= _items(record.summary.update)
         elif kind == "metric":
             stored.metrics.append(record.metric)
+        elif kind == "config":
+            stored.config |= _items(record.config.update)
+        elif kind == "artifact":
+            stored.artifacts[record.artifact.name] = record.artifact
         elif kind == "exit":
             stored.exit_code = record.exit.exit_code
     return stored

@@ -11,8 +11,9 @@ import pytest
 
 from raykd.config.root import Wandb
 from raykd.tracking import Limits, WandbSink, events, make_wandb
+from raykd.tracking.artefacts import Artefact
+from raykd.tracking.service import has_key, unanswered
 from raykd.tracking.shape import flat_numbers, shallow
-from raykd.tracking.wandb_sink import has_key
 
 FIT = "student/replica0"
 
@@ -24,6 +25,18 @@ class FakeRun:
         self.rows: list[dict[str, Any]] = []
         self.defined: list[str] = []
         self.exit_code: int | None = None
+        self.logged: list[Any] = []
+        self.used: list[Any] = []
+        self.config = SimpleNamespace(update=self._configure, values={})
+
+    def _configure(self, values: dict[str, Any], allow_val_change: bool) -> None:
+        self.config.values |= values
+
+    def log_artifact(self, artifact: Any) -> None:
+        self.logged.append(artifact)
+
+    def use_artifact(self, artifact: Any) -> None:
+        self.used.append(artifact)
 
     def log(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
@@ -35,11 +48,23 @@ class FakeRun:
         self.exit_code = exit_code
 
 
+class FakeArtifact:
+    def __init__(self, name: str, type: str, metadata: dict[str, Any]) -> None:
+        self.name, self.type, self.metadata = name, type, metadata
+
+
 class FakeWandb(SimpleNamespace):
     """The part of wandb that is used; `trouble` maps a call to what happens in it."""
 
     def __init__(self, **trouble: Any) -> None:
-        super().__init__(Settings=dict, options=[], run=None, trouble=trouble)
+        super().__init__(Settings=dict, options=[], run=None, trouble=trouble, url="")
+        self.Artifact = FakeArtifact
+
+    def setup(self, settings: Any) -> SimpleNamespace:
+        return SimpleNamespace(settings=SimpleNamespace(base_url=self.url))
+
+    def login(self, verify: bool, timeout: int) -> None:
+        self.trouble.get("login", lambda: None)()
 
     def init(self, **options: Any) -> FakeRun:
         self.options.append(options)
@@ -192,9 +217,18 @@ def test_a_slow_wandb_costs_rows_not_time(tmp_path: Path, voice, install) -> Non
     ],
 )
 def test_mode_follows_the_key(
-    tmp_path: Path, voice, install, monkeypatch, mode: str, key: bool, opened: str, warnings: int
+    tmp_path: Path,
+    voice,
+    install,
+    monkeypatch,
+    healthy: str,
+    mode: str,
+    key: bool,
+    opened: str,
+    warnings: int,
 ) -> None:
     fake = install()
+    fake.url = healthy
     if key:
         monkeypatch.setenv("WANDB_API_KEY", "k")
     sink = _sink(tmp_path, voice, mode=mode)
@@ -250,3 +284,102 @@ def test_config_is_shallow_and_named() -> None:
 def test_flat_numbers() -> None:
     nested = {"a": {"b": 1, "c": None, "d": True, "e": "x"}, "f": [1.5, 2], "g": list(range(99))}
     assert flat_numbers(nested) == {"a/b": 1, "f/0": 1.5, "f/1": 2}
+
+
+def _online(tmp_path: Path, voice, monkeypatch, **limits: float) -> WandbSink:
+    monkeypatch.setenv("WANDB_API_KEY", "sentinel-key")
+    given = {"answer_timeout_s": 0.2, **limits}
+    return _sink(tmp_path, voice, mode="online", run_id=None, limits=Limits(**given))
+
+
+def _teacher(found: list[str]):
+    def find() -> list[Artefact]:
+        found.append(threading.current_thread().name)
+        return [Artefact("teacher-a", "teacher", metadata={"m": 1}, made_from=("x",))]
+
+    return find
+
+
+@pytest.mark.parametrize("where", ["login", "init"])
+def test_a_service_that_refuses_leaves_an_offline_run(
+    tmp_path: Path, voice, install, monkeypatch, healthy: str, where: str
+) -> None:
+    def refuse_once() -> None:
+        fake.trouble.pop(where)
+        raise RuntimeError("401 for sentinel-key")
+
+    fake = install(**{where: refuse_once})
+    fake.url = healthy
+    sink = _online(tmp_path, voice, monkeypatch)
+    sink.on(_epoch())
+    sink.close({"status": "complete"})
+    assert [options["mode"] for options in fake.options][-1] == "offline"
+    assert len(fake.run.rows) == 1
+    assert fake.run.exit_code == 0
+    assert voice.warned == [
+        "W&B cannot be used (RuntimeError: 401 for ***); this run is kept offline"
+    ]
+    assert sink.sync_command is not None
+    ids = [options["id"] for options in fake.options]
+    assert len(set(ids)) == len(ids)  # its client would hold on to one that it was refused with
+    assert (tmp_path / "wandb" / "raykd_run_id").read_text() == ids[-1]
+
+
+def test_a_service_that_is_gone_at_the_end_is_not_waited_for(
+    tmp_path: Path, voice, install, monkeypatch
+) -> None:
+    called = []
+    fake = install(finish=lambda: called.append(1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("raykd.tracking.wandb_sink.unanswered", lambda url, timeout_s: None)
+        sink = _online(tmp_path, voice, monkeypatch)
+        sink.on(_epoch())
+        while fake.run is None or not fake.run.rows:
+            time.sleep(0.01)
+    fake.url = sink._url = "http://127.0.0.1:1"
+    sink.close({"status": "complete"})
+    assert not called  # its client would wait for the service
+    assert len(voice.warned) == 1
+    assert "upload this run with wandb sync" in voice.warned[0]
+
+
+def test_a_service_that_is_late_is_given_up_at_the_end(
+    tmp_path: Path, voice, install, monkeypatch, healthy: str
+) -> None:
+    release = threading.Event()
+    install(login=lambda: release.wait(30)).url = healthy
+    start = time.monotonic()
+    sink = _online(tmp_path, voice, monkeypatch, opening_s=0.2)
+    sink.close({"status": "complete"})
+    assert time.monotonic() - start < 5
+    release.set()
+    assert "did not open within" in voice.warned[0]
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_what_is_used_is_noted_and_online_an_input(
+    tmp_path: Path, voice, install, monkeypatch, healthy: str, mode: str
+) -> None:
+    fake, found = install(), []
+    fake.url = healthy
+    monkeypatch.setenv("WANDB_API_KEY", "k")
+    sink = _sink(tmp_path, voice, mode=mode)
+    sink.use(_teacher(found))
+    sink.keep(_teacher(found))
+    sink.close({})
+    assert voice.warned == []
+    assert found == ["raykd-wandb"] * 2  # reading files is none of the caller's time
+    assert fake.run.config.values == {"uses/teacher": ["teacher-a"]}
+    assert [a.name for a in fake.run.used] == (["teacher-a"] if mode == "online" else [])
+    (logged,) = fake.run.logged
+    assert (logged.type, logged.metadata) == ("teacher", {"m": 1, "made_from": ["x"]})
+
+
+@pytest.mark.parametrize(
+    ("sick", "why"),
+    [("refused", "refused"), ("silent", "timed out"), ("500", "answers 500"), ("401", None)],
+    indirect=["sick"],
+)
+def test_a_service_answers_or_does_not(sick: str, why: str | None) -> None:
+    found = unanswered(sick, 0.2)
+    assert found is None if why is None else why in found
