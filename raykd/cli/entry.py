@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raykd import __version__
-from raykd.cli import checking, comparing, jobs, models, recipes, results, searching
-from raykd.cli.options import Command
+from raykd.cli import checking, comparing, jobs, models, recipes, results, searching, submitting
+from raykd.cli.options import Command, parse_words
 from raykd.errors import InputError, RaykdError
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
-_GROUPS = (jobs, comparing, searching, results, checking, models, recipes)
+_GROUPS = (jobs, comparing, searching, results, checking, models, recipes, submitting)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,13 +61,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     commands: Command = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for group in _GROUPS:
         group.add(commands)
-    args, rest = parser.parse_known_args(argv)
-    flags = [word for word in rest if word.startswith("-") or not hasattr(args, "words")]
-    if flags:
-        parser.error(f"unknown arguments: {' '.join(flags)}; see raykd {args.command} --help")
-    if hasattr(args, "words"):
-        args.words += rest
-    return args
+    return parse_words(parser, argv)
 
 
 def _report(error: Exception, args: argparse.Namespace) -> None:

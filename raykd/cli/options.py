@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,6 +26,21 @@ def add_command(commands: Command, name: str, act: Act, about: str) -> argparse.
     parser = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
     parser.set_defaults(act=act)
     return parser
+
+
+def parse_words(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; options may stand between a recipe and its overrides.
+
+    Raises:
+        SystemExit: with status 2 when they are wrong, 0 after `--help` or `--version`.
+    """
+    args, rest = parser.parse_known_args(argv)
+    flags = [word for word in rest if word.startswith("-") or not hasattr(args, "words")]
+    if flags:
+        parser.error(f"unknown arguments: {' '.join(flags)}; --help lists those that are known")
+    if hasattr(args, "words"):
+        args.words += rest
+    return args
 
 
 def add_recipe(parser: argparse.ArgumentParser, *, or_run: bool = False) -> None:

@@ -16,8 +16,9 @@ from raykd.folders import RunFolder, read_json, write_json
 from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.placement import place
 from raykd.pipeline.preparation import Prepared
+from raykd.pipeline.serving import store_root
 from raykd.pipeline.versions import environment
-from raykd.runtime import Resources, connect, is_connected, machine
+from raykd.runtime import Resources, check_shared, connect, is_connected, machine
 from raykd.tracking import Console, Listener
 
 
@@ -61,7 +62,7 @@ def opened(
         listeners: who else hears of everything.
 
     Raises:
-        InputError: the cluster lacks what the recipe asks for.
+        InputError: the cluster lacks what the recipe asks for, or its nodes share no such folders.
     """
     config = prepared.config
     console = console or Console(quiet=True, stream=open(os.devnull, "w"))  # noqa: SIM115, PTH123
@@ -69,6 +70,8 @@ def opened(
         place(config, machine())
     with connect(options.address) as resources:
         placement = place(config, resources)
+        if options.address is not None:
+            check_shared({"--output": folder.path, _store_name(config): store_root(config)})
         _open_folder(folder, config, resources)
         job = Job(prepared, placement, folder, console, kind, listeners)
         try:
@@ -79,6 +82,11 @@ def opened(
             raise
         finally:
             job.close()
+
+
+def _store_name(config: Config) -> str:
+    """What names the folder of the target store."""
+    return "targets.store" if config.targets.store else "$RAYKD_HOME"
 
 
 def new_run_folder(name: str) -> Path:
