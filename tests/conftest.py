@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+# Any will do for the S3 server that tests start; else the client would look for a machine's own.
+os.environ |= {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests"}
 _OWN = str(Path(__file__).parent / "teachers")
 os.environ["PYTHONPATH"] = os.pathsep.join([_OWN, *filter(None, [os.environ.get("PYTHONPATH")])])
 sys.path.insert(0, _OWN)

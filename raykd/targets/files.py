@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,23 +25,41 @@ def write_whole(path: Path, payload: bytes) -> None:
     Raises:
         TargetError: the disk is full or cannot be written; what was there before is as it was.
     """
-    temporary = path.with_name(f"{TEMPORARY}{path.name}.{secrets.token_hex(4)}")
+    write_pieces(path, [payload])
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
+    """As `write_whole`, piece by piece; where making the pieces raises, nothing is written.
+
+    Raises:
+        TargetError: the disk is full or cannot be written; what was there before is as it was.
+    """
+    temporary, size = path.with_name(f"{TEMPORARY}{path.name}.{secrets.token_hex(4)}"), 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(payload)
+            for piece in pieces:
+                size += len(piece)
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise TargetError(
-            f"the target store cannot be written: {path} of {len(payload):,} bytes: {error.strerror or error}; "
+            f"the target store cannot be written: {path}, at byte {size:,}: {error.strerror or error}; "
             "make room (`raykd targets prune` deletes what is not used), or set targets.store to a folder on "
             "another disk; all that was finished before is kept"
         ) from error
+    except TargetError:
+        _remove(temporary)
+        raise
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -57,12 +75,13 @@ def sync_folder(folder: Path) -> None:
 def digest_of(path: Path) -> str:
     """XXH3 (128 bits, hexadecimal) of a file, read in pieces of 1 MiB."""
     digest = xxhash.xxh3_128()
-    for chunk in _chunks(path):
+    for chunk in read_pieces(path):
         digest.update(chunk)
     return digest.hexdigest()
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def read_pieces(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, in pieces of 1 MiB."""
     with path.open("rb", buffering=0) as file:
         while chunk := file.read(_CHUNK):
             yield chunk

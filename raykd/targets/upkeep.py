@@ -17,7 +17,7 @@ from raykd.targets.files import TEMPORARY
 from raykd.targets.shards import Shard
 from raykd.targets.store import Report, verify_entries
 
-_AT_WORK_S = 3600.0
+AT_WORK_S = 3600.0
 """A file that no manifest lists may be a writer's that is still at work, so long after its last change."""
 _SHARDS = "view*.safetensors"
 
@@ -92,7 +92,7 @@ def _is_there(entry: Entry, shard: Shard) -> bool:
     return (entry.folder / shard.file).is_file()
 
 
-def leftovers(root: Path, *, older_than_s: float = _AT_WORK_S) -> list[Path]:
+def leftovers(root: Path, *, older_than_s: float = AT_WORK_S) -> list[Path]:
     """What writers left that were killed: files and folders that no reader will ever look at."""
     if not root.is_dir():
         return []

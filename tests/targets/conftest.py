@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +41,33 @@ def nursery():
     nursery = Nursery()
     yield nursery
     nursery.close()
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint():
+    """An S3 server on a loopback port, in a thread that ends with this process."""
+    moto = pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    return f"http://{host}:{port}"
+
+
+@pytest.fixture(scope="session")
+def s3_options(s3_endpoint):
+    """What makes a URI mean that server."""
+    return f"?endpoint_override={s3_endpoint}"
+
+
+@pytest.fixture
+def s3_bucket(s3_endpoint):
+    """The URI of a new bucket there."""
+    from pyarrow import fs
+
+    name = f"raykd-{secrets.token_hex(6)}"
+    scheme, _, host = s3_endpoint.partition("://")
+    system = fs.S3FileSystem(
+        endpoint_override=host, scheme=scheme, region="us-east-1", allow_bucket_creation=True
+    )
+    system.create_dir(name)
+    return f"s3://{name}"

@@ -1,8 +1,8 @@
 """Run as a script: reads orders from stdin, a line of JSON each, and forks writers of target stores.
 
 An order: `root`, `writers` (how many at once, each a replica of the same fill), and where to kill the first
-of them with signal 9: `line` (the n-th line of raykd/targets/{files,entries,shards}.py that it runs) or
-`after_s`. The answer: `{"codes": [...], "lines": lines run}`.
+of them with signal 9: `line` (the n-th line of raykd/targets/{files,entries,shards,remote,buckets}.py that it runs) or
+`after_s`; `bucket` is the URI that the store is a mirror of. The answer: `{"codes": [...], "lines": lines run}`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from raykd.targets import EntryKey, entries, files, shards
+from raykd.targets import EntryKey, buckets, entries, files, remote, shards
 from raykd.targets.store import Entry, append
 
 KEY = EntryKey("teacher", "shift seed 0")
 COUNT, ROWS, VIEWS, CLASSES = 64, 32, 2, 500
 IDS = np.random.default_rng(0).permutation(10 * COUNT)[:COUNT]
 HASHES = np.arange(COUNT, dtype=np.uint64) + np.uint64(2**63)
-_WATCHED = {module.__file__ for module in (entries, files, shards)}
+_WATCHED = {module.__file__ for module in (entries, files, shards, remote, buckets)}
 
 
 def answers(rows, view):
@@ -33,8 +33,11 @@ def answers(rows, view):
     return {"values": values, "offset": np.asarray(rows, np.float32)}
 
 
-def fill(root, order=1):
+def fill(root, order=1, bucket=None):
     """What the store lacks, shard by shard, as `raykd.teachers.filling` does it."""
+    mirrored = bucket and remote.Remote(bucket, root)
+    if mirrored:
+        mirrored.sync([KEY])
     for view in range(VIEWS):
         lacking = Entry(root, KEY).missing(IDS, HASHES, view)
         starts = range(0, len(lacking), ROWS)
@@ -42,7 +45,10 @@ def fill(root, order=1):
             rows = lacking[start : start + ROWS]
             arrays = {"ids": IDS[rows], "hashes": HASHES[rows], **answers(rows, view)}
             shard = shards.write_shard(root / KEY.folder, view, arrays, KEY.to_json())
-            append(root, KEY, [shard])
+            if mirrored:
+                mirrored.keep(KEY, [shard])
+            else:
+                append(root, KEY, [shard])
 
 
 def _killing(at):
@@ -67,7 +73,10 @@ def _write(order, number, report):
     trace, ran = _killing(line or -1)
     if order.get("trace") or line:
         sys.settrace(trace)
-    fill(Path(order["root"]), order=-1 if number % 2 else 1)
+    root = Path(order["root"])
+    if "bucket" in order:
+        root /= str(number)  # each on a node of its own
+    fill(root, -1 if number % 2 else 1, order.get("bucket"))
     sys.settrace(None)
     os.write(report, json.dumps(ran[0]).encode())
 
