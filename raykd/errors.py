@@ -61,3 +61,7 @@ class CheckpointError(RaykdError):
 
 class TrainingError(RaykdError):
     """A fit diverged or its workers failed."""
+
+
+class ExportError(RaykdError):
+    """A student cannot be written in a format, or what was written says something else."""

@@ -14,12 +14,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raykd import __version__
-from raykd.cli import checking, comparing, jobs, models, recipes, results, searching, submitting
+from raykd.cli import (
+    checking,
+    comparing,
+    exporting,
+    jobs,
+    models,
+    recipes,
+    results,
+    searching,
+    submitting,
+)
 from raykd.cli.options import Command, parse_words
 from raykd.errors import InputError, RaykdError
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
-_GROUPS = (jobs, comparing, searching, results, checking, models, recipes, submitting)
+_GROUPS = (jobs, comparing, searching, results, exporting, checking, models, recipes, submitting)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raykd.config.tasks import TaskName
 from raykd.data.steps import to_float
 from raykd.errors import InputError, Problem
 from raykd.importing import load_callable
@@ -61,7 +62,7 @@ def _marks(outputs_NC: Tensor, names: tuple[str, ...]) -> Predicted:
     return Predicted(names, words, mark_NC.numpy(), outputs_NC.sigmoid().numpy())
 
 
-_OF_TASK: dict[str, Callable[[Tensor, tuple[str, ...]], Predicted]] = {
+_OF_TASK: dict[TaskName, Callable[[Tensor, tuple[str, ...]], Predicted]] = {
     "classification": _class,
     "regression": _value,
     "multilabel": _marks,
@@ -135,7 +136,7 @@ def predict(
     """
     ids, values = samples
     _, about = describe_student(run)
-    shape = tuple(about["input"]["shape"])
+    shape = about.input.shape
     if values.shape[1:] != shape and values[0].size != np.prod(shape):
         raise InputError(
             Problem(
@@ -151,10 +152,8 @@ def predict(
     with torch.inference_mode():
         for start in range(0, len(shown), _BATCH):
             batch = torch.from_numpy(np.ascontiguousarray(shown[start : start + _BATCH]))
-            parts.append(student({about["input"]["name"]: batch}).float())
-    if about["task"] not in _OF_TASK:
-        raise InputError(Problem(str(run), f"holds a student of the task {about['task']!r}"))
-    return ids, _OF_TASK[about["task"]](torch.cat(parts), tuple(about["classes"]))
+            parts.append(student({about.input.name: batch}).float())
+    return ids, _OF_TASK[about.task](torch.cat(parts), about.classes)
 
 
 def write_csv(file: IO[str], ids: np.ndarray, predicted: Predicted) -> None:

@@ -65,13 +65,13 @@ def cost(
         flops = _flops(network, _batch(samples, 1), forward)
         latency: dict[str, float | None] = {}
         expected_s = 0.0
-        with _one_thread():
+        with one_thread():
             for size in batch_sizes:
                 if expected_s * size > longest_call_s:
                     latency[str(size)] = None
                     continue
                 batch = _batch(samples, size)
-                seconds = _median_s(partial(forward, network, batch), device, repeats, budget_s)
+                seconds = median_s(partial(forward, network, batch), device, repeats, budget_s)
                 expected_s = seconds / size
                 latency[str(size)] = seconds * 1e3
     held = [*network.parameters(), *network.buffers()]
@@ -105,7 +105,7 @@ def _flops(network: nn.Module, batch: Mapping[str, Tensor], forward: Forward) ->
     return int(counter.get_total_flops())
 
 
-def _median_s(
+def median_s(
     run: Callable[[], object], device: torch.device, repeats: int, budget_s: float
 ) -> float:
     """Median seconds of a call, after one that warms up."""
@@ -138,7 +138,8 @@ def _eval_mode(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """PyTorch on one CPU thread, and back to as many as before."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

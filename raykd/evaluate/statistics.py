@@ -85,7 +85,7 @@ def paired_gain(
         bootstrap = _bootstrap_of_curve(*scores, from_scores, seed, resamples)
     return {
         "mean": float(difference_R.mean()),
-        "ci95": _t_interval(difference_R) if several else None,
+        "ci95": t_interval(difference_R) if several else None,
         "ci95_bootstrap": bootstrap,
         "n": replicas,
         "values": difference_R.tolist(),
@@ -117,11 +117,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _t_interval(difference_R: NDArray[np.float64]) -> list[float]:
-    replicas = len(difference_R)
-    error = float(difference_R.std(ddof=1)) / math.sqrt(replicas)
+def t_interval(values: ArrayLike) -> list[float]:
+    """95 % interval of the mean of two or more independent numbers."""
+    value_R = np.asarray(values, float)
+    replicas = len(value_R)
+    error = float(value_R.std(ddof=1)) / math.sqrt(replicas)
     half = float(stats.t.ppf((1 + LEVEL) / 2, replicas - 1)) * error
-    mean = float(difference_R.mean())
+    mean = float(value_R.mean())
     return [mean - half, mean + half]
 
 

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from raykd.config.models import FactoryModel, Model
+from raykd.config.models import FactoryModel
+from raykd.data.steps import to_float
 from raykd.errors import InputError, Problem
-from raykd.folders import RunFolder, read_json, write_json
+from raykd.export.description import Description, Input, read_description
+from raykd.export.weights_format import DESCRIPTION, WEIGHTS
+from raykd.folders import RunFolder, write_json
 from raykd.models import build_model
 from raykd.models.network import Network
-from raykd.models.preprocess import Preprocessing
-from raykd.models.weights import apply_weights, load_weights, save_weights
+from raykd.models.weights import apply_weights, fingerprint, load_weights, save_weights
 from raykd.pipeline.preparation import Prepared
-from raykd.types import Scale
-
-SCHEMA = 1
 
 
 def save_student(prepared: Prepared, run: RunFolder) -> Path:
@@ -28,44 +24,43 @@ def save_student(prepared: Prepared, run: RunFolder) -> Path:
     best = run.checkpoints("student/replica0") / "best.safetensors"
     weights = load_weights(best, key="checkpoints")
     run.student.mkdir(parents=True, exist_ok=True)
-    save_weights(weights, run.student / "model.safetensors")
-    about = {
-        "schema": SCHEMA,
-        "task": prepared.config.task,
-        "model": prepared.config.student.model.model_dump(mode="json"),
-        "preprocessing": prepared.preprocessing.describe(),
-        "input": {
-            "name": next(iter(prepared.samples.inputs)),
-            "shape": list(prepared.samples.input_shape),
-        },
-        "classes": list(prepared.samples.classes),
-        "scale": prepared.samples.scale and asdict(prepared.samples.scale),
-        "teachers": list(prepared.teachers),
-    }
-    write_json(run.student / "model.json", about)
+    save_weights(weights, run.student / WEIGHTS)
+    write_json(run.student / DESCRIPTION, _describe(prepared, fingerprint(weights)).to_json())
     return run.student
 
 
-def describe_student(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+def _describe(prepared: Prepared, weights: str) -> Description:
+    samples = prepared.samples
+    name, array = next(iter(samples.inputs.items()))
+    integers = to_float(array[:1]).dtype.kind == "i"
+    return Description(
+        task=samples.task,
+        model=prepared.config.student.model,
+        preprocessing=prepared.preprocessing,
+        input=Input(name=name, shape=samples.input_shape, dtype="int64" if integers else "float32"),
+        classes=samples.classes,
+        scale=samples.scale,
+        teachers=tuple(prepared.teachers),
+        fingerprint=weights,
+    )
+
+
+def describe_student(path: str | os.PathLike[str]) -> tuple[Path, Description]:
     """Folder and description of a student, from a run folder or the student's own.
 
     Raises:
-        InputError: there is no student.
+        InputError: there is no student, or its description is damaged.
     """
     folder = Path(path)
-    if (folder / "student" / "model.json").is_file():
+    if (folder / "student" / DESCRIPTION).is_file():
         folder = folder / "student"
-    if not (folder / "model.json").is_file():
+    if not (folder / DESCRIPTION).is_file():
         raise InputError(
             Problem(
                 str(path), "holds no student: give a finished run's folder, or its student/ folder"
             )
         )
-    try:
-        about = read_json(folder / "model.json")
-    except ValueError as error:
-        raise InputError(Problem(str(folder / "model.json"), f"is damaged: {error}")) from None
-    return folder, about
+    return folder, read_description(folder / DESCRIPTION)
 
 
 def load_student(path: str | os.PathLike[str], *, model: nn.Module | None = None) -> nn.Module:
@@ -84,26 +79,20 @@ def load_student(path: str | os.PathLike[str], *, model: nn.Module | None = None
         InputError: no student there, damaged files, or a factory model without `model`.
     """
     folder, about = describe_student(path)
-    try:
-        spec: Any = TypeAdapter(Model).validate_python(about["model"])
-        preprocessing = Preprocessing(**{k: _tuple(v) for k, v in about["preprocessing"].items()})
-        shape, classes = tuple(about["input"]["shape"]), len(about["classes"])
-        scale = Scale(**about["scale"]) if about.get("scale") else None
-    except (ValidationError, KeyError, TypeError) as error:
-        raise InputError(Problem(str(folder / "model.json"), f"is damaged: {error}")) from None
-    if model is None and isinstance(spec, FactoryModel):
+    if model is None and isinstance(about.model, FactoryModel):
         raise InputError(
-            Problem(str(path), f"the student comes from {spec.path!r}, which is not imported from an artefact; "
-                    "pass it: load_student(path, model=...)")
+            Problem(str(path), f"the student comes from {about.model.path!r}, which is not imported from an artefact; "
+                    "pass it: --model MODULE:FUNCTION, or load_student(path, model=...)")
         )  # fmt: skip
     if model is None:
-        input_shape = preprocessing.output_shape(shape)
-        model = build_model(spec, input_shape=input_shape, classes=classes, key="model")
-    apply_weights(
-        model, load_weights(folder / "model.safetensors", key=str(folder)), key=str(folder)
-    )
-    return Network(model, preprocessing, scale).eval()
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+        input_shape = about.preprocessing.output_shape(about.input.shape)
+        model = build_model(
+            about.model, input_shape=input_shape, classes=len(about.classes), key="model"
+        )
+    weights = load_weights(folder / WEIGHTS, key=str(folder))
+    if about.fingerprint not in (None, fingerprint(weights)):
+        raise InputError(
+            Problem(str(folder / WEIGHTS), f"was changed since {DESCRIPTION} was written; copy both again")
+        )  # fmt: skip
+    apply_weights(model, weights, key=str(folder))
+    return Network(model, about.preprocessing, about.scale).eval()

@@ -99,7 +99,7 @@ class Vit(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, classes]."""
         patches_BLD = self.patch(images_BCHW).flatten(2).transpose(1, 2)
-        token_B1D = self.token.expand(len(patches_BLD), 1, -1)
+        token_B1D = self.token.expand(patches_BLD.shape[0], 1, -1)
         tokens_BLD = torch.cat([token_B1D, patches_BLD], dim=1) + self.position
         out: Tensor = self.head(self.pool(self.norm(self.blocks(self.drop(tokens_BLD)))))
         return out

@@ -1,0 +1,287 @@
+"""The model card: `README.md` with Hugging Face's metadata in front."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from raykd import __version__
+from raykd.config import Config
+from raykd.config.base import Settings
+from raykd.evaluate import TASKS, Evaluation
+from raykd.evaluate.statistics import t_interval
+from raykd.export.description import Description
+from raykd.export.limits import weak_spots
+from raykd.export.torch_format import PROGRAM
+from raykd.export.writing import Written
+
+Record = Mapping[str, Any]
+_ONNX = """\
+import json, onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+names = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+{outputs} = session.run(None, {{{input}: samples}})  # float32 {shape}
+"""
+_TORCH = """\
+import torch
+
+student = torch.export.load("model.pt2").module()
+{outputs} = student(samples)
+"""
+_RAYKD = """\
+import raykd
+
+student = raykd.load_student(".")
+{last} = student({{{input}: samples}})
+"""
+_SHOWN = 20
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Story:
+    """What a card tells.
+
+    Attributes:
+        name: of the run.
+        about: the student's description.
+        outputs: names of its outputs -> what each means.
+        config: the resolved recipe.
+        summary: summary.json.
+        cards: teacher -> card.
+        evaluation: outputs of all models; None where the run's folder has it no more.
+        verdict: what distillation was worth, as sentences.
+        written: format -> size, time, parity.
+    """
+
+    name: str
+    about: Description
+    outputs: Mapping[str, str]
+    config: Config
+    summary: Record
+    cards: Mapping[str, Record]
+    evaluation: Evaluation | None
+    verdict: Sequence[str]
+    written: Mapping[str, Written]
+
+
+def write_card(story: Story) -> str:
+    """The card as Markdown."""
+    taught = f"taught by {len(story.cards)} teacher{'s' if len(story.cards) != 1 else ''}"
+    parts = [
+        _front_matter(story),
+        f"# {story.name}\n\nA student for {story.about.task}, {taught}, made by raykd {__version__}.",
+        *([] if not story.verdict else ["\n".join(f"* {line}" for line in story.verdict)]),
+        "## Use\n\n" + _use(story),
+        "## Files\n\n" + _files(story.written),
+        "## Test\n\n" + _metrics(story.summary),
+        "## Method\n\n" + _method(story),
+        "## Teachers\n\n" + _teachers(story),
+        "## Data\n\n" + _data(story),
+        "## Limits\n\n" + _limits(story),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def pipeline_tag(about: Description) -> str | None:
+    """Hugging Face's name of the task on such inputs; None where it has none."""
+    kind = {1: "tabular", 3: "image"}.get(len(about.input.shape))
+    if about.task == "regression":
+        return "tabular-regression" if kind == "tabular" else None
+    return None if kind is None else f"{kind}-classification"
+
+
+def _front_matter(story: Story) -> str:
+    tag = pipeline_tag(story.about)
+    metric = TASKS[story.about.task].metric
+    numbers = story.summary["student"]["test"]
+    head = {
+        "library_name": "raykd",
+        **({} if tag is None else {"pipeline_tag": tag}),
+        "tags": ["knowledge-distillation", "raykd", *(f for f in story.written if f == "onnx")],
+        "metrics": [metric],
+        "model-index": [{"name": story.name, "results": [_results(story, tag, numbers)]}]
+        if numbers
+        else [],
+    }
+    plain = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
+    return f"---\nlicense: unknown # set it: the recipe names none\n{plain}---"
+
+
+def _results(story: Story, tag: str | None, numbers: Record) -> dict[str, Any]:
+    source = story.config.data.source.type
+    return {
+        "task": {"type": tag or "other", "name": story.about.task},
+        "dataset": {"type": source, "name": source, "split": "test"},
+        "metrics": [
+            {"type": key, "name": f"{key}, this replica", "value": number["values"][0]}
+            for key, number in numbers.items()
+            if number["values"][0] is not None
+        ],
+    }
+
+
+def _use(story: Story) -> str:
+    about, names = story.about, ", ".join(story.outputs)
+    words = {
+        "outputs": names if len(story.outputs) > 1 else f"({names},)",
+        "input": json.dumps(about.input.name),
+        "shape": f"[{', '.join(map(str, ['N', *about.input.shape]))}]",
+        "last": next(iter(story.outputs)),
+    }
+    shown = {"onnx": _ONNX, "torch": _TORCH, "safetensors": _RAYKD}
+    blocks = [
+        f"```python\n{shown[name].format(**words)}```" for name in shown if name in story.written
+    ]
+    inputs = (
+        f"Inputs are {about.input.dtype} {words['shape']} in the space of the data source: all "
+        "preprocessing is inside. Images of 0..255 come divided by 255."
+    )
+    meanings = [f"* `{name}`: {meaning}" for name, meaning in story.outputs.items()]
+    trusted = f"Open `{PROGRAM}` only where you trust its origin: torch may unpickle parts of it."
+    rest = [trusted] if "torch" in story.written else []
+    return "\n\n".join([*blocks, inputs, "\n".join(meanings), *rest])
+
+
+def _files(written: Mapping[str, Written]) -> str:
+    rows = [
+        (name, ", ".join(f"`{file}`" for file in one.files), f"{one.size_mb:.3f}",
+         *(f"{value:.3g}" for value in one.ms_per_sample.values()),
+         f"{max(one.parity.values()):.1e}")
+        for name, one in written.items()
+    ]  # fmt: skip
+    heads = ("format", "files", "MB", "ms per sample, batch 1", "batch 32", "largest difference")
+    note = (
+        "Time: median of repeated calls on one CPU thread. Difference: from the student in torch, over "
+        "random inputs like the data's in batches of several sizes. Weights are those of replica 0 "
+        "at its best epoch on validation."
+    )
+    return f"{_table(heads, rows)}\n\n{note}"
+
+
+def _metrics(summary: Record) -> str:
+    numbers = summary["student"]["test"]
+    if not numbers:
+        return "The test split has no labels."
+    rows = [(key, *_spread_cells(number)) for key, number in numbers.items()]
+    heads = ("metric", "this replica", "mean of replicas", "standard deviation", "95 % interval")
+    count = next(iter(numbers.values()))["n"]
+    times = summary.get("test_scored_times")
+    note = f"{count} replica{'s' if count != 1 else ''}; interval of their mean (t). Times that test was scored: {times}."
+    return f"{_table(heads, rows)}\n\n{note}"
+
+
+def _spread_cells(number: Record) -> tuple[str, ...]:
+    values = number["values"]
+    several = number["std"] is not None
+    low_high = t_interval(values) if several else None
+    interval = "–" if low_high is None else f"{low_high[0]:.4g} to {low_high[1]:.4g}"
+    return (_number(values[0]), _number(number["mean"]), _number(number["std"]), interval)
+
+
+def _method(story: Story) -> str:
+    config = story.config
+    objective, soft = config.objective, config.objective.soft_targets
+    lines = [f"Student: {_settings(config.student.model)}"]
+    if soft is not None:
+        lines.append(
+            f"Soft targets: {_settings(soft.loss)}, weight {_plain(soft.weight)}, temperature "
+            f"{_plain(soft.temperature)}, teachers weighted by {_settings(objective.weighting)}"
+        )
+    lines.append(f"Labels: weight {_plain(objective.labels.weight)}")
+    lines += [
+        f"Features: {_settings(term.loss)} of {term.teacher}, weight {_plain(term.weight)}"
+        for term in objective.features
+    ]
+    if objective.phases:
+        lines.append(f"Phases: {len(objective.phases)}, which change the weights above")
+    lines.append(f"Training: {config.train.epochs} epochs, {_settings(config.train.optimizer)}")
+    return "\n".join(f"* {line}" for line in lines)
+
+
+def _teachers(story: Story) -> str:
+    metric = TASKS[story.about.task].metric
+    rows = []
+    for teacher in story.config.teachers:
+        card = story.cards.get(teacher.name, {})
+        model = "outputs from a file" if teacher.model is None else _settings(teacher.model)
+        test = story.summary["teachers"].get(teacher.name, {}).get("test") or {}
+        temperature = card.get("temperature", teacher.temperature)
+        rows.append((teacher.name, model, _number(test.get(metric)), _plain(temperature), teacher.labels,
+                     _code(str(card.get("fingerprint", "unknown"))), "not stated"))  # fmt: skip
+    heads = (
+        "teacher",
+        "model",
+        f"test {metric}",
+        "temperature",
+        "labels",
+        "fingerprint",
+        "licence",
+    )
+    return _table(heads, rows)
+
+
+def _data(story: Story) -> str:
+    views, used = story.config.data.views, story.summary["labels_used"]
+    names = story.about.classes
+    policy = ", ".join(step.type for step in views.policy) or "unchanged"
+    count = "a new one in each epoch" if views.count is None else views.count
+    more = ", …" if len(names) > _SHOWN else ""
+    lines = [
+        f"Source: {story.config.data.source.type}; licence not stated",
+        f"Labels: the student {used['student']:,}, validation {used['validation']:,}",
+        f"Views: {count} of each sample ({policy})",
+        f"Outputs: {len(names)} ({', '.join(map(_code, names[:_SHOWN]))}{more})",
+    ]
+    return "\n".join(f"* {line}" for line in lines)
+
+
+def _limits(story: Story) -> str:
+    lines = []
+    if story.evaluation is not None:
+        lines += weak_spots(story.evaluation, story.about.classes)
+    if story.summary["status"] == "degraded":
+        lines.append("The run was degraded: some answers lacked a teacher.")
+    lines.append(
+        "Inputs unlike the data's get an answer too, and no warning; nothing here tells them apart."
+    )
+    if story.about.task != "regression":
+        lines.append("Probabilities are as calibrated as `ece` and `nll` above say, on test alone.")
+    return "\n".join(f"* {line}" for line in lines)
+
+
+def _settings(settings: Settings) -> str:
+    """`cnn (width 0.34, depth 3)`: the type, and what else is set."""
+    tree = settings.model_dump(mode="json")
+    rest = [f"{key} {_plain(v)}" for key, v in tree.items() if key != "type" and v is not None]
+    shown = f" ({', '.join(rest)})" if rest else ""
+    return f"{tree['type']}{shown}"
+
+
+def _plain(value: Any) -> str:
+    """A number or a word; a schedule as its settings."""
+    if isinstance(value, Settings):
+        return _settings(value)
+    return _cell(str(value) if isinstance(value, int | float | str) else json.dumps(value))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _code(name: str) -> str:
+    return f"`{_cell(name.replace('`', '´'))}`"
+
+
+def _cell(text: str) -> str:
+    """Text that ends neither a table's cell nor its row."""
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,96 @@
+"""What `model.json` says of a student: read as data, checked before anything is built from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from raykd.config.base import Count, Name, Settings
+from raykd.config.models import Model
+from raykd.config.tasks import TaskName
+from raykd.errors import InputError, Problem
+from raykd.folders import read_json
+from raykd.models.preprocess import Preprocessing
+from raykd.types import Scale
+
+
+def _fields_of(kind: type) -> Callable[[Any], Any]:
+    """Refuses keys that a dataclass does not have."""
+    known = {field.name for field in fields(kind)}
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) and not value.keys() <= known:
+            raise ValueError(f"unknown: {', '.join(sorted(map(str, value.keys() - known)))}")
+        return value
+
+    return check
+
+
+class Input(Settings):
+    """What the student takes."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """Name of its only input."""
+    shape: Annotated[tuple[Count, ...], Field(min_length=1)]
+    """Of one sample in source space, without the batch."""
+    dtype: Literal["float32", "int64"] = "float32"
+    """Of its numbers; images of uint8 come divided by 255."""
+
+
+class Description(Settings):
+    """Everything about a student but its weights."""
+
+    version: Literal[1] = Field(default=1, alias="schema")
+    """Of this layout."""
+    task: TaskName
+    """What it learnt."""
+    model: Model
+    """The network, as in the recipe."""
+    preprocessing: Annotated[Preprocessing, BeforeValidator(_fields_of(Preprocessing))]
+    """From source space to the network's input."""
+    input: Input
+    """What it takes."""
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of its outputs, in order."""
+    scale: Annotated[Scale, BeforeValidator(_fields_of(Scale))] | None = None
+    """Unit of a regression."""
+    teachers: tuple[Name, ...] = ()
+    """Names of those who taught it."""
+    fingerprint: str | None = None
+    """Of its weights; None in students of before, which are not checked."""
+
+    @model_validator(mode="after")
+    def _is_finite(self) -> Description:
+        shown = self.preprocessing
+        divisors = [*(shown.std or ()), *([self.scale.std] if self.scale else [])]
+        numbers = [*divisors, shown.scale, *(shown.mean or ())]
+        numbers += [self.scale.mean] if self.scale else []
+        if not all(map(math.isfinite, numbers)) or not all(value > 0 for value in divisors):
+            raise ValueError("numbers must be finite, and deviations above 0")
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """What `model.json` holds."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def read_description(file: Path) -> Description:
+    """The description in a `model.json`.
+
+    Raises:
+        InputError: the file is damaged, or says what no student can be.
+    """
+    try:
+        return Description.model_validate(read_json(file))
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:3]
+        )
+        raise InputError(Problem(str(file), f"is damaged: {wrong}; export or run anew")) from None
+    except (OSError, ValueError) as error:
+        raise InputError(Problem(str(file), f"is damaged: {error}; export or run anew")) from None

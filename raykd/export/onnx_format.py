@@ -1,0 +1,79 @@
+"""ONNX: `model.onnx`, which onnxruntime opens without raykd and torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from raykd import __version__
+from raykd.errors import ExportError
+from raykd.export.student import Runner, Student
+from raykd.export.torch_format import quiet, trace
+
+GRAPH = "model.onnx"
+OPSET = 20
+
+
+def write_graph(student: Student, folder: Path) -> None:
+    """Write `model.onnx`: preprocessing inside, any batch size, names and task in its metadata.
+
+    Raises:
+        ExportError: the model cannot be traced, or has operators that ONNX lacks.
+    """
+    program = trace(student)
+    try:
+        with quiet():
+            made = torch.onnx.export(
+                program,
+                input_names=[student.about.input.name],
+                output_names=list(student.outputs),
+                dynamic_shapes=({0: "batch"},),
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        why = " ".join(str(error).split())[:300]
+        raise ExportError(
+            f"the model has no form in ONNX (opset {OPSET}): {why}; give --format safetensors,torch"
+        ) from error
+    assert made is not None, "nothing but a program was asked for"
+    for node in made.model.graph.all_nodes():
+        node.metadata_props.clear()  # paths and source lines of this machine
+    made.model.metadata_props.update(metadata(student))
+    made.save(folder / GRAPH, external_data=False)
+
+
+def metadata(student: Student) -> dict[str, str]:
+    """What the file says of itself: plain text, or JSON where there is more than one thing to say."""
+    about = student.about
+    return {
+        "raykd_version": __version__,
+        "task": about.task,
+        "classes": json.dumps(about.classes),
+        "input": json.dumps(about.input.model_dump()),
+        "outputs": json.dumps(student.outputs),
+        "preprocessing": json.dumps({"inside": True, **about.preprocessing.describe()}),
+        "teachers": json.dumps(about.teachers),
+    }
+
+
+def open_graph(student: Student, folder: Path) -> Runner:
+    """The written graph in onnxruntime, on one thread of the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        folder / GRAPH, options, providers=["CPUExecutionProvider"]
+    )
+    name, names = student.about.input.name, list(student.outputs)
+
+    def run(inputs: np.ndarray) -> list[np.ndarray]:
+        found: list[np.ndarray] = session.run(names, {name: inputs})
+        return found
+
+    return run

@@ -1,0 +1,126 @@
+"""A student as the formats see it: one module from a tensor to the named outputs of its task.
+
+Shapes: B batch, C classes or labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from raykd.config.tasks import TaskName
+from raykd.export.description import Description
+
+Runner = Callable[[np.ndarray], list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a task's exported student says.
+
+    Attributes:
+        names: of its outputs, in order -> what each means.
+        of_outputs: the network's output [B, C] -> the outputs in this order.
+    """
+
+    names: dict[str, str]
+    of_outputs: Callable[[Tensor], tuple[Tensor, ...]]
+
+
+SAID: dict[TaskName, Said] = {
+    "classification": Said(
+        {
+            "logits": "[batch, classes], before the softmax",
+            "probabilities": "[batch, classes], softmax of the logits: each row sums to 1",
+        },
+        lambda logits_BC: (logits_BC, logits_BC.softmax(dim=1)),
+    ),
+    "multilabel": Said(
+        {
+            "logits": "[batch, labels], before the sigmoid; above 0 the label holds",
+            "probabilities": "[batch, labels], sigmoid of the logits, each label on its own",
+        },
+        lambda logits_BC: (logits_BC, logits_BC.sigmoid()),
+    ),
+    "regression": Said(
+        {"values": "[batch, 1], in the unit of the target"}, lambda values_B1: (values_B1,)
+    ),
+}
+
+
+class Answers(nn.Module):
+    """Preprocessing, network and what the task makes of its output, in one module.
+
+    Args:
+        network: from `{input name: tensor}` in source space to one tensor [B, C].
+        name: of the input.
+        task: decides the outputs.
+    """
+
+    def __init__(self, network: nn.Module, name: str, task: TaskName) -> None:
+        super().__init__()
+        self.network = network
+        self.name = name
+        self.task: TaskName = task
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """[B, ...] in source space -> the outputs of the task, float32."""
+        return SAID[self.task].of_outputs(self.network({self.name: inputs}).float())
+
+
+@dataclass(frozen=True, eq=False)
+class Student:
+    """What is exported.
+
+    Attributes:
+        network: in evaluation mode, from `{input name: tensor [B, ...]}` to logits or values [B, C].
+        about: its description.
+    """
+
+    network: nn.Module
+    about: Description
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """Names of the outputs in order -> what each means."""
+        return SAID[self.about.task].names
+
+    def answers(self) -> Answers:
+        """The module that every format is made from and held against."""
+        return Answers(self.network, self.about.input.name, self.about.task).eval()
+
+    def random_inputs(self, size: int, seed: int = 0) -> Tensor:
+        """Inputs like the data's: [size, ...] around its mean, with its spread, in source space.
+
+        Where the preprocessing normalises nothing, standard normal; integers are 0 or 1.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        shape = (size, *self.about.input.shape)
+        if self.about.input.dtype == "int64":
+            return torch.randint(0, 2, shape, generator=generator)
+        shown = self.about.preprocessing
+        mean, std = (
+            _per_channel(shown.mean or (0.0,), shape),
+            _per_channel(shown.std or (1.0,), shape),
+        )
+        return (mean + std * torch.randn(shape, generator=generator)) / shown.scale
+
+
+def _per_channel(values: tuple[float, ...], shape: tuple[int, ...]) -> Tensor:
+    """`values` along the channels of a batch; their mean where the channels are not the source's."""
+    fitting = values if len(values) == shape[1] else (sum(values) / len(values),)
+    return torch.tensor(fitting).view(-1, *([1] * (len(shape) - 2)))
+
+
+def run_module(module: nn.Module) -> Runner:
+    """A torch module as every format is called: arrays in, arrays out."""
+
+    def run(inputs: np.ndarray) -> list[np.ndarray]:
+        with torch.no_grad():
+            return [tensor.numpy() for tensor in module(torch.from_numpy(inputs))]
+
+    return run
