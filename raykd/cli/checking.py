@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raykd.cli import planning
 from raykd.cli.options import (
     Command,
     add_address,
@@ -26,8 +27,7 @@ def add(commands: Command) -> None:
     check = add_command(commands, "check", _check, about)
     add_recipe(check)
     add_address(check)
-    about = "predict teacher passes and bytes of the target store"
-    add_recipe(add_command(commands, "plan", _plan, about))
+    planning.add(commands)
     parts = add_command(commands, "data", _data, "look at a recipe's data").add_subparsers(
         dest="part", metavar="PART", required=True
     )
@@ -87,27 +87,14 @@ def _say_placement(found: dict[str, Any], placement: Any, console: Any) -> None:
                 f"teacher {name}: {one['replicas']} × ({one['cpus']:g} CPUs, {one['gpus']:g} GPUs)"
             )
     student = found["student"]
-    console.say(f"student: {student['workers']} × ({student['cpus']:g} CPUs, {student['gpus']:g} GPUs), "
+    workers = student["workers"]
+    if not isinstance(workers, int):
+        workers = f"{workers[0]} to {workers[1]}"
+    console.say(f"student: {workers} × ({student['cpus']:g} CPUs, {student['gpus']:g} GPUs), "
                 f"{found['student_fits']} fits")  # fmt: skip
+    if placement.note is not None:
+        console.say(placement.note)
     console.say(f"targets: {placement.mode}; {placement.reason}")
-
-
-def _plan(args: argparse.Namespace) -> int:
-    config = read_config(args)
-    from raykd.cli.forecasts import forecast
-    from raykd.pipeline.preparation import prepare
-
-    found = forecast(prepare(config))
-    if found.stored_passes is None or found.stored_bytes is None:
-        print("stored  not possible: data.views.count is null, each epoch shows new views")
-    else:
-        print(f"stored  {found.stored_passes:,} teacher passes, once; {found.stored_bytes:,} bytes "
-              "(and a header of less than 1 kB for each file)")  # fmt: skip
-    print(f"live    {found.live_passes:,} teacher passes in this run, and again in the next")
-    print(f"mode    {found.mode}: {found.reason}")
-    print(f"better  {found.better}: fewer teacher passes")
-    print("        (what the store holds already is not scored again)")
-    return 0
 
 
 def _data(args: argparse.Namespace) -> int:

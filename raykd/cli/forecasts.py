@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,13 +11,36 @@ import torch
 from raykd.data import Samples
 from raykd.evaluate import TASKS
 from raykd.objective import Role, lesson
-from raykd.pipeline.fits import shown_views
+from raykd.pipeline.fits import roles, shown_views
 from raykd.pipeline.placement import target_mode
 from raykd.pipeline.preparation import Candidate, Prepared
-from raykd.targets import codec
+from raykd.pipeline.serving import make_specs, parts_of, store_keys, store_root, wanted
+from raykd.pipeline.usage import known_weights
+from raykd.targets import EntryKey, TeacherKeys, codec
+from raykd.targets.entries import Entry
+from raykd.targets.packing import Arrays
+from raykd.targets.sizes import manifest_bytes, shard_bytes
+from raykd.teachers.filling import Part
+from raykd.types import ORIGINAL_VIEW
 
-_KEYS_BYTES = 8 + 8
-"""Sample id and content hash."""
+
+@dataclass(frozen=True)
+class Share:
+    """What a filled store takes of one teacher.
+
+    Attributes:
+        passes: of its answers, over samples and views, that the run needs.
+        passes_to_come: of them, that the store lacks.
+        bytes: of its shards, once they are all there.
+        bytes_to_come: of them, that are not there yet.
+        manifests_bytes: of the lists of its shards.
+    """
+
+    passes: int
+    passes_to_come: int
+    bytes: int
+    bytes_to_come: int
+    manifests_bytes: int
 
 
 @dataclass(frozen=True)
@@ -24,60 +48,155 @@ class Forecast:
     """What a recipe will ask of its teachers.
 
     Attributes:
-        mode: `stored` or `live`, as the run will choose.
+        mode: as the run will begin.
         reason: why.
-        stored_passes: teacher samples scored when every view is stored; None where views are endless.
-        stored_bytes: bytes of the stored rows; each file adds a header below 1 kB.
-        live_passes: teacher samples scored when each student asks anew, without early stopping.
-        better: the mode with fewer teacher passes.
+        stored: teacher -> its share where every view is stored ahead; None where views are endless.
+        live: teacher -> its share where each student asks anew, without early stopping; only the answers
+            for untransformed samples are stored then.
+        node_bytes: that each node keeps beside the store, where views are stored: a mirror of a bucket, and
+            nothing of a folder, whose files all processes of a node read through one page cache.
+        step_bytes: that travel to one student in each step, live, where it asks all its teachers.
+        unfitted: teachers that no run has fitted yet: the store has nothing of them.
+        better: the mode with fewer teacher passes to come.
     """
 
     mode: str
     reason: str
-    stored_passes: int | None
-    stored_bytes: int | None
-    live_passes: int
+    stored: Mapping[str, Share] | None
+    live: Mapping[str, Share]
+    node_bytes: int
+    step_bytes: int
+    unfitted: tuple[str, ...]
     better: str
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
+        """As plain values, with the sums over the teachers."""
+        stored = None if self.stored is None else _told(self.stored)
+        return {**asdict(self), "stored": stored, "live": _told(self.live)}
 
 
-def row_bytes(candidate: Candidate, samples: Samples, *, held_out: bool = False) -> int:
-    """Bytes of one teacher's answer for one sample: outputs, features, keys; untransformed or in a view."""
+def total(shares: Mapping[str, Share]) -> Share:
+    """The sum over all teachers."""
+    every = [asdict(share) for share in shares.values()]
+    return Share(**{name: sum(one[name] for one in every) for name in every[0]})
+
+
+def _told(shares: Mapping[str, Share]) -> dict[str, Any]:
+    return {**asdict(total(shares)), "teachers": {n: asdict(s) for n, s in shares.items()}}
+
+
+def answer_of(candidate: Candidate, samples: Samples, *, held_out: bool = False) -> Arrays:
+    """A teacher's encoded answer for one sample, zeros [1, ...]; untransformed or in a view."""
     packing = candidate.packing.whole() if held_out else candidate.packing
     features = {} if held_out else {t: torch.zeros(1, *s) for t, s in candidate.shapes.items()}
     outputs = torch.zeros(1, samples.class_count)
-    arrays = codec.encode(outputs, features, TASKS[samples.task].kind, packing)
-    return sum(array.nbytes for array in arrays.values()) + _KEYS_BYTES
+    return codec.encode(outputs, features, TASKS[samples.task].kind, packing)
 
 
 def forecast(prepared: Prepared) -> Forecast:
-    """Count, as if the store were empty: what it holds already is not scored again."""
-    config, samples = prepared.config, prepared.samples
+    """Count what a run will score and store; what the store holds already is taken off.
+
+    Raises:
+        TargetError: the store is damaged.
+    """
+    config = prepared.config
     mode, reason = target_mode(config)
-    train = len(samples.splits["train"])
-    held_out = len(samples.splits["validation"]) + len(samples.splits["test"])
-    teachers = len(prepared.teachers)
-    live = teachers * held_out + config.seeds * config.train.epochs * train * _voices(prepared)
+    known = known_weights(prepared)
+    # A teacher to be fitted has no weights yet: its stand-in's fingerprint is nobody's in the store.
+    keys = store_keys(
+        make_specs(prepared, {n: {} for n in prepared.teachers} | known), prepared.samples
+    )
     count = shown_views(config)
-    if count is None:
-        return Forecast(mode, reason, None, None, live, "live")
-    stored = teachers * (count * train + held_out)
-    size = sum(
-        count * train * row_bytes(candidate, samples)
-        + held_out * row_bytes(candidate, samples, held_out=True)
-        for candidate in prepared.teachers.values()
+    originals, augmented = parts_of(prepared, keys, range(count or 0))
+    live = {
+        name: _with_passes(share, asked)
+        for (name, share), asked in zip(
+            _shares(prepared, keys, 0, originals).items(), _asked_live(prepared), strict=True
+        )
+    }
+    stored = None
+    if count is not None:
+        stored = _shares(prepared, keys, count, [*originals, *augmented])
+    filled = total(stored or live)
+    mirrored = "://" in (config.targets.store or "")
+    fewer = stored and total(stored).passes_to_come <= total(live).passes_to_come
+    return Forecast(
+        mode=mode,
+        reason=reason,
+        stored=stored,
+        live=live,
+        node_bytes=filled.bytes + filled.manifests_bytes if mirrored else 0,
+        step_bytes=_step_bytes(prepared),
+        unfitted=tuple(name for name in prepared.teachers if name not in known),
+        better="stored" if fewer else "live",
     )
-    better = "stored" if stored <= live else "live"
-    return Forecast(mode, reason, stored, size, live, better)
 
 
-def _voices(prepared: Prepared) -> int:
-    """Teachers asked about each sample, over the student and its controls."""
+def _shares(
+    prepared: Prepared, keys: Mapping[str, TeacherKeys], views: int, parts: Sequence[Part]
+) -> dict[str, Share]:
+    """Each teacher's share where so many views of each training sample are stored."""
+    needed = wanted(prepared, 1, views)
+    return {
+        name: _share(prepared, name, keys[name], needed, [p for p in parts if p.teacher == name])
+        for name in prepared.teachers
+    }
+
+
+def _share(
+    prepared: Prepared, name: str, keys: TeacherKeys, needed: int, parts: Iterable[Part]
+) -> Share:
+    """One teacher's share, from what its entries hold and what they lack."""
+    root = store_root(prepared.config)
+    entries = {key: Entry(root, key) for key in (*keys.augmented, keys.originals)}
+    lists = {key: [(s.view, s.rows) for s in entry.shards] for key, entry in entries.items()}
+    held = sum(
+        (e.folder / shard.file).stat().st_size for e in entries.values() for shard in e.shards
+    )
+    passes, to_come = 0, 0
+    for part in parts:
+        passes += len(part.rows)
+        for key in part.lacking:
+            to_come += _part_bytes(prepared, name, key, part)
+            lists[key].append((part.view, len(part.rows)))
+    manifests = sum(manifest_bytes(key, shards) for key, shards in lists.items() if shards)
+    return Share(needed, passes, held + to_come, to_come, manifests)
+
+
+def _part_bytes(prepared: Prepared, name: str, key: EntryKey, part: Part) -> int:
+    held_out = part.view == ORIGINAL_VIEW
+    answer = answer_of(prepared.teachers[name], prepared.samples, held_out=held_out)
+    return shard_bytes(key, part.view, len(part.rows), answer)
+
+
+def _with_passes(share: Share, asked: int) -> Share:
+    """The same, and so many answers that are not stored."""
+    passes, to_come = share.passes + asked, share.passes_to_come + asked
+    return Share(passes, to_come, share.bytes, share.bytes_to_come, share.manifests_bytes)
+
+
+def _asked_live(prepared: Prepared) -> list[int]:
+    """How often students and controls ask each teacher where nothing is stored.
+
+    Which teacher is the best is not known yet: the first one stands for it.
+    """
+    config, train = prepared.config, len(prepared.samples.splits["train"])
+    listens = [heard for role in roles(config) for heard in heard_by(prepared, role)]
+    each = config.seeds * config.train.epochs * train
+    return [each * listens.count(name) for name in prepared.teachers]
+
+
+def heard_by(prepared: Prepared, role: str) -> tuple[str, ...]:
+    """The teachers that a student or control listens to; the first one stands for the best."""
     names = list(prepared.teachers)
-    taught: list[Role] = ["student", *prepared.config.evaluate.controls]
-    return sum(
-        len(lesson(role, prepared.config.objective, names, names[0]).teachers) for role in taught
-    )
+    taught: Role = role  # type: ignore[assignment]
+    return lesson(taught, prepared.config.objective, names, names[0]).teachers
+
+
+def _step_bytes(prepared: Prepared) -> int:
+    """Of the arrays that answer one batch of the student's."""
+    sizes = [
+        sum(array.nbytes for array in answer_of(candidate, prepared.samples).values())
+        for candidate in prepared.teachers.values()
+    ]
+    return prepared.config.train.batch_size * sum(sizes)

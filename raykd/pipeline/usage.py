@@ -24,18 +24,22 @@ def used_entries(config: Config) -> tuple[set[str], list[str]]:
         InputError: the recipe does not fit its data and models.
     """
     prepared = prepare(config)
-    weights: dict[str, Mapping[str, Tensor]] = {}
-    ready: dict[str, Candidate] = {}
-    for name, candidate in prepared.teachers.items():
-        found = _weights(prepared, candidate)
-        if found is None and candidate.recorded_NC is None:
-            continue
-        ready[name] = candidate
-        weights[name] = found or {}
+    weights = known_weights(prepared)
+    ready = {name: prepared.teachers[name] for name in weights}
     specs = make_specs(replace(prepared, teachers=ready), weights)
     keys = store_keys(specs, prepared.samples)
     folders = {key.folder for one in keys.values() for key in (*one.augmented, one.originals)}
     return folders, [name for name in prepared.teachers if name not in ready]
+
+
+def known_weights(prepared: Prepared) -> dict[str, Mapping[str, Tensor]]:
+    """Weights of the teachers that are not to be fitted, or were before; none where outputs are recorded."""
+    found = {name: _weights(prepared, one) for name, one in prepared.teachers.items()}
+    return {
+        name: weights or {}
+        for name, weights in found.items()
+        if weights is not None or prepared.teachers[name].recorded_NC is not None
+    }
 
 
 def _weights(prepared: Prepared, candidate: Candidate) -> Mapping[str, Tensor] | None:

@@ -140,16 +140,6 @@ def test_inspect_takes_models_of_a_recipe(recipe, call, model):
     assert ended.out.splitlines()[1].split()[2] == "10"
 
 
-def test_plan_counts_passes_and_bytes(recipe, call):
-    ended = call("plan", recipe)
-    assert ended.code == 0, ended
-    train, held_out = 1797 - 100 - 359, 100 + 359
-    rows = 2 * (2 * train + held_out)
-    assert f"{rows:,} teacher passes" in ended.out
-    assert f"{rows * (2 * 10 + 4 + 8 + 8):,} bytes" in ended.out
-    assert "not possible" in call("plan", recipe, "data.views.count=null").out
-
-
 @pytest.fixture
 def run_folder(folder, recipe, call):
     run = folder / "run"

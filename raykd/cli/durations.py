@@ -1,0 +1,130 @@
+"""Hours that a run will take, from what was measured of one worker; arithmetic alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from raykd.cli.forecasts import Share
+from raykd.cli.pace import Pace
+from raykd.config import Config
+from raykd.pipeline.placement import Placement
+from raykd.runtime import Resources
+from raykd.teachers.pool import Place
+
+
+@dataclass(frozen=True)
+class Load:
+    """Work that several equal workers share.
+
+    Attributes:
+        seconds: of one worker that does it all, with its resources to itself.
+        workers: how many share it.
+        cpus: threads of each.
+        gpus: of each; a part of one is a whole one that is busy for a part of the time.
+    """
+
+    seconds: float
+    workers: int = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Durations:
+    """Seconds of each stage, as estimated.
+
+    Attributes:
+        teachers_s: fitting teachers.
+        targets_s: filling the store.
+        student_s: all fits of the student and its controls.
+    """
+
+    teachers_s: float
+    targets_s: float
+    student_s: float
+
+    @property
+    def total_s(self) -> float:
+        """All stages, one after the other."""
+        return self.teachers_s + self.targets_s + self.student_s
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {**asdict(self), "total_s": self.total_s}
+
+
+def spread_s(loads: Sequence[Load], cpus: float, gpus: float) -> float:
+    """Seconds in which workers do all loads side by side: as the longest one, or as busy as the machines are.
+
+    Args:
+        loads: what is done at the same time.
+        cpus: CPUs that there are.
+        gpus: GPUs that there are.
+    """
+    longest = max((load.seconds / load.workers for load in loads), default=0.0)
+    on_cpus = sum(load.seconds * load.cpus for load in loads) / cpus
+    on_gpus = sum(load.seconds * load.gpus for load in loads) / gpus if gpus else 0.0
+    return max(longest, on_cpus, on_gpus)
+
+
+def durations(
+    config: Config,
+    placement: Placement,
+    resources: Resources,
+    pace: Pace,
+    shares: Mapping[str, Share],
+) -> Durations:
+    """Seconds of each stage. Evaluation, report and the start of the cluster are not counted.
+
+    Args:
+        config: the recipe.
+        placement: what runs where.
+        resources: what there is.
+        pace: what one worker takes.
+        shares: each teacher's answers to come, in the mode of the placement.
+    """
+    cpus, gpus = resources.cpus, resources.gpus
+    places = placement.teachers
+    fits = [_load(pace.teacher_fit_s[n], places[n], 1) for n in pace.teacher_fit_s]
+    scores = [
+        _load(shares[name].passes_to_come * each_s, places[name], places[name].replicas)
+        for name, each_s in pace.score_s.items()
+    ]
+    student = config.cluster.student
+    workers = max(student.most, placement.lanes)
+    students = Load(
+        config.seeds * sum(pace.student_fit_s.values()),
+        min(workers, _fits(config)) if student.most == 1 else workers,
+        max(1, int(student.cpus)),
+        _whole(student.gpus),
+    )
+    actors = sum(place.replicas for name, place in places.items() if pace.score_s[name])
+    live = placement.mode == "live"
+    filling = bool(any(share.passes_to_come for share in shares.values()))
+    return Durations(
+        teachers_s=spread_s(fits, cpus, gpus) + _start_s(pace, len(fits), cpus),
+        targets_s=(0.0 if live else spread_s(scores, cpus, gpus))
+        + _start_s(pace, actors * filling, cpus),
+        student_s=spread_s([students, *(scores if live else [])], cpus, gpus)
+        + _start_s(pace, 1 + students.workers, cpus),
+    )
+
+
+def _fits(config: Config) -> int:
+    return config.seeds * (1 + len(config.evaluate.controls))
+
+
+def _load(seconds: float, place: Place, workers: int) -> Load:
+    return Load(seconds, workers, max(1, int(place.cpus)), _whole(place.gpus))
+
+
+def _whole(gpus: float) -> float:
+    """A worker keeps a GPU busy also where it is given a part of it."""
+    return max(1.0, gpus) if gpus else 0.0
+
+
+def _start_s(pace: Pace, processes: int, cpus: float) -> float:
+    """Until so many processes have loaded what they need, as many at a time as there are CPUs."""
+    return pace.start_s * max(1.0, processes / cpus) if processes else 0.0

@@ -1,0 +1,287 @@
+"""How fast teachers and students are on this machine: a few batches of each, on one worker.
+
+On a CPU what counts is the time in which this process had a processor, so that other work on the machine
+does not show. A batch is cut to a few samples first. Where a whole one would take too long, the few stand for it.
+
+Shape suffixes: B batch.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from raykd.cli.forecasts import answer_of
+from raykd.data import Samples
+from raykd.evaluate import TASKS
+from raykd.folders import RunFolder
+from raykd.models import build_model
+from raykd.objective import Role, lesson
+from raykd.pipeline.evaluation import split_outputs
+from raykd.pipeline.fits import roles, student_fit, teacher_fit
+from raykd.pipeline.judged import Judged
+from raykd.pipeline.packing import reading_temperatures
+from raykd.pipeline.placement import Placement
+from raykd.pipeline.preparation import Candidate, Prepared
+from raykd.pipeline.serving import Served, Specs, make_specs, open_store, store_keys, store_root
+from raykd.targets import NoTargets, TargetSource, Ticket, codec
+from raykd.teachers import Spec
+from raykd.teachers.model import TeacherModel
+from raykd.tracking import Event
+from raykd.train import Fit, FolderReporter, World, train
+from raykd.types import Dense, TeacherOutputs
+
+_BUDGET_S = 0.4
+"""For each teacher and each kind of fit; a batch that takes longer alone is measured once."""
+_LONGEST_S = 1.5
+"""Of a batch: where it seems to take longer, a few samples of it are measured instead."""
+_FEW = 8
+_EPOCHS = 3
+_VALIDATED = 500
+_START_TIMEOUT_S = 120.0
+_WORKER = "import raykd.teachers.actor, raykd.train.launch"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of one worker on this machine.
+
+    Attributes:
+        start_s: until a process has loaded what it needs.
+        score_s: teacher -> for one sample; recorded outputs take no time.
+        teacher_fit_s: teacher -> for its whole fit; those that are to be fitted.
+        student_fit_s: role -> for one fit of the student.
+    """
+
+    start_s: float
+    score_s: Mapping[str, float]
+    teacher_fit_s: Mapping[str, float]
+    student_fit_s: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """Answers of the right shapes, and no meaning."""
+
+    answers: Mapping[str, codec.Arrays]
+    temperatures: Mapping[str, float]
+
+    def submit(self, batch: object) -> Ticket:
+        """Nothing to ask."""
+        return Ticket(batch)  # type: ignore[arg-type]
+
+    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:  # noqa: ARG002
+        """The first answers there are, one for each sample."""
+        rows = np.arange(len(ticket.batch.rows))
+        return {
+            name: codec.decode({n: a[rows] for n, a in arrays.items()}, self.temperatures[name])
+            for name, arrays in self.answers.items()
+        }
+
+
+def measure(prepared: Prepared, placement: Placement, unfitted: tuple[str, ...]) -> Pace:
+    """Time a few batches of every teacher, of every fit that is to come, and the start of a process.
+
+    Args:
+        prepared: the recipe.
+        placement: what runs where; a model that is given GPUs is timed on one, where there is one here.
+        unfitted: teachers to be fitted.
+    """
+    student = prepared.config.cluster.student
+    specs = make_specs(prepared, {n: _any_weights(prepared, n) for n in prepared.teachers})
+    score_s, teacher_fit_s, student_fit_s = {}, {}, {}
+    for name, place in placement.teachers.items():
+        device = device_of(place.gpus)
+        with _threads(max(1, int(place.cpus))):
+            score_s[name] = _score_s(specs[name], prepared.samples, device)
+            if name in unfitted:
+                fit = teacher_fit(prepared, prepared.teachers[name].settings)
+                teacher_fit_s[name] = fit_s(fit, prepared.samples, NoTargets(), device)
+    with _threads(max(1, int(student.cpus))):
+        for role, fit in _student_fits(prepared, specs).items():
+            source = _source(prepared, fit)
+            student_fit_s[role] = fit_s(fit, prepared.samples, source, device_of(student.gpus))
+    return Pace(_start_s(), score_s, teacher_fit_s, student_fit_s)
+
+
+def device_of(gpus: float) -> torch.device:
+    """Where a worker with so many GPUs is timed."""
+    return torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
+
+
+def fit_s(fit: Fit, samples: Samples, source: TargetSource, device: torch.device) -> float:
+    """Seconds of a whole fit without early stopping, from a few of its steps and one validation."""
+    validation = samples.splits["validation"]
+    few = replace(samples, splits={**samples.splits, "validation": validation[:_VALIDATED]})
+    plan, epochs = fit.plan, fit.training.epochs
+    size = min(plan.batch_size, plan.epoch_rows)
+    first = min(size, _FEW)
+    sample_s, other_s = _short_s(fit, few, source, device, (first, first))
+    batch_s = sample_s * size
+    if batch_s < _LONGEST_S and size > first:
+        steps = min(plan.epoch_rows // size, max(1, int(_BUDGET_S / _EPOCHS / batch_s)))
+        sample_s, other_s = _short_s(fit, few, source, device, (steps * size, size))
+    other_s *= max(1.0, len(validation) / _VALIDATED)
+    return epochs * (plan.epoch_rows * sample_s + other_s)
+
+
+def _short_s(
+    fit: Fit, samples: Samples, source: TargetSource, device: torch.device, rows: tuple[int, int]
+) -> tuple[float, float]:
+    """Seconds for one training sample, and of all else in an epoch: means over all epochs but the first.
+
+    Args:
+        fit: what is trained.
+        samples: the data.
+        source: of the targets.
+        device: where.
+        rows: of an epoch, and of a batch.
+    """
+    epoch_rows, size = rows
+    settings = {"epochs": _EPOCHS, "early_stopping": None, "compile": False}
+    short = replace(
+        fit,
+        training=fit.training.model_copy(update=settings),
+        plan=replace(fit.plan, epoch_rows=epoch_rows, batch_size=size),
+    )
+    heard: list[tuple[float, float, Event]] = []
+    clock = _clock_of(device)
+    with TemporaryDirectory() as folder:
+        listen = partial(_note, heard, clock)
+        reporter = FolderReporter(RunFolder(Path(folder)), listen)
+        train(short, samples, source, reporter, World(device=device))
+    told = [one for one in heard if one[2].kind == "epoch"]
+    (begun_s, began, _), (ended_s, ended, _) = told[0], told[-1]
+    part = min(1.0, (ended_s - begun_s) / (ended - began))
+    rates = [float(event.values["samples_per_s"]) for _, _, event in told[1:]]
+    trained_s = part * mean(epoch_rows / rate for rate in rates)
+    return trained_s / epoch_rows, max(0.0, part * (ended - began) / len(rates) - trained_s)
+
+
+def _note(
+    heard: list[tuple[float, float, Event]], clock: Callable[[], float], event: Event
+) -> None:
+    """Keep an event with the time of two clocks: the one that counts, and that on the wall."""
+    heard.append((clock(), time.perf_counter(), event))
+
+
+def _clock_of(device: torch.device) -> Callable[[], float]:
+    """Processor seconds of all threads; on a GPU, which is waited for, those on the wall.
+
+    Several threads may use more than pass on the wall, which count then.
+    """
+    return time.perf_counter if device.type == "cuda" else time.process_time
+
+
+def _score_s(spec: object, samples: Samples, device: torch.device) -> float:
+    """Seconds for one sample of a teacher, in batches of its own size."""
+    if not isinstance(spec, Spec):
+        return 0.0
+    few = replace(spec, batch_size=min(_FEW, spec.batch_size))
+    each_s = _batch_s(TeacherModel(few, device), samples) / few.batch_size
+    if each_s * spec.batch_size < _LONGEST_S and few.batch_size < spec.batch_size:
+        each_s = _batch_s(TeacherModel(spec, device), samples) / spec.batch_size
+    return each_s
+
+
+def _batch_s(teacher: TeacherModel, samples: Samples) -> float:
+    """Seconds of a warm batch, the mean of as many as there is time for."""
+    rows = np.resize(samples.splits["train"], teacher.spec.batch_size)
+    ask = partial(teacher.score, samples, rows, np.zeros(len(rows), np.int64))
+    ask()
+    clock, count = _clock_of(teacher.device), 0
+    begun_s, began = clock(), time.perf_counter()
+    while not count or time.perf_counter() - began < _BUDGET_S / 2:
+        ask()
+        count += 1
+    return min(clock() - begun_s, time.perf_counter() - began) / count
+
+
+def _any_weights(prepared: Prepared, name: str) -> Mapping[str, torch.Tensor]:
+    """Those of a teacher, or fresh ones: how fast it is does not depend on them."""
+    candidate = prepared.teachers[name]
+    if candidate.weights is not None or candidate.recorded_NC is not None:
+        return candidate.weights or {}
+    shape = candidate.preprocessing.output_shape(prepared.samples.input_shape)
+    assert candidate.settings.model is not None, "a teacher without outputs has a model"
+    key = f"teachers.{name}.model"
+    model = build_model(
+        candidate.settings.model, input_shape=shape, classes=candidate.outputs, key=key
+    )
+    return model.state_dict()
+
+
+def _student_fits(prepared: Prepared, specs: Specs) -> dict[str, Fit]:
+    """Role -> its first fit, the first teacher standing for the best one."""
+    samples, names = prepared.samples, list(prepared.teachers)
+    few = samples.splits["validation"][:_VALIDATED]
+    samples = replace(samples, splits={**samples.splits, "validation": few})
+    outputs: dict[str, Dense] = {
+        name: codec.decode(_answers(one, samples, len(few), held_out=True))
+        for name, one in prepared.teachers.items()
+    }
+    said = split_outputs(samples, "validation", outputs, {}, {})
+    given = {name: c.settings.temperature for name, c in prepared.teachers.items()}
+    served = Served(
+        specs=specs,
+        store=open_store(store_root(prepared.config), store_keys(specs, samples), samples),
+        fleet=None,
+        temperatures={name: 1.0 if value == "fit" else value for name, value in given.items()},
+        judged=Judged(TASKS[samples.task], said, samples.scale),
+        best_teacher=names[0],
+    )
+    found = {}
+    for role in roles(prepared.config):
+        taught: Role = role  # type: ignore[assignment]
+        heard = lesson(taught, prepared.config.objective, names, names[0])
+        found[role] = student_fit(prepared, served, heard, 0)
+    return found
+
+
+def _source(prepared: Prepared, fit: Fit) -> TargetSource:
+    if not fit.voices:
+        return NoTargets()
+    size, samples = fit.plan.batch_size, prepared.samples
+    answers = {v.name: _answers(prepared.teachers[v.name], samples, size) for v in fit.voices}
+    return MadeUp(answers, reading_temperatures(fit))
+
+
+def _answers(
+    candidate: Candidate, samples: Samples, rows: int, *, held_out: bool = False
+) -> codec.Arrays:
+    """Encoded answers for so many samples, all alike."""
+    one = answer_of(candidate, samples, held_out=held_out)
+    return {name: np.repeat(array, rows, axis=0) for name, array in one.items()}
+
+
+def _start_s() -> float:
+    """Processor seconds until a new process has loaded what a worker needs."""
+    before = os.times()
+    subprocess.run(  # noqa: S603 (a constant command)
+        [sys.executable, "-c", _WORKER], check=True, timeout=_START_TIMEOUT_S, capture_output=True
+    )
+    after = os.times()
+    return sum(after[2:4]) - sum(before[2:4])
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """PyTorch on so many CPU threads, and back to as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
