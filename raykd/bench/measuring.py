@@ -26,6 +26,9 @@ class Sizes:
         teachers: how many.
         samples: of the data that students are trained on.
         repeats: how often each row is measured.
+        images: of Fashion-MNIST, end to end.
+        epochs: end to end.
+        fits: how often the rows of `end_to_end` are measured, which take minutes.
     """
 
     units: int = 256
@@ -33,6 +36,9 @@ class Sizes:
     teachers: int = 4
     samples: int = 4096
     repeats: int = 5
+    images: int = 6000
+    epochs: int = 20
+    fits: int = 2
 
 
 def in_turns(calls: Mapping[str, Callable[[], object]], repeats: int) -> list[Row]:
@@ -47,6 +53,12 @@ def in_turns(calls: Mapping[str, Callable[[], object]], repeats: int) -> list[Ro
         for name, call in calls.items():
             times_ms[name].append(median(_once_ms(call) for _ in range(_CALLS)))
     return [row_of(name, "ms", values[1:]) for name, values in times_ms.items()]
+
+
+def rotated(names: Sequence[str], repeat: int) -> list[str]:
+    """Another one first in each repeat."""
+    first = repeat % len(names)
+    return [*names[first:], *names[:first]]
 
 
 def row_of(name: str, unit: str, values: Sequence[float]) -> Row:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
 
-from raykd.bench.measuring import Row, Sizes, against, in_turns, paired, row_of
+from raykd.bench.measuring import Row, Sizes, against, in_turns, paired, rotated, row_of
 from raykd.bench.synthetic import Bench, logits, recipe
 from raykd.folders import RunFolder
 from raykd.targets import (
@@ -36,10 +35,12 @@ from raykd.targets.shards import write_shard
 from raykd.types import Batch, Dense, TeacherOutputs
 
 _SHARD_ROWS = 16_384
+_SMALL = "step of a few ms"
 _STUDENTS = {
-    "step of about 80 ms": {"type": "cnn", "width": 0.34, "depth": 3},
-    "step of a few ms": {"type": "mlp", "width": 0.5, "depth": 1},
+    "step of about 80 ms": ({"type": "cnn", "width": 0.34, "depth": 3}, 2),
+    _SMALL: ({"type": "mlp", "width": 0.5, "depth": 1}, 16),
 }
+"""Step of one thread on 256 samples -> (student, epochs, of which the first only warms up)."""
 _MEMORY_TEACHERS = 4
 
 
@@ -93,12 +94,16 @@ def store(sizes: Sizes) -> list[Row]:
 
 
 def stored(sizes: Sizes) -> list[Row]:
-    """An epoch from the store against the same epoch on labels alone, and from a hand-written cache."""
+    """An epoch from the store against the same epoch on labels alone, and from a hand-written cache.
+
+    All three are the same loop over the same batches in the same order; store and cache also have the same
+    objective. Who comes first changes from repeat to repeat.
+    """
     classes, table = min(100, sizes.classes), []
     voices = [f"t{k}" for k in range(sizes.teachers)]
-    for what, student in _STUDENTS.items():
+    for what in _STUDENTS:
         with TemporaryDirectory() as root:
-            bench = _bench(Path(root), sizes, classes, student)
+            bench = _bench(Path(root), sizes, classes, what)
             rows = bench.samples.splits["train"]
             read = _filled(Path(root) / "store", voices, rows, classes, PLAIN, bench)
             sources = {
@@ -108,7 +113,8 @@ def stored(sizes: Sizes) -> list[Row]:
             }
             found: dict[str, list[float]] = {name: [] for name in sources}
             for repeat in range(sizes.repeats):
-                for name, (source, heard) in sources.items():
+                for name in rotated(list(sources), repeat):
+                    source, heard = sources[name]
                     fit = f"{name.replace(' ', '_')}/replica{repeat}"
                     found[name].append(bench.epoch_s(fit, source, heard)[0])  # type: ignore[arg-type]
             steps = -(-len(rows) // sizes.units)
@@ -128,7 +134,7 @@ def memory(sizes: Sizes) -> list[Row]:
     voices = [f"t{k}" for k in range(_MEMORY_TEACHERS)]
     found = []
     with TemporaryDirectory() as root:
-        bench = _bench(Path(root), sizes, sizes.classes, _STUDENTS["step of a few ms"])
+        bench = _bench(Path(root), sizes, sizes.classes, _SMALL)
         rows = bench.samples.splits["train"]
         filled = _filled(Path(root) / "store", voices, rows, sizes.classes, PLAIN, bench)
         for _ in range(sizes.repeats):
@@ -146,7 +152,7 @@ def memory(sizes: Sizes) -> list[Row]:
 def _trained_mb(sizes: Sizes, root: Path, voices: Sequence[str]) -> float:
     """Anonymous memory of this process after an epoch or two, in MB."""
     torch.set_num_threads(1)
-    bench = _bench(root, sizes, sizes.classes, _STUDENTS["step of a few ms"])
+    bench = _bench(root, sizes, sizes.classes, _SMALL)
     source: TargetSource = NoTargets()
     if voices:
         source = StoredTargets(_open(root / "store", voices, PLAIN, bench))
@@ -160,10 +166,11 @@ def _anonymous_mb() -> float:
     return int(kilobytes) / 1000
 
 
-def _bench(root: Path, sizes: Sizes, classes: int, student: dict[str, Any]) -> Bench:
+def _bench(root: Path, sizes: Sizes, classes: int, what: str) -> Bench:
     # No teacher is ever asked: a recipe has to name one.
     teacher = {"name": "t0", "model": {"type": "mlp", "width": 0.1}, "fit": {"epochs": 1}}
-    config = recipe(sizes.samples, classes, [teacher], student, sizes.units)
+    student, epochs = _STUDENTS[what]
+    config = recipe(sizes.samples, classes, [teacher], student, sizes.units, epochs)
     return Bench.of(config, RunFolder(root / "run"))
 
 

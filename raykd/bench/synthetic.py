@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,13 +52,18 @@ class Sleeper(nn.Module):
         return logits
 
 
-def sleeper(input_shape: Sequence[int], classes: int, service_ms: float) -> nn.Module:  # noqa: ARG001
+def sleeper(classes: int, service_ms: float) -> nn.Module:
     """Factory of a `Sleeper`."""
     return Sleeper(classes, service_ms)
 
 
 def recipe(
-    samples: int, classes: int, teachers: Sequence[Any], student: Any, batch_size: int
+    samples: int,
+    classes: int,
+    teachers: Sequence[Any],
+    student: Any,
+    batch_size: int,
+    epochs: int = 2,
 ) -> Config:
     """A recipe over `dataset`, with one view."""
     source = {"type": "factory", "path": "raykd.bench.synthetic:dataset",
@@ -68,7 +73,7 @@ def recipe(
             "data": {"source": source, "views": {"count": 1, "policy": []}},
             "teachers": list(teachers),
             "student": {"model": student},
-            "train": {"epochs": 2, "batch_size": batch_size},
+            "train": {"epochs": epochs, "batch_size": batch_size},
             "cluster": {"teachers": {"batch_size": batch_size}},
             "tracking": {"wandb": {"mode": "disabled"}},
         }
@@ -95,21 +100,37 @@ class Bench:
     def epoch_s(
         self, name: str, source: TargetSource, voices: Sequence[str]
     ) -> tuple[float, float]:
-        """Seconds of a student's second epoch, and the part of them that it waited for teachers."""
+        """Seconds of a student's epoch, the mean of all but the first, and the part that it waited for teachers."""
         heard: list[Event] = []
-        train(
-            self._fit(name, voices),
+        self.fit_s(name, source, voices, heard.append)
+        later = [event.values for event in heard if event.kind == "epoch"][1:]
+        samples = len(self.samples.splits["train"])
+        seconds = [samples / float(values["samples_per_s"]) for values in later]
+        waited = [
+            s * float(v["teacher_wait_fraction"]) for s, v in zip(seconds, later, strict=True)
+        ]
+        return sum(seconds) / len(seconds), sum(waited) / sum(seconds)
+
+    def fit_s(
+        self,
+        name: str,
+        source: TargetSource,
+        voices: Sequence[str],
+        listen: Callable[[Event], None],
+    ) -> float:
+        """Seconds of a student's whole training in this process, validation and checkpoints included."""
+        result = train(
+            self.fit(name, voices),
             self.samples,
             source,
-            FolderReporter(self.folder, heard.append),
+            FolderReporter(self.folder, listen),
             World(),
             depth=self.prepared.config.targets.depth,
         )
-        last = [event.values for event in heard if event.kind == "epoch"][-1]
-        seconds = len(self.samples.splits["train"]) / float(last["samples_per_s"])
-        return seconds, float(last["teacher_wait_fraction"])
+        return float(result["seconds"])
 
-    def _fit(self, name: str, voices: Sequence[str]) -> Fit:
+    def fit(self, name: str, voices: Sequence[str]) -> Fit:
+        """The student, taught by some teachers or by labels alone."""
         prepared, config = self.prepared, self.prepared.config
         rows = self.samples.splits["train"]
         objective = config.objective
@@ -121,13 +142,15 @@ class Bench:
             key="student.model",
             model=config.student.model,
             preprocessing=prepared.preprocessing,
-            weights=None,
+            weights=prepared.student_weights,
             objective=objective,
             voices=tuple(Voice(voice) for voice in voices),
             student_shapes={},
             teacher_shapes={},
             training=config.train,
-            plan=Plan(rows, len(rows), config.train.batch_size, seed=0, views=1),
+            plan=Plan(
+                rows, len(rows), config.train.batch_size, seed=0, views=config.data.views.count
+            ),
             seed=0,
             labels="budget",
             data=prepared.data,

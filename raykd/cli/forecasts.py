@@ -6,19 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
-from raykd.data import Samples
-from raykd.evaluate import TASKS
 from raykd.objective import Role, lesson
 from raykd.pipeline.fits import roles, shown_views
 from raykd.pipeline.placement import target_mode
-from raykd.pipeline.preparation import Candidate, Prepared
+from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.serving import make_specs, parts_of, store_keys, store_root, wanted
 from raykd.pipeline.usage import known_weights
-from raykd.targets import EntryKey, TeacherKeys, codec
+from raykd.pipeline.volume import answer_of
+from raykd.targets import EntryKey, TeacherKeys
 from raykd.targets.entries import Entry
-from raykd.targets.packing import Arrays
 from raykd.targets.sizes import manifest_bytes, shard_bytes
 from raykd.teachers.filling import Part
 from raykd.types import ORIGINAL_VIEW
@@ -83,14 +79,6 @@ def total(shares: Mapping[str, Share]) -> Share:
 
 def _told(shares: Mapping[str, Share]) -> dict[str, Any]:
     return {**asdict(total(shares)), "teachers": {n: asdict(s) for n, s in shares.items()}}
-
-
-def answer_of(candidate: Candidate, samples: Samples, *, held_out: bool = False) -> Arrays:
-    """A teacher's encoded answer for one sample, zeros [1, ...]; untransformed or in a view."""
-    packing = candidate.packing.whole() if held_out else candidate.packing
-    features = {} if held_out else {t: torch.zeros(1, *s) for t, s in candidate.shapes.items()}
-    outputs = torch.zeros(1, samples.class_count)
-    return codec.encode(outputs, features, TASKS[samples.task].kind, packing)
 
 
 def forecast(prepared: Prepared) -> Forecast:

@@ -23,7 +23,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from raykd.cli.forecasts import answer_of
 from raykd.data import Samples
 from raykd.evaluate import TASKS
 from raykd.folders import RunFolder
@@ -36,6 +35,7 @@ from raykd.pipeline.packing import reading_temperatures
 from raykd.pipeline.placement import Placement
 from raykd.pipeline.preparation import Candidate, Prepared
 from raykd.pipeline.serving import Served, Specs, make_specs, open_store, store_keys, store_root
+from raykd.pipeline.volume import answer_of
 from raykd.targets import NoTargets, TargetSource, Ticket, codec
 from raykd.teachers import Spec
 from raykd.teachers.model import TeacherModel

@@ -17,6 +17,7 @@ from raykd.pipeline.placement import Placement, place
 from raykd.pipeline.preparation import Candidate, Prepared, prepare, vary
 from raykd.pipeline.rehearsal import rehearse
 from raykd.pipeline.serving import make_specs
+from raykd.pipeline.volume import shortage
 from raykd.runtime import connect, machine
 from raykd.targets import codec
 from raykd.teachers.model import host
@@ -39,21 +40,22 @@ def prepare_and_place(
     Raises:
         InputError: with every problem found.
     """
-    here = place(config, machine()) if address is None else None
+    if address is None:  # before any model is loaded
+        place(config, machine())
     prepared = prepare(config, variants)
     for variant in variants:
         vary(prepared, variant)
     rehearse(prepared)
-    if here is not None:
-        return prepared, here
+    if address is None:
+        return prepared, place(config, machine(), shortage(prepared))
     with connect(address) as resources:
-        return prepared, place(config, resources)
+        return prepared, place(config, resources, shortage(prepared))
 
 
 def facts(prepared: Prepared, placement: Placement) -> dict[str, Any]:
     """Data, models, fits, targets and placement, as plain values."""
     config, samples = prepared.config, prepared.samples
-    student = config.cluster.student
+    student = placement.student
     return {
         "samples": {name: len(rows) for name, rows in samples.splits.items()},
         "training_labels": len(samples.labelled_rows("train")),

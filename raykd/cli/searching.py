@@ -54,18 +54,10 @@ def _sweep(args: argparse.Namespace) -> int:
 
 def _dry_run(config: Config, options: Options) -> int:
     from raykd.cli.preflight import facts
-    from raykd.pipeline.placement import place
-    from raykd.runtime import connect, machine
-    from raykd.search.sweeping import plan_sweep, trial_place
+    from raykd.search.sweeping import plan_place, plan_sweep
 
     planned = plan_sweep(config, options)
-    if options.address is None:
-        resources = machine()
-    else:
-        with connect(options.address) as resources:
-            pass
-    placement = place(config, resources)
-    where = trial_place(config, placement, resources)
+    placement, where = plan_place(planned.config, options)
     trials = [dict(proposal.values) for proposal in planned.proposals or ()]
     finalists = planned.search.finalists
     fits = 0 if finalists is None else (1 + min(finalists.top, planned.total)) * finalists.seeds

@@ -34,6 +34,20 @@ ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$", max_length=64)]
 
 
+def _workers(value: Any) -> Any:
+    bounds = value if isinstance(value, list | tuple) else (value, value)
+    counts = [bound for bound in bounds if isinstance(bound, int) and not isinstance(bound, bool)]
+    if len(bounds) != 2 or len(counts) != 2 or not 1 <= counts[0] <= counts[1]:
+        raise ValueError(
+            "a number of workers is needed, or [fewest, most] with 1 <= fewest <= most"
+        )
+    return value
+
+
+Workers = Annotated[int | tuple[int, int], BeforeValidator(_workers)]
+"""So many workers, or between two numbers of them."""
+
+
 def _part_or_count(value: Any) -> Any:
     value = _no_bool(value)
     if isinstance(value, int | float):

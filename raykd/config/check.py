@@ -137,7 +137,7 @@ def _models(config: Config) -> Iterator[Problem]:
 
 
 def _training(config: Config) -> Iterator[Problem]:
-    workers = config.cluster.student.workers
+    workers = config.cluster.student.most
     if config.train.batch_size < workers:
         yield Problem(
             "train.batch_size", f"found {config.train.batch_size}, less than one sample for each of "
@@ -148,10 +148,16 @@ def _training(config: Config) -> Iterator[Problem]:
             "cluster.student.parallel_fits", f"needs cluster.student.workers=1, found {workers}: "
             "several workers train one fit together; leave one of the two out",
         )  # fmt: skip
-    if config.data.views.count is None and config.targets.mode == "stored":
+    mode = config.targets.mode
+    if config.data.views.count is None and mode in ("stored", "write_through"):
         yield Problem(
-            "targets.mode", "stored needs a finite data.views.count, found null (a new view each epoch); "
+            "targets.mode", f"{mode} needs a finite data.views.count, found null (a new view each epoch); "
             "give a count or use live",
+        )  # fmt: skip
+    if mode == "write_through" and workers > 1:
+        yield Problem(
+            "targets.mode", f"write_through needs cluster.student.workers=1, found {workers}: the workers "
+            "of one fit would ask for the same samples; use stored",
         )  # fmt: skip
     if config.data.views.count != 1 and not config.data.views.policy:
         yield Problem("data.views.count", "several views of an empty policy are all the same; "

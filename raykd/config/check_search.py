@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from raykd.config.search import (
+    COSTS,
     HIGHER_IS_BETTER,
     Asha,
     Choice,
@@ -101,21 +102,31 @@ def _ats(key: str, wrong: set[str]) -> set[str]:
 
 def _metric(config: Config, search: Search) -> Iterator[Problem]:
     allowed = CHOICES[config.task].select
-    metric = search.metric
-    if metric is None:
-        metric = allowed[0]
-    elif metric.split(".")[0] in _LOSSES or metric.split(".")[-1] in _LOSSES:
+    metrics = search.judged_by(allowed[0])
+    for place, metric in enumerate(metrics):
+        yield from _one_metric(config, metric, (*allowed, *COSTS) if place else allowed)
+    if twice := sorted({metric for metric in metrics if metrics.count(metric) > 1}):
+        yield Problem("search.metric", f"names {twice[0]} twice; leave one out")
+    better = "max" if metrics[0] in HIGHER_IS_BETTER else "min"
+    if search.mode is not None and len(metrics) > 1:
+        yield Problem("search.mode", f"found {search.mode}, but search.metric names {len(metrics)}, and what is better "
+                      "follows from each; leave mode out")  # fmt: skip
+    elif search.mode not in (None, better) and metrics[0] in allowed:
+        yield Problem("search.mode", f"found {search.mode}, but of {metrics[0]} {'more' if better == 'max' else 'less'} is "
+                      f"better; leave mode out, or take {better}")  # fmt: skip
+
+
+def _one_metric(config: Config, metric: str, allowed: Sequence[str]) -> Iterator[Problem]:
+    if metric.split(".")[0] in _LOSSES or metric.split(".")[-1] in _LOSSES:
         yield Problem("search.metric", f"found {metric}: the objective's own value cannot judge a search that changes "
                       f"its scale; take a metric of the task: {', '.join(allowed)}")  # fmt: skip
-        return
+    elif metric in COSTS and metric not in allowed:
+        yield Problem("search.metric", f"found {metric} in the first place: what a student costs is known before it is "
+                      f"trained and cannot rank trials alone; name a metric of the task first, e.g. "
+                      f"[{allowed[0]}, {metric}]")  # fmt: skip
     elif metric not in allowed:
         yield Problem("search.metric", f"found {metric}; with `task: {config.task}` validation has "
                       f"{', '.join(allowed)}")  # fmt: skip
-        return
-    better = "max" if metric in HIGHER_IS_BETTER else "min"
-    if search.mode not in (None, better):
-        yield Problem("search.mode", f"found {search.mode}, but of {metric} {'more' if better == 'max' else 'less'} is "
-                      f"better; leave mode out, or take {better}")  # fmt: skip
 
 
 def _keys(search: Search) -> Iterator[Problem]:
@@ -136,6 +147,11 @@ def _keys(search: Search) -> Iterator[Problem]:
 
 def _scheduler(config: Config, search: Search) -> Iterator[Problem]:
     scheduler = search.scheduler
+    if isinstance(search.metric, tuple) and isinstance(scheduler, Asha | MedianRule):
+        yield Problem("search.scheduler", f"found {scheduler.type}, which compares trials by {search.metric[0]} alone "
+                      f"and would end those that are good in {', '.join(search.metric[1:])}; write "
+                      "scheduler: {type: none}, or name one metric")  # fmt: skip
+        return
     if not isinstance(scheduler, Asha | MedianRule) or "train.epochs" in search.parameters:
         return
     if scheduler.grace_epochs >= config.train.epochs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from urllib.parse import parse_qsl, urlsplit
 
 from raykd.config.models import Teacher
 from raykd.config.objective import Objective
@@ -16,10 +17,18 @@ _RIGHT_IN_PART = ("kl", "js", "skew_kl", "dkd")
 """Losses of the tempered probabilities, to which little mass in wrong places does little."""
 _RIGHT_MIXED = ("probabilities", "losses")
 _MAPS = ("positions", "matrices", "pairs")
+_SCHEMES = {
+    "s3": ("endpoint_override", "region", "scheme"),
+    "gs": ("endpoint_override", "scheme"),
+    "file": (),
+}
+"""Where a store may lie -> options of the URI."""
 
 
 def target_problems(config: Config) -> Iterator[Problem]:
     """Every problem of `targets` that needs no data and no model."""
+    if config.targets.store is not None and "://" in config.targets.store:
+        yield from _uri_problems(config.targets.store)
     if config.targets.features != "pooled":
         return
     for index, term in enumerate(config.objective.features):
@@ -29,6 +38,32 @@ def target_problems(config: Config) -> Iterator[Problem]:
                 f"{term.loss.type} compares positions, of which targets.features=pooled keeps the mean alone; "
                 "use raw or int8, or another loss",
             )
+
+
+def _uri_problems(uri: str) -> Iterator[Problem]:
+    """What is wrong with the URI of a store, without asking the bucket."""
+    parts, key = urlsplit(uri), "targets.store"
+    allowed = _SCHEMES.get(parts.scheme)
+    if allowed is None:
+        yield Problem(
+            key,
+            f"found {parts.scheme}://, allowed are {', '.join(f'{s}://' for s in _SCHEMES)}, or a folder",
+        )
+        return
+    if "@" in parts.netloc:
+        yield Problem(
+            key,
+            "holds credentials, which would be written into the run's folder; give them by the environment "
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)",
+        )
+    elif (parts.scheme == "file") == bool(parts.netloc) or not (parts.netloc or parts.path):
+        form = "file:///folder" if parts.scheme == "file" else f"{parts.scheme}://bucket/prefix"
+        yield Problem(key, f"found {uri!r}, which names no place; write {form}")
+    unknown = [name for name, _ in parse_qsl(parts.query, True) if name not in allowed]
+    if unknown:
+        yield Problem(
+            key, f"found the option {unknown[0]}, allowed are {', '.join(allowed) or 'none'}"
+        )
 
 
 def top_k_problems(config: Config, classes: int) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from raykd.config.base import Count, Natural, NonNegative, Positive, Settings
+from raykd.config.base import Count, Natural, NonNegative, Positive, Settings, Workers
 from raykd.config.data import Data
 from raykd.config.models import Student, Teacher
 from raykd.config.objective import Objective
@@ -20,11 +20,17 @@ Control = Literal["labels", "best_teacher", "hard"]
 class Targets(Settings):
     """What teachers say: computed once and read, or served live."""
 
-    mode: Literal["auto", "stored", "live"] = "auto"
-    """stored: every view is scored once, before any student trains. live: scored as it is needed.
-    auto: stored when the views are countable, live when each epoch shows new ones."""
+    mode: Literal["auto", "stored", "write_through", "live"] = "auto"
+    """stored: every view is scored once, before any student trains. write_through: once too, while the first
+    student (of one worker) trains; a sweep scores ahead all the same. live: as it is needed, by every student
+    anew. auto: live when each epoch shows new views or the disk has no room; else write_through when teachers
+    and student have cores and GPUs of their own and scoring, at the speed measured, takes 30 s or more; else
+    stored."""
     store: str | None = None
-    """Folder of the target store; null = $RAYKD_HOME/targets, else .raykd/targets."""
+    """Folder of the target store; null = $RAYKD_HOME/targets, else .raykd/targets. Or s3://bucket/prefix (also
+    gs://, file://): each node then reads from a mirror in $RAYKD_HOME/targets-of, brought once and checked.
+    Credentials and endpoint come from the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL);
+    ?endpoint_override=, ?region= and ?scheme= may be added."""
     depth: Count = 2
     """Batches asked for ahead of the student, in live mode."""
     full_up_to: Count = 1024
@@ -43,8 +49,10 @@ class Targets(Settings):
 class StudentCluster(Settings):
     """Resources of student training, per worker."""
 
-    workers: Count = 1
-    """Data-parallel workers."""
+    workers: Workers = 1
+    """Data-parallel workers: so many, or [fewest, most], which a fit starts and restarts with as many of as
+    there is room for then, beside live teachers and whatever else runs. Between two fits a smaller group
+    grows to what there is room for by then. The global batches are the same whatever the number."""
     cpus: Positive = 1
     """CPUs per worker."""
     gpus: NonNegative = 0
@@ -53,9 +61,20 @@ class StudentCluster(Settings):
     """Fits trained side by side, each by a worker of its own. Null = as many as this machine has CPUs
     (and GPUs) for, at most 8; one on a cluster at an address, with live targets or several workers."""
     start_timeout_s: Positive = 300
-    """How long to wait for the workers to start."""
+    """How long to wait for the workers to start; of [fewest, most], for room for the fewest."""
     max_failures: Natural = 2
-    """Restarts of the worker group, from the last checkpoint, before the run fails."""
+    """Restarts of the worker group, from the last checkpoint, before the run fails. Workers that do not start
+    again in time count as a failure too."""
+
+    @property
+    def fewest(self) -> int:
+        """Workers that there have to be."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most(self) -> int:
+        """Workers that there may be."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
 class TeacherCluster(Settings):

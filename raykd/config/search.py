@@ -11,6 +11,9 @@ from raykd.config.base import Count, Positive, Real, Settings
 HIGHER_IS_BETTER = frozenset({"accuracy"})
 """Of the metrics that a search can take; of all others less is better."""
 
+COSTS = ("parameters", "flops", "latency_ms")
+"""What a student costs, known before it is trained; less is better."""
+
 
 class Choice(Settings):
     """One of several values."""
@@ -141,11 +144,11 @@ class Stop(Settings):
     """When to end a trial, or the search, besides the scheduler."""
 
     patience_epochs: Count | None = None
-    """End a trial that was not better for so many epochs."""
+    """End a trial that was not better for so many epochs in the metric, of several the first."""
     time_s: Positive | None = None
     """End all trials after so many seconds, counted from the first of this start."""
     target: Real | None = None
-    """End all trials once one has reached this value of the metric."""
+    """End all trials once one has reached this value of the metric, of several the first."""
 
 
 class Finalists(Settings):
@@ -162,22 +165,30 @@ class Search(Settings):
 
     parameters: Annotated[dict[str, Space], Field(min_length=1)]
     """Dotted key under objective, student or train -> values to try."""
-    metric: str | None = None
-    """Validation metric to judge by; null = the task's own. Never the objective, whose scale changes."""
+    metric: str | Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    """Validation metric to judge by; null = the task's own. Never the objective, whose scale changes. Several,
+    as in `[accuracy, parameters]`, are weighed by their common Pareto front: the first is a metric of the task
+    and ranks the trials on the front, the others are metrics or costs (parameters, flops, latency_ms)."""
     mode: Literal["max", "min"] | None = None
-    """What is better; follows from the metric."""
+    """What is better; follows from the metric, of which there must be one."""
     trials: Count | None = None
     """How many configurations; null = 20, with the grid searcher all."""
     max_concurrent: Count | None = None
     """Trials at the same time; null = as many as the cluster has CPUs and GPUs for."""
     scheduler: Scheduler = Asha()
-    """Which trials are stopped early."""
+    """Which trials are stopped early; with several metrics none, since it would judge by the first alone."""
     searcher: Searcher = RandomSearcher()
     """Which configurations are tried."""
     stop: Stop = Stop()
     """Further ends."""
     finalists: Finalists | None = Finalists()
     """What is trained again and tested; null = nothing, and test stays unseen."""
+
+    def judged_by(self, own: str) -> tuple[str, ...]:
+        """The metrics, the one that ranks first; `own` is the task's."""
+        if self.metric is None:
+            return (own,)
+        return (self.metric,) if isinstance(self.metric, str) else self.metric
 
     @property
     def count(self) -> int:

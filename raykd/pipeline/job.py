@@ -5,41 +5,44 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
-from raykd.config.data import BadSamples
-from raykd.config.root import TeacherCluster
-from raykd.data import Samples
 from raykd.evaluate import TASKS, best_teacher
 from raykd.evaluate.outputs import Split
 from raykd.folders import RunFolder, home, read_json, write_json
 from raykd.models.weights import load_weights
 from raykd.pipeline import serving
+from raykd.pipeline.deciding import Outlook, decide
 from raykd.pipeline.evaluation import split_outputs
 from raykd.pipeline.fits import teacher_fit
 from raykd.pipeline.hub import Hub
 from raykd.pipeline.judged import Judged
-from raykd.pipeline.packing import reading_temperatures
-from raykd.pipeline.placement import Placement
+from raykd.pipeline.placement import Mode, Placement
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.rehearsal import no_time
 from raykd.pipeline.serving import Served
+from raykd.pipeline.sources import (
+    Asking,
+    live_source,
+    stored_source,
+    tolerance_of,
+    write_through_source,
+)
 from raykd.report.speech import SPEECH
 from raykd.runtime import Mailbox, put
-from raykd.targets import NoTargets, StoredTargets, TargetSource, TargetStore
-from raykd.teachers import Fleet, LiveTargets
-from raykd.teachers.client import Client
+from raykd.targets import TargetStore
+from raykd.teachers import Fleet
+from raykd.teachers.filling import Part
 from raykd.teachers.fit import TaskPlace, fit_teachers
 from raykd.teachers.load import advise, pace_of
-from raykd.teachers.quarantine import Tolerance
-from raykd.tracking import Console, Event, JsonLines, Listener, RunMirror, events
+from raykd.tracking import Console, JsonLines, Listener, RunMirror, events
 from raykd.tracking.jsonl import METRICS, read_lines
 from raykd.tracking.wandb_sink import make_wandb
 from raykd.train import Fit
@@ -68,6 +71,9 @@ class Job:
         scored: teacher samples scored so far.
         hit_rate: part of the teachers' answers that were stored before.
         advice: what would shorten the wait for live teachers, where it is long.
+        mode: how students get the teachers' answers.
+        reason: why.
+        rates: samples/s of each teacher, once one was started.
     """
 
     prepared: Prepared
@@ -82,9 +88,13 @@ class Job:
     scored: int = 0
     hit_rate: float | None = None
     advice: str | None = None
+    mode: Mode = "stored"
+    reason: str = ""
+    rates: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.config = self.prepared.config
+        self.mode, self.reason = self.placement.mode, self.placement.reason
         before = self.folder.path / METRICS
         past = read_lines(before) if before.is_file() else []
         listeners: list[Listener] = [JsonLines(self.folder.path), self.console]
@@ -171,6 +181,7 @@ class Job:
     def judge(self, specs: serving.Specs) -> Judged:
         """What the teachers say of validation and test, and how wrong they are on validation."""
         keys = serving.store_keys(specs, self.prepared.samples)
+        serving.bring(self.config, keys, 0)
         originals, _ = serving.parts_of(self.prepared, keys, ())
         with self.stage("targets", fits=serving.wanted(self.prepared, len(specs), 0)):
             if originals:
@@ -181,16 +192,20 @@ class Job:
             return judged
 
     @contextmanager
-    def targets(self, specs: serving.Specs, views: int | None) -> Iterator[Served]:
-        """What students are to learn from; its fleet lives as long as they are to ask it live.
+    def targets(
+        self, specs: serving.Specs, views: int | None, *, ahead: bool = False
+    ) -> Iterator[Served]:
+        """What students are to learn from; its fleet lives as long as they are to ask it.
 
         Args:
             specs: the teachers.
             views: how many of each training sample are wanted; None = a new one in each epoch.
+            ahead: nothing is left to be stored while the first student trains.
         """
         live = self.placement.mode == "live"
         keys = serving.store_keys(specs, self.prepared.samples)
         stored = 0 if live else views or 0
+        serving.bring(self.config, keys, stored)
         originals, augmented = serving.parts_of(self.prepared, keys, range(stored))
         needed = serving.wanted(self.prepared, len(specs), stored)
         with ExitStack() as stack:
@@ -200,27 +215,45 @@ class Job:
                     fleet = stack.enter_context(self._fleet(specs))
                     self.scored += serving.fill_store(self.prepared, originals, fleet, self.emit)
                 served = self._hold_against_expectations(specs, self._store(keys))
-                if fleet is not None:
-                    tolerance = _tolerance(self.prepared.samples, self.config.data.bad_samples)
-                    self.scored += serving.fill_store(
-                        self.prepared, augmented, fleet, self.emit, tolerance
-                    )
-                serving.tell_gaps(self.prepared, keys, stored, self.emit)
+                self._choose(augmented, ahead=ahead)
+                if fleet is not None and self.mode != "write_through":
+                    self._fill(augmented, fleet)
+                serving.tell_gaps(self.prepared, keys, views, self.emit)
                 self._note_targets(self._store(keys))
-                self.hit_rate = 1 - self.scored / needed
-                text = f"{self.placement.mode} targets: {self.placement.reason}; {self.scored:,} teacher samples scored, "
-                text += f"{needed - self.scored:,} of {needed:,} were stored before"
+                lacking = sum(len(part.rows) for part in (*originals, *augmented))
+                self.hit_rate = 1 - lacking / needed
+                text = (
+                    f"{self.mode} targets: {self.reason}; {self.scored:,} teacher samples scored, "
+                )
+                text += f"{needed - lacking:,} of {needed:,} were stored before"
                 self.emit(events.message("targets", text))
-            if not live:
+            if self.mode == "stored":
                 stack.close()
                 fleet = None
-            yield replace(served, store=self._store(keys), fleet=fleet)
+            yield replace(
+                served, store=self._store(keys), fleet=fleet, mode=self.mode, views=stored
+            )
+
+    def _choose(self, parts: Sequence[Part], *, ahead: bool) -> None:
+        """How students get what the store lacks, now that the teachers' speed is known."""
+        lacking = Counter[str]()
+        for part in parts:
+            lacking[part.teacher] += len(part.rows)
+        self.mode, self.reason = decide(self.placement, Outlook(lacking, self.rates))
+        if self.mode == "write_through" and (ahead or not lacking):
+            why = "all trials read one store" if lacking else "the store lacks nothing"
+            self.mode, self.reason = "stored", why
+
+    def _fill(self, parts: list[Part], fleet: Fleet) -> None:
+        """Score what the store lacks of the training views."""
+        tolerance = tolerance_of(self.prepared.samples, self.config.data.bad_samples)
+        self.scored += serving.fill_store(self.prepared, parts, fleet, self.emit, tolerance)
 
     @contextmanager
     def _fleet(self, specs: serving.Specs) -> Iterator[Fleet]:
         cluster = self.config.cluster.teachers
         with Fleet(specs, self.placement.teachers, self.samples, cluster, self.emit) as fleet:
-            serving.self_test(self.prepared, fleet)
+            self.rates = serving.self_test(self.prepared, fleet)
             yield fleet
 
     def _store(self, keys: serving.Keys) -> TargetStore:
@@ -233,7 +266,7 @@ class Job:
             for entry in store.every
             if entry.shards
         ]
-        noted = {"store": str(store.root), "mode": self.placement.mode, "entries": entries}
+        noted = {"store": str(store.root), "mode": self.mode, "entries": entries}
         write_json(self.folder.targets, noted)
 
     def _hold_against_expectations(self, specs: serving.Specs, store: TargetStore) -> Served:
@@ -265,7 +298,18 @@ class Job:
 
     def train(self, fits: Sequence[Fit], served: Served) -> dict[str, dict[str, Any]]:
         """Train students; the result of every fit."""
-        fleet = served.fleet
+        with self.stage("student", fits=[fit.fit_id for fit in fits]):
+            if self.placement.note is not None:
+                self.emit(events.message("student", self.placement.note))
+            results = {}
+            if served.mode == "write_through":
+                results = self._run(fits[:1], served)
+                served = self._complete(served)
+            results |= self._run(fits[len(results) :], served)
+            self._advise()
+        return results
+
+    def _run(self, fits: Sequence[Fit], served: Served) -> dict[str, dict[str, Any]]:
         work = Work(
             samples=self.samples,
             fits=put(fits),
@@ -274,14 +318,24 @@ class Job:
             emit=self.mailbox.sender,
             depth=self.config.targets.depth,
             threads=max(1, int(self.config.cluster.student.cpus)),
-            lanes=min(self.placement.lanes, len(fits)),
+            lanes=max(1, min(self.placement.lanes, len(fits))),
         )
-        with self.stage("student", fits=[fit.fit_id for fit in fits]):
-            before = _scored(fleet)
-            results = run_fits(work, fits, self.config.cluster.student)
-            self.scored += _scored(fleet) - before
-            self._advise()
+        before = _scored(served.fleet)
+        results = run_fits(work, fits, self.placement.student)
+        self.scored += _scored(served.fleet) - before
         return results
+
+    def _complete(self, served: Served) -> Served:
+        """Score what the first student was not shown, and release the teachers: the others read."""
+        assert served.fleet is not None, "answers are written through while teachers are there"
+        keys = served.store.keys
+        serving.bring(self.config, keys, served.views)
+        _, lacking = serving.parts_of(self.prepared, keys, range(served.views))
+        self._fill(lacking, served.fleet)
+        served.fleet.close()
+        store = self._store(keys)
+        self._note_targets(store)
+        return replace(served, store=store, fleet=None, mode="stored")
 
     def _advise(self) -> None:
         """Say what would shorten a long wait for live teachers; their records have arrived by then."""
@@ -294,20 +348,27 @@ class Job:
 
     def sources(self, served: Served) -> MakeSource:
         """What gives a fit its targets, in whichever process it is trained."""
-        store, fleet = served.store, served.fleet
-        if fleet is None:
-            return partial(_stored_source, store.root, store.keys)
-        settings = self.config.cluster.teachers
-        bad = self.config.data.bad_samples
-        return partial(_live_source, fleet.actors, settings, bad, self.mailbox.sender)
+        place = (served.store.root, served.store.keys, serving.remote_store(self.config))
+        if served.fleet is None:
+            return partial(stored_source, *place)
+        asking = Asking(
+            served.fleet.actors,
+            self.config.cluster.teachers,
+            self.config.data.bad_samples,
+            self.mailbox.sender,
+            {name: place[0] / one.views.folder for name, one in served.store.keys.items()},
+        )
+        if served.mode == "write_through":
+            return partial(write_through_source, *place, asking)
+        return partial(live_source, asking)
 
     def numbers_of_targets(self, store: TargetStore) -> dict[str, Any]:
         """What `summary.json` says of the targets."""
         return {
-            "mode": self.placement.mode,
+            "mode": self.mode,
             "teacher_samples_scored": self.scored,
             "retries": self.emit.retries,
-            "store_bytes": store.size_bytes(),
+            "store_bytes": self._store(store.keys).size_bytes(),
             "hit_rate": self.hit_rate,
             "teacher_wait_fraction": self.emit.wait_fraction("student"),
             **({} if self.advice is None else {"advice": self.advice}),
@@ -338,35 +399,3 @@ def _scored(fleet: Fleet | None) -> int:
     if fleet is None:
         return 0
     return int(sum(teacher["samples_scored"] for teacher in fleet.statistics().values()))
-
-
-def _stored_source(root: Any, keys: serving.Keys, samples: Samples, fit: Fit) -> TargetSource:
-    """Runs in the student's worker."""
-    if not fit.voices:
-        return NoTargets()
-    heard = {voice.name: keys[voice.name] for voice in fit.voices}
-    hashes = samples.content_hash(np.arange(len(samples)))
-    temperatures = reading_temperatures(fit)
-    return StoredTargets(TargetStore.open(root, heard, samples.ids, hashes, temperatures))
-
-
-def _tolerance(samples: Samples, bad: BadSamples) -> Tolerance | None:
-    return Tolerance(samples, bad.max_fraction) if bad.policy == "skip" else None
-
-
-def _live_source(
-    actors: Mapping[str, Any],
-    settings: TeacherCluster,
-    bad: BadSamples,
-    emit: Callable[[Event], None],
-    samples: Samples,
-    fit: Fit,
-) -> TargetSource:
-    """Runs in the student's worker."""
-    if not fit.voices:
-        return NoTargets()
-    names = [voice.name for voice in fit.voices]
-    handles = {name: actors[name] for name in names}
-    client = Client(handles, settings, emit, _tolerance(samples, bad))
-    client.temperatures = reading_temperatures(fit)
-    return LiveTargets(client, names)

@@ -4,38 +4,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from raykd.config import Config
 from raykd.config.models import Teacher
+from raykd.config.root import StudentCluster
 from raykd.errors import InputError, Problem
 from raykd.runtime import Resources
 from raykd.teachers.pool import Place
 
-Mode = Literal["stored", "live"]
+Mode = Literal["stored", "write_through", "live"]
+_ROUNDING = 1e-6
 _MOST_LANES = 8  # each is a process of its own, of some 400 MB
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Resources of each teacher's actors, and how targets reach the student.
+    """Resources of each teacher's actors, workers of the student, and how targets reach it.
 
     Attributes:
-        mode: stored or live.
+        mode: how targets reach the student, as far as is known before the teachers' speed is.
         reason: why, in words.
         teachers: name -> resources of its actors.
         lanes: student fits trained side by side.
+        overlaps: whether it is for us to say and teachers could fill the store beside the first student.
+        student: its workers, of which this machine has room for the most.
+        note: what there is to say about their number.
     """
 
     mode: Mode
     reason: str
     teachers: Mapping[str, Place]
     lanes: int = 1
+    overlaps: bool = False
+    student: StudentCluster = field(default_factory=StudentCluster)
+    note: str | None = None
 
 
-def target_mode(config: Config) -> tuple[Mode, str]:
-    """Stored or live, and why."""
+def target_mode(config: Config, shortage: str | None = None) -> tuple[Mode, str]:
+    """The mode, and why.
+
+    Args:
+        config: the recipe.
+        shortage: why targets cannot be stored, where they cannot.
+    """
     asked, count = config.targets.mode, config.data.views.count
     if asked != "auto":
         return asked, "targets.mode asks for it"
@@ -44,33 +57,45 @@ def target_mode(config: Config) -> tuple[Mode, str]:
             "live",
             "data.views.count is null: every epoch shows new views, which cannot be stored ahead",
         )
+    if shortage is not None:
+        return "live", shortage
     return (
         "stored",
         f"{count} view{'s' * (count > 1)} of each sample are scored once and read ever after",
     )
 
 
-def place(config: Config, resources: Resources) -> Placement:
+def place(config: Config, resources: Resources, shortage: str | None = None) -> Placement:
     """Where teachers and students run.
 
     A local cluster shares its cores among the teachers when they ask for more than there are. On a
     cluster at an address nothing is scaled.
 
+    Args:
+        config: the recipe.
+        resources: of the cluster.
+        shortage: why targets cannot be stored, where they cannot.
+
     Raises:
         InputError: the cluster lacks what is asked for; names which number to lower.
     """
-    mode, reason = target_mode(config)
+    mode, reason = target_mode(config, shortage)
     problems = _student_problems(config, resources)
+    if shortage is not None and mode != "live":
+        problems.append(
+            Problem("targets.store", f"{shortage}; set it to a folder on another disk, lower data.views.count or "
+                    "targets.full_up_to, or use targets.mode=live")
+        )  # fmt: skip
     places = {teacher.name: _place(config, teacher) for teacher in config.teachers}
     student = config.cluster.student
-    workers = max(student.workers, student.parallel_fits or 1) if mode == "live" else 0
+    workers = _beside_teachers(config, mode)
     taken, taken_gpus = workers * student.cpus, workers * student.gpus
     cpus = sum(place.replicas * place.cpus for place in places.values())
     gpus = sum(place.replicas * place.gpus for place in places.values())
     if gpus + taken_gpus > resources.gpus and gpus:
         problems.append(
-            Problem("cluster.teachers.gpus", f"asks for {gpus + taken_gpus:g} GPUs in all (teachers and, in live "
-                    f"mode, students), there are {resources.gpus:g}; lower teachers' gpus or replicas, or use "
+            Problem("cluster.teachers.gpus", f"asks for {gpus + taken_gpus:g} GPUs in all (teachers and, unless "
+                    f"stored, students), there are {resources.gpus:g}; lower teachers' gpus or replicas, or use "
                     "targets.mode=stored")
         )  # fmt: skip
     free = max(0.0, resources.cpus - taken)
@@ -87,7 +112,42 @@ def place(config: Config, resources: Resources) -> Placement:
         )  # fmt: skip
     if problems:
         raise InputError(problems)
-    return Placement(mode, reason, places, _lanes(config, mode, resources))
+    overlaps = (
+        (config.targets.mode, mode, student.most) == ("auto", "stored", 1)
+        and cpus + student.cpus <= resources.cpus
+        and gpus + student.gpus <= resources.gpus
+    )
+    beside = sum(p.replicas * p.cpus for p in places.values()) if mode == "live" else 0.0
+    student, note = _lowered(student, resources, beside, gpus if mode == "live" else 0.0)
+    lanes = _lanes(config, mode, resources)
+    return Placement(mode, reason, places, lanes, overlaps, student, note)
+
+
+def _lowered(
+    student: StudentCluster, resources: Resources, cpus: float, gpus: float
+) -> tuple[StudentCluster, str | None]:
+    """The student's workers beside teachers of so many CPUs and GPUs, and what there is to say of them.
+
+    This machine does not grow, so that what it has no room for now is not waited for.
+    """
+    room = (resources.cpus - cpus + _ROUNDING) / student.cpus
+    if student.gpus:
+        room = min(room, (resources.gpus - gpus + _ROUNDING) / student.gpus)
+    now = max(student.fewest, min(student.most, int(room)))
+    if now == student.most:
+        return student, None
+    note = f"cluster.student.workers: {student.fewest} to {student.most}, there is room for {now} of them"
+    if not resources.local:
+        return student, f"{note} now; fits that start when there is more room get more"
+    return student.model_copy(update={"workers": (student.fewest, now)}), note
+
+
+def _beside_teachers(config: Config, mode: Mode) -> int:
+    """Student workers that train while teachers are at work."""
+    student = config.cluster.student
+    if mode == "live":
+        return max(student.fewest, student.parallel_fits or 1)
+    return 1 if mode == "write_through" else 0
 
 
 def _lanes(config: Config, mode: Mode, resources: Resources) -> int:
@@ -95,7 +155,7 @@ def _lanes(config: Config, mode: Mode, resources: Resources) -> int:
     student = config.cluster.student
     if student.parallel_fits is not None:
         return student.parallel_fits
-    if student.workers > 1 or mode == "live" or not resources.local:
+    if student.most > 1 or mode == "live" or not resources.local:
         return 1
     room = resources.cpus / student.cpus
     if student.gpus:
@@ -105,8 +165,8 @@ def _lanes(config: Config, mode: Mode, resources: Resources) -> int:
 
 def _student_problems(config: Config, resources: Resources) -> list[Problem]:
     student, problems = config.cluster.student, []
-    name, workers = "workers", student.workers
-    if student.parallel_fits is not None and student.workers == 1:
+    name, workers = "workers", student.fewest
+    if student.parallel_fits is not None and student.most == 1:
         name, workers = "parallel_fits", student.parallel_fits
     if workers * student.cpus > resources.cpus:
         problems.append(

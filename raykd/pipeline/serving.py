@@ -16,10 +16,12 @@ from raykd.errors import TargetError
 from raykd.evaluate import TASKS
 from raykd.folders import home
 from raykd.pipeline.judged import Judged
+from raykd.pipeline.placement import Mode
 from raykd.pipeline.preparation import Prepared
 from raykd.targets import EntryKey, TargetStore, TeacherKeys
 from raykd.targets.codec import decode, feature_version, version
 from raykd.targets.gaps import GAPS, read_gaps
+from raykd.targets.remote import Remote, is_uri, remote_of
 from raykd.targets.store import ORIGINAL
 from raykd.teachers import Fleet, Recorded, Spec
 from raykd.teachers.filling import Part, fill, missing_parts
@@ -42,10 +44,12 @@ class Served:
     Attributes:
         specs: what hosts each teacher.
         store: their answers; of all views unless they are served live.
-        fleet: their actors, where students are to ask them live.
+        fleet: their actors, where students are to ask them.
         temperatures: teacher -> factor on the objective's temperature.
         judged: their answers on validation, and how wrong they are.
         best_teacher: the single teacher that is best there.
+        mode: how students are to get the answers.
+        views: how many of each training sample the store holds, or will.
     """
 
     specs: Specs
@@ -54,6 +58,8 @@ class Served:
     temperatures: Mapping[str, float]
     judged: Judged
     best_teacher: str
+    mode: Mode = "stored"
+    views: int = 0
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -98,8 +104,16 @@ def make_specs(prepared: Prepared, weights: Mapping[str, Mapping[str, Tensor]]) 
     return specs
 
 
+def remote_store(config: Config) -> Remote | None:
+    """The bucket that the target store is in; None = a folder."""
+    store = config.targets.store
+    return remote_of(store) if store is not None and is_uri(store) else None
+
+
 def store_root(config: Config) -> Path:
-    """Folder of the target store."""
+    """Folder of the target store; of one in a bucket, that of this node's mirror."""
+    if (remote := remote_store(config)) is not None:
+        return remote.root
     return Path(config.targets.store).absolute() if config.targets.store else home() / "targets"
 
 
@@ -120,6 +134,22 @@ def _keys(spec: Spec | Recorded, views: str) -> TeacherKeys:
 def open_store(root: Path, keys: Keys, samples: Samples) -> TargetStore:
     """The store as this run's students and evaluation read it."""
     return TargetStore.open(root, keys, samples.ids, samples.content_hash(np.arange(len(samples))))
+
+
+def bring(config: Config, keys: Keys, views: int) -> None:
+    """Make this node's mirror and the bucket alike, before it is judged what the store lacks.
+
+    Args:
+        config: the recipe.
+        keys: the teachers' entries.
+        views: how many are wanted; of none only what is said of untransformed samples is brought.
+
+    Raises:
+        TargetError: an object is damaged or of other targets, or one side cannot be read or written.
+    """
+    if (remote := remote_store(config)) is not None:
+        entries = [one.every if views else (one.originals,) for one in keys.values()]
+        remote.sync(key for several in entries for key in several)
 
 
 def parts_of(prepared: Prepared, keys: Keys, views: Iterable[int]) -> tuple[list[Part], list[Part]]:
@@ -156,25 +186,42 @@ def fill_store(
     Raises:
         TargetError: the store cannot be written.
     """
-    root = store_root(prepared.config)
+    root, remote = store_root(prepared.config), remote_store(prepared.config)
     try:
-        return sum(fill(root, parts, fleet, emit, tolerance).values())
+        scored = sum(fill(root, parts, fleet, emit, tolerance, remote).values())
     except OSError as error:
         raise TargetError(f"the target store {root} cannot be written: {error}") from error
+    if remote is not None:
+        remote.sync(dict.fromkeys(key for part in parts for key in (*part.lacking, part.outputs)))
+    return scored
 
 
-def tell_gaps(prepared: Prepared, keys: Keys, views: int, emit: Callable[[Event], None]) -> None:
-    """Tell of samples that broke a teacher in an earlier run: this one has no answer for them either."""
-    root = store_root(prepared.config)
+def tell_gaps(
+    prepared: Prepared, keys: Keys, views: int | None, emit: Callable[[Event], None]
+) -> None:
+    """Tell of samples that broke a teacher in an earlier run: this one has no answer for them either.
+
+    Args:
+        prepared: the recipe with its data.
+        keys: where each teacher's answers are kept.
+        views: how many of each sample this run shows; None = without end.
+        emit: who is told.
+    """
+    root, remote = store_root(prepared.config), remote_store(prepared.config)
     for name, one in keys.items():
         folder = root / one.views.folder
-        if any(view < views for _, _, view in read_gaps(folder)):
+        if any(views is None or view < views for _, _, view in read_gaps(folder)):
             text = f"teacher {name!r} has samples in quarantine, see {folder / GAPS}; delete it to try again"
+            if remote is not None:
+                text += f", and the objects gap-* of {one.views.folder} in the bucket"
             emit(events.failure("targets", text, decision="quarantine", teacher=name))
 
 
-def self_test(prepared: Prepared, fleet: Fleet) -> None:
+def self_test(prepared: Prepared, fleet: Fleet) -> dict[str, float]:
     """Class count and repeatability of every teacher, on a few samples.
+
+    Returns:
+        teacher -> samples/s of all its replicas, from one batch (a short one is as much work as a full one).
 
     Raises:
         TeacherError: names the teacher and what is wrong with it.
@@ -182,7 +229,15 @@ def self_test(prepared: Prepared, fleet: Fleet) -> None:
     rows = prepared.samples.splits["validation"][:_PROBES]
     first = fleet.score(rows, ORIGINAL_VIEW)
     check_classes(first, prepared.samples.class_count)
+    for pool in fleet.client.pools.values():
+        pool.load.take()
     check_repeatable(first, fleet.score(rows, ORIGINAL_VIEW))
+    rates = {}
+    for name, pool in fleet.client.pools.items():
+        spec = fleet.specs[name]
+        batch = spec.batch_size if isinstance(spec, Spec) else len(rows)
+        rates[name] = batch * len(pool.actors) / max(pool.load.busy_s, 1e-9)
+    return rates
 
 
 def check_drift(prepared: Prepared, specs: Specs, store: TargetStore) -> None:

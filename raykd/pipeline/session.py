@@ -16,8 +16,9 @@ from raykd.folders import RunFolder, read_json, write_json
 from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.placement import place
 from raykd.pipeline.preparation import Prepared
-from raykd.pipeline.serving import store_root
+from raykd.pipeline.serving import remote_store, store_root
 from raykd.pipeline.versions import environment
+from raykd.pipeline.volume import shortage
 from raykd.runtime import Resources, check_shared, connect, is_connected, machine
 from raykd.tracking import Console, Listener
 
@@ -62,16 +63,21 @@ def opened(
         listeners: who else hears of everything.
 
     Raises:
-        InputError: the cluster lacks what the recipe asks for, or its nodes share no such folders.
+        InputError: the cluster lacks what the recipe asks for, its nodes share no such folders, or the bucket
+            of the target store cannot be listed or written.
     """
     config = prepared.config
     console = console or Console(quiet=True, stream=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    remote = remote_store(config)
+    if remote is not None:
+        remote.check()
     if options.address is None and not is_connected():
-        place(config, machine())
+        place(config, machine(), shortage(prepared))
     with connect(options.address) as resources:
-        placement = place(config, resources)
+        placement = place(config, resources, shortage(prepared))
         if options.address is not None:
-            check_shared({"--output": folder.path, _store_name(config): store_root(config)})
+            store = {} if remote is not None else {_store_name(config): store_root(config)}
+            check_shared({"--output": folder.path, **store})
         _open_folder(folder, config, resources)
         job = Job(prepared, placement, folder, console, kind, listeners)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from raykd.report.comparison import comparison_tables
@@ -73,7 +73,7 @@ def trial_cells(summary: Summary, most: int | None = None) -> list[dict[str, str
 
 def sweep_verdict(summary: Summary) -> list[str]:
     """What the search found, and what it cannot say: sentences."""
-    return [_found(summary), *_held(summary), _ended(summary), *_asked(summary)]
+    return [_found(summary), *_held(summary), *_joint(summary), _ended(summary), *_asked(summary)]
 
 
 def _found(summary: Summary) -> str:
@@ -119,6 +119,27 @@ def _held(summary: Summary) -> list[str]:
         size = speech.gain.size(pair["gain"]["mean"])
         found.append(f"{_named(ahead)} is surely better on test than {_named(behind)}, by {size}.")
     return found
+
+
+def _joint(summary: Summary) -> list[str]:
+    """The front of all metrics of a search with several."""
+    front = summary.get("front") or []  # a summary of before there were several has none
+    if not front:
+        return []
+    records = {record["trial"]: record for record in summary["trials"]}
+    told = "; ".join(f"{name} ({_reached(summary, records[name])})" for name in front)
+    return [f"On the front of {' and '.join(summary['metrics'])}, where no trial is better in one without being worse "
+            f"in another: {told}. Their recipes are in pareto/."]  # fmt: skip
+
+
+def _reached(summary: Summary, record: Record) -> str:
+    """What a trial reached in each metric."""
+    speech = speech_of(summary)
+    forms: dict[str, Callable[[Any], str]] = {"parameters": count, "flops": count}
+    forms |= {m.key: m.form for m in (*speech.numbers, speech.second, speech.metric)}
+    numbers = {**record["cost"], **record["validation"]}
+    told = ((metric, forms.get(metric, _short)(numbers[metric])) for metric in summary["metrics"])
+    return ", ".join(f"{value} {metric}" for metric, value in told)
 
 
 def _ended(summary: Summary) -> str:

@@ -27,11 +27,21 @@ class Resources:
         cpus: logical CPUs.
         gpus: GPUs.
         local: whether it is a cluster of our own on this machine.
+        nodes: CPUs and GPUs of each node; empty = one node has all.
     """
 
     cpus: float
     gpus: float
     local: bool
+    nodes: tuple[tuple[float, float], ...] = ()
+
+    def fitting(self, cpus: float, gpus: float) -> int:
+        """How many processes of so many CPUs and GPUs the nodes hold; none is split over two."""
+        slots = 0
+        for own_cpus, own_gpus in self.nodes or ((self.cpus, self.gpus),):
+            room = (own_cpus + 1e-6) // cpus
+            slots += int(min(room, (own_gpus + 1e-6) // gpus) if gpus else room)
+        return slots
 
 
 def machine() -> Resources:
@@ -57,7 +67,13 @@ def connect(address: str | None) -> Iterator[Resources]:
         _start(address)
     try:
         total = ray.cluster_resources()
-        yield Resources(total.get("CPU", 0.0), total.get("GPU", 0.0), local=address is None)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        yield Resources(
+            total.get("CPU", 0.0),
+            total.get("GPU", 0.0),
+            local=address is None,
+            nodes=tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes),
+        )
     finally:
         if not already:
             ray.shutdown()

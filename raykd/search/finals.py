@@ -21,7 +21,7 @@ from raykd.search.ledger import Ledger
 from raykd.search.readying import Readying
 from raykd.search.space import plain_recipe
 from raykd.search.tracked import FINALIST
-from raykd.search.tune import CHECKPOINT
+from raykd.search.trials import CHECKPOINT
 
 DEFAULT = "default"
 

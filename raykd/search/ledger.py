@@ -24,8 +24,9 @@ from raykd.errors import InputError
 from raykd.evaluate import TASKS, Task
 from raykd.folders import read_json, write_json
 from raykd.search.halting import rules
+from raykd.search.merits import Merits, merits_of, undominated
 from raykd.search.space import Proposal, Values, propose, trial_name
-from raykd.search.tune import CHECKPOINT
+from raykd.search.trials import CHECKPOINT
 from raykd.tracking.jsonl import METRICS, read_lines
 from raykd.train import Fit
 
@@ -42,7 +43,7 @@ class Asking(Protocol):
         """The values of the trial of that number; asked once for each, in order."""
         ...
 
-    def tell(self, index: int, values: Values, merit: float | None) -> None:
+    def tell(self, index: int, values: Values, merits: Merits | None) -> None:
         """What came of it, more being better; None where it failed. Also of trials of an earlier start."""
         ...
 
@@ -57,7 +58,7 @@ class Listed:
         """Those of that number."""
         return self.values[index]
 
-    def tell(self, index: int, values: Values, merit: float | None) -> None:
+    def tell(self, index: int, values: Values, merits: Merits | None) -> None:
         """Nothing to learn."""
 
 
@@ -104,7 +105,8 @@ class Ledger:
         self._stop = search.stop
         self._rules = rules(search.scheduler, search.stop.patience_epochs)
         self._task: Task = TASKS[self.config.task]
-        self.metric = search.metric or self._task.metric
+        self.metrics = search.judged_by(self._task.metric)
+        self.metric = self.metrics[0]
         self._history: dict[str, dict[int, dict[str, float]]] = {}
         self._begun: dict[str, float] = {}
         self._started = time.monotonic()
@@ -125,7 +127,7 @@ class Ledger:
                 if line["kind"] == "epoch":
                     self._note(name, int(line["epoch"]), line["validation"])
             if record["state"] != RUNNING:
-                self.asking.tell(index, record["values"], self._merit(record))
+                self.asking.tell(index, record["values"], self.merits(record))
 
     @property
     def left(self) -> int:
@@ -135,16 +137,32 @@ class Ledger:
 
     @property
     def ranking(self) -> list[str]:
-        """Names of the trials that have numbers and keep to all limits, best first."""
+        """Names of the trials that have numbers and keep to all limits, best first.
+
+        With several metrics those of their front come before all others; the first metric ranks either.
+        """
         ranked = [name for name, record in self.records.items() if record["state"] in RANKED]
-        return sorted(ranked, key=lambda name: self._rank(self.records[name]), reverse=True)
+        front = set(self.front) if len(self.metrics) > 1 else set()
 
-    def _rank(self, record: Record) -> tuple[float, float]:
-        return self._task.rank(record["validation"], self.metric)
+        def rank(name: str) -> tuple[bool, float, float]:
+            numbers = self.records[name]["validation"]
+            return (name in front, *self._task.rank(numbers, self.metric))
 
-    def _merit(self, record: Record) -> float | None:
-        value = record["value"]
-        return None if value is None else self._task.merit(value, self.metric)
+        return sorted(ranked, key=rank, reverse=True)
+
+    @property
+    def front(self) -> list[str]:
+        """Names of the trials that no other one beats in one metric without losing in another, as proposed."""
+        points = {}
+        for name, record in self.records.items():
+            merits = self.merits(record) if record["state"] in RANKED else None
+            if merits is not None:
+                points[name] = merits
+        return undominated(points)
+
+    def merits(self, record: Record) -> Merits | None:
+        """A trial's metrics, more being better; None where it has no numbers."""
+        return merits_of(record, self.metrics, self._task)
 
     def launch(self) -> tuple[str, Fit] | None:
         """The next trial that is to run; those that break a limit are noted and passed over."""
@@ -263,7 +281,7 @@ class Ledger:
         write_json(self.folder / name / "result.json", record)
         if state != "finished":  # it is not gone on with: only its numbers and weights are kept
             (self.folder / name / CHECKPOINT / "state.pt").unlink(missing_ok=True)
-        self.asking.tell(int(name), record["values"], self._merit(record))
+        self.asking.tell(int(name), record["values"], self.merits(record))
         self.told(name, record, None)
 
 

@@ -14,6 +14,7 @@ from optuna.distributions import (
 
 from raykd.config.check_search import override, values_of
 from raykd.config.search import Choice, LogUniform, OptunaSearcher, RandInt, Search, Space, Uniform
+from raykd.search.merits import Merits
 from raykd.search.space import Values
 from raykd.seeding import derive
 
@@ -21,15 +22,18 @@ from raykd.seeding import derive
 class Optuna:
     """Tree-structured Parzen estimators over the trials so far; told again of those of an earlier start.
 
-    Values that are not numbers or text, and all finite sets, are chosen among by their position.
+    With several metrics they learn what leads to the front of all (Ozaki et al. 2022). Values that are not numbers or text, and all finite sets, are chosen among by their position.
     """
 
     def __init__(self, search: Search, searcher: OptunaSearcher, seed: int) -> None:
+        metrics = len(search.metric) if isinstance(search.metric, tuple) else 1
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._spaces = search.parameters
         self._kinds = {key: _distribution(space) for key, space in search.parameters.items()}
         self._seed, self._startup = seed, searcher.startup_trials
-        self._study = optuna.create_study(direction="maximize", sampler=self._sampler(0))
+        self._study = optuna.create_study(
+            directions=["maximize"] * metrics, sampler=self._sampler(0)
+        )
         self._open: dict[int, optuna.trial.Trial] = {}
 
     def ask(self, index: int) -> Values:
@@ -38,15 +42,15 @@ class Optuna:
         trial = self._open[index] = self._study.ask(self._kinds)
         return {key: _value(self._spaces[key], drawn) for key, drawn in trial.params.items()}
 
-    def tell(self, index: int, values: Values, merit: float | None) -> None:
+    def tell(self, index: int, values: Values, merits: Merits | None) -> None:
         """Take an outcome into the model."""
-        state = optuna.trial.TrialState.FAIL if merit is None else optuna.trial.TrialState.COMPLETE
+        state = optuna.trial.TrialState.FAIL if merits is None else optuna.trial.TrialState.COMPLETE
         if (trial := self._open.pop(index, None)) is not None:
-            self._study.tell(trial, merit, state=state)
+            self._study.tell(trial, merits, state=state)
             return
         params = {key: _drawn(self._spaces[key], value) for key, value in values.items()}
         past = optuna.trial.create_trial(
-            params=params, distributions=self._kinds, value=merit, state=state
+            params=params, distributions=self._kinds, values=merits, state=state
         )
         self._study.add_trial(past)
 

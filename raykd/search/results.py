@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from raykd.config import Config
+from raykd.config.search import COSTS
 from raykd.evaluate import TASKS
 from raykd.search.ledger import RANKED, Ledger, Record, write_recipe
+from raykd.search.merits import prices
 from raykd.search.space import fronts, propose
 
-COSTS = ("parameters", "flops", "latency_ms")
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -30,22 +31,25 @@ def pareto(records: Sequence[Record], ledger: Ledger) -> dict[str, list[str]]:
     for record in records:
         if record["state"] in RANKED:
             merit = task.merit(record["value"], ledger.metric)
-            points[record["trial"]] = {**_prices(record["cost"]), "merit": merit}
+            points[record["trial"]] = {**prices(record["cost"]), "merit": merit}
     return fronts(points, COSTS, "merit")
 
 
-def _prices(cost: Mapping[str, Any]) -> dict[str, float | None]:
-    """What is held against each other; the latency, which is measured, to two digits, lest noise decide."""
-    prices = {axis: cost.get(axis) for axis in COSTS}
-    if (latency := prices["latency_ms"]) is not None:
-        prices["latency_ms"] = float(f"{latency:.2g}")
-    return prices
+def on_fronts(summary: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Trial -> what it stands on the front of, in words; only trials that are on one."""
+    found: dict[str, list[str]] = {}
+    for axis, names in summary["pareto"].items():
+        for name in names:
+            found.setdefault(name, []).append(f"{summary['metric']} against {axis}")
+    for name in summary["front"] or ():
+        found.setdefault(name, []).append(" and ".join(summary["metrics"]))
+    return found
 
 
 def rows_of(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One flat row for each trial; searched keys as they stand in the recipe, costs as `cost.<name>`."""
     metrics = sorted({m for record in summary["trials"] for m in record["validation"] or {}})
-    on_front = {n for names in summary["pareto"].values() for n in names}
+    on_front = on_fronts(summary)
     rows = []
     for record in summary["trials"]:
         plain = (
@@ -77,9 +81,8 @@ def write(folder: Path, config: Config, summary: Mapping[str, Any]) -> Config:
     _write_parquet(folder / "results.parquet", rows)
     records = {record["trial"]: record for record in summary["trials"]}
     shutil.rmtree(folder / "pareto", ignore_errors=True)
-    for name in sorted({n for names in summary["pareto"].values() for n in names}):
-        axes = ", ".join(axis for axis, names in summary["pareto"].items() if name in names)
-        about = f"Trial {name} of a sweep: on the front of {summary['metric']} against {axes}."
+    for name, axes in sorted(on_fronts(summary).items()):
+        about = f"Trial {name} of a sweep: on the front of {', of '.join(axes)}."
         write_recipe(folder / "pareto" / f"{name}.yaml", recipe_of(config, records[name]), about)
     chosen = summary["best"]["trial"]
     best = config.model_copy(update={"search": None}) if chosen is None else recipe_of(config, records[chosen])  # fmt: skip

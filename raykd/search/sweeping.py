@@ -17,19 +17,20 @@ from raykd.folders import RunFolder, write_json
 from raykd.pipeline.evaluation import labels_used
 from raykd.pipeline.fits import shown_views
 from raykd.pipeline.job import Job, times_tested
-from raykd.pipeline.placement import Placement, target_mode
+from raykd.pipeline.placement import Placement, place, target_mode
 from raykd.pipeline.preparation import Prepared, prepare
 from raykd.pipeline.serving import wanted
 from raykd.pipeline.session import Options, new_run_folder, opened, run_folder
 from raykd.report import write_report
-from raykd.runtime import Resources, connect
+from raykd.runtime import Resources, connect, is_connected, machine
 from raykd.search import results
 from raykd.search.finals import FinalResult, run_finals
 from raykd.search.ledger import Asking, Ledger, Listed, Record
 from raykd.search.readying import Readying, varied_within_limits
 from raykd.search.space import Proposal, listed, plain_recipe, trial_name
 from raykd.search.tracked import PREFIX, TRIALS, SweepRuns
-from raykd.search.tune import TrialPlace, TrialWork, run_trials
+from raykd.search.trials import TrialWork
+from raykd.search.tune import TrialPlace, run_trials
 from raykd.tracking import Console, events
 
 
@@ -102,11 +103,6 @@ def plan_sweep(config: Config, options: Options) -> Planned:
             Problem("search", "is null, so there is nothing to search; write e.g. search: {parameters: "
                     "{student.model.width: {space: choice, categories: [0.25, 0.5]}}}, or take `raykd sweep digits_sweep`")
         )  # fmt: skip
-    if config.cluster.student.workers > 1:
-        raise InputError(
-            Problem("cluster.student.workers", f"found {config.cluster.student.workers}: a trial of a sweep trains in one "
-                    "process; set it to 1, and search.max_concurrent says how many trials train side by side")
-        )  # fmt: skip
     options = replace(options, output=options.output or new_run_folder(options.name))
     assert options.output is not None, "made just now"
     wandb = config.tracking.wandb
@@ -153,6 +149,7 @@ def sweep(
     """
     options = options or Options(name="sweep")
     planned = plan_sweep(config, options)
+    plan_place(planned.config, options)
     runs = SweepRuns(planned.config, planned.folder, console)
     with opened(
         planned.prepared, planned.folder, options, console, kind=None, listeners=[runs]
@@ -164,9 +161,9 @@ def sweep(
 def _stages(job: Job, planned: Planned, runs: SweepRuns, options: Options) -> Config:
     begun = time.monotonic()
     specs = job.teachers()
-    with job.targets(specs, planned.views) as served:
+    with job.targets(specs, planned.views, ahead=True) as served:
         readying = Readying(job.prepared, served)
-        ledger = _trials(job, planned, readying, runs, options)
+        ledger = search_trials(job, planned, readying, runs, options)
         final = None
         if planned.search.finalists is not None:
             final = run_finals(job, served, readying, ledger, _best_recipes(planned, ledger))
@@ -180,12 +177,14 @@ def _stages(job: Job, planned: Planned, runs: SweepRuns, options: Options) -> Co
         "status": "degraded" if job.emit.degraded else "complete",
         "task": job.config.task,
         "metric": ledger.metric,
+        "metrics": list(ledger.metrics),
         "search": planned.search.model_dump(mode="json"),
         "trials": records,
         "ranking": ledger.ranking,
         "default": {"cost": dict(readying.cost(job.prepared))},
         "best": best,
         "pareto": results.pareto(records, ledger),
+        "front": ledger.front if len(ledger.metrics) > 1 else None,
         "finalists": finished or None,
         "labels_used": labels_used(job.prepared),
         "test_scored_times": times_tested(job.folder) + (final is not None),
@@ -199,10 +198,21 @@ def _stages(job: Job, planned: Planned, runs: SweepRuns, options: Options) -> Co
     return recipe
 
 
-def _trials(
+def search_trials(
     job: Job, planned: Planned, readying: Readying, runs: SweepRuns, options: Options
 ) -> Ledger:
-    """Run every trial that has not ended before."""
+    """Run every trial that has not ended before.
+
+    Args:
+        job: the sweep in progress.
+        planned: what it is to do.
+        readying: makes its trials.
+        runs: their trackers.
+        options: how it is run.
+
+    Raises:
+        TrainingError: no trial has numbers and keeps to the limits.
+    """
     folder = job.folder.path / TRIALS
 
     def told(name: str, record: Record, proposal: Proposal | None) -> None:
@@ -236,9 +246,9 @@ def _trials(
                 job.emit(events.fit("search", f"{PREFIX}{name}", state="reused", metrics=numbers))
         if ledger.left:
             with connect(options.address) as resources:
-                place = trial_place(job.config, job.placement, resources)
+                where = trial_place(job.config, job.placement, resources)
             before = _asked_live(readying)
-            run_trials(ledger, ledger.left, work, place, job.folder.path / ".ray" / "tune")
+            run_trials(ledger, ledger.left, work, where, job.folder.path / ".ray" / "tune")
             job.scored += _asked_live(readying) - before
         ledger.settle()
     if not ledger.ranking:
@@ -259,25 +269,49 @@ def trial_place(config: Config, placement: Placement, resources: Resources) -> T
     """How many trials train side by side: as many as there is room for beside live teachers.
 
     Raises:
-        InputError: there is no room for one.
+        InputError: there is no room for one, or not for as many as the recipe asks for.
     """
     student, search = config.cluster.student, config.search
     assert search is not None, "only for recipes with a search"
     free, gpus = resources.cpus, resources.gpus
     if target_mode(config)[0] == "live":
-        free -= sum(place.replicas * place.cpus for place in placement.teachers.values())
-        gpus -= sum(place.replicas * place.gpus for place in placement.teachers.values())
-    room = int((free + 1e-6) // student.cpus)
-    if student.gpus:
-        room = min(room, int((gpus + 1e-6) // student.gpus))
+        free -= sum(teacher.replicas * teacher.cpus for teacher in placement.teachers.values())
+        gpus -= sum(teacher.replicas * teacher.gpus for teacher in placement.teachers.values())
+    left = Resources(free, gpus, resources.local)
+    workers = min(
+        left.fitting(student.cpus, student.gpus), resources.fitting(student.cpus, student.gpus)
+    )
+    room = max(workers // student.most, int(workers >= student.fewest))
+    each = f"{student.cpus:g} CPUs and {student.gpus:g} GPUs"
+    if student.most > 1:
+        each = f"{student.most} workers of {each}, each on one node"
     if room < 1:
         raise InputError(
-            Problem("cluster.student.cpus", f"a trial asks for {student.cpus:g} CPUs and {student.gpus:g} GPUs, of which "
+            Problem("cluster.student.cpus", f"a trial asks for {each}, of which "
                     f"{free:g} and {gpus:g} are free; lower them, or those of the teachers")
         )  # fmt: skip
-    return TrialPlace(
-        min(room, search.max_concurrent or room), student.cpus, student.gpus, student.max_failures
-    )
+    if search.max_concurrent is not None and search.max_concurrent > room:
+        raise InputError(
+            Problem("search.max_concurrent", f"found {search.max_concurrent}, but there is room for {room} at the same "
+                    f"time: a trial asks for {each}, of which {free:g} and {gpus:g} are free; lower it to {room} or "
+                    "leave it out")
+        )  # fmt: skip
+    return TrialPlace(search.max_concurrent or room, student)
+
+
+def plan_place(config: Config, options: Options) -> tuple[Placement, TrialPlace]:
+    """What would run where, asked of the cluster that the options name; starts none.
+
+    Raises:
+        InputError: it lacks what the recipe asks for.
+    """
+    if options.address is None and not is_connected():
+        resources = machine()
+    else:
+        with connect(options.address) as resources:
+            pass
+    placement = place(config, resources)
+    return placement, trial_place(config, placement, resources)
 
 
 def _asking(planned: Planned) -> Asking:

@@ -1,9 +1,10 @@
-"""Ray Tune shell: each trial is a plain Tune function, in one process, that runs the one training loop.
+"""Ray Tune shell: each trial is a plain Tune function, in one process or over several workers of its own.
 
 Tune starts trials, keeps the cluster busy, replaces lost processes and ends trials. What is tried, which
 trial stops and what is remembered is decided by a `Control` in the driver, which knows nothing of Ray:
-Tune's own checkpoints are never read, so resuming does not depend on them. A trial asks for nothing but
-its own CPUs and GPUs and starts no actor, so no ratio of trials and CPUs can deadlock.
+Tune's own checkpoints are never read, so resuming does not depend on them. A trial of one worker asks for
+nothing but its own CPUs and GPUs, one of several for nothing but their one placement group, so no ratio of
+trials, workers and CPUs can deadlock.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +21,17 @@ from typing import Any, Protocol
 
 import ray
 import ray.tune
-import torch
 from ray.tune import search
 
-from raykd.data import Samples
-from raykd.errors import RaykdError
-from raykd.targets import TargetSource
-from raykd.tracking import Event, JsonLines
-from raykd.train import Fit, World, train
-from raykd.train.checkpoint import FitFolder
+from raykd.config.root import StudentCluster
+from raykd.search.leftovers import settle, tidy
+from raykd.search.teams import new_relay, together
+from raykd.search.trials import TrialWork, alone
+from raykd.train import Fit
 
-MakeSource = Callable[[Samples, Fit], TargetSource]
-CHECKPOINT = "checkpoint"
+_TIDY_S = 0.5
+_MEMORY_BYTES = 2**20
+"""Of the process of a trial of several workers: Tune wants it to ask for something, and every node has this."""
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # metrics.jsonl has it all
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C as everywhere else
@@ -64,34 +65,16 @@ class Control(Protocol):
 
 
 @dataclass(frozen=True)
-class TrialWork:
-    """What every trial gets.
-
-    Attributes:
-        samples: object reference of the data.
-        make_source: gives a fit its targets; called in the trial.
-        folder: of all trials.
-        emit: passes an event to the driver; callable from the trial.
-        depth: batches asked for ahead.
-        threads: of torch, in each trial.
-    """
-
-    samples: Any
-    make_source: MakeSource
-    folder: Path
-    emit: Callable[[Event], None]
-    depth: int
-    threads: int
-
-
-@dataclass(frozen=True)
 class TrialPlace:
-    """What trials may take: `concurrent` of them, each with so many CPUs and GPUs."""
+    """What trials may take: `concurrent` of them side by side, each with the workers of `student`."""
 
     concurrent: int
-    cpus: float
-    gpus: float
-    max_failures: int
+    student: StudentCluster
+
+    @property
+    def team(self) -> bool:
+        """Whether a trial has several workers."""
+        return self.student.most > 1
 
 
 def run_trials(control: Control, most: int, work: TrialWork, place: TrialPlace, own: Path) -> None:
@@ -106,26 +89,39 @@ def run_trials(control: Control, most: int, work: TrialWork, place: TrialPlace, 
     """
     shutil.rmtree(own, ignore_errors=True)
     held = _Held(control)
-    trial = ray.tune.with_parameters(_trial, work=work)
-    tuner = ray.tune.Tuner(
-        ray.tune.with_resources(trial, {"CPU": place.cpus, "GPU": place.gpus}),
-        tune_config=ray.tune.TuneConfig(
-            num_samples=most,
-            max_concurrent_trials=place.concurrent,
-            search_alg=_Launches(held),
-            reuse_actors=True,
-        ),
-        run_config=ray.tune.RunConfig(
-            name=own.name,
-            storage_path=str(own.parent),
-            stop=_Stops(held),
-            callbacks=[_Losses(held)],
-            failure_config=ray.tune.FailureConfig(max_failures=place.max_failures),
-            verbose=0,
-        ),
+    run_config = ray.tune.RunConfig(
+        name=own.name,
+        storage_path=str(own.parent),
+        stop=_Stops(held),
+        callbacks=[_Losses(held), *([_Tidy()] if place.team else [])],
+        failure_config=ray.tune.FailureConfig(max_failures=place.student.max_failures),
+        verbose=0,
     )
-    with _quietly():
-        tuner.fit()
+    tune_config = ray.tune.TuneConfig(
+        num_samples=most,
+        max_concurrent_trials=place.concurrent,
+        search_alg=_Launches(held),
+        reuse_actors=not place.team,
+    )
+    with _trainable(work, place) as trial, _quietly():
+        ray.tune.Tuner(trial, tune_config=tune_config, run_config=run_config).fit()
+
+
+@contextmanager
+def _trainable(work: TrialWork, place: TrialPlace) -> Iterator[Any]:
+    """The function of a trial with what its own process takes; cleans up after trials of several workers."""
+    student = place.student
+    if not place.team:
+        trial = ray.tune.with_parameters(alone, work=work)
+        yield ray.tune.with_resources(trial, {"CPU": student.cpus, "GPU": student.gpus})
+        return
+    relay = new_relay()
+    try:
+        trial = ray.tune.with_parameters(together, work=work, student=student, relay=relay)
+        yield ray.tune.with_resources(trial, {"CPU": 0, "memory": _MEMORY_BYTES})
+        settle()
+    finally:
+        ray.kill(relay)
 
 
 class _Held:
@@ -206,48 +202,16 @@ class _Losses(ray.tune.Callback):  # type: ignore[misc]
         self._held().failed(trial.config["trial"], why)
 
 
-@dataclass(frozen=True)
-class TuneReporter:
-    """Checkpoints and metrics in the trial's own folder, events to the driver, epochs to Tune.
+class _Tidy(ray.tune.Callback):  # type: ignore[misc]
+    """Frees what ended trials of several workers held, so that the next ones find room."""
 
-    Tune answers a report when the driver has heard it, and ends the trial there if it is to stop.
-    """
+    def __init__(self) -> None:
+        self._next = time.monotonic()
 
-    name: str
-    path: Path
-    lines: JsonLines
-    emit: Callable[[Event], None]
-
-    def report(self, event: Event) -> None:
-        """Write, tell, and at the end of an epoch ask whether to go on."""
-        self.lines.on(event)
-        self.emit(event)
-        if event.kind == "epoch":
-            numbers = {"epoch": event.epoch, "validation": dict(event.values["validation"])}
-            ray.tune.report({"told": "epoch", "trial": self.name, **numbers})
-
-    def folder(self, fit_id: str) -> FitFolder:  # noqa: ARG002 (a trial has one fit)
-        """`trials/<name>/checkpoint`."""
-        return FitFolder(self.path / CHECKPOINT)
-
-
-def _trial(config: dict[str, Any], work: TrialWork) -> None:
-    """Runs in a process of its own, which may run other trials before and after."""
-    samples, fit = ray.get([work.samples, config["fit"]], timeout=600)
-    name, path = config["trial"], work.folder / config["trial"]
-    torch.set_num_threads(work.threads)
-    device = torch.device("cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
-    lines = JsonLines(path)
-    try:
-        reporter = TuneReporter(name, path, lines, work.emit)
-        source = work.make_source(samples, fit)
-        result = train(fit, samples, source, reporter, World(device=device), depth=work.depth)
-    except RaykdError as error:
-        ray.tune.report({"told": "failed", "trial": name, "why": str(error)})
-    else:
-        ray.tune.report({"told": "finished", "trial": name, "result": result})
-    finally:
-        lines.close(None)
+    def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:  # noqa: ARG002
+        if time.monotonic() >= self._next:
+            tidy()
+            self._next = time.monotonic() + _TIDY_S
 
 
 @contextmanager

@@ -83,6 +83,11 @@ class TeacherKeys(NamedTuple):
         """What is kept of training views, outputs first."""
         return (self.views, *self.features)
 
+    @property
+    def every(self) -> tuple[EntryKey, ...]:
+        """All of them."""
+        return (*self.augmented, self.originals)
+
 
 class Entry:
     """The shards of one entry; reads by memory map, never writes."""

@@ -16,6 +16,7 @@ import numpy as np
 from raykd.errors import TargetError
 from raykd.targets import codec
 from raykd.targets.entries import ORIGINAL, Entry, EntryKey, TeacherKeys, append
+from raykd.targets.remote import Remote
 from raykd.targets.shards import KEYS, Shard, check_shard, map_shard
 from raykd.types import ORIGINAL_VIEW, TeacherOutputs
 
@@ -59,6 +60,7 @@ class TargetStore:
         hashes_N: uint64, content hashes in the same order.
         temperatures: teacher name -> at which its logits are going to be used, 1 where none is given; it
             matters where classes were left out.
+        remote: the bucket that the folder is a mirror of.
     """
 
     root: Path
@@ -68,6 +70,7 @@ class TargetStore:
     ids_N: np.ndarray
     hashes_N: np.ndarray
     temperatures: Mapping[str, float] = field(default_factory=dict)
+    remote: Remote | None = None
     _indices: dict[tuple[str, int], _Index] = field(default_factory=dict)
 
     @classmethod
@@ -194,6 +197,15 @@ class TargetStore:
                 shard_N[rows[ours]], position_N[rows[ours]] = number, ours
             self._indices[place] = _Index(shards, shard_N, position_N)
         return self._indices[place]
+
+    def enter(self, entry: Entry, shard: Shard) -> None:
+        """Make a shard of one of the entries visible, to this reader and to all that come."""
+        if self.remote is None:
+            append(self.root, entry.key, [shard])
+        else:
+            self.remote.keep(entry.key, [shard])
+        entry.shards = (*entry.shards, shard)
+        self._indices.pop((entry.key.folder, shard.view), None)
 
     @property
     def keys(self) -> dict[str, TeacherKeys]:

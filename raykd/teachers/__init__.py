@@ -3,5 +3,14 @@
 from raykd.teachers.live import LiveTargets
 from raykd.teachers.model import Recorded, Spec, TeacherModel
 from raykd.teachers.pool import Fleet, Place
+from raykd.teachers.write_through import WriteThrough
 
-__all__ = ["Fleet", "LiveTargets", "Place", "Recorded", "Spec", "TeacherModel"]
+__all__ = [
+    "Fleet",
+    "LiveTargets",
+    "Place",
+    "Recorded",
+    "Spec",
+    "TeacherModel",
+    "WriteThrough",
+]

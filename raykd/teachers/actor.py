@@ -15,6 +15,7 @@ from ray import cloudpickle
 
 from raykd.data import Samples
 from raykd.targets import EntryKey, codec
+from raykd.targets.remote import Remote
 from raykd.targets.shards import Shard, write_shard
 from raykd.teachers.model import Recorded, Spec, host
 
@@ -54,6 +55,7 @@ class TeacherActor:
         self._piece = _BATCHES * (spec.batch_size if isinstance(spec, Spec) else 1)
         self._busy_s = 0.0
         self._scored = 0
+        self._uploaded = 0
 
     def ready(self) -> int:
         """Answers once the model is loaded; the process id, for tests that kill it."""
@@ -77,19 +79,35 @@ class TeacherActor:
 
     @_method(max_task_retries=0)
     def fill(
-        self, root: Path, rows: np.ndarray, view: int, lacking: Sequence[EntryKey]
+        self,
+        root: Path,
+        rows: np.ndarray,
+        view: int,
+        lacking: Sequence[EntryKey],
+        remote: Remote | None = None,
     ) -> list[Shard]:
-        """Score rows in one view and write a shard for each entry; the tensors never leave this node."""
+        """Score rows in one view and write a shard for each entry; the tensors never leave this node.
+
+        Where the store is in a bucket, this node's mirror has them first, and they are uploaded from here.
+        """
         pieces = [rows[i : i + self._piece] for i in range(0, len(rows), self._piece)]
         parts = [self.score(piece, np.full(len(piece), view, np.int64))[0] for piece in pieces]
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         keys = {"ids": self._samples.ids[rows], "hashes": self._samples.content_hash(rows)}
-        return [
+        shards = [
             write_shard(root / key.folder, view, {**keys, **key.of(arrays)}, key.to_json())
             for key in lacking
         ]
+        if remote is not None:
+            for key, shard in zip(lacking, shards, strict=True):
+                remote.keep(key, [shard], self._count_uploaded)
+        return shards
 
     @_method(concurrency_group=CONTROL)
     def statistics(self) -> dict[str, Any]:
-        """Samples scored and seconds busy since the start."""
-        return {"samples_scored": self._scored, "busy_s": self._busy_s}
+        """Samples scored, seconds busy and bytes uploaded since the start."""
+        counted = {"samples_scored": self._scored, "busy_s": self._busy_s}
+        return {**counted, "uploaded_bytes": self._uploaded}
+
+    def _count_uploaded(self, size: int) -> None:
+        self._uploaded += size

@@ -127,6 +127,9 @@ class Client:
         tolerance: Tolerance | None = None,
     ) -> None:
         self.pools = {name: Pool(name, list(handles)) for name, handles in actors.items()}
+        if tolerance is not None:
+            for pool in self.pools.values():
+                pool.quarantine.known |= tolerance.recall(pool.name)
         self.settings = settings
         self.emit = emit
         self.tolerance = tolerance
@@ -150,12 +153,19 @@ class Client:
             TeacherError: a teacher is lost and the policy is to stop, or all are, or one breaks on more
                 samples than allowed.
         """
-        found = {n: self._answer(self.pools[n], asked[n]) if n in asked else None for n in names}
+        return self.whole({n: self._answer(n, asked[n]) if n in asked else None for n in names})
+
+    def whole(self, found: Mapping[str, Dense | None]) -> TeacherOutputs:
+        """The answers of all teachers to one batch; those that gave none answer validly for no row.
+
+        Raises:
+            TeacherError: none gave any.
+        """
         answers = {name: answer for name, answer in found.items() if answer is not None}
         if not answers:
-            raise TeacherError(f"no teacher is left of {', '.join(names)}")
+            raise TeacherError(f"no teacher is left of {', '.join(found)}")
         like = next(iter(answers.values()))
-        return {n: answers[n] if n in answers else codec.absent(like) for n in names}
+        return {n: answers[n] if n in answers else codec.absent(like) for n in found}
 
     def _ask(
         self, pool: Pool, rows: np.ndarray, view: np.ndarray, avoid: int | None = None
@@ -170,15 +180,32 @@ class Client:
         pool.ended.discard(replica)
         return Request(replica, pool.actors[replica].score.remote(rows, view), rows, view, early)
 
-    def _answer(self, pool: Pool, asked: Asked) -> Dense | None:
-        """One teacher's answer; None from one that is left out, or where all of it is in quarantine."""
+    def parts(self, name: str, asked: Asked) -> Parts | None:
+        """One teacher's answer as places in what was asked, and the encoded answers for them.
+
+        Samples in quarantine are in no part; None comes from a teacher that is left out.
+        """
+        pool = self.pools[name]
         try:
             parts = self._together(pool, asked)
             for place in asked.alone:
                 parts += self._isolated(pool, asked, np.array([place]))
         except _LeftOutError:
             return None
-        return assemble(parts, len(asked.rows), self.temperatures.get(pool.name, 1.0))
+        return parts
+
+    def in_quarantine(self, name: str, rows: np.ndarray, view: np.ndarray) -> np.ndarray:
+        """Bool [B]: which views [B] of rows [B] a teacher is not asked any more."""
+        known = self.pools[name].quarantine.known
+        pairs = zip(rows.tolist(), view.tolist(), strict=True)
+        return np.array([pair in known for pair in pairs], bool)
+
+    def _answer(self, name: str, asked: Asked) -> Dense | None:
+        """One teacher's answer; None from one that is left out, or where all of it is in quarantine."""
+        parts = self.parts(name, asked)
+        if parts is None:
+            return None
+        return assemble(parts, len(asked.rows), self.temperatures.get(name, 1.0))
 
     def _together(self, pool: Pool, asked: Asked) -> Parts:
         if asked.request is None:
@@ -301,13 +328,17 @@ class Client:
             request = self._ask(pool, asked.rows[part], asked.view[part])
             return self._settle(pool, request, searching=True)
 
-        found = isolate(places, attempt, tolerance.most - len(known))
+        elsewhere = known.difference(
+            asked.rows.tolist()
+        )  # others may turn out to be bad here again
+        found = isolate(places, attempt, tolerance.most - len(elsewhere))
         rows = [int(asked.rows[place]) for place in found.bad]
-        if found.exceeded and not known.issuperset(rows):
+        if len(known.union(rows)) > tolerance.most:
             self._refuse(pool, found, [*known, *rows])
         for place, row in zip(found.bad, rows, strict=True):
             view = int(asked.view[place])
             pool.quarantine.add(row, view)
+            tolerance.keep(pool.name, row, view)
             self.emit(quarantined("fleet", tolerance, pool.name, row, view))
         return found.answered
 

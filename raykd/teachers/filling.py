@@ -22,6 +22,7 @@ from ray.exceptions import (
 from raykd.data import Samples
 from raykd.errors import NonFiniteError, RaykdError, TeacherError
 from raykd.targets.gaps import add_gaps, gap_rows, read_gaps
+from raykd.targets.remote import Remote
 from raykd.targets.shards import Shard
 from raykd.targets.store import Entry, EntryKey, append
 from raykd.teachers.client import quarantined
@@ -108,12 +109,14 @@ def fill(
     fleet: Fleet,
     emit: Callable[[Event], None],
     tolerance: Tolerance | None = None,
+    remote: Remote | None = None,
 ) -> dict[str, int]:
     """Score `parts` on the fleet's actors, which write the shards themselves.
 
     Each finished shard is entered in its manifest at once, so that a kill loses no finished one. A part that
     breaks its teacher twice is halved until the samples that do it are found; these go into the entry's
-    quarantine.
+    quarantine. Of a store in a bucket the actors upload them; what was written on other nodes is left there
+    until somebody pulls it.
 
     Returns:
         teacher -> samples scored.
@@ -123,7 +126,7 @@ def fill(
             samples than allowed.
         OSError: the store cannot be written.
     """
-    return Filling(root, parts, fleet, emit, tolerance).run()
+    return Filling(root, parts, fleet, emit, tolerance, remote).run()
 
 
 @dataclass
@@ -134,13 +137,13 @@ class _Running:
         actor: who scores it.
         part: what.
         seen_s: when it began or last made progress, monotonic seconds.
-        scored: samples that the actor had scored then; None before the first look.
+        done: samples that the actor had scored, and bytes uploaded, then; None before the first look.
     """
 
     actor: Any
     part: Part
     seen_s: float
-    scored: int | None = None
+    done: tuple[int, int] | None = None
 
 
 class Filling:
@@ -153,6 +156,7 @@ class Filling:
         emit: where progress and failures are reported.
         samples: the data, when samples that break a teacher may be left out.
         tolerance: how many; None = none.
+        remote: the bucket that the store is in.
     """
 
     def __init__(
@@ -162,7 +166,9 @@ class Filling:
         fleet: Fleet,
         emit: Callable[[Event], None],
         tolerance: Tolerance | None,
+        remote: Remote | None = None,
     ) -> None:
+        self.remote = remote
         self.root, self.fleet, self.emit, self.tolerance = root, fleet, emit, tolerance
         names = list(fleet.actors)
         self.waiting = {n: deque(part for part in parts if part.teacher == n) for n in names}
@@ -189,7 +195,9 @@ class Filling:
         for name, actors in self.idle.items():
             while actors and self.waiting[name]:
                 actor, part = actors.pop(), self.waiting[name].popleft()
-                reference = actor.fill.remote(self.root, part.rows, part.view, part.lacking)
+                reference = actor.fill.remote(
+                    self.root, part.rows, part.view, part.lacking, self.remote
+                )
                 start_s = self.fleet.settings.start_timeout_s if actor in self.loading else 0.0
                 self.running[reference] = _Running(actor, part, time.monotonic() + start_s)
                 self.loading.discard(actor)
@@ -214,7 +222,8 @@ class Filling:
                 self._again(run, "failed", repr(cause))
         else:
             for key, shard in zip(run.part.lacking, shards, strict=True):
-                append(self.root, key, [shard])
+                if self.remote is None or (self.root / key.folder / shard.file).is_file():
+                    append(self.root, key, [shard])
             self.idle[run.part.teacher].append(run.actor)
             self._count(run.part)
 
@@ -293,17 +302,18 @@ class Filling:
         for reference, run in list(self.running.items()):
             if now - run.seen_s < patience_s or ray.wait([reference], timeout=0)[0]:
                 continue
-            scored = _progress(run.actor)
-            if scored is not None and scored != run.scored:
-                run.scored, run.seen_s = scored, time.monotonic()
+            done = _progress(run.actor)
+            if done is not None and done != run.done:
+                run.done, run.seen_s = done, time.monotonic()
                 continue
             del self.running[reference]
             self._again(run, "hung", "")
 
 
-def _progress(actor: Any) -> int | None:
-    """Samples that an actor has scored; None when it gives no sign of life."""
+def _progress(actor: Any) -> tuple[int, int] | None:
+    """Samples that an actor has scored and bytes that it uploaded; None when it gives no sign of life."""
     try:
-        return int(ray.get(actor.statistics.remote(), timeout=_SIGN_OF_LIFE_S)["samples_scored"])
+        told = ray.get(actor.statistics.remote(), timeout=_SIGN_OF_LIFE_S)
     except (GetTimeoutError, RayActorError):
         return None
+    return told["samples_scored"], told["uploaded_bytes"]

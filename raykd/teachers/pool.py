@@ -122,8 +122,8 @@ class Fleet:
     def close(self) -> None:
         """End the actors and give their resources back."""
         for actors in self.actors.values():
-            for actor in actors:
-                ray.kill(actor)
+            while actors:
+                ray.kill(actors.pop())
 
 
 def _start(references: Sequence[Any], place: Place, settings: TeacherCluster) -> Any:

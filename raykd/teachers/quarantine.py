@@ -6,14 +6,16 @@ alone, whoever asked first; the limit counts samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
 
 from raykd.data import Samples
 from raykd.errors import TeacherError
+from raykd.targets.gaps import GAPS, add_gaps, gap_rows
 
 Found = TypeVar("Found")
 _NAMED = 8
@@ -26,10 +28,13 @@ class Tolerance:
     Attributes:
         samples: the data.
         max_fraction: of all samples, by teacher; from `data.bad_samples.max_fraction`.
+        folders: teacher -> where those that are left out are written down for whoever asks after; without
+            it they are forgotten.
     """
 
     samples: Samples
     max_fraction: float
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def ids(self) -> np.ndarray:
@@ -45,6 +50,23 @@ class Tolerance:
     def most(self) -> int:
         """Samples that one teacher may break on."""
         return int(self.max_fraction * len(self.ids))
+
+    def recall(self, teacher: str) -> set[tuple[int, int]]:
+        """What was written down of a teacher, as (row, view).
+
+        Raises:
+            TargetError: it is damaged.
+        """
+        folder = self.folders.get(teacher)
+        if folder is None or not (folder / GAPS).is_file():  # hashing all samples takes a while
+            return set()
+        return gap_rows(folder, self.ids, self.hashes)
+
+    def keep(self, teacher: str, row: int, view: int) -> None:
+        """Write down one view of one sample."""
+        if teacher in self.folders:
+            content = int(self.samples.content_hash(np.array([row]))[0])
+            add_gaps(self.folders[teacher], [(int(self.ids[row]), content, view)])
 
     def named(self, rows: Sequence[int]) -> str:
         """The ids of some rows, in words."""

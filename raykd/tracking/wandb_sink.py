@@ -40,18 +40,19 @@ class Limits:
     Attributes:
         answer_timeout_s: longest silence of the service when it is asked whether it is there.
         init_timeout_s: longest time for a run to open.
-        finish_timeout_s: longest wait, at the end, for what is left to be sent.
-        opening_s: a service that has not opened the run so long after its start is waited for at the end
-            no longer than `late_fraction` of the time that the run took.
-        late_fraction: see above; also bounds the silence of a service that was there before.
+        finish_timeout_s: longest wait, at the end, for what is left to be written or sent.
+        patience_s: a service, as against a file, is waited for at the end only so long, or
+            `patience_fraction` of the time that the run took, whichever is more; one that has not opened
+            the run yet, only so long after the start.
+        patience_fraction: see above; also bounds the silence of a service that was there before.
         waiting_rows: rows that may wait to be handed over; more are left out, and counted.
     """
 
     answer_timeout_s: float = 3.0
     init_timeout_s: float = 20.0
-    finish_timeout_s: float = 30.0
-    opening_s: float = 6.0
-    late_fraction: float = 0.01
+    finish_timeout_s: float = 10.0
+    patience_s: float = 6.0
+    patience_fraction: float = 0.01
     waiting_rows: int = 10_000
 
 
@@ -197,17 +198,20 @@ class WandbSink:
     def _patience_s(self) -> float:
         """How long to wait for the run's end."""
         limits, age = self._limits, time.monotonic() - self._started
-        if self._opened.is_set():
-            return limits.finish_timeout_s
+        opened = self._opened.is_set()
         if self._mode == "offline":
-            return limits.finish_timeout_s + max(0.0, limits.init_timeout_s - age)
-        return max(limits.opening_s - age, limits.late_fraction * age)
+            opening = 0.0 if opened else max(0.0, limits.init_timeout_s - age)
+            return limits.finish_timeout_s + opening
+        least = limits.patience_s - (0.0 if opened else age)
+        return min(limits.finish_timeout_s, max(least, limits.patience_fraction * age))
 
     def _check_still_there(self) -> None:
         """Raise where a service that opened the run has gone since: its client would wait for it."""
         limits, age = self._limits, time.monotonic() - self._started
         try:
-            self._check_answers(min(limits.answer_timeout_s, max(0.5, limits.late_fraction * age)))
+            self._check_answers(
+                min(limits.answer_timeout_s, max(0.5, limits.patience_fraction * age))
+            )
         except ConnectionError as error:
             hint = f"upload this run with wandb sync {self._kept_at}"
             raise ConnectionError(f"{error}; {hint}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,18 +16,22 @@ import ray.train
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from raykd.config.root import StudentCluster
 from raykd.data import Samples
 from raykd.errors import RaykdError, TrainingError
 from raykd.folders import RunFolder
+from raykd.runtime.room import placeable
 from raykd.targets import TargetSource
-from raykd.tracking import Event
+from raykd.tracking import Event, events
 from raykd.train.fit import Fit
 from raykd.train.loop import train
-from raykd.train.reporter import FolderReporter
+from raykd.train.reporter import FolderReporter, Reporter
 from raykd.train.world import World
 
+_ROOM_S = 5.0  # for what a group that ended gives back
+_GROWTH_S = 1.0
 MakeSource = Callable[[Samples, Fit], TargetSource]
 
 
@@ -43,6 +48,7 @@ class Work:
         depth: batches asked for ahead.
         threads: of torch, in each worker.
         lanes: fits trained side by side, each by one worker; 1 = all workers train one fit together.
+        reporter: where progress and checkpoints go; None = events to `emit`, checkpoints to the run folder.
     """
 
     samples: Any
@@ -53,12 +59,31 @@ class Work:
     depth: int
     threads: int = 1
     lanes: int = 1
+    reporter: Reporter | None = None
+
+    @property
+    def reports(self) -> Reporter:
+        """The reporter that was given, or that of the run folder."""
+        return self.reporter or FolderReporter(self.run, self.emit)
+
+
+class _Trainer(TorchTrainer):  # type: ignore[misc]
+    """Without Ray's detached helper that removes the placement group of a controller that was killed.
+
+    It asks the state API, which does not answer without a dashboard: then it stays for ever itself. A run's
+    group goes with its job; that of a killed trial is removed by `raykd.search.leftovers`.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        made = super()._create_default_callbacks()
+        return [one for one in made if not isinstance(one, PlacementGroupCleanerCallback)]
 
 
 def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[str, dict[str, Any]]:
     """Train every fit on Ray Train workers; finished ones are not trained again.
 
-    A lost worker restarts the group, which continues from the last checkpoints.
+    A lost worker restarts the group, which continues from the last checkpoints. A group whose number of
+    workers may vary is restarted with as many as there is room for by then.
 
     Returns:
         fit id -> result.
@@ -67,40 +92,28 @@ def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[s
         TrainingError: a fit failed, or the workers failed more often than allowed.
         KeyboardInterrupt: Ctrl-C, once the workers are ended.
     """
-    before = _results(work, fits)
-    if len(before) == len(fits):  # starting workers to find nothing to do takes seconds
-        return before
-    (work.run.path / ".ray").mkdir(parents=True, exist_ok=True)
-    _failure(work.run).unlink(missing_ok=True)
-    resources = {"CPU": cluster.cpus}
-    if cluster.gpus:
-        resources["GPU"] = cluster.gpus
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(cluster.start_timeout_s)
-    together = cluster.workers > 1
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={"work": work},
-        torch_config=TorchConfig(backend="nccl" if cluster.gpus and together else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=cluster.workers if together else work.lanes,
-            use_gpu=cluster.gpus > 0,
-            resources_per_worker=resources,
-        ),
-        run_config=RunConfig(
-            name="train",
-            storage_path=str(work.run.path / ".ray"),
-            failure_config=FailureConfig(max_failures=cluster.max_failures),
-        ),
-    )
-    try:
-        with _interruptible():
-            trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        if not _failure(work.run).is_file():
-            raise TrainingError(f"student training failed: {error}") from error
     results = _results(work, fits)
+    if len(results) == len(fits):  # starting workers to find nothing to do takes seconds
+        return results
+    (work.run.path / ".ray").mkdir(parents=True, exist_ok=True)
+    why = _failure(work.run)
+    why.unlink(missing_ok=True)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(cluster.start_timeout_s)
+    losses = 0
+    while len(results) < len(fits):
+        error = _group(work, cluster, _size(work, cluster))
+        before, results = results, _results(work, fits)
+        if why.is_file() or (error is None and len(results) == len(before)):
+            break
+        if error is None:  # all is done, or there is room for more workers
+            continue
+        losses += 1
+        if not _varies(cluster) or losses > cluster.max_failures:
+            raise TrainingError(f"student training failed: {error}") from error
+        text = f"the student's workers failed: {str(error).strip().splitlines()[-1]}; they start again from "
+        text += f"the last checkpoint, with as many as there is room for ({losses} of {cluster.max_failures})"
+        work.emit(events.failure("student", text, decision="resume"))
     if unfinished := [fit.fit_id for fit in fits if fit.fit_id not in results]:
-        why = _failure(work.run)
         cause = why.read_text(encoding="utf-8") if why.is_file() else "see events.jsonl"
         raise TrainingError(
             f"{len(unfinished)} fits did not finish, {unfinished[0]} first: {cause}"
@@ -108,10 +121,75 @@ def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[s
     return results
 
 
+def _varies(cluster: StudentCluster) -> bool:
+    return cluster.fewest < cluster.most
+
+
+def _each(cluster: StudentCluster) -> dict[str, float]:
+    """Resources of one worker, by Ray's names."""
+    return {"CPU": cluster.cpus, **({"GPU": cluster.gpus} if cluster.gpus else {})}
+
+
+def _size(work: Work, cluster: StudentCluster) -> int:
+    """Workers of the next group.
+
+    Raises:
+        TrainingError: there is no room for the fewest.
+    """
+    if cluster.most == 1:
+        return work.lanes
+    if not _varies(cluster):
+        return cluster.most
+    until = time.monotonic() + cluster.start_timeout_s
+    while True:
+        size = placeable(_each(cluster), cluster.most, _ROOM_S)
+        if size >= cluster.fewest:
+            text = f"student: {size} workers, of {cluster.fewest} to {cluster.most}"
+            work.emit(events.message("student", text))
+            return size
+        if time.monotonic() >= until:
+            raise TrainingError(
+                f"there is room for {size} student workers, cluster.student.workers asks for at least "
+                f"{cluster.fewest}, and no more was found for {cluster.start_timeout_s:g} s; give the cluster "
+                "more nodes, or lower it, and resume the run"
+            )
+
+
+def _group(work: Work, cluster: StudentCluster, size: int) -> ray.train.TrainingFailedError | None:
+    """Have a group of workers work off the list; why it ended too early, if it did.
+
+    Ray restarts a group of fixed size itself. Its own elastic groups are not used: they go by what the nodes
+    have, not by what of it is free, so that one with live teachers beside it asks for workers that never start.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, once the workers are ended.
+    """
+    together = cluster.most > 1
+    failures = 0 if _varies(cluster) else cluster.max_failures
+    trainer = _Trainer(
+        _worker,
+        train_loop_config={"work": work, "cluster": cluster},
+        torch_config=TorchConfig(backend="nccl" if cluster.gpus and together else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=size, use_gpu=cluster.gpus > 0, resources_per_worker=_each(cluster)
+        ),
+        run_config=RunConfig(
+            name="train",
+            storage_path=str(work.run.path / ".ray"),
+            failure_config=FailureConfig(max_failures=failures, controller_failure_limit=failures),
+        ),
+    )
+    try:
+        with _interruptible():
+            trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        return error
+    return None
+
+
 def _results(work: Work, fits: Sequence[Fit]) -> dict[str, dict[str, Any]]:
     """The results of those fits that are finished."""
-    reporter = FolderReporter(work.run, work.emit)
-    found = {fit.fit_id: reporter.folder(fit.fit_id).result() for fit in fits}
+    found = {fit.fit_id: work.reports.folder(fit.fit_id).result() for fit in fits}
     wanted = {fit.fit_id: fit.identity for fit in fits}
     return {
         name: result
@@ -141,6 +219,7 @@ def _failure(run: RunFolder) -> Path:
 def _worker(config: dict[str, Any]) -> None:
     """Work off the list: all ranks together, or each rank every so-manieth fit."""
     work: Work = config["work"]
+    cluster: StudentCluster = config["cluster"]
     samples, fits = ray.get([work.samples, work.fits], timeout=600)
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
@@ -149,9 +228,13 @@ def _worker(config: dict[str, Any]) -> None:
     else:
         world = World(rank, workers, get_device())
     torch.set_num_threads(work.threads)
-    reporter, failure = FolderReporter(work.run, work.emit), _failure(work.run)
+    reporter, failure, trained = work.reports, _failure(work.run), 0
     for fit in fits:
         if failure.is_file():  # of another lane, or of the group that this one replaces
+            return
+        if fit.fit_id in _results(work, [fit]):
+            continue
+        if trained and _varies(cluster) and _grows(cluster, world):
             return
         try:
             train(fit, samples, work.make_source(samples, fit), reporter, world, depth=work.depth)
@@ -160,3 +243,13 @@ def _worker(config: dict[str, Any]) -> None:
             if world.workers > 1:
                 raise  # ends the whole group: the others may be waiting for this worker
             return
+        trained += 1
+
+
+def _grows(cluster: StudentCluster, world: World) -> bool:
+    """Whether there is room for more workers by now; every worker takes part."""
+    lacking = cluster.most - world.workers
+    if not lacking:
+        return False
+    found = 0 if world.rank else placeable(_each(cluster), lacking, _GROWTH_S)
+    return bool(world.all_sum(torch.tensor([found], device=world.device)).item())

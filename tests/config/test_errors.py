@@ -80,6 +80,10 @@ def test_an_unknown_key_is_refused_everywhere_with_its_near_name(tree, key):
         ("teachers.wide.name=../up", "teachers.../up.name"),
         ("teachers=[]", "teachers"),
         ("evaluate.require=[accuracy is good]", "evaluate.require.0"),
+        ("cluster.student.workers=0", "cluster.student.workers"),
+        ("cluster.student.workers=[2,1]", "cluster.student.workers"),
+        ("cluster.student.workers=[1]", "cluster.student.workers"),
+        ("cluster.student.workers=[true,2]", "cluster.student.workers"),
     ],
 )
 def test_values_out_of_range(tree, override, key):
@@ -108,7 +112,10 @@ def test_values_out_of_range(tree, override, key):
         (["objective.features=[{loss: {type: hint}, teacher: wied, student_tap: a, teacher_tap: b}]"],
          "objective.features.0.teacher"),
         (["train.batch_size=1", "cluster.student.workers=2"], "train.batch_size"),
+        (["train.batch_size=2", "cluster.student.workers=[1,3]"], "train.batch_size"),
         (["data.views.count=null", "targets.mode=stored"], "targets.mode"),
+        (["data.views.count=null", "targets.mode=write_through"], "targets.mode"),
+        (["cluster.student.workers=2", "targets.mode=write_through"], "targets.mode"),
         (["data.views.policy=[]"], "data.views.count"),
         (["teachers.wide={name: wide, outputs: a.csv}"], "teachers.wide.outputs"),
         (["train.compile=true",

@@ -120,6 +120,9 @@ def test_frozen(tree):
         ("objective.features.0.weight=3", lambda c: c.objective.features[0].weight, 3.0),
         ("evaluate.controls=[hard]", lambda c: c.evaluate.controls, ("hard",)),
         ("cluster.student.workers=2", lambda c: c.cluster.student.workers, 2),
+        ("cluster.student.workers=[1,3]", lambda c: c.cluster.student.workers, (1, 3)),
+        ("cluster.student.workers=[1,3]", lambda c: c.cluster.student.fewest, 1),
+        ("cluster.student.workers=[1,3]", lambda c: c.cluster.student.most, 3),
     ],
 )
 def test_overrides(tree, override, get, value):

@@ -54,6 +54,16 @@ WRONG = {
     "the objective": ({"metric": "objective"}, r"cannot judge"),
     "another task's": ({"metric": "rmse"}, r"validation has accuracy, nll"),
     "mode": ({"metric": "nll", "mode": "max"}, r"mode: found max, but of nll less is better"),
+    "a cost alone": ({"metric": "parameters"}, r"metric: found parameters in the first place: .*\[accuracy, parameters\]"),
+    "a cost first": ({"metric": ["flops", "accuracy"], "scheduler": {"type": "none"}}, r"found flops in the first place"),
+    "metric twice": ({"metric": ["accuracy", "accuracy"], "scheduler": {"type": "none"}}, r"names accuracy twice"),
+    "no such cost": ({"metric": ["accuracy", "latency"], "scheduler": {"type": "none"}},
+                     r"metric: found latency; .* has accuracy, nll, parameters, flops, latency_ms"),
+    "mode of several": ({"metric": ["accuracy", "flops"], "mode": "max", "scheduler": {"type": "none"}},
+                        r"mode: found max, but search\.metric names 2"),
+    "halving of several": ({"metric": ["accuracy", "flops"], "scheduler": {"type": "asha"}},
+                           r"scheduler: found asha, which compares trials by accuracy alone .*\{type: none\}"),
+    "one in a list": ({"metric": ["accuracy"]}, r"search\.metric"),
     "endless grid": ({**space(space="uniform", lower=1, upper=2), "trials": None, "searcher": {"type": "grid"}},
                      r"no end of values, which a grid needs"),
     "trials of a grid": ({"searcher": {"type": "grid"}}, r"a grid tries all its 2 combinations"),
@@ -109,6 +119,14 @@ def test_a_right_one_is_accepted_and_defaults_hold():
     assert values_of(spaces["objective.labels.weight"]) == [0, 0.1, 0.2, 0.3]
     assert values_of(spaces["student.model.depth"]) == [2, 3, 4]
     assert load_config(config.model_dump(mode="json")) == config
+
+
+def test_several_metrics_are_accepted_and_the_first_one_ranks():
+    given = ["search.metric=[accuracy, parameters]", "search.scheduler={type: none}"]
+    search = load_config(recipe(), given).search
+    assert search.judged_by("accuracy") == ("accuracy", "parameters")
+    assert load_config(recipe(metric="nll")).search.judged_by("accuracy") == ("nll",)
+    assert load_config(recipe()).search.judged_by("accuracy") == ("accuracy",)
 
 
 def test_overrides_name_types_first_and_survive_yaml():

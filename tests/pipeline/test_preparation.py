@@ -11,8 +11,9 @@ import torch
 from raykd.config import load_config
 from raykd.errors import InputError
 from raykd.models.weights import save_weights
+from raykd.pipeline.deciding import Outlook, decide
 from raykd.pipeline.fits import student_fits, teacher_fit
-from raykd.pipeline.placement import place, target_mode
+from raykd.pipeline.placement import Placement, place, target_mode
 from raykd.pipeline.preparation import prepare
 from raykd.pipeline.serving import Served
 from raykd.runtime import Resources
@@ -195,13 +196,56 @@ def test_modes():
     assert target_mode(load_config("digits", ["targets.mode=live"]))[0] == "live"
 
 
+@pytest.mark.parametrize(
+    ("overrides", "cpus", "overlaps"),
+    [
+        ([], 3, True),
+        ([], 2, False),
+        (["cluster.teachers.cpus=0.5"], 2, True),
+        (["cluster.student.cpus=2"], 3, False),
+        (["cluster.student.workers=2"], 8, False),
+        (["targets.mode=stored"], 8, False),
+        (["targets.mode=live"], 8, False),
+    ],
+)
+def test_whether_teachers_can_work_beside_the_first_student(tree, overrides, cpus, overlaps):
+    placement = place(load_config(tree, overrides), Resources(cpus, 0, local=True))
+    assert placement.overlaps is overlaps
+
+
+@pytest.mark.parametrize(
+    ("samples", "overlaps", "mode", "said"),
+    [
+        (2_900, True, "stored", "teacher 'conv' about 29 s (2,900 samples at 100 a second), less than 30 s"),
+        (3_100, True, "write_through", "scoring takes teacher 'conv' about 31 s (3,100 samples at 100 a"),
+        (3_100, False, "stored", "because"),
+        (0, True, "stored", "because"),
+    ],
+)  # fmt: skip
+def test_whether_the_store_is_filled_ahead(samples, overlaps, mode, said):
+    placement = Placement("stored", "because", {}, overlaps=overlaps)
+    outlook = Outlook(
+        {"wide": samples, "conv": samples} if samples else {}, {"wide": 1e4, "conv": 100}
+    )
+    found, why = decide(placement, outlook)
+    assert found == mode
+    assert said in why
+
+
+def test_what_was_asked_for_is_done_whatever_it_takes():
+    slow = Outlook({"wide": 10**6}, {"wide": 1.0})
+    for mode in ("write_through", "live"):
+        assert decide(Placement(mode, "asked", {}), slow) == (mode, "asked")
+
+
 def test_a_local_cluster_shares_its_cores_among_the_teachers(tree):
     config = load_config(tree, ["cluster.teachers.replicas=2"])
     places = place(config, LOCAL).teachers
     assert sum(p.replicas * p.cpus for p in places.values()) <= 2
     assert places["wide"].cpus == pytest.approx(0.5)
-    live = place(load_config(tree, ["targets.mode=live"]), LOCAL).teachers
-    assert sum(p.replicas * p.cpus for p in live.values()) <= 1, "the student's core is its own"
+    for mode in ("live", "write_through"):
+        live = place(load_config(tree, [f"targets.mode={mode}"]), LOCAL).teachers
+        assert sum(p.replicas * p.cpus for p in live.values()) <= 1, "the student's core is its own"
 
 
 def test_a_remote_cluster_is_taken_as_it_is(tree):
@@ -234,6 +278,7 @@ def test_more_than_there_is(tree, overrides, key):
         ([], "LOCAL", 2),
         (["cluster.student.cpus=2"], "LOCAL", 1),
         (["cluster.student.workers=2"], "LOCAL", 1),
+        (["cluster.student.workers=[1,2]"], "LOCAL", 1),
         (["cluster.student.parallel_fits=1"], "LOCAL", 1),
         (["targets.mode=live"], "LOCAL", 1),
         ([], "REMOTE", 1),
@@ -242,6 +287,29 @@ def test_more_than_there_is(tree, overrides, key):
 )
 def test_how_many_fits_train_side_by_side(tree, overrides, resources, lanes):
     assert place(load_config(tree, overrides), globals()[resources]).lanes == lanes
+
+
+@pytest.mark.parametrize(
+    ("workers", "overrides", "resources", "placed", "says"),
+    [
+        ("[1,2]", [], "LOCAL", (1, 2), None),
+        ("[1,8]", [], "LOCAL", (1, 2), "1 to 8, there is room for 2 of them"),
+        ("[1,8]", ["targets.mode=live"], "LOCAL", (1, 1), "room for 1 of them"),
+        ("[2,8]", [], "REMOTE", (2, 8), "2 to 8, there is room for 4 of them now"),
+        ("[2,8]", ["targets.mode=live"], "REMOTE", (2, 8), "room for 2 of them now"),
+        ("[2,2]", [], "REMOTE", (2, 2), None),
+    ],
+)
+def test_a_varying_number_of_workers_needs_room_for_the_fewest(
+    tree, workers, overrides, resources, placed, says
+):
+    config = load_config(tree, [f"cluster.student.workers={workers}", *overrides])
+    placement = place(config, globals()[resources])
+    assert (placement.student.fewest, placement.student.most) == placed
+    assert (placement.note is None) == (says is None)
+    assert says is None or says in placement.note
+    with pytest.raises(InputError, match=r"cluster\.student\.workers: 9 workers of 1 CPUs"):
+        place(load_config(tree, ["cluster.student.workers=[9,10]"]), globals()[resources])
 
 
 def test_a_teacher_s_own_resources_override(tree):
@@ -261,3 +329,28 @@ def test_a_teacher_s_fit_sees_the_labels_it_may(tree):
     assert (budget.labels, every.labels) == ("budget", "all")
     assert budget.seed != every.seed
     assert teacher_fit(prepared, prepared.teachers["wide"].settings).identity == budget.identity
+
+
+def test_a_store_that_the_disk_has_no_room_for(tree, monkeypatch, tmp_path):
+    """Asked for it is refused beforehand; left to us, teachers are served live."""
+    from raykd.pipeline import volume
+
+    monkeypatch.setenv("RAYKD_HOME", str(tmp_path))
+    prepared = prepare(load_config(tree))
+    needed = volume.whole_bytes(prepared)
+    splits, views = prepared.samples.splits, prepared.config.data.views.count
+    rows = views * len(splits["train"]) + len(splits["validation"]) + len(splits["test"])
+    assert needed == len(prepared.teachers) * rows * (10 * 2 + 4 + 16)
+    usage = SimpleNamespace(free=2 * needed)
+    monkeypatch.setattr(volume.shutil, "disk_usage", lambda path: usage)
+    assert volume.shortage(prepared) is None
+    usage.free = needed // 2
+    why = volume.shortage(prepared)
+    assert f"has room for {0.95 * usage.free / 1e9:,.2f} GB" in why
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "targets" / "view+00000-0.safetensors").write_bytes(bytes(needed))
+    assert volume.shortage(prepared) is None, "it may be these targets"
+    placement = place(prepared.config, REMOTE, why)
+    assert (placement.mode, placement.reason) == ("live", why)
+    with pytest.raises(InputError, match=r"targets.store: the targets take .* another disk"):
+        place(load_config(tree, ["targets.mode=stored"]), REMOTE, why)

@@ -18,6 +18,7 @@ from raykd.folders import read_json
 from raykd.models.weights import load_weights
 from raykd.pipeline import Options, load_student, run
 from raykd.pipeline.preparation import prepare
+from raykd.targets.upkeep import verify_store
 from raykd.tracking.jsonl import read_lines
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.usefixtures("ray_cluster")]
@@ -198,6 +199,39 @@ def test_another_label_budget_reads_the_same_store_for_teachers_that_stay(
     assert "; 0 teacher samples scored" in said
 
 
+def assert_same_students(one, other, *names):
+    """All weights equal in every bit, and all that follows from them."""
+    for role in ("student", *CONTROLS):
+        for which in ("last", "best"):
+            file = f"checkpoints/{role}/replica0/{which}.safetensors"
+            first, second = (load_weights(run.path / file, key="run") for run in (one, other))
+            assert first.keys() == second.keys()
+            assert all(torch.equal(first[name], second[name]) for name in first), file
+    for name in ("student", "ensemble", "fidelity", "gains"):
+        assert strip(one.summary[name]) == strip(other.summary[name])
+
+
+@pytest.mark.slow
+def test_write_through_gives_the_bit_identical_student_and_scores_each_sample_once(
+    finished, recipe, tmp_path, monkeypatch
+):
+    stored = finished.result.summary["targets"]
+    tree = {**recipe, "targets": {"mode": "write_through"}}
+    monkeypatch.setenv("RAYKD_HOME", str(tmp_path / "home"))
+    written = run(load_config(tree), Options(output=tmp_path / "run"))
+    assert_same_students(finished.result, written)
+    found = written.summary["targets"]
+    assert found["mode"] == "write_through"
+    assert found["teacher_samples_scored"] == stored["teacher_samples_scored"]
+    assert found["hit_rate"] == 0.0
+    assert verify_store(tmp_path / "home" / "targets").rows == stored["teacher_samples_scored"]
+    live = [line for line in lines(tmp_path / "run", "epoch") if "teacher_busy_fraction" in line]
+    assert {line["fit"] for line in live} == {"student/replica0"}, "all others read"
+    again = run(load_config(tree), Options(output=tmp_path / "again"))
+    assert again.summary["targets"]["teacher_samples_scored"] == 0
+    assert again.summary["targets"]["mode"] == "stored", "nothing was lacking"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("same_home")
 def test_live_targets_give_the_bit_identical_student_and_resuming_trains_nothing(
@@ -205,16 +239,8 @@ def test_live_targets_give_the_bit_identical_student_and_resuming_trains_nothing
 ):
     tree = {**recipe, "targets": {"mode": "live"}}
     live = run(load_config(tree), Options(output=tmp_path / "live"))
-    for role in ("student", *CONTROLS):
-        for which in ("last", "best"):
-            file = f"checkpoints/{role}/replica0/{which}.safetensors"
-            one = load_weights(finished.path / file, key="stored")
-            other = load_weights(live.path / file, key="live")
-            assert one.keys() == other.keys()
-            assert all(torch.equal(one[name], other[name]) for name in one), file
+    assert_same_students(finished.result, live)
     first, second = finished.result.summary, live.summary
-    for name in ("student", "ensemble", "fidelity", "gains"):
-        assert strip(first[name]) == strip(second[name])
     assert second["targets"]["mode"] == "live"
     assert second["targets"]["teacher_samples_scored"] > 0
 

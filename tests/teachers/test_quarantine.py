@@ -196,6 +196,44 @@ class TestOnActors:
         gaps = json.loads((tmp_path / views.folder / GAPS).read_text())
         assert [(g["id"], g["view"]) for g in gaps] == [(int(data.ids[bad]), v) for v in (0, 1)]
 
+    def test_a_batch_asked_ahead_loses_no_answer_to_a_sample_that_is_known_by_then(
+        self, poisoned, spec_of, heard
+    ):
+        """Both batches are under way before the first one tells which sample is bad."""
+        data, (bad,) = poisoned(5)
+        spec, rows = spec_of(data, "raise"), data.splits["train"][:12]
+        with fleet_of(spec, data, heard) as fleet:
+            client = Client(fleet.actors, fleet.settings, heard, Tolerance(data, 1 / len(data)))
+            live = LiveTargets(client, ["wide"])
+            tickets = [live.submit(data.batch(rows, np.full(12, view))) for view in (0, 1)]
+            for ticket in tickets:
+                answer = live.collect(ticket, 60)["wide"]
+                assert answer.valid_N.tolist() == [row != bad for row in rows.tolist()]
+
+    def test_what_one_fit_found_costs_the_next_ones_nothing(
+        self, poisoned, spec_of, heard, tmp_path
+    ):
+        """Each fit has a client of its own, which begins with what is written down beside the entry."""
+        data, (bad,) = poisoned(5)
+        spec, rows = spec_of(data, "raise"), data.splits["train"][:12]
+        folder = tmp_path / EntryKey(spec.fingerprint, data.view_key).folder
+        tolerance = Tolerance(data, 0.01, {"wide": folder})
+        batches = [data.batch(rows, np.full(12, view)) for view in (0, 1)]
+        answers = []
+        with fleet_of(spec, data, heard) as fleet:
+            for _ in range(2):
+                deaths = len(heard)
+                live = LiveTargets(Client(fleet.actors, fleet.settings, heard, tolerance), ["wide"])
+                answers.append([live.collect(live.submit(b), 60)["wide"] for b in batches])
+        assert deaths > 6, "the first fit paid for it"
+        assert len(heard) == deaths, "the second fit did not"
+        for one, other in zip(*answers, strict=True):
+            assert one.valid_N.numpy().nonzero()[0].tolist() == np.flatnonzero(rows != bad).tolist()
+            assert one.values_NC.equal(other.values_NC)
+            assert one.valid_N.equal(other.valid_N)
+        assert gap_rows(folder, data.ids, tolerance.hashes) == {(int(bad), 0), (int(bad), 1)}
+        assert tolerance.recall("other") == set()
+
     def test_more_bad_samples_than_allowed_stop_the_run_and_are_named(
         self, poisoned, spec_of, heard, tmp_path
     ):

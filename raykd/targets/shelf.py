@@ -1,0 +1,139 @@
+"""One teacher's answers in the store, and those on their way there: what is asked for is asked for once.
+
+Shape suffixes: N rows of the data, B rows asked about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from raykd.targets import codec
+from raykd.targets.entries import Entry
+from raykd.targets.gaps import add_gaps, read_gaps
+from raykd.targets.shards import write_shard
+from raykd.targets.store import TargetStore
+
+_ABSENT, _CLAIMED, _HELD, _STORED, _SILENT = range(5)
+"""Nobody has it; somebody asks for it; it waits to be written; it is stored; the teacher breaks on it."""
+SHELF_ROWS = 4096
+"""Answers that are written together, at most: so many may have to be computed again after a kill."""
+Parts = list[tuple[np.ndarray, codec.Arrays]]
+
+
+@dataclass
+class _View:
+    """What is known of one view.
+
+    Attributes:
+        state_N: of each row.
+        lacks_NE: which entry lacks which row.
+        held: rows and answers that wait to be written.
+    """
+
+    state_N: np.ndarray
+    lacks_NE: np.ndarray
+    held: Parts = field(default_factory=list)
+
+
+class Shelf:
+    """Knows which answers are there, takes new ones, and writes them in shards.
+
+    Args:
+        store: opened for the teacher.
+        name: the teacher's.
+        rows: int64, all rows that will be asked about; a view is written once it is whole.
+    """
+
+    def __init__(self, store: TargetStore, name: str, rows: np.ndarray) -> None:
+        self.store, self.name, self.rows = store, name, rows
+        self.entries: tuple[Entry, ...] = (store.entries[name], *store.features[name])
+        self._views: dict[int, _View] = {}
+
+    def claim(self, rows: np.ndarray, view: np.ndarray) -> np.ndarray:
+        """Places int64 in rows [B] of views [B] that nobody has asked for yet; who calls has to."""
+        claimed = []
+        for place, (row, number) in enumerate(zip(rows.tolist(), view.tolist(), strict=True)):
+            state_N = self._view(number).state_N
+            if state_N[row] == _ABSENT:
+                state_N[row] = _CLAIMED
+                claimed.append(place)
+        return np.array(claimed, np.int64)
+
+    def put(self, rows: np.ndarray, view: np.ndarray, arrays: codec.Arrays) -> None:
+        """Take the encoded answers to rows [B] in views [B].
+
+        Raises:
+            TargetError: they cannot be written.
+        """
+        for number in np.unique(view).tolist():
+            here, known = np.flatnonzero(view == number), self._view(number)
+            known.held.append((rows[here], {name: array[here] for name, array in arrays.items()}))
+            known.state_N[rows[here]] = _HELD
+            waiting = sum(len(part) for part, _ in known.held)
+            if waiting >= SHELF_ROWS or (known.state_N[self.rows] >= _HELD).all():
+                self._write(number)
+
+    def give_back(self, rows: np.ndarray, view: np.ndarray) -> None:
+        """Claimed and not answered: whoever needs it may ask again."""
+        for row, number in zip(rows.tolist(), view.tolist(), strict=True):
+            self._view(number).state_N[row] = _ABSENT
+
+    def silence(self, rows: np.ndarray, view: np.ndarray) -> None:
+        """The teacher breaks on these: nobody asks again, in later runs either."""
+        ids_N, hashes_N = self.store.ids_N, self.store.hashes_N
+        pairs = list(zip(rows.tolist(), view.tolist(), strict=True))
+        for row, number in pairs:
+            self._view(number).state_N[row] = _SILENT
+        gaps = [(int(ids_N[row]), int(hashes_N[row]), number) for row, number in pairs]
+        add_gaps(self.entries[0].folder, gaps)
+
+    def read(self, rows: np.ndarray, view: np.ndarray) -> Parts:
+        """Places in rows [B] and views [B] that are answered, with the answers; others are left out."""
+        there = np.zeros(len(rows), bool)
+        for number in np.unique(view).tolist():
+            here, known = view == number, self._view(number)
+            if (known.state_N[rows[here]] == _HELD).any():
+                self._write(number)
+            there[here] = known.state_N[rows[here]] == _STORED
+        places = np.flatnonzero(there)
+        if not len(places):
+            return []
+        return [(places, self.store.gather_arrays(self.name, rows[places], view[places]))]
+
+    def _view(self, number: int) -> _View:
+        if number not in self._views:
+            self._views[number] = self._look_up(number)
+        return self._views[number]
+
+    def _look_up(self, number: int) -> _View:
+        ids_N, hashes_N = self.store.ids_N, self.store.hashes_N
+        lacks_NE = np.zeros((len(ids_N), len(self.entries)), bool)
+        for place, entry in enumerate(self.entries):
+            lacks_NE[entry.missing(ids_N, hashes_N, number), place] = True
+        state_N = np.where(lacks_NE.any(axis=1), _ABSENT, _STORED).astype(np.uint8)
+        gaps = {(i, h) for i, h, v in read_gaps(self.entries[0].folder) if v == number}
+        if gaps:
+            pairs = zip(ids_N.tolist(), hashes_N.tolist(), strict=True)
+            state_N[[pair in gaps for pair in pairs]] = _SILENT
+        return _View(state_N, lacks_NE)
+
+    def _write(self, number: int) -> None:
+        """What is held of a view, one shard for each entry that lacks some of it."""
+        known = self._views[number]
+        rows = np.concatenate([part for part, _ in known.held])
+        every = [arrays for _, arrays in known.held]
+        arrays = {name: np.concatenate([one[name] for one in every]) for name in every[0]}
+        for place, entry in enumerate(self.entries):
+            lacking = np.flatnonzero(known.lacks_NE[rows, place])
+            if not len(lacking):
+                continue
+            part = rows[lacking]
+            kept = {name: array[lacking] for name, array in entry.key.of(arrays).items()}
+            keys = {"ids": self.store.ids_N[part], "hashes": self.store.hashes_N[part]}
+            shard = write_shard(entry.folder, number, {**keys, **kept}, entry.key.to_json())
+            self.store.enter(entry, shard)
+        known.state_N[rows] = _STORED
+        known.lacks_NE[rows] = False
+        known.held.clear()

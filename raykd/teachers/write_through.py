@@ -1,0 +1,103 @@
+"""A `TargetSource` that asks the fleet for what the store lacks, and writes the answers there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from raykd.targets import TargetStore, Ticket
+from raykd.targets.gaps import assemble
+from raykd.targets.shelf import Parts, Shelf
+from raykd.teachers.client import Asked, Client
+from raykd.teachers.live import LiveTargets
+from raykd.types import Batch, Dense, TeacherOutputs
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one teacher was asked of a batch; the rest is stored, or was asked for earlier.
+
+    Attributes:
+        places: in the batch.
+        asked: the request for them; None where there are none, or the teacher is left out.
+    """
+
+    places: np.ndarray
+    asked: Asked | None
+
+
+class WriteThrough:
+    """Live for what nobody has asked yet, stored for everything else; for one worker.
+
+    Args:
+        client: asks the actors.
+        store: opened for the teachers, in the order in which they are heard.
+        rows: int64, all rows that the student will be shown.
+    """
+
+    def __init__(self, client: Client, store: TargetStore, rows: np.ndarray) -> None:
+        self.client, self.store = client, store
+        self.names = tuple(store.entries)
+        self.shelves = {name: Shelf(store, name, rows) for name in self.names}
+        self._live = LiveTargets(client, self.names)
+
+    def submit(self, batch: Batch) -> Ticket:
+        """Ask each teacher what the store lacks of this batch."""
+        rows, view = batch.rows.numpy(), batch.view_B.numpy()
+        return Ticket(batch, {name: self._ask(name, rows, view) for name in self.names})
+
+    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:  # noqa: ARG002
+        """The answers, those that were asked for now written to the store; waits are bounded as live.
+
+        Raises:
+            TeacherError: a teacher is lost and the policy is to stop, or breaks on too many samples.
+            TargetError: the store cannot be written.
+        """
+        rows, view = ticket.batch.rows.numpy(), ticket.batch.view_B.numpy()
+        shares: Mapping[str, _Share] = ticket.pending
+        return self.client.whole(
+            {name: self._answer(name, shares[name], rows, view) for name in self.names}
+        )
+
+    def counters(self) -> list[float]:
+        """What was asked and answered since the last call."""
+        return self._live.counters()
+
+    def describe(self, counters: Sequence[float], seconds: float) -> dict[str, dict[str, float]]:
+        """How busy each teacher was; see `raykd.teachers.load.describe`."""
+        return self._live.describe(counters, seconds)
+
+    def _ask(self, name: str, rows: np.ndarray, view: np.ndarray) -> _Share:
+        places = self.shelves[name].claim(rows, view)
+        asked = self.client.submit([name], rows[places], view[places]) if len(places) else {}
+        return _Share(places, asked.get(name))
+
+    def _answer(self, name: str, share: _Share, rows: np.ndarray, view: np.ndarray) -> Dense | None:
+        parts = self._take(name, share, rows, view)
+        others = np.setdiff1d(np.arange(len(rows)), share.places)
+        parts += self._place(others, self.shelves[name].read(rows[others], view[others]))
+        again = self._ask(name, rows[others], view[others])  # an earlier batch waited in vain
+        if len(again.places):
+            again = _Share(others[again.places], again.asked)
+            parts += self._take(name, again, rows, view)
+        return assemble(parts, len(rows), self.client.temperatures.get(name, 1.0))
+
+    def _take(self, name: str, share: _Share, rows: np.ndarray, view: np.ndarray) -> Parts:
+        """What the teacher answers to its share, put on its shelf."""
+        shelf, open_places = self.shelves[name], share.places
+        found = [] if share.asked is None else self.client.parts(name, share.asked)
+        parts = self._place(share.places, found or [])
+        for places, arrays in parts:
+            shelf.put(rows[places], view[places], arrays)
+            open_places = np.setdiff1d(open_places, places)
+        broken = self.client.in_quarantine(name, rows[open_places], view[open_places])
+        if broken.any():
+            shelf.silence(rows[open_places[broken]], view[open_places[broken]])
+        shelf.give_back(rows[open_places[~broken]], view[open_places[~broken]])
+        return parts
+
+    def _place(self, places: np.ndarray, parts: Parts) -> Parts:
+        """Places in a part of a batch as places in the batch."""
+        return [(places[inner], arrays) for inner, arrays in parts]
