@@ -29,7 +29,7 @@ def call(*argv: str | Path) -> Ended:
     return Ended(code, out.getvalue(), err.getvalue())
 
 
-@pytest.fixture(name="call")
+@pytest.fixture(name="call", scope="session")
 def _call():
     return call
 

@@ -1,0 +1,158 @@
+"""The model card: metadata that Hugging Face reads, numbers as the run has them, names that break nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+
+from raykd.config import load_config
+from raykd.evaluate import Evaluation, SplitOutputs
+from raykd.evaluate.statistics import spread
+from raykd.export.card import Story, pipeline_tag, write_card
+from raykd.export.limits import weak_spots
+from raykd.export.writing import Written
+
+LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, -1])
+
+
+def outputs(labels, answers, task="classification"):
+    split = SplitOutputs(
+        labels_N=labels,
+        ids_N=torch.arange(len(labels)),
+        teachers={"wide": answers[0]},
+        ensemble=answers[0],
+        students={"student": answers},
+        students_last={"student": answers},
+    )
+    return Evaluation(splits={"validation": split, "test": split}, task=task)
+
+
+def predicted(classes):
+    """Log-probabilities of two replicas; the second is always right."""
+    said = torch.nn.functional.one_hot(torch.tensor(classes), 3).float()
+    right = torch.nn.functional.one_hot(LABELS.clamp(min=0), 3).float()
+    return torch.stack([said, right]).log_softmax(dim=2)
+
+
+EVALUATION = outputs(LABELS, predicted([0, 0, 0, 0, 1, 0, 0, 0, 2, 1, 1]))
+
+
+@pytest.fixture
+def story(make_student, tiny_recipe):
+    def make(**given):
+        student = make_student({"type": "mlp"})
+        recipe = {**tiny_recipe, "objective": {
+            "soft_targets": {"temperature": {"type": "linear", "from": 6, "to": 2, "epochs": 4}},
+            "features": [{"loss": {"type": "hint"}, "teacher": "wide", "weight": 2.5,
+                          "student_tap": "a", "teacher_tap": "b"}],
+        }}  # fmt: skip
+        model = {"test": {"accuracy": spread([0.6, 0.8]), "nll": spread([1.1, 0.9])}}
+        summary = {
+            "student": model,
+            "teachers": {"wide": {"test": {"accuracy": 0.9}}},
+            "status": "degraded",
+            "labels_used": {"student": 200, "validation": 100},
+            "test_scored_times": 3,
+        }
+        cards = {"wide": {"fingerprint": "8c1f", "temperature": 1.7}}
+        written = Written(("model.onnx",), 0.25, {"1": 0.02, "32": 0.004}, {"logits": 2e-6})
+        plain = {
+            "name": "first",
+            "about": student.about,
+            "outputs": student.outputs,
+            "config": load_config(recipe),
+            "summary": summary,
+            "cards": cards,
+            "evaluation": EVALUATION,
+            "verdict": ["It helps."],
+            "written": {"onnx": written},
+        }
+        return Story(**{**plain, **given})
+
+    return make
+
+
+def front(card):
+    _, head, _ = card.split("---\n", 2)
+    return yaml.safe_load(head)
+
+
+def test_its_front_matter_is_hugging_faces(story):
+    head = front(write_card(story()))
+    assert (head["license"], head["library_name"]) == ("unknown", "raykd")
+    assert head["pipeline_tag"] == "image-classification"
+    assert head["metrics"] == ["accuracy"]
+    (index,) = head["model-index"]
+    (result,) = index["results"]
+    assert result["dataset"] == {"type": "digits", "name": "digits", "split": "test"}
+    assert [(m["type"], m["value"]) for m in result["metrics"]] == [("accuracy", 0.6), ("nll", 1.1)]
+
+
+def test_it_tells_numbers_method_teachers_and_limits(story):
+    lines = write_card(story()).splitlines()
+    assert "| accuracy | 0.6 | 0.7 | 0.1414 | -0.5706 to 1.971 |" in lines
+    assert "| onnx | `model.onnx` | 0.250 | 0.02 | 0.004 | 2.0e-06 |" in lines
+    text = "\n".join(lines)
+    for part in (
+        "It helps.",
+        "temperature linear (from 6.0, to 2.0, epochs 4",
+        "Features: hint",
+        "of wide, weight 2.5",
+        "| wide | mlp (width 1.0, depth 1, dropout 0.0) | 0.9 | 1.7 | budget | `8c1f` | not stated |",
+        "the student 200, validation 100",
+        "scored: 3",
+        "The run was degraded",
+        "tested on 10 samples",
+        "`c1` 25.0 % of 4, `c2` 50.0 % of 2, `c0` 100.0 % of 4",
+    ):
+        assert part in text, part
+    assert "torch.export.load" not in text, "only what was written is shown"
+
+
+def test_names_break_neither_table_nor_yaml(story, make_student):
+    about = make_student({"type": "mlp"}).about
+    hostile = about.model_copy(update={"classes": ("a`|b", "x\n---\nlicense: mit", "# c")})
+    card = write_card(story(about=hostile, name="- [x]: {evil"))
+    assert front(card)["model-index"][0]["name"] == "- [x]: {evil"
+    assert front(card)["license"] == "unknown"
+    assert "\nlicense: mit" not in card
+    assert "`a´\\|b`" in card
+
+
+def test_without_labels_on_test_it_says_so(story):
+    summary = {**story().summary, "student": {"test": None}}
+    card = write_card(story(summary=summary, verdict=[], evaluation=None))
+    assert front(card)["model-index"] == []
+    assert "The test split has no labels." in card
+
+
+@pytest.mark.parametrize(
+    ("task", "shape", "tag"),
+    [
+        ("classification", (3, 8, 8), "image-classification"),
+        ("multilabel", (5,), "tabular-classification"),
+        ("regression", (5,), "tabular-regression"),
+        ("regression", (1, 8, 8), None),
+        ("classification", (5, 6), None),
+    ],
+)
+def test_the_tag_of_tasks_and_inputs(make_student, task, shape, tag):
+    about = make_student({"type": "mlp"}, task=task, shape=shape).about
+    assert pipeline_tag(about) == tag
+
+
+def test_weak_spots_of_the_other_tasks():
+    marks = torch.tensor([[1, 0], [1, 1], [0, 1], [-1, -1]])
+    logits = torch.tensor([[[2.0, -1], [1, -1], [-3, -2], [9, 9]]])
+    tested, weak = weak_spots(outputs(marks, logits, "multilabel"), ["up", "down"])
+    assert "3 samples" in tested
+    assert weak == "Fewest right decisions on test: `down` 33.3 %, `up` 100.0 %."
+    values = torch.tensor([1.0, 2.0, 3.0, float("nan")])
+    said = torch.tensor([[[1.5], [2.0], [2.0], [7.0]]])
+    _, weak = weak_spots(outputs(values, said, "regression"), ["price"])
+    assert "`price`" in weak
+    assert "the worst by 1;" in weak
+    assert "mean error is -0.1667" in weak
+    (unknown,) = weak_spots(outputs(torch.full((11,), -1), predicted([0] * 11)), ["a", "b", "c"])
+    assert "no labels" in unknown
