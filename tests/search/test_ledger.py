@@ -131,6 +131,19 @@ def test_target_and_time_end_all(make):
     assert timed.launch() is None
 
 
+def test_with_several_metrics_the_front_comes_first_and_is_what_the_searcher_learns(make):
+    ledger = make(metric=["accuracy", "parameters"], scheduler={"type": "none"})
+    told = {}
+    ledger.asking = SimpleNamespace(ask=ledger.asking.ask, tell=lambda i, _, m: told.update({i: m}))
+    launch_all(ledger)
+    for name, accuracy in (("000", 0.5), ("001", 0.4), ("002", 0.7), ("003", 0.6), ("004", 0.65), ("005", 0.7)):  # fmt: skip
+        ledger.finished(name, result(accuracy))
+    assert ledger.front == ["000", "002"]
+    assert ledger.ranking == ["002", "000", "005", "004", "003", "001"]
+    assert told[2] == (0.7, pytest.approx(-30))
+    assert told[6] is None, "it breaks a limit"
+
+
 def test_a_killed_search_goes_on_with_every_trial_once(make, tmp_path):
     ledger = make()
     for _ in range(4):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -27,64 +28,12 @@ pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.slow]
 WIDTH, LR = "student.model.width", "train.optimizer.lr"
 
 
-def recipe(tiny, **search):
-    parameters = {
-        "objective.soft_targets.temperature": {"space": "loguniform", "lower": 1, "upper": 16},
-        WIDTH: {"space": "choice", "categories": [0.25, 1.0, 4.0]},
-        LR: {"space": "loguniform", "lower": 1e-4, "upper": 3e-2},
-    }
-    given = {"parameters": parameters, "trials": 10, "max_concurrent": 2, "scheduler": {"type": "asha", "grace_epochs": 1, "reduction": 2},
-             "finalists": {"top": 1, "seeds": 2}}  # fmt: skip
-    student = {**tiny["student"], "limits": {"parameters": 10_000}}
-    train = {**tiny["train"], "epochs": 4}
-    return {**tiny, "student": student, "train": train, "search": {**given, **search}}
-
-
-TINY_FIT = {"epochs": 6, "batch_size": 32, "optimizer": {"type": "adamw", "lr": 0.01}}
-TINY = {
-    "seed": 0,
-    "data": {
-        "source": {"type": "digits"},
-        "splits": {"validation": 100, "test": 0.2},
-        "labels": 200,
-        "views": {"count": 2, "policy": [{"type": "shift", "pixels": 1}]},
-    },
-    "teachers": [
-        {"name": "wide", "model": {"type": "mlp", "width": 1.0, "depth": 1}, "fit": TINY_FIT}
-    ],
-    "student": {"model": {"type": "mlp", "width": 0.25, "depth": 1}},
-    "train": {"epochs": 2, "batch_size": 128, "optimizer": {"type": "adamw", "lr": 0.01}},
-    "cluster": {"student": {"parallel_fits": 2}},
-    "tracking": {"wandb": {"mode": "disabled"}},
-}
-
-
-RAYS_OWN = (
-    "_AutoscalingCoordinatorActor"  # of Ray Train, one for each cluster, kept for the next trainer
-)
-
-
-def actors_and_groups():
-    """Living actors but for Ray's own, and placement groups that hold resources."""
-    from ray._private.state import actors
-    from ray.util import placement_group_table
-
-    living = ("ALIVE", "PENDING_CREATION", "RESTARTING")
-    alive = [
-        a["ActorClassName"]
-        for a in actors().values()
-        if a["State"] in living and a["ActorClassName"] != RAYS_OWN
-    ]
-    groups = [g for g in placement_group_table().values() if g["state"] != "REMOVED"]
-    return alive, groups
-
-
 @pytest.fixture(scope="module")
-def finished(ray_cluster, tmp_path_factory):
+def finished(ray_cluster, sweep_tree, tmp_path_factory):
     root = tmp_path_factory.mktemp("sweep")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAYKD_HOME", str(root / "home"))
-        config = load_config(recipe(TINY))
+        config = load_config(sweep_tree())
         result = sweep(config, Options(output=root / "sweep"))
     return SimpleNamespace(config=config, path=root / "sweep", home=root / "home", result=result)
 
@@ -122,11 +71,8 @@ def test_the_teachers_are_asked_once_for_all(finished):
     assert targets["teacher_samples_alone"] == (ran + 1) * targets["teacher_samples_scored"]
 
 
-def test_early_stopped_trials_leave_no_actor_and_no_placement_group(finished):
-    deadline = time.monotonic() + 20
-    while any(actors_and_groups()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert actors_and_groups() == ([], [])
+def test_early_stopped_trials_leave_no_actor_and_no_placement_group(finished, left_behind):
+    assert left_behind() == ([], 0)
 
 
 def test_finalists_are_paired_and_tested_once(finished):
@@ -194,7 +140,9 @@ def test_best_yaml_runs_as_it_is_and_asks_no_teacher(finished, tmp_path):
 
 
 @pytest.mark.usefixtures("same_home")
-def test_resuming_a_finished_sweep_trains_nothing_and_another_space_is_refused(finished):
+def test_resuming_a_finished_sweep_trains_nothing_and_another_space_is_refused(
+    finished, sweep_tree
+):
     options = Options(output=finished.path, resume=True)
     before = read_json(finished.path / "summary.json")
     written = {p: p.stat().st_mtime_ns for p in finished.path.glob("trials/*/result.json")}
@@ -202,70 +150,90 @@ def test_resuming_a_finished_sweep_trains_nothing_and_another_space_is_refused(f
     assert {p: p.stat().st_mtime_ns for p in written} == written
     assert again["trials"] == before["trials"]
     assert again["finalists"]["methods"] == before["finalists"]["methods"]
-    changed = load_config(recipe(TINY, trials=11))
+    changed = load_config(sweep_tree(trials=11))
     with pytest.raises(InputError, match=r"--resume: .*another recipe: search differ"):
         sweep(changed, options)
 
 
-def test_a_sweep_without_search_or_with_several_workers_is_refused(tmp_path):
+def test_a_sweep_without_search_is_refused(sweep_tree, tmp_path):
     options = Options(output=tmp_path / "none")
     with pytest.raises(InputError, match=r"search: is null"):
-        plan_sweep(load_config(TINY), options)
-    together = load_config(
-        recipe(TINY), ["cluster.student.workers=2", "cluster.student.parallel_fits=null"]
-    )
-    with pytest.raises(
-        InputError, match=r"workers: found 2: a trial of a sweep trains in one process"
-    ):
-        plan_sweep(together, options)
+        plan_sweep(load_config({**sweep_tree(), "search": None}), options)
     assert not options.output.exists()
 
 
 _DRIVER = """
 import sys
 from raykd.cli import main
-sys.exit(main(["sweep", sys.argv[1], "--output", sys.argv[2], "--quiet"]))
+sys.exit(main(["sweep", sys.argv[1], "--output", sys.argv[2], "--quiet", *sys.argv[3:]]))
 """
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("same_home")
-def test_a_killed_driver_is_resumed_with_every_trial_once(finished, tmp_path):
-    path, output = tmp_path / "sweep.yaml", tmp_path / "killed"
-    given = recipe(TINY, trials=6, finalists=None, scheduler={"type": "none"})
+def test_a_killed_driver_is_resumed_with_every_trial_once(sweep_tree, tmp_path):
+    path, output = _long_recipe(sweep_tree, tmp_path, trials=6), tmp_path / "killed"
+    before = _kill(path, output, lambda: _ended(output) >= 1 and _checkpointed(output))
+    assert 1 <= len(before) < 6
+    _resume_to_the_end(path, output, before)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("same_home")
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_driver_killed_three_times_at_random(sweep_tree, tmp_path, seed):
+    path, output = _long_recipe(sweep_tree, tmp_path, trials=12), tmp_path / "killed"
+    draw = random.Random(seed)
+    kept = {}
+    for kill in range(3):
+        goal = _epochs(output) + draw.randrange(1, 120)
+        more = ["--resume"] if kill else []
+        found = _kill(path, output, lambda goal=goal: _epochs(output) >= goal, *more)
+        assert kept.items() <= found.items(), "those that had ended were left alone"
+        kept = found
+    assert len(kept) < 12, "some were left to do"
+    _resume_to_the_end(path, output, kept)
+
+
+def _long_recipe(sweep_tree, folder, trials):
+    given = sweep_tree(
+        trials=trials, max_concurrent=None, finalists=None, scheduler={"type": "none"}
+    )
     given["train"] = {**given["train"], "epochs": 40, "checkpoint_every_epochs": 5}
     given["search"]["parameters"].pop(WIDTH)
+    path = folder / "sweep.yaml"
     path.write_text(yaml.safe_dump(given))
+    return path
+
+
+def _kill(path, output, condition, *more):
+    """Start a driver, kill it and its cluster when the condition holds; when each ended trial was written."""
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     driver = subprocess.Popen(
-        [sys.executable, "-c", _DRIVER, str(path), str(output)],
+        [sys.executable, "-c", _DRIVER, str(path), str(output), *more],
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
-        _wait_for(lambda: _ended(output) >= 1 and _checkpointed(output), driver)
+        _wait_for(condition, driver)
     finally:
         os.killpg(driver.pid, signal.SIGKILL)
         driver.wait(timeout=30)
     time.sleep(2)  # its trials' processes notice
-    before = {
-        p: p.stat().st_mtime_ns
-        for p in output.glob("trials/*/result.json")
-        if _state(p) != "running"
-    }
-    assert 1 <= len(before) < 6
-    summary = sweep(load_config(path), Options(output=output, resume=True)).summary
-    assert [t["trial"] for t in summary["trials"]] == [f"{i:03d}" for i in range(6)]
+    ended = [p for p in output.glob("trials/*/result.json") if _state(p) != "running"]
+    return {p: p.stat().st_mtime_ns for p in ended}
+
+
+def _resume_to_the_end(path, output, before):
+    config = load_config(path)
+    summary = sweep(config, Options(output=output, resume=True)).summary
+    names = [f"{i:03d}" for i in range(config.search.trials)]
+    assert [t["trial"] for t in summary["trials"]] == names
     assert {t["state"] for t in summary["trials"]} == {"finished"}
-    assert {p: p.stat().st_mtime_ns for p in before} == before, (
-        "those that had ended were left alone"
-    )
-    for trial in summary["trials"]:
-        told = [
-            line
-            for line in (output / "trials" / trial["trial"] / "metrics.jsonl")
-            .read_text()
-            .splitlines()
-            if '"state": "finished"' in line
-        ]
+    assert {p: p.stat().st_mtime_ns for p in before} == before, "those that ended were left alone"
+    for name in names:
+        lines = (output / "trials" / name / "metrics.jsonl").read_text().splitlines()
+        told = [line for line in lines if '"state": "finished"' in line]
         # Epochs since its last checkpoint are told again by a trial that was killed, its end is not.
         assert len(told) == 1, "trained to its end once"
     assert summary["targets"]["teacher_samples_scored"] == 0
@@ -280,6 +248,14 @@ def _ended(output):
     return sum(_state(path) != "running" for path in output.glob("trials/*/result.json"))
 
 
+def _epochs(output):
+    """Epochs that trials have told of, those told again counted again."""
+    return sum(
+        path.read_bytes().count(b'"kind": "epoch"')
+        for path in output.glob("trials/*/metrics.jsonl")
+    )
+
+
 def _checkpointed(output):
     return any(
         (path.parent / "checkpoint" / "state.pt").is_file() and _state(path) == "running"
@@ -287,7 +263,7 @@ def _checkpointed(output):
     )
 
 
-def _wait_for(condition, process, limit_s=150):
+def _wait_for(condition, process, limit_s=400):
     deadline = time.monotonic() + limit_s
     while not condition():
         assert process.poll() is None, "the driver ended by itself"
