@@ -16,7 +16,7 @@ from raykd.models.weights import count_parameters
 from raykd.pipeline.placement import Placement, place
 from raykd.pipeline.preparation import Candidate, Prepared, prepare, vary
 from raykd.pipeline.rehearsal import rehearse
-from raykd.pipeline.serving import make_specs
+from raykd.pipeline.serving import make_specs, remote_store
 from raykd.pipeline.volume import shortage
 from raykd.runtime import connect, machine
 from raykd.targets import codec
@@ -42,6 +42,9 @@ def prepare_and_place(
     """
     if address is None:  # before any model is loaded
         place(config, machine())
+    remote = remote_store(config)
+    if remote is not None:
+        remote.check()
     prepared = prepare(config, variants)
     for variant in variants:
         vary(prepared, variant)

@@ -11,6 +11,7 @@ from raykd.errors import InputError, Problem
 from raykd.folders import home
 
 if TYPE_CHECKING:
+    from raykd.cli.shelves import Shelves
     from raykd.targets.upkeep import Listing
 
 DAMAGED = 1
@@ -24,9 +25,8 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
     """What `list`, `verify` and `prune` take beside a job's arguments."""
     parser.add_argument(
         "--store",
-        type=Path,
         metavar="DIR",
-        help="list, verify, prune: the store; default: $RAYKD_HOME/targets",
+        help="list, verify, prune: the store, a folder or s3://bucket/prefix; default: $RAYKD_HOME/targets",
     )
     parser.add_argument(
         "--unused",
@@ -37,9 +37,7 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
 
 def look_after_store(args: argparse.Namespace) -> int:
     """`list`, `verify` or `prune`, which the first word says."""
-    root = args.store or home() / "targets"
-    if args.store is not None and not root.is_dir():
-        raise InputError(Problem("--store", f"found no folder at {root}; check the path"))
+    shelves = _shelves(args.store)
     word = args.words.pop(0)
     if word != "prune" and args.words:
         raise InputError(
@@ -49,22 +47,44 @@ def look_after_store(args: argparse.Namespace) -> int:
             )
         )
     if word == "list":
-        return _list(root, quiet=args.quiet)
-    return _verify(root) if word == "verify" else _prune(args, root)
+        return _list(shelves, quiet=args.quiet)
+    return _verify(shelves) if word == "verify" else _prune(args, shelves)
 
 
-def _list(root: Path, *, quiet: bool) -> int:
-    from raykd.targets.upkeep import leftovers, size_of, survey
+def _shelves(store: str | None) -> Shelves:
+    """What `--store` names.
+
+    Raises:
+        InputError: there is no such folder or bucket.
+    """
+    from raykd.cli.shelves import BucketShelves, FolderShelves
+    from raykd.config.check_targets import uri_problems
+    from raykd.targets.remote import is_uri, remote_of
+
+    if store is None:
+        return FolderShelves(home() / "targets")
+    if not is_uri(store):
+        if not Path(store).is_dir():
+            raise InputError(Problem("--store", f"found no folder at {store}; check the path"))
+        return FolderShelves(Path(store))
+    if problems := list(uri_problems(store, "--store")):
+        raise InputError(problems)
+    remote = remote_of(store)
+    remote.check("--store", writes=False)
+    return BucketShelves(remote)
+
+
+def _list(shelves: Shelves, *, quiet: bool) -> int:
     from raykd.tracking import Console
 
-    found = survey(root)
+    found = shelves.survey()
     if quiet:
         for one in found:
             print(one.folder.name)
         return 0
     console = Console(quiet=False, stream=sys.stdout)
-    console.table([_row(one) for one in found], title=f"targets in {root}")
-    left = sum(size_of(path) for path in leftovers(root, older_than_s=0.0) if not path.is_dir())
+    console.table([_row(one) for one in found], title=f"targets in {shelves.place}")
+    left = sum(size for name, size in shelves.leftovers(older_than_s=0.0).items() if "/" in name)
     console.say(
         f"\n{len(found)} entries, {sum(one.rows for one in found):,} rows, "
         f"{sum(one.bytes for one in found):,} bytes; {left:,} of them in no manifest"
@@ -86,42 +106,38 @@ def _row(one: Listing) -> dict[str, str]:
     }
 
 
-def _verify(root: Path) -> int:
-    from raykd.targets.upkeep import verify_store
-
-    report = verify_store(root)
+def _verify(shelves: Shelves) -> int:
+    report = shelves.verify()
     for problem in report.problems:
         print(f"error  {problem}", file=sys.stderr)
     print(
-        f"{report.shards:,} shards, {report.rows:,} rows, {report.bytes:,} bytes read in {root}: "
+        f"{report.shards:,} shards, {report.rows:,} rows, {report.bytes:,} bytes read in {shelves.place}: "
         f"{f'{len(report.problems)} problems' if report.problems else 'all whole'}"
     )
     return DAMAGED if report.problems else 0
 
 
-def _prune(args: argparse.Namespace, root: Path) -> int:
-    from raykd.targets.upkeep import delete, leftovers, survey
-
-    found = survey(root)
+def _prune(args: argparse.Namespace, shelves: Shelves) -> int:
+    found = shelves.survey()
     gone = _by_runs(args, found) if args.unused else _by_recipes(args, found)
-    going = [one.folder for one in gone]
-    stray = [path for path in leftovers(root) if path.parent not in going]
+    going = {one.folder.name: one.bytes for one in gone}
+    stray = {
+        name: size
+        for name, size in shelves.leftovers().items()
+        if name.partition("/")[0] not in going
+    }
     total = 0
-    for path in [*going, *stray]:
-        size = _size_of(path, found) if args.dry_run else delete(path)
+    for name, foreseen in {**going, **stray}.items():
+        size = foreseen if args.dry_run else shelves.delete(name)
         total += size
         if not args.quiet:
-            print(f"{'would delete' if args.dry_run else 'deleted'} {path}: {size:,} bytes")
+            verb = "would delete" if args.dry_run else "deleted"
+            print(f"{verb} {shelves.place}/{name}: {size:,} bytes")
     verb = "would be deleted" if args.dry_run else "deleted"
     print(
         f"{len(going)} of {len(found)} entries and {len(stray)} leftovers {verb}: {total:,} bytes"
     )
     return 0
-
-
-def _size_of(path: Path, found: list[Listing]) -> int:
-    sizes = {one.folder: one.bytes for one in found}
-    return sizes[path] if path in sizes else path.stat().st_size
 
 
 def _by_recipes(args: argparse.Namespace, found: list[Listing]) -> list[Listing]:

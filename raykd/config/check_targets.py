@@ -28,7 +28,7 @@ _SCHEMES = {
 def target_problems(config: Config) -> Iterator[Problem]:
     """Every problem of `targets` that needs no data and no model."""
     if config.targets.store is not None and "://" in config.targets.store:
-        yield from _uri_problems(config.targets.store)
+        yield from uri_problems(config.targets.store)
     if config.targets.features != "pooled":
         return
     for index, term in enumerate(config.objective.features):
@@ -40,9 +40,9 @@ def target_problems(config: Config) -> Iterator[Problem]:
             )
 
 
-def _uri_problems(uri: str) -> Iterator[Problem]:
+def uri_problems(uri: str, key: str = "targets.store") -> Iterator[Problem]:
     """What is wrong with the URI of a store, without asking the bucket."""
-    parts, key = urlsplit(uri), "targets.store"
+    parts = urlsplit(uri)
     allowed = _SCHEMES.get(parts.scheme)
     if allowed is None:
         yield Problem(

@@ -84,15 +84,16 @@ class Bucket:
                 if one.type == fs.FileType.File
             }
 
-    def has(self, name: str) -> bool:
-        """Whether there is such an object.
+    def size(self, name: str) -> int | None:
+        """Bytes of an object; None = there is none.
 
         Raises:
             TargetError: that cannot be told.
         """
         with self._explained("read", name):
             system, base = _connect(self.uri)
-            return bool(system.get_file_info(f"{base}/{name}").type == fs.FileType.File)
+            found = system.get_file_info(f"{base}/{name}")
+            return int(found.size) if found.type == fs.FileType.File else None
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """The bytes of an object.
@@ -127,10 +128,22 @@ class Bucket:
         Raises:
             TargetError: it cannot be deleted.
         """
-        with self._explained("written", name):
-            system, base = _connect(self.uri)
-            if system.get_file_info(f"{base}/{name}").type == fs.FileType.File:
+        if self.size(name) is not None:
+            with self._explained("written", name):
+                system, base = _connect(self.uri)
                 system.delete_file(f"{base}/{name}")
+
+    def look(self) -> None:
+        """See whether the bucket is there; of a folder, whether it is.
+
+        Raises:
+            TargetError: it is not, or that cannot be told.
+        """
+        with self._explained("read"):
+            system, base = _connect(self.uri)
+            place = base if isinstance(system, fs.LocalFileSystem) else base.partition("/")[0]
+            if system.get_file_info(place).type == fs.FileType.NotFound:
+                raise FileNotFoundError(f"NoSuchBucket: {place}")
 
     def probe(self) -> None:
         """Try to list, to write and to delete.

@@ -52,16 +52,20 @@ class Remote:
         """Its objects."""
         return Bucket(self.uri)
 
-    def check(self) -> None:
+    def check(self, key: str = "targets.store", *, writes: bool = True) -> None:
         """Try the bucket, before anything starts.
+
+        Args:
+            key: what names it.
+            writes: it is to be written to; else it has to be there.
 
         Raises:
             InputError: it cannot be listed or written.
         """
         try:
-            self.bucket.probe()
+            self.bucket.probe() if writes else self.bucket.look()
         except TargetError as error:
-            raise InputError(Problem("targets.store", str(error))) from error
+            raise InputError(Problem(key, str(error))) from error
 
     def keep(self, key: EntryKey, shards: Sequence[Shard], moved: Moved | None = None) -> None:
         """Enter finished shards in the mirror, then upload them.
@@ -72,7 +76,7 @@ class Remote:
         """
         append(self.root, key, shards)
         for shard in shards:
-            if not self.bucket.has(f"{key.folder}/{shard.file}{RECORD}"):
+            if self.bucket.size(f"{key.folder}/{shard.file}{RECORD}") is None:
                 self._upload(key, shard, moved)
 
     def sync(self, keys: Iterable[EntryKey]) -> None:

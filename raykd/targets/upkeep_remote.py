@@ -99,6 +99,17 @@ def delete_folder(remote: Remote, folder: str) -> int:
     return sum(one.size for one in names.values())
 
 
+def delete_object(bucket: Bucket, name: str) -> int:
+    """Delete one object; the bytes that it took.
+
+    Raises:
+        TargetError: it cannot be deleted.
+    """
+    size = bucket.size(name) or 0
+    bucket.delete(name)
+    return size
+
+
 def _folders(bucket: Bucket) -> dict[str, dict[str, Found]]:
     """Folder -> its objects, of those that are named as a store's are."""
     found: dict[str, dict[str, Found]] = defaultdict(dict)
