@@ -126,7 +126,6 @@ class SweepRuns:
         if event.stage == "targets" and event.kind == "progress" and "targets" not in self._sinks:
             given = {key: plain[key] for key in ("seed", "data", "teachers", "targets")}
             self._open("targets", "targets", "targets", folder / _OTHERS / "targets", given)
-            self._use("targets", self._teachers)
         if event.stage == "student" and fits:
             for name in dict.fromkeys(fit.split("/")[0] for fit in fits):
                 place = folder / _OTHERS / f"finalist-{name}"
@@ -147,6 +146,7 @@ class SweepRuns:
             self._keep(f"{_TEACHER}{name}", lambda name=name: [teachers_of(self._folder)[name]])  # type: ignore[misc]
             self._close(f"{_TEACHER}{name}", {})
         if "targets" in self._sinks:
+            self._use("targets", self._teachers)
             self._keep("targets", self._targets)
             self._results["targets"] = {}
         self._use("sweep", self._targets)

@@ -8,7 +8,8 @@ from raykd.tracking.events import Event
 from raykd.tracking.jsonl import JsonLines, read_lines
 from raykd.tracking.listeners import Broadcast, Listener, LogVoice, Voice
 from raykd.tracking.mirror import Making, RunMirror, targets_done
-from raykd.tracking.wandb_sink import Limits, WandbSink, make_wandb
+from raykd.tracking.service import Limits
+from raykd.tracking.wandb_sink import WandbSink, make_wandb
 
 __all__ = [
     "Broadcast",

@@ -1,4 +1,4 @@
-"""The W&B service as seen from here: where its key is found, and whether it answers at all."""
+"""The W&B service as seen from here: where its key is, whether it answers, and how long it is waited for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,37 @@ import netrc
 import os
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 CLOUD = "https://api.wandb.ai"
 _SICK = 500
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long and how much W&B may keep a run waiting.
+
+    Only what `close` waits for is time lost; all else happens beside the run.
+
+    Attributes:
+        answer_timeout_s: longest silence of the service when it is asked whether it is there.
+        init_timeout_s: longest time for a run to open.
+        finish_timeout_s: longest wait, at the end, for what is left to be written or sent.
+        patience_s: a service, as against a file, is waited for at the end only so long, or
+            `patience_fraction` of the time that the run took, whichever is more; one that has not opened
+            the run yet, only so long after the start.
+        patience_fraction: see above; also bounds the silence of a service that was there before.
+        waiting_rows: rows that may wait to be handed over; more are left out, and counted.
+    """
+
+    answer_timeout_s: float = 3.0
+    init_timeout_s: float = 20.0
+    finish_timeout_s: float = 10.0
+    patience_s: float = 6.0
+    patience_fraction: float = 0.01
+    waiting_rows: int = 10_000
 
 
 def unanswered(url: str, timeout_s: float) -> str | None:

@@ -14,7 +14,6 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,38 +21,13 @@ from raykd.config.root import Wandb
 from raykd.tracking.artefacts import Artefact
 from raykd.tracking.events import Event
 from raykd.tracking.listeners import LogVoice, Voice
-from raykd.tracking.service import has_key, secrets, unanswered
+from raykd.tracking.service import Limits, has_key, secrets, unanswered
 from raykd.tracking.shape import epoch_row, flat_numbers, mask, shallow
 
 _ID_FILE = "raykd_run_id"
 
 _Call = Callable[[Any], None]
 """What is done with the run, in the run's own thread."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long and how much W&B may keep a run waiting.
-
-    Only what `close` waits for is time lost; all else happens beside the run.
-
-    Attributes:
-        answer_timeout_s: longest silence of the service when it is asked whether it is there.
-        init_timeout_s: longest time for a run to open.
-        finish_timeout_s: longest wait, at the end, for what is left to be written or sent.
-        patience_s: a service, as against a file, is waited for at the end only so long, or
-            `patience_fraction` of the time that the run took, whichever is more; one that has not opened
-            the run yet, only so long after the start.
-        patience_fraction: see above; also bounds the silence of a service that was there before.
-        waiting_rows: rows that may wait to be handed over; more are left out, and counted.
-    """
-
-    answer_timeout_s: float = 3.0
-    init_timeout_s: float = 20.0
-    finish_timeout_s: float = 10.0
-    patience_s: float = 6.0
-    patience_fraction: float = 0.01
-    waiting_rows: int = 10_000
 
 
 class WandbSink:
@@ -90,18 +64,19 @@ class WandbSink:
         job_type: str = "run",
         run_id: str | None = None,
         voice: Voice | None = None,
-        limits: Limits = Limits(),
+        limits: Limits | None = None,
     ) -> None:
         assert settings.mode != "disabled", "a disabled sink is not made; use make_wandb"
         self.sync_command: str | None = None
         self._voice: Voice = voice or LogVoice()
-        self._limits = limits
+        self._limits = limits = limits or Limits()
         self._secrets = secrets()
         self._mode = self._choose_mode(settings.mode)
         self._fits: set[str] = set()
         self._failures = 0
         self._left_out = 0
         self._problem: str | None = None
+        self._lost: str | None = None
         self._refused: str | None = None
         self._reported = self._told_refused = False
         self._closed = False
@@ -143,22 +118,26 @@ class WandbSink:
 
     def keep(self, find: Callable[[], Iterable[Artefact]]) -> None:
         """Add artefacts that this run made; they are found in the run's own thread."""
-        self._submit(lambda run: _log_artefacts(run, find()))
+        self._submit(self._harmless(lambda run: _log_artefacts(run, find())))
 
     def use(self, find: Callable[[], Iterable[Artefact]]) -> None:
         """Note artefacts that this run works with: in its config, and online as its inputs.
 
         W&B records inputs online only.
         """
-        self._submit(lambda run: _use_artefacts(run, list(find()), online=self._mode == "online"))
+
+        def note(run: Any) -> None:
+            _use_artefacts(run, list(find()), online=self._mode == "online")
+
+        self._submit(self._harmless(note))
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add a table; the columns are those of the first row."""
-        self._submit(lambda run: run.log({name: _table(rows)}))
+        self._submit(self._harmless(lambda run: run.log({name: _table(rows)})))
 
     def images(self, pictures: Mapping[str, Path]) -> None:
         """Add pictures, each under its name."""
-        self._submit(lambda run: _log_images(run, pictures))
+        self._submit(self._harmless(lambda run: _log_images(run, pictures)))
 
     def close(self, summary: Mapping[str, Any] | None) -> None:
         """Send the summary and end the run, within the limits; None = the run failed."""
@@ -169,6 +148,7 @@ class WandbSink:
             self._finish(summary)
         if self._problem is None and self._left_out:
             self._problem = f"it was too slow for {self._left_out:,} rows"
+        self._problem = self._problem or self._lost
         self._gave_up()
         if self.sync_command is not None:
             self._voice.say(f"W&B is offline; upload this run with\n  {self.sync_command}")
@@ -219,6 +199,17 @@ class WandbSink:
     def _check_answers(self, timeout_s: float) -> None:
         if why := unanswered(self._url, timeout_s):
             raise ConnectionError(why)
+
+    def _harmless(self, call: _Call) -> _Call:
+        """The call, without which the run goes on: the numbers still to come matter more."""
+
+        def tried(run: Any) -> None:
+            try:
+                call(run)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is told at the end
+                self._lost = f"{type(error).__name__}: {error}"
+
+        return tried
 
     def _submit(self, call: _Call) -> None:
         try:

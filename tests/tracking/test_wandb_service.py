@@ -28,7 +28,7 @@ def test_the_run_is_kept_offline(
         run_name="n",
         config={},
         voice=voice,
-        limits=Limits(answer_timeout_s=0.5, opening_s=30.0),
+        limits=Limits(answer_timeout_s=0.5, patience_s=30.0),
     )
     for epoch in (1, 2):
         sink.on(events.epoch("student", FIT, epoch=epoch, train_loss=1.0, epochs=2))

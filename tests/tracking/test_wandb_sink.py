@@ -349,7 +349,7 @@ def test_a_service_that_is_late_is_given_up_at_the_end(
     release = threading.Event()
     install(login=lambda: release.wait(30)).url = healthy
     start = time.monotonic()
-    sink = _online(tmp_path, voice, monkeypatch, opening_s=0.2)
+    sink = _online(tmp_path, voice, monkeypatch, patience_s=0.2)
     sink.close({"status": "complete"})
     assert time.monotonic() - start < 5
     release.set()
@@ -383,3 +383,16 @@ def test_what_is_used_is_noted_and_online_an_input(
 def test_a_service_answers_or_does_not(sick: str, why: str | None) -> None:
     found = unanswered(sick, 0.2)
     assert found is None if why is None else why in found
+
+
+def test_what_cannot_be_kept_costs_no_number(tmp_path: Path, voice, install) -> None:
+    fake = install()
+    sink = _sink(tmp_path, voice)
+    sink.keep(_fail(OSError("the card is gone")))
+    sink.on(_epoch())
+    sink.close({"status": "complete"})
+    assert len(fake.run.rows) == 1
+    assert fake.run.exit_code == 0
+    assert [text.split(";")[0] for text in voice.warned] == [
+        "W&B is incomplete: OSError: the card is gone"
+    ]
