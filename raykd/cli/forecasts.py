@@ -84,6 +84,8 @@ def _told(shares: Mapping[str, Share]) -> dict[str, Any]:
 def forecast(prepared: Prepared) -> Forecast:
     """Count what a run will score and store; what the store holds already is taken off.
 
+    Of a bucket that is what this node has mirrored: nothing is fetched.
+
     Raises:
         TargetError: the store is damaged.
     """
@@ -106,7 +108,7 @@ def forecast(prepared: Prepared) -> Forecast:
     if count is not None:
         stored = _shares(prepared, keys, count, [*originals, *augmented])
     filled = total(stored or live)
-    mirrored = "://" in (config.targets.store or "")
+    mirrored = is_uri(config.targets.store)
     fewer = stored and total(stored).passes_to_come <= total(live).passes_to_come
     return Forecast(
         mode=mode,

@@ -127,6 +127,10 @@ def _say_counts(found: Forecast, console: Console) -> None:
         console.say("stored is not possible: data.views.count is null, each epoch shows new views")
     console.say(f"mode: {found.mode}; {found.reason}")
     console.say(f"better: {found.better}; fewer teacher passes to come")
+    if found.node_bytes:
+        console.say(
+            "the store is a bucket: to come is what this node's mirror lacks; a run brings what is there first"
+        )
     if found.unfitted:
         console.say(
             f"to be fitted first: {', '.join(found.unfitted)}; the store has nothing of them"

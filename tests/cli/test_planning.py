@@ -114,6 +114,13 @@ def test_a_bucket_is_mirrored_on_each_node(tiny_recipe, store, mirrored):
     assert found.node_bytes == (share.bytes + share.manifests_bytes if mirrored else 0)
 
 
+def test_plan_of_a_bucket_fetches_nothing(recipe, call):
+    ended = call("plan", recipe, "targets.store=s3://bucket/prefix", "--no-timing")
+    assert ended.code == 0, ended
+    assert "what this node's mirror lacks" in ended.out
+    assert "mirror" not in call("plan", recipe, "--no-timing").out
+
+
 @pytest.fixture
 def hasty(monkeypatch):
     """Measures little, and starts no process."""
