@@ -15,6 +15,7 @@ from raykd.pipeline.usage import known_weights
 from raykd.pipeline.volume import answer_of
 from raykd.targets import EntryKey, TeacherKeys
 from raykd.targets.entries import Entry
+from raykd.targets.remote import is_uri
 from raykd.targets.sizes import manifest_bytes, shard_bytes
 from raykd.teachers.filling import Part
 from raykd.types import ORIGINAL_VIEW
