@@ -4,10 +4,17 @@
 
 `objective`: labels and soft targets of one batch beside log_softmax and kl_div of one teacher.
 `store`: a gather beside a raw memory map; bytes. `stored`: an epoch from the store beside labels alone and
-a hand-written cache. `memory`: of a worker that reads a store. `live`: actors that are asked live, and
-the rate at which they fill the store.
+a hand-written cache, for a large and a small step. `memory`: of a worker that reads a store. `live`: actors
+that are asked live and only take time. `shared`: live training and the fill on the student's own cores, beside
+a loop in one process. `driver`: bytes that cross the driver. `sweep`: trials that share one set of targets beside trials that
+each ask the teachers. `end_to_end`: `raykd run` beside the same
+distillation as a plain PyTorch loop, both from start to end, on Fashion-MNIST (`--images`, `--epochs`,
+`--fits` repeats). `shared` and `end_to_end` are given at two costs of the teachers, measured in the run.
 
-Cost: some four minutes on two cores; `live` starts a local Ray cluster.
+Cost on two cores: `end_to_end` some twelve minutes, `shared` five, the others but `sweep` together five; `live`, `shared`,
+`driver`, `sweep` and `end_to_end` start local Ray clusters. Everything smaller, to see that it works:
+
+    python jobs/benchmark.py --only shared,end_to_end --samples 256 --units 64 --images 600 --epochs 2 --fits 1
 """
 
 import argparse
@@ -16,13 +23,39 @@ import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from raykd.bench import BENCHMARKS, Row, Sizes
+from raykd.runtime import machine
 
 LEAST_REPEATS = 5
+_PACKAGES = ("raykd", "ray", "torch", "numpy")
+_PROCESSOR = Path("/proc/cpuinfo")
+
+
+def _where() -> dict[str, Any]:
+    """When and on what figures were taken; no host names."""
+    packages = {name: version(name) for name in _PACKAGES}
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "device": [
+            _processor(),
+            *map(torch.cuda.get_device_name, range(torch.cuda.device_count())),
+        ],
+        "cores": int(machine().cpus),
+        "versions": {"python": platform.python_version(), **packages},
+    }
+
+
+def _processor() -> str:
+    lines = _PROCESSOR.read_text().splitlines() if _PROCESSOR.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def _show(name: str, table: Sequence[Row]) -> None:
@@ -55,12 +88,7 @@ def main(arguments: Sequence[str]) -> None:
         tables[name] = BENCHMARKS[name](sizes)
         _show(name, tables[name])
     if chosen.output is not None:
-        found = {
-            "torch": torch.__version__,
-            "machine": platform.machine(),
-            "sizes": asdict(sizes),
-            "benchmarks": tables,
-        }
+        found = {**_where(), "sizes": asdict(sizes), "benchmarks": tables}
         chosen.output.write_text(json.dumps(found, indent=2) + "\n")
 
 

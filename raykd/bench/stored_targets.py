@@ -38,7 +38,7 @@ _SHARD_ROWS = 16_384
 _SMALL = "step of a few ms"
 _STUDENTS = {
     "step of about 80 ms": ({"type": "cnn", "width": 0.34, "depth": 3}, 2),
-    _SMALL: ({"type": "mlp", "width": 0.5, "depth": 1}, 16),
+    _SMALL: ({"type": "mlp", "width": 0.5, "depth": 1}, 8),
 }
 """Step of one thread on 256 samples -> (student, epochs, of which the first only warms up)."""
 _MEMORY_TEACHERS = 4

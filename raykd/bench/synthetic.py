@@ -73,7 +73,11 @@ def recipe(
             "data": {"source": source, "views": {"count": 1, "policy": []}},
             "teachers": list(teachers),
             "student": {"model": student},
-            "train": {"epochs": epochs, "batch_size": batch_size},
+            "train": {
+                "epochs": epochs,
+                "batch_size": batch_size,
+                "optimizer": {"type": "sgd", "lr": 1e-3},  # noise in small batches must not diverge
+            },
             "cluster": {"teachers": {"batch_size": batch_size}},
             "tracking": {"wandb": {"mode": "disabled"}},
         }

@@ -27,8 +27,12 @@ def test_a_row_for_every_loss_of_logits_and_every_weighting(tmp_path):
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["sizes"] == {
         "units": 2, "classes": 2, "teachers": 2, "samples": 64, "repeats": 5,
+        "images": 6000, "epochs": 20, "fits": 2,
     }  # fmt: skip
     assert set(found["benchmarks"]) == {"objective"}
+    assert {*found} == {"date", "device", "cores", "versions", "sizes", "benchmarks"}
+    assert found["cores"] >= 1
+    assert found["versions"]["torch"]
     first, *rows = found["benchmarks"]["objective"]
     losses = ("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist")
     cases = {f"{loss}, uniform" for loss in losses} | {f"kl, {name}" for name in WEIGHTINGS}
