@@ -1,6 +1,7 @@
 # make quickstart   set everything up, distil three teachers on real data, print table and verdict
 # make test         set everything up, run all checks and tests
 # make soak         disturb teachers for longer than the tests do
+# make cluster-demo three Ray nodes on this machine, one killed in the middle; the same numbers
 # make bench        print what distillation costs: objective, store, memory, live teachers
 # VENV=/path        use another virtual environment
 
@@ -11,10 +12,10 @@ STAMP := $(VENV)/.raykd-installed
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart lint test soak bench clean
+.PHONY: help install quickstart lint test soak cluster-demo bench clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -5
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -6
 
 install: $(STAMP)
 
@@ -42,6 +43,9 @@ test: lint
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak --durations=5
+
+cluster-demo: $(STAMP)
+	$(BIN)/python cluster/local/demo.py
 
 bench: $(STAMP)
 	$(BIN)/python jobs/benchmark.py
