@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 
 import numpy as np
+import ray.train
 import torch
 from torch import nn
 
@@ -297,5 +298,8 @@ class KillingTargets(TableTargets):
 
 
 def killing_source(at, file, samples, fit):
-    """Targets of a fit, made in the worker that they are going to kill."""
+    """Targets of a fit, made in the workers, of which they are going to kill the last one."""
+    context = ray.train.get_context()
+    if context.get_world_rank() < context.get_world_size() - 1:
+        return table_source(samples, fit)
     return KillingTargets(tuple(voice.name for voice in fit.voices), samples, at, file)

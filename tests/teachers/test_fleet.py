@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -289,6 +290,51 @@ def test_a_teacher_that_dies_while_the_store_is_filled(start, samples, make_spec
             fill(tmp_path, list(missing_parts(tmp_path, key, samples, rows, [0, 1])), fleet, heard)
     (part,) = missing_parts(tmp_path, key, samples, rows, [0, 1])
     assert part.view == 1, "what was finished before is kept"
+
+
+def slow_spec(tmp_path, make_spec):
+    """One sample takes 30 ms, so that the 8 after which an actor shows progress take 0.24 s."""
+    (tmp_path / "late").touch()
+    kwargs = {"file": str(tmp_path / "late"), "seconds": 0.03}
+    return make_spec(FactoryModel(path="raykd_test_models:ponderous", kwargs=kwargs), batch_size=1)
+
+
+def test_a_teacher_that_hangs_while_the_store_is_filled(start, samples, make_spec, heard, tmp_path):
+    """Stopped in the middle of its part: it gives no sign of life, is ended, and does the part anew."""
+    spec, rows = slow_spec(tmp_path, make_spec), samples.splits["train"]
+    views = EntryKey(spec.fingerprint, samples.view_key)
+    parts = list(missing_parts(tmp_path, {"wide": (views,)}, samples, rows, [0]))
+    with start(spec, request_timeout_s=2) as fleet, ThreadPoolExecutor() as pool:
+        (pid,) = pids(fleet)
+        filled = pool.submit(fill, tmp_path, parts, fleet, heard)
+        (actor,) = fleet.actors["wide"]
+        while not ray.get(actor.statistics.remote(), timeout=60)["samples_scored"]:
+            time.sleep(0.02)
+        os.kill(pid, signal.SIGSTOP)
+        (tmp_path / "late").unlink()
+        try:
+            assert filled.result(timeout=120) == {"wide": len(rows)}
+        finally:
+            stop_for_good(pid)
+    assert set(heard.decisions()) == {"restart"}
+    assert {e.values["cause"] for e in heard if e.kind == "failure"} == {"hung"}
+    keys = {"wide": TeacherKeys(views, EntryKey(spec.fingerprint, ORIGINAL))}
+    hashes = samples.content_hash(np.arange(len(samples)))
+    store = TargetStore.open(tmp_path, keys, samples.ids, hashes)
+    assert same(store.gather(rows, 0)["wide"], alone(spec, samples, rows, 0))
+
+
+def test_a_part_that_takes_longer_than_a_request_may_is_not_hung(
+    start, samples, make_spec, heard, tmp_path
+):
+    spec, rows = slow_spec(tmp_path, make_spec), np.arange(len(samples))
+    key = {"wide": (EntryKey(spec.fingerprint, samples.view_key),)}
+    with start(spec, request_timeout_s=1) as fleet:
+        before = pids(fleet)
+        parts = list(missing_parts(tmp_path, key, samples, rows, [0]))
+        assert fill(tmp_path, parts, fleet, heard) == {"wide": len(rows)}, "in over 4 s"
+        assert pids(fleet) == before
+    assert not heard.decisions()
 
 
 def test_a_fleet_that_cannot_start_says_why(start, make_spec):

@@ -1,0 +1,157 @@
+"""A group of student workers that loses one: of fixed size, or as large as there is room for."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import ray
+import torch
+from raykd_test_models import killing_source, table_source
+
+from raykd.config.root import StudentCluster
+from raykd.errors import TrainingError
+from raykd.folders import RunFolder
+from raykd.models.weights import load_weights
+from raykd.runtime import Mailbox
+from raykd.runtime.room import placeable
+from raykd.train import FolderReporter, World, train
+from raykd.train.launch import Work, run_fits
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.usefixtures("ray_cluster"),
+]
+CPUS = 6  # of the tests' cluster
+
+
+@ray.remote(num_cpus=1)
+class Tenant:
+    """Somebody else on the cluster."""
+
+    def moved_in(self):
+        return True
+
+
+class Occupying:
+    """Takes a CPU when a group has ended, gives it back when the first fit is finished; else just tells."""
+
+    def __init__(self, tell):
+        self.tell, self.tenant = tell, None
+
+    def __call__(self, event):
+        self.tell(event)
+        if event.kind == "failure":  # in the driver, while nobody trains
+            self.tenant = Tenant.remote()
+            ray.get(self.tenant.moved_in.remote(), timeout=60)
+        if event.kind == "fit" and event.values["state"] == "finished" and self.tenant:
+            ray.kill(self.tenant)  # in the worker
+
+
+@pytest.fixture
+def lose_one(tmp_path, samples, heard):
+    """Trains fits on workers of which one is killed at an answer of the first fit."""
+
+    def lose_one(fits, cluster, *, at, emit=lambda tell: tell):
+        mailbox = Mailbox(heard)
+        work = Work(
+            samples=ray.put(samples),
+            fits=ray.put(fits),
+            make_source=partial(killing_source, at, str(tmp_path / "killed")),
+            run=RunFolder(tmp_path / "run"),
+            emit=emit(mailbox.sender),
+            depth=2,
+        )
+        try:
+            results = run_fits(work, fits, cluster)
+        finally:
+            mailbox.close()
+        assert (tmp_path / "killed").exists()
+        return results
+
+    return lose_one
+
+
+@pytest.fixture
+def check_undisturbed(tmp_path, samples):
+    """Holds fits against the same ones trained in this process by nobody else, undisturbed."""
+
+    def check(fits, results):
+        lost = FolderReporter(RunFolder(tmp_path / "run"), lambda event: None)
+        alone = FolderReporter(RunFolder(tmp_path / "alone"), lambda event: None)
+        for fit in fits:
+            found = train(fit, samples, table_source(samples, fit), alone, World())
+            assert results[fit.fit_id]["steps"] == found["steps"]
+            assert results[fit.fit_id]["last"] == pytest.approx(found["last"], rel=2e-4, abs=2e-4)
+            pairs = [r.folder(fit.fit_id).weights("last") for r in (lost, alone)]
+            one, other = (load_weights(path, key="test") for path in pairs)
+            assert one.keys() == other.keys()
+            for name, tensor in one.items():
+                torch.testing.assert_close(tensor, other[name], rtol=2e-4, atol=2e-4)
+
+    return check
+
+
+def resumed(heard):
+    return [(e.fit, e.epoch) for e in heard if e.kind == "fit" and e.values["state"] == "resumed"]
+
+
+def test_a_group_shrinks_when_one_is_lost_and_grows_before_the_next_fit(
+    lose_one, check_undisturbed, samples, make_fit, heard
+):
+    """Two workers fill the cluster; then somebody else takes a CPU, and later gives it back."""
+    names = ("student/replica0", "student/replica1")
+    fits = [
+        make_fit(samples, model="cnn", fit_id=name, train={"epochs": 4, "batch_size": 25})
+        for name in names
+    ]
+    cluster = StudentCluster(workers=(1, 2), cpus=CPUS / 2, max_failures=1)
+    at = 2 * fits[0].plan.steps_per_epoch + 1
+    results = lose_one(fits, cluster, at=at, emit=Occupying)
+    sizes = [e.values["text"] for e in heard if e.kind == "message"]
+    assert sizes == [f"student: {n} workers, of 1 to 2" for n in (2, 1, 2)]
+    assert resumed(heard) == [(names[0], 2)], "not from its beginning"
+    assert heard.decisions() == ["resume"]
+    check_undisturbed(fits, results)
+
+
+def test_a_group_of_fixed_size_starts_again_as_large(
+    lose_one, check_undisturbed, samples, make_fit, heard
+):
+    fit = make_fit(samples, model="cnn", train={"epochs": 4, "batch_size": 25})
+    cluster = StudentCluster(workers=2, max_failures=1)
+    results = lose_one([fit], cluster, at=2 * fit.plan.steps_per_epoch + 1)
+    assert resumed(heard) == [(fit.fit_id, 2)]
+    check_undisturbed([fit], results)
+
+
+@pytest.mark.parametrize(
+    ("workers", "why"), [(7, "timed out"), ((7, 9), "room for 6 student workers")]
+)
+def test_workers_that_there_is_no_room_for_are_not_waited_for_for_ever(
+    tmp_path, samples, make_fit, heard, monkeypatch, workers, why
+):
+    monkeypatch.setattr("raykd.train.launch._ROOM_S", 1.0)
+    fit = make_fit(samples)
+    work = Work(
+        samples=ray.put(samples),
+        fits=ray.put([fit]),
+        make_source=table_source,
+        run=RunFolder(tmp_path / "run"),
+        emit=heard,
+        depth=2,
+    )
+    with pytest.raises(TrainingError, match=why):
+        run_fits(work, [fit], StudentCluster(workers=workers, start_timeout_s=1, max_failures=0))
+
+
+def test_room_is_what_nobody_holds():
+    assert placeable({"CPU": 1}, CPUS + 3, wait_s=3) == CPUS
+    assert placeable({"CPU": CPUS / 2 + 1}, 2, wait_s=1) == 1
+    tenant = Tenant.remote()
+    ray.get(tenant.moved_in.remote(), timeout=60)
+    assert placeable({"CPU": 1}, CPUS, wait_s=1) == CPUS - 1
+    ray.kill(tenant)
+    assert placeable({"CPU": 1}, CPUS, wait_s=10) == CPUS
