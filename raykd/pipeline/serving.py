@@ -258,10 +258,11 @@ def check_drift(prepared: Prepared, specs: Specs, store: TargetStore) -> None:
         worst = (comparable(now) - comparable(stored)).abs().max().item() / unit
         if not worst < _DRIFT:
             folders = (store.originals[name].folder, store.entries[name].folder)
+            bucket = ", in the bucket too," if remote_store(prepared.config) is not None else ""
             raise TargetError(
                 f"teacher {name!r} answers otherwise than what is stored of it (probabilities, or values in "
                 f"standard deviations, differ by up to "
-                f"{worst:.2g}): its code was changed since; delete {folders[0]} and {folders[1]} to score it anew"
+                f"{worst:.2g}): its code was changed since; delete {folders[0]} and {folders[1]}{bucket} to score it anew"
             )
 
 

@@ -6,22 +6,29 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import ray
 import raykd_forked_writers as writers
 
 from raykd import errors
 from raykd.cli import main
 from raykd.config import Config
 from raykd.config.check_targets import target_problems
+from raykd.config.root import TeacherCluster
 from raykd.folders import read_json
 from raykd.pipeline.runs import run
 from raykd.pipeline.session import Options
+from raykd.targets import EntryKey, TargetStore, TeacherKeys
 from raykd.targets.buckets import Bucket
 from raykd.targets.remote import Remote
 from raykd.targets.shards import write_shard
+from raykd.targets.store import ORIGINAL
 from raykd.targets.upkeep_remote import verify_bucket
+from raykd.teachers import Fleet, Place
+from raykd.teachers.filling import fill, missing_parts
 
 
 @pytest.fixture
@@ -36,6 +43,7 @@ def recipe(tiny_recipe):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_second_home_finds_all_in_the_bucket(
     ray_cluster, recipe, s3_bucket, s3_options, tmp_path, raykd_home, monkeypatch
 ):
@@ -54,6 +62,36 @@ def test_a_second_home_finds_all_in_the_bucket(
     assert second.summary["status"] == "complete"
     store = read_json(tmp_path / "second" / "targets.json")["store"]
     assert store.startswith(str(other / "targets-of"))
+
+
+@pytest.mark.ray
+def test_actors_upload_what_they_write(ray_cluster, samples, make_spec, tmp_path, heard):
+    """A driver on another node has nothing in its mirror until it brings it."""
+    spec = make_spec("mlp")
+    key = EntryKey(spec.fingerprint, samples.view_key)
+    remote = Remote(f"file://{tmp_path}/bucket", tmp_path / "node")
+    train, wanted = samples.splits["train"], {"wide": (key,)}
+    parts = list(missing_parts(remote.root, wanted, samples, train, [0, 1]))
+    settings, place = TeacherCluster(start_timeout_s=120), Place(1, 0.5, 0)
+    with Fleet({"wide": spec}, {"wide": place}, ray.put(samples), settings, heard) as fleet:
+        scored = fill(remote.root, parts, fleet, heard, None, remote)
+    assert scored == {"wide": 2 * len(train)}
+    assert verify_bucket(remote.bucket).rows == 2 * len(train)
+    driver = Remote(remote.uri, tmp_path / "driver")
+    assert list(missing_parts(driver.root, wanted, samples, train, [0, 1]))
+    driver.sync([key])
+    assert not list(missing_parts(driver.root, wanted, samples, train, [0, 1]))
+
+
+def test_a_store_that_is_written_through_is_uploaded(tmp_path):
+    keys = {"a": TeacherKeys(writers.KEY, replace(writers.KEY, views=ORIGINAL))}
+    store = TargetStore.open(tmp_path / "node", keys, writers.IDS, writers.HASHES)
+    store.remote = Remote(f"file://{tmp_path}/bucket", store.root)
+    entry, rows = store.entries["a"], np.arange(4)
+    arrays = {"ids": writers.IDS[rows], "hashes": writers.HASHES[rows], **writers.answers(rows, 0)}
+    store.enter(entry, write_shard(entry.folder, 0, arrays, entry.key.to_json()))
+    assert verify_bucket(store.remote.bucket).rows == 4
+    assert len(store.gather_arrays("a", rows, 0)["values"]) == 4
 
 
 def test_an_unreadable_bucket_is_found_before_anything_starts(
