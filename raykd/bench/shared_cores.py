@@ -29,7 +29,7 @@ from raykd.train.fit import build_network
 from raykd.types import Batch, Dense, TeacherOutputs
 
 _FILLED = 8
-"""Views filled at a time, times the teachers' cost: cheap ones, too, are at work for long beside one write."""
+"""Most views filled at a time, divided by the teachers' cost: the cheaper, the more, to be at work for as long."""
 
 
 def shared(sizes: Sizes) -> list[Row]:
@@ -72,7 +72,7 @@ def _at(teacher: Mapping[str, Any], sizes: Sizes) -> list[Row]:
             models = {n: TeacherModel(s) for n, s in fleet.specs.items() if isinstance(s, Spec)}
             found = _cost(bench, models, cores)
             student = max(1, round(cores / (1 + found.ratio)))
-            views = max(1, round(_FILLED / found.ratio))
+            views = max(1, round(_FILLED / max(1.0, found.ratio)))
             times: dict[str, list[float]] = {"live": [], "loop": [], "fill": [], "bare": []}
             for repeat in range(1 + sizes.repeats):
                 torch.set_num_threads(student)

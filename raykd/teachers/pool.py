@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -107,11 +108,11 @@ class Fleet:
         return self.client.collect(names, self.client.submit(names, rows, views))
 
     def statistics(self) -> dict[str, dict[str, float]]:
-        """Per teacher: samples scored and seconds busy, over its replicas that live (since their start)."""
+        """Per teacher, over its replicas that live (since their start), what the actor's own gives."""
         asked = {
             name: [a.statistics.remote() for a in handles] for name, handles in self.actors.items()
         }
-        totals = {name: {"samples_scored": 0, "busy_s": 0.0} for name in asked}
+        totals: dict[str, dict[str, float]] = {name: defaultdict(float) for name in asked}
         for name, references in asked.items():
             for reference in references:
                 with suppress(RayActorError, GetTimeoutError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ from raykd.runtime import Resources
 from raykd.search import sweep
 from raykd.search.leftovers import tidy
 from raykd.search.sweeping import trial_place
+from raykd.search.teams import _Relay
 
 LR = "train.optimizer.lr"
 SCRIPT = Path(__file__).parent / "raykd_sweep_on_cluster.py"
@@ -57,6 +59,26 @@ def test_trials_of_two_workers_finish_and_stop_and_leave_nothing(sweep_tree, lef
     for one, other in zip(sweep(alone, Options(output=tmp_path / "alone")).summary["trials"], summary["trials"], strict=True):  # fmt: skip
         assert other["validation"] == pytest.approx(one["validation"], rel=1e-3)
         assert other["epochs"] == one["epochs"]
+
+
+def test_whoever_speaks_waits_until_the_next_message_is_asked_for():
+    async def talk():
+        relay = _Relay()
+        said = asyncio.create_task(relay.say("one", {"epoch": 1}))
+        other = asyncio.create_task(relay.say("other", {"epoch": 7}))
+        assert await relay.listen("one") == {"epoch": 1}
+        await asyncio.sleep(0)
+        assert not said.done(), "the driver may still stop the trial"
+        listening = asyncio.create_task(relay.listen("one"))
+        await asyncio.wait_for(said, timeout=60)
+        assert not other.done(), "lines are apart"
+        assert not listening.done()
+        again = asyncio.create_task(relay.say("one", {"epoch": 2}))
+        assert await listening == {"epoch": 2}
+        for task in (other, again):
+            task.cancel()
+
+    asyncio.run(talk())
 
 
 @pytest.mark.ray
