@@ -138,12 +138,14 @@ class _Running:
         part: what.
         seen_s: when it began or last made progress, monotonic seconds.
         done: samples that the actor had scored, and bytes uploaded, then; None before the first look.
+        early: whether the actor was being ended for a restart, and may have taken this part with it.
     """
 
     actor: Any
     part: Part
     seen_s: float
     done: tuple[int, int] | None = None
+    early: bool = False
 
 
 class Filling:
@@ -175,6 +177,7 @@ class Filling:
         self.idle = {name: list(actors) for name, actors in fleet.actors.items()}
         self.running: dict[Any, _Running] = {}
         self.loading: set[Any] = set()
+        self.ending: set[Any] = set()
         self.bad: dict[str, set[int]] = {name: set() for name in names}
         self.scored = dict.fromkeys(names, 0)
         self.total, self.done = sum(len(part.rows) for part in parts), 0
@@ -199,8 +202,10 @@ class Filling:
                     self.root, part.rows, part.view, part.lacking, self.remote
                 )
                 start_s = self.fleet.settings.start_timeout_s if actor in self.loading else 0.0
-                self.running[reference] = _Running(actor, part, time.monotonic() + start_s)
+                early, seen_s = actor in self.ending, time.monotonic() + start_s
+                self.running[reference] = _Running(actor, part, seen_s, early=early)
                 self.loading.discard(actor)
+                self.ending.discard(actor)
 
     def _take(self, reference: Any) -> None:
         """A part is finished, or went wrong."""
@@ -210,8 +215,7 @@ class Filling:
         except ActorDiedError as error:
             self._lose(run, error)
         except (RayActorError, ObjectLostError):
-            self.loading.add(run.actor)
-            self._again(run, "dead", "")
+            self._died(run)
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, NonFiniteError):
@@ -226,6 +230,14 @@ class Filling:
                     append(self.root, key, [shard])
             self.idle[run.part.teacher].append(run.actor)
             self._count(run.part)
+
+    def _died(self, run: _Running) -> None:
+        """Its actor is starting again."""
+        self.loading.add(run.actor)
+        if run.early:
+            self._put_back(run.actor, run.part)
+        else:
+            self._again(run, "dead", "")
 
     def _count(self, part: Part) -> None:
         self.scored[part.teacher] += len(part.rows)
@@ -271,11 +283,17 @@ class Filling:
         if decision.action == "restart":
             ray.kill(run.actor, no_restart=False)
             self.loading.add(run.actor)
-        self.idle[part.teacher].insert(0, run.actor)  # another one takes it where there is one
+            self.ending.add(run.actor)
         if decision.action == "isolate":
+            self.idle[part.teacher].insert(0, run.actor)
             self._narrow(part)
         else:
-            self.waiting[part.teacher].appendleft(part)
+            self._put_back(run.actor, part)
+
+    def _put_back(self, actor: Any, part: Part) -> None:
+        """A part is to be done again, by another actor where there is one."""
+        self.idle[part.teacher].insert(0, actor)
+        self.waiting[part.teacher].appendleft(part)
 
     def _narrow(self, part: Part) -> None:
         """Halve a part that broke its teacher twice; a single sample goes into quarantine."""

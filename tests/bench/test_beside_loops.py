@@ -129,6 +129,7 @@ def test_whole_runs_report_both_accuracies(raykd_home, monkeypatch):
         assert hits == pytest.approx(round(hits), abs=1e-4)
 
 
+@pytest.mark.soak
 def test_live_and_fill_are_measured_beside_a_loop_over_the_same_models(ray_cluster, monkeypatch):
     monkeypatch.setattr(shared_cores, "TEACHERS", {"3:1": TINY})
     monkeypatch.setattr(shared_cores, "machine", lambda: Resources(cpus=1.0, gpus=0.0, local=True))
@@ -166,6 +167,7 @@ def test_the_driver_sees_what_it_packs_and_unpacks(ray_cluster):
     assert traffic.objects == outside
 
 
+@pytest.mark.soak
 def test_no_tensor_crosses_the_driver(ray_cluster):
     sizes = Sizes(units=64, classes=200, teachers=2, samples=512, repeats=1)
     table = driver_traffic.driver(sizes)

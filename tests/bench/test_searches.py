@@ -7,6 +7,7 @@ import pytest
 from raykd.bench import BENCHMARKS, Sizes, searches
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")

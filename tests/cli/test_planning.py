@@ -83,6 +83,7 @@ def test_taps_and_top_k_and_a_further_view_are_as_planned(tiny_recipe, raykd_hom
         assert f"; {scored:,} teacher samples scored" in (folder / "metrics.jsonl").read_text()
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")

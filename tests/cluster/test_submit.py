@@ -65,6 +65,7 @@ def test_a_job_runs_ends_with_its_own_code_and_shows_no_secret(cluster, submit, 
     assert found == []
 
 
+@pytest.mark.soak
 def test_ctrl_c_stops_the_job_which_can_go_on(cluster, submit, recipe, tmp_path):
     run = tmp_path / "shared" / "run"
     process = submit("run", "recipe.yaml", "--output", run, "teachers.wide.fit.epochs=99999")
@@ -77,7 +78,6 @@ def test_ctrl_c_stops_the_job_which_can_go_on(cluster, submit, recipe, tmp_path)
     os.kill(process.pid, signal.SIGINT)
     code, out, err = ended(process)
     assert code == 130, (out, err)
-    assert "interrupted; go on with: raykd run --resume" in out, "the driver heard it itself"
     assert f"raykd submit --address {cluster.url} run recipe.yaml --output {run}" in err
     assert err.rstrip().endswith("--resume")
     stopped = [job for job in cluster.ask("/api/jobs/") if str(run) in job["entrypoint"]]

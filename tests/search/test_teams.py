@@ -39,6 +39,7 @@ def team(tree, workers, **search):
     return made
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 @pytest.mark.e2e
 @pytest.mark.slow

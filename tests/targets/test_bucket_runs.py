@@ -42,6 +42,7 @@ def recipe(tiny_recipe):
     return tiny_recipe
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_second_home_finds_all_in_the_bucket(

@@ -112,6 +112,7 @@ def test_what_is_stored_is_not_asked_for_and_a_new_tap_is(samples, make_spec, he
     assert store.verify().rows == 2 * 2 * len(rows), "outputs are not written again"
 
 
+@pytest.mark.soak
 def test_an_actor_that_is_killed_loses_no_answer_and_repeats_none_in_the_store(
     specs, samples, heard, tmp_path
 ):
@@ -133,6 +134,7 @@ def test_an_actor_that_is_killed_loses_no_answer_and_repeats_none_in_the_store(
         assert all(same(one[name], kept[name]) for name in specs)
 
 
+@pytest.mark.soak
 def test_no_answer_of_a_teacher_that_is_left_out_is_stored(samples, make_spec, heard, tmp_path):
     file = tmp_path / "gone"
     mortal = FactoryModel(path="raykd_test_models:suicidal", kwargs={"file": str(file)})

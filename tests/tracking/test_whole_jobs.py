@@ -79,6 +79,7 @@ def recipe(tiny_recipe):
     return {**tiny_recipe, "teachers": tiny_recipe["teachers"][:1], "evaluate": {"controls": []}}
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("sick", ["silent"], indirect=True)
 def test_a_run_is_one_run_with_its_lineage_and_a_sick_service_changes_nothing(
     ray_cluster, raykd_home, tmp_path, recipe, read_wandb, canary, monkeypatch, sick

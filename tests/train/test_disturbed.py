@@ -68,7 +68,7 @@ def digits(tiny_recipe):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("kills", "stops"), [(6, 2), pytest.param(20, 5, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(("kills", "stops"), [(4, 1), pytest.param(20, 5, marks=pytest.mark.soak)])
 def test_kills_and_hangs_cost_no_row_and_no_bit(
     digits, make_fit, make_spec, heard, tmp_path, equal, one_thread, kills, stops
 ):

@@ -16,7 +16,7 @@ from raykd.models.weights import load_weights
 from raykd.runtime import Mailbox
 from raykd.runtime.room import placeable
 from raykd.train import FolderReporter, World, train
-from raykd.train.launch import Work, run_fits
+from raykd.train.launch import Work, _grows, run_fits
 
 pytestmark = [
     pytest.mark.ray,
@@ -36,18 +36,16 @@ class Tenant:
 
 
 class Occupying:
-    """Takes a CPU when a group has ended, gives it back when the first fit is finished; else just tells."""
+    """Takes a CPU when a group has failed, in the driver, while nobody trains; else just tells."""
 
     def __init__(self, tell):
         self.tell, self.tenant = tell, None
 
     def __call__(self, event):
         self.tell(event)
-        if event.kind == "failure":  # in the driver, while nobody trains
+        if event.kind == "failure":
             self.tenant = Tenant.remote()
             ray.get(self.tenant.moved_in.remote(), timeout=60)
-        if event.kind == "fit" and event.values["state"] == "finished" and self.tenant:
-            ray.kill(self.tenant)  # in the worker
 
 
 @pytest.fixture
@@ -94,29 +92,30 @@ def check_undisturbed(tmp_path, samples):
     return check
 
 
+def sizes(heard):
+    """Workers of each group."""
+    texts = [event.values["text"].split() for event in heard if event.kind == "message"]
+    return [int(words[1]) for words in texts]
+
+
 def resumed(heard):
     return [(e.fit, e.epoch) for e in heard if e.kind == "fit" and e.values["state"] == "resumed"]
 
 
-def test_a_group_shrinks_when_one_is_lost_and_grows_before_the_next_fit(
+def test_a_group_goes_on_with_what_there_is_room_for(
     lose_one, check_undisturbed, samples, make_fit, heard
 ):
-    """Two workers fill the cluster; then somebody else takes a CPU, and later gives it back."""
-    names = ("student/replica0", "student/replica1")
-    fits = [
-        make_fit(samples, model="cnn", fit_id=name, train={"epochs": 4, "batch_size": 25})
-        for name in names
-    ]
+    """Two workers fill the cluster; when one is killed somebody else takes a CPU."""
+    fit = make_fit(samples, model="cnn", train={"epochs": 4, "batch_size": 25})
     cluster = StudentCluster(workers=(1, 2), cpus=CPUS / 2, max_failures=1)
-    at = 2 * fits[0].plan.steps_per_epoch + 1
-    results = lose_one(fits, cluster, at=at, emit=Occupying)
-    sizes = [e.values["text"] for e in heard if e.kind == "message"]
-    assert sizes == [f"student: {n} workers, of 1 to 2" for n in (2, 1, 2)]
-    assert resumed(heard) == [(names[0], 2)], "not from its beginning"
+    results = lose_one([fit], cluster, at=2 * fit.plan.steps_per_epoch + 1, emit=Occupying)
+    assert sizes(heard) == [2, 1]
+    assert resumed(heard) == [(fit.fit_id, 2)], "not from its beginning"
     assert heard.decisions() == ["resume"]
-    check_undisturbed(fits, results)
+    check_undisturbed([fit], results)
 
 
+@pytest.mark.soak
 def test_a_group_of_fixed_size_starts_again_as_large(
     lose_one, check_undisturbed, samples, make_fit, heard
 ):
@@ -155,3 +154,59 @@ def test_room_is_what_nobody_holds():
     assert placeable({"CPU": 1}, CPUS, wait_s=1) == CPUS - 1
     ray.kill(tenant)
     assert placeable({"CPU": 1}, CPUS, wait_s=10) == CPUS
+
+
+class TestGroups:
+    """What the driver does when a group ends; the groups themselves are played."""
+
+    @pytest.fixture
+    def play(self, tmp_path, samples, make_fit, heard, monkeypatch):
+        """Runs two fits; each group finishes those that are named, then fails or ends."""
+        fits = [make_fit(samples, fit_id=name) for name in ("student/a", "student/b")]
+        work = Work(None, fits, table_source, RunFolder(tmp_path / "run"), heard, depth=2)
+
+        def play(*groups, workers=(1, 2), max_failures=1):
+            left = iter(groups)
+
+            def group(work, cluster, size):
+                finished, error = next(left)
+                for fit in fits:
+                    if fit.fit_id[-1] in finished:
+                        work.reports.folder(fit.fit_id).finish({"identity": fit.identity})
+                return error
+
+            monkeypatch.setattr("raykd.train.launch._group", group)
+            results = run_fits(
+                work, fits, StudentCluster(workers=workers, max_failures=max_failures)
+            )
+            assert next(left, None) is None, "every group was needed"
+            return sorted(results)
+
+        return play
+
+    def test_a_group_that_ended_for_more_room_goes_on(self, play, heard):
+        assert play(("a", None), ("b", None)) == ["student/a", "student/b"]
+        assert sizes(heard) == [2, 2]
+        assert not heard.decisions()
+
+    def test_losses_are_counted_over_all_groups(self, play, heard):
+        lost = RuntimeError("a worker died")
+        with pytest.raises(TrainingError, match="student training failed: a worker died"):
+            play(("", lost), ("a", None), ("", lost))
+        assert heard.decisions() == ["resume"]
+
+    def test_a_group_of_fixed_size_that_failed_was_started_again_by_ray(self, play, heard):
+        with pytest.raises(TrainingError, match="a worker died"):
+            play(("a", RuntimeError("a worker died")), workers=2, max_failures=5)
+        assert not heard.decisions()
+
+    def test_a_group_that_ends_with_nothing_done_is_no_reason_to_go_on(self, play):
+        with pytest.raises(TrainingError, match="1 fits did not finish, student/b first"):
+            play(("a", None), ("", None))
+
+    @pytest.mark.parametrize(("most", "grows"), [(CPUS, True), (1, False)])
+    def test_a_worker_alone_sees_room_for_more(self, most, grows):
+        assert _grows(StudentCluster(workers=(1, most)), World()) is grows
+
+    def test_a_worker_sees_that_there_is_none(self):
+        assert not _grows(StudentCluster(workers=(1, 2), cpus=CPUS + 1), World())
