@@ -27,6 +27,7 @@ from raykd.targets.packing import (
     encode_top,
     half,
     shifted,
+    widened,
 )
 from raykd.types import Dense, OutputKind
 
@@ -98,10 +99,10 @@ def _decode_values(
     """Of which kind an answer is shows in the names of its arrays."""
     for name, kind in _KINDS.items():
         if name in arrays:
-            return kind, torch.from_numpy(arrays[name].astype(np.float32))
+            return kind, widened(arrays[name])
     if KEPT in arrays:
         return "logits", decode_top(arrays, temperature)
-    values_NC = torch.from_numpy(arrays[VALUES].astype(np.float32))
+    values_NC = widened(arrays[VALUES])
     values_NC += torch.from_numpy(np.array(arrays[OFFSET]))[:, None]
     return "logits", values_NC
 

@@ -123,6 +123,7 @@ def test_page_and_words_name_every_method(finished):
     assert comparison_verdict(finished.result.summary)[0].startswith("Best on validation is ")
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("same_home")
 def test_a_method_is_trained_as_a_run_of_its_own_would(finished, tmp_path):
     dkd = next(v for v in kept_variants(_folder(finished)) if v.name == "dkd+uniform").config

@@ -211,7 +211,7 @@ def assert_same_students(one, other, *names):
         assert strip(one.summary[name]) == strip(other.summary[name])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_write_through_gives_the_bit_identical_student_and_scores_each_sample_once(
     finished, recipe, tmp_path, monkeypatch
 ):

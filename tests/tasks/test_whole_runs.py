@@ -47,6 +47,7 @@ def files_of(run_folder) -> set[str]:
     return {path.name for path in (run_folder / "report" / "figures").iterdir()}
 
 
+@pytest.mark.soak
 def test_a_regression_from_recipe_to_report(ray_cluster, tmp_path):
     config = recipe(
         "regression",

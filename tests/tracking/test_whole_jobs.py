@@ -121,6 +121,7 @@ def test_a_run_is_one_run_with_its_lineage_and_a_sick_service_changes_nothing(
     assert KEY not in known_to_ray()
 
 
+@pytest.mark.soak
 def test_a_sweep_is_a_group_of_runs(ray_cluster, raykd_home, tmp_path, recipe, read_wandb, canary):
     search = {
         "parameters": {WIDTH: {"space": "choice", "categories": [0.25, 0.5]}},
