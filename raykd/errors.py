@@ -51,6 +51,10 @@ class NonFiniteError(TeacherError):
     """A teacher answered NaN or infinity."""
 
 
+class DataError(RaykdError):
+    """Samples cannot be read, or decoded samples cannot be written, or are damaged."""
+
+
 class TargetError(RaykdError):
     """Targets do not belong to what was asked, or their files are damaged."""
 

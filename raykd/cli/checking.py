@@ -99,11 +99,12 @@ def _say_placement(found: dict[str, Any], placement: Any, console: Any) -> None:
 
 def _data(args: argparse.Namespace) -> int:
     config = read_config(args)
-    from raykd.data import build_samples
     from raykd.data.check import check_data, draw_views
     from raykd.models.preprocess import resolve
+    from raykd.pipeline.loading import load_samples
+    from raykd.tracking import Console
 
-    samples = build_samples(config.data, seed=config.seed, task=config.task)
+    samples = load_samples(config, listen=Console(quiet=False, stream=sys.stderr).on)
     print("\n".join(check_data(samples).lines()))
     if args.picture is not None:
         models = {"student": config.student.preprocess}

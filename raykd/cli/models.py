@@ -102,13 +102,13 @@ def _from_recipe(config: Config, which: str) -> tuple[Network, dict[str, Any]]:
     part = config.student if teacher is None else teacher
     if part.model is None:
         raise InputError(Problem("--model", f"{which} brings outputs without a model"))
-    from raykd.data import build_samples
     from raykd.models import build_model
     from raykd.models.network import Network
     from raykd.models.preprocess import resolve
+    from raykd.pipeline.loading import load_samples
     from raykd.types import ORIGINAL_VIEW
 
-    samples = build_samples(config.data, seed=config.seed, task=config.task)
+    samples = load_samples(config)
     preprocessing = resolve(
         part.preprocess,
         samples.statistics(),

@@ -47,7 +47,8 @@ def _plan(args: argparse.Namespace) -> int:
     from raykd.pipeline.preparation import prepare
     from raykd.tracking import Console
 
-    prepared = prepare(config)
+    listen = Console(quiet=False, stream=sys.stderr).on
+    prepared = prepare(config, address=address_of(args), listen=listen)
     found = forecast(prepared)
     time = None if args.no_timing else _time(prepared, found, address_of(args))
     if args.json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from raykd.runtime import connect, machine
 from raykd.targets import codec
 from raykd.teachers.model import host
 from raykd.teachers.selftest import CHECKS
+from raykd.tracking import Console
 from raykd.types import ORIGINAL_VIEW
 
 _SCORED = 256
@@ -45,7 +47,8 @@ def prepare_and_place(
     remote = remote_store(config)
     if remote is not None:
         remote.check()
-    prepared = prepare(config, variants)
+    listen = Console(quiet=False, stream=sys.stderr).on
+    prepared = prepare(config, variants, address=address, listen=listen)
     for variant in variants:
         vary(prepared, variant)
     rehearse(prepared)

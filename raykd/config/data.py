@@ -82,6 +82,75 @@ class ArraysSource(Settings):
     """The file; arrays of Python objects (pickles) are refused."""
 
 
+class LabelTable(Settings):
+    """A table with a row for each sample: its label, and what samples are split by."""
+
+    path: str
+    """`.csv` or `.parquet`."""
+    key: str = "id"
+    """Column with the samples' ids: of images the path below their folder, of tar shards `shard/key`."""
+    column: str | tuple[str, ...] = "label"
+    """Column with the label; several of 0 and 1 for `task: multilabel`."""
+
+
+class FilesSource(Settings):
+    """What the sources share that may be larger than memory.
+
+    Each sample is decoded once, into a file in `data.cache` that every process maps.
+    """
+
+    path: str | tuple[str, ...]
+    """Folder, file or pattern (`shards/*.tar`), or several of them."""
+    label: str | tuple[str, ...] | None = None
+    """Where the label is; several columns of 0 and 1 for `task: multilabel`. null = what the source has by itself,
+    or none."""
+    labels: LabelTable | None = None
+    """Take the labels from this table instead; samples that it lacks are unlabelled."""
+    size: Count | None = None
+    """Images: resize the shorter side to this many pixels (bilinear, antialiased) and crop the central square; null
+    = all images have the size of the first."""
+    mode: Literal["RGB", "L"] = "RGB"
+    """Images: three channels, or one."""
+
+
+class ParquetSource(FilesSource):
+    """Parquet files."""
+
+    type: Literal["parquet"] = "parquet"
+    inputs: str | tuple[str, ...]
+    """Column with encoded images, with lists of numbers of one length, or with tensors; or several columns of
+    numbers, which make a vector."""
+    id: str | None = None
+    """Column with the samples' ids; null = `file#row`."""
+
+
+class ImagesSource(FilesSource):
+    """A folder of images; `label: null` takes the first folder of each path as its class."""
+
+    type: Literal["images"] = "images"
+
+
+class WebdatasetSource(FilesSource):
+    """Tar shards with an image of each sample; `label: null` takes its `.cls`, a name a field of its `.json`."""
+
+    type: Literal["webdataset"] = "webdataset"
+
+
+class HfSource(FilesSource):
+    """A data set that Hugging Face `datasets` saved (`save_to_disk`), or the Parquet files of a hub snapshot.
+
+    Its own splits are kept. Read as files: the package `datasets` is not needed.
+    """
+
+    type: Literal["hf"] = "hf"
+    inputs: str | tuple[str, ...] = "image"
+    """As of `parquet`."""
+    label: str | tuple[str, ...] | None = "label"
+    """Column of the label, several of them for `task: multilabel`."""
+    id: str | None = None
+    """Column with the samples' ids; null = `file#row`."""
+
+
 class FactorySource(Settings):
     """Your own function that returns a `raykd.data.Dataset`."""
 
@@ -99,6 +168,10 @@ Source = Annotated[
     | FashionMnistSource
     | MnistSource
     | ArraysSource
+    | ParquetSource
+    | ImagesSource
+    | WebdatasetSource
+    | HfSource
     | FactorySource,
     Field(discriminator="type"),
 ]
@@ -195,6 +268,16 @@ class Views(Settings):
     """Steps applied in this order; none = the untransformed sample."""
 
 
+class SplitBy(Settings):
+    """Split by what is known of the samples, not by chance alone."""
+
+    type: Literal["column", "group", "time"]
+    """column: it says train, validation or test; what it never says is drawn. group: samples of one value stay
+    together, in a seeded order. time: the newest are test, those before them validation, the oldest train."""
+    column: str
+    """Column of the source, or of its table of labels."""
+
+
 class Splits(Settings):
     """Stratified, seeded splits. Ignored for the parts that the source brings itself."""
 
@@ -202,13 +285,15 @@ class Splits(Settings):
     """Samples to choose by: early stopping, best epoch, ranking, calibration."""
     test: PartOrCount = 0.2
     """Samples scored once, at the end."""
+    by: SplitBy | None = None
+    """null: stratified by label. Else parts are at least as large as asked, in whole groups."""
 
 
 class BadSamples(Settings):
-    """Training samples that kill a teacher, make it raise, or make it answer NaN."""
+    """Samples that cannot be decoded; training samples that kill a teacher, make it raise, or make it answer NaN."""
 
     policy: Literal["skip", "stop"] = "skip"
-    """skip: found by halving the batch, and left out for that teacher. stop: the run stops."""
+    """skip: left out by all, or, found by halving the batch, for that teacher. stop: the run stops."""
     max_fraction: Unit = 0.001
     """More than this part of all samples stops the run, for each teacher."""
 
@@ -227,7 +312,10 @@ class Data(Settings):
     views: Views = Views()
     """Deterministic augmented views."""
     bad_samples: BadSamples = BadSamples()
-    """Samples that break a teacher."""
+    """Samples that break a decoder or a teacher."""
+    cache: str | None = None
+    """Folder of the decoded samples of `parquet`, `images`, `webdataset` and `hf`; null = $RAYKD_HOME/decoded, else
+    .raykd/decoded. Fast local disk on one machine; on several nodes one that all see."""
 
 
 class Preprocess(Settings):

@@ -11,6 +11,7 @@ import numpy as np
 from raykd.data.dataset import PARTS
 from raykd.data.draw import draw_views
 from raykd.data.labels import FORMS
+from raykd.data.mapped import pieces
 from raykd.data.samples import Samples
 from raykd.types import UNLABELLED, is_labelled
 
@@ -155,7 +156,9 @@ def check_data(samples: Samples) -> DataReport:
         imbalance=max(labelled) / min(labelled) if min(labelled) else float("inf"),
         warnings=(),
     )
-    return DataReport(**{**vars(report), "warnings": tuple(_warnings(report))})
+    return DataReport(
+        **{**vars(report), "warnings": tuple(_warnings(report, len(samples.left_out)))}
+    )
 
 
 def _class_counts(samples: Samples, rows: np.ndarray) -> tuple[ClassCount, ...]:
@@ -169,15 +172,19 @@ def _class_counts(samples: Samples, rows: np.ndarray) -> tuple[ClassCount, ...]:
 
 
 def _range(name: str, array: np.ndarray) -> ValueRange:
-    flat = array.reshape(len(array), -1)
-    low_N, high_N = flat.min(axis=1), flat.max(axis=1)
+    found = []
+    for rows in pieces(np.arange(len(array)), array.nbytes // len(array)):
+        flat = array[rows].reshape(len(rows), -1)
+        low_N, high_N = flat.min(axis=1), flat.max(axis=1)
+        found.append((float(low_N.min()), float(high_N.max()), int((low_N == high_N).sum())))
+    lows, highs, constant = zip(*found, strict=True)
     return ValueRange(
         name=name,
         dtype=str(array.dtype),
         shape=tuple(array.shape[1:]),
-        low=float(low_N.min()),
-        high=float(high_N.max()),
-        constant=int((low_N == high_N).sum()),
+        low=min(lows),
+        high=max(highs),
+        constant=sum(constant),
     )
 
 
@@ -225,8 +232,9 @@ def _duplicates_line(found: Duplicates) -> str:
     return f"{found.count} duplicates {where} (ids {pairs})"
 
 
-def _warnings(report: DataReport) -> list[str]:
-    warnings = [
+def _warnings(report: DataReport, left_out: int) -> list[str]:
+    warnings = [f"{left_out} samples cannot be decoded and are left out"] if left_out else []
+    warnings += [
         f"leak: {found.count} {found.splits[1]} samples are also in {found.splits[0]}; "
         "scores on them say nothing about new data"
         for found in report.leaks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -11,6 +11,7 @@ import xxhash
 
 from raykd.config.tasks import TaskName
 from raykd.data.labels import FORMS, LabelForm, integral, wrong_shape
+from raykd.data.mapped import Mapped
 from raykd.errors import InputError, Problem
 
 PARTS = ("train", "validation", "test")
@@ -39,6 +40,9 @@ class Dataset:
             a regression; None means the labels themselves, or `value`.
         weights: [N], how much each sample counts; None means equally.
         task: what the labels are for.
+        columns: name -> [N], numbers, texts or times that samples can be split by (`data.splits.by`).
+        hashes: uint64 [N], `content_hashes` of the inputs, where they are known; else computed.
+        left_out: names of samples that the source has and that could not be decoded.
 
     Raises:
         InputError: lengths differ, values are not finite, labels are not classes, ids repeat, parts
@@ -52,11 +56,14 @@ class Dataset:
     classes: tuple[str, ...] | None = None
     weights: np.ndarray | None = None
     task: TaskName = "classification"
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    hashes: np.ndarray | None = None
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         given = self.inputs
         inputs = dict(given) if isinstance(given, Mapping) else {"inputs": given}
-        arrays = {name: np.asarray(array) for name, array in inputs.items()}
+        arrays = {name: _plain(array) for name, array in inputs.items()}
         problems = _check_inputs(arrays)
         if problems:
             raise InputError(problems)
@@ -70,6 +77,7 @@ class Dataset:
             "ids": _ids(self.ids, count, problems),
             "splits": _splits(self.splits, count, problems),
             "weights": _weights(self.weights, count, problems),
+            "columns": _columns(self.columns, count, problems),
         }
         if problems:
             raise InputError(problems)
@@ -135,8 +143,7 @@ def _check_inputs(arrays: Mapping[str, np.ndarray]) -> list[Problem]:
             )
         elif not _is_known(array.dtype):
             problems.append(_problem("inputs", f"{name!r} has dtype {array.dtype}; use {_KINDS}"))
-        elif array.dtype.kind == "f" and not np.isfinite(array).all():
-            bad = int((~np.isfinite(array).reshape(len(array), -1).all(axis=1)).sum())
+        elif bad := _not_finite(array):
             problems.append(
                 _problem(
                     "inputs",
@@ -149,6 +156,18 @@ def _check_inputs(arrays: Mapping[str, np.ndarray]) -> list[Problem]:
             _problem("inputs", f"found lengths {lengths}; all need the same number of samples")
         )
     return problems
+
+
+def _plain(given: np.ndarray) -> np.ndarray:
+    """An array; one that stays in a file stays there."""
+    return given if isinstance(given, Mapped) else np.asarray(given)
+
+
+def _not_finite(array: np.ndarray) -> int:
+    """Samples with NaN or infinity; in decoded files there are none."""
+    if array.dtype.kind != "f" or isinstance(array, Mapped) or np.isfinite(array).all():
+        return 0
+    return int((~np.isfinite(array).reshape(len(array), -1).all(axis=1)).sum())
 
 
 def _is_known(dtype: np.dtype) -> bool:
@@ -270,6 +289,15 @@ def _weights(given: np.ndarray | None, count: int, problems: list[Problem]) -> n
         )
         return None
     return array.astype(np.float32)
+
+
+def _columns(
+    given: Mapping[str, np.ndarray], count: int, problems: list[Problem]
+) -> dict[str, np.ndarray]:
+    columns = {name: np.asarray(column) for name, column in given.items()}
+    for name, column in columns.items():
+        _of_length(f"columns.{name}", column, count, problems)
+    return columns
 
 
 def _classes(

@@ -9,9 +9,11 @@ Shape suffixes: B samples, K numbers of one sample.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import xxhash
 
 from raykd.seeding import derive
 
@@ -67,6 +69,25 @@ def view_keys(ids: np.ndarray, view_B: np.ndarray, seed: int) -> np.ndarray:
     """
     turns = (view_B + 2).astype(np.uint64) * _GOLDEN_64
     return mix(sample_keys(ids, seed, "views") + turns)
+
+
+def content_hashes(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """A hash of each sample's raw bytes, names, dtypes and shapes: uint64 [B] (XXH3, 64 bits).
+
+    Args:
+        inputs: name -> [B, ...], as the source gave them.
+    """
+    names = sorted(inputs)
+    kinds = [f"{n}|{inputs[n].dtype.str}|{inputs[n].shape[1:]}" for n in names]
+    salt = xxhash.xxh3_64_intdigest("\n".join(kinds).encode())
+    arrays = [np.ascontiguousarray(inputs[name]) for name in names]
+    hashes = np.empty(len(arrays[0]), dtype=np.uint64)
+    for place in range(len(hashes)):
+        value = salt
+        for array in arrays:
+            value = xxhash.xxh3_64_intdigest(array[place], seed=value)
+        hashes[place] = value
+    return hashes
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
@@ -12,9 +12,12 @@ import numpy as np
 import torch
 import xxhash
 
-from raykd.config.data import Data, ViewStep
+from raykd.config.data import Data, FilesSource, ViewStep
 from raykd.config.tasks import TaskName
 from raykd.data.dataset import Dataset
+from raykd.data.decoding import Decode, Tell, in_process, load_decoded
+from raykd.data.hashing import content_hashes
+from raykd.data.mapped import pieces
 from raykd.data.sources import load_source
 from raykd.data.splits import label_budget, make_splits
 from raykd.data.views import PartnerPools, Shown, ViewMaker, mixes, policy_key
@@ -43,6 +46,8 @@ class Samples:
         task: what the labels are for.
         scale: mean and deviation of the labelled training values, in which models compute; None where
             labels are no values.
+        hashes: as in `Dataset`.
+        left_out: as in `Dataset`.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -57,6 +62,8 @@ class Samples:
     weights: np.ndarray | None = None
     task: TaskName = "classification"
     scale: Scale | None = None
+    hashes: np.ndarray | None = None
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -109,17 +116,14 @@ class Samples:
 
     def content_hash(self, rows: np.ndarray) -> np.ndarray:
         """A hash of each sample's raw bytes, names, dtypes and shapes: uint64 [B] (XXH3, 64 bits)."""
-        names = sorted(self.inputs)
-        kinds = [f"{n}|{self.inputs[n].dtype.str}|{self.inputs[n].shape[1:]}" for n in names]
-        salt = xxhash.xxh3_64_intdigest("\n".join(kinds).encode())
-        arrays = [np.ascontiguousarray(self.inputs[name][rows]) for name in names]
-        hashes = np.empty(len(rows), dtype=np.uint64)
-        for place in range(len(rows)):
-            value = salt
-            for array in arrays:
-                value = xxhash.xxh3_64_intdigest(array[place], seed=value)
-            hashes[place] = value
-        return hashes
+        if self.hashes is not None:
+            known: np.ndarray = self.hashes[rows]
+            return known
+        found = [
+            content_hashes({name: array[part] for name, array in self.inputs.items()})
+            for part in pieces(rows, self._row_bytes)
+        ]
+        return np.concatenate([np.empty(0, np.uint64), *found])
 
     def labelled_rows(self, split: str) -> np.ndarray:
         """Rows of a split that have a label within the budget, sorted int64."""
@@ -167,13 +171,15 @@ class Samples:
 
     @cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        train = self._only_input[self.splits["train"]]
-        axes = tuple(axis for axis in range(train.ndim) if axis != 1)
-        if train.dtype == np.uint8:
-            return _uint8_statistics(train, axes)
-        std_C = train.std(axis=axes, dtype=np.float64)
-        mean_C = train.mean(axis=axes, dtype=np.float64)
-        return tuple(mean_C.tolist()), tuple(np.where(std_C > 0, std_C, 1.0).tolist())
+        array, rows = self._only_input, self.splits["train"]
+        parts = list(pieces(rows, self._row_bytes))
+        if array.dtype == np.uint8:
+            return _uint8_statistics(array, parts)
+        return _float_statistics(array, parts)
+
+    @property
+    def _row_bytes(self) -> int:
+        return sum(array.nbytes // max(1, len(array)) for array in self.inputs.values())
 
     @property
     def _only_input(self) -> np.ndarray:
@@ -209,32 +215,71 @@ def _mixed(shown: Shown, labels: np.ndarray) -> Mixed | None:
 
 
 def _uint8_statistics(
-    values: np.ndarray, axes: tuple[int, ...]
+    array: np.ndarray, parts: Sequence[np.ndarray]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Means and deviations per channel of values / 255, from whole numbers and therefore exact."""
-    count = values.size // values.shape[1]
-    sum_C = values.sum(axis=axes, dtype=np.uint64).tolist()
-    square_C = np.square(values, dtype=np.uint16).sum(axis=axes, dtype=np.uint64).tolist()
-    means = tuple(total / count / 255 for total in sum_C)
+    axes = _all_but_channels(array)
+    count = sum(map(len, parts)) * math.prod(array.shape[2:])
+    sums_C = np.zeros((2, array.shape[1]), np.uint64)
+    for rows in parts:
+        values = array[rows]
+        sums_C[0] += values.sum(axis=axes, dtype=np.uint64)
+        sums_C[1] += np.square(values, dtype=np.uint16).sum(axis=axes, dtype=np.uint64)
+    means = tuple(total / count / 255 for total in sums_C[0].tolist())
     spreads = [
         math.sqrt(count * square - total**2) / count / 255
-        for total, square in zip(sum_C, square_C, strict=True)
+        for total, square in zip(*sums_C.tolist(), strict=True)
     ]
     return means, tuple(spread or 1.0 for spread in spreads)
 
 
-def build_samples(data: Data, *, seed: int, task: TaskName = "classification") -> Samples:
+def _float_statistics(
+    array: np.ndarray, parts: Sequence[np.ndarray]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Means and deviations per channel; of several parts added up from theirs, else as numpy has them."""
+    axes = _all_but_channels(array)
+    sizes = np.array([len(rows) for rows in parts], np.float64)[:, None] / sum(map(len, parts))
+    moments = [
+        (part.mean(axis=axes, dtype=np.float64), part.std(axis=axes, dtype=np.float64))
+        for part in (array[rows] for rows in parts)
+    ]
+    mean_PC, std_PC = (np.stack(values) for values in zip(*moments, strict=True))
+    mean_C, std_C = mean_PC[0], std_PC[0]
+    if len(parts) > 1:
+        mean_C = (sizes * mean_PC).sum(axis=0)
+        std_C = np.sqrt((sizes * (std_PC**2 + (mean_PC - mean_C) ** 2)).sum(axis=0))
+    return tuple(mean_C.tolist()), tuple(np.where(std_C > 0, std_C, 1.0).tolist())
+
+
+def _all_but_channels(array: np.ndarray) -> tuple[int, ...]:
+    return tuple(axis for axis in range(array.ndim) if axis != 1)
+
+
+def build_samples(
+    data: Data,
+    *,
+    seed: int,
+    task: TaskName = "classification",
+    decode: Decode = in_process,
+    tell: Tell | None = None,
+) -> Samples:
     """Load the samples of a recipe, split them, hide labels outside the budget, and set up the views.
 
     Args:
         data: the recipe's `data`.
         seed: the recipe's seed.
         task: what the labels are for.
+        decode: what decodes the parts of files that no run has decoded yet; here and now unless it is given.
+        tell: is told of samples decoded, and of all there are.
 
     Raises:
         InputError: anything about the source, the splits, the classes, the budget or the views.
+        DataError: decoded samples cannot be written or read.
     """
-    dataset = load_source(data.source, task)
+    if isinstance(data.source, FilesSource):
+        dataset = load_decoded(data, task, decode, tell)
+    else:
+        dataset = load_source(data.source, task)
     if dataset.task != task:
         raise InputError(
             Problem("task", f"is {task}, but the source {data.source.type!r} has labels for "
@@ -279,6 +324,8 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int) -> Samples:
         weights=None if dataset.weights is None else _read_only(dataset.weights),
         task=dataset.task,
         scale=_scale(labels[train]) if dataset.form.measured else None,
+        hashes=None if dataset.hashes is None else _read_only(dataset.hashes),
+        left_out=dataset.left_out,
     )
     _try_views(samples)
     return samples

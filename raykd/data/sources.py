@@ -15,15 +15,18 @@ import numpy as np
 
 from raykd.config.data import (
     ArraysSource,
+    Data,
     DiabetesSource,
     DigitsSource,
     FactorySource,
     FashionMnistSource,
+    FilesSource,
     MnistSource,
     Source,
 )
 from raykd.config.tasks import TaskName
 from raykd.data.dataset import PARTS, Dataset
+from raykd.data.decoding import load_decoded
 from raykd.data.diamonds import load_diamonds
 from raykd.data.hashing import sample_keys
 from raykd.data.idx import read_idx
@@ -267,6 +270,10 @@ def _factory(source: FactorySource, task: TaskName) -> Dataset:  # noqa: ARG001
     return dataset
 
 
+def _files(source: FilesSource, task: TaskName) -> Dataset:
+    return load_decoded(Data(source=source), task)
+
+
 SOURCES: dict[str, Callable[[Any, TaskName], Dataset]] = {
     "digits": _digits,
     "diabetes": _diabetes,
@@ -274,5 +281,9 @@ SOURCES: dict[str, Callable[[Any, TaskName], Dataset]] = {
     "fashion_mnist": _fashion_mnist,
     "mnist": _mnist,
     "arrays": _arrays,
+    "parquet": _files,
+    "images": _files,
+    "webdataset": _files,
+    "hf": _files,
     "factory": _factory,
 }

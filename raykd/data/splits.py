@@ -14,6 +14,7 @@ import numpy as np
 
 from raykd.config.data import Splits
 from raykd.data.dataset import PARTS, Dataset
+from raykd.data.grouping import parts_by
 from raykd.data.hashing import sample_keys
 from raykd.errors import InputError, Problem
 from raykd.types import UNLABELLED
@@ -58,7 +59,7 @@ def stratified_order(labels: np.ndarray, ranks: np.ndarray, sizes: np.ndarray) -
 def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.ndarray]:
     """The rows for training, validation and test.
 
-    Parts that the source brings are kept. A missing validation or test part is drawn, stratified, from
+    Parts that the source brings, or that `splits.by` decides, are kept. A missing validation or test part is drawn, stratified, from
     the labelled rows of the source's training part (of all rows in no part, when it brings none);
     sizes given as a float are parts of these labelled rows. One labelled sample of each class, at
     least, stays in training, and so do all unlabelled ones.
@@ -76,6 +77,8 @@ def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.
             training sample.
     """
     given = dict(dataset.splits or {})
+    if splits.by is not None:
+        given = parts_by(dataset, splits.by, splits, seed=seed)
     labels = dataset.strata
     _check_given(given, labels)
     pool = given["train"] if "train" in given else _rest(len(dataset), given)

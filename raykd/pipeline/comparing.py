@@ -72,7 +72,9 @@ def compare(
         )
     folder = run_folder(config, options)
     _check_same(folder, variants)
-    prepared = prepare(config, [variant.config for variant in variants])
+    listen = None if console is None else console.on
+    recipes = [variant.config for variant in variants]
+    prepared = prepare(config, recipes, address=options.address, listen=listen)
     students = {variant.name: vary(prepared, variant.config) for variant in variants}
     students |= dict.fromkeys(config.evaluate.controls, prepared)
     with opened(prepared, folder, options, console, kind="compare") as job:

@@ -115,6 +115,9 @@ class Job:
         self.mailbox = Mailbox(self.emit)
         self.samples = put(self.prepared.samples)
         self.emit(events.message("data", _data_line(self.prepared)))
+        if left_out := self.prepared.samples.left_out:
+            text = f"{len(left_out)} samples cannot be decoded: {', '.join(left_out)}"
+            self.emit(events.failure("data", text, decision="skip"))
 
     def close(self) -> None:
         """Deliver the last events and end the trackers."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from raykd.config import Config
 from raykd.config.models import FactoryModel, Model, Teacher
 from raykd.config.objective import Objective
-from raykd.data import Samples, build_samples
+from raykd.data import Samples
 from raykd.errors import InputError, Problem
 from raykd.evaluate import TASKS
 from raykd.models import build_model
@@ -26,6 +26,7 @@ from raykd.models.projectors import make_projector
 from raykd.models.taps import probe, probe_output
 from raykd.models.weights import apply_weights, count_parameters, load_weights, size_bytes
 from raykd.objective.features import feature_problem
+from raykd.pipeline.loading import Listen, load_samples
 from raykd.pipeline.packing import packing_of, packing_problems
 from raykd.targets.packing import PLAIN, Packing, packed_shape
 from raykd.teachers.recorded import load_outputs
@@ -91,17 +92,25 @@ class Prepared:
         }
 
 
-def prepare(config: Config, variants: Sequence[Config] = ()) -> Prepared:
-    """Load the data, build every model once, probe every tap; starts nothing.
+def prepare(
+    config: Config,
+    variants: Sequence[Config] = (),
+    *,
+    address: str | None = None,
+    listen: Listen | None = None,
+) -> Prepared:
+    """Load the data, build every model once, probe every tap; starts nothing but the decoding of new files.
 
     Args:
         config: the recipe.
         variants: others that will use the same teachers' answers; their taps are probed too.
+        address: of the cluster that decodes; None = a local one.
+        listen: is told how far decoding is.
 
     Raises:
         InputError: with the problems of data, or else of all models together.
     """
-    samples = build_samples(config.data, seed=config.seed, task=config.task)
+    samples = load_samples(config, address=address, listen=listen)
     problems = packing_problems([config, *variants], samples)
     if problems:
         raise InputError(problems)

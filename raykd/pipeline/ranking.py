@@ -31,7 +31,8 @@ def rank(
     """
     options = options or Options()
     folder = run_folder(config, options)
-    prepared = prepare(config)
+    listen = None if console is None else console.on
+    prepared = prepare(config, address=options.address, listen=listen)
     if not len(prepared.samples.labelled_rows("validation")):
         raise InputError(
             Problem("data.splits.validation", "holds no labelled sample to rank teachers by")

@@ -61,7 +61,8 @@ def run(
     """
     options = options or Options()
     folder = run_folder(config, options)
-    prepared = prepare(config)
+    listen = None if console is None else console.on
+    prepared = prepare(config, address=options.address, listen=listen)
     rehearse(prepared)
     with opened(prepared, folder, options, console) as job:
         _stages(job, options.until)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from raykd.config import Config
+from raykd.config.data import FilesSource
+from raykd.data.decoding import cache_root
 from raykd.errors import InputError, Problem, RaykdError
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.pipeline.job import Job, times_tested
@@ -77,7 +79,9 @@ def opened(
         placement = place(config, resources, shortage(prepared))
         if options.address is not None:
             store = {} if remote is not None else {_store_name(config): store_root(config)}
-            check_shared({"--output": folder.path, **store})
+            files = isinstance(config.data.source, FilesSource)
+            cache = {"data.cache": cache_root(config.data)} if files else {}
+            check_shared({"--output": folder.path, **store, **cache})
         _open_folder(folder, config, resources)
         job = Job(prepared, placement, folder, console, kind, listeners)
         try:

@@ -114,7 +114,7 @@ def plan_sweep(config: Config, options: Options) -> Planned:
     proposals = listed(config)
     tried = [p.config for p in proposals] if proposals is not None else _corners(config, search)
     plain = plain_recipe(config)
-    prepared = prepare(config, tried)
+    prepared = prepare(config, tried, address=options.address)
     for recipe in {repr(one): one for one in tried}.values() if proposals else ():
         varied_within_limits(prepared, recipe)
     counts = [shown_views(recipe) for recipe in (plain, *tried)]

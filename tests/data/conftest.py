@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))  # for raykd_test_files
 
 import numpy as np
 import pytest

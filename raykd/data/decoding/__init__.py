@@ -1,0 +1,175 @@
+"""Sources that may be larger than memory: decoded once into a file, which every process then maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from raykd.config.data import BadSamples, Data, FilesSource
+from raykd.config.tasks import TaskName
+from raykd.data.dataset import Dataset
+from raykd.data.decoding.cache import (
+    HASH_BYTES,
+    Decode,
+    Mark,
+    Target,
+    check_room,
+    digest_of,
+    finish,
+    kept_order,
+    locked,
+    read_manifest,
+    read_mark,
+)
+from raykd.data.decoding.labels import (
+    columns_of,
+    given_parts,
+    grouping,
+    joined,
+    labels_of,
+    read_table,
+)
+from raykd.data.decoding.layout import Index, Part
+from raykd.data.decoding.spans import CLS, FOLDER, Wanted, index_images, index_webdataset
+from raykd.data.decoding.tables import index_hf, index_parquet
+from raykd.data.decoding.writing import INPUT, in_process, write_part
+from raykd.data.mapped import open_mapped
+from raykd.errors import InputError, Problem
+from raykd.folders import home
+
+__all__ = [
+    "Decode",
+    "Mark",
+    "Part",
+    "Target",
+    "Tell",
+    "cache_root",
+    "in_process",
+    "load_decoded",
+    "write_part",
+]
+
+Tell = Callable[[int, int], None]
+"""Is told of samples decoded, and of all there are."""
+_INDEX: Mapping[str, Callable[[Any, Wanted], Index]] = {
+    "parquet": index_parquet,
+    "images": index_images,
+    "webdataset": index_webdataset,
+    "hf": index_hf,
+}
+_OWN_LABEL = {"images": FOLDER, "webdataset": CLS}
+_NAMED = 5
+
+
+def cache_root(data: Data) -> Path:
+    """Folder of decoded samples."""
+    return Path(data.cache).expanduser().absolute() if data.cache else home() / "decoded"
+
+
+def load_decoded(
+    data: Data, task: TaskName, decode: Decode = in_process, tell: Tell | None = None
+) -> Dataset:
+    """The samples of a source of files, decoded unless they were before.
+
+    Args:
+        data: the recipe's `data`.
+        task: what the labels are for.
+        decode: what decodes the parts that are not there.
+        tell: is told of progress.
+
+    Raises:
+        InputError: the source, its labels, or too many samples that cannot be decoded.
+        DataError: samples cannot be read or written.
+    """
+    source = data.source
+    assert isinstance(source, FilesSource), "other sources are small enough to load"
+    index, label = _index(source, data)
+    labels, classes = labels_of(index, source, label, task)
+    target = Target(cache_root(data) / digest_of(source.type, index), index.layout, len(index))
+    bad = read_manifest(target)
+    if bad is None:
+        with locked(target):
+            bad = read_manifest(target)
+            if bad is None:
+                bad = _decode(target, index, data.bad_samples, decode, tell)
+    _check_bad(bad, index, data.bad_samples)
+    order = kept_order(len(index), bad)
+    by = data.splits.by
+    shape = (len(order), *index.layout.shape)
+    return Dataset(
+        inputs={INPUT: open_mapped(target.inputs, index.layout.dtype, shape)},
+        labels=None if labels is None else labels[order],
+        ids=index.ids.to_numpy(zero_copy_only=False)[order],
+        splits=given_parts(index.splits, order),
+        classes=classes,
+        task=task,
+        columns={}
+        if by is None
+        else {by.column: grouping(index.columns[by.column], by.column)[order]},
+        hashes=open_mapped(target.hashes, "<u8", (len(order),)),
+        left_out=tuple(_names(index, bad)),
+    )
+
+
+def _index(source: Any, data: Data) -> tuple[Index, tuple[str, ...]]:
+    """The samples with all columns that are asked for, and the columns of their label."""
+    table = None if source.labels is None else read_table(source.labels)
+    label = columns_of(source.label or _OWN_LABEL.get(source.type))
+    wanted = {} if table is not None else dict.fromkeys(label, "data.source.label")
+    by = None if data.splits.by is None else data.splits.by.column
+    if by is not None and (table is None or by not in table.column_names):
+        wanted[by] = "data.splits.by.column"
+    index = _INDEX[source.type](source, wanted)
+    if table is None:
+        return index, label
+    label = columns_of(source.labels.column)
+    own = [by] if by is not None and by not in wanted else []
+    names = tuple(dict.fromkeys([*label, *own]))
+    found = joined(table, source.labels.key, names, index.ids)
+    return replace(index, columns={**index.columns, **found}), label
+
+
+def _decode(
+    target: Target, index: Index, tolerated: BadSamples, decode: Decode, tell: Tell | None
+) -> dict[int, str]:
+    """Decode the parts that are not there; place in the source -> why a sample cannot be."""
+    marks = {part.number: read_mark(target, part) for part in index.parts}
+    there = [mark for mark in marks.values() if mark is not None]
+    done = sum(mark.count for mark in there)
+    check_room(target, done)
+    for path, size in ((target.inputs, target.layout.row_bytes), (target.hashes, HASH_BYTES)):
+        with path.open("ab") as file:
+            file.truncate(target.count * size)
+    bad = {place: why for mark in there for place, why in mark.bad.items()}
+    lacking = [part for part in index.parts if marks[part.number] is None]
+    if tell is not None:
+        tell(done, target.count)
+    if lacking:
+        for mark in decode(target, lacking):
+            bad |= mark.bad
+            done += mark.count
+            _check_bad(bad, index, tolerated)
+            if tell is not None:
+                tell(done, target.count)
+    assert done == target.count, f"{done} of {target.count} samples were decoded"
+    finish(target, bad)
+    return bad
+
+
+def _names(index: Index, bad: Mapping[int, str]) -> list[str]:
+    return [f"{index.ids[place].as_py()} ({bad[place]})" for place in sorted(bad)]
+
+
+def _check_bad(bad: Mapping[int, str], index: Index, tolerated: BadSamples) -> None:
+    allowed = int(tolerated.max_fraction * len(index)) if tolerated.policy == "skip" else 0
+    if len(bad) <= allowed:
+        return
+    names = _names(index, bad)
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    raise InputError(
+        Problem(f"data.bad_samples.{'max_fraction' if tolerated.policy == 'skip' else 'policy'}",
+                f"{len(bad)} of {len(index):,} samples cannot be decoded, allowed are {allowed}: "
+                f"{', '.join(names[:_NAMED])}{more}; mend or remove them, or allow more")
+    )  # fmt: skip

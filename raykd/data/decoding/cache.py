@@ -1,0 +1,216 @@
+"""The folder of a decoded source: samples in one file, a mark for each finished part, the manifest last.
+
+<cache>/<digest>/inputs.bin     samples in order, without a header
+                 hashes.bin     uint64, the content hash of each
+                 parts/<n>.json which samples of part n cannot be decoded; written once the others are on disk
+                 manifest.json  all parts are there; the folder is never written again
+<cache>/<digest>.lock           held by the one process that decodes it
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raykd.data.decoding.layout import Index, Layout, Part
+from raykd.errors import DataError, InputError, Problem
+
+FORMAT = 1
+"""Raise it when decoding comes to other samples or parts, so that they are decoded anew."""
+HASH_BYTES = 8
+_MARGIN = 0.98
+_LOOK_S = 0.5
+_STALLED_S = 600.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a source's decoded samples go.
+
+    Attributes:
+        folder: of this source.
+        layout: how samples look.
+        count: of all samples, those that cannot be decoded included.
+    """
+
+    folder: Path
+    layout: Layout
+    count: int
+
+    @property
+    def inputs(self) -> Path:
+        """Samples."""
+        return self.folder / "inputs.bin"
+
+    @property
+    def hashes(self) -> Path:
+        """Their content hashes."""
+        return self.folder / "hashes.bin"
+
+    @property
+    def manifest(self) -> Path:
+        """What says that all is there."""
+        return self.folder / "manifest.json"
+
+    def mark(self, number: int) -> Path:
+        """What says that a part is there."""
+        return self.folder / "parts" / f"{number:06d}.json"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A finished part.
+
+    Attributes:
+        number: of the part.
+        count: its samples.
+        bad: place in the source -> why that sample cannot be decoded.
+    """
+
+    number: int
+    count: int
+    bad: Mapping[int, str]
+
+
+Decode = Callable[[Target, Sequence[Part]], Iterator[Mark]]
+"""Decodes parts, in any order; each is told when it is on disk."""
+
+
+def digest_of(kind: str, index: Index) -> str:
+    """What identifies decoded samples: the files with their sizes and times, and how they are decoded."""
+    places = sorted({getattr(part.place, "columns", ()) for part in index.parts})
+    told = [
+        FORMAT,
+        kind,
+        asdict(index.layout),
+        places,
+        [(f.name, f.bytes, f.changed_ns) for f in index.files],
+    ]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file that is there wholly or not at all, also after a crash of the machine."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_mark(target: Target, part: Part) -> Mark | None:
+    """The mark of a part; None where it is not finished."""
+    try:
+        told = json.loads(target.mark(part.number).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return Mark(part.number, part.count, {int(place): why for place, why in told["bad"].items()})
+
+
+def read_manifest(target: Target) -> dict[int, str] | None:
+    """Samples that cannot be decoded; None where decoding is not finished.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        told = json.loads(target.manifest.read_text(encoding="utf-8"))
+        bad = {int(place): str(why) for place, why in told["bad"].items()}
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"{target.manifest} is damaged ({error!r}); delete {target.folder}"
+        ) from error
+    return bad
+
+
+def check_room(target: Target, done: int) -> None:
+    """The disk has room for what is still to be decoded.
+
+    Raises:
+        InputError: it has not, or the folder cannot be made.
+    """
+    try:
+        (target.folder / "parts").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            Problem("data.cache", f"{target.folder} cannot be made: {error}; name another folder")
+        ) from error
+    needed = (target.count - done) * (target.layout.row_bytes + HASH_BYTES)
+    free = shutil.disk_usage(target.folder).free
+    if needed > free * _MARGIN:
+        raise InputError(
+            Problem("data.cache", f"{target.count - done:,} decoded samples take {needed:,} bytes, {target.folder.parent} "
+                    f"has {free:,} free; set it to a folder on another disk, make room, or lower data.source.size")
+        )  # fmt: skip
+
+
+@contextmanager
+def locked(target: Target, is_stalled_s: float = _STALLED_S) -> Iterator[None]:
+    """One process decodes; others wait for it as long as it finishes parts.
+
+    Raises:
+        DataError: it has finished none for a long time.
+    """
+    target.folder.parent.mkdir(parents=True, exist_ok=True)
+    path = target.folder.parent / f"{target.folder.name}.lock"
+    with path.open("w") as file:
+        parts, since = -1, time.monotonic()
+        while not _lock(file.fileno()):
+            there = sum(1 for _ in target.folder.glob("parts/[0-9]*.json"))
+            if there != parts:
+                parts, since = there, time.monotonic()
+            if time.monotonic() - since > is_stalled_s:
+                raise DataError(
+                    f"another process decodes {target.folder} and has finished no part for {is_stalled_s:g} s; end "
+                    "it, and start again: what is finished is kept"
+                )
+            time.sleep(_LOOK_S)
+        yield
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def finish(target: Target, bad: Mapping[int, str]) -> None:
+    """Give the places of samples that cannot be decoded to the last ones, and write the manifest.
+
+    A kill before its end loses nothing: what is moved is still where it was.
+    """
+    order = kept_order(target.count, bad)
+    for path, size in ((target.inputs, target.layout.row_bytes), (target.hashes, HASH_BYTES)):
+        with path.open("r+b") as file:
+            for row in np.flatnonzero(order != np.arange(len(order))).tolist():
+                payload = os.pread(file.fileno(), size, int(order[row]) * size)
+                os.pwrite(file.fileno(), payload, row * size)
+            os.fsync(file.fileno())
+    write_json(target.manifest, {"format": FORMAT, "count": target.count, **asdict(target.layout),
+                                 "bad": {str(place): why for place, why in bad.items()}})  # fmt: skip
+
+
+def kept_order(count: int, bad: Mapping[int, str]) -> np.ndarray:
+    """The sample of each row: in the source's order, but for the last ones, which fill the gaps."""
+    holes = np.array(sorted(bad), dtype=np.int64)
+    kept = count - len(holes)
+    order = np.arange(kept)
+    last = np.setdiff1d(np.arange(kept, count), holes)
+    order[holes[holes < kept]] = last
+    return order

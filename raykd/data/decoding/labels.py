@@ -1,0 +1,188 @@
+"""Labels, splits and columns of an index, as a `Dataset` wants them.
+
+Shapes: N samples, K labels of a sample.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.compute as pc  # type: ignore[import-untyped]
+import pyarrow.csv  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from raykd.config.data import FilesSource, LabelTable
+from raykd.config.tasks import TaskName
+from raykd.data.dataset import PARTS
+from raykd.data.decoding.layout import Index
+from raykd.errors import InputError, Problem
+from raykd.types import UNLABELLED
+
+TABLE = "data.source.labels"
+Labels = tuple[np.ndarray | None, tuple[str, ...] | None]
+"""Labels and names of the outputs, where there are some."""
+
+
+def read_table(table: LabelTable) -> Any:
+    """A table of labels, as a pyarrow table whose keys are texts.
+
+    Raises:
+        InputError: it is missing, damaged, lacks a column, or has a key twice.
+    """
+    path = Path(table.path).expanduser()
+    if path.suffix not in (".csv", ".parquet") or not path.is_file():
+        raise _problem(
+            "path", f"found {path} (in {Path.cwd()}); needs a .csv or .parquet file that is there"
+        )
+    try:
+        found = pq.read_table(path) if path.suffix == ".parquet" else _read_csv(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _problem("path", f"{path} cannot be read: {error}") from error
+    for field, names in (("key", (table.key,)), ("column", columns_of(table.column))):
+        if lacking := [name for name in names if name not in found.column_names]:
+            there = ", ".join(found.column_names)
+            raise _problem(field, f"{path} has no column {lacking[0]!r}; it has {there}")
+    found = found.filter(pc.is_valid(found[table.key]))
+    keys = found[table.key].cast("string")
+    if (twice := len(keys) - pc.count_distinct(keys).as_py()) > 0:
+        counts = pc.value_counts(keys.combine_chunks())
+        worst = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()
+        raise _problem("key", f"{path} has {twice} keys twice (e.g. {worst}); each needs one row")
+    return found.set_column(found.column_names.index(table.key), table.key, keys)
+
+
+def _read_csv(path: Path) -> Any:
+    """Only an empty cell is none at all: a class may be called NA."""
+    empty = pyarrow.csv.ConvertOptions(null_values=[""], strings_can_be_null=True)
+    return pyarrow.csv.read_csv(path, convert_options=empty)
+
+
+def joined(table: Any, key: str, names: tuple[str, ...], ids: Any) -> dict[str, Any]:
+    """Columns of a table in the order of the samples; null where it lacks one.
+
+    Raises:
+        InputError: it knows none of the samples.
+    """
+    places = pc.index_in(ids.cast("string"), value_set=table[key].combine_chunks())
+    if places.null_count == len(places):
+        raise _problem(
+            "key",
+            f"no sample's id is in the column {key!r}: samples are called e.g. {ids[0].as_py()!r}, the table has "
+            f"{table[key][0].as_py()!r}; take the column with the samples' ids",
+        )
+    return {name: table[name].combine_chunks().take(places) for name in names}
+
+
+def columns_of(label: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The columns that a setting names."""
+    return (label,) if isinstance(label, str) else label or ()
+
+
+def labels_of(index: Index, source: FilesSource, names: tuple[str, ...], task: TaskName) -> Labels:
+    """Labels in the order of the samples.
+
+    Args:
+        index: the samples with their columns.
+        source: for the keys of errors.
+        names: columns of the label.
+        task: what the labels are for.
+
+    Raises:
+        InputError: the columns are of another kind than the task needs.
+    """
+    key = f"{TABLE}.column" if source.labels is not None else "data.source.label"
+    if not names:
+        return None, None
+    if task == "multilabel":
+        return _marks(index, names, key), names
+    if len(names) > 1:
+        raise InputError(
+            Problem(
+                key,
+                f"found {len(names)} columns; `task: {task}` needs one, `task: multilabel` several",
+            )
+        )
+    column = index.columns[names[0]]
+    if task == "regression":
+        return _numbers(column, names[0], key), names
+    return _classes(column, index.names.get(names[0]), names[0], key)
+
+
+def _marks(index: Index, names: tuple[str, ...], key: str) -> np.ndarray:
+    return np.stack([_whole(index.columns[name], name, key) for name in names], axis=1)
+
+
+def _numbers(column: Any, name: str, key: str) -> np.ndarray:
+    try:
+        found = column.cast("float32")
+    except pa.ArrowException as error:
+        raise InputError(
+            Problem(key, f"{name!r} has {column.type}: {error}; a regression needs numbers")
+        ) from error
+    values: np.ndarray = found.to_numpy(zero_copy_only=False).astype(np.float32)
+    return values
+
+
+def _whole(column: Any, name: str, key: str) -> np.ndarray:
+    """Whole numbers, −1 where there is none."""
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    try:
+        filled = pc.fill_null(column.cast("int64"), UNLABELLED)
+    except pa.ArrowException as error:
+        raise InputError(
+            Problem(key, f"{name!r} has {column.type}: {error}; needs whole numbers, or texts for classes (for values set "
+                    "`task: regression`)")
+        ) from error  # fmt: skip
+    values: np.ndarray = filled.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _classes(column: Any, names: tuple[str, ...] | None, name: str, key: str) -> Labels:
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return _whole(column, name, key), names
+    classes = tuple(sorted(pc.unique(column.drop_null()).to_pylist()))
+    places = pc.fill_null(pc.index_in(column, value_set=pa.array(classes, column.type)), UNLABELLED)
+    return places.to_numpy(zero_copy_only=False).astype(np.int64), classes
+
+
+def grouping(column: Any, name: str) -> np.ndarray:
+    """A column that samples are split by [N]: numbers, texts or times.
+
+    Raises:
+        InputError: a sample has none, or it is something else.
+    """
+    key = "data.splits.by.column"
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    if column.null_count:
+        raise InputError(
+            Problem(
+                key,
+                f"{column.null_count} of {len(column)} samples have no {name!r}; every sample needs one",
+            )
+        )
+    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
+        raise InputError(Problem(key, f"{name!r} has {column.type}; needs numbers, texts or times"))
+    values: np.ndarray = column.to_numpy(zero_copy_only=False)
+    return values.astype(str) if values.dtype.kind == "O" else values
+
+
+def given_parts(splits: Any, order: np.ndarray) -> dict[str, np.ndarray] | None:
+    """Rows of each part that a source brings.
+
+    Args:
+        splits: [N] texts, or None.
+        order: int64, the sample of each row.
+    """
+    if splits is None:
+        return None
+    said = splits.to_numpy(zero_copy_only=False)[order]
+    return {part: np.flatnonzero(said == part) for part in PARTS if (said == part).any()}
+
+
+def _problem(field: str, message: str) -> InputError:
+    return InputError(Problem(f"{TABLE}.{field}", message))

@@ -1,0 +1,180 @@
+"""What is known of a source before anything of it is decoded: its samples in order, and where each lies.
+
+Shapes: N samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+PART_BYTES = 64 * 2**20
+BLOCK_BYTES = 8 * 2**20
+_MOST_PARTS = 64  # of data that fits into fewer, unless they get too small
+_LEAST_ROWS = 16
+
+
+class File(NamedTuple):
+    """A file of a source: its name below the source's folder, its path, its size and when it was changed."""
+
+    name: str
+    path: str
+    bytes: int
+    changed_ns: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a decoded sample looks.
+
+    Attributes:
+        kind: what it is decoded from: an encoded image, or numbers.
+        shape: of one sample, [C, H, W] or [D].
+        dtype: uint8 (`|u1`) or float32 (`<f4`).
+        mode: of images, `RGB` or `L`.
+        size: to which images are resized and cropped, pixels; None = they have it already.
+    """
+
+    kind: Literal["image", "numbers"]
+    shape: tuple[int, ...]
+    dtype: str
+    mode: str | None = None
+    size: int | None = None
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one sample."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def block_rows(self) -> int:
+        """Samples that a worker holds in memory at a time."""
+        return max(1, BLOCK_BYTES // self.row_bytes)
+
+
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """Encoded samples by their places in files.
+
+    Attributes:
+        paths: the files.
+        file_N: int64, the number of each sample's file.
+        offset_N: int64, where it begins, in bytes.
+        length_N: int64, its bytes; −1 = the whole file.
+    """
+
+    paths: tuple[str, ...]
+    file_N: np.ndarray
+    offset_N: np.ndarray
+    length_N: np.ndarray
+
+    def part(self, first: int, count: int) -> Spans:
+        """Some of them, with no more paths than they need."""
+        here = slice(first, first + count)
+        used, file_N = np.unique(self.file_N[here], return_inverse=True)
+        paths = tuple(self.paths[number] for number in used)
+        return Spans(paths, file_N, self.offset_N[here], self.length_N[here])
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Neighbouring row groups of a Parquet file, or record batches of an Arrow stream.
+
+    Attributes:
+        path: the file.
+        first: number of the first group.
+        count: of groups.
+        columns: the columns that inputs are made of.
+    """
+
+    path: str
+    first: int
+    count: int
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Neighbouring samples that are decoded as a whole, or, after a kill, again.
+
+    Attributes:
+        number: of the part.
+        first: place of its first sample in the decoded file.
+        count: of samples.
+        place: where they are.
+    """
+
+    number: int
+    first: int
+    count: int
+    place: Spans | Groups
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """A source's samples.
+
+    Attributes:
+        ids: [N], pyarrow array of integers or texts; as texts they name samples in messages.
+        files: what is decoded, for its fingerprint.
+        layout: how decoded samples look.
+        parts: all samples in order.
+        columns: name -> [N], pyarrow array: labels, and what samples are split by.
+        names: column -> names of its classes, where the source has them.
+        splits: [N], pyarrow array of `train`, `validation`, `test`, where the source has them.
+    """
+
+    ids: Any
+    files: tuple[File, ...]
+    layout: Layout
+    parts: tuple[Part, ...]
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    splits: Any = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def part_rows(count: int, layout: Layout) -> int:
+    """Samples of a part: 64 MiB of them, fewer where that would leave too few parts to share out."""
+    shared = max(_LEAST_ROWS, -(-count // _MOST_PARTS))
+    return max(1, min(PART_BYTES // layout.row_bytes, shared))
+
+
+def span_parts(spans: Spans, layout: Layout) -> tuple[Part, ...]:
+    """All samples in parts."""
+    count = len(spans.file_N)
+    step = part_rows(count, layout)
+    firsts = range(0, count, step)
+    return tuple(
+        Part(number, first, size := min(step, count - first), spans.part(first, size))
+        for number, first in enumerate(firsts)
+    )
+
+
+def group_parts(
+    groups: Mapping[str, list[int]], columns: tuple[str, ...], layout: Layout
+) -> tuple[Part, ...]:
+    """All samples in parts; a row group is never split.
+
+    Args:
+        groups: path -> rows of each of its groups.
+        columns: that inputs are made of.
+        layout: of a sample.
+    """
+    parts: list[Part] = []
+    first, step = 0, part_rows(sum(map(sum, groups.values())), layout)
+    for path, sizes in groups.items():
+        begin, rows = 0, 0
+        for number, size in enumerate(sizes, start=1):
+            rows += size
+            if rows and (rows >= step or number == len(sizes)):
+                place = Groups(path, begin, number - begin, columns)
+                parts.append(Part(len(parts), first, rows, place))
+                first, begin, rows = first + rows, number, 0
+    return tuple(parts)

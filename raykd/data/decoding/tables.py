@@ -1,0 +1,284 @@
+"""Parquet files and Arrow streams: samples that are rows of tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from raykd.config.data import HfSource, ParquetSource
+from raykd.data.dataset import PARTS
+from raykd.data.decoding.layout import File, Groups, Index, Layout, group_parts
+from raykd.data.decoding.listing import KEY, list_files
+from raykd.data.decoding.spans import Wanted, image_layout
+from raykd.errors import DataError, InputError, Problem
+
+_INPUTS = "data.source.inputs"
+_STATE, _DICT = "state.json", "dataset_dict.json"
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A file with its columns and the rows of each of its groups."""
+
+    file: File
+    schema: Any
+    groups: list[int]
+
+
+def index_parquet(source: ParquetSource | HfSource, wanted: Wanted) -> Index:
+    """Every row of some Parquet files.
+
+    Raises:
+        InputError: a file is damaged, or lacks a column, or a column cannot be an input.
+    """
+    return _index(source, wanted, list_files(source.path, ("parquet",)))
+
+
+def index_hf(source: HfSource, wanted: Wanted) -> Index:
+    """Every row of a saved data set, with its splits and the names of its classes.
+
+    Raises:
+        InputError: as `index_parquet`; a folder that is neither.
+    """
+    files = _saved_files(source.path)
+    found = _index(source, wanted, files or list_files(source.path, ("parquet",)))
+    names = [_part_of(file.name) for file in found.files]
+    if None in names:
+        return found
+    tables = [_open(file) for file in found.files]
+    splits = [part for part, one in zip(names, tables, strict=True) for _ in range(sum(one.groups))]
+    return Index(
+        found.ids,
+        found.files,
+        found.layout,
+        found.parts,
+        found.columns,
+        found.names,
+        pa.array(splits),
+    )
+
+
+def _saved_files(path: str | Sequence[str]) -> tuple[File, ...]:
+    """The streams that `save_to_disk` wrote; none where there are none."""
+    if not isinstance(path, str):
+        return ()
+    root = Path(path).expanduser()
+    try:
+        folders = [root]
+        if (root / _DICT).is_file():
+            folders = [root / name for name in json.loads((root / _DICT).read_text())["splits"]]
+        paths = [
+            folder / one["filename"]
+            for folder in folders
+            if (folder / _STATE).is_file()
+            for one in json.loads((folder / _STATE).read_text())["_data_files"]
+        ]
+        stats = [path.stat() for path in paths]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            Problem(KEY, f"{root} is no whole saved data set: {error!r}; save it again")
+        ) from error
+    return tuple(
+        File(path.relative_to(root).as_posix(), str(path.absolute()), one.st_size, one.st_mtime_ns)
+        for path, one in zip(paths, stats, strict=True)
+    )
+
+
+def _part_of(name: str) -> str | None:
+    """The split that a file's name or folder says, if it is one."""
+    said = [name.split("/")[-1].partition("-")[0].partition(".")[0], *name.split("/")[:-1]]
+    return next((part for part in said if part in PARTS), None)
+
+
+def _index(source: ParquetSource | HfSource, wanted: Wanted, files: Sequence[File]) -> Index:
+    inputs = (source.inputs,) if isinstance(source.inputs, str) else source.inputs
+    asked = {**dict.fromkeys(inputs, _INPUTS), **wanted}
+    if source.id is not None:
+        asked[source.id] = "data.source.id"
+    tables = [_open(file) for file in files]
+    _check(tables, asked)
+    told = dict.fromkeys([*wanted, *([source.id] if source.id is not None else [])])
+    columns = {name: pa.chunked_array([_read(one, name) for one in tables]) for name in told}
+    if source.id is None:
+        ids = pa.array(
+            [f"{one.file.name}#{row}" for one in tables for row in range(sum(one.groups))]
+        )
+    else:
+        ids = columns.pop(source.id) if source.id not in wanted else columns[source.id]
+        ids = ids.combine_chunks()
+    layout = _layout(source, tables, inputs)
+    groups = {one.file.path: one.groups for one in tables}
+    return Index(
+        ids,
+        tuple(files),
+        layout,
+        group_parts(groups, inputs, layout),
+        {name: column.combine_chunks() for name, column in columns.items()},
+        _class_names(tables[0].schema, wanted),
+    )
+
+
+def _open(file: File) -> _Table:
+    try:
+        if file.path.endswith(".parquet"):
+            with pq.ParquetFile(file.path) as opened:
+                about = opened.metadata
+                rows = [about.row_group(number).num_rows for number in range(about.num_row_groups)]
+                return _Table(file, opened.schema_arrow, rows)
+        with _stream(file.path) as stream:
+            return _Table(file, stream.schema, [batch.num_rows for batch in stream])
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            Problem(KEY, f"{file.path} is damaged, or of another kind: {error}; fetch it again")
+        ) from error
+
+
+def _stream(path: str) -> Any:
+    return pa.ipc.open_stream(pa.memory_map(path))
+
+
+def _check(tables: Sequence[_Table], asked: Mapping[str, str]) -> None:
+    """Every file has every column, of one type in all."""
+    first, problems = tables[0], []
+    for name, key in asked.items():
+        lacking = [one for one in tables if name not in one.schema.names]
+        if lacking:
+            there = ", ".join(lacking[0].schema.names)
+            problems.append(
+                Problem(key, f"{lacking[0].file.path} has no column {name!r}; it has {there}")
+            )
+        else:
+            kinds = {str(one.schema.field(name).type): one.file.path for one in tables}
+            if len(kinds) > 1:
+                found = "; ".join(f"{kind} in {path}" for kind, path in list(kinds.items())[:2])
+                problems.append(Problem(key, f"{name!r} is {found}; make it one type"))
+    if not problems and not sum(sum(one.groups) for one in tables):
+        problems.append(Problem(KEY, f"{first.file.path} has no row; add samples"))
+    if problems:
+        raise InputError(problems)
+
+
+def _read(table: _Table, name: str) -> Any:
+    """A whole column, for what is small: ids, labels."""
+    if table.file.path.endswith(".parquet"):
+        column = pq.read_table(table.file.path, columns=[name])[name].combine_chunks()
+    else:
+        with _stream(table.file.path) as stream:
+            column = stream.read_all()[name].combine_chunks()
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _class_names(schema: Any, wanted: Wanted) -> dict[str, tuple[str, ...]]:
+    """Of the columns that Hugging Face wrote down as class labels."""
+    about = (schema.metadata or {}).get(b"huggingface")
+    if about is None:
+        return {}
+    features = json.loads(about).get("info", {}).get("features", {})
+    labels = {name: features.get(name) for name in wanted}
+    return {
+        name: tuple(one["names"])
+        for name, one in labels.items()
+        if isinstance(one, dict) and one.get("_type") == "ClassLabel"
+    }
+
+
+def _layout(
+    source: ParquetSource | HfSource, tables: Sequence[_Table], inputs: tuple[str, ...]
+) -> Layout:
+    kinds = [tables[0].schema.field(name).type for name in inputs]
+    if all(map(_is_number, kinds)):
+        return Layout("numbers", (len(inputs),), "<f4")
+    if len(kinds) > 1 or _is_foreign(tables[0].schema.field(inputs[0])):
+        raise _unfit(inputs, kinds)
+    (kind,) = kinds
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return Layout(
+            "numbers", tuple(kind.shape), "|u1" if kind.value_type == pa.uint8() else "<f4"
+        )
+    if _is_encoded(kind):
+        return image_layout(source, _values(tables, inputs))
+    if _is_list(kind) and _is_number(kind.value_type):
+        first = next((one for one in _values(tables, inputs) if one), None)
+        if first is not None:
+            return Layout("numbers", (len(first),), "<f4")
+    raise _unfit(inputs, kinds)
+
+
+def _values(tables: Sequence[_Table], inputs: tuple[str, ...]) -> Iterator[Any]:
+    for one in tables:
+        for batch in read_groups(Groups(one.file.path, 0, len(one.groups), inputs), 1):
+            yield encoded_of(batch[0])[0]
+
+
+def _is_number(kind: Any) -> bool:
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    )
+
+
+def _is_list(kind: Any) -> bool:
+    types = pa.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _is_binary(kind: Any) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_encoded(kind: Any) -> bool:
+    """Bytes, or what Hugging Face makes of an image: {bytes, path}."""
+    if not pa.types.is_struct(kind):
+        return _is_binary(kind)
+    return kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type)
+
+
+def _is_foreign(field: Any) -> bool:
+    """Whether it has a type of somebody else, which looks different once that is imported."""
+    name = (field.metadata or {}).get(b"ARROW:extension:name")
+    extension = isinstance(field.type, pa.BaseExtensionType)
+    return (extension or name is not None) and not isinstance(field.type, pa.FixedShapeTensorType)
+
+
+def _unfit(inputs: Sequence[str], kinds: Sequence[Any]) -> InputError:
+    found = ", ".join(f"{name} ({kind})" for name, kind in zip(inputs, kinds, strict=True))
+    return InputError(
+        Problem(_INPUTS, f"found {found}; allowed are one column of encoded images (bytes, or {{bytes, path}}), of "
+                "lists of numbers or of fixed_shape_tensor, or any number of columns of numbers")
+    )  # fmt: skip
+
+
+def read_groups(groups: Groups, most_rows: int) -> Iterator[list[Any]]:
+    """Stretches of rows in order, as one pyarrow array for each column.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    names = list(groups.columns)
+    wanted = range(groups.first, groups.first + groups.count)
+    try:
+        if groups.path.endswith(".parquet"):
+            with pq.ParquetFile(groups.path) as opened:
+                for batch in opened.iter_batches(most_rows, row_groups=list(wanted), columns=names):
+                    yield [batch.column(name) for name in names]
+            return
+        with _stream(groups.path) as stream:
+            for number, batch in enumerate(stream):
+                if number in wanted:
+                    for start in range(0, batch.num_rows, most_rows):
+                        rows = batch.slice(start, most_rows)
+                        yield [rows.column(name) for name in names]
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{groups.path} cannot be read here: {error}; every node needs to see data.source.path"
+        ) from error
+
+
+def encoded_of(column: Any) -> list[Any]:
+    """Encoded images of a column, or its lists."""
+    return [one["bytes"] if isinstance(one, dict) else one for one in column.to_pylist()]

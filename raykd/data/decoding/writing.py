@@ -1,0 +1,84 @@
+"""Decode one part of a source into the file, in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from raykd.data.decoding.cache import HASH_BYTES, Mark, Target, write_json
+from raykd.data.decoding.layout import Groups, Layout, Part
+from raykd.data.decoding.pixels import Decoded, decode_images, decode_numbers
+from raykd.data.decoding.spans import read_span
+from raykd.data.decoding.tables import encoded_of, read_groups
+from raykd.data.hashing import content_hashes
+from raykd.errors import DataError
+
+INPUT = "inputs"
+"""Name of the one input."""
+
+
+def in_process(target: Target, parts: Sequence[Part]) -> Iterator[Mark]:
+    """One part after the other, here."""
+    for part in parts:
+        yield write_part(target, part)
+
+
+def write_part(target: Target, part: Part) -> Mark:
+    """Decode the samples of a part, block by block, each to its own place; then leave its mark.
+
+    Raises:
+        DataError: a file cannot be read, or the decoded samples cannot be written.
+    """
+    bad: dict[int, str] = {}
+    row, size = part.first, target.layout.row_bytes
+    try:
+        inputs, hashes = (_open(path) for path in (target.inputs, target.hashes))
+        try:
+            for values, wrong in decoded_blocks(part, target.layout):
+                bad |= {row + place: why for place, why in wrong.items()}
+                _write(inputs, values, row * size)
+                _write(hashes, content_hashes({INPUT: values}), row * HASH_BYTES)
+                row += len(values)
+            for descriptor in (inputs, hashes):
+                os.fsync(descriptor)
+        finally:
+            os.close(inputs)
+            os.close(hashes)
+        if row != part.first + part.count:
+            raise DataError(f"part {part.number} has {row - part.first} samples, not {part.count}: its files were "
+                            "changed meanwhile; start again")  # fmt: skip
+        write_json(target.mark(part.number), {"bad": {str(k): why for k, why in bad.items()}})
+    except OSError as error:
+        raise DataError(
+            f"decoded samples cannot be written to {target.folder}: {error}; set data.cache to a folder on another "
+            "disk, or make room; parts that are finished are kept"
+        ) from error
+    return Mark(part.number, part.count, bad)
+
+
+def decoded_blocks(part: Part, layout: Layout) -> Iterator[Decoded]:
+    """The samples of a part in order, so many at a time as `layout` says."""
+    place, step = part.place, layout.block_rows
+    if isinstance(place, Groups):
+        for columns in read_groups(place, step):
+            if layout.kind == "image":
+                yield decode_images(encoded_of(columns[0]), layout)
+            else:
+                yield decode_numbers(columns, layout)
+        return
+    for start in range(0, part.count, step):
+        rows = range(start, min(part.count, start + step))
+        yield decode_images([read_span(place, row) for row in rows], layout)
+
+
+def _open(path: os.PathLike[str]) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+
+
+def _write(descriptor: int, values: np.ndarray, offset: int) -> None:
+    payload = memoryview(np.ascontiguousarray(values).data).cast("B")
+    while payload:
+        written = os.pwrite(descriptor, payload, offset)
+        payload, offset = payload[written:], offset + written

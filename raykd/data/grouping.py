@@ -1,0 +1,90 @@
+"""Splits by what is known of the samples: by a column that says it, by group, by time.
+
+Shapes: N samples, G groups.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xxhash
+
+from raykd.config.data import SplitBy, Splits
+from raykd.data.dataset import PARTS, Dataset
+from raykd.data.hashing import sample_keys
+from raykd.errors import InputError, Problem
+from raykd.types import UNLABELLED
+
+KEY = "data.splits.by"
+
+
+def parts_by(dataset: Dataset, by: SplitBy, splits: Splits, *, seed: int) -> dict[str, np.ndarray]:
+    """The parts that a column decides; by group and by time all three.
+
+    Whole groups (samples of one time are one) go to test until it has as many labelled samples as asked
+    for, then to validation. Unlabelled samples of these groups are in no part.
+
+    Args:
+        dataset: the samples, with the column.
+        by: which column, and how.
+        splits: sizes of validation and test.
+        seed: orders groups.
+
+    Raises:
+        InputError: there is no such column, the source brings parts itself, the column says something
+            else, or nothing is left to train with.
+    """
+    if dataset.splits:
+        found = ", ".join(dataset.splits)
+        raise InputError(Problem(KEY, f"the source brings its own parts ({found}); set it to null"))
+    column = dataset.columns.get(by.column)
+    if column is None:
+        there = ", ".join(dataset.columns) or "none"
+        raise InputError(
+            Problem(f"{KEY}.column", f"found {by.column!r}; the source has {there}: sources of files bring columns, and a "
+                    "factory gives Dataset(columns={...})")
+        )  # fmt: skip
+    if by.type == "column":
+        return _said(column)
+    groups, of_N = np.unique(column, return_inverse=True)
+    order = np.argsort(_group_keys(groups, seed)) if by.type == "group" else np.arange(len(groups))
+    return _whole_groups(dataset, of_N, order if by.type == "group" else order[::-1], splits)
+
+
+def _said(column: np.ndarray) -> dict[str, np.ndarray]:
+    unknown = sorted({str(value) for value in np.unique(column)} - set(PARTS))
+    if unknown:
+        raise InputError(
+            Problem(
+                f"{KEY}.column", f"says {', '.join(unknown[:5])}; allowed are {', '.join(PARTS)}"
+            )
+        )
+    return {part: np.flatnonzero(column == part) for part in PARTS if (column == part).any()}
+
+
+def _group_keys(groups: np.ndarray, seed: int) -> np.ndarray:
+    """A number for each group, from its value alone."""
+    texts = (str(value).encode(errors="surrogatepass") for value in groups.tolist())
+    hashes = np.array([xxhash.xxh3_64_intdigest(text) >> 1 for text in texts], dtype=np.int64)
+    return sample_keys(hashes, seed, "groups")
+
+
+def _whole_groups(
+    dataset: Dataset, of_N: np.ndarray, order_G: np.ndarray, splits: Splits
+) -> dict[str, np.ndarray]:
+    labelled_N = dataset.strata != UNLABELLED
+    sizes_G = np.bincount(of_N[labelled_N], minlength=len(order_G))[order_G]
+    ends_G, begin, parts = np.cumsum(sizes_G), 0, {}
+    for name in ("test", "validation"):
+        size = getattr(splits, name)
+        count = size if isinstance(size, int) else round(size * int(labelled_N.sum()))
+        before = int(ends_G[begin - 1]) if begin else 0
+        end = int(np.searchsorted(ends_G, before + count)) + 1
+        if count < 1 or end >= len(order_G):
+            raise InputError(
+                Problem(f"data.splits.{name}", f"found {size}, which is {count} labelled samples; in whole groups of "
+                        f"{KEY} ({len(order_G)} of them) it needs at least 1, and has to leave some for training")
+            )  # fmt: skip
+        parts[name] = np.flatnonzero(np.isin(of_N, order_G[begin:end]) & labelled_N)
+        begin = end
+    parts["train"] = np.flatnonzero(np.isin(of_N, order_G[begin:]))
+    return parts

@@ -1,0 +1,80 @@
+"""The samples of a recipe: those of large sources are decoded on the cluster first, unless they were before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from raykd.config import Config
+from raykd.config.data import FilesSource
+from raykd.data import Samples, build_samples
+from raykd.data.decoding import Mark, Part, Target, cache_root
+from raykd.runtime import check_shared, connect
+from raykd.tracking import Event, events
+
+Listen = Callable[[Event], None]
+
+
+def load_samples(
+    config: Config, *, address: str | None = None, listen: Listen | None = None
+) -> Samples:
+    """Load the samples; a cluster is needed only where something is still to be decoded.
+
+    Args:
+        config: the recipe.
+        address: of a Ray cluster; None = the one at hand, or a local one for as long as it takes.
+        listen: is told how far decoding is.
+
+    Raises:
+        InputError: anything about the data, or the nodes do not share `data.cache`.
+        DataError: samples cannot be read or written.
+    """
+    if not isinstance(config.data.source, FilesSource):
+        return build_samples(config.data, seed=config.seed, task=config.task)
+    progress = _Progress(listen) if listen is not None else None
+    samples = build_samples(
+        config.data,
+        seed=config.seed,
+        task=config.task,
+        decode=partial(_on_cluster, config, address),
+        tell=progress,
+    )
+    if progress is not None:
+        progress.end()
+    return samples
+
+
+def _on_cluster(
+    config: Config, address: str | None, target: Target, parts: Sequence[Part]
+) -> Iterator[Mark]:
+    from raykd.runtime.decoding import decode_parts  # ray.data takes a while to import
+
+    with connect(address):
+        if address is not None:
+            check_shared({"data.cache": cache_root(config.data)})
+        yield from decode_parts(target, parts)
+
+
+class _Progress:
+    """Turns counts into events of the stage `data`."""
+
+    def __init__(self, listen: Listen) -> None:
+        self._listen = listen
+        self._begun: tuple[float, int] | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self._begun is None:
+            self._begun = now, done
+            self._listen(events.stage("data", state="started", fits=total))
+        seconds, new = now - self._begun[0], done - self._begun[1]
+        rate = new / seconds if new else None
+        told = events.progress("data", done=done, total=total, unit="samples", rate_per_s=rate)
+        self._listen(told)
+
+    def end(self) -> None:
+        """All is there."""
+        if self._begun is not None:
+            seconds = time.monotonic() - self._begun[0]
+            self._listen(events.stage("data", state="finished", seconds=seconds))

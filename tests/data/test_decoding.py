@@ -1,0 +1,592 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import raykd_test_files as files
+import torch
+
+from raykd.config.data import Data
+from raykd.data import Samples, build_samples, check_data
+from raykd.data.decoding import Mark, Part, Target, in_process
+from raykd.data.decoding.cache import locked
+from raykd.data.decoding.layout import Groups, Layout, group_parts, part_rows
+from raykd.data.mapped import Mapped
+from raykd.errors import DataError, InputError
+
+POLICY = [{"type": "shift", "pixels": 1}, {"type": "mixup"}]
+
+
+def data_of(source: dict[str, Any], **given: Any) -> Data:
+    return Data.model_validate({"source": source, **given})
+
+
+def samples_of(source: dict[str, Any], **given: Any) -> Samples:
+    more = {name: given.pop(name) for name in ("decode", "tell", "task") if name in given}
+    return build_samples(data_of(source, **given), seed=3, **more)
+
+
+class Counting:
+    """Decodes here, and counts parts."""
+
+    def __init__(self) -> None:
+        self.parts: list[int] = []
+
+    def __call__(self, target: Target, parts: Sequence[Part]) -> Any:
+        for mark in in_process(target, parts):
+            self.parts.append(mark.number)
+            yield mark
+
+
+@pytest.mark.parametrize("kind", files.SOURCES)
+def test_samples_are_those_of_the_same_data_in_memory(kind: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "same.npz", **files.in_memory(kind))
+    policy = POLICY if "list" not in kind and "columns" not in kind else [{"type": "mixup"}]
+    given = {"views": {"count": 2, "policy": policy}, "labels": 30}
+    memory = samples_of({"type": "arrays", "path": str(tmp_path / "same.npz")}, **given)
+    found = samples_of(files.SOURCES[kind](tmp_path / "source"), **given)
+    rows = np.random.default_rng(0).permutation(files.COUNT)
+    for view in (-1, 0, 1):
+        one, other = memory.batch(rows, view), found.batch(rows, view)
+        for name in ("ids", "labels"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+        assert torch.equal(one.inputs["inputs"], other.inputs["inputs"])
+    assert all(np.array_equal(memory.splits[part], found.splits[part]) for part in memory.splits)
+    assert np.array_equal(memory.content_hash(rows), found.content_hash(rows))
+    assert (memory.view_key, memory.classes) == (found.view_key, found.classes)
+    assert memory.statistics() == found.statistics()
+    assert check_data(memory) == check_data(found)
+
+
+def test_a_pickle_of_samples_is_a_path(tmp_path: Path) -> None:
+    samples = samples_of(files.write_images(tmp_path, 600))
+    sent = pickle.dumps(samples, protocol=5)
+    assert len(sent) < samples.inputs["inputs"].nbytes / 2
+    back = pickle.loads(sent)  # noqa: S301
+    assert isinstance(back.inputs["inputs"], Mapped)
+    rows = np.arange(len(samples))
+    assert torch.equal(
+        back.batch(rows, 0).inputs["inputs"], samples.batch(rows, 0).inputs["inputs"]
+    )
+    part = pickle.loads(pickle.dumps(samples.inputs["inputs"][3:5]))  # noqa: S301
+    assert type(part) is np.ndarray
+    assert np.array_equal(part, samples.inputs["inputs"][3:5])
+
+
+def test_part_of_a_mapped_array_is_pickled_as_it_is(tmp_path: Path) -> None:
+    array = samples_of(files.write_images(tmp_path)).inputs["inputs"]
+    half = np.ndarray.__getitem__(array, slice(45, None))
+    assert isinstance(half, Mapped)
+    assert np.array_equal(pickle.loads(pickle.dumps(half)), array[45:])  # noqa: S301
+
+
+def test_each_image_is_decoded_once_for_all_runs(tmp_path: Path) -> None:
+    source, first, second = files.write_images(tmp_path), Counting(), Counting()
+    heard: list[tuple[int, int]] = []
+    samples_of(source, decode=first, tell=lambda *told: heard.append(told))
+    samples_of(source, decode=second, views={"count": 1, "policy": POLICY}, splits={"test": 0.3})
+    assert first.parts == list(range(len(first.parts)))
+    assert len(first.parts) > 1
+    assert heard[0] == (0, files.COUNT)
+    assert heard[-1] == (files.COUNT, files.COUNT)
+    assert second.parts == []
+
+
+def test_a_changed_file_is_decoded_anew(tmp_path: Path) -> None:
+    source, again = files.write_images(tmp_path), Counting()
+    before = samples_of(source)
+    file = tmp_path / "images" / "cat" / "0000.png"
+    file.write_bytes(files.png(255 - files.pixels()[0]))
+    after = samples_of(source, decode=again)
+    assert again.parts
+    rows = np.arange(files.COUNT)
+    differing = before.content_hash(rows) != after.content_hash(rows)
+    assert after.ids[differing].tolist() == before.ids[:1].tolist()
+
+
+def test_new_labels_decode_nothing(tmp_path: Path) -> None:
+    source, again = files.write_images(tmp_path), Counting()
+    samples_of(source)
+    _, names = files.image_order()
+    rows = [f"{name},{place % 2},{place % 9}" for place, name in enumerate(names[:80])]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,kind,who", *rows]))
+    table = {"path": str(tmp_path / "labels.csv"), "key": "file", "column": "kind"}
+    samples = samples_of({**source, "labels": table}, decode=again)
+    assert again.parts == []
+    assert samples.all_labels.tolist() == [place % 2 for place in range(80)] + [-1] * 10
+    by = {"by": {"type": "group", "column": "who"}}
+    with pytest.raises(InputError, match="10 of 90 samples have no 'who'"):
+        samples_of({**source, "labels": table}, splits=by)
+
+
+@pytest.mark.parametrize("task", ["regression", "multilabel"])
+def test_labels_of_other_tasks(task: str, tmp_path: Path) -> None:
+    marks = np.random.default_rng(0).integers(0, 2, (files.COUNT, 2))
+    columns = {
+        "x": files.floats().tolist(),
+        "y": files.floats()[:, 0],
+        "odd": marks[:, 0],
+        "big": marks[:, 1],
+    }
+    files.write_parquet(tmp_path, columns)
+    label = "y" if task == "regression" else ["odd", "big"]
+    source = {"type": "parquet", "path": str(tmp_path), "inputs": "x", "label": label}
+    samples = samples_of(source, task=task)
+    if task == "regression":
+        assert np.array_equal(samples.all_labels, files.floats()[:, 0])
+        assert samples.classes == ("y",)
+    else:
+        assert np.array_equal(samples.all_labels, marks)
+        assert samples.classes == ("odd", "big")
+
+
+def test_group_split_keeps_groups_together(tmp_path: Path) -> None:
+    source = files.write_shards(tmp_path)
+    by = {"by": {"type": "group", "column": "who"}, "validation": 0.1, "test": 0.2}
+    splits = samples_of(source, splits=by).splits
+    who = np.arange(files.COUNT) % 7
+    groups = {part: set(who[rows].tolist()) for part, rows in splits.items()}
+    assert not groups["train"] & groups["test"]
+    assert not groups["train"] & groups["validation"]
+    assert not groups["test"] & groups["validation"]
+    assert sum(map(len, splits.values())) == files.COUNT
+    assert len(splits["test"]) >= 0.2 * files.COUNT
+    other = build_samples(data_of(source, splits=by), seed=4).splits
+    assert any(set(who[rows].tolist()) != groups[part] for part, rows in other.items())
+
+
+def test_time_split_tests_on_the_newest(tmp_path: Path) -> None:
+    day = np.random.default_rng(0).permutation(files.COUNT) // 3
+    taken = np.datetime64("2026-01-01") + day
+    files.write_parquet(tmp_path, {"x": files.floats().tolist(), "taken": taken})
+    source = {"type": "parquet", "path": str(tmp_path), "inputs": "x", "label": "label"}
+    by = {"by": {"type": "time", "column": "taken"}, "validation": 9, "test": 10}
+    splits = samples_of(source, splits=by).splits
+    assert day[splits["train"]].max() < day[splits["validation"]].min()
+    assert day[splits["validation"]].max() < day[splits["test"]].min()
+    assert [len(splits[part]) for part in ("train", "validation", "test")] == [69, 9, 12]
+
+
+def test_column_split_says_it(tmp_path: Path) -> None:
+    said = np.array(["train"] * 60 + ["validation"] * 20 + ["test"] * 10)
+    files.write_parquet(tmp_path, {"x": files.floats().tolist(), "part": said})
+    source = {"type": "parquet", "path": str(tmp_path), "inputs": "x", "label": "label"}
+    splits = samples_of(source, splits={"by": {"type": "column", "column": "part"}}).splits
+    assert {name: rows.tolist() for name, rows in splits.items()} == {
+        name: np.flatnonzero(said == name).tolist() for name in splits
+    }
+
+
+def spoil(root: Path) -> list[str]:
+    """Three images that cannot be decoded: cut off, no image at all, of another size."""
+    (root / "images/cat/0003.png").write_bytes(files.encoded()[3][:40])
+    (root / "images/dog/0004.png").write_bytes(b"no image")
+    (root / "images/eel/0089.png").write_bytes(files.png(np.zeros((3, 7, 9), np.uint8)))
+    return ["cat/0003.png", "dog/0004.png", "eel/0089.png"]
+
+
+def test_samples_that_cannot_be_decoded_are_left_out_by_all(tmp_path: Path) -> None:
+    source = files.write_images(tmp_path)
+    spoilt = spoil(tmp_path)
+    samples = samples_of(source, bad_samples={"max_fraction": 0.05})
+    assert [name.split(" (")[0] for name in samples.left_out] == spoilt
+    assert "is 9×7 pixels, others are 8×8; set data.source.size" in samples.left_out[2]
+    assert len(samples) == files.COUNT - 3
+    order, names = files.image_order()
+    good = [row for row, name in zip(order, names, strict=True) if name not in spoilt]
+    assert sum(map(len, samples.splits.values())) == len(good)
+    shown = (samples.batch(np.arange(len(samples)), -1).inputs["inputs"].numpy() * 255).round()
+    wanted = {files.pixels()[row].tobytes(): files.labels()[row] for row in good}
+    found = {
+        s.astype(np.uint8).tobytes(): y for s, y in zip(shown, samples.all_labels, strict=True)
+    }
+    assert found == wanted
+    assert samples_of(source, bad_samples={"max_fraction": 0.05}).left_out == samples.left_out
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "allowed"),
+    [
+        ({"policy": "stop"}, "data.bad_samples.policy", 0),
+        ({"max_fraction": 0.02}, "data.bad_samples.max_fraction", 1),
+    ],
+)
+def test_too_many_of_them_stop_it(
+    given: dict[str, Any], key: str, allowed: int, tmp_path: Path
+) -> None:
+    source = files.write_images(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(InputError) as raised:
+        samples_of(source, bad_samples=given)
+    (problem,) = raised.value.problems
+    assert problem.key == key
+    assert f"cannot be decoded, allowed are {allowed}: cat/0003.png" in problem.message
+    samples_of(source, bad_samples={"max_fraction": 0.05})
+    with pytest.raises(InputError, match="3 of 90"):  # decoded by now: the policy still holds
+        samples_of(source, bad_samples=given)
+
+
+def test_lists_of_another_length_and_missing_ones_are_bad(tmp_path: Path) -> None:
+    lists = files.floats().tolist()
+    lists[7], lists[8], lists[9] = [1.0], None, [float("nan")] * 5
+    files.write_parquet(tmp_path, {"x": lists})
+    source = {"type": "parquet", "path": str(tmp_path), "inputs": "x", "id": "id", "label": "label"}
+    samples = samples_of(source, bad_samples={"max_fraction": 0.1})
+    assert samples.left_out == (
+        "22 (has 1 numbers, not 5)", "25 (has no value)", "28 (has NaN, infinity or no value)"
+    )  # fmt: skip
+    assert 22 not in samples.ids
+
+
+_DECODE = """
+import sys, time
+import numpy
+from raykd.config.data import Data
+from raykd.data import build_samples
+from raykd.data.decoding import in_process
+
+def slow(target, parts):
+    for mark in in_process(target, parts):
+        yield mark
+        time.sleep(0.2)
+
+build_samples(Data.model_validate_json(sys.argv[1]), seed=3, decode=slow)
+"""
+
+
+def test_a_killed_decoding_goes_on_with_the_next_part(
+    tmp_path: Path, raykd_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = files.write_images(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", _DECODE, data_of(source).model_dump_json()]
+    ) as child:
+        until = time.monotonic() + 60
+        while len(list(raykd_home.glob("decoded/*/parts/0*.json"))) < 3:
+            assert time.monotonic() < until, "no part was finished"
+            assert child.poll() is None, "it ended by itself"
+            time.sleep(0.02)
+        child.send_signal(signal.SIGKILL)
+    (folder,) = (path for path in (raykd_home / "decoded").iterdir() if path.is_dir())
+    kept = len(list(folder.glob("parts/0*.json")))
+    assert not (folder / "manifest.json").exists()
+    heard: list[tuple[int, int]] = []
+    rest = Counting()
+    samples_of(source, decode=rest, tell=lambda *told: heard.append(told))
+    assert rest.parts == list(range(kept, -(-files.COUNT // 16)))
+    assert heard[0] == (16 * kept, files.COUNT)
+    monkeypatch.setenv("RAYKD_HOME", str(tmp_path / "other"))
+    samples_of(source)
+    for name in ("inputs.bin", "hashes.bin", "manifest.json"):
+        fresh = tmp_path / "other" / "decoded" / folder.name / name
+        assert fresh.read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_kill_while_gaps_are_filled_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, allowed = files.write_images(tmp_path), {"max_fraction": 0.05}
+    spoil(tmp_path)
+    write, done = os.pwrite, []
+
+    def breaks(descriptor: int, payload: bytes, offset: int) -> int:
+        done.append(offset)
+        if len(payload) == 192 and len(done) > 12:  # one sample: a gap that is filled
+            raise KeyboardInterrupt
+        return write(descriptor, payload, offset)
+
+    monkeypatch.setattr(os, "pwrite", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        samples_of(source, bad_samples=allowed)
+    monkeypatch.undo()
+    monkeypatch.setenv("RAYKD_HOME", str(tmp_path / "home"))
+    again = samples_of(source, bad_samples=allowed)
+    whole = samples_of(source, bad_samples=allowed, cache=str(tmp_path / "other"))
+    rows = np.arange(len(whole))
+    assert np.array_equal(again.content_hash(rows), whole.content_hash(rows))
+    assert np.array_equal(again.inputs["inputs"][rows], whole.inputs["inputs"][rows])
+
+
+def test_of_two_that_start_together_one_decodes(tmp_path: Path) -> None:
+    source, counts = files.write_images(tmp_path), [Counting(), Counting()]
+    start = threading.Barrier(2)
+    found: list[Samples] = []
+
+    def load(count: Counting) -> None:
+        start.wait()
+        found.append(samples_of(source, decode=count))
+
+    threads = [threading.Thread(target=load, args=[count]) for count in counts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(len(count.parts) for count in counts) == [0, 6]
+    rows = np.arange(files.COUNT)
+    assert np.array_equal(found[0].inputs["inputs"][rows], found[1].inputs["inputs"][rows])
+
+
+def test_one_that_hangs_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    target = Target(tmp_path / "x", Layout("numbers", (2,), "<f4"), 3)
+    with locked(target), pytest.raises(DataError, match=r"finished no part for 0\.1 s"):
+        with locked(target, is_stalled_s=0.1):
+            pass
+
+
+def test_room_is_looked_at_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, decode = files.write_images(tmp_path), Counting()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
+    with pytest.raises(
+        InputError, match=r"90 decoded samples take 18,000 bytes.* 10,000 free"
+    ) as found:
+        samples_of(source, decode=decode)
+    assert found.value.problems[0].key == "data.cache"
+    assert decode.parts == []
+
+
+def test_a_full_disk_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = files.write_images(tmp_path)
+
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(DataError, match=r"No space left.*set data\.cache to a folder on another"):
+        samples_of(source)
+
+
+def test_damaged_caches_are_named(tmp_path: Path, raykd_home: Path) -> None:
+    source = files.write_images(tmp_path)
+    samples_of(source)
+    (manifest,) = raykd_home.glob("decoded/*/manifest.json")
+    whole = manifest.read_text()
+    manifest.write_text(whole[:-9])
+    with pytest.raises(DataError, match=r"manifest\.json is damaged.*delete"):
+        samples_of(source)
+    manifest.write_text(whole)
+    os.truncate(manifest.with_name("inputs.bin"), 100)
+    with pytest.raises(DataError, match=r"inputs\.bin cannot be read here"):
+        samples_of(source)
+
+
+def test_a_file_that_goes_away_meanwhile_is_no_bad_sample(tmp_path: Path) -> None:
+    source = files.write_images(tmp_path)
+
+    def decode(target: Target, parts: Sequence[Part]) -> Any:
+        (tmp_path / "images/cat/0000.png").unlink()
+        return in_process(target, parts)
+
+    with pytest.raises(DataError, match=r"0000\.png cannot be read here"):
+        samples_of(source, decode=decode, bad_samples={"max_fraction": 1.0})
+
+
+def test_images_are_resized_and_cropped(tmp_path: Path) -> None:
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    (tmp_path / "images" / "b").mkdir()
+    wide = np.zeros((3, 8, 16), np.uint8)
+    wide[0, :, 4:12] = 200  # the central square is red
+    for number in range(4):
+        (tmp_path / "images" / "ab"[number % 2] / f"{number}.png").write_bytes(files.png(wide))
+    given = {"splits": {"validation": 1, "test": 1}}
+    source = {"type": "images", "path": str(tmp_path / "images")}
+    colour = samples_of({**source, "size": 4}, **given).inputs["inputs"][0]
+    assert colour.shape == (3, 4, 4)
+    assert (colour[0, :, 1:3] > 190).all()
+    assert not colour[1:].any()
+    assert samples_of({**source, "size": 4, "mode": "L"}, **given).input_shape == (1, 4, 4)
+
+
+def pieces_of(monkeypatch: pytest.MonkeyPatch, samples: Samples, size: int) -> list[Any]:
+    monkeypatch.setattr("raykd.data.mapped.PIECE_BYTES", size)
+    fresh = pickle.loads(pickle.dumps(samples))  # noqa: S301
+    object.__setattr__(fresh, "hashes", None)
+    return [
+        fresh.statistics(),
+        fresh.content_hash(np.arange(len(fresh))).tolist(),
+        check_data(fresh),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["images", "parquet of lists"])
+def test_in_pieces_it_comes_to_the_same(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = samples_of(files.SOURCES[kind](tmp_path))
+    whole, pieces = pieces_of(monkeypatch, samples, 2**26), pieces_of(monkeypatch, samples, 700)
+    assert whole[1:] == pieces[1:]
+    if kind == "images":
+        assert whole[0] == pieces[0]
+    else:
+        for one, other in zip(whole[0], pieces[0], strict=True):
+            assert one == pytest.approx(other, rel=1e-12)
+
+
+def test_parts_hold_every_sample_once() -> None:
+    layout = Layout("numbers", (4,), "<f4")
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        sizes = {f"f{n}": rng.integers(0, 60, rng.integers(0, 9)).tolist() for n in range(3)}
+        parts = group_parts(sizes, ("x",), layout)
+        first, groups = 0, []
+        for number, part in enumerate(parts):
+            assert (part.number, part.first) == (number, first)
+            assert isinstance(part.place, Groups)
+            here = range(part.place.first, part.place.first + part.place.count)
+            assert sum(sizes[part.place.path][group] for group in here) == part.count
+            groups += [(part.place.path, group) for group in here if sizes[part.place.path][group]]
+            first += part.count
+        every = [(path, n) for path, some in sizes.items() for n, size in enumerate(some) if size]
+        assert groups == every
+    assert part_rows(10**9, layout) * layout.row_bytes == 64 * 2**20
+    assert part_rows(100, layout) == 16
+
+
+def _shard(root: Path) -> dict[str, Any]:
+    source = files.write_shards(root)
+    with (root / "1.tar").open("r+b") as file:
+        file.truncate(9_000)
+    return source
+
+
+def _empty(root: Path) -> dict[str, Any]:
+    root.mkdir()
+    (root / "notes.txt").write_text("")
+    return {"type": "images", "path": str(root)}
+
+
+def _text(root: Path) -> dict[str, Any]:
+    files.write_parquet(root, {"x": ["text"] * files.COUNT})
+    return {"type": "parquet", "path": str(root), "inputs": "x"}
+
+
+def _mixed(root: Path) -> dict[str, Any]:
+    files.write_parquet(root, {"x": files.floats().tolist()})
+    pq.write_table(pa.table({"x": [1, 2], "id": [1, 2]}), root / "c.parquet")
+    return {"type": "parquet", "path": str(root), "inputs": "x"}
+
+
+def _half(root: Path) -> dict[str, Any]:
+    return {**files.SOURCES["parquet of lists"](root), "label": "half"}
+
+
+def _values(root: Path) -> dict[str, Any]:
+    files.write_parquet(root, {"x": files.floats().tolist(), "y": files.floats()[:, 0]})
+    return {"type": "parquet", "path": str(root), "inputs": "x", "label": "y"}
+
+
+def _repeated(root: Path) -> dict[str, Any]:
+    return {**files.SOURCES["parquet of lists"](root), "id": "label"}
+
+
+def _no_match(root: Path) -> dict[str, Any]:
+    source = files.write_images(root)
+    (root / "t.csv").write_text("id,label\n0000.png,1\n")
+    return {**source, "labels": {"path": str(root / "t.csv")}}
+
+
+def _twice(root: Path) -> dict[str, Any]:
+    source = files.write_images(root)
+    (root / "t.csv").write_text("id,label\na,1\na,2\n")
+    return {**source, "labels": {"path": str(root / "t.csv")}}
+
+
+WRONG: dict[str, tuple[Callable[[Path], dict[str, Any]], str, str]] = {
+    "no folder": (
+        lambda root: {"type": "images", "path": str(root / "nowhere")},
+        "data.source.path",
+        "there is no file or folder",
+    ),
+    "a bucket": (
+        lambda _: {"type": "images", "path": "s3://b/x"},
+        "data.source.path",
+        "mount the bucket",
+    ),
+    "no images": (_empty, "data.source.path", r"no .jpg .* file; it has .txt"),
+    "a cut shard": (_shard, "data.source.path", "is no whole tar file"),
+    "a text column": (_text, "data.source.inputs", r"found x \(string\); allowed are"),
+    "two types": (_mixed, "data.source.inputs", "make it one type"),
+    "no such column": (_half, "data.source.label", r"no column 'half'; it has id, label, x"),
+    "values for classes": (_values, "data.source.label", "set `task: regression`"),
+    "ids twice": (_repeated, "data.source.ids", "ids are repeated"),
+    "a table of others": (
+        _no_match,
+        "data.source.labels.key",
+        "take the column with the samples' ids",
+    ),
+    "a key twice": (_twice, "data.source.labels.key", r"keys twice \(e.g. a\)"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_sources_are_named(name: str, tmp_path: Path) -> None:
+    make, key, text = WRONG[name]
+    with pytest.raises(InputError, match=text) as found:
+        samples_of(make(tmp_path / "source"))
+    assert [problem.key for problem in found.value.problems] == [key]
+
+
+@pytest.mark.parametrize(
+    ("by", "key", "text"),
+    [
+        ({"type": "group", "column": "whom"}, "data.splits.by.column", "no sample has 'whom'"),
+        (
+            {"type": "column", "column": "who"},
+            "data.splits.by.column",
+            "says p0, p1, .*; allowed are train",
+        ),
+    ],
+)
+def test_wrong_splits_are_named(by: dict[str, Any], key: str, text: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=text) as found:
+        samples_of(files.write_shards(tmp_path), splits={"by": by})
+    assert [problem.key for problem in found.value.problems] == [key]
+
+
+def test_sources_without_columns_cannot_be_split_by_one() -> None:
+    by = {"by": {"type": "group", "column": "who"}}
+    with pytest.raises(InputError, match="the source has none"):
+        samples_of({"type": "digits"}, splits=by)
+
+
+def test_sources_with_parts_of_their_own_are_not_split_again(tmp_path: Path) -> None:
+    by = {"by": {"type": "group", "column": "label"}}
+    with pytest.raises(InputError, match=r"brings its own parts \(train, test\)"):
+        samples_of(files.write_saved(tmp_path), splits=by)
+
+
+def test_few_groups_leave_some_for_training(tmp_path: Path) -> None:
+    by = {"by": {"type": "group", "column": "who"}, "test": 0.99}
+    with pytest.raises(InputError, match="has to leave some for training") as found:
+        samples_of(files.write_shards(tmp_path), splits=by)
+    assert found.value.problems[0].key == "data.splits.test"
+
+
+def test_marks_that_are_told_again_are_the_same(tmp_path: Path) -> None:
+    source = files.write_images(tmp_path)
+    spoil(tmp_path)
+    told: list[Mark] = []
+
+    def decode(target: Target, parts: Sequence[Part]) -> Any:
+        for mark in in_process(target, parts):
+            told.append(mark)
+            kept = json.loads(target.mark(mark.number).read_text())
+            assert {int(place): why for place, why in kept["bad"].items()} == mark.bad
+            yield mark
+
+    samples_of(source, decode=decode, bad_samples={"max_fraction": 0.1})
+    assert sum(len(mark.bad) for mark in told) == 3
