@@ -67,5 +67,9 @@ class TrainingError(RaykdError):
     """A fit diverged or its workers failed."""
 
 
+class PreemptedError(RaykdError):
+    """The machine of a fit is about to be taken away; it was saved, and goes on elsewhere."""
+
+
 class ExportError(RaykdError):
     """A student cannot be written in a format, or what was written says something else."""

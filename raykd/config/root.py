@@ -64,7 +64,8 @@ class StudentCluster(Settings):
     """How long to wait for the workers to start; of [fewest, most], for room for the fewest."""
     max_failures: Natural = 2
     """Restarts of the worker group, from the last checkpoint, before the run fails. Workers that do not start
-    again in time count as a failure too."""
+    again in time count as a failure too. A node that is drained, as a spot instance is before it is taken back,
+    counts as none: the group saves after the step that it is at and goes on elsewhere."""
 
     @property
     def fewest(self) -> int:

@@ -16,7 +16,7 @@ from raykd.evaluate.outputs import Split
 from raykd.folders import RunFolder
 from raykd.models import build_model
 from raykd.models.network import Network
-from raykd.models.weights import apply_weights, load_weights
+from raykd.models.weights import apply_weights
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.serving import Specs
 from raykd.targets import TargetStore
@@ -111,7 +111,7 @@ def _answers(prepared: Prepared, run: RunFolder, role: str, rows: np.ndarray, wh
     replicas = []
     for replica in range(prepared.config.seeds):
         folder = FitFolder(run.checkpoints(f"{role}/replica{replica}"))
-        network = student_network(prepared, load_weights(folder.weights(which), key="checkpoints"))
+        network = student_network(prepared, folder.read_weights(which))
         replicas.append(predict(network, prepared.samples, rows, torch.device("cpu")))
     return torch.stack(replicas)
 
@@ -120,7 +120,7 @@ def costs(prepared: Prepared, specs: Specs, run: RunFolder) -> dict[str, dict[st
     """Parameters, FLOPs, bytes and latency of the student and each teacher, on one CPU thread."""
     inputs = _cost_inputs(prepared.samples)
     folder = FitFolder(run.checkpoints("student/replica0"))
-    weights = load_weights(folder.weights("best"), key="checkpoints")
+    weights = folder.read_weights("best")
     found = {"student": cost(student_network(prepared, weights), inputs)}
     for name, spec in specs.items():
         if isinstance(spec, Spec):

@@ -17,12 +17,12 @@ from raykd.models import build_model
 from raykd.models.network import Network
 from raykd.models.weights import apply_weights, fingerprint, load_weights, save_weights
 from raykd.pipeline.preparation import Prepared
+from raykd.train.checkpoint import FitFolder
 
 
 def save_student(prepared: Prepared, run: RunFolder) -> Path:
     """Write replica 0 at its best epoch to `RUN/student`."""
-    best = run.checkpoints("student/replica0") / "best.safetensors"
-    weights = load_weights(best, key="checkpoints")
+    weights = FitFolder(run.checkpoints("student/replica0")).read_weights("best")
     run.student.mkdir(parents=True, exist_ok=True)
     save_weights(weights, run.student / WEIGHTS)
     write_json(run.student / DESCRIPTION, _describe(prepared, fingerprint(weights)).to_json())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.tracking import Event
 
@@ -45,7 +46,10 @@ class Mailbox:
     """The driver's end: a thread hands arriving events to `deliver` until `close`."""
 
     def __init__(self, deliver: Callable[[Event], None]) -> None:
-        self._actor = ray.remote(_Mailbox).options(num_cpus=0).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._actor = (
+            ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+        )  # on a node that is lost it would take the run along
         self._deliver = deliver
         self._closing = threading.Event()
         self._draining = threading.Lock()

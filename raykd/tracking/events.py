@@ -95,12 +95,13 @@ def fit(
     state: FitState,
     metrics: Mapping[str, Any] | None = None,
     epoch: int | None = None,
+    step: int | None = None,
     clock: Clock = time.time,
     **values: Any,
 ) -> Event:
-    """A fit starts, finishes, is reused as it is, or goes on after its `epoch`-th epoch."""
+    """A fit starts, finishes, is reused as it is, stops or goes on after its `epoch`-th epoch."""
     values = {"state": state, "metrics": dict(metrics or {}), **values}
-    return Event(clock(), "fit", stage, fit, epoch=epoch, values=values)
+    return Event(clock(), "fit", stage, fit, step, epoch, values)
 
 
 def progress(

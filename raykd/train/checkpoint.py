@@ -2,10 +2,12 @@
 
     <fit>/last.safetensors  best.safetensors   weights of the model alone (no projectors)
     <fit>/state.pt                             all that a bit-identical continuation needs
+    <fit>/state.previous.pt                    the one before, for when that is damaged
     <fit>/result.json                          written when the fit is finished
 
-The state file is self-contained and replaced by renaming, so a kill at any point leaves the previous
-one. It is read with `weights_only=True`.
+A state file is self-contained, ends with a checksum of all that is before it, and is put in place by
+renaming, so that whatever happens to the last one, or to whoever writes it, one that is whole is left. It is
+read with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -17,12 +19,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 
-from raykd.errors import CheckpointError
+from raykd.errors import CheckpointError, InputError
 from raykd.folders import read_json, write_json
-from raykd.models.weights import save_weights
+from raykd.models.weights import fingerprint, load_weights, save_weights
 
 State = dict[str, Any]
+STATES = ("state.pt", "state.previous.pt")
+"""The last state, and the one before."""
+_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A state to go on from.
+
+    Attributes:
+        state: what was saved.
+        instead_of: what is wrong with the one after it, which it stands in for; None = it is the last one.
+    """
+
+    state: State
+    instead_of: str | None
 
 
 @dataclass(frozen=True)
@@ -37,44 +56,93 @@ class FitFolder:
         return read_json(path) if path.is_file() else None
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Mark the fit as finished; its state for resuming is no longer needed."""
+        """Mark the fit as finished; its states for resuming are no longer needed."""
         write_json(self.path / "result.json", result)
-        (self.path / "state.pt").unlink(missing_ok=True)
+        for name in reversed(STATES):
+            (self.path / name).unlink(missing_ok=True)
 
     def weights(self, which: str) -> Path:
         """File of the `best` or `last` weights."""
         return self.path / f"{which}.safetensors"
 
+    def read_weights(self, which: str) -> dict[str, torch.Tensor]:
+        """The `best` or `last` weights of a finished fit.
+
+        Raises:
+            CheckpointError: they are missing, damaged, or others than the fit ended with.
+        """
+        path, result = self.weights(which), self.result() or {}
+        advice = f"delete {self.path} and resume the run to train this fit anew"
+        try:
+            weights = load_weights(path, key="checkpoints")
+        except InputError as error:
+            raise CheckpointError(f"{error}; {advice}") from error
+        told = result.get("fingerprints", {}).get(which)
+        if told not in (None, fingerprint(weights)):
+            raise CheckpointError(
+                f"{path} is damaged: it was changed since it was written; {advice}"
+            )
+        return weights
+
     def save(
         self, state: State, last: dict[str, torch.Tensor], best: dict[str, torch.Tensor]
     ) -> None:
-        """Write weights, then the state that makes them count."""
+        """Write weights, then the state that makes them count; the state before it is kept."""
         self.path.mkdir(parents=True, exist_ok=True)
         save_weights(last, self.weights("last"), durable=False)
         save_weights(best, self.weights("best"), durable=False)
         buffer = io.BytesIO()
         torch.save(state, buffer)
         temporary = self.path / f".state.{os.getpid()}"
-        temporary.write_bytes(buffer.getvalue())
-        temporary.replace(self.path / "state.pt")
+        temporary.write_bytes(sealed(buffer.getvalue()))
+        newest, before = (self.path / name for name in STATES)
+        if newest.is_file():
+            newest.replace(before)
+        temporary.replace(newest)
 
-    def load(self, identity: str) -> State | None:
+    def load(self, identity: str) -> Restored | None:
         """The state to continue from, or None when there is none.
 
         Raises:
-            CheckpointError: the state is damaged or belongs to another fit.
+            CheckpointError: none that is there is whole and of this fit.
         """
-        path = self.path / "state.pt"
-        if not path.is_file():
-            return None
-        try:
-            state: State = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise CheckpointError(
-                f"{path} is damaged ({type(error).__name__}); delete {self.path} to train this fit anew"
-            ) from error
-        if state.get("identity") != identity:
-            raise CheckpointError(
-                f"{path} belongs to another fit (other recipe or data); delete it"
-            )
-        return state
+        problems: list[str] = []
+        for name in STATES:
+            path = self.path / name
+            if not path.is_file():
+                continue
+            try:
+                state = _read(path, identity)
+            except CheckpointError as error:
+                problems.append(str(error))
+                continue
+            if name != STATES[0] and not problems:
+                problems.append(f"{self.path / STATES[0]} is missing")
+            return Restored(state, problems[0] if problems else None)
+        if problems:
+            raise CheckpointError(f"{problems[0]}; delete {self.path} to train this fit anew")
+        return None
+
+
+def sealed(payload: bytes) -> bytes:
+    """A state file: the payload and its checksum."""
+    return payload + xxhash.xxh3_128_digest(payload)
+
+
+def _read(path: Path, identity: str) -> State:
+    """The state in a file.
+
+    Raises:
+        CheckpointError: it is damaged or of another fit.
+    """
+    raw = path.read_bytes()
+    payload = raw[:-_DIGEST_BYTES]
+    if not payload or sealed(payload) != raw:
+        raise CheckpointError(f"{path} is damaged (its {len(raw):,} bytes have another checksum)")
+    try:
+        state: object = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path} is damaged ({type(error).__name__})") from error
+    if not isinstance(state, dict) or state.get("identity") != identity:
+        raise CheckpointError(f"{path} belongs to another fit (other recipe or data)")
+    return state

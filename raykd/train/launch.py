@@ -14,13 +14,15 @@ from typing import Any
 import ray
 import ray.train
 import torch
+from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.context import get_train_context
 
 from raykd.config.root import StudentCluster
 from raykd.data import Samples
-from raykd.errors import RaykdError, TrainingError
+from raykd.errors import PreemptedError, RaykdError, TrainingError
 from raykd.folders import RunFolder
 from raykd.runtime.room import placeable
 from raykd.targets import TargetSource
@@ -32,6 +34,7 @@ from raykd.train.world import World
 
 _ROOM_S = 5.0  # for what a group that ended gives back
 _GROWTH_S = 1.0
+_NOTICE_POLL_S = 1.0  # how often Ray's watcher asks which nodes are being drained; 5 by default
 MakeSource = Callable[[Samples, Fit], TargetSource]
 
 
@@ -83,7 +86,8 @@ def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[s
     """Train every fit on Ray Train workers; finished ones are not trained again.
 
     A lost worker restarts the group, which continues from the last checkpoints. A group whose number of
-    workers may vary is restarted with as many as there is room for by then.
+    workers may vary is restarted with as many as there is room for by then. A group of which a node is being
+    drained saves after the step that it is at and is started anew elsewhere, which counts as no failure.
 
     Returns:
         fit id -> result.
@@ -96,14 +100,22 @@ def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[s
     if len(results) == len(fits):  # starting workers to find nothing to do takes seconds
         return results
     (work.run.path / ".ray").mkdir(parents=True, exist_ok=True)
-    why = _failure(work.run)
+    why, notice = _failure(work.run), _notice(work.run)
     why.unlink(missing_ok=True)
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(cluster.start_timeout_s)
+    os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", str(_NOTICE_POLL_S))
     losses = 0
     while len(results) < len(fits):
+        notice.unlink(missing_ok=True)
         error = _group(work, cluster, _size(work, cluster))
         before, results = results, _results(work, fits)
-        if why.is_file() or (error is None and len(results) == len(before)):
+        if why.is_file():
+            break
+        if notice.is_file() or _preempted(error):
+            text = f"a node of the student's workers is being taken away: {_said(notice, error)}"
+            work.emit(events.failure("student", text, decision="move"))
+            continue
+        if error is None and len(results) == len(before):
             break
         if error is None:  # all is done, or there is room for more workers
             continue
@@ -176,7 +188,11 @@ def _group(work: Work, cluster: StudentCluster, size: int) -> ray.train.Training
         run_config=RunConfig(
             name="train",
             storage_path=str(work.run.path / ".ray"),
-            failure_config=FailureConfig(max_failures=failures, controller_failure_limit=failures),
+            failure_config=FailureConfig(
+                max_failures=failures,
+                controller_failure_limit=failures,
+                max_preemption_failures=0,  # the group that comes after it may have to be smaller
+            ),
         ),
     )
     try:
@@ -216,6 +232,27 @@ def _failure(run: RunFolder) -> Path:
     return run.path / ".ray" / "failure.txt"
 
 
+def _notice(run: RunFolder) -> Path:
+    """Where a worker leaves word that it saved and stopped because a node is being taken away."""
+    return run.path / ".ray" / "notice.txt"
+
+
+def _said(notice: Path, error: ray.train.TrainingFailedError | None) -> str:
+    return notice.read_text(encoding="utf-8") if notice.is_file() else str(error)
+
+
+def _preempted(error: ray.train.TrainingFailedError | None) -> bool:
+    """Whether a group ended since a node was taken away of which there was word, too short to save in."""
+    failures = error.worker_failures if isinstance(error, ray.train.WorkerGroupError) else {}
+    lost = [one for one in failures.values() if isinstance(one, RayActorError)]
+    return isinstance(error, ray.train.PreemptionError) or any(one.preempted for one in lost)
+
+
+def _leaving() -> bool:
+    """Whether a node of this group is being drained; Ray's own function asks all workers, at every call."""
+    return get_train_context().preemption_context.preemption_info is not None
+
+
 def _worker(config: dict[str, Any]) -> None:
     """Work off the list: all ranks together, or each rank every so-manieth fit."""
     work: Work = config["work"]
@@ -237,7 +274,11 @@ def _worker(config: dict[str, Any]) -> None:
         if trained and _varies(cluster) and _grows(cluster, world):
             return
         try:
-            train(fit, samples, work.make_source(samples, fit), reporter, world, depth=work.depth)
+            source = work.make_source(samples, fit)
+            train(fit, samples, source, reporter, world, depth=work.depth, leaving=_leaving)
+        except PreemptedError as notice:
+            _notice(work.run).write_text(str(notice), encoding="utf-8")
+            return
         except RaykdError as error:
             failure.write_text(f"{fit.fit_id}: {error}", encoding="utf-8")
             if world.workers > 1:

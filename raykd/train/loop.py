@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from raykd.data import Samples
-from raykd.errors import TrainingError
+from raykd.errors import PreemptedError, TrainingError
 from raykd.evaluate.task import TASKS, Task
 from raykd.models.frozen import set_training
 from raykd.models.network import Network
+from raykd.models.weights import fingerprint
 from raykd.objective import Context, ensemble_values
 from raykd.seeding import derive
 from raykd.targets import TargetSource, Ticket
@@ -29,12 +30,20 @@ from raykd.train.optim import make_optimizer, make_schedule
 from raykd.train.plan import split
 from raykd.train.reporter import Reporter
 from raykd.train.step import Update
+from raykd.train.sums import Sums, random_states, set_random_state
 from raykd.train.validation import validate
 from raykd.train.world import World
 from raykd.types import Batch, TeacherOutputs
 
 ANSWER_TIMEOUT_S = 3600.0
 """Bound on one answer of a whole fleet; each request inside has its own, shorter one."""
+Leaving = Callable[[], bool]
+"""Whether this worker's machine is about to be taken away."""
+
+
+def never() -> bool:
+    """No machine is taken away."""
+    return False
 
 
 @dataclass
@@ -55,18 +64,6 @@ class Best:
             self.weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
 
 
-@dataclass
-class _Sums:
-    """Sums over one epoch's steps."""
-
-    loss: Tensor
-    terms: dict[str, Tensor] = field(default_factory=dict)
-    ensemble: Tensor | None = None
-    steps: int = 0
-    samples: int = 0
-    wait_s: float = 0.0
-
-
 class Trainer:
     """Trains one `Fit` to its end, from the beginning or from its last checkpoint."""
 
@@ -79,9 +76,10 @@ class Trainer:
         world: World,
         *,
         depth: int,
+        leaving: Leaving,
     ) -> None:
         self.fit, self.samples, self.source, self.reporter = fit, samples, source, reporter
-        self.world, self.depth = world, depth
+        self.world, self.depth, self.leaving = world, depth, leaving
         self.folder = reporter.folder(fit.fit_id)
         self.module = build_module(fit, samples).to(world.device)
         model = self.module.network.model
@@ -107,7 +105,7 @@ class Trainer:
         self.best = Best(TASKS[samples.task], fit.training.select)
         self.last: dict[str, float] = {}
         self.validation_rows = samples.labelled_rows("validation")
-        self.first_epoch = self._restore()
+        self.first_epoch, self.within = self._restore()
         if fit.training.compile:
             self.module.network.model.compile()
         self.wrapped = world.wrap(self.module)
@@ -118,10 +116,7 @@ class Trainer:
         training, stream = self.fit.training, self._stream()
         epoch = self.first_epoch
         while epoch < training.epochs and not self._stops(epoch - 1):
-            torch.manual_seed(derive(self.fit.seed, "epoch", epoch, self.world.rank))
-            begun = time.monotonic()
             sums = self._train_epoch(stream, epoch)
-            seconds = time.monotonic() - begun
             self.last = validate(self._judged(), self.samples, self.validation_rows, self.world)
             if not all(map(math.isfinite, self.last.values())):
                 raise TrainingError(
@@ -129,7 +124,7 @@ class Trainer:
                     "lower train.optimizer.lr or set train.clip_norm"
                 )
             self.best.update(epoch, self.last, self._weights())
-            self._report(epoch, sums, seconds)
+            self._report(epoch, sums)
             epoch += 1
             if epoch % training.checkpoint_every_epochs == 0 and epoch < training.epochs:
                 self._save(epoch)
@@ -138,11 +133,11 @@ class Trainer:
     def _stream(self) -> Iterator[tuple[Batch, TeacherOutputs, float]]:
         """Batches with their targets, `depth` of them asked for ahead, across epochs."""
         waiting: deque[Ticket] = deque()
-        plan = self.fit.plan
+        plan, done = self.fit.plan, self.within["sums"]["steps"] if self.within else 0
         steps = (
             (epoch, step)
             for epoch in range(self.first_epoch, self.fit.training.epochs)
-            for step in range(plan.steps_per_epoch)
+            for step in range(done if epoch == self.first_epoch else 0, plan.steps_per_epoch)
         )
         for epoch, step in steps:
             rows, views = plan.batch(epoch, step)
@@ -170,12 +165,31 @@ class Trainer:
             all_sum=self.world.all_sum,
         )
 
+    def _begin(self, epoch: int) -> Sums:
+        """What the epoch has added up so far, and this worker's random numbers as they were then."""
+        torch.manual_seed(derive(self.fit.seed, "epoch", epoch, self.world.rank))
+        if self.within is None or epoch > self.first_epoch:
+            return Sums.none(self.world)
+        sums, states = Sums.of_total(self.within["sums"], self.world), self.within["random"]
+        if states.shape == random_states(self.world).shape:
+            set_random_state(states[self.world.rank], self.world.device)
+        else:  # another number of workers, or another kind of device
+            named = ("epoch", epoch, self.world.rank, sums.steps)
+            torch.manual_seed(derive(self.fit.seed, *named))
+        return sums
+
     def _train_epoch(
         self, stream: Iterator[tuple[Batch, TeacherOutputs, float]], epoch: int
-    ) -> _Sums:
+    ) -> Sums:
+        """All steps of an epoch, or those that are left of it.
+
+        Raises:
+            PreemptedError: a worker's machine is about to be taken away; all is saved.
+        """
         set_training(self.module.network.model, self.fit.freeze)
-        sums = _Sums(loss=torch.zeros((), device=self.world.device))
-        for step in range(self.fit.plan.steps_per_epoch):
+        sums = self._begin(epoch)
+        begun, before_s = time.monotonic(), sums.seconds
+        for step in range(sums.steps, self.fit.plan.steps_per_epoch):
             batch, targets, wait_s = next(stream)
             losses = self.wrapped(
                 batch.to(self.world.device),
@@ -184,17 +198,19 @@ class Trainer:
                 self.world.workers,
                 self._context(epoch, step),
             )
-            self.update(losses.total)
-            sums.loss += losses.total.detach() / self.world.workers
-            for name, share in losses.terms.items():
-                sums.terms[name] = sums.terms.get(name, torch.zeros_like(share)) + share
-            if losses.ensemble is not None:
-                previous = sums.ensemble
-                sums.ensemble = losses.ensemble if previous is None else previous + losses.ensemble
-            sums.steps += 1
-            sums.samples += int(batch.present_B.sum())
-            sums.wait_s += wait_s
+            leaves = self.update(losses.total, leaving=self.leaving())
+            sums.add(losses, int(batch.present_B.sum()), wait_s, self.world.workers)
+            sums.seconds = before_s + time.monotonic() - begun
+            if leaves:
+                self._leave(epoch, sums)
         return sums
+
+    def _leave(self, epoch: int, sums: Sums) -> NoReturn:
+        """Save where every worker stands, for those that go on elsewhere."""
+        within = {"sums": sums.total(self.world), "random": random_states(self.world)}
+        self._save(epoch, within)
+        step = epoch * self.fit.plan.steps_per_epoch + sums.steps
+        raise PreemptedError(f"{self.fit.fit_id}: saved after step {step}, to go on elsewhere")
 
     def _judged(self) -> nn.Module:
         """The network that is validated and kept: the moving average when there is one."""
@@ -213,7 +229,8 @@ class Trainer:
         stopping = self.fit.training.early_stopping
         return stopping is not None and epoch - self.best.epoch >= stopping.patience_epochs
 
-    def _report(self, epoch: int, sums: _Sums, seconds: float) -> None:
+    def _report(self, epoch: int, sums: Sums) -> None:
+        seconds = sums.seconds
         names = sorted(sums.terms)
         means = torch.stack([sums.loss, *(sums.terms[name] for name in names)]) / sums.steps
         loss, *terms = self.world.all_sum(means).tolist()
@@ -242,7 +259,7 @@ class Trainer:
             events.epoch(self.fit.stage, self.fit.fit_id, epoch=epoch + 1, step=step, **values)
         )
 
-    def _teachers(self, sums: _Sums, seconds: float) -> dict[str, Any]:
+    def _teachers(self, sums: Sums, seconds: float) -> dict[str, Any]:
         """How busy live teachers were, and the student beside them; every worker takes part."""
         if not isinstance(self.source, Measured):
             return {}
@@ -251,7 +268,9 @@ class Trainer:
         own_s = (seconds - sums.wait_s) / sums.steps
         return {"student_s_per_step": own_s, **self.source.describe(total, seconds)}
 
-    def _tell(self, state: events.FitState, epoch: int, **values: Any) -> None:
+    def _tell(
+        self, state: events.FitState, epoch: int, step: int | None = None, **values: Any
+    ) -> None:
         if self.world.rank == 0:
             self.reporter.report(
                 events.fit(
@@ -260,17 +279,20 @@ class Trainer:
                     state=state,
                     metrics=self.best.metrics,
                     epoch=epoch,
+                    step=step,
                     **values,
                 )
             )
 
-    def _save(self, next_epoch: int) -> None:
+    def _save(self, next_epoch: int, within: State | None = None) -> None:
+        """Write a checkpoint after an epoch, or `within` the next one."""
         if self.world.rank:
             return
         average = self.update.average
         state: State = {
             "identity": self.fit.identity,
             "next_epoch": next_epoch,
+            "within": within,
             "module": self.module.state_dict(),
             "optimizer": self.update.optimizer.state_dict(),
             "schedule": self.update.schedule.state_dict(),
@@ -282,13 +304,14 @@ class Trainer:
             },
             "last": self.last,
         }
-        self.folder.save(state, self._weights(), self.best.weights)
+        self.folder.save(state, self._weights(), self.best.weights or self._weights())
 
-    def _restore(self) -> int:
-        """Continue from the last checkpoint if there is one; the epoch to begin with."""
-        state = self.folder.load(self.fit.identity)
-        if state is None:
-            return 0
+    def _restore(self) -> tuple[int, State | None]:
+        """Continue from the last whole checkpoint if there is one; the epoch, and where within it, to begin with."""
+        restored = self.folder.load(self.fit.identity)
+        if restored is None:
+            return 0, None
+        state = restored.state
         self.module.load_state_dict(state["module"])
         self.update.optimizer.load_state_dict(state["optimizer"])
         self.update.schedule.load_state_dict(state["schedule"])
@@ -300,8 +323,15 @@ class Trainer:
             best["metrics"],
             best["epoch"],
         )
-        self._tell("resumed", state["next_epoch"])
-        return int(state["next_epoch"])
+        if restored.instead_of is not None and self.world.rank == 0:
+            text = f"{restored.instead_of}; the checkpoint before it is used"
+            self.reporter.report(
+                events.failure(self.fit.stage, text, fit=self.fit.fit_id, decision="go_back")
+            )
+        epoch, within = int(state["next_epoch"]), state["within"]
+        step = epoch * self.fit.plan.steps_per_epoch + (within["sums"]["steps"] if within else 0)
+        self._tell("resumed", epoch, step=step)
+        return epoch, within
 
     def _finish(self, epochs: int, seconds: float) -> dict[str, Any]:
         result = {
@@ -312,6 +342,10 @@ class Trainer:
             "best": self.best.metrics,
             "last": self.last,
             "seconds": seconds,
+            "fingerprints": {
+                "best": fingerprint(self.best.weights),
+                "last": fingerprint(self._weights()),
+            },
         }
         if self.world.rank == 0:
             self._save(epochs)
@@ -328,6 +362,7 @@ def train(
     world: World,
     *,
     depth: int = 2,
+    leaving: Leaving = never,
 ) -> dict[str, Any]:
     """Train a fit to its end, or return its result when that was done before.
 
@@ -338,8 +373,10 @@ def train(
         reporter: where progress goes and checkpoints lie.
         world: this worker and the others.
         depth: batches asked for ahead.
+        leaving: is asked after every step; where a worker answers yes, all save and stop.
 
     Raises:
+        PreemptedError: a worker's machine is about to be taken away; the fit goes on when it is started again.
         TrainingError: the training or validation loss became NaN or infinite.
         CheckpointError: the checkpoint is damaged or belongs to another fit.
         TeacherError: a teacher was lost and the policy is to stop.
@@ -347,4 +384,4 @@ def train(
     done = reporter.folder(fit.fit_id).result()
     if done is not None and done["identity"] == fit.identity:
         return done
-    return Trainer(fit, samples, source, reporter, world, depth=depth).run()
+    return Trainer(fit, samples, source, reporter, world, depth=depth, leaving=leaving).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -81,17 +82,27 @@ class Update:
         self.average = average
         self.all_sum = all_sum
 
-    def __call__(self, total: Tensor) -> None:
+    def __call__(self, total: Tensor, *, leaving: bool) -> bool:
         """Back-propagate `total` and step.
+
+        Args:
+            total: of this worker's part.
+            leaving: whether this worker is to stop.
+
+        Returns:
+            Whether one of the workers is to stop: all of them learn of it in the same step.
 
         Raises:
             TrainingError: the loss is not finite, on whichever worker; on all of them, so that none waits
                 for one that has given up.
         """
-        everywhere = self.all_sum(total.detach())
-        if not torch.isfinite(everywhere):
+        own = total.detach().float()
+        everywhere, leave = self.all_sum(
+            torch.stack([own, own.new_tensor(float(leaving))])
+        ).tolist()
+        if not math.isfinite(everywhere):
             raise TrainingError(
-                f"the loss became {everywhere.item()}; lower train.optimizer.lr or set train.clip_norm"
+                f"the loss became {everywhere}; lower train.optimizer.lr or set train.clip_norm"
             )
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
@@ -101,3 +112,4 @@ class Update:
         self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.module.network.model)
+        return bool(leave > 0)

@@ -1,7 +1,6 @@
 """Data and models that recipes of the tests name as `raykd_test_models:function`."""
 
 import os
-import signal
 import time
 import uuid
 from pathlib import Path
@@ -9,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import ray.train
 import torch
+from ray.train import PreemptionInfo
+from ray.train.v2._internal.execution.context import get_train_context
 from torch import nn
 
 from raykd.data import Dataset
 from raykd.errors import TeacherError
-from raykd.targets import NoTargets, Ticket
-from raykd.types import Dense
+from raykd.targets import NoTargets
+from raykd.testing.sources import Killing, TableTargets
 
 BLOBS = "raykd_test_models:blobs"
 SHAPES = {"blocks.0": (8, 8, 8)}
@@ -163,38 +164,6 @@ def exploding():
     return model
 
 
-class TableTargets:
-    """What teachers say as a pure function of (teacher, row, view)."""
-
-    def __init__(self, names, samples, *, features=False):
-        self.names, self.samples, self.features = names, samples, features
-        self.collected = 0
-
-    def submit(self, batch):
-        return Ticket(batch)
-
-    def collect(self, ticket, timeout_s):
-        self.collected += 1
-        pairs = list(zip(ticket.batch.rows.tolist(), ticket.batch.view_B.tolist(), strict=True))
-        return {name: self._answer(number, pairs) for number, name in enumerate(self.names)}
-
-    def _answer(self, number, pairs):
-        classes = self.samples.class_count
-        values = np.stack([np.random.default_rng((number, *p)).normal(size=classes) for p in pairs])
-        labels = self.samples.all_labels[[row for row, _ in pairs]]
-        values[np.arange(len(values)), labels] += 3.0
-        features = {}
-        if self.features:
-            maps = [np.random.default_rng((9, *p)).normal(size=SHAPES["blocks.0"]) for p in pairs]
-            features["blocks.0"] = torch.from_numpy(np.stack(maps)).float()
-        return Dense(
-            kind="logits",
-            values_NC=torch.from_numpy(values).float(),
-            valid_N=torch.ones(len(pairs), dtype=torch.bool),
-            features=features,
-        )
-
-
 class FailingOn(TableTargets):
     """As the table, but the worker that trains on `row` loses its teacher."""
 
@@ -216,7 +185,7 @@ def table_source(samples, fit):
     if fit.fit_id.startswith("failing"):
         first, _ = fit.plan.batch(1, 0)
         return FailingOn(names, samples, int(first[-1]))
-    return TableTargets(names, samples, features=bool(fit.objective.features))
+    return TableTargets(names, samples, maps=SHAPES if fit.objective.features else None)
 
 
 class Mortal(Linear):
@@ -283,8 +252,16 @@ def ponderous(file="late", seconds=1.0):
     return Ponderous(file, seconds)
 
 
-class KillingTargets(TableTargets):
-    """As the table, but its process is killed at answer number `at`, if the file was not there before."""
+def killing_source(at, file, samples, fit):
+    """Targets of a fit, made in the workers, of which they are going to kill the last one."""
+    context = ray.train.get_context()
+    if context.get_world_rank() < context.get_world_size() - 1:
+        return table_source(samples, fit)
+    return Killing(table_source(samples, fit), (at,), Path(file))
+
+
+class Noticing(TableTargets):
+    """As the table; at answer number `at` its worker hears what Ray's watcher says of a node that is drained."""
 
     def __init__(self, names, samples, at, file):
         super().__init__(names, samples)
@@ -293,13 +270,14 @@ class KillingTargets(TableTargets):
     def collect(self, ticket, timeout_s):
         if self.collected == self.at and not self.file.exists():
             self.file.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            notice = PreemptionInfo(deadline_ms=None, preempted_node_to_ranks={"a node": [1]})
+            get_train_context().preemption_context.preemption_info = notice
         return super().collect(ticket, timeout_s)
 
 
-def killing_source(at, file, samples, fit):
-    """Targets of a fit, made in the workers, of which they are going to kill the last one."""
+def noticing_source(at, file, samples, fit):
+    """Targets of a fit, made in the workers, of which the last one hears of a notice."""
     context = ray.train.get_context()
     if context.get_world_rank() < context.get_world_size() - 1:
         return table_source(samples, fit)
-    return KillingTargets(tuple(voice.name for voice in fit.voices), samples, at, file)
+    return Noticing(tuple(voice.name for voice in fit.voices), samples, at, file)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from raykd_test_models import SHAPES, TableTargets
+from raykd_test_models import SHAPES
 
 from raykd.config.data import Preprocess
 from raykd.config.models import CnnModel, MlpModel
@@ -20,6 +20,7 @@ from raykd.models.preprocess import resolve
 from raykd.models.weights import load_weights
 from raykd.objective import Voice
 from raykd.targets import NoTargets
+from raykd.testing.sources import TableTargets
 from raykd.train import Fit, FolderReporter, Plan, World, train
 
 
@@ -102,8 +103,8 @@ class Runs:
     def source(self, fit: Fit) -> Any:
         if not fit.voices:
             return NoTargets()
-        features = bool(fit.objective.features)
-        return TableTargets(tuple(v.name for v in fit.voices), self.samples, features=features)
+        maps = SHAPES if fit.objective.features else None
+        return TableTargets([v.name for v in fit.voices], self.samples, maps=maps)
 
     def __call__(self, fit: Fit, name: str = "run", **given: Any) -> dict[str, Any]:
         source = given.pop("source", None) or self.source(fit)

@@ -15,7 +15,7 @@ from raykd.models.network import Network
 from raykd.targets import NoTargets
 from raykd.train import World
 from raykd.train.fit import build_module, build_network
-from raykd.train.loop import Trainer
+from raykd.train.loop import Trainer, never
 from raykd.train.validation import predict, validate
 
 
@@ -28,6 +28,7 @@ def trainer(runs, fit, name="run", **given):
         runs.reporter(name),
         World(),
         depth=given.get("depth", 2),
+        leaving=never,
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 
 import pytest
 import ray
 import torch
-from raykd_test_models import killing_source, table_source
+from raykd_test_models import killing_source, noticing_source, table_source
 
 from raykd.config.root import StudentCluster
 from raykd.errors import TrainingError
@@ -16,7 +17,7 @@ from raykd.models.weights import load_weights
 from raykd.runtime import Mailbox
 from raykd.runtime.room import placeable
 from raykd.train import FolderReporter, World, train
-from raykd.train.launch import Work, _grows, run_fits
+from raykd.train.launch import Work, _grows, _notice, run_fits
 
 pytestmark = [
     pytest.mark.ray,
@@ -33,6 +34,13 @@ class Tenant:
 
     def moved_in(self):
         return True
+
+
+def vacant(resources, most, expected, patience_s=30):
+    """Waits until there is room for so many: what others gave back a moment ago arrives with a delay."""
+    until = time.monotonic() + patience_s
+    while (found := placeable(resources, most, wait_s=1)) != expected:
+        assert time.monotonic() < until, f"room for {found}, not {expected}, of {resources}"
 
 
 class Occupying:
@@ -52,12 +60,12 @@ class Occupying:
 def lose_one(tmp_path, samples, heard):
     """Trains fits on workers of which one is killed at an answer of the first fit."""
 
-    def lose_one(fits, cluster, *, at, emit=lambda tell: tell):
+    def lose_one(fits, cluster, *, at, emit=lambda tell: tell, source=killing_source):
         mailbox = Mailbox(heard)
         work = Work(
             samples=ray.put(samples),
             fits=ray.put(fits),
-            make_source=partial(killing_source, at, str(tmp_path / "killed")),
+            make_source=partial(source, at, str(tmp_path / "killed")),
             run=RunFolder(tmp_path / "run"),
             emit=emit(mailbox.sender),
             depth=2,
@@ -102,6 +110,7 @@ def resumed(heard):
     return [(e.fit, e.epoch) for e in heard if e.kind == "fit" and e.values["state"] == "resumed"]
 
 
+@pytest.mark.soak
 def test_a_group_goes_on_with_what_there_is_room_for(
     lose_one, check_undisturbed, samples, make_fit, heard
 ):
@@ -112,6 +121,21 @@ def test_a_group_goes_on_with_what_there_is_room_for(
     assert sizes(heard) == [2, 1]
     assert resumed(heard) == [(fit.fit_id, 2)], "not from its beginning"
     assert heard.decisions() == ["resume"]
+    check_undisturbed([fit], results)
+
+
+@pytest.mark.soak
+def test_a_group_that_is_given_notice_saves_in_the_middle_of_an_epoch_and_goes_on_elsewhere(
+    lose_one, check_undisturbed, samples, make_fit, heard
+):
+    """One of two workers hears of it; no failure is allowed, and no step is taken twice."""
+    fit = make_fit(samples, model="cnn", train={"epochs": 3, "batch_size": 25})
+    at = fit.plan.steps_per_epoch + 1
+    cluster = StudentCluster(workers=2, max_failures=0)
+    results = lose_one([fit], cluster, at=at, source=noticing_source)
+    assert heard.decisions() == ["move"]
+    (again,) = [e for e in heard if e.kind == "fit" and e.values["state"] == "resumed"]
+    assert (again.epoch, again.step) == (1, at + 1), "after the step that it was at"
     check_undisturbed([fit], results)
 
 
@@ -133,6 +157,7 @@ def test_workers_that_there_is_no_room_for_are_not_waited_for_for_ever(
     tmp_path, samples, make_fit, heard, monkeypatch, workers, why
 ):
     monkeypatch.setattr("raykd.train.launch._ROOM_S", 1.0)
+    vacant({"CPU": 1}, CPUS, CPUS)
     fit = make_fit(samples)
     work = Work(
         samples=ray.put(samples),
@@ -147,13 +172,13 @@ def test_workers_that_there_is_no_room_for_are_not_waited_for_for_ever(
 
 
 def test_room_is_what_nobody_holds():
-    assert placeable({"CPU": 1}, CPUS + 3, wait_s=3) == CPUS
-    assert placeable({"CPU": CPUS / 2 + 1}, 2, wait_s=1) == 1
+    vacant({"CPU": 1}, CPUS + 3, CPUS)
+    vacant({"CPU": CPUS / 2 + 1}, 2, 1)
     tenant = Tenant.remote()
     ray.get(tenant.moved_in.remote(), timeout=60)
-    assert placeable({"CPU": 1}, CPUS, wait_s=1) == CPUS - 1
+    vacant({"CPU": 1}, CPUS, CPUS - 1)
     ray.kill(tenant)
-    assert placeable({"CPU": 1}, CPUS, wait_s=10) == CPUS
+    vacant({"CPU": 1}, CPUS, CPUS)
 
 
 class TestGroups:
@@ -170,6 +195,9 @@ class TestGroups:
 
             def group(work, cluster, size):
                 finished, error = next(left)
+                if error == "notice":
+                    _notice(work.run).write_text("saved after step 7")
+                    error = None
                 for fit in fits:
                     if fit.fit_id[-1] in finished:
                         work.reports.folder(fit.fit_id).finish({"identity": fit.identity})
@@ -194,6 +222,12 @@ class TestGroups:
         with pytest.raises(TrainingError, match="student training failed: a worker died"):
             play(("", lost), ("a", None), ("", lost))
         assert heard.decisions() == ["resume"]
+
+    @pytest.mark.parametrize("workers", [2, (1, 2)])
+    def test_a_node_that_is_taken_away_with_notice_is_no_failure(self, play, heard, workers):
+        groups = [("", "notice")] * 3 + [("a", "notice"), ("b", None)]
+        assert play(*groups, workers=workers, max_failures=0) == ["student/a", "student/b"]
+        assert heard.decisions() == ["move"] * 4
 
     def test_a_group_of_fixed_size_that_failed_was_started_again_by_ray(self, play, heard):
         with pytest.raises(TrainingError, match="a worker died"):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import random
 
 import pytest
 import torch
 
-from raykd.errors import CheckpointError
-from raykd.train.checkpoint import FitFolder
+from raykd.errors import CheckpointError, PreemptedError
+from raykd.testing.damage import DAMAGES
+from raykd.testing.payloads import pickles
+from raykd.train.checkpoint import STATES, FitFolder, sealed
 
 TRAINING = {
     "epochs": 6,
@@ -176,35 +180,127 @@ def test_the_state_is_self_contained(runs, fit, whole, equal):
     check_same(runs, fit, whole, equal, runs(fit))
 
 
-@pytest.mark.parametrize("keep", [0, 100, -1])
-def test_a_truncated_state_is_a_clear_error(runs, fit, keep):
+def stopping_after(steps):
+    """Says after so many steps that the machine is about to be taken away."""
+    left = iter(range(steps - 1))
+    return lambda: next(left, None) is None
+
+
+def told(heard):
+    """What was told of each epoch, without times."""
+    timed = {"samples_per_s", "teacher_wait_fraction", "input_wait_fraction"}
+    lines = [event.to_line() for event in heard if event.kind == "epoch"]
+    return [{name: line[name] for name in line.keys() - timed - {"time"}} for line in lines]
+
+
+STEPS = 25
+
+
+@pytest.mark.parametrize("model", ["mlp", pytest.param("batch", marks=pytest.mark.soak)])
+def test_stopped_at_each_step(runs, samples, make_fit, equal, heard, model, record_property):
+    """In the middle of an epoch: dropout, averages and what the epoch adds up go on where they were."""
+    fit = make_fit(samples, model=model, train={**TRAINING, "epochs": 5, "batch_size": 20})
+    assert 5 * fit.plan.steps_per_epoch == STEPS
+    result = runs(fit, "whole")
+    whole, epochs = (
+        (result, runs.weights(fit, "whole"), runs.weights(fit, "whole", "best")),
+        told(heard),
+    )
+    for step in range(1, STEPS + 1):
+        heard.clear()
+        name = f"step{step}"
+        with pytest.raises(PreemptedError, match=f"saved after step {step}, "):
+            runs(fit, name, leaving=stopping_after(step))
+        again = runs.source(fit)
+        check_same(runs, fit, whole, equal, runs(fit, name, source=again), name)
+        assert again.collected == STEPS - step, "no step is lost, none is repeated"
+        assert told(heard) == epochs
+    record_property("steps", STEPS)
+
+
+def test_stopped_after_every_step(runs, fit, whole, equal):
+    for _ in range(whole[0]["steps"]):
+        with pytest.raises(PreemptedError):
+            runs(fit, leaving=stopping_after(1))
+    check_same(runs, fit, whole, equal, runs(fit))
+
+
+@pytest.fixture
+def two_states(runs, fit):
+    """A folder with a state and the one before it; what is in each of them."""
     with pytest.raises(Killed):
         runs(fit, source=killing(runs.source(fit), 10))
-    path = runs.reporter("run").folder(fit.fit_id).path / "state.pt"
-    path.write_bytes(path.read_bytes()[:keep])
+    folder = runs.reporter("run").folder(fit.fit_id)
+    return folder, [(folder.path / name).read_bytes() for name in STATES]
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_state_is_noticed_and_the_one_before_it_used(
+    two_states, runs, fit, whole, equal, heard, kind, record_property
+):
+    folder, (last, before) = two_states
+    newest = folder.path / STATES[0]
+    expected = torch.load(io.BytesIO(before[:-16]), weights_only=True)
+    buffer = io.BytesIO()
+    torch.save({**expected, "identity": "of another fit"}, buffer)
+    chance = random.Random(0)
+    for _ in range(40):
+        apply(newest, DAMAGES[kind](last, sealed(buffer.getvalue()), chance))
+        restored = folder.load(fit.identity)
+        assert str(newest) in restored.instead_of
+        assert restored.state["next_epoch"] == expected["next_epoch"] == 2
+        assert equal(restored.state["module"], expected["module"])
+    heard.clear()
+    check_same(runs, fit, whole, equal, runs(fit))
+    assert heard.decisions() == ["go_back"]
+    record_property("damaged checkpoints found", 40)
+
+
+def apply(path, content):
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.write_bytes(content)
+
+
+def test_a_whole_state_is_not_taken_for_damaged(two_states, fit):
+    folder, _ = two_states
+    restored = folder.load(fit.identity)
+    assert (restored.instead_of, restored.state["next_epoch"]) == (None, 3)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 100, -1])
+def test_with_no_whole_state_left_it_is_a_clear_error(two_states, runs, fit, keep):
+    folder, states = two_states
+    for name, raw in zip(STATES, states, strict=True):
+        (folder.path / name).write_bytes(raw[:keep])
     with pytest.raises(
         CheckpointError, match=r"state\.pt is damaged .*delete .*to train this fit anew"
     ):
         runs(fit)
 
 
+@pytest.mark.parametrize("kind", ["flipped", "truncated", "missing"])
+def test_damaged_weights_of_a_finished_fit_are_noticed(runs, fit, whole, kind):
+    folder = runs.reporter("whole").folder(fit.fit_id)
+    path, chance = folder.weights("best"), random.Random(0)
+    raw = path.read_bytes()
+    assert folder.read_weights("best")
+    for _ in range(20):
+        apply(path, DAMAGES[kind](raw, raw, chance))
+        with pytest.raises(
+            CheckpointError, match=r"best\.safetensors.*delete .*to train this fit anew"
+        ):
+            folder.read_weights("best")
+
+
 def test_a_state_runs_no_code(runs, fit, tmp_path):
-    import os
-    import pickle
-
-    class Evil:
-        def __reduce__(self):
-            return (os.system, (f"touch {tmp_path}/ran",))
-
     folder = runs.reporter("run").folder(fit.fit_id).path
     folder.mkdir(parents=True)
-    with (folder / "state.pt").open("wb") as file:
-        pickle.dump({"identity": Evil()}, file)
-    with pytest.raises(CheckpointError, match="damaged"):
-        runs(fit)
-    torch.save({"identity": Evil()}, folder / "state.pt")
-    with pytest.raises(CheckpointError, match="damaged"):
-        runs(fit)
+    for payload in pickles(tmp_path / "ran").values():
+        for content in (payload, sealed(payload)):
+            (folder / "state.pt").write_bytes(content)
+            with pytest.raises(CheckpointError, match="damaged"):
+                runs(fit)
     assert not (tmp_path / "ran").exists()
 
 

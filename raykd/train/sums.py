@@ -1,0 +1,100 @@
+"""What an epoch adds up over its steps, and how a fit that is stopped within one takes it along."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raykd.objective import Losses
+from raykd.train.world import World
+
+
+@dataclass
+class Sums:
+    """Sums over the steps of one epoch, of this worker.
+
+    Attributes:
+        loss: of the total loss.
+        terms: term -> of its share.
+        ensemble: what `ensemble_values` takes.
+        steps: how many there were.
+        samples: that this worker trained on.
+        wait_s: that it waited for teachers.
+        seconds: that the epoch took before the fit was stopped in it.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    ensemble: Tensor | None = None
+    steps: int = 0
+    samples: int = 0
+    wait_s: float = 0.0
+    seconds: float = 0.0
+
+    @classmethod
+    def none(cls, world: World) -> Sums:
+        """Those of an epoch that begins."""
+        return cls(loss=torch.zeros((), device=world.device))
+
+    def add(self, losses: Losses, samples: int, wait_s: float, workers: int) -> None:
+        """Those of one step more."""
+        self.loss = self.loss + losses.total.detach() / workers
+        for name, share in losses.terms.items():
+            self.terms[name] = self.terms.get(name, torch.zeros_like(share)) + share
+        if losses.ensemble is not None:
+            before = self.ensemble
+            self.ensemble = losses.ensemble if before is None else before + losses.ensemble
+        self.steps += 1
+        self.samples += samples
+        self.wait_s += wait_s
+
+    def total(self, world: World) -> dict[str, Any]:
+        """Of all workers together, for a checkpoint; every worker takes part. Times are this worker's."""
+        counted = torch.tensor([self.samples], device=world.device)
+        ensemble = None if self.ensemble is None else world.all_sum(self.ensemble).cpu()
+        return {
+            "loss": world.all_sum(self.loss).cpu(),
+            "terms": {name: world.all_sum(self.terms[name]).cpu() for name in sorted(self.terms)},
+            "ensemble": ensemble,
+            "steps": self.steps,
+            "samples": int(world.all_sum(counted)),
+            "wait_s": self.wait_s,
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def of_total(cls, total: Mapping[str, Any], world: World) -> Sums:
+        """What a worker of the group that goes on begins with: rank 0 with all, the others with nothing."""
+        share = 0 if world.rank else 1
+        ensemble = total["ensemble"]
+        return cls(
+            loss=share * total["loss"].to(world.device),
+            terms={name: share * term.to(world.device) for name, term in total["terms"].items()},
+            ensemble=None if ensemble is None else share * ensemble.to(world.device),
+            steps=total["steps"],
+            samples=share * total["samples"],
+            wait_s=total["wait_s"],
+            seconds=total["seconds"],
+        )
+
+
+def random_states(world: World) -> Tensor:
+    """The state of every worker's random numbers, uint8 [workers, bytes]; every worker takes part."""
+    own = torch.get_rng_state()
+    if world.device.type == "cuda":
+        own = torch.cat([own, torch.cuda.get_rng_state(world.device)])
+    table = torch.zeros(world.workers, len(own), dtype=torch.int32, device=world.device)
+    table[world.rank] = own.to(world.device)
+    return world.all_sum(table).cpu().to(torch.uint8)
+
+
+def set_random_state(state: Tensor, device: torch.device) -> None:
+    """Go on with a worker's random numbers, of `random_states`."""
+    own = len(torch.get_rng_state())
+    torch.set_rng_state(state[:own].clone())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[own:].clone(), device)
