@@ -14,6 +14,7 @@ from raykd.config import Config
 from raykd.errors import InputError, Problem, TeacherError
 from raykd.models import build_model
 from raykd.models.weights import count_parameters
+from raykd.models.zoo.foreign import ForeignModel
 from raykd.pipeline.placement import Placement, place
 from raykd.pipeline.preparation import Candidate, Prepared, prepare, vary
 from raykd.pipeline.rehearsal import rehearse
@@ -86,9 +87,10 @@ def _teacher(prepared: Prepared, name: str, placement: Placement) -> dict[str, A
     candidate, where = prepared.teachers[name], placement.teachers[name]
     spec = candidate.settings
     shape = candidate.preprocessing.output_shape(prepared.samples.input_shape)
+    kind = "outputs" if spec.model is None else spec.model.type
     return {
-        "model": "outputs" if spec.model is None else spec.model.type,
-        "from": "outputs" if spec.outputs else "fit" if spec.fit else spec.weights or "factory",
+        "model": kind,
+        "from": "fit" if spec.fit else spec.weights or kind,
         "parameters": _teacher_parameters(prepared, name),
         "input": list(shape),
         "taps": {tap: list(found) for tap, found in candidate.shapes.items()},
@@ -107,16 +109,15 @@ def _student_parameters(prepared: Prepared) -> int:
 
 
 def _teacher_parameters(prepared: Prepared, name: str) -> int | None:
-    """None for a teacher without a model."""
+    """None for a teacher without a model, or with one whose parameters torch does not know."""
     candidate = prepared.teachers[name]
     spec, seen = candidate.settings.model, candidate.preprocessing
     if spec is None:
         return None
     shape = seen.output_shape(prepared.samples.input_shape)
     key = f"teachers.{name}.model"
-    return count_parameters(
-        build_model(spec, input_shape=shape, classes=candidate.outputs, key=key)
-    )
+    model = build_model(spec, input_shape=shape, classes=candidate.outputs, key=key)
+    return None if isinstance(model, ForeignModel) else count_parameters(model)
 
 
 def judge_ready_teachers(prepared: Prepared) -> dict[str, float]:
@@ -156,7 +157,9 @@ def _accuracies(
         try:
             scorer = host(spec, torch.device("cpu"))
             answer = codec.decode(scorer.score(samples, rows, batch.view_B.numpy()))
-            expect = prepared.teachers[name].settings.expect
-            yield name, CHECKS[samples.task](name, answer.values_NC, batch.labels, expect)
+            candidate = ready[name]
+            yield name, CHECKS[samples.task](
+                name, answer.values_NC, batch.labels, candidate.settings.expect, candidate.label_map
+            )
         except TeacherError as error:
             yield name, error

@@ -9,7 +9,14 @@ from typing import Any
 
 from raykd.config.check_objective import objective_problems
 from raykd.config.check_targets import target_problems
-from raykd.config.models import FactoryModel, ResnetModel, Teacher, VitModel, WrnModel
+from raykd.config.models import (
+    BRINGS_WEIGHTS,
+    FINISHED,
+    ResnetModel,
+    Teacher,
+    VitModel,
+    WrnModel,
+)
 from raykd.config.root import Config
 from raykd.config.tasks import CHOICES
 from raykd.errors import Problem
@@ -57,18 +64,39 @@ def _teacher(teacher: Teacher) -> Iterator[Problem]:
     elif (
         teacher.fit is None
         and teacher.weights is None
-        and not isinstance(teacher.model, FactoryModel)
+        and not isinstance(teacher.model, BRINGS_WEIGHTS)
     ):
         yield Problem(
             key, f"a {teacher.model.type} without `fit` or `weights` would be untrained; give one"
         )
+    yield from _finished(teacher, key)
+    yield from _fitted(teacher, key)
+
+
+def _finished(teacher: Teacher, key: str) -> Iterator[Problem]:
+    """What cannot be done to a model that is complete as it is."""
+    if not isinstance(teacher.model, FINISHED):
+        return
+    kind = teacher.model.type
+    for field, given in (("fit", teacher.fit), ("weights", teacher.weights)):
+        if given is not None:
+            yield Problem(
+                f"{key}.{field}", f"is not for {kind}, which is complete as it is; leave it out"
+            )
+    if teacher.dtype != "float32":
+        yield Problem(
+            f"{key}.dtype", f"found {teacher.dtype}; {kind} computes in its own; leave it out"
+        )
+
+
+def _fitted(teacher: Teacher, key: str) -> Iterator[Problem]:
     if teacher.fit is not None and teacher.kind != "logits":
         yield Problem(f"{key}.kind", "a teacher that is fitted must return logits")
     if teacher.fit is not None and teacher.label_map is not None:
         yield Problem(
             f"{key}.label_map", "does nothing for a teacher fitted on this data's own classes"
         )
-    own_weights = teacher.weights is not None or isinstance(teacher.model, FactoryModel)
+    own_weights = teacher.weights is not None or isinstance(teacher.model, BRINGS_WEIGHTS)
     if teacher.fit is not None and teacher.fit.freeze and not own_weights:
         yield Problem(f"{key}.fit.freeze", "would freeze untrained layers; give `weights` too")
 
@@ -93,6 +121,7 @@ def _task(config: Config) -> Iterator[Problem]:
         key = f"teachers.{teacher.name}"
         if teacher.fit is not None:
             found.append((f"{key}.fit.select", teacher.fit.select, choices.select))
+        found.append((f"{key}.kind", teacher.kind, choices.kinds))
         given = [name for name, value in teacher.expect if value is not None]
         found += [(f"{key}.expect", name, choices.expect) for name in given]
     for key, value, allowed in found:
@@ -122,6 +151,9 @@ def _values_at(node: Any, path: Sequence[str], key: str = "") -> Iterator[tuple[
 
 
 def _models(config: Config) -> Iterator[Problem]:
+    if isinstance(config.student.model, FINISHED):
+        yield Problem("student.model", f"found {config.student.model.type}, which cannot be trained; it can "
+                      "be a teacher")  # fmt: skip
     specs = [(f"teachers.{t.name}.model", t.model) for t in config.teachers]
     for key, spec in [*specs, ("student.model", config.student.model)]:
         if isinstance(spec, ResnetModel) and (spec.depth - 2) % 6:

@@ -10,6 +10,7 @@ from raykd.config.base import (
     Count,
     ImportPath,
     Name,
+    Natural,
     NonNegative,
     Positive,
     Real,
@@ -89,7 +90,7 @@ class VitModel(Settings):
 
 
 class FactoryModel(Settings):
-    """Your own function that returns an `nn.Module`."""
+    """Your own function that returns an `nn.Module`, or, for a teacher, a function of arrays."""
 
     type: Literal["factory"] = "factory"
     path: ImportPath
@@ -98,18 +99,39 @@ class FactoryModel(Settings):
     """Keyword arguments of the function."""
 
 
+class OnnxModel(Settings):
+    """A graph in a file, as a teacher, computed on the CPU; taps are its float outputs, by name."""
+
+    type: Literal["onnx"] = "onnx"
+    path: str
+    """The `.onnx` file; it has to be on the machine that starts the run."""
+    output: str | None = None
+    """The output that is the answer; null = `logits`, else the first one of floats."""
+
+
+_SHORT = {"onnx": "path"}
+"""`type:value` is short for `{type: type, <this key>: value}`."""
+
+
 def expand_model(value: Any) -> Any:
-    """`resnet` is short for `{type: resnet}`, `pkg.module:function` for a factory."""
+    """`resnet` is short for `{type: resnet}`, `onnx:FILE` for a file, `pkg.module:function` for a factory."""
     if not isinstance(value, str):
         return value
-    return {"type": "factory", "path": value} if ":" in value else {"type": value}
+    head, colon, rest = value.partition(":")
+    if colon and head in _SHORT:
+        return {"type": head, _SHORT[head]: rest}
+    return {"type": "factory", "path": value} if colon else {"type": value}
 
 
 Model = Annotated[
-    MlpModel | CnnModel | ResnetModel | WrnModel | VitModel | FactoryModel,
+    MlpModel | CnnModel | ResnetModel | WrnModel | VitModel | FactoryModel | OnnxModel,
     Field(discriminator="type"),
     BeforeValidator(expand_model),
 ]
+FINISHED = (OnnxModel,)
+"""Models that are complete as they are: nothing can be loaded into them, and they cannot be trained."""
+BRINGS_WEIGHTS = (FactoryModel, *FINISHED)
+"""Models that have weights of their own."""
 
 
 class TeacherResources(Settings):
@@ -156,10 +178,12 @@ class Teacher(Settings):
     """Which labels it may be fitted on: the same budget as everyone, or all of the training part."""
     temperature: Positive | Literal["fit"] = 1.0
     """Multiplies `objective.soft_targets.temperature`; `fit` calibrates on validation labels."""
-    label_map: tuple[int, ...] | None = None
-    """For each of the teacher's classes, in order, the index of the data's class."""
-    kind: Literal["logits", "probabilities"] = "logits"
-    """What the model returns."""
+    label_map: tuple[Natural | str | None, ...] | None = None
+    """For each of the teacher's classes, in order, the data's class: its number, its name, or null for none
+    of them. Several may stand for one class. Of classes that none stands for it says nothing: it is
+    compared with the student renormalised over those that it knows."""
+    kind: Literal["logits", "probabilities", "log_probabilities", "top1"] = "logits"
+    """What the model returns; `top1` is the number of its class alone, which counts as certain."""
     preprocess: Preprocess = Preprocess()
     """Its own input size, channels and normalisation."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

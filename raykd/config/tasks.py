@@ -22,6 +22,7 @@ class Choices:
         soft_losses: types of `objective.soft_targets.loss`.
         combine: ways to mix the teachers.
         weightings: types of `objective.weighting`; None means all.
+        kinds: of what teachers return; None means all.
         expect: what `teachers[].expect` can hold.
         unused: dotted settings that mean nothing in this task -> the one value they may have.
         defaults: parts of a recipe that are taken where it says nothing.
@@ -33,6 +34,7 @@ class Choices:
     soft_losses: tuple[str, ...]
     expect: tuple[str, ...]
     weightings: tuple[str, ...] | None = None
+    kinds: tuple[str, ...] | None = None
     unused: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
@@ -76,6 +78,7 @@ CHOICES: dict[TaskName, Choices] = {
         combine=("probabilities", "logits"),
         expect=("accuracy",),
         weightings=(*_GIVEN_WEIGHTINGS, "accuracy"),
+        kinds=("logits", "probabilities", "log_probabilities"),
         unused={
             "objective.labels.class_weights": None,
             "teachers.*.label_map": None,

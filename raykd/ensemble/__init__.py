@@ -23,6 +23,7 @@ from raykd.ensemble.combine import (
 from raykd.ensemble.given import accuracy, fixed, inverse_error, uniform
 from raykd.ensemble.gradients import gradient
 from raykd.ensemble.info import WeightingInfo
+from raykd.ensemble.partial import labels_of_known, mean_of_known, unknown
 from raykd.ensemble.stochastic import drop, sample
 from raykd.ensemble.temperature import fit_temperature
 from raykd.ensemble.votes import agreement, sample_weights
@@ -104,9 +105,12 @@ __all__ = [
     "gradient",
     "inverse_error",
     "jensen_shannon",
+    "labels_of_known",
     "mean_logits",
+    "mean_of_known",
     "mean_probabilities",
     "sample",
     "sample_weights",
     "uniform",
+    "unknown",
 ]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from raykd.models.network import Network
+from raykd.models.network import Network, core
+from raykd.models.zoo.foreign import ForeignModel
 
 Forward = Callable[[nn.Module, Mapping[str, Tensor]], object]
 
@@ -57,7 +58,8 @@ def cost(
 
     Returns:
         `parameters` (shared ones counted once), `flops` of one sample (2 per multiply-add), `bytes` of
-        parameters and buffers, and `latency_ms`: batch size as text -> median milliseconds or None.
+        parameters and buffers, and `latency_ms`: batch size as text -> median milliseconds or None. Of a
+        model that torch only calls parameters and flops are not known: None; bytes are those of its file.
     """
     device = next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
     samples = {name: tensor.to(device) for name, tensor in inputs.items()}
@@ -75,10 +77,11 @@ def cost(
                 expected_s = seconds / size
                 latency[str(size)] = seconds * 1e3
     held = [*network.parameters(), *network.buffers()]
+    known = not isinstance(core(network), ForeignModel)
     return {
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "flops": flops,
-        "bytes": sum(tensor.numel() * tensor.element_size() for tensor in held),
+        "parameters": sum(p.numel() for p in network.parameters()) if known else None,
+        "flops": flops if known else None,
+        "bytes": sum(t.numel() * t.element_size() for t in held) if known or held else None,
         "latency_ms": latency,
     }
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raykd.config.tasks import TaskName
-from raykd.ensemble import fit_temperature, mean_logits, mean_probabilities
+from raykd.ensemble import fit_temperature, mean_logits, mean_of_known
 from raykd.ensemble.binary import mean_label_probabilities
 from raykd.ensemble.given import uniform
 from raykd.evaluate import marks, values
@@ -145,7 +145,7 @@ TASKS: dict[TaskName, Task] = {
         metric="accuracy",
         ties="nll",
         answer=lambda logits_NC: F.log_softmax(logits_NC, dim=1),
-        combine=mean_probabilities,
+        combine=mean_of_known,
         numbers=classification_metrics,
         tally=_class_tally,
         tallied=3,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from raykd.config.models import Model
 from raykd.models.zoo.cnn import build_cnn
 from raykd.models.zoo.factory import build_factory
 from raykd.models.zoo.mlp import build_mlp
+from raykd.models.zoo.onnx_graph import CONTENT, build_onnx
 from raykd.models.zoo.resnet import build_resnet
 from raykd.models.zoo.vit import build_vit
 from raykd.models.zoo.wrn import build_wrn
@@ -21,10 +22,20 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "wrn": build_wrn,
     "vit": build_vit,
     "factory": build_factory,
+    "onnx": build_onnx,
 }
+FILES = frozenset({"onnx"})
+"""Models that are a file, whose content is what they have of weights."""
 
 
-def build_model(spec: Model, *, input_shape: tuple[int, ...], classes: int, key: str) -> nn.Module:
+def build_model(
+    spec: Model,
+    *,
+    input_shape: tuple[int, ...],
+    classes: int,
+    key: str,
+    weights: Mapping[str, Tensor] | None = None,
+) -> nn.Module:
     """The model that `spec` describes, with initial weights from torch's global generator.
 
     Args:
@@ -32,6 +43,8 @@ def build_model(spec: Model, *, input_shape: tuple[int, ...], classes: int, key:
         input_shape: of one preprocessed sample, without the batch.
         classes: outputs of the model.
         key: dotted key of the model in the recipe (`student.model`), for errors.
+        weights: its weights, where they are known: a model that is a file is made of them, so that the
+            file need not be on every node. Others are made without them.
 
     Returns:
         A module on the CPU, in training mode.
@@ -40,7 +53,9 @@ def build_model(spec: Model, *, input_shape: tuple[int, ...], classes: int, key:
         InputError: the settings and the input do not go together; the problem names the key.
     """
     knobs = {name: getattr(spec, name) for name in type(spec).model_fields if name != "type"}
+    if weights is not None and spec.type in FILES:
+        knobs["content"] = weights[CONTENT]
     return MODELS[spec.type](input_shape=input_shape, classes=classes, key=key, **knobs)
 
 
-__all__ = ["MODELS", "build_model"]
+__all__ = ["FILES", "MODELS", "build_model"]

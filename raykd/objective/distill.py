@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.config.objective import KlLoss, Objective, SoftTargets
-from raykd.ensemble import jensen_shannon, mean_probabilities
+from raykd.ensemble import jensen_shannon, mean_of_known, mean_probabilities
 from raykd.objective.features import FeatureLoss, Shape
 from raykd.objective.schedules import strengths_at
 from raykd.objective.soft_targets import agreement_weights, ensemble_loss, own_losses
@@ -124,14 +124,19 @@ class DistillObjective(nn.Module):
     def disagreement(self, weights_TN: Tensor, targets: TeacherOutputs) -> Tensor | None:
         """Jensen-Shannon divergence of the teachers on the first units of a batch, nats [M ≤ 16].
 
-        None where outputs are no logits of classes, or where there is one teacher.
+        None where outputs are no logits of classes, where there is one teacher, or where one knows only
+        some classes.
         """
-        if not self.classes or len(self.voices) < 2:
+        if not self.classes or len(self.voices) < 2 or self._partial:
             return None
         first_TMC = torch.stack([targets[v.name].values_NC[:_COMPARED] for v in self.voices])
         weights_TM = weights_TN[:, :_COMPARED]
         answered_M = weights_TM.sum(dim=0) > 0
         return jensen_shannon(first_TMC, weights_TM, self.temperatures_T)[answered_M]
+
+    @property
+    def _partial(self) -> bool:
+        return any(voice.known is not None for voice in self.voices)
 
     def _stack(self, targets: TeacherOutputs) -> Tensor:
         return torch.stack([targets[voice.name].values_NC for voice in self.voices])
@@ -157,7 +162,14 @@ class DistillObjective(nn.Module):
             ids_N=batch.ids,
             temperature=temperature,
             context=context,
+            known=self._known(logits_NC.device),
         )
+
+    def _known(self, device: torch.device) -> tuple[Tensor | None, ...] | None:
+        if not self._partial:
+            return None
+        known = [voice.known for voice in self.voices]
+        return tuple(None if k is None else torch.tensor(k, device=device) for k in known)
 
     def _own_losses(self, heard: Heard) -> Tensor | None:
         """The student's loss against each teacher [T, N], where it is added up or weighed by."""
@@ -186,9 +198,18 @@ class DistillObjective(nn.Module):
 
     def _guess(self, weights_TN: Tensor, targets: TeacherOutputs) -> Tensor:
         """The ensemble's answer as a label: its most probable class [N]; −1 where no teacher answered."""
-        mixed_NC = mean_probabilities(
-            self._stack(targets), weights_TN, temperatures_T=self.temperatures_T
-        )
+        logits_TNC = self._stack(targets)
+        if self._partial:
+            known_TC = torch.ones_like(logits_TNC[:, 0], dtype=torch.bool)
+            for known_C, some in zip(known_TC, self._known(known_TC.device) or (), strict=True):
+                if some is not None:
+                    known_C.fill_(False).scatter_(0, some, True)
+            tempered_TNC = logits_TNC / self.temperatures_T[:, None, None]
+            mixed_NC = mean_of_known(tempered_TNC, weights_TN, known_TC)
+        else:
+            mixed_NC = mean_probabilities(
+                logits_TNC, weights_TN, temperatures_T=self.temperatures_T
+            )
         answered_N = weights_TN.sum(dim=0) > 0
         return torch.where(answered_N, mixed_NC.argmax(dim=1), UNLABELLED)
 

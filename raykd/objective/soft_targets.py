@@ -54,14 +54,15 @@ def own_losses(loss: SoftLoss, heard: Heard) -> Tensor:
     function = partial(LOSSES[loss.type], temperature=heard.temperature, **knobs)
     everywhere = info.scope and getattr(loss, "scope", None) == "global"
     losses = []
-    for teacher_NC, available_N in zip(heard.answers, heard.available_TN, strict=True):
+    for index, available_N in enumerate(heard.available_TN):
+        student_NC, teacher_NC = heard.compared_with(index)
         if info.per_sample:
             safe_NC = torch.where(available_N[:, None], teacher_NC, 0.0)
-            losses.append(torch.where(available_N, function(heard.student_NC, safe_NC), 0.0))
+            losses.append(torch.where(available_N, function(student_NC, safe_NC), 0.0))
             continue
         gather = heard.context.gather(int(available_N.sum())) if everywhere else None
         among = partial(function, gather=gather)
-        losses.append(over_counted(among, heard.student_NC, teacher_NC, available_N))
+        losses.append(over_counted(among, student_NC, teacher_NC, available_N))
     return torch.stack(losses)
 
 
@@ -81,6 +82,8 @@ def ensemble_loss(
         return (weights_TN * own_TN).sum(dim=0)
     heard = compared(settings.loss, heard)
     student_NC, temperature = heard.student_NC, heard.temperature
+    if settings.mixing == "probabilities" and heard.known is not None:
+        return _over_known(heard, weights_TN)
     if settings.mixing == "probabilities":
         return kl_to_mean(student_NC, heard.answers, weights_TN, temperature=temperature)
     if settings.mixing == "logits":
@@ -91,6 +94,26 @@ def ensemble_loss(
         heard.stacked, weights_TN, temperatures_T=temperature, order="mix_then_temper"
     )
     return kl_from_log_probs(student_NC, mixed_NC, temperature=temperature)
+
+
+def _over_known(heard: Heard, weights_TN: Tensor) -> Tensor:
+    """T² Σ_S W_S KL(p_S ‖ q^S) [N]: teachers that know the same classes S are mixed, with their share W_S.
+
+    It has the gradient of T² Σ_k w_k KL(p_k ‖ q^{S_k}), see `raykd.ensemble.partial`.
+    """
+    assert heard.known is not None, "only where a teacher knows some classes alone"
+    groups: dict[tuple[int, ...] | None, list[int]] = {}
+    for index, some in enumerate(heard.known):
+        groups.setdefault(None if some is None else tuple(some.tolist()), []).append(index)
+    total_N = torch.zeros_like(weights_TN[0])
+    for members in groups.values():
+        pairs = [heard.compared_with(index) for index in members]
+        share_N = weights_TN[members].sum(dim=0)
+        own_TN = weights_TN[members] / torch.where(share_N > 0, share_N, 1.0)
+        answers = [teacher_NC for _, teacher_NC in pairs]
+        loss_N = kl_to_mean(pairs[0][0], answers, own_TN, temperature=heard.temperature)
+        total_N = total_N + share_N * loss_N
+    return total_N
 
 
 def agreement_weights(disagreement: Disagreement, heard: Heard) -> Tensor:

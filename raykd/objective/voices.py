@@ -20,12 +20,14 @@ class Voice:
         temperature: factor on the objective's temperature, on this teacher's side.
         error: its error on validation, for `inverse_error`: mean squared in regression, else the NLL.
         accuracy: its accuracy on validation, for `accuracy`.
+        known: the classes that it knows, rising; None means all.
     """
 
     name: str
     temperature: float = 1.0
     error: float | None = None
     accuracy: float | None = None
+    known: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -41,6 +43,7 @@ class Heard:
         ids_N: the units' ids.
         temperature: T of the soft targets at this moment.
         context: when it is, and the other workers.
+        known: of each teacher the classes that it knows, int64, or None where it knows all.
     """
 
     student_NC: Tensor
@@ -50,6 +53,14 @@ class Heard:
     ids_N: Tensor
     temperature: float
     context: Context
+    known: tuple[Tensor | None, ...] | None = None
+
+    def compared_with(self, teacher: int) -> tuple[Tensor, Tensor]:
+        """The student's logits and those of one teacher, both over the classes that it knows."""
+        some = None if self.known is None else self.known[teacher]
+        if some is None:
+            return self.student_NC, self.answers[teacher]
+        return self.student_NC[:, some], self.answers[teacher][:, some]
 
     @cached_property
     def stacked(self) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from raykd.data import Samples
 from raykd.evaluate import TASKS, Evaluation, SplitOutputs, choose_examples
-from raykd.evaluate.costs import cost
+from raykd.evaluate.costs import cost, one_thread
 from raykd.evaluate.outputs import Split
 from raykd.folders import RunFolder
 from raykd.models import build_model
@@ -124,7 +124,9 @@ def costs(prepared: Prepared, specs: Specs, run: RunFolder) -> dict[str, dict[st
     found = {"student": cost(student_network(prepared, weights), inputs)}
     for name, spec in specs.items():
         if isinstance(spec, Spec):
-            found[name] = cost(TeacherModel(spec).network, inputs)
+            with one_thread():  # another runtime takes its threads when it is opened
+                network = TeacherModel(spec).network
+            found[name] = cost(network, inputs)
     return found
 
 

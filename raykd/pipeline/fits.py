@@ -102,7 +102,7 @@ def student_fit(
         preprocessing=prepared.preprocessing,
         weights=prepared.student_weights,
         objective=taught.objective,
-        voices=_voices(taught, served),
+        voices=_voices(prepared, taught, served),
         student_shapes=prepared.student_shapes,
         teacher_shapes=prepared.teacher_shapes,
         training=config.train,
@@ -124,12 +124,18 @@ def student_fit(
     )
 
 
-def _voices(taught: Lesson, served: Served) -> tuple[Voice, ...]:
+def _voices(prepared: Prepared, taught: Lesson, served: Served) -> tuple[Voice, ...]:
     weighting, judged = taught.objective.weighting, served.judged
     errors = judged.errors if isinstance(weighting, InverseErrorWeighting) else {}
     accuracies = judged.accuracies if isinstance(weighting, AccuracyWeighting) else {}
     return tuple(
-        Voice(name, served.temperatures.get(name, 1.0), errors.get(name), accuracies.get(name))
+        Voice(
+            name,
+            served.temperatures.get(name, 1.0),
+            errors.get(name),
+            accuracies.get(name),
+            prepared.teachers[name].known,
+        )
         for name in taught.teachers
     )
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from raykd.ensemble import labels_of_known
 from raykd.evaluate import SplitOutputs, Task
 from raykd.evaluate.values import squared_errors
 from raykd.types import Scale
@@ -28,21 +30,30 @@ class Judged:
 
     @property
     def errors(self) -> dict[str, float]:
-        """Teacher -> its error: mean squared in regression (squared original units), else the NLL."""
-        labels_N = self.validation.labels_N
-        return {
-            name: self.task.error(self.task.numbers(answers, labels_N))
-            for name, answers in self.validation.teachers.items()
-        }
+        """Teacher -> its error: mean squared in regression (squared original units), else the NLL.
+
+        Of a teacher that knows only some classes: on the samples of those.
+        """
+        return {name: self.task.error(numbers) for name, numbers in self._numbers.items()}
 
     @property
     def accuracies(self) -> dict[str, float]:
-        """Teacher -> its accuracy; in multilabel of single labels."""
-        labels_N = self.validation.labels_N
+        """Teacher -> its accuracy, on the samples of classes that it knows; in multilabel of single labels."""
+        return {name: numbers["accuracy"] for name, numbers in self._numbers.items()}
+
+    @property
+    def _numbers(self) -> dict[str, dict[str, float]]:
         return {
-            name: self.task.numbers(answers, labels_N)["accuracy"]
+            name: self.task.numbers(answers, self._of_known(answers))
             for name, answers in self.validation.teachers.items()
         }
+
+    def _of_known(self, answers: Tensor) -> Tensor:
+        """The labels, those of classes that a teacher does not know taken for unlabelled."""
+        labels_N = self.validation.labels_N
+        if self.task.kind != "logits":
+            return labels_N
+        return labels_of_known(answers, labels_N)
 
     def error_range(self, names: Sequence[str]) -> float:
         """η of attentive imitation: largest less smallest squared error of the mean of these teachers.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from raykd.config import Config
-from raykd.config.models import FactoryModel, Model, Teacher
+from raykd.config.models import BRINGS_WEIGHTS, Model, Teacher
 from raykd.config.objective import Objective
 from raykd.data import Samples
 from raykd.errors import InputError, Problem
@@ -25,14 +25,22 @@ from raykd.models.preprocess import Preprocessing, resolve
 from raykd.models.projectors import make_projector
 from raykd.models.taps import probe, probe_output
 from raykd.models.weights import apply_weights, count_parameters, load_weights, size_bytes
+from raykd.models.zoo.foreign import ForeignModel
 from raykd.objective.features import feature_problem
+from raykd.pipeline.label_maps import (
+    LabelMap,
+    known_classes,
+    partial_problems,
+    resolve_label_map,
+)
 from raykd.pipeline.loading import Listen, load_samples
-from raykd.pipeline.packing import packing_of, packing_problems
+from raykd.pipeline.packing import keeps_largest, packing_of, packing_problems
 from raykd.targets.packing import PLAIN, Packing, packed_shape
 from raykd.teachers.recorded import load_outputs
 from raykd.types import ORIGINAL_VIEW
 
 Shape = tuple[int, ...]
+_PROBED = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +56,9 @@ class Candidate:
         shapes: their shapes, as students get them.
         recorded_NC: the logits of a teacher without a model.
         packing: what is kept of its answers to training views.
+        label_map: its classes as numbers of the data's.
+        known: the data's classes that it knows; None = all.
+        behaviour: hash of a few answers, of a model that has no weights to be known by.
     """
 
     settings: Teacher
@@ -58,6 +69,9 @@ class Candidate:
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     recorded_NC: np.ndarray | None = None
     packing: Packing = PLAIN
+    label_map: LabelMap | None = None
+    known: tuple[int, ...] | None = None
+    behaviour: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +135,12 @@ def prepare(
         if candidate is not None:
             packing = packing_of(config, objectives, teacher, candidate.taps, samples)
             teachers[teacher.name] = _packed(candidate, packing)
+    problems += partial_problems(
+        {name: candidate.known for name, candidate in teachers.items()},
+        objectives,
+        whole=not keeps_largest(config, samples),
+        classes=samples.class_count,
+    )
     student = _collect(problems, partial(_student, config, samples))
     if problems or student is None:
         raise InputError(problems)
@@ -186,22 +206,14 @@ def _candidate(
         logits_NC = load_outputs(teacher.outputs, samples, key=f"{key}.outputs", answers=kind)
         return Candidate(teacher, preprocessing, None, samples.class_count, recorded_NC=logits_NC)
     assert teacher.model is not None, "cross_check demands a model where there are no outputs"
-    outputs = samples.class_count if teacher.label_map is None else len(teacher.label_map)
-    _check_label_map(teacher, samples.class_count)
+    label_map = resolve_label_map(teacher, samples)
+    outputs = samples.class_count if label_map is None else len(label_map)
     network = _network(teacher.model, preprocessing, samples, outputs, f"{key}.model")
-    weights = None
-    if teacher.weights is not None:
-        weights = load_weights(teacher.weights, key=f"{key}.weights")
-        apply_weights(network.model, weights, key=f"{key}.weights")
-    elif teacher.fit is None:
-        assert isinstance(teacher.model, FactoryModel), "cross_check demands fit or weights"
-        weights = {
-            name: tensor.detach().clone() for name, tensor in network.model.state_dict().items()
-        }
+    weights = _weights(teacher, network, key)
     inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
-    found = probe_output(network, inputs, key=f"{key}.model")
-    _check_classes(found, outputs, f"{key}.model")
+    _check_answer(teacher, probe_output(network, inputs, key=f"{key}.model"), outputs, key)
     if teacher.fit is not None:
+        _check_trainable(network.model, f"{key}.model")
         freeze(network.model, teacher.fit.freeze, key=f"{key}.fit.freeze")
         parameter_groups(
             network.model, 1.0, teacher.fit.lr_factors, 0.0, key=f"{key}.fit.lr_factors"
@@ -214,7 +226,62 @@ def _candidate(
     wanted = [term for term in terms if term.teacher == teacher.name]
     taps = tuple(dict.fromkeys(tap for term in wanted for tap in term.teacher_taps))
     shapes = probe(network, inputs, taps, key=_tap_key(config, teacher.name, "teacher_tap"))
-    return Candidate(teacher, preprocessing, weights, outputs, taps, shapes)
+    return Candidate(
+        teacher,
+        preprocessing,
+        weights,
+        outputs,
+        taps,
+        shapes,
+        label_map=label_map,
+        known=known_classes(label_map, samples.class_count),
+        behaviour=None if weights or teacher.fit is not None else _behaviour(network, samples),
+    )
+
+
+def _weights(teacher: Teacher, network: Network, key: str) -> Mapping[str, Tensor] | None:
+    """Those that it starts from; None = fresh ones."""
+    if teacher.weights is not None:
+        weights = load_weights(teacher.weights, key=f"{key}.weights")
+        apply_weights(network.model, weights, key=f"{key}.weights")
+        return weights
+    if teacher.fit is not None:
+        return None
+    assert isinstance(teacher.model, BRINGS_WEIGHTS), "cross_check demands fit or weights"
+    return {name: tensor.detach().clone() for name, tensor in network.model.state_dict().items()}
+
+
+def _check_answer(teacher: Teacher, found: Shape, outputs: int, key: str) -> None:
+    """The shape of an answer goes with `kind` and `label_map`."""
+    if teacher.kind == "top1":
+        if found not in ((), (1,)):
+            raise InputError(
+                Problem(f"{key}.kind", f"top1 is one number per sample; the model answers {list(found)}")
+            )  # fmt: skip
+    elif teacher.label_map is None:
+        _check_classes(found, outputs, f"{key}.model")
+    elif found != (outputs,):
+        raise InputError(
+            Problem(f"{key}.label_map", f"has {outputs} entries; the model answers {list(found)} per sample: give "
+                    "one for each of its classes, null for those that are none of the data's")
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def _behaviour(network: Network, samples: Samples) -> str:
+    """Hash of the answers to a few samples, to the digits that other machines agree on."""
+    rows = samples.splits["train"][:_PROBED]
+    answers = network.eval()(samples.batch(rows, ORIGINAL_VIEW).inputs)
+    rounded = np.round(answers.double().numpy(), 3) + 0.0
+    return hashlib.sha256(rounded.tobytes()).hexdigest()[:32]
+
+
+def _check_trainable(model: nn.Module, key: str) -> None:
+    if isinstance(model, ForeignModel):
+        raise InputError(
+            Problem(key, "has no parameters that could be trained; a function of arrays can be a teacher "
+                    "without `fit`")
+        )  # fmt: skip
 
 
 def _tap_key(config: Config, teacher: str | None, side: str) -> str:
@@ -222,20 +289,6 @@ def _tap_key(config: Config, teacher: str | None, side: str) -> str:
         if teacher is None or term.teacher == teacher:
             return f"objective.features.{index}.{side}"
     return f"objective.features.{side}"
-
-
-def _check_label_map(teacher: Teacher, classes: int) -> None:
-    if teacher.label_map is None:
-        return
-    key = f"teachers.{teacher.name}.label_map"
-    if unknown := sorted({i for i in teacher.label_map if not 0 <= i < classes}):
-        raise InputError(Problem(key, f"holds {unknown}; classes are 0 to {classes - 1}"))
-    if silent := sorted(set(range(classes)) - set(teacher.label_map)):
-        raise InputError(
-            Problem(
-                key, f"maps nothing to class {silent[0]}; every class needs one of the teacher's"
-            )
-        )
 
 
 def _check_classes(found: Shape, classes: int, key: str) -> None:
@@ -256,6 +309,7 @@ def _student(
     )  # fmt: skip
     torch.manual_seed(config.seed)
     network = _network(student.model, preprocessing, samples, samples.class_count, "student.model")
+    _check_trainable(network.model, "student.model")
     weights = None
     if student.weights is not None:
         weights = load_weights(student.weights, key="student.weights")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from raykd.config import Config
 from raykd.data import Samples
+from raykd.ensemble import labels_of_known
 from raykd.errors import TargetError
 from raykd.evaluate import TASKS
 from raykd.folders import home
@@ -92,7 +93,7 @@ def make_specs(prepared: Prepared, weights: Mapping[str, Mapping[str, Tensor]]) 
             input_shape=samples.input_shape,
             outputs=candidate.outputs,
             classes=samples.class_count,
-            label_map=settings.label_map,
+            label_map=candidate.label_map,
             kind=settings.kind,
             dtype=settings.dtype,
             batch_size=settings.resources.batch_size or cluster.batch_size,
@@ -100,6 +101,7 @@ def make_specs(prepared: Prepared, weights: Mapping[str, Mapping[str, Tensor]]) 
             answers=answers,
             scale=None if settings.fit is None else samples.scale,
             packing=candidate.packing,
+            behaviour=candidate.behaviour,
         )
     return specs
 
@@ -281,7 +283,7 @@ def judge_teachers(prepared: Prepared, outputs: TeacherOutputs) -> dict[str, flo
             answer.values_NC[known_N],
             labels_N[known_N],
             prepared.teachers[name].settings.expect,
-            prepared.teachers[name].settings.label_map,
+            prepared.teachers[name].label_map,
         )
         for name, answer in outputs.items()
     }
@@ -297,7 +299,10 @@ def temperatures(prepared: Prepared, outputs: TeacherOutputs) -> dict[str, float
         if given == "fit":
             calibrate = TASKS[samples.task].calibrate
             assert calibrate is not None, "cross_check refuses it where outputs have no temperature"
-            found[name] = calibrate(outputs[name].values_NC, labels_N)
+            values_NC = outputs[name].values_NC
+            partial = candidate.known is not None
+            own_N = labels_of_known(values_NC, labels_N) if partial else labels_N
+            found[name] = calibrate(values_NC, own_N)
         else:
             found[name] = given
     return found

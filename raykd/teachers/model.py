@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,10 +27,10 @@ from raykd.models.taps import Taps
 from raykd.models.weights import apply_weights, fingerprint
 from raykd.targets import codec
 from raykd.targets.packing import PLAIN, Packing
+from raykd.teachers.answers import TINY, as_logits, mapped
 from raykd.types import ORIGINAL_VIEW, OutputKind, Scale
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,8 +46,9 @@ class Spec:
         input_shape: of one sample in source space.
         outputs: number of its own classes.
         classes: number of the data's classes.
-        label_map: data class of each of its own classes, or None when they are the same.
-        kind: whether it returns logits or probabilities.
+        label_map: data class of each of its own classes (None: of none of them), or None when they are the
+            same.
+        kind: what it returns: logits, probabilities, log_probabilities, top1.
         dtype: precision of its forward pass.
         batch_size: the one shape it is run with.
         taps: module paths whose features are wanted.
@@ -54,6 +56,7 @@ class Spec:
         scale: the unit that it computes in (regression), when it was fitted here; one that was not
             answers in original units by itself.
         packing: what is kept of its answers to training views.
+        behaviour: hash of a few answers, of a model that has no weights to be known by.
     """
 
     name: str
@@ -64,7 +67,7 @@ class Spec:
     input_shape: tuple[int, ...]
     outputs: int
     classes: int
-    label_map: tuple[int, ...] | None
+    label_map: tuple[int | None, ...] | None
     kind: str
     dtype: str
     batch_size: int
@@ -72,6 +75,7 @@ class Spec:
     answers: OutputKind = "logits"
     scale: Scale | None = None
     packing: Packing = PLAIN
+    behaviour: str | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -87,6 +91,8 @@ class Spec:
         }
         if self.scale is not None:
             parts["scale"] = [self.scale.mean, self.scale.std]
+        if self.behaviour is not None:
+            parts["behaviour"] = self.behaviour
         return _digest(parts)
 
 
@@ -137,7 +143,13 @@ class TeacherModel:
         self.spec = spec
         self.device = device or torch.device("cpu")
         shape = spec.preprocessing.output_shape(spec.input_shape)
-        model = build_model(spec.model, input_shape=shape, classes=spec.outputs, key=spec.key)
+        model = build_model(
+            spec.model,
+            input_shape=shape,
+            classes=spec.outputs,
+            key=spec.key,
+            weights=spec.weights,
+        )
         apply_weights(model, spec.weights, key=spec.key)
         network = Network(model, spec.preprocessing, spec.scale)
         self.network = network.to(self.device, DTYPES[spec.dtype]).eval()
@@ -164,30 +176,23 @@ class TeacherModel:
     def _forward(self, inputs: Mapping[str, Tensor], packing: Packing) -> codec.Arrays:
         moved = {name: tensor.to(self.device) for name, tensor in inputs.items()}
         output_BC = self.network(moved).float()
+        if self.spec.kind == "log_probabilities":
+            output_BC = output_BC.masked_fill(output_BC == -torch.inf, math.log(TINY))
         features = {tap: feature.float().cpu() for tap, feature in self._taps.take().items()}
         if not all(torch.isfinite(tensor).all() for tensor in (output_BC, *features.values())):
             raise NonFiniteError(f"teacher {self.spec.name!r} answered NaN or infinity")
         return codec.encode(self._aligned(output_BC).cpu(), features, self.spec.answers, packing)
 
     def _aligned(self, output_BC: Tensor) -> Tensor:
-        """Logits over the data's classes: probabilities in log space, several own classes added up."""
-        if self.spec.kind == "probabilities":
-            output_BC = log_odds(output_BC, self.spec.answers)
-        if self.spec.label_map is None:
-            return output_BC
-        mapped = torch.full((len(output_BC), self.spec.classes), -torch.inf, device=self.device)
-        places = torch.tensor(self.spec.label_map, device=self.device)
-        for target in range(self.spec.classes):
-            mapped[:, target] = output_BC[:, places == target].logsumexp(dim=1)
-        return mapped
-
-
-def log_odds(probabilities: Tensor, answers: OutputKind) -> Tensor:
-    """Probabilities as logits: of classes up to a constant, of labels against their absence."""
-    logits = probabilities.clamp(min=_TINY).log()
-    if answers == "label_logits":
-        return logits - (1 - probabilities).clamp(min=_TINY).log()
-    return logits
+        """Logits over the data's classes: several own classes added up, −∞ for those it does not know."""
+        spec = self.spec
+        try:
+            logits_BC = as_logits(output_BC, spec.kind, spec.answers, spec.outputs)
+        except TeacherError as error:
+            raise TeacherError(f"teacher {spec.name!r}: {error}") from None
+        if spec.label_map is None:
+            return logits_BC
+        return mapped(logits_BC, spec.label_map, spec.classes)
 
 
 class RecordedTeacher:

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from raykd.data import Samples
 from raykd.errors import InputError, Problem
-from raykd.teachers.model import log_odds
+from raykd.teachers.answers import log_odds
 from raykd.types import OutputKind
 
 

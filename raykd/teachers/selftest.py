@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from raykd.config.models import Expect
 from raykd.config.tasks import TaskName
+from raykd.ensemble import unknown
 from raykd.errors import TeacherError
 from raykd.evaluate.marks import right_shares
 from raykd.evaluate.values import value_metrics
@@ -72,9 +74,11 @@ def check_accuracy(
     logits_NC: Tensor,
     labels_N: Tensor,
     expect: Expect,
-    own_map: tuple[int, ...] | None = None,
+    own_map: tuple[int | None, ...] | None = None,
 ) -> float:
     """Accuracy on labelled validation samples against `expect` and against chance.
+
+    Of a teacher that knows only some classes: on the samples of those.
 
     Args:
         name: the teacher's name.
@@ -86,16 +90,26 @@ def check_accuracy(
     Raises:
         TeacherError: worse than expected, no better than chance, or the classes look permuted.
     """
+    every = logits_NC.shape[1]
+    logits_NC, labels_N, places = _of_known(logits_NC, labels_N)
     predicted_N = logits_NC.argmax(dim=1)
-    count, classes = labels_N.numel(), logits_NC.shape[1]
+    count, classes = labels_N.numel(), len(places)
+    if not count:
+        raise TeacherError(
+            f"teacher {name!r} cannot be judged: no labelled validation sample is of one of the {classes} "
+            f"classes that it knows; check teachers.{name}.label_map"
+        )
     accuracy = (predicted_N == labels_N).double().mean().item()
     found = f"teacher {name!r} has {accuracy:.1%} accuracy on {count} labelled validation samples"
+    if classes < every:
+        found += f" of the {classes} classes that it knows"
     if other := permuted(predicted_N.numpy(), labels_N.numpy(), classes):
         label_map, mapped = other
-        proposed = [label_map[c] for c in own_map or range(classes)]
+        order = dict(zip(places, (places[c] for c in label_map), strict=True))
+        proposed = [None if c is None else order[c] for c in own_map or places]
         raise TeacherError(
             f"{found}, but {mapped:.1%} with its classes in another order: they look permuted; set "
-            f"teachers.{name}.label_map={proposed}"
+            f"teachers.{name}.label_map={json.dumps(proposed)} ({accuracy:.0%} -> {mapped:.0%} with this map)"
         )
     if expect.accuracy is not None and accuracy < expect.accuracy:
         raise TeacherError(
@@ -111,6 +125,17 @@ def check_accuracy(
             f"set teachers.{name}.expect.accuracy=0 to use it all the same"
         )
     return accuracy
+
+
+def _of_known(logits_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor, list[int]]:
+    """Samples of the classes that a teacher knows, over those alone, and which they are."""
+    known_C = ~unknown(logits_NC)
+    of_known_N, position_C = known_C[labels_N], known_C.cumsum(dim=0) - 1
+    return (
+        logits_NC[of_known_N][:, known_C],
+        position_C[labels_N[of_known_N]],
+        known_C.nonzero()[:, 0].tolist(),
+    )
 
 
 def check_classes(outputs: TeacherOutputs, classes: int) -> None:
@@ -135,7 +160,7 @@ def check_values(
     values_N1: Tensor,
     labels_N: Tensor,
     expect: Expect,
-    own_map: tuple[int, ...] | None = None,  # noqa: ARG001 - one signature for all tasks
+    own_map: tuple[int | None, ...] | None = None,  # noqa: ARG001 - one signature for all tasks
 ) -> float:
     """RMSE on labelled validation samples against `expect` and against always saying their mean.
 
@@ -197,7 +222,7 @@ def check_marks(
     logits_NK: Tensor,
     labels_NK: Tensor,
     expect: Expect,
-    own_map: tuple[int, ...] | None = None,  # noqa: ARG001 - one signature for all tasks
+    own_map: tuple[int | None, ...] | None = None,  # noqa: ARG001 - one signature for all tasks
 ) -> float:
     """Share of right label decisions against `expect`, and the order of samples against chance.
 

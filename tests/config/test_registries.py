@@ -10,14 +10,14 @@ import pytest
 
 from raykd.config.base import Settings
 from raykd.config.data import Source, ViewStep
-from raykd.config.models import Model
+from raykd.config.models import BRINGS_WEIGHTS, Model
 from raykd.config.objective import FeatureLoss, SoftTargets, Weighting
 from raykd.config.root import Config
 from raykd.config.training import Optimizer, Schedule
 from raykd.data.sources import SOURCES
 from raykd.ensemble import WEIGHTINGS
 from raykd.losses import LOSSES
-from raykd.models import build_model
+from raykd.models import MODELS, build_model
 
 
 def members(annotation: Any) -> list[type[Settings]]:
@@ -41,7 +41,14 @@ def test_losses_and_weightings_of_the_recipe_exist():
     assert tags(Weighting) <= set(WEIGHTINGS)
 
 
-@pytest.mark.parametrize("spec", [m for m in members(Model) if m.__name__ != "FactoryModel"])
+ZOO = [m for m in members(Model) if m not in BRINGS_WEIGHTS]
+
+
+def test_models():
+    assert set(MODELS) == tags(Model)
+
+
+@pytest.mark.parametrize("spec", ZOO)
 def test_every_zoo_model_builds_with_its_defaults(spec):
     model = build_model(spec(), input_shape=(1, 16, 16), classes=3, key="model")
     assert sum(p.numel() for p in model.parameters()) > 0

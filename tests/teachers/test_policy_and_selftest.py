@@ -148,6 +148,33 @@ def test_few_samples_of_many_classes_do_not_look_permuted(accuracy, classes):
         assert permuted(logits.argmax(1).numpy(), labels.numpy(), classes) is None
 
 
+def partial_answers(accuracy, known):
+    """Of ten classes only some are known, as the codec gives it back."""
+    logits, labels = answers(accuracy)
+    logits[:, [c for c in range(10) if c not in known]] = -65504.0
+    return logits, labels
+
+
+def test_a_teacher_of_some_classes_is_judged_by_their_samples():
+    known = (1, 4, 5, 8)
+    logits, labels = partial_answers(0.9, known)
+    mine = torch.isin(labels, torch.tensor(known))
+    right = (logits.argmax(1) == labels)[mine].double().mean().item()
+    assert check_accuracy("half", logits, labels, Expect(accuracy=0.8)) == pytest.approx(right)
+    found = (
+        rf"on {int(mine.sum())} labelled validation samples of the 4 classes that it knows, less"
+    )
+    with pytest.raises(TeacherError, match=found):
+        check_accuracy("half", logits, labels, Expect(accuracy=0.99))
+    with pytest.raises(TeacherError, match="no labelled validation sample is of one of the 4"):
+        check_accuracy("half", logits[~mine], labels[~mine], Expect())
+
+
+def test_chance_of_some_classes_is_one_over_their_number():
+    with pytest.raises(TeacherError, match=r"no better than chance \(25\.0%\)"):
+        check_accuracy("half", *partial_answers(0.0, (1, 4, 5, 8)), Expect())
+
+
 def test_class_count():
     answer = Dense(kind="logits", values_NC=torch.zeros(2, 7), valid_N=torch.ones(2).bool())
     check_classes({"wide": answer}, 7)

@@ -1,4 +1,4 @@
-"""A model made by the user's own function."""
+"""A model made by the user's own function, or a function that is itself made by it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from raykd.errors import InputError, Problem
 from raykd.importing import load_callable
+from raykd.models.zoo.foreign import CallableModel
 
 
 def build_factory(
@@ -30,10 +31,10 @@ def build_factory(
         kwargs: its keyword arguments.
 
     Returns:
-        The user's module, as it came.
+        The user's module, as it came; a function of arrays as a module that calls it.
 
     Raises:
-        InputError: the function is not there, does not take `kwargs`, or returns no module.
+        InputError: the function is not there, does not take `kwargs`, or returns neither.
     """
     del input_shape, classes
     factory = load_callable(path, key=f"{key}.path")
@@ -45,11 +46,15 @@ def build_factory(
             Problem(f"{key}.kwargs", f"do not fit {path}{signature}: {error}")
         ) from error
     model = factory(**kwargs)
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            Problem(
-                f"{key}.path",
-                f"{path} returned {type(model).__name__}; it must return a torch.nn.Module",
-            )
+    if isinstance(model, nn.Module):
+        return model
+    if callable(model):
+        return CallableModel(model, path)
+    estimator = hasattr(model, "predict_proba")
+    raise InputError(
+        Problem(
+            f"{key}.path",
+            f"{path} returned {type(model).__name__}; it must return a torch.nn.Module, or, for a teacher, "
+            + ("its method predict_proba" if estimator else "a function of arrays"),
         )
-    return model
+    )
