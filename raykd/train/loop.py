@@ -24,6 +24,7 @@ from raykd.seeding import derive
 from raykd.targets import TargetSource, Ticket
 from raykd.targets.source import Measured
 from raykd.tracking import events
+from raykd.train.ahead import ahead
 from raykd.train.checkpoint import State
 from raykd.train.fit import Fit, build_module
 from raykd.train.optim import make_optimizer, make_schedule
@@ -113,7 +114,7 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Train, and return the result that `result.json` keeps."""
         started = time.monotonic()
-        training, stream = self.fit.training, self._stream()
+        training, stream = self.fit.training, ahead(self._stream())
         epoch = self.first_epoch
         while epoch < training.epochs and not self._stops(epoch - 1):
             sums = self._train_epoch(stream, epoch)
@@ -131,7 +132,7 @@ class Trainer:
         return self._finish(epoch, time.monotonic() - started)
 
     def _stream(self) -> Iterator[tuple[Batch, TeacherOutputs, float]]:
-        """Batches with their targets, `depth` of them asked for ahead, across epochs."""
+        """Batches with their targets, `depth` of them asked for ahead, across epochs; and the wait for these."""
         waiting: deque[Ticket] = deque()
         plan, done = self.fit.plan, self.within["sums"]["steps"] if self.within else 0
         steps = (
@@ -140,16 +141,16 @@ class Trainer:
             for step in range(done if epoch == self.first_epoch else 0, plan.steps_per_epoch)
         )
         for epoch, step in steps:
-            rows, views = plan.batch(epoch, step)
-            mine, present = split(rows, self.world.rank, self.world.workers)
-            batch = self.samples.batch(
-                rows[mine], views[mine], labels=self.fit.labels, present=present
-            )
-            waiting.append(self.source.submit(batch))
+            waiting.append(self.source.submit(self._batch(epoch, step)))
             if len(waiting) > self.depth:
                 yield self._collect(waiting.popleft())
         while waiting:
             yield self._collect(waiting.popleft())
+
+    def _batch(self, epoch: int, step: int) -> Batch:
+        rows, views = self.fit.plan.batch(epoch, step)
+        mine, present = split(rows, self.world.rank, self.world.workers)
+        return self.samples.batch(rows[mine], views[mine], labels=self.fit.labels, present=present)
 
     def _collect(self, ticket: Ticket) -> tuple[Batch, TeacherOutputs, float]:
         begun = time.monotonic()
@@ -190,7 +191,9 @@ class Trainer:
         sums = self._begin(epoch)
         begun, before_s = time.monotonic(), sums.seconds
         for step in range(sums.steps, self.fit.plan.steps_per_epoch):
-            batch, targets, wait_s = next(stream)
+            asked = time.monotonic()
+            batch, targets, answer_s = next(stream)
+            waited_s = time.monotonic() - asked
             losses = self.wrapped(
                 batch.to(self.world.device),
                 targets,
@@ -199,7 +202,9 @@ class Trainer:
                 self._context(epoch, step),
             )
             leaves = self.update(losses.total, leaving=self.leaving())
-            sums.add(losses, int(batch.present_B.sum()), wait_s, self.world.workers)
+            sums.add(losses, int(batch.present_B.sum()), self.world.workers)
+            sums.wait_s += min(waited_s, answer_s)
+            sums.input_wait_s += max(0.0, waited_s - answer_s)
             sums.seconds = before_s + time.monotonic() - begun
             if leaves:
                 self._leave(epoch, sums)
@@ -251,6 +256,7 @@ class Trainer:
             "epochs": self.fit.training.epochs,
             "samples_per_s": count / max(seconds, 1e-9),
             "teacher_wait_fraction": sums.wait_s / max(seconds, 1e-9),
+            "input_wait_fraction": sums.input_wait_s / max(seconds, 1e-9),
             **ensemble,
             **teachers,
         }

@@ -24,6 +24,7 @@ class Sums:
         steps: how many there were.
         samples: that this worker trained on.
         wait_s: that it waited for teachers.
+        input_wait_s: that it waited for inputs.
         seconds: that the epoch took before the fit was stopped in it.
     """
 
@@ -33,6 +34,7 @@ class Sums:
     steps: int = 0
     samples: int = 0
     wait_s: float = 0.0
+    input_wait_s: float = 0.0
     seconds: float = 0.0
 
     @classmethod
@@ -40,7 +42,7 @@ class Sums:
         """Those of an epoch that begins."""
         return cls(loss=torch.zeros((), device=world.device))
 
-    def add(self, losses: Losses, samples: int, wait_s: float, workers: int) -> None:
+    def add(self, losses: Losses, samples: int, workers: int) -> None:
         """Those of one step more."""
         self.loss = self.loss + losses.total.detach() / workers
         for name, share in losses.terms.items():
@@ -50,7 +52,6 @@ class Sums:
             self.ensemble = losses.ensemble if before is None else before + losses.ensemble
         self.steps += 1
         self.samples += samples
-        self.wait_s += wait_s
 
     def total(self, world: World) -> dict[str, Any]:
         """Of all workers together, for a checkpoint; every worker takes part. Times are this worker's."""
@@ -63,6 +64,7 @@ class Sums:
             "steps": self.steps,
             "samples": int(world.all_sum(counted)),
             "wait_s": self.wait_s,
+            "input_wait_s": self.input_wait_s,
             "seconds": self.seconds,
         }
 
@@ -78,6 +80,7 @@ class Sums:
             steps=total["steps"],
             samples=share * total["samples"],
             wait_s=total["wait_s"],
+            input_wait_s=total["input_wait_s"],
             seconds=total["seconds"],
         )
 
