@@ -590,3 +590,27 @@ def test_marks_that_are_told_again_are_the_same(tmp_path: Path) -> None:
 
     samples_of(source, decode=decode, bad_samples={"max_fraction": 0.1})
     assert sum(len(mark.bad) for mark in told) == 3
+
+
+def test_what_hugging_face_saves_is_read_without_its_package(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs pip install 'raykd[hf]'")
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(files.CLASSES))}
+    images = [{"bytes": one} for one in files.encoded()]
+    whole = datasets.Dataset.from_dict(
+        {"image": images, "label": files.labels().tolist()}, features=datasets.Features(features)
+    )
+    parts = {"train": whole.select(range(60)).shuffle(seed=1), "test": whole.select(range(60, 90))}
+    datasets.DatasetDict(parts).save_to_disk(
+        str(tmp_path / "saved"), num_shards={"train": 2, "test": 1}
+    )
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    whole.to_parquet(str(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet"))
+    wanted = {
+        image.tobytes(): label for image, label in zip(files.pixels(), files.labels(), strict=True)
+    }
+    for name, held_out in (("saved", 30), ("hub", 18)):
+        samples = samples_of({"type": "hf", "path": str(tmp_path / name)})
+        shown = samples.inputs["inputs"][np.arange(90)]
+        assert {s.tobytes(): y for s, y in zip(shown, samples.all_labels, strict=True)} == wanted
+        assert samples.classes == files.CLASSES
+        assert len(samples.splits["test"]) == held_out
