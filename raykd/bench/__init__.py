@@ -2,6 +2,7 @@
 
 from raykd.bench.driver_traffic import driver
 from raykd.bench.live_targets import live
+from raykd.bench.mapped_data import stream
 from raykd.bench.measuring import Row, Sizes
 from raykd.bench.objective_cost import objective
 from raykd.bench.searches import sweep
@@ -17,6 +18,7 @@ BENCHMARKS = {
     "live": live,
     "shared": shared,
     "driver": driver,
+    "stream": stream,
     "sweep": sweep,
     "end_to_end": end_to_end,
 }

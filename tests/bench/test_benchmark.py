@@ -67,3 +67,31 @@ def test_reading_targets_is_held_against_a_memory_map_and_a_hand_written_cache(t
 def test_wrong_arguments_are_explained():
     assert "known: objective, store" in run("--only", "objective,nonsense").stderr
     assert "at least 5" in run("--repeats", "2").stderr
+
+
+def test_training_on_a_file_is_held_against_memory(tmp_path):
+    done = run(*SMALLEST, "--only", "stream", "--output", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "found.json").read_text())["benchmarks"]["stream"]
+    assert [(row["unit"], row["bar"]) for row in rows] == [("ratio", ">= 0.7")] * 2
+    assert all(row["median"] > 0 for row in rows)
+
+
+def test_both_sides_of_it_train_on_the_same_samples(tmp_path):
+    import numpy as np
+
+    from raykd.bench.mapped_data import mapped_recipe, write
+    from raykd.bench.synthetic import dataset, recipe
+    from raykd.data import build_samples
+
+    teacher = {"name": "t", "outputs": "none.npz"}
+    memory = recipe(64, 2, [teacher], {"type": "mlp"}, 8)
+    write(tmp_path / "source", dataset(64, 2))
+    one, other = (
+        build_samples(config.data, seed=0) for config in (memory, mapped_recipe(memory, tmp_path))
+    )
+    rows = np.arange(64)
+    assert np.array_equal(one.content_hash(rows), other.content_hash(rows))
+    assert all(np.array_equal(one.splits[part], other.splits[part]) for part in one.splits)
+    assert np.array_equal(one.labels, other.labels)
+    assert one.ids.tolist() == other.ids.tolist()
