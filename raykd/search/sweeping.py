@@ -101,7 +101,7 @@ def plan_sweep(config: Config, options: Options) -> Planned:
     if search is None:
         raise InputError(
             Problem("search", "is null, so there is nothing to search; write e.g. search: {parameters: "
-                    "{student.model.width: {space: choice, categories: [0.25, 0.5]}}}, or take `raykd sweep digits_sweep`")
+                    "{student.model.width: {space: choice, categories: [0.25, 0.5]}}}, or take `raykd sweep digits`")
         )  # fmt: skip
     options = replace(options, output=options.output or new_run_folder(options.name))
     assert options.output is not None, "made just now"
