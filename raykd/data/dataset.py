@@ -219,7 +219,7 @@ def _ids(
         return None
     unique, first, times = np.unique(ids, return_index=True, return_counts=True)
     if len(unique) < count:
-        examples = ", ".join(repr(array[row].item()) for row in first[times > 1][:3])
+        examples = ", ".join(repr(array[[row]].tolist()[0]) for row in first[times > 1][:3])
         problems.append(
             _problem(
                 "ids",

@@ -277,7 +277,7 @@ def build_samples(
         DataError: decoded samples cannot be written or read.
     """
     if isinstance(data.source, FilesSource):
-        dataset = load_decoded(data, task, decode, tell)
+        dataset = load_decoded(data, task, decode, tell, lambda d: samples_of(d, data, seed=seed))
     else:
         dataset = load_source(data.source, task)
     if dataset.task != task:

@@ -359,6 +359,32 @@ def test_room_is_looked_at_beforehand(tmp_path: Path, monkeypatch: pytest.Monkey
     assert decode.parts == []
 
 
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"views": {"policy": [{"type": "shift", "pixels": 8}]}}, "data.views.policy.0.pixels"),
+        ({"labels": 2000}, "data.labels"),
+        ({"splits": {"test": 0}}, "data.splits.test"),
+        ({"source": {"labels": {"path": "table.csv"}}}, "data.source.ids"),
+        ({"cache": "table.csv"}, "data.cache"),
+        ({"source": {"label": "colour"}}, "data.source.label"),
+    ],
+)
+def test_what_can_be_known_before_decoding_is_told_before(
+    given: dict[str, Any], key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source, decode = files.write_images(tmp_path), Counting()
+    (tmp_path / "table.csv").write_text("id,label\ncat/0000.png,1\nimages/cat/0000.png,1\n")
+    source |= given.pop("source", {})
+    if key == "data.source.ids":
+        source["path"] = [str(tmp_path / "images")] * 2
+    with pytest.raises(InputError) as found:
+        samples_of(source, decode=decode, **given)
+    assert [problem.key for problem in found.value.problems] == [key]
+    assert decode.parts == []
+
+
 def test_a_full_disk_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = files.write_images(tmp_path)
 

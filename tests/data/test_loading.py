@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from raykd.config.data import Data
 from raykd.data import Samples, build_samples
 from raykd.data.decoding import Part, Target
 from raykd.data.mapped import Mapped
-from raykd.errors import DataError
+from raykd.errors import DataError, InputError, Problem
 from raykd.folders import RunFolder
 from raykd.models.preprocess import resolve
 from raykd.models.weights import fingerprint, load_weights
@@ -266,3 +267,21 @@ def test_preparing_needs_no_cluster_once_it_is_decoded(
     build_samples(config.data, seed=0)
     monkeypatch.setattr("raykd.pipeline.loading.connect", _refused)
     assert len(prepare(config).samples) == COUNT
+
+
+def test_on_a_cluster_at_an_address_every_node_has_to_see_the_cache(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def shared(folders: Any) -> None:
+        asked.append(folders)
+        raise InputError(Problem("data.cache", "one node does not see it"))
+
+    monkeypatch.setattr("raykd.pipeline.loading.connect", lambda address: nullcontext(address))
+    monkeypatch.setattr("raykd.pipeline.loading.check_shared", shared)
+    cache = tmp_path / "cache"
+    config = load_config(recipe(tiny_recipe, files.write_images(tmp_path, FEW), cache=str(cache)))
+    with pytest.raises(InputError, match="one node does not see it"):
+        load_samples(config, address="10.0.0.1:6379")
+    assert asked == [{"data.cache": cache}]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from raykd.config.data import BadSamples, Data, FilesSource
 from raykd.config.tasks import TaskName
@@ -51,6 +53,7 @@ __all__ = [
     "write_part",
 ]
 
+Check = Callable[[Dataset], object]
 Tell = Callable[[int, int], None]
 """Is told of samples decoded, and of all there are."""
 _INDEX: Mapping[str, Callable[[Any, Wanted], Index]] = {
@@ -69,7 +72,11 @@ def cache_root(data: Data) -> Path:
 
 
 def load_decoded(
-    data: Data, task: TaskName, decode: Decode = in_process, tell: Tell | None = None
+    data: Data,
+    task: TaskName,
+    decode: Decode = in_process,
+    tell: Tell | None = None,
+    check: Check | None = None,
 ) -> Dataset:
     """The samples of a source of files, decoded unless they were before.
 
@@ -78,39 +85,72 @@ def load_decoded(
         task: what the labels are for.
         decode: what decodes the parts that are not there.
         tell: is told of progress.
+        check: looks at the samples, all zero as yet, before decoding begins; raises what is wrong with them.
 
     Raises:
         InputError: the source, its labels, or too many samples that cannot be decoded.
         DataError: samples cannot be read or written.
     """
-    source = data.source
-    assert isinstance(source, FilesSource), "other sources are small enough to load"
-    index, label = _index(source, data)
-    labels, classes = labels_of(index, source, label, task)
-    target = Target(cache_root(data) / digest_of(source.type, index), index.layout, len(index))
+    found = _found(data, task)
+    index, target = found.index, found.target
     bad = read_manifest(target)
     if bad is None:
+        shape = (len(index), *index.layout.shape)
+        blank = found.dataset(np.broadcast_to(np.uint8(0), shape), np.arange(len(index)))
+        if check is not None:
+            check(blank)
         with locked(target):
             bad = read_manifest(target)
             if bad is None:
                 bad = _decode(target, index, data.bad_samples, decode, tell)
     _check_bad(bad, index, data.bad_samples)
     order = kept_order(len(index), bad)
-    by = data.splits.by
-    shape = (len(order), *index.layout.shape)
-    return Dataset(
-        inputs={INPUT: open_mapped(target.inputs, index.layout.dtype, shape)},
-        labels=None if labels is None else labels[order],
-        ids=index.ids.to_numpy(zero_copy_only=False)[order],
-        splits=given_parts(index.splits, order),
-        classes=classes,
-        task=task,
-        columns={}
-        if by is None
-        else {by.column: grouping(index.columns[by.column], by.column)[order]},
-        hashes=open_mapped(target.hashes, "<u8", (len(order),)),
-        left_out=tuple(_names(index, bad)),
-    )
+    inputs = open_mapped(target.inputs, index.layout.dtype, (len(order), *index.layout.shape))
+    hashes = open_mapped(target.hashes, "<u8", (len(order),))
+    return found.dataset(inputs, order, hashes=hashes, left_out=tuple(_names(index, bad)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A source's samples with their labels, and where they are decoded to."""
+
+    index: Index
+    target: Target
+    labels: np.ndarray | None
+    classes: tuple[str, ...] | None
+    columns: Mapping[str, np.ndarray]
+    task: TaskName
+
+    def dataset(
+        self,
+        inputs: np.ndarray,
+        order: np.ndarray,
+        *,
+        hashes: np.ndarray | None = None,
+        left_out: tuple[str, ...] = (),
+    ) -> Dataset:
+        """Rows in this order (int64, the sample of each)."""
+        return Dataset(
+            inputs={INPUT: inputs},
+            labels=None if self.labels is None else self.labels[order],
+            ids=self.index.ids.to_numpy(zero_copy_only=False)[order],
+            splits=given_parts(self.index.splits, order),
+            classes=self.classes,
+            task=self.task,
+            columns={name: column[order] for name, column in self.columns.items()},
+            hashes=hashes,
+            left_out=left_out,
+        )
+
+
+def _found(data: Data, task: TaskName) -> _Found:
+    source, by = data.source, data.splits.by
+    assert isinstance(source, FilesSource), "other sources are small enough to load"
+    index, label = _index(source, data)
+    labels, classes = labels_of(index, source, label, task)
+    target = Target(cache_root(data) / digest_of(source.type, index), index.layout, len(index))
+    columns = {} if by is None else {by.column: grouping(index.columns[by.column], by.column)}
+    return _Found(index, target, labels, classes, columns, task)
 
 
 def _index(source: Any, data: Data) -> tuple[Index, tuple[str, ...]]:

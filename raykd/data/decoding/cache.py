@@ -128,7 +128,7 @@ def read_manifest(target: Target) -> dict[int, str] | None:
     try:
         told = json.loads(target.manifest.read_text(encoding="utf-8"))
         bad = {int(place): str(why) for place, why in told["bad"].items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, AttributeError) as error:
         raise DataError(
@@ -143,12 +143,7 @@ def check_room(target: Target, done: int) -> None:
     Raises:
         InputError: it has not, or the folder cannot be made.
     """
-    try:
-        (target.folder / "parts").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            Problem("data.cache", f"{target.folder} cannot be made: {error}; name another folder")
-        ) from error
+    _make(target.folder / "parts")
     needed = (target.count - done) * (target.layout.row_bytes + HASH_BYTES)
     free = shutil.disk_usage(target.folder).free
     if needed > free * _MARGIN:
@@ -163,9 +158,10 @@ def locked(target: Target, is_stalled_s: float = _STALLED_S) -> Iterator[None]:
     """One process decodes; others wait for it as long as it finishes parts.
 
     Raises:
+        InputError: the folder cannot be made.
         DataError: it has finished none for a long time.
     """
-    target.folder.parent.mkdir(parents=True, exist_ok=True)
+    _make(target.folder.parent)
     path = target.folder.parent / f"{target.folder.name}.lock"
     with path.open("w") as file:
         parts, since = -1, time.monotonic()
@@ -180,6 +176,15 @@ def locked(target: Target, is_stalled_s: float = _STALLED_S) -> Iterator[None]:
                 )
             time.sleep(_LOOK_S)
         yield
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            Problem("data.cache", f"{folder} cannot be made: {error}; name another folder")
+        ) from error
 
 
 def _lock(descriptor: int) -> bool:
