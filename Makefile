@@ -2,6 +2,7 @@
 # make test         set everything up, run all checks and tests
 # make soak         disturb teachers for longer than the tests do
 # make cluster-demo three Ray nodes on this machine, one killed in the middle; the same numbers
+# make chaos        do every fault of the README's table for real, 25 minutes
 # make bench        print what distillation costs: objective, store, memory, live teachers
 # VENV=/path        use another virtual environment
 
@@ -12,10 +13,10 @@ STAMP := $(VENV)/.raykd-installed
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart lint test soak cluster-demo bench clean
+.PHONY: help install quickstart lint test soak cluster-demo chaos bench clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -6
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
 
 install: $(STAMP)
 
@@ -46,6 +47,9 @@ soak: $(STAMP)
 
 cluster-demo: $(STAMP)
 	$(BIN)/python cluster/local/demo.py
+
+chaos: $(STAMP)
+	$(BIN)/python jobs/chaos.py --output chaos.json
 
 bench: $(STAMP)
 	$(BIN)/python jobs/benchmark.py

@@ -33,7 +33,7 @@ def fleet_of(bench: Bench, cpus: float = 0.1) -> Iterator[Fleet]:
         bench: the recipe.
         cpus: of each actor; whole ones are its threads.
     """
-    weights = {n: c.weights or _fresh(bench, n) for n, c in bench.prepared.teachers.items()}
+    weights = {n: c.weights or fresh(bench, n) for n, c in bench.prepared.teachers.items()}
     specs = make_specs(bench.prepared, weights)
     places = {name: Place(replicas=1, cpus=cpus, gpus=0.0) for name in specs}
     settings = bench.prepared.config.cluster.teachers
@@ -59,7 +59,8 @@ def silent(event: Event) -> None:
     """Nobody listens to a benchmark."""
 
 
-def _fresh(bench: Bench, name: str) -> Any:
+def fresh(bench: Bench, name: str) -> Any:
+    """Untrained weights of a recipe's teacher."""
     settings, classes = bench.prepared.teachers[name].settings, bench.samples.class_count
     assert settings.model is not None, "made-up teachers have a model"
     shape = bench.samples.input_shape

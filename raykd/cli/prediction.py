@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from raykd.config.tasks import TaskName
+from raykd.data.archives import refuse_bomb
 from raykd.data.steps import to_float
 from raykd.errors import InputError, Problem
 from raykd.importing import load_callable
@@ -82,7 +85,9 @@ def read_samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(Problem("DATA", f"no file at {path}; check the path"))
     try:
         ids, values = readers[path.suffix](path)
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             Problem("DATA", f"{path} cannot be read as plain arrays: {error}")
         ) from error
@@ -93,6 +98,9 @@ def read_samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            refuse_bomb(packed, path, key="DATA")
     with np.load(path, allow_pickle=False) as archive:
         if "inputs" not in archive:
             raise KeyError(f"no array 'inputs' in {archive.files}")
@@ -102,6 +110,8 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_npy(path: Path) -> tuple[np.ndarray, np.ndarray]:
     values = np.load(path, allow_pickle=False)
+    if not isinstance(values, np.ndarray):
+        raise ValueError("it is an archive of several; call it .npz")
     return np.arange(len(values)), values
 
 

@@ -25,6 +25,7 @@ from raykd.config.data import (
     Source,
 )
 from raykd.config.tasks import TaskName
+from raykd.data.archives import refuse_bomb
 from raykd.data.dataset import PARTS, Dataset
 from raykd.data.decoding import load_decoded
 from raykd.data.diamonds import load_diamonds
@@ -199,6 +200,7 @@ def _arrays(source: ArraysSource, task: TaskName) -> Dataset:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
+            refuse_bomb(archive, path, key=key)
     except (OSError, zipfile.BadZipFile) as error:
         raise _not_plain(path, key, error) from error
     _check_names(names, path, key)

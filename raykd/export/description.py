@@ -92,5 +92,5 @@ def read_description(file: Path) -> Description:
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:3]
         )
         raise InputError(Problem(str(file), f"is damaged: {wrong}; export or run anew")) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(Problem(str(file), f"is damaged: {error}; export or run anew")) from None

@@ -20,9 +20,9 @@ from raykd.targets.files import write_pieces
 PROBE = ".raykd-probe-"
 """What the names of objects begin with that only try whether one can write."""
 _CONNECT_TIMEOUT_S = 5.0
-_REQUEST_TIMEOUT_S = 8.0
+_REQUEST_TIMEOUT_S = 5.0
 """Without a byte. All attempts together take less than `cluster.teachers.request_timeout_s`."""
-_ATTEMPTS = 3
+_ATTEMPTS = 5
 _RETRY_LIMIT_S = 25
 _PIECE = 4 << 20
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")

@@ -156,7 +156,7 @@ def read_manifest(path: Path) -> tuple[EntryKey, tuple[Shard, ...]]:
             raise TargetError(f"{path} has schema {schema}, this version reads {SCHEMA}; {_ANEW}")
         key = EntryKey(**manifest["key"])
         shards = tuple(Shard(**shard) for shard in manifest["shards"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise TargetError(
             f"{path} is damaged ({error!r}); delete its folder to score it anew"
         ) from None

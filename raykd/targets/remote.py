@@ -186,7 +186,7 @@ def read_record(bucket: Bucket, folder: str, name: str) -> tuple[EntryKey, Shard
     try:
         told: dict[str, Any] = json.loads(payload)
         schema, key, shard = told["schema"], EntryKey(**told["key"]), Shard(**told["shard"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged(bucket, folder, name, f"its record is damaged ({error!r})") from None
     if schema != SCHEMA:
         what = f"its record has schema {schema}, this version reads {SCHEMA}"

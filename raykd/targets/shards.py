@@ -134,7 +134,7 @@ def map_shard(
         told = header.pop("__metadata__", None) or {}
         arrays = {n: _map(path, 8 + size, entry, shard.rows) for n, entry in header.items()}
         written = json.loads(told[_ORIGIN]) if _ORIGIN in told else None
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise TargetError(f"shard {shard.file!r}: its header is refused ({error})") from error
     if missing := {*KEYS} - arrays.keys():
         raise TargetError(f"shard {shard.file!r} lacks {', '.join(sorted(missing))}")
@@ -167,6 +167,7 @@ def _map(path: Path, base: int, entry: Mapping[str, Any], rows: int) -> np.ndarr
     shape, dtype = tuple(entry["shape"]), np.dtype(_DTYPES[entry["dtype"]])
     begin, end = entry["data_offsets"]
     size = math.prod(shape) * dtype.itemsize
-    if not shape or shape[0] != rows or begin < 0 or end - begin != size:
+    beyond = base + end > path.stat().st_size
+    if not shape or shape[0] != rows or begin < 0 or end - begin != size or beyond:
         raise ValueError(f"{entry['dtype']} {list(shape)} for {rows} rows at {begin} to {end}")
     return np.memmap(path, dtype=dtype, mode="r", offset=base + begin, shape=shape)

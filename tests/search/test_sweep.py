@@ -169,6 +169,7 @@ sys.exit(main(["sweep", sys.argv[1], "--output", sys.argv[2], "--quiet", *sys.ar
 """
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("same_home")
 def test_a_killed_driver_is_resumed_with_every_trial_once(sweep_tree, tmp_path):
@@ -181,18 +182,19 @@ def test_a_killed_driver_is_resumed_with_every_trial_once(sweep_tree, tmp_path):
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("same_home")
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_driver_killed_three_times_at_random(sweep_tree, tmp_path, seed):
+@pytest.mark.parametrize(("seed", "kills"), [(0, 5), (1, 3)])
+def test_a_driver_killed_again_and_again(sweep_tree, tmp_path, record_property, seed, kills):
     path, output = _long_recipe(sweep_tree, tmp_path, trials=12), tmp_path / "killed"
     draw = random.Random(seed)
     kept = {}
-    for kill in range(3):
-        goal = _epochs(output) + draw.randrange(1, 120)
+    for kill in range(kills):
+        goal = _epochs(output) + draw.randrange(1, 360 // kills)
         more = ["--resume"] if kill else []
         found = _kill(path, output, lambda goal=goal: _epochs(output) >= goal, *more)
         assert kept.items() <= found.items(), "those that had ended were left alone"
         kept = found
     assert len(kept) < 12, "some were left to do"
+    record_property("kills of the driver", kills)
     _resume_to_the_end(path, output, kept)
 
 

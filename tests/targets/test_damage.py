@@ -21,6 +21,7 @@ from raykd.targets import EntryKey, TargetStore, TeacherKeys, files
 from raykd.targets.shards import write_shard
 from raykd.targets.store import ORIGINAL, Entry, append
 from raykd.targets.upkeep import verify_store
+from raykd.testing.damage import flip
 
 KEY = writers.KEY
 OTHERS = {
@@ -76,38 +77,35 @@ def read_both(root):
             entry.arrays(shard)
 
 
-def flipped(raw, place, bit):
-    return raw[:place] + bytes([raw[place] ^ (1 << bit)]) + raw[place + 1 :]
-
-
 def test_the_store_is_whole_to_begin_with(root):
     report = verify_store(root)
     assert (report.shards, report.rows, report.problems) == (10, 10 * writers.ROWS, ())
     assert report.bytes == sum(path.stat().st_size for path in root.glob("*/view*"))
 
 
-def test_a_flipped_bit_anywhere_in_a_shard(root):
+def test_a_flipped_bit_anywhere_in_a_shard(root, record_property):
     """120 places: the header's length, the header, every array, the last byte."""
     path = shard_of(root)
     raw = path.read_bytes()
     chance = random.Random(0)
     places = [*range(16), *np.linspace(16, len(raw) - 1, 104).astype(int).tolist()]
     for place in places:
-        path.write_bytes(flipped(raw, place, chance.randrange(8)))
+        path.write_bytes(flip(raw, place, chance.randrange(8)))
         with pytest.raises(TargetError) as caught:
             read_both(root)
         assert f"shard '{path.name}' is damaged: its {len(raw):,} bytes have the checksum" in str(
             caught.value
         )
     assert path.name in complaint(root)
+    record_property("flipped bits found", len(places))
 
 
-def test_a_flipped_bit_in_every_byte_of_a_manifest(root):
+def test_a_flipped_bit_in_every_byte_of_a_manifest(root, record_property):
     path = root / KEY.folder / "manifest.json"
     raw, unseen = path.read_bytes(), []
     chance = random.Random(0)
     for place in range(len(raw)):
-        path.write_bytes(flipped(raw, place, chance.randrange(8)))
+        path.write_bytes(flip(raw, place, chance.randrange(8)))
         try:
             read_both(root)
         except TargetError as error:
@@ -115,6 +113,7 @@ def test_a_flipped_bit_in_every_byte_of_a_manifest(root):
         else:
             unseen.append((place, raw[max(0, place - 12) : place + 12]))
     assert unseen == []
+    record_property("flipped bits found", len(raw))
     path.write_bytes(raw)
     assert verify_store(root).problems == ()
 

@@ -55,7 +55,7 @@ def assert_resumed(nursery, root, undisturbed, **more):
     assert content(root) == undisturbed[0], "byte for byte"
 
 
-def test_killed_at_any_line_of_the_writer(nursery, undisturbed, tmp_path):
+def test_killed_at_any_line_of_the_writer(nursery, undisturbed, tmp_path, record_property):
     """40 points over all that the writer runs, 20 of them one after the other within one file's writing."""
     lines = undisturbed[1]
     points = sorted({*np.linspace(1, lines, 24).astype(int).tolist(), *range(22, 39)})
@@ -68,21 +68,24 @@ def test_killed_at_any_line_of_the_writer(nursery, undisturbed, tmp_path):
         assert_resumed(nursery, root, undisturbed)
     shards = writers.VIEWS * writers.COUNT // writers.ROWS
     assert len(finished) == 1 + shards, "some were killed after each number of finished shards"
+    record_property("kills", len(points))
 
 
-def test_killed_at_any_time(nursery, undisturbed, tmp_path):
+@pytest.mark.parametrize("times", [20, pytest.param(80, marks=pytest.mark.soak)])
+def test_killed_at_any_time(nursery, undisturbed, tmp_path, record_property, times):
     chance = random.Random(0)
     begun = time.perf_counter()
     nursery(root=str(tmp_path / "whole"))
     whole_s = time.perf_counter() - begun
     killed = 0
-    for number in range(20):
+    for number in range(times):
         root = tmp_path / str(number)
         (code,) = nursery(root=str(root), after_s=chance.uniform(0.0, whole_s))["codes"]
         killed += code == -signal.SIGKILL
         assert_valid(root)
         assert_resumed(nursery, root, undisturbed)
     assert killed, "some before they were done"
+    record_property("kills", killed)
 
 
 def test_killed_again_and_again(nursery, undisturbed, tmp_path):

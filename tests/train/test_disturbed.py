@@ -34,7 +34,7 @@ class Disturbed:
         self.rng = np.random.default_rng(3)
         self.asked: Counter[tuple[int, int, int]] = Counter()
         self.answered: Counter[tuple[int, int, int]] = Counter()
-        self.collected, self.done = 0, Counter()
+        self.collected, self.done, self.stopped = 0, Counter(), []
 
     def submit(self, batch):
         self.asked.update(self.keys(batch))
@@ -60,6 +60,12 @@ class Disturbed:
         time.sleep(0.03 * self.rng.random())  # anywhere in a request
         os.kill(pid, sign)
         self.done[sign] += 1
+        if sign == signal.SIGSTOP:
+            self.stopped.append(time.time())
+
+    def noticed_s(self, times):
+        """Seconds from each stop to the first failure that was told after it."""
+        return [min(t for t in times if t >= stopped) - stopped for stopped in self.stopped]
 
 
 @pytest.fixture
@@ -68,11 +74,29 @@ def digits(tiny_recipe):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("kills", "stops"), [(4, 1), pytest.param(20, 5, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("kills", "stops", "epochs"),
+    [
+        pytest.param(4, 1, 6, id="few"),
+        pytest.param(20, 5, 6, id="both", marks=pytest.mark.soak),
+        pytest.param(100, 0, 15, id="kills", marks=pytest.mark.soak),
+        pytest.param(0, 10, 6, id="hangs", marks=pytest.mark.soak),
+    ],
+)
 def test_kills_and_hangs_cost_no_row_and_no_bit(
-    digits, make_fit, make_spec, heard, tmp_path, equal, one_thread, kills, stops
+    digits,
+    make_fit,
+    make_spec,
+    heard,
+    tmp_path,
+    equal,
+    one_thread,
+    kills,
+    stops,
+    epochs,
+    record_property,
 ):
-    fit = make_fit(digits, voices=("wide", "conv"), train={"epochs": 6}, plan={"views": None})
+    fit = make_fit(digits, voices=("wide", "conv"), train={"epochs": epochs}, plan={"views": None})
     models = {"wide": MlpModel(width=1.0, depth=1), "conv": CnnModel(width=0.25, depth=2)}
     specs = {
         name: make_spec(model, data=digits, name=name, batch_size=32)
@@ -82,7 +106,7 @@ def test_kills_and_hangs_cost_no_row_and_no_bit(
         request_timeout_s=1, start_timeout_s=60, max_restarts=10, on_failure="stop"
     )
     places = dict.fromkeys(specs, Place(2, 0.5, 0))
-    steps = 6 * fit.plan.steps_per_epoch
+    steps = epochs * fit.plan.steps_per_epoch
     signs = [signal.SIGKILL] * kills + [signal.SIGSTOP] * stops
     moments = np.random.default_rng(1).choice(np.arange(2, steps - 4), len(signs), replace=False)
     at = {int(moment): [sign] for moment, sign in zip(moments, signs, strict=True)}
@@ -98,13 +122,23 @@ def test_kills_and_hangs_cost_no_row_and_no_bit(
             if name == "quiet":
                 assert not heard.decisions()
     quiet, disturbed = sources["quiet"], sources["disturbed"]
-    assert disturbed.done == {signal.SIGKILL: kills, signal.SIGSTOP: stops}
+    assert disturbed.done == Counter({signal.SIGKILL: kills, signal.SIGSTOP: stops})
     rows = digits.splits["train"]
     assert disturbed.asked == disturbed.answered == quiet.answered
-    assert disturbed.answered.total() == 6 * len(rows), "none lost"
+    assert disturbed.answered.total() == epochs * len(rows), "none lost"
     assert set(disturbed.answered.values()) == {1}, "none twice: every epoch shows a new view"
     assert equal(found["quiet"], found["disturbed"])
-    assert {"retry", "restart"} <= set(heard.decisions())
+    assert {"retry", "restart"} & set(heard.decisions())
     assert not {"leave_out", "stop", "quarantine"} & set(heard.decisions())
-    causes = {event.values["cause"] for event in heard if event.kind == "failure"}
-    assert {"dead", "hung"} <= causes
+    failures = [event for event in heard if event.kind == "failure"]
+    expected = {"dead": kills, "hung": stops}
+    assert {cause for cause, count in expected.items() if count} <= {
+        event.values["cause"] for event in failures
+    }
+    noticed_s = disturbed.noticed_s([e.time for e in failures if e.values["cause"] == "hung"])
+    record_property("kills", kills)
+    record_property("hangs", stops)
+    record_property("batches", disturbed.collected)
+    if stops:
+        assert max(noticed_s) <= settings.request_timeout_s + 5
+        record_property("a hang is noticed after (s)", max(noticed_s))
