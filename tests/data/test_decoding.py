@@ -640,3 +640,18 @@ def test_what_hugging_face_saves_is_read_without_its_package(tmp_path: Path) -> 
         assert {s.tobytes(): y for s, y in zip(shown, samples.all_labels, strict=True)} == wanted
         assert samples.classes == files.CLASSES
         assert len(samples.splits["test"]) == held_out
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_only_an_empty_cell_is_no_label(suffix: str, tmp_path: Path) -> None:
+    source, (_, names) = files.write_images(tmp_path), files.image_order()
+    said = [("NA", "nan", None)[place % 3] for place in range(files.COUNT)]
+    path = tmp_path / f"labels{suffix}"
+    if suffix == ".csv":
+        rows = [f"{name},{one or ''}" for name, one in zip(names, said, strict=True)]
+        path.write_text("\n".join(["id,label", *rows]))
+    else:
+        pq.write_table(pa.table({"id": names, "label": pa.array(said).dictionary_encode()}), path)
+    samples = samples_of({**source, "labels": {"path": str(path)}})
+    assert samples.classes == ("NA", "nan")
+    assert samples.all_labels.tolist() == [(0, 1, -1)[place % 3] for place in range(files.COUNT)]

@@ -278,7 +278,7 @@ def test_on_a_cluster_at_an_address_every_node_has_to_see_the_cache(
         asked.append(folders)
         raise InputError(Problem("data.cache", "one node does not see it"))
 
-    monkeypatch.setattr("raykd.pipeline.loading.connect", lambda address: nullcontext(address))
+    monkeypatch.setattr("raykd.pipeline.loading.connect", nullcontext)
     monkeypatch.setattr("raykd.pipeline.loading.check_shared", shared)
     cache = tmp_path / "cache"
     config = load_config(recipe(tiny_recipe, files.write_images(tmp_path, FEW), cache=str(cache)))

@@ -18,6 +18,7 @@ from raykd.config.data import FilesSource, LabelTable
 from raykd.config.tasks import TaskName
 from raykd.data.dataset import PARTS
 from raykd.data.decoding.layout import Index
+from raykd.data.decoding.tables import plain_column
 from raykd.errors import InputError, Problem
 from raykd.types import UNLABELLED
 
@@ -73,7 +74,7 @@ def joined(table: Any, key: str, names: tuple[str, ...], ids: Any) -> dict[str, 
             f"no sample's id is in the column {key!r}: samples are called e.g. {ids[0].as_py()!r}, the table has "
             f"{table[key][0].as_py()!r}; take the column with the samples' ids",
         )
-    return {name: table[name].combine_chunks().take(places) for name in names}
+    return {name: plain_column(table, name).take(places) for name in names}
 
 
 def columns_of(label: str | tuple[str, ...] | None) -> tuple[str, ...]:

@@ -167,10 +167,14 @@ def _check(tables: Sequence[_Table], asked: Mapping[str, str]) -> None:
 def _read(table: _Table, name: str) -> Any:
     """A whole column, for what is small: ids, labels."""
     if table.file.path.endswith(".parquet"):
-        column = pq.read_table(table.file.path, columns=[name])[name].combine_chunks()
-    else:
-        with _stream(table.file.path) as stream:
-            column = stream.read_all()[name].combine_chunks()
+        return plain_column(pq.read_table(table.file.path, columns=[name]), name)
+    with _stream(table.file.path) as stream:
+        return plain_column(stream.read_all(), name)
+
+
+def plain_column(table: Any, name: str) -> Any:
+    """A column of a pyarrow table as one array of its values, also where it is categorical."""
+    column = table[name].combine_chunks()
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
