@@ -10,12 +10,12 @@ from typing import Any
 from raykd.config.check_objective import objective_problems
 from raykd.config.check_targets import target_problems
 from raykd.config.models import (
-    BRINGS_WEIGHTS,
     FINISHED,
     ResnetModel,
     Teacher,
     VitModel,
     WrnModel,
+    brings_weights,
 )
 from raykd.config.root import Config
 from raykd.config.tasks import CHOICES
@@ -61,11 +61,7 @@ def _teacher(teacher: Teacher) -> Iterator[Problem]:
         return
     if teacher.model is None:
         yield Problem(f"{key}.model", "is required (or give `outputs`)")
-    elif (
-        teacher.fit is None
-        and teacher.weights is None
-        and not isinstance(teacher.model, BRINGS_WEIGHTS)
-    ):
+    elif teacher.fit is None and teacher.weights is None and not brings_weights(teacher.model):
         yield Problem(
             key, f"a {teacher.model.type} without `fit` or `weights` would be untrained; give one"
         )
@@ -96,7 +92,7 @@ def _fitted(teacher: Teacher, key: str) -> Iterator[Problem]:
         yield Problem(
             f"{key}.label_map", "does nothing for a teacher fitted on this data's own classes"
         )
-    own_weights = teacher.weights is not None or isinstance(teacher.model, BRINGS_WEIGHTS)
+    own_weights = teacher.weights is not None or brings_weights(teacher.model)
     if teacher.fit is not None and teacher.fit.freeze and not own_weights:
         yield Problem(f"{key}.fit.freeze", "would freeze untrained layers; give `weights` too")
 

@@ -109,12 +109,75 @@ class OnnxModel(Settings):
     """The output that is the answer; null = `logits`, else the first one of floats."""
 
 
-_SHORT = {"onnx": "path"}
+class TorchscriptModel(Settings):
+    """What `torch.jit.save` wrote, as a teacher, computed on the CPU; it has no taps."""
+
+    type: Literal["torchscript"] = "torchscript"
+    path: str
+    """The file; it has to be on the machine that starts the run."""
+    trusted: bool = False
+    """Say true where you trust its origin: code in the file runs."""
+
+
+class Pt2Model(Settings):
+    """What `torch.export.save` wrote, as a teacher, computed on the CPU; it has no taps."""
+
+    type: Literal["pt2"] = "pt2"
+    path: str
+    """The file, exported in evaluation mode and with a dynamic batch."""
+    trusted: bool = False
+    """Say true where you trust its origin: code in the file may run."""
+
+
+class TorchvisionModel(Settings):
+    """A model of torchvision; needs the extra `vision`."""
+
+    type: Literal["torchvision"] = "torchvision"
+    name: str
+    """As `torchvision.models.list_models()` has it."""
+    pretrained: str | None = None
+    """Weights of its hub, such as DEFAULT; a local file goes into `weights` instead."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """More arguments of the model."""
+
+
+class TimmModel(Settings):
+    """A model of timm, with as many input channels as its samples; needs the extra `vision`."""
+
+    type: Literal["timm"] = "timm"
+    name: str
+    """As `timm.list_models()` has it."""
+    pretrained: bool = False
+    """With weights of its hub; a local file goes into `weights` instead."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """More arguments of the model."""
+
+
+class HfModel(Settings):
+    """A pretrained classifier of transformers; needs the extra `hf`."""
+
+    type: Literal["hf"] = "hf"
+    name: str
+    """A folder (on every node) with `config.json` and `model.safetensors`, or a repository of the hub."""
+    task: Literal["image_classification", "sequence_classification"] = "image_classification"
+    """What it is for."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """More arguments of `from_pretrained`."""
+
+
+_SHORT = {
+    "onnx": "path",
+    "torchscript": "path",
+    "pt2": "path",
+    "torchvision": "name",
+    "timm": "name",
+    "hf": "name",
+}
 """`type:value` is short for `{type: type, <this key>: value}`."""
 
 
 def expand_model(value: Any) -> Any:
-    """`resnet` is short for `{type: resnet}`, `onnx:FILE` for a file, `pkg.module:function` for a factory."""
+    """Short forms: `resnet`, `onnx:FILE`, `timm:NAME`, and `pkg.module:function` for a factory."""
     if not isinstance(value, str):
         return value
     head, colon, rest = value.partition(":")
@@ -124,14 +187,30 @@ def expand_model(value: Any) -> Any:
 
 
 Model = Annotated[
-    MlpModel | CnnModel | ResnetModel | WrnModel | VitModel | FactoryModel | OnnxModel,
+    MlpModel
+    | CnnModel
+    | ResnetModel
+    | WrnModel
+    | VitModel
+    | FactoryModel
+    | OnnxModel
+    | TorchscriptModel
+    | Pt2Model
+    | TorchvisionModel
+    | TimmModel
+    | HfModel,
     Field(discriminator="type"),
     BeforeValidator(expand_model),
 ]
-FINISHED = (OnnxModel,)
+FINISHED = (OnnxModel, TorchscriptModel, Pt2Model)
 """Models that are complete as they are: nothing can be loaded into them, and they cannot be trained."""
-BRINGS_WEIGHTS = (FactoryModel, *FINISHED)
-"""Models that have weights of their own."""
+
+
+def brings_weights(model: Model | None) -> bool:
+    """Whether a model has weights of its own."""
+    if isinstance(model, TorchvisionModel | TimmModel):
+        return bool(model.pretrained)
+    return isinstance(model, (FactoryModel, HfModel, *FINISHED))
 
 
 class TeacherResources(Settings):

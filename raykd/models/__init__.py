@@ -8,9 +8,12 @@ from torch import Tensor, nn
 
 from raykd.config.models import Model
 from raykd.models.zoo.cnn import build_cnn
+from raykd.models.zoo.exported import build_pt2, build_torchscript
 from raykd.models.zoo.factory import build_factory
+from raykd.models.zoo.foreign import CONTENT
+from raykd.models.zoo.hubs import build_hf, build_timm, build_torchvision
 from raykd.models.zoo.mlp import build_mlp
-from raykd.models.zoo.onnx_graph import CONTENT, build_onnx
+from raykd.models.zoo.onnx_graph import build_onnx
 from raykd.models.zoo.resnet import build_resnet
 from raykd.models.zoo.vit import build_vit
 from raykd.models.zoo.wrn import build_wrn
@@ -23,8 +26,13 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "vit": build_vit,
     "factory": build_factory,
     "onnx": build_onnx,
+    "torchscript": build_torchscript,
+    "pt2": build_pt2,
+    "torchvision": build_torchvision,
+    "timm": build_timm,
+    "hf": build_hf,
 }
-FILES = frozenset({"onnx"})
+FILES = frozenset({"onnx", "torchscript", "pt2"})
 """Models that are a file, whose content is what they have of weights."""
 
 
@@ -44,7 +52,7 @@ def build_model(
         classes: outputs of the model.
         key: dotted key of the model in the recipe (`student.model`), for errors.
         weights: its weights, where they are known: a model that is a file is made of them, so that the
-            file need not be on every node. Others are made without them.
+            file need not be on every node, and no hub is asked. They are not copied into others.
 
     Returns:
         A module on the CPU, in training mode.
@@ -55,6 +63,8 @@ def build_model(
     knobs = {name: getattr(spec, name) for name in type(spec).model_fields if name != "type"}
     if weights is not None and spec.type in FILES:
         knobs["content"] = weights[CONTENT]
+    if weights is not None and "pretrained" in knobs:
+        knobs["pretrained"] = type(spec).model_fields["pretrained"].default
     return MODELS[spec.type](input_shape=input_shape, classes=classes, key=key, **knobs)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from raykd.config import Config
-from raykd.config.models import BRINGS_WEIGHTS, Model, Teacher
+from raykd.config.models import Model, Teacher, brings_weights
 from raykd.config.objective import Objective
 from raykd.data import Samples
 from raykd.errors import InputError, Problem
@@ -247,7 +247,7 @@ def _weights(teacher: Teacher, network: Network, key: str) -> Mapping[str, Tenso
         return weights
     if teacher.fit is not None:
         return None
-    assert isinstance(teacher.model, BRINGS_WEIGHTS), "cross_check demands fit or weights"
+    assert brings_weights(teacher.model), "cross_check demands fit or weights"
     return {name: tensor.detach().clone() for name, tensor in network.model.state_dict().items()}
 
 

@@ -17,7 +17,7 @@ from raykd.config.models import OnnxModel  # noqa: E402
 from raykd.errors import InputError  # noqa: E402
 from raykd.models import build_model  # noqa: E402
 from raykd.models.taps import Taps, probe_output  # noqa: E402
-from raykd.models.zoo.onnx_graph import CONTENT  # noqa: E402
+from raykd.models.zoo.foreign import CONTENT  # noqa: E402
 
 SHAPE, HIDDEN, CLASSES = (2, 4, 4), 6, 3
 

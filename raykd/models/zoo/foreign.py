@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+CONTENT = "content"
+"""Name of the state of a model that is a file."""
+
 
 class ForeignModel(nn.Module):
     """A model without parameters of torch: it can be a teacher, and cannot be trained.

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from raykd.errors import InputError, Problem
 from raykd.models.names import nearest, some
 from raykd.models.zoo.extras import needed
-from raykd.models.zoo.foreign import ForeignModel
+from raykd.models.zoo.foreign import CONTENT, ForeignModel
 
-CONTENT = "content"
 _TYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,

@@ -1,0 +1,173 @@
+"""Models of torchvision, timm and transformers: built offline, and errors that say what to do.
+
+Where a package is not installed, its own tests are skipped; that its absence is told well is tested in any case.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+
+from raykd.config import load_config
+from raykd.config.models import HfModel, TimmModel, TorchvisionModel
+from raykd.errors import InputError
+from raykd.models import build_model
+from raykd.models.network import first_tensor
+from raykd.models.weights import save_weights
+from raykd.pipeline.preparation import prepare
+
+OPERATORS = (
+    "nms", "qnms", "roi_align", "_roi_align_backward", "qroi_align", "ps_roi_align",
+    "_ps_roi_align_backward", "roi_pool", "_roi_pool_backward", "ps_roi_pool", "_ps_roi_pool_backward",
+    "deform_conv2d", "_deform_conv2d_backward",
+)  # fmt: skip
+SPECS = [
+    ("torchvision", "vision", TorchvisionModel(name="squeezenet1_1")),
+    ("timm", "vision", TimmModel(name="resnet10t")),
+    ("transformers", "hf", HfModel(name="some/model")),
+]
+
+
+def build(spec, classes=4, shape=(3, 32, 32), weights=None):
+    return build_model(spec, input_shape=shape, classes=classes, key="model", weights=weights)
+
+
+@pytest.fixture(scope="session")
+def operators():
+    """The ordinary torchvision wheel imports beside a CPU build of torch where its operators are declared."""
+    if importlib.util.find_spec("torchvision") is None or hasattr(torch.ops.torchvision, "nms"):
+        return None
+    declared = torch.library.Library("torchvision", "DEF")
+    for name in OPERATORS:
+        declared.define(f"{name}(Tensor x) -> Tensor")
+    return declared
+
+
+@pytest.fixture
+def package(operators):
+    def package(name):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
+        return pytest.importorskip(name)
+
+    return package
+
+
+@pytest.mark.parametrize(("name", "extra", "spec"), SPECS)
+def test_a_missing_package_names_the_pip_line(monkeypatch, name, extra, spec):
+    monkeypatch.setattr("raykd.models.zoo.extras.find_spec", lambda _: None)
+    with pytest.raises(InputError) as caught:
+        build(spec)
+    (problem,) = caught.value.problems
+    assert problem.key == "model"
+    assert f"needs {name}, which is not installed: pip install 'raykd[{extra}]'" in problem.message
+
+
+def test_short_forms(tiny_recipe):
+    for text, kind in (("torchvision:resnet18", TorchvisionModel), ("timm:vit_tiny", TimmModel)):
+        tiny_recipe["student"]["model"] = text
+        model = load_config(tiny_recipe).student.model
+        assert isinstance(model, kind)
+        assert model.name == text.partition(":")[2]
+
+
+def test_a_teacher_without_weights_is_refused_before_anything_is_loaded(tiny_recipe):
+    tiny_recipe["teachers"] = [{"name": "mine", "model": "timm:resnet10t"}]
+    with pytest.raises(InputError, match=r"a timm without `fit` or `weights` would be untrained"):
+        load_config(tiny_recipe)
+
+
+@pytest.mark.parametrize(("name", "spec"), [(name, spec) for name, _, spec in SPECS[:2]])
+def test_a_model_has_the_data_s_classes_and_takes_weights_of_a_file(package, name, spec, tmp_path):
+    package(name)
+    model = build(spec).eval()
+    assert model(torch.rand(2, 3, 64, 64)).shape == (2, 4)
+    save_weights(model, tmp_path / "model.safetensors")
+    again = build(spec)
+    again.load_state_dict(model.state_dict())
+    with pytest.raises(InputError, match=r"model\.name: found '.*x'; nearest: "):
+        build(spec.model_copy(update={"name": f"{spec.name}x"}))
+    with pytest.raises(InputError, match=r"model\.kwargs: the library refuses them"):
+        build(spec.model_copy(update={"kwargs": {"no_such_argument": 1}}))
+
+
+def test_timm_takes_as_many_channels_as_the_samples_have(package):
+    package("timm")
+    model = build(SPECS[1][2], shape=(1, 32, 32)).eval()
+    assert model(torch.rand(2, 1, 32, 32)).shape == (2, 4)
+
+
+def unreachable(*args, **kwargs):
+    raise OSError("Network is unreachable")
+
+
+def test_a_hub_that_cannot_be_reached(package, monkeypatch):
+    package("torchvision")
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    monkeypatch.setattr("torch.hub.os.path.exists", lambda path: False)
+    with pytest.raises(
+        InputError, match=r"model\.pretrained: .*unreachable.*local file as `weights`"
+    ):
+        build(SPECS[0][2].model_copy(update={"pretrained": "DEFAULT"}), classes=1000)
+
+
+def test_weights_that_are_known_ask_no_hub(package, monkeypatch):
+    """What an actor does: the driver had the weights, so that nothing is downloaded again."""
+    package("torchvision")
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    spec = SPECS[0][2].model_copy(update={"pretrained": "DEFAULT"})
+    weights = build(SPECS[0][2]).state_dict()
+    assert build(spec, weights=weights)(torch.rand(2, 3, 64, 64)).shape == (2, 4)
+
+
+def test_a_timm_hub_that_cannot_be_reached(package, monkeypatch):
+    package("timm")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=r"model\.pretrained: .*local file as `weights`"):
+        build(SPECS[1][2].model_copy(update={"pretrained": True}))
+
+
+def test_a_folder_of_transformers(package, tmp_path):
+    transformers = package("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        image_size=8, patch_size=4, num_channels=1, num_labels=4,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.ViTForImageClassification(config).eval()
+    model.save_pretrained(tmp_path / "vit")
+    inputs = torch.rand(2, 1, 8, 8)
+    found = build(HfModel(name=str(tmp_path / "vit"))).eval()(inputs)
+    torch.testing.assert_close(first_tensor(found), model(inputs).logits)
+
+
+def test_tokens_are_classified(package, tmp_path):
+    transformers = package("transformers")
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=8, num_labels=3,
+    )  # fmt: skip
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / "bert")
+    spec = HfModel(name=str(tmp_path / "bert"), task="sequence_classification")
+    found = build(spec, classes=3, shape=(8,)).eval()(torch.randint(0, 20, (2, 8)))
+    assert first_tensor(found).shape == (2, 3)
+
+
+def test_a_hub_of_transformers_that_cannot_be_reached(package, monkeypatch):
+    package("transformers")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=r"model\.name: 'some/model' cannot be loaded .*path of a"):
+        build(SPECS[2][2])
+
+
+def test_a_timm_teacher_in_a_recipe(package, tiny_recipe, tmp_path):
+    package("timm")
+    model = {"type": "timm", "name": "resnet10t"}
+    save_weights(build(TimmModel(name="resnet10t"), 10, (1, 8, 8)), tmp_path / "mine.safetensors")
+    teacher = {"name": "mine", "model": model, "weights": str(tmp_path / "mine.safetensors")}
+    teacher["preprocess"] = {"size": 32}
+    prepared = prepare(load_config({**tiny_recipe, "teachers": [teacher]}))
+    assert prepared.teachers["mine"].outputs == 10
