@@ -156,9 +156,8 @@ def check_data(samples: Samples) -> DataReport:
         imbalance=max(labelled) / min(labelled) if min(labelled) else float("inf"),
         warnings=(),
     )
-    return DataReport(
-        **{**vars(report), "warnings": tuple(_warnings(report, len(samples.left_out)))}
-    )
+    warnings = (*_source_warnings(samples), *_warnings(report))
+    return DataReport(**{**vars(report), "warnings": warnings})
 
 
 def _class_counts(samples: Samples, rows: np.ndarray) -> tuple[ClassCount, ...]:
@@ -232,9 +231,21 @@ def _duplicates_line(found: Duplicates) -> str:
     return f"{found.count} duplicates {where} (ids {pairs})"
 
 
-def _warnings(report: DataReport, left_out: int) -> list[str]:
-    warnings = [f"{left_out} samples cannot be decoded and are left out"] if left_out else []
-    warnings += [
+def _source_warnings(samples: Samples) -> list[str]:
+    warnings = []
+    if samples.left_out:
+        warnings.append(f"{len(samples.left_out)} samples cannot be decoded and are left out")
+    damaged = samples.damaged()
+    if len(damaged):
+        shown = ", ".join(str(key) for key in samples.ids[damaged[:_EXAMPLES]])
+        warnings.append(
+            f"{len(damaged)} decoded samples were changed on disk (ids {shown}); delete their folder in data.cache"
+        )
+    return warnings
+
+
+def _warnings(report: DataReport) -> list[str]:
+    warnings = [
         f"leak: {found.count} {found.splits[1]} samples are also in {found.splits[0]}; "
         "scores on them say nothing about new data"
         for found in report.leaks

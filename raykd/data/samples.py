@@ -119,6 +119,16 @@ class Samples:
         if self.hashes is not None:
             known: np.ndarray = self.hashes[rows]
             return known
+        return self._hashed(rows)
+
+    def damaged(self) -> np.ndarray:
+        """Rows whose content is not what was decoded, int64; reads all samples where hashes are known."""
+        every = np.arange(len(self))
+        if self.hashes is None:
+            return every[:0]
+        return np.flatnonzero(self._hashed(every) != self.hashes[every])
+
+    def _hashed(self, rows: np.ndarray) -> np.ndarray:
         found = [
             content_hashes({name: array[part] for name, array in self.inputs.items()})
             for part in pieces(rows, self._row_bytes)

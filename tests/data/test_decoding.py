@@ -410,6 +410,20 @@ def test_damaged_caches_are_named(tmp_path: Path, raykd_home: Path) -> None:
         samples_of(source)
 
 
+def test_data_check_finds_what_was_changed_on_disk(tmp_path: Path, raykd_home: Path) -> None:
+    source = files.write_images(tmp_path)
+    samples = samples_of(source)
+    assert not any("changed on disk" in warning for warning in check_data(samples).warnings)
+    (inputs,) = raykd_home.glob("decoded/*/inputs.bin")
+    with inputs.open("r+b") as file:
+        file.seek(7 * 3 * files.SIDE**2)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    (warning,) = (w for w in check_data(samples).warnings if "changed on disk" in w)
+    assert warning.startswith(f"1 decoded samples were changed on disk (ids {samples.ids[7]});")
+
+
 def test_a_file_that_goes_away_meanwhile_is_no_bad_sample(tmp_path: Path) -> None:
     source = files.write_images(tmp_path)
 
