@@ -87,7 +87,7 @@ def _killed(at: Sequence[int], folder: Path, samples: Samples, fit: Fit) -> Targ
 
 def kill_workers(folder: Path, quick: bool) -> Found:
     """A worker is killed at a random answer, its successor too, and so on."""
-    kills, epochs = (2, 3) if quick else (20, 12)
+    kills, epochs = (2, 3) if quick else (20, 20)
     given = lesson(folder / "bench", epochs)
     moments = np.random.default_rng(0).integers(1, 2 * STEPS_PER_EPOCH, kills).tolist()
     torch.set_num_threads(1)

@@ -23,6 +23,7 @@ _CONNECT_TIMEOUT_S = 5.0
 _REQUEST_TIMEOUT_S = 5.0
 """Without a byte. All attempts together take less than `cluster.teachers.request_timeout_s`."""
 _ATTEMPTS = 5
+"""Counted by the simple strategy: the standard one has a budget, and tries nothing again once it is used up."""
 _RETRY_LIMIT_S = 25
 _PIECE = 4 << 20
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -205,7 +206,7 @@ def _connect_s3(uri: str) -> tuple[Any, str]:
         endpoint_override=host,
         connect_timeout=_CONNECT_TIMEOUT_S,
         request_timeout=_REQUEST_TIMEOUT_S,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+        retry_strategy=fs.AwsDefaultS3RetryStrategy(max_attempts=_ATTEMPTS - 1),
         allow_delayed_open=True,
     )
     return system, f"{parts.netloc}{parts.path}".rstrip("/")
