@@ -206,6 +206,16 @@ FINISHED = (OnnxModel, TorchscriptModel, Pt2Model)
 """Models that are complete as they are: nothing can be loaded into them, and they cannot be trained."""
 
 
+def is_harmless(model: Model) -> bool:
+    """Whether a model that an artefact names can be built without running code, reading files or asking a hub.
+
+    Weights of a hub are not among it: they are left out where a model is built for known weights.
+    """
+    if isinstance(model, TorchvisionModel | TimmModel):
+        return not model.kwargs and ":" not in model.name
+    return isinstance(model, MlpModel | CnnModel | ResnetModel | WrnModel | VitModel)
+
+
 def brings_weights(model: Model | None) -> bool:
     """Whether a model has weights of its own."""
     if isinstance(model, TorchvisionModel | TimmModel):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from raykd.config.models import FactoryModel
+from raykd.config.models import is_harmless
 from raykd.data.steps import to_float
 from raykd.errors import InputError, Problem
 from raykd.export.description import Description, Input, read_description
@@ -68,28 +68,31 @@ def load_student(path: str | os.PathLike[str], *, model: nn.Module | None = None
 
     Args:
         path: a run folder, or its `student/` folder.
-        model: the architecture, when the recipe made it by a factory: what an artefact says is data, and
-            is never imported.
+        model: the architecture, when the recipe made it by a factory or took it from elsewhere: what an
+            artefact says is data, and is never imported.
 
     Returns:
         A module that takes `{input name: tensor [B, ...]}` in source space and returns logits [B, C]; in
         regression values in original units [B, 1], in multilabel label logits [B, K].
 
     Raises:
-        InputError: no student there, damaged files, or a factory model without `model`.
+        InputError: no student there, damaged files, or a model that needs `model`.
     """
     folder, about = describe_student(path)
-    if model is None and isinstance(about.model, FactoryModel):
+    if model is None and not is_harmless(about.model):
+        said = about.model
+        source = getattr(said, "path", getattr(said, "name", said.type))
         raise InputError(
-            Problem(str(path), f"the student comes from {about.model.path!r}, which is not imported from an artefact; "
+            Problem(str(path), f"the student comes from {source!r}, which is not imported from an artefact; "
                     "pass it: --model MODULE:FUNCTION, or load_student(path, model=...)")
         )  # fmt: skip
+    weights = load_weights(folder / WEIGHTS, key=str(folder))
     if model is None:
         input_shape = about.preprocessing.output_shape(about.input.shape)
+        classes = len(about.classes)
         model = build_model(
-            about.model, input_shape=input_shape, classes=len(about.classes), key="model"
+            about.model, input_shape=input_shape, classes=classes, key="model", weights=weights
         )
-    weights = load_weights(folder / WEIGHTS, key=str(folder))
     if about.fingerprint not in (None, fingerprint(weights)):
         raise InputError(
             Problem(str(folder / WEIGHTS), f"was changed since {DESCRIPTION} was written; copy both again")

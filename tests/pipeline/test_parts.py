@@ -148,6 +148,25 @@ def test_what_an_artefact_names_is_never_imported(saved, tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    "evil",
+    [
+        {"type": "torchscript", "path": "evil.pt", "trusted": True},
+        {"type": "pt2", "path": "evil.pt2", "trusted": True},
+        {"type": "onnx", "path": "evil.onnx"},
+        {"type": "hf", "name": "evil/model"},
+        {"type": "timm", "name": "hf_hub:evil/model"},
+        {"type": "timm", "name": "resnet10t", "kwargs": {"checkpoint_path": "evil.pt"}},
+        {"type": "torchvision", "name": "resnet18", "kwargs": {"weights": "evil"}},
+    ],
+)
+def test_what_an_artefact_names_is_not_opened_or_downloaded_either(saved, evil):
+    path = saved / "student" / "model.json"
+    write_json(path, {**read_json(path), "model": evil})
+    with pytest.raises(InputError, match="not imported from an artefact; pass it"):
+        load_student(saved)
+
+
 def test_not_a_run(tmp_path):
     with pytest.raises(InputError, match="holds no student"):
         load_student(tmp_path)
