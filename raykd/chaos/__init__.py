@@ -17,13 +17,13 @@ SCENARIOS = {
     "R1": Scenario(
         "SIGKILL of live teachers at random",
         "100 kills, 600 batches: no row lost or repeated, the student bit-identical",
-        proved_by(f"{_DISTURBED}[few]", f"{_DISTURBED}[kills]"),
+        proved_by(f"{_DISTURBED}[few]", f"{_DISTURBED}[kills]", kills=100, batches=600),
         limit_s=600,
     ),
     "R2": Scenario(
         "SIGSTOP of live teachers",
         "10 hangs, each noticed within the request timeout (1 s) and 5 s",
-        proved_by(f"{_DISTURBED}[few]", f"{_DISTURBED}[hangs]"),
+        proved_by(f"{_DISTURBED}[few]", f"{_DISTURBED}[hangs]", hangs=10),
     ),
     "R3": Scenario(
         "SIGKILL of student workers",
@@ -68,7 +68,10 @@ SCENARIOS = {
     "R8": Scenario(
         "checkpoints truncated, a bit flipped, a page zeroed, missing, swapped",
         "200 of 200 noticed, the one before is used",
-        proved_by(f"{_RESUME}::test_a_damaged_state_is_noticed_and_the_one_before_it_used"),
+        proved_by(
+            f"{_RESUME}::test_a_damaged_state_is_noticed_and_the_one_before_it_used",
+            **{"damaged checkpoints found": 200},
+        ),
     ),
     "R9": Scenario(
         "target store damaged; of another teacher, preprocessing, class order",
@@ -76,12 +79,13 @@ SCENARIOS = {
         proved_by(
             "tests/targets/test_damage.py",
             "tests/teachers/test_policy_and_selftest.py::test_permuted_classes_are_named_with_the_map_that_mends_them",
+            **{"flipped bits found": 1000},
         ),
     ),
     "R10": Scenario(
         "SIGKILL of the store's writer",
         "100 points: readers see whole shards, the finished store is byte-identical",
-        proved_by("tests/targets/test_killed_writers.py"),
+        proved_by("tests/targets/test_killed_writers.py", kills=100),
     ),
     "R11": Scenario(
         "SIGKILL of a search's driver",
@@ -89,6 +93,7 @@ SCENARIOS = {
         proved_by(
             "tests/search/test_sweep.py::test_a_killed_driver_is_resumed_with_every_trial_once",
             "tests/search/test_sweep.py::test_a_driver_killed_again_and_again[0-5]",
+            **{"kills of the driver": 5},
         ),
         limit_s=900,
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -18,9 +19,15 @@ _SECONDS = " (s)"
 
 @dataclass(frozen=True)
 class Proof:
-    """Runs tests, by their ids; those of `make soak` unless fewer faults will do."""
+    """Runs tests, by their ids; those of `make soak` unless fewer faults will do.
+
+    Attributes:
+        tests: ids of pytest.
+        least: figure that they record -> how much there has to be of it, unless fewer will do.
+    """
 
     tests: tuple[str, ...]
+    least: Mapping[str, int]
 
     def __call__(self, folder: Path, quick: bool) -> Found:
         """Their figures; passed when every one of them did."""
@@ -37,15 +44,15 @@ class Proof:
         )  # fmt: skip
         if not report.is_file():
             return Found(f"pytest ended with {done.returncode}: {done.stderr[-300:]}", passed=False)
-        return _read(report)
+        return _read(report, {} if quick else self.least)
 
 
-def proved_by(*tests: str) -> Proof:
-    """A scenario that runs tests."""
-    return Proof(tests)
+def proved_by(*tests: str, **least: int) -> Proof:
+    """A scenario that runs tests, which do at least so many of each fault."""
+    return Proof(tests, least)
 
 
-def _read(report: Path) -> Found:
+def _read(report: Path, least: Mapping[str, int]) -> Found:
     """Counts of a JUnit report, and the figures in it."""
     (suite,) = ElementTree.parse(report).getroot().iter("testsuite")  # noqa: S314 (pytest's own)
     counts = {n: int(suite.get(n, "0")) for n in ("tests", "failures", "errors", "skipped")}
@@ -60,4 +67,5 @@ def _read(report: Path) -> Found:
     failed = [str(one.get("name")) for one in cases]
     parts.append(f"{counts['tests'] - bad} of {counts['tests']} tests")
     parts += [f"failed: {failed[0]}"] if failed else []
-    return Found(", ".join(parts), passed=not bad and counts["tests"] > 0)
+    enough = all(figures.get(name, 0) >= count for name, count in least.items())
+    return Found(", ".join(parts), passed=enough and not bad and counts["tests"] > 0)

@@ -71,7 +71,7 @@ def test_killed_at_any_line_of_the_writer(nursery, undisturbed, tmp_path, record
     record_property("kills", len(points))
 
 
-@pytest.mark.parametrize("times", [20, pytest.param(80, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("times", [20, pytest.param(100, marks=pytest.mark.soak)])
 def test_killed_at_any_time(nursery, undisturbed, tmp_path, record_property, times):
     chance = random.Random(0)
     begun = time.perf_counter()
@@ -88,11 +88,13 @@ def test_killed_at_any_time(nursery, undisturbed, tmp_path, record_property, tim
     record_property("kills", killed)
 
 
-def test_killed_again_and_again(nursery, undisturbed, tmp_path):
+def test_killed_again_and_again(nursery, undisturbed, tmp_path, record_property):
     """Each run finishes one line's worth more; what they leave behind can go."""
+    killed = 0
     for point in range(30, 110, 10):
-        nursery(root=str(tmp_path), line=point)
+        killed += nursery(root=str(tmp_path), line=point)["codes"] == [-signal.SIGKILL]
         assert_valid(tmp_path)
+    record_property("kills", killed)
     assert_resumed(nursery, tmp_path, undisturbed)
     left = leftovers(tmp_path, older_than_s=0.0)
     assert left, "temporary files"
