@@ -57,7 +57,7 @@ class Scenario:
     what: str
     bar: str
     run: Run
-    limit_s: float = 300.0
+    limit_s: float = 600.0
 
 
 @dataclass(frozen=True)
