@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from raykd.cli.options import Command, add_command, overrides_of
 from raykd.config import Config, load_config
+from raykd.config.models import FINISHED, expand_model
 from raykd.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def add(commands: Command) -> None:
         "words",
         nargs="*",
         metavar="MODEL_SPEC [key=value ...]",
-        help="a type of the zoo or package.module:function, then its settings; or, with --recipe, "
+        help="a type of the zoo, onnx:FILE, timm:NAME or package.module:function, then its settings; or, with --recipe, "
         "overrides of the recipe",
     )
     parser.add_argument(
@@ -75,19 +76,24 @@ def _from_spec(
 
 
 def _spec(name: str, settings: list[str]) -> Any:
-    """The model's settings, checked as those of a student are."""
-    where = "student.model.kwargs" if ":" in name else "student.model"
+    """The model's settings, checked as those of a student are, or of a teacher where it can be no student."""
+    kind = expand_model(name)["type"]
+    finished = kind in {model.model_fields["type"].default for model in FINISHED}
+    teacher, student = ({"model": name}, "mlp") if finished else ({"outputs": "-"}, name)
     recipe = {
         "data": {"source": {"type": "digits"}},
-        "teachers": [{"name": "any", "outputs": "-"}],
-        "student": {"model": name},
+        "teachers": [{"name": "any", **teacher}],
+        "student": {"model": student},
     }
+    holder = "teachers.any" if finished else "student"
+    where = f"{holder}.model.kwargs" if kind == "factory" else f"{holder}.model"
     try:
-        return load_config(recipe, [f"{where}.{text}" for text in settings]).student.model
+        config = load_config(recipe, [f"{where}.{text}" for text in settings])
     except InputError as error:
         raise InputError(
-            [Problem(p.key.removeprefix("student."), p.message) for p in error.problems]
+            [Problem(p.key.removeprefix(f"{holder}."), p.message) for p in error.problems]
         ) from None
+    return config.teachers[0].model if finished else config.student.model
 
 
 def _shape(text: str) -> tuple[int, ...]:

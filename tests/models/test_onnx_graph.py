@@ -13,6 +13,7 @@ onnx = pytest.importorskip("onnx", reason="the extra export is not installed")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from raykd.cli import main  # noqa: E402
 from raykd.config.models import OnnxModel  # noqa: E402
 from raykd.errors import InputError  # noqa: E402
 from raykd.models import build_model  # noqa: E402
@@ -184,3 +185,13 @@ def test_a_missing_extra_names_the_pip_line(file, monkeypatch, package):
         "raykd.models.zoo.extras.find_spec", lambda name: None if name == package else found(name)
     )
     wrong(file, "model", f"needs {package}, which", "pip install 'raykd[export]'")
+
+
+def test_inspect_lists_its_outputs(file, capsys):
+    assert main(["inspect", f"onnx:{file}", "--input", "2,4,4", "--classes", "3"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1][2] == "3"
+    assert ["block.relu", "Identity", "6", "0"] in lines
+    assert main(["inspect", f"onnx:{file}", "output=best", "--input", "2,4,4"]) == 0
+    assert main(["inspect", f"onnx:{file}", "output=worst", "--input", "2,4,4"]) == 2
+    assert "model.output: found 'worst'" in capsys.readouterr().err
