@@ -29,6 +29,7 @@ from raykd.search.space import Proposal, Values, propose, trial_name
 from raykd.search.trials import CHECKPOINT
 from raykd.tracking.jsonl import METRICS, read_lines
 from raykd.train import Fit
+from raykd.train.checkpoint import FitFolder
 
 Record = dict[str, Any]
 RUNNING = "running"
@@ -280,7 +281,7 @@ class Ledger:
         record.update(state=state, **numbers)
         write_json(self.folder / name / "result.json", record)
         if state != "finished":  # it is not gone on with: only its numbers and weights are kept
-            (self.folder / name / CHECKPOINT / "state.pt").unlink(missing_ok=True)
+            FitFolder(self.folder / name / CHECKPOINT).forget()
         self.asking.tell(int(name), record["values"], self.merits(record))
         self.told(name, record, None)
 

@@ -58,6 +58,10 @@ class FitFolder:
     def finish(self, result: dict[str, Any]) -> None:
         """Mark the fit as finished; its states for resuming are no longer needed."""
         write_json(self.path / "result.json", result)
+        self.forget()
+
+    def forget(self) -> None:
+        """Delete the states: it is not gone on with."""
         for name in reversed(STATES):
             (self.path / name).unlink(missing_ok=True)
 

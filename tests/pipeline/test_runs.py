@@ -82,7 +82,7 @@ def test_the_folder_is_complete(finished):
     assert not missing
     assert list((finished.path / "report" / "figures").glob("*.png"))
     assert list((finished.path / "report" / "tables").glob("*.csv"))
-    assert not list(finished.path.glob("checkpoints/*/*/state.pt")), "nothing is left to resume"
+    assert not list(finished.path.glob("checkpoints/*/*/state*.pt")), "nothing is left to resume"
     assert load_config(finished.path / "config.json") == load_config(
         read_json(finished.path / "config.json")
     )
