@@ -84,13 +84,12 @@ def main(arguments: Sequence[str]) -> None:
         parser.error(f"--repeats: found {chosen.repeats}, at least {LEAST_REPEATS} are needed")
     torch.set_num_threads(1)
     sizes = Sizes(**{field.name: getattr(chosen, field.name) for field in fields(Sizes)})
-    tables = {}
+    found: dict[str, Any] = {**_where(), "sizes": asdict(sizes), "benchmarks": {}}
     for name in names:
-        tables[name] = BENCHMARKS[name](sizes)
-        _show(name, tables[name])
-    if chosen.output is not None:
-        found = {**_where(), "sizes": asdict(sizes), "benchmarks": tables}
-        chosen.output.write_text(json.dumps(found, indent=2) + "\n")
+        found["benchmarks"][name] = table = BENCHMARKS[name](sizes)
+        _show(name, table)
+        if chosen.output is not None:  # after each: one that fails loses none before it
+            chosen.output.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -109,9 +109,9 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_npy(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    if zipfile.is_zipfile(path):
+        raise ValueError("it is an archive of several arrays; call it .npz")
     values = np.load(path, allow_pickle=False)
-    if not isinstance(values, np.ndarray):
-        raise ValueError("it is an archive of several; call it .npz")
     return np.arange(len(values)), values
 
 

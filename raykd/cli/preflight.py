@@ -158,8 +158,8 @@ def _accuracies(
             scorer = host(spec, torch.device("cpu"))
             answer = codec.decode(scorer.score(samples, rows, batch.view_B.numpy()))
             candidate = ready[name]
-            yield name, CHECKS[samples.task](
-                name, answer.values_NC, batch.labels, candidate.settings.expect, candidate.label_map
-            )
+            expected, label_map = candidate.settings.expect, candidate.label_map
+            check = CHECKS[samples.task]
+            yield name, check(name, answer.values_NC, batch.labels, expected, label_map)
         except TeacherError as error:
             yield name, error

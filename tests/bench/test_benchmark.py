@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import io
 import json
-import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 JOB = Path(__file__).parents[2] / "jobs" / "benchmark.py"
 SMALLEST = (
-    "--units", "2", "--classes", "2", "--teachers", "2", "--samples", "64", "--repeats", "5",
+    "--units", "16", "--classes", "2", "--teachers", "2", "--samples", "64", "--repeats", "5",
 )  # fmt: skip
 ALWAYS = {"name", "unit", "median", "min", "spread"}
 
 
 def run(*arguments):
-    command = [sys.executable, str(JOB), *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+    """The job in this process, as `python jobs/benchmark.py` would end."""
+    specification = importlib.util.spec_from_file_location("raykd_benchmark_job", JOB)
+    job = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(job)
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            job.main(arguments)
+        except SystemExit as end:
+            code = end.code
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 def test_a_row_for_every_loss_of_logits_and_every_weighting(tmp_path):
@@ -26,7 +41,7 @@ def test_a_row_for_every_loss_of_logits_and_every_weighting(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["sizes"] == {
-        "units": 2, "classes": 2, "teachers": 2, "samples": 64, "repeats": 5,
+        "units": 16, "classes": 2, "teachers": 2, "samples": 64, "repeats": 5,
         "images": 6000, "epochs": 20, "fits": 2,
     }  # fmt: skip
     assert set(found["benchmarks"]) == {"objective"}
