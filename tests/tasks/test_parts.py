@@ -23,7 +23,8 @@ from raykd.models.network import Network
 from raykd.objective import OBJECTIVES
 from raykd.report.speech import SPEECH
 from raykd.targets import EntryKey, codec
-from raykd.teachers.model import Recorded, host, log_odds
+from raykd.teachers.answers import log_odds
+from raykd.teachers.model import Recorded, host
 from raykd.teachers.recorded import load_outputs
 from raykd.teachers.selftest import CHECKS, check_marks, check_values
 from raykd.types import Scale
