@@ -10,7 +10,7 @@ import yaml
 
 from raykd.cli.options import Command, add_command, add_recipe, read_config
 from raykd.cli.template import recipe_template
-from raykd.config import Config, load_config
+from raykd.config import Config, check_search, load_config
 from raykd.config.load import recipe_names, recipe_path
 from raykd.errors import InputError, Problem
 
@@ -67,6 +67,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _validate(args: argparse.Namespace) -> int:
     config = read_config(args)
+    check_search(config)
     fits = config.seeds * (1 + len(config.evaluate.controls))
     print(
         f"ok  {len(config.teachers)} teachers, {fits} student fits; `raykd check` tries it on the data"

@@ -62,11 +62,20 @@ def parse(tree: Mapping[str, Any]) -> Config:
         raise InputError(explain(error, tree)) from None
     if problems := cross_check(config):
         raise InputError(problems)
-    if config.search is not None:
-        plain = {**config.model_dump(mode="json"), "search": None}
-        if problems := search_problems(config, lambda given: load_config(plain, given)):
-            raise InputError(problems)
     return config
+
+
+def check_search(config: Config) -> None:
+    """Hold a recipe's search against the recipe; only who searches has to, so that others may change it freely.
+
+    Raises:
+        InputError: with every problem found.
+    """
+    if config.search is None:
+        return
+    plain = {**config.model_dump(mode="json"), "search": None}
+    if problems := search_problems(config, lambda given: load_config(plain, given)):
+        raise InputError(problems)
 
 
 def _task_defaults(tree: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -264,13 +264,7 @@ class Job:
 
     def _note_targets(self, store: TargetStore) -> None:
         """Write down which entries of the store are this job's."""
-        entries = [
-            {"folder": entry.folder.name, **entry.key.to_json()}
-            for entry in store.every
-            if entry.shards
-        ]
-        noted = {"store": str(store.root), "mode": self.mode, "entries": entries}
-        write_json(self.folder.targets, noted)
+        write_json(self.folder.targets, {**store.note(), "mode": self.mode})
 
     def _hold_against_expectations(self, specs: serving.Specs, store: TargetStore) -> Served:
         """Refuse a teacher that is not what its card says; write every teacher's card."""

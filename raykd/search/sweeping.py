@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from raykd.config import Config, load_config
+from raykd.config import Config, check_search, load_config
 from raykd.config.check_search import overrides, values_of
 from raykd.config.search import Finalists, OptunaSearcher, Search
 from raykd.errors import InputError, Problem, TrainingError
@@ -103,6 +103,7 @@ def plan_sweep(config: Config, options: Options) -> Planned:
             Problem("search", "is null, so there is nothing to search; write e.g. search: {parameters: "
                     "{student.model.width: {space: choice, categories: [0.25, 0.5]}}}, or take `raykd sweep digits`")
         )  # fmt: skip
+    check_search(config)
     options = replace(options, output=options.output or new_run_folder(options.name))
     assert options.output is not None, "made just now"
     wandb = config.tracking.wandb

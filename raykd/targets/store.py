@@ -8,12 +8,14 @@ and splits are not part of any key: the same teacher's answers serve every budge
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from raykd.errors import TargetError
+from raykd.folders import RunFolder, read_json
 from raykd.targets import codec
 from raykd.targets.entries import ORIGINAL, Entry, EntryKey, TeacherKeys, append
 from raykd.targets.remote import Remote
@@ -77,17 +79,29 @@ class TargetStore:
     def open(
         cls,
         path: str | Path,
-        keys: Mapping[str, TeacherKeys],
-        ids_N: np.ndarray,
-        hashes_N: np.ndarray,
+        keys: Mapping[str, TeacherKeys] | None = None,
+        ids_N: np.ndarray | None = None,
+        hashes_N: np.ndarray | None = None,
         temperatures: Mapping[str, float] | None = None,
     ) -> TargetStore:
-        """Open the entries of some teachers.
+        """Open the entries of some teachers, or those that a run has read.
+
+        Args:
+            path: the store's folder; without `keys` that of a run. Rows are then places among the sample ids
+                of its targets in ascending order, and of an id that stands for several contents one is taken.
+            keys: teacher name -> what is wanted of it.
+            ids_N: int64, sample ids in the data's row order.
+            hashes_N: uint64, content hashes in the same order.
+            temperatures: as the attribute.
 
         Raises:
-            TargetError: a manifest is damaged or belongs to other targets.
+            TargetError: a manifest is damaged or belongs to other targets, or the run has noted no targets.
         """
         root = Path(path)
+        if keys is None:
+            root, keys = _noted_in(root)
+        if ids_N is None or hashes_N is None:
+            ids_N, hashes_N = _scored(root, keys)
         return cls(
             root=root,
             entries={name: Entry(root, one.views) for name, one in keys.items()},
@@ -223,6 +237,17 @@ class TargetStore:
         features = [entry for several in self.features.values() for entry in several]
         return [*self.entries.values(), *features, *self.originals.values()]
 
+    def note(self) -> dict[str, Any]:
+        """What a run writes down of its targets, for `open`: the store, and of each teacher what it holds."""
+        named = {entry.key: name for name, entry in (*self.entries.items(), *self.originals.items())}
+        named |= {entry.key: name for name, several in self.features.items() for entry in several}
+        entries = [
+            {"name": named[entry.key], "folder": entry.folder.name, **entry.key.to_json()}
+            for entry in self.every
+            if entry.shards
+        ]
+        return {"store": str(self.root), "entries": entries}
+
     def size_bytes(self) -> int:
         """Bytes of all shards of these teachers."""
         return sum(
@@ -234,6 +259,38 @@ class TargetStore:
     def verify(self) -> Report:
         """Read every shard wholly and hold it against its checksum and its entry."""
         return verify_entries(self.every)
+
+
+def _noted_in(run: Path) -> tuple[Path, dict[str, TeacherKeys]]:
+    """Store and keys of a run; of a teacher without views in the store its answers to untransformed samples."""
+    found: dict[str, list[EntryKey]] = {}
+    try:
+        noted = read_json(RunFolder(run).targets)
+        for entry in noted["entries"]:
+            key = EntryKey(*(entry[part.name] for part in fields(EntryKey)))
+            found.setdefault(entry["name"], []).append(key)
+    except (OSError, KeyError) as error:
+        what = f"{run} has noted no targets ({error!r})"
+        raise TargetError(f"{what}; give the folder of a run of this version") from None
+    keys = {}
+    for name, several in found.items():
+        original = next(key for key in several if key.views == ORIGINAL)
+        views = [key for key in several if key.views != ORIGINAL and key.tap is None]
+        taps = tuple(key for key in several if key.tap is not None)
+        keys[name] = TeacherKeys((views or [original])[0], original, taps)
+    return Path(noted["store"]), keys
+
+
+def _scored(root: Path, keys: Mapping[str, TeacherKeys]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of all samples that any of these teachers was asked about, ascending, and their content hashes."""
+    entries = [Entry(root, key) for one in keys.values() for key in (one.views, one.originals)]
+    shards = [entry.arrays(shard) for entry in entries for shard in entry.shards]
+    if not shards:
+        raise TargetError(f"store {root} holds nothing of {', '.join(keys) or 'any teacher'}")
+    ids = np.concatenate([arrays["ids"] for arrays in shards])
+    hashes = np.concatenate([arrays["hashes"] for arrays in shards])
+    ids_N, first_N = np.unique(ids, return_index=True)
+    return ids_N, hashes[first_N]
 
 
 def _what(entry: Entry) -> str:

@@ -19,7 +19,7 @@ sys.exit(main())
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster():
     """Two nodes with token authentication, as `cluster/local/nodes.py` starts them."""
     path = Path(__file__).parents[2] / "cluster" / "local" / "nodes.py"

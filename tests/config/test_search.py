@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raykd.cli import main
-from raykd.config import load_config
+from raykd.config import check_search, load_config
 from raykd.config.check_search import combinations_of, overrides, values_of
 from raykd.config.load import read_recipe
 from raykd.errors import InputError
@@ -79,7 +79,17 @@ WRONG = {
 def test_a_wrong_search_is_refused(wrong):
     search, told = wrong
     with pytest.raises(InputError, match=told):
-        load_config(recipe(**search))
+        check_search(load_config(recipe(**search)))
+
+
+def test_a_search_that_does_not_fit_is_in_nobodys_way_but_a_sweeps(capsys):
+    given = ["train.epochs=10", "objective.soft_targets=null"]
+    config = load_config("digits", given)
+    with pytest.raises(InputError, match="none would ever be stopped"):
+        check_search(config)
+    assert main(["config", "validate", "digits", *given]) == 2
+    assert "search.scheduler.grace_epochs" in capsys.readouterr().err
+    assert main(["config", "show", "digits", *given]) == 0
 
 
 def test_the_command_ends_with_exit_code_2_and_says_all(tmp_path, capsys):
@@ -118,15 +128,20 @@ def test_a_right_one_is_accepted_and_defaults_hold():
     assert values_of(spaces["train.optimizer.lr"]) == [0.001, 0.01, 0.1]
     assert values_of(spaces["objective.labels.weight"]) == [0, 0.1, 0.2, 0.3]
     assert values_of(spaces["student.model.depth"]) == [2, 3, 4]
+    check_search(config)
     assert load_config(config.model_dump(mode="json")) == config
 
 
 def test_several_metrics_are_accepted_and_the_first_one_ranks():
     given = ["search.metric=[accuracy, parameters]", "search.scheduler={type: none}"]
-    search = load_config(recipe(), given).search
+    config = load_config(recipe(), given)
+    check_search(config)
+    search = config.search
     assert search.judged_by("accuracy") == ("accuracy", "parameters")
     assert load_config(recipe(metric="nll")).search.judged_by("accuracy") == ("nll",)
     assert load_config(recipe()).search.judged_by("accuracy") == ("accuracy",)
+    for good in (recipe(), recipe(metric="nll")):
+        check_search(load_config(good))
 
 
 def test_overrides_name_types_first_and_survive_yaml():

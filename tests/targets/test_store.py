@@ -385,3 +385,28 @@ def test_a_source_over_the_store(write, open_store, make_samples):
         expected = codec.decode(answers([rows[place]], views[place]))
         assert torch.equal(answer.values_NC[place], expected.values_NC[0])
     assert answer.valid_N.all()
+
+
+def test_what_a_run_has_noted_is_opened_by_its_folder(write, open_store, ids, tmp_path):
+    tapped = replace(KEY, tap="layer")
+    for view in (0, 1):
+        write(range(COUNT - 5), view, taps=("layer",))
+        write(range(COUNT - 5), view, key=tapped, taps=("layer",))
+    write(range(COUNT), -1, key=ORIGINALS)
+    store, run = open_store(tapped), tmp_path / "run"
+    write_json(run / "targets.json", store.note())
+    found = TargetStore.open(run)
+    assert found.keys == store.keys
+    assert found.ids_N.tolist() == sorted(ids.tolist())
+    asked = ids[[3, 0, 7]]
+    for view in (-1, 0, 1):
+        (one,) = store.gather(store.rows(asked), view).values()
+        (other,) = found.gather(found.rows(asked), view).values()
+        assert one.values_NC.equal(other.values_NC)
+        assert one.features.keys() == other.features.keys()
+        assert all(one.features[tap].equal(other.features[tap]) for tap in one.features)
+
+
+def test_a_folder_without_noted_targets_is_told(tmp_path):
+    with pytest.raises(TargetError, match="has noted no targets.*give the folder of a run"):
+        TargetStore.open(tmp_path)
