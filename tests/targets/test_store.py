@@ -408,5 +408,5 @@ def test_what_a_run_has_noted_is_opened_by_its_folder(write, open_store, ids, tm
 
 
 def test_a_folder_without_noted_targets_is_told(tmp_path):
-    with pytest.raises(TargetError, match="has noted no targets.*give the folder of a run"):
+    with pytest.raises(TargetError, match=r"has noted no targets.*give the folder of a run"):
         TargetStore.open(tmp_path)
