@@ -16,6 +16,8 @@ from torch import Tensor
 
 OutputKind = Literal["logits", "probabilities", "value", "label_logits", "embedding"]
 UNLABELLED = -1
+TEXT = "text"
+"""Name of the input that holds texts: uint8 [N, L], UTF-8, padded with zeros behind the text."""
 ORIGINAL_VIEW = -1
 
 

@@ -45,6 +45,7 @@ def add(commands: Command) -> None:
 def _check(args: argparse.Namespace) -> int:
     config = read_config(args)
     from raykd.cli.preflight import facts, judge_ready_teachers, prepare_and_place
+    from raykd.data.check import cut_texts
     from raykd.report.speech import SPEECH
     from raykd.tracking import Console
 
@@ -54,7 +55,7 @@ def _check(args: argparse.Namespace) -> int:
     console = Console(quiet=False, stream=sys.stdout)
     sizes = ", ".join(f"{name} {count:,}" for name, count in found["samples"].items())
     console.say(f"data: {sizes} samples; {found['training_labels']:,} training labels; "
-                f"{speech.outputs(found['classes'])}")  # fmt: skip
+                f"{speech.outputs(found['classes'])}{cut_texts(prepared.samples)}")  # fmt: skip
     rows = [_row(name, one, speech, accuracies.get(name))
             for name, one in found["teachers"].items()]  # fmt: skip
     console.table([*rows, _row("(student)", found["student"], speech, None)], title="models")
@@ -100,7 +101,7 @@ def _say_placement(found: dict[str, Any], placement: Any, console: Any) -> None:
 def _data(args: argparse.Namespace) -> int:
     config = read_config(args)
     from raykd.data.check import check_data, draw_views
-    from raykd.models.preprocess import resolve
+    from raykd.models.preprocess import preprocessing_for
     from raykd.pipeline.loading import load_samples
     from raykd.tracking import Console
 
@@ -110,12 +111,7 @@ def _data(args: argparse.Namespace) -> int:
         models = {"student": config.student.preprocess}
         models |= {teacher.name: teacher.preprocess for teacher in config.teachers}
         seen = {
-            name: resolve(
-                settings,
-                samples.statistics(),
-                input_shape=samples.input_shape,
-                key=f"{name}.preprocess",
-            )
+            name: preprocessing_for(settings, samples, key=f"{name}.preprocess")
             for name, settings in models.items()
         }
         draw_views(samples, args.picture, preprocess=seen)

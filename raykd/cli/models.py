@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from raykd.cli.options import Command, add_command, overrides_of
 from raykd.config import Config, load_config
-from raykd.config.models import FINISHED, expand_model
+from raykd.config.models import FINISHED, OF_TEXTS, expand_model
+from raykd.config.text import HashedTokenizer
 from raykd.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from raykd.models.network import Network
+    from raykd.models.shapes import TokenShape
 
 _STUDENT = "student"
+_INPUT, _TEXT_INPUT = "1,28,28", "256"
 
 
 def add(commands: Command) -> None:
@@ -28,7 +31,9 @@ def add(commands: Command) -> None:
         "overrides of the recipe",
     )
     parser.add_argument(
-        "--input", default="1,28,28", metavar="C,H,W", help="shape of one sample; default: 1,28,28"
+        "--input",
+        metavar="C,H,W",
+        help="shape of one sample; default: 1,28,28; of a model of texts how many ids, default: 256",
     )
     parser.add_argument("--classes", type=int, default=10, help="number of classes; default: 10")
     parser.add_argument("--recipe", help="take the model, its input and classes from this recipe")
@@ -59,10 +64,11 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _from_spec(
-    name: str, settings: list[str], shape: str, classes: int
+    name: str, settings: list[str], shape: str | None, classes: int
 ) -> tuple[Network, dict[str, Any]]:
     spec = _spec(name, settings)
-    input_shape = _shape(shape)
+    of_texts = isinstance(spec, OF_TEXTS)
+    input_shape = _shape(shape or (_TEXT_INPUT if of_texts else _INPUT))
     if classes < 1:
         raise InputError(Problem("--classes", f"found {classes}; 1 at least"))
     import torch
@@ -71,8 +77,24 @@ def _from_spec(
     from raykd.models.network import Network
 
     torch.manual_seed(0)
+    if of_texts:
+        tokens = _hashed(*input_shape)
+        model = build_model(spec, input_shape=tokens, classes=classes, key="model")
+        return Network(model), {"tokens": torch.randint(1, tokens.vocabulary, (2, *tokens))}
     model = build_model(spec, input_shape=input_shape, classes=classes, key="model")
     return Network(model), {"inputs": torch.rand(2, *input_shape)}
+
+
+def _hashed(*sides: int) -> TokenShape:
+    """The shape of ids as the default tokenizer gives them."""
+    from raykd.models.shapes import TokenShape
+
+    if len(sides) > 1:
+        raise InputError(
+            Problem("--input", f"found {len(sides)} sides; a model of texts takes so many ids: 256")
+        )
+    tokenizer = HashedTokenizer(length=sides[0])
+    return TokenShape(tokenizer.length, tokenizer.size + 1, tokenizer.type)
 
 
 def _spec(name: str, settings: list[str]) -> Any:
@@ -110,17 +132,12 @@ def _from_recipe(config: Config, which: str) -> tuple[Network, dict[str, Any]]:
         raise InputError(Problem("--model", f"{which} brings outputs without a model"))
     from raykd.models import build_model
     from raykd.models.network import Network
-    from raykd.models.preprocess import resolve
+    from raykd.models.preprocess import preprocessing_for
     from raykd.pipeline.loading import load_samples
     from raykd.types import ORIGINAL_VIEW
 
     samples = load_samples(config)
-    preprocessing = resolve(
-        part.preprocess,
-        samples.statistics(),
-        input_shape=samples.input_shape,
-        key=f"{key}.preprocess",
-    )
+    preprocessing = preprocessing_for(part.preprocess, samples, key=f"{key}.preprocess")
     shape = preprocessing.output_shape(samples.input_shape)
     label_map = None if teacher is None else teacher.label_map
     classes = samples.class_count if label_map is None else len(label_map)

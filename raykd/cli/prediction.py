@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -16,12 +16,18 @@ from torch import Tensor
 
 from raykd.config.tasks import TaskName
 from raykd.data.archives import refuse_bomb
-from raykd.data.steps import to_float
+from raykd.data.steps import as_shown
+from raykd.data.texts import encode_texts
 from raykd.errors import InputError, Problem
 from raykd.importing import load_callable
 from raykd.pipeline.student import describe_student, load_student
+from raykd.types import TEXT
 
 _BATCH = 256
+_ID = "id"
+_DAMAGED = (
+    OSError, ValueError, EOFError, KeyError, csv.Error, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,29 +78,54 @@ _OF_TASK: dict[TaskName, Callable[[Tensor, tuple[str, ...]], Predicted]] = {
 }
 
 
+def read_for(run: Path, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(ids, values) of a file as the student of `run` takes them; of texts uint8 [N, L].
+
+    Raises:
+        InputError: no student there; the file is missing, of another kind, or damaged.
+    """
+    taken = describe_student(run)[1].input
+    return read_texts(path, *taken.shape) if taken.dtype == "uint8" else read_samples(path)
+
+
+def read_texts(path: Path, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """(ids, texts) of a file: a CSV with a column `text`, or with one column beside `id`; or a text in each line.
+
+    Raises:
+        InputError: the file is missing, of another kind, damaged, or has no text.
+    """
+    readers = {".csv": _texts_of_csv, ".txt": _texts_of_lines}
+    ids, texts = _read(path, readers)
+    if not texts:
+        raise InputError(Problem("DATA", f"{path} holds no text"))
+    return ids, encode_texts(texts, length)
+
+
 def read_samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(ids, values) of a file; values are [N, ...], of a CSV [N, values].
 
     Raises:
         InputError: the file is missing, of another kind, damaged, or holds objects (pickles).
     """
-    readers = {".npz": _read_npz, ".npy": _read_npy, ".csv": _read_csv}
+    ids, values = _read(path, {".npz": _read_npz, ".npy": _read_npy, ".csv": _read_csv})
+    if values.ndim < 2 or not len(values) or len(ids) != len(values):
+        found = f"{list(values.shape)} values and {list(ids.shape)} ids"
+        raise InputError(Problem("DATA", f"{path} holds {found}; needs [N, ...] and [N]"))
+    return ids, values
+
+
+def _read(path: Path, readers: Mapping[str, Callable[[Path], tuple[np.ndarray, Any]]]) -> Any:
     if path.suffix not in readers:
         raise InputError(Problem("DATA", f"found {path}; needs {', '.join(readers)}"))
     if not path.is_file():
         raise InputError(Problem("DATA", f"no file at {path}; check the path"))
     try:
-        ids, values = readers[path.suffix](path)
+        return readers[path.suffix](path)
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            Problem("DATA", f"{path} cannot be read as plain arrays: {error}")
-        ) from error
-    if values.ndim < 2 or not len(values) or len(ids) != len(values):
-        found = f"{list(values.shape)} values and {list(ids.shape)} ids"
-        raise InputError(Problem("DATA", f"{path} holds {found}; needs [N, ...] and [N]"))
-    return ids, values
+    except _DAMAGED as error:
+        what = "texts" if ".txt" in readers else "plain arrays"
+        raise InputError(Problem("DATA", f"{path} cannot be read as {what}: {error}")) from error
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -116,18 +147,38 @@ def _read_npy(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_csv(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    ids, names, rows = _cells(path)
+    columns = [place for place, name in enumerate(names) if name != _ID]
+    values = np.array([[float(row[place]) for place in columns] for row in rows], np.float32)
+    return ids, values
+
+
+def _texts_of_csv(path: Path) -> tuple[np.ndarray, list[str]]:
+    ids, names, rows = _cells(path)
+    others = [name for name in names if name != _ID]
+    if TEXT not in names and len(others) != 1:
+        raise ValueError(f"it has the columns {', '.join(names)}; call that of the texts {TEXT!r}")
+    at = names.index(TEXT if TEXT in names else others[0])
+    return ids, [row[at] for row in rows]
+
+
+def _texts_of_lines(path: Path) -> tuple[np.ndarray, list[str]]:
+    texts = path.read_text(encoding="utf-8").splitlines()
+    return np.arange(len(texts)), texts
+
+
+def _cells(path: Path) -> tuple[np.ndarray, list[str], list[list[str]]]:
+    """Ids, names of the columns, and rows of a CSV."""
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
         names = next(reader, [])
         rows = [row for row in reader if row]
-    uneven = [number for number, row in enumerate(rows, start=2) if len(row) != len(names)]
+    uneven = [number for number, row in enumerate(rows, start=1) if len(row) != len(names)]
     if uneven:
-        raise ValueError(f"line {uneven[0]} has not {len(names)} columns as the first one")
-    at = names.index("id") if "id" in names else None
-    ids = np.array([row[at] for row in rows]) if at is not None else np.arange(len(rows))
-    columns = [place for place in range(len(names)) if place != at]
-    values = np.array([[float(row[place]) for place in columns] for row in rows], np.float32)
-    return ids, values
+        raise ValueError(f"row {uneven[0]} has not {len(names)} columns as its header")
+    if _ID not in names:
+        return np.arange(len(rows)), names, rows
+    return np.array([row[names.index(_ID)] for row in rows]), names, rows
 
 
 def predict(
@@ -138,7 +189,7 @@ def predict(
     Args:
         run: a run's folder, or its student's.
         samples: ids and values, in the space of the source that the student was trained on; uint8 is
-            taken as 0..255, a flat row is reshaped.
+            taken as 0..255 (as bytes where it takes texts), a flat row is reshaped.
         factory: `module:function` that makes the architecture, where the zoo has it not.
 
     Raises:
@@ -157,12 +208,13 @@ def predict(
         raise InputError(Problem("DATA", f"found {values.dtype} or NaN; needs finite numbers"))
     model = load_callable(factory, key="--model")() if factory is not None else None
     student = load_student(run, model=model)
-    shown = to_float(values.reshape(len(values), *shape))
+    name = about.input.name
+    shown = as_shown({name: values.reshape(len(values), *shape)})[name]
     parts = []
     with torch.inference_mode():
         for start in range(0, len(shown), _BATCH):
             batch = torch.from_numpy(np.ascontiguousarray(shown[start : start + _BATCH]))
-            parts.append(student({about.input.name: batch}).float())
+            parts.append(student({name: batch}).float())
     return ids, _OF_TASK[about.task](torch.cat(parts), about.classes)
 
 

@@ -26,7 +26,7 @@ def add(commands: Command) -> None:
         type=Path,
         metavar="DATA",
         help=".npz with `inputs` [N, ...] and optional `ids`; .npy; or .csv with one column for each "
-        "value of a sample and an optional `id`",
+        "value of a sample and an optional `id`; texts: .csv with a column `text`, .txt with one in each line",
     )
     predict.add_argument(
         "--output", type=Path, metavar="FILE", help=".csv or .npz; default: CSV on stdout"
@@ -72,13 +72,13 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from raykd.cli.prediction import predict, read_samples, write_csv, write_npz
+    from raykd.cli.prediction import predict, read_for, write_csv, write_npz
 
     if args.output is not None and args.output.suffix not in (".csv", ".npz"):
         from raykd.errors import InputError, Problem
 
         raise InputError(Problem("--output", f"found {args.output}; needs .csv or .npz"))
-    ids, predicted = predict(args.run, read_samples(args.data), args.model)
+    ids, predicted = predict(args.run, read_for(args.run, args.data), args.model)
     if args.output is None:
         write_csv(sys.stdout, ids, predicted)
     elif args.output.suffix == ".npz":

@@ -9,6 +9,7 @@ from typing import Any
 
 from raykd.config.check_objective import objective_problems
 from raykd.config.check_targets import target_problems
+from raykd.config.data import CsvSource, ParquetSource
 from raykd.config.models import (
     FINISHED,
     ResnetModel,
@@ -30,6 +31,7 @@ RESERVED = ("student", "ensemble", "labels", "best_teacher", "hard")
 def cross_check(config: Config) -> list[Problem]:
     """Every problem between fields; needs no data, no model and no cluster."""
     return [
+        *_source(config),
         *_names(config),
         *(problem for teacher in config.teachers for problem in _teacher(teacher)),
         *_models(config),
@@ -95,6 +97,17 @@ def _fitted(teacher: Teacher, key: str) -> Iterator[Problem]:
     own_weights = teacher.weights is not None or brings_weights(teacher.model)
     if teacher.fit is not None and teacher.fit.freeze and not own_weights:
         yield Problem(f"{key}.fit.freeze", "would freeze untrained layers; give `weights` too")
+
+
+def _source(config: Config) -> Iterator[Problem]:
+    """Tables have their samples in one column of texts, or in others."""
+    source = config.data.source
+    if isinstance(source, CsvSource | ParquetSource) and (source.text is None) == (
+        source.inputs is None
+    ):
+        found = "neither" if source.text is None else "both"
+        yield Problem("data.source.inputs", f"found {found} of `text` and `inputs`; name the column of the texts by one, or "
+                      "columns of numbers (parquet: also of images, lists, tensors) by the other")  # fmt: skip
 
 
 def _task(config: Config) -> Iterator[Problem]:

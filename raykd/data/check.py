@@ -13,7 +13,8 @@ from raykd.data.draw import draw_views
 from raykd.data.labels import FORMS
 from raykd.data.mapped import pieces
 from raykd.data.samples import Samples
-from raykd.types import UNLABELLED, is_labelled
+from raykd.data.texts import TextLengths, text_lengths
+from raykd.types import TEXT, UNLABELLED, is_labelled
 
 __all__ = ["ClassCount", "DataReport", "Duplicates", "ValueRange", "check_data", "draw_views"]
 
@@ -83,7 +84,8 @@ class DataReport:
         labelled: split -> samples whose label is within the budget.
         unlabelled: split -> samples whose label nobody knows.
         classes: split -> counts of each class or label in order; of the one value of a regression.
-        ranges: of each input.
+        ranges: of each input but texts.
+        texts: how long texts are; None where there are none.
         duplicates: groups of equal samples, within and across splits.
         conflicting: samples equal in content to one with another label.
         imbalance: labelled training samples of the largest class over those of the smallest;
@@ -100,6 +102,7 @@ class DataReport:
     conflicting: int
     imbalance: float
     warnings: tuple[str, ...]
+    texts: TextLengths | None = None
 
     @property
     def leaks(self) -> tuple[Duplicates, ...]:
@@ -127,6 +130,10 @@ class DataReport:
                 f"{values.name}: {values.dtype} {list(values.shape)}, "
                 f"values from {values.low:g} to {values.high:g}, {values.constant} constant samples"
             )
+        if self.texts is not None:
+            text.append(
+                f"text: {self.texts.median:,} bytes in the median, {self.texts.limit:,} are kept"
+            )
         text.append(f"largest class / smallest class (labelled training): {self.imbalance:.2f}")
         text += [_duplicates_line(found) for found in self.duplicates]
         text += [f"warning: {warning}" for warning in self.warnings] or ["no warnings"]
@@ -140,7 +147,7 @@ def check_data(samples: Samples) -> DataReport:
     hashes = {split: samples.content_hash(rows) for split, rows in rows_of.items()}
     classes = {split: _class_counts(samples, rows) for split, rows in rows_of.items()}
     labelled = [item.labelled for item in classes["train"]]
-    ranges = tuple(_range(name, array) for name, array in samples.inputs.items())
+    ranges = tuple(_range(name, array) for name, array in samples.inputs.items() if name != TEXT)
     duplicates = _duplicates(samples, hashes)
     conflicting = _conflicting(samples, hashes)
     report = DataReport(
@@ -155,6 +162,7 @@ def check_data(samples: Samples) -> DataReport:
         conflicting=conflicting,
         imbalance=max(labelled) / min(labelled) if min(labelled) else float("inf"),
         warnings=(),
+        texts=_texts(samples.inputs[TEXT]) if samples.is_text else None,
     )
     warnings = (*_source_warnings(samples), *_warnings(report))
     return DataReport(**{**vars(report), "warnings": warnings})
@@ -185,6 +193,11 @@ def _range(name: str, array: np.ndarray) -> ValueRange:
         high=max(highs),
         constant=sum(constant),
     )
+
+
+def _texts(text_NL: np.ndarray) -> TextLengths:
+    every = pieces(np.arange(len(text_NL)), text_NL.shape[1])
+    return text_lengths(text_NL[rows] for rows in every)
 
 
 def _duplicates(samples: Samples, hashes: Mapping[str, np.ndarray]) -> tuple[Duplicates, ...]:
@@ -268,6 +281,25 @@ def _warnings(report: DataReport) -> list[str]:
         )
     for values in report.ranges:
         warnings += _range_warnings(values)
+    return warnings + ([] if report.texts is None else _text_warnings(report.texts, report.counts))
+
+
+def cut_texts(samples: Samples) -> str:
+    """What a line about the data ends with where texts were cut."""
+    found = _texts(samples.inputs[TEXT]) if samples.is_text else None
+    if found is None or not found.full:
+        return ""
+    return f"; {found.full:,} texts cut at {found.limit:,} bytes"
+
+
+def _text_warnings(texts: TextLengths, counts: Mapping[str, int]) -> list[str]:
+    warnings = []
+    if texts.full:
+        share = texts.full / sum(counts.values())
+        warnings.append(f"{texts.full} texts ({share:.1%}) reach {texts.limit:,} bytes: what lies behind was cut; "
+                        "raise data.source.length to keep it")  # fmt: skip
+    if texts.empty:
+        warnings.append(f"{texts.empty} texts are empty")
     return warnings
 
 

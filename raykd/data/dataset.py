@@ -13,6 +13,7 @@ from raykd.config.tasks import TaskName
 from raykd.data.labels import FORMS, LabelForm, integral, wrong_shape
 from raykd.data.mapped import Mapped
 from raykd.errors import InputError, Problem
+from raykd.types import TEXT
 
 PARTS = ("train", "validation", "test")
 _KINDS = "unsigned 8-bit (0..255), floats, or 32- or 64-bit integers"
@@ -29,7 +30,7 @@ class Dataset:
     Attributes:
         inputs: name -> [N, ...]; one array alone becomes `{"inputs": array}`. Images are [N, C, H, W],
             vectors [N, D]. uint8 means 0..255 and is shown to models as float32 in [0, 1]; floats
-            are shown as they are.
+            are shown as they are. The name `text` is for texts alone, as `encode_texts` makes them.
         labels: int64 [N] in [−1, C), −1 where unlabelled; for `regression` float32 [N] in original
             units, NaN where unlabelled; for `multilabel` int64 [N, K] of 0 and 1, rows of −1 where
             unlabelled. None means no sample has a label.
@@ -133,6 +134,13 @@ def _check_inputs(arrays: Mapping[str, np.ndarray]) -> list[Problem]:
     for name, array in arrays.items():
         if not name:
             problems.append(_problem("inputs", f"found the name {name!r}; each needs a name"))
+        elif name == TEXT and (array.dtype != np.uint8 or array.ndim != len(("N", "L"))):
+            found = f"{array.dtype} {list(array.shape)}"
+            problems.append(
+                _problem(
+                    "inputs", f"{name!r} is {found}; make it by raykd.data.encode_texts(texts)"
+                )
+            )
         elif array.ndim < 2 or 0 in array.shape:
             found = f"{name!r} has shape {list(array.shape)}"
             problems.append(

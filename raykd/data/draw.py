@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from raykd.data.labels import FORMS
 from raykd.data.samples import Samples
+from raykd.data.texts import decode_texts
 from raykd.types import ORIGINAL_VIEW, Batch
 
 Preprocessor = Callable[[Tensor], Tensor]
@@ -19,6 +21,7 @@ _CELL_INCHES = 0.95
 _RGB = 3
 _IMAGE_AXES = 3
 _FONT_POINTS = 7
+_CHARACTERS_A_LINE, _CHARACTERS_SHOWN, _WORDS_SHOWN = 24, 190, 32
 
 
 def draw_views(
@@ -35,7 +38,7 @@ def draw_views(
     A blended sample says its own share.
 
     Args:
-        samples: the samples; images are drawn as such, other inputs as curves.
+        samples: the samples; images are drawn as such, texts by their beginning, other inputs as curves.
         path: the file to write; its folder is made.
         preprocess: model's name -> its preprocessing of a batch [B, ...].
         count: how many training samples.
@@ -65,7 +68,10 @@ def draw_views(
             cells = grid[:, block * len(columns) + column]
             cells[0].set_title(f"{name}\n{view}", fontsize=_FONT_POINTS)
             for place, cell in enumerate(cells):
-                _draw_one(cell, seen[place], in_unit=model_sees is None)
+                if samples.is_text:
+                    _write_one(cell, seen[place])
+                else:
+                    _draw_one(cell, seen[place], in_unit=model_sees is None)
                 _note_share(cell, batch, place)
     for place, row in enumerate(rows):
         grid[place, 0].set_ylabel(_name_of(samples, int(row)), fontsize=_FONT_POINTS)
@@ -87,6 +93,18 @@ def _draw_one(cell: Any, sample: Tensor, *, in_unit: bool) -> None:
         cell.imshow(scaled[:_RGB].permute(1, 2, 0).numpy())
     else:
         cell.imshow(scaled[0].numpy(), cmap="gray", vmin=0, vmax=1)
+
+
+def _write_one(cell: Any, sample: Tensor) -> None:
+    """The beginning of a text, or of its ids without padding."""
+    cell.set_xticks([])
+    cell.set_yticks([])
+    if sample.dtype == torch.uint8:
+        (text,) = decode_texts(sample[None].numpy())
+    else:
+        text = " ".join(str(token) for token in sample[sample != 0][:_WORDS_SHOWN].tolist())
+    lines = textwrap.wrap(text[:_CHARACTERS_SHOWN], _CHARACTERS_A_LINE)
+    cell.text(0, 1, "\n".join(lines).replace("$", r"\$"), va="top", fontsize=_FONT_POINTS / 2)
 
 
 def _note_share(cell: Any, batch: Batch, place: int) -> None:

@@ -15,6 +15,7 @@ import torch
 from raykd.config.data import (
     Cutmix,
     Cutout,
+    DropWords,
     FactoryView,
     Flip,
     Mixup,
@@ -26,8 +27,10 @@ from raykd.config.data import (
 )
 from raykd.data import steps
 from raykd.data.hashing import Draws
+from raykd.data.texts import drop_words, most_words
 from raykd.errors import InputError, Problem
 from raykd.importing import load_callable
+from raykd.types import TEXT
 
 Inputs = dict[str, np.ndarray]
 _VECTOR_AXES, _IMAGE_AXES = 2, 4  # [N, D], [N, C, H, W]
@@ -80,12 +83,16 @@ class Place:
         """The only input, which must hold values that can be blended.
 
         Raises:
-            InputError: there are several inputs, or integers.
+            InputError: there are several inputs, integers, or texts.
         """
         arrays = list(self.inputs.values())
         if len(arrays) > 1:
             raise self.error(
                 f"{kind} needs samples of one input; these have {', '.join(self.inputs)}: use a factory step"
+            )
+        if TEXT in self.inputs:
+            raise self.error(
+                f"{kind} needs numbers; the samples are texts: use drop_words or a factory step"
             )
         if arrays[0].dtype.kind == "i":
             raise self.error(f"{kind} needs floats or uint8; the inputs are {arrays[0].dtype}")
@@ -220,6 +227,17 @@ def _cutout(settings: Cutout, place: Place) -> PlainStep:
     return _on_array(cut)
 
 
+def _drop_words(settings: DropWords, place: Place) -> PlainStep:
+    if list(place.inputs) != [TEXT]:
+        raise place.error("drop_words needs texts; remove it, or give data.source a text")
+
+    def drop(text_BL: np.ndarray, draws: Draws) -> np.ndarray:
+        dropped_KB = draws.uniforms(most_words(text_BL)) < settings.probability
+        return drop_words(text_BL, dropped_KB.T)
+
+    return _on_array(drop)
+
+
 def _mixup(settings: Mixup, place: Place) -> MixStep:
     place.values("mixup")
 
@@ -248,7 +266,7 @@ def _cutmix(settings: Cutmix, place: Place) -> MixStep:
 def _factory(settings: FactoryView, place: Place) -> PlainStep:
     """The user's `(inputs, generator) -> inputs`: of one sample, a tensor, or a dict when it has several.
 
-    It gets float32 copies (integers as int64) and must return the same shapes and dtypes.
+    It gets float32 copies (integers as int64, texts as uint8) and must return the same shapes and dtypes.
     """
     function = load_callable(settings.path, key=f"{place.key}.path")
 
@@ -266,7 +284,7 @@ def _factory(settings: FactoryView, place: Place) -> PlainStep:
         return made
 
     def each(inputs: Inputs, draws: Draws) -> Inputs:
-        floats = {name: steps.to_float(array) for name, array in inputs.items()}
+        floats = steps.as_shown(inputs)
         seeds = (draws.bits(1)[:, 0] >> np.uint64(1)).tolist()
         made = [one(floats, row, seed) for row, seed in enumerate(seeds)]
         return {name: torch.stack([sample[name] for sample in made]).numpy() for name in floats}
@@ -285,6 +303,7 @@ STEPS: dict[str, Callable[[Any, Place], PlainStep | MixStep]] = {
     "rotate": _rotate,
     "noise": _noise,
     "cutout": _cutout,
+    "drop_words": _drop_words,
     "mixup": _mixup,
     "cutmix": _cutmix,
     "factory": _factory,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
@@ -20,9 +20,10 @@ from raykd.data.hashing import content_hashes
 from raykd.data.mapped import pieces
 from raykd.data.sources import load_source
 from raykd.data.splits import label_budget, make_splits
+from raykd.data.texts import decode_texts
 from raykd.data.views import PartnerPools, Shown, ViewMaker, mixes, policy_key
 from raykd.errors import InputError, Problem
-from raykd.types import ORIGINAL_VIEW, UNLABELLED, Batch, Mixed, Scale, is_labelled
+from raykd.types import ORIGINAL_VIEW, TEXT, UNLABELLED, Batch, Mixed, Scale, is_labelled
 
 Labels = Literal["budget", "all"]
 
@@ -91,7 +92,8 @@ class Samples:
             present: bool [B], False marks padding; None means all are there.
 
         Returns:
-            The batch; inputs are float32 (uint8 scaled to [0, 1]) or int64, in memory of their own.
+            The batch; inputs are float32 (uint8 scaled to [0, 1]) or int64, texts uint8 as they are; in memory
+            of their own.
 
         Raises:
             IndexError: a row is outside [0, N).
@@ -147,6 +149,16 @@ class Samples:
         In the scale that batches have, so for uint8 in [0, 1]; a constant channel gets the deviation 1.
         """
         return self._statistics
+
+    @property
+    def is_text(self) -> bool:
+        """Whether samples are texts."""
+        return TEXT in self.inputs
+
+    def training_texts(self) -> Iterator[str]:
+        """The texts of the training part, as they are, labelled or not."""
+        for rows in pieces(self.splits["train"], self._row_bytes):
+            yield from decode_texts(self.inputs[TEXT][rows])
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -26,11 +26,13 @@ from raykd.config.data import (
 )
 from raykd.config.tasks import TaskName
 from raykd.data.archives import refuse_bomb
+from raykd.data.csv_table import load_csv
 from raykd.data.dataset import PARTS, Dataset
 from raykd.data.decoding import load_decoded
 from raykd.data.diamonds import load_diamonds
 from raykd.data.hashing import sample_keys
 from raykd.data.idx import read_idx
+from raykd.data.newsgroups import load_newsgroups
 from raykd.data.splits import class_ranks, stratified_order
 from raykd.errors import InputError, Problem
 from raykd.importing import load_callable
@@ -280,9 +282,11 @@ SOURCES: dict[str, Callable[[Any, TaskName], Dataset]] = {
     "digits": _digits,
     "diabetes": _diabetes,
     "diamonds": load_diamonds,
+    "newsgroups": load_newsgroups,
     "fashion_mnist": _fashion_mnist,
     "mnist": _mnist,
     "arrays": _arrays,
+    "csv": load_csv,
     "parquet": _files,
     "images": _files,
     "webdataset": _files,

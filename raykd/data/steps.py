@@ -9,8 +9,12 @@ Shape suffixes: B samples, C channels, H height, W width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from scipy.special import betaincinv
+
+from raykd.types import TEXT
 
 _UINT8_MAX = np.float32(255)
 
@@ -22,6 +26,11 @@ def to_float(array: np.ndarray) -> np.ndarray:
         return scaled
     dtype = np.float32 if array.dtype.kind == "f" else np.int64
     return array.astype(dtype, copy=False)
+
+
+def as_shown(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What models see of samples, by name: texts as they are, all else by `to_float`."""
+    return {n: array if n == TEXT else to_float(array) for n, array in inputs.items()}
 
 
 def translate(

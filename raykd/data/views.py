@@ -43,7 +43,7 @@ class Shown(NamedTuple):
     """Views of a batch.
 
     Attributes:
-        inputs: name -> [B, ...], float32 or int64, fresh arrays.
+        inputs: name -> [B, ...], float32 or int64 (texts uint8), fresh arrays.
         partner_B: int64 [B], the row blended in, the own row where none is; None without mixing.
         share_B: float32 [B] in [0, 1], the own share; None without mixing.
     """
@@ -173,5 +173,4 @@ def _step_key(index: int, step: ViewStep) -> dict[str, Any]:
 
 
 def _with_floats(shown: Shown) -> Shown:
-    inputs = {name: steps.to_float(array) for name, array in shown.inputs.items()}
-    return shown._replace(inputs=inputs)
+    return shown._replace(inputs=steps.as_shown(shown.inputs))

@@ -37,7 +37,14 @@ _RAYKD = """\
 import raykd
 
 student = raykd.load_student(".")
-{last} = student({{{input}: samples}})
+{last} = student({{{source}: samples}})
+"""
+_RAYKD_TEXTS = """\
+import raykd, torch
+from raykd.data import encode_texts
+
+student = raykd.load_student(".")
+{last} = student({{{source}: torch.from_numpy(encode_texts(["some text"]))}})
 """
 _SHOWN = 20
 
@@ -89,6 +96,8 @@ def write_card(story: Story) -> str:
 
 def pipeline_tag(about: Description) -> str | None:
     """Hugging Face's name of the task on such inputs; None where it has none."""
+    if about.preprocessing.tokens is not None:
+        return "text-classification" if about.task != "regression" else None
     kind = {1: "tabular", 3: "image"}.get(len(about.input.shape))
     if about.task == "regression":
         return "tabular-regression" if kind == "tabular" else None
@@ -127,20 +136,27 @@ def _results(story: Story, tag: str | None, numbers: Record) -> dict[str, Any]:
 
 def _use(story: Story) -> str:
     about, names = story.about, ", ".join(story.outputs)
+    taken, tokens = about.taken, about.preprocessing.tokens
     words = {
         "outputs": names if len(story.outputs) > 1 else f"({names},)",
-        "input": json.dumps(about.input.name),
-        "shape": f"[{', '.join(map(str, ['N', *about.input.shape]))}]",
+        "input": json.dumps(taken.name),
+        "source": json.dumps(about.input.name),
+        "shape": f"[{', '.join(map(str, ['N', *taken.shape]))}]",
         "last": next(iter(story.outputs)),
     }
-    shown = {"onnx": _ONNX, "torch": _TORCH, "safetensors": _RAYKD}
+    loaded = _RAYKD if tokens is None else _RAYKD_TEXTS
+    shown = {"onnx": _ONNX, "torch": _TORCH, "safetensors": loaded}
     blocks = [
         f"```python\n{shown[name].format(**words)}```" for name in shown if name in story.written
     ]
-    inputs = (
-        f"Inputs are {about.input.dtype} {words['shape']} in the space of the data source: all "
-        "preprocessing is inside. Images of 0..255 come divided by 255."
-    )
+    inputs = f"Inputs are {taken.dtype} {words['shape']}"
+    if tokens is None:
+        inputs += (
+            " in the space of the data source: all preprocessing is inside. Images of 0..255 come "
+            "divided by 255."
+        )
+    else:
+        inputs += f": token ids. {tokens.meaning}. Where raykd loads the student it takes texts."
     meanings = [f"* `{name}`: {meaning}" for name, meaning in story.outputs.items()]
     trusted = f"Open `{PROGRAM}` only where you trust its origin: torch may unpickle parts of it."
     rest = [trusted] if "torch" in story.written else []

@@ -18,6 +18,8 @@ from raykd.folders import read_json
 from raykd.models.preprocess import Preprocessing
 from raykd.types import Scale
 
+_LONGEST = 2**20
+
 
 def _fields_of(kind: type) -> Callable[[Any], Any]:
     """Refuses keys that a dataclass does not have."""
@@ -38,8 +40,8 @@ class Input(Settings):
     """Name of its only input."""
     shape: Annotated[tuple[Count, ...], Field(min_length=1)]
     """Of one sample in source space, without the batch."""
-    dtype: Literal["float32", "int64"] = "float32"
-    """Of its numbers; images of uint8 come divided by 255."""
+    dtype: Literal["float32", "int64", "uint8"] = "float32"
+    """Of its numbers; images of uint8 come divided by 255; uint8 itself are texts in UTF-8, padded with zeros."""
 
 
 class Description(Settings):
@@ -72,7 +74,20 @@ class Description(Settings):
         numbers += [self.scale.mean] if self.scale else []
         if not all(map(math.isfinite, numbers)) or not all(value > 0 for value in divisors):
             raise ValueError("numbers must be finite, and deviations above 0")
+        tokens = shown.tokens
+        if (tokens is None) == (self.input.dtype == "uint8"):
+            raise ValueError("texts come as uint8, and nothing else does")
+        if tokens is not None and not (0 < tokens.length <= _LONGEST and tokens.size > 0):
+            raise ValueError(f"tokens have a length of 1 to {_LONGEST:,}, and 1 id at least")
         return self
+
+    @property
+    def taken(self) -> Input:
+        """What the student takes without raykd around it: what the source gives, of texts the ids of their tokens."""
+        tokens = self.preprocessing.tokens
+        if tokens is None:
+            return self.input
+        return Input(name="tokens", shape=(tokens.length,), dtype="int64")
 
     def to_json(self) -> dict[str, Any]:
         """What `model.json` holds."""

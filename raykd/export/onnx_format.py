@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from raykd import __version__
 from raykd.errors import ExportError
+from raykd.export.description import Description
 from raykd.export.student import Runner, Student
 from raykd.export.torch_format import quiet, trace
 
@@ -20,6 +22,8 @@ OPSET = 20
 def write_graph(student: Student, folder: Path) -> None:
     """Write `model.onnx`: preprocessing inside, any batch size, names and task in its metadata.
 
+    Tokenizers are not inside: the graph takes token ids, and the metadata tell how they are made.
+
     Raises:
         ExportError: the model cannot be traced, or has operators that ONNX lacks.
     """
@@ -28,7 +32,7 @@ def write_graph(student: Student, folder: Path) -> None:
         with quiet():
             made = torch.onnx.export(
                 program,
-                input_names=[student.about.input.name],
+                input_names=[student.about.taken.name],
                 output_names=list(student.outputs),
                 dynamic_shapes=({0: "batch"},),
                 opset_version=OPSET,
@@ -54,11 +58,19 @@ def metadata(student: Student) -> dict[str, str]:
         "raykd_version": __version__,
         "task": about.task,
         "classes": json.dumps(about.classes),
-        "input": json.dumps(about.input.model_dump()),
+        "input": json.dumps(about.taken.model_dump()),
         "outputs": json.dumps(student.outputs),
-        "preprocessing": json.dumps({"inside": True, **about.preprocessing.describe()}),
+        "preprocessing": json.dumps(_preprocessing(about)),
         "teachers": json.dumps(about.teachers),
     }
+
+
+def _preprocessing(about: Description) -> dict[str, Any]:
+    tokens = about.preprocessing.tokens
+    told = about.preprocessing.describe()
+    if tokens is None:
+        return {"inside": True, **told}
+    return {"inside": False, **told, "meaning": tokens.meaning}
 
 
 def open_graph(student: Student, folder: Path) -> Runner:
@@ -70,7 +82,7 @@ def open_graph(student: Student, folder: Path) -> Runner:
     session = onnxruntime.InferenceSession(
         folder / GRAPH, options, providers=["CPUExecutionProvider"]
     )
-    name, names = student.about.input.name, list(student.outputs)
+    name, names = student.about.taken.name, list(student.outputs)
 
     def run(inputs: np.ndarray) -> list[np.ndarray]:
         found: list[np.ndarray] = session.run(names, {name: inputs})

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from raykd.config.tasks import TaskName
 from raykd.export.description import Description
+from raykd.models.network import Network, core
 
 Runner = Callable[[np.ndarray], list[np.ndarray]]
 
@@ -53,10 +54,10 @@ SAID: dict[TaskName, Said] = {
 
 
 class Answers(nn.Module):
-    """Preprocessing, network and what the task makes of its output, in one module.
+    """Preprocessing (but tokenizers), network and what the task makes of its output, in one module.
 
     Args:
-        network: from `{input name: tensor}` in source space to one tensor [B, C].
+        network: from `{input name: tensor}` to one tensor [B, C].
         name: of the input.
         task: decides the outputs.
     """
@@ -68,7 +69,7 @@ class Answers(nn.Module):
         self.task: TaskName = task
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """[B, ...] in source space -> the outputs of the task, float32."""
+        """[B, ...] in source space, of texts token ids -> the outputs of the task, float32."""
         return SAID[self.task].of_outputs(self.network({self.name: inputs}).float())
 
 
@@ -91,23 +92,35 @@ class Student:
 
     def answers(self) -> Answers:
         """The module that every format is made from and held against."""
-        return Answers(self.network, self.about.input.name, self.about.task).eval()
+        network = self.network
+        if self.about.preprocessing.tokens is not None:
+            network = Network(core(network), scale=self.about.scale)
+        return Answers(network, self.about.taken.name, self.about.task).eval()
 
     def random_inputs(self, size: int, seed: int = 0) -> Tensor:
         """Inputs like the data's: [size, ...] around its mean, with its spread, in source space.
 
-        Where the preprocessing normalises nothing, standard normal; integers are 0 or 1.
+        Where the preprocessing normalises nothing, standard normal; integers are 0 or 1. Of texts token ids,
+        of half the length at least, then padding.
         """
         generator = torch.Generator().manual_seed(seed)
-        shape = (size, *self.about.input.shape)
+        shape = (size, *self.about.taken.shape)
+        shown = self.about.preprocessing
+        if shown.tokens is not None:
+            return _random_ids(shape, shown.tokens.size, generator)
         if self.about.input.dtype == "int64":
             return torch.randint(0, 2, shape, generator=generator)
-        shown = self.about.preprocessing
         mean, std = (
             _per_channel(shown.mean or (0.0,), shape),
             _per_channel(shown.std or (1.0,), shape),
         )
         return (mean + std * torch.randn(shape, generator=generator)) / shown.scale
+
+
+def _random_ids(shape: tuple[int, ...], most: int, generator: torch.Generator) -> Tensor:
+    ids_BL = torch.randint(1, most + 1, shape, generator=generator)
+    used_B1 = torch.randint(shape[1] // 2, shape[1] + 1, (shape[0], 1), generator=generator)
+    return torch.where(torch.arange(shape[1]) < used_B1, ids_BL, 0)
 
 
 def _per_channel(values: tuple[float, ...], shape: tuple[int, ...]) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from raykd.config.models import Model
+from raykd.models.zoo.bag import build_bag
 from raykd.models.zoo.cnn import build_cnn
 from raykd.models.zoo.exported import build_pt2, build_torchscript
 from raykd.models.zoo.factory import build_factory
@@ -15,6 +16,8 @@ from raykd.models.zoo.hubs import build_hf, build_timm, build_torchvision
 from raykd.models.zoo.mlp import build_mlp
 from raykd.models.zoo.onnx_graph import build_onnx
 from raykd.models.zoo.resnet import build_resnet
+from raykd.models.zoo.text_cnn import build_text_cnn
+from raykd.models.zoo.text_transformer import build_text_transformer
 from raykd.models.zoo.vit import build_vit
 from raykd.models.zoo.wrn import build_wrn
 
@@ -24,6 +27,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet": build_resnet,
     "wrn": build_wrn,
     "vit": build_vit,
+    "bag": build_bag,
+    "text_cnn": build_text_cnn,
+    "text_transformer": build_text_transformer,
     "factory": build_factory,
     "onnx": build_onnx,
     "torchscript": build_torchscript,

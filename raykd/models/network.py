@@ -23,6 +23,10 @@ class Network(nn.Module):
         preprocessing: of the only input, or by the name of the input; inputs without one are kept.
         scale: the unit that the model computes in, where its output is to be in original units
             (regression); None leaves the output as it is.
+
+    Attributes:
+        remembers: whether the ids of texts are kept for the next time: for whoever shows the same ones
+            again and again, and not where a text's own time is measured.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class Network(nn.Module):
         self.model = model
         self.preprocessing = preprocessing
         self.scale = scale
+        self.remembers = False
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """The model's output for a batch.
@@ -69,9 +74,9 @@ class Network(nn.Module):
                 raise TypeError(
                     f"one preprocessing for several inputs ({', '.join(inputs)}); give one by name"
                 )
-            ready = self.preprocessing(x)
+            ready = self.preprocessing(x, remember=self.remembers)
         else:
-            ready = self.preprocessing.get(name, IDENTITY)(x)
+            ready = self.preprocessing.get(name, IDENTITY)(x, remember=self.remembers)
         return ready.to(dtype) if ready.is_floating_point() else ready
 
 

@@ -6,8 +6,9 @@ Shapes: B batch, C channels, H/W height and width, D features.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from torch.nn import functional as F
 
 from raykd.config.data import Preprocess
 from raykd.errors import InputError, Problem
+from raykd.models.shapes import TokenShape
+from raykd.models.tokens import AnyTokens, describe_tokens, resolve_tokens, token_ids
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 CONSTANT = 1e-6
@@ -22,7 +25,7 @@ CONSTANT = 1e-6
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Crop, resize, channels, scale, normalise, in this order; each row on its own.
+    """Crop, resize, channels, scale, normalise, in this order; of texts the ids of their tokens; each row on its own.
 
     A row's result does not depend on the batch it is in, bit for bit. The default changes nothing.
 
@@ -33,6 +36,7 @@ class Preprocessing:
         scale: multiplies the inputs before they are normalised.
         mean: one number per channel (the first dimension of a sample), or one for all; None = 0.
         std: likewise, positive; None = 1.
+        tokens: of texts, which know none of the others.
     """
 
     crop: int | None = None
@@ -41,21 +45,26 @@ class Preprocessing:
     scale: float = 1.0
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    tokens: AnyTokens | None = None
 
     @property
     def changes_nothing(self) -> bool:
         """Whether inputs come back as they are, their dtype included."""
         return self == Preprocessing()
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, *, remember: bool = False) -> Tensor:
         """Preprocess a batch.
 
         Args:
-            x: [B, C, H, W], [B, D] or, without crop, size and channels, [B, ...]; any real dtype.
+            x: [B, C, H, W], [B, D] or, without crop, size and channels, [B, ...]; any real dtype. Texts are
+                uint8 [B, L].
+            remember: keep the ids of texts for the next time.
 
         Returns:
-            float32 [B, *output_shape]; `x` itself where there is nothing to do.
+            float32 [B, *output_shape], of texts int64; `x` itself where there is nothing to do.
         """
+        if self.tokens is not None:
+            return token_ids(self.tokens, x, remember=remember)
         if self.changes_nothing:
             return x
         # One memory layout, so that the resizing kernel does not depend on how a batch was made.
@@ -89,6 +98,8 @@ class Preprocessing:
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of a preprocessed sample of `input_shape`, both without the batch."""
+        if self.tokens is not None:
+            return TokenShape(self.tokens.length, self.tokens.size + 1, self.tokens.type)
         side = self.size or self.crop
         if side is None and self.channels is None:
             return input_shape
@@ -97,10 +108,12 @@ class Preprocessing:
 
     def describe(self) -> dict[str, Any]:
         """All of it as JSON, for fingerprints and cards."""
-        return {
+        told = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
+            if name != "tokens"
         }
+        return told if self.tokens is None else {**told, "tokens": describe_tokens(self.tokens)}
 
 
 IDENTITY = Preprocessing()
@@ -109,6 +122,57 @@ IDENTITY = Preprocessing()
 def _per_channel(values: tuple[float, ...], x: Tensor) -> Tensor:
     column = torch.tensor(values, dtype=torch.float32, device=x.device)
     return column.view(-1, *([1] * (x.dim() - 2)))
+
+
+class Source(Protocol):
+    """What is asked of samples; `raykd.data.Samples` is one."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether samples are texts."""
+        ...
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample of the single input."""
+        ...
+
+    def statistics(self) -> Statistics:
+        """Means and deviations of the training samples."""
+        ...
+
+    def training_texts(self) -> Iterator[str]:
+        """The texts of the training part."""
+        ...
+
+
+def preprocessing_for(settings: Preprocess, samples: Source, *, key: str) -> Preprocessing:
+    """Preprocessing with everything that the samples decide.
+
+    Args:
+        settings: `preprocess:` of a model.
+        samples: what it will see.
+        key: dotted key of the settings (`student.preprocess`), for errors.
+
+    Raises:
+        InputError: as `resolve`; settings of numbers for texts, or the other way round; no such tokenizer.
+    """
+    if not samples.is_text:
+        if settings.tokenizer is not None:
+            found = f"is for texts; a sample here is {list(samples.input_shape)}"
+            raise InputError(Problem(f"{key}.tokenizer", f"{found}: remove it"))
+        return resolve(settings, samples.statistics(), input_shape=samples.input_shape, key=key)
+    unset = settings.normalize if isinstance(settings.normalize, str) else "auto"
+    plain = Preprocess(tokenizer=settings.tokenizer, normalize=unset)
+    problems = [
+        Problem(f"{key}.{name}", "is for numbers; the samples are texts: remove it")
+        for name in Preprocess.model_fields
+        if getattr(settings, name) != getattr(plain, name)
+    ]
+    if problems:
+        raise InputError(problems)
+    tokens = resolve_tokens(settings.tokenizer, samples.training_texts, key=f"{key}.tokenizer")
+    return Preprocessing(tokens=tokens)
 
 
 def resolve(

@@ -112,6 +112,7 @@ def _answers(prepared: Prepared, run: RunFolder, role: str, rows: np.ndarray, wh
     for replica in range(prepared.config.seeds):
         folder = FitFolder(run.checkpoints(f"{role}/replica{replica}"))
         network = student_network(prepared, folder.read_weights(which))
+        network.remembers = True
         replicas.append(predict(network, prepared.samples, rows, torch.device("cpu")))
     return torch.stack(replicas)
 

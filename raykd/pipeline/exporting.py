@@ -126,7 +126,7 @@ def _contents(
 ) -> dict[str, Any]:
     about = student.about
     return {
-        "input": about.input.model_dump(),
+        "input": about.taken.model_dump(),
         "outputs": student.outputs,
         "classes": list(about.classes),
         "allowed_difference": {

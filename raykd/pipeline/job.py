@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from raykd.data.check import cut_texts
 from raykd.evaluate import TASKS, best_teacher
 from raykd.evaluate.outputs import Split
 from raykd.folders import RunFolder, home, read_json, write_json
@@ -389,7 +390,7 @@ def _data_line(prepared: Prepared) -> str:
     sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in samples.splits.items())
     labelled = len(samples.labelled_rows("train"))
     outputs = SPEECH[samples.task].outputs(samples.classes)
-    return f"{sizes} samples; {labelled:,} training labels; {outputs}"
+    return f"{sizes} samples; {labelled:,} training labels; {outputs}{cut_texts(samples)}"
 
 
 def _scored(fleet: Fleet | None) -> int:

@@ -21,7 +21,7 @@ from raykd.evaluate import TASKS
 from raykd.models import build_model
 from raykd.models.frozen import freeze, parameter_groups
 from raykd.models.network import Network
-from raykd.models.preprocess import Preprocessing, resolve
+from raykd.models.preprocess import Preprocessing, preprocessing_for
 from raykd.models.projectors import make_projector
 from raykd.models.taps import probe, probe_output
 from raykd.models.weights import apply_weights, count_parameters, load_weights, size_bytes
@@ -197,10 +197,7 @@ def _candidate(
     config: Config, teacher: Teacher, samples: Samples, objectives: Sequence[Objective]
 ) -> Candidate:
     key = f"teachers.{teacher.name}"
-    preprocessing = resolve(
-        teacher.preprocess, samples.statistics(), input_shape=samples.input_shape,
-        key=f"{key}.preprocess",
-    )  # fmt: skip
+    preprocessing = preprocessing_for(teacher.preprocess, samples, key=f"{key}.preprocess")
     if teacher.outputs is not None:
         kind = TASKS[config.task].kind
         logits_NC = load_outputs(teacher.outputs, samples, key=f"{key}.outputs", answers=kind)
@@ -303,10 +300,7 @@ def _student(
     config: Config, samples: Samples
 ) -> tuple[Preprocessing, Mapping[str, Tensor] | None, dict[str, Shape]]:
     student = config.student
-    preprocessing = resolve(
-        student.preprocess, samples.statistics(), input_shape=samples.input_shape,
-        key="student.preprocess",
-    )  # fmt: skip
+    preprocessing = preprocessing_for(student.preprocess, samples, key="student.preprocess")
     torch.manual_seed(config.seed)
     network = _network(student.model, preprocessing, samples, samples.class_count, "student.model")
     _check_trainable(network.model, "student.model")

@@ -106,7 +106,9 @@ def build_network(fit: Fit, samples: Samples) -> Network:
     if fit.weights is not None:
         apply_weights(model, fit.weights, key=fit.key)
     freeze(model, fit.freeze, key=f"{fit.key}.freeze")
-    return Network(model, fit.preprocessing, samples.scale)
+    network = Network(model, fit.preprocessing, samples.scale)
+    network.remembers = True
+    return network
 
 
 def build_module(fit: Fit, samples: Samples) -> DistillModule:

@@ -41,7 +41,9 @@ def make_student(
         task=task,
         model=spec,
         preprocessing=preprocessing,
-        input=Input(name="pixels", shape=shape),
+        input=Input(name="pixels", shape=shape)
+        if preprocessing.tokens is None
+        else Input(name="text", shape=shape, dtype="uint8"),
         classes=[f"c{i}" for i in range(outputs)],
         scale=scale,
         teachers=["wide", "conv"],

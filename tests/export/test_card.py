@@ -12,6 +12,8 @@ from raykd.evaluate.statistics import spread
 from raykd.export.card import Story, pipeline_tag, write_card
 from raykd.export.limits import weak_spots
 from raykd.export.writing import Written
+from raykd.models.preprocess import Preprocessing
+from raykd.models.tokens import HashedTokens
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, -1])
 
@@ -156,3 +158,19 @@ def test_weak_spots_of_the_other_tasks():
     assert "mean error is -0.1667" in weak
     (unknown,) = weak_spots(outputs(torch.full((11,), -1), predicted([0] * 11)), ["a", "b", "c"])
     assert "no labels" in unknown
+
+
+def test_a_student_of_texts_says_how_its_ids_are_made(story, make_student):
+    hashed = HashedTokens("hashed", size=60, length=9, ngrams=2, lower=True)
+    about = make_student(
+        {"type": "bag", "width": 0.25}, shape=(64,), preprocessing=Preprocessing(tokens=hashed)
+    ).about
+    card = write_card(story(about=about))
+    assert front(card)["pipeline_tag"] == "text-classification"
+    assert 'session.run(None, {"tokens": samples})' in card
+    assert (
+        "Inputs are int64 [N, 9]: token ids. words are the longest runs of the text in lower case"
+        in card
+    )
+    assert "runs of 2 to 2 words that end with it" in card
+    assert "0..255" not in card

@@ -12,11 +12,14 @@ import pytest
 import torch
 from torch import nn
 
+from raykd.data.texts import encode_texts
 from raykd.errors import ExportError, InputError
 from raykd.export import FORMATS
+from raykd.export.onnx_format import metadata
 from raykd.export.parity import check_parity
 from raykd.export.writing import choose, write_formats
 from raykd.models.preprocess import Preprocessing
+from raykd.models.tokens import HashedTokens
 from raykd.models.weights import load_weights, save_weights
 
 needs_onnx = pytest.mark.skipif("onnx" in choose(None)[1], reason="raykd[export] is not installed")
@@ -28,6 +31,14 @@ CASES = [
     ({"type": "resnet", "width": 0.25, "depth": 8}, {"shape": (1, 28, 28)}),
     ({"type": "wrn", "width": 0.25, "depth": 10, "norm": "batch"}, {"preprocessing": FOREIGN}),
     ({"type": "vit", "width": 0.5, "depth": 1}, {}),
+]
+
+
+HASHED = Preprocessing(tokens=HashedTokens("hashed", size=60, length=9, ngrams=1, lower=True))
+OF_TEXTS = [
+    {"type": "bag", "width": 0.25},
+    {"type": "text_cnn", "width": 0.125, "depth": 2},
+    {"type": "text_transformer", "width": 0.25, "depth": 1},
 ]
 
 
@@ -63,6 +74,43 @@ def test_what_is_written_says_the_same_in_any_batch(make_student, tmp_path, sett
         assert np.abs(logits - wanted).max() <= 1e-4
         np.testing.assert_allclose(probabilities, softmax(wanted.astype(float)), atol=1e-5)
     assert set(check_parity(student, run, name)) == {"logits", "probabilities"}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *(
+            pytest.param("onnx", one, id=f"onnx-{one['type']}", marks=needs_onnx)
+            for one in OF_TEXTS
+        ),
+        *(pytest.param(name, OF_TEXTS[0], id=name) for name in ("torch", "safetensors")),
+    ],
+)
+def test_a_student_of_texts_takes_token_ids(make_student, tmp_path, settings, name):
+    student = make_student(settings, shape=(64,), preprocessing=HASHED)
+    FORMATS[name].write(student, tmp_path)
+    run = FORMATS[name].open(student, tmp_path)
+    texts = torch.from_numpy(encode_texts(["Some words", "", "words " * 9, "a b c d"], 64))
+    ids = HASHED(texts)
+    assert ids.dtype == torch.int64
+    with torch.no_grad():
+        wanted = student.network({"text": texts}).numpy()
+    logits, _ = run(ids.numpy())
+    assert np.abs(logits - wanted).max() <= 1e-5
+    assert set(check_parity(student, run, name)) == {"logits", "probabilities"}
+    sample = student.random_inputs(50)
+    assert (sample.shape, sample.dtype) == ((50, 9), torch.int64)
+    assert sample.min() >= 0
+    assert sample.max() <= 60
+    if name == "onnx":
+        told = metadata(student)
+        assert json.loads(told["input"]) == {"name": "tokens", "shape": [9], "dtype": "int64"}
+        said = json.loads(told["preprocessing"])
+        assert said["inside"] is False
+        assert said["tokens"] == {
+            "type": "hashed", "size": 60, "length": 9, "ngrams": 1, "lower": True,
+        }  # fmt: skip
+        assert "XXH3-64 of the UTF-8 bytes modulo 60; the first 9 ids" in said["meaning"]
 
 
 @pytest.mark.parametrize("name", ["torch", pytest.param("onnx", marks=needs_onnx)])

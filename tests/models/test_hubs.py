@@ -6,15 +6,23 @@ Where a package is not installed, its own tests are skipped; that its absence is
 from __future__ import annotations
 
 import importlib.util
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from raykd.config import load_config
+from raykd.config.data import Preprocess
 from raykd.config.models import HfModel, TimmModel, TorchvisionModel
+from raykd.data.texts import encode_texts
 from raykd.errors import InputError
 from raykd.models import build_model
-from raykd.models.network import first_tensor
+from raykd.models.network import Network, first_tensor
+from raykd.models.preprocess import preprocessing_for
+from raykd.models.shapes import TokenShape
+from raykd.models.taps import probe
+from raykd.models.tokens import _loaded
 from raykd.models.weights import save_weights
 from raykd.pipeline.preparation import prepare
 
@@ -57,7 +65,7 @@ def package(operators):
 
 @pytest.mark.parametrize(("name", "extra", "spec"), SPECS)
 def test_a_missing_package_names_the_pip_line(monkeypatch, name, extra, spec):
-    monkeypatch.setattr("raykd.models.zoo.extras.find_spec", lambda _: None)
+    monkeypatch.setattr("raykd.models.extras.find_spec", lambda _: None)
     with pytest.raises(InputError) as caught:
         build(spec)
     (problem,) = caught.value.problems
@@ -154,6 +162,107 @@ def test_tokens_are_classified(package, tmp_path):
     spec = HfModel(name=str(tmp_path / "bert"), task="sequence_classification")
     found = build(spec, classes=3, shape=(8,)).eval()(torch.randint(0, 20, (2, 8)))
     assert first_tensor(found).shape == (2, 3)
+
+
+@pytest.fixture
+def bert(package, tmp_path):
+    """A folder with a tiny classifier with random weights and its own tokenizer, whose padding is not 0."""
+    transformers, tokenizers = package("transformers"), package("tokenizers")
+    special = {
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "pad_token": "[PAD]",
+    }
+    words = [*special.values(), "the", "cat", "dog", "and"]
+    known = {word: place for place, word in enumerate(words)}
+    cutter = tokenizers.Tokenizer(tokenizers.models.WordLevel(known, special["unk_token"]))
+    cutter.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    cutter.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    made = transformers.PreTrainedTokenizerFast(tokenizer_object=cutter, **special)
+    made.save_pretrained(tmp_path / "bert")
+    config = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_labels=2,
+        intermediate_size=16, max_position_embeddings=12, pad_token_id=3,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / "bert")
+    return str(tmp_path / "bert")
+
+
+class Texts:
+    """Samples as preprocessing sees them."""
+
+    is_text, input_shape = True, (64,)
+    statistics = training_texts = None
+
+
+def seen(path, **settings):
+    tokenizer = {"type": "hf", "path": path, **settings}
+    return preprocessing_for(
+        Preprocess.model_validate({"tokenizer": tokenizer}), Texts(), key="student.preprocess"
+    )
+
+
+@torch.inference_mode()
+def test_a_classifier_of_texts_has_its_own_tokenizer_and_does_not_look_at_padding(bert):
+    transformers = pytest.importorskip("transformers")
+    texts = ["the cat and the dog", "dog", "the bird"]
+    shown = {"text": torch.from_numpy(encode_texts(texts, 64))}
+    spec = HfModel(name=bert, task="sequence_classification")
+    preprocessing = seen(bert, length=10)
+    assert preprocessing(shown["text"])[1].tolist() == [2, 7, 3, 0, 0, 0, 0, 0, 0, 0], "ids + 1"
+    shape = preprocessing.output_shape((64,))
+    assert (shape, shape.vocabulary) == ((10,), 9)
+    network = Network(build(spec, classes=2, shape=shape), preprocessing).eval()
+    taps = ["bert.encoder.layer.0", "classifier"]
+    assert probe(network, shown, taps, key="k") == {taps[0]: (10, 16), "classifier": (2,)}
+    plain = transformers.AutoModelForSequenceClassification.from_pretrained(bert).eval()
+    cutter = transformers.AutoTokenizer.from_pretrained(bert)
+    alone = [plain(**cutter(text, return_tensors="pt")).logits[0] for text in texts]
+    torch.testing.assert_close(network(shown), torch.stack(alone))
+    assert seen(bert, length=3)(shown["text"])[0].tolist() == [2, 5, 3], "cut, and still framed"
+
+
+def test_a_tokenizer_of_transformers_is_known_by_its_content(bert, tmp_path):
+    first = seen(bert)
+    moved = tmp_path / "moved"
+    shutil.copytree(bert, moved)
+    assert seen(str(moved)).describe() == first.describe()
+    file = moved / "tokenizer.json"
+    file.write_text(file.read_text().replace("cat", "cow"))
+    assert seen(str(moved)).describe() != first.describe()
+    file = Path(bert) / "tokenizer.json"
+    file.write_text(file.read_text().replace("cat", "cow"))
+    _loaded.cache_clear()
+    with pytest.raises(
+        InputError, match="does not hold the tokenizer that the model was made with"
+    ):
+        first(torch.from_numpy(encode_texts(["a"], 8)))
+
+
+def test_tokenizers_of_transformers_that_do_not_fit(bert, tmp_path):
+    with pytest.raises(InputError, match=r"tokenizer\.path: .*has no tokenizer\.json"):
+        seen(str(tmp_path))
+    with pytest.raises(InputError, match=r"has embeddings of 8 tokens, its tokenizer knows 11"):
+        build(
+            HfModel(name=bert, task="sequence_classification"),
+            classes=2,
+            shape=TokenShape(10, 12, "hf"),
+        )
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(InputError, match=r"tokenizer\.path: the tokenizer in .* cannot be loaded"):
+        seen(str(tmp_path))
+
+
+def test_a_missing_tokenizer_package_names_the_pip_line(monkeypatch):
+    monkeypatch.setattr("raykd.models.extras.find_spec", lambda _: None)
+    with pytest.raises(
+        InputError, match=r"preprocess\.tokenizer: needs transformers, .*raykd\[hf\]"
+    ):
+        seen("nowhere")
 
 
 def test_a_hub_of_transformers_that_cannot_be_reached(package, monkeypatch):

@@ -182,7 +182,7 @@ def test_what_onnxruntime_refuses_names_the_shapes(file):
 def test_a_missing_extra_names_the_pip_line(file, monkeypatch, package):
     found = importlib.util.find_spec
     monkeypatch.setattr(
-        "raykd.models.zoo.extras.find_spec", lambda name: None if name == package else found(name)
+        "raykd.models.extras.find_spec", lambda name: None if name == package else found(name)
     )
     wrong(file, "model", f"needs {package}, which", "pip install 'raykd[export]'")
 

@@ -26,6 +26,7 @@ from raykd.data.decoding.cache import (
     read_mark,
 )
 from raykd.data.decoding.labels import (
+    TABLE,
     columns_of,
     given_parts,
     grouping,
@@ -36,7 +37,7 @@ from raykd.data.decoding.labels import (
 from raykd.data.decoding.layout import Index, Part
 from raykd.data.decoding.spans import CLS, FOLDER, Wanted, index_images, index_webdataset
 from raykd.data.decoding.tables import index_hf, index_parquet
-from raykd.data.decoding.writing import INPUT, in_process, write_part
+from raykd.data.decoding.writing import in_process, write_part
 from raykd.data.mapped import open_mapped
 from raykd.errors import InputError, Problem
 from raykd.folders import home
@@ -131,7 +132,7 @@ class _Found:
     ) -> Dataset:
         """Rows in this order (int64, the sample of each)."""
         return Dataset(
-            inputs={INPUT: inputs},
+            inputs={self.index.layout.input: inputs},
             labels=None if self.labels is None else self.labels[order],
             ids=self.index.ids.to_numpy(zero_copy_only=False)[order],
             splits=given_parts(self.index.splits, order),
@@ -147,7 +148,8 @@ def _found(data: Data, task: TaskName) -> _Found:
     source, by = data.source, data.splits.by
     assert isinstance(source, FilesSource), "other sources are small enough to load"
     index, label = _index(source, data)
-    labels, classes = labels_of(index, source, label, task)
+    key = "data.source.label" if source.labels is None else f"{TABLE}.column"
+    labels, classes = labels_of(index.columns, index.names, label, task, key=key)
     target = Target(cache_root(data) / digest_of(source.type, index), index.layout, len(index))
     columns = {} if by is None else {by.column: grouping(index.columns[by.column], by.column)}
     return _Found(index, target, labels, classes, columns, task)

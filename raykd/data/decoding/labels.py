@@ -5,6 +5,7 @@ Shapes: N samples, K labels of a sample.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,9 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.csv  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from raykd.config.data import FilesSource, LabelTable
+from raykd.config.data import LabelTable
 from raykd.config.tasks import TaskName
 from raykd.data.dataset import PARTS
-from raykd.data.decoding.layout import Index
 from raykd.data.decoding.tables import plain_column
 from raykd.errors import InputError, Problem
 from raykd.types import UNLABELLED
@@ -39,7 +39,7 @@ def read_table(table: LabelTable) -> Any:
             "path", f"found {path} (in {Path.cwd()}); needs a .csv or .parquet file that is there"
         )
     try:
-        found = pq.read_table(path) if path.suffix == ".parquet" else _read_csv(path)
+        found = pq.read_table(path) if path.suffix == ".parquet" else read_csv(path)
     except (pa.ArrowException, OSError) as error:
         raise _problem("path", f"{path} cannot be read: {error}") from error
     for field, names in (("key", (table.key,)), ("column", columns_of(table.column))):
@@ -55,10 +55,23 @@ def read_table(table: LabelTable) -> Any:
     return found.set_column(found.column_names.index(table.key), table.key, keys)
 
 
-def _read_csv(path: Path) -> Any:
-    """Only an empty cell is none at all: a class may be called NA."""
-    empty = pyarrow.csv.ConvertOptions(null_values=[""], strings_can_be_null=True)
-    return pyarrow.csv.read_csv(path, convert_options=empty)
+def read_csv(path: Path, texts: Sequence[str] = ()) -> Any:
+    """A CSV file with a header as a pyarrow table.
+
+    Only an empty cell is none at all: a class may be called NA. Cells in quotes may have several lines.
+
+    Args:
+        path: the file.
+        texts: columns that are texts even where they look like numbers.
+
+    Raises:
+        ArrowException, OSError: it is damaged, or cannot be read.
+    """
+    kinds = pyarrow.csv.ConvertOptions(
+        null_values=[""], strings_can_be_null=True, column_types=dict.fromkeys(texts, pa.string())
+    )
+    lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    return pyarrow.csv.read_csv(path, convert_options=kinds, parse_options=lines)
 
 
 def joined(table: Any, key: str, names: tuple[str, ...], ids: Any) -> dict[str, Any]:
@@ -82,23 +95,30 @@ def columns_of(label: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (label,) if isinstance(label, str) else label or ()
 
 
-def labels_of(index: Index, source: FilesSource, names: tuple[str, ...], task: TaskName) -> Labels:
+def labels_of(
+    columns: Mapping[str, Any],
+    classes: Mapping[str, tuple[str, ...]],
+    names: tuple[str, ...],
+    task: TaskName,
+    *,
+    key: str,
+) -> Labels:
     """Labels in the order of the samples.
 
     Args:
-        index: the samples with their columns.
-        source: for the keys of errors.
+        columns: name -> [N], pyarrow array.
+        classes: column -> names of its classes, where the source has them.
         names: columns of the label.
         task: what the labels are for.
+        key: dotted key that names them, for errors.
 
     Raises:
         InputError: the columns are of another kind than the task needs.
     """
-    key = f"{TABLE}.column" if source.labels is not None else "data.source.label"
     if not names:
         return None, None
     if task == "multilabel":
-        return _marks(index, names, key), names
+        return _marks(columns, names, key), names
     if len(names) > 1:
         raise InputError(
             Problem(
@@ -106,14 +126,14 @@ def labels_of(index: Index, source: FilesSource, names: tuple[str, ...], task: T
                 f"found {len(names)} columns; `task: {task}` needs one, `task: multilabel` several",
             )
         )
-    column = index.columns[names[0]]
+    column = columns[names[0]]
     if task == "regression":
         return _numbers(column, names[0], key), names
-    return _classes(column, index.names.get(names[0]), names[0], key)
+    return _classes(column, classes.get(names[0]), names[0], key)
 
 
-def _marks(index: Index, names: tuple[str, ...], key: str) -> np.ndarray:
-    return np.stack([_whole(index.columns[name], name, key) for name in names], axis=1)
+def _marks(columns: Mapping[str, Any], names: tuple[str, ...], key: str) -> np.ndarray:
+    return np.stack([_whole(columns[name], name, key) for name in names], axis=1)
 
 
 def _numbers(column: Any, name: str, key: str) -> np.ndarray:

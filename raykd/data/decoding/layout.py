@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from raykd.types import TEXT
+
 PART_BYTES = 64 * 2**20
 BLOCK_BYTES = 8 * 2**20
 _MOST_PARTS = 64  # of data that fits into fewer, unless they get too small
@@ -32,18 +34,23 @@ class Layout:
     """How a decoded sample looks.
 
     Attributes:
-        kind: what it is decoded from: an encoded image, or numbers.
-        shape: of one sample, [C, H, W] or [D].
+        kind: what it is decoded from: an encoded image, numbers, or a text.
+        shape: of one sample, [C, H, W], [D] or [L].
         dtype: uint8 (`|u1`) or float32 (`<f4`).
         mode: of images, `RGB` or `L`.
         size: to which images are resized and cropped, pixels; None = they have it already.
     """
 
-    kind: Literal["image", "numbers"]
+    kind: Literal["image", "numbers", "text"]
     shape: tuple[int, ...]
     dtype: str
     mode: str | None = None
     size: int | None = None
+
+    @property
+    def input(self) -> str:
+        """Name of the one input."""
+        return TEXT if self.kind == "text" else "inputs"
 
     @property
     def row_bytes(self) -> int:

@@ -19,6 +19,7 @@ from raykd.data.decoding.spans import Wanted, image_layout
 from raykd.errors import DataError, InputError, Problem
 
 _INPUTS = "data.source.inputs"
+_TEXT = "data.source.text"
 _STATE, _DICT = "state.json", "dataset_dict.json"
 
 
@@ -97,8 +98,8 @@ def _part_of(name: str) -> str | None:
 
 
 def _index(source: ParquetSource | HfSource, wanted: Wanted, files: Sequence[File]) -> Index:
-    inputs = (source.inputs,) if isinstance(source.inputs, str) else source.inputs
-    asked = {**dict.fromkeys(inputs, _INPUTS), **wanted}
+    inputs = _columns(source)
+    asked = {**dict.fromkeys(inputs, _INPUTS if source.text is None else _TEXT), **wanted}
     if source.id is not None:
         asked[source.id] = "data.source.id"
     tables = [_open(file) for file in files]
@@ -122,6 +123,14 @@ def _index(source: ParquetSource | HfSource, wanted: Wanted, files: Sequence[Fil
         {name: column.combine_chunks() for name, column in columns.items()},
         _class_names(tables[0].schema, wanted),
     )
+
+
+def _columns(source: ParquetSource | HfSource) -> tuple[str, ...]:
+    """The columns that inputs are made of."""
+    if source.text is not None:
+        return (source.text,)
+    assert source.inputs is not None, "cross_check demands one of the two"
+    return (source.inputs,) if isinstance(source.inputs, str) else source.inputs
 
 
 def _open(file: File) -> _Table:
@@ -196,6 +205,10 @@ def _layout(
     source: ParquetSource | HfSource, tables: Sequence[_Table], inputs: tuple[str, ...]
 ) -> Layout:
     kinds = [tables[0].schema.field(name).type for name in inputs]
+    if source.text is not None:
+        if not _is_text(kinds[0]):
+            raise InputError(Problem(_TEXT, f"{source.text!r} has {kinds[0]}; needs texts"))
+        return Layout("text", (source.length,), "|u1")
     if all(map(_is_number, kinds)):
         return Layout("numbers", (len(inputs),), "<f4")
     if len(kinds) > 1 or _is_foreign(tables[0].schema.field(inputs[0])):
@@ -226,6 +239,10 @@ def _is_number(kind: Any) -> bool:
     )
 
 
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def _is_list(kind: Any) -> bool:
     types = pa.types
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
@@ -253,7 +270,7 @@ def _unfit(inputs: Sequence[str], kinds: Sequence[Any]) -> InputError:
     found = ", ".join(f"{name} ({kind})" for name, kind in zip(inputs, kinds, strict=True))
     return InputError(
         Problem(_INPUTS, f"found {found}; allowed are one column of encoded images (bytes, or {{bytes, path}}), of "
-                "lists of numbers or of fixed_shape_tensor, or any number of columns of numbers")
+                "lists of numbers or of fixed_shape_tensor, or any number of columns of numbers; a text goes into `text`")
     )  # fmt: skip
 
 

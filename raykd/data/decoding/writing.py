@@ -13,10 +13,8 @@ from raykd.data.decoding.pixels import Decoded, decode_images, decode_numbers
 from raykd.data.decoding.spans import read_span
 from raykd.data.decoding.tables import encoded_of, read_groups
 from raykd.data.hashing import content_hashes
+from raykd.data.texts import encode_texts
 from raykd.errors import DataError
-
-INPUT = "inputs"
-"""Name of the one input."""
 
 
 def in_process(target: Target, parts: Sequence[Part]) -> Iterator[Mark]:
@@ -39,7 +37,7 @@ def write_part(target: Target, part: Part) -> Mark:
             for values, wrong in decoded_blocks(part, target.layout):
                 bad |= {row + place: why for place, why in wrong.items()}
                 _write(inputs, values, row * size)
-                _write(hashes, content_hashes({INPUT: values}), row * HASH_BYTES)
+                _write(hashes, content_hashes({target.layout.input: values}), row * HASH_BYTES)
                 row += len(values)
             for descriptor in (inputs, hashes):
                 os.fsync(descriptor)
@@ -65,6 +63,8 @@ def decoded_blocks(part: Part, layout: Layout) -> Iterator[Decoded]:
         for columns in read_groups(place, step):
             if layout.kind == "image":
                 yield decode_images(encoded_of(columns[0]), layout)
+            elif layout.kind == "text":
+                yield encode_texts([one or "" for one in columns[0].to_pylist()], *layout.shape), {}
             else:
                 yield decode_numbers(columns, layout)
         return

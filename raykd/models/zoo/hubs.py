@@ -7,11 +7,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from raykd.errors import InputError, Problem
+from raykd.models.extras import needed
 from raykd.models.names import nearest
-from raykd.models.zoo.extras import needed
+from raykd.models.shapes import TokenShape
+from raykd.models.zoo.parts import refuse_texts
 
 _HF_CLASSES = {
     "image_classification": "AutoModelForImageClassification",
@@ -31,7 +34,7 @@ def build_torchvision(
     """`torchvision.models.get_model`.
 
     Args:
-        input_shape: not passed on; these models take three channels.
+        input_shape: not passed on; these models take images of three channels.
         classes: outputs of the model, where they are not those of pretrained weights.
         key: dotted key of the model in the recipe, for errors.
         name: as torchvision calls it.
@@ -41,7 +44,7 @@ def build_torchvision(
     Raises:
         InputError: torchvision is not installed, has no such model, or its hub cannot be reached.
     """
-    del input_shape
+    refuse_texts(input_shape, model="torchvision", key=key)
     needed("torchvision", "vision", key=key)
     models = import_module("torchvision.models")
     _check_name(name, models.list_models(), key)
@@ -71,6 +74,7 @@ def build_timm(
     Raises:
         InputError: timm is not installed, has no such model, or its hub cannot be reached.
     """
+    refuse_texts(input_shape, model="timm", key=key)
     needed("timm", "vision", key=key)
     timm = import_module("timm")
     if ":" not in name:
@@ -95,7 +99,8 @@ def build_hf(
     """A pretrained model of transformers; code of a hub's repository is never run.
 
     Args:
-        input_shape: not looked at; a probe checks that the model runs on the data.
+        input_shape: of the ids of a text that the model's own tokenizer makes, less 1, it is told which are
+            there; else not looked at, and a probe checks that the model runs on the data.
         classes: not looked at either.
         key: dotted key of the model in the recipe, for errors.
         name: a folder with `config.json` and `model.safetensors`, or a repository of the hub.
@@ -103,9 +108,11 @@ def build_hf(
         kwargs: more arguments of `from_pretrained`.
 
     Raises:
-        InputError: transformers is not installed, there is no such folder and the hub cannot be reached.
+        InputError: transformers is not installed, there is no such folder and the hub cannot be reached;
+            texts have another tokenizer.
     """
-    del input_shape, classes
+    del classes
+    _check_tokens(input_shape, key)
     needed("transformers", "hf", key=key)
     chosen = getattr(import_module("transformers"), _HF_CLASSES[task])
     folder = Path(name).expanduser()
@@ -120,7 +127,45 @@ def build_hf(
                 "of a folder with config.json and model.safetensors",
             )
         ) from error
+    if isinstance(input_shape, TokenShape):
+        known = getattr(model.config, "vocab_size", None)
+        if known is not None and input_shape.vocabulary - 1 > known:
+            raise InputError(
+                Problem(f"{key}.name", f"has embeddings of {known:,} tokens, its tokenizer knows {input_shape.vocabulary - 1:,}; "
+                        "give the folder of the model's own as preprocess.tokenizer.path")
+            )  # fmt: skip
+        filler = getattr(model.config, "pad_token_id", None)
+        model.register_forward_pre_hook(Unpadded(filler or 0), with_kwargs=True)
     return model
+
+
+class Unpadded:
+    """A hook that tells a model of transformers its token ids, and which of them are there.
+
+    Args:
+        filler: id that stands where none is.
+    """
+
+    def __init__(self, filler: int) -> None:
+        self._filler = filler
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """From ids + 1 with 0 as padding, int64 [B, L], to `input_ids` and `attention_mask`."""
+        del module
+        (ids_BL,) = args
+        there_BL = ids_BL != 0
+        ids_BL = torch.where(there_BL, ids_BL - 1, self._filler)
+        return (), {**kwargs, "input_ids": ids_BL, "attention_mask": there_BL.long()}
+
+
+def _check_tokens(input_shape: tuple[int, ...], key: str) -> None:
+    if isinstance(input_shape, TokenShape) and input_shape.kind != "hf":
+        raise InputError(
+            Problem(key, f"a model of transformers needs its own tokenizer, found {input_shape.kind}; set preprocess: "
+                    "{tokenizer: {type: hf, path: FOLDER}} beside it")
+        )  # fmt: skip
 
 
 def _check_name(name: str, known: list[str], key: str) -> None:

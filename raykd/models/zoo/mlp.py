@@ -9,7 +9,7 @@ import math
 
 from torch import nn
 
-from raykd.models.zoo.parts import named, scaled
+from raykd.models.zoo.parts import named, refuse_texts, scaled
 
 UNITS = 64
 
@@ -28,15 +28,18 @@ def build_mlp(
     Args:
         input_shape: of one sample, any number of dimensions.
         classes: outputs of the head.
-        key: dotted key of the model in the recipe; an MLP refuses nothing.
+        key: dotted key of the model in the recipe, for errors.
         width: scales the hidden layers.
         depth: hidden layers.
         dropout: chance of dropping a hidden unit while training.
 
     Returns:
         A module from [B, *input_shape] to [B, classes].
+
+    Raises:
+        InputError: samples are texts.
     """
-    del key
+    refuse_texts(input_shape, model="mlp", key=key)
     units = scaled(UNITS, width)
     sizes = [math.prod(input_shape)] + [units] * depth
     blocks = [

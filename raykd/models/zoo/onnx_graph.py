@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from raykd.errors import InputError, Problem
+from raykd.models.extras import needed
 from raykd.models.names import nearest, some
-from raykd.models.zoo.extras import needed
 from raykd.models.zoo.foreign import CONTENT, ForeignModel
 
 _TYPES: dict[str, Any] = {

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from raykd.errors import InputError, Problem
+from raykd.models.shapes import TokenShape
 
 MAX_GROUPS = 8
 MIN_SIDE = 8
@@ -67,6 +68,7 @@ def image_shape(input_shape: Sequence[int], *, model: str, key: str) -> tuple[in
     Raises:
         InputError: it is not that of an image, or the image is smaller than 8×8.
     """
+    refuse_texts(input_shape, model=model, key=key)
     if len(input_shape) != 3:
         raise InputError(
             Problem(
@@ -83,6 +85,31 @@ def image_shape(input_shape: Sequence[int], *, model: str, key: str) -> tuple[in
             )
         )
     return channels, height, width
+
+
+def refuse_texts(input_shape: Sequence[int], *, model: str, key: str) -> None:
+    """Nothing where samples are no texts.
+
+    Raises:
+        InputError: they are.
+    """
+    if isinstance(input_shape, TokenShape):
+        raise InputError(
+            Problem(key, f"{model} needs numbers; the samples are texts: use bag, text_cnn or text_transformer")
+        )  # fmt: skip
+
+
+def token_shape(input_shape: Sequence[int], *, model: str, key: str) -> TokenShape:
+    """`input_shape` as that of a text's ids.
+
+    Raises:
+        InputError: samples are no texts.
+    """
+    if not isinstance(input_shape, TokenShape):
+        raise InputError(
+            Problem(key, f"{model} needs texts; a sample here is {list(input_shape)}: use mlp, or cnn for images")
+        )  # fmt: skip
+    return input_shape
 
 
 def blocks_per_stage(depth: int, *, extra: int, model: str, key: str) -> int:

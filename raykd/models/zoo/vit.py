@@ -14,57 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from raykd.errors import InputError, Problem
-from raykd.models.zoo.parts import image_shape, named, scaled
+from raykd.models.zoo.attention import Block, heads_of, xavier_init
+from raykd.models.zoo.parts import image_shape, scaled
 
 FEATURES = 64
-FEATURES_PER_HEAD = 16
-MLP_RATIO = 4
 INIT_STD = 0.02
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention (Dosovitskiy et al. 2021, App. A, Eq. 5-8)."""
-
-    def __init__(self, features: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(features, 3 * features)
-        self.out = nn.Linear(features, features)
-
-    def forward(self, tokens_BLD: Tensor) -> Tensor:
-        """[B, L, D] -> [B, L, D]."""
-        size, length, features = tokens_BLD.shape
-        split = self.qkv(tokens_BLD).reshape(size, length, 3, self.heads, features // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
-        # Written out, not F.scaled_dot_product_attention: flop counters and exporters see every product.
-        scores = query @ key.transpose(-2, -1) / math.sqrt(features // self.heads)
-        mixed = (scores.softmax(dim=-1) @ value).transpose(1, 2).reshape(size, length, features)
-        out: Tensor = self.out(mixed)
-        return out
-
-
-class Block(nn.Module):
-    """Attention and a perceptron, each normed before and added after (Eq. 2-3)."""
-
-    def __init__(self, features: int, heads: int, *, dropout: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(features)
-        self.attention = Attention(features, heads)
-        self.drop1 = nn.Dropout(dropout)
-        self.norm2 = nn.LayerNorm(features)
-        self.mlp = named(
-            up=nn.Linear(features, MLP_RATIO * features),
-            act=nn.GELU(),
-            drop=nn.Dropout(dropout),
-            down=nn.Linear(MLP_RATIO * features, features),
-        )
-        self.drop2 = nn.Dropout(dropout)
-
-    def forward(self, tokens_BLD: Tensor) -> Tensor:
-        """[B, L, D] -> [B, L, D]."""
-        attended = tokens_BLD + self.drop1(self.attention(self.norm1(tokens_BLD)))
-        out: Tensor = attended + self.drop2(self.mlp(self.norm2(attended)))
-        return out
 
 
 class ClassToken(nn.Module):
@@ -145,8 +99,7 @@ def build_vit(
             )
         )
     features = scaled(FEATURES, width)
-    most = max(1, features // FEATURES_PER_HEAD)
-    heads = max(count for count in range(1, most + 1) if features % count == 0)
+    heads = heads_of(features)
     model = Vit(
         nn.Conv2d(channels, features, patch, stride=patch),
         nn.Sequential(*(Block(features, heads, dropout=dropout) for _ in range(depth))),
@@ -154,10 +107,7 @@ def build_vit(
         classes=classes,
         dropout=dropout,
     )
-    for part in model.modules():
-        if isinstance(part, nn.Linear):
-            nn.init.xavier_uniform_(part.weight)
-            nn.init.zeros_(part.bias)
+    xavier_init(model)
     # The convolution is a linear map of each patch, so it is initialised as one.
     nn.init.xavier_uniform_(model.patch.weight.view(features, -1))
     assert model.patch.bias is not None, "the patch convolution has a bias"

