@@ -162,12 +162,10 @@ def preprocessing_for(settings: Preprocess, samples: Source, *, key: str) -> Pre
             found = f"is for texts; a sample here is {list(samples.input_shape)}"
             raise InputError(Problem(f"{key}.tokenizer", f"{found}: remove it"))
         return resolve(settings, samples.statistics(), input_shape=samples.input_shape, key=key)
-    unset = settings.normalize if isinstance(settings.normalize, str) else "auto"
-    plain = Preprocess(tokenizer=settings.tokenizer, normalize=unset)
     problems = [
         Problem(f"{key}.{name}", "is for numbers; the samples are texts: remove it")
-        for name in Preprocess.model_fields
-        if getattr(settings, name) != getattr(plain, name)
+        for name, field in Preprocess.model_fields.items()
+        if name != "tokenizer" and getattr(settings, name) not in (field.default, "none")
     ]
     if problems:
         raise InputError(problems)

@@ -8,7 +8,6 @@ from pathlib import Path
 from torch import nn
 
 from raykd.config.models import is_harmless
-from raykd.data.steps import as_shown
 from raykd.errors import InputError, Problem
 from raykd.export.description import Description, Input, read_description
 from raykd.export.weights_format import DESCRIPTION, WEIGHTS
@@ -31,12 +30,17 @@ def save_student(prepared: Prepared, run: RunFolder) -> Path:
 
 def _describe(prepared: Prepared, weights: str) -> Description:
     samples = prepared.samples
-    ((name, shown),) = as_shown({n: array[:1] for n, array in samples.inputs.items()}).items()
+    name, array = next(iter(samples.inputs.items()))
+    integers = array.dtype.kind == "i"
     return Description(
         task=samples.task,
         model=prepared.config.student.model,
         preprocessing=prepared.preprocessing,
-        input=Input(name=name, shape=samples.input_shape, dtype=shown.dtype.name),
+        input=Input(
+            name=name,
+            shape=samples.input_shape,
+            dtype="uint8" if samples.is_text else "int64" if integers else "float32",
+        ),
         classes=samples.classes,
         scale=samples.scale,
         teachers=tuple(prepared.teachers),

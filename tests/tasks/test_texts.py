@@ -40,7 +40,7 @@ def table(tmp_path_factory):
 
 @pytest.fixture
 def recipe(table):
-    fit = {"epochs": 8, "batch_size": 16, "optimizer": {"type": "adamw", "lr": 0.01}}
+    fit = {"epochs": 25, "batch_size": 16, "optimizer": {"type": "adamw", "lr": 0.01}}
     small = {"type": "hashed", "size": 512, "length": 16}
     return {
         "data": {
@@ -58,7 +58,7 @@ def recipe(table):
              "preprocess": {"tokenizer": {"type": "bytes", "length": 48}}},
         ],
         "student": {"model": {"type": "bag", "width": 0.125}, "preprocess": {"tokenizer": small}},
-        "train": {"epochs": 6, "batch_size": 32, "optimizer": {"type": "adamw", "lr": 0.02}},
+        "train": {"epochs": 20, "batch_size": 32, "optimizer": {"type": "adamw", "lr": 0.02}},
         "evaluate": {"controls": ["labels"]},
         "tracking": {"wandb": {"mode": "disabled"}},
     }  # fmt: skip

@@ -156,8 +156,8 @@ class Unpadded:
         del module
         (ids_BL,) = args
         there_BL = ids_BL != 0
-        ids_BL = torch.where(there_BL, ids_BL - 1, self._filler)
-        return (), {**kwargs, "input_ids": ids_BL, "attention_mask": there_BL.long()}
+        own_BL = torch.where(there_BL, ids_BL - 1, self._filler)
+        return (), {**kwargs, "input_ids": own_BL, "attention_mask": there_BL.long()}
 
 
 def _check_tokens(input_shape: tuple[int, ...], key: str) -> None:
