@@ -11,7 +11,6 @@ import pytest
 
 from raykd.cli import main
 from raykd.config import load_config
-from raykd.export.writing import choose
 from raykd.models.weights import load_weights
 from raykd.pipeline import Options, run
 from raykd.pipeline.preparation import prepare
@@ -93,8 +92,7 @@ def test_texts_from_recipe_to_report(ray_cluster, recipe, table, tmp_path, capsy
     assert main(["predict", str(folder), str(table)]) == 2, "two columns, none of them `text`"
     assert "call that of the texts 'text'" in capsys.readouterr().err
 
-    formats = [name for name in ("safetensors", "onnx") if name not in choose(None)[1]]
-    assert main(["export", str(folder), "--format", ",".join(formats)]) == 0
+    assert main(["export", str(folder), "--format", "safetensors"]) == 0
     index = json.loads((folder / "export" / "export.json").read_text())
     assert index["input"] == {"name": "tokens", "shape": [16], "dtype": "int64"}
 
