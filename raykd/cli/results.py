@@ -39,6 +39,7 @@ def add(commands: Command) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
+    from raykd.cli.ablating import show_ablation
     from raykd.cli.comparing import show_comparison
     from raykd.cli.jobs import show_summary
     from raykd.cli.searching import show_sweep
@@ -52,7 +53,7 @@ def _report(args: argparse.Namespace) -> int:
         return 0
     console = Console(quiet=False, stream=sys.stdout)
     summary = read_json(RunFolder(args.run).summary)
-    kinds = {"comparison": show_comparison, "sweep": show_sweep}
+    kinds = {"comparison": show_comparison, "ablation": show_ablation, "sweep": show_sweep}
     kinds.get(summary.get("kind"), show_summary)(summary, console)
     console.say(f"\nreport: {page}")
     return 0

@@ -35,6 +35,7 @@ from raykd.pipeline.label_maps import (
 )
 from raykd.pipeline.loading import Listen, load_samples
 from raykd.pipeline.packing import keeps_largest, packing_of, packing_problems
+from raykd.report.speech import SPEECH
 from raykd.targets.packing import PLAIN, Packing, packed_shape
 from raykd.teachers.recorded import load_outputs
 from raykd.types import ORIGINAL_VIEW
@@ -104,6 +105,15 @@ class Prepared:
             for name, candidate in self.teachers.items()
             for tap, shape in candidate.shapes.items()
         }
+
+    @property
+    def in_words(self) -> str:
+        """Sizes of the parts, labels and outputs, in a line."""
+        samples = self.samples
+        sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in samples.splits.items())
+        labelled = len(samples.labelled_rows("train"))
+        outputs = SPEECH[samples.task].outputs(samples.classes)
+        return f"{sizes} samples; {labelled:,} training labels; {outputs}"
 
 
 def prepare(
@@ -175,6 +185,12 @@ def vary(prepared: Prepared, config: Config) -> Prepared:
     )
     _check_features(varied)
     return varied
+
+
+def with_views(prepared: Prepared, config: Config) -> Prepared:
+    """The same samples and teachers with the view policy of another recipe; their splits and labels stay."""
+    samples = replace(prepared.samples, policy=config.data.views.policy)
+    return replace(prepared, config=config, samples=samples, data=_fingerprint(samples))
 
 
 def _collect(problems: list[Problem], make: Callable[[], Any]) -> Any:

@@ -49,7 +49,7 @@ def write_report(run: Path) -> Path:
         InputError: the folder has no summary, or one of its files is damaged.
     """
     data = read_run(run)
-    kinds = {"comparison": _of_comparison, "sweep": _of_sweep}
+    kinds = {"comparison": _of_comparison, "sweep": _of_sweep, "ablation": _of_ablation}
     content = kinds.get(data.summary.get("kind") or "run", _of_run)(data)
     pictures, tables = content["pictures"], content["tables"]
     folder = run / "report"
@@ -101,6 +101,27 @@ def _of_comparison(data: RunData) -> dict[str, Any]:
         "about": [*about(data), f"{methods} methods"],
         "pictures": pictures,
         "tables": {**comparison.comparison_tables(data), **{t.name: t for t in more}},
+    }
+
+
+def _of_ablation(data: RunData) -> dict[str, Any]:
+    """What the page of an ablation shows."""
+    from raykd.report import ablation, tables
+    from raykd.report.style import styled
+
+    more = [table for table in (tables.context(data), tables.events(data)) if table is not None]
+    with styled():
+        pictures = ablation.ablation_pictures(data)
+    return {
+        **_of_any(data),
+        "kicker": "Ablation",
+        "gains_heading": "What each part is worth",
+        "verdict": ablation.ablation_verdict(data.summary),
+        "lost": [],
+        "tiles": [],
+        "about": [*about(data), f"{len(data.summary['parts'])} parts"],
+        "pictures": pictures,
+        "tables": {**ablation.ablation_tables(data), **{t.name: t for t in more}},
     }
 
 
