@@ -16,6 +16,7 @@ from raykd.cli.options import (
     address_of,
     read_config,
 )
+from raykd.config.folding import first_fold
 
 if TYPE_CHECKING:
     from raykd.report.speech import Speech
@@ -43,7 +44,7 @@ def add(commands: Command) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    config = read_config(args)
+    config = first_fold(read_config(args))
     from raykd.cli.preflight import facts, judge_ready_teachers, prepare_and_place
     from raykd.report.speech import SPEECH
     from raykd.tracking import Console
@@ -98,7 +99,7 @@ def _say_placement(found: dict[str, Any], placement: Any, console: Any) -> None:
 
 
 def _data(args: argparse.Namespace) -> int:
-    config = read_config(args)
+    config = first_fold(read_config(args))
     from raykd.data.check import check_data, draw_views
     from raykd.models.preprocess import resolve
     from raykd.pipeline.loading import load_samples

@@ -15,6 +15,7 @@ from raykd.cli.options import (
     print_json,
     read_config,
 )
+from raykd.config.folding import first_fold
 from raykd.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def add(commands: Command) -> None:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    config = read_config(args)
+    config = first_fold(read_config(args))
     from raykd.cli.forecasts import forecast
     from raykd.pipeline.preparation import prepare
     from raykd.tracking import Console

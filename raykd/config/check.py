@@ -37,6 +37,7 @@ def cross_check(config: Config) -> list[Problem]:
         *objective_problems(config),
         *target_problems(config),
         *_training(config),
+        *_folds(config),
         *_requirements(config),
     ]
 
@@ -200,6 +201,23 @@ def _training(config: Config) -> Iterator[Problem]:
         yield Problem(
             "train.compile", "cannot be used with objective.features, which need module hooks"
         )
+
+
+def _folds(config: Config) -> Iterator[Problem]:
+    splits = config.data.splits
+    fold, by = splits.fold, splits.by
+    if fold is not None and config.folds is not None:
+        yield Problem("folds", f"found {config.folds} beside data.splits.fold, which is one of them; leave one of the "
+                      "two out")  # fmt: skip
+    if fold is not None and fold.index >= fold.of:
+        yield Problem("data.splits.fold.index", f"found {fold.index} of {fold.of}; the first is 0")
+    if by is not None and by.type != "group" and (fold or config.folds):
+        key = "folds" if config.folds else "data.splits.fold"
+        why = {
+            "time": "would train on what comes after test",
+            "column": "would leave the column's own test part aside",
+        }
+        yield Problem(key, f"{why[by.type]}; with data.splits.by.type={by.type} leave it out, or split by group")  # fmt: skip
 
 
 def _requirements(config: Config) -> Iterator[Problem]:

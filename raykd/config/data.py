@@ -8,7 +8,9 @@ from pydantic import Field
 
 from raykd.config.base import (
     Count,
+    Folds,
     ImportPath,
+    Natural,
     NonNegative,
     PartOrCount,
     Positive,
@@ -278,6 +280,15 @@ class SplitBy(Settings):
     """Column of the source, or of its table of labels."""
 
 
+class Fold(Settings):
+    """One part of several, all drawn at once: each labelled sample is in one of them."""
+
+    index: Natural
+    """Which one, from 0."""
+    of: Folds
+    """How many there are."""
+
+
 class Splits(Settings):
     """Stratified, seeded splits. Ignored for the parts that the source brings itself."""
 
@@ -287,6 +298,8 @@ class Splits(Settings):
     """Samples scored once, at the end."""
     by: SplitBy | None = None
     """null: stratified by label. Else parts are at least as large as asked, in whole groups."""
+    fold: Fold | None = None
+    """Test is this part (`test` is left aside), validation is cut from the others. `folds` sets it."""
 
 
 class BadSamples(Settings):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from raykd.config.base import Count, Natural, NonNegative, Positive, Settings, Workers
+from raykd.config.base import Count, Folds, Natural, NonNegative, Positive, Settings, Workers
 from raykd.config.data import Data
 from raykd.config.models import Student, Teacher
 from raykd.config.objective import Objective
@@ -149,6 +149,9 @@ class Config(Settings):
     """Fixes splits, label budget, views and teachers."""
     seeds: Count = 1
     """Paired replicas of student and controls: they differ in initialisation and order only."""
+    folds: Folds | None = None
+    """Cross-validation: so many runs, the i-th tested on the i-th part of the samples (stratified, or by
+    `data.splits.by` group); teachers and students are trained on the other parts only. null: one run."""
     data: Data
     """Samples, splits, labels and views."""
     teachers: Annotated[tuple[Teacher, ...], Field(min_length=1)]

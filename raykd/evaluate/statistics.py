@@ -92,13 +92,18 @@ def paired_gain(
     }
 
 
-def paired_t_pvalue(values: ArrayLike) -> float | None:
-    """Two-sided p-value of the paired t test that the differences have mean 0; None below two."""
+def paired_t_pvalue(values: ArrayLike, overlap: float = 0.0) -> float | None:
+    """Two-sided p-value of the paired t test that the differences have mean 0; None below two.
+
+    Args:
+        values: the differences [R].
+        overlap: as of `t_interval`.
+    """
     difference_R = np.asarray(values, float)
     replicas = len(difference_R)
     if replicas < 2:
         return None
-    error = float(difference_R.std(ddof=1)) / math.sqrt(replicas)
+    error = _error(difference_R, overlap)
     mean = float(difference_R.mean())
     if error == 0:
         return 1.0 if mean == 0 else 0.0
@@ -117,14 +122,26 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def t_interval(values: ArrayLike) -> list[float]:
-    """95 % interval of the mean of two or more independent numbers."""
+def t_interval(values: ArrayLike, overlap: float = 0.0) -> list[float]:
+    """95 % interval of the mean of two or more numbers.
+
+    Args:
+        values: the numbers [R].
+        overlap: 0 where they are independent. Of folds, which share training data, the size of a test part over
+            that of its training part: the corrected resampled t test (Nadeau & Bengio 2003, "Inference for the
+            generalization error", section 5.3), which takes 1/R + overlap for 1/R.
+    """
     value_R = np.asarray(values, float)
     replicas = len(value_R)
-    error = float(value_R.std(ddof=1)) / math.sqrt(replicas)
+    error = _error(value_R, overlap)
     half = float(stats.t.ppf((1 + LEVEL) / 2, replicas - 1)) * error
     mean = float(value_R.mean())
     return [mean - half, mean + half]
+
+
+def _error(value_R: Floats, overlap: float) -> float:
+    """Standard error of the mean."""
+    return float(value_R.std(ddof=1)) * math.sqrt(1 / len(value_R) + overlap)
 
 
 def _bootstrap_interval(better_RN: NDArray[np.float64], seed: int, resamples: int) -> list[float]:

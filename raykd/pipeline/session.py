@@ -82,7 +82,7 @@ def opened(
             files = isinstance(config.data.source, FilesSource)
             cache = {"data.cache": cache_root(config.data)} if files else {}
             check_shared({"--output": folder.path, **store, **cache})
-        _open_folder(folder, config, resources)
+        open_folder(folder, config, resources)
         job = Job(prepared, placement, folder, console, kind, listeners)
         try:
             yield job
@@ -141,7 +141,8 @@ def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> N
         )  # fmt: skip
 
 
-def _open_folder(folder: RunFolder, config: Config, resources: Resources) -> None:
+def open_folder(folder: RunFolder, config: Config, resources: Resources) -> None:
+    """Make a job's folder, and write down what it runs and where."""
     folder.path.mkdir(parents=True, exist_ok=True)
     write_json(folder.config, config.model_dump(mode="json"))
     write_json(folder.environment, environment(config, resources))

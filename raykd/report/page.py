@@ -49,7 +49,12 @@ def write_report(run: Path) -> Path:
         InputError: the folder has no summary, or one of its files is damaged.
     """
     data = read_run(run)
-    kinds = {"comparison": _of_comparison, "sweep": _of_sweep, "ablation": _of_ablation}
+    kinds = {
+        "comparison": _of_comparison,
+        "sweep": _of_sweep,
+        "ablation": _of_ablation,
+        "folds": _of_folds,
+    }
     content = kinds.get(data.summary.get("kind") or "run", _of_run)(data)
     pictures, tables = content["pictures"], content["tables"]
     folder = run / "report"
@@ -122,6 +127,24 @@ def _of_ablation(data: RunData) -> dict[str, Any]:
         "about": [*about(data), f"{len(data.summary['parts'])} parts"],
         "pictures": pictures,
         "tables": {**ablation.ablation_tables(data), **{t.name: t for t in more}},
+    }
+
+
+def _of_folds(data: RunData) -> dict[str, Any]:
+    """What the page of a cross-validation shows."""
+    from raykd.report import folds, tables
+
+    made = (tables.results(data), tables.quality(data), tables.context(data))
+    return {
+        **_of_any(data),
+        "kicker": "Cross-validation",
+        "gains_heading": "What distillation brings",
+        "verdict": folds.folds_verdict(data.summary),
+        "lost": [],
+        "tiles": [],
+        "about": [*about(data)[:-1], f"{data.summary['folds']} folds"],
+        "pictures": {},
+        "tables": {**{t.name: t for t in made if t is not None}, **folds.folds_tables(data)},
     }
 
 

@@ -78,7 +78,8 @@ def results(run: RunData) -> Table | None:
     metric, second = speech.metric, speech.second
     unit = "_nats" if second.key == "nll" else ""
     replicas = rows[0].replicas
-    several = f"± is the standard deviation over {replicas} replicas. " if replicas > 1 else ""
+    of = "folds" if run.summary.get("kind") == "folds" else "replicas"
+    several = f"± is the standard deviation over {replicas} {of}. " if replicas > 1 else ""
     return Table(
         name="results",
         title="Results on test",

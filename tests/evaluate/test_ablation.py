@@ -42,7 +42,7 @@ def compared():
             "test": split(dict(zip(NAMES, (4, 10, 6), strict=True))),
         }
     )
-    return compare(evaluation, "whole", dict.fromkeys(NAMES, [1.0, 1.0, 1.0]))
+    return compare(evaluation, "whole", {name: [1.0, 1.0, 1.0] for name in NAMES})
 
 
 def test_worth_is_how_much_better_the_whole_is(compared):
