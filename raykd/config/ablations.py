@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from raykd.config.evaluating import Evaluate
 from raykd.config.load import parse
 from raykd.config.objective import Objective, UniformWeighting, phase_weights, restricted
-from raykd.config.root import Config, Evaluate
+from raykd.config.root import Config
 from raykd.config.schedules import ever_active
 from raykd.config.variants import Variant
 from raykd.config.weightings import FixedWeighting, SampleWeighting, Weighting

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from raykd.config.check_evaluate import evaluate_problems
 from raykd.config.check_objective import objective_problems
 from raykd.config.check_targets import target_problems
 from raykd.config.models import (
@@ -38,6 +39,7 @@ def cross_check(config: Config) -> list[Problem]:
         *target_problems(config),
         *_training(config),
         *_folds(config),
+        *evaluate_problems(config, RESERVED),
         *_requirements(config),
     ]
 
@@ -121,6 +123,9 @@ def _task(config: Config) -> Iterator[Problem]:
         found.append((f"{key}.kind", teacher.kind, choices.kinds))
         given = [name for name, value in teacher.expect if value is not None]
         found += [(f"{key}.expect", name, choices.expect) for name in given]
+    found += [
+        (f"evaluate.compare.{o.name}.kind", o.kind, choices.kinds) for o in config.evaluate.compare
+    ]
     for key, value, allowed in found:
         if value is not None and allowed is not None and value not in allowed:
             yield Problem(

@@ -8,13 +8,12 @@ from pydantic import Field
 
 from raykd.config.base import Count, Folds, Natural, NonNegative, Positive, Settings, Workers
 from raykd.config.data import Data
+from raykd.config.evaluating import Evaluate
 from raykd.config.models import Student, Teacher
 from raykd.config.objective import Objective
 from raykd.config.search import Search
 from raykd.config.tasks import TaskName
 from raykd.config.training import Sgd, Training
-
-Control = Literal["labels", "best_teacher", "hard"]
 
 
 class Targets(Settings):
@@ -107,15 +106,6 @@ class Cluster(Settings):
     """Student training."""
     teachers: TeacherCluster = TeacherCluster()
     """Teacher actors and teacher fits."""
-
-
-class Evaluate(Settings):
-    """What the student is held against."""
-
-    controls: tuple[Control, ...] = ("labels", "best_teacher", "hard")
-    """The same student taught otherwise: labels alone, the best single teacher, hard labels."""
-    require: tuple[str, ...] = ()
-    """Conditions on summary.json, e.g. `student.test.accuracy >= 0.9`; exit code 3 if one fails."""
 
 
 class Wandb(Settings):

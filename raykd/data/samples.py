@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass, field, fields
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -48,6 +48,7 @@ class Samples:
             labels are no values.
         hashes: as in `Dataset`.
         left_out: as in `Dataset`.
+        columns: as in `Dataset`, of those that are asked for.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -64,12 +65,13 @@ class Samples:
     scale: Scale | None = None
     hashes: np.ndarray | None = None
     left_out: tuple[str, ...] = ()
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -272,6 +274,7 @@ def build_samples(
     task: TaskName = "classification",
     decode: Decode = in_process,
     tell: Tell | None = None,
+    columns: Sequence[str] = (),
 ) -> Samples:
     """Load the samples of a recipe, split them, hide labels outside the budget, and set up the views.
 
@@ -281,13 +284,15 @@ def build_samples(
         task: what the labels are for.
         decode: what decodes the parts of files that no run has decoded yet; here and now unless it is given.
         tell: is told of samples decoded, and of all there are.
+        columns: that samples are to be sliced by.
 
     Raises:
         InputError: anything about the source, the splits, the classes, the budget or the views.
         DataError: decoded samples cannot be written or read.
     """
     if isinstance(data.source, FilesSource):
-        dataset = load_decoded(data, task, decode, tell, lambda d: samples_of(d, data, seed=seed))
+        check = partial(samples_of, data=data, seed=seed, columns=columns)
+        dataset = load_decoded(data, task, decode, tell, check, columns)
     else:
         dataset = load_source(data.source, task)
     if dataset.task != task:
@@ -296,20 +301,27 @@ def build_samples(
                     f"{dataset.task}; set `task: {dataset.task}` or choose another source (a factory "
                     f"says it by Dataset(task={task!r}))")
         )  # fmt: skip
-    return samples_of(dataset, data, seed=seed)
+    return samples_of(dataset, data, seed=seed, columns=columns)
 
 
-def samples_of(dataset: Dataset, data: Data, *, seed: int) -> Samples:
+def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str] = ()) -> Samples:
     """As `build_samples`, with the samples at hand; `data.source` is not looked at.
 
     Args:
         dataset: the samples.
         data: splits, classes, label budget and views.
         seed: the recipe's seed.
+        columns: that samples are to be sliced by.
 
     Raises:
-        InputError: anything about the splits, the classes, the budget or the views.
+        InputError: anything about the splits, the classes, the budget, the views or the columns.
     """
+    if lacking := [name for name in columns if name not in dataset.columns]:
+        there = ", ".join(dataset.columns) or "none"
+        raise InputError(
+            Problem("evaluate.slices", f"found column {lacking[0]!r}; the source has {there}: sources of files bring "
+                    "columns, and a factory gives Dataset(columns={...})")
+        )  # fmt: skip
     classes = _class_names(dataset, data.classes)
     splits = make_splits(dataset, data.splits, seed=seed)
     train = splits["train"]
@@ -336,6 +348,7 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int) -> Samples:
         scale=_scale(labels[train]) if dataset.form.measured else None,
         hashes=None if dataset.hashes is None else _read_only(dataset.hashes),
         left_out=dataset.left_out,
+        columns={name: _read_only(dataset.columns[name]) for name in columns},
     )
     _try_views(samples)
     return samples

@@ -30,7 +30,7 @@ def over_folds(summaries: Sequence[Summary], sizes: Sequence[Sizes]) -> dict[str
         sizes: samples of each fold's "train", "validation" and "test".
 
     Returns:
-        `schema`, `kind` (`folds`), `status`, `task`, `folds` (K); `student`, `controls`, `ensemble`, `teachers` as in
+        `schema`, `kind` (`folds`), `status`, `task`, `folds` (K); `student`, `controls`, `ensemble`, `teachers`, `compare` as in
         a run's summary, costs being those of the first fold; `gains`: control -> `mean`, `std`, `n`, `values`,
         `ci95` and `p` of the corrected resampled t test, `ci95_uncorrected` of the plain one, which takes the folds
         for independent, and `p_holm`; `overlap`, the size of a test part over that of a training part;
@@ -52,6 +52,7 @@ def over_folds(summaries: Sequence[Summary], sizes: Sequence[Sizes]) -> dict[str
             "controls": _models([one["controls"] for one in summaries]),
             "ensemble": _model([one["ensemble"] for one in summaries]),
             "teachers": _models([one["teachers"] for one in summaries]),
+            "compare": _models([one["compare"] for one in summaries]),
             "gains": _gains([one["gains"] for one in summaries], overlap),
             "per_fold": [
                 {

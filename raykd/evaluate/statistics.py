@@ -46,6 +46,7 @@ def paired_gain(
     seed: int,
     resamples: int = 2000,
     from_scores: Callable[[Floats], Floats] | None = None,
+    fixed_control: bool = False,
 ) -> dict[str, Any]:
     """How much better the treatment is than its control, replica by replica.
 
@@ -58,11 +59,13 @@ def paired_gain(
         resamples: bootstrap resamples.
         from_scores: makes the metric of a mean score, element by element; None where the metric is the
             mean.
+        fixed_control: the control is one model, repeated: then even one replica has a bootstrap interval, over
+            test samples.
 
     Returns:
         `mean` and `values` of the differences, `n`, `ci95` (t interval over replicas) and
         `ci95_bootstrap` (percentiles over replicas × test samples, both drawn with replacement and in
-        pairs). Both intervals are None with a single replica: one pair says nothing of the spread.
+        pairs). With a single replica they are None: one pair says nothing of the spread over trainings.
 
     Raises:
         ValueError: the two sides do not pair up.
@@ -79,9 +82,10 @@ def paired_gain(
     several = replicas > 1
     scores = right_treated.astype(np.float64), right_control.astype(np.float64)
     bootstrap = None
-    if several and from_scores is None:
+    drawn = several or fixed_control
+    if drawn and from_scores is None:
         bootstrap = _bootstrap_interval(scores[0] - scores[1], seed, resamples)
-    elif several and from_scores is not None:
+    elif drawn and from_scores is not None:
         bootstrap = _bootstrap_of_curve(*scores, from_scores, seed, resamples)
     return {
         "mean": float(difference_R.mean()),
@@ -108,6 +112,28 @@ def paired_t_pvalue(values: ArrayLike, overlap: float = 0.0) -> float | None:
     if error == 0:
         return 1.0 if mean == 0 else 0.0
     return float(2 * stats.t.sf(abs(mean) / error, replicas - 1))
+
+
+def mcnemar(one_N: ArrayLike, other_N: ArrayLike) -> dict[str, Any]:
+    """Who is right where the other is wrong (McNemar 1947), with the exact two-sided binomial p-value.
+
+    Args:
+        one_N: whether one model is right on each sample [N].
+        other_N: the same of the other.
+
+    Returns:
+        `both`, `only_first`, `only_second`, `neither`: samples; `p`, 1 where they are never at odds.
+    """
+    one, other = np.asarray(one_N, bool), np.asarray(other_N, bool)
+    first, second = int((one & ~other).sum()), int((other & ~one).sum())
+    odds = first + second
+    return {
+        "both": int((one & other).sum()),
+        "only_first": first,
+        "only_second": second,
+        "neither": int((~one & ~other).sum()),
+        "p": float(stats.binomtest(first, odds, 0.5).pvalue) if odds else 1.0,
+    }
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

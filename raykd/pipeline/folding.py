@@ -14,6 +14,7 @@ from raykd.pipeline.loading import Listen, load_samples
 from raykd.pipeline.placement import place
 from raykd.pipeline.preparation import prepare
 from raykd.pipeline.rehearsal import rehearse_folds
+from raykd.pipeline.rivals import with_rivals
 from raykd.pipeline.session import Options, open_folder, run_folder
 from raykd.pipeline.volume import shortage
 from raykd.report import write_report
@@ -48,7 +49,7 @@ def cross_validate(
     folder, recipes = run_folder(config, options), fold_recipes(config)
     listen = None if console is None else console.on
     sizes = [_sizes(recipe, options, listen) for recipe in recipes]
-    first = prepare(recipes[0], address=options.address, listen=listen)
+    first = with_rivals(prepare(recipes[0], address=options.address, listen=listen))
     rehearse_folds(first, len(recipes), config.evaluate.require)
     if options.address is None:
         place(recipes[0], machine(), shortage(first))

@@ -64,7 +64,7 @@ def rehearsed(prepared: Prepared) -> dict[str, Any]:
     )
     costs = {
         name: {"parameters": 1, "flops": 1, "bytes": 1, "latency_ms": {"1": 1.0, "256": 1.0}}
-        for name in ("student", *prepared.teachers)
+        for name in ("student", *prepared.teachers, *prepared.rivals)
     }
     return summarise(
         evaluation,
@@ -95,4 +95,5 @@ def _silent(prepared: Prepared, split: Split) -> SplitOutputs:
         ensemble=answers_NC,
         students=students,
         students_last=students,
+        rivals=dict.fromkeys(prepared.rivals, answers_NC),
     )

@@ -142,7 +142,10 @@ def _of_folds(data: RunData) -> dict[str, Any]:
         "verdict": folds.folds_verdict(data.summary),
         "lost": [],
         "tiles": [],
-        "about": [*about(data)[:-1], f"{data.summary['folds']} folds"],
+        "about": [
+            *(part for part in about(data) if "replica" not in part),
+            f"{data.summary['folds']} folds",
+        ],
         "pictures": {},
         "tables": {**{t.name: t for t in made if t is not None}, **folds.folds_tables(data)},
     }
@@ -256,7 +259,7 @@ def _pictures(run: RunData) -> dict[str, Picture]:
 
 
 def _tables(run: RunData) -> dict[str, Table]:
-    from raykd.report import by_label, scatter, tables
+    from raykd.report import by_label, other_tables, scatter, tables
 
     of_task: dict[TaskName, Callable[[RunData], Table | None]] = {
         "classification": tables.recalls,
@@ -266,6 +269,8 @@ def _tables(run: RunData) -> dict[str, Table]:
     makers: Sequence[Callable[[RunData], Table | None]] = (
         tables.results,
         tables.gains,
+        other_tables.rivals,
+        other_tables.slices,
         tables.quality,
         tables.fidelity,
         tables.costs,

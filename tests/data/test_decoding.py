@@ -182,6 +182,17 @@ def test_time_split_tests_on_the_newest(tmp_path: Path) -> None:
     assert [len(splits[part]) for part in ("train", "validation", "test")] == [69, 9, 12]
 
 
+def test_columns_to_slice_by_come_along(tmp_path: Path) -> None:
+    sex = np.where(np.arange(files.COUNT) % 3 == 0, "f", "m")
+    files.write_parquet(tmp_path / "data", {"x": files.floats().tolist(), "sex": sex})
+    source = {"type": "parquet", "path": str(tmp_path / "data"), "inputs": "x", "label": "label"}
+    samples = build_samples(data_of(source), seed=0, columns=["sex"])
+    assert samples.columns["sex"].tolist() == sex.tolist()
+    assert not build_samples(data_of(source), seed=0).columns
+    with pytest.raises(InputError, match=r"evaluate.slices: .*'age'"):
+        build_samples(data_of(source), seed=0, columns=["age"])
+
+
 def test_column_split_says_it(tmp_path: Path) -> None:
     said = np.array(["train"] * 60 + ["validation"] * 20 + ["test"] * 10)
     files.write_parquet(tmp_path, {"x": files.floats().tolist(), "part": said})

@@ -150,13 +150,17 @@ def _classes(column: Any, names: tuple[str, ...] | None, name: str, key: str) ->
     return places.to_numpy(zero_copy_only=False).astype(np.int64), classes
 
 
-def grouping(column: Any, name: str) -> np.ndarray:
-    """A column that samples are split by [N]: numbers, texts or times.
+def grouping(column: Any, name: str, key: str) -> np.ndarray:
+    """A column that samples are split or sliced by [N]: numbers, texts or times.
+
+    Args:
+        column: as it was read.
+        name: its name.
+        key: of the recipe, that names it.
 
     Raises:
         InputError: a sample has none, or it is something else.
     """
-    key = "data.splits.by.column"
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     if column.null_count:
