@@ -24,16 +24,10 @@ def stratified_folds(strata: np.ndarray, keys: np.ndarray, of: int) -> np.ndarra
         int64 [M] in [0, of).
 
     Raises:
-        InputError: there are fewer samples than folds, or a stratum has one sample alone.
+        InputError: there are fewer samples than folds.
     """
     if len(strata) < of:
         raise InputError(Problem(KEY, f"found {of} for {len(strata)} labelled samples; lower it"))
-    sizes = np.bincount(strata)
-    if alone := int((sizes == 1).sum()):
-        raise InputError(
-            Problem(KEY, f"{alone} classes (or label groups) have one labelled sample alone, of which the fold that "
-                    "is tested on it could learn nothing; add samples or leave them out")
-        )  # fmt: skip
     fold_M = np.empty(len(strata), np.int64)
     fold_M[np.lexsort((keys, strata))] = np.arange(len(strata)) % of
     return fold_M

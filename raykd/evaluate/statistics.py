@@ -155,7 +155,7 @@ def t_interval(values: ArrayLike, overlap: float = 0.0) -> list[float]:
         values: the numbers [R].
         overlap: 0 where they are independent. Of folds, which share training data, the size of a test part over
             that of its training part: the corrected resampled t test (Nadeau & Bengio 2003, "Inference for the
-            generalization error", section 5.3), which takes 1/R + overlap for 1/R.
+            generalization error"), which takes 1/R + overlap for 1/R.
     """
     value_R = np.asarray(values, float)
     replicas = len(value_R)

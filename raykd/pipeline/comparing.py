@@ -24,8 +24,6 @@ from raykd.report import write_report
 from raykd.tracking import Console
 from raykd.train import Fit
 
-VARIANTS = "variants.json"
-
 
 @dataclass(frozen=True)
 class CompareResult:
@@ -89,10 +87,10 @@ def kept_variants(folder: RunFolder) -> list[Variant]:
     Raises:
         InputError: the folder is no comparison's.
     """
-    kept = folder.path / VARIANTS
+    kept = folder.variants
     if not kept.is_file():
         raise InputError(
-            Problem("--output", f"{folder.path} is no comparison's folder: it has no {VARIANTS}")
+            Problem("--output", f"{folder.path} is no comparison's folder: it has no {kept.name}")
         )
     return [Variant(name, load_config(tree)) for name, tree in read_json(kept).items()]
 
@@ -100,7 +98,7 @@ def kept_variants(folder: RunFolder) -> list[Variant]:
 def keep_variants(folder: RunFolder, variants: Sequence[Variant]) -> None:
     """Write down what each variant is."""
     told = {variant.name: variant.config.model_dump(mode="json") for variant in variants}
-    write_json(folder.path / VARIANTS, told)
+    write_json(folder.variants, told)
 
 
 def check_same(folder: RunFolder, variants: Sequence[Variant]) -> None:

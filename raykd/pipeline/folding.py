@@ -18,7 +18,7 @@ from raykd.pipeline.rivals import with_rivals
 from raykd.pipeline.session import Options, open_folder, run_folder
 from raykd.pipeline.volume import shortage
 from raykd.report import write_report
-from raykd.runtime import connect, machine
+from raykd.runtime import connect, is_connected, machine
 from raykd.tracking import Console
 
 RunOnce = Callable[[Config, Options], object]
@@ -51,7 +51,7 @@ def cross_validate(
     sizes = [_sizes(recipe, options, listen) for recipe in recipes]
     first = with_rivals(prepare(recipes[0], address=options.address, listen=listen))
     rehearse_folds(first, len(recipes), config.evaluate.require)
-    if options.address is None:
+    if options.address is None and not is_connected():
         place(recipes[0], machine(), shortage(first))
     with connect(options.address) as resources:
         open_folder(folder, config, resources)

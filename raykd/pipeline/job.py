@@ -137,7 +137,7 @@ class Job:
         yield
         self.mailbox.flush()
         seconds = time.monotonic() - begun
-        self.timing[f"{name}_s"] = seconds
+        self.timing[f"{name}_s"] = self.timing.get(f"{name}_s", 0.0) + seconds
         self.emit(events.stage(name, state="finished", seconds=seconds))
 
     def seeing(self, prepared: Prepared) -> Job:

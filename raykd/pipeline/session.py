@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raykd.config import Config
+from raykd.config import Config, load_config
 from raykd.config.data import FilesSource
 from raykd.data.decoding import cache_root
 from raykd.errors import InputError, Problem, RaykdError
-from raykd.folders import RunFolder, read_json, write_json
+from raykd.folders import RunFolder, write_json
 from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.placement import place
 from raykd.pipeline.preparation import Prepared
@@ -127,7 +127,10 @@ def run_folder(config: Config, options: Options) -> RunFolder:
             )
         )
     if folder.config.is_file():
-        _check_same(read_json(folder.config), config.model_dump(mode="json"), path)
+        before = load_config(
+            folder.config
+        )  # with the defaults of keys that are newer than the folder
+        _check_same(before.model_dump(mode="json"), config.model_dump(mode="json"), path)
     return folder
 
 

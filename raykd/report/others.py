@@ -23,7 +23,7 @@ def against_rivals(summary: Summary) -> Iterator[str]:
 
 def _better(name: str, gain: Mapping[str, Any], gains: Gain) -> str:
     low, high = gain["ci95_bootstrap"]
-    sure = "better" if low > 0 else "worse" if high < 0 else "no surely different"
+    sure = "better" if low > 0 else "worse" if high < 0 else "not surely different"
     return (
         f"Against {name}, which nothing was learnt from, it is {sure}: {gains.change(gain['mean'])} (95 % bootstrap "
         f"interval {gains.signed(low)} to {gains.signed(high)})"

@@ -178,6 +178,23 @@ def test_status_of_a_run_in_progress(run_folder, call):
     assert json.loads(call("status", run_folder, "--json").out)["failures"] == 1
 
 
+def test_status_of_an_ablation_has_its_own_fits_and_command(tmp_path):
+    run = tmp_path / "ablated"
+    log = JsonLines(run)
+    log.on(
+        events.stage("student", state="started", fits=["whole/replica0", "term.labels/replica0"])
+    )
+    log.close(None)
+    config = {"teachers": [], "evaluate": {"controls": ["labels"]}, "seeds": 1}
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "variants.json").write_text(json.dumps({"whole": {}, "term.labels": {}}))
+    standing = read_standing(run, now=time.time())
+    assert list(standing.fits) == ["whole/replica0", "term.labels/replica0"]
+    assert standing.lines()[-1] == f"resume    raykd ablate --resume --output {run}"
+    (run / "variants.json").write_text(json.dumps({"kl+uniform": {}}))
+    assert read_standing(run, now=time.time()).command == "compare"
+
+
 def test_status_of_a_failed_run_and_of_its_next_try(run_folder, call):
     failed = {"schema": 1, "status": "failed", "error": "teacher 'wide' is lost"}
     (run_folder / "summary.json").write_text(json.dumps(failed))

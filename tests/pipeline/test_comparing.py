@@ -190,7 +190,9 @@ def test_without_a_view_step_the_teachers_are_asked_about_other_views(finished, 
     assert found["targets"]["teacher_samples_scored"] == 2 * 1338, "two teachers, one plain view"
     assert "view.0" in found["parts"]
     noted = read_json(tmp_path / "ablated" / "targets.json")["entries"]
-    assert len(noted) == 4, "those of the whole recipe: of each teacher its views and held-out samples"
+    assert len(noted) == 4, (
+        "those of the whole recipe: of each teacher its views and held-out samples"
+    )
 
 
 @pytest.mark.usefixtures("same_home")

@@ -47,7 +47,7 @@ def test_the_verdict_names_the_other_model_and_the_worst_slice(told):
     ]
     gain = summary["compare"]["today"]["gain"]
     low, high = gain["ci95_bootstrap"]
-    how = "better" if low > 0 else "worse" if high < 0 else "no surely different"
+    how = "better" if low > 0 else "worse" if high < 0 else "not surely different"
     assert f"it is {how}: " in against
     assert "9.02 times fewer parameters" in against
     odds = summary["compare"]["today"]["mcnemar"]
