@@ -31,7 +31,7 @@ def add(commands: Command) -> None:
     parts = add_command(commands, "data", _data, "look at a recipe's data").add_subparsers(
         dest="part", metavar="PART", required=True
     )
-    about = "counts, classes, duplicates across splits, odd values"
+    about = "counts, classes, duplicates and near-duplicates across splits, odd values"
     data = add_command(parts, "check", _data, about)
     add_recipe(data)
     data.add_argument(
@@ -39,6 +39,12 @@ def add(commands: Command) -> None:
         type=Path,
         metavar="FILE.png",
         help="draw samples and their views as the student and each teacher see them",
+    )
+    data.add_argument(
+        "--classes",
+        type=Path,
+        metavar="FILE.png",
+        help="draw each class: how often each split has it, and its first samples",
     )
 
 
@@ -99,7 +105,7 @@ def _say_placement(found: dict[str, Any], placement: Any, console: Any) -> None:
 
 def _data(args: argparse.Namespace) -> int:
     config = read_config(args)
-    from raykd.data.check import check_data, draw_views
+    from raykd.data.check import check_data, draw_classes, draw_views
     from raykd.models.preprocess import resolve
     from raykd.pipeline.loading import load_samples
     from raykd.tracking import Console
@@ -120,4 +126,7 @@ def _data(args: argparse.Namespace) -> int:
         }
         draw_views(samples, args.picture, preprocess=seen)
         print(f"picture: {args.picture}")
+    if args.classes is not None:
+        draw_classes(samples, args.classes)
+        print(f"classes: {args.classes}")
     return 0

@@ -9,6 +9,7 @@ from pydantic import Field
 from raykd.config.base import (
     Count,
     ImportPath,
+    License,
     NonNegative,
     PartOrCount,
     Positive,
@@ -307,6 +308,8 @@ class Data(Settings):
     """Sizes of the validation and test parts."""
     classes: tuple[str, ...] | None = None
     """Class names in label order; null takes the source's own."""
+    license: License | None = None
+    """Of the samples, for the student's model card, such as cc-by-4.0; null = not stated."""
     labels: PartOrCount | None = None
     """How many training samples keep their label (stratified); null keeps all."""
     views: Views = Views()
