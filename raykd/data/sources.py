@@ -35,7 +35,7 @@ from raykd.data.idx import KINDS, read_idx
 from raykd.data.labels import FORMS
 from raykd.data.splits import class_ranks, stratified_order
 from raykd.errors import InputError, Problem
-from raykd.importing import load_callable
+from raykd.importing import load_callable, load_package
 
 _FASHION_CLASSES = (
     "T-shirt/top",
@@ -64,6 +64,7 @@ _IDX_FILES = {
 _IDX_INPUTS = ("|u1", ">i4", ">f4", ">f8")
 _TEST_PER_TRAIN = 1 / 6  # 10,000 to 60,000
 _ROOT_KEY = "data.source.root"
+_TYPE_KEY = "data.source.type"
 _SYSTEM_DATASETS = Path("/usr/share/datasets")
 _NPZ_KEYS = ("inputs", "labels", "ids", "splits", "classes", "weights")
 
@@ -82,9 +83,7 @@ def load_source(source: Source, task: TaskName = "classification") -> Dataset:
 
 
 def _digits(source: DigitsSource, task: TaskName) -> Dataset:  # noqa: ARG001 - one signature for all
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
+    bunch = load_package("sklearn.datasets", install="scikit-learn", key=_TYPE_KEY).load_digits()
     images = (bunch.images / 16.0).astype(np.float32)[:, None]
     if task == "multilabel":
         marks = np.array([np.isin(bunch.target, digits) for digits in _DIGIT_MARKS.values()]).T
@@ -93,9 +92,8 @@ def _digits(source: DigitsSource, task: TaskName) -> Dataset:  # noqa: ARG001 - 
 
 
 def _diabetes(source: DiabetesSource, task: TaskName) -> Dataset:  # noqa: ARG001
-    from sklearn.datasets import load_diabetes
-
-    bunch = load_diabetes(scaled=False)
+    datasets = load_package("sklearn.datasets", install="scikit-learn", key=_TYPE_KEY)
+    bunch = datasets.load_diabetes(scaled=False)
     return Dataset(
         inputs=bunch.data.astype(np.float32),
         labels=bunch.target.astype(np.float32),

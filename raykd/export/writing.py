@@ -18,6 +18,7 @@ from raykd.errors import InputError, Problem
 from raykd.evaluate.costs import one_thread, timings_s
 from raykd.export import FORMATS, Runner, Student
 from raykd.export.parity import check_parity
+from raykd.importing import load_package
 from raykd.models.names import nearest
 
 BATCHES = (1, 64)
@@ -70,7 +71,7 @@ def choose(wanted: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
     Raises:
         InputError: a name is unknown, or one that was asked for lacks its packages.
     """
-    lacking = {name: _lacking(name) for name in FORMATS}
+    lacking = {name: _lacking(name) for name in FORMATS if wanted is None or name in wanted}
     if wanted is None:
         left_out = {name: how for name, how in lacking.items() if how}
         return [name for name in FORMATS if name not in left_out], left_out
@@ -90,7 +91,14 @@ def choose(wanted: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
 
 def _lacking(name: str) -> str:
     absent = [package for package in FORMATS[name].packages if find_spec(package) is None]
-    return f"needs {', '.join(absent)}: {INSTALL}" if absent else ""
+    if absent:
+        return f"needs {', '.join(absent)}: {INSTALL}"
+    try:
+        for package in FORMATS[name].packages:
+            load_package(package, install="raykd[export]", key=name)
+    except InputError as error:
+        return error.problems[0].message
+    return ""
 
 
 def write_formats(student: Student, names: Sequence[str], folder: Path) -> dict[str, Written]:

@@ -571,6 +571,11 @@ WRONG: dict[str, tuple[Callable[[Path], dict[str, Any]], str, str]] = {
         "data.source.path",
         "mount the bucket",
     ),
+    "a name of the hub": (
+        lambda _: {"type": "hf", "path": "org/set"},
+        "data.source.path",
+        "no hub is asked: bring it once with `hf download org/set --repo-type dataset --local-dir FOLDER`",
+    ),
     "no images": (_empty, "data.source.path", r"no .jpg .* file; it has .txt"),
     "a cut shard": (_shard, "data.source.path", "is no whole tar file"),
     "a text column": (_text, "data.source.inputs", r"found x \(string\); allowed are"),
