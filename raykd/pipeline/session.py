@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raykd.config import Config
+from raykd.config import Config, load_config
 from raykd.config.data import FilesSource
 from raykd.data.decoding import cache_root
 from raykd.errors import InputError, Problem, RaykdError
@@ -127,7 +127,10 @@ def run_folder(config: Config, options: Options) -> RunFolder:
             )
         )
     if folder.config.is_file():
-        _check_same(read_json(folder.config), config.model_dump(mode="json"), path)
+        began = load_config(
+            read_json(folder.config)
+        )  # settings that are new since have their defaults
+        _check_same(began.model_dump(mode="json"), config.model_dump(mode="json"), path)
     return folder
 
 

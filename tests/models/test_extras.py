@@ -90,10 +90,10 @@ def test_what_a_package_lacks_is_named(monkeypatch, tmp_path):
 def test_optuna_is_asked_for_before_anything_starts(tiny_recipe, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     tiny_recipe["search"] = {
-        "metric": "validation.accuracy",
+        "metric": "accuracy",
         "trials": 2,
         "searcher": {"type": "optuna"},
-        "parameters": {"student.model.width": {"space": "uniform", "low": 0.1, "high": 0.5}},
+        "parameters": {"student.model.width": {"space": "uniform", "lower": 0.1, "upper": 0.5}},
     }
     with pytest.raises(InputError) as caught:
         load_config(tiny_recipe)
