@@ -14,6 +14,7 @@ from raykd.cli.options import (
     add_command,
     add_recipe,
     address_of,
+    print_json,
     read_config,
 )
 
@@ -40,6 +41,7 @@ def add(commands: Command) -> None:
         metavar="FILE.png",
         help="draw samples and their views as the student and each teacher see them",
     )
+    data.add_argument("--json", action="store_true", help="as JSON")
     data.add_argument(
         "--classes",
         type=Path,
@@ -111,7 +113,11 @@ def _data(args: argparse.Namespace) -> int:
     from raykd.tracking import Console
 
     samples = load_samples(config, listen=Console(quiet=False, stream=sys.stderr).on)
-    print("\n".join(check_data(samples).lines()))
+    report, beside = check_data(samples), sys.stderr if args.json else sys.stdout
+    if args.json:
+        print_json(report.to_json())
+    else:
+        print("\n".join(report.lines()))
     if args.picture is not None:
         models = {"student": config.student.preprocess}
         models |= {teacher.name: teacher.preprocess for teacher in config.teachers}
@@ -125,8 +131,8 @@ def _data(args: argparse.Namespace) -> int:
             for name, settings in models.items()
         }
         draw_views(samples, args.picture, preprocess=seen)
-        print(f"picture: {args.picture}")
+        print(f"picture: {args.picture}", file=beside)
     if args.classes is not None:
         draw_classes(samples, args.classes)
-        print(f"classes: {args.classes}")
+        print(f"classes: {args.classes}", file=beside)
     return 0

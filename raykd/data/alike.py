@@ -24,6 +24,7 @@ ALIKE = 0.995
 MOST_IMAGES = 80_000
 """Each is compared with each, which is seconds up to here."""
 _COARSE = 0.98
+_FLAT = 1e-5
 _SIDE = 8
 _BLOCK = 256
 _IMAGE_AXES = 3
@@ -156,24 +157,29 @@ def _thumbnails(images: np.ndarray, rows: np.ndarray) -> torch.Tensor:
 
 
 def _directions(values_ND: torch.Tensor) -> torch.Tensor:
+    """Without their mean, of length 1; zero where they are all the same but for rounding."""
     centred = values_ND - values_ND.mean(dim=1, keepdim=True)
     length_N1 = centred.norm(dim=1, keepdim=True)
-    return centred / length_N1.where(length_N1 > 0, 1.0)
+    is_flat = length_N1 <= _FLAT * values_ND.norm(dim=1, keepdim=True)
+    return centred / length_N1.masked_fill(is_flat, torch.inf)
 
 
 def _matches(
     one_NP: torch.Tensor, other_MP: torch.Tensor, places: np.ndarray, *, within: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of these places in the second split those with a match, and the best one in the first.
+    """Of these places (sorted) in the second split those with a match, and the best one in the first.
 
     Within one split only what comes before counts.
     """
     kept, best = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for start in range(0, len(places), _BLOCK):
         block = torch.from_numpy(places[start : start + _BLOCK])
-        likeness = other_MP[block] @ one_NP.T
+        reach = one_NP[: block[-1]] if within else one_NP
+        if not len(reach):
+            continue
+        likeness = other_MP[block] @ reach.T
         if within:
-            likeness[torch.arange(len(one_NP)) >= block[:, None]] = -1.0
+            likeness[torch.arange(len(reach)) >= block[:, None]] = -1.0
         highest = likeness.max(dim=1)
         near = highest.values >= _COARSE
         kept.append(block[near].numpy())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +98,11 @@ class DataReport:
     def near_leaks(self) -> tuple[Duplicates, ...]:
         """The images that look like one of another split."""
         return tuple(found for found in self.near or () if found.splits[0] != found.splits[1])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; an infinite imbalance is None."""
+        finite = self.imbalance if math.isfinite(self.imbalance) else None
+        return {**asdict(self), "imbalance": finite}
 
     def lines(self) -> list[str]:
         """The report as plain text."""

@@ -72,16 +72,13 @@ def _kind(
 def _strange(
     magic: bytes, axes: tuple[int, ...], kinds: Sequence[str], path: Path, key: str
 ) -> InputError:
-    found = magic.hex() or "an empty file"
-    wanted = " or ".join(
-        bytes((0, 0, code, count)).hex()
-        for code, kind in KINDS.items()
-        if kind in kinds
-        for count in axes
+    found, several = magic.hex() or "an empty file", " or ".join(map(str, axes))
+    codes = [f"{code:02x}" for code, kind in KINDS.items() if kind in kinds]
+    starts = " or ".join(
+        f"0000{code}{axes[0]:02x}" if len(axes) == 1 else f"0000{code}.." for code in codes
     )
-    several = " or ".join(map(str, axes))
     return _damaged(
-        path, key, f"it starts with {found}, an IDX file of {several} axes with {wanted}"
+        path, key, f"it starts with {found}, an IDX file of {several} axes with {starts}"
     )
 
 

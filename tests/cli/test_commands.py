@@ -116,6 +116,11 @@ def test_data_check_counts_and_draws(recipe, call, folder):
     assert "\ndigit 9 " in ended.out
     for name in drawn[1::2]:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    ended = call("data", "check", recipe, "--json", *drawn)
+    told = json.loads(ended.out)
+    assert told["counts"]["validation"] == 100
+    assert (told["conflicts"]["count"], told["near"], told["duplicates"]) == (0, [], [])
+    assert 1 <= told["imbalance"] < 1.2
 
 
 def test_inspect_lists_paths_of_a_spec(call, folder):

@@ -156,6 +156,12 @@ def test_images_that_look_the_same_are_found():
     assert any("near leak: 2 test images look like one of train" in w for w in report.warnings)
 
 
+def test_images_of_one_colour_look_like_nothing():
+    images = blurred((60, 1, 8, 8))
+    images[10:20] = np.linspace(0.1, 0.7, 10, dtype=np.float32)[:, None, None, None]
+    assert check_data(samples_from(images, np.arange(60) % 2)).near == ()
+
+
 def test_what_is_too_much_to_compare_is_said(monkeypatch):
     monkeypatch.setattr("raykd.data.alike.MOST_IMAGES", 50)
     report = check_data(samples_from(blurred((60, 1, 8, 8)), np.arange(60) % 2))

@@ -596,7 +596,7 @@ WRONG: dict[str, tuple[Callable[[Path], dict[str, Any]], str, str]] = {
     ),
     "csv: a row too long": (
         _csv("x,y\n1,0\n1,2,3\n", label="y"),
-        "data.source.inputs",
+        "data.source.path",
         r"a\.csv: .*Expected 2 columns, got 3",
     ),
     "csv: no numbers": (
@@ -612,7 +612,7 @@ WRONG: dict[str, tuple[Callable[[Path], dict[str, Any]], str, str]] = {
     "csv: no such label": (_csv("x,y\n1,0\n", label="z"), "data.source.label", "no column 'z'"),
     "csv: one name twice": (_csv("x,x\n1,0\n"), "data.source.path", "columns of one name: 'x'"),
     "csv: no rows": (_csv("x,y\n", inputs="x"), "data.source.path", "has no row"),
-    "csv: empty": (_csv(""), "data.source.path", "a first line with the names of the columns"),
+    "csv: empty": (_csv(""), "data.source.path", "a first line with the names of its columns"),
     "csv: types differ": (_two_kinds, "data.source.path", "of another type from file to file"),
 }
 

@@ -209,7 +209,7 @@ def test_idx_of_other_types_and_axes(tmp_path, kind, code, shape):
     [
         ({"train": ("no", "labels")}, "train", r"there is no file .*no or no\.gz \(in "),
         ({"train": ("x", "short")}, "train", "60 images, .* 50 labels"),
-        ({"train": ("labels", "labels")}, "train", "starts with 00000801, .* 2 or 3 or 4 axes with 00000802"),
+        ({"train": ("labels", "labels")}, "train", "starts with 00000801, .* 2 or 3 or 4 axes with 000008.. or 00000c"),
         ({"train": ("bytes", None)}, "train", "starts with 00000902"),
         ({"train": ("x", "labels"), "test": ("x", "x")}, "test", "starts with 00000803, .* 1 or 2 axes"),
         ({"train": ("x", "labels"), "test": ("flat", None)}, None, r"train uint8 \[1, 5, 4\], test uint8 \[4\]"),

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from raykd.config import load_config
+from raykd.config import check_search, load_config
 from raykd.config.data import DiabetesSource, DigitsSource
 from raykd.config.models import HfModel, OnnxModel, TimmModel, TorchvisionModel
 from raykd.data import load_source
@@ -96,7 +96,7 @@ def test_optuna_is_asked_for_before_anything_starts(tiny_recipe, monkeypatch):
         "parameters": {"student.model.width": {"space": "uniform", "lower": 0.1, "upper": 0.5}},
     }
     with pytest.raises(InputError) as caught:
-        load_config(tiny_recipe)
+        check_search(load_config(tiny_recipe))
     assert {p.key: p.message for p in caught.value.problems} == {
         "search.searcher.type": "optuna is not installed; pip install 'raykd[optuna]', or use random"
     }

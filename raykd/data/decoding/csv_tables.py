@@ -96,7 +96,8 @@ def _head(file: File, delimiter: str) -> Any:
             schema = stream.schema
     except (pa.ArrowException, OSError) as error:
         raise InputError(
-            Problem(KEY, f"{file.path} cannot be read: {error}; a first line with the names of the columns is needed")
+            Problem(KEY, f"{file.path} cannot be read: {error}; it needs a first line with the names of its columns, and "
+                    "as many cells in every row")
         ) from error  # fmt: skip
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:
