@@ -72,6 +72,13 @@ def named(case):
     return "-".join([kind, *filter(None, rest), shape])
 
 
+def is_deep(case):
+    """Takes seconds to trace, and has no operator that a smaller one lacks."""
+    return case[0]["depth"] >= {"cnn": 5, "resnet": 14, "wrn": 16, "vit": 3}.get(
+        case[0]["type"], 99
+    )
+
+
 def softmax(values):
     return np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
 
@@ -107,7 +114,13 @@ def test_what_is_written_says_the_same_in_any_batch(make_student, tmp_path, sett
 
 
 @needs_onnx
-@pytest.mark.parametrize(("settings", "given"), [pytest.param(*c, id=named(c)) for c in ZOO])
+@pytest.mark.parametrize(
+    ("settings", "given"),
+    [
+        pytest.param(*case, id=named(case), marks=[pytest.mark.soak] if is_deep(case) else [])
+        for case in ZOO
+    ],
+)
 def test_every_model_of_the_zoo_says_the_same_in_onnx(make_student, tmp_path, settings, given):
     student = make_student(settings, **given)
     FORMATS["onnx"].write(student, tmp_path)

@@ -93,6 +93,7 @@ def test_optuna_is_asked_for_before_anything_starts(tiny_recipe, monkeypatch):
         "metric": "accuracy",
         "trials": 2,
         "searcher": {"type": "optuna"},
+        "scheduler": {"type": "none"},
         "parameters": {"student.model.width": {"space": "uniform", "lower": 0.1, "upper": 0.5}},
     }
     with pytest.raises(InputError) as caught:
