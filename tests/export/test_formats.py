@@ -137,7 +137,7 @@ def test_every_model_of_the_zoo_says_the_same_in_onnx(make_student, tmp_path, se
 
 def test_the_zoo_of_these_tests_is_whole():
     """Every architecture of raykd's own, with all that its settings can say in words."""
-    tried = {(one["type"], one.get("norm")) for one, _ in ZOO}
+    tried = {(case[0]["type"], case[0].get("norm")) for case in ZOO if not is_deep(case)}
     own = (MlpModel, CnnModel, ResnetModel, WrnModel, VitModel)
     norms = [get_args(kind.model_fields["norm"].annotation) if "norm" in kind.model_fields else (None,)
              for kind in own]  # fmt: skip
