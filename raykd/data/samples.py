@@ -14,6 +14,7 @@ import xxhash
 
 from raykd.config.data import Data, FilesSource, ViewStep
 from raykd.config.tasks import TaskName
+from raykd.data.class_names import given_names, renamed
 from raykd.data.dataset import Dataset
 from raykd.data.decoding import Decode, Tell, in_process, load_decoded
 from raykd.data.hashing import content_hashes
@@ -322,7 +323,8 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
             Problem("evaluate.slices", f"found column {lacking[0]!r}; the source has {there}: sources of files bring "
                     "columns, and a factory gives Dataset(columns={...})")
         )  # fmt: skip
-    classes = _class_names(dataset, data.classes)
+    given, own = given_names(data.classes), dataset.class_names
+    classes = own if given is None else renamed(given, dataset.classes, own)
     splits = make_splits(dataset, data.splits, seed=seed)
     train = splits["train"]
     ids, all_labels = dataset.sample_ids, dataset.known_labels
@@ -364,21 +366,6 @@ def _scale(values: np.ndarray) -> Scale:
                     "regression needs at least two different ones")
         )  # fmt: skip
     return Scale(mean=float(known.mean()), std=deviation)
-
-
-def _class_names(dataset: Dataset, names: tuple[str, ...] | None) -> tuple[str, ...]:
-    own = dataset.class_names
-    if names is None:
-        return own
-    if len(names) != len(own) or len(set(names)) < len(names):
-        raise InputError(
-            Problem(
-                "data.classes",
-                f"found {len(names)} names ({len(set(names))} different); the source has {len(own)} "
-                f"classes ({', '.join(own[:10])}): give one name for each, or null",
-            )
-        )
-    return names
 
 
 def _try_views(samples: Samples) -> None:

@@ -127,10 +127,8 @@ def run_folder(config: Config, options: Options) -> RunFolder:
             )
         )
     if folder.config.is_file():
-        before = load_config(
-            folder.config
-        )  # with the defaults of keys that are newer than the folder
-        _check_same(before.model_dump(mode="json"), config.model_dump(mode="json"), path)
+        began = load_config(folder.config)  # keys that are newer than the folder have their defaults
+        _check_same(began.model_dump(mode="json"), config.model_dump(mode="json"), path)
     return folder
 
 

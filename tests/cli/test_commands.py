@@ -108,10 +108,19 @@ def test_check_holds_ready_teachers_against_labels(recipe, call, folder):
 
 
 def test_data_check_counts_and_draws(recipe, call, folder):
-    ended = call("data", "check", recipe, "--picture", "views.png")
+    (folder / "names.txt").write_text("\n".join(f"digit {n}" for n in range(10)))
+    drawn = ("--picture", "views.png", "--classes", "classes.png")
+    ended = call("data", "check", recipe, "data.classes=names.txt", *drawn)
     assert ended.code == 0, ended
     assert "largest class / smallest class" in ended.out
-    assert (folder / "views.png").read_bytes().startswith(b"\x89PNG")
+    assert "\ndigit 9 " in ended.out
+    for name in drawn[1::2]:
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    ended = call("data", "check", recipe, "--json", *drawn)
+    told = json.loads(ended.out)
+    assert told["counts"]["validation"] == 100
+    assert (told["conflicts"]["count"], told["near"], told["duplicates"]) == (0, [], [])
+    assert 1 <= told["imbalance"] < 1.2
 
 
 def test_inspect_lists_paths_of_a_spec(call, folder):

@@ -11,6 +11,7 @@ import numpy as np
 
 from raykd.config.data import BadSamples, Data, FilesSource
 from raykd.config.tasks import TaskName
+from raykd.data.class_names import given_names
 from raykd.data.dataset import Dataset
 from raykd.data.decoding.cache import (
     HASH_BYTES,
@@ -25,6 +26,7 @@ from raykd.data.decoding.cache import (
     read_manifest,
     read_mark,
 )
+from raykd.data.decoding.csv_tables import index_csv
 from raykd.data.decoding.labels import (
     columns_of,
     given_parts,
@@ -58,6 +60,7 @@ Tell = Callable[[int, int], None]
 """Is told of samples decoded, and of all there are."""
 _INDEX: Mapping[str, Callable[[Any, Wanted], Index]] = {
     "parquet": index_parquet,
+    "csv": index_csv,
     "images": index_images,
     "webdataset": index_webdataset,
     "hf": index_hf,
@@ -151,7 +154,7 @@ def _found(data: Data, task: TaskName, more: Sequence[str]) -> _Found:
     assert isinstance(source, FilesSource), "other sources are small enough to load"
     asked = _asked(data, more)
     index, label = _index(source, asked)
-    labels, classes = labels_of(index, source, label, task)
+    labels, classes = labels_of(index, source, label, task, given_names(data.classes))
     target = Target(cache_root(data) / digest_of(source.type, index), index.layout, len(index))
     columns = {name: grouping(index.columns[name], name, key) for name, key in asked.items()}
     return _Found(index, target, labels, classes, columns, task)
