@@ -127,7 +127,9 @@ def run_folder(config: Config, options: Options) -> RunFolder:
             )
         )
     if folder.config.is_file():
-        began = load_config(folder.config)  # keys that are newer than the folder have their defaults
+        began = load_config(
+            folder.config
+        )  # keys that are newer than the folder have their defaults
         _check_same(began.model_dump(mode="json"), config.model_dump(mode="json"), path)
     return folder
 

@@ -52,11 +52,11 @@ def slices(run: RunData) -> Table | None:
     rows, records = [], []
     for name, part in found.items():
         models: list[Any] = [part["student"], part["controls"].get(BASELINE), part["ensemble"]]
-        values = [mean_of((numbers or {}).get(key)) for numbers in models]
+        values: list[Any] = [mean_of((numbers or {}).get(key)) for numbers in models]
         gain = part["gain"] or {}
-        bounds = gain.get("ci95_bootstrap") or (None, None)
+        bounds: Any = gain.get("ci95_bootstrap") or (None, None)
         shown = NONE if bounds[0] is None else f"{signed(bounds[0])} to {signed(bounds[1])}"
-        change = NONE if not gain else signed(gain["mean"])
+        change = signed(gain["mean"]) if gain else NONE
         rows.append(
             (
                 name,
