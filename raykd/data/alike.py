@@ -151,7 +151,8 @@ def _thumbnails(images: np.ndarray, rows: np.ndarray) -> torch.Tensor:
     made = []
     for part in pieces(rows, images[:1].size * _FLOAT_BYTES):
         grey_NHW = torch.from_numpy(images[part].astype(np.float32)).mean(dim=1)
-        side = [min(_SIDE, length) for length in grey_NHW.shape[1:]]
+        height, width = grey_NHW.shape[1:]
+        side = (min(_SIDE, height), min(_SIDE, width))
         made.append(_directions(adaptive_avg_pool2d(grey_NHW, side).flatten(1)))
     return torch.cat(made)
 
@@ -161,7 +162,8 @@ def _directions(values_ND: torch.Tensor) -> torch.Tensor:
     centred = values_ND - values_ND.mean(dim=1, keepdim=True)
     length_N1 = centred.norm(dim=1, keepdim=True)
     is_flat = length_N1 <= _FLAT * values_ND.norm(dim=1, keepdim=True)
-    return centred / length_N1.masked_fill(is_flat, torch.inf)
+    directions: torch.Tensor = centred / length_N1.masked_fill(is_flat, torch.inf)
+    return directions
 
 
 def _matches(
