@@ -247,7 +247,7 @@ def test_a_file_that_names_no_classes(tmp_path, file, text, why):
     if text is not None:
         (tmp_path / file).write_bytes(text if isinstance(text, bytes) else text.encode())
     data = Data(source=DigitsSource(), classes=str(tmp_path / file))
-    with pytest.raises(InputError, match=rf"data\.classes: {why}"):
+    with pytest.raises(InputError, match=rf"data\.classes: .*{why}"):
         build_samples(data, seed=0)
 
 

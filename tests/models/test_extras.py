@@ -91,7 +91,7 @@ def test_optuna_is_asked_for_before_anything_starts(tiny_recipe, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     tiny_recipe["search"] = {
         "metric": "accuracy",
-        "trials": 2,
+        "trials": 4,
         "searcher": {"type": "optuna"},
         "scheduler": {"type": "none"},
         "parameters": {"student.model.width": {"space": "uniform", "lower": 0.1, "upper": 0.5}},
