@@ -83,7 +83,7 @@ def test_finished_folds_are_not_run_again(config, fold, tmp_path):
     ("overrides", "key"),
     [
         (["evaluate.require=['student.test.acuracy >= 0']"], "evaluate.require.0"),
-        (["data.splits.validation=0.99"], "data.splits.validation"),
+        (["data.labels=100000"], "data.labels"),
         (["student.limits.parameters=1"], "student.limits.parameters"),
     ],
 )
