@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from raykd.config.check_evaluate import evaluate_problems
 from raykd.config.check_objective import objective_problems
 from raykd.config.check_targets import target_problems
 from raykd.config.data import CsvSource, ParquetSource
@@ -39,6 +40,8 @@ def cross_check(config: Config) -> list[Problem]:
         *objective_problems(config),
         *target_problems(config),
         *_training(config),
+        *_folds(config),
+        *evaluate_problems(config, RESERVED),
         *_requirements(config),
     ]
 
@@ -102,10 +105,11 @@ def _fitted(teacher: Teacher, key: str) -> Iterator[Problem]:
 def _source(config: Config) -> Iterator[Problem]:
     """Tables have their samples in one column of texts, or in others."""
     source = config.data.source
-    if isinstance(source, CsvSource | ParquetSource) and (source.text is None) == (
-        source.inputs is None
-    ):
-        found = "neither" if source.text is None else "both"
+    if not isinstance(source, CsvSource | ParquetSource):
+        return
+    given = (source.text is not None) + (source.inputs is not None)
+    if given == 2 or (not given and isinstance(source, ParquetSource)):
+        found = "both" if given else "neither"
         yield Problem("data.source.inputs", f"found {found} of `text` and `inputs`; name the column of the texts by one, or "
                       "columns of numbers (parquet: also of images, lists, tensors) by the other")  # fmt: skip
 
@@ -133,6 +137,9 @@ def _task(config: Config) -> Iterator[Problem]:
         found.append((f"{key}.kind", teacher.kind, choices.kinds))
         given = [name for name, value in teacher.expect if value is not None]
         found += [(f"{key}.expect", name, choices.expect) for name in given]
+    found += [
+        (f"evaluate.compare.{o.name}.kind", o.kind, choices.kinds) for o in config.evaluate.compare
+    ]
     for key, value, allowed in found:
         if value is not None and allowed is not None and value not in allowed:
             yield Problem(
@@ -213,6 +220,23 @@ def _training(config: Config) -> Iterator[Problem]:
         yield Problem(
             "train.compile", "cannot be used with objective.features, which need module hooks"
         )
+
+
+def _folds(config: Config) -> Iterator[Problem]:
+    splits = config.data.splits
+    fold, by = splits.fold, splits.by
+    if fold is not None and config.folds is not None:
+        yield Problem("folds", f"found {config.folds} beside data.splits.fold, which is one of them; leave one of the "
+                      "two out")  # fmt: skip
+    if fold is not None and fold.index >= fold.of:
+        yield Problem("data.splits.fold.index", f"found {fold.index} of {fold.of}; the first is 0")
+    if by is not None and by.type != "group" and (fold or config.folds):
+        key = "folds" if config.folds else "data.splits.fold"
+        why = {
+            "time": "would train on what comes after test",
+            "column": "would leave the column's own test part aside",
+        }
+        yield Problem(key, f"{why[by.type]}; with data.splits.by.type={by.type} leave it out, or split by group")  # fmt: skip
 
 
 def _requirements(config: Config) -> Iterator[Problem]:

@@ -8,7 +8,10 @@ from pydantic import Field
 
 from raykd.config.base import (
     Count,
+    Folds,
     ImportPath,
+    License,
+    Natural,
     NonNegative,
     PartOrCount,
     Positive,
@@ -82,6 +85,19 @@ class MnistSource(Settings):
     """Use only so many training images (and a sixth of that for test), the same ones each time."""
 
 
+class IdxSource(Settings):
+    """IDX files of any name, the format of MNIST and its kin: inputs and their labels for each part."""
+
+    type: Literal["idx"] = "idx"
+    train: tuple[str, str | None]
+    """[inputs, labels], each plain or .gz: inputs of two axes are vectors, of three grey images, of four images with
+    channels first. Labels null = unlabelled."""
+    validation: tuple[str, str | None] | None = None
+    """The same; null = drawn from train."""
+    test: tuple[str, str | None] | None = None
+    """The same; null = drawn from train."""
+
+
 class ArraysSource(Settings):
     """An `.npz` file with `inputs` [N, ...], optional `labels`, `ids` [N] and `splits` [N].
 
@@ -92,25 +108,6 @@ class ArraysSource(Settings):
     type: Literal["arrays"] = "arrays"
     path: str
     """The file; arrays of Python objects (pickles) are refused."""
-
-
-class CsvSource(Settings):
-    """A CSV file with a header, small enough for memory: texts, or columns of numbers."""
-
-    type: Literal["csv"] = "csv"
-    path: str
-    """The file."""
-    text: str | None = None
-    """Column with a text."""
-    inputs: str | tuple[str, ...] | None = None
-    """Columns of numbers, which make a vector; instead of `text`."""
-    label: str | tuple[str, ...] | None = None
-    """Column of the label, texts or whole numbers for classes; several of 0 and 1 for `task: multilabel`. null =
-    no sample has one."""
-    id: str | None = None
-    """Column with the samples' ids; null = the row's number."""
-    length: Count = TEXT_BYTES
-    """Bytes of a text that are kept, from its beginning."""
 
 
 class LabelTable(Settings):
@@ -157,6 +154,23 @@ class ParquetSource(FilesSource):
     """Bytes of a text that are kept, from its beginning."""
     id: str | None = None
     """Column with the samples' ids; null = `file#row`."""
+
+
+class CsvSource(FilesSource):
+    """Text files of rows: vectors of their columns of numbers, or texts. An empty cell, NA or NaN is no number."""
+
+    type: Literal["csv"] = "csv"
+    inputs: str | tuple[str, ...] | None = None
+    """Columns of numbers, which make a vector; null = all that are numbers, but not the label, the id, what samples
+    are split by, or a column without a name."""
+    text: str | None = None
+    """Column with a text, instead of `inputs`."""
+    length: Count = TEXT_BYTES
+    """Bytes of a text that are kept, from its beginning."""
+    id: str | None = None
+    """Column with the samples' ids; null = `file#row`."""
+    delimiter: Annotated[str, Field(pattern=r"^[^\"\r\n]$")] = ","
+    """Between two cells."""
 
 
 class ImagesSource(FilesSource):
@@ -207,9 +221,10 @@ Source = Annotated[
     | NewsgroupsSource
     | FashionMnistSource
     | MnistSource
+    | IdxSource
     | ArraysSource
-    | CsvSource
     | ParquetSource
+    | CsvSource
     | ImagesSource
     | WebdatasetSource
     | HfSource
@@ -327,6 +342,15 @@ class SplitBy(Settings):
     """Column of the source, or of its table of labels."""
 
 
+class Fold(Settings):
+    """One part of several, all drawn at once: each labelled sample is in one of them."""
+
+    index: Natural
+    """Which one, from 0."""
+    of: Folds
+    """How many there are."""
+
+
 class Splits(Settings):
     """Stratified, seeded splits. Ignored for the parts that the source brings itself."""
 
@@ -336,6 +360,8 @@ class Splits(Settings):
     """Samples scored once, at the end."""
     by: SplitBy | None = None
     """null: stratified by label. Else parts are at least as large as asked, in whole groups."""
+    fold: Fold | None = None
+    """Test is this part (`test` is left aside), validation is cut from the others. `folds` sets it."""
 
 
 class BadSamples(Settings):
@@ -354,8 +380,11 @@ class Data(Settings):
     """Where the samples come from."""
     splits: Splits = Splits()
     """Sizes of the validation and test parts."""
-    classes: tuple[str, ...] | None = None
-    """Class names in label order; null takes the source's own."""
+    classes: tuple[str, ...] | str | None = None
+    """Class names in label order, or a file with one a line (or a .json list); null takes the source's own. Where
+    labels are texts, these and no others are the classes, in this order."""
+    license: License | None = None
+    """Of the samples, for the student's model card, such as cc-by-4.0; null = not stated."""
     labels: PartOrCount | None = None
     """How many training samples keep their label (stratified); null keeps all."""
     views: Views = Views()
@@ -363,8 +392,8 @@ class Data(Settings):
     bad_samples: BadSamples = BadSamples()
     """Samples that break a decoder or a teacher."""
     cache: str | None = None
-    """Folder of the decoded samples of `parquet`, `images`, `webdataset` and `hf`; null = $RAYKD_HOME/decoded, else
-    .raykd/decoded. Fast local disk on one machine; on several nodes one that all see."""
+    """Folder of the decoded samples of `parquet`, `csv`, `images`, `webdataset` and `hf`; null = $RAYKD_HOME/decoded,
+    else .raykd/decoded. Fast local disk on one machine; on several nodes one that all see."""
 
 
 class Preprocess(Settings):

@@ -63,6 +63,8 @@ CHOICES: dict[TaskName, Choices] = {
             "teachers.*.temperature": 1.0,
             "teachers.*.kind": "logits",
             "teachers.*.label_map": None,
+            "evaluate.compare.*.kind": "logits",
+            "evaluate.compare.*.label_map": None,
             "teachers.*.fit.label_smoothing": 0.0,
         },
         defaults={
@@ -82,6 +84,7 @@ CHOICES: dict[TaskName, Choices] = {
         unused={
             "objective.labels.class_weights": None,
             "teachers.*.label_map": None,
+            "evaluate.compare.*.label_map": None,
         },
         defaults={"objective": {"soft_targets": {"loss": {"type": "bernoulli_kl"}}}},
     ),

@@ -1,4 +1,4 @@
-"""A picture of what is trained on: samples, their views, and what each model sees of them."""
+"""Pictures of what is trained on: samples, their views, what each model sees of them; each class."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raykd.data.dataset import PARTS
 from raykd.data.labels import FORMS
 from raykd.data.samples import Samples
 from raykd.data.texts import decode_texts
-from raykd.types import ORIGINAL_VIEW, Batch
+from raykd.types import ORIGINAL_VIEW, Batch, is_labelled
 
 Preprocessor = Callable[[Tensor], Tensor]
 _CELL_INCHES = 0.95
@@ -51,6 +52,7 @@ def draw_views(
     from matplotlib.figure import Figure
 
     assert samples.input_shape, "samples with several inputs are refused"
+    draw_one = _write_one if samples.is_text else _draw_one
     train = samples.splits["train"]
     rows = train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(np.int64)]
     columns = [samples.batch(rows, view) for view in range(ORIGINAL_VIEW, views)]
@@ -68,10 +70,7 @@ def draw_views(
             cells = grid[:, block * len(columns) + column]
             cells[0].set_title(f"{name}\n{view}", fontsize=_FONT_POINTS)
             for place, cell in enumerate(cells):
-                if samples.is_text:
-                    _write_one(cell, seen[place])
-                else:
-                    _draw_one(cell, seen[place], in_unit=model_sees is None)
+                draw_one(cell, seen[place], raw=model_sees is None)
                 _note_share(cell, batch, place)
     for place, row in enumerate(rows):
         grid[place, 0].set_ylabel(_name_of(samples, int(row)), fontsize=_FONT_POINTS)
@@ -80,14 +79,93 @@ def draw_views(
     figure.savefig(path, dpi=110, format="png")
 
 
-def _draw_one(cell: Any, sample: Tensor, *, in_unit: bool) -> None:
+def draw_classes(samples: Samples, path: Path | str, *, count: int = 8, most: int = 20) -> None:
+    """Write a PNG: a row per class, with its labels in each split and its first training samples.
+
+    A regression has one row, whose left cell is a histogram of the known values of each split. Labels
+    outside the budget are counted too.
+
+    Args:
+        samples: the samples; images are drawn as such, texts by their beginning, other inputs as curves.
+        path: the file to write; its folder is made.
+        count: how many samples of each class.
+        most: classes that are drawn; of more the largest and the smallest, half and half.
+
+    Raises:
+        InputError: the samples have several inputs.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    assert samples.input_shape, "samples with several inputs are refused"
+    draw_one = _write_one if samples.is_text else _draw_one
+    form = FORMS[samples.task]
+    known = {part: samples.splits[part] for part in PARTS}
+    known = {part: rows[is_labelled(samples.all_labels[rows])] for part, rows in known.items()}
+    counts = {
+        part: form.counts(samples.all_labels[rows], samples.class_count)
+        for part, rows in known.items()
+    }
+    classes = _drawn(counts["train"], most)
+    figure = Figure(figsize=(_CELL_INCHES * (count + 2), _CELL_INCHES * (len(classes) + 0.6)))
+    FigureCanvasAgg(figure)
+    ratios = [2.0, *[1.0] * count]
+    grid = figure.subplots(len(classes), count + 1, squeeze=False, width_ratios=ratios)
+    highest = max(int(counts[part].max()) for part in PARTS)
+    for cells, label in zip(grid, classes, strict=True):
+        if form.measured:
+            _draw_values(cells[0], {part: samples.all_labels[rows] for part, rows in known.items()})
+        else:
+            _draw_counts(cells[0], [int(counts[part][label]) for part in PARTS], highest)
+        cells[0].set_ylabel(samples.classes[label][:14], fontsize=_FONT_POINTS)
+        rows = known["train"][form.holds(samples.all_labels[known["train"]], label)][:count]
+        (shown,) = samples.batch(rows, ORIGINAL_VIEW).inputs.values()
+        for place, cell in enumerate(cells[1:]):
+            if place < len(rows):
+                draw_one(cell, shown[place], raw=True)
+                cell.set_xlabel(str(samples.ids[rows[place]]), fontsize=_FONT_POINTS)
+            else:
+                cell.axis("off")
+    figure.tight_layout(pad=0.3)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, format="png")
+
+
+def _drawn(counts_C: np.ndarray, most: int) -> list[int]:
+    """Classes in order; of too many the largest and the smallest."""
+    if len(counts_C) <= most:
+        return list(range(len(counts_C)))
+    by_size = np.argsort(-counts_C, kind="stable").tolist()
+    return sorted([*by_size[: most // 2], *by_size[-(most - most // 2) :]])
+
+
+def _draw_counts(cell: Any, counts: list[int], highest: int) -> None:
+    bars = cell.barh(PARTS[::-1], counts[::-1], height=0.7)
+    cell.bar_label(
+        bars, labels=[f"{one:,}" for one in counts[::-1]], fontsize=_FONT_POINTS - 1, padding=1
+    )
+    cell.set_xlim(0, 1.4 * max(1, highest))
+    cell.set_xticks([])
+    cell.tick_params(labelsize=_FONT_POINTS - 1, length=0)
+
+
+def _draw_values(cell: Any, values: Mapping[str, np.ndarray]) -> None:
+    every = np.concatenate(list(values.values()))
+    edges = np.linspace(every.min(), every.max(), 21)
+    for part, found in values.items():
+        cell.hist(found, edges, histtype="step", label=part, linewidth=0.8)
+    cell.legend(fontsize=_FONT_POINTS - 2)
+    cell.tick_params(labelsize=_FONT_POINTS - 2)
+
+
+def _draw_one(cell: Any, sample: Tensor, *, raw: bool) -> None:
     cell.set_xticks([])
     cell.set_yticks([])
     values = sample.detach().to(device="cpu", dtype=torch.float32)
     if values.ndim != _IMAGE_AXES:
         cell.plot(values.flatten().numpy(), linewidth=0.6)
         return
-    low, high = (0.0, 1.0) if in_unit else (float(values.min()), float(values.max()))
+    low, high = (0.0, 1.0) if raw else (float(values.min()), float(values.max()))
     scaled = ((values - low) / ((high - low) or 1.0)).clamp(0, 1)
     if len(scaled) >= _RGB:
         cell.imshow(scaled[:_RGB].permute(1, 2, 0).numpy())
@@ -95,11 +173,11 @@ def _draw_one(cell: Any, sample: Tensor, *, in_unit: bool) -> None:
         cell.imshow(scaled[0].numpy(), cmap="gray", vmin=0, vmax=1)
 
 
-def _write_one(cell: Any, sample: Tensor) -> None:
-    """The beginning of a text, or of its ids without padding."""
+def _write_one(cell: Any, sample: Tensor, *, raw: bool) -> None:
+    """The beginning of a text, or of its ids without padding where a model sees it."""
     cell.set_xticks([])
     cell.set_yticks([])
-    if sample.dtype == torch.uint8:
+    if raw:
         (text,) = decode_texts(sample[None].numpy())
     else:
         text = " ".join(str(token) for token in sample[sample != 0][:_WORDS_SHOWN].tolist())

@@ -5,14 +5,11 @@ Shapes: N texts, L bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from raykd.config.text import TEXT_BYTES
-
-_LONGEST_CHARACTER = 4
 
 
 def encode_texts(texts: Sequence[str], length: int = TEXT_BYTES) -> np.ndarray:
@@ -38,41 +35,6 @@ def decode_texts(text_NL: np.ndarray) -> Iterator[str]:
     """The texts in rows of bytes; bytes that are no UTF-8 become the replacement character."""
     for row in np.ascontiguousarray(text_NL):
         yield row.tobytes().rstrip(b"\0").decode(errors="replace")
-
-
-@dataclass(frozen=True)
-class TextLengths:
-    """How long texts are.
-
-    Attributes:
-        limit: bytes that are kept of a text.
-        median: bytes.
-        full: texts that reach the limit, so that they were cut, or fit exactly.
-        empty: texts of white space alone.
-    """
-
-    limit: int
-    median: int
-    full: int
-    empty: int
-
-
-def text_lengths(parts: Iterable[np.ndarray]) -> TextLengths:
-    """Lengths of all texts.
-
-    Args:
-        parts: uint8 [N, L] each, one at least.
-    """
-    lengths, empty, limit = [], 0, 0
-    for text_NL in parts:
-        limit = text_NL.shape[1]
-        used_NL = text_NL != 0
-        last_N = limit - used_NL[:, ::-1].argmax(axis=1)
-        lengths.append(np.where(used_NL.any(axis=1), last_N, 0))
-        empty += int((~is_word_byte(text_NL).any(axis=1)).sum())
-    every = np.concatenate(lengths)
-    full = int((every > limit - _LONGEST_CHARACTER).sum())
-    return TextLengths(limit, int(np.median(every)), full, empty)
 
 
 def is_word_byte(text_NL: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -28,9 +27,10 @@ from raykd.config.text import (
     WordTokenizer,
 )
 from raykd.errors import InputError, Problem
-from raykd.models.extras import needed
+from raykd.importing import load_package
 
 _WORD = re.compile(r"\w+")
+_HF = "raykd[hf]"
 _UNKNOWN = 1
 _MEMORY_BYTES = 2**27
 _HF_FILES = (
@@ -242,7 +242,7 @@ def _bytes(settings: ByteTokenizer, texts: Callable[[], Iterable[str]], key: str
 
 def _hf(settings: HfTokenizer, texts: Callable[[], Iterable[str]], key: str) -> AnyTokens:
     del texts
-    needed("transformers", "hf", key=key)
+    load_package("transformers", install=_HF, key=key)
     folder = Path(settings.path).expanduser()
     if not any((folder / name).is_file() for name in _HF_FILES):
         raise InputError(
@@ -352,11 +352,12 @@ def _digest(folder: Path) -> str:
 @lru_cache(maxsize=8)
 def _loaded(path: str, digest: str) -> Any:
     """A tokenizer of transformers; code of its folder is never run."""
-    needed("transformers", "hf", key="tokenizer")
+    transformers = load_package("transformers", install=_HF, key="tokenizer")
     if _digest(Path(path)) != digest:
         raise InputError(
             Problem("tokenizer", f"{path} (on this machine) does not hold the tokenizer that the model was made with; "
                     "copy it there again")
         )  # fmt: skip
-    auto = import_module("transformers").AutoTokenizer
-    return auto.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    return transformers.AutoTokenizer.from_pretrained(
+        path, trust_remote_code=False, local_files_only=True
+    )

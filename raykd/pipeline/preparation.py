@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from raykd.config import Config
 from raykd.config.models import Model, Teacher, brings_weights
 from raykd.config.objective import Objective
 from raykd.data import Samples
+from raykd.data.lengths import cut_texts
 from raykd.errors import InputError, Problem
 from raykd.evaluate import TASKS
 from raykd.models import build_model
@@ -24,8 +25,7 @@ from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing, preprocessing_for
 from raykd.models.projectors import make_projector
 from raykd.models.taps import probe, probe_output
-from raykd.models.weights import apply_weights, count_parameters, load_weights, size_bytes
-from raykd.models.zoo.foreign import ForeignModel
+from raykd.models.weights import apply_weights, load_weights
 from raykd.objective.features import feature_problem
 from raykd.pipeline.label_maps import (
     LabelMap,
@@ -34,7 +34,14 @@ from raykd.pipeline.label_maps import (
     resolve_label_map,
 )
 from raykd.pipeline.loading import Listen, load_samples
+from raykd.pipeline.model_checks import (
+    check_answer,
+    check_classes,
+    check_limits,
+    check_trainable,
+)
 from raykd.pipeline.packing import keeps_largest, packing_of, packing_problems
+from raykd.report.speech import SPEECH
 from raykd.targets.packing import PLAIN, Packing, packed_shape
 from raykd.teachers.recorded import load_outputs
 from raykd.types import ORIGINAL_VIEW
@@ -86,6 +93,7 @@ class Prepared:
         preprocessing: the student's.
         student_weights: what the student starts from, or None.
         student_shapes: shapes of its tapped features.
+        rivals: name -> a model that the student is held against, as a teacher that nothing is learnt from.
     """
 
     config: Config
@@ -95,6 +103,7 @@ class Prepared:
     preprocessing: Preprocessing
     student_weights: Mapping[str, Tensor] | None
     student_shapes: Mapping[str, Shape]
+    rivals: Mapping[str, Candidate] = field(default_factory=dict)
 
     @property
     def teacher_shapes(self) -> dict[tuple[str, str], Shape]:
@@ -104,6 +113,15 @@ class Prepared:
             for name, candidate in self.teachers.items()
             for tap, shape in candidate.shapes.items()
         }
+
+    @property
+    def in_words(self) -> str:
+        """Sizes of the parts, labels and outputs, in a line."""
+        samples = self.samples
+        sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in samples.splits.items())
+        labelled = len(samples.labelled_rows("train"))
+        outputs = SPEECH[samples.task].outputs(samples.classes)
+        return f"{sizes} samples; {labelled:,} training labels; {outputs}{cut_texts(samples)}"
 
 
 def prepare(
@@ -124,6 +142,13 @@ def prepare(
     Raises:
         InputError: with the problems of data, or else of all models together.
     """
+    if config.folds is not None:
+        raise InputError(
+            Problem(
+                "folds",
+                f"found {config.folds}; only `raykd run` and its stages cross-validate: leave it out here",
+            )
+        )
     samples = load_samples(config, address=address, listen=listen)
     problems = packing_problems([config, *variants], samples)
     if problems:
@@ -131,7 +156,8 @@ def prepare(
     teachers = {}
     objectives = [recipe.objective for recipe in (config, *variants)]
     for teacher in config.teachers:
-        candidate = _collect(problems, partial(_candidate, config, teacher, samples, objectives))
+        make = partial(make_candidate, config, teacher, samples, objectives)
+        candidate = collect(problems, make)
         if candidate is not None:
             packing = packing_of(config, objectives, teacher, candidate.taps, samples)
             teachers[teacher.name] = _packed(candidate, packing)
@@ -141,7 +167,7 @@ def prepare(
         whole=not keeps_largest(config, samples),
         classes=samples.class_count,
     )
-    student = _collect(problems, partial(_student, config, samples))
+    student = collect(problems, partial(_student, config, samples))
     if problems or student is None:
         raise InputError(problems)
     preprocessing, weights, shapes = student
@@ -177,7 +203,14 @@ def vary(prepared: Prepared, config: Config) -> Prepared:
     return varied
 
 
-def _collect(problems: list[Problem], make: Callable[[], Any]) -> Any:
+def with_views(prepared: Prepared, config: Config) -> Prepared:
+    """The same samples and teachers with the view policy of another recipe; their splits and labels stay."""
+    samples = replace(prepared.samples, policy=config.data.views.policy)
+    return replace(prepared, config=config, samples=samples, data=_fingerprint(samples))
+
+
+def collect(problems: list[Problem], make: Callable[[], Any]) -> Any:
+    """What a call makes; None with its problems noted."""
     try:
         return make()
     except InputError as error:
@@ -193,24 +226,41 @@ def _network(
     return Network(model, preprocessing, samples.scale)
 
 
-def _candidate(
-    config: Config, teacher: Teacher, samples: Samples, objectives: Sequence[Objective]
+def make_candidate(
+    config: Config,
+    teacher: Teacher,
+    samples: Samples,
+    objectives: Sequence[Objective],
+    *,
+    key: str | None = None,
 ) -> Candidate:
-    key = f"teachers.{teacher.name}"
+    """A teacher built once and tried on two samples.
+
+    Args:
+        config: the recipe.
+        teacher: its settings.
+        samples: the data.
+        objectives: whose feature terms may want taps of it.
+        key: what names it in errors; None = its place among the teachers.
+
+    Raises:
+        InputError: its model, weights, answers or taps are wrong.
+    """
+    key = key or f"teachers.{teacher.name}"
     preprocessing = preprocessing_for(teacher.preprocess, samples, key=f"{key}.preprocess")
     if teacher.outputs is not None:
         kind = TASKS[config.task].kind
         logits_NC = load_outputs(teacher.outputs, samples, key=f"{key}.outputs", answers=kind)
         return Candidate(teacher, preprocessing, None, samples.class_count, recorded_NC=logits_NC)
     assert teacher.model is not None, "cross_check demands a model where there are no outputs"
-    label_map = resolve_label_map(teacher, samples)
+    label_map = resolve_label_map(teacher, samples, key=f"{key}.label_map")
     outputs = samples.class_count if label_map is None else len(label_map)
     network = _network(teacher.model, preprocessing, samples, outputs, f"{key}.model")
     weights = _weights(teacher, network, key)
     inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
-    _check_answer(teacher, probe_output(network, inputs, key=f"{key}.model"), outputs, key)
+    check_answer(teacher, probe_output(network, inputs, key=f"{key}.model"), outputs, key)
     if teacher.fit is not None:
-        _check_trainable(network.model, f"{key}.model")
+        check_trainable(network.model, f"{key}.model")
         freeze(network.model, teacher.fit.freeze, key=f"{key}.fit.freeze")
         parameter_groups(
             network.model, 1.0, teacher.fit.lr_factors, 0.0, key=f"{key}.fit.lr_factors"
@@ -248,22 +298,6 @@ def _weights(teacher: Teacher, network: Network, key: str) -> Mapping[str, Tenso
     return {name: tensor.detach().clone() for name, tensor in network.model.state_dict().items()}
 
 
-def _check_answer(teacher: Teacher, found: Shape, outputs: int, key: str) -> None:
-    """The shape of an answer goes with `kind` and `label_map`."""
-    if teacher.kind == "top1":
-        if found not in ((), (1,)):
-            raise InputError(
-                Problem(f"{key}.kind", f"top1 is one number per sample; the model answers {list(found)}")
-            )  # fmt: skip
-    elif teacher.label_map is None:
-        _check_classes(found, outputs, f"{key}.model")
-    elif found != (outputs,):
-        raise InputError(
-            Problem(f"{key}.label_map", f"has {outputs} entries; the model answers {list(found)} per sample: give "
-                    "one for each of its classes, null for those that are none of the data's")
-        )  # fmt: skip
-
-
 @torch.no_grad()
 def _behaviour(network: Network, samples: Samples) -> str:
     """Hash of the answers to a few samples, to the digits that other machines agree on."""
@@ -273,27 +307,11 @@ def _behaviour(network: Network, samples: Samples) -> str:
     return hashlib.sha256(rounded.tobytes()).hexdigest()[:32]
 
 
-def _check_trainable(model: nn.Module, key: str) -> None:
-    if isinstance(model, ForeignModel):
-        raise InputError(
-            Problem(key, "has no parameters that could be trained; a function of arrays can be a teacher "
-                    "without `fit`")
-        )  # fmt: skip
-
-
 def _tap_key(config: Config, teacher: str | None, side: str) -> str:
     for index, term in enumerate(config.objective.features):
         if teacher is None or term.teacher == teacher:
             return f"objective.features.{index}.{side}"
     return f"objective.features.{side}"
-
-
-def _check_classes(found: Shape, classes: int, key: str) -> None:
-    if found != (classes,):
-        raise InputError(
-            Problem(key, f"answers {list(found)} per sample; the data has {classes} classes (labels, values); "
-                    "mend the model's number of outputs, or give a label_map")
-        )  # fmt: skip
 
 
 def _student(
@@ -303,38 +321,21 @@ def _student(
     preprocessing = preprocessing_for(student.preprocess, samples, key="student.preprocess")
     torch.manual_seed(config.seed)
     network = _network(student.model, preprocessing, samples, samples.class_count, "student.model")
-    _check_trainable(network.model, "student.model")
+    check_trainable(network.model, "student.model")
     weights = None
     if student.weights is not None:
         weights = load_weights(student.weights, key="student.weights")
         apply_weights(network.model, weights, key="student.weights")
     inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
-    _check_classes(
+    check_classes(
         probe_output(network, inputs, key="student.model"), samples.class_count, "student.model"
     )
-    _check_limits(config, network.model)
+    check_limits(config, network.model)
     taps = tuple(
         dict.fromkeys(tap for term in config.objective.features for tap in term.student_taps)
     )
     shapes = probe(network, inputs, taps, key=_tap_key(config, None, "student_tap"))
     return preprocessing, weights, shapes
-
-
-def _check_limits(config: Config, model: nn.Module) -> None:
-    limits, problems = config.student.limits, []
-    parameters, megabytes = count_parameters(model, trainable=True), size_bytes(model) / 1e6
-    if limits.parameters is not None and parameters > limits.parameters:
-        problems.append(
-            Problem("student.limits.parameters", f"is {limits.parameters:,}, the student has {parameters:,}; "
-                    "lower student.model.width or depth")
-        )  # fmt: skip
-    if limits.size_mb is not None and megabytes > limits.size_mb:
-        problems.append(
-            Problem("student.limits.size_mb", f"is {limits.size_mb:g}, the student has {megabytes:.3g}; lower "
-                    "student.model.width or depth")
-        )  # fmt: skip
-    if problems:
-        raise InputError(problems)
 
 
 def _check_features(prepared: Prepared) -> None:
@@ -346,7 +347,7 @@ def _check_features(prepared: Prepared) -> None:
         teacher = [prepared.teacher_shapes[term.teacher, tap] for tap in term.teacher_taps]
         if term.loss.layout == "projected":
             make = partial(make_projector, student[0], teacher[0], always=True, key=key)
-            _collect(problems, make)
+            collect(problems, make)
         elif why := feature_problem(term, student, teacher):
             problems.append(Problem(key, why))
     if problems:

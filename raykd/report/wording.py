@@ -14,6 +14,8 @@ ROLES = {
     "hard": "hard labels",
     "ensemble": "ensemble",
 }
+RIVAL = "compared"
+"""Role of a model that the student is held against."""
 NONE = "–"
 
 

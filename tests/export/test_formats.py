@@ -6,12 +6,23 @@ import json
 import subprocess
 import sys
 import zipfile
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from raykd.config.models import (
+    BagModel,
+    CnnModel,
+    MlpModel,
+    ResnetModel,
+    TextCnnModel,
+    TextTransformerModel,
+    VitModel,
+    WrnModel,
+)
 from raykd.data.texts import encode_texts
 from raykd.errors import ExportError, InputError
 from raykd.export import FORMATS
@@ -32,6 +43,53 @@ CASES = [
     ({"type": "wrn", "width": 0.25, "depth": 10, "norm": "batch"}, {"preprocessing": FOREIGN}),
     ({"type": "vit", "width": 0.5, "depth": 1}, {}),
 ]
+VECTORS = {"shape": (7,), "preprocessing": Preprocessing()}
+COLOUR = {"shape": (3, 16, 8), "preprocessing": Preprocessing()}
+ZOO = [
+    ({"type": "mlp", "depth": 1, "width": 0.25}, VECTORS),
+    ({"type": "mlp", "depth": 3, "width": 2.0, "dropout": 0.5}, VECTORS),
+    ({"type": "mlp", "depth": 1, "dropout": 0.5}, {}),
+    ({"type": "mlp", "depth": 3, "width": 0.34}, COLOUR),
+    *[
+        ({"type": "cnn", "norm": norm, "depth": depth, "width": width, "dropout": 0.5}, given)
+        for norm in ("group", "batch")
+        for depth, width, given in ((1, 0.34, {}), (3, 0.5, COLOUR), (5, 0.125, {}))
+    ],
+    *[
+        ({"type": "resnet", "norm": norm, "depth": depth, "width": width}, given)
+        for norm in ("group", "batch")
+        for depth, width, given in ((8, 1.0, {}), (14, 0.34, COLOUR))
+    ],
+    *[
+        ({"type": "wrn", "norm": norm, "depth": depth, "width": width, "dropout": 0.5}, given)
+        for norm in ("group", "batch")
+        for depth, width, given in ((10, 1.0, {}), (16, 0.5, COLOUR))
+    ],
+    *[
+        ({"type": "vit", "depth": depth, "width": width, "patch": patch, "dropout": 0.5}, given)
+        for depth, width, patch, given in (
+            (1, 0.0625, 8, {}),
+            (2, 0.34, 2, {}),
+            (3, 1.0, 4, COLOUR),
+        )
+    ],
+]
+
+
+def named(case):
+    """`cnn-batch-depth 3-3×16×8`, for the name of a test."""
+    settings, given = case
+    kind, rest = settings["type"], [settings.get("norm"), f"depth {settings['depth']}"]
+    shape = "×".join(map(str, given.get("shape", (1, 8, 8))))
+    return "-".join([kind, *filter(None, rest), shape])
+
+
+def is_deep(case):
+    """Takes seconds to trace, and has no operator that one of `CASES` or a smaller one lacks."""
+    kind, norm = case[0]["type"], case[0].get("norm")
+    if (kind, norm) in (("resnet", "group"), ("wrn", "batch"), ("vit", None)):
+        return True
+    return case[0]["depth"] >= {"cnn": 5, "resnet": 14, "wrn": 16}.get(kind, 99)
 
 
 HASHED = Preprocessing(tokens=HashedTokens("hashed", size=60, length=9, ngrams=1, lower=True))
@@ -95,8 +153,9 @@ def test_a_student_of_texts_takes_token_ids(make_student, tmp_path, settings, na
     assert ids.dtype == torch.int64
     with torch.no_grad():
         wanted = student.network({"text": texts}).numpy()
-    logits, _ = run(ids.numpy())
-    assert np.abs(logits - wanted).max() <= 1e-5
+    for size in (1, 4, 64):
+        logits, _ = run(ids.repeat(16, 1)[:size].numpy())
+        assert np.abs(logits - np.tile(wanted, (16, 1))[:size]).max() <= 1e-5
     assert set(check_parity(student, run, name)) == {"logits", "probabilities"}
     sample = student.random_inputs(50)
     assert (sample.shape, sample.dtype) == ((50, 9), torch.int64)
@@ -111,6 +170,40 @@ def test_a_student_of_texts_takes_token_ids(make_student, tmp_path, settings, na
             "type": "hashed", "size": 60, "length": 9, "ngrams": 1, "lower": True,
         }  # fmt: skip
         assert "XXH3-64 of the UTF-8 bytes modulo 60; the first 9 ids" in said["meaning"]
+
+
+@needs_onnx
+@pytest.mark.parametrize(
+    ("settings", "given"),
+    [
+        pytest.param(*case, id=named(case), marks=[pytest.mark.soak] if is_deep(case) else [])
+        for case in ZOO
+    ],
+)
+def test_every_model_of_the_zoo_says_the_same_in_onnx(make_student, tmp_path, settings, given):
+    student = make_student(settings, **given)
+    FORMATS["onnx"].write(student, tmp_path)
+    run = FORMATS["onnx"].open(student, tmp_path)
+    for size in (1, 3, 64):
+        inputs = student.random_inputs(size, seed=size)
+        with torch.no_grad():
+            wanted = student.network({"pixels": inputs}).numpy()
+        logits, _ = run(inputs.numpy())
+        assert logits.shape == (size, 3)
+        assert wanted.std() > 1e-3, "what says the same of everything proves nothing"
+        assert np.abs(logits - wanted).max() <= 1e-4
+
+
+def test_the_zoo_of_these_tests_is_whole():
+    """Every architecture of raykd's own, with all that its settings can say in words."""
+    tried = {(one["type"], one.get("norm")) for one in [*(case[0] for case in ZOO), *OF_TEXTS]}
+    own = (MlpModel, CnnModel, ResnetModel, WrnModel, VitModel,
+           BagModel, TextCnnModel, TextTransformerModel)  # fmt: skip
+    norms = [get_args(kind.model_fields["norm"].annotation) if "norm" in kind.model_fields else (None,)
+             for kind in own]  # fmt: skip
+    assert tried == {
+        (kind().type, norm) for kind, some in zip(own, norms, strict=True) for norm in some
+    }
 
 
 @pytest.mark.parametrize("name", ["torch", pytest.param("onnx", marks=needs_onnx)])
@@ -262,7 +355,7 @@ def test_formats_are_chosen_by_name_or_by_what_is_installed(monkeypatch):
 def test_a_row_has_size_time_and_parity(make_student, tmp_path):
     (row,) = write_formats(make_student({"type": "mlp"}), ["safetensors"], tmp_path).values()
     sizes = [path.stat().st_size for path in tmp_path.iterdir()]
-    assert row.size_mb == pytest.approx(sum(sizes) / 1e6)
-    assert set(row.ms_per_sample) == {"1", "32"}
-    assert min(row.ms_per_sample.values()) > 0
+    assert row.bytes == sum(sizes)
+    assert set(row.latency_ms) == {"1", "64"}
+    assert all(0 < time.p50 <= time.p95 and time.calls >= 1 for time in row.latency_ms.values())
     assert row.parity == {"logits": 0.0, "probabilities": 0.0}

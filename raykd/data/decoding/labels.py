@@ -5,19 +5,20 @@ Shapes: N samples, K labels of a sample.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
-import pyarrow.csv  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from raykd.config.data import LabelTable
+from raykd.config.data import FilesSource, LabelTable
 from raykd.config.tasks import TaskName
+from raykd.data.class_names import check_known
 from raykd.data.dataset import PARTS
+from raykd.data.decoding.csv_tables import read_csv
+from raykd.data.decoding.layout import Index
 from raykd.data.decoding.tables import plain_column
 from raykd.errors import InputError, Problem
 from raykd.types import UNLABELLED
@@ -55,25 +56,6 @@ def read_table(table: LabelTable) -> Any:
     return found.set_column(found.column_names.index(table.key), table.key, keys)
 
 
-def read_csv(path: Path, texts: Sequence[str] = ()) -> Any:
-    """A CSV file with a header as a pyarrow table.
-
-    Only an empty cell is none at all: a class may be called NA. Cells in quotes may have several lines.
-
-    Args:
-        path: the file.
-        texts: columns that are texts even where they look like numbers.
-
-    Raises:
-        ArrowException, OSError: it is damaged, or cannot be read.
-    """
-    kinds = pyarrow.csv.ConvertOptions(
-        null_values=[""], strings_can_be_null=True, column_types=dict.fromkeys(texts, pa.string())
-    )
-    lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
-    return pyarrow.csv.read_csv(path, convert_options=kinds, parse_options=lines)
-
-
 def joined(table: Any, key: str, names: tuple[str, ...], ids: Any) -> dict[str, Any]:
     """Columns of a table in the order of the samples; null where it lacks one.
 
@@ -96,29 +78,29 @@ def columns_of(label: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def labels_of(
-    columns: Mapping[str, Any],
-    classes: Mapping[str, tuple[str, ...]],
+    index: Index,
+    source: FilesSource,
     names: tuple[str, ...],
     task: TaskName,
-    *,
-    key: str,
+    given: tuple[str, ...] | None,
 ) -> Labels:
     """Labels in the order of the samples.
 
     Args:
-        columns: name -> [N], pyarrow array.
-        classes: column -> names of its classes, where the source has them.
+        index: the samples with their columns.
+        source: for the keys of errors.
         names: columns of the label.
         task: what the labels are for.
-        key: dotted key that names them, for errors.
+        given: names of the classes, by which texts become labels; None = the texts themselves, sorted.
 
     Raises:
-        InputError: the columns are of another kind than the task needs.
+        InputError: the columns are of another kind than the task needs, or a text is not among the names.
     """
+    key = f"{TABLE}.column" if source.labels is not None else "data.source.label"
     if not names:
         return None, None
     if task == "multilabel":
-        return _marks(columns, names, key), names
+        return _marks(index, names, key), names
     if len(names) > 1:
         raise InputError(
             Problem(
@@ -126,14 +108,16 @@ def labels_of(
                 f"found {len(names)} columns; `task: {task}` needs one, `task: multilabel` several",
             )
         )
-    column = columns[names[0]]
+    column = index.columns[names[0]]
     if task == "regression":
         return _numbers(column, names[0], key), names
-    return _classes(column, classes.get(names[0]), names[0], key)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return _texts(column, names[0], given)
+    return _whole(column, names[0], key), index.names.get(names[0])
 
 
-def _marks(columns: Mapping[str, Any], names: tuple[str, ...], key: str) -> np.ndarray:
-    return np.stack([_whole(columns[name], name, key) for name in names], axis=1)
+def _marks(index: Index, names: tuple[str, ...], key: str) -> np.ndarray:
+    return np.stack([_whole(index.columns[name], name, key) for name in names], axis=1)
 
 
 def _numbers(column: Any, name: str, key: str) -> np.ndarray:
@@ -162,21 +146,26 @@ def _whole(column: Any, name: str, key: str) -> np.ndarray:
     return values
 
 
-def _classes(column: Any, names: tuple[str, ...] | None, name: str, key: str) -> Labels:
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return _whole(column, name, key), names
-    classes = tuple(sorted(pc.unique(column.drop_null()).to_pylist()))
+def _texts(column: Any, name: str, given: tuple[str, ...] | None) -> Labels:
+    found = sorted(pc.unique(column.drop_null()).to_pylist())
+    if given is not None:
+        check_known(given, found, name)
+    classes = tuple(found) if given is None else given
     places = pc.fill_null(pc.index_in(column, value_set=pa.array(classes, column.type)), UNLABELLED)
     return places.to_numpy(zero_copy_only=False).astype(np.int64), classes
 
 
-def grouping(column: Any, name: str) -> np.ndarray:
-    """A column that samples are split by [N]: numbers, texts or times.
+def grouping(column: Any, name: str, key: str) -> np.ndarray:
+    """A column that samples are split or sliced by [N]: numbers, texts or times.
+
+    Args:
+        column: as it was read.
+        name: its name.
+        key: of the recipe, that names it.
 
     Raises:
         InputError: a sample has none, or it is something else.
     """
-    key = "data.splits.by.column"
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     if column.null_count:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from raykd.data.decoding.cache import HASH_BYTES, Mark, Target, write_json
-from raykd.data.decoding.layout import Groups, Layout, Part
+from raykd.data.decoding.csv_tables import read_lines
+from raykd.data.decoding.layout import Layout, Lines, Part, Spans
 from raykd.data.decoding.pixels import Decoded, decode_images, decode_numbers
 from raykd.data.decoding.spans import read_span
 from raykd.data.decoding.tables import encoded_of, read_groups
@@ -59,18 +60,19 @@ def write_part(target: Target, part: Part) -> Mark:
 def decoded_blocks(part: Part, layout: Layout) -> Iterator[Decoded]:
     """The samples of a part in order, so many at a time as `layout` says."""
     place, step = part.place, layout.block_rows
-    if isinstance(place, Groups):
-        for columns in read_groups(place, step):
-            if layout.kind == "image":
-                yield decode_images(encoded_of(columns[0]), layout)
-            elif layout.kind == "text":
-                yield encode_texts([one or "" for one in columns[0].to_pylist()], *layout.shape), {}
-            else:
-                yield decode_numbers(columns, layout)
+    if isinstance(place, Spans):
+        for start in range(0, part.count, step):
+            rows = range(start, min(part.count, start + step))
+            yield decode_images([read_span(place, row) for row in rows], layout)
         return
-    for start in range(0, part.count, step):
-        rows = range(start, min(part.count, start + step))
-        yield decode_images([read_span(place, row) for row in rows], layout)
+    of_table = read_lines(place, step) if isinstance(place, Lines) else read_groups(place, step)
+    for columns in of_table:
+        if layout.kind == "image":
+            yield decode_images(encoded_of(columns[0]), layout)
+        elif layout.kind == "text":
+            yield encode_texts([one or "" for one in columns[0].to_pylist()], *layout.shape), {}
+        else:
+            yield decode_numbers(columns, layout)
 
 
 def _open(path: os.PathLike[str]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,13 @@ import torch
 from torch import nn
 
 from raykd.errors import InputError, Problem
-from raykd.models.extras import needed
+from raykd.importing import load_package
 from raykd.models.names import nearest
 from raykd.models.shapes import TokenShape
 from raykd.models.zoo.parts import refuse_texts
 
+_VISION = "raykd[vision]"
+_HF = "raykd[hf]"
 _HF_CLASSES = {
     "image_classification": "AutoModelForImageClassification",
     "sequence_classification": "AutoModelForSequenceClassification",
@@ -45,8 +46,7 @@ def build_torchvision(
         InputError: torchvision is not installed, has no such model, or its hub cannot be reached.
     """
     refuse_texts(input_shape, model="torchvision", key=key)
-    needed("torchvision", "vision", key=key)
-    models = import_module("torchvision.models")
+    models = load_package("torchvision.models", install=_VISION, key=key)
     _check_name(name, models.list_models(), key)
     given = {**({} if pretrained else {"num_classes": classes}), **kwargs}
     return _made(lambda: models.get_model(name, weights=pretrained, **given), key, bool(pretrained))
@@ -75,8 +75,7 @@ def build_timm(
         InputError: timm is not installed, has no such model, or its hub cannot be reached.
     """
     refuse_texts(input_shape, model="timm", key=key)
-    needed("timm", "vision", key=key)
-    timm = import_module("timm")
+    timm = load_package("timm", install=_VISION, key=key)
     if ":" not in name:
         _check_name(name.partition(".")[0], timm.list_models(), key)
     given = {**({} if pretrained else {"num_classes": classes}), **kwargs}
@@ -113,11 +112,11 @@ def build_hf(
     """
     del classes
     _check_tokens(input_shape, key)
-    needed("transformers", "hf", key=key)
-    chosen = getattr(import_module("transformers"), _HF_CLASSES[task])
+    transformers = load_package("transformers", install=_HF, key=key)
     folder = Path(name).expanduser()
     source = str(folder) if folder.is_dir() else name
     try:
+        chosen = getattr(transformers, _HF_CLASSES[task])
         model: nn.Module = chosen.from_pretrained(source, trust_remote_code=False, **kwargs)
     except Exception as error:
         raise InputError(
