@@ -14,7 +14,7 @@ from raykd.config.search import Search
 from raykd.config.tasks import TaskName
 from raykd.config.training import Sgd, Training
 
-Control = Literal["labels", "best_teacher", "hard"]
+Control = Literal["labels", "best_teacher", "hard", "untrained"]
 
 
 class Targets(Settings):
@@ -113,7 +113,8 @@ class Evaluate(Settings):
     """What the student is held against."""
 
     controls: tuple[Control, ...] = ("labels", "best_teacher", "hard")
-    """The same student taught otherwise: labels alone, the best single teacher, hard labels."""
+    """The same student taught otherwise: labels alone, the best single teacher, hard labels. Of embeddings the
+    best single teacher, and untrained: as it is before training."""
     require: tuple[str, ...] = ()
     """Conditions on summary.json, e.g. `student.test.accuracy >= 0.9`; exit code 3 if one fails."""
 
@@ -144,7 +145,8 @@ class Config(Settings):
     """A whole recipe. Every key has a default but `data.source`, `teachers` and `student`."""
 
     task: TaskName = "classification"
-    """What is learnt: one class of several, one value, or several yes-or-no labels."""
+    """What is learnt: one class of several, one value, several yes-or-no labels, or an embedding: vectors
+    whose cosines say what is alike, from teachers' vectors and without labels."""
     seed: Natural = 0
     """Fixes splits, label budget, views and teachers."""
     seeds: Count = 1

@@ -115,7 +115,7 @@ class DataReport:
             text.append(
                 f"{split:<12}{count:>9}{labelled:>10}{hidden:>9}{self.unlabelled[split]:>12}"
             )
-        width = max(5, *(len(item.name) for item in self.classes["train"])) + 2
+        width = max([5, *(len(item.name) for item in self.classes["train"])]) + 2
         text += ["", f"{'class':<{width}}" + "".join(f"{split:>16}" for split in self.counts)]
         for row in zip(*self.classes.values(), strict=True):
             cells = (f"{c.labelled} (+{c.hidden})" if c.hidden else f"{c.labelled}" for c in row)
@@ -139,7 +139,7 @@ def check_data(samples: Samples) -> DataReport:
     known = {split: samples.all_labels[rows] for split, rows in rows_of.items()}
     hashes = {split: samples.content_hash(rows) for split, rows in rows_of.items()}
     classes = {split: _class_counts(samples, rows) for split, rows in rows_of.items()}
-    labelled = [item.labelled for item in classes["train"]]
+    labelled = [item.labelled for item in classes["train"]] or [1]  # embeddings may have no class
     ranges = tuple(_range(name, array) for name, array in samples.inputs.items())
     duplicates = _duplicates(samples, hashes)
     conflicting = _conflicting(samples, hashes)
@@ -218,7 +218,7 @@ def _conflicting(samples: Samples, hashes: Mapping[str, np.ndarray]) -> int:
     values, labels = values[is_labelled(labels)], labels[is_labelled(labels)]
     labels = np.unique(labels, axis=0, return_inverse=True)[1].reshape(len(labels))
     groups, back = np.unique(values, return_inverse=True)
-    low, high = np.full(len(groups), labels.max()), np.full(len(groups), UNLABELLED)
+    low, high = np.full(len(groups), labels.max(initial=0)), np.full(len(groups), UNLABELLED)
     np.minimum.at(low, back, labels)
     np.maximum.at(high, back, labels)
     return int((low != high)[back].sum())

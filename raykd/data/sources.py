@@ -31,6 +31,7 @@ from raykd.data.decoding import load_decoded
 from raykd.data.diamonds import load_diamonds
 from raykd.data.hashing import sample_keys
 from raykd.data.idx import read_idx
+from raykd.data.keel import load_keel, load_optdigits
 from raykd.data.splits import class_ranks, stratified_order
 from raykd.errors import InputError, Problem
 from raykd.importing import load_callable
@@ -280,6 +281,8 @@ SOURCES: dict[str, Callable[[Any, TaskName], Dataset]] = {
     "digits": _digits,
     "diabetes": _diabetes,
     "diamonds": load_diamonds,
+    "keel": load_keel,
+    "optdigits": load_optdigits,
     "fashion_mnist": _fashion_mnist,
     "mnist": _mnist,
     "arrays": _arrays,

@@ -92,6 +92,8 @@ def pipeline_tag(about: Description) -> str | None:
     kind = {1: "tabular", 3: "image"}.get(len(about.input.shape))
     if about.task == "regression":
         return "tabular-regression" if kind == "tabular" else None
+    if about.task == "embedding":
+        return "image-feature-extraction" if kind == "image" else None
     return None if kind is None else f"{kind}-classification"
 
 
@@ -249,7 +251,7 @@ def _limits(story: Story) -> str:
     lines.append(
         "Inputs unlike the data's get an answer too, and no warning; nothing here tells them apart."
     )
-    if story.about.task != "regression":
+    if story.about.task not in ("regression", "embedding"):
         lines.append("Probabilities are as calibrated as `ece` and `nll` above say, on test alone.")
     return "\n".join(f"* {line}" for line in lines)
 

@@ -11,7 +11,7 @@ from raykd.config.objective import Labels, Objective, Phase, UniformWeighting, p
 from raykd.config.schedules import ever_active
 from raykd.objective.weighting import steady
 
-Role = Literal["student", "labels", "best_teacher", "hard"]
+Role = Literal["student", "labels", "best_teacher", "hard", "untrained"]
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,14 @@ class Lesson:
         objective: what it is taught.
         teachers: whom it listens to.
         labelled_only: whether its batches hold labelled samples only.
+        trained: whether it is trained at all.
     """
 
     role: Role
     objective: Objective
     teachers: tuple[str, ...]
     labelled_only: bool = False
+    trained: bool = True
 
 
 def lesson(role: Role, objective: Objective, teachers: Sequence[str], best_teacher: str) -> Lesson:
@@ -45,6 +47,9 @@ def lesson(role: Role, objective: Objective, teachers: Sequence[str], best_teach
     """
     if role == "student":
         return Lesson(role, objective, tuple(teachers))
+    if role == "untrained":
+        nothing = Objective(labels=Labels(weight=0.0), soft_targets=None)
+        return Lesson(role, nothing, (), trained=False)
     own = Labels(
         weight=1.0,
         smoothing=objective.labels.smoothing,
