@@ -1,5 +1,6 @@
 # make quickstart   set everything up, distil three teachers on real data, print table and verdict
 # make test         set everything up, run all checks and tests
+# make notebooks    run every notebook
 # make soak         disturb teachers for longer than the tests do
 # make cluster-demo three Ray nodes on this machine, one killed in the middle; the same numbers
 # make chaos        do every fault of the README's table for real, 25 minutes
@@ -13,10 +14,10 @@ STAMP := $(VENV)/.raykd-installed
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart lint test soak cluster-demo chaos bench clean
+.PHONY: help install quickstart lint test notebooks soak cluster-demo chaos bench clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
+	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
 install: $(STAMP)
 
@@ -44,6 +45,9 @@ test: lint
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak --durations=5
+
+notebooks: $(STAMP)
+	cd notebooks && for book in *.ipynb; do $(abspath $(BIN))/jupyter execute --timeout=600 "$$book" > /dev/null; done
 
 cluster-demo: $(STAMP)
 	$(BIN)/python cluster/local/demo.py

@@ -10,16 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raykd.config import Config, load_config
-    from raykd.pipeline import CompareResult, RunResult, compare, load_student, run
+    from raykd.pipeline import (
+        AblateResult,
+        CompareResult,
+        RunResult,
+        ablate,
+        compare,
+        load_student,
+        run,
+    )
     from raykd.search import SweepResult, sweep
 
 __version__ = "0.1.0"
 __all__ = [
+    "AblateResult",
     "CompareResult",
     "Config",
     "RunResult",
     "SweepResult",
     "__version__",
+    "ablate",
     "compare",
     "load_config",
     "load_student",
@@ -30,6 +40,8 @@ __all__ = [
 _HOMES = {
     "Config": "raykd.config",
     "load_config": "raykd.config",
+    "AblateResult": "raykd.pipeline",
+    "ablate": "raykd.pipeline",
     "CompareResult": "raykd.pipeline",
     "RunResult": "raykd.pipeline",
     "compare": "raykd.pipeline",

@@ -59,6 +59,11 @@ class RunFolder:
         return self.path / "student"
 
     @property
+    def variants(self) -> Path:
+        """What the methods of a comparison, or of an ablation, are."""
+        return self.path / "variants.json"
+
+    @property
     def targets(self) -> Path:
         """Which entries of which store this run's targets are."""
         return self.path / "targets.json"

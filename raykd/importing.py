@@ -1,4 +1,4 @@
-"""Import what the user's own recipe names as `module:function`; never used on what an artefact says."""
+"""Import what the user's own recipe names as `module:function`, never what an artefact says; and extras."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from raykd.errors import InputError, Problem
@@ -61,3 +62,32 @@ def load_callable(path: str, *, key: str) -> Callable[..., Any]:
         )
     found: Callable[..., Any] = target
     return found
+
+
+def load_package(name: str, *, install: str, key: str) -> ModuleType:
+    """Import a module of a package that only some recipes need.
+
+    Args:
+        name: as it is imported.
+        install: what pip is to install, such as `raykd[vision]`.
+        key: dotted key of the recipe that asks for it, for the error.
+
+    Raises:
+        InputError: the package is not installed, or is and cannot be imported; names the pip line.
+    """
+    package, line = name.partition(".")[0], f"pip install '{install}'"
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == package:
+            why = f"needs {package}, which is not installed: {line}"
+        else:
+            why = f"needs {package}, which lacks the package {error.name}: {line}"
+        raise InputError(Problem(key, why)) from error
+    except Exception as error:
+        told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        why = (
+            f"needs {package}, which is installed and cannot be imported ({told}); it may be made for another "
+            f"version or build of torch or numpy: {line}"
+        )
+        raise InputError(Problem(key, why)) from error

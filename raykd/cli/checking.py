@@ -14,8 +14,10 @@ from raykd.cli.options import (
     add_command,
     add_recipe,
     address_of,
+    print_json,
     read_config,
 )
+from raykd.config.folding import first_fold
 
 if TYPE_CHECKING:
     from raykd.report.speech import Speech
@@ -31,7 +33,7 @@ def add(commands: Command) -> None:
     parts = add_command(commands, "data", _data, "look at a recipe's data").add_subparsers(
         dest="part", metavar="PART", required=True
     )
-    about = "counts, classes, duplicates across splits, odd values"
+    about = "counts, classes, duplicates and near-duplicates across splits, odd values"
     data = add_command(parts, "check", _data, about)
     add_recipe(data)
     data.add_argument(
@@ -40,10 +42,17 @@ def add(commands: Command) -> None:
         metavar="FILE.png",
         help="draw samples and their views as the student and each teacher see them",
     )
+    data.add_argument("--json", action="store_true", help="as JSON")
+    data.add_argument(
+        "--classes",
+        type=Path,
+        metavar="FILE.png",
+        help="draw each class: how often each split has it, and its first samples",
+    )
 
 
 def _check(args: argparse.Namespace) -> int:
-    config = read_config(args)
+    config = first_fold(read_config(args))
     from raykd.cli.preflight import facts, judge_ready_teachers, prepare_and_place
     from raykd.report.speech import SPEECH
     from raykd.tracking import Console
@@ -98,14 +107,18 @@ def _say_placement(found: dict[str, Any], placement: Any, console: Any) -> None:
 
 
 def _data(args: argparse.Namespace) -> int:
-    config = read_config(args)
-    from raykd.data.check import check_data, draw_views
+    config = first_fold(read_config(args))
+    from raykd.data.check import check_data, draw_classes, draw_views
     from raykd.models.preprocess import resolve
     from raykd.pipeline.loading import load_samples
     from raykd.tracking import Console
 
     samples = load_samples(config, listen=Console(quiet=False, stream=sys.stderr).on)
-    print("\n".join(check_data(samples).lines()))
+    report, beside = check_data(samples), sys.stderr if args.json else sys.stdout
+    if args.json:
+        print_json(report.to_json())
+    else:
+        print("\n".join(report.lines()))
     if args.picture is not None:
         models = {"student": config.student.preprocess}
         models |= {teacher.name: teacher.preprocess for teacher in config.teachers}
@@ -119,5 +132,8 @@ def _data(args: argparse.Namespace) -> int:
             for name, settings in models.items()
         }
         draw_views(samples, args.picture, preprocess=seen)
-        print(f"picture: {args.picture}")
+        print(f"picture: {args.picture}", file=beside)
+    if args.classes is not None:
+        draw_classes(samples, args.classes)
+        print(f"classes: {args.classes}", file=beside)
     return 0

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from raykd import __version__
 from raykd.cli import (
+    ablating,
     checking,
     comparing,
     exporting,
@@ -29,7 +30,18 @@ from raykd.cli.options import Command, parse_words
 from raykd.errors import InputError, RaykdError
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
-_GROUPS = (jobs, comparing, searching, results, exporting, checking, models, recipes, submitting)
+_GROUPS = (
+    jobs,
+    comparing,
+    ablating,
+    searching,
+    results,
+    exporting,
+    checking,
+    models,
+    recipes,
+    submitting,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

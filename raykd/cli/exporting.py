@@ -74,16 +74,16 @@ def _show(exported: Exported) -> None:
         {
             "format": name,
             "files": ", ".join(one.files),
-            "MB": f"{one.size_mb:.3f}",
+            "bytes": f"{one.bytes:,}",
             **{
-                f"ms per sample, batch {size}": f"{ms:.3g}"
-                for size, ms in one.ms_per_sample.items()
+                f"ms, batch {size} (p95)": f"{time.p50:.3g} ({time.p95:.3g})"
+                for size, time in one.latency_ms.items()
             },
             "largest difference": f"{max(one.parity.values()):.1e}",
         }
         for name, one in exported.written.items()
     ]
-    console.table(rows, title="one CPU thread; difference from the student in torch")
+    console.table(rows, title="median ms of a batch on one CPU thread; difference from torch")
     for name, how in exported.left_out.items():
         console.say(f"left out: {name} {how}")
     console.say(f"\nexport: {exported.path}")

@@ -19,7 +19,7 @@ from raykd.cli.options import read_config, recipe_of
 from raykd.cli.storing import WORDS, take_imported
 from raykd.errors import InputError, Problem
 
-JOBS = ("run", "teachers", "targets", "distill", "evaluate", "sweep", "compare")
+JOBS = ("run", "teachers", "targets", "distill", "evaluate", "sweep", "compare", "ablate")
 _HOME = "RAYKD_HOME"
 _SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
 _LEAST_SECRET = 8  # characters; a shorter value is found by chance
@@ -129,6 +129,8 @@ def _recipe_problems(job: argparse.Namespace) -> list[Problem]:
     if job.command == "targets" and special == "import":
         take_imported(job)
     recipe = recipe_of(job)
+    if job.command == "ablate" and recipe is not None and Path(recipe, "config.json").is_file():
+        job.words[job.words.index(recipe)] = recipe = str(Path(recipe, "config.json"))
     of_run = job.command == "evaluate" and job.output is None
     if of_run or (job.resume and recipe is None and not job.layers):
         return []

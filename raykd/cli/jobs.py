@@ -21,6 +21,7 @@ from raykd.cli.options import (
 )
 from raykd.cli.storing import WORDS, add_store_options, look_after_store, take_imported
 from raykd.config import Config
+from raykd.config.folding import first_fold
 from raykd.folders import RunFolder
 
 if TYPE_CHECKING:
@@ -94,8 +95,10 @@ def _dry_run(config: Config, options: Options) -> int:
     from raykd.pipeline.session import run_folder
 
     folder = run_folder(config, options)
-    prepared, placement = prepare_and_place(config, options.address)
+    prepared, placement = prepare_and_place(first_fold(config), options.address)
     found = facts(prepared, placement)
+    if config.folds is not None:  # what else is said is of the first one
+        found |= {"folds": config.folds, "student_fits": config.folds * found["student_fits"]}
     print_json({"output": str(folder.path), **found, "config": config.model_dump(mode="json")})
     return 0
 
@@ -103,7 +106,8 @@ def _dry_run(config: Config, options: Options) -> int:
 def _show(result: RunResult, console: Console) -> None:
     """Table, verdict, and where to look."""
     if result.summary:
-        show_summary(result.summary, console)
+        show = show_folds if result.summary.get("kind") == "folds" else show_summary
+        show(result.summary, console)
     page = result.path / "report" / "index.html"
     if page.is_file():
         console.say(f"\nreport: {page}")
@@ -120,6 +124,19 @@ def show_summary(summary: Mapping[str, Any], console: Console) -> None:
     console.table(rows, title="test, mean ± standard deviation over replicas")
     console.say("")
     for sentence in verdict(summary):
+        console.say(sentence)
+
+
+def show_folds(summary: Mapping[str, Any], console: Console) -> None:
+    """The same over the folds of a cross-validation."""
+    from raykd.report import result_cells
+    from raykd.report.folds import folds_verdict
+
+    console.say("")
+    title = f"test, mean ± standard deviation over {summary['folds']} folds"
+    console.table(result_cells(summary), title=title)
+    console.say("")
+    for sentence in folds_verdict(summary):
         console.say(sentence)
 
 

@@ -15,6 +15,7 @@ from raykd.cli.options import (
     print_json,
     read_config,
 )
+from raykd.config.folding import first_fold
 from raykd.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def add(commands: Command) -> None:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    config = read_config(args)
+    whole = read_config(args)
+    config = first_fold(whole)
     from raykd.cli.forecasts import forecast
     from raykd.pipeline.preparation import prepare
     from raykd.tracking import Console
@@ -52,9 +54,11 @@ def _plan(args: argparse.Namespace) -> int:
     found = forecast(prepared)
     time = None if args.no_timing else _time(prepared, found, address_of(args))
     if args.json:
-        print_json({**found.to_json(), "time": time})
+        print_json({**found.to_json(), "time": time, "folds": whole.folds})
         return 0
     console = Console(quiet=False, stream=sys.stdout)
+    if whole.folds is not None:
+        console.say(f"of the first of {whole.folds} folds; the others take about as much each")
     _say_counts(found, console)
     if time is not None:
         _say_time(time, console)

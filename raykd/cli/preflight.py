@@ -18,7 +18,9 @@ from raykd.models.zoo.foreign import ForeignModel
 from raykd.pipeline.placement import Placement, place
 from raykd.pipeline.preparation import Candidate, Prepared, prepare, student_outputs, vary
 from raykd.pipeline.rehearsal import rehearse
+from raykd.pipeline.rivals import with_rivals
 from raykd.pipeline.serving import make_specs, remote_store
+from raykd.pipeline.slicing import slices_of_test
 from raykd.pipeline.volume import shortage
 from raykd.runtime import connect, machine
 from raykd.targets import codec
@@ -49,7 +51,8 @@ def prepare_and_place(
     if remote is not None:
         remote.check()
     listen = Console(quiet=False, stream=sys.stderr).on
-    prepared = prepare(config, variants, address=address, listen=listen)
+    prepared = with_rivals(prepare(config, variants, address=address, listen=listen))
+    slices_of_test(config.evaluate.slices, prepared.samples)
     for variant in variants:
         vary(prepared, variant)
     rehearse(prepared)

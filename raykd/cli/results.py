@@ -39,8 +39,9 @@ def add(commands: Command) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
+    from raykd.cli.ablating import show_ablation
     from raykd.cli.comparing import show_comparison
-    from raykd.cli.jobs import show_summary
+    from raykd.cli.jobs import show_folds, show_summary
     from raykd.cli.searching import show_sweep
     from raykd.folders import RunFolder, read_json
     from raykd.report import write_report
@@ -52,7 +53,8 @@ def _report(args: argparse.Namespace) -> int:
         return 0
     console = Console(quiet=False, stream=sys.stdout)
     summary = read_json(RunFolder(args.run).summary)
-    kinds = {"comparison": show_comparison, "sweep": show_sweep}
+    kinds = {"comparison": show_comparison, "ablation": show_ablation, "sweep": show_sweep,
+             "folds": show_folds}  # fmt: skip
     kinds.get(summary.get("kind"), show_summary)(summary, console)
     console.say(f"\nreport: {page}")
     return 0

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from raykd.config.ablations import WHOLE
 from raykd.errors import InputError, Problem
 from raykd.folders import RunFolder, read_json
 from raykd.tracking import read_lines
@@ -46,6 +47,7 @@ class Standing:
         failures: how many failures were logged.
         last: the last events, in words.
         silent_s: seconds since the last event; None before the first.
+        command: what goes on with it.
     """
 
     run: str
@@ -56,6 +58,7 @@ class Standing:
     failures: int
     last: tuple[str, ...]
     silent_s: float | None
+    command: str = "run"
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -78,7 +81,7 @@ class Standing:
             text.append(f"error     {self.error}")
         text += [f"{'last' if i == 0 else '':<10}{event}" for i, event in enumerate(self.last)]
         if self.status in ("failed", "unfinished"):
-            text.append(f"resume    raykd run --resume --output {self.run}")
+            text.append(f"resume    raykd {self.command} --resume --output {self.run}")
         return text
 
 
@@ -109,7 +112,15 @@ def read_standing(run: Path, *, now: float) -> Standing:
         failures=failed,
         last=tuple(_words(line) for line in lines[-_LAST:]),
         silent_s=max(0.0, now - lines[-1]["time"]) if lines else None,
+        command=_command(folder),
     )
+
+
+def _command(folder: RunFolder) -> str:
+    """The command that made a folder."""
+    if not folder.variants.is_file():
+        return "run"
+    return "ablate" if WHOLE in read_json(folder.variants) else "compare"
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -141,7 +152,8 @@ def _fits(
 ) -> dict[str, FitStanding]:
     """Every fit that the recipe asks for, in order."""
     told = [one for one in lines if one["kind"] == "stage" and isinstance(one.get("fits"), list)]
-    if any(line["stage"] == "search" for line in told):  # a sweep has the fits that it announced
+    announces = any(line["stage"] == "search" for line in told) or folder.variants.is_file()
+    if announces:  # a sweep, a comparison and an ablation have the fits that they announced
         announced = dict.fromkeys(name for line in told for name in line["fits"])
         return {fit_id: _fit(folder, fit_id, lines) for fit_id in announced}
     teachers = [f"teacher/{one['name']}" for one in config["teachers"] if one["fit"] is not None]

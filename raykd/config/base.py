@@ -29,9 +29,11 @@ Positive = Annotated[_Number, Field(gt=0)]
 NonNegative = Annotated[_Number, Field(ge=0)]
 Unit = Annotated[_Number, Field(ge=0, le=1)]
 Count = Annotated[_Count, Field(ge=1)]
+Folds = Annotated[_Count, Field(ge=2)]
 Natural = Annotated[_Count, Field(ge=0)]
 ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$", max_length=64)]
+License = Annotated[str, Field(pattern=r"^\S(.*\S)?$", max_length=100)]
 
 
 def _workers(value: Any) -> Any:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from raykd.config.check_evaluate import evaluate_problems
 from raykd.config.check_objective import objective_problems
 from raykd.config.check_targets import target_problems
 from raykd.config.models import (
@@ -33,12 +34,15 @@ def cross_check(config: Config) -> list[Problem]:
     return [
         *_names(config),
         *(problem for teacher in config.teachers for problem in _teacher(teacher, config.task)),
+        *_compared_estimators(config),
         *_models(config),
         *_task(config),
         *_without_labels(config),
         *objective_problems(config),
         *target_problems(config),
         *_training(config),
+        *_folds(config),
+        *evaluate_problems(config, RESERVED),
         *_requirements(config),
     ]
 
@@ -108,6 +112,13 @@ def _fitted(teacher: Teacher, key: str, task: str) -> Iterator[Problem]:
         yield Problem(f"{key}.fit.freeze", "would freeze untrained layers; give `weights` too")
 
 
+def _compared_estimators(config: Config) -> Iterator[Problem]:
+    """What is said of estimators as teachers holds of those that the student is held against."""
+    for one in config.evaluate.compare:
+        if isinstance(one.model, SklearnModel):
+            yield from _fitted(one.as_teacher(), f"evaluate.compare.{one.name}", config.task)
+
+
 def _without_labels(config: Config) -> Iterator[Problem]:
     """What cannot be learnt where no training sample keeps its label."""
     if config.data.labels is None or config.data.labels > 0:
@@ -124,6 +135,10 @@ def _without_labels(config: Config) -> Iterator[Problem]:
         if teacher.learns and teacher.labels == "budget":
             yield Problem(f"teachers.{teacher.name}.labels", "is budget, which is 0: there is no label to be fitted "
                           "on; set it to all, or give `weights`")  # fmt: skip
+    for one in config.evaluate.compare:
+        if isinstance(one.model, SklearnModel):
+            yield Problem(f"evaluate.compare.{one.name}.model.type", "sklearn has no label to be fitted on with "
+                          "`data.labels: 0`; leave it out")  # fmt: skip
 
 
 def _task(config: Config) -> Iterator[Problem]:
@@ -142,7 +157,7 @@ def _task(config: Config) -> Iterator[Problem]:
     for pattern, only in choices.unused.items():
         for key, value in _values_at(config, pattern.split(".")):
             if value != only:
-                means = "leave it out" if only is None else f"leave it out, or at {only}"
+                means = "leave it out" if only in (None, ()) else f"leave it out, or at {only}"
                 yield Problem(key, f"means nothing with `task: {task}`; {means}")
 
 
@@ -166,6 +181,8 @@ def _chosen(config: Config) -> Iterator[tuple[str, str | None, tuple[str, ...] |
         for name, value in teacher.expect:
             if value is not None:
                 yield f"{key}.expect", name, choices.expect
+    for one in config.evaluate.compare:
+        yield f"evaluate.compare.{one.name}.kind", one.kind, choices.kinds
     for index, control in enumerate(config.evaluate.controls):
         yield f"evaluate.controls.{index}", control, choices.controls
 
@@ -238,6 +255,23 @@ def _training(config: Config) -> Iterator[Problem]:
         yield Problem(
             "train.compile", "cannot be used with objective.features, which need module hooks"
         )
+
+
+def _folds(config: Config) -> Iterator[Problem]:
+    splits = config.data.splits
+    fold, by = splits.fold, splits.by
+    if fold is not None and config.folds is not None:
+        yield Problem("folds", f"found {config.folds} beside data.splits.fold, which is one of them; leave one of the "
+                      "two out")  # fmt: skip
+    if fold is not None and fold.index >= fold.of:
+        yield Problem("data.splits.fold.index", f"found {fold.index} of {fold.of}; the first is 0")
+    if by is not None and by.type != "group" and (fold or config.folds):
+        key = "folds" if config.folds else "data.splits.fold"
+        why = {
+            "time": "would train on what comes after test",
+            "column": "would leave the column's own test part aside",
+        }
+        yield Problem(key, f"{why[by.type]}; with data.splits.by.type={by.type} leave it out, or split by group")  # fmt: skip
 
 
 def _requirements(config: Config) -> Iterator[Problem]:

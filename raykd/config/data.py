@@ -8,7 +8,10 @@ from pydantic import Field
 
 from raykd.config.base import (
     Count,
+    Folds,
     ImportPath,
+    License,
+    Natural,
     NonNegative,
     PartOrCount,
     Positive,
@@ -94,6 +97,19 @@ class MnistSource(Settings):
     """Use only so many training images (and a sixth of that for test), the same ones each time."""
 
 
+class IdxSource(Settings):
+    """IDX files of any name, the format of MNIST and its kin: inputs and their labels for each part."""
+
+    type: Literal["idx"] = "idx"
+    train: tuple[str, str | None]
+    """[inputs, labels], each plain or .gz: inputs of two axes are vectors, of three grey images, of four images with
+    channels first. Labels null = unlabelled."""
+    validation: tuple[str, str | None] | None = None
+    """The same; null = drawn from train."""
+    test: tuple[str, str | None] | None = None
+    """The same; null = drawn from train."""
+
+
 class ArraysSource(Settings):
     """An `.npz` file with `inputs` [N, ...], optional `labels`, `ids` [N] and `splits` [N].
 
@@ -148,6 +164,19 @@ class ParquetSource(FilesSource):
     """Column with the samples' ids; null = `file#row`."""
 
 
+class CsvSource(FilesSource):
+    """Text files of rows: vectors of their columns of numbers. An empty cell, NA or NaN is no number."""
+
+    type: Literal["csv"] = "csv"
+    inputs: str | tuple[str, ...] | None = None
+    """Columns of numbers, which make a vector; null = all that are numbers, but not the label, the id, what samples
+    are split by, or a column without a name."""
+    id: str | None = None
+    """Column with the samples' ids; null = `file#row`."""
+    delimiter: Annotated[str, Field(pattern=r"^[^\"\r\n]$")] = ","
+    """Between two cells."""
+
+
 class ImagesSource(FilesSource):
     """A folder of images; `label: null` takes the first folder of each path as its class."""
 
@@ -193,8 +222,10 @@ Source = Annotated[
     | OptdigitsSource
     | FashionMnistSource
     | MnistSource
+    | IdxSource
     | ArraysSource
     | ParquetSource
+    | CsvSource
     | ImagesSource
     | WebdatasetSource
     | HfSource
@@ -304,6 +335,15 @@ class SplitBy(Settings):
     """Column of the source, or of its table of labels."""
 
 
+class Fold(Settings):
+    """One part of several, all drawn at once: each labelled sample is in one of them."""
+
+    index: Natural
+    """Which one, from 0."""
+    of: Folds
+    """How many there are."""
+
+
 class Splits(Settings):
     """Stratified, seeded splits. Ignored for the parts that the source brings itself."""
 
@@ -313,6 +353,8 @@ class Splits(Settings):
     """Samples scored once, at the end."""
     by: SplitBy | None = None
     """null: stratified by label. Else parts are at least as large as asked, in whole groups."""
+    fold: Fold | None = None
+    """Test is this part (`test` is left aside), validation is cut from the others. `folds` sets it."""
 
 
 class BadSamples(Settings):
@@ -331,8 +373,11 @@ class Data(Settings):
     """Where the samples come from."""
     splits: Splits = Splits()
     """Sizes of the validation and test parts."""
-    classes: tuple[str, ...] | None = None
-    """Class names in label order; null takes the source's own."""
+    classes: tuple[str, ...] | str | None = None
+    """Class names in label order, or a file with one a line (or a .json list); null takes the source's own. Where
+    labels are texts, these and no others are the classes, in this order."""
+    license: License | None = None
+    """Of the samples, for the student's model card, such as cc-by-4.0; null = not stated."""
     labels: PartOrCount | None = None
     """How many training samples keep their label (stratified); null keeps all. 0: nothing is learnt from labels;
     those of validation still choose by."""
@@ -341,8 +386,8 @@ class Data(Settings):
     bad_samples: BadSamples = BadSamples()
     """Samples that break a decoder or a teacher."""
     cache: str | None = None
-    """Folder of the decoded samples of `parquet`, `images`, `webdataset` and `hf`; null = $RAYKD_HOME/decoded, else
-    .raykd/decoded. Fast local disk on one machine; on several nodes one that all see."""
+    """Folder of the decoded samples of `parquet`, `csv`, `images`, `webdataset` and `hf`; null = $RAYKD_HOME/decoded,
+    else .raykd/decoded. Fast local disk on one machine; on several nodes one that all see."""
 
 
 class Preprocess(Settings):

@@ -46,7 +46,7 @@ def _walk(loc: Sequence[str | int], tree: Any) -> tuple[list[str], type[BaseMode
     for part in loc:
         if isinstance(part, int):
             item = node[part] if isinstance(node, list | tuple) and part < len(node) else None
-            named = isinstance(item, Mapping) and path == ["teachers"]
+            named = isinstance(item, Mapping) and path in (["teachers"], ["evaluate", "compare"])
             path.append(str(item.get("name", part)) if named and item is not None else str(part))
             node, annotation = item, _element(annotation)
             model = _model_of(annotation, node)

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from raykd.config.base import (
     Count,
     ImportPath,
+    License,
     Name,
     Natural,
     NonNegative,
@@ -301,6 +302,8 @@ class Teacher(Settings):
     """Precision of its forward pass."""
     expect: Expect = Expect()
     """Refused, before any student trains, when it does worse."""
+    license: License | None = None
+    """Of its weights, for the student's model card, such as apache-2.0; null = not stated."""
     resources: TeacherResources = TeacherResources()
     """Overrides of `cluster.teachers`."""
 
@@ -328,6 +331,8 @@ class Student(Settings):
     """Its own input size, channels and normalisation."""
     weights: str | None = None
     """Start from these weights (same formats as a teacher's)."""
+    license: License | None = None
+    """Under which it is given away, for its model card, such as apache-2.0; null = unknown."""
     limits: Limits = Limits()
     """What it must keep to."""
     dimension: Count | None = None

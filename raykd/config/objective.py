@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import compress
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
@@ -22,7 +24,7 @@ from raykd.config.losses import (
     MseLoss,
     SoftLoss,
 )
-from raykd.config.schedules import Course, Scheduled, ScheduledPositive
+from raykd.config.schedules import Course, Scheduled, ScheduledPositive, ever_active
 from raykd.config.weightings import (
     Disagreement,
     FixedWeighting,
@@ -196,6 +198,48 @@ def phase_weights(objective: Objective, phase: Phase | None) -> tuple[float | Co
     )
 
 
+def restricted(
+    objective: Objective,
+    features: Sequence[bool],
+    *,
+    labels: bool = True,
+    soft_targets: bool = True,
+) -> Objective:
+    """The objective with some of its terms only; its phases say nothing of the others.
+
+    A phase without anything left to learn is left out: the next one begins earlier.
+
+    Args:
+        objective: all of it.
+        features: whether each feature term stays.
+        labels: whether the label term keeps its weight.
+        soft_targets: whether the soft targets stay.
+    """
+    update: dict[str, Any] = {"features": tuple(compress(objective.features, features))}
+    if not labels:
+        update["labels"] = objective.labels.model_copy(update={"weight": 0.0})
+    if not soft_targets:
+        update["soft_targets"] = None
+    rest = objective.model_copy(update=update)
+    phases = (_of_terms(phase, features, labels, soft_targets) for phase in objective.phases)
+    told = tuple(p for p in phases if any(map(ever_active, phase_weights(rest, p))))
+    return rest.model_copy(update={"phases": told})
+
+
+def _of_terms(phase: Phase, features: Sequence[bool], labels: bool, soft_targets: bool) -> Phase:
+    """A phase with its changes of the terms that stay."""
+    update: dict[str, Any] = {}
+    if not any(features):
+        update["features"] = ()
+    elif len(phase.features) == len(features):  # else one entry, or none, for all terms
+        update["features"] = tuple(compress(phase.features, features))
+    if not labels:
+        update["labels"] = PhaseTerm()
+    if not soft_targets:
+        update["soft_targets"] = PhaseSoftTargets()
+    return phase.model_copy(update=update)
+
+
 _NO_CHANGE = Phase(until_epoch=1)
 
 
@@ -228,4 +272,5 @@ __all__ = [
     "UniformWeighting",
     "Weighting",
     "phase_weights",
+    "restricted",
 ]

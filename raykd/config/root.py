@@ -6,15 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from raykd.config.base import Count, Natural, NonNegative, Positive, Settings, Workers
+from raykd.config.base import Count, Folds, Natural, NonNegative, Positive, Settings, Workers
 from raykd.config.data import Data
+from raykd.config.evaluating import Evaluate
 from raykd.config.models import Student, Teacher
 from raykd.config.objective import Objective
 from raykd.config.search import Search
 from raykd.config.tasks import TaskName
 from raykd.config.training import Sgd, Training
-
-Control = Literal["labels", "best_teacher", "hard", "untrained"]
 
 
 class Targets(Settings):
@@ -109,16 +108,6 @@ class Cluster(Settings):
     """Teacher actors and teacher fits."""
 
 
-class Evaluate(Settings):
-    """What the student is held against."""
-
-    controls: tuple[Control, ...] = ("labels", "best_teacher", "hard")
-    """The same student taught otherwise: labels alone, the best single teacher, hard labels. Of embeddings the
-    best single teacher, and untrained: as it is before training."""
-    require: tuple[str, ...] = ()
-    """Conditions on summary.json, e.g. `student.test.accuracy >= 0.9`; exit code 3 if one fails."""
-
-
 class Wandb(Settings):
     """Weights & Biases."""
 
@@ -151,6 +140,9 @@ class Config(Settings):
     """Fixes splits, label budget, views and teachers."""
     seeds: Count = 1
     """Paired replicas of student and controls: they differ in initialisation and order only."""
+    folds: Folds | None = None
+    """Cross-validation: so many runs, the i-th tested on the i-th part of the samples (stratified, or by
+    `data.splits.by` group); teachers and students are trained on the other parts only. null: one run."""
     data: Data
     """Samples, splits, labels and views."""
     teachers: Annotated[tuple[Teacher, ...], Field(min_length=1)]

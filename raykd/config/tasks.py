@@ -47,7 +47,11 @@ class Choices:
 
 _GIVEN_WEIGHTINGS = ("uniform", "fixed", "inverse_error")
 _TAUGHT = ("labels", "best_teacher", "hard")
-_ONLY_EMBEDDING = {"student.dimension": None, "teachers.*.embedding": None}
+_ONLY_EMBEDDING = {
+    "student.dimension": None,
+    "teachers.*.embedding": None,
+    "evaluate.compare.*.embedding": None,
+}
 
 CHOICES: dict[TaskName, Choices] = {
     "classification": Choices(
@@ -75,6 +79,8 @@ CHOICES: dict[TaskName, Choices] = {
             "teachers.*.temperature": 1.0,
             "teachers.*.kind": "logits",
             "teachers.*.label_map": None,
+            "evaluate.compare.*.kind": "logits",
+            "evaluate.compare.*.label_map": None,
             "teachers.*.fit.label_smoothing": 0.0,
         },
         defaults={
@@ -96,6 +102,7 @@ CHOICES: dict[TaskName, Choices] = {
             **_ONLY_EMBEDDING,
             "objective.labels.class_weights": None,
             "teachers.*.label_map": None,
+            "evaluate.compare.*.label_map": None,
         },
         defaults={"objective": {"soft_targets": {"loss": {"type": "bernoulli_kl"}}}},
     ),
@@ -126,6 +133,8 @@ CHOICES: dict[TaskName, Choices] = {
             "objective.labels.fill": "none",
             "teachers.*.temperature": 1.0,
             "teachers.*.label_map": None,
+            "evaluate.compare.*.label_map": None,
+            "evaluate.slices": (),
         },
         defaults={
             "objective": {

@@ -1,4 +1,4 @@
-"""A picture of what is trained on: samples, their views, and what each model sees of them."""
+"""Pictures of what is trained on: samples, their views, what each model sees of them; each class."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raykd.data.dataset import PARTS
 from raykd.data.labels import FORMS
 from raykd.data.samples import Samples
-from raykd.types import ORIGINAL_VIEW, Batch
+from raykd.errors import InputError, Problem
+from raykd.types import ORIGINAL_VIEW, Batch, is_labelled
 
 Preprocessor = Callable[[Tensor], Tensor]
 _CELL_INCHES = 0.95
@@ -72,6 +74,86 @@ def draw_views(
     figure.tight_layout(pad=0.3)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, format="png")
+
+
+def draw_classes(samples: Samples, path: Path | str, *, count: int = 8, most: int = 20) -> None:
+    """Write a PNG: a row per class, with its labels in each split and its first training samples.
+
+    A regression has one row, whose left cell is a histogram of the known values of each split. Labels
+    outside the budget are counted too.
+
+    Args:
+        samples: the samples; images are drawn as such, other inputs as curves.
+        path: the file to write; its folder is made.
+        count: how many samples of each class.
+        most: classes that are drawn; of more the largest and the smallest, half and half.
+
+    Raises:
+        InputError: the samples have several inputs, or no classes.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    assert samples.input_shape, "samples with several inputs are refused"
+    if not samples.classes:
+        raise InputError(Problem("data.source", "has no labels, so there are no classes to draw"))
+    form = FORMS[samples.task]
+    known = {part: samples.splits[part] for part in PARTS}
+    known = {part: rows[is_labelled(samples.all_labels[rows])] for part, rows in known.items()}
+    counts = {
+        part: form.counts(samples.all_labels[rows], samples.class_count)
+        for part, rows in known.items()
+    }
+    classes = _drawn(counts["train"], most)
+    figure = Figure(figsize=(_CELL_INCHES * (count + 2), _CELL_INCHES * (len(classes) + 0.6)))
+    FigureCanvasAgg(figure)
+    ratios = [2.0, *[1.0] * count]
+    grid = figure.subplots(len(classes), count + 1, squeeze=False, width_ratios=ratios)
+    highest = max(int(counts[part].max()) for part in PARTS)
+    for cells, label in zip(grid, classes, strict=True):
+        if form.measured:
+            _draw_values(cells[0], {part: samples.all_labels[rows] for part, rows in known.items()})
+        else:
+            _draw_counts(cells[0], [int(counts[part][label]) for part in PARTS], highest)
+        cells[0].set_ylabel(samples.classes[label][:14], fontsize=_FONT_POINTS)
+        rows = known["train"][form.holds(samples.all_labels[known["train"]], label)][:count]
+        (shown,) = samples.batch(rows, ORIGINAL_VIEW).inputs.values()
+        for place, cell in enumerate(cells[1:]):
+            if place < len(rows):
+                _draw_one(cell, shown[place], in_unit=True)
+                cell.set_xlabel(str(samples.ids[rows[place]]), fontsize=_FONT_POINTS)
+            else:
+                cell.axis("off")
+    figure.tight_layout(pad=0.3)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, format="png")
+
+
+def _drawn(counts_C: np.ndarray, most: int) -> list[int]:
+    """Classes in order; of too many the largest and the smallest."""
+    if len(counts_C) <= most:
+        return list(range(len(counts_C)))
+    by_size = np.argsort(-counts_C, kind="stable").tolist()
+    return sorted([*by_size[: most // 2], *by_size[-(most - most // 2) :]])
+
+
+def _draw_counts(cell: Any, counts: list[int], highest: int) -> None:
+    bars = cell.barh(PARTS[::-1], counts[::-1], height=0.7)
+    cell.bar_label(
+        bars, labels=[f"{one:,}" for one in counts[::-1]], fontsize=_FONT_POINTS - 1, padding=1
+    )
+    cell.set_xlim(0, 1.4 * max(1, highest))
+    cell.set_xticks([])
+    cell.tick_params(labelsize=_FONT_POINTS - 1, length=0)
+
+
+def _draw_values(cell: Any, values: Mapping[str, np.ndarray]) -> None:
+    every = np.concatenate(list(values.values()))
+    edges = np.linspace(every.min(), every.max(), 21)
+    for part, found in values.items():
+        cell.hist(found, edges, histtype="step", label=part, linewidth=0.8)
+    cell.legend(fontsize=_FONT_POINTS - 2)
+    cell.tick_params(labelsize=_FONT_POINTS - 2)
 
 
 def _draw_one(cell: Any, sample: Tensor, *, in_unit: bool) -> None:

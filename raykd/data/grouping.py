@@ -10,6 +10,7 @@ import xxhash
 
 from raykd.config.data import SplitBy, Splits
 from raykd.data.dataset import PARTS, Dataset
+from raykd.data.folding import grouped_folds
 from raykd.data.hashing import sample_keys
 from raykd.errors import InputError, Problem
 from raykd.types import UNLABELLED
@@ -21,7 +22,8 @@ def parts_by(dataset: Dataset, by: SplitBy, splits: Splits, *, seed: int) -> dic
     """The parts that a column decides; by group and by time all three.
 
     Whole groups (samples of one time are one) go to test until it has as many labelled samples as asked
-    for, then to validation. Unlabelled samples of these groups are in no part.
+    for, then to validation. Unlabelled samples of these groups are in no part. Of a fold the test groups are
+    those of the fold, whatever the size asked for.
 
     Args:
         dataset: the samples, with the column.
@@ -72,9 +74,15 @@ def _whole_groups(
     dataset: Dataset, of_N: np.ndarray, order_G: np.ndarray, splits: Splits
 ) -> dict[str, np.ndarray]:
     labelled_N = dataset.strata != UNLABELLED
-    sizes_G = np.bincount(of_N[labelled_N], minlength=len(order_G))[order_G]
-    ends_G, begin, parts = np.cumsum(sizes_G), 0, {}
-    for name in ("test", "validation"):
+    sizes_G = np.bincount(of_N[labelled_N], minlength=len(order_G))
+    parts: dict[str, np.ndarray] = {}
+    names: tuple[str, ...] = ("test", "validation")
+    if splits.fold is not None:
+        fold_G = grouped_folds(sizes_G, order_G, splits.fold.of)
+        parts["test"] = np.flatnonzero((fold_G[of_N] == splits.fold.index) & labelled_N)
+        order_G, names = order_G[fold_G[order_G] != splits.fold.index], ("validation",)
+    ends_G, begin = np.cumsum(sizes_G[order_G]), 0
+    for name in names:
         size = getattr(splits, name)
         count = size if isinstance(size, int) else round(size * int(labelled_N.sum()))
         before = int(ends_G[begin - 1]) if begin else 0

@@ -32,6 +32,8 @@ class LabelForm:
         missing: training labels and names of the outputs -> names that training lacks.
         missing_text: what is said of them.
         unknown: the value that hides a label.
+        holds: labels and the number of an output -> bool [N], which samples have it; all that are labelled
+            where there is one output.
         columns: whether a sample's label has a column for each output.
         measured: whether labels are values with a unit, which models see standardised.
         needed: whether there is nothing to learn, or to judge by, without labels.
@@ -46,6 +48,7 @@ class LabelForm:
     missing: Callable[[np.ndarray, tuple[str, ...]], list[str]]
     missing_text: str
     unknown: float
+    holds: Callable[[np.ndarray, int], np.ndarray] = lambda labels, _: is_labelled(labels)
     columns: bool = False
     measured: bool = False
     needed: bool = True
@@ -211,6 +214,7 @@ FORMS: dict[TaskName, LabelForm] = {
         missing=_missing_classes,
         missing_text="classes have no labelled training sample",
         unknown=UNLABELLED,
+        holds=lambda labels, output: labels == output,
     ),
     "regression": LabelForm(
         clean=_values,
@@ -234,6 +238,7 @@ FORMS: dict[TaskName, LabelForm] = {
         missing=_one_sided,
         missing_text="labels lack a labelled training sample with or one without them",
         unknown=UNLABELLED,
+        holds=lambda labels, output: labels[:, output] == 1,
         columns=True,
     ),
     "embedding": LabelForm(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ import xxhash
 
 from raykd.config.data import Data, FilesSource, ViewStep
 from raykd.config.tasks import TaskName
+from raykd.data.class_names import given_names, renamed
 from raykd.data.dataset import Dataset
 from raykd.data.decoding import Decode, Tell, in_process, load_decoded
 from raykd.data.hashing import content_hashes
@@ -48,6 +49,7 @@ class Samples:
             labels are no values.
         hashes: as in `Dataset`.
         left_out: as in `Dataset`.
+        columns: as in `Dataset`, of those that are asked for.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -64,12 +66,13 @@ class Samples:
     scale: Scale | None = None
     hashes: np.ndarray | None = None
     left_out: tuple[str, ...] = ()
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -275,6 +278,7 @@ def build_samples(
     task: TaskName = "classification",
     decode: Decode = in_process,
     tell: Tell | None = None,
+    columns: Sequence[str] = (),
 ) -> Samples:
     """Load the samples of a recipe, split them, hide labels outside the budget, and set up the views.
 
@@ -284,13 +288,15 @@ def build_samples(
         task: what the labels are for.
         decode: what decodes the parts of files that no run has decoded yet; here and now unless it is given.
         tell: is told of samples decoded, and of all there are.
+        columns: that samples are to be sliced by.
 
     Raises:
         InputError: anything about the source, the splits, the classes, the budget or the views.
         DataError: decoded samples cannot be written or read.
     """
     if isinstance(data.source, FilesSource):
-        dataset = load_decoded(data, task, decode, tell, lambda d: samples_of(d, data, seed=seed))
+        check = partial(samples_of, data=data, seed=seed, columns=columns)
+        dataset = load_decoded(data, task, decode, tell, check, columns)
     else:
         dataset = load_source(data.source, task)
     if task == "embedding" and dataset.task == "classification":
@@ -301,21 +307,29 @@ def build_samples(
                     f"{dataset.task}; set `task: {dataset.task}` or choose another source (a factory "
                     f"says it by Dataset(task={task!r}))")
         )  # fmt: skip
-    return samples_of(dataset, data, seed=seed)
+    return samples_of(dataset, data, seed=seed, columns=columns)
 
 
-def samples_of(dataset: Dataset, data: Data, *, seed: int) -> Samples:
+def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str] = ()) -> Samples:
     """As `build_samples`, with the samples at hand; `data.source` is not looked at.
 
     Args:
         dataset: the samples.
         data: splits, classes, label budget and views.
         seed: the recipe's seed.
+        columns: that samples are to be sliced by.
 
     Raises:
-        InputError: anything about the splits, the classes, the budget or the views.
+        InputError: anything about the splits, the classes, the budget, the views or the columns.
     """
-    classes = _class_names(dataset, data.classes)
+    if lacking := [name for name in columns if name not in dataset.columns]:
+        there = ", ".join(dataset.columns) or "none"
+        raise InputError(
+            Problem("evaluate.slices", f"found column {lacking[0]!r}; the source has {there}: sources of files bring "
+                    "columns, and a factory gives Dataset(columns={...})")
+        )  # fmt: skip
+    given, own = given_names(data.classes), dataset.class_names
+    classes = own if given is None else renamed(given, dataset.classes, own)
     splits = make_splits(dataset, data.splits, seed=seed)
     train = splits["train"]
     ids, all_labels = dataset.sample_ids, dataset.known_labels
@@ -342,6 +356,7 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int) -> Samples:
         scale=_scale(labels[train]) if dataset.form.measured else None,
         hashes=None if dataset.hashes is None else _read_only(dataset.hashes),
         left_out=dataset.left_out,
+        columns={name: _read_only(dataset.columns[name]) for name in columns},
     )
     _try_views(samples)
     return samples
@@ -357,21 +372,6 @@ def _scale(values: np.ndarray) -> Scale:
                     "regression needs at least two different ones")
         )  # fmt: skip
     return Scale(mean=float(known.mean()), std=deviation)
-
-
-def _class_names(dataset: Dataset, names: tuple[str, ...] | None) -> tuple[str, ...]:
-    own = dataset.class_names
-    if names is None:
-        return own
-    if len(names) != len(own) or len(set(names)) < len(names):
-        raise InputError(
-            Problem(
-                "data.classes",
-                f"found {len(names)} names ({len(set(names))} different); the source has {len(own)} "
-                f"classes ({', '.join(own[:10])}): give one name for each, or null",
-            )
-        )
-    return names
 
 
 def _try_views(samples: Samples) -> None:

@@ -21,6 +21,7 @@ from raykd.config.data import (
     FactorySource,
     FashionMnistSource,
     FilesSource,
+    IdxSource,
     MnistSource,
     Source,
 )
@@ -30,11 +31,12 @@ from raykd.data.dataset import PARTS, Dataset
 from raykd.data.decoding import load_decoded
 from raykd.data.diamonds import load_diamonds
 from raykd.data.hashing import sample_keys
-from raykd.data.idx import read_idx
+from raykd.data.idx import KINDS, read_idx
 from raykd.data.keel import load_keel, load_optdigits
+from raykd.data.labels import FORMS
 from raykd.data.splits import class_ranks, stratified_order
 from raykd.errors import InputError, Problem
-from raykd.importing import load_callable
+from raykd.importing import load_callable, load_package
 
 _FASHION_CLASSES = (
     "T-shirt/top",
@@ -60,8 +62,10 @@ _IDX_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+_IDX_INPUTS = ("|u1", ">i4", ">f4", ">f8")
 _TEST_PER_TRAIN = 1 / 6  # 10,000 to 60,000
 _ROOT_KEY = "data.source.root"
+_TYPE_KEY = "data.source.type"
 _SYSTEM_DATASETS = Path("/usr/share/datasets")
 _NPZ_KEYS = ("inputs", "labels", "ids", "splits", "classes", "weights")
 
@@ -80,9 +84,7 @@ def load_source(source: Source, task: TaskName = "classification") -> Dataset:
 
 
 def _digits(source: DigitsSource, task: TaskName) -> Dataset:  # noqa: ARG001 - one signature for all
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
+    bunch = load_package("sklearn.datasets", install="scikit-learn", key=_TYPE_KEY).load_digits()
     images = (bunch.images / 16.0).astype(np.float32)[:, None]
     if task == "multilabel":
         marks = np.array([np.isin(bunch.target, digits) for digits in _DIGIT_MARKS.values()]).T
@@ -91,9 +93,8 @@ def _digits(source: DigitsSource, task: TaskName) -> Dataset:  # noqa: ARG001 - 
 
 
 def _diabetes(source: DiabetesSource, task: TaskName) -> Dataset:  # noqa: ARG001
-    from sklearn.datasets import load_diabetes
-
-    bunch = load_diabetes(scaled=False)
+    datasets = load_package("sklearn.datasets", install="scikit-learn", key=_TYPE_KEY)
+    bunch = datasets.load_diabetes(scaled=False)
     return Dataset(
         inputs=bunch.data.astype(np.float32),
         labels=bunch.target.astype(np.float32),
@@ -157,14 +158,20 @@ def _read_part(folder: Path, files: tuple[str, str]) -> tuple[np.ndarray, np.nda
         for path, axes in zip(paths, (3, 1), strict=True)
         if path is not None
     )
-    if len(images) != len(labels):
+    _check_lengths(images, labels, (paths[0], paths[1]), _ROOT_KEY)
+    return images, labels
+
+
+def _check_lengths(
+    inputs: np.ndarray, labels: np.ndarray, paths: tuple[Path | None, Path | None], key: str
+) -> None:
+    if len(inputs) != len(labels):
         raise InputError(
             Problem(
-                _ROOT_KEY,
-                f"{paths[0]} has {len(images)} images, {paths[1]} has {len(labels)} labels; fetch them again",
+                key,
+                f"{paths[0]} has {len(inputs)} images, {paths[1]} has {len(labels)} labels; fetch them again",
             )
         )
-    return images, labels
 
 
 def _idx_path(folder: Path, name: str) -> Path | None:
@@ -191,6 +198,57 @@ def _find_folder(root: str | None, name: str, system_name: str, hint: str) -> Pa
             f"{hint}, or set {_ROOT_KEY} to their folder",
         )
     )
+
+
+def _idx(source: IdxSource, task: TaskName) -> Dataset:
+    given = {"train": source.train, "validation": source.validation, "test": source.test}
+    parts = {name: _read_pair(pair, f"data.source.{name}") for name, pair in given.items() if pair}
+    kinds = {
+        name: f"{inputs.dtype} {list(inputs.shape[1:])}" for name, (inputs, _) in parts.items()
+    }
+    if len(set(kinds.values())) > 1:
+        found = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+        raise InputError(
+            Problem("data.source", f"found {found}; all parts need inputs of one kind")
+        )
+    width = next((y.shape[1] for _, y in parts.values() if y is not None and y.ndim > 1), 1)
+    labels = [
+        FORMS[task].empty(len(inputs), width) if known is None else known
+        for inputs, known in parts.values()
+    ]
+    ends = np.cumsum([len(inputs) for inputs, _ in parts.values()]).tolist()
+    starts = [0, *ends[:-1]]
+    rows = {name: np.arange(*some) for name, *some in zip(parts, starts, ends, strict=True)}
+    return Dataset(
+        inputs=np.concatenate([inputs for inputs, _ in parts.values()]),
+        labels=np.concatenate(labels),
+        splits={name: found for name, found in rows.items() if name != "train"} or None,
+        task=task,
+    )
+
+
+def _read_pair(pair: tuple[str, str | None], key: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Inputs [N, D] or [N, C, H, W], and labels where there are some."""
+    paths = [None if name is None else _given_file(name, key) for name in pair]
+    assert paths[0] is not None, "only labels can be left out"
+    inputs = read_idx(paths[0], axes=(2, 3, 4), key=key, kinds=_IDX_INPUTS)
+    if inputs.ndim == len(("N", "H", "W")):
+        inputs = inputs[:, None]
+    if paths[1] is None:
+        return inputs, None
+    labels = read_idx(paths[1], axes=(1, 2), key=key, kinds=tuple(KINDS.values()))
+    _check_lengths(inputs, labels, (paths[0], paths[1]), key)
+    return inputs, labels
+
+
+def _given_file(name: str, key: str) -> Path:
+    path = Path(name).expanduser()
+    found = _idx_path(path.parent, path.name)
+    if found is None:
+        raise InputError(
+            Problem(key, f"there is no file {path} or {path.name}.gz (in {Path.cwd()})")
+        )
+    return found
 
 
 def _arrays(source: ArraysSource, task: TaskName) -> Dataset:
@@ -285,8 +343,10 @@ SOURCES: dict[str, Callable[[Any, TaskName], Dataset]] = {
     "optdigits": load_optdigits,
     "fashion_mnist": _fashion_mnist,
     "mnist": _mnist,
+    "idx": _idx,
     "arrays": _arrays,
     "parquet": _files,
+    "csv": _files,
     "images": _files,
     "webdataset": _files,
     "hf": _files,

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from raykd.config.data import Splits
+from raykd.config.data import Fold, Splits
 from raykd.data.dataset import PARTS, Dataset
+from raykd.data.folding import KEY, stratified_folds
 from raykd.data.grouping import parts_by
 from raykd.data.hashing import sample_keys
 from raykd.errors import InputError, Problem
@@ -62,7 +63,7 @@ def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.
 
     Parts that the source brings, or that `splits.by` decides, are kept. A missing validation or test part is drawn, stratified, from
     the labelled rows of the source's training part (of all rows in no part, when it brings none);
-    sizes given as a float are parts of these labelled rows. One labelled sample of each class, at
+    sizes given as a float are parts of these labelled rows (of a fold: of those outside it). One labelled sample of each class, at
     least, stays in training, and so do all unlabelled ones.
 
     Args:
@@ -80,6 +81,8 @@ def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.
     given = dict(dataset.splits or {})
     if splits.by is not None:
         given = parts_by(dataset, splits.by, splits, seed=seed)
+    elif splits.fold is not None:
+        given = _with_fold(dataset, given, splits.fold, seed)
     labels = dataset.strata
     _check_given(given, labels)
     pool = given["train"] if "train" in given else _rest(len(dataset), given)
@@ -107,6 +110,24 @@ def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.
     if not dataset.form.needed:
         _check_pairs(dataset.known_labels, parts)
     return {name: parts[name].astype(np.int64, copy=False) for name in PARTS}
+
+
+def _with_fold(
+    dataset: Dataset, given: dict[str, np.ndarray], fold: Fold, seed: int
+) -> dict[str, np.ndarray]:
+    """The parts that the source brings, and the fold as the test part."""
+    if "test" in given:
+        raise InputError(
+            Problem(KEY, f"the source brings its own test part ({len(given['test']):,} samples), on which every run is "
+                    "tested; leave it out")
+        )  # fmt: skip
+    labels = dataset.strata
+    pool = given["train"] if "train" in given else _rest(len(dataset), given)
+    labelled = pool[labels[pool] != UNLABELLED]
+    keys = sample_keys(dataset.sample_ids[labelled], seed, "folds")
+    fold_M = stratified_folds(labels[labelled], keys, fold.of)
+    test = labelled[fold_M == fold.index]
+    return {**given, "train": np.setdiff1d(pool, test), "test": test}
 
 
 def label_budget(

@@ -112,12 +112,20 @@ def median_s(
     run: Callable[[], object], device: torch.device, repeats: int, budget_s: float
 ) -> float:
     """Median seconds of a call, after one that warms up."""
+    seconds = timings_s(run, device, repeats, budget_s)
+    return sorted(seconds)[len(seconds) // 2]
+
+
+def timings_s(
+    run: Callable[[], object], device: torch.device, repeats: int, budget_s: float
+) -> list[float]:
+    """Seconds of each of several calls, at least one, after one that warms up."""
     _timed_s(run, device)
     started = time.perf_counter()
     seconds = [_timed_s(run, device)]
     while len(seconds) < repeats and time.perf_counter() - started < budget_s:
         seconds.append(_timed_s(run, device))
-    return sorted(seconds)[len(seconds) // 2]
+    return seconds
 
 
 def _timed_s(run: Callable[[], object], device: torch.device) -> float:

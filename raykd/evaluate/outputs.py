@@ -24,7 +24,7 @@ from raykd.types import is_labelled
 
 Split = Literal["validation", "test"]
 _FORMAT = "raykd-evaluation-1"
-_GROUPS = ("teachers", "students", "students_last")
+_GROUPS = ("teachers", "students", "students_last", "rivals")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +43,7 @@ class SplitOutputs:
         students: role (`student`, `labels`, `best_teacher`, `hard`) -> float32 [R, N, C], at the epoch
             that is best on validation.
         students_last: the same at the last epoch; may be empty.
+        rivals: name -> float32 [N, C], of other models that the student is held against.
         task: what the answers are for.
 
     Raises:
@@ -55,6 +56,7 @@ class SplitOutputs:
     ensemble: Tensor
     students: Mapping[str, Tensor]
     students_last: Mapping[str, Tensor] = field(default_factory=dict)
+    rivals: Mapping[str, Tensor] = field(default_factory=dict)
     task: TaskName = "classification"
 
     def __post_init__(self) -> None:
@@ -66,9 +68,9 @@ class SplitOutputs:
             allowed = (shape[:1], shape) if name == "labels" else (shape[:1],)
             if tuple(tensor.shape) not in allowed:
                 raise ValueError(f"{name}: expected [{shape[0]}], found {list(tensor.shape)}")
-        for name, tensor in self.teachers.items():
+        for name, tensor in (*self.teachers.items(), *self.rivals.items()):
             if tensor.ndim != len(shape) or tuple(tensor.shape)[:same] != shape[:same]:
-                raise ValueError(f"teacher {name}: expected {shape}, found {tuple(tensor.shape)}")
+                raise ValueError(f"model {name}: expected {shape}, found {tuple(tensor.shape)}")
         for group in (self.students, self.students_last):
             for role, tensor in group.items():
                 found = tuple(tensor.shape[1:])
@@ -77,6 +79,19 @@ class SplitOutputs:
                         f"{role}: expected (replicas, {shape[0]}, {shape[1]}), "
                         f"found {tuple(tensor.shape)}"
                     )
+
+    def only(self, keep_N: Tensor) -> SplitOutputs:
+        """The answers for some of the samples (bool [N])."""
+        return SplitOutputs(
+            labels_N=self.labels_N[keep_N],
+            ids_N=self.ids_N[keep_N],
+            teachers={name: said[keep_N] for name, said in self.teachers.items()},
+            ensemble=self.ensemble[keep_N],
+            students={role: said[:, keep_N] for role, said in self.students.items()},
+            students_last={role: said[:, keep_N] for role, said in self.students_last.items()},
+            rivals={name: said[keep_N] for name, said in self.rivals.items()},
+            task=self.task,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -226,7 +241,7 @@ def _unflatten(
     split: str, tensors: Mapping[str, Tensor], order: Mapping[str, list[str]], task: TaskName
 ) -> SplitOutputs:
     groups: dict[str, Any] = {
-        group: {name: tensors[f"{split}/{group}/{name}"] for name in order[group]}
+        group: {name: tensors[f"{split}/{group}/{name}"] for name in order.get(group, ())}
         for group in _GROUPS
     }
     return SplitOutputs(

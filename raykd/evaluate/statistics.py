@@ -46,6 +46,7 @@ def paired_gain(
     seed: int,
     resamples: int = 2000,
     from_scores: Callable[[Floats], Floats] | None = None,
+    fixed_control: bool = False,
 ) -> dict[str, Any]:
     """How much better the treatment is than its control, replica by replica.
 
@@ -58,11 +59,13 @@ def paired_gain(
         resamples: bootstrap resamples.
         from_scores: makes the metric of a mean score, element by element; None where the metric is the
             mean.
+        fixed_control: the control is one model, repeated: then even one replica has a bootstrap interval, over
+            test samples.
 
     Returns:
         `mean` and `values` of the differences, `n`, `ci95` (t interval over replicas) and
         `ci95_bootstrap` (percentiles over replicas × test samples, both drawn with replacement and in
-        pairs). Both intervals are None with a single replica: one pair says nothing of the spread.
+        pairs). With a single replica they are None: one pair says nothing of the spread over trainings.
 
     Raises:
         ValueError: the two sides do not pair up.
@@ -79,9 +82,10 @@ def paired_gain(
     several = replicas > 1
     scores = right_treated.astype(np.float64), right_control.astype(np.float64)
     bootstrap = None
-    if several and from_scores is None:
+    drawn = several or fixed_control
+    if drawn and from_scores is None:
         bootstrap = _bootstrap_interval(scores[0] - scores[1], seed, resamples)
-    elif several and from_scores is not None:
+    elif drawn and from_scores is not None:
         bootstrap = _bootstrap_of_curve(*scores, from_scores, seed, resamples)
     return {
         "mean": float(difference_R.mean()),
@@ -92,17 +96,44 @@ def paired_gain(
     }
 
 
-def paired_t_pvalue(values: ArrayLike) -> float | None:
-    """Two-sided p-value of the paired t test that the differences have mean 0; None below two."""
+def paired_t_pvalue(values: ArrayLike, overlap: float = 0.0) -> float | None:
+    """Two-sided p-value of the paired t test that the differences have mean 0; None below two.
+
+    Args:
+        values: the differences [R].
+        overlap: as of `t_interval`.
+    """
     difference_R = np.asarray(values, float)
     replicas = len(difference_R)
     if replicas < 2:
         return None
-    error = float(difference_R.std(ddof=1)) / math.sqrt(replicas)
+    error = _error(difference_R, overlap)
     mean = float(difference_R.mean())
     if error == 0:
         return 1.0 if mean == 0 else 0.0
     return float(2 * stats.t.sf(abs(mean) / error, replicas - 1))
+
+
+def mcnemar(one_N: ArrayLike, other_N: ArrayLike) -> dict[str, Any]:
+    """Who is right where the other is wrong (McNemar 1947), with the exact two-sided binomial p-value.
+
+    Args:
+        one_N: whether one model is right on each sample [N].
+        other_N: the same of the other.
+
+    Returns:
+        `both`, `only_first`, `only_second`, `neither`: samples; `p`, 1 where they are never at odds.
+    """
+    one, other = np.asarray(one_N, bool), np.asarray(other_N, bool)
+    first, second = int((one & ~other).sum()), int((other & ~one).sum())
+    odds = first + second
+    return {
+        "both": int((one & other).sum()),
+        "only_first": first,
+        "only_second": second,
+        "neither": int((~one & ~other).sum()),
+        "p": float(stats.binomtest(first, odds, 0.5).pvalue) if odds else 1.0,
+    }
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -117,14 +148,26 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def t_interval(values: ArrayLike) -> list[float]:
-    """95 % interval of the mean of two or more independent numbers."""
+def t_interval(values: ArrayLike, overlap: float = 0.0) -> list[float]:
+    """95 % interval of the mean of two or more numbers.
+
+    Args:
+        values: the numbers [R].
+        overlap: 0 where they are independent. Of folds, which share training data, the size of a test part over
+            that of its training part: the corrected resampled t test (Nadeau & Bengio 2003, "Inference for the
+            generalization error"), which takes 1/R + overlap for 1/R.
+    """
     value_R = np.asarray(values, float)
     replicas = len(value_R)
-    error = float(value_R.std(ddof=1)) / math.sqrt(replicas)
+    error = _error(value_R, overlap)
     half = float(stats.t.ppf((1 + LEVEL) / 2, replicas - 1)) * error
     mean = float(value_R.mean())
     return [mean - half, mean + half]
+
+
+def _error(value_R: Floats, overlap: float) -> float:
+    """Standard error of the mean."""
+    return float(value_R.std(ddof=1)) * math.sqrt(1 / len(value_R) + overlap)
 
 
 def _bootstrap_interval(better_RN: NDArray[np.float64], seed: int, resamples: int) -> list[float]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from raykd.evaluate.closeness import gap_recovered
 from raykd.evaluate.outputs import Evaluation, Split, SplitOutputs, best_teacher, choose_examples
 from raykd.evaluate.requirements import Requirement, check_requirements
+from raykd.evaluate.rivals import rival_numbers
 from raykd.evaluate.statistics import paired_gain, spread
 from raykd.evaluate.task import TASKS, Task
 from raykd.types import is_labelled
@@ -55,11 +56,12 @@ def summarise(
 
     Controls are the student's network, so they cost what it costs. The ensemble costs the sum of its
     teachers. A teacher without a model (outputs from a file) costs None, and the ensemble with it.
-    Teachers are frozen, so their `test_last` is their `test`.
+    Teachers are frozen, so their `test_last` is their `test`. `compare` has the other models that the student is
+    held against: M, and what sets the student apart, see `raykd.evaluate.rivals`.
 
     Args:
         evaluation: outputs of all models; `students` must hold the role `student` on test.
-        costs: `student` and teacher names -> what `cost` returned.
+        costs: `student`, names of teachers and of other models -> what `cost` returned.
         task: kind of task.
         status: how the run ended.
         labels_used: how many labels teachers, student and validation used.
@@ -94,6 +96,10 @@ def summarise(
         "teachers": teachers,
         "fidelity": _fidelity(evaluation, student, students, ensemble, teachers),
         "gains": _gains(evaluation, students),
+        "compare": {
+            name: {**rival_numbers(evaluation, name), **_cost(costs.get(name))}
+            for name in test.rivals
+        },
         "labels_used": dict(labels_used),
         "test_scored_times": test_scored_times,
         "cost": _ratios(ensemble_cost, own_cost),

@@ -53,6 +53,7 @@ class Task:
         smallest_gap: labels -> distance in `metric` up to which there is no gap to recover.
         calibrate: outputs and labels -> temperature; None where outputs have none.
         baseline: the control from which the gap to the ensemble is measured.
+        right_or_wrong: whether a sample is answered rightly or wrongly: rightly where its score is 1.
     """
 
     name: TaskName
@@ -74,6 +75,7 @@ class Task:
     smallest_gap: Callable[[Tensor], float]
     calibrate: Callable[[Tensor, Tensor], float] | None
     baseline: str = "labels"
+    right_or_wrong: bool = True
 
     def merit(self, value: float, metric: str | None = None) -> float:
         """A value of a metric (None: the task's own) as a number of which more is better."""
@@ -200,6 +202,7 @@ TASKS: dict[TaskName, Task] = {
         error=_mean_square,
         smallest_gap=values.smallest_value_gap,
         calibrate=None,
+        right_or_wrong=False,
     ),
     "multilabel": Task(
         name="multilabel",
@@ -241,5 +244,6 @@ TASKS: dict[TaskName, Task] = {
         smallest_gap=_small_share,
         calibrate=None,
         baseline="untrained",
+        right_or_wrong=False,
     ),
 }

@@ -7,17 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from raykd import __version__
 from raykd.config import Config
 from raykd.config.base import Settings
 from raykd.evaluate import TASKS, Evaluation
 from raykd.evaluate.statistics import t_interval
 from raykd.export.description import Description
+from raykd.export.front_matter import front_matter
 from raykd.export.limits import weak_spots
 from raykd.export.torch_format import PROGRAM
-from raykd.export.writing import Written
+from raykd.export.writing import BATCHES, Written
 
 Record = Mapping[str, Any]
 _ONNX = """\
@@ -55,7 +54,8 @@ class Story:
         cards: teacher -> card.
         evaluation: outputs of all models; None where the run's folder has it no more.
         verdict: what distillation was worth, as sentences.
-        written: format -> size, time, parity.
+        written: format -> bytes, latency, parity.
+        processor: that the latencies were measured on.
     """
 
     name: str
@@ -67,17 +67,21 @@ class Story:
     evaluation: Evaluation | None
     verdict: Sequence[str]
     written: Mapping[str, Written]
+    processor: str
 
 
 def write_card(story: Story) -> str:
     """The card as Markdown."""
     taught = f"taught by {len(story.cards)} teacher{'s' if len(story.cards) != 1 else ''}"
     parts = [
-        _front_matter(story),
+        front_matter(
+            story.name, story.about, story.config, story.summary["student"]["test"], story.written
+        ),
         f"# {story.name}\n\nA student for {story.about.task}, {taught}, made by raykd {__version__}.",
         *([] if not story.verdict else ["\n".join(f"* {line}" for line in story.verdict)]),
+        "## Intended use\n\n" + _intended(story),
         "## Use\n\n" + _use(story),
-        "## Files\n\n" + _files(story.written),
+        "## Files\n\n" + _files(story),
         "## Test\n\n" + _metrics(story.summary),
         "## Method\n\n" + _method(story),
         "## Teachers\n\n" + _teachers(story),
@@ -87,44 +91,27 @@ def write_card(story: Story) -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def pipeline_tag(about: Description) -> str | None:
-    """Hugging Face's name of the task on such inputs; None where it has none."""
-    kind = {1: "tabular", 3: "image"}.get(len(about.input.shape))
-    if about.task == "regression":
-        return "tabular-regression" if kind == "tabular" else None
-    if about.task == "embedding":
-        return "image-feature-extraction" if kind == "image" else None
-    return None if kind is None else f"{kind}-classification"
-
-
-def _front_matter(story: Story) -> str:
-    tag = pipeline_tag(story.about)
-    metric = TASKS[story.about.task].metric
-    numbers = story.summary["student"]["test"]
-    head = {
-        "library_name": "raykd",
-        **({} if tag is None else {"pipeline_tag": tag}),
-        "tags": ["knowledge-distillation", "raykd", *(f for f in story.written if f == "onnx")],
-        "metrics": [metric],
-        "model-index": [{"name": story.name, "results": [_results(story, tag, numbers)]}]
-        if numbers
-        else [],
-    }
-    plain = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
-    return f"---\nlicense: unknown # set it: the recipe names none\n{plain}---"
-
-
-def _results(story: Story, tag: str | None, numbers: Record) -> dict[str, Any]:
-    source = story.config.data.source.type
-    return {
-        "task": {"type": tag or "other", "name": story.about.task},
-        "dataset": {"type": source, "name": source, "split": "test"},
-        "metrics": [
-            {"type": key, "name": f"{key}, this replica", "value": number["values"][0]}
-            for key, number in numbers.items()
-            if number["values"][0] is not None
-        ],
-    }
+def _intended(story: Story) -> str:
+    about, student = story.about, story.summary["student"]
+    shape = "×".join(map(str, about.input.shape))
+    outputs = {"regression": "one value", "embedding": f"a vector of {len(about.classes)}"}.get(
+        about.task, f"{len(about.classes)} outputs"
+    )
+    sizes = [student.get("parameters"), story.summary.get("ensemble", {}).get("parameters")]
+    cost = (
+        f"It has {sizes[0]:,} parameters; its teachers together have {sizes[1]:,}."
+        if all(sizes)
+        else "It is meant for where its teachers together are too slow or too large."
+    )
+    lines = [
+        f"{about.task.capitalize()} of inputs of {shape} such as those of `{story.config.data.source.type}`, "
+        f"to {outputs}. {cost}",
+        "Not intended: inputs of another origin without a test on them first, and decisions about people "
+        "on its word alone.",
+        f"Licence: {_licence(story.config.student.license)}. It may be bound by the licences of its data "
+        "and of its teachers, which are named below as far as they were stated.",
+    ]
+    return "\n".join(f"* {line}" for line in lines)
 
 
 def _use(story: Story) -> str:
@@ -149,18 +136,19 @@ def _use(story: Story) -> str:
     return "\n\n".join([*blocks, inputs, "\n".join(meanings), *rest])
 
 
-def _files(written: Mapping[str, Written]) -> str:
+def _files(story: Story) -> str:
     rows = [
-        (name, ", ".join(f"`{file}`" for file in one.files), f"{one.size_mb:.3f}",
-         *(f"{value:.3g}" for value in one.ms_per_sample.values()),
+        (name, ", ".join(f"`{file}`" for file in one.files), f"{one.bytes:,}",
+         *(f"{ms:.3g}" for time in one.latency_ms.values() for ms in (time.p50, time.p95)),
          f"{max(one.parity.values()):.1e}")
-        for name, one in written.items()
+        for name, one in story.written.items()
     ]  # fmt: skip
-    heads = ("format", "files", "MB", "ms per sample, batch 1", "batch 32", "largest difference")
+    times = [f"batch {size}, ms {part}" for size in BATCHES for part in ("p50", "p95")]
+    heads = ("format", "files", "bytes", *times, "largest difference")
     note = (
-        "Time: median of repeated calls on one CPU thread. Difference: from the student in torch, over "
-        "random inputs like the data's in batches of several sizes. Weights are those of replica 0 "
-        "at its best epoch on validation."
+        f"Time: of a whole batch, repeated calls on one thread of {_cell(story.processor)}. Difference: from "
+        "the student in torch, over random inputs like the data's in batches of several sizes. Weights "
+        "are those of replica 0 at its best epoch on validation."
     )
     return f"{_table(heads, rows)}\n\n{note}"
 
@@ -214,7 +202,7 @@ def _teachers(story: Story) -> str:
         test = story.summary["teachers"].get(teacher.name, {}).get("test") or {}
         temperature = card.get("temperature", teacher.temperature)
         rows.append((teacher.name, model, _number(test.get(metric)), _plain(temperature), teacher.labels,
-                     _code(str(card.get("fingerprint", "unknown"))), "not stated"))  # fmt: skip
+                     _code(str(card.get("fingerprint", "unknown"))), _licence(teacher.license)))  # fmt: skip
     heads = (
         "teacher",
         "model",
@@ -234,7 +222,7 @@ def _data(story: Story) -> str:
     count = "a new one in each epoch" if views.count is None else views.count
     more = ", …" if len(names) > _SHOWN else ""
     lines = [
-        f"Source: {story.config.data.source.type}; licence not stated",
+        f"Source: {story.config.data.source.type}; licence: {_licence(story.config.data.license)}",
         f"Labels: the student {used['student']:,}, validation {used['validation']:,}",
         f"Views: {count} of each sample ({policy})",
         f"Outputs: {len(names)} ({', '.join(map(_code, names[:_SHOWN]))}{more})",
@@ -262,6 +250,10 @@ def _settings(settings: Settings) -> str:
     rest = [f"{key} {_plain(v)}" for key, v in tree.items() if key != "type" and v is not None]
     shown = f" ({', '.join(rest)})" if rest else ""
     return f"{tree['type']}{shown}"
+
+
+def _licence(text: str | None) -> str:
+    return "not stated" if text is None else _cell(text)
 
 
 def _plain(value: Any) -> str:

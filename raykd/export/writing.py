@@ -1,7 +1,9 @@
-"""Which formats, and one row of the table for each: size, time, parity."""
+"""Which formats, and one row of the table for each: bytes, latency, parity."""
 
 from __future__ import annotations
 
+import platform
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -9,17 +11,34 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from raykd.errors import InputError, Problem
-from raykd.evaluate.costs import median_s, one_thread
+from raykd.evaluate.costs import one_thread, timings_s
 from raykd.export import FORMATS, Runner, Student
 from raykd.export.parity import check_parity
+from raykd.importing import load_package
 from raykd.models.names import nearest
 
-BATCHES = (1, 32)
-REPEATS, BUDGET_S = 50, 0.5
+BATCHES = (1, 64)
+REPEATS, BUDGET_S = 100, 0.5
 INSTALL = "pip install 'raykd[export]'"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long a whole batch takes on one CPU thread of this machine.
+
+    Attributes:
+        p50: median, milliseconds.
+        p95: 95th percentile, milliseconds.
+        calls: that were timed.
+    """
+
+    p50: float
+    p95: float
+    calls: int
 
 
 @dataclass(frozen=True)
@@ -28,14 +47,14 @@ class Written:
 
     Attributes:
         files: names in the folder.
-        size_mb: of all of them, in 10⁶ bytes.
-        ms_per_sample: batch size as text -> median milliseconds of a call by its samples, one CPU thread.
+        bytes: of all of them.
+        latency_ms: batch size as text -> time of a call.
         parity: output -> largest absolute difference from the student in torch, on random inputs.
     """
 
     files: tuple[str, ...]
-    size_mb: float
-    ms_per_sample: dict[str, float]
+    bytes: int
+    latency_ms: dict[str, Latency]
     parity: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
@@ -52,7 +71,7 @@ def choose(wanted: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
     Raises:
         InputError: a name is unknown, or one that was asked for lacks its packages.
     """
-    lacking = {name: _lacking(name) for name in FORMATS}
+    lacking = {name: _lacking(name) for name in FORMATS if wanted is None or name in wanted}
     if wanted is None:
         left_out = {name: how for name, how in lacking.items() if how}
         return [name for name in FORMATS if name not in left_out], left_out
@@ -72,7 +91,14 @@ def choose(wanted: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
 
 def _lacking(name: str) -> str:
     absent = [package for package in FORMATS[name].packages if find_spec(package) is None]
-    return f"needs {', '.join(absent)}: {INSTALL}" if absent else ""
+    if absent:
+        return f"needs {', '.join(absent)}: {INSTALL}"
+    try:
+        for package in FORMATS[name].packages:
+            load_package(package, install="raykd[export]", key=name)
+    except InputError as error:
+        return error.problems[0].message
+    return ""
 
 
 def write_formats(student: Student, names: Sequence[str], folder: Path) -> dict[str, Written]:
@@ -90,14 +116,23 @@ def _write(student: Student, name: str, folder: Path) -> Written:
     run = chosen.open(student, folder)
     return Written(
         files=chosen.files,
-        size_mb=sum((folder / file).stat().st_size for file in chosen.files) / 1e6,
+        bytes=sum((folder / file).stat().st_size for file in chosen.files),
         parity=check_parity(student, run, name),
-        ms_per_sample={str(size): _milliseconds(student, run, size) for size in BATCHES},
+        latency_ms={str(size): _latency(student, run, size) for size in BATCHES},
     )
 
 
-def _milliseconds(student: Student, run: Runner, size: int) -> float:
+def _latency(student: Student, run: Runner, size: int) -> Latency:
     inputs = student.random_inputs(size).numpy()
     with one_thread():
-        seconds = median_s(partial(run, inputs), torch.device("cpu"), REPEATS, BUDGET_S)
-    return 1e3 * seconds / size
+        seconds = timings_s(partial(run, inputs), torch.device("cpu"), REPEATS, BUDGET_S)
+    p50, p95 = 1e3 * np.percentile(seconds, [50, 95])
+    return Latency(float(p50), float(p95), len(seconds))
+
+
+def processor() -> str:
+    """What this machine's processor is called; its architecture where it does not say."""
+    told = Path("/proc/cpuinfo")
+    text = told.read_text(encoding="utf-8", errors="replace") if told.is_file() else ""
+    named = re.search(r"^model name\s*:\s*(\S.*)$", text, re.MULTILINE)
+    return named[1].strip() if named else platform.processor() or platform.machine()

@@ -56,6 +56,10 @@ def load_weights(path: str | Path, *, key: str) -> dict[str, Tensor]:
     """
     file = _distributed(path, key) if str(path).startswith(_DIST) else Path(path).expanduser()
     if not file.is_file():
+        if "://" in str(path):
+            raise InputError(
+                Problem(key, f"found {path}: nothing is downloaded; bring it, and give the file")
+            )
         raise InputError(Problem(key, f"no weights file at {file}; check the path"))
     if file.suffix == ".safetensors":
         return _unprefixed(_read_safetensors(file, key))

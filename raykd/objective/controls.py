@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import compress
 from typing import Literal
 
-from raykd.config.objective import Labels, Objective, Phase, UniformWeighting, phase_weights
-from raykd.config.schedules import ever_active
+from raykd.config.objective import Labels, Objective, UniformWeighting, restricted
 from raykd.objective.weighting import steady
 
 Role = Literal["student", "labels", "best_teacher", "hard", "untrained"]
@@ -68,25 +66,11 @@ def lesson(role: Role, objective: Objective, teachers: Sequence[str], best_teach
 
 def _alone(objective: Objective, teacher: str) -> Objective:
     """What one teacher has to say: its weight is 1, and it agrees with itself."""
-    heard = [term.teacher == teacher for term in objective.features]
-    soft = objective.soft_targets
-    single = objective.model_copy(
+    heard = restricted(objective, [term.teacher == teacher for term in objective.features])
+    soft = heard.soft_targets
+    return heard.model_copy(
         update={
             "weighting": UniformWeighting(),
-            "features": tuple(compress(objective.features, heard)),
             "soft_targets": soft and soft.model_copy(update={"disagreement": None}),
         }
     )
-    phases = (_of_terms(phase, heard) for phase in objective.phases)
-    # A phase without anything to learn is left out: the next one begins earlier.
-    told = tuple(p for p in phases if any(map(ever_active, phase_weights(single, p))))
-    return single.model_copy(update={"phases": told})
-
-
-def _of_terms(phase: Phase, heard: Sequence[bool]) -> Phase:
-    """A phase with the entries of the feature terms that are heard."""
-    if not any(heard):
-        return phase.model_copy(update={"features": ()})
-    if len(phase.features) != len(heard):  # one entry, or none, for all terms
-        return phase
-    return phase.model_copy(update={"features": tuple(compress(phase.features, heard))})

@@ -1,8 +1,18 @@
 """Wires the stages: the only layer that sees them all."""
 
+from raykd.pipeline.ablating import AblateResult, ablate
 from raykd.pipeline.comparing import CompareResult, compare
 from raykd.pipeline.runs import RunResult, run
 from raykd.pipeline.session import Options
 from raykd.pipeline.student import load_student
 
-__all__ = ["CompareResult", "Options", "RunResult", "compare", "load_student", "run"]
+__all__ = [
+    "AblateResult",
+    "CompareResult",
+    "Options",
+    "RunResult",
+    "ablate",
+    "compare",
+    "load_student",
+    "run",
+]

@@ -24,8 +24,6 @@ from raykd.report import write_report
 from raykd.tracking import Console
 from raykd.train import Fit
 
-VARIANTS = "variants.json"
-
 
 @dataclass(frozen=True)
 class CompareResult:
@@ -71,14 +69,14 @@ def compare(
             Problem("--reference", f"knows no {reference!r}; there are {', '.join(names)}")
         )
     folder = run_folder(config, options)
-    _check_same(folder, variants)
+    check_same(folder, variants)
     listen = None if console is None else console.on
     recipes = [variant.config for variant in variants]
     prepared = prepare(config, recipes, address=options.address, listen=listen)
     students = {variant.name: vary(prepared, variant.config) for variant in variants}
     students |= dict.fromkeys(config.evaluate.controls, prepared)
     with opened(prepared, folder, options, console, kind="compare") as job:
-        write_json(folder.path / VARIANTS, _told(variants))
+        keep_variants(folder, variants)
         _stages(job, students, reference)
     return CompareResult(folder.path, job.summary)
 
@@ -89,20 +87,21 @@ def kept_variants(folder: RunFolder) -> list[Variant]:
     Raises:
         InputError: the folder is no comparison's.
     """
-    kept = folder.path / VARIANTS
+    kept = folder.variants
     if not kept.is_file():
         raise InputError(
-            Problem("--output", f"{folder.path} is no comparison's folder: it has no {VARIANTS}")
+            Problem("--output", f"{folder.path} is no comparison's folder: it has no {kept.name}")
         )
     return [Variant(name, load_config(tree)) for name, tree in read_json(kept).items()]
 
 
-def _told(variants: Sequence[Variant]) -> dict[str, Any]:
-    """What each variant is, as kept in the folder."""
-    return {variant.name: variant.config.model_dump(mode="json") for variant in variants}
+def keep_variants(folder: RunFolder, variants: Sequence[Variant]) -> None:
+    """Write down what each variant is."""
+    told = {variant.name: variant.config.model_dump(mode="json") for variant in variants}
+    write_json(folder.variants, told)
 
 
-def _check_same(folder: RunFolder, variants: Sequence[Variant]) -> None:
+def check_same(folder: RunFolder, variants: Sequence[Variant]) -> None:
     """A comparison goes on with the variants that it began with, or with others beside them.
 
     Raises:
@@ -125,7 +124,7 @@ def _stages(job: Job, students: Mapping[str, Prepared], reference: str) -> None:
     counts = [shown_views(recipe.config) for recipe in students.values()]
     views = None if None in counts else max(count for count in counts if count is not None)
     with job.targets(specs, views) as served:
-        results = job.train(list(_fits(job, students, served)), served)
+        results = job.train(list(paired_fits(job.config, students, served)), served)
     times = 1 + times_tested(job.folder)
     with job.stage("evaluate"):
         evaluation = evaluate(job.prepared, served.store, job.folder, students)
@@ -136,7 +135,7 @@ def _stages(job: Job, students: Mapping[str, Prepared], reference: str) -> None:
         "kind": "comparison",
         "status": "degraded" if job.emit.degraded else "complete",
         "task": job.config.task,
-        **hold_against(evaluation, reference, _seconds(results)),
+        **hold_against(evaluation, reference, seconds_of(results)),
         "labels_used": labels_used(job.prepared),
         "test_scored_times": times,
         "timing": dict(job.timing),
@@ -147,10 +146,16 @@ def _stages(job: Job, students: Mapping[str, Prepared], reference: str) -> None:
         write_report(job.folder.path)
 
 
-def _fits(job: Job, students: Mapping[str, Prepared], served: Served) -> Iterator[Fit]:
-    """Replica by replica, so that an early stop leaves whole pairs."""
-    controls = job.config.evaluate.controls
-    for replica in range(job.config.seeds):
+def paired_fits(config: Config, students: Mapping[str, Prepared], served: Served) -> Iterator[Fit]:
+    """Every student's replicas, replica by replica, so that an early stop leaves whole pairs.
+
+    Args:
+        config: the recipe, whose replicas and controls they are.
+        students: name of a method or control -> the recipe that it is trained by.
+        served: what the teachers say.
+    """
+    controls = config.evaluate.controls
+    for replica in range(config.seeds):
         for name, prepared in students.items():
             role: Role = next((control for control in controls if control == name), "student")
             objective = prepared.config.objective
@@ -158,7 +163,8 @@ def _fits(job: Job, students: Mapping[str, Prepared], served: Served) -> Iterato
             yield student_fit(prepared, served, taught, replica, name=name)
 
 
-def _seconds(results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[float]]:
+def seconds_of(results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Method -> training time of each of its replicas."""
     found: dict[str, list[float]] = {}
     for fit_id, result in results.items():
         found.setdefault(fit_id.split("/")[0], []).append(float(result["seconds"]))

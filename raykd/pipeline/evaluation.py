@@ -18,6 +18,7 @@ from raykd.models import build_model
 from raykd.models.network import Network
 from raykd.models.weights import apply_weights
 from raykd.pipeline.preparation import Prepared, student_outputs
+from raykd.pipeline.rivals import rival_answers
 from raykd.pipeline.serving import Specs
 from raykd.targets import TargetStore
 from raykd.teachers.model import Spec, TeacherModel
@@ -48,6 +49,7 @@ def split_outputs(
     outputs: TeacherOutputs,
     students: Mapping[str, Tensor],
     students_last: Mapping[str, Tensor],
+    rivals: Mapping[str, Tensor] | None = None,
 ) -> SplitOutputs:
     """The answers of all models; the ensemble says the plain mean of its teachers' (probabilities, values)."""
     rows, task = samples.splits[split], TASKS[samples.task]
@@ -58,20 +60,26 @@ def split_outputs(
         ensemble=task.ensemble([output.values_NC for output in outputs.values()]),
         students=students,
         students_last=students_last,
+        rivals=rivals or {},
         task=samples.task,
     )
 
 
 def evaluate(
-    prepared: Prepared, store: TargetStore, run: RunFolder, students: Mapping[str, Prepared]
+    prepared: Prepared,
+    store: TargetStore,
+    run: RunFolder,
+    students: Mapping[str, Prepared],
+    rivals: Specs | None = None,
 ) -> Evaluation:
-    """Outputs of every teacher, the ensemble, and every replica of each role of the student.
+    """Outputs of every teacher, the ensemble, every replica of each role of the student, and other models.
 
     Args:
         prepared: the recipe, with the data and teachers of all.
         store: the teachers' answers.
         run: where the weights are.
         students: role (`student`, a control, a method) -> the recipe that it was trained by.
+        rivals: models that the student is held against.
     """
     samples = prepared.samples
     splits: dict[Split, SplitOutputs] = {}
@@ -85,6 +93,7 @@ def evaluate(
             {name: outputs[name] for name in prepared.teachers},
             {role: _answers(recipe, run, role, rows, "best") for role, recipe in students.items()},
             {role: _answers(recipe, run, role, rows, "last") for role, recipe in students.items()},
+            {name: rival_answers(spec, samples, rows) for name, spec in (rivals or {}).items()},
         )
     rows_E, inputs = _examples(samples, splits["test"])
     return Evaluation(

@@ -17,13 +17,13 @@ from raykd.export.card import Story, write_card
 from raykd.export.description import Description
 from raykd.export.folder import INDEX, check_output, listed, replacing
 from raykd.export.parity import ABSOLUTE, RELATIVE
-from raykd.export.writing import Written, choose, write_formats
+from raykd.export.writing import Written, choose, processor, write_formats
 from raykd.folders import RunFolder, write_json
 from raykd.pipeline.student import describe_student, load_student
 from raykd.report import verdict
 from raykd.report.folder import RunData, read_run
 
-SCHEMA = 1
+SCHEMA = 2
 CARD = "README.md"
 
 
@@ -33,7 +33,7 @@ class Exported:
 
     Attributes:
         path: its folder.
-        written: format -> size, time, parity.
+        written: format -> bytes, latency, parity.
         left_out: format -> what it needs.
     """
 
@@ -83,10 +83,12 @@ def export_student(
             evaluation=data.evaluation,
             verdict=verdict(data.summary),
             written=written,
+            processor=processor(),
         )
         (fresh / CARD).write_text(write_card(story), encoding="utf-8")
         index = {"schema": SCHEMA, "raykd": __version__, "run": data.name, "task": about.task}
         index |= _contents(student, written, left_out)
+        index["measured_on"] = {"processor": story.processor, "threads": 1}
         write_json(fresh / INDEX, {**index, "files": listed(fresh)})
     return Exported(target, written, left_out)
 

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -75,6 +76,7 @@ class Job:
         mode: how students get the teachers' answers.
         reason: why.
         rates: samples/s of each teacher, once one was started.
+        notes: whether the folder's `targets.json` tells of this job's targets.
     """
 
     prepared: Prepared
@@ -92,6 +94,7 @@ class Job:
     mode: Mode = "stored"
     reason: str = ""
     rates: dict[str, float] = field(default_factory=dict)
+    notes: bool = True
 
     def __post_init__(self) -> None:
         self.config = self.prepared.config
@@ -115,7 +118,7 @@ class Job:
             self.emit.recall(line)
         self.mailbox = Mailbox(self.emit)
         self.samples = put(self.prepared.samples)
-        self.emit(events.message("data", _data_line(self.prepared)))
+        self.emit(events.message("data", self.prepared.in_words))
         if left_out := self.prepared.samples.left_out:
             text = f"{len(left_out)} samples cannot be decoded: {', '.join(left_out)}"
             self.emit(events.failure("data", text, decision="skip"))
@@ -135,8 +138,16 @@ class Job:
         yield
         self.mailbox.flush()
         seconds = time.monotonic() - begun
-        self.timing[f"{name}_s"] = seconds
+        self.timing[f"{name}_s"] = self.timing.get(f"{name}_s", 0.0) + seconds
         self.emit(events.stage(name, state="finished", seconds=seconds))
+
+    def seeing(self, prepared: Prepared) -> Job:
+        """This job with other views of the same samples: what it scores is counted anew, all else is shared."""
+        other = copy(self)
+        other.prepared, other.config = prepared, prepared.config
+        other.samples = put(prepared.samples)
+        other.scored, other.notes = 0, False
+        return other
 
     def teachers(self) -> serving.Specs:
         """Every teacher with its weights; those to be fitted are, unless they were before."""
@@ -265,7 +276,8 @@ class Job:
 
     def _note_targets(self, store: TargetStore) -> None:
         """Write down which entries of the store are this job's."""
-        write_json(self.folder.targets, {**store.note(), "mode": self.mode})
+        if self.notes:
+            write_json(self.folder.targets, {**store.note(), "mode": self.mode})
 
     def _hold_against_expectations(self, specs: serving.Specs, store: TargetStore) -> Served:
         """Refuse a teacher that is not what its card says; write every teacher's card."""
@@ -384,14 +396,6 @@ def times_tested(folder: RunFolder) -> int:
 def _task_cpus(cpus: float) -> float:
     """A fit takes whole cores where its actor may share one."""
     return max(1.0, cpus)
-
-
-def _data_line(prepared: Prepared) -> str:
-    samples = prepared.samples
-    sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in samples.splits.items())
-    labelled = len(samples.labelled_rows("train"))
-    outputs = SPEECH[samples.task].outputs(samples.classes)
-    return f"{sizes} samples; {labelled:,} training labels; {outputs}"
 
 
 def _scored(fleet: Fleet | None) -> int:

@@ -16,15 +16,19 @@ _COMPARABLE = ("kl", "reverse_kl", "js", "skew_kl")
 _SEPARATE = ("probabilities", "losses")
 
 
-def resolve_label_map(teacher: Teacher, samples: Samples) -> LabelMap | None:
+def resolve_label_map(teacher: Teacher, samples: Samples, *, key: str) -> LabelMap | None:
     """`label_map` as numbers of the data's classes; None where the classes are the data's own.
+
+    Args:
+        teacher: whose it is.
+        samples: the data.
+        key: its dotted key, for errors.
 
     Raises:
         InputError: an entry is no class of the data, or no entry is one.
     """
     if teacher.label_map is None:
         return None
-    key = f"teachers.{teacher.name}.label_map"
     classes, names = samples.class_count, tuple(samples.classes)
     places = {name: index for index, name in enumerate(names)}
     problems, found = [], []

@@ -30,8 +30,9 @@ def load_samples(
         InputError: anything about the data, or the nodes do not share `data.cache`.
         DataError: samples cannot be read or written.
     """
+    columns = [one.column for one in config.evaluate.slices if one.column is not None]
     if not isinstance(config.data.source, FilesSource):
-        return build_samples(config.data, seed=config.seed, task=config.task)
+        return build_samples(config.data, seed=config.seed, task=config.task, columns=columns)
     progress = _Progress(listen) if listen is not None else None
     samples = build_samples(
         config.data,
@@ -39,6 +40,7 @@ def load_samples(
         task=config.task,
         decode=partial(_on_cluster, config, address),
         tell=progress,
+        columns=columns,
     )
     if progress is not None:
         progress.end()

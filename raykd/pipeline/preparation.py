@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from raykd.config import Config
 from raykd.config.models import Model, Teacher, brings_weights
@@ -24,8 +24,7 @@ from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing, resolve
 from raykd.models.projectors import make_projector
 from raykd.models.taps import probe, probe_output
-from raykd.models.weights import apply_weights, count_parameters, load_weights, size_bytes
-from raykd.models.zoo.foreign import ForeignModel
+from raykd.models.weights import apply_weights, load_weights
 from raykd.objective.features import feature_problem
 from raykd.pipeline.candidates import behaviour, examples, known_by_answers, vector_length
 from raykd.pipeline.label_maps import (
@@ -35,7 +34,14 @@ from raykd.pipeline.label_maps import (
     resolve_label_map,
 )
 from raykd.pipeline.loading import Listen, load_samples
+from raykd.pipeline.model_checks import (
+    check_answer,
+    check_classes,
+    check_limits,
+    check_trainable,
+)
 from raykd.pipeline.packing import keeps_largest, packing_of, packing_problems
+from raykd.report.speech import SPEECH
 from raykd.targets.packing import PLAIN, Packing, packed_shape
 from raykd.teachers.recorded import load_outputs
 from raykd.types import ORIGINAL_VIEW
@@ -89,6 +95,7 @@ class Prepared:
         preprocessing: the student's.
         student_weights: what the student starts from, or None.
         student_shapes: shapes of its tapped features.
+        rivals: name -> a model that the student is held against, as a teacher that nothing is learnt from.
     """
 
     config: Config
@@ -98,6 +105,7 @@ class Prepared:
     preprocessing: Preprocessing
     student_weights: Mapping[str, Tensor] | None
     student_shapes: Mapping[str, Shape]
+    rivals: Mapping[str, Candidate] = field(default_factory=dict)
 
     @property
     def teacher_shapes(self) -> dict[tuple[str, str], Shape]:
@@ -107,6 +115,15 @@ class Prepared:
             for name, candidate in self.teachers.items()
             for tap, shape in candidate.shapes.items()
         }
+
+    @property
+    def in_words(self) -> str:
+        """Sizes of the parts, labels and outputs, in a line."""
+        samples = self.samples
+        sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in samples.splits.items())
+        labelled = len(samples.labelled_rows("train"))
+        outputs = SPEECH[samples.task].outputs(samples.classes)
+        return f"{sizes} samples; {labelled:,} training labels; {outputs}"
 
 
 def student_outputs(config: Config, samples: Samples) -> int:
@@ -132,6 +149,13 @@ def prepare(
     Raises:
         InputError: with the problems of data, or else of all models together.
     """
+    if config.folds is not None:
+        raise InputError(
+            Problem(
+                "folds",
+                f"found {config.folds}; only `raykd run` and its stages cross-validate: leave it out here",
+            )
+        )
     samples = load_samples(config, address=address, listen=listen)
     problems = packing_problems([config, *variants], samples)
     if problems:
@@ -139,7 +163,8 @@ def prepare(
     teachers = {}
     objectives = [recipe.objective for recipe in (config, *variants)]
     for teacher in config.teachers:
-        candidate = _collect(problems, partial(_candidate, config, teacher, samples, objectives))
+        make = partial(make_candidate, config, teacher, samples, objectives)
+        candidate = collect(problems, make)
         if candidate is not None:
             packing = packing_of(config, objectives, teacher, candidate.taps, samples)
             teachers[teacher.name] = _packed(candidate, packing)
@@ -149,7 +174,7 @@ def prepare(
         whole=not keeps_largest(config, samples),
         classes=samples.class_count,
     )
-    student = _collect(problems, partial(_student, config, samples))
+    student = collect(problems, partial(_student, config, samples))
     if problems or student is None:
         raise InputError(problems)
     preprocessing, weights, shapes = student
@@ -185,7 +210,14 @@ def vary(prepared: Prepared, config: Config) -> Prepared:
     return varied
 
 
-def _collect(problems: list[Problem], make: Callable[[], Any]) -> Any:
+def with_views(prepared: Prepared, config: Config) -> Prepared:
+    """The same samples and teachers with the view policy of another recipe; their splits and labels stay."""
+    samples = replace(prepared.samples, policy=config.data.views.policy)
+    return replace(prepared, config=config, samples=samples, data=_fingerprint(samples))
+
+
+def collect(problems: list[Problem], make: Callable[[], Any]) -> Any:
+    """What a call makes; None with its problems noted."""
     try:
         return make()
     except InputError as error:
@@ -206,10 +238,27 @@ def _network(
     return Network(model, preprocessing, samples.scale)
 
 
-def _candidate(
-    config: Config, teacher: Teacher, samples: Samples, objectives: Sequence[Objective]
+def make_candidate(
+    config: Config,
+    teacher: Teacher,
+    samples: Samples,
+    objectives: Sequence[Objective],
+    *,
+    key: str | None = None,
 ) -> Candidate:
-    key = f"teachers.{teacher.name}"
+    """A teacher built once and tried on two samples.
+
+    Args:
+        config: the recipe.
+        teacher: its settings.
+        samples: the data.
+        objectives: whose feature terms may want taps of it.
+        key: what names it in errors; None = its place among the teachers.
+
+    Raises:
+        InputError: its model, weights, answers or taps are wrong.
+    """
+    key = key or f"teachers.{teacher.name}"
     preprocessing = resolve(
         teacher.preprocess, samples.statistics(), input_shape=samples.input_shape,
         key=f"{key}.preprocess",
@@ -226,7 +275,7 @@ def _candidate(
             answers=logits_NC.shape[1],
         )
     assert teacher.model is not None, "cross_check demands a model where there are no outputs"
-    label_map = resolve_label_map(teacher, samples)
+    label_map = resolve_label_map(teacher, samples, key=f"{key}.label_map")
     outputs = samples.class_count if label_map is None else len(label_map)
     if teacher.fit is not None and not outputs:
         raise InputError(
@@ -238,12 +287,12 @@ def _candidate(
     inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
     answer = probe_output(network, inputs, key=f"{key}.model")
     if samples.task != "embedding" or teacher.fit is not None:
-        _check_answer(teacher, answer, outputs, key)
+        check_answer(teacher, answer, outputs, key)
     answers = samples.class_count
     if samples.task == "embedding":
         answers = vector_length(teacher, network, inputs, answer, key)
     if teacher.fit is not None:
-        _check_trainable(network.model, f"{key}.model")
+        check_trainable(network.model, f"{key}.model")
         freeze(network.model, teacher.fit.freeze, key=f"{key}.fit.freeze")
         parameter_groups(
             network.model, 1.0, teacher.fit.lr_factors, 0.0, key=f"{key}.fit.lr_factors"
@@ -282,43 +331,11 @@ def _weights(teacher: Teacher, network: Network, key: str) -> Mapping[str, Tenso
     return {name: tensor.detach().clone() for name, tensor in network.model.state_dict().items()}
 
 
-def _check_answer(teacher: Teacher, found: Shape, outputs: int, key: str) -> None:
-    """The shape of an answer goes with `kind` and `label_map`."""
-    if teacher.kind == "top1":
-        if found not in ((), (1,)):
-            raise InputError(
-                Problem(f"{key}.kind", f"top1 is one number per sample; the model answers {list(found)}")
-            )  # fmt: skip
-    elif teacher.label_map is None:
-        _check_classes(found, outputs, f"{key}.model")
-    elif found != (outputs,):
-        raise InputError(
-            Problem(f"{key}.label_map", f"has {outputs} entries; the model answers {list(found)} per sample: give "
-                    "one for each of its classes, null for those that are none of the data's")
-        )  # fmt: skip
-
-
-def _check_trainable(model: nn.Module, key: str) -> None:
-    if isinstance(model, ForeignModel):
-        raise InputError(
-            Problem(key, "has no parameters that could be trained; a function of arrays can be a teacher "
-                    "without `fit`")
-        )  # fmt: skip
-
-
 def _tap_key(config: Config, teacher: str | None, side: str) -> str:
     for index, term in enumerate(config.objective.features):
         if teacher is None or term.teacher == teacher:
             return f"objective.features.{index}.{side}"
     return f"objective.features.{side}"
-
-
-def _check_classes(found: Shape, classes: int, key: str) -> None:
-    if found != (classes,):
-        raise InputError(
-            Problem(key, f"answers {list(found)} per sample; the data has {classes} classes (labels, values, "
-                    "dimensions); mend the model's number of outputs, or give a label_map")
-        )  # fmt: skip
 
 
 def _student(
@@ -332,36 +349,19 @@ def _student(
     torch.manual_seed(config.seed)
     outputs = student_outputs(config, samples)
     network = _network(student.model, preprocessing, samples, outputs, "student.model")
-    _check_trainable(network.model, "student.model")
+    check_trainable(network.model, "student.model")
     weights = None
     if student.weights is not None:
         weights = load_weights(student.weights, key="student.weights")
         apply_weights(network.model, weights, key="student.weights")
     inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
-    _check_classes(probe_output(network, inputs, key="student.model"), outputs, "student.model")
-    _check_limits(config, network.model)
+    check_classes(probe_output(network, inputs, key="student.model"), outputs, "student.model")
+    check_limits(config, network.model)
     taps = tuple(
         dict.fromkeys(tap for term in config.objective.features for tap in term.student_taps)
     )
     shapes = probe(network, inputs, taps, key=_tap_key(config, None, "student_tap"))
     return preprocessing, weights, shapes
-
-
-def _check_limits(config: Config, model: nn.Module) -> None:
-    limits, problems = config.student.limits, []
-    parameters, megabytes = count_parameters(model, trainable=True), size_bytes(model) / 1e6
-    if limits.parameters is not None and parameters > limits.parameters:
-        problems.append(
-            Problem("student.limits.parameters", f"is {limits.parameters:,}, the student has {parameters:,}; "
-                    "lower student.model.width or depth")
-        )  # fmt: skip
-    if limits.size_mb is not None and megabytes > limits.size_mb:
-        problems.append(
-            Problem("student.limits.size_mb", f"is {limits.size_mb:g}, the student has {megabytes:.3g}; lower "
-                    "student.model.width or depth")
-        )  # fmt: skip
-    if problems:
-        raise InputError(problems)
 
 
 def _check_features(prepared: Prepared) -> None:
@@ -373,7 +373,7 @@ def _check_features(prepared: Prepared) -> None:
         teacher = [prepared.teacher_shapes[term.teacher, tap] for tap in term.teacher_taps]
         if term.loss.layout == "projected":
             make = partial(make_projector, student[0], teacher[0], always=True, key=key)
-            _collect(problems, make)
+            collect(problems, make)
         elif why := feature_problem(term, student, teacher):
             problems.append(Problem(key, why))
     if problems:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from raykd.evaluate import TASKS, Evaluation, check_requirements, summarise
+from raykd.evaluate.folds import over_folds
 from raykd.evaluate.outputs import Split, SplitOutputs
 from raykd.pipeline.evaluation import labels_used
 from raykd.pipeline.fits import roles
@@ -36,17 +38,34 @@ def rehearse(prepared: Prepared) -> None:
         InputError: a condition is malformed or names what the summary will not have; all of them.
     """
     if required := prepared.config.evaluate.require:
-        check_requirements(_summary(prepared), required)
+        check_requirements(rehearsed(prepared), required)
 
 
-def _summary(prepared: Prepared) -> dict[str, Any]:
+def rehearse_folds(prepared: Prepared, folds: int, required: Sequence[str]) -> None:
+    """Hold the requirements of a cross-validation against the summary that it will have.
+
+    Args:
+        prepared: its first fold.
+        folds: how many there are.
+        required: `evaluate.require`.
+
+    Raises:
+        InputError: as of `rehearse`.
+    """
+    if required:
+        sizes = {name: len(rows) for name, rows in prepared.samples.splits.items()}
+        check_requirements(over_folds([rehearsed(prepared)] * folds, [sizes] * folds), required)
+
+
+def rehearsed(prepared: Prepared) -> dict[str, Any]:
+    """A summary of empty answers."""
     names: tuple[Split, Split] = ("validation", "test")
     evaluation = Evaluation(
         splits={name: _silent(prepared, name) for name in names}, task=prepared.samples.task
     )
     costs = {
         name: {"parameters": 1, "flops": 1, "bytes": 1, "latency_ms": {"1": 1.0, "256": 1.0}}
-        for name in ("student", *prepared.teachers)
+        for name in ("student", *prepared.teachers, *prepared.rivals)
     }
     return summarise(
         evaluation,
@@ -79,5 +98,6 @@ def _silent(prepared: Prepared, split: Split) -> SplitOutputs:
         ensemble=answers_NC,
         students=students,
         students_last=students,
+        rivals=dict.fromkeys(prepared.rivals, answers_NC),
         task=samples.task,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,18 @@ from torch import nn
 from raykd.config import Config
 from raykd.evaluate import check_requirements, summarise
 from raykd.evaluate.requirements import Requirement
-from raykd.folders import write_json
+from raykd.evaluate.slices import slice_numbers
+from raykd.folders import RunFolder, write_json
 from raykd.pipeline.evaluation import costs, evaluate, labels_used
 from raykd.pipeline.fits import roles, shown_views, student_fits
+from raykd.pipeline.folding import cross_validate
 from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.preparation import prepare
 from raykd.pipeline.rehearsal import rehearse
+from raykd.pipeline.rivals import rival_specs, with_rivals
 from raykd.pipeline.serving import Served
 from raykd.pipeline.session import Options, opened, run_folder
+from raykd.pipeline.slicing import slices_of_test
 from raykd.pipeline.student import load_student, save_student
 from raykd.report import write_report
 from raykd.tracking import Console
@@ -50,6 +55,8 @@ def run(
 ) -> RunResult:
     """Fit or load teachers, make targets, train student and controls, evaluate, report.
 
+    With `folds` all of that for each fold; see `raykd.pipeline.folding`.
+
     Args:
         config: the recipe.
         options: folder, cluster, resume.
@@ -60,14 +67,26 @@ def run(
         RaykdError: a stage failed; what was finished is kept, and `resume` continues.
     """
     options = options or Options()
+    if config.folds is not None:
+        folder, summary = cross_validate(config, options, partial(_run, console=console), console)
+    else:
+        folder, summary = _run(config, options, console)
+    held = check_requirements(summary, config.evaluate.require) if summary else []
+    return RunResult(folder.path, summary, tuple(held))
+
+
+def _run(
+    config: Config, options: Options, console: Console | None
+) -> tuple[RunFolder, Mapping[str, Any]]:
+    """One run; its folder and its summary."""
     folder = run_folder(config, options)
     listen = None if console is None else console.on
-    prepared = prepare(config, address=options.address, listen=listen)
+    prepared = with_rivals(prepare(config, address=options.address, listen=listen))
+    slices_of_test(config.evaluate.slices, prepared.samples)
     rehearse(prepared)
     with opened(prepared, folder, options, console) as job:
         _stages(job, options.until)
-    held = check_requirements(job.summary, config.evaluate.require) if job.summary else []
-    return RunResult(folder.path, job.summary, tuple(held))
+    return folder, job.summary
 
 
 def _stages(job: Job, until: str | None) -> None:
@@ -93,12 +112,14 @@ def _evaluate(job: Job, served: Served, begun: float) -> None:
     times = 1 + times_tested(job.folder)
     with job.stage("evaluate"):
         students = dict.fromkeys(roles(job.config), job.prepared)
-        evaluation = evaluate(job.prepared, served.store, job.folder, students)
+        rivals = rival_specs(job.prepared)
+        evaluation = evaluate(job.prepared, served.store, job.folder, students, rivals)
         evaluation.save(job.folder.evaluation)
-        measured = costs(job.prepared, served.specs, job.folder)
+        measured = costs(job.prepared, {**served.specs, **rivals}, job.folder)
+        slices = slices_of_test(job.config.evaluate.slices, job.prepared.samples)
         save_student(job.prepared, job.folder)
     job.timing["total_s"] = time.monotonic() - begun
-    job.summary = summarise(
+    summary = summarise(
         evaluation,
         measured,
         task=job.config.task,
@@ -108,4 +129,5 @@ def _evaluate(job: Job, served: Served, begun: float) -> None:
         timing=job.timing,
         targets=job.numbers_of_targets(served.store),
     )
+    job.summary = {**summary, "slices": slice_numbers(evaluation, slices)}
     write_json(job.folder.summary, job.summary)

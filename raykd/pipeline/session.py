@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raykd.config import Config
+from raykd.config import Config, load_config
 from raykd.config.data import FilesSource
 from raykd.data.decoding import cache_root
 from raykd.errors import InputError, Problem, RaykdError
-from raykd.folders import RunFolder, read_json, write_json
+from raykd.folders import RunFolder, write_json
 from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.placement import place
 from raykd.pipeline.preparation import Prepared
@@ -82,7 +82,7 @@ def opened(
             files = isinstance(config.data.source, FilesSource)
             cache = {"data.cache": cache_root(config.data)} if files else {}
             check_shared({"--output": folder.path, **store, **cache})
-        _open_folder(folder, config, resources)
+        open_folder(folder, config, resources)
         job = Job(prepared, placement, folder, console, kind, listeners)
         try:
             yield job
@@ -127,7 +127,10 @@ def run_folder(config: Config, options: Options) -> RunFolder:
             )
         )
     if folder.config.is_file():
-        _check_same(read_json(folder.config), config.model_dump(mode="json"), path)
+        began = load_config(
+            folder.config
+        )  # keys that are newer than the folder have their defaults
+        _check_same(began.model_dump(mode="json"), config.model_dump(mode="json"), path)
     return folder
 
 
@@ -141,7 +144,8 @@ def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> N
         )  # fmt: skip
 
 
-def _open_folder(folder: RunFolder, config: Config, resources: Resources) -> None:
+def open_folder(folder: RunFolder, config: Config, resources: Resources) -> None:
+    """Make a job's folder, and write down what it runs and where."""
     folder.path.mkdir(parents=True, exist_ok=True)
     write_json(folder.config, config.model_dump(mode="json"))
     write_json(folder.environment, environment(config, resources))

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from raykd.config import Config
+from raykd.config.folding import fold_recipes
 from raykd.errors import InputError, Problem
 from raykd.folders import home, read_json
 from raykd.models.weights import load_weights
@@ -23,6 +24,10 @@ def used_entries(config: Config) -> tuple[set[str], list[str]]:
     Raises:
         InputError: the recipe does not fit its data and models.
     """
+    if config.folds is not None:
+        found = [used_entries(recipe) for recipe in fold_recipes(config)]
+        unfitted = dict.fromkeys(name for _, names in found for name in names)
+        return set().union(*(folders for folders, _ in found)), list(unfitted)
     prepared = prepare(config)
     weights = known_weights(prepared)
     ready = {name: prepared.teachers[name] for name in weights}

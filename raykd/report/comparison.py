@@ -13,7 +13,7 @@ from raykd.report.verdicts import with_std
 from raykd.report.wording import NONE, number, role_name
 
 Summary = Mapping[str, Any]
-_LEVEL = 0.05
+LEVEL = 0.05
 
 
 def comparison_cells(summary: Summary) -> list[dict[str, str | float | None]]:
@@ -27,11 +27,11 @@ def comparison_cells(summary: Summary) -> list[dict[str, str | float | None]]:
         cells.append(
             {
                 "method": role_name(name),
-                "validation": _mean(summary, method["validation"]),
-                "test": _mean(summary, method["test"]),
+                "validation": mean_in(summary, method["validation"]),
+                "test": mean_in(summary, method["test"]),
                 speech.gain.heading: "reference" if gain is None else signed(gain["mean"]),
-                "95 % interval": _interval(gain, signed),
-                "p (Holm)": _p(method.get("p_holm")),
+                "95 % interval": interval_of(gain, signed),
+                "p (Holm)": p_value(method.get("p_holm")),
                 "time": _times(summary, name),
             }
         )
@@ -46,13 +46,13 @@ def comparison_verdict(summary: Summary) -> list[str]:
     if not gains:
         return ["There is nothing to hold against the reference: one method, or no labels on test."]
     replicas = next(iter(gains.values()))["n"]
-    sure = {name for name, m in methods.items() if (m.get("p_holm") or 1.0) < _LEVEL}
+    sure = {name for name, m in methods.items() if (m.get("p_holm") or 1.0) < LEVEL}
     better = [name for name in gains if name in sure and gains[name]["mean"] > 0]
     worse = [name for name in gains if name in sure and gains[name]["mean"] < 0]
     first = f"Best on validation is {role_name(best)}"
     if best in gains:
         gain = gains[best]
-        interval = _interval(gain, speech.gain.signed)
+        interval = interval_of(gain, speech.gain.signed)
         first += f": {speech.gain.change(gain['mean'])} on test against {reference} (95 % interval {interval})"
     else:
         first += ", the reference itself"
@@ -61,7 +61,7 @@ def comparison_verdict(summary: Summary) -> list[str]:
         if names:
             listed = ", ".join(role_name(name) for name in names)
             sentences.append(
-                f"Surely {how} than {reference} on test (Holm-corrected p < {_LEVEL}): {listed}."
+                f"Surely {how} than {reference} on test (Holm-corrected p < {LEVEL}): {listed}."
             )
     rest = len(gains) - len(better) - len(worse)
     if rest:
@@ -104,7 +104,8 @@ def comparison_tables(run: RunData) -> dict[str, Table]:
     }  # fmt: skip
 
 
-def _mean(summary: Summary, numbers: Mapping[str, Any] | None) -> str:
+def mean_in(summary: Summary, numbers: Mapping[str, Any] | None) -> str:
+    """The task's metric of a set of numbers, with its deviation over replicas."""
     speech = speech_of(summary)
     if numbers is None:
         return NONE
@@ -112,13 +113,15 @@ def _mean(summary: Summary, numbers: Mapping[str, Any] | None) -> str:
     return with_std(speech.value(value["mean"]), value["std"] and speech.spread(value["std"]))
 
 
-def _interval(gain: Mapping[str, Any] | None, signed: Any) -> str:
+def interval_of(gain: Mapping[str, Any] | None, signed: Any) -> str:
+    """The bounds of a difference; none of a single replica."""
     if gain is None or gain["ci95"] is None:
         return NONE
     return " to ".join(signed(bound) for bound in gain["ci95"])
 
 
-def _p(value: float | None) -> str:
+def p_value(value: float | None) -> str:
+    """A p-value as text."""
     return NONE if value is None else "< 0.001" if value < 0.001 else number(value)
 
 

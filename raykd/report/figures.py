@@ -29,7 +29,7 @@ from raykd.report.style import (
     percent_ticks,
 )
 from raykd.report.verdicts import Row, result_table
-from raykd.report.wording import compact, duration, percent, role_name
+from raykd.report.wording import RIVAL, compact, duration, percent, role_name
 
 _TEACHER_MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 _TEACHER_LINES = 8
@@ -99,7 +99,7 @@ def size(run: RunData) -> Picture | None:
     figure = Figure(figsize=(7.2, 3.6))
     axes = figure.add_subplot()
     teachers = 0
-    own = [row.role for row in rows if row.role not in ("teacher", "ensemble")]
+    own = [row.role for row in rows if row.role not in ("teacher", "ensemble", RIVAL)]
     for row in rows:
         marker = MARKERS.get(row.role, "h")
         # One network taught several ways has one size: side by side they can be told apart.

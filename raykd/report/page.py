@@ -49,7 +49,12 @@ def write_report(run: Path) -> Path:
         InputError: the folder has no summary, or one of its files is damaged.
     """
     data = read_run(run)
-    kinds = {"comparison": _of_comparison, "sweep": _of_sweep}
+    kinds = {
+        "comparison": _of_comparison,
+        "sweep": _of_sweep,
+        "ablation": _of_ablation,
+        "folds": _of_folds,
+    }
     content = kinds.get(data.summary.get("kind") or "run", _of_run)(data)
     pictures, tables = content["pictures"], content["tables"]
     folder = run / "report"
@@ -101,6 +106,48 @@ def _of_comparison(data: RunData) -> dict[str, Any]:
         "about": [*about(data), f"{methods} methods"],
         "pictures": pictures,
         "tables": {**comparison.comparison_tables(data), **{t.name: t for t in more}},
+    }
+
+
+def _of_ablation(data: RunData) -> dict[str, Any]:
+    """What the page of an ablation shows."""
+    from raykd.report import ablation, tables
+    from raykd.report.style import styled
+
+    more = [table for table in (tables.context(data), tables.events(data)) if table is not None]
+    with styled():
+        pictures = ablation.ablation_pictures(data)
+    return {
+        **_of_any(data),
+        "kicker": "Ablation",
+        "gains_heading": "What each part is worth",
+        "verdict": ablation.ablation_verdict(data.summary),
+        "lost": [],
+        "tiles": [],
+        "about": [*about(data), f"{len(data.summary['parts'])} parts"],
+        "pictures": pictures,
+        "tables": {**ablation.ablation_tables(data), **{t.name: t for t in more}},
+    }
+
+
+def _of_folds(data: RunData) -> dict[str, Any]:
+    """What the page of a cross-validation shows."""
+    from raykd.report import folds, tables
+
+    made = (tables.results(data), tables.quality(data), tables.context(data))
+    return {
+        **_of_any(data),
+        "kicker": "Cross-validation",
+        "gains_heading": "What distillation brings",
+        "verdict": folds.folds_verdict(data.summary),
+        "lost": [],
+        "tiles": [],
+        "about": [
+            *(part for part in about(data) if "replica" not in part),
+            f"{data.summary['folds']} folds",
+        ],
+        "pictures": {},
+        "tables": {**{t.name: t for t in made if t is not None}, **folds.folds_tables(data)},
     }
 
 
@@ -213,7 +260,7 @@ def _pictures(run: RunData) -> dict[str, Picture]:
 
 
 def _tables(run: RunData) -> dict[str, Table]:
-    from raykd.report import by_label, scatter, tables
+    from raykd.report import by_label, other_tables, scatter, tables
 
     of_task: dict[TaskName, Sequence[Callable[[RunData], Table | None]]] = {
         "classification": (tables.recalls,),
@@ -224,6 +271,8 @@ def _tables(run: RunData) -> dict[str, Table]:
     makers: Sequence[Callable[[RunData], Table | None]] = (
         tables.results,
         tables.gains,
+        other_tables.rivals,
+        other_tables.slices,
         tables.quality,
         tables.fidelity,
         tables.costs,

@@ -16,6 +16,7 @@ from raykd.report.speech import speech_of
 from raykd.report.verdicts import result_table, with_std
 from raykd.report.wording import (
     NONE,
+    RIVAL,
     ROLES,
     count,
     duration,
@@ -32,6 +33,8 @@ _GAIN_NOTES = {
     "difference": "Percentage points",
     "reduction": "How much lower the student's RMSE is (positive: it is better)",
 }
+_COSTED = ("student", RIVAL, "teacher", "ensemble")
+_KINDS = {"teacher": "teacher", RIVAL: "compared"}
 Cell = str | float | int | None
 
 
@@ -78,7 +81,8 @@ def results(run: RunData) -> Table | None:
     metric, second = speech.metric, speech.second
     unit = "_nats" if second.key == "nll" else ""
     replicas = rows[0].replicas
-    several = f"± is the standard deviation over {replicas} replicas. " if replicas > 1 else ""
+    of = "folds" if run.summary.get("kind") == "folds" else "replicas"
+    several = f"± is the standard deviation over {replicas} {of}. " if replicas > 1 else ""
     return Table(
         name="results",
         title="Results on test",
@@ -211,7 +215,7 @@ def quality(run: RunData) -> Table | None:
 
 def costs(run: RunData) -> Table | None:
     """Parameters, operations, bytes and latency of student, teachers and ensemble."""
-    models = [entry for entry in _models(run) if entry[1] in ("student", "teacher", "ensemble")]
+    models = [entry for entry in _models(run) if entry[1] in _COSTED]
     if not models:
         return None
     rows, records = [], []
@@ -343,6 +347,8 @@ def _models(run: RunData) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     yield role_name("student"), "student", summary["student"]
     for role, model in summary["controls"].items():
         yield role_name(role), role, model
+    for name, model in (summary.get("compare") or {}).items():
+        yield name, RIVAL, model
     for name, model in summary["teachers"].items():
         yield name, "teacher", model
     yield role_name("ensemble"), "ensemble", summary["ensemble"]
@@ -352,7 +358,7 @@ def _shown(name: str, role: str) -> str:
     """A model's name with what it is, where the name alone does not say it."""
     if role in ("student", "ensemble"):
         return name
-    return f"{'teacher' if role == 'teacher' else 'control'}: {name}"
+    return f"{_KINDS.get(role, 'control')}: {name}"
 
 
 def _dot(role: str) -> str:

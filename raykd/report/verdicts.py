@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from raykd.report.others import against_rivals, worst_slice
 from raykd.report.speech import Gain, Speech, speech_of
 from raykd.report.wording import (
+    RIVAL,
     count,
     mean_of,
     milliseconds,
@@ -31,7 +33,7 @@ class Row:
 
     Attributes:
         name: as shown.
-        role: `student`, a control's name, `teacher` or `ensemble`.
+        role: `student`, a control's name, `compared`, `teacher` or `ensemble`.
         value: of the task's metric on test, at the epoch best on validation; mean over replicas.
         value_std: over replicas; None for a single one, for teachers and for the ensemble.
         second: the second number (NLL, in regression R²).
@@ -60,6 +62,7 @@ def result_table(summary: Summary) -> list[Row]:
     speech = speech_of(summary)
     models = [(role_name("student"), "student", student)]
     models += [(role_name(role), role, model) for role, model in summary["controls"].items()]
+    models += [(name, RIVAL, model) for name, model in (summary.get("compare") or {}).items()]
     models += [(name, "teacher", model) for name, model in summary["teachers"].items()]
     models += [(role_name("ensemble"), "ensemble", summary["ensemble"])]
     return [_row(speech, name, role, model) for name, role, model in models]
@@ -110,6 +113,7 @@ def verdict(summary: Summary) -> list[str]:
     sentences = [_headline(summary)]
     others = [role for role in summary["gains"] if role != speech.baseline]
     sentences += [_against(summary, role) for role in others]
+    sentences += [*against_rivals(summary), *worst_slice(summary)]
     sentences += [*_kept(summary), *_cost(summary), *_caveats(summary)]
     return sentences
 

@@ -15,6 +15,8 @@ ROLES = {
     "untrained": "untrained",
     "ensemble": "ensemble",
 }
+RIVAL = "compared"
+"""Role of a model that the student is held against."""
 NONE = "–"
 
 

@@ -14,6 +14,7 @@ from raykd.config.check_search import overrides, values_of
 from raykd.config.search import Finalists, OptunaSearcher, Search
 from raykd.errors import InputError, Problem, TrainingError
 from raykd.folders import RunFolder, write_json
+from raykd.importing import load_package
 from raykd.pipeline.evaluation import labels_used
 from raykd.pipeline.fits import shown_views
 from raykd.pipeline.job import Job, times_tested
@@ -320,7 +321,8 @@ def _asking(planned: Planned) -> Asking:
     if planned.proposals is not None:
         return Listed([proposal.values for proposal in planned.proposals])
     assert isinstance(searcher, OptunaSearcher), "all others are listed"
-    from raykd.search.optuna import Optuna  # an extra
+    load_package("optuna", install="raykd[optuna]", key="search.searcher.type")
+    from raykd.search.optuna import Optuna
 
     return Optuna(planned.search, searcher, planned.config.seed)
 

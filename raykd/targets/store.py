@@ -239,7 +239,9 @@ class TargetStore:
 
     def note(self) -> dict[str, Any]:
         """What a run writes down of its targets, for `open`: the store, and of each teacher what it holds."""
-        named = {entry.key: name for name, entry in (*self.entries.items(), *self.originals.items())}
+        named = {
+            entry.key: name for name, entry in (*self.entries.items(), *self.originals.items())
+        }
         named |= {entry.key: name for name, several in self.features.items() for entry in several}
         entries = [
             {"name": named[entry.key], "folder": entry.folder.name, **entry.key.to_json()}

@@ -243,7 +243,11 @@ class WandbSink:
     def _open(self, run_dir: Path, run_id: str, options: dict[str, Any]) -> Any:
         # W&B's reports on itself are sent when offline too; where nobody answers, exit waits 10 s for them
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        import wandb  # heavy, and only needed here
+        try:
+            import wandb  # heavy, and only needed here
+        except ImportError as error:
+            how = "pip install wandb, or set tracking.wandb.mode=disabled"
+            raise ImportError(f"{error}; {how}") from error
 
         settings = wandb.Settings(
             console="off",

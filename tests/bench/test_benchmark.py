@@ -62,6 +62,7 @@ def test_a_row_for_every_loss_of_logits_and_every_weighting(tmp_path):
     assert first["ratio"] == 1
 
 
+@pytest.mark.soak
 def test_reading_targets_is_held_against_a_memory_map_and_a_hand_written_cache(tmp_path):
     done = run(*SMALLEST, "--only", "store,stored", "--output", str(tmp_path / "found.json"))
     assert done.returncode == 0, done.stderr

@@ -108,10 +108,19 @@ def test_check_holds_ready_teachers_against_labels(recipe, call, folder):
 
 
 def test_data_check_counts_and_draws(recipe, call, folder):
-    ended = call("data", "check", recipe, "--picture", "views.png")
+    (folder / "names.txt").write_text("\n".join(f"digit {n}" for n in range(10)))
+    drawn = ("--picture", "views.png", "--classes", "classes.png")
+    ended = call("data", "check", recipe, "data.classes=names.txt", *drawn)
     assert ended.code == 0, ended
     assert "largest class / smallest class" in ended.out
-    assert (folder / "views.png").read_bytes().startswith(b"\x89PNG")
+    assert "\ndigit 9 " in ended.out
+    for name in drawn[1::2]:
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    ended = call("data", "check", recipe, "--json", *drawn)
+    told = json.loads(ended.out)
+    assert told["counts"]["validation"] == 100
+    assert (told["conflicts"]["count"], told["near"], told["duplicates"]) == (0, [], [])
+    assert 1 <= told["imbalance"] < 1.2
 
 
 def test_inspect_lists_paths_of_a_spec(call, folder):
@@ -176,6 +185,23 @@ def test_status_of_a_run_in_progress(run_folder, call):
     for text in ("1 of 4 done", "teacher/conv: epoch 3 of 6", "1 logged", "died", "--resume"):
         assert text in ended.out
     assert json.loads(call("status", run_folder, "--json").out)["failures"] == 1
+
+
+def test_status_of_an_ablation_has_its_own_fits_and_command(tmp_path):
+    run = tmp_path / "ablated"
+    log = JsonLines(run)
+    log.on(
+        events.stage("student", state="started", fits=["whole/replica0", "term.labels/replica0"])
+    )
+    log.close(None)
+    config = {"teachers": [], "evaluate": {"controls": ["labels"]}, "seeds": 1}
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "variants.json").write_text(json.dumps({"whole": {}, "term.labels": {}}))
+    standing = read_standing(run, now=time.time())
+    assert list(standing.fits) == ["whole/replica0", "term.labels/replica0"]
+    assert standing.lines()[-1] == f"resume    raykd ablate --resume --output {run}"
+    (run / "variants.json").write_text(json.dumps({"kl+uniform": {}}))
+    assert read_standing(run, now=time.time()).command == "compare"
 
 
 def test_status_of_a_failed_run_and_of_its_next_try(run_folder, call):

@@ -54,8 +54,14 @@ def test_an_export_is_complete_and_says_what_it_holds(exported, finished):
     assert list(index["formats"]) == choose(None)[0]
     for name, one in index["formats"].items():
         assert f"| {name} " in ended.out
-        assert one["size_mb"] == sum(index["files"][file]["bytes"] for file in one["files"]) / 1e6
+        assert one["bytes"] == sum(index["files"][file]["bytes"] for file in one["files"])
+        assert f"{one['bytes']:,}" in ended.out
         assert max(one["parity"].values()) <= 1e-4
+        assert set(one["latency_ms"]) == {"1", "64"}
+        for time in one["latency_ms"].values():
+            assert 0 < time["p50"] <= time["p95"]
+    assert index["measured_on"]["threads"] == 1
+    assert index["measured_on"]["processor"]
     card = (folder / "README.md").read_text()
     accuracy = read_json(finished.path / "summary.json")["student"]["test"]["accuracy"]
     assert f"| accuracy | {accuracy['values'][0]:.4g} | {accuracy['mean']:.4g} |" in card

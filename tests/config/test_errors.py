@@ -151,11 +151,15 @@ def test_without_labels_nothing_is_to_be_learnt_from_them():
             {"name": "trees", "model": "sklearn:sklearn.ensemble:ExtraTreesClassifier"},
         ],
         "student": {"model": "mlp"},
+        "evaluate": {"compare": ["sklearn:sklearn.svm:SVC"]},
     }
     with pytest.raises(InputError) as caught:
         load_config(tree)
     told = {problem.key: problem.message for problem in caught.value.problems}
-    assert set(told) == {"evaluate.controls", "teachers.own.labels", "teachers.trees.labels"}
+    assert set(told) == {
+        "evaluate.controls", "evaluate.compare.SVC.model.type",
+        "teachers.own.labels", "teachers.trees.labels",
+    }  # fmt: skip
     assert "set it to [best_teacher, hard]" in told["evaluate.controls"]
     tree["teachers"] = tree["teachers"][1:2]
     tree["evaluate"] = {"controls": ["hard"]}

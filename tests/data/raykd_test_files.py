@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -127,6 +128,16 @@ def _parquet(columns: Callable[[], dict[str, Any]], inputs: Any) -> Write:
     return write
 
 
+def write_csv(root: Path) -> dict[str, Any]:
+    """Two files, whose columns of numbers are the inputs."""
+    root.mkdir(parents=True, exist_ok=True)
+    whole = table({f"x{column}": floats()[:, column] for column in range(5)})
+    half = COUNT // 2
+    for name, part in (("a.csv", whole.slice(0, half)), ("b.csv", whole.slice(half))):
+        pa_csv.write_csv(part, root / name)
+    return {"type": "csv", "path": str(root), "id": "id", "label": "label"}
+
+
 def floats(width: int = 5) -> np.ndarray:
     return np.random.default_rng(2).normal(size=(COUNT, width)).astype(np.float32)
 
@@ -148,12 +159,13 @@ SOURCES: dict[str, Write] = {
         [f"x{i}" for i in range(5)],
     ),
     "parquet of tensors": _parquet(_tensors, "x"),
+    "csv of columns": write_csv,
 }
 
 
 def in_memory(kind: str) -> dict[str, Any]:
     """Arrays of an `.npz` with the same samples, ids, labels and parts."""
-    numbers = kind in ("parquet of lists", "parquet of columns")
+    numbers = kind in ("parquet of lists", "parquet of columns", "csv of columns")
     order, ids = np.arange(COUNT), np.arange(COUNT) * 3 + 1
     extra: dict[str, Any] = {}
     if kind == "images":

@@ -22,7 +22,7 @@ import raykd_test_files as files
 import torch
 
 from raykd.config.data import Data
-from raykd.data import Samples, build_samples, check_data
+from raykd.data import Dataset, Samples, build_samples, check_data
 from raykd.data.decoding import Mark, Part, Target, in_process
 from raykd.data.decoding.cache import locked
 from raykd.data.decoding.layout import Groups, Layout, group_parts, part_rows
@@ -180,6 +180,17 @@ def test_time_split_tests_on_the_newest(tmp_path: Path) -> None:
     assert day[splits["train"]].max() < day[splits["validation"]].min()
     assert day[splits["validation"]].max() < day[splits["test"]].min()
     assert [len(splits[part]) for part in ("train", "validation", "test")] == [69, 9, 12]
+
+
+def test_columns_to_slice_by_come_along(tmp_path: Path) -> None:
+    sex = np.where(np.arange(files.COUNT) % 3 == 0, "f", "m")
+    files.write_parquet(tmp_path / "data", {"x": files.floats().tolist(), "sex": sex})
+    source = {"type": "parquet", "path": str(tmp_path / "data"), "inputs": "x", "label": "label"}
+    samples = build_samples(data_of(source), seed=0, columns=["sex"])
+    assert samples.columns["sex"].tolist() == sex.tolist()
+    assert not build_samples(data_of(source), seed=0).columns
+    with pytest.raises(InputError, match=r"evaluate.slices: .*'age'"):
+        build_samples(data_of(source), seed=0, columns=["age"])
 
 
 def test_column_split_says_it(tmp_path: Path) -> None:
@@ -529,6 +540,21 @@ def _values(root: Path) -> dict[str, Any]:
     return {"type": "parquet", "path": str(root), "inputs": "x", "label": "y"}
 
 
+def _csv(text: str, **given: Any) -> Callable[[Path], dict[str, Any]]:
+    def write(root: Path) -> dict[str, Any]:
+        root.mkdir()
+        (root / "a.csv").write_text(text)
+        return {"type": "csv", "path": str(root), **given}
+
+    return write
+
+
+def _two_kinds(root: Path) -> dict[str, Any]:
+    source = _csv("x,y\n1,2\n", label="y")(root)
+    (root / "b.csv").write_text("x,y\n1,two\n")
+    return source
+
+
 def _repeated(root: Path) -> dict[str, Any]:
     return {**files.SOURCES["parquet of lists"](root), "id": "label"}
 
@@ -556,6 +582,11 @@ WRONG: dict[str, tuple[Callable[[Path], dict[str, Any]], str, str]] = {
         "data.source.path",
         "mount the bucket",
     ),
+    "a name of the hub": (
+        lambda _: {"type": "hf", "path": "org/set"},
+        "data.source.path",
+        "no hub is asked: bring it once with `hf download org/set --repo-type dataset --local-dir FOLDER`",
+    ),
     "no images": (_empty, "data.source.path", r"no .jpg .* file; it has .txt"),
     "a cut shard": (_shard, "data.source.path", "is no whole tar file"),
     "a text column": (_text, "data.source.inputs", r"found x \(string\); allowed are"),
@@ -569,6 +600,31 @@ WRONG: dict[str, tuple[Callable[[Path], dict[str, Any]], str, str]] = {
         "take the column with the samples' ids",
     ),
     "a key twice": (_twice, "data.source.labels.key", r"keys twice \(e.g. a\)"),
+    "csv: text among numbers": (
+        _csv("x,y\n1,0\ntwo,1\n", inputs="x", label="y"),
+        "data.source.inputs",
+        r"a\.csv: .*'two'.*; inputs have to be numbers",
+    ),
+    "csv: a row too long": (
+        _csv("x,y\n1,0\n1,2,3\n", label="y"),
+        "data.source.path",
+        r"a\.csv cannot be read: .*Expected 2 columns, got 3",
+    ),
+    "csv: no numbers": (
+        _csv("x;y\n1;0\n"),
+        "data.source.inputs",
+        r"no column of numbers .*; it has x;y \(string\); another data\.source\.delimiter\?",
+    ),
+    "csv: no such input": (
+        _csv("x,y\n1,0\n", inputs=["x", "z"]),
+        "data.source.inputs",
+        r"a\.csv has no column 'z'; it has x, y",
+    ),
+    "csv: no such label": (_csv("x,y\n1,0\n", label="z"), "data.source.label", "no column 'z'"),
+    "csv: one name twice": (_csv("x,x\n1,0\n"), "data.source.path", "columns of one name: 'x'"),
+    "csv: no rows": (_csv("x,y\n", inputs="x"), "data.source.path", "has no row"),
+    "csv: empty": (_csv(""), "data.source.path", "a first line with the names of its columns"),
+    "csv: types differ": (_two_kinds, "data.source.path", "of another type from file to file"),
 }
 
 
@@ -578,6 +634,47 @@ def test_wrong_sources_are_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=text) as found:
         samples_of(make(tmp_path / "source"))
     assert [problem.key for problem in found.value.problems] == [key]
+
+
+def test_columns_of_a_csv_that_are_numbers(tmp_path: Path) -> None:
+    rows = [
+        f"{row};{row / 7};n{row % 3};{'odd' if row % 2 else 'NA'};d{row};{row}" for row in range(60)
+    ]
+    (tmp_path / "rows.csv").write_text("\n".join([";price;note;kind;name;size", *rows]))
+    source = {"type": "csv", "path": str(tmp_path / "rows.csv"), "label": "kind", "delimiter": ";"}
+    samples = samples_of(source, splits={"by": {"type": "group", "column": "size"}})
+    assert samples.classes == ("NA", "odd")
+    wanted = np.array([[row / 7] for row in range(60)], np.float32)
+    assert np.array_equal(samples.inputs["inputs"][:], wanted), "not the label, the group, no name"
+    named = samples_of({**source, "id": "name", "inputs": ["size", "price"]})
+    assert np.array_equal(named.inputs["inputs"][:, 0], np.arange(60, dtype=np.float32))
+    assert np.array_equal(named.inputs["inputs"][:, 1], wanted[:, 0])
+    ids = Dataset(inputs=np.ones((60, 1)), ids=[f"d{row}" for row in range(60)]).ids
+    assert np.array_equal(named.ids, ids)
+
+
+def test_rows_of_a_csv_without_a_number_are_bad_samples(tmp_path: Path) -> None:
+    cells = [("NA", "", "nan", "inf")[row] if row < 4 else str(row) for row in range(90)]
+    rows = [f'{cell},{row % 2},"a\n{row}"' for row, cell in enumerate(cells)]
+    (tmp_path / "rows.csv").write_text("\n".join(["x,y,note", *rows]))
+    source = {"type": "csv", "path": str(tmp_path), "label": "y"}
+    with pytest.raises(
+        InputError, match=r"4 of 90 samples cannot be decoded.*rows\.csv#0 \(has NaN"
+    ):
+        samples_of(source)
+    samples = samples_of(source, bad_samples={"max_fraction": 0.1})
+    values = samples.inputs["inputs"][:, 0].astype(int)
+    assert sorted(values.tolist()) == list(range(4, 90))
+    assert np.array_equal(samples.all_labels, values % 2)
+
+
+def test_a_regression_of_a_csv(tmp_path: Path) -> None:
+    rows = [f"{row},{row * 0.5},{row * 2}" for row in range(60)]
+    (tmp_path / "rows.csv").write_text("\n".join(["a,b,y", *rows]))
+    samples = samples_of({"type": "csv", "path": str(tmp_path), "label": "y"}, task="regression")
+    assert samples.input_shape == (2,)
+    assert samples.all_labels.tolist() == [row * 2.0 for row in range(60)]
+    assert samples.classes == ("y",)
 
 
 @pytest.mark.parametrize(
@@ -654,6 +751,23 @@ def test_what_hugging_face_saves_is_read_without_its_package(tmp_path: Path) -> 
         assert {s.tobytes(): y for s, y in zip(shown, samples.all_labels, strict=True)} == wanted
         assert samples.classes == files.CLASSES
         assert len(samples.splits["test"]) == held_out
+
+
+def test_texts_are_labelled_in_the_order_of_the_given_names(tmp_path: Path) -> None:
+    source = files.write_images(tmp_path)
+    order = files.image_order()[0]
+    said = samples_of(source, classes=["eel", "cat", "dog"])
+    assert said.classes == ("eel", "cat", "dog")
+    places = [said.classes.index(files.CLASSES[label]) for label in files.labels()[order]]
+    assert said.all_labels.tolist() == places
+    for wrong, why in (
+        (["eel", "cat", "cow"], r"'folder' has 'dog', not among the 3 names \(eel, cat, cow\)"),
+        (["eel", "cat"], "'folder' has 'dog', not among the 2 names"),
+    ):
+        with pytest.raises(InputError, match=rf"data\.classes: {why}"):
+            samples_of(source, classes=wrong)
+    with pytest.raises(InputError, match=r"classes have no labelled training sample \(fox\)"):
+        samples_of(source, classes=["eel", "cat", "dog", "fox"])
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

@@ -206,11 +206,49 @@ def test_weights_and_float64_inputs():
 def test_classes_are_overridden_or_refused():
     names = tuple("abcdefghij")
     assert build_samples(Data(source=DigitsSource(), classes=names), seed=0).classes == names
-    for wrong in (names[:9], (*names[:9], "a")):
-        with pytest.raises(
-            InputError, match=r"data\.classes: found .* the source has 10 classes \(0, 1"
-        ):
+    for wrong, why in {
+        names[:9]: r"found 9 names; the source has 10 classes \(0, 1",
+        (*names[:9], "a"): r"found 10 names \(9 different\): 'a' more than once",
+        (*names[:9], " "): "name 9 is empty",
+        (): "found no name",
+        tuple("1023456789"): r"'1' stands at place 0, and is class 1 of the source",
+    }.items():
+        with pytest.raises(InputError, match=rf"data\.classes: {why}"):
             build_samples(Data(source=DigitsSource(), classes=wrong), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("names.txt", "a\nb\nc c\n\n"),
+        ("names.txt", "\ufeffa\r\nb\r\nc c"),
+        ("n.json", '["a", "b", "c c"]'),
+    ],
+)
+def test_classes_of_a_file(tmp_path, file, text):
+    (tmp_path / file).write_text(text, encoding="utf-8")
+    dataset = Dataset(inputs=np.random.default_rng(0).random((60, 2)), labels=np.arange(60) % 3)
+    data = Data(source=DigitsSource(), classes=str(tmp_path / file))
+    assert samples_of(dataset, data, seed=0).classes == ("a", "b", "c c")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "why"),
+    [
+        ("no.txt", None, "there is no file .*give a list of names, or a text file"),
+        ("n.txt", "a\n\nb", "name 1 in .*n.txt is empty"),
+        ("n.txt", "a\nb\na", r"3 names in .*n.txt \(2 different\): 'a' more than once"),
+        ("n.json", "{", "cannot be read"),
+        ("n.json", "[1, 2, 3]", "holds no list of texts"),
+        ("n.txt", b"\xff\xfe\x00", "cannot be read"),
+    ],
+)
+def test_a_file_that_names_no_classes(tmp_path, file, text, why):
+    if text is not None:
+        (tmp_path / file).write_bytes(text if isinstance(text, bytes) else text.encode())
+    data = Data(source=DigitsSource(), classes=str(tmp_path / file))
+    with pytest.raises(InputError, match=rf"data\.classes: .*{why}"):
+        build_samples(data, seed=0)
 
 
 def test_budget_of_a_part_and_too_many():

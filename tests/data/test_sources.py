@@ -13,6 +13,7 @@ from raykd.config.data import (
     DigitsSource,
     FactorySource,
     FashionMnistSource,
+    IdxSource,
     MnistSource,
     Source,
 )
@@ -147,6 +148,93 @@ def test_images_and_labels_of_different_length(tmp_path):
     write_idx(tmp_path, train_labels_idx1_ubyte=idx_bytes(LABELS[:50]))
     with pytest.raises(InputError, match=r"data\.source\.root: .* 60 images, .* 50 labels"):
         load_source(MnistSource(root=str(tmp_path)))
+
+
+def typed_idx(array, code):
+    """An IDX file of any type."""
+    header = struct.pack(f">4B{array.ndim}I", 0, 0, code, array.ndim, *array.shape)
+    return header + array.tobytes()
+
+
+def write_named(tmp_path, **files):
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    return {name: str(tmp_path / name) for name in files}
+
+
+def test_idx_files_of_any_name(tmp_path):
+    at = write_named(
+        tmp_path,
+        letters=idx_bytes(IMAGES),
+        letter_labels=idx_bytes(LABELS),
+        held=idx_bytes(IMAGES[:9]),
+    )
+    held_labels = typed_idx(np.arange(9, dtype=">i4"), 0x0C)
+    (tmp_path / "held_labels.gz").write_bytes(gzip.compress(held_labels))
+    train, test = (at["letters"], at["letter_labels"]), (at["held"], str(tmp_path / "held_labels"))
+    dataset = load_source(IdxSource(train=train, test=test))
+    assert dataset.arrays["inputs"].shape == (69, 1, 5, 4)
+    np.testing.assert_array_equal(dataset.arrays["inputs"][60:, 0], IMAGES[:9])
+    assert dataset.labels.tolist() == [*LABELS.tolist(), *range(9)]
+    assert {part: rows.tolist() for part, rows in dataset.splits.items()} == {
+        "test": [*range(60, 69)]
+    }
+    assert load_source(IdxSource(train=train)).splits is None
+    three = load_source(IdxSource(train=train, validation=(at["held"], None), test=test))
+    assert {part: rows.tolist() for part, rows in three.splits.items()} == {
+        "validation": [*range(60, 69)],
+        "test": [*range(69, 78)],
+    }
+    assert three.labels[60:69].tolist() == [-1] * 9
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "shape"),
+    [(">f4", 0x0D, (6, 3)), (">f8", 0x0E, (6, 3, 4, 5)), (">i4", 0x0C, (6, 4, 5))],
+)
+def test_idx_of_other_types_and_axes(tmp_path, kind, code, shape):
+    values = np.random.default_rng(0).normal(0, 100, shape).astype(kind)
+    targets = np.linspace(-1, 1, 6).astype(">f4")
+    at = write_named(tmp_path, x=typed_idx(values, code), y=typed_idx(targets, 0x0D))
+    dataset = load_source(IdxSource(train=(at["x"], at["y"])), "regression")
+    found = dataset.arrays["inputs"]
+    np.testing.assert_array_equal(found.reshape(shape), values)
+    assert found.dtype.isnative
+    assert found.ndim in (2, 4)
+    np.testing.assert_array_equal(dataset.labels, targets)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "key", "message"),
+    [
+        ({"train": ("no", "labels")}, "train", r"there is no file .*no or no\.gz \(in "),
+        ({"train": ("x", "short")}, "train", "60 images, .* 50 labels"),
+        ({"train": ("labels", "labels")}, "train", "starts with 00000801, .* 2 or 3 or 4 axes with 000008.. or 00000c"),
+        ({"train": ("bytes", None)}, "train", "starts with 00000902"),
+        ({"train": ("x", "labels"), "test": ("x", "x")}, "test", "starts with 00000803, .* 1 or 2 axes"),
+        ({"train": ("x", "labels"), "test": ("flat", None)}, None, r"train uint8 \[1, 5, 4\], test uint8 \[4\]"),
+        ({"train": ("x", "cut")}, "train", "promises 60 values, it has 59"),
+    ],
+)  # fmt: skip
+def test_wrong_idx_files_are_named(tmp_path, pairs, key, message):
+    write_named(
+        tmp_path,
+        x=idx_bytes(IMAGES),
+        labels=idx_bytes(LABELS),
+        short=idx_bytes(LABELS[:50]),
+        cut=idx_bytes(LABELS)[:-1],
+        bytes=typed_idx(IMAGES[:, 0].view(np.int8), 0x09),
+        flat=idx_bytes(IMAGES[:, 0]),
+    )
+    given = {
+        part: tuple(None if name is None else str(tmp_path / name) for name in pair)
+        for part, pair in pairs.items()
+    }
+    with pytest.raises(InputError, match=message) as caught:
+        load_source(IdxSource(**given))
+    assert [p.key for p in caught.value.problems] == [
+        f"data.source.{key}" if key else "data.source"
+    ]
 
 
 def save(tmp_path, **arrays):

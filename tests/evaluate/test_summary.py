@@ -47,6 +47,7 @@ def test_schema_key_by_key(summary):
         "teachers",
         "fidelity",
         "gains",
+        "compare",
         "labels_used",
         "test_scored_times",
         "cost",

@@ -7,11 +7,13 @@ import torch
 import yaml
 
 from raykd.config import load_config
+from raykd.config.models import HfModel, MlpModel, TimmModel, TorchvisionModel
 from raykd.evaluate import Evaluation, SplitOutputs
 from raykd.evaluate.statistics import spread
-from raykd.export.card import Story, pipeline_tag, write_card
+from raykd.export.card import Story, write_card
+from raykd.export.front_matter import base_models, pipeline_tag
 from raykd.export.limits import weak_spots
-from raykd.export.writing import Written
+from raykd.export.writing import Latency, Written
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, -1])
 
@@ -56,7 +58,8 @@ def story(make_student, tiny_recipe):
             "test_scored_times": 3,
         }
         cards = {"wide": {"fingerprint": "8c1f", "temperature": 1.7}}
-        written = Written(("model.onnx",), 0.25, {"1": 0.02, "32": 0.004}, {"logits": 2e-6})
+        times = {"1": Latency(0.02, 0.031, 100), "64": Latency(0.4, 0.52, 100)}
+        written = Written(("model.onnx",), 250_123, times, {"logits": 2e-6})
         plain = {
             "name": "first",
             "about": student.about,
@@ -67,6 +70,7 @@ def story(make_student, tiny_recipe):
             "evaluation": EVALUATION,
             "verdict": ["It helps."],
             "written": {"onnx": written},
+            "processor": "a processor",
         }
         return Story(**{**plain, **given})
 
@@ -81,6 +85,11 @@ def front(card):
 def test_its_front_matter_is_hugging_faces(story):
     head = front(write_card(story()))
     assert (head["license"], head["library_name"]) == ("unknown", "raykd")
+    assert (head["datasets"], head["tags"]) == (
+        ["digits"],
+        ["knowledge-distillation", "raykd", "onnx"],
+    )
+    assert "base_model" not in head
     assert head["pipeline_tag"] == "image-classification"
     assert head["metrics"] == ["accuracy"]
     (index,) = head["model-index"]
@@ -92,7 +101,7 @@ def test_its_front_matter_is_hugging_faces(story):
 def test_it_tells_numbers_method_teachers_and_limits(story):
     lines = write_card(story()).splitlines()
     assert "| accuracy | 0.6 | 0.7 | 0.1414 | -0.5706 to 1.971 |" in lines
-    assert "| onnx | `model.onnx` | 0.250 | 0.02 | 0.004 | 2.0e-06 |" in lines
+    assert "| onnx | `model.onnx` | 250,123 | 0.02 | 0.031 | 0.4 | 0.52 | 2.0e-06 |" in lines
     text = "\n".join(lines)
     for part in (
         "It helps.",
@@ -105,6 +114,10 @@ def test_it_tells_numbers_method_teachers_and_limits(story):
         "The run was degraded",
         "tested on 10 samples",
         "`c1` 25.0 % of 4, `c2` 50.0 % of 2, `c0` 100.0 % of 4",
+        "on one thread of a processor",
+        "Classification of inputs of 1×8×8 such as those of `digits`, to 3 outputs",
+        "Source: digits; licence: not stated",
+        "Licence: not stated. It may be bound by",
     ):
         assert part in text, part
     assert "torch.export.load" not in text, "only what was written is shown"
@@ -118,6 +131,65 @@ def test_names_break_neither_table_nor_yaml(story, make_student):
     assert front(card)["license"] == "unknown"
     assert "\nlicense: mit" not in card
     assert "`a´\\|b`" in card
+
+
+def test_licences_are_those_of_the_recipe(story):
+    config = story().config
+    wide = config.teachers[0].model_copy(update={"license": "CC-BY-NC-4.0"})
+    told = story(
+        config=config.model_copy(
+            update={
+                "teachers": (wide, *config.teachers[1:]),
+                "data": config.data.model_copy(update={"license": "own | data"}),
+                "student": config.student.model_copy(update={"license": "Apache-2.0"}),
+            }
+        )
+    )
+    card = write_card(told)
+    assert front(card)["license"] == "apache-2.0"
+    assert "| `8c1f` | CC-BY-NC-4.0 |" in card
+    assert "licence: own \\| data" in card
+    assert "Licence: Apache-2.0. It may be bound by" in card
+
+
+@pytest.mark.parametrize(
+    ("given", "head"),
+    [
+        ("MIT", {"license": "mit"}),
+        ("cc-by-nc-sa-4.0", {"license": "cc-by-nc-sa-4.0"}),
+        ("BSD-3-Clause", {"license": "bsd-3-clause"}),
+        ("ours: ask first", {"license": "other", "license_name": "ours: ask first"}),
+    ],
+)
+def test_a_licence_that_the_hub_does_not_know_is_named(story, given, head):
+    config = story().config
+    student = config.student.model_copy(update={"license": given})
+    found = front(write_card(story(config=config.model_copy(update={"student": student}))))
+    assert {key: found[key] for key in found if key.startswith("license")} == head
+
+
+def test_teachers_of_the_hub_are_its_base_models(story, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine" / "local").mkdir(parents=True)
+    models = [
+        HfModel(name="org/teacher"),
+        HfModel(name="mine/local"),
+        HfModel(name="/data/teacher"),
+        TimmModel(name="resnet18.a1_in1k", pretrained=True),
+        TimmModel(name="resnet18", pretrained=True),
+        TimmModel(name="resnet18.a1_in1k"),
+        TimmModel(name="hf-hub:org/other", pretrained=True),
+        TorchvisionModel(name="resnet18", pretrained="DEFAULT"),
+        MlpModel(),
+        HfModel(name="org/teacher"),
+        None,
+    ]
+    named = ["org/teacher", "timm/resnet18.a1_in1k", "org/other"]
+    assert base_models(models) == named
+    config = story().config
+    teacher = config.teachers[0].model_copy(update={"model": models[0]})
+    changed = config.model_copy(update={"teachers": (teacher,)})
+    assert front(write_card(story(config=changed)))["base_model"] == ["org/teacher"]
 
 
 def test_without_labels_on_test_it_says_so(story):

@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 import zipfile
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from raykd.config.models import CnnModel, MlpModel, ResnetModel, VitModel, WrnModel
 from raykd.errors import ExportError, InputError
 from raykd.export import FORMATS
 from raykd.export.parity import check_parity
@@ -29,6 +31,53 @@ CASES = [
     ({"type": "wrn", "width": 0.25, "depth": 10, "norm": "batch"}, {"preprocessing": FOREIGN}),
     ({"type": "vit", "width": 0.5, "depth": 1}, {}),
 ]
+VECTORS = {"shape": (7,), "preprocessing": Preprocessing()}
+COLOUR = {"shape": (3, 16, 8), "preprocessing": Preprocessing()}
+ZOO = [
+    ({"type": "mlp", "depth": 1, "width": 0.25}, VECTORS),
+    ({"type": "mlp", "depth": 3, "width": 2.0, "dropout": 0.5}, VECTORS),
+    ({"type": "mlp", "depth": 1, "dropout": 0.5}, {}),
+    ({"type": "mlp", "depth": 3, "width": 0.34}, COLOUR),
+    *[
+        ({"type": "cnn", "norm": norm, "depth": depth, "width": width, "dropout": 0.5}, given)
+        for norm in ("group", "batch")
+        for depth, width, given in ((1, 0.34, {}), (3, 0.5, COLOUR), (5, 0.125, {}))
+    ],
+    *[
+        ({"type": "resnet", "norm": norm, "depth": depth, "width": width}, given)
+        for norm in ("group", "batch")
+        for depth, width, given in ((8, 1.0, {}), (14, 0.34, COLOUR))
+    ],
+    *[
+        ({"type": "wrn", "norm": norm, "depth": depth, "width": width, "dropout": 0.5}, given)
+        for norm in ("group", "batch")
+        for depth, width, given in ((10, 1.0, {}), (16, 0.5, COLOUR))
+    ],
+    *[
+        ({"type": "vit", "depth": depth, "width": width, "patch": patch, "dropout": 0.5}, given)
+        for depth, width, patch, given in (
+            (1, 0.0625, 8, {}),
+            (2, 0.34, 2, {}),
+            (3, 1.0, 4, COLOUR),
+        )
+    ],
+]
+
+
+def named(case):
+    """`cnn-batch-depth 3-3×16×8`, for the name of a test."""
+    settings, given = case
+    kind, rest = settings["type"], [settings.get("norm"), f"depth {settings['depth']}"]
+    shape = "×".join(map(str, given.get("shape", (1, 8, 8))))
+    return "-".join([kind, *filter(None, rest), shape])
+
+
+def is_deep(case):
+    """Takes seconds to trace, and has no operator that one of `CASES` or a smaller one lacks."""
+    kind, norm = case[0]["type"], case[0].get("norm")
+    if (kind, norm) in (("resnet", "group"), ("wrn", "batch"), ("vit", None)):
+        return True
+    return case[0]["depth"] >= {"cnn": 5, "resnet": 14, "wrn": 16}.get(kind, 99)
 
 
 def softmax(values):
@@ -63,6 +112,39 @@ def test_what_is_written_says_the_same_in_any_batch(make_student, tmp_path, sett
         assert np.abs(logits - wanted).max() <= 1e-4
         np.testing.assert_allclose(probabilities, softmax(wanted.astype(float)), atol=1e-5)
     assert set(check_parity(student, run, name)) == {"logits", "probabilities"}
+
+
+@needs_onnx
+@pytest.mark.parametrize(
+    ("settings", "given"),
+    [
+        pytest.param(*case, id=named(case), marks=[pytest.mark.soak] if is_deep(case) else [])
+        for case in ZOO
+    ],
+)
+def test_every_model_of_the_zoo_says_the_same_in_onnx(make_student, tmp_path, settings, given):
+    student = make_student(settings, **given)
+    FORMATS["onnx"].write(student, tmp_path)
+    run = FORMATS["onnx"].open(student, tmp_path)
+    for size in (1, 3, 64):
+        inputs = student.random_inputs(size, seed=size)
+        with torch.no_grad():
+            wanted = student.network({"pixels": inputs}).numpy()
+        logits, _ = run(inputs.numpy())
+        assert logits.shape == (size, 3)
+        assert wanted.std() > 1e-3, "what says the same of everything proves nothing"
+        assert np.abs(logits - wanted).max() <= 1e-4
+
+
+def test_the_zoo_of_these_tests_is_whole():
+    """Every architecture of raykd's own, with all that its settings can say in words."""
+    tried = {(case[0]["type"], case[0].get("norm")) for case in ZOO}
+    own = (MlpModel, CnnModel, ResnetModel, WrnModel, VitModel)
+    norms = [get_args(kind.model_fields["norm"].annotation) if "norm" in kind.model_fields else (None,)
+             for kind in own]  # fmt: skip
+    assert tried == {
+        (kind().type, norm) for kind, some in zip(own, norms, strict=True) for norm in some
+    }
 
 
 @pytest.mark.parametrize("name", ["torch", pytest.param("onnx", marks=needs_onnx)])
@@ -214,7 +296,7 @@ def test_formats_are_chosen_by_name_or_by_what_is_installed(monkeypatch):
 def test_a_row_has_size_time_and_parity(make_student, tmp_path):
     (row,) = write_formats(make_student({"type": "mlp"}), ["safetensors"], tmp_path).values()
     sizes = [path.stat().st_size for path in tmp_path.iterdir()]
-    assert row.size_mb == pytest.approx(sum(sizes) / 1e6)
-    assert set(row.ms_per_sample) == {"1", "32"}
-    assert min(row.ms_per_sample.values()) > 0
+    assert row.bytes == sum(sizes)
+    assert set(row.latency_ms) == {"1", "64"}
+    assert all(0 < time.p50 <= time.p95 and time.calls >= 1 for time in row.latency_ms.values())
     assert row.parity == {"logits": 0.0, "probabilities": 0.0}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
@@ -176,15 +174,6 @@ def test_whole_numbers_that_it_is_not_given(tmp_path):
 def test_what_onnxruntime_refuses_names_the_shapes(file):
     with pytest.raises(InputError, match=r"does not run on x \[2, 2, 4, 9\].*onnxruntime"):
         probe_output(build(file), {"x": torch.rand(2, 2, 4, 9)}, key="model")
-
-
-@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
-def test_a_missing_extra_names_the_pip_line(file, monkeypatch, package):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        "raykd.models.zoo.extras.find_spec", lambda name: None if name == package else found(name)
-    )
-    wrong(file, "model", f"needs {package}, which", "pip install 'raykd[export]'")
 
 
 def test_inspect_lists_its_outputs(file, capsys):

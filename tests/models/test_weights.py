@@ -155,6 +155,7 @@ def test_missing_files_folders_and_kinds(tmp_path):
     assert "check the path" in refusal(tmp_path / "no.safetensors")
     (tmp_path / "folder.pt").mkdir()
     assert "check the path" in refusal(tmp_path / "folder.pt")
+    assert "nothing is downloaded" in refusal("https://example.org/m.safetensors")
     (tmp_path / "m.onnx").write_bytes(b"x")
     assert ".safetensors, .pt" in refusal(tmp_path / "m.onnx")
 

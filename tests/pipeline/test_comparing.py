@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,10 +14,11 @@ from raykd.config.variants import method_variants
 from raykd.errors import InputError
 from raykd.evaluate import Evaluation, holm, paired_t_pvalue
 from raykd.folders import read_json
-from raykd.pipeline import Options, compare, run
+from raykd.pipeline import Options, ablate, compare, run
 from raykd.pipeline.comparing import kept_variants
 from raykd.pipeline.ranking import rank
 from raykd.report.comparison import comparison_cells, comparison_verdict
+from raykd.tracking.jsonl import read_lines
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.usefixtures("ray_cluster")]
 METHODS = ("kl+uniform", "dkd+uniform", "kl+uniform+hint", "kl+confidence", "wider")
@@ -149,6 +151,48 @@ def test_resuming_trains_nothing_and_refuses_other_methods(finished):
         compare(config, changed, options)
     with pytest.raises(InputError, match=r"--reference: knows no 'nobody'"):
         compare(config, kept_variants(_folder(finished)), options, reference="nobody")
+
+
+@pytest.mark.usefixtures("same_home")
+def test_parts_are_left_out_without_asking_a_teacher_again(finished, tmp_path):
+    """The whole recipe is what the comparison trained as `kl+uniform`: it is not trained again."""
+    before = tmp_path / "run" / "checkpoints" / "student"
+    shutil.copytree(finished.path / "checkpoints" / "kl+uniform", before)
+    options = Options(output=tmp_path / "ablated")
+    found = ablate(finished.config, options, of=tmp_path / "run").summary
+    assert found == read_json(tmp_path / "ablated" / "summary.json")
+    assert found["kind"] == "ablation"
+    assert found["targets"]["teacher_samples_scored"] == 0
+    parts = ["teacher.wide", "teacher.conv", "term.labels", "term.soft_targets"]
+    assert list(found["parts"]) == parts
+    assert found["whole"]["test"] == finished.result.summary["methods"]["kl+uniform"]["test"]
+    trained = {
+        line["fit"].split("/")[0]
+        for line in read_lines(tmp_path / "ablated" / "metrics.jsonl")
+        if line["kind"] == "epoch"
+    }
+    assert trained == set(parts)
+    evaluation = Evaluation.load(tmp_path / "ablated" / "evaluation.safetensors")
+    test = evaluation.splits["test"]
+    right = {n: (a.argmax(-1) == test.labels_N).double().mean(1) for n, a in test.students.items()}
+    for name, part in found["parts"].items():
+        assert part["worth"]["values"] == pytest.approx((right["whole"] - right[name]).tolist())
+    assert len({tuple(map(tuple, a.argmax(-1).tolist())) for a in test.students.values()}) == 5
+    assert "teacher conv" in (tmp_path / "ablated" / "report" / "index.html").read_text()
+    again = ablate(finished.config, Options(output=tmp_path / "ablated", resume=True)).summary
+    assert (again["parts"], again["test_scored_times"]) == (found["parts"], 2)
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("same_home")
+def test_without_a_view_step_the_teachers_are_asked_about_other_views(finished, tmp_path):
+    found = ablate(finished.config, Options(output=tmp_path / "ablated"), views=True).summary
+    assert found["targets"]["teacher_samples_scored"] == 2 * 1338, "two teachers, one plain view"
+    assert "view.0" in found["parts"]
+    noted = read_json(tmp_path / "ablated" / "targets.json")["entries"]
+    assert len(noted) == 4, (
+        "those of the whole recipe: of each teacher its views and held-out samples"
+    )
 
 
 @pytest.mark.usefixtures("same_home")

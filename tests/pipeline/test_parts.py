@@ -241,6 +241,18 @@ def test_what_may_differ_when_a_run_is_resumed(tiny_recipe, tmp_path):
         )
 
 
+def test_a_run_of_before_a_setting_was_there_is_resumed(tiny_recipe, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    config = load_config(tiny_recipe)
+    before = config.model_dump(mode="json")
+    del before["data"]["license"], before["student"]["license"], before["teachers"][0]["license"]
+    write_json(folder.config, before)
+    options = Options(output=tmp_path / "run", resume=True)
+    assert run_folder(config, options).path == tmp_path / "run"
+    with pytest.raises(InputError, match="data differ"):
+        run_folder(load_config(tiny_recipe, ["data.license=mit"]), options)
+
+
 def test_how_often_test_was_scored_survives_a_failure(tmp_path):
     folder = RunFolder(tmp_path)
     assert times_tested(folder) == 0

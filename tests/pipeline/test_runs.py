@@ -14,6 +14,7 @@ import torch
 
 from raykd.config import load_config
 from raykd.errors import InputError, TeacherError
+from raykd.evaluate import Evaluation
 from raykd.folders import read_json
 from raykd.models.weights import load_weights
 from raykd.pipeline import Options, load_student, run
@@ -45,6 +46,8 @@ def recipe():
         "train": {"epochs": 2, "batch_size": 128, "optimizer": {"type": "adamw", "lr": 0.01}},
         "evaluate": {
             "controls": list(CONTROLS),
+            "compare": [CHANCE],
+            "slices": [{"class": "3"}],
             "require": ["student.test.accuracy >= 0.01", "student.test.accuracy >= 0.999"],
         },
         "tracking": {"wandb": {"mode": "disabled"}},
@@ -132,6 +135,28 @@ def test_the_summary_s_schema(finished):
     text = (finished.path / "summary.json").read_text()
     assert "NaN" not in text
     assert "Infinity" not in text
+
+
+def test_another_model_and_a_class_are_measured_beside_the_student(finished):
+    summary = finished.result.summary
+    test = Evaluation.load(finished.path / "evaluation.safetensors").splits["test"]
+    student, labels = test.students["student"][0].argmax(1), test.labels_N
+    chance = summary["compare"]["chance"]
+    right, lucky = student == labels, labels == 0  # it says the same of all, and the first is taken
+    assert chance["test"]["accuracy"] == pytest.approx(float(lucky.double().mean()))
+    difference = float(right.double().mean() - lucky.double().mean())
+    assert chance["gain"]["values"] == pytest.approx([difference])
+    assert chance["mcnemar"]["model_only"] == int((lucky & ~right).sum())
+    assert chance["parameters"] == 64 * 10 + 10
+    assert chance["latency_ms"]["1"] > 0
+    three = summary["slices"]["class 3"]
+    assert three["n"] == int((labels == 3).sum())
+    recall = float((student[labels == 3] == 3).double().mean())
+    assert three["student"]["accuracy"]["mean"] == pytest.approx(recall)
+    page = (finished.path / "report" / "index.html").read_text()
+    assert "Against other models" in page
+    assert "Worst on class 3" in page
+    assert "chance" not in summary["teachers"]
 
 
 def test_requirements_are_held_against_the_summary(finished):

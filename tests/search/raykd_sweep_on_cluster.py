@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-RAYS_OWN = "_AutoscalingCoordinatorActor"
-"""Of Ray Train, one for each cluster, kept for the next trainer."""
+RAYS_OWN = ("_AutoscalingCoordinatorActor", "_StatsActor")
+"""Of Ray Train and Ray Data, one for each cluster, kept for who comes next."""
 _SETTLED_S = 20.0
 
 
@@ -26,7 +26,7 @@ def left_behind():
     while True:
         living = ("ALIVE", "PENDING_CREATION", "RESTARTING")
         alive = [a["ActorClassName"] for a in actors().values() if a["State"] in living]
-        alive = [name for name in alive if name != RAYS_OWN]
+        alive = [name for name in alive if name not in RAYS_OWN]
         groups = [g for g in placement_group_table().values() if g["state"] != "REMOVED"]
         if not (alive or groups) or time.monotonic() > deadline:
             return alive, len(groups)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raykd.config import load_config
+from raykd.config import check_search, load_config
 from raykd.config.load import read_recipe
 from raykd.config.search import Search
 from raykd.errors import InputError
@@ -57,7 +57,7 @@ def test_trials_are_recipes_without_a_search_and_impossible_pairs_are_named():
     assert trials[3].config.objective.soft_targets.loss.type == "dkd"
     parameters["objective.soft_targets.loss.alpha"] = {"space": "choice", "categories": [1.0]}
     with pytest.raises(InputError, match=r"alpha: category 1 is refused"):
-        load_config({**tree, "search": given})
+        check_search(load_config({**tree, "search": given}))
     parameters = {"student.model.type": {"space": "choice", "categories": ["cnn", "resnet"]},
                   "student.model.depth": {"space": "choice", "categories": [3, 4]}}  # fmt: skip
     wrong = load_config(

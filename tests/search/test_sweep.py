@@ -128,6 +128,7 @@ def test_results_tables_recipes_and_page(finished, tmp_path):
         assert f">{trial['trial']}<" in page
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("same_home")
 def test_best_yaml_runs_as_it_is_and_asks_no_teacher(finished, tmp_path):
     output = tmp_path / "run"

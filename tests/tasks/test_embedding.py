@@ -11,16 +11,19 @@ from safetensors.numpy import save_file
 from sklearn.linear_model import RidgeClassifier
 
 from raykd.config import load_config
+from raykd.config.ablations import ablation
 from raykd.config.data import Data, DigitsSource, FactorySource, Splits
+from raykd.config.folding import fold_recipes
 from raykd.config.models import Expect
 from raykd.config.objective import Objective
 from raykd.config.variants import method_variants
 from raykd.data import Dataset
-from raykd.data.check import check_data
+from raykd.data.check import check_data, draw_classes
 from raykd.data.samples import build_samples, samples_of
 from raykd.ensemble import effective_teachers_per_unit
 from raykd.errors import InputError, TeacherError
-from raykd.evaluate import TASKS, SplitOutputs
+from raykd.evaluate import TASKS, Evaluation, SplitOutputs
+from raykd.evaluate.folds import over_folds
 from raykd.evaluate.outputs import best_teacher
 from raykd.evaluate.retrieval import (
     average_precisions,
@@ -29,13 +32,19 @@ from raykd.evaluate.retrieval import (
     retrieval_fidelity,
     retrieval_metrics,
 )
+from raykd.evaluate.rivals import rival_numbers
 from raykd.losses import LOSSES
 from raykd.losses.relational import RELATIONS
 from raykd.losses.relations import mean_of_relations
 from raykd.models.network import Network
 from raykd.objective import OBJECTIVES, Context, Voice
 from raykd.objective.embeddings import OUTPUT
+from raykd.pipeline import Options
+from raykd.pipeline.ablating import make_students
 from raykd.pipeline.preparation import prepare
+from raykd.pipeline.rehearsal import rehearsed
+from raykd.pipeline.rivals import rival_answers, rival_specs, with_rivals
+from raykd.report.folds import folds_verdict
 from raykd.teachers.recorded import load_outputs
 from raykd.teachers.selftest import check_vectors
 from raykd.train import World
@@ -341,7 +350,11 @@ def test_labels_are_not_needed():
         "test": 20,
     }
     assert (samples.class_count, len(samples.labelled_rows("validation"))) == (0, 0)
-    assert "validation" in "\n".join(check_data(samples).lines())
+    report = "\n".join(check_data(samples).lines())
+    assert "validation" in report
+    assert "largest class" not in report
+    with pytest.raises(InputError, match="no labels, so there are no classes to draw"):
+        draw_classes(samples, "never-written.png")
     labels = np.where(np.arange(100) < 50, np.arange(100) % 2, -1)
     some = samples_of(Dataset(inputs, labels, task="embedding"), data(labels=10), seed=0)
     assert len(some.labelled_rows("train")) == 10
@@ -419,6 +432,15 @@ def test_a_module_that_is_no_vector(override, message):
         ("objective.weighting={type: entropy}", "allowed are uniform, fixed"),
         ("train.select=accuracy", "allowed are map_10, recall_1"),
         ("teachers.deep.model=sklearn:sklearn.svm:SVC", "answers classes, no vectors"),
+        (
+            "evaluate.compare=['sklearn:sklearn.svm:SVC']",
+            "compare.SVC.model.type: sklearn answers classes",
+        ),
+        (
+            "evaluate.compare=[{name: a, model: 'onnx:a.onnx', label_map: [0]}]",
+            "a.label_map: means nothing",
+        ),
+        ("evaluate.slices=[{class: '3'}]", "evaluate.slices: means nothing with `task: embedding`"),
     ],
 )
 def test_what_embeddings_do_not_know(override, message):
@@ -478,7 +500,7 @@ def test_only_embeddings_may_have_lengths_of_their_own():
         "students": {"student": torch.zeros(2, 4, 6)},
     }
     assert SplitOutputs(**given, task="embedding").students["student"].shape == (2, 4, 6)
-    with pytest.raises(ValueError, match="teacher a"):
+    with pytest.raises(ValueError, match="model a"):
         SplitOutputs(**given)
     with pytest.raises(ValueError, match="student"):
         SplitOutputs(**{**given, "students": {"student": torch.zeros(2, 3, 6)}}, task="embedding")
@@ -523,3 +545,47 @@ def test_without_labels_of_validation_there_is_nothing_to_choose_by():
     assert (
         validate(torch.nn.Identity(), samples, samples.labelled_rows("validation"), World()) == {}
     )
+
+
+def test_a_model_of_today_is_held_against_the_student():
+    """Its vectors come from a module and have a length of their own; samples are neither right nor wrong."""
+    today = "{name: today, model: {type: factory, path: 'tests_tasks_data:encoder', kwargs: {length: 5, inputs: 64}}}"
+    prepared = with_rivals(prepare(load_config(RECIPE, [f"evaluate.compare=[{today}]"])))
+    rows = prepared.samples.splits["test"]
+    answers = rival_answers(rival_specs(prepared)["today"], prepared.samples, rows)
+    assert answers.shape == (100, 5)
+    whole = rehearsed(prepared)
+    assert set(whole["compare"]) == {"today"}
+    labels = torch.from_numpy(prepared.samples.labels[rows])
+    split = SplitOutputs(
+        labels_N=labels, ids_N=torch.from_numpy(prepared.samples.ids[rows]), task="embedding",
+        teachers={"deep": answers}, ensemble=answers, rivals={"today": answers},
+        students={"student": torch.nn.functional.one_hot(labels, 10).float()[None]},
+    )  # fmt: skip
+    found = rival_numbers(Evaluation(splits={"test": split}, task="embedding"), "today")
+    assert found["mcnemar"] is None
+    assert found["gain"]["mean"] == pytest.approx(1 - found["test"]["map_10"])
+    keep = torch.arange(100) < 50
+    assert (split.only(keep).task, split.only(keep).rivals["today"].shape) == ("embedding", (50, 5))
+
+
+def test_over_folds_the_student_is_held_against_no_training():
+    config = load_config(RECIPE, ["folds=3"])
+    parts = [prepare(recipe) for recipe in fold_recipes(config)]
+    tested = np.concatenate([one.samples.splits["test"] for one in parts])
+    assert np.array_equal(np.sort(tested), np.arange(1797))
+    sizes = [{name: len(rows) for name, rows in one.samples.splits.items()} for one in parts]
+    summary = {**over_folds([rehearsed(one) for one in parts], sizes), "brought": []}
+    assert set(summary["gains"]) == {"best_teacher", "untrained"}
+    first = folds_verdict(summary)[0]
+    assert "the same network before training" in first
+    assert "a test mAP@10 of" in first
+
+
+def test_every_teacher_of_an_embedding_can_be_left_out():
+    found = ablation(load_config(RECIPE))
+    assert [part.name for part in found.parts] == ["teacher.deep", "teacher.flat"]
+    assert "soft targets: it is the only term" in found.kept
+    _, students = make_students(found, Options())
+    assert set(students.every) == {"whole", "teacher.deep", "teacher.flat"}
+    assert set(students.stored["teacher.deep"].teachers) == {"flat"}

@@ -135,7 +135,7 @@ def test_a_report_of_the_data():
     for dataset, counts in ((regression(), 30), (multilabel(), None)):
         report = check_data(samples_of(dataset, data(labels=30), seed=0))
         assert report.labelled["train"] == 30
-        assert report.conflicting == 0
+        assert report.conflicts.count == 0
         assert report.lines()
         if counts:
             assert report.classes["train"][0].labelled == counts

@@ -102,6 +102,7 @@ def test_a_regression_from_recipe_to_report(ray_cluster, tmp_path):
     assert float(first.split(",")[1]) == pytest.approx(float(answers[0]), rel=1e-4)
 
 
+@pytest.mark.soak
 def test_labels_from_recipe_to_report_with_live_teachers(ray_cluster, tmp_path):
     config = recipe(
         "multilabel",

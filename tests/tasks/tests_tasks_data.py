@@ -40,7 +40,10 @@ def bare_data(count: int = 300) -> Dataset:
     return Dataset(generator.normal(size=(count, 5)).astype(np.float32), task="embedding")
 
 
-def encoder(length: int) -> torch.nn.Module:
-    """A fixed map of five numbers to a vector."""
+def encoder(length: int, inputs: int = 5) -> torch.nn.Module:
+    """A fixed map of some numbers to a vector."""
     torch.manual_seed(length)
-    return torch.nn.Sequential(torch.nn.Linear(5, 16), torch.nn.Tanh(), torch.nn.Linear(16, length))
+    first = torch.nn.Linear(inputs, 16)
+    return torch.nn.Sequential(
+        torch.nn.Flatten(), first, torch.nn.Tanh(), torch.nn.Linear(16, length)
+    )

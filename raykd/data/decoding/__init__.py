@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from raykd.config.data import BadSamples, Data, FilesSource
 from raykd.config.tasks import TaskName
+from raykd.data.class_names import given_names
 from raykd.data.dataset import Dataset
 from raykd.data.decoding.cache import (
     HASH_BYTES,
@@ -25,6 +26,7 @@ from raykd.data.decoding.cache import (
     read_manifest,
     read_mark,
 )
+from raykd.data.decoding.csv_tables import index_csv
 from raykd.data.decoding.labels import (
     columns_of,
     given_parts,
@@ -58,10 +60,12 @@ Tell = Callable[[int, int], None]
 """Is told of samples decoded, and of all there are."""
 _INDEX: Mapping[str, Callable[[Any, Wanted], Index]] = {
     "parquet": index_parquet,
+    "csv": index_csv,
     "images": index_images,
     "webdataset": index_webdataset,
     "hf": index_hf,
 }
+SLICES = "evaluate.slices"
 _OWN_LABEL = {"images": FOLDER, "webdataset": CLS}
 _NAMED = 5
 
@@ -77,6 +81,7 @@ def load_decoded(
     decode: Decode = in_process,
     tell: Tell | None = None,
     check: Check | None = None,
+    columns: Sequence[str] = (),
 ) -> Dataset:
     """The samples of a source of files, decoded unless they were before.
 
@@ -86,12 +91,13 @@ def load_decoded(
         decode: what decodes the parts that are not there.
         tell: is told of progress.
         check: looks at the samples, all zero as yet, before decoding begins; raises what is wrong with them.
+        columns: that the samples are to have beside the one they are split by.
 
     Raises:
         InputError: the source, its labels, or too many samples that cannot be decoded.
         DataError: samples cannot be read or written.
     """
-    found = _found(data, task)
+    found = _found(data, task, columns)
     index, target = found.index, found.target
     bad = read_manifest(target)
     if bad is None:
@@ -143,30 +149,40 @@ class _Found:
         )
 
 
-def _found(data: Data, task: TaskName) -> _Found:
-    source, by = data.source, data.splits.by
+def _found(data: Data, task: TaskName, more: Sequence[str]) -> _Found:
+    source = data.source
     assert isinstance(source, FilesSource), "other sources are small enough to load"
-    index, label = _index(source, data)
-    labels, classes = labels_of(index, source, label, task)
+    asked = _asked(data, more)
+    index, label = _index(source, asked)
+    labels, classes = labels_of(index, source, label, task, given_names(data.classes))
     target = Target(cache_root(data) / digest_of(source.type, index), index.layout, len(index))
-    columns = {} if by is None else {by.column: grouping(index.columns[by.column], by.column)}
+    columns = {name: grouping(index.columns[name], name, key) for name, key in asked.items()}
     return _Found(index, target, labels, classes, columns, task)
 
 
-def _index(source: Any, data: Data) -> tuple[Index, tuple[str, ...]]:
-    """The samples with all columns that are asked for, and the columns of their label."""
+def _asked(data: Data, more: Sequence[str]) -> dict[str, str]:
+    """Column that samples are split or sliced by -> the key that names it."""
+    by = {} if data.splits.by is None else {data.splits.by.column: "data.splits.by.column"}
+    return dict.fromkeys(more, SLICES) | by
+
+
+def _index(source: Any, asked: Mapping[str, str]) -> tuple[Index, tuple[str, ...]]:
+    """The samples with all columns that are asked for, and the columns of their label.
+
+    Args:
+        source: of files.
+        asked: column beside those of the label -> the key that names it.
+    """
     table = None if source.labels is None else read_table(source.labels)
     label = columns_of(source.label or _OWN_LABEL.get(source.type))
     wanted = {} if table is not None else dict.fromkeys(label, "data.source.label")
-    by = None if data.splits.by is None else data.splits.by.column
-    if by is not None and (table is None or by not in table.column_names):
-        wanted[by] = "data.splits.by.column"
+    in_table = [] if table is None else [name for name in asked if name in table.column_names]
+    wanted |= {name: key for name, key in asked.items() if name not in in_table}
     index = _INDEX[source.type](source, wanted)
     if table is None:
         return index, label
     label = columns_of(source.labels.column)
-    own = [by] if by is not None and by not in wanted else []
-    names = tuple(dict.fromkeys([*label, *own]))
+    names = tuple(dict.fromkeys([*label, *in_table]))
     found = joined(table, source.labels.key, names, index.ids)
     return replace(index, columns={**index.columns, **found}), label
 

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
-import pyarrow.csv  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from raykd.config.data import FilesSource, LabelTable
 from raykd.config.tasks import TaskName
+from raykd.data.class_names import check_known
 from raykd.data.dataset import PARTS
+from raykd.data.decoding.csv_tables import read_csv
 from raykd.data.decoding.layout import Index
 from raykd.data.decoding.tables import plain_column
 from raykd.errors import InputError, Problem
@@ -39,7 +40,7 @@ def read_table(table: LabelTable) -> Any:
             "path", f"found {path} (in {Path.cwd()}); needs a .csv or .parquet file that is there"
         )
     try:
-        found = pq.read_table(path) if path.suffix == ".parquet" else _read_csv(path)
+        found = pq.read_table(path) if path.suffix == ".parquet" else read_csv(path)
     except (pa.ArrowException, OSError) as error:
         raise _problem("path", f"{path} cannot be read: {error}") from error
     for field, names in (("key", (table.key,)), ("column", columns_of(table.column))):
@@ -53,12 +54,6 @@ def read_table(table: LabelTable) -> Any:
         worst = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()
         raise _problem("key", f"{path} has {twice} keys twice (e.g. {worst}); each needs one row")
     return found.set_column(found.column_names.index(table.key), table.key, keys)
-
-
-def _read_csv(path: Path) -> Any:
-    """Only an empty cell is none at all: a class may be called NA."""
-    empty = pyarrow.csv.ConvertOptions(null_values=[""], strings_can_be_null=True)
-    return pyarrow.csv.read_csv(path, convert_options=empty)
 
 
 def joined(table: Any, key: str, names: tuple[str, ...], ids: Any) -> dict[str, Any]:
@@ -82,7 +77,13 @@ def columns_of(label: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (label,) if isinstance(label, str) else label or ()
 
 
-def labels_of(index: Index, source: FilesSource, names: tuple[str, ...], task: TaskName) -> Labels:
+def labels_of(
+    index: Index,
+    source: FilesSource,
+    names: tuple[str, ...],
+    task: TaskName,
+    given: tuple[str, ...] | None,
+) -> Labels:
     """Labels in the order of the samples.
 
     Args:
@@ -90,9 +91,10 @@ def labels_of(index: Index, source: FilesSource, names: tuple[str, ...], task: T
         source: for the keys of errors.
         names: columns of the label.
         task: what the labels are for.
+        given: names of the classes, by which texts become labels; None = the texts themselves, sorted.
 
     Raises:
-        InputError: the columns are of another kind than the task needs.
+        InputError: the columns are of another kind than the task needs, or a text is not among the names.
     """
     key = f"{TABLE}.column" if source.labels is not None else "data.source.label"
     if not names:
@@ -109,7 +111,9 @@ def labels_of(index: Index, source: FilesSource, names: tuple[str, ...], task: T
     column = index.columns[names[0]]
     if task == "regression":
         return _numbers(column, names[0], key), names
-    return _classes(column, index.names.get(names[0]), names[0], key)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return _texts(column, names[0], given)
+    return _whole(column, names[0], key), index.names.get(names[0])
 
 
 def _marks(index: Index, names: tuple[str, ...], key: str) -> np.ndarray:
@@ -142,21 +146,26 @@ def _whole(column: Any, name: str, key: str) -> np.ndarray:
     return values
 
 
-def _classes(column: Any, names: tuple[str, ...] | None, name: str, key: str) -> Labels:
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return _whole(column, name, key), names
-    classes = tuple(sorted(pc.unique(column.drop_null()).to_pylist()))
+def _texts(column: Any, name: str, given: tuple[str, ...] | None) -> Labels:
+    found = sorted(pc.unique(column.drop_null()).to_pylist())
+    if given is not None:
+        check_known(given, found, name)
+    classes = tuple(found) if given is None else given
     places = pc.fill_null(pc.index_in(column, value_set=pa.array(classes, column.type)), UNLABELLED)
     return places.to_numpy(zero_copy_only=False).astype(np.int64), classes
 
 
-def grouping(column: Any, name: str) -> np.ndarray:
-    """A column that samples are split by [N]: numbers, texts or times.
+def grouping(column: Any, name: str, key: str) -> np.ndarray:
+    """A column that samples are split or sliced by [N]: numbers, texts or times.
+
+    Args:
+        column: as it was read.
+        name: its name.
+        key: of the recipe, that names it.
 
     Raises:
         InputError: a sample has none, or it is something else.
     """
-    key = "data.splits.by.column"
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     if column.null_count:

@@ -97,6 +97,21 @@ class Groups:
     columns: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Lines:
+    """All rows of a text file.
+
+    Attributes:
+        path: the file.
+        columns: the columns that inputs are made of.
+        delimiter: between two cells.
+    """
+
+    path: str
+    columns: tuple[str, ...]
+    delimiter: str
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """Neighbouring samples that are decoded as a whole, or, after a kill, again.
@@ -111,7 +126,7 @@ class Part:
     number: int
     first: int
     count: int
-    place: Spans | Groups
+    place: Spans | Groups | Lines
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from raykd.data.decoding.spans import Wanted, image_layout
 from raykd.errors import DataError, InputError, Problem
 
 _INPUTS = "data.source.inputs"
+_REPOSITORY = re.compile(r"^\w[\w.-]*/\w[\w.-]*$")
 _STATE, _DICT = "state.json", "dataset_dict.json"
 
 
@@ -46,6 +48,8 @@ def index_hf(source: HfSource, wanted: Wanted) -> Index:
     Raises:
         InputError: as `index_parquet`; a folder that is neither.
     """
+    if isinstance(source.path, str):
+        _check_folder(source.path)
     files = _saved_files(source.path)
     found = _index(source, wanted, files or list_files(source.path, ("parquet",)))
     names = [_part_of(file.name) for file in found.files]
@@ -62,6 +66,15 @@ def index_hf(source: HfSource, wanted: Wanted) -> Index:
         found.names,
         pa.array(splits),
     )
+
+
+def _check_folder(path: str) -> None:
+    """A name of the hub is told what to do: nothing is downloaded here."""
+    if _REPOSITORY.match(path) and not Path(path).exists():
+        raise InputError(
+            Problem(KEY, f"there is no folder {path} (in {Path.cwd()}), and no hub is asked: bring it once with `hf "
+                    f"download {path} --repo-type dataset --local-dir FOLDER`, and give that folder")
+        )  # fmt: skip
 
 
 def _saved_files(path: str | Sequence[str]) -> tuple[File, ...]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from raykd.data.decoding.cache import HASH_BYTES, Mark, Target, write_json
-from raykd.data.decoding.layout import Groups, Layout, Part
+from raykd.data.decoding.csv_tables import read_lines
+from raykd.data.decoding.layout import Groups, Layout, Lines, Part
 from raykd.data.decoding.pixels import Decoded, decode_images, decode_numbers
 from raykd.data.decoding.spans import read_span
 from raykd.data.decoding.tables import encoded_of, read_groups
@@ -61,6 +62,10 @@ def write_part(target: Target, part: Part) -> Mark:
 def decoded_blocks(part: Part, layout: Layout) -> Iterator[Decoded]:
     """The samples of a part in order, so many at a time as `layout` says."""
     place, step = part.place, layout.block_rows
+    if isinstance(place, Lines):
+        for columns in read_lines(place, step):
+            yield decode_numbers(columns, layout)
+        return
     if isinstance(place, Groups):
         for columns in read_groups(place, step):
             if layout.kind == "image":

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from raykd.errors import InputError, Problem
+from raykd.importing import load_package
 from raykd.models.names import nearest
-from raykd.models.zoo.extras import needed
 
+_VISION = "raykd[vision]"
 _HF_CLASSES = {
     "image_classification": "AutoModelForImageClassification",
     "sequence_classification": "AutoModelForSequenceClassification",
@@ -42,8 +42,7 @@ def build_torchvision(
         InputError: torchvision is not installed, has no such model, or its hub cannot be reached.
     """
     del input_shape
-    needed("torchvision", "vision", key=key)
-    models = import_module("torchvision.models")
+    models = load_package("torchvision.models", install=_VISION, key=key)
     _check_name(name, models.list_models(), key)
     given = {**({} if pretrained else {"num_classes": classes}), **kwargs}
     return _made(lambda: models.get_model(name, weights=pretrained, **given), key, bool(pretrained))
@@ -71,8 +70,7 @@ def build_timm(
     Raises:
         InputError: timm is not installed, has no such model, or its hub cannot be reached.
     """
-    needed("timm", "vision", key=key)
-    timm = import_module("timm")
+    timm = load_package("timm", install=_VISION, key=key)
     if ":" not in name:
         _check_name(name.partition(".")[0], timm.list_models(), key)
     given = {**({} if pretrained else {"num_classes": classes}), **kwargs}
@@ -106,11 +104,11 @@ def build_hf(
         InputError: transformers is not installed, there is no such folder and the hub cannot be reached.
     """
     del input_shape, classes
-    needed("transformers", "hf", key=key)
-    chosen = getattr(import_module("transformers"), _HF_CLASSES[task])
+    transformers = load_package("transformers", install="raykd[hf]", key=key)
     folder = Path(name).expanduser()
     source = str(folder) if folder.is_dir() else name
     try:
+        chosen = getattr(transformers, _HF_CLASSES[task])
         model: nn.Module = chosen.from_pretrained(source, trust_remote_code=False, **kwargs)
     except Exception as error:
         raise InputError(

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from raykd.errors import InputError, Problem
+from raykd.importing import load_package
 from raykd.models.names import nearest, some
-from raykd.models.zoo.extras import needed
 from raykd.models.zoo.foreign import CONTENT, ForeignModel
 
 _TYPES: dict[str, Any] = {
@@ -66,7 +66,7 @@ def build_onnx(
     """
     del classes
     for package in ("onnx", "onnxruntime"):
-        needed(package, "export", key=key)
+        load_package(package, install="raykd[export]", key=key)
     if content is None:
         content = torch.frombuffer(bytearray(_read(path, f"{key}.path")), dtype=torch.uint8)
     session = _open(content.numpy().tobytes(), path, f"{key}.path")

@@ -1,0 +1,175 @@
+"""Text files of rows: samples that are vectors of their columns of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.csv as pa_csv  # type: ignore[import-untyped]
+
+from raykd.config.data import CsvSource
+from raykd.data.decoding.layout import File, Index, Layout, Lines, Part
+from raykd.data.decoding.listing import KEY, list_files
+from raykd.data.decoding.spans import Wanted
+from raykd.errors import DataError, InputError, Problem
+
+_INPUTS = "data.source.inputs"
+_SUFFIXES = ("csv", "tsv", "txt")
+_BLOCK_BYTES = 16 * 2**20
+_READ = pa_csv.ReadOptions(block_size=_BLOCK_BYTES)
+
+
+def index_csv(source: CsvSource, wanted: Wanted) -> Index:
+    """Every row of some text files; all of their input columns are read once, to be sure of them.
+
+    Raises:
+        InputError: a file is damaged, lacks a column, or has something else than numbers in an input.
+    """
+    files = list_files(source.path, _SUFFIXES)
+    heads = [_head(file, source.delimiter) for file in files]
+    asked = {**wanted, **({} if source.id is None else {source.id: "data.source.id"})}
+    inputs = _inputs(source, heads[0], asked, files[0])
+    _check(files, heads, {**dict.fromkeys(inputs, _INPUTS), **asked})
+    lines = [Lines(file.path, inputs, source.delimiter) for file in files]
+    sizes = [_rows(one) for one in lines]
+    if not sum(sizes):
+        raise InputError(Problem(KEY, f"{files[0].path} has no row; add samples"))
+    columns = _columns(files, asked, source.delimiter)
+    if source.id is None:
+        ids = pa.array(
+            [f"{f.name}#{row}" for f, size in zip(files, sizes, strict=True) for row in range(size)]
+        )
+    else:
+        ids = columns[source.id] if source.id in wanted else columns.pop(source.id)
+    return Index(
+        ids, files, Layout("numbers", (len(inputs),), "<f4"), _parts(lines, sizes), columns
+    )
+
+
+def read_lines(lines: Lines, most_rows: int) -> Iterator[list[Any]]:
+    """Stretches of rows in order, as one pyarrow array of float64 for each column.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        for batch in _batches(lines):
+            for start in range(0, batch.num_rows, most_rows):
+                rows = batch.slice(start, most_rows)
+                yield [rows.column(name) for name in lines.columns]
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{lines.path} cannot be read here: {error}; every node needs to see data.source.path"
+        ) from error
+
+
+def read_csv(path: str | Path, columns: Sequence[str] | None = None, delimiter: str = ",") -> Any:
+    """Some columns of a text file, or all, as a pyarrow table; each of the type that all of its cells have.
+
+    Only an empty cell is none at all: a class may be called NA.
+    """
+    convert = pa_csv.ConvertOptions(
+        null_values=[""], strings_can_be_null=True, include_columns=columns
+    )
+    return pa_csv.read_csv(path, _READ, _parsing(delimiter), convert)
+
+
+def _parsing(delimiter: str) -> Any:
+    return pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+
+
+def _batches(lines: Lines) -> Iterator[Any]:
+    names = list(lines.columns)
+    convert = pa_csv.ConvertOptions(
+        include_columns=names, column_types=dict.fromkeys(names, pa.float64())
+    )
+    with pa_csv.open_csv(lines.path, _READ, _parsing(lines.delimiter), convert) as stream:
+        yield from stream
+
+
+def _head(file: File, delimiter: str) -> Any:
+    """The schema, with types as the first rows have them."""
+    try:
+        with pa_csv.open_csv(file.path, _READ, _parsing(delimiter)) as stream:
+            schema = stream.schema
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            Problem(KEY, f"{file.path} cannot be read: {error}; it needs a first line with the names of its columns, and "
+                    "as many cells in every row")
+        ) from error  # fmt: skip
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if twice:
+        raise InputError(
+            Problem(KEY, f"{file.path} has columns of one name: {', '.join(map(repr, twice))}; rename them")
+        )  # fmt: skip
+    return schema
+
+
+def _inputs(source: CsvSource, head: Any, asked: Mapping[str, str], file: File) -> tuple[str, ...]:
+    if source.inputs is not None:
+        return (source.inputs,) if isinstance(source.inputs, str) else source.inputs
+    found = tuple(
+        field.name
+        for field in head
+        if _is_number(field.type) and field.name.strip() and field.name not in asked
+    )
+    if not found:
+        there = ", ".join(f"{field.name} ({field.type})" for field in head)
+        raise InputError(
+            Problem(_INPUTS, f"{file.path} has no column of numbers beside label and id; it has {there}; another "
+                    "data.source.delimiter?")
+        )  # fmt: skip
+    return found
+
+
+def _is_number(kind: Any) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _check(files: Sequence[File], heads: Sequence[Any], asked: Mapping[str, str]) -> None:
+    problems = []
+    for name, key in asked.items():
+        for file, head in zip(files, heads, strict=True):
+            if name not in head.names:
+                there = ", ".join(head.names)
+                problems.append(Problem(key, f"{file.path} has no column {name!r}; it has {there}"))
+                break
+    if problems:
+        raise InputError(problems)
+
+
+def _rows(lines: Lines) -> int:
+    """Rows of a file whose inputs are all numbers, or missing."""
+    try:
+        return sum(batch.num_rows for batch in _batches(lines))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            Problem(_INPUTS, f"{lines.path}: {error}; inputs have to be numbers: mend the file, or name other columns")
+        ) from error  # fmt: skip
+
+
+def _columns(files: Sequence[File], asked: Mapping[str, str], delimiter: str) -> dict[str, Any]:
+    """What is small: labels, ids, what samples are split by."""
+    if not asked:
+        return {}
+    tables = [read_csv(file.path, list(asked), delimiter) for file in files]
+    try:
+        whole = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise InputError(
+            Problem(KEY, f"columns are of another type from file to file: {error}; make each one type")
+        ) from error  # fmt: skip
+    return {name: whole[name].combine_chunks() for name in asked}
+
+
+def _parts(lines: Sequence[Lines], sizes: Sequence[int]) -> tuple[Part, ...]:
+    """A file is a part."""
+    parts: list[Part] = []
+    first = 0
+    for one, size in zip(lines, sizes, strict=True):
+        if size:
+            parts.append(Part(len(parts), first, size, one))
+        first += size
+    return tuple(parts)
