@@ -83,7 +83,8 @@ class Batch:
         view_B: int64 [B], the view shown of each sample; −1 is the untransformed sample.
         inputs: name -> tensor [B, ...].
         labels: int64 [N], −1 where unlabelled; in regression float32 [N] in original units, NaN where
-            unlabelled; in multilabel int64 [N, K] of 0 and 1, rows of −1 where unlabelled.
+            unlabelled; in multilabel int64 [N, K] of 0 and 1, rows of −1 where unlabelled. Of embeddings
+            classes, to judge by.
         present_B: bool [B]; False marks padding, which counts in no term.
         mixed: partners' labels, when a view policy blends samples.
         weight_B: float32 [B], sample weights; None means all ones.
@@ -131,8 +132,10 @@ class Dense:
 
     Attributes:
         kind: what the values are; `logits` are known up to a constant per row, `label_logits` are
-            one logit for each label, `value` is in the target's original units.
-        values_NC: float32 [N, C], in the order of the student's classes or labels; [N, 1] for `value`.
+            one logit for each label, `value` is in the target's original units, `embedding` is a vector of
+            the teacher's own length.
+        values_NC: float32 [N, C], in the order of the student's classes or labels; [N, 1] for `value`, [N, D]
+            for `embedding`.
         valid_N: bool [N]; False where this teacher gave no answer.
         features: tap -> tensor [B, ...], as the teacher's module gave it.
         class_mask: bool [C], the classes this teacher knows; None means all.

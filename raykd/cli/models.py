@@ -134,13 +134,16 @@ def _from_recipe(config: Config, which: str) -> tuple[Network, dict[str, Any]]:
     from raykd.models.network import Network
     from raykd.models.preprocess import preprocessing_for
     from raykd.pipeline.loading import load_samples
+    from raykd.pipeline.preparation import student_outputs
     from raykd.types import ORIGINAL_VIEW
 
     samples = load_samples(config)
     preprocessing = preprocessing_for(part.preprocess, samples, key=f"{key}.preprocess")
     shape = preprocessing.output_shape(samples.input_shape)
     label_map = None if teacher is None else teacher.label_map
-    classes = samples.class_count if label_map is None else len(label_map)
+    classes = student_outputs(config, samples) if teacher is None else samples.class_count
+    if label_map is not None:
+        classes = len(label_map)
     model = build_model(part.model, input_shape=shape, classes=classes, key=f"{key}.model")
     inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
     return Network(model, preprocessing), dict(inputs)

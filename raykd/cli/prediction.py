@@ -1,4 +1,4 @@
-"""The student on new data: arrays in; classes, labels or values out."""
+"""The student on new data: arrays in; classes, labels, values or embeddings out."""
 
 from __future__ import annotations
 
@@ -38,14 +38,16 @@ class Predicted:
         classes: names of the classes or labels in order; of the one value of a regression.
         words: each prediction as text: a class, the labels that hold, a value.
         label_N: int64 [N], the most probable class; in multilabel int64 [N, C] of 0 and 1; in regression
-            float32 [N], the value in original units.
-        probability_NC: float32, of each class or label; None in regression.
+            float32 [N], the value in original units; of embeddings the sample's place.
+        probability_NC: float32, of each class or label; None in regression and of embeddings.
+        vector_ND: float32, the embedding; None in other tasks.
     """
 
     classes: tuple[str, ...]
     words: tuple[str, ...]
     label_N: np.ndarray
     probability_NC: np.ndarray | None
+    vector_ND: np.ndarray | None = None
 
 
 def _class(outputs_NC: Tensor, names: tuple[str, ...]) -> Predicted:
@@ -71,10 +73,17 @@ def _marks(outputs_NC: Tensor, names: tuple[str, ...]) -> Predicted:
     return Predicted(names, words, mark_NC.numpy(), outputs_NC.sigmoid().numpy())
 
 
+def _vector(outputs_NC: Tensor, names: tuple[str, ...]) -> Predicted:
+    place_N = np.arange(len(outputs_NC))
+    words = tuple(f"[{len(names)} numbers]" for _ in place_N)
+    return Predicted(names, words, place_N, None, outputs_NC.numpy())
+
+
 _OF_TASK: dict[TaskName, Callable[[Tensor, tuple[str, ...]], Predicted]] = {
     "classification": _class,
     "regression": _value,
     "multilabel": _marks,
+    "embedding": _vector,
 }
 
 
@@ -219,8 +228,13 @@ def predict(
 
 
 def write_csv(file: IO[str], ids: np.ndarray, predicted: Predicted) -> None:
-    """`id`, `prediction` and, but for values, one probability for each class or label."""
+    """`id`, `prediction` and, but for values, one probability for each class or label; `id` and the embedding."""
     writer = csv.writer(file, lineterminator="\n")
+    if predicted.vector_ND is not None:
+        writer.writerow(["id", *(f"e_{name}" for name in predicted.classes)])
+        for key, row_D in zip(ids.tolist(), predicted.vector_ND, strict=True):
+            writer.writerow([key, *(f"{value:.9g}" for value in row_D)])
+        return
     probability_NC = predicted.probability_NC
     if probability_NC is None:
         writer.writerow(["id", "prediction"])
@@ -232,9 +246,15 @@ def write_csv(file: IO[str], ids: np.ndarray, predicted: Predicted) -> None:
 
 
 def write_npz(path: Path, ids: np.ndarray, predicted: Predicted) -> None:
-    """`ids`, `classes` [C], and `labels` with `probabilities` float32 [N, C]; or `values` float32 [N]."""
+    """The arrays of a task.
+
+    `ids`, `classes` [C], and `labels` with `probabilities` float32 [N, C], or `values` float32 [N]; of embeddings
+    `ids` and `embeddings` float32 [N, D].
+    """
     arrays: dict[str, Any] = {"ids": ids, "classes": np.array(predicted.classes)}
-    if predicted.probability_NC is None:
+    if predicted.vector_ND is not None:
+        arrays = {"ids": ids, "embeddings": predicted.vector_ND}
+    elif predicted.probability_NC is None:
         arrays["values"] = predicted.label_N
     else:
         arrays |= {"labels": predicted.label_N, "probabilities": predicted.probability_NC}

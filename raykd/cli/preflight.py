@@ -16,7 +16,7 @@ from raykd.models import build_model
 from raykd.models.weights import count_parameters
 from raykd.models.zoo.foreign import ForeignModel
 from raykd.pipeline.placement import Placement, place
-from raykd.pipeline.preparation import Candidate, Prepared, prepare, vary
+from raykd.pipeline.preparation import Candidate, Prepared, prepare, student_outputs, vary
 from raykd.pipeline.rehearsal import rehearse
 from raykd.pipeline.rivals import with_rivals
 from raykd.pipeline.serving import make_specs, remote_store
@@ -107,7 +107,12 @@ def _student_parameters(prepared: Prepared) -> int:
     samples, spec = prepared.samples, prepared.config.student.model
     seen = prepared.preprocessing.output_shape(samples.input_shape)
     return count_parameters(
-        build_model(spec, input_shape=seen, classes=samples.class_count, key="student.model")
+        build_model(
+            spec,
+            input_shape=seen,
+            classes=student_outputs(prepared.config, samples),
+            key="student.model",
+        )
     )
 
 

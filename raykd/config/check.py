@@ -14,6 +14,7 @@ from raykd.config.data import CsvSource, ParquetSource
 from raykd.config.models import (
     FINISHED,
     ResnetModel,
+    SklearnModel,
     Teacher,
     VitModel,
     WrnModel,
@@ -26,7 +27,7 @@ from raykd.errors import Problem
 REQUIREMENT = re.compile(
     r"^\s*([A-Za-z_][\w.\-]*)\s*(>=|<=|>|<|==)\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*$"
 )
-RESERVED = ("student", "ensemble", "labels", "best_teacher", "hard")
+RESERVED = ("student", "ensemble", "labels", "best_teacher", "hard", "untrained")
 
 
 def cross_check(config: Config) -> list[Problem]:
@@ -34,9 +35,11 @@ def cross_check(config: Config) -> list[Problem]:
     return [
         *_source(config),
         *_names(config),
-        *(problem for teacher in config.teachers for problem in _teacher(teacher)),
+        *(problem for teacher in config.teachers for problem in _teacher(teacher, config.task)),
+        *_compared_estimators(config),
         *_models(config),
         *_task(config),
+        *_without_labels(config),
         *objective_problems(config),
         *target_problems(config),
         *_training(config),
@@ -55,10 +58,10 @@ def _names(config: Config) -> Iterator[Problem]:
                           "choose another name")  # fmt: skip
 
 
-def _teacher(teacher: Teacher) -> Iterator[Problem]:
+def _teacher(teacher: Teacher, task: str) -> Iterator[Problem]:
     key = f"teachers.{teacher.name}"
     if teacher.outputs is not None:
-        for field in ("model", "fit", "weights"):
+        for field in ("model", "fit", "weights", "embedding"):
             if getattr(teacher, field) is not None:
                 yield Problem(
                     f"{key}.{field}", "does nothing beside `outputs`; leave one of them out"
@@ -71,7 +74,7 @@ def _teacher(teacher: Teacher) -> Iterator[Problem]:
             key, f"a {teacher.model.type} without `fit` or `weights` would be untrained; give one"
         )
     yield from _finished(teacher, key)
-    yield from _fitted(teacher, key)
+    yield from _fitted(teacher, key, task)
 
 
 def _finished(teacher: Teacher, key: str) -> Iterator[Problem]:
@@ -79,25 +82,34 @@ def _finished(teacher: Teacher, key: str) -> Iterator[Problem]:
     if not isinstance(teacher.model, FINISHED):
         return
     kind = teacher.model.type
+    why = "is complete as it is"
+    if isinstance(teacher.model, SklearnModel):
+        why = "fits itself, as its `kwargs` say"
     for field, given in (("fit", teacher.fit), ("weights", teacher.weights)):
         if given is not None:
-            yield Problem(
-                f"{key}.{field}", f"is not for {kind}, which is complete as it is; leave it out"
-            )
+            yield Problem(f"{key}.{field}", f"is not for {kind}, which {why}; leave it out")
     if teacher.dtype != "float32":
         yield Problem(
             f"{key}.dtype", f"found {teacher.dtype}; {kind} computes in its own; leave it out"
         )
 
 
-def _fitted(teacher: Teacher, key: str) -> Iterator[Problem]:
-    if teacher.fit is not None and teacher.kind != "logits":
-        yield Problem(f"{key}.kind", "a teacher that is fitted must return logits")
-    if teacher.fit is not None and teacher.label_map is not None:
+def _fitted(teacher: Teacher, key: str, task: str) -> Iterator[Problem]:
+    if teacher.learns and teacher.kind != "logits":
+        means = "what is asked of an estimator is known; leave it out"
+        if teacher.fit is not None:
+            means = "a teacher that is fitted must return logits"
+        yield Problem(f"{key}.kind", means)
+    if teacher.learns and teacher.label_map is not None:
         yield Problem(
             f"{key}.label_map", "does nothing for a teacher fitted on this data's own classes"
         )
     own_weights = teacher.weights is not None or brings_weights(teacher.model)
+    if task == "embedding" and isinstance(teacher.model, SklearnModel):
+        yield Problem(f"{key}.model.type", "sklearn answers classes, no vectors; use a network")
+    elif task == "embedding" and teacher.learns and teacher.embedding is None:
+        yield Problem(f"{key}.embedding", "is required: which module of a classifier gives its vector; "
+                      "`raykd inspect` prints their paths")  # fmt: skip
     if teacher.fit is not None and teacher.fit.freeze and not own_weights:
         yield Problem(f"{key}.fit.freeze", "would freeze untrained layers; give `weights` too")
 
@@ -114,42 +126,79 @@ def _source(config: Config) -> Iterator[Problem]:
                       "columns of numbers (parquet: also of images, lists, tensors) by the other")  # fmt: skip
 
 
+def _compared_estimators(config: Config) -> Iterator[Problem]:
+    """What is said of estimators as teachers holds of those that the student is held against."""
+    for one in config.evaluate.compare:
+        if isinstance(one.model, SklearnModel):
+            yield from _fitted(one.as_teacher(), f"evaluate.compare.{one.name}", config.task)
+
+
+def _without_labels(config: Config) -> Iterator[Problem]:
+    """What cannot be learnt where no training sample keeps its label."""
+    if config.data.labels is None or config.data.labels > 0:
+        return
+    if "labels" in config.evaluate.controls:
+        rest = ", ".join(control for control in config.evaluate.controls if control != "labels")
+        yield Problem("evaluate.controls", "holds labels, which has nothing to learn from with `data.labels: 0`; "
+                      f"set it to [{rest}]")  # fmt: skip
+    if config.task == "regression":
+        yield Problem(
+            "data.labels", "is 0; the labelled training values of a regression set its unit"
+        )
+    for teacher in config.teachers:
+        if teacher.learns and teacher.labels == "budget":
+            yield Problem(f"teachers.{teacher.name}.labels", "is budget, which is 0: there is no label to be fitted "
+                          "on; set it to all, or give `weights`")  # fmt: skip
+    for one in config.evaluate.compare:
+        if isinstance(one.model, SklearnModel):
+            yield Problem(f"evaluate.compare.{one.name}.model.type", "sklearn has no label to be fitted on with "
+                          "`data.labels: 0`; leave it out")  # fmt: skip
+
+
 def _task(config: Config) -> Iterator[Problem]:
     """What the task does not know, or would silently leave aside."""
     choices, task = CHOICES[config.task], config.task
-    soft, labels = config.objective.soft_targets, config.objective.labels
-    found: list[tuple[str, str | None, tuple[str, ...] | None]] = [
-        (
-            "objective.labels.loss.type",
-            None if labels.loss is None else labels.loss.type,
-            choices.label_losses,
-        ),
-        ("objective.weighting.type", config.objective.weighting.type, choices.weightings),
-        ("train.select", config.train.select, choices.select),
-    ]
-    if soft is not None:
-        found.append(("objective.soft_targets.loss.type", soft.loss.type, choices.soft_losses))
-        found.append(("objective.soft_targets.combine", soft.combine, choices.combine))
-    for teacher in config.teachers:
-        key = f"teachers.{teacher.name}"
-        if teacher.fit is not None:
-            found.append((f"{key}.fit.select", teacher.fit.select, choices.select))
-        found.append((f"{key}.kind", teacher.kind, choices.kinds))
-        given = [name for name, value in teacher.expect if value is not None]
-        found += [(f"{key}.expect", name, choices.expect) for name in given]
-    found += [
-        (f"evaluate.compare.{o.name}.kind", o.kind, choices.kinds) for o in config.evaluate.compare
-    ]
-    for key, value, allowed in found:
+    for key, value, allowed in _chosen(config):
         if value is not None and allowed is not None and value not in allowed:
             yield Problem(
-                key, f"found {value}; with `task: {task}` allowed are {', '.join(allowed)}"
+                key,
+                f"found {value}; with `task: {task}` allowed are {', '.join(allowed) or 'none'}",
             )
+    for pattern, what in choices.needed.items():
+        for key, value in _values_at(config, pattern.split(".")):
+            if value is None:
+                yield Problem(key, f"is required with `task: {task}`: the {what}")
     for pattern, only in choices.unused.items():
         for key, value in _values_at(config, pattern.split(".")):
             if value != only:
-                means = "leave it out" if only is None else f"leave it out, or at {only}"
+                means = "leave it out" if only in (None, ()) else f"leave it out, or at {only}"
                 yield Problem(key, f"means nothing with `task: {task}`; {means}")
+
+
+def _chosen(config: Config) -> Iterator[tuple[str, str | None, tuple[str, ...] | None]]:
+    """Key, value and what the task allows, of the settings that depend on it; None allows all."""
+    choices = CHOICES[config.task]
+    soft, labels = config.objective.soft_targets, config.objective.labels
+    own = None if labels.loss is None else labels.loss.type
+    yield "objective.labels.loss.type", own, choices.label_losses
+    yield "objective.weighting.type", config.objective.weighting.type, choices.weightings
+    yield "train.select", config.train.select, choices.select
+    if soft is not None:
+        yield "objective.soft_targets.loss.type", soft.loss.type, choices.soft_losses
+        yield "objective.soft_targets.combine", soft.combine, choices.combine
+    for teacher in config.teachers:
+        key = f"teachers.{teacher.name}"
+        if teacher.fit is not None:
+            learnt = CHOICES[choices.fitted_as or config.task]
+            yield f"{key}.fit.select", teacher.fit.select, learnt.select
+        yield f"{key}.kind", teacher.kind, choices.kinds
+        for name, value in teacher.expect:
+            if value is not None:
+                yield f"{key}.expect", name, choices.expect
+    for one in config.evaluate.compare:
+        yield f"evaluate.compare.{one.name}.kind", one.kind, choices.kinds
+    for index, control in enumerate(config.evaluate.controls):
+        yield f"evaluate.controls.{index}", control, choices.controls
 
 
 def _values_at(node: Any, path: Sequence[str], key: str = "") -> Iterator[tuple[str, Any]]:

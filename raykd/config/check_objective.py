@@ -59,7 +59,8 @@ def _given_weights(config: Config) -> Iterator[Problem]:
 def _soft_targets(config: Config, soft: SoftTargets) -> Iterator[Problem]:
     key, loss = "objective.soft_targets", soft.loss
     if soft.combine is not None:
-        standardised = getattr(loss, "standardise", False)
+        logits = config.task == "classification"
+        standardised = logits and getattr(loss, "standardise", False)
         allowed = [
             way
             for way in loss.combines
@@ -73,10 +74,10 @@ def _soft_targets(config: Config, soft: SoftTargets) -> Iterator[Problem]:
                 f"found {soft.combine}; with the loss {what} allowed are {', '.join(allowed)} "
                 "(null takes the first)",
             )
-    if isinstance(loss, LogitMseLoss) and config.task == "regression":
+    if isinstance(loss, LogitMseLoss) and config.task != "classification":
         for field in ("centred", "standardise"):
             if getattr(loss, field):
-                yield Problem(f"{key}.loss.{field}", "means nothing with `task: regression`")
+                yield Problem(f"{key}.loss.{field}", f"means nothing with `task: {config.task}`")
     if soft.disagreement is not None and config.task != "classification":
         yield Problem(f"{key}.disagreement", "compares class probabilities: classification only")
     if isinstance(soft.disagreement, DisagreementFilter):

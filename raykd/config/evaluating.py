@@ -13,20 +13,25 @@ from raykd.config.base import Count, Name, Natural, Real, Settings
 from raykd.config.data import Preprocess
 from raykd.config.models import Model, Teacher, expand_model
 
-Control = Literal["labels", "best_teacher", "hard"]
+Control = Literal["labels", "best_teacher", "hard", "untrained"]
 
 
 class Compared(Settings):
-    """Another model, such as the one in use today. It is measured as the student is; nothing is learnt from it."""
+    """Another model, such as the one in use today. It is measured as the student is; nothing is learnt from it.
+
+    An estimator (`sklearn`) is fitted on the labels within the budget.
+    """
 
     name: Name
     """Unique; used in tables and in summary.json."""
     model: Model
-    """The network."""
+    """The network, or an estimator."""
     weights: str | None = None
     """A `.safetensors` file, or a `.pt` state dict (loaded with weights_only)."""
     label_map: tuple[Natural | str | None, ...] | None = None
     """As of a teacher: for each of its classes the data's class, by number or name, or null."""
+    embedding: str | None = None
+    """As of a teacher, with `task: embedding`: the module whose output is its vector; null = what it returns."""
     kind: Literal["logits", "probabilities", "log_probabilities", "top1"] = "logits"
     """What it returns; `top1` is the number of its class alone."""
     preprocess: Preprocess = Preprocess()
@@ -74,7 +79,8 @@ class Evaluate(Settings):
     """What the student is held against."""
 
     controls: tuple[Control, ...] = ("labels", "best_teacher", "hard")
-    """The same student taught otherwise: labels alone, the best single teacher, hard labels."""
+    """The same student taught otherwise: labels alone, the best single teacher, hard labels. Of embeddings the
+    best single teacher, and untrained: as it is before training."""
     compare: tuple[Annotated[Compared, BeforeValidator(_named)], ...] = ()
     """Other models, such as the one in use today, measured on the same samples; each a model, or
     `{name, model, weights, preprocess, label_map}`. Of `raykd run` alone."""

@@ -1,7 +1,7 @@
 """The losses of the objective, each with its own knobs and the paper's defaults.
 
 `combines` says how a loss can take several teachers, the usual way first: as one target (mean of
-probabilities, of logits, of values), where that has the gradient of the weighted sum of the teachers'
+probabilities, of logits, of values, of relations between samples), where that has the gradient of the weighted sum of the teachers'
 own losses, or is wanted in its own right; or as that sum (`losses`).
 """
 
@@ -13,7 +13,9 @@ from pydantic import Field
 
 from raykd.config.base import NonNegative, Positive, Settings, Unit
 
-Combine = Literal["probabilities", "probabilities_then_temper", "logits", "losses", "values"]
+Combine = Literal[
+    "probabilities", "probabilities_then_temper", "logits", "losses", "values", "relations"
+]
 Layout = Literal["projected", "positions", "matrices", "pairs", "any"]
 
 
@@ -79,7 +81,8 @@ class SkewKlLoss(LogitLoss):
 class LogitMseLoss(MseLoss, LogitLoss):
     """Mean squared error of logits (Ba & Caruana 2014); in regression of standardised values.
 
-    A teacher's temperature divides its logits; the objective's cancels out.
+    A teacher's temperature divides its logits; the objective's cancels out. Of embeddings: of the
+    projected vectors.
     """
 
     combines: ClassVar[tuple[Combine, ...]] = ("logits", "losses", "values")
@@ -147,22 +150,6 @@ class ImitationLoss(Settings):
     validation (the paper: on training samples, where fitted teachers err too little to tell)."""
 
 
-SoftLoss = Annotated[
-    KlLoss
-    | ReverseKlLoss
-    | JsLoss
-    | SkewKlLoss
-    | LogitMseLoss
-    | DkdLoss
-    | DistLoss
-    | HuberLoss
-    | BoundedLoss
-    | ImitationLoss
-    | BernoulliKlLoss,
-    Field(discriminator="type"),
-]
-
-
 class FeatureLossSettings(Settings):
     """What all losses of features share: their usual weight, and what shapes they compare.
 
@@ -173,6 +160,7 @@ class FeatureLossSettings(Settings):
 
     default_weight: ClassVar[float] = 1.0
     layout: ClassVar[Layout] = "any"
+    combines: ClassVar[tuple[Combine, ...]] = ("losses",)
     type: str
 
 
@@ -258,6 +246,7 @@ class SmoothL1Loss(StandardisedLoss):
 class RelationalLoss(FeatureLossSettings):
     """What losses of relations between samples share."""
 
+    combines: ClassVar[tuple[Combine, ...]] = ("relations", "losses")
     scope: Literal["global", "local"] = "global"
     """Samples of the whole batch, whatever the number of workers, or of each worker by itself."""
 
@@ -305,3 +294,25 @@ FeatureLoss = Annotated[
     | PktLoss,
     Field(discriminator="type"),
 ]
+
+SoftLoss = Annotated[
+    KlLoss
+    | ReverseKlLoss
+    | JsLoss
+    | SkewKlLoss
+    | LogitMseLoss
+    | DkdLoss
+    | DistLoss
+    | HuberLoss
+    | BoundedLoss
+    | ImitationLoss
+    | BernoulliKlLoss
+    | CosineLoss
+    | SmoothL1Loss
+    | SimilarityLoss
+    | RkdDistanceLoss
+    | RkdAngleLoss
+    | PktLoss,
+    Field(discriminator="type"),
+]
+"""The last six are of embeddings."""

@@ -166,6 +166,20 @@ class Pt2Model(Settings):
     """Say true where you trust its origin: code in the file may run."""
 
 
+class SklearnModel(Settings):
+    """A scikit-learn estimator as a teacher, fitted on the labels that the teacher may see.
+
+    It is fitted anew, on one thread, by each process that hosts it: what is kept are the training rows.
+    """
+
+    type: Literal["sklearn"] = "sklearn"
+    path: ImportPath
+    """`module:Class`, such as `sklearn.ensemble:ExtraTreesClassifier`, or your own function that returns an
+    estimator. Classes need its `predict_proba`."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Its arguments. A `random_state` that is not given is derived from the recipe's seed."""
+
+
 class TorchvisionModel(Settings):
     """A model of torchvision; needs the extra `vision`."""
 
@@ -209,6 +223,7 @@ _SHORT = {
     "torchvision": "name",
     "timm": "name",
     "hf": "name",
+    "sklearn": "path",
 }
 """`type:value` is short for `{type: type, <this key>: value}`."""
 
@@ -236,6 +251,7 @@ Model = Annotated[
     | OnnxModel
     | TorchscriptModel
     | Pt2Model
+    | SklearnModel
     | TorchvisionModel
     | TimmModel
     | HfModel,
@@ -245,8 +261,8 @@ Model = Annotated[
 OF_TEXTS = (BagModel, TextCnnModel, TextTransformerModel)
 """Models that take the ids of a text's tokens."""
 _ZOO = (MlpModel, CnnModel, ResnetModel, WrnModel, VitModel, *OF_TEXTS)
-FINISHED = (OnnxModel, TorchscriptModel, Pt2Model)
-"""Models that are complete as they are: nothing can be loaded into them, and they cannot be trained."""
+FINISHED = (OnnxModel, TorchscriptModel, Pt2Model, SklearnModel)
+"""Models into which nothing can be loaded, and which gradients cannot train: teachers only."""
 
 
 def is_harmless(model: Model) -> bool:
@@ -290,6 +306,8 @@ class Expect(Settings):
     """Largest root mean squared error, in the target's unit; regression."""
     r2: Real | None = None
     """Least R²; regression."""
+    recall_1: Unit | None = None
+    """Least share of samples whose nearest neighbour is of their class; embedding."""
 
 
 class Teacher(Settings):
@@ -302,10 +320,11 @@ class Teacher(Settings):
     fit: Fit | None = None
     """Train it on this recipe's data (starting from `weights` when both are given)."""
     weights: str | None = None
-    """A `.safetensors` file, or a `.pt` state dict (loaded with weights_only)."""
+    """A `.safetensors` file, or a `.pt` state dict (loaded with weights_only); `dist:NAME/FILE` is a file of an
+    installed distribution."""
     outputs: str | None = None
-    """A file with `ids` and `logits` (or `probabilities`; in regression `values`): a teacher without a
-    model."""
+    """A file with `ids` and `logits` (or `probabilities`; in regression `values`, of embeddings
+    `embeddings`): a teacher without a model."""
     labels: Literal["budget", "all"] = "budget"
     """Which labels it may be fitted on: the same budget as everyone, or all of the training part."""
     temperature: Positive | Literal["fit"] = 1.0
@@ -314,6 +333,9 @@ class Teacher(Settings):
     """For each of the teacher's classes, in order, the data's class: its number, its name, or null for none
     of them. Several may stand for one class. Of classes that none stands for it says nothing: it is
     compared with the student renormalised over those that it knows."""
+    embedding: str | None = None
+    """With `task: embedding`: the module whose output is its vector, as `raykd inspect` prints it; null = what
+    the model returns. With `fit` or with a model of the zoo, the model is a classifier of the labels."""
     kind: Literal["logits", "probabilities", "log_probabilities", "top1"] = "logits"
     """What the model returns; `top1` is the number of its class alone, which counts as certain."""
     preprocess: Preprocess = Preprocess()
@@ -326,6 +348,11 @@ class Teacher(Settings):
     """Of its weights, for the student's model card, such as apache-2.0; null = not stated."""
     resources: TeacherResources = TeacherResources()
     """Overrides of `cluster.teachers`."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether it is made here, from labels of this data."""
+        return self.fit is not None or isinstance(self.model, SklearnModel)
 
 
 class Limits(Settings):
@@ -350,3 +377,5 @@ class Student(Settings):
     """Under which it is given away, for its model card, such as apache-2.0; null = unknown."""
     limits: Limits = Limits()
     """What it must keep to."""
+    dimension: Count | None = None
+    """Length of its vectors, with `task: embedding`."""

@@ -51,7 +51,11 @@ class Labels(Settings):
 
 
 class SoftTargets(Settings):
-    """Match the ensemble: its tempered probabilities, or in regression its mean value."""
+    """Match the ensemble: its tempered probabilities, or in regression its mean value.
+
+    Of embeddings: each teacher's vector through a projector of its own, or the mean of the relations between
+    samples that they show.
+    """
 
     loss: SoftLoss = KlLoss()
     """Distance between the student's and the teachers' distributions."""
@@ -62,7 +66,7 @@ class SoftTargets(Settings):
     """Factor of the term; a number or a schedule."""
     combine: Combine | None = None
     """Mix tempered probabilities (arithmetic mean; or temper after mixing), logits (geometric mean), or
-    add up the teachers' own losses; in regression values. null = the right one for the loss: whichever
+    add up the teachers' own losses; in regression values; of embeddings relations between samples. null = the right one for the loss: whichever
     has the gradient of that sum, which for kl is probabilities."""
     disagreement: Disagreement | None = None
     """How much a sample counts by how far the teachers agree on it; the term is the mean over what

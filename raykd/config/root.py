@@ -134,7 +134,8 @@ class Config(Settings):
     """A whole recipe. Every key has a default but `data.source`, `teachers` and `student`."""
 
     task: TaskName = "classification"
-    """What is learnt: one class of several, one value, or several yes-or-no labels."""
+    """What is learnt: one class of several, one value, several yes-or-no labels, or an embedding: vectors
+    whose cosines say what is alike, from teachers' vectors and without labels."""
     seed: Natural = 0
     """Fixes splits, label budget, views and teachers."""
     seeds: Count = 1

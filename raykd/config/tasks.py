@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-TaskName = Literal["classification", "regression", "multilabel"]
+TaskName = Literal["classification", "regression", "multilabel", "embedding"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,9 @@ class Choices:
         kinds: of what teachers return; None means all.
         expect: what `teachers[].expect` can hold.
         unused: dotted settings that mean nothing in this task -> the one value they may have.
+        needed: dotted settings that have to be given -> what they are.
+        controls: of `evaluate.controls`; None means all.
+        fitted_as: the task that teachers are fitted in; None means this one.
         defaults: parts of a recipe that are taken where it says nothing.
     """
 
@@ -36,10 +39,19 @@ class Choices:
     weightings: tuple[str, ...] | None = None
     kinds: tuple[str, ...] | None = None
     unused: Mapping[str, Any] = field(default_factory=dict)
+    needed: Mapping[str, str] = field(default_factory=dict)
+    controls: tuple[str, ...] | None = None
+    fitted_as: TaskName | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 _GIVEN_WEIGHTINGS = ("uniform", "fixed", "inverse_error")
+_TAUGHT = ("labels", "best_teacher", "hard")
+_ONLY_EMBEDDING = {
+    "student.dimension": None,
+    "teachers.*.embedding": None,
+    "evaluate.compare.*.embedding": None,
+}
 
 CHOICES: dict[TaskName, Choices] = {
     "classification": Choices(
@@ -48,6 +60,8 @@ CHOICES: dict[TaskName, Choices] = {
         soft_losses=("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist"),
         combine=("probabilities", "probabilities_then_temper", "logits", "losses"),
         expect=("accuracy",),
+        controls=_TAUGHT,
+        unused=_ONLY_EMBEDDING,
     ),
     "regression": Choices(
         select=("rmse", "mae"),
@@ -56,7 +70,9 @@ CHOICES: dict[TaskName, Choices] = {
         combine=("values",),
         weightings=_GIVEN_WEIGHTINGS,
         expect=("rmse", "r2"),
+        controls=_TAUGHT,
         unused={
+            **_ONLY_EMBEDDING,
             "objective.soft_targets.temperature": 1.0,
             "objective.labels.smoothing": 0.0,
             "objective.labels.class_weights": None,
@@ -81,11 +97,51 @@ CHOICES: dict[TaskName, Choices] = {
         expect=("accuracy",),
         weightings=(*_GIVEN_WEIGHTINGS, "accuracy"),
         kinds=("logits", "probabilities", "log_probabilities"),
+        controls=_TAUGHT,
         unused={
+            **_ONLY_EMBEDDING,
             "objective.labels.class_weights": None,
             "teachers.*.label_map": None,
             "evaluate.compare.*.label_map": None,
         },
         defaults={"objective": {"soft_targets": {"loss": {"type": "bernoulli_kl"}}}},
+    ),
+    "embedding": Choices(
+        select=("map_10", "recall_1"),
+        label_losses=(),
+        soft_losses=(
+            "cosine",
+            "mse",
+            "smooth_l1",
+            "rkd_distance",
+            "rkd_angle",
+            "similarity",
+            "pkt",
+        ),
+        combine=("losses", "relations"),
+        weightings=("uniform", "fixed"),
+        expect=("recall_1",),
+        kinds=("logits",),
+        controls=("best_teacher", "untrained"),
+        fitted_as="classification",
+        needed={"student.dimension": "length of the student's vectors"},
+        unused={
+            "objective.soft_targets.temperature": 1.0,
+            "objective.labels.weight": 0.0,
+            "objective.labels.smoothing": 0.0,
+            "objective.labels.class_weights": None,
+            "objective.labels.fill": "none",
+            "teachers.*.temperature": 1.0,
+            "teachers.*.label_map": None,
+            "evaluate.compare.*.label_map": None,
+            "evaluate.slices": (),
+        },
+        defaults={
+            "objective": {
+                "labels": {"weight": 0.0},
+                "soft_targets": {"loss": {"type": "cosine"}, "temperature": 1.0, "weight": 1.0},
+            },
+            "evaluate": {"controls": ["best_teacher", "untrained"]},
+        },
     ),
 }

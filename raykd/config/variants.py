@@ -13,6 +13,7 @@ from raykd.config.explanations import nearest
 from raykd.config.load import load_config
 from raykd.config.losses import FeatureLoss, SoftLoss
 from raykd.config.root import Config
+from raykd.config.tasks import CHOICES
 from raykd.config.weightings import Weighting
 from raykd.errors import InputError, Problem
 
@@ -63,13 +64,13 @@ def method_variants(
         InputError: with every problem of every variant.
     """
     problems = [
-        *_unknown("--losses", losses, (*SOFT_LOSSES, *FEATURE_LOSSES)),
+        *_unknown("--losses", losses, tuple(dict.fromkeys((*SOFT_LOSSES, *FEATURE_LOSSES)))),
         *_unknown("--weightings", weightings, WEIGHTINGS),
         *_misplaced(others or {}),
     ]
     if config.objective.soft_targets is None:
         problems.append(Problem("objective.soft_targets", "is null; there is no loss to compare"))
-    if taps is None and (named := [loss for loss in losses if loss in FEATURE_LOSSES]):
+    if taps is None and (named := [loss for loss in losses if _of_features(config, loss)]):
         problems.append(Problem("--taps", f"is needed for {named[0]}: STUDENT_TAP=TEACHER.TEACHER_TAP, with module "
                                 "paths as `raykd inspect` prints them"))  # fmt: skip
     elif taps is not None and not _TAPS.fullmatch(taps):
@@ -104,12 +105,17 @@ def _methods(
         name, overrides = f"{loss}+{weighting}", []
         if weighting != own_weighting:
             overrides.append(f"objective.weighting.type={weighting}")
-        if loss in FEATURE_LOSSES:
+        if _of_features(config, loss):
             name = f"{own_loss}+{weighting}+{loss}"
             overrides.append(f"objective.features={json.dumps([_feature(loss, taps)])}")
         elif loss != own_loss:
             overrides.append(f"objective.soft_targets.loss.type={loss}")
         yield name, overrides
+
+
+def _of_features(config: Config, loss: str) -> bool:
+    """Whether a loss compares features; of embeddings some compare the vectors themselves."""
+    return loss in FEATURE_LOSSES and loss not in CHOICES[config.task].soft_losses
 
 
 def _feature(loss: str, taps: str | None) -> dict[str, Any]:

@@ -119,10 +119,11 @@ class DataReport:
         text += ["", *self._class_lines(), ""]
         text += [values.line() for values in self.ranges]
         text += [] if self.texts is None else [self.texts.line()]
-        text.append(
-            f"largest class / smallest class (labelled training): {self.imbalance:.2f}; as even as "
-            f"{self.effective_classes:.1f} of {len(self.classes['train'])} equally frequent ones"
-        )
+        if any(item.labelled for item in self.classes["train"]):
+            text.append(
+                f"largest class / smallest class (labelled training): {self.imbalance:.2f}; as even as "
+                f"{self.effective_classes:.1f} of {len(self.classes['train'])} equally frequent ones"
+            )
         text += [_duplicates_line(found, "duplicates", "=") for found in self.duplicates]
         text += [_duplicates_line(found, "near-duplicates", "~") for found in self.near or ()]
         if self.near is None:
@@ -132,7 +133,7 @@ class DataReport:
         return text
 
     def _class_lines(self) -> list[str]:
-        width = max(5, *(len(item.name) for item in self.classes["train"])) + 2
+        width = max([5, *(len(item.name) for item in self.classes["train"])]) + 2
         lines = [f"{'class':<{width}}" + "".join(f"{split:>16}" for split in self.counts)]
         rows = list(zip(*self.classes.values(), strict=True))
         shown, left_out = rows, 0
@@ -153,7 +154,7 @@ def check_data(samples: Samples) -> DataReport:
     known = {split: samples.all_labels[rows] for split, rows in rows_of.items()}
     hashes = {split: samples.content_hash(rows) for split, rows in rows_of.items()}
     classes = {split: _class_counts(samples, rows) for split, rows in rows_of.items()}
-    labelled = [item.labelled for item in classes["train"]]
+    labelled = [item.labelled for item in classes["train"]] or [1]  # embeddings may have no class
     report = DataReport(
         counts={split: len(rows) for split, rows in rows_of.items()},
         labelled={

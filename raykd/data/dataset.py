@@ -33,7 +33,7 @@ class Dataset:
             are shown as they are. The name `text` is for texts alone, as `encode_texts` makes them.
         labels: int64 [N] in [−1, C), −1 where unlabelled; for `regression` float32 [N] in original
             units, NaN where unlabelled; for `multilabel` int64 [N, K] of 0 and 1, rows of −1 where
-            unlabelled. None means no sample has a label.
+            unlabelled; for `embedding` as for `classification`. None means no sample has a label.
         ids: [N], non-negative integers, or strings, of which a stable 63-bit hash is taken;
             None means 0 to N − 1.
         splits: "train", "validation", "test" -> rows, where the source brings some of these parts.

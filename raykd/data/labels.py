@@ -36,6 +36,7 @@ class LabelForm:
             where there is one output.
         columns: whether a sample's label has a column for each output.
         measured: whether labels are values with a unit, which models see standardised.
+        needed: whether there is nothing to learn, or to judge by, without labels.
     """
 
     clean: Callable[[np.ndarray, int], np.ndarray | str]
@@ -50,6 +51,7 @@ class LabelForm:
     holds: Callable[[np.ndarray, int], np.ndarray] = lambda labels, _: is_labelled(labels)
     columns: bool = False
     measured: bool = False
+    needed: bool = True
 
     def hidden(self, labels: np.ndarray, hide_N: np.ndarray) -> np.ndarray:
         """A copy of the labels without those of some samples (bool [N])."""
@@ -238,5 +240,17 @@ FORMS: dict[TaskName, LabelForm] = {
         unknown=UNLABELLED,
         holds=lambda labels, output: labels[:, output] == 1,
         columns=True,
+    ),
+    "embedding": LabelForm(
+        clean=_classes,
+        names=_class_names,
+        fits=_class_fits,
+        strata=lambda labels: labels - UNLABELLED,  # those without a label are a group too
+        counts=lambda labels, outputs: np.bincount(labels, minlength=outputs),
+        shown=_class_shown,
+        missing=lambda labels, names: [],  # noqa: ARG005 - nothing is learnt from them
+        missing_text="",
+        unknown=UNLABELLED,
+        needed=False,
     ),
 }

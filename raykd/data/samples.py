@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -40,7 +40,7 @@ class Samples:
         ids: int64 [N], stable sample ids.
         splits: "train", "validation", "test" -> sorted int64 rows.
         classes: names of a model's outputs: of the classes or labels in order, of the one value of a
-            regression.
+            regression; of an embedding the names of its labels' classes, which may be none.
         seed: the recipe's seed.
         policy: steps that make a view, in order.
         pools: partners for mixup and cutmix.
@@ -140,10 +140,10 @@ class Samples:
         ]
         return np.concatenate([np.empty(0, np.uint64), *found])
 
-    def labelled_rows(self, split: str) -> np.ndarray:
-        """Rows of a split that have a label within the budget, sorted int64."""
-        rows = self.splits[split]
-        labelled: np.ndarray = rows[is_labelled(self.labels[rows])]
+    def labelled_rows(self, split: str, labels: Labels = "budget") -> np.ndarray:
+        """Rows of a split that have a label, within the budget or at all, sorted int64."""
+        rows, known = self.splits[split], self.labels if labels == "budget" else self.all_labels
+        labelled: np.ndarray = rows[is_labelled(known[rows])]
         return labelled
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -170,7 +170,10 @@ class Samples:
 
     @property
     def class_count(self) -> int:
-        """Number of outputs that a model needs: one for each class or label, one for a value."""
+        """Number of outputs that a model needs: one for each class or label, one for a value.
+
+        An embedding has as many as the recipe says; this is then the number of its labels' classes.
+        """
         return len(self.classes)
 
     @property
@@ -308,6 +311,8 @@ def build_samples(
         dataset = load_decoded(data, task, decode, tell, check, columns)
     else:
         dataset = load_source(data.source, task)
+    if task == "embedding" and dataset.task == "classification":
+        dataset = replace(dataset, task=task)  # its classes tell what is alike
     if dataset.task != task:
         raise InputError(
             Problem("task", f"is {task}, but the source {data.source.type!r} has labels for "
@@ -342,7 +347,8 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
     ids, all_labels = dataset.sample_ids, dataset.known_labels
     labels = all_labels
     if data.labels is not None:
-        kept = label_budget(dataset.strata, train, data.labels, seed=seed, ids=ids)
+        known = np.where(is_labelled(all_labels), dataset.strata, UNLABELLED)
+        kept = label_budget(known, train, data.labels, seed=seed, ids=ids)
         labels = dataset.form.hidden(all_labels, kept == UNLABELLED)
     by_id = train[np.argsort(ids[train])]
     samples = Samples(

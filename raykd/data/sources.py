@@ -32,6 +32,7 @@ from raykd.data.decoding import load_decoded
 from raykd.data.diamonds import load_diamonds
 from raykd.data.hashing import sample_keys
 from raykd.data.idx import KINDS, read_idx
+from raykd.data.keel import load_keel, load_optdigits
 from raykd.data.labels import FORMS
 from raykd.data.newsgroups import load_newsgroups
 from raykd.data.splits import class_ranks, stratified_order
@@ -340,6 +341,8 @@ SOURCES: dict[str, Callable[[Any, TaskName], Dataset]] = {
     "diabetes": _diabetes,
     "diamonds": load_diamonds,
     "newsgroups": load_newsgroups,
+    "keel": load_keel,
+    "optdigits": load_optdigits,
     "fashion_mnist": _fashion_mnist,
     "mnist": _mnist,
     "idx": _idx,

@@ -1,6 +1,7 @@
 """Stratified splits and label budgets, seeded per sample.
 
-The strata are the classes; in regression deciles of the value, in multilabel the rarest label.
+The strata are the classes; in regression deciles of the value, in multilabel the rarest label. Of embeddings,
+which need no labels, samples without one are a stratum too.
 
 Each sample has a number of its own, made from (seed, id); within a class the samples are ranked by it.
 So a sample's place depends on nothing but the seed, the ids and the labels, and
@@ -106,6 +107,8 @@ def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.
     taken = np.concatenate([parts["validation"], parts["test"]])
     parts["train"] = np.setdiff1d(pool, taken)
     _check_train(dataset, parts["train"])
+    if not dataset.form.needed:
+        _check_pairs(dataset.known_labels, parts)
     return {name: parts[name].astype(np.int64, copy=False) for name in PARTS}
 
 
@@ -143,7 +146,7 @@ def label_budget(
     Args:
         labels: int64 [N], classes or other strata, −1 where unlabelled.
         rows: int64, the training rows; labels of other rows are left as they are.
-        budget: an integer is a count of labels, a float a part of the labelled training samples.
+        budget: an integer is a count of labels, a float a part of the labelled training samples; 0 hides all.
         seed: the recipe's seed.
         ids: int64 [N], the sample ids; None takes the rows themselves.
 
@@ -151,19 +154,21 @@ def label_budget(
         int64 [N], −1 for unlabelled samples and training samples outside the budget.
 
     Raises:
-        InputError: the budget is below one label, or above what there is.
+        InputError: the budget is a part that is less than one label, or it is above what there is.
     """
     labelled = rows[labels[rows] != UNLABELLED]
     count = _to_count(budget, len(labelled))
     classes = len(np.unique(labels[labelled]))
-    if not 1 <= count <= len(labelled):
+    if not (1 if budget else 0) <= count <= len(labelled):
         raise InputError(
             Problem(
                 "data.labels",
                 f"found {budget}, which is {count} of {len(labelled)} labelled training samples; allowed "
-                f"are 1 to {len(labelled)}, and at least one per class ({classes}) is wise; null keeps all",
+                f"are 0 to {len(labelled)}, and at least one per class ({classes}) is wise; null keeps all",
             )
         )
+    if not count:
+        return np.where(np.isin(np.arange(len(labels)), rows), UNLABELLED, labels).astype(np.int64)
     keys = sample_keys(labelled if ids is None else ids[labelled], seed, "labels")
     ranks, sizes = class_ranks(labels[labelled], keys)
     order = stratified_order(labels[labelled], ranks, sizes)
@@ -229,10 +234,28 @@ def _counts(
     return counts
 
 
+def _check_pairs(labels: np.ndarray, parts: dict[str, np.ndarray]) -> None:
+    """Where samples to be judged have classes, two at least share one, so that something can be found."""
+    problems = []
+    for name in ("validation", "test"):
+        known = labels[parts[name]]
+        known = known[known != UNLABELLED]
+        if len(known) and np.bincount(known).max() < 2:
+            problems.append(
+                Problem(
+                    f"data.splits.{name}",
+                    f"has {len(known)} labelled samples, no two of one class, so that nothing can be found among "
+                    "them; make it larger, or label none of it",
+                )
+            )
+    if problems:
+        raise InputError(problems)
+
+
 def _check_train(dataset: Dataset, train: np.ndarray) -> None:
     names, form = dataset.class_names, dataset.form
     missing = form.missing(dataset.known_labels[train], names)
-    if missing or not names:
+    if missing or (form.needed and not names):
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise InputError(
             Problem(

@@ -9,6 +9,7 @@ from raykd.evaluate.summary import (
     best_teacher,
     check_requirements,
     choose_examples,
+    numbers_on,
     summarise,
 )
 from raykd.evaluate.task import TASKS, Task
@@ -25,6 +26,7 @@ __all__ = [
     "classification_metrics",
     "confusion",
     "holm",
+    "numbers_on",
     "paired_gain",
     "paired_t_pvalue",
     "reliability",

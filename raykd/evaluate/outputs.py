@@ -32,7 +32,7 @@ class SplitOutputs:
     """Answers of every model on one split.
 
     They are log-probabilities (nats, temperature 1); in regression values in original units, C = 1; in
-    multilabel the log-odds of each label.
+    multilabel the log-odds of each label; of embeddings vectors, each model's of its own length.
 
     Attributes:
         labels_N: int64 [N], −1 where unlabelled; in regression float32 [N], NaN where unlabelled; in
@@ -44,6 +44,7 @@ class SplitOutputs:
             that is best on validation.
         students_last: the same at the last epoch; may be empty.
         rivals: name -> float32 [N, C], of other models that the student is held against.
+        task: what the answers are for.
 
     Raises:
         ValueError: shapes do not fit together.
@@ -56,9 +57,11 @@ class SplitOutputs:
     students: Mapping[str, Tensor]
     students_last: Mapping[str, Tensor] = field(default_factory=dict)
     rivals: Mapping[str, Tensor] = field(default_factory=dict)
+    task: TaskName = "classification"
 
     def __post_init__(self) -> None:
         shape = tuple(self.ensemble.shape)
+        same = 1 if self.task == "embedding" else 2
         if len(shape) != 2:
             raise ValueError(f"the ensemble's outputs must be [N, C], found {list(shape)}")
         for name, tensor in (("labels", self.labels_N), ("ids", self.ids_N)):
@@ -66,11 +69,12 @@ class SplitOutputs:
             if tuple(tensor.shape) not in allowed:
                 raise ValueError(f"{name}: expected [{shape[0]}], found {list(tensor.shape)}")
         for name, tensor in (*self.teachers.items(), *self.rivals.items()):
-            if tuple(tensor.shape) != shape:
+            if tensor.ndim != len(shape) or tuple(tensor.shape)[:same] != shape[:same]:
                 raise ValueError(f"model {name}: expected {shape}, found {tuple(tensor.shape)}")
         for group in (self.students, self.students_last):
             for role, tensor in group.items():
-                if tuple(tensor.shape[1:]) != shape or not len(tensor):
+                found = tuple(tensor.shape[1:])
+                if len(found) != len(shape) or found[:same] != shape[:same] or not len(tensor):
                     raise ValueError(
                         f"{role}: expected (replicas, {shape[0]}, {shape[1]}), "
                         f"found {tuple(tensor.shape)}"
@@ -86,6 +90,7 @@ class SplitOutputs:
             students={role: said[:, keep_N] for role, said in self.students.items()},
             students_last={role: said[:, keep_N] for role, said in self.students_last.items()},
             rivals={name: said[keep_N] for name, said in self.rivals.items()},
+            task=self.task,
         )
 
 
@@ -157,10 +162,10 @@ class Evaluation:
             with safe_open(path, framework="pt") as file:
                 about = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            order = json.loads(about[_FORMAT])
+            order, task = json.loads(about[_FORMAT]), TASKS[about["task"]].name
             return cls(
-                splits={split: _unflatten(split, tensors, order[split]) for split in order},
-                task=TASKS[about["task"]].name,
+                splits={split: _unflatten(split, tensors, order[split], task) for split in order},
+                task=task,
                 classes=tuple(json.loads(about["classes"])),
                 examples_rows=tensors.get("examples/rows"),
                 examples_inputs=tensors.get("examples/inputs"),
@@ -175,13 +180,20 @@ def best_teacher(validation: SplitOutputs, task: TaskName = "classification") ->
     """The teacher with the best of the task's metric on validation, ties by the second, then by name.
 
     In classification and multilabel: the highest accuracy, ties by the lower NLL; in regression: the
-    lowest RMSE, ties by the lower MAE.
+    lowest RMSE, ties by the lower MAE; of embeddings the highest map_10, ties by recall_1, and without labels
+    the one that the ensemble follows most closely.
 
     Raises:
         ValueError: there are no teachers, or no validation sample is labelled.
     """
     if not validation.teachers:
         raise ValueError("there is no teacher to choose from")
+    if task == "embedding" and not is_labelled(validation.labels_N).any():
+        followed = TASKS[task].fidelity(
+            validation.ensemble, validation.ensemble, validation.teachers
+        )
+        alike: Mapping[str, float] = followed["spearman"]
+        return max(sorted(alike), key=lambda name: alike[name])
 
     def rank(name: str) -> tuple[float, float, str]:
         numbers = TASKS[task].numbers(validation.teachers[name], validation.labels_N)
@@ -226,7 +238,7 @@ def _flatten(outputs: SplitOutputs) -> Iterator[tuple[str, Tensor]]:
 
 
 def _unflatten(
-    split: str, tensors: Mapping[str, Tensor], order: Mapping[str, list[str]]
+    split: str, tensors: Mapping[str, Tensor], order: Mapping[str, list[str]], task: TaskName
 ) -> SplitOutputs:
     groups: dict[str, Any] = {
         group: {name: tensors[f"{split}/{group}/{name}"] for name in order.get(group, ())}
@@ -236,5 +248,6 @@ def _unflatten(
         labels_N=tensors[f"{split}/labels"],
         ids_N=tensors[f"{split}/ids"],
         ensemble=tensors[f"{split}/ensemble"],
+        task=task,
         **groups,
     )

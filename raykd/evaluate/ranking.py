@@ -66,7 +66,7 @@ def rank_teachers(task: Task, said: SplitOutputs) -> dict[str, Any]:
 
 
 def _together(task: Task, answers: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-    return task.ensemble(torch.stack([answers[name] for name in names]))
+    return task.ensemble([answers[name] for name in names])
 
 
 def _greedy(

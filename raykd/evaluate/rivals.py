@@ -27,7 +27,8 @@ def rival_numbers(evaluation: Evaluation, name: str) -> dict[str, Any]:
         student's replicas from the model in the task's metric on test, positive where the student is better; as of
         `paired_gain`, and with a bootstrap interval even of one replica. `mcnemar`: on test, of replica 0, which
         is the student that is kept: samples that `both`, the `student_only`, the `model_only` and `neither` have
-        right (in multilabel: in all labels), and the exact `p`; None in regression. None without labels.
+        right (in multilabel: in all labels), and the exact `p`; None in regression and of embeddings, which are no
+        more right than wrong. None without labels.
     """
     task = TASKS[evaluation.task]
     test, validation = evaluation.splits["test"], evaluation.splits.get("validation")
@@ -38,7 +39,7 @@ def rival_numbers(evaluation: Evaluation, name: str) -> dict[str, Any]:
         "test": numbers,
         "test_last": numbers and dict(numbers),
         "gain": _gain(task, test, name) if known else None,
-        "mcnemar": _odds(task, test, name) if known and task.from_scores is None else None,
+        "mcnemar": _odds(task, test, name) if known and task.right_or_wrong else None,
     }
 
 

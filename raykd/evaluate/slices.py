@@ -12,12 +12,12 @@ import torch
 
 from raykd.evaluate.outputs import Evaluation
 from raykd.evaluate.summary import (
-    BASELINE,
     json_safe,
     replica_gain,
     student_numbers,
     teacher_numbers,
 )
+from raykd.evaluate.task import TASKS
 from raykd.types import is_labelled
 
 LEAST = 30
@@ -38,20 +38,20 @@ def slice_numbers(
         (both over replicas) and of the `ensemble`, None without labels; `gain` over labels alone, as in `gains` of
         a summary, None without this control or without labels.
     """
-    test = evaluation.splits["test"]
+    test, baseline = evaluation.splits["test"], TASKS[evaluation.task].baseline
     found = {}
     for name, keep_N in slices.items():
         known = int((is_labelled(test.labels_N) & keep_N).sum())
         part = Evaluation(splits={"test": test.only(keep_N)}, task=evaluation.task)
         numbers = {role: student_numbers(part, role)["test"] for role in test.students}
-        paired = BASELINE in numbers and known > 0
+        paired = baseline in numbers and known > 0
         found[name] = {
             "n": known,
             "few": known < LEAST,
             "student": numbers.pop("student"),
             "controls": numbers,
             "ensemble": teacher_numbers(part, None)["test"],
-            "gain": replica_gain(part, "test", "student", BASELINE) if paired else None,
+            "gain": replica_gain(part, "test", "student", baseline) if paired else None,
         }
     clean: dict[str, dict[str, Any]] = json_safe(found)
     return clean

@@ -32,7 +32,6 @@ __all__ = [
 ]
 
 Status = Literal["complete", "degraded", "failed"]
-BASELINE = "labels"
 BOOTSTRAP_SEED = 0
 _UNKNOWN_COST: dict[str, Any] = {
     "parameters": None,
@@ -124,7 +123,7 @@ def json_safe(value: Any) -> Any:
     return value
 
 
-def _numbers(task: Task, answers_NC: Tensor, labels_N: Tensor) -> dict[str, float] | None:
+def numbers_on(task: Task, answers_NC: Tensor, labels_N: Tensor) -> dict[str, float] | None:
     """V of one network, or None where the split has no labels."""
     if not bool(is_labelled(labels_N).any()):
         return None
@@ -136,7 +135,7 @@ def _over_replicas(
 ) -> dict[str, Any] | None:
     if answers_RNC is None:
         return None
-    found = [_numbers(task, answers_NC, labels_N) for answers_NC in answers_RNC]
+    found = [numbers_on(task, answers_NC, labels_N) for answers_NC in answers_RNC]
     replicas = [numbers for numbers in found if numbers is not None]
     if not replicas:
         return None
@@ -162,7 +161,7 @@ def teacher_numbers(evaluation: Evaluation, name: str | None) -> dict[str, Any]:
         if split is None:
             return None
         answers_NC = split.ensemble if name is None else split.teachers[name]
-        return _numbers(TASKS[evaluation.task], answers_NC, split.labels_N)
+        return numbers_on(TASKS[evaluation.task], answers_NC, split.labels_N)
 
     test = on(evaluation.splits["test"])
     return {
@@ -231,7 +230,8 @@ def _fidelity(
     references = {"ensemble": ensemble["test"], "best_teacher": None}
     if validation is not None and test.teachers and is_labelled(validation.labels_N).any():
         references["best_teacher"] = teachers[best_teacher(validation, task.name)]["test"]
-    baseline = _merits(task, controls[BASELINE]) if BASELINE in controls else []
+    base = task.baseline
+    baseline = _merits(task, controls[base]) if base in controls else []
     smallest = task.smallest_gap(test.labels_N)
 
     def recovered(reference: Mapping[str, float] | None) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """What is computed of a model's outputs, task by task: the seam through which all stages ask.
 
-Shapes: T teachers, N samples, C outputs (classes, labels, or the one value), M labelled samples. The
+Shapes: T teachers, N samples, C outputs (classes, labels, the one value, or dimensions of a vector, of which
+each model has its own number), M labelled samples. The
 other halves of a task: `raykd.config.tasks` (what a recipe may say), `raykd.data.labels` (what labels
 look like), `raykd.objective.rules` (what is learnt), `raykd.report.speech` (how it is told).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,8 @@ from raykd.config.tasks import TaskName
 from raykd.ensemble import fit_temperature, mean_logits, mean_of_known
 from raykd.ensemble.binary import mean_label_probabilities
 from raykd.ensemble.given import uniform
-from raykd.evaluate import marks, values
-from raykd.evaluate.closeness import fidelity
+from raykd.evaluate import marks, retrieval, values
+from raykd.evaluate.closeness import SMALLEST_GAP, fidelity
 from raykd.evaluate.metrics import classification_metrics, labelled
 from raykd.types import OutputKind, is_labelled
 
@@ -37,9 +38,10 @@ class Task:
         metric: what gains are of, and what chooses the best epoch and the best teacher.
         ties: what decides between equals.
         answer: outputs [N, C] -> answers [N, C].
-        combine: outputs of several teachers [T, N, C] and weights [T, N] -> the ensemble's answers.
+        ensemble: outputs [N, C] of teachers that all count the same -> the ensemble's answers.
         numbers: answers [N, C] and labels -> V, all numbers of one model on one split.
-        tally: outputs and labels of a batch -> float64 sums, to be added over batches and workers.
+        tally: outputs and labels of a batch -> float64 sums, to be added over batches and workers; None where
+            samples are compared with each other: then `numbers` of all are the validation metrics.
         tallied: how many sums there are.
         total: the added sums -> the validation metrics.
         scores: answers and labels -> a number for each labelled sample [M].
@@ -50,6 +52,8 @@ class Task:
         error: V -> how wrong a teacher is, for weighting by its inverse.
         smallest_gap: labels -> distance in `metric` up to which there is no gap to recover.
         calibrate: outputs and labels -> temperature; None where outputs have none.
+        baseline: the control from which the gap to the ensemble is measured.
+        right_or_wrong: whether a sample is answered rightly or wrongly: rightly where its score is 1.
     """
 
     name: TaskName
@@ -57,11 +61,11 @@ class Task:
     metric: str
     ties: str
     answer: Callable[[Tensor], Tensor]
-    combine: Callable[[Tensor, Tensor], Tensor]
+    ensemble: Callable[[Sequence[Tensor]], Tensor]
     numbers: Callable[[Tensor, Tensor], dict[str, float]]
-    tally: Callable[[Tensor, Tensor], Tensor]
+    tally: Callable[[Tensor, Tensor], Tensor] | None
     tallied: int
-    total: Callable[[Tensor], dict[str, float]]
+    total: Callable[[Tensor], dict[str, float]] | None
     scores: Callable[[Tensor, Tensor], Tensor]
     from_scores: Callable[[Any], Any] | None
     comparable: Callable[[Tensor], Tensor]
@@ -70,6 +74,8 @@ class Task:
     error: Callable[[Mapping[str, float]], float]
     smallest_gap: Callable[[Tensor], float]
     calibrate: Callable[[Tensor, Tensor], float] | None
+    baseline: str = "labels"
+    right_or_wrong: bool = True
 
     def merit(self, value: float, metric: str | None = None) -> float:
         """A value of a metric (None: the task's own) as a number of which more is better."""
@@ -81,9 +87,15 @@ class Task:
         then = self.ties if first == self.metric else self.metric
         return self.merit(numbers[first], first), self.merit(numbers[then], then)
 
-    def ensemble(self, outputs_TNC: Tensor) -> Tensor:
-        """The answers [N, C] of teachers that all count the same."""
-        return self.combine(outputs_TNC, uniform(outputs_TNC, None))
+
+def _mean_by(combine: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Sequence[Tensor]], Tensor]:
+    """The ensemble by a function of outputs [T, N, C] and weights [T, N]."""
+
+    def ensemble(outputs: Sequence[Tensor]) -> Tensor:
+        outputs_TNC = torch.stack(tuple(outputs))
+        return combine(outputs_TNC, uniform(outputs_TNC, None))
+
+    return ensemble
 
 
 def _class_tally(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
@@ -122,12 +134,24 @@ def _mark_difference(one_NK: Tensor, other_NK: Tensor) -> Tensor:
     return torch.where(otherwise_N > 0, otherwise_N, -torch.inf)
 
 
+def _no_difference(one_ND: Tensor, other_ND: Tensor) -> Tensor:  # noqa: ARG001 - one signature
+    return torch.full(one_ND.shape[:1], -torch.inf)
+
+
 def _nll(numbers: Mapping[str, float]) -> float:
     return numbers["nll"]
 
 
 def _mean_square(numbers: Mapping[str, float]) -> float:
     return numbers["rmse"] ** 2
+
+
+def _missed(numbers: Mapping[str, float]) -> float:
+    return 1 - numbers["map_10"]
+
+
+def _small_share(labels: Tensor) -> float:  # noqa: ARG001 - one signature
+    return SMALLEST_GAP
 
 
 def _same(outputs_NC: Tensor) -> Tensor:
@@ -145,7 +169,7 @@ TASKS: dict[TaskName, Task] = {
         metric="accuracy",
         ties="nll",
         answer=lambda logits_NC: F.log_softmax(logits_NC, dim=1),
-        combine=mean_of_known,
+        ensemble=_mean_by(mean_of_known),
         numbers=classification_metrics,
         tally=_class_tally,
         tallied=3,
@@ -165,7 +189,7 @@ TASKS: dict[TaskName, Task] = {
         metric="rmse",
         ties="mae",
         answer=_same,
-        combine=mean_logits,
+        ensemble=_mean_by(mean_logits),
         numbers=values.value_metrics,
         tally=values.value_tally,
         tallied=5,
@@ -178,6 +202,7 @@ TASKS: dict[TaskName, Task] = {
         error=_mean_square,
         smallest_gap=values.smallest_value_gap,
         calibrate=None,
+        right_or_wrong=False,
     ),
     "multilabel": Task(
         name="multilabel",
@@ -185,7 +210,7 @@ TASKS: dict[TaskName, Task] = {
         metric="accuracy",
         ties="nll",
         answer=_same,
-        combine=mean_label_probabilities,
+        ensemble=_mean_by(mean_label_probabilities),
         numbers=marks.mark_metrics,
         tally=marks.mark_tally,
         tallied=3,
@@ -198,5 +223,27 @@ TASKS: dict[TaskName, Task] = {
         error=_nll,
         smallest_gap=_one_sample,
         calibrate=marks.mark_temperature,
+    ),
+    "embedding": Task(
+        name="embedding",
+        kind="embedding",
+        metric="map_10",
+        ties="recall_1",
+        answer=_same,
+        ensemble=lambda vectors: retrieval.joined(list(vectors)),
+        numbers=retrieval.retrieval_metrics,
+        tally=None,
+        tallied=0,
+        total=None,
+        scores=retrieval.average_precisions,
+        from_scores=None,
+        comparable=lambda vectors_ND: F.normalize(vectors_ND, dim=1),
+        fidelity=retrieval.retrieval_fidelity,
+        difference=_no_difference,
+        error=_missed,
+        smallest_gap=_small_share,
+        calibrate=None,
+        baseline="untrained",
+        right_or_wrong=False,
     ),
 }

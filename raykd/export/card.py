@@ -102,7 +102,9 @@ def _intended(story: Story) -> str:
     about, student = story.about, story.summary["student"]
     shape = "×".join(map(str, about.input.shape))
     inputs = f"inputs of {shape}" if about.preprocessing.tokens is None else "texts"
-    outputs = "one value" if about.task == "regression" else f"{len(about.classes)} outputs"
+    outputs = {"regression": "one value", "embedding": f"a vector of {len(about.classes)}"}.get(
+        about.task, f"{len(about.classes)} outputs"
+    )
     sizes = [student.get("parameters"), story.summary.get("ensemble", {}).get("parameters")]
     cost = (
         f"It has {sizes[0]:,} parameters; its teachers together have {sizes[1]:,}."
@@ -252,7 +254,7 @@ def _limits(story: Story) -> str:
     lines.append(
         "Inputs unlike the data's get an answer too, and no warning; nothing here tells them apart."
     )
-    if story.about.task != "regression":
+    if story.about.task not in ("regression", "embedding"):
         lines.append("Probabilities are as calibrated as `ece` and `nll` above say, on test alone.")
     return "\n".join(f"* {line}" for line in lines)
 

@@ -62,10 +62,13 @@ def front_matter(
 def pipeline_tag(about: Description) -> str | None:
     """Hugging Face's name of the task on such inputs; None where it has none."""
     if about.preprocessing.tokens is not None:
-        return "text-classification" if about.task != "regression" else None
+        known = {"regression": None, "embedding": "sentence-similarity"}
+        return known.get(about.task, "text-classification")
     kind = {1: "tabular", 3: "image"}.get(len(about.input.shape))
     if about.task == "regression":
         return "tabular-regression" if kind == "tabular" else None
+    if about.task == "embedding":
+        return "image-feature-extraction" if kind == "image" else None
     return None if kind is None else f"{kind}-classification"
 
 

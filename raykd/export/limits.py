@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from raykd.config.tasks import TaskName
 from raykd.evaluate import Evaluation, confusion
+from raykd.evaluate.retrieval import average_precisions
 from raykd.types import is_labelled
 
 _NAMED = 3
@@ -31,6 +33,8 @@ def weak_spots(evaluation: Evaluation, names: Sequence[str]) -> list[str]:
         return ["The test split has no labels: how often it is wrong is not known."]
     answers = test.students["student"][0][labelled_N]
     tested = f"It was tested on {count:,} samples of the same source, and on nothing else."
+    if evaluation.task == "embedding":
+        names = evaluation.classes  # of the labels; the outputs are dimensions
     return [tested, _WEAK[evaluation.task](answers, test.labels_N[labelled_N], names)]
 
 
@@ -65,6 +69,16 @@ def _values(values_N1: Tensor, labels_N: Tensor, names: Sequence[str]) -> str:
     )
 
 
+def _vectors(vectors_ND: Tensor, labels_N: Tensor, names: Sequence[str]) -> str:
+    missed_M = 1 - average_precisions(vectors_ND, labels_N)
+    asked = labels_N[labels_N.bincount()[labels_N] > 1]
+    sum_C = torch.zeros(len(names), dtype=missed_M.dtype).index_add(0, asked, missed_M)
+    mean_C = (sum_C / asked.bincount(minlength=len(names)).clamp(min=1)).numpy()
+    weakest = np.argsort(-mean_C, kind="stable")[:_NAMED]
+    shown = ", ".join(f"{_quoted(names[c])} {100 * (1 - mean_C[c]):.1f} %" for c in weakest)
+    return f"Lowest mAP@10 of a class on test: {shown}."
+
+
 def _quoted(name: str) -> str:
     """A user's own name inside Markdown."""
     return f"`{' '.join(name.replace('`', '´').split())}`"
@@ -74,4 +88,5 @@ _WEAK: dict[TaskName, Callable[[Tensor, Tensor, Sequence[str]], str]] = {
     "classification": _classes,
     "multilabel": _labels,
     "regression": _values,
+    "embedding": _vectors,
 }

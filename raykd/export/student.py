@@ -50,6 +50,10 @@ SAID: dict[TaskName, Said] = {
     "regression": Said(
         {"values": "[batch, 1], in the unit of the target"}, lambda values_B1: (values_B1,)
     ),
+    "embedding": Said(
+        {"embeddings": "[batch, dimension], of any length; their cosines say what is alike"},
+        lambda vectors_BD: (vectors_BD,),
+    ),
 }
 
 

@@ -9,6 +9,9 @@ student and teacher may differ.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,10 +38,7 @@ def similarity(student: Tensor, teacher: Tensor, *, gather: Gather | None = None
     Raises:
         ValueError: different batch sizes.
     """
-    student_BD, teacher_BD = _rows(student, teacher)
-    student_BA = unit(product(student_BD, gathered(student_BD, gather).T), dim=1)
-    teacher_BA = unit(product(teacher_BD, gathered(teacher_BD, gather).T), dim=1)
-    return (student_BA - teacher_BA).square().mean(1)
+    return _compared("similarity", student, teacher, gather)
 
 
 def rkd_distance(student: Tensor, teacher: Tensor, *, gather: Gather | None = None) -> Tensor:
@@ -61,10 +61,7 @@ def rkd_distance(student: Tensor, teacher: Tensor, *, gather: Gather | None = No
     Raises:
         ValueError: different batch sizes.
     """
-    student_BD, teacher_BD = _rows(student, teacher)
-    student_BA = _relative_distances(student_BD, gather)
-    teacher_BA = _relative_distances(teacher_BD, gather)
-    return F.smooth_l1_loss(student_BA, teacher_BA, reduction="none").mean(1)
+    return _compared("rkd_distance", student, teacher, gather)
 
 
 def rkd_angle(student: Tensor, teacher: Tensor, *, gather: Gather | None = None) -> Tensor:
@@ -85,10 +82,7 @@ def rkd_angle(student: Tensor, teacher: Tensor, *, gather: Gather | None = None)
     Raises:
         ValueError: different batch sizes.
     """
-    student_BD, teacher_BD = _rows(student, teacher)
-    student_BAA = _angles(student_BD, gather)
-    teacher_BAA = _angles(teacher_BD, gather)
-    return F.smooth_l1_loss(student_BAA, teacher_BAA, reduction="none").mean((1, 2))
+    return _compared("rkd_angle", student, teacher, gather)
 
 
 def pkt(student: Tensor, teacher: Tensor, *, gather: Gather | None = None) -> Tensor:
@@ -109,10 +103,13 @@ def pkt(student: Tensor, teacher: Tensor, *, gather: Gather | None = None) -> Te
     Raises:
         ValueError: different batch sizes.
     """
+    return _compared("pkt", student, teacher, gather)
+
+
+def _compared(name: str, student: Tensor, teacher: Tensor, gather: Gather | None) -> Tensor:
     student_BD, teacher_BD = _rows(student, teacher)
-    q_BA = _neighbours(student_BD, gather)
-    p_BA = _neighbours(teacher_BD, gather)
-    return (p_BA * ((p_BA + _PKT_EPS).log() - (q_BA + _PKT_EPS).log())).mean(1)
+    relation = RELATIONS[name]
+    return relation.distance(relation.of(student_BD, gather), relation.of(teacher_BD, gather))
 
 
 def _rows(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,6 +117,11 @@ def _rows(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"student has {len(student)} rows and teacher {len(teacher)}")
     student_BD, teacher_BD = prepare(student, teacher)
     return student_BD.flatten(1), teacher_BD.flatten(1)
+
+
+def _similarities(features_BD: Tensor, gather: Gather | None) -> Tensor:
+    """Rows of the Gram matrix divided by their length."""
+    return unit(product(features_BD, gathered(features_BD, gather).T), dim=1)
 
 
 def _relative_distances(features_BD: Tensor, gather: Gather | None) -> Tensor:
@@ -148,3 +150,36 @@ def _neighbours(features_BD: Tensor, gather: Gather | None) -> Tensor:
     shrunk_BD = features_BD / (length_B1 + _PKT_EPS)
     affinity_BA = (product(shrunk_BD, gathered(shrunk_BD, gather).T) + 1) / 2
     return affinity_BA / affinity_BA.sum(1, keepdim=True)
+
+
+def _square(student: Tensor, teacher: Tensor) -> Tensor:
+    return (student - teacher).square().flatten(1).mean(1)
+
+
+def _huber(student: Tensor, teacher: Tensor) -> Tensor:
+    return F.smooth_l1_loss(student, teacher, reduction="none").flatten(1).mean(1)
+
+
+def _divergence(q_BA: Tensor, p_BA: Tensor) -> Tensor:
+    return (p_BA * ((p_BA + _PKT_EPS).log() - (q_BA + _PKT_EPS).log())).mean(1)
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What a loss compares, and how.
+
+    Attributes:
+        of: features [B, D] and the gather -> how each row stands to the samples of the batch, [B, A] or [B, A, A].
+        distance: of the student and of the teacher -> loss_B.
+    """
+
+    of: Callable[[Tensor, Gather | None], Tensor]
+    distance: Callable[[Tensor, Tensor], Tensor]
+
+
+RELATIONS = {
+    "similarity": Relation(_similarities, _square),
+    "rkd_distance": Relation(_relative_distances, _huber),
+    "rkd_angle": Relation(_angles, _huber),
+    "pkt": Relation(_neighbours, _divergence),
+}

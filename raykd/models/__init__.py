@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from raykd.config.models import Model
 from raykd.models.zoo.bag import build_bag
 from raykd.models.zoo.cnn import build_cnn
+from raykd.models.zoo.estimator import build_estimator
 from raykd.models.zoo.exported import build_pt2, build_torchscript
 from raykd.models.zoo.factory import build_factory
 from raykd.models.zoo.foreign import CONTENT
@@ -34,6 +35,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "onnx": build_onnx,
     "torchscript": build_torchscript,
     "pt2": build_pt2,
+    "sklearn": build_estimator,
     "torchvision": build_torchvision,
     "timm": build_timm,
     "hf": build_hf,
@@ -58,7 +60,8 @@ def build_model(
         classes: outputs of the model.
         key: dotted key of the model in the recipe (`student.model`), for errors.
         weights: its weights, where they are known: a model that is a file is made of them, so that the
-            file need not be on every node, and no hub is asked. They are not copied into others.
+            file need not be on every node, and no hub is asked; an estimator is fitted on them. They are not
+            copied into others.
 
     Returns:
         A module on the CPU, in training mode.
@@ -69,6 +72,8 @@ def build_model(
     knobs = {name: getattr(spec, name) for name in type(spec).model_fields if name != "type"}
     if weights is not None and spec.type in FILES:
         knobs["content"] = weights[CONTENT]
+    if weights is not None and spec.type == "sklearn":
+        knobs["examples"] = weights
     if weights is not None and "pretrained" in knobs:
         knobs["pretrained"] = type(spec).model_fields["pretrained"].default
     return MODELS[spec.type](input_shape=input_shape, classes=classes, key=key, **knobs)

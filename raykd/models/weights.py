@@ -9,6 +9,7 @@ import struct
 import uuid
 import warnings
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from raykd.errors import InputError, Problem
 from raykd.models.names import nearest, some
 from raykd.models.network import core
 
+_DIST = "dist:"
 WRAPPERS = ("state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.")
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
@@ -45,14 +47,14 @@ def load_weights(path: str | Path, *, key: str) -> dict[str, Tensor]:
     removed.
 
     Args:
-        path: the file; `~` is the home folder.
+        path: the file; `~` is the home folder; `dist:NAME/FILE` is a file of an installed distribution.
         key: dotted key of the recipe that names it, for errors.
 
     Raises:
         InputError: the file is missing, of another kind, damaged, holds more than tensors, or no state
             dict.
     """
-    file = Path(path).expanduser()
+    file = _distributed(path, key) if str(path).startswith(_DIST) else Path(path).expanduser()
     if not file.is_file():
         if "://" in str(path):
             raise InputError(
@@ -69,6 +71,28 @@ def load_weights(path: str | Path, *, key: str) -> dict[str, Tensor]:
             )
         )
     return _unprefixed(_state_dict(_read_torch(file, key), file, key))
+
+
+def _distributed(path: str | Path, key: str) -> Path:
+    """A file of an installed distribution, found by the end of its path; nothing of it is imported."""
+    name, _, wanted = str(path).removeprefix(_DIST).partition("/")
+    try:
+        listed = files(name) or []
+    except (PackageNotFoundError, ValueError):
+        raise InputError(
+            Problem(
+                key,
+                f"found {path}; no distribution {name!r} is installed: pip install --no-deps {name}",
+            )
+        ) from None
+    found = [file for file in listed if f"/{file}".endswith(f"/{wanted}") and wanted]
+    if len(found) != 1:
+        held = [str(file) for file in listed if file.suffix in (".safetensors", *TORCH_SUFFIXES)]
+        count = f"{len(found)} of its files end so" if found else "it has no such file"
+        raise InputError(
+            Problem(key, f"found {path}; {count}; weights in {name}: {some(held) or '-'}")
+        )
+    return Path(str(found[0].locate()))
 
 
 def _read_safetensors(file: Path, key: str) -> dict[str, Tensor]:

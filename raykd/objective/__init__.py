@@ -3,6 +3,7 @@
 from raykd.config.tasks import TaskName
 from raykd.objective.controls import Lesson, Role, lesson
 from raykd.objective.distill import DistillObjective, Voice
+from raykd.objective.embeddings import EmbeddingObjective
 from raykd.objective.marks import MarkObjective
 from raykd.objective.terms import (
     Context,
@@ -18,6 +19,7 @@ OBJECTIVES: dict[TaskName, type[DistillObjective]] = {
     "classification": DistillObjective,
     "regression": ValueObjective,
     "multilabel": MarkObjective,
+    "embedding": EmbeddingObjective,
 }
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Literal
 from raykd.config.objective import Labels, Objective, UniformWeighting, restricted
 from raykd.objective.weighting import steady
 
-Role = Literal["student", "labels", "best_teacher", "hard"]
+Role = Literal["student", "labels", "best_teacher", "hard", "untrained"]
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,14 @@ class Lesson:
         objective: what it is taught.
         teachers: whom it listens to.
         labelled_only: whether its batches hold labelled samples only.
+        trained: whether it is trained at all.
     """
 
     role: Role
     objective: Objective
     teachers: tuple[str, ...]
     labelled_only: bool = False
+    trained: bool = True
 
 
 def lesson(role: Role, objective: Objective, teachers: Sequence[str], best_teacher: str) -> Lesson:
@@ -43,6 +45,9 @@ def lesson(role: Role, objective: Objective, teachers: Sequence[str], best_teach
     """
     if role == "student":
         return Lesson(role, objective, tuple(teachers))
+    if role == "untrained":
+        nothing = Objective(labels=Labels(weight=0.0), soft_targets=None)
+        return Lesson(role, nothing, (), trained=False)
     own = Labels(
         weight=1.0,
         smoothing=objective.labels.smoothing,

@@ -47,10 +47,11 @@ def teacher_weights(
         knobs |= _FACTS[weighting.type](weighting, voices, heard)
     if isinstance(weighting, GradientWeighting):
         heard = compared(soft and soft.loss, heard)
+    alike = heard.student_NC.shape == heard.answers[0].shape  # vectors have lengths of their own
     weights_TN: Tensor = WEIGHTINGS[weighting.type](
         heard.stacked if INFO[weighting.type].looks else heard.outline,
         heard.labels_N,
-        student_logits=heard.student_NC,
+        student_logits=heard.student_NC if alike else None,
         losses_TN=own_TN,
         available_TN=heard.available_TN,
         **knobs,

@@ -17,14 +17,14 @@ from raykd.folders import RunFolder
 from raykd.models import build_model
 from raykd.models.network import Network
 from raykd.models.weights import apply_weights
-from raykd.pipeline.preparation import Prepared
+from raykd.pipeline.preparation import Prepared, student_outputs
 from raykd.pipeline.rivals import rival_answers
 from raykd.pipeline.serving import Specs
 from raykd.targets import TargetStore
 from raykd.teachers.model import Spec, TeacherModel
 from raykd.train.checkpoint import FitFolder
 from raykd.train.validation import predict
-from raykd.types import ORIGINAL_VIEW, TeacherOutputs, is_labelled
+from raykd.types import ORIGINAL_VIEW, TeacherOutputs
 
 _EXAMPLES = 24
 _COST_ROWS = 16
@@ -36,7 +36,7 @@ def student_network(prepared: Prepared, weights: Mapping[str, Tensor]) -> Networ
     model = build_model(
         prepared.config.student.model,
         input_shape=shape,
-        classes=prepared.samples.class_count,
+        classes=student_outputs(prepared.config, prepared.samples),
         key="student.model",
     )
     apply_weights(model, weights, key="student.model")
@@ -57,10 +57,11 @@ def split_outputs(
         labels_N=torch.from_numpy(samples.labels[rows].copy()),
         ids_N=torch.from_numpy(samples.ids[rows].copy()),
         teachers={name: task.answer(output.values_NC) for name, output in outputs.items()},
-        ensemble=task.ensemble(torch.stack([output.values_NC for output in outputs.values()])),
+        ensemble=task.ensemble([output.values_NC for output in outputs.values()]),
         students=students,
         students_last=students_last,
         rivals=rivals or {},
+        task=samples.task,
     )
 
 
@@ -149,9 +150,8 @@ def labels_used(prepared: Prepared) -> dict[str, Any]:
     """How many labels teachers, student and validation used; each counted once."""
     samples = prepared.samples
     train, validation = (len(samples.labelled_rows(s)) for s in ("train", "validation"))
-    every = int(is_labelled(samples.all_labels[samples.splits["train"]]).sum())
     teachers = {
-        name: (every if c.settings.labels == "all" else train) if c.settings.fit is not None else 0
+        name: len(samples.labelled_rows("train", c.settings.labels)) if c.settings.learns else 0
         for name, c in prepared.teachers.items()
     }
     most = max([train, *teachers.values()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from raykd.config import Config
 from raykd.config.models import Teacher
 from raykd.config.objective import ImitationLoss, InverseErrorWeighting, Labels, Objective
+from raykd.config.tasks import CHOICES
 from raykd.config.training import Training
 from raykd.config.weightings import AccuracyWeighting
 from raykd.objective import Lesson, Voice, lesson
@@ -13,7 +14,6 @@ from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.serving import Served
 from raykd.seeding import derive
 from raykd.train import Fit, Plan
-from raykd.types import is_labelled
 
 
 def teacher_fit(prepared: Prepared, teacher: Teacher) -> Fit:
@@ -21,10 +21,7 @@ def teacher_fit(prepared: Prepared, teacher: Teacher) -> Fit:
     assert teacher.fit is not None, "only for teachers to be fitted"
     assert teacher.model is not None, "cross_check demands a model where there are no outputs"
     samples, settings, key = prepared.samples, teacher.fit, f"teachers.{teacher.name}"
-    rows = samples.labelled_rows("train")
-    if teacher.labels == "all":
-        train = samples.splits["train"]
-        rows = train[is_labelled(samples.all_labels[train])]
+    rows = samples.labelled_rows("train", teacher.labels)
     seed = settings.seed
     if seed is None:
         seed = derive(prepared.config.seed, "teacher", teacher.name)
@@ -54,6 +51,7 @@ def teacher_fit(prepared: Prepared, teacher: Teacher) -> Fit:
         seed=seed,
         labels=teacher.labels,
         data=prepared.data,
+        task=CHOICES[samples.task].fitted_as,
         freeze=settings.freeze,
         lr_factors=settings.lr_factors,
     )
@@ -105,7 +103,7 @@ def student_fit(
         voices=_voices(prepared, taught, served),
         student_shapes=prepared.student_shapes,
         teacher_shapes=prepared.teacher_shapes,
-        training=config.train,
+        training=config.train if taught.trained else config.train.model_copy(update={"epochs": 0}),
         plan=Plan(
             rows=rows,
             epoch_rows=len(train),
@@ -121,6 +119,10 @@ def student_fit(
             for name in taught.teachers
         },
         error_range=_error_range(taught, served),
+        outputs=config.student.dimension,
+        vectors={name: one.answers for name, one in prepared.teachers.items()}
+        if samples.task == "embedding"
+        else {},
     )
 
 

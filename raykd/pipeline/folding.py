@@ -67,7 +67,7 @@ def cross_validate(
     if options.until not in (None, "evaluate"):
         return folder, {}
     told = [read_json(folder.path / "folds" / str(i) / "summary.json") for i in range(len(recipes))]
-    brought = [teacher.name for teacher in config.teachers if teacher.fit is None]
+    brought = [teacher.name for teacher in config.teachers if not teacher.learns]
     summary = {**over_folds(told, sizes), "brought": brought}
     write_json(folder.summary, summary)
     if options.until is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -15,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from raykd.evaluate import TASKS, best_teacher
+from raykd.evaluate import TASKS, best_teacher, numbers_on
 from raykd.evaluate.outputs import Split
 from raykd.folders import RunFolder, home, read_json, write_json
 from raykd.models.weights import load_weights
@@ -296,12 +297,13 @@ class Job:
                 "labels": settings.labels,
                 "weights": self.weights_at.get(name),
                 "temperature": temperatures[name],
-                "validation": task.numbers(said.teachers[name], said.labels_N),
+                "validation": numbers_on(task, said.teachers[name], said.labels_N),
             }
             write_json(self.folder.card(name), card)
         speech = SPEECH[task.name]
         named = ", ".join(f"{name} {speech.value(value)}" for name, value in found.items())
-        self.emit(events.message("teachers", f"validation {speech.metric.name}: {named}"))
+        if all(map(math.isfinite, found.values())):
+            self.emit(events.message("teachers", f"validation {speech.metric.name}: {named}"))
         judged = Judged(task, said, samples.scale)
         return Served(specs, store, None, temperatures, judged, best_teacher(said, task.name))
 

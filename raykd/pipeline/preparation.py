@@ -27,6 +27,7 @@ from raykd.models.projectors import make_projector
 from raykd.models.taps import probe, probe_output
 from raykd.models.weights import apply_weights, load_weights
 from raykd.objective.features import feature_problem
+from raykd.pipeline.candidates import behaviour, examples, known_by_answers, vector_length
 from raykd.pipeline.label_maps import (
     LabelMap,
     known_classes,
@@ -47,7 +48,6 @@ from raykd.teachers.recorded import load_outputs
 from raykd.types import ORIGINAL_VIEW
 
 Shape = tuple[int, ...]
-_PROBED = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +58,16 @@ class Candidate:
         settings: its part of the recipe.
         preprocessing: with concrete numbers.
         weights: loaded or the factory's own; None when it is to be fitted from scratch.
-        outputs: number of its own classes.
+        outputs: number of its own classes, which its network is made with.
         taps: features that the objective wants of it.
         shapes: their shapes, as students get them.
         recorded_NC: the logits of a teacher without a model.
         packing: what is kept of its answers to training views.
         label_map: its classes as numbers of the data's.
         known: the data's classes that it knows; None = all.
-        behaviour: hash of a few answers, of a model that has no weights to be known by.
+        behaviour: hash of a few answers, of a model that is not known by its weights.
+        answers: how many numbers it answers for a sample: one for each of the data's outputs, or the length of
+            its embedding.
     """
 
     settings: Teacher
@@ -79,6 +81,7 @@ class Candidate:
     label_map: LabelMap | None = None
     known: tuple[int, ...] | None = None
     behaviour: str | None = None
+    answers: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +125,11 @@ class Prepared:
         labelled = len(samples.labelled_rows("train"))
         outputs = SPEECH[samples.task].outputs(samples.classes)
         return f"{sizes} samples; {labelled:,} training labels; {outputs}{cut_texts(samples)}"
+
+
+def student_outputs(config: Config, samples: Samples) -> int:
+    """How many numbers a student answers: one for each class or label, one value, or the length of its embedding."""
+    return config.student.dimension or samples.class_count
 
 
 def prepare(
@@ -219,10 +227,15 @@ def collect(problems: list[Problem], make: Callable[[], Any]) -> Any:
 
 
 def _network(
-    spec: Model, preprocessing: Preprocessing, samples: Samples, outputs: int, key: str
+    spec: Model,
+    preprocessing: Preprocessing,
+    samples: Samples,
+    outputs: int,
+    key: str,
+    examples: Mapping[str, Tensor] | None = None,
 ) -> Network:
     shape = preprocessing.output_shape(samples.input_shape)
-    model = build_model(spec, input_shape=shape, classes=outputs, key=key)
+    model = build_model(spec, input_shape=shape, classes=outputs, key=key, weights=examples)
     return Network(model, preprocessing, samples.scale)
 
 
@@ -251,14 +264,31 @@ def make_candidate(
     if teacher.outputs is not None:
         kind = TASKS[config.task].kind
         logits_NC = load_outputs(teacher.outputs, samples, key=f"{key}.outputs", answers=kind)
-        return Candidate(teacher, preprocessing, None, samples.class_count, recorded_NC=logits_NC)
+        return Candidate(
+            teacher,
+            preprocessing,
+            None,
+            samples.class_count,
+            recorded_NC=logits_NC,
+            answers=logits_NC.shape[1],
+        )
     assert teacher.model is not None, "cross_check demands a model where there are no outputs"
     label_map = resolve_label_map(teacher, samples, key=f"{key}.label_map")
     outputs = samples.class_count if label_map is None else len(label_map)
-    network = _network(teacher.model, preprocessing, samples, outputs, f"{key}.model")
-    weights = _weights(teacher, network, key)
+    if teacher.fit is not None and not outputs:
+        raise InputError(
+            Problem(f"{key}.fit", "the data has no label to be fitted on; give `weights`")
+        )
+    fitted_on = examples(config, teacher, preprocessing, samples)
+    network = _network(teacher.model, preprocessing, samples, outputs, f"{key}.model", fitted_on)
+    weights = fitted_on or _weights(teacher, network, key)
     inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
-    check_answer(teacher, probe_output(network, inputs, key=f"{key}.model"), outputs, key)
+    answer = probe_output(network, inputs, key=f"{key}.model")
+    if samples.task != "embedding" or teacher.fit is not None:
+        check_answer(teacher, answer, outputs, key)
+    answers = samples.class_count
+    if samples.task == "embedding":
+        answers = vector_length(teacher, network, inputs, answer, key)
     if teacher.fit is not None:
         check_trainable(network.model, f"{key}.model")
         freeze(network.model, teacher.fit.freeze, key=f"{key}.fit.freeze")
@@ -282,7 +312,8 @@ def make_candidate(
         shapes,
         label_map=label_map,
         known=known_classes(label_map, samples.class_count),
-        behaviour=None if weights or teacher.fit is not None else _behaviour(network, samples),
+        behaviour=behaviour(network, samples) if known_by_answers(teacher, weights) else None,
+        answers=answers,
     )
 
 
@@ -298,15 +329,6 @@ def _weights(teacher: Teacher, network: Network, key: str) -> Mapping[str, Tenso
     return {name: tensor.detach().clone() for name, tensor in network.model.state_dict().items()}
 
 
-@torch.no_grad()
-def _behaviour(network: Network, samples: Samples) -> str:
-    """Hash of the answers to a few samples, to the digits that other machines agree on."""
-    rows = samples.splits["train"][:_PROBED]
-    answers = network.eval()(samples.batch(rows, ORIGINAL_VIEW).inputs)
-    rounded = np.round(answers.double().numpy(), 3) + 0.0
-    return hashlib.sha256(rounded.tobytes()).hexdigest()[:32]
-
-
 def _tap_key(config: Config, teacher: str | None, side: str) -> str:
     for index, term in enumerate(config.objective.features):
         if teacher is None or term.teacher == teacher:
@@ -320,16 +342,15 @@ def _student(
     student = config.student
     preprocessing = preprocessing_for(student.preprocess, samples, key="student.preprocess")
     torch.manual_seed(config.seed)
-    network = _network(student.model, preprocessing, samples, samples.class_count, "student.model")
+    outputs = student_outputs(config, samples)
+    network = _network(student.model, preprocessing, samples, outputs, "student.model")
     check_trainable(network.model, "student.model")
     weights = None
     if student.weights is not None:
         weights = load_weights(student.weights, key="student.weights")
         apply_weights(network.model, weights, key="student.weights")
     inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
-    check_classes(
-        probe_output(network, inputs, key="student.model"), samples.class_count, "student.model"
-    )
+    check_classes(probe_output(network, inputs, key="student.model"), outputs, "student.model")
     check_limits(config, network.model)
     taps = tuple(
         dict.fromkeys(tap for term in config.objective.features for tap in term.student_taps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from raykd.evaluate import TASKS, Evaluation, check_requirements, summarise
@@ -12,7 +13,7 @@ from raykd.evaluate.folds import over_folds
 from raykd.evaluate.outputs import Split, SplitOutputs
 from raykd.pipeline.evaluation import labels_used
 from raykd.pipeline.fits import roles
-from raykd.pipeline.preparation import Prepared
+from raykd.pipeline.preparation import Prepared, student_outputs
 from raykd.types import is_labelled
 
 STAGES = ("teachers", "targets", "student", "evaluate", "report")
@@ -84,7 +85,9 @@ def _silent(prepared: Prepared, split: Split) -> SplitOutputs:
     rows = samples.splits[split]
     known = is_labelled(torch.from_numpy(samples.labels[rows])).numpy()
     rows = rows[known][:2] if known.any() else rows[:2]
-    zeros_NC = torch.zeros(len(rows), samples.class_count)
+    if samples.task == "embedding":  # of one class, so that there is something to find
+        rows = np.repeat(rows[:1], 2)
+    zeros_NC = torch.zeros(len(rows), student_outputs(prepared.config, samples))
     answers_NC = TASKS[samples.task].answer(zeros_NC)
     replicas = prepared.config.seeds
     students = {role: answers_NC.repeat(replicas, 1, 1) for role in roles(prepared.config)}
@@ -96,4 +99,5 @@ def _silent(prepared: Prepared, split: Split) -> SplitOutputs:
         students=students,
         students_last=students,
         rivals=dict.fromkeys(prepared.rivals, answers_NC),
+        task=samples.task,
     )

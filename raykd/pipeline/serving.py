@@ -99,9 +99,10 @@ def make_specs(prepared: Prepared, weights: Mapping[str, Mapping[str, Tensor]]) 
             batch_size=settings.resources.batch_size or cluster.batch_size,
             taps=candidate.taps,
             answers=answers,
-            scale=None if settings.fit is None else samples.scale,
+            scale=samples.scale if settings.learns else None,
             packing=candidate.packing,
             behaviour=candidate.behaviour,
+            vector=settings.embedding,
         )
     return specs
 

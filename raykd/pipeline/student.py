@@ -41,11 +41,19 @@ def _describe(prepared: Prepared, weights: str) -> Description:
             shape=samples.input_shape,
             dtype="uint8" if samples.is_text else "int64" if integers else "float32",
         ),
-        classes=samples.classes,
+        classes=_outputs(prepared),
         scale=samples.scale,
         teachers=tuple(prepared.teachers),
         fingerprint=weights,
     )
+
+
+def _outputs(prepared: Prepared) -> tuple[str, ...]:
+    """Names of the student's outputs; of an embedding the numbers of its dimensions."""
+    dimension = prepared.config.student.dimension
+    if dimension is None:
+        return prepared.samples.classes
+    return tuple(map(str, range(dimension)))
 
 
 def describe_student(path: str | os.PathLike[str]) -> tuple[Path, Description]:
@@ -76,7 +84,7 @@ def load_student(path: str | os.PathLike[str], *, model: nn.Module | None = None
 
     Returns:
         A module that takes `{input name: tensor [B, ...]}` in source space and returns logits [B, C]; in
-        regression values in original units [B, 1], in multilabel label logits [B, K].
+        regression values in original units [B, 1], in multilabel label logits [B, K]; embeddings [B, D].
 
     Raises:
         InputError: no student there, damaged files, or a model that needs `model`.

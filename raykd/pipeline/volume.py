@@ -26,7 +26,7 @@ def answer_of(candidate: Candidate, samples: Samples, *, held_out: bool = False)
     """A teacher's encoded answer for one sample, zeros [1, ...]; untransformed or in a view."""
     packing = candidate.packing.whole() if held_out else candidate.packing
     features = {} if held_out else {t: torch.zeros(1, *s) for t, s in candidate.shapes.items()}
-    outputs = torch.zeros(1, samples.class_count)
+    outputs = torch.zeros(1, candidate.answers)
     return codec.encode(outputs, features, TASKS[samples.task].kind, packing)
 
 

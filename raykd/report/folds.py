@@ -10,7 +10,7 @@ from raykd.report.folder import RunData
 from raykd.report.speech import Gain, speech_of
 from raykd.report.tables import Table
 from raykd.report.verdicts import outcome
-from raykd.report.wording import BASELINE, mean_of, role_name
+from raykd.report.wording import mean_of, role_name
 
 Summary = Mapping[str, Any]
 _CORRECTED = (
@@ -27,24 +27,24 @@ def folds_verdict(summary: Summary) -> list[str]:
     speech = speech_of(summary)
     value = student["test"][speech.metric.key]
     reached = f"{speech.reached(value['mean'])} ± {speech.spread(value['std'])} over {summary['folds']} folds"
-    gains = summary["gains"]
-    if BASELINE not in gains:
+    gains, baseline = summary["gains"], speech.baseline
+    if baseline not in gains:
         sentences = [f"The student reaches {reached}."]
     else:
-        gain = gains[BASELINE]
+        gain = gains[baseline]
         own = {"win": "Distillation helps here", "loss": "Distillation hurts here"}.get(
             outcome(gain),
             f"Distillation makes no difference that {summary['folds']} folds can show",
         )
-        base = speech.value(mean_of(summary["controls"][BASELINE]["test"][speech.metric.key]))
+        base = speech.value(mean_of(summary["controls"][baseline]["test"][speech.metric.key]))
         sentences = [
-            f"{own}: the student reaches {reached}, the same network trained on labels alone {base}; "
+            f"{own}: the student reaches {reached}, the same network {speech.untaught} {base}; "
             f"{_change(gain, speech.gain)}."
         ]
     sentences += [
         f"Against {role_name(role)}: {_change(gain, speech.gain)}."
         for role, gain in gains.items()
-        if role != BASELINE
+        if role != baseline
     ]
     if gains:
         sentences.append(_CORRECTED)

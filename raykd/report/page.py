@@ -15,7 +15,7 @@ from raykd.config.tasks import TaskName
 from raykd.report.folder import RunData, read_run
 from raykd.report.speech import speech_of
 from raykd.report.verdicts import outcome, verdict
-from raykd.report.wording import BASELINE, count, mean_of
+from raykd.report.wording import count, mean_of
 
 if TYPE_CHECKING:
     from raykd.evaluate import Evaluation
@@ -193,13 +193,13 @@ def tiles(summary: Mapping[str, Any]) -> list[Tile]:
     std, replicas = student["test"][key]["std"], student["test"][key]["n"]
     spread = "1 replica" if std is None else f"± {speech.spread(std)} over {replicas} replicas"
     found = [Tile(speech.value(own), f"test {speech.metric.name}", spread)]
-    if BASELINE in summary["gains"]:
-        gain = summary["gains"][BASELINE]
+    if speech.baseline in summary["gains"]:
+        gain = summary["gains"][speech.baseline]
         interval = gain["ci95"]
         sure = (
             f"{signed(interval[0])} to {signed(interval[1])}" if interval else "no interval, n = 1"
         )
-        what = f"{speech.gain.heading} over labels alone"
+        what = f"{speech.gain.heading} over {speech.base}"
         found.append(Tile(signed(gain["mean"]), what, sure, outcome(gain)))
     whole = (summary["ensemble"]["test"] or {}).get(key)
     if own is not None and whole:
@@ -244,6 +244,7 @@ def _pictures(run: RunData) -> dict[str, Picture]:
         ),
         "regression": (scatter.predictions, scatter.residuals, scatter.distances),
         "multilabel": (by_label.labels,),
+        "embedding": (),
     }
     makers: Sequence[Callable[[RunData], Picture | None]] = (
         figures.gains,
@@ -261,10 +262,11 @@ def _pictures(run: RunData) -> dict[str, Picture]:
 def _tables(run: RunData) -> dict[str, Table]:
     from raykd.report import by_label, other_tables, scatter, tables
 
-    of_task: dict[TaskName, Callable[[RunData], Table | None]] = {
-        "classification": tables.recalls,
-        "regression": scatter.quantiles,
-        "multilabel": by_label.label_table,
+    of_task: dict[TaskName, Sequence[Callable[[RunData], Table | None]]] = {
+        "classification": (tables.recalls,),
+        "regression": (scatter.quantiles,),
+        "multilabel": (by_label.label_table,),
+        "embedding": (),
     }
     makers: Sequence[Callable[[RunData], Table | None]] = (
         tables.results,
@@ -274,7 +276,7 @@ def _tables(run: RunData) -> dict[str, Table]:
         tables.quality,
         tables.fidelity,
         tables.costs,
-        of_task[run.task],
+        *of_task[run.task],
         tables.context,
         tables.events,
     )
@@ -291,6 +293,7 @@ def _lost(run: RunData) -> list[str]:
         "classification": what_is_lost,
         "regression": scatter.how_wrong,
         "multilabel": by_label.worst_labels,
+        "embedding": lambda _: [],
     }
     if run.evaluation is None or labelled_test(run) is None:
         return []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raykd.config.tasks import TaskName
-from raykd.report.wording import mean_of, number, percent, points, significant
+from raykd.report.wording import BASELINE, mean_of, number, percent, points, significant
 
 Form = Callable[[float | None], str]
 
@@ -64,7 +64,8 @@ class Speech:
 
     Attributes:
         metric: the task's metric.
-        ties: key of the metric that decides between equal teachers; less is better.
+        ties: key of the metric that decides between equal teachers.
+        ties_lower: whether less of that is better.
         lower: whether less of the metric is better.
         spread: a standard deviation of the metric, beside a value.
         reached: a value of the metric on test, as what a student "reaches".
@@ -80,10 +81,14 @@ class Speech:
         by_teacher: the one of them that is known for each teacher.
         hard: what the control `hard` is taught.
         tile: metric of student and ensemble -> value and words of a number at the top.
+        baseline: the control that tells whether distillation helps.
+        base: what that control is called.
+        untaught: how its network came about.
     """
 
     metric: Measure
     ties: str
+    ties_lower: bool = True
     lower: bool = False
     spread: Callable[[float], str]
     reached: Callable[[float | None], str]
@@ -99,6 +104,9 @@ class Speech:
     by_teacher: Measure
     hard: str
     tile: Callable[[float, float], tuple[str, str]]
+    baseline: str = BASELINE
+    base: str = "labels alone"
+    untaught: str = "trained on labels alone"
 
     def value(self, value: float | None) -> str:
         """A value of the metric."""
@@ -110,6 +118,7 @@ def speech_of(summary: Mapping[str, Any]) -> Speech:
     return SPEECH[summary.get("task") or "classification"]
 
 
+_MAP = Measure(key="map_10", name="mAP@10", form=percent)
 _NLL = Measure(key="nll", name="NLL (nats)", form=number)
 _POINTS = Gain(
     name="difference",
@@ -178,6 +187,15 @@ def _value_follows(fidelity: Mapping[str, Any]) -> str:
     correlation = number(mean_of(fidelity["correlation_ensemble"]))
     return (
         f"differs from the ensemble's answers by an RMSE of {distance} (correlation {correlation})"
+    )
+
+
+def _vector_follows(fidelity: Mapping[str, Any]) -> str:
+    correlation = number(mean_of(fidelity["spearman_ensemble"]))
+    shared = percent(mean_of(fidelity["overlap_ensemble"]))
+    return (
+        f"orders pairs of test samples by likeness as the ensemble does with a rank correlation of {correlation} "
+        f"and shares {shared} of the 10 nearest neighbours"
     )
 
 
@@ -279,5 +297,41 @@ SPEECH: dict[TaskName, Speech] = {
         by_teacher=Measure(key="agreement", name="same label decisions as", form=percent),
         hard="the ensemble's hard labels",
         tile=_share_tile("label accuracy"),
+    ),
+    "embedding": Speech(
+        metric=_MAP,
+        ties="recall_1",
+        ties_lower=False,
+        spread=_share_spread,
+        reached=lambda value: f"a test mAP@10 of {percent(value)}",
+        gain=_POINTS,
+        second=Measure(key="probe", name="linear probe", form=percent),
+        numbers=(
+            _MAP,
+            Measure(key="recall_1", name="recall@1", form=percent),
+            Measure(key="recall_10", name="recall@10", form=percent),
+            Measure(key="probe", name="linear probe", form=percent),
+        ),
+        numbers_note="Each sample asks all others of its split by cosine; relevant are those of its class. "
+        "Linear probe: accuracy of ridge regression on the classes, each sample left out in turn",
+        panels=(
+            Measure(key="map_10", name="validation mAP@10", form=percent),
+            Measure(key="recall_1", name="validation recall@1", form=percent),
+        ),
+        outputs=lambda names: f"{len(names)} classes to judge by" if names else "no labels",
+        kept=_share_kept("mAP@10"),
+        follows=_vector_follows,
+        fidelity=(
+            Measure(
+                key="spearman_ensemble", name="rank correlation with the ensemble", form=number
+            ),
+            Measure(key="overlap_ensemble", name="neighbours shared with it", form=percent),
+        ),
+        by_teacher=Measure(key="spearman", name="rank correlation with", form=number),
+        hard="",
+        tile=_share_tile("mAP@10"),
+        baseline="untrained",
+        base="no training",
+        untaught="before training",
     ),
 }

@@ -262,7 +262,7 @@ def fidelity(run: RunData) -> Table | None:
         rows=[(name, form(value["mean"]), form(value["std"])) for name, value, form in entries],
         records=[(name, value["mean"], value["std"]) for name, value, _ in entries],
         fields=("measure", "mean", "std"),
-        note="Over replicas. The gap is the distance from labels alone; – where it is not defined.",
+        note=f"Over replicas. The gap is the distance from {speech.base}; – where it is not defined.",
     )
 
 

@@ -13,7 +13,6 @@ from typing import Any, Literal
 from raykd.report.others import against_rivals, worst_slice
 from raykd.report.speech import Gain, Speech, speech_of
 from raykd.report.wording import (
-    BASELINE,
     RIVAL,
     count,
     mean_of,
@@ -105,10 +104,15 @@ def verdict(summary: Summary) -> list[str]:
     student = summary.get("student")
     if not student:
         return ["The run ended before a student could be evaluated, so it has no result."]
+    speech = speech_of(summary)
     if not student["test"]:
-        return ["The test split has no labels, so whether distillation helps here is not known."]
+        unknown = "The test split has no labels, so whether distillation helps here is not known."
+        if summary.get("task") != "embedding":
+            return [unknown]
+        return [unknown, f"The student {speech.follows(summary['fidelity'])}.", *_cost(summary)]
     sentences = [_headline(summary)]
-    sentences += [_against(summary, role) for role in summary["gains"] if role != BASELINE]
+    others = [role for role in summary["gains"] if role != speech.baseline]
+    sentences += [_against(summary, role) for role in others]
     sentences += [*against_rivals(summary), *worst_slice(summary)]
     sentences += [*_kept(summary), *_cost(summary), *_caveats(summary)]
     return sentences
@@ -125,7 +129,7 @@ def outcome(gain: Mapping[str, Any]) -> Outcome:
 def best_teacher_name(summary: Summary) -> str | None:
     """The teacher that is best on validation: by the task's metric, then the second, then name."""
     speech = speech_of(summary)
-    sign = 1 if speech.lower else -1
+    sign, tie = (1 if lower else -1 for lower in (speech.lower, speech.ties_lower))
     known: dict[str, Mapping[str, Any]] = {
         name: model["validation"]
         for name, model in summary["teachers"].items()
@@ -135,7 +139,7 @@ def best_teacher_name(summary: Summary) -> str | None:
         known,
         key=lambda name: (
             sign * known[name][speech.metric.key],
-            _or_infinite(known[name][speech.ties]),
+            tie * _or_infinite(known[name][speech.ties]),
             name,
         ),
         default=None,
@@ -168,15 +172,15 @@ def _headline(summary: Summary) -> str:
     speech = speech_of(summary)
     key, gains = speech.metric.key, speech.gain
     reached = speech.reached(mean_of(summary["student"]["test"][key]))
-    if BASELINE not in summary["gains"]:
+    if speech.baseline not in summary["gains"]:
         return (
-            f"Whether distillation helps here is not known, since the run has no control trained on "
-            f"labels alone: the student reaches {reached}."
+            f"Whether distillation helps here is not known, since the run has no control {speech.untaught}: "
+            f"the student reaches {reached}."
         )
-    gain = summary["gains"][BASELINE]
+    gain = summary["gains"][speech.baseline]
     replicas = gain["n"]
-    baseline = speech.value(mean_of(summary["controls"][BASELINE]["test"][key]))
-    plain = f"the student reaches {reached}, the same network trained on labels alone {baseline}"
+    baseline = speech.value(mean_of(summary["controls"][speech.baseline]["test"][key]))
+    plain = f"the student reaches {reached}, the same network {speech.untaught} {baseline}"
     how_much = gains.size(gain["mean"])
     match outcome(gain):
         case "win":
@@ -246,24 +250,25 @@ def _kept(summary: Summary) -> list[str]:
 
 
 def _gap(summary: Summary) -> list[str]:
-    if BASELINE not in summary["controls"]:
+    speech = speech_of(summary)
+    if speech.baseline not in summary["controls"]:
         return []
     gap = summary["fidelity"]["gap_recovered"]
     whole, best = (mean_of(gap[reference]) for reference in ("ensemble", "best_teacher"))
     if whole is None:
         return [
-            "What share of the distance from labels alone to the ensemble it recovers is not defined: "
-            "the ensemble is not clearly better than labels alone in every replica."
+            f"What share of the distance from {speech.base} to the ensemble it recovers is not defined: "
+            f"the ensemble is not clearly better than {speech.base} in every replica."
         ]
     if whole <= 0:
         return [
-            f"It recovers nothing of the distance from labels alone to the ensemble "
+            f"It recovers nothing of the distance from {speech.base} to the ensemble "
             f"({percent(whole, 0)})."
         ]
     name = best_teacher_name(summary)
     also = "" if best is None else f" (of that to the best teacher, {name}: {percent(best, 0)})"
     return [
-        f"It recovers {percent(whole, 0)} of the distance from labels alone to the ensemble{also}."
+        f"It recovers {percent(whole, 0)} of the distance from {speech.base} to the ensemble{also}."
     ]
 
 

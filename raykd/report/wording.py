@@ -12,6 +12,7 @@ ROLES = {
     "labels": "labels alone",
     "best_teacher": "best teacher alone",
     "hard": "hard labels",
+    "untrained": "untrained",
     "ensemble": "ensemble",
 }
 RIVAL = "compared"

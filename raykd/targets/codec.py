@@ -3,7 +3,7 @@
 Because both go through it, a student cannot tell them apart. Logits become float16 after the row's
 maximum is taken off (mean error of the tempered probabilities about 0.001, against 0.008 in bfloat16);
 the maximum itself is kept in float32. Of very many classes the largest logits are kept, and what the
-others amount to (`packing`). Values of a regression stay float32. Label logits become float16 as they
+others amount to (`packing`). Values of a regression, and embeddings, stay float32. Label logits become float16 as they
 are: each one counts by itself, so no constant may be taken off. Features become float16, or smaller.
 """
 
@@ -34,12 +34,20 @@ from raykd.types import Dense, OutputKind
 VALUES = "values"
 VALUE = "value"
 LABEL_LOGITS = "label_logits"
+EMBEDDING = "embedding"
+
+
+_OWN: dict[OutputKind, str] = {
+    "value": "value32",
+    "label_logits": "labels16",
+    "embedding": "embedding32",
+}
+"""What outputs that are no logits of classes are kept as."""
 
 
 def version(kind: OutputKind, packing: Packing = PLAIN) -> str:
     """The name of an encoding of outputs; targets of one are never read as those of another."""
-    outputs = {"value": "value32", "label_logits": "labels16"}.get(kind) or packing.of_classes
-    return f"{outputs}-v1"
+    return f"{_OWN.get(kind) or packing.of_classes}-v1"
 
 
 def feature_version(packing: Packing) -> str:
@@ -51,6 +59,7 @@ VERSIONS: dict[OutputKind, str] = {
     "logits": version("logits"),
     "value": version("value"),
     "label_logits": version("label_logits"),
+    "embedding": version("embedding"),
 }
 VERSION = VERSIONS["logits"]
 
@@ -71,8 +80,8 @@ def encode(
 
     Returns:
         Of logits `values` float16 [N, C] (minus their row maximum) and `offset` float32 [N] (the
-        maximum), or what `encode_top` says; of values `value` float32; of label logits `label_logits`
-        float16; and `feature.<tap>` float16 [N, ...], or what `encode_features` says.
+        maximum), or what `encode_top` says; of values `value` float32; of embeddings `embedding` float32;
+        of label logits `label_logits` float16; and `feature.<tap>` float16 [N, ...], or what `encode_features` says.
     """
     if kind == "logits" and packing.top_k is not None:
         arrays = encode_top(values_NC.float(), packing)
@@ -90,6 +99,7 @@ _ENCODERS: dict[OutputKind, Callable[[Tensor], Arrays]] = {
     "logits": _encode_logits,
     "value": lambda values: {VALUE: values.numpy()},
     "label_logits": lambda logits: {LABEL_LOGITS: half(logits)},
+    "embedding": lambda vectors: {EMBEDDING: vectors.numpy()},
 }
 
 
@@ -107,7 +117,11 @@ def _decode_values(
     return "logits", values_NC
 
 
-_KINDS: dict[str, OutputKind] = {VALUE: "value", LABEL_LOGITS: "label_logits"}
+_KINDS: dict[str, OutputKind] = {
+    VALUE: "value",
+    LABEL_LOGITS: "label_logits",
+    EMBEDDING: "embedding",
+}
 
 
 def decode(arrays: Mapping[str, np.ndarray], temperature: float = 1.0) -> Dense:

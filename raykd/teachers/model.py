@@ -44,7 +44,7 @@ class Spec:
         weights: its state dict.
         preprocessing: what it does to a sample first.
         input_shape: of one sample in source space.
-        outputs: number of its own classes.
+        outputs: number of its own classes, which the network is made with.
         classes: number of the data's classes.
         label_map: data class of each of its own classes (None: of none of them), or None when they are the
             same.
@@ -56,7 +56,8 @@ class Spec:
         scale: the unit that it computes in (regression), when it was fitted here; one that was not
             answers in original units by itself.
         packing: what is kept of its answers to training views.
-        behaviour: hash of a few answers, of a model that has no weights to be known by.
+        behaviour: hash of a few answers, of a model that is not known by its weights.
+        vector: the module whose output [D] is its embedding; None = what the network returns.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Spec:
     scale: Scale | None = None
     packing: Packing = PLAIN
     behaviour: str | None = None
+    vector: str | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -93,6 +95,8 @@ class Spec:
             parts["scale"] = [self.scale.mean, self.scale.std]
         if self.behaviour is not None:
             parts["behaviour"] = self.behaviour
+        if self.vector is not None:
+            parts["vector"] = self.vector
         return _digest(parts)
 
 
@@ -103,7 +107,7 @@ class Recorded:
     Attributes:
         name: the teacher's name.
         logits_NC: float32 [N, C] in the data's row order (values in original units [N, 1], label
-            logits); NaN rows where it said nothing.
+            logits, embeddings); NaN rows where it said nothing.
         answers: what its answers are stored as.
         packing: what is kept of them.
     """
@@ -154,7 +158,8 @@ class TeacherModel:
         network = Network(model, spec.preprocessing, spec.scale)
         self.network = network.to(self.device, DTYPES[spec.dtype]).eval()
         self.network.requires_grad_(False)
-        self._taps = Taps(self.network, spec.taps, key=spec.key)
+        vector = () if spec.vector is None else (spec.vector,)
+        self._taps = Taps(self.network, (*spec.taps, *vector), key=spec.key)
         assert not any(p.requires_grad for p in self.network.parameters()), "a teacher is frozen"
         assert not any(m.training for m in self.network.modules()), "a teacher is in eval mode"
 
@@ -176,9 +181,12 @@ class TeacherModel:
     def _forward(self, inputs: Mapping[str, Tensor], packing: Packing) -> codec.Arrays:
         moved = {name: tensor.to(self.device) for name, tensor in inputs.items()}
         output_BC = self.network(moved).float()
+        tapped = self._taps.take()
+        if self.spec.vector is not None:
+            output_BC = tapped[self.spec.vector].float()
         if self.spec.kind == "log_probabilities":
             output_BC = output_BC.masked_fill(output_BC == -torch.inf, math.log(TINY))
-        features = {tap: feature.float().cpu() for tap, feature in self._taps.take().items()}
+        features = {tap: tapped[tap].float().cpu() for tap in self.spec.taps}
         if not all(torch.isfinite(tensor).all() for tensor in (output_BC, *features.values())):
             raise NonFiniteError(f"teacher {self.spec.name!r} answered NaN or infinity")
         return codec.encode(self._aligned(output_BC).cpu(), features, self.spec.answers, packing)

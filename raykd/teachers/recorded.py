@@ -14,6 +14,9 @@ from raykd.errors import InputError, Problem
 from raykd.teachers.answers import log_odds
 from raykd.types import OutputKind
 
+_NAMES: dict[OutputKind, str] = {"value": "values", "embedding": "embeddings"}
+"""How outputs that are no logits are called in a file."""
+
 
 def load_outputs(
     path: str, samples: Samples, *, key: str, answers: OutputKind = "logits"
@@ -22,8 +25,9 @@ def load_outputs(
 
     Args:
         path: `.safetensors` with `ids` [M] and `logits` or `probabilities` [M, C], in regression `values`
-            in original units [M] or [M, 1]; or `.csv`, `.parquet` with a column `id`, then one column
-            of logits for each class in label order (in regression one of values).
+            in original units [M] or [M, 1], of embeddings `embeddings` [M, D]; or `.csv`, `.parquet` with a column `id`, then one column
+            of logits for each class in label order (in regression one of values, of embeddings one for
+            each dimension).
         samples: the data whose ids are looked up.
         key: dotted key of the recipe, for errors.
         answers: what the outputs are to be.
@@ -35,11 +39,12 @@ def load_outputs(
     if not file.is_file():
         raise InputError(Problem(key, f"no file at {file}; check the path"))
     ids, logits = _read(file, key, answers)
-    classes = samples.class_count
+    classes = samples.class_count if answers != "embedding" else max(logits.shape[1:], default=0)
     if logits.ndim != 2 or logits.shape[1] != classes or ids.shape != (len(logits),):
+        wanted = "[M, dimension]" if answers == "embedding" else f"[M, {classes}]"
         raise InputError(
             Problem(key, f"{file} holds {list(ids.shape)} ids and {list(logits.shape)} outputs; [M] and "
-                    f"[M, {classes}] are needed")
+                    f"{wanted} are needed")
         )  # fmt: skip
     if len(np.unique(ids)) < len(ids):
         raise InputError(Problem(key, f"{file} holds a sample id twice; ids are unique"))
@@ -59,8 +64,8 @@ def _read(file: Path, key: str, answers: OutputKind) -> tuple[np.ndarray, np.nda
     try:
         if file.suffix == ".safetensors":
             arrays = load_file(file)
-            if answers == "value":
-                values = arrays["values"].astype(np.float32)
+            if answers in _NAMES:
+                values = arrays[_NAMES[answers]].astype(np.float32)
                 return arrays["ids"], values.reshape(len(values), -1)
             if "probabilities" in arrays and "logits" not in arrays:
                 probs = arrays["probabilities"].astype(np.float32)
@@ -74,6 +79,6 @@ def _read(file: Path, key: str, answers: OutputKind) -> tuple[np.ndarray, np.nda
     except (SafetensorError, LookupError, ValueError, TypeError, AttributeError, OSError) as error:
         raise InputError(
             Problem(key, f"{file} cannot be read as outputs ({error!r}); it needs ids and "
-                    f"{'values' if answers == 'value' else 'logits'}")
+                    f"{_NAMES.get(answers, 'logits')}")
         ) from None  # fmt: skip
     raise InputError(Problem(key, f"{file}: allowed are .safetensors, .csv and .parquet"))

@@ -17,6 +17,7 @@ from raykd.config.tasks import TaskName
 from raykd.ensemble import unknown
 from raykd.errors import TeacherError
 from raykd.evaluate.marks import right_shares
+from raykd.evaluate.retrieval import has_pairs, retrieval_metrics
 from raykd.evaluate.values import value_metrics
 from raykd.types import TeacherOutputs
 
@@ -139,7 +140,7 @@ def _of_known(logits_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor, list
 
 
 def check_classes(outputs: TeacherOutputs, classes: int) -> None:
-    """Every teacher speaks of the data's classes.
+    """Every teacher speaks of the data's classes; embeddings may have any length.
 
     Raises:
         TeacherError: names the teacher and both counts.
@@ -147,7 +148,7 @@ def check_classes(outputs: TeacherOutputs, classes: int) -> None:
     wrong: Mapping[str, int] = {
         name: answer.values_NC.shape[1]
         for name, answer in outputs.items()
-        if answer.values_NC.shape[1] != classes
+        if answer.values_NC.shape[1] != classes and answer.kind != "embedding"
     }
     for name, count in wrong.items():
         raise TeacherError(
@@ -276,8 +277,53 @@ def _area(logits_N: Tensor, labels_N: Tensor) -> tuple[float, float]:
     return float(above / (positive * negative)), error
 
 
+def check_vectors(
+    name: str,
+    vectors_ND: Tensor,
+    labels_N: Tensor,
+    expect: Expect,
+    own_map: tuple[int | None, ...] | None = None,  # noqa: ARG001 - one signature for all tasks
+) -> float:
+    """The mAP at 10 on labelled validation samples; their recall at 1 is held against `expect` and chance.
+
+    Chance is that another sample, drawn at random, is of the same class. Without two labelled samples of one
+    class there is nothing to judge by: NaN then.
+
+    Args:
+        name: the teacher's name.
+        vectors_ND: its embeddings.
+        labels_N: classes, all known; may be none.
+        expect: what it has to reach.
+        own_map: label maps are for classes.
+
+    Raises:
+        TeacherError: worse than expected, or no better than chance.
+    """
+    if not has_pairs(labels_N):
+        return math.nan
+    numbers = retrieval_metrics(vectors_ND, labels_N)
+    recall, size_C = numbers["recall_1"], torch.bincount(labels_N).double()
+    askers = float(size_C[size_C > 1].sum())
+    found = f"teacher {name!r} has a recall at 1 of {recall:.1%} on {askers:.0f} labelled validation samples"
+    if expect.recall_1 is not None:
+        if recall < expect.recall_1:
+            raise TeacherError(
+                f"{found}, less than teachers.{name}.expect.recall_1={expect.recall_1:g}; check its "
+                "preprocessing and weights, or lower the expectation"
+            )
+        return numbers["map_10"]
+    chance = float((size_C * (size_C - 1)).sum()) / (askers * (len(labels_N) - 1))
+    if recall <= chance + 2 * math.sqrt(chance * (1 - chance) / askers):
+        raise TeacherError(
+            f"{found}, no better than chance ({chance:.1%}); check its weights and preprocessing, or set "
+            f"teachers.{name}.expect.recall_1=0 to use it all the same"
+        )
+    return numbers["map_10"]
+
+
 CHECKS: dict[TaskName, Callable[..., float]] = {
     "classification": check_accuracy,
     "regression": check_values,
     "multilabel": check_marks,
+    "embedding": check_vectors,
 }

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from raykd.config.models import Model
 from raykd.config.objective import Objective
+from raykd.config.tasks import TaskName
 from raykd.config.training import Training
 from raykd.data import Samples
 from raykd.models import build_model
@@ -21,7 +22,8 @@ from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing
 from raykd.models.weights import apply_weights, fingerprint
 from raykd.objective import OBJECTIVES, Voice
-from raykd.objective.distill import Shape
+from raykd.objective.embeddings import OUTPUT
+from raykd.objective.features import Shape
 from raykd.train.plan import Plan
 from raykd.train.step import DistillModule
 
@@ -52,6 +54,9 @@ class Fit:
         data: fingerprint of the samples, labels and splits.
         teachers: name -> fingerprint of each teacher it listens to.
         error_range: of the ensemble's squared errors, for the loss `imitation`; None elsewhere.
+        task: what it is trained for; None = what the samples are for.
+        outputs: of the network; None = as many as the samples have classes.
+        vectors: teacher -> length of its embeddings.
     """
 
     fit_id: str
@@ -73,6 +78,9 @@ class Fit:
     lr_factors: Mapping[str, float] = field(default_factory=dict)
     teachers: Mapping[str, str] = field(default_factory=dict)
     error_range: float | None = None
+    task: TaskName | None = None
+    outputs: int | None = None
+    vectors: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
@@ -94,6 +102,7 @@ class Fit:
             "lr_factors": dict(self.lr_factors),
             "teachers": dict(self.teachers),
             "error_range": self.error_range,
+            **({} if self.outputs is None else {"outputs": self.outputs}),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -102,7 +111,8 @@ def build_network(fit: Fit, samples: Samples) -> Network:
     """The fit's network with its initial weights; draws them from the fit's seed."""
     torch.manual_seed(fit.seed)
     shape = fit.preprocessing.output_shape(samples.input_shape)
-    model = build_model(fit.model, input_shape=shape, classes=samples.class_count, key=fit.key)
+    outputs = fit.outputs or samples.class_count
+    model = build_model(fit.model, input_shape=shape, classes=outputs, key=fit.key)
     if fit.weights is not None:
         apply_weights(model, fit.weights, key=fit.key)
     freeze(model, fit.freeze, key=f"{fit.key}.freeze")
@@ -114,11 +124,12 @@ def build_network(fit: Fit, samples: Samples) -> Network:
 def build_module(fit: Fit, samples: Samples) -> DistillModule:
     """Network and objective, ready to train."""
     network = build_network(fit, samples)
-    objective = OBJECTIVES[samples.task](
+    vectors = {(name, OUTPUT): (length,) for name, length in fit.vectors.items()}
+    objective = OBJECTIVES[fit.task or samples.task](
         fit.objective,
         fit.voices,
-        student_shapes=fit.student_shapes,
-        teacher_shapes=fit.teacher_shapes,
+        student_shapes={**fit.student_shapes, OUTPUT: (fit.outputs or samples.class_count,)},
+        teacher_shapes={**fit.teacher_shapes, **vectors},
         class_weights_C=_class_weights(fit, samples),
         scale=samples.scale,
         error_range=fit.error_range,

@@ -103,7 +103,8 @@ class Trainer:
             average=average,
             all_sum=world.all_sum,
         )
-        self.best = Best(TASKS[samples.task], fit.training.select)
+        self.task = TASKS[fit.task or samples.task]
+        self.best = Best(self.task, fit.training.select)
         self.last: dict[str, float] = {}
         self.validation_rows = samples.labelled_rows("validation")
         self.first_epoch, self.within = self._restore()
@@ -116,20 +117,27 @@ class Trainer:
         started = time.monotonic()
         training, stream = self.fit.training, ahead(self._stream())
         epoch = self.first_epoch
+        if not training.epochs:  # a control that stays as it is
+            self._judge(0)
         while epoch < training.epochs and not self._stops(epoch - 1):
             sums = self._train_epoch(stream, epoch)
-            self.last = validate(self._judged(), self.samples, self.validation_rows, self.world)
-            if not all(map(math.isfinite, self.last.values())):
-                raise TrainingError(
-                    f"the validation loss became NaN or infinite in epoch {epoch + 1} ({self.last}); "
-                    "lower train.optimizer.lr or set train.clip_norm"
-                )
-            self.best.update(epoch, self.last, self._weights())
+            self._judge(epoch)
             self._report(epoch, sums)
             epoch += 1
             if epoch % training.checkpoint_every_epochs == 0 and epoch < training.epochs:
                 self._save(epoch)
         return self._finish(epoch, time.monotonic() - started)
+
+    def _judge(self, epoch: int) -> None:
+        """Validate, and keep the weights where they are the best so far."""
+        network, rows = self._judged(), self.validation_rows
+        self.last = validate(network, self.samples, rows, self.world, self.task)
+        if not all(map(math.isfinite, self.last.values())):
+            raise TrainingError(
+                f"the validation loss became NaN or infinite in epoch {epoch + 1} ({self.last}); "
+                "lower train.optimizer.lr or set train.clip_norm"
+            )
+        self.best.update(epoch, self.last, self._weights())
 
     def _stream(self) -> Iterator[tuple[Batch, TeacherOutputs, float]]:
         """Batches with their targets, `depth` of them asked for ahead, across epochs; and the wait for these."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from raykd.data import Samples
-from raykd.evaluate.task import TASKS
+from raykd.evaluate.task import TASKS, Task
 from raykd.train.world import World
 from raykd.types import ORIGINAL_VIEW, Batch
 
@@ -37,14 +37,31 @@ def predict(network: nn.Module, samples: Samples, rows: np.ndarray, device: torc
 
 @torch.inference_mode()
 def validate(
-    network: nn.Module, samples: Samples, rows: np.ndarray, world: World
+    network: nn.Module,
+    samples: Samples,
+    rows: np.ndarray,
+    world: World,
+    task: Task | None = None,
 ) -> dict[str, float]:
     """The task's validation metrics on labelled rows, each worker taking its share of them.
 
-    Accuracy and NLL (nats); in regression RMSE, MAE and R².
+    Accuracy and NLL (nats); in regression RMSE, MAE and R²; of embeddings what `retrieval_metrics` has. None
+    where no sample is labelled.
+
+    Args:
+        network: the student, or a teacher that is fitted.
+        samples: the data.
+        rows: labelled ones.
+        world: this worker and the others.
+        task: what it is trained for; None = what the samples are for.
     """
+    if not len(rows):
+        return {}
+    task = task or TASKS[samples.task]
     network.eval()
-    task = TASKS[samples.task]
+    if task.tally is None or task.total is None:
+        vectors_ND = _gathered(network, samples, rows, world)
+        return task.numbers(vectors_ND, torch.from_numpy(samples.all_labels[rows]))
     sums: Tensor | None = None
     for batch in _batches(samples, rows[world.rank :: world.workers]):
         logits_NC = network(batch.to(world.device).inputs).float().cpu()
@@ -53,3 +70,17 @@ def validate(
     if sums is None:  # more workers than samples: this one has none
         sums = torch.zeros(task.tallied, dtype=torch.float64)
     return task.total(world.all_sum(sums.to(world.device)).cpu())
+
+
+@torch.inference_mode()
+def _gathered(network: nn.Module, samples: Samples, rows: np.ndarray, world: World) -> Tensor:
+    """Outputs for rows [N, C], float32 on the CPU, of which each worker computed its share."""
+    mine = np.arange(len(rows))[world.rank :: world.workers]
+    batches = _batches(
+        samples, rows[mine] if len(mine) else rows[:1]
+    )  # of all, the width is needed
+    parts = [network(batch.to(world.device).inputs).float() for batch in batches]
+    own_MC = torch.cat(parts)[: len(mine)]
+    table_NC = torch.zeros(len(rows), own_MC.shape[1], device=world.device)
+    table_NC[mine] = own_MC
+    return world.all_sum(table_NC).cpu()

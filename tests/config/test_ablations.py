@@ -113,3 +113,12 @@ def test_other_tasks():
     parts = {p.name: p.config for p in ablation(load_config("diabetes")).parts}
     assert parts["term.soft_targets"].objective.soft_targets is None
     assert parts["term.labels"].task == "regression"
+
+
+def test_estimators_are_left_out_like_any_teacher():
+    found = ablation(load_config("letter"))
+    parts = {part.name: part.config for part in found.parts}
+    assert list(parts)[:2] == ["teacher.trees", "teacher.boosted"]
+    left = parts["teacher.trees"].teachers
+    assert [teacher.name for teacher in left] == ["boosted", "wide", "deep"]
+    assert left[0] == found.whole.teachers[1]

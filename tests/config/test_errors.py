@@ -140,3 +140,30 @@ def test_errors_are_picklable(tree):
         load_config(tree, ["seed=-1"])
     again = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - its own bytes
     assert again.problems == caught.value.problems
+
+
+def test_without_labels_nothing_is_to_be_learnt_from_them():
+    tree = {
+        "data": {"source": {"type": "digits"}, "labels": 0},
+        "teachers": [
+            {"name": "own", "model": "mlp", "fit": {}},
+            {"name": "all", "model": "mlp", "fit": {}, "labels": "all"},
+            {"name": "trees", "model": "sklearn:sklearn.ensemble:ExtraTreesClassifier"},
+        ],
+        "student": {"model": "mlp"},
+        "evaluate": {"compare": ["sklearn:sklearn.svm:SVC"]},
+    }
+    with pytest.raises(InputError) as caught:
+        load_config(tree)
+    told = {problem.key: problem.message for problem in caught.value.problems}
+    assert set(told) == {
+        "evaluate.controls", "evaluate.compare.SVC.model.type",
+        "teachers.own.labels", "teachers.trees.labels",
+    }  # fmt: skip
+    assert "set it to [best_teacher, hard]" in told["evaluate.controls"]
+    tree["teachers"] = tree["teachers"][1:2]
+    tree["evaluate"] = {"controls": ["hard"]}
+    assert load_config(tree).data.labels == 0
+    tree["task"] = "regression"
+    with pytest.raises(InputError, match=r"data\.labels: is 0; the labelled training values"):
+        load_config(tree)

@@ -159,11 +159,19 @@ def test_label_budget_of_a_part_and_of_ids():
     assert labels.tolist() == [0, 1] * 50
 
 
-@pytest.mark.parametrize("budget", [0, 0.0, 0.001, 81])
+@pytest.mark.parametrize("budget", [0.001, 81])
 def test_impossible_budgets_are_named(budget):
     labels = np.array([0, 1] * 50)
     with pytest.raises(
         InputError,
-        match=rf"data\.labels: found {budget}, .* of 80 .* 1 to 80, .*one per class \(2\)",
+        match=rf"data\.labels: found {budget}, .* of 80 .* 0 to 80, .*one per class \(2\)",
     ):
         label_budget(labels, np.arange(80), budget, seed=0)
+
+
+def test_a_budget_of_no_label_hides_those_of_training_alone():
+    labels = np.array([0, 1, 0, 1, 0, 1, -1])
+    kept = label_budget(labels, np.array([0, 1, 2, 6]), 0, seed=0)
+    assert kept.tolist() == [-1, -1, -1, 1, 0, 1, -1]
+    with pytest.raises(InputError, match="allowed are 0 to 3"):
+        label_budget(labels, np.array([0, 1, 2]), 0.01, seed=0)

@@ -129,3 +129,16 @@ def test_the_whole_of_it(tiny_recipe, tmp_path):
     assert low < summary["gains"]["labels"]["mean"] < high
     again = run(config, Options(output=tmp_path / "folded", resume=True)).summary
     assert again == summary
+
+
+def test_an_estimator_is_fitted_in_each_fold(config, fold, tmp_path):
+    trees = {"name": "trees", "model": "sklearn:sklearn.naive_bayes:GaussianNB"}
+    tree = {**config.model_dump(mode="json"), "folds": 2, "teachers": [trees]}
+    config = load_config(tree)
+    known = [prepare(recipe).teachers["trees"] for recipe in fold_recipes(config)]
+    for recipe, one in zip(fold_recipes(config), known, strict=True):
+        samples = prepare(recipe).samples
+        assert len(one.weights["labels"]) == len(samples.labelled_rows("train"))
+    assert known[0].behaviour != known[1].behaviour
+    _, summary = cross_validate(config, Options(output=tmp_path / "folded"), fold.run_once)
+    assert summary["brought"] == [], "it has not seen the test part of its fold"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn.neighbors import KNeighborsClassifier
 
 from raykd.config import load_config
 from raykd.config.evaluating import Slice
@@ -66,6 +67,22 @@ def test_an_old_model_answers_through_its_own_classes(recipe, tmp_path):
     assert torch.allclose(answers, expected, atol=5e-3)
     assert (answers.argmax(1) == expected.argmax(1)).all()
     assert "old" not in prepared.teachers
+
+
+def test_an_estimator_is_fitted_on_the_budget(recipe):
+    given = {
+        "name": "nearest", "model": "sklearn:sklearn.neighbors:KNeighborsClassifier",
+    }  # fmt: skip
+    tree = {**recipe, "data": {**recipe["data"], "labels": 15}, "evaluate": {"compare": [given]}}
+    prepared = with_rivals(prepare(load_config(tree)))
+    samples = prepared.samples
+    known, rows = samples.labelled_rows("train"), samples.splits["test"]
+    assert len(known) == 15
+    answers = rival_answers(rival_specs(prepared)["nearest"], samples, rows)
+    mean, std = (np.array(found, np.float32) for found in samples.statistics())
+    inputs = (samples.inputs["inputs"] - mean) / std
+    own = KNeighborsClassifier().fit(inputs[known], samples.labels[known])
+    assert np.array_equal(answers.argmax(1).numpy(), own.predict_proba(inputs[rows]).argmax(1))
 
 
 @pytest.mark.parametrize(

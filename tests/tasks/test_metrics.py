@@ -77,7 +77,10 @@ def test_unlabelled_marks_are_left_out():
     assert right_shares(logits, hidden).shape == (int(known.sum()),)
 
 
-@pytest.mark.parametrize("name", list(TASKS))
+SUMMED = [name for name, task in TASKS.items() if task.tally is not None]
+
+
+@pytest.mark.parametrize("name", SUMMED)
 def test_sums_over_batches_give_the_validation_metrics(name):
     task = TASKS[name]
     if name == "regression":
@@ -112,7 +115,10 @@ def test_classification_is_what_it_was():
 def test_one_teacher_is_the_ensemble(name):
     outputs = torch.randn(1, 20, 1 if name == "regression" else 3)
     task = TASKS[name]
-    torch.testing.assert_close(task.ensemble(outputs), task.answer(outputs[0]))
+    found, own = task.ensemble(outputs), task.answer(outputs[0])
+    if name == "embedding":  # of which only directions count
+        own = torch.nn.functional.normalize(own, dim=1)
+    torch.testing.assert_close(found, own)
 
 
 def test_ensembles_mix_probabilities_and_values():

@@ -40,13 +40,13 @@ def test_every_table_knows_every_task():
         assert task.kind in codec.VERSIONS
 
 
-@pytest.mark.parametrize("kind", ["logits", "value", "label_logits"])
+@pytest.mark.parametrize("kind", ["logits", "value", "label_logits", "embedding"])
 def test_the_codec_keeps_kind_and_values(kind):
     values = torch.randn(5, 1 if kind == "value" else 4) * 5 + 3
     found = codec.decode(codec.encode(values, {"tap": torch.ones(5, 2)}, kind))
     assert found.kind == kind
     assert found.features["tap"].shape == (5, 2)
-    if kind == "value":
+    if kind in ("value", "embedding"):
         assert torch.equal(found.values_NC, values)
     torch.testing.assert_close(found.values_NC, values, rtol=2e-3, atol=1e-2)
 

@@ -129,3 +129,73 @@ def test_labels_from_recipe_to_report_with_live_teachers(ray_cluster, tmp_path):
     _, predicted = predict(result.path, (samples.ids[rows], samples.inputs["inputs"][rows]), None)
     assert predicted.label_N.shape == (5, 3)
     assert np.array_equal(predicted.probability_NC > 0.5, predicted.label_N == 1)
+
+
+EMBEDDING = {
+    **BASE,
+    "task": "embedding",
+    "seeds": 1,
+    "data": {
+        "source": {"type": "digits"},
+        "splits": {"validation": 100, "test": 100},
+        "labels": 100,
+    },
+    "teachers": [
+        {"name": "deep", "model": {"type": "cnn", "width": 0.25}, "fit": FIT, "embedding": "pool"},
+        {"name": "flat", "model": "mlp", "fit": FIT, "embedding": "blocks.1"},
+    ],
+    "student": {"model": {"type": "mlp", "width": 0.25, "depth": 1}, "dimension": 8},
+}
+
+
+def test_embeddings_from_recipe_to_report(ray_cluster, tmp_path):
+    config = load_config(EMBEDDING, ["evaluate.require=['student.test.recall_1 >= 0.5']"])
+    result = run(config, Options(output=tmp_path / "run"))
+    summary = result.summary
+    assert [requirement.holds for requirement in result.requirements] == [True]
+    assert set(summary["controls"]) == {"best_teacher", "untrained"}
+    for model in (summary["student"], *summary["controls"].values()):
+        assert set(model["test"]) == {"map_10", "recall_1", "recall_10", "probe"}
+    student, untrained = (
+        model["test"]["map_10"]["mean"]
+        for model in (summary["student"], summary["controls"]["untrained"])
+    )
+    assert student > untrained + 0.05
+    assert summary["fidelity"]["spearman_ensemble"]["mean"] > 0.3
+    assert set(summary["fidelity"]["spearman"]) == {"deep", "flat"}
+    assert summary["labels_used"]["teachers"] == {"deep": 100, "flat": 100}
+    assert "a test mAP@10 of" in verdict(summary)[0]
+    assert {"gains.png", "size.png", "learning.png"} <= files_of(result.path)
+
+    samples = prepare(config).samples
+    rows = samples.splits["test"]
+    evaluation = Evaluation.load(result.path / "evaluation.safetensors")
+    widths = {name: one.shape[1] for name, one in evaluation.splits["test"].teachers.items()}
+    assert widths == {"deep": 32, "flat": 64}
+    ids, predicted = predict(result.path, (samples.ids[rows], samples.inputs["inputs"][rows]), None)
+    stored = evaluation.splits["test"].students["student"][0]
+    np.testing.assert_allclose(predicted.vector_ND, stored, atol=1e-5)
+    text = io.StringIO()
+    write_csv(text, ids, predicted)
+    assert text.getvalue().splitlines()[0] == "id," + ",".join(f"e_{i}" for i in range(8))
+
+
+@pytest.mark.soak
+def test_embeddings_without_any_label(ray_cluster, tmp_path):
+    teachers = [
+        {"name": name, "model": {"type": "factory", "path": "tests_tasks_data:encoder",
+                                 "kwargs": {"length": length}}}
+        for name, length in (("one", 7), ("other", 4))
+    ]  # fmt: skip
+    source = {"type": "factory", "path": "tests_tasks_data:bare_data"}
+    data = {"source": source, "splits": {"validation": 50, "test": 50}}
+    for number, loss in enumerate(("similarity", "mse")):
+        soft = {"soft_targets": {"loss": {"type": loss}}}
+        tree = {**EMBEDDING, "data": data, "teachers": teachers, "objective": soft}
+        result = run(load_config(tree), Options(output=tmp_path / f"run{number}"))
+        summary = result.summary
+        assert summary["student"]["test"] is None
+        assert summary["gains"] == {}
+        assert summary["fidelity"]["spearman_ensemble"]["mean"] > 0.5
+        assert "no labels" in verdict(summary)[0]
+        assert "rank correlation" in verdict(summary)[1]

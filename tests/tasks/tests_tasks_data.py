@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from raykd.config.data import Data, FactorySource, Splits
 from raykd.data import Dataset
@@ -32,3 +33,17 @@ def marks_data(count: int = 200) -> Dataset:
     inputs = generator.normal(size=(count, 5)).astype(np.float32)
     marks = inputs[:, :3] + 0.3 * inputs[:, 3:4] > np.array([0.0, 0.5, 1.0])
     return Dataset(inputs, marks, task="multilabel", classes=("big", "round", "rare"))
+
+
+def bare_data(count: int = 300) -> Dataset:
+    generator = np.random.default_rng(0)
+    return Dataset(generator.normal(size=(count, 5)).astype(np.float32), task="embedding")
+
+
+def encoder(length: int, inputs: int = 5) -> torch.nn.Module:
+    """A fixed map of some numbers to a vector."""
+    torch.manual_seed(length)
+    first = torch.nn.Linear(inputs, 16)
+    return torch.nn.Sequential(
+        torch.nn.Flatten(), first, torch.nn.Tanh(), torch.nn.Linear(16, length)
+    )

@@ -1,0 +1,198 @@
+"""An estimator of scikit-learn as a teacher.
+
+Its state is what it is fitted on: each process that hosts it fits it anew. So nothing has to be pickled, and
+its answers are a pure function of (settings, seed, rows). It is fitted on one thread, since some estimators'
+sums depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raykd.errors import InputError, Problem
+from raykd.importing import load_callable
+from raykd.models.weights import fingerprint
+from raykd.models.zoo.foreign import ForeignModel
+
+INPUTS, LABELS, WEIGHTS, SEED = "inputs", "labels", "weights", "seed"
+_TINY = 1e-12
+_SEEDS = 2**32
+_KEPT = 8
+"""Fitted estimators that a process keeps: it may build a teacher several times."""
+
+
+def examples_of(
+    inputs: Tensor, labels: Tensor, weights: Tensor | None, *, seed: int
+) -> dict[str, Tensor]:
+    """The state of an estimator.
+
+    Args:
+        inputs: preprocessed, float [M, ...].
+        labels: classes int64 [M], values float [M] (standardised), or marks int64 [M, K]; all known.
+        weights: float [M], how much each counts; None = equally.
+        seed: of all that it draws.
+    """
+    state = {INPUTS: inputs, LABELS: labels, SEED: torch.tensor(seed % _SEEDS)}
+    return state if weights is None else {**state, WEIGHTS: weights}
+
+
+class EstimatorModel(ForeignModel):
+    """Answers of a fitted estimator: logits of classes or labels [B, C], values [B, 1].
+
+    Args:
+        examples: what it was fitted on, of `examples_of`; None: it is not fitted, and cannot be asked.
+        answer: inputs float32 [B, D] -> float [B, C].
+    """
+
+    def __init__(
+        self, examples: Mapping[str, Tensor] | None, answer: Callable[[np.ndarray], np.ndarray]
+    ) -> None:
+        super().__init__()
+        for name, tensor in (examples or {}).items():
+            self.register_buffer(name, tensor)
+        self._answer = answer
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The answer, on the device of the inputs."""
+        said = self._answer(_flat(inputs.cpu()))
+        return torch.from_numpy(said.astype(np.float32)).to(inputs.device)
+
+
+def build_estimator(
+    *,
+    input_shape: tuple[int, ...],
+    classes: int,
+    key: str,
+    path: str,
+    kwargs: Mapping[str, Any],
+    examples: Mapping[str, Tensor] | None = None,
+) -> EstimatorModel:
+    """The estimator that `path` returns for `kwargs`, fitted on `examples`.
+
+    Args:
+        input_shape: not looked at; inputs are flattened.
+        classes: outputs of the model.
+        key: dotted key of the model in the recipe, for errors.
+        path: `module:Class`, or a function that returns an estimator.
+        kwargs: its arguments.
+        examples: of `examples_of`; None leaves it unfitted.
+
+    Raises:
+        InputError: there is no such estimator, it refuses its arguments or the examples, or it cannot say
+            probabilities.
+    """
+    del input_shape
+    if examples is None:
+        return EstimatorModel(None, _unfitted)
+    rows = _Rows(fingerprint(examples), examples)
+    estimator = _fitted(path, json.dumps(dict(kwargs), sort_keys=True), rows, key)
+    kind = _kind(examples[LABELS])
+    return EstimatorModel(examples, lambda inputs: _ANSWERS[kind](estimator, inputs, classes))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Examples that are known by their fingerprint."""
+
+    name: str
+    tensors: Mapping[str, Tensor] = field(compare=False)
+
+
+@lru_cache(maxsize=_KEPT)
+def _fitted(path: str, kwargs: str, rows: _Rows, key: str) -> Any:
+    from threadpoolctl import threadpool_limits
+
+    examples, estimator = rows.tensors, _made(path, json.loads(kwargs), key)
+    if _kind(examples[LABELS]) != "values" and not hasattr(estimator, "predict_proba"):
+        raise InputError(
+            Problem(f"{key}.path", f"{path} has no predict_proba, so it cannot say how sure it is; use a classifier "
+                    "that has it (of SVC: kwargs {probability: true})")
+        )  # fmt: skip
+    params = estimator.get_params()
+    random = [n for n in params if n.split("__")[-1] == "random_state" and params[n] is None]
+    estimator.set_params(**dict.fromkeys(random, int(examples[SEED])))
+    more = {"sample_weight": examples[WEIGHTS].numpy()} if WEIGHTS in examples else {}
+    try:
+        with threadpool_limits(limits=1):
+            estimator.fit(_flat(examples[INPUTS]), examples[LABELS].numpy(), **more)
+    except (ValueError, TypeError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise InputError(
+            Problem(key, f"{path} cannot be fitted on {len(examples[INPUTS])} samples ({why}); mend its kwargs")
+        ) from error  # fmt: skip
+    return estimator
+
+
+def _made(path: str, kwargs: dict[str, Any], key: str) -> Any:
+    make = load_callable(path, key=f"{key}.path")
+    try:
+        estimator = make(**kwargs)
+    except TypeError as error:
+        raise InputError(Problem(f"{key}.kwargs", f"do not fit {path}: {error}")) from error
+    missing = [name for name in ("fit", "get_params", "predict") if not hasattr(estimator, name)]
+    if missing:
+        raise InputError(
+            Problem(f"{key}.path", f"{path} returned {type(estimator).__name__}, which has no {', no '.join(missing)}; "
+                    "it must return an estimator of scikit-learn, or of its kind")
+        )  # fmt: skip
+    return estimator
+
+
+def _kind(labels: Tensor) -> str:
+    if labels.is_floating_point():
+        return "values"
+    return "classes" if labels.ndim == 1 else "marks"
+
+
+def _unfitted(inputs: np.ndarray) -> np.ndarray:
+    raise RuntimeError(
+        f"an estimator is fitted within a recipe; there are no examples for {len(inputs)} samples here"
+    )
+
+
+def _flat(inputs: Tensor) -> np.ndarray:
+    flat: np.ndarray = inputs.flatten(1).float().numpy()
+    return flat
+
+
+def _spread(probabilities: np.ndarray, own: np.ndarray, outputs: int) -> np.ndarray:
+    """Over all outputs; one that no example was of has probability 0."""
+    whole = np.zeros((len(probabilities), outputs))
+    whole[:, own] = probabilities
+    return whole
+
+
+def _classes(estimator: Any, inputs: np.ndarray, outputs: int) -> np.ndarray:
+    said = _spread(estimator.predict_proba(inputs), estimator.classes_, outputs)
+    logits: np.ndarray = np.log(np.maximum(said, _TINY))
+    return logits
+
+
+def _marks(estimator: Any, inputs: np.ndarray, outputs: int) -> np.ndarray:
+    said = estimator.predict_proba(inputs)
+    if isinstance(said, list):  # forests: of each label the probabilities of its two classes
+        own = zip(said, estimator.classes_, strict=True)
+        said = np.stack([_spread(one, classes, 2)[:, 1] for one, classes in own], axis=1)
+    assert said.shape[1] == outputs, "a probability for each label"
+    odds: np.ndarray = np.log(np.maximum(said, _TINY)) - np.log(np.maximum(1 - said, _TINY))
+    return odds
+
+
+def _values(estimator: Any, inputs: np.ndarray, outputs: int) -> np.ndarray:
+    said: np.ndarray = np.asarray(estimator.predict(inputs)).reshape(len(inputs), outputs)
+    return said
+
+
+_ANSWERS: dict[str, Callable[[Any, np.ndarray, int], np.ndarray]] = {
+    "classes": _classes,
+    "marks": _marks,
+    "values": _values,
+}

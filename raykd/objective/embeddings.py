@@ -1,0 +1,155 @@
+"""The objective of an embedding: each teacher's vectors, or the relations between samples that they show.
+
+Shapes: N units, T teachers, D dimensions (student and teachers have each their own). A vector is compared through
+a projector of its teacher's own, which trains beside the student and never reaches the export; relations need
+none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from raykd.config.losses import FeatureLoss as FeatureLossSettings
+from raykd.config.losses import HintLoss, LogitMseLoss, RelationalLoss, SoftLoss
+from raykd.config.objective import FeatureTerm, Objective
+from raykd.losses import relations
+from raykd.objective.distill import DistillObjective
+from raykd.objective.features import FeatureLoss, Shape
+from raykd.objective.voices import Heard, Voice
+from raykd.types import Batch, Dense, Scale, TeacherOutputs
+
+OUTPUT = ""
+"""Tap of what a model itself returns."""
+
+
+class EmbeddingObjective(DistillObjective):
+    """soft_targets · Σ_k w_k ℓ(student, teacher k), or ℓ(relations of the student, Σ_k w_k those of k) + Σ features.
+
+    Args:
+        settings: the recipe's `objective`.
+        voices: the teachers to listen to, in a fixed order.
+        student_shapes: tap -> shape without batch; at `OUTPUT` the student's own [D].
+        teacher_shapes: (teacher, tap) -> shape without batch; at `OUTPUT` each teacher's own [D].
+        class_weights_C: there are none.
+        scale: there is none.
+        error_range: there is none.
+    """
+
+    classes = False
+
+    def __init__(
+        self,
+        settings: Objective,
+        voices: Sequence[Voice],
+        *,
+        student_shapes: Mapping[str, Shape],
+        teacher_shapes: Mapping[tuple[str, str], Shape],
+        class_weights_C: Tensor | None = None,
+        scale: Scale | None = None,
+        error_range: float | None = None,
+    ) -> None:
+        super().__init__(
+            settings,
+            voices,
+            student_shapes=student_shapes,
+            teacher_shapes=teacher_shapes,
+            class_weights_C=class_weights_C,
+            scale=scale,
+            error_range=error_range,
+        )
+        soft = settings.soft_targets
+        own = () if soft is None or _averages(settings) else self.voices
+        self.matches = nn.ModuleList(
+            FeatureLoss(
+                FeatureTerm(
+                    loss=_of_vectors(soft.loss),
+                    teacher=voice.name,
+                    student_tap=OUTPUT,
+                    teacher_tap=OUTPUT,
+                ),
+                student_shapes,
+                teacher_shapes,
+            )
+            for voice in own
+            if soft is not None
+        )
+
+    @property
+    def projectors(self) -> list[nn.Module]:
+        """Those of the teachers' vectors, then of the feature terms."""
+        parts = [*self.matches, *self.features]
+        return [part.projector for part in parts if isinstance(part, FeatureLoss)]
+
+    def _own_losses(self, heard: Heard) -> None:  # noqa: ARG002 (the projectors need the batch)
+        return None
+
+    def _soft_targets(
+        self,
+        heard: Heard,
+        weights_TN: Tensor,
+        own_TN: Tensor | None,  # noqa: ARG002 (none is asked for)
+        batch: Batch,
+        targets: TeacherOutputs,
+    ) -> tuple[Tensor, Tensor]:
+        if _averages(self.settings):
+            return self._relations(heard, weights_TN)
+        total_N = torch.zeros_like(weights_TN[0])
+        for part, voice, weight_N in zip(self.matches, self.voices, weights_TN, strict=True):
+            answer = targets[voice.name]
+            # A teacher that is left out answers zeros, which may be of another one's length.
+            said = {OUTPUT: answer.values_NC} if bool(answer.valid_N.any()) else {}
+            vectors: Dense = replace(answer, features=said)
+            loss_N, _ = part({OUTPUT: heard.student_NC}, batch, vectors, heard.context)
+            total_N = total_N + weight_N * loss_N
+        return total_N, heard.available_TN.any(dim=0)
+
+    def _relations(self, heard: Heard, weights_TN: Tensor) -> tuple[Tensor, Tensor]:
+        """The student's relations against the mean of the teachers', over the units that all of them answered.
+
+        A teacher that answered none, of no worker, is left out.
+        """
+        soft = self.settings.soft_targets
+        assert soft is not None, "the term is only computed when it is configured"
+        assert isinstance(soft.loss, RelationalLoss), "only relations are averaged"
+        available_TN = heard.available_TN
+        answers_T = heard.context.all_sum(available_TN.sum(dim=1).float())
+        heard_T = answers_T > 0
+        counted_N = available_TN[heard_T].all(dim=0) & heard_T.any()
+        gather = None
+        if soft.loss.scope == "global":
+            gather = heard.context.gather(int(counted_N.sum()))
+        among = relations.mean_of_relations(
+            soft.loss.type,
+            heard.student_NC[counted_N],
+            [a[counted_N] for a, kept in zip(heard.answers, heard_T.tolist(), strict=True) if kept],
+            weights_TN[heard_T][:, counted_N],
+            gather=gather,
+        )
+        loss_N = among.new_zeros(len(counted_N)).index_put((counted_N.nonzero()[:, 0],), among)
+        return loss_N, counted_N
+
+    def _label_loss(self, logits_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Nothing is learnt from labels: 0 [N], which counts nowhere [N]."""
+        nothing_N = torch.zeros(len(labels_N), device=logits_NC.device)
+        return nothing_N, nothing_N
+
+
+def _averages(settings: Objective) -> bool:
+    """Whether the teachers' relations are averaged; else each teacher has a loss of its own."""
+    soft = settings.soft_targets
+    return soft is not None and soft.mixing == "relations"
+
+
+def _of_vectors(loss: SoftLoss) -> FeatureLossSettings:
+    """The loss of features that compares vectors as `loss` says."""
+    if isinstance(loss, LogitMseLoss):
+        return HintLoss()
+    assert loss.type in _OF_FEATURES, "cross_check refuses losses of logits"
+    return loss  # type: ignore[return-value]
+
+
+_OF_FEATURES = ("cosine", "smooth_l1", "rkd_distance", "rkd_angle", "similarity", "pkt")
