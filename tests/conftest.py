@@ -23,8 +23,9 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from raykd_test_models import BLOBS, blobs  # noqa: E402
 
-from raykd.config.data import Data, FactorySource, Splits, Views  # noqa: E402
+from raykd.config.data import Data, Splits, Views  # noqa: E402
 from raykd.config.models import CnnModel, FactoryModel, MlpModel, Model, Preprocess  # noqa: E402
+from raykd.config.sources import FactorySource  # noqa: E402
 from raykd.data import Samples  # noqa: E402
 from raykd.data.samples import samples_of  # noqa: E402
 from raykd.models import build_model  # noqa: E402

@@ -10,7 +10,6 @@ from typing import Any
 from raykd.config.check_evaluate import evaluate_problems
 from raykd.config.check_objective import objective_problems
 from raykd.config.check_targets import target_problems
-from raykd.config.data import CsvSource, ParquetSource
 from raykd.config.models import (
     FINISHED,
     ResnetModel,
@@ -21,6 +20,7 @@ from raykd.config.models import (
     brings_weights,
 )
 from raykd.config.root import Config
+from raykd.config.sources import CsvSource, ParquetSource
 from raykd.config.tasks import CHOICES
 from raykd.errors import Problem
 

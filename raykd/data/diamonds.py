@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raykd.config.data import DiamondsSource
+from raykd.config.sources import DiamondsSource
 from raykd.config.tasks import TaskName
 from raykd.data.dataset import Dataset
 from raykd.data.hashing import sample_keys

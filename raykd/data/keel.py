@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from raykd.config.data import KeelSource, OptdigitsSource
+from raykd.config.sources import KeelSource, OptdigitsSource
 from raykd.config.tasks import TaskName
 from raykd.data.archives import refuse_bomb
 from raykd.data.dataset import Dataset

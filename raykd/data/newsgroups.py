@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raykd.config.data import NewsgroupsSource
+from raykd.config.sources import NewsgroupsSource
 from raykd.config.tasks import TaskName
 from raykd.data.archives import refuse_bomb
 from raykd.data.dataset import Dataset

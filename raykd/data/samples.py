@@ -12,7 +12,8 @@ import numpy as np
 import torch
 import xxhash
 
-from raykd.config.data import Data, FilesSource, ViewStep
+from raykd.config.data import Data, ViewStep
+from raykd.config.sources import FilesSource
 from raykd.config.tasks import TaskName
 from raykd.data.class_names import given_names, renamed
 from raykd.data.dataset import Dataset

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from raykd.config.data import (
+from raykd.config.data import Data
+from raykd.config.sources import (
     ArraysSource,
-    Data,
     DiabetesSource,
     DigitsSource,
     FactorySource,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from raykd.config import Config
-from raykd.config.data import FilesSource
+from raykd.config.sources import FilesSource
 from raykd.data import Samples, build_samples
 from raykd.data.decoding import Mark, Part, Target, cache_root
 from raykd.runtime import check_shared, connect

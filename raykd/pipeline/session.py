@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from raykd.config import Config, load_config
-from raykd.config.data import FilesSource
+from raykd.config.sources import FilesSource
 from raykd.data.decoding import cache_root
 from raykd.errors import InputError, Problem, RaykdError
 from raykd.folders import RunFolder, write_json

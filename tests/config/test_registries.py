@@ -9,10 +9,11 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import pytest
 
 from raykd.config.base import Settings
-from raykd.config.data import Source, ViewStep
+from raykd.config.data import ViewStep
 from raykd.config.models import Model
 from raykd.config.objective import FeatureLoss, SoftTargets, Weighting
 from raykd.config.root import Config
+from raykd.config.sources import Source
 from raykd.config.training import Optimizer, Schedule
 from raykd.data.sources import SOURCES
 from raykd.ensemble import WEIGHTINGS

@@ -10,7 +10,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # for raykd_test_files
 import numpy as np
 import pytest
 
-from raykd.config.data import Data, DigitsSource, Splits, Views
+from raykd.config.data import Data, Splits, Views
+from raykd.config.sources import DigitsSource
 from raykd.data.dataset import Dataset
 from raykd.data.samples import Samples, samples_of
 

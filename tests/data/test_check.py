@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from raykd.config.data import Data, DigitsSource, Mixup, Shift, Splits, Views
+from raykd.config.data import Data, Mixup, Shift, Splits, Views
+from raykd.config.sources import DigitsSource
 from raykd.data import Dataset, build_samples, check_data
 from raykd.data.check import draw_classes, draw_views
 from raykd.data.samples import samples_of

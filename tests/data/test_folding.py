@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raykd.config.data import Data, DigitsSource, Fold, SplitBy, Splits
+from raykd.config.data import Data, Fold, SplitBy, Splits
+from raykd.config.sources import DigitsSource
 from raykd.data import Dataset
 from raykd.data.folding import grouped_folds
 from raykd.data.samples import samples_of

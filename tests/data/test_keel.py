@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from raykd.config.data import KeelSource, OptdigitsSource
+from raykd.config.sources import KeelSource, OptdigitsSource
 from raykd.data.keel import load_keel, load_optdigits
 from raykd.errors import InputError
 

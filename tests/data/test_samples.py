@@ -8,14 +8,13 @@ import torch
 
 from raykd.config.data import (
     Data,
-    DigitsSource,
-    FashionMnistSource,
     Flip,
     Mixup,
     Shift,
     Splits,
     Views,
 )
+from raykd.config.sources import DigitsSource, FashionMnistSource
 from raykd.data import Dataset, Samples, build_samples
 from raykd.data.samples import samples_of
 from raykd.errors import InputError

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raykd.config.data import (
+from raykd.config.sources import (
     ArraysSource,
     DigitsSource,
     FactorySource,

@@ -11,17 +11,8 @@ import pytest
 import torch
 
 from raykd.config import load_config
-from raykd.config.data import (
-    CsvSource,
-    Data,
-    DigitsSource,
-    DropWords,
-    NewsgroupsSource,
-    ParquetSource,
-    SplitBy,
-    Splits,
-    Views,
-)
+from raykd.config.data import Data, DropWords, SplitBy, Splits, Views
+from raykd.config.sources import CsvSource, DigitsSource, NewsgroupsSource, ParquetSource
 from raykd.data import Dataset, build_samples, check_data, encode_texts
 from raykd.data.decoding import load_decoded
 from raykd.data.draw import draw_classes, draw_views

@@ -15,7 +15,6 @@ from raykd.config.data import (
     Cutmix,
     Cutout,
     Data,
-    DigitsSource,
     FactoryView,
     Flip,
     Mixup,
@@ -26,6 +25,7 @@ from raykd.config.data import (
     Views,
     ViewStep,
 )
+from raykd.config.sources import DigitsSource
 from raykd.data import steps
 from raykd.data.dataset import Dataset
 from raykd.data.hashing import Draws, view_keys

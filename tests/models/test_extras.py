@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from raykd.config import check_search, load_config
-from raykd.config.data import DiabetesSource, DigitsSource
 from raykd.config.models import HfModel, OnnxModel, TimmModel, TorchvisionModel
+from raykd.config.sources import DiabetesSource, DigitsSource
 from raykd.data import load_source
 from raykd.errors import InputError
 from raykd.importing import load_package

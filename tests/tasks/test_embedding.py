@@ -12,10 +12,11 @@ from sklearn.linear_model import RidgeClassifier
 
 from raykd.config import load_config
 from raykd.config.ablations import ablation
-from raykd.config.data import Data, DigitsSource, FactorySource, Splits
+from raykd.config.data import Data, Splits
 from raykd.config.folding import fold_recipes
 from raykd.config.models import Expect
 from raykd.config.objective import Objective
+from raykd.config.sources import DigitsSource, FactorySource
 from raykd.config.variants import method_variants
 from raykd.data import Dataset
 from raykd.data.check import check_data, draw_classes

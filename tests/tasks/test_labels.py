@@ -10,14 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from raykd.config.data import (
-    ArraysSource,
-    Data,
-    DiamondsSource,
-    DigitsSource,
-    FactorySource,
-    Splits,
-)
+from raykd.config.data import Data, Splits
+from raykd.config.sources import ArraysSource, DiamondsSource, DigitsSource, FactorySource
 from raykd.data import Dataset
 from raykd.data.check import check_data
 from raykd.data.diamonds import load_diamonds

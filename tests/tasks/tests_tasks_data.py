@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from raykd.config.data import Data, FactorySource, Splits
+from raykd.config.data import Data, Splits
+from raykd.config.sources import FactorySource
 from raykd.data import Dataset
 
 

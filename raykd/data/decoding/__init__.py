@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from raykd.config.data import BadSamples, Data, FilesSource
+from raykd.config.data import BadSamples, Data
+from raykd.config.sources import FilesSource
 from raykd.config.tasks import TaskName
 from raykd.data.class_names import given_names
 from raykd.data.dataset import Dataset

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.csv as pa_csv  # type: ignore[import-untyped]
 
-from raykd.config.data import CsvSource
+from raykd.config.sources import CsvSource
 from raykd.data.decoding.layout import File, Index, Layout, Lines, Part
 from raykd.data.decoding.listing import KEY, list_files
 from raykd.data.decoding.spans import Wanted

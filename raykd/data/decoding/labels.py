@@ -13,7 +13,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from raykd.config.data import FilesSource, LabelTable
+from raykd.config.sources import FilesSource, LabelTable
 from raykd.config.tasks import TaskName
 from raykd.data.class_names import check_known
 from raykd.data.dataset import PARTS

