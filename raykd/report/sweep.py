@@ -80,7 +80,14 @@ def _found(summary: Summary) -> str:
     best, measure = summary["best"], measure_of(summary)
     trials = len(summary["trials"])
     if best["trial"] is None:
-        return f"None of {trials} trials is better on validation than the recipe itself, which best.yaml repeats."
+        lead = summary["finalists"].get("lead")
+        if lead is None:
+            return f"None of {trials} trials is better on validation than the recipe itself, which best.yaml repeats."
+        return (
+            f"Of {trials} trials {lead['trial']} is best on validation, ahead of the recipe itself by "
+            f"{measure.form(lead['mean'])}, which is not more than its standard error "
+            f"({measure.form(lead['standard_error'])}): best.yaml repeats the recipe."
+        )
     names = short_names(summary)
     told = ", ".join(f"{names[key]} {_short(value)}" for key, value in best["values"].items())
     how = "over the finalists' replicas" if best["chosen_by"] == "finalists" else "of one replica"
@@ -103,7 +110,7 @@ def _held(summary: Summary) -> list[str]:
     if gain is not None:
         bounds = " to ".join(speech.gain.signed(bound) for bound in gain["ci95"])
         found.append(
-            f"On test it is {speech.gain.change(gain['mean'])} against the recipe itself over {gain['n']} paired "
+            f"On test that trial is {speech.gain.change(gain['mean'])} against the recipe itself over {gain['n']} paired "
             f"replicas (95 % interval {bounds})."
         )
     real = [pair for pair in final["pairs"] if pair["p_holm"] < _LEVEL]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import fmean, stdev
 from typing import Any
 
 from raykd.config import Config
@@ -31,8 +33,9 @@ class FinalResult:
     """What the finalists show.
 
     Attributes:
-        numbers: as `raykd.evaluate.comparison`, the reference being the recipe itself; and `pairs`.
-        best: the trial that is best on validation; None = the recipe itself.
+        numbers: as `raykd.evaluate.comparison`, the reference being the recipe itself; and `pairs`, and `lead`
+            as of `lead_of`.
+        best: the trial that is best on validation and beyond noise; None = the recipe itself.
     """
 
     numbers: Mapping[str, Any]
@@ -75,8 +78,44 @@ def run_finals(
         numbers = compare(evaluation, DEFAULT, seconds)
         numbers["ranking"] = _ranking(numbers["methods"], job.config, ledger.metric)
         numbers["pairs"] = _pairs(evaluation, numbers["ranking"])
-    best = numbers["ranking"][0]
-    return FinalResult(numbers, None if best == DEFAULT else best.removeprefix(FINALIST))
+        numbers["lead"] = lead_of(numbers["ranking"], numbers["methods"], job.config, ledger.metric)
+    lead = numbers["lead"]
+    taken = lead is not None and lead["mean"] > lead["standard_error"]
+    return FinalResult(numbers, lead["trial"] if taken else None)
+
+
+def lead_of(
+    ranking: Sequence[str], methods: Mapping[str, Any], config: Config, metric: str
+) -> dict[str, Any] | None:
+    """By how much the first of the ranking is ahead of the recipe itself on validation; None where it is that.
+
+    What is ahead by no more than one standard error cannot be told apart, so the recipe stays as it was
+    (the one-standard-error rule, Breiman et al. 1984, section 3.4.3, on paired differences).
+
+    Args:
+        ranking: names of the finalists, best on validation first.
+        methods: name -> its numbers, each over the same replicas.
+        config: the recipe.
+        metric: of the search.
+
+    Returns:
+        `trial`, and `mean` and `standard_error` of the paired differences over replicas, in units of the
+        metric, positive = better.
+    """
+    first = ranking[0]
+    if first == DEFAULT:
+        return None
+    task = TASKS[config.task]
+    own, reference = (
+        [task.merit(value, metric) for value in methods[name]["validation"][metric]["values"]]
+        for name in (first, DEFAULT)
+    )
+    ahead = [a - b for a, b in zip(own, reference, strict=True)]
+    return {
+        "trial": first.removeprefix(FINALIST),
+        "mean": fmean(ahead),
+        "standard_error": stdev(ahead) / math.sqrt(len(ahead)),
+    }
 
 
 def _over(prepared: Prepared, config: Config, replicas: int) -> Prepared:

@@ -21,7 +21,9 @@ from raykd.errors import InputError
 from raykd.folders import read_json
 from raykd.pipeline import Options
 from raykd.report import write_report
+from raykd.report.sweep import sweep_verdict
 from raykd.search import sweep
+from raykd.search.finals import lead_of
 from raykd.search.sweeping import plan_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.slow]
@@ -89,11 +91,41 @@ def test_finalists_are_paired_and_tested_once(finished):
     assert {pair["better"], pair["worse"]} == {"default", top}
     means = [final["methods"][n]["validation"]["accuracy"]["mean"] for n in final["ranking"]]
     assert means == sorted(means, reverse=True)
-    chosen = summary["best"]["trial"]
-    assert final["ranking"][0] == ("default" if chosen is None else f"trial-{chosen}")
+    lead = final["lead"]
+    assert (lead is None) == (final["ranking"][0] == "default")
+    sure = lead is not None and lead["mean"] > lead["standard_error"]
+    assert summary["best"]["trial"] == (summary["ranking"][0] if sure else None)
     replica = read_json(finished.path / "checkpoints" / top / "replica0" / "result.json")
     own = next(t for t in summary["trials"] if t["trial"] == summary["ranking"][0])
     assert replica["best"] == own["validation"], "the trial itself is replica 0"
+
+
+def test_a_finalist_leads_by_paired_differences_over_replicas(tiny_recipe):
+    config = load_config(tiny_recipe)
+
+    def methods(**accuracies):
+        return {name: {"validation": {"accuracy": {"values": one}, "nll": {"values": [1 - a for a in one]}}}
+                for name, one in accuracies.items()}  # fmt: skip
+
+    found = {**methods(default=[0.8, 0.9, 0.7]), "trial-3": methods(x=[0.9, 0.9, 0.8])["x"]}
+    for metric in ("accuracy", "nll"):  # of which less is better
+        lead = lead_of(["trial-3", "default"], found, config, metric)
+        assert lead["trial"] == "3"
+        assert lead["mean"] == pytest.approx(0.2 / 3)
+        assert lead["standard_error"] == pytest.approx(0.1 / 3)
+    assert lead_of(["default", "trial-3"], found, config, "accuracy") is None
+
+
+def test_a_lead_within_its_error_keeps_the_recipe_and_is_told(finished):
+    summary = finished.result.summary
+    own = {"trial": None, "values": {}, "value": None, "chosen_by": "finalists"}
+    lead = {"trial": "004", "mean": 0.002, "standard_error": 0.003}
+    kept = {**summary, "best": own, "finalists": {**summary["finalists"], "lead": lead}}
+    first = sweep_verdict(kept)[0]
+    assert "004 is best on validation, ahead of the recipe itself by 0.20 %" in first
+    assert "not more than its standard error (0.30 %): best.yaml repeats the recipe" in first
+    kept["finalists"]["lead"] = None
+    assert sweep_verdict(kept)[0].startswith("None of 10 trials is better on validation")
 
 
 def test_results_tables_recipes_and_page(finished, tmp_path):
