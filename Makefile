@@ -40,7 +40,7 @@ lint: $(STAMP)
 
 test: lint
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest --cov --cov-report= --durations=15
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report= --durations=15
 	$(BIN)/coverage report --skip-covered --skip-empty | tail -n 40
 
 soak: $(STAMP)

@@ -36,10 +36,20 @@ if TYPE_CHECKING:
     from raykd.teachers import Spec
 
 
+_CLUSTERS = {"ray_cluster", "cluster"}
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules that need no cluster first: an idle one takes half a core from them."""
-    with_ray = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
+    """With `-n`, all modules that need a cluster go to one process, the others run beside it; alone they come last.
+
+    What waits for Ray's processes leaves a core idle; an idle cluster takes half a core from the others.
+    """
+    with_ray = {item.path for item in items if _CLUSTERS & set(getattr(item, "fixturenames", ()))}
     items.sort(key=lambda item: item.path in with_ray)
+    for item in items:
+        if item.path in with_ray:
+            item.add_marker(pytest.mark.xdist_group("cluster"))
 
 
 @pytest.fixture(scope="session")
