@@ -287,7 +287,7 @@ def describe_tokens(tokens: AnyTokens) -> dict[str, Any]:
     return {name: value for name, value in asdict(tokens).items() if name != "path"}
 
 
-def token_ids(tokens: Tokens, text_BL: Tensor, *, remember: bool = False) -> Tensor:
+def token_ids(tokens: AnyTokens, text_BL: Tensor, *, remember: bool = False) -> Tensor:
     """The ids of texts.
 
     Args:
@@ -332,7 +332,7 @@ class _Memory:
 
 
 @lru_cache(maxsize=8)
-def _memory(tokens: Tokens) -> _Memory:
+def _memory(tokens: AnyTokens) -> _Memory:
     return _Memory(tokens)
 
 
