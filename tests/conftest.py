@@ -36,20 +36,22 @@ if TYPE_CHECKING:
     from raykd.teachers import Spec
 
 
-_CLUSTERS = {"ray_cluster", "cluster"}
+_CLUSTERS = {"ray_cluster": "cluster", "cluster": "nodes"}
+"""Fixture of a Ray cluster -> the group of tests that share it."""
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n`, all modules that need a cluster go to one process, the others run beside it; alone they come last.
+    """With `-n`, all tests of a cluster go to one process and the others run beside it; alone they come last.
 
     What waits for Ray's processes leaves a core idle; an idle cluster takes half a core from the others.
     """
-    with_ray = {item.path for item in items if _CLUSTERS & set(getattr(item, "fixturenames", ()))}
+    groups = {item: _CLUSTERS[name] for item in items
+              for name in getattr(item, "fixturenames", ()) if name in _CLUSTERS}  # fmt: skip
+    with_ray = {item.path for item in groups}
     items.sort(key=lambda item: item.path in with_ray)
-    for item in items:
-        if item.path in with_ray:
-            item.add_marker(pytest.mark.xdist_group("cluster"))
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

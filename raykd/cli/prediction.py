@@ -93,8 +93,11 @@ def read_for(run: Path, path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputError: no student there; the file is missing, of another kind, or damaged.
     """
-    taken = describe_student(run)[1].input
-    return read_texts(path, *taken.shape) if taken.dtype == "uint8" else read_samples(path)
+    if path.suffix in (".csv", ".txt"):
+        taken = describe_student(run)[1].input
+        if taken.dtype == "uint8":
+            return read_texts(path, *taken.shape)
+    return read_samples(path)
 
 
 def read_texts(path: Path, length: int) -> tuple[np.ndarray, np.ndarray]:

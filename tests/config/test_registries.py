@@ -10,7 +10,7 @@ import pytest
 
 from raykd.config.base import Settings
 from raykd.config.data import ViewStep
-from raykd.config.models import Model
+from raykd.config.models import OF_TEXTS, Model
 from raykd.config.objective import FeatureLoss, SoftTargets, Weighting
 from raykd.config.root import Config
 from raykd.config.sources import Source
@@ -19,6 +19,7 @@ from raykd.data.sources import SOURCES
 from raykd.ensemble import WEIGHTINGS
 from raykd.losses import LOSSES
 from raykd.models import MODELS, build_model
+from raykd.models.shapes import TokenShape
 
 
 def members(annotation: Any) -> list[type[Settings]]:
@@ -51,7 +52,8 @@ def test_models():
 
 @pytest.mark.parametrize("spec", ZOO)
 def test_every_zoo_model_builds_with_its_defaults(spec):
-    model = build_model(spec(), input_shape=(1, 16, 16), classes=3, key="model")
+    shape = TokenShape(16, 50, "hashed") if spec in OF_TEXTS else (1, 16, 16)
+    model = build_model(spec(), input_shape=shape, classes=3, key="model")
     assert sum(p.numel() for p in model.parameters()) > 0
 
 

@@ -210,9 +210,7 @@ def drawn_cells(monkeypatch):
     from raykd.data import draw
 
     seen = {"samples": [], "counts": []}
-    monkeypatch.setattr(
-        draw, "_draw_one", lambda cell, sample, in_unit: seen["samples"].append(sample)
-    )
+    monkeypatch.setattr(draw, "_draw_one", lambda cell, sample, raw: seen["samples"].append(sample))
     count = draw._draw_counts
     monkeypatch.setattr(
         draw,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -249,7 +250,7 @@ def test_tokenizers_of_transformers_that_do_not_fit(bert, tmp_path):
 
 
 def test_a_missing_tokenizer_package_names_the_pip_line(monkeypatch):
-    monkeypatch.setattr("raykd.models.extras.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(
         InputError, match=r"preprocess\.tokenizer: needs transformers, .*raykd\[hf\]"
     ):

@@ -154,6 +154,7 @@ def test_resuming_trains_nothing_and_refuses_other_methods(finished):
 
 
 @pytest.mark.usefixtures("same_home")
+@pytest.mark.soak
 def test_parts_are_left_out_without_asking_a_teacher_again(finished, tmp_path):
     """The whole recipe is what the comparison trained as `kl+uniform`: it is not trained again."""
     before = tmp_path / "run" / "checkpoints" / "student"

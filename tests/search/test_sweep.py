@@ -122,8 +122,8 @@ def test_a_lead_within_its_error_keeps_the_recipe_and_is_told(finished):
     lead = {"trial": "004", "mean": 0.002, "standard_error": 0.003}
     kept = {**summary, "best": own, "finalists": {**summary["finalists"], "lead": lead}}
     first = sweep_verdict(kept)[0]
-    assert "004 is best on validation, ahead of the recipe itself by 0.20 %" in first
-    assert "not more than its standard error (0.30 %): best.yaml repeats the recipe" in first
+    assert "004 is best on validation, ahead of the recipe itself by 0.2 %" in first
+    assert "not more than its standard error (0.3 %): best.yaml repeats the recipe" in first
     kept["finalists"]["lead"] = None
     assert sweep_verdict(kept)[0].startswith("None of 10 trials is better on validation")
 
