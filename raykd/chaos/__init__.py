@@ -24,6 +24,7 @@ SCENARIOS = {
         "SIGSTOP of live teachers",
         "10 hangs, each noticed within the request timeout (1 s) and 5 s",
         proved_by(f"{_DISTURBED}[few]", f"{_DISTURBED}[hangs]", hangs=10),
+        limit_s=600,
     ),
     "R3": Scenario(
         "SIGKILL of student workers",
