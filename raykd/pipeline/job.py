@@ -164,7 +164,7 @@ class Job:
         if missing:
             with self.stage("teachers", fits=[fit.fit_id for fit in missing.values()]):
                 places = {
-                    n: TaskPlace(_task_cpus(p.cpus), p.gpus)
+                    n: TaskPlace(max(1.0, p.cpus), p.gpus)  # of its actor a part of a core may do
                     for n, p in self.placement.teachers.items()
                 }
                 results = fit_teachers(
@@ -391,11 +391,6 @@ def times_tested(folder: RunFolder) -> int:
     if not folder.summary.is_file():
         return 0
     return int(read_json(folder.summary).get("test_scored_times", 0))
-
-
-def _task_cpus(cpus: float) -> float:
-    """A fit takes whole cores where its actor may share one."""
-    return max(1.0, cpus)
 
 
 def _scored(fleet: Fleet | None) -> int:

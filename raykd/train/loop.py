@@ -6,7 +6,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import torch
@@ -15,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from raykd.data import Samples
 from raykd.errors import PreemptedError, TrainingError
-from raykd.evaluate.task import TASKS, Task
+from raykd.evaluate.task import TASKS
 from raykd.models.frozen import set_training
 from raykd.models.network import Network
 from raykd.models.weights import fingerprint
@@ -32,7 +31,7 @@ from raykd.train.plan import split
 from raykd.train.reporter import Reporter
 from raykd.train.step import Update
 from raykd.train.sums import Sums, random_states, set_random_state
-from raykd.train.validation import validate
+from raykd.train.validation import Best, validate
 from raykd.train.world import World
 from raykd.types import Batch, TeacherOutputs
 
@@ -45,24 +44,6 @@ Leaving = Callable[[], bool]
 def never() -> bool:
     """No machine is taken away."""
     return False
-
-
-@dataclass
-class Best:
-    """The best epoch so far, and how long ago it was."""
-
-    task: Task
-    select: str | None
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    epoch: int = -1
-
-    def update(self, epoch: int, metrics: dict[str, float], weights: dict[str, Tensor]) -> None:
-        """Keep `weights` when `metrics` are better than all before."""
-        rank = self.task.rank
-        if not self.metrics or rank(metrics, self.select) > rank(self.metrics, self.select):
-            self.epoch, self.metrics = epoch, metrics
-            self.weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
 
 
 class Trainer:

@@ -1,8 +1,9 @@
-"""Outputs and validation metrics of a model on untransformed samples."""
+"""Outputs and validation metrics of a model on untransformed samples, and the best epoch by them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,6 +15,32 @@ from raykd.train.world import World
 from raykd.types import ORIGINAL_VIEW, Batch
 
 _BATCH = 500
+
+
+@dataclass
+class Best:
+    """The best epoch so far.
+
+    Attributes:
+        task: whose metrics they are.
+        select: the metric that decides; None = the task's own.
+        weights: of that epoch.
+        metrics: of that epoch; empty before the first.
+        epoch: its number; −1 before the first.
+    """
+
+    task: Task
+    select: str | None
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    epoch: int = -1
+
+    def update(self, epoch: int, metrics: dict[str, float], weights: dict[str, Tensor]) -> None:
+        """Keep `weights` when `metrics` are better than all before."""
+        rank = self.task.rank
+        if not self.metrics or rank(metrics, self.select) > rank(self.metrics, self.select):
+            self.epoch, self.metrics = epoch, metrics
+            self.weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
 
 
 def _batches(samples: Samples, rows: np.ndarray) -> Iterator[Batch]:
