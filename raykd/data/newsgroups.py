@@ -14,6 +14,7 @@ from raykd.config.sources import NewsgroupsSource
 from raykd.config.tasks import TaskName
 from raykd.data.archives import refuse_bomb
 from raykd.data.dataset import Dataset
+from raykd.data.splits import TEST_PER_TRAIN, stratified_choice
 from raykd.data.texts import encode_texts
 from raykd.errors import InputError, Problem
 from raykd.types import TEXT
@@ -45,11 +46,21 @@ def load_newsgroups(source: NewsgroupsSource, task: TaskName) -> Dataset:  # noq
         ) from None
     names, texts = zip(*(row for part in parts for row in part), strict=True)
     classes, labels = np.unique(names, return_inverse=True)
-    train = len(parts[0])
+    labels, train = labels.astype(np.int64), len(parts[0])
+    ids = np.arange(len(texts))
+    if source.limit is not None:
+        held_out = max(1, round(source.limit * TEST_PER_TRAIN))
+        ids = np.concatenate(
+            [
+                stratified_choice(labels[:train], source.limit),
+                train + stratified_choice(labels[train:], held_out),
+            ]
+        )
     return Dataset(
-        inputs={TEXT: encode_texts(texts, source.length)},
-        labels=labels.astype(np.int64),
-        splits={"test": np.arange(train, len(texts))},
+        inputs={TEXT: encode_texts([texts[row] for row in ids], source.length)},
+        labels=labels[ids],
+        ids=ids,
+        splits={"test": np.flatnonzero(ids >= train)},
         classes=tuple(classes.tolist()),
     )
 

@@ -30,12 +30,11 @@ from raykd.data.archives import refuse_bomb
 from raykd.data.dataset import PARTS, Dataset
 from raykd.data.decoding import load_decoded
 from raykd.data.diamonds import load_diamonds
-from raykd.data.hashing import sample_keys
 from raykd.data.idx import KINDS, read_idx
 from raykd.data.keel import load_keel, load_optdigits
 from raykd.data.labels import FORMS
 from raykd.data.newsgroups import load_newsgroups
-from raykd.data.splits import class_ranks, stratified_order
+from raykd.data.splits import TEST_PER_TRAIN, stratified_choice
 from raykd.errors import InputError, Problem
 from raykd.importing import load_callable, load_package
 
@@ -64,7 +63,6 @@ _IDX_FILES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 _IDX_INPUTS = ("|u1", ">i4", ">f4", ">f8")
-_TEST_PER_TRAIN = 1 / 6  # 10,000 to 60,000
 _ROOT_KEY = "data.source.root"
 _TYPE_KEY = "data.source.type"
 _SYSTEM_DATASETS = Path("/usr/share/datasets")
@@ -129,8 +127,10 @@ def _idx_dataset(
         part_images, part_labels = _read_part(folder, files)
         rows = np.arange(len(part_labels))
         if source.limit is not None:
-            share = 1.0 if part == "train" else _TEST_PER_TRAIN
-            rows = _limited(part_labels.astype(np.int64), max(1, round(source.limit * share)))
+            share = 1.0 if part == "train" else TEST_PER_TRAIN
+            rows = stratified_choice(
+                part_labels.astype(np.int64), max(1, round(source.limit * share))
+            )
         images.append(part_images[rows, None])
         labels.append(part_labels[rows].astype(np.int64))
         ids.append(rows + first_id)
@@ -143,12 +143,6 @@ def _idx_dataset(
         splits={"test": np.arange(train, count)},
         classes=classes,
     )
-
-
-def _limited(labels: np.ndarray, limit: int) -> np.ndarray:
-    """Sorted rows of a stratified choice of `limit` samples; a smaller one is part of a larger one."""
-    ranks, sizes = class_ranks(labels, sample_keys(np.arange(len(labels)), 0, "limit"))
-    return np.sort(stratified_order(labels, ranks, sizes)[:limit])
 
 
 def _read_part(folder: Path, files: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,9 @@ from raykd.data.hashing import sample_keys
 from raykd.errors import InputError, Problem
 from raykd.types import UNLABELLED
 
+TEST_PER_TRAIN = 1 / 6
+"""Test samples for each training sample where a source is limited: as MNIST has them."""
+
 
 def class_ranks(labels: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each sample's rank by key within its class, and the size of its class.
@@ -56,6 +59,12 @@ def stratified_order(labels: np.ndarray, ranks: np.ndarray, sizes: np.ndarray) -
     """
     priority = np.where(ranks == 0, -sizes.astype(np.float64), (ranks + 0.5) / sizes)
     return np.lexsort((labels, priority))
+
+
+def stratified_choice(labels: np.ndarray, limit: int) -> np.ndarray:
+    """Sorted rows of a stratified choice of `limit` samples; a smaller one is part of a larger one."""
+    ranks, sizes = class_ranks(labels, sample_keys(np.arange(len(labels)), 0, "limit"))
+    return np.sort(stratified_order(labels, ranks, sizes)[:limit])
 
 
 def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.ndarray]:

@@ -218,6 +218,25 @@ def test_a_classifier_of_texts_has_its_own_tokenizer_and_does_not_look_at_paddin
     assert seen(bert, length=3)(shown["text"])[0].tolist() == [2, 5, 3], "cut, and still framed"
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+def test_an_encoder_gives_a_vector_of_the_tokens_that_are_there(bert, pooling):
+    transformers = pytest.importorskip("transformers")
+    texts = ["the cat and the dog", "dog", "the bird"]
+    preprocessing = seen(bert, length=10)
+    shape = preprocessing.output_shape((64,))
+    spec = HfModel(name=bert, task="encoder", pooling=pooling)
+    network = Network(build(spec, shape=shape), preprocessing).eval()
+    found = network({"text": torch.from_numpy(encode_texts(texts, 64))})
+    plain = transformers.AutoModel.from_pretrained(bert).eval()
+    cutter = transformers.AutoTokenizer.from_pretrained(bert)
+    states = [plain(**cutter(text, return_tensors="pt")).last_hidden_state[0] for text in texts]
+    wanted = [state[0] if pooling == "first" else state.mean(dim=0) for state in states]
+    torch.testing.assert_close(found, torch.stack(wanted))
+    with pytest.raises(InputError, match=r"model\.task: is encoder, which takes texts"):
+        build(spec)
+
+
 def test_a_tokenizer_of_transformers_is_known_by_its_content(bert, tmp_path):
     first = seen(bert)
     moved = tmp_path / "moved"

@@ -15,6 +15,7 @@ from raykd.cli import main  # noqa: E402
 from raykd.config.models import OnnxModel  # noqa: E402
 from raykd.errors import InputError  # noqa: E402
 from raykd.models import build_model  # noqa: E402
+from raykd.models.shapes import TokenShape  # noqa: E402
 from raykd.models.taps import Taps, probe_output  # noqa: E402
 from raykd.models.zoo.foreign import CONTENT  # noqa: E402
 
@@ -184,3 +185,32 @@ def test_inspect_lists_its_outputs(file, capsys):
     assert main(["inspect", f"onnx:{file}", "output=best", "--input", "2,4,4"]) == 0
     assert main(["inspect", f"onnx:{file}", "output=worst", "--input", "2,4,4"]) == 2
     assert "model.output: found 'worst'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "names", [("input_ids", "attention_mask"), ("input_ids", "attention_mask", "token_type_ids")]
+)
+def test_a_graph_of_texts_gets_its_ids_as_transformers_names_them(tmp_path, names):
+    """The sum of ids that are there, and of segments, which are all 0."""
+    *first, last = names
+    total = [helper.make_node("Mul", first[:2] if len(first) > 1 else names, ["there"])]
+    total += [helper.make_node("Add", ["there", last], ["all"])] if len(names) > 2 else []
+    nodes = [
+        *total,
+        helper.make_node(
+            "Cast", ["all" if len(names) > 2 else "there"], ["floats"], to=TensorProto.FLOAT
+        ),
+        helper.make_node("ReduceSum", ["floats", "axis"], ["sum"], keepdims=1),
+    ]
+    ids = [helper.make_tensor_value_info(name, TensorProto.INT64, ["N", "L"]) for name in names]
+    answer = [helper.make_tensor_value_info("sum", TensorProto.FLOAT, ["N", 1])]
+    axis = [numpy_helper.from_array(np.array([1]), "axis")]
+    made = helper.make_model(
+        helper.make_graph(nodes, "sum", ids, answer, axis),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
+    onnx.save(made, tmp_path / "texts.onnx")
+    model = build(tmp_path / "texts.onnx", shape=TokenShape(4, 100, "hf"))
+    ids_BL = torch.tensor([[3, 5, 0, 0], [2, 2, 2, 99]])
+    assert model(ids_BL).tolist() == [[2.0 + 4.0], [1.0 + 1 + 1 + 98]], "ids + 1, and 0 is none"

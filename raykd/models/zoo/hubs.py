@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from raykd.errors import InputError, Problem
 from raykd.importing import load_package
@@ -20,6 +20,7 @@ _HF = "raykd[hf]"
 _HF_CLASSES = {
     "image_classification": "AutoModelForImageClassification",
     "sequence_classification": "AutoModelForSequenceClassification",
+    "encoder": "AutoModel",
 }
 
 
@@ -93,6 +94,7 @@ def build_hf(
     key: str,
     name: str,
     task: str,
+    pooling: str,
     kwargs: Mapping[str, Any],
 ) -> nn.Module:
     """A pretrained model of transformers; code of a hub's repository is never run.
@@ -104,6 +106,7 @@ def build_hf(
         key: dotted key of the model in the recipe, for errors.
         name: a folder with `config.json` and `model.safetensors`, or a repository of the hub.
         task: what it is for.
+        pooling: of an encoder, `mean` or `first`.
         kwargs: more arguments of `from_pretrained`.
 
     Raises:
@@ -135,7 +138,36 @@ def build_hf(
             )  # fmt: skip
         filler = getattr(model.config, "pad_token_id", None)
         model.register_forward_pre_hook(Unpadded(filler or 0), with_kwargs=True)
-    return model
+    if task != "encoder":
+        return model
+    if not isinstance(input_shape, TokenShape):
+        raise InputError(
+            Problem(f"{key}.task", f"is encoder, which takes texts; a sample here is {list(input_shape)}")
+        )  # fmt: skip
+    return Pooled(model, first=pooling == "first")
+
+
+class Pooled(nn.Module):
+    """A text's vector out of its tokens'.
+
+    Args:
+        encoder: from token ids [B, L], 0 as padding, to states [B, L, D] before anything else.
+        first: whether it is the first token's; else the mean of those that are there (Reimers & Gurevych 2019,
+            section 3).
+    """
+
+    def __init__(self, encoder: nn.Module, *, first: bool) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self._first = first
+
+    def forward(self, ids_BL: Tensor) -> Tensor:
+        """Float [B, D]."""
+        states_BLD: Tensor = self.encoder(ids_BL)[0]
+        if self._first:
+            return states_BLD[:, 0]
+        there_BL1 = (ids_BL != 0).unsqueeze(2).to(states_BLD.dtype)
+        return (states_BLD * there_BL1).sum(dim=1) / there_BL1.sum(dim=1).clamp(min=1)
 
 
 class Unpadded:

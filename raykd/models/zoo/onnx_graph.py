@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from raykd.errors import InputError, Problem
 from raykd.importing import load_package
 from raykd.models.names import nearest, some
+from raykd.models.shapes import TokenShape
 from raykd.models.zoo.foreign import CONTENT, ForeignModel
 
 _TYPES: dict[str, Any] = {
@@ -92,18 +93,30 @@ def build_onnx(
     if problems:
         raise InputError(problems)
     answer = output or ("logits" if "logits" in floats else floats[0])
-    return OnnxGraph(session, content, list(dict.fromkeys([*floats, answer])), answer)
+    of_texts = isinstance(input_shape, TokenShape) and input_shape.kind == "hf"
+    names = list(dict.fromkeys([*floats, answer]))
+    return OnnxGraph(session, content, names, answer, of_texts=of_texts)
 
 
 class OnnxGraph(ForeignModel):
     """A graph that onnxruntime runs.
 
     A graph made for batches of one size is run on pieces of that size, the last one padded with its first
-    row. Each float output passes through a module of its own name, so that it can be tapped.
+    row. Each float output passes through a module of its own name, so that it can be tapped. One of texts gets
+    its ids as transformers names them.
     """
 
-    def __init__(self, session: Any, content: Tensor, outputs: list[str], answer: str) -> None:
+    def __init__(
+        self,
+        session: Any,
+        content: Tensor,
+        outputs: list[str],
+        answer: str,
+        *,
+        of_texts: bool = False,
+    ) -> None:
         super().__init__()
+        self._of_texts = of_texts
         self.register_buffer(CONTENT, content)
         self._session = session
         self._inputs = {one.name: _TYPES[one.type] for one in session.get_inputs()}
@@ -119,6 +132,8 @@ class OnnxGraph(ForeignModel):
             TypeError: inputs that the graph does not have, or fractions where it takes whole numbers.
             RuntimeError: onnxruntime refuses the inputs.
         """
+        if self._of_texts:
+            kwargs, args = token_inputs(args[0], self._inputs), ()
         given = dict(zip(self._inputs, args, strict=True)) if args else kwargs
         if set(given) != set(self._inputs):
             raise TypeError(
@@ -152,6 +167,22 @@ class OnnxGraph(ForeignModel):
         rows = len(next(iter(arrays.values())))
         pairs = zip(self._outputs, found, strict=True)
         return {name: a for name, a in pairs if name == self._answer or a.shape[:1] == (rows,)}
+
+
+def token_inputs(ids_BL: Tensor, names: Container[str]) -> dict[str, Tensor]:
+    """What a graph of transformers takes, of what it has: ids, which of them are there, and one segment.
+
+    Args:
+        ids_BL: int64, ids + 1 with 0 as padding.
+        names: of the graph's inputs.
+    """
+    there_BL = (ids_BL != 0).long()
+    every = {
+        "input_ids": (ids_BL - 1).clamp(min=0),
+        "attention_mask": there_BL,
+        "token_type_ids": torch.zeros_like(ids_BL),
+    }
+    return {name: ids for name, ids in every.items() if name in names}
 
 
 def _read(path: str, key: str) -> bytes:
