@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from raykd.models.network import Network, core
+from raykd.models.zoo.estimator import EstimatorModel
 from raykd.models.zoo.foreign import ForeignModel
 
 Forward = Callable[[nn.Module, Mapping[str, Tensor]], object]
@@ -59,7 +60,8 @@ def cost(
     Returns:
         `parameters` (shared ones counted once), `flops` of one sample (2 per multiply-add), `bytes` of
         parameters and buffers, and `latency_ms`: batch size as text -> median milliseconds or None. Of a
-        model that torch only calls parameters and flops are not known: None; bytes are those of its file.
+        model that torch only calls parameters and flops are not known: None; bytes are those of its file, and
+        not known of an estimator.
     """
     device = next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
     samples = {name: tensor.to(device) for name, tensor in inputs.items()}
@@ -76,8 +78,11 @@ def cost(
                 seconds = median_s(partial(forward, network, batch), device, repeats, budget_s)
                 expected_s = seconds / size
                 latency[str(size)] = seconds * 1e3
+    model = core(network)
+    known = not isinstance(model, ForeignModel)
     held = [*network.parameters(), *network.buffers()]
-    known = not isinstance(core(network), ForeignModel)
+    if isinstance(model, EstimatorModel):  # which holds what it is fitted on
+        held = []
     return {
         "parameters": sum(p.numel() for p in network.parameters()) if known else None,
         "flops": flops if known else None,
