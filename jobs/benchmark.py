@@ -12,7 +12,7 @@ each ask the teachers. `end_to_end`: `raykd run` beside the same
 distillation as a plain PyTorch loop, both from start to end, on Fashion-MNIST (`--images`, `--epochs`,
 `--fits` repeats). `shared` and `end_to_end` are given at two costs of the teachers, measured in the run.
 
-Cost on two cores: `end_to_end` some twelve minutes, `shared` five, the others but `sweep` together five; `live`, `shared`,
+Cost on two cores: `end_to_end` some forty-five minutes, `shared` five, the others but `sweep` together five; `live`, `shared`,
 `driver`, `sweep` and `end_to_end` start local Ray clusters. Everything smaller, to see that it works:
 
     python jobs/benchmark.py --only shared,end_to_end --samples 256 --units 64 --images 600 --epochs 2 --fits 1

@@ -36,9 +36,9 @@ class Sizes:
     teachers: int = 4
     samples: int = 4096
     repeats: int = 5
-    images: int = 6000
+    images: int = 10000
     epochs: int = 20
-    fits: int = 2
+    fits: int = 5
 
 
 def in_turns(calls: Mapping[str, Callable[[], object]], repeats: int) -> list[Row]:
