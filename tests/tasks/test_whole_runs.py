@@ -148,6 +148,7 @@ EMBEDDING = {
 }
 
 
+@pytest.mark.soak
 def test_embeddings_from_recipe_to_report(ray_cluster, tmp_path):
     config = load_config(EMBEDDING, ["evaluate.require=['student.test.recall_1 >= 0.5']"])
     result = run(config, Options(output=tmp_path / "run"))
