@@ -20,11 +20,13 @@ class Measure:
         key: its name in the summary.
         name: its name in words.
         form: a value as text.
+        spread: a standard deviation as text.
     """
 
     key: str
     name: str
     form: Form
+    spread: Callable[[float], str] = number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,7 +307,7 @@ SPEECH: dict[TaskName, Speech] = {
         spread=_share_spread,
         reached=lambda value: f"a test mAP@10 of {percent(value)}",
         gain=_POINTS,
-        second=Measure(key="probe", name="linear probe", form=percent),
+        second=Measure(key="probe", name="linear probe", form=percent, spread=_share_spread),
         numbers=(
             _MAP,
             Measure(key="recall_1", name="recall@1", form=percent),

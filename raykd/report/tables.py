@@ -91,7 +91,7 @@ def results(run: RunData) -> Table | None:
             (
                 _shown(row.name, row.role),
                 with_std(metric.form(row.value), row.value_std and speech.spread(row.value_std)),
-                with_std(second.form(row.second), row.second_std and number(row.second_std)),
+                with_std(second.form(row.second), row.second_std and second.spread(row.second_std)),
                 count(row.parameters),
                 milliseconds(row.latency_ms),
             )

@@ -17,7 +17,6 @@ from raykd.report.wording import (
     count,
     mean_of,
     milliseconds,
-    number,
     percent,
     role_name,
     times,
@@ -78,7 +77,8 @@ def result_cells(summary: Summary) -> list[dict[str, str | float | None]]:
                 speech.value(row.value), row.value_std and speech.spread(row.value_std)
             ),
             speech.second.name: with_std(
-                speech.second.form(row.second), row.second_std and number(row.second_std)
+                speech.second.form(row.second),
+                row.second_std and speech.second.spread(row.second_std),
             ),
             "parameters": row.parameters,
             "ms per sample": None if row.latency_ms is None else round(row.latency_ms, 2),

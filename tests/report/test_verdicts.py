@@ -5,6 +5,7 @@ import pytest
 
 from raykd.evaluate import spread
 from raykd.report import Row, result_table
+from raykd.report.speech import SPEECH
 from raykd.report.verdicts import outcome, verdict
 
 
@@ -204,3 +205,8 @@ def test_nothing_is_changed():
     result_table(summary)
     assert summary == before
     json.dumps(summary)
+
+
+def test_the_second_number_s_deviation_is_in_its_own_unit():
+    assert SPEECH["embedding"].second.spread(0.003) == "0.3"
+    assert SPEECH["classification"].second.spread(0.003) == "0.003"
