@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +24,10 @@ sys.path.insert(0, _OWN)
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+import yaml  # noqa: E402
 from raykd_test_models import BLOBS, blobs  # noqa: E402
 
+from raykd.cli import main  # noqa: E402
 from raykd.config.data import Data, Splits, Views  # noqa: E402
 from raykd.config.models import CnnModel, FactoryModel, MlpModel, Model, Preprocess  # noqa: E402
 from raykd.config.sources import FactorySource  # noqa: E402
@@ -34,6 +39,26 @@ from raykd.tracking import Event  # noqa: E402
 
 if TYPE_CHECKING:
     from raykd.teachers import Spec
+
+
+CHANCE = {"type": "factory", "path": "raykd_test_models:chance"}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command's exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def call(*argv: str | Path) -> Ended:
+    """Run a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([str(word) for word in argv])
+    return Ended(code, out.getvalue(), err.getvalue())
 
 
 _CLUSTERS = {"ray_cluster": "cluster", "cluster": "nodes"}
@@ -183,6 +208,10 @@ def make_spec(samples: Samples) -> Callable[..., Spec]:
 @pytest.fixture
 def tiny_recipe() -> dict[str, Any]:
     """A whole recipe on digits that takes seconds: two teachers that learn, a student that begins to."""
+    return tiny()
+
+
+def tiny() -> dict[str, Any]:
     fit = {"epochs": 6, "batch_size": 32, "optimizer": {"type": "adamw", "lr": 0.01}}
     return {
         "seed": 0,
@@ -201,6 +230,40 @@ def tiny_recipe() -> dict[str, Any]:
         "evaluate": {"controls": ["labels"]},
         "tracking": {"wandb": {"mode": "disabled"}},
     }
+
+
+@pytest.fixture(name="call", scope="session")
+def _call() -> Callable[..., Ended]:
+    return call
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that went through: its folder, its recipe's file, its home, and how the command ended."""
+
+    path: Path
+    recipe: Path
+    home: Path
+    ended: Ended
+
+
+@pytest.fixture(scope="session")
+def finished(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """One whole run from nothing, made by the command line; nobody may change it."""
+    root = tmp_path_factory.mktemp("finished")
+    evaluate = {
+        "controls": ["labels", "best_teacher", "hard"],
+        "compare": [{"name": "chance", "model": CHANCE}],
+        "slices": [{"class": "3"}],
+        "require": ["student.test.accuracy >= 0", "student.test.accuracy > 1"],
+    }
+    recipe = root / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(tiny() | {"evaluate": evaluate}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAYKD_HOME", str(root / "home"))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        ended = call("run", recipe, "--output", root / "run")
+    return Finished(root / "run", recipe, root / "home", ended)
 
 
 @pytest.fixture

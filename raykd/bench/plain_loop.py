@@ -54,7 +54,9 @@ def distil(config: Config, samples: Samples) -> Network:
     train, views = config.train, config.data.views.count
     assert views is not None, "the recipe says so"
     rows, size = samples.splits["train"], train.batch_size
-    optimizer = torch.optim.AdamW(student.parameters(), lr=train.optimizer.lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        student.parameters(), lr=train.optimizer.lr, weight_decay=0.0, fused=True
+    )
     steps = train.epochs * -(-len(rows) // size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     draw = np.random.default_rng(config.seed)

@@ -55,7 +55,7 @@ def cost(
     threads: int,
 ) -> Cost:
     """Measure both in turns with `threads` threads; the student is trained a little by it."""
-    optimizer = torch.optim.SGD(student.parameters(), lr=1e-3, momentum=0.9)
+    optimizer = torch.optim.SGD(student.parameters(), lr=1e-3, momentum=0.9, fused=True)
 
     def step() -> None:
         optimizer.zero_grad()

@@ -9,7 +9,7 @@ from functools import partial
 from raykd.config import Config
 from raykd.config.sources import FilesSource
 from raykd.data import Samples, build_samples
-from raykd.data.decoding import Mark, Part, Target, cache_root
+from raykd.data.decoding import Mark, Part, Target, cache_root, in_process
 from raykd.runtime import check_shared, connect
 from raykd.tracking import Event, events
 
@@ -19,7 +19,7 @@ Listen = Callable[[Event], None]
 def load_samples(
     config: Config, *, address: str | None = None, listen: Listen | None = None
 ) -> Samples:
-    """Load the samples; a cluster is needed only where something is still to be decoded.
+    """Load the samples; a cluster is needed only where several parts are still to be decoded.
 
     Args:
         config: the recipe.
@@ -38,7 +38,7 @@ def load_samples(
         config.data,
         seed=config.seed,
         task=config.task,
-        decode=partial(_on_cluster, config, address),
+        decode=partial(_decoded, config, address),
         tell=progress,
         columns=columns,
     )
@@ -47,9 +47,13 @@ def load_samples(
     return samples
 
 
-def _on_cluster(
+def _decoded(
     config: Config, address: str | None, target: Target, parts: Sequence[Part]
 ) -> Iterator[Mark]:
+    """On the cluster; a single part in this process, unless it is to be done elsewhere."""
+    if address is None and len(parts) == 1:
+        yield from in_process(target, parts)
+        return
     from raykd.runtime.decoding import decode_parts  # ray.data takes a while to import
 
     with connect(address):

@@ -65,7 +65,7 @@ def test_an_export_is_complete_and_says_what_it_holds(exported, finished):
     card = (folder / "README.md").read_text()
     accuracy = read_json(finished.path / "summary.json")["student"]["test"]["accuracy"]
     assert f"| accuracy | {accuracy['values'][0]:.4g} | {accuracy['mean']:.4g} |" in card
-    assert "| narrow | mlp (width 0.5, depth 1, dropout 0.0) |" in card
+    assert "| conv | cnn (width 0.25, depth 2" in card
 
 
 def test_the_exported_student_is_the_one_of_the_run(exported, finished, call, folder):

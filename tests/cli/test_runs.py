@@ -32,7 +32,7 @@ def test_a_run_ends_with_table_verdict_report_and_the_requirement_that_fails(fin
     assert ended.code == 3, ended
     assert "student.test.accuracy > 1; found 0." in ended.err
     assert len(ended.err.splitlines()) == 1
-    for text in ("| student", "| labels alone", "| wide", "| narrow", "| ensemble", "points"):
+    for text in ("| student", "| labels alone", "| wide", "| conv", "| ensemble", "points"):
         assert text in ended.out
     last = ended.out.splitlines()[-1]
     assert last == f"report: {finished.path / 'report' / 'index.html'}"
@@ -161,7 +161,8 @@ def test_ctrl_c_ends_with_130_and_the_run_resumes(finished, folder, call, monkey
     assert (run / "checkpoints" / "student" / "replica0" / "state.pt").is_file()
     monkeypatch.setenv("RAYKD_HOME", str(finished.home))
     resumed = call("run", "--resume", "--output", run, "--quiet")
-    assert (resumed.code, resumed.out) == (0, f"{run}\n"), resumed
+    assert (resumed.code, resumed.out) == (3, f"{run}\n"), resumed
+    assert "student.test.accuracy > 1; found 0." in resumed.err, "the recipe asks for too much"
     done = [json.loads(line) for line in metrics.read_text().splitlines()]
     first = [e for e in done if e["fit"] == "student/replica0" and e["epoch"] == 1]
     assert len(first) == 1, "the fit went on where it was, not from its beginning"

@@ -75,7 +75,7 @@ def test_prune_keeps_what_recipes_read(home, finished, call):
     assert f"deleted: {size:,} bytes" in call("targets", "prune", *other).out
     assert folders(home) == before - views
     unknown = call("targets", "prune", finished.recipe, "seed=5")
-    assert "wide, narrow not fitted yet" in unknown.out
+    assert "wide, conv not fitted yet" in unknown.out
     assert folders(home) == set()
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from copy import deepcopy
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from raykd.config import load_config
 from raykd.errors import InputError, TeacherError
@@ -24,44 +26,28 @@ from raykd.tracking.jsonl import read_lines
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.usefixtures("ray_cluster")]
 CONTROLS = ("labels", "best_teacher", "hard")
-CHANCE = {"name": "chance", "model": {"type": "factory", "path": "raykd_test_models:chance"}}
+
+
+@pytest.fixture
+def recipe(finished):
+    """What the finished run was made of."""
+    return yaml.safe_load(finished.recipe.read_text())
+
+
+@pytest.fixture
+def summary(finished):
+    return read_json(finished.path / "summary.json")
 
 
 @pytest.fixture(scope="module")
-def recipe():
-    """The tiny recipe with all controls and two requirements."""
-    fit = {"epochs": 6, "batch_size": 32, "optimizer": {"type": "adamw", "lr": 0.01}}
-    return {
-        "data": {
-            "source": {"type": "digits"},
-            "splits": {"validation": 100, "test": 0.2},
-            "labels": 200,
-            "views": {"count": 2, "policy": [{"type": "shift", "pixels": 1}]},
-        },
-        "teachers": [
-            {"name": "wide", "model": {"type": "mlp", "width": 1.0, "depth": 1}, "fit": fit},
-            {"name": "conv", "model": {"type": "cnn", "width": 0.25, "depth": 2}, "fit": fit},
-        ],
-        "student": {"model": {"type": "mlp", "width": 0.25, "depth": 1}},
-        "train": {"epochs": 2, "batch_size": 128, "optimizer": {"type": "adamw", "lr": 0.01}},
-        "evaluate": {
-            "controls": list(CONTROLS),
-            "compare": [CHANCE],
-            "slices": [{"class": "3"}],
-            "require": ["student.test.accuracy >= 0.01", "student.test.accuracy >= 0.999"],
-        },
-        "tracking": {"wandb": {"mode": "disabled"}},
-    }
-
-
-@pytest.fixture(scope="module")
-def finished(ray_cluster, recipe, tmp_path_factory):
-    """One run from nothing, in a home that later runs of this module share."""
-    root = tmp_path_factory.mktemp("finished")
+def resumed(finished, tmp_path_factory):
+    """The finished run resumed: a copy of its folder, before, and what came of it."""
+    folder = shutil.copytree(finished.path, tmp_path_factory.mktemp("resumed") / "run")
+    before = {p: p.stat().st_mtime_ns for p in folder.glob("checkpoints/*/*/*")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAYKD_HOME", str(root / "home"))
-        result = run(load_config(recipe), Options(output=root / "run"))
-    return SimpleNamespace(path=root / "run", home=root / "home", result=result)
+        patch.setenv("RAYKD_HOME", str(finished.home))
+        result = run(load_config(finished.recipe), Options(output=folder, resume=True))
+    return SimpleNamespace(path=folder, before=before, result=result)
 
 
 @pytest.fixture
@@ -95,9 +81,7 @@ def test_the_folder_is_complete(finished):
     assert len(card["fingerprint"]) == 32
 
 
-def test_the_summary_s_schema(finished):
-    summary = read_json(finished.path / "summary.json")
-    assert summary == json.loads(json.dumps(finished.result.summary))
+def test_the_summary_s_schema(finished, summary):
     assert set(summary) >= {
         "schema", "status", "task", "student", "controls", "ensemble", "teachers", "fidelity", "gains",
         "labels_used", "test_scored_times", "cost", "timing", "targets",
@@ -137,8 +121,7 @@ def test_the_summary_s_schema(finished):
     assert "Infinity" not in text
 
 
-def test_another_model_and_a_class_are_measured_beside_the_student(finished):
-    summary = finished.result.summary
+def test_another_model_and_a_class_are_measured_beside_the_student(finished, summary):
     test = Evaluation.load(finished.path / "evaluation.safetensors").splits["test"]
     student, labels = test.students["student"][0].argmax(1), test.labels_N
     chance = summary["compare"]["chance"]
@@ -159,10 +142,10 @@ def test_another_model_and_a_class_are_measured_beside_the_student(finished):
     assert "chance" not in summary["teachers"]
 
 
-def test_requirements_are_held_against_the_summary(finished):
-    held = finished.result.requirements
+def test_requirements_are_held_against_the_summary(resumed, summary):
+    held = resumed.result.requirements
     assert [requirement.holds for requirement in held] == [True, False]
-    assert held[0].value == finished.result.summary["student"]["test"]["accuracy"]["mean"]
+    assert held[0].value == summary["student"]["test"]["accuracy"]["mean"]
 
 
 def test_every_fit_tells_of_its_epochs(finished):
@@ -178,7 +161,7 @@ def test_every_fit_tells_of_its_epochs(finished):
     assert len({steps[fit] for fit in fits}) == 1, "controls get as many updates as the student"
 
 
-def test_the_student_that_is_loaded_is_the_one_that_was_judged(finished):
+def test_the_student_that_is_loaded_is_the_one_that_was_judged(finished, resumed, summary):
     samples = prepare(load_config(finished.path / "config.json")).samples
     rows = samples.splits["test"]
     student = load_student(finished.path)
@@ -186,11 +169,11 @@ def test_the_student_that_is_loaded_is_the_one_that_was_judged(finished):
     with torch.no_grad():
         logits = student(samples.batch(rows, -1).inputs)
     accuracy = (logits.argmax(dim=1).numpy() == samples.labels[rows]).mean()
-    expected = finished.result.summary["student"]["test"]["accuracy"]["values"][0]
+    expected = summary["student"]["test"]["accuracy"]["values"][0]
     assert accuracy == pytest.approx(expected, abs=1e-9)
     assert load_student(finished.path / "student") is not None
     with torch.no_grad():
-        assert torch.equal(finished.result.student()(samples.batch(rows, -1).inputs), logits)
+        assert torch.equal(resumed.result.student()(samples.batch(rows, -1).inputs), logits)
 
 
 @pytest.mark.usefixtures("same_home")
@@ -229,22 +212,23 @@ def assert_same_students(one, other, *names):
     for role in ("student", *CONTROLS):
         for which in ("last", "best"):
             file = f"checkpoints/{role}/replica0/{which}.safetensors"
-            first, second = (load_weights(run.path / file, key="run") for run in (one, other))
+            first, second = (load_weights(path / file, key="run") for path in (one, other))
             assert first.keys() == second.keys()
             assert all(torch.equal(first[name], second[name]) for name in first), file
+    first, second = (read_json(path / "summary.json") for path in (one, other))
     for name in ("student", "ensemble", "fidelity", "gains"):
-        assert strip(one.summary[name]) == strip(other.summary[name])
+        assert strip(first[name]) == strip(second[name])
 
 
 @pytest.mark.soak
 def test_write_through_gives_the_bit_identical_student_and_scores_each_sample_once(
-    finished, recipe, tmp_path, monkeypatch
+    finished, recipe, summary, tmp_path, monkeypatch
 ):
-    stored = finished.result.summary["targets"]
+    stored = summary["targets"]
     tree = {**recipe, "targets": {"mode": "write_through"}}
     monkeypatch.setenv("RAYKD_HOME", str(tmp_path / "home"))
     written = run(load_config(tree), Options(output=tmp_path / "run"))
-    assert_same_students(finished.result, written)
+    assert_same_students(finished.path, written.path)
     found = written.summary["targets"]
     assert found["mode"] == "write_through"
     assert found["teacher_samples_scored"] == stored["teacher_samples_scored"]
@@ -256,28 +240,27 @@ def test_write_through_gives_the_bit_identical_student_and_scores_each_sample_on
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("same_home")
-def test_live_targets_give_the_bit_identical_student_and_resuming_trains_nothing(
-    finished, recipe, tmp_path
-):
+def test_live_targets_give_the_bit_identical_student(finished, recipe, tmp_path):
     tree = {**recipe, "targets": {"mode": "live"}}
     live = run(load_config(tree), Options(output=tmp_path / "live"))
-    assert_same_students(finished.result, live)
-    first, second = finished.result.summary, live.summary
-    assert second["targets"]["mode"] == "live"
-    assert second["targets"]["teacher_samples_scored"] > 0
+    assert_same_students(finished.path, live.path)
+    assert live.summary["targets"]["mode"] == "live"
+    assert live.summary["targets"]["teacher_samples_scored"] > 0
 
-    # Again in the folder of the first run: everything is there.
-    before = {p: p.stat().st_mtime_ns for p in finished.path.glob("checkpoints/*/*/*")}
-    resumed = run(load_config(recipe), Options(output=finished.path, resume=True))
-    assert {p: p.stat().st_mtime_ns for p in finished.path.glob("checkpoints/*/*/*")} == before
+
+def test_resuming_a_finished_run_trains_nothing(resumed, summary):
+    after = {p: p.stat().st_mtime_ns for p in resumed.path.glob("checkpoints/*/*/*")}
+    assert after == resumed.before
+    found = resumed.result.summary
+    assert json.loads(json.dumps(found)) == read_json(resumed.path / "summary.json")
     for name in ("student", "ensemble", "fidelity", "gains"):
-        assert strip(resumed.summary[name]) == strip(first[name])
-    assert resumed.summary["targets"]["teacher_samples_scored"] == 0
-    assert resumed.summary["targets"]["hit_rate"] == 1.0
-    assert resumed.summary["targets"]["teacher_wait_fraction"] == pytest.approx(
-        first["targets"]["teacher_wait_fraction"]
+        assert strip(found[name]) == strip(summary[name])
+    assert found["targets"]["teacher_samples_scored"] == 0
+    assert found["targets"]["hit_rate"] == 1.0
+    assert found["targets"]["teacher_wait_fraction"] == pytest.approx(
+        summary["targets"]["teacher_wait_fraction"]
     )
-    assert resumed.summary["test_scored_times"] == 2
+    assert found["test_scored_times"] == 2
 
 
 def strip(value):
@@ -298,7 +281,7 @@ def test_resuming_with_another_recipe_is_refused(finished, recipe):
 
 @pytest.mark.usefixtures("same_home")
 def test_a_teacher_at_chance_stops_the_run_before_any_student(recipe, tmp_path):
-    tree = {**recipe, "teachers": [CHANCE], "evaluate": {"controls": []}}
+    tree = {**recipe, "teachers": recipe["evaluate"]["compare"], "evaluate": {"controls": []}}
     with pytest.raises(TeacherError, match=r"'chance' has .* no better than chance"):
         run(load_config(tree), Options(output=tmp_path / "run"))
     assert not (tmp_path / "run" / "checkpoints").exists()
