@@ -269,6 +269,18 @@ def test_preparing_needs_no_cluster_once_it_is_decoded(
     assert len(prepare(config).samples) == COUNT
 
 
+def test_a_single_part_is_decoded_here_and_several_on_a_cluster(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(recipe(tiny_recipe, files.write_images(tmp_path, FEW)))
+    monkeypatch.setattr("raykd.pipeline.loading.connect", _refused)
+    monkeypatch.setattr("raykd.data.decoding.layout._LEAST_ROWS", FEW - 1)
+    with pytest.raises(AssertionError, match="asked the cluster"):
+        load_samples(config)
+    monkeypatch.setattr("raykd.data.decoding.layout._LEAST_ROWS", FEW)
+    assert len(load_samples(config)) == FEW
+
+
 def test_on_a_cluster_at_an_address_every_node_has_to_see_the_cache(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
