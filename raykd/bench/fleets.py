@@ -14,7 +14,7 @@ from raykd.bench.synthetic import Bench
 from raykd.models import build_model
 from raykd.pipeline.serving import make_specs, store_keys
 from raykd.runtime import put
-from raykd.teachers import Fleet
+from raykd.teachers import ActorFleet
 from raykd.teachers.client import Client
 from raykd.teachers.filling import fill, missing_parts
 from raykd.teachers.pool import Place
@@ -24,7 +24,7 @@ CLASSES = 100
 
 
 @contextmanager
-def fleet_of(bench: Bench, cpus: float = 0.1) -> Iterator[Fleet]:
+def fleet_of(bench: Bench, cpus: float = 0.1) -> Iterator[ActorFleet]:
     """One actor for each teacher of a recipe, with untrained weights where it names none.
 
     A teacher's speed does not depend on what it has learnt.
@@ -37,16 +37,16 @@ def fleet_of(bench: Bench, cpus: float = 0.1) -> Iterator[Fleet]:
     specs = make_specs(bench.prepared, weights)
     places = {name: Place(replicas=1, cpus=cpus, gpus=0.0) for name in specs}
     settings = bench.prepared.config.cluster.teachers
-    with Fleet(specs, places, put(bench.samples), settings, silent) as fleet:
+    with ActorFleet(specs, places, put(bench.samples), settings, silent) as fleet:
         yield fleet
 
 
-def client_of(fleet: Fleet, names: Sequence[str]) -> Client:
+def client_of(fleet: ActorFleet, names: Sequence[str]) -> Client:
     """What asks some teachers of a fleet."""
     return Client({name: fleet.actors[name] for name in names}, fleet.settings, silent)
 
 
-def fill_s(root: Path, bench: Bench, fleet: Fleet, rows: np.ndarray, views: int = 1) -> float:
+def fill_s(root: Path, bench: Bench, fleet: ActorFleet, rows: np.ndarray, views: int = 1) -> float:
     """Seconds in which a fleet fills an empty store with what it says of some rows."""
     begun = time.perf_counter()
     keys = {name: one.augmented for name, one in store_keys(fleet.specs, bench.samples).items()}

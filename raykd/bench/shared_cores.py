@@ -23,7 +23,7 @@ from raykd.bench.synthetic import Bench, recipe
 from raykd.folders import RunFolder
 from raykd.runtime import connect, machine
 from raykd.targets import Ticket
-from raykd.teachers import Fleet, LiveTargets
+from raykd.teachers import ActorFleet, LiveTargets
 from raykd.teachers.model import Spec, TeacherModel
 from raykd.train.fit import build_network
 from raykd.types import Batch, Dense, TeacherOutputs
@@ -113,7 +113,7 @@ def _cost(bench: Bench, models: Mapping[str, TeacherModel], cores: int) -> Cost:
     return cost(teachers, student, batch.inputs, batch.labels, cores)
 
 
-def _live_s(bench: Bench, fleet: Fleet, names: Sequence[str], repeat: int) -> float:
+def _live_s(bench: Bench, fleet: ActorFleet, names: Sequence[str], repeat: int) -> float:
     source = LiveTargets(client_of(fleet, names), names)
     return bench.fit_s(f"live/replica{repeat}", source, names, silent)
 

@@ -25,7 +25,7 @@ from raykd.folders import RunFolder
 from raykd.pipeline.serving import make_specs
 from raykd.runtime import Mailbox, put
 from raykd.targets import TargetSource
-from raykd.teachers import Fleet, LiveTargets, Place
+from raykd.teachers import ActorFleet, LiveTargets, Place
 from raykd.teachers.client import Client
 from raykd.testing.sources import Recorded, record_of
 from raykd.tracking import Event
@@ -112,12 +112,12 @@ class _Asking:
 
 
 @contextmanager
-def _fleet(given: Lesson, emit: Callable[[Event], None]) -> Iterator[Fleet]:
+def _fleet(given: Lesson, emit: Callable[[Event], None]) -> Iterator[ActorFleet]:
     """Two actors of each teacher, on nodes that have GPUs."""
     weights = {name: fresh(given.bench, name) for name in TEACHERS}
     specs = make_specs(given.bench.prepared, weights)
     places = {name: Place(replicas=2, cpus=0, gpus=1) for name in specs}
-    with Fleet(specs, places, put(given.samples), _SETTINGS, emit) as fleet:
+    with ActorFleet(specs, places, put(given.samples), _SETTINGS, emit) as fleet:
         yield fleet
 
 

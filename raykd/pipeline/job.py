@@ -40,7 +40,7 @@ from raykd.pipeline.sources import (
 from raykd.report.speech import SPEECH
 from raykd.runtime import Mailbox, put
 from raykd.targets import TargetStore
-from raykd.teachers import Fleet
+from raykd.teachers import ActorFleet
 from raykd.teachers.filling import Part
 from raykd.teachers.fit import TaskPlace, fit_teachers
 from raykd.teachers.load import advise, pace_of
@@ -259,15 +259,15 @@ class Job:
             why = "all trials read one store" if lacking else "the store lacks nothing"
             self.mode, self.reason = "stored", why
 
-    def _fill(self, parts: list[Part], fleet: Fleet) -> None:
+    def _fill(self, parts: list[Part], fleet: ActorFleet) -> None:
         """Score what the store lacks of the training views."""
         tolerance = tolerance_of(self.prepared.samples, self.config.data.bad_samples)
         self.scored += serving.fill_store(self.prepared, parts, fleet, self.emit, tolerance)
 
     @contextmanager
-    def _fleet(self, specs: serving.Specs) -> Iterator[Fleet]:
+    def _fleet(self, specs: serving.Specs) -> Iterator[ActorFleet]:
         cluster = self.config.cluster.teachers
-        with Fleet(specs, self.placement.teachers, self.samples, cluster, self.emit) as fleet:
+        with ActorFleet(specs, self.placement.teachers, self.samples, cluster, self.emit) as fleet:
             self.rates = serving.self_test(self.prepared, fleet)
             yield fleet
 
@@ -393,7 +393,7 @@ def times_tested(folder: RunFolder) -> int:
     return int(read_json(folder.summary).get("test_scored_times", 0))
 
 
-def _scored(fleet: Fleet | None) -> int:
+def _scored(fleet: ActorFleet | None) -> int:
     if fleet is None:
         return 0
     return int(sum(teacher["samples_scored"] for teacher in fleet.statistics().values()))

@@ -24,7 +24,7 @@ from raykd.targets.codec import decode, feature_version, version
 from raykd.targets.gaps import GAPS, read_gaps
 from raykd.targets.remote import Remote, is_uri, remote_of
 from raykd.targets.store import ORIGINAL
-from raykd.teachers import Fleet, Recorded, Spec
+from raykd.teachers import ActorFleet, Recorded, Spec
 from raykd.teachers.filling import Part, fill, missing_parts
 from raykd.teachers.model import TeacherModel
 from raykd.teachers.quarantine import Tolerance
@@ -55,7 +55,7 @@ class Served:
 
     specs: Specs
     store: TargetStore
-    fleet: Fleet | None
+    fleet: ActorFleet | None
     temperatures: Mapping[str, float]
     judged: Judged
     best_teacher: str
@@ -178,7 +178,7 @@ def wanted(prepared: Prepared, teachers: int, views: int) -> int:
 def fill_store(
     prepared: Prepared,
     parts: list[Part],
-    fleet: Fleet,
+    fleet: ActorFleet,
     emit: Callable[[Event], None],
     tolerance: Tolerance | None = None,
 ) -> int:
@@ -220,7 +220,7 @@ def tell_gaps(
             emit(events.failure("targets", text, decision="quarantine", teacher=name))
 
 
-def self_test(prepared: Prepared, fleet: Fleet) -> dict[str, float]:
+def self_test(prepared: Prepared, fleet: ActorFleet) -> dict[str, float]:
     """Class count and repeatability of every teacher, on a few samples.
 
     Returns:

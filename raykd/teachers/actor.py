@@ -17,7 +17,7 @@ from raykd.data import Samples
 from raykd.targets import EntryKey, codec
 from raykd.targets.remote import Remote
 from raykd.targets.shards import Shard, write_shard
-from raykd.teachers.model import Recorded, Spec, host
+from raykd.teachers.model import Inputs, Recorded, Spec, count, host
 
 _LOAD_TIMEOUT_S = 600.0
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -69,12 +69,20 @@ class TeacherActor:
     @_method(max_task_retries=0)
     def score(self, rows: np.ndarray, view: np.ndarray) -> Answer:
         """The encoded answer for rows [B] in views [B]."""
+        return self._timed(len(rows), lambda: self._scorer.score(self._samples, rows, view))
+
+    @_method(max_task_retries=0)
+    def score_inputs(self, inputs: Inputs) -> Answer:
+        """The encoded answer for samples of no data set: name -> [B, ...]."""
+        return self._timed(count(inputs), lambda: self._scorer.score_inputs(inputs))
+
+    def _timed(self, samples: int, score: Callable[[], codec.Arrays]) -> Answer:
         torch.set_num_threads(self._threads)  # of this thread, which Ray chose
         begun = time.perf_counter()
-        arrays = self._scorer.score(self._samples, rows, view)
+        arrays = score()
         seconds = time.perf_counter() - begun
         self._busy_s += seconds
-        self._scored += len(rows)
+        self._scored += samples
         return arrays, seconds
 
     @_method(max_task_retries=0)

@@ -21,10 +21,11 @@ from raykd.errors import NonFiniteError, TeacherError
 from raykd.targets import codec
 from raykd.targets.gaps import assemble
 from raykd.teachers.load import Load
+from raykd.teachers.model import Inputs, count
 from raykd.teachers.policy import BREAKS, Cause, Decision, FailurePolicy
 from raykd.teachers.quarantine import Isolated, Quarantine, Tolerance, isolate
 from raykd.tracking import Event, events
-from raykd.types import Dense, TeacherOutputs
+from raykd.types import ORIGINAL_VIEW, Dense, TeacherOutputs
 
 _SIGN_OF_LIFE_S = 2.0
 Parts = list[tuple[np.ndarray, codec.Arrays]]
@@ -78,6 +79,7 @@ class Request:
         reference: of the answer to come.
         rows, view: int64 [B].
         early: whether the replica was being ended for a restart, and may have taken this request with it.
+        inputs: the samples themselves, where they are of no data set.
     """
 
     replica: int
@@ -85,6 +87,7 @@ class Request:
     rows: np.ndarray
     view: np.ndarray
     early: bool = False
+    inputs: Inputs | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,14 @@ class Client:
             asked[pool.name] = Asked(rows, view, places, alone, request)
         return asked
 
+    def submit_inputs(self, names: Sequence[str], inputs: Inputs) -> dict[str, Asked]:
+        """Ask several teachers at once about samples of no data set: name -> [B, ...]."""
+        places = np.arange(count(inputs))
+        rows, view, none = np.full_like(places, -1), np.full_like(places, ORIGINAL_VIEW), places[:0]
+        pools = [self.pools[name] for name in names if not self.pools[name].lost]
+        requests = {pool.name: self._ask(pool, rows, view, inputs=inputs) for pool in pools}
+        return {n: Asked(rows, view, places, none, request) for n, request in requests.items()}
+
     def collect(self, names: Sequence[str], asked: Mapping[str, Asked]) -> TeacherOutputs:
         """The answers, in the order of `names`; a teacher left out answers nothing, validly for no row.
 
@@ -168,7 +179,13 @@ class Client:
         return {n: answers[n] if n in answers else codec.absent(like) for n in found}
 
     def _ask(
-        self, pool: Pool, rows: np.ndarray, view: np.ndarray, avoid: int | None = None
+        self,
+        pool: Pool,
+        rows: np.ndarray,
+        view: np.ndarray,
+        *,
+        inputs: Inputs | None = None,
+        avoid: int | None = None,
     ) -> Request:
         for back in [i for i, alive in pool.restarting.items() if ray.wait([alive], timeout=0)[0]]:
             del pool.restarting[back]
@@ -178,7 +195,13 @@ class Client:
         pool.outstanding[replica] += 1
         early = replica in pool.ended
         pool.ended.discard(replica)
-        return Request(replica, pool.actors[replica].score.remote(rows, view), rows, view, early)
+        actor = pool.actors[replica]
+        if inputs is None:
+            return Request(replica, actor.score.remote(rows, view), rows, view, early)
+        return Request(replica, actor.score_inputs.remote(inputs), rows, view, early, inputs)
+
+    def _again(self, pool: Pool, request: Request, avoid: int | None = None) -> Request:
+        return self._ask(pool, request.rows, request.view, inputs=request.inputs, avoid=avoid)
 
     def parts(self, name: str, asked: Asked) -> Parts | None:
         """One teacher's answer as places in what was asked, and the encoded answers for them.
@@ -235,7 +258,7 @@ class Client:
             cause, detail = found
             if cause == "dead" and request.early:
                 self._release(pool, request, restart=False)
-                request = self._ask(pool, request.rows, request.view)
+                request = self._again(pool, request)
                 continue
             attempts, breaks = attempts + 1, breaks + (cause in BREAKS)
             if searching and cause in BREAKS:
@@ -254,7 +277,7 @@ class Client:
                 return None
             self._end(pool, decision)
             self.retries += 1
-            request = self._ask(pool, request.rows, request.view, avoid=request.replica)
+            request = self._again(pool, request, avoid=request.replica)
 
     def _policy(self, pool: Pool) -> FailurePolicy:
         replicas = len(pool.actors)

@@ -27,7 +27,7 @@ from raykd.targets.shards import Shard
 from raykd.targets.store import Entry, EntryKey, append
 from raykd.teachers.client import quarantined
 from raykd.teachers.policy import BREAKS, Cause, FailurePolicy
-from raykd.teachers.pool import Fleet
+from raykd.teachers.pool import ActorFleet
 from raykd.teachers.quarantine import Tolerance, check_room
 from raykd.tracking import Event, events
 
@@ -106,7 +106,7 @@ def _alike(lacks_NE: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def fill(
     root: Path,
     parts: Sequence[Part],
-    fleet: Fleet,
+    fleet: ActorFleet,
     emit: Callable[[Event], None],
     tolerance: Tolerance | None = None,
     remote: Remote | None = None,
@@ -165,7 +165,7 @@ class Filling:
         self,
         root: Path,
         parts: Sequence[Part],
-        fleet: Fleet,
+        fleet: ActorFleet,
         emit: Callable[[Event], None],
         tolerance: Tolerance | None,
         remote: Remote | None = None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,6 +30,7 @@ from raykd.targets.packing import PLAIN, Packing
 from raykd.teachers.answers import TINY, as_logits, mapped
 from raykd.types import ORIGINAL_VIEW, OutputKind, Scale
 
+Inputs = Mapping[str, np.ndarray]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -128,6 +129,11 @@ def _digest(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def count(inputs: Inputs) -> int:
+    """Samples of a batch."""
+    return len(next(iter(inputs.values())))
+
+
 class Scorer(Protocol):
     """What an actor hosts."""
 
@@ -136,6 +142,14 @@ class Scorer(Protocol):
 
         Raises:
             TeacherError: an output is NaN or infinite, or there is none.
+        """
+        ...
+
+    def score_inputs(self, inputs: Inputs) -> codec.Arrays:
+        """The encoded answer for samples of no data set: name -> [B, ...] in source space, untransformed.
+
+        Raises:
+            TeacherError: as `score`, or there is no model to ask.
         """
         ...
 
@@ -165,16 +179,31 @@ class TeacherModel:
 
     def score(self, samples: Samples, rows: np.ndarray, view: np.ndarray) -> codec.Arrays:
         """The encoded answer; short batches are padded with their first row to the one fixed shape."""
-        size, packing = self.spec.batch_size, _packing_for(self.spec.packing, view)
-        parts = []
-        for start in range(0, len(rows), size):
-            part, views = rows[start : start + size], view[start : start + size]
-            short = size - len(part)
-            padded = np.concatenate([part, np.repeat(part[:1], short)])
-            padded_views = np.concatenate([views, np.repeat(views[:1], short)])
-            inputs = samples.batch(padded, padded_views, labels="all").inputs
-            arrays = self._forward(inputs, packing)
-            parts.append({name: array[: len(part)] for name, array in arrays.items()})
+
+        def inputs(places: np.ndarray) -> Mapping[str, Tensor]:
+            return samples.batch(rows[places], view[places], labels="all").inputs
+
+        return self._scored(len(rows), inputs, _packing_for(self.spec.packing, view))
+
+    def score_inputs(self, inputs: Inputs) -> codec.Arrays:
+        """The encoded answer for samples of no data set, as they are; see `Scorer`."""
+        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+
+        def taken(places: np.ndarray) -> Mapping[str, Tensor]:
+            return {name: tensor[places] for name, tensor in tensors.items()}
+
+        return self._scored(count(inputs), taken, self.spec.packing.whole())
+
+    def _scored(
+        self, samples: int, inputs: Callable[[np.ndarray], Mapping[str, Tensor]], packing: Packing
+    ) -> codec.Arrays:
+        """The answer for so many samples; `inputs` gives those at places [B]."""
+        size, parts = self.spec.batch_size, []
+        for start in range(0, samples, size):
+            places = np.arange(start, start + size)
+            places[places >= samples] = start
+            arrays = self._forward(inputs(places), packing)
+            parts.append({name: array[: samples - start] for name, array in arrays.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     @torch.inference_mode()
@@ -223,6 +252,12 @@ class RecordedTeacher:
             )
         packing = _packing_for(self.recorded.packing, view)
         return codec.encode(logits, {}, self.recorded.answers, packing)
+
+    def score_inputs(self, inputs: Inputs) -> codec.Arrays:  # noqa: ARG002 - one protocol
+        """There is no model to ask."""
+        raise TeacherError(
+            f"teacher {self.recorded.name!r} has outputs of its own samples only, and no model"
+        )
 
 
 def _packing_for(packing: Packing, view: np.ndarray) -> Packing:

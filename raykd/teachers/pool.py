@@ -18,7 +18,7 @@ from raykd.config.root import TeacherCluster
 from raykd.errors import TeacherError
 from raykd.teachers.actor import CONTROL, TeacherActor
 from raykd.teachers.client import Client
-from raykd.teachers.model import Recorded, Spec
+from raykd.teachers.model import Inputs, Recorded, Spec
 from raykd.tracking import Event
 from raykd.types import TeacherOutputs
 
@@ -41,7 +41,7 @@ class Place:
     runtime_env: Mapping[str, Any] | None = None
 
 
-class Fleet:
+class ActorFleet:
     """Starts the actors, waits until their models are loaded, and ends them.
 
     Use as a context manager. `score` is the simple way to ask; training goes through `live`.
@@ -71,7 +71,7 @@ class Fleet:
         }
         self.client = Client(self.actors, settings, emit)
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> ActorFleet:
         try:
             self._await()
         except BaseException:
@@ -106,6 +106,11 @@ class Fleet:
         names = list(self.specs)
         views = np.broadcast_to(np.asarray(view, np.int64), rows.shape)
         return self.client.collect(names, self.client.submit(names, rows, views))
+
+    def score_inputs(self, inputs: Inputs) -> TeacherOutputs:
+        """What every teacher says of samples of no data set: name -> [B, ...] in source space."""
+        names = list(self.specs)
+        return self.client.collect(names, self.client.submit_inputs(names, inputs))
 
     def statistics(self) -> dict[str, dict[str, float]]:
         """Per teacher, over its replicas that live (since their start), what the actor's own gives."""

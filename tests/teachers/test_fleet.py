@@ -19,7 +19,7 @@ from raykd.errors import TeacherError
 from raykd.targets import EntryKey, StoredTargets, TargetStore, TeacherKeys
 from raykd.targets.codec import decode
 from raykd.targets.store import ORIGINAL
-from raykd.teachers import Fleet, LiveTargets, Place, TeacherModel
+from raykd.teachers import ActorFleet, LiveTargets, Place, TeacherModel
 from raykd.teachers.client import Client
 from raykd.teachers.filling import fill, missing_parts
 from raykd.teachers.load import WIDTH
@@ -36,7 +36,7 @@ def start(samples, heard):
     def start(*specs, replicas=1, cpus=0.5, **settings):
         places = {spec.name: Place(replicas, cpus, 0) for spec in specs}
         cluster = TeacherCluster(**{"start_timeout_s": 60, "request_timeout_s": 30, **settings})
-        return Fleet({spec.name: spec for spec in specs}, places, reference, cluster, heard)
+        return ActorFleet({spec.name: spec for spec in specs}, places, reference, cluster, heard)
 
     return start
 

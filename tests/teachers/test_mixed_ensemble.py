@@ -31,7 +31,7 @@ from raykd.pipeline.serving import (  # noqa: E402
 )
 from raykd.targets import StoredTargets  # noqa: E402
 from raykd.targets.codec import decode  # noqa: E402
-from raykd.teachers import Fleet, LiveTargets, Place, TeacherModel  # noqa: E402
+from raykd.teachers import ActorFleet, LiveTargets, Place, TeacherModel  # noqa: E402
 
 pytestmark = [pytest.mark.ray]
 HALF = [8, 1, 3, 9, 5]
@@ -126,7 +126,7 @@ def test_live_stored_and_this_process_give_the_same_bits(recipe, heard, tmp_path
     samples, names = prepared.samples, list(specs)
     places = {name: Place(1, 0.5, 0) for name in specs}
     cluster = prepared.config.cluster.teachers
-    with Fleet(specs, places, ray.put(samples), cluster, heard) as fleet:
+    with ActorFleet(specs, places, ray.put(samples), cluster, heard) as fleet:
         keys = store_keys(specs, samples)
         _, parts = parts_of(prepared, keys, [0, 1])
         fill_store(prepared, parts, fleet, heard)

@@ -17,7 +17,7 @@ from raykd.targets import EntryKey, StoredTargets, TargetStore, TeacherKeys
 from raykd.targets.codec import decode
 from raykd.targets.gaps import GAPS, add_gaps, assemble, gap_rows, read_gaps
 from raykd.targets.store import ORIGINAL
-from raykd.teachers import Fleet, LiveTargets, Place, TeacherModel
+from raykd.teachers import ActorFleet, LiveTargets, Place, TeacherModel
 from raykd.teachers.client import Client
 from raykd.teachers.filling import fill, missing_parts
 from raykd.teachers.quarantine import Quarantine, Tolerance, isolate
@@ -134,7 +134,7 @@ def spec_of(make_spec):
 
 def fleet_of(spec, data, heard, **settings):
     cluster = TeacherCluster(**{"start_timeout_s": 60, "request_timeout_s": 30, **settings})
-    return Fleet({"wide": spec}, {"wide": Place(1, 0.5, 0)}, ray.put(data), cluster, heard)
+    return ActorFleet({"wide": spec}, {"wide": Place(1, 0.5, 0)}, ray.put(data), cluster, heard)
 
 
 class TestOnActors:
@@ -266,7 +266,7 @@ class TestOnActors:
         cluster = TeacherCluster(start_timeout_s=60, on_failure="renormalise")
         places = {name: Place(1, 0.5, 0) for name in ("wide", "other")}
         specs = {"wide": spec, "other": other}
-        with Fleet(specs, places, ray.put(samples), cluster, heard) as fleet:
+        with ActorFleet(specs, places, ray.put(samples), cluster, heard) as fleet:
             client = Client(fleet.actors, cluster, heard, Tolerance(samples, 0.01))
             names = list(specs)
             answers = client.collect(names, client.submit(names, rows, zeros))

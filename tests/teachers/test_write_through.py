@@ -16,7 +16,7 @@ from raykd.errors import TeacherError
 from raykd.pipeline.serving import store_keys
 from raykd.targets import StoredTargets, TargetStore
 from raykd.targets.gaps import read_gaps
-from raykd.teachers import Fleet, LiveTargets, Place, WriteThrough
+from raykd.teachers import ActorFleet, LiveTargets, Place, WriteThrough
 from raykd.teachers.client import Client
 from raykd.teachers.filling import missing_parts
 from raykd.teachers.quarantine import Tolerance
@@ -56,7 +56,7 @@ def collect(source, asked):
 def fleet_of(specs, samples, heard, replicas=1, **settings):
     cluster = TeacherCluster(**{"start_timeout_s": 200, "request_timeout_s": 60, **settings})
     places = {name: Place(replicas, 0.3, 0) for name in specs}
-    return Fleet(specs, places, ray.put(samples), cluster, heard)
+    return ActorFleet(specs, places, ray.put(samples), cluster, heard)
 
 
 def open_store(root, specs, samples):

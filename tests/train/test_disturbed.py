@@ -18,7 +18,7 @@ from raykd.folders import RunFolder
 from raykd.models.weights import load_weights
 from raykd.pipeline.preparation import prepare
 from raykd.targets import Ticket
-from raykd.teachers import Fleet, LiveTargets, Place
+from raykd.teachers import ActorFleet, LiveTargets, Place
 from raykd.teachers.client import Client
 from raykd.teachers.quarantine import Tolerance
 from raykd.train import FolderReporter, World, train
@@ -111,7 +111,7 @@ def test_kills_and_hangs_cost_no_row_and_no_bit(
     moments = np.random.default_rng(1).choice(np.arange(2, steps - 4), len(signs), replace=False)
     at = {int(moment): [sign] for moment, sign in zip(moments, signs, strict=True)}
     found, sources = {}, {}
-    with Fleet(specs, places, ray.put(digits), settings, heard) as fleet:
+    with ActorFleet(specs, places, ray.put(digits), settings, heard) as fleet:
         actors = [actor for replicas in fleet.actors.values() for actor in replicas]
         for name, plan in (("quiet", {}), ("disturbed", at)):
             client = Client(fleet.actors, settings, heard, Tolerance(digits, 0.0))
