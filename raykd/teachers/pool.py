@@ -64,11 +64,13 @@ class ActorFleet:
     ) -> None:
         self.specs = dict(specs)
         self.settings = settings
-        self._references = {name: [ray.put(spec), samples] for name, spec in specs.items()}
-        self.actors = {
-            name: [_start(references, places[name], settings) for _ in range(places[name].replicas)]
-            for name, references in self._references.items()
-        }
+        self._held: list[Any] = []
+        self.actors: dict[str, list[Any]] = {}
+        for name, spec in specs.items():
+            pickled, held = _pickled([ray.put(spec), samples])
+            self._held += held
+            place = places[name]
+            self.actors[name] = [_start(pickled, place, settings) for _ in range(place.replicas)]
         self.client = Client(self.actors, settings, emit)
 
     def __enter__(self) -> ActorFleet:
@@ -130,9 +132,20 @@ class ActorFleet:
         for actors in self.actors.values():
             while actors:
                 ray.kill(actors.pop())
+        self._held.clear()
 
 
-def _start(references: Sequence[Any], place: Place, settings: TeacherCluster) -> Any:
+def _pickled(references: Sequence[Any]) -> tuple[bytes, list[Any]]:
+    """References as bytes, and what holds them.
+
+    Ray warns of an actor whose constructor takes references themselves: started again, it might find them gone. Those
+    that are pickled by hand it keeps for the life of this process; here they go with what holds them.
+    """
+    pickled = cloudpickle.dumps(references)
+    return pickled, [ray.ObjectRef(one.binary(), skip_adding_local_ref=True) for one in references]
+
+
+def _start(references: bytes, place: Place, settings: TeacherCluster) -> Any:
     """An actor that Ray starts again whenever it dies; how often one batch may be tried is the client's."""
     actor = ray.remote(concurrency_groups={CONTROL: 1})(TeacherActor).options(
         num_cpus=place.cpus,
@@ -141,4 +154,4 @@ def _start(references: Sequence[Any], place: Place, settings: TeacherCluster) ->
         max_restarts=-1 if settings.max_restarts else 0,
         max_task_retries=-1,
     )
-    return actor.remote(cloudpickle.dumps(references), max(1, int(place.cpus)))
+    return actor.remote(references, max(1, int(place.cpus)))

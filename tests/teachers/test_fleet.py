@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -57,6 +58,17 @@ def same(one, other):
 
 def pids(fleet, name="wide"):
     return ray.get([actor.ready.remote() for actor in fleet.actors[name]], timeout=30)
+
+
+def test_a_closed_fleet_leaves_no_object(start, make_spec):
+    held = ray._private.worker.global_worker.core_worker.get_all_reference_counts
+    before = set(held())
+    with start(make_spec("mlp"), replicas=2) as fleet:
+        fleet.score(np.arange(3), -1)
+        assert len(set(held()) - before) >= 1, "the spec"
+    del fleet
+    gc.collect()
+    assert not set(held()) - before
 
 
 def test_actors_store_and_this_process_give_the_same_bits(
