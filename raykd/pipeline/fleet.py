@@ -51,7 +51,7 @@ class Fleet:
         weights = known_weights(prepared)
         if missing := [name for name in prepared.teachers if name not in weights]:
             raise InputError(
-                [Problem(f"teachers.{name}.fit", "is not fitted yet; `raykd run RECIPE --until teachers` does it")
+                [Problem(f"teachers.{name}.fit", "is not fitted yet; `raykd teachers RECIPE` does it")
                  for name in missing]
             )  # fmt: skip
         with ExitStack() as stack:

@@ -69,7 +69,7 @@ def test_inputs_of_another_shape_are_refused(fleet, inputs, message):
 def test_teachers_that_are_not_fitted_are_named(finished):
     tree = yaml.safe_load(finished.recipe.read_text())
     with pytest.raises(
-        InputError, match=r"teachers\.conv\.fit: is not fitted yet; `raykd run"
+        InputError, match=r"teachers\.conv\.fit: is not fitted yet; `raykd teachers RECIPE`"
     ) as info:
         Fleet(raykd.load_config(tree))
     assert len(info.value.problems) == 2

@@ -118,6 +118,7 @@ def build_hf(
     transformers = load_package("transformers", install=_HF, key=key)
     folder = Path(name).expanduser()
     source = str(folder) if folder.is_dir() else name
+    transformers.utils.logging.disable_progress_bar()  # of reading a file, in every process that hosts it
     try:
         chosen = getattr(transformers, _HF_CLASSES[task])
         model: nn.Module = chosen.from_pretrained(source, trust_remote_code=False, **kwargs)
