@@ -63,6 +63,7 @@ def recipe(table):
     }  # fmt: skip
 
 
+@pytest.mark.soak  # half a minute; its parts are tested each by itself
 def test_texts_from_recipe_to_report(ray_cluster, recipe, table, tmp_path, capsys):
     config = load_config(recipe)
     folder = tmp_path / "run"
