@@ -21,21 +21,21 @@ _OWN = str(Path(__file__).parent / "teachers")
 os.environ["PYTHONPATH"] = os.pathsep.join([_OWN, *filter(None, [os.environ.get("PYTHONPATH")])])
 sys.path.insert(0, _OWN)
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
-import yaml  # noqa: E402
-from raykd_test_models import BLOBS, blobs  # noqa: E402
+import numpy as np
+import pytest
+import torch
+import yaml
+from raykd_test_models import BLOBS, blobs
 
-from raykd.cli import main  # noqa: E402
-from raykd.config.data import Data, Splits, Views  # noqa: E402
-from raykd.config.models import CnnModel, FactoryModel, MlpModel, Model, Preprocess  # noqa: E402
-from raykd.config.sources import FactorySource  # noqa: E402
-from raykd.data import Samples  # noqa: E402
-from raykd.data.samples import samples_of  # noqa: E402
-from raykd.models import build_model  # noqa: E402
-from raykd.models.preprocess import resolve  # noqa: E402
-from raykd.tracking import Event  # noqa: E402
+from raykd.cli import main
+from raykd.config.data import Data, Splits, Views
+from raykd.config.models import CnnModel, FactoryModel, MlpModel, Model, Preprocess
+from raykd.config.sources import FactorySource
+from raykd.data import Samples
+from raykd.data.samples import samples_of
+from raykd.models import build_model
+from raykd.models.preprocess import resolve
+from raykd.tracking import Event
 
 if TYPE_CHECKING:
     from raykd.teachers import Spec

@@ -45,7 +45,7 @@ def objective(sizes: Sizes) -> list[Row]:
 
     def backward(total: Tensor) -> None:
         student_NC.grad = None
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
 
     def one_teacher() -> None:
         log_p_NC = F.log_softmax(answers["teacher0"].values_NC / _TEMPERATURE, dim=1)

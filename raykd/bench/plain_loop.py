@@ -73,7 +73,7 @@ def distil(config: Config, samples: Samples) -> Network:
             divergence = F.kl_div(log_q_BC, target_BC, reduction="batchmean") * TEMPERATURE**2
             loss = SOFT * divergence + HARD * F.cross_entropy(logits_BC, batch.labels)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
         accuracy(student, samples, "validation")

@@ -59,7 +59,7 @@ def cost(
 
     def step() -> None:
         optimizer.zero_grad()
-        F.cross_entropy(student(inputs), labels_B).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(student(inputs), labels_B).backward()
         optimizer.step()
 
     @torch.inference_mode()

@@ -180,7 +180,7 @@ def _teach(network: Network, samples: Samples, seed: int) -> None:
             batch = samples.batch(rows[start : start + _BATCH], epoch)
             loss = F.cross_entropy(network(batch.inputs), batch.labels)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
     network.eval()

@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _bucket(target: str) -> str:
     """A new one, made without errors."""
-    from pyarrow import fs  # type: ignore[import-untyped]
+    from pyarrow import fs
 
     system = fs.S3FileSystem(
         endpoint_override=target, scheme="http", region="us-east-1", allow_bucket_creation=True

@@ -94,8 +94,8 @@ def write(folder: Path, config: Config, summary: Mapping[str, Any]) -> Config:
 def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Columns of one type each: numbers where all are, else text."""
     # It comes with Ray Data; imported here since it takes a while.
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     columns = {}
     for name in rows[0]:

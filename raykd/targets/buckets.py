@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pyarrow import fs  # type: ignore[import-untyped]
+from pyarrow import fs
 
 from raykd.errors import TargetError
 from raykd.targets.files import write_pieces

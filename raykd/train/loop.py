@@ -67,7 +67,7 @@ class Trainer:
         model = self.module.network.model
         average = None
         if fit.training.ema is not None:
-            rule = get_ema_multi_avg_fn(fit.training.ema)  # type: ignore[no-untyped-call]
+            rule = get_ema_multi_avg_fn(fit.training.ema)
             average = AveragedModel(model, multi_avg_fn=rule, use_buffers=True)
         optimizer = make_optimizer(
             self.module,

@@ -105,7 +105,7 @@ class Update:
                 f"the loss became {everywhere}; lower train.optimizer.lr or set train.clip_norm"
             )
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
         self.optimizer.step()

@@ -9,15 +9,15 @@ import torch
 pytest.importorskip("onnxruntime", reason="the extra export is not installed")
 onnx = pytest.importorskip("onnx", reason="the extra export is not installed")
 
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper
 
-from raykd.cli import main  # noqa: E402
-from raykd.config.models import OnnxModel  # noqa: E402
-from raykd.errors import InputError  # noqa: E402
-from raykd.models import build_model  # noqa: E402
-from raykd.models.shapes import TokenShape  # noqa: E402
-from raykd.models.taps import Taps, probe_output  # noqa: E402
-from raykd.models.zoo.foreign import CONTENT  # noqa: E402
+from raykd.cli import main
+from raykd.config.models import OnnxModel
+from raykd.errors import InputError
+from raykd.models import build_model
+from raykd.models.shapes import TokenShape
+from raykd.models.taps import Taps, probe_output
+from raykd.models.zoo.foreign import CONTENT
 
 SHAPE, HIDDEN, CLASSES = (2, 4, 4), 6, 3
 

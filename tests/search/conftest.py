@@ -10,7 +10,7 @@ import pytest
 _OWN = str(Path(__file__).parent)
 sys.path.insert(0, _OWN)
 
-from raykd_sweep_on_cluster import left_behind as _left_behind  # noqa: E402
+from raykd_sweep_on_cluster import left_behind as _left_behind
 
 WIDTH, LR = "student.model.width", "train.optimizer.lr"
 _FIT = {"epochs": 6, "batch_size": 32, "optimizer": {"type": "adamw", "lr": 0.01}}

@@ -13,15 +13,15 @@ from raykd_foreign_models import fitted
 onnx = pytest.importorskip("onnx", reason="the extra export is not installed")
 pytest.importorskip("onnxruntime", reason="the extra export is not installed")
 
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper
 
-from raykd.config import load_config  # noqa: E402
-from raykd.evaluate import Evaluation  # noqa: E402
-from raykd.models import build_model  # noqa: E402
-from raykd.models.weights import load_weights, save_weights  # noqa: E402
-from raykd.pipeline import Options, run  # noqa: E402
-from raykd.pipeline.preparation import prepare  # noqa: E402
-from raykd.pipeline.serving import (  # noqa: E402
+from raykd.config import load_config
+from raykd.evaluate import Evaluation
+from raykd.models import build_model
+from raykd.models.weights import load_weights, save_weights
+from raykd.pipeline import Options, run
+from raykd.pipeline.preparation import prepare
+from raykd.pipeline.serving import (
     fill_store,
     make_specs,
     open_store,
@@ -29,9 +29,9 @@ from raykd.pipeline.serving import (  # noqa: E402
     store_keys,
     store_root,
 )
-from raykd.targets import StoredTargets  # noqa: E402
-from raykd.targets.codec import decode  # noqa: E402
-from raykd.teachers import ActorFleet, LiveTargets, Place, TeacherModel  # noqa: E402
+from raykd.targets import StoredTargets
+from raykd.targets.codec import decode
+from raykd.teachers import ActorFleet, LiveTargets, Place, TeacherModel
 
 pytestmark = [pytest.mark.ray]
 HALF = [8, 1, 3, 9, 5]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow as pa
 
 from raykd.config.sources import FilesSource, ImagesSource, WebdatasetSource
 from raykd.data.decoding.layout import File, Index, Layout, Spans, span_parts

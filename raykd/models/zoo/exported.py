@@ -137,7 +137,7 @@ def _build(
 
 
 def _open_torchscript(file: io.BytesIO) -> Callable[..., Any]:
-    program = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
+    program = torch.jit.load(file, map_location="cpu")
     program.eval()
     loaded: Callable[..., Any] = program
     return loaded

@@ -188,7 +188,7 @@ def token_inputs(ids_BL: Tensor, names: Container[str]) -> dict[str, Tensor]:
 def _read(path: str, key: str) -> bytes:
     """The graph with all that it keeps in other files."""
     import onnx
-    from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError, EncodeError
     from onnx.external_data_helper import uses_external_data
 
     file = Path(path).expanduser()
