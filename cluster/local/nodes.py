@@ -34,7 +34,8 @@ HOST = "127.0.0.1"
 START_TIMEOUT_S = 120.0
 ATTEMPTS = 3
 LOWEST_PORT, PORTS = 20_000, 12_000
-STOP_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 5.0  # two seconds do; `ray start` waits longer for workers that a job has left busy
+_KILL_TIMEOUT_S = 20.0
 OBJECT_STORE_BYTES = 256 * 2**20
 _PORTS = (
     "node-manager-port",
@@ -229,7 +230,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
             os.kill(pid, signal.SIGKILL)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait(STOP_TIMEOUT_S)
+    process.wait(_KILL_TIMEOUT_S)
 
 
 def main(argv: Sequence[str]) -> None:
