@@ -23,7 +23,7 @@ from raykd.targets.gaps import assemble
 from raykd.teachers.load import Load
 from raykd.teachers.model import Inputs, count
 from raykd.teachers.policy import BREAKS, Cause, Decision, FailurePolicy
-from raykd.teachers.quarantine import Isolated, Quarantine, Tolerance, isolate
+from raykd.teachers.quarantine import Isolated, Quarantine, Tolerance, isolate, quarantined
 from raykd.tracking import Event, events
 from raykd.types import ORIGINAL_VIEW, Dense, TeacherOutputs
 
@@ -42,6 +42,7 @@ class Pool:
         dead: replicas that come back no more.
         restarting: replicas that are starting again -> reference to their first sign of life.
         ended: replicas that were ended for a restart, and not asked since.
+        turns: how often each replica was ended for a restart.
         lost: whether the teacher is left out.
         load: how busy it was.
         quarantine: what it is not asked any more.
@@ -53,12 +54,14 @@ class Pool:
     dead: set[int] = field(default_factory=set)
     restarting: dict[int, Any] = field(default_factory=dict)
     ended: set[int] = field(default_factory=set)
+    turns: list[int] = field(default_factory=list)
     lost: bool = False
     load: Load = field(default_factory=Load)
     quarantine: Quarantine = field(default_factory=Quarantine)
 
     def __post_init__(self) -> None:
         self.outstanding = [0] * len(self.actors)
+        self.turns = [0] * len(self.actors)
 
     def pick(self, avoid: int | None = None) -> int:
         """The least busy replica; a dead one, `avoid`, or one that is being restarted only if need be."""
@@ -78,6 +81,7 @@ class Request:
         replica: its number.
         reference: of the answer to come.
         rows, view: int64 [B].
+        turn: how often the replica had been ended for a restart.
         early: whether the replica was being ended for a restart, and may have taken this request with it.
         inputs: the samples themselves, where they are of no data set.
     """
@@ -86,8 +90,14 @@ class Request:
     reference: Any
     rows: np.ndarray
     view: np.ndarray
+    turn: int = 0
     early: bool = False
     inputs: Inputs | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is an answer to take, or an error, without waiting."""
+        return bool(ray.wait([self.reference], timeout=0)[0])
 
 
 @dataclass(frozen=True)
@@ -195,10 +205,10 @@ class Client:
         pool.outstanding[replica] += 1
         early = replica in pool.ended
         pool.ended.discard(replica)
-        actor = pool.actors[replica]
+        actor, turn = pool.actors[replica], pool.turns[replica]
         if inputs is None:
-            return Request(replica, actor.score.remote(rows, view), rows, view, early)
-        return Request(replica, actor.score_inputs.remote(inputs), rows, view, early, inputs)
+            return Request(replica, actor.score.remote(rows, view), rows, view, turn, early)
+        return Request(replica, actor.score_inputs.remote(inputs), rows, view, turn, early, inputs)
 
     def _again(self, pool: Pool, request: Request, avoid: int | None = None) -> Request:
         return self._ask(pool, request.rows, request.view, inputs=request.inputs, avoid=avoid)
@@ -252,6 +262,10 @@ class Client:
             raise _LeftOutError
         attempts = breaks = 0
         while True:
+            if request.turn < pool.turns[request.replica] and not request.answered:
+                # asked before it was ended: Ray takes 5 s to kill what hangs, and only then says so
+                self._release(pool, request, restart=False)
+                request = self._again(pool, request)
             found = self._wait(pool, request)
             if isinstance(found, dict):
                 return found
@@ -332,6 +346,7 @@ class Client:
             actor = pool.actors[request.replica]
             ray.kill(actor, no_restart=False)
             pool.ended.add(request.replica)
+            pool.turns[request.replica] += 1
             pool.restarting[request.replica] = actor.alive.remote()
 
     def _end(self, pool: Pool, decision: Decision) -> None:
@@ -379,16 +394,3 @@ class Client:
                 "fleet", decision.reason, decision=decision.action, teacher=pool.name, cause=cause
             )
         )
-
-
-def quarantined(
-    stage: events.Stage, tolerance: Tolerance, teacher: str, row: int, view: int
-) -> Event:
-    """The event that tells of one sample that breaks a teacher."""
-    sample = int(tolerance.ids[row])
-    text = (
-        f"teacher {teacher!r} breaks on sample id {sample} in view {view}; it is answered as absent"
-    )
-    return events.failure(
-        stage, text, decision="quarantine", teacher=teacher, sample_id=sample, view=view
-    )

@@ -25,10 +25,9 @@ from raykd.targets.gaps import add_gaps, gap_rows, read_gaps
 from raykd.targets.remote import Remote
 from raykd.targets.shards import Shard
 from raykd.targets.store import Entry, EntryKey, append
-from raykd.teachers.client import quarantined
 from raykd.teachers.policy import BREAKS, Cause, FailurePolicy
 from raykd.teachers.pool import ActorFleet
-from raykd.teachers.quarantine import Tolerance, check_room
+from raykd.teachers.quarantine import Tolerance, check_room, quarantined
 from raykd.tracking import Event, events
 
 SHARD_ROWS = 16_384

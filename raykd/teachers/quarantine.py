@@ -16,6 +16,7 @@ import numpy as np
 from raykd.data import Samples
 from raykd.errors import TeacherError
 from raykd.targets.gaps import GAPS, add_gaps, gap_rows
+from raykd.tracking import Event, events
 
 Found = TypeVar("Found")
 _NAMED = 8
@@ -181,3 +182,16 @@ def check_room(tolerance: Tolerance, teacher: str, rows: set[int]) -> None:
     """
     if len(rows) > tolerance.most:
         raise TeacherError(tolerance.exceeded(teacher, sorted(rows)))
+
+
+def quarantined(
+    stage: events.Stage, tolerance: Tolerance, teacher: str, row: int, view: int
+) -> Event:
+    """The event that tells of one sample that breaks a teacher."""
+    sample = int(tolerance.ids[row])
+    text = (
+        f"teacher {teacher!r} breaks on sample id {sample} in view {view}; it is answered as absent"
+    )
+    return events.failure(
+        stage, text, decision="quarantine", teacher=teacher, sample_id=sample, view=view
+    )

@@ -200,14 +200,18 @@ def test_a_hanging_replica_is_passed_over(start, samples, make_spec, heard):
     with start(spec, replicas=2, request_timeout_s=1) as fleet:
         first, _ = pids(fleet)
         os.kill(first, signal.SIGSTOP)
+        ask, collect = fleet.client.submit, fleet.client.collect
         begun = time.monotonic()
         try:
-            answers = [fleet.score(rows, v)["wide"] for v in range(3)]
+            asked = [ask(["wide"], rows, np.full(8, v)) for v in range(6)]
+            answers = [collect(["wide"], one)["wide"] for one in asked]
         finally:
             stop_for_good(first)
         assert time.monotonic() - begun < 20
-        assert all(same(answers[v], alone(spec, samples, rows, v)) for v in range(3))
+        assert all(same(answers[v], alone(spec, samples, rows, v)) for v in range(6))
     assert heard.decisions()[0] == "restart"
+    causes = [event.values["cause"] for event in heard]
+    assert "dead" not in causes, "what else it was asked is not waited for until Ray has killed it"
 
 
 def test_an_actor_that_is_late_is_waited_for_or_passed_over_but_not_hung(

@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,10 +26,6 @@ from raykd.train import FolderReporter, World, train
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 
-def _exists(pid):
-    return pid is not None and Path(f"/proc/{pid}").exists()
-
-
 class Disturbed:
     """A source whose actors are killed and stopped while it is asked; counts rows asked and answered."""
 
@@ -40,7 +35,6 @@ class Disturbed:
         self.asked: Counter[tuple[int, int, int]] = Counter()
         self.answered: Counter[tuple[int, int, int]] = Counter()
         self.collected, self.done, self.stopped = 0, Counter(), []
-        self.hanging: dict[int, int] = {}
 
     def submit(self, batch):
         self.asked.update(self.keys(batch))
@@ -61,16 +55,17 @@ class Disturbed:
         return [key for key, real in zip(keys, present, strict=True) if real]
 
     def disturb(self, sign):
-        # one that still hangs would not say its number, and this thread is who has to notice it
-        able = [i for i in range(len(self.actors)) if not _exists(self.hanging.get(i))]
-        place = able[self.rng.integers(len(able))]
-        pid = ray.get(self.actors[place].alive.remote(), timeout=60)
+        # one that hangs or starts does not say its number, and this thread is who has to notice it
+        asked = [actor.alive.remote() for actor in self.actors]
+        told, _ = ray.wait(asked, num_returns=len(asked), timeout=0.2)
+        told = told or ray.wait(asked, timeout=60)[0]
+        answer = told[self.rng.integers(len(told))]
+        pid = ray.get(answer)
         time.sleep(0.03 * self.rng.random())  # anywhere in a request
         os.kill(pid, sign)
         self.done[sign] += 1
         if sign == signal.SIGSTOP:
             self.stopped.append(time.time())
-            self.hanging[place] = pid
 
     def noticed_s(self, times):
         """Seconds from each stop to the first failure that was told after it."""
