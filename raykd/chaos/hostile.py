@@ -102,7 +102,7 @@ def _sealed_state(folder: Path, content: bytes) -> None:
 def _outputs(name: str) -> Place:
     def read(folder: Path, content: bytes) -> None:
         path = str(_written(folder / name, content))
-        load_outputs(path, _samples(), key="teachers.one.outputs")
+        load_outputs(path, _samples(), key="teachers.one")
 
     return read
 

@@ -28,12 +28,13 @@ from raykd.evaluate import TASKS
 from raykd.folders import RunFolder
 from raykd.models import build_model
 from raykd.objective import Role, lesson
+from raykd.pipeline.candidates import Candidate
 from raykd.pipeline.evaluation import split_outputs
 from raykd.pipeline.fits import roles, student_fit, teacher_fit
 from raykd.pipeline.judged import Judged
 from raykd.pipeline.packing import reading_temperatures
 from raykd.pipeline.placement import Placement
-from raykd.pipeline.preparation import Candidate, Prepared
+from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.serving import Served, Specs, make_specs, open_store, store_keys, store_root
 from raykd.pipeline.volume import answer_of
 from raykd.targets import NoTargets, TargetSource, Ticket, codec

@@ -24,6 +24,7 @@ from raykd.pipeline.student import describe_student, load_student
 from raykd.types import TEXT
 
 _BATCH = 256
+_MOST_BYTE = 255
 _ID = "id"
 _DAMAGED = (
     OSError, ValueError, EOFError, KeyError, csv.Error, zipfile.BadZipFile, zlib.error
@@ -175,13 +176,16 @@ def _texts_of_csv(path: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def _texts_of_lines(path: Path) -> tuple[np.ndarray, list[str]]:
-    texts = path.read_text(encoding="utf-8").splitlines()
+    with path.open(
+        encoding="utf-8-sig"
+    ) as file:  # lines end as files' lines do, not at every Unicode break
+        texts = [line.rstrip("\n") for line in file]
     return np.arange(len(texts)), texts
 
 
 def _cells(path: Path) -> tuple[np.ndarray, list[str], list[list[str]]]:
     """Ids, names of the columns, and rows of a CSV."""
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:  # as spreadsheets write it
         reader = csv.reader(file)
         names = next(reader, [])
         rows = [row for row in reader if row]
@@ -201,7 +205,8 @@ def predict(
     Args:
         run: a run's folder, or its student's.
         samples: ids and values, in the space of the source that the student was trained on; uint8 is
-            taken as 0..255 (as bytes where it takes texts), a flat row is reshaped.
+            taken as 0..255 (as bytes where it takes texts), and so are whole numbers where it was trained
+            on such; a flat row is reshaped.
         factory: `module:function` that makes the architecture, where the zoo has it not.
 
     Raises:
@@ -221,6 +226,8 @@ def predict(
     model = load_callable(factory, key="--model")() if factory is not None else None
     student = load_student(run, model=model)
     name = about.input.name
+    if about.input.bytes:
+        values = _as_bytes(values)
     shown = as_shown({name: values.reshape(len(values), *shape)})[name]
     parts = []
     with torch.inference_mode():
@@ -228,6 +235,24 @@ def predict(
             batch = torch.from_numpy(np.ascontiguousarray(shown[start : start + _BATCH]))
             parts.append(student({name: batch}).float())
     return ids, _OF_TASK[about.task](torch.cat(parts), about.classes)
+
+
+def _as_bytes(values: np.ndarray) -> np.ndarray:
+    """Whole numbers of 0 to 255 as uint8; 0 to 1 as they are.
+
+    Raises:
+        InputError: they are neither.
+    """
+    low, high = values.min(), values.max()
+    whole = values.dtype.kind in "ui" or bool((values == np.round(values)).all() and high > 1)
+    if low >= 0 and whole and high <= _MOST_BYTE:
+        return values.astype(np.uint8)
+    if low < 0 or high > 1 or whole:
+        raise InputError(
+            Problem("DATA", f"found numbers of {low:g} to {high:g}; the student was trained on bytes: give whole "
+                    "numbers of 0 to 255, or fractions of 0 to 1")
+        )  # fmt: skip
+    return values
 
 
 def write_csv(file: IO[str], ids: np.ndarray, predicted: Predicted) -> None:

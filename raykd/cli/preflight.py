@@ -15,8 +15,9 @@ from raykd.errors import InputError, Problem, TeacherError
 from raykd.models import build_model
 from raykd.models.weights import count_parameters
 from raykd.models.zoo.foreign import ForeignModel
+from raykd.pipeline.candidates import Candidate
 from raykd.pipeline.placement import Placement, place
-from raykd.pipeline.preparation import Candidate, Prepared, prepare, student_outputs, vary
+from raykd.pipeline.preparation import Prepared, prepare, student_outputs, vary
 from raykd.pipeline.rehearsal import rehearse
 from raykd.pipeline.rivals import with_rivals
 from raykd.pipeline.serving import make_specs, remote_store

@@ -341,7 +341,7 @@ class Teacher(Settings):
     """With `task: embedding`: the module whose output is its vector, as `raykd inspect` prints it; null = what
     the model returns. With `fit` or with a model of the zoo, the model is a classifier of the labels."""
     kind: Literal["logits", "probabilities", "log_probabilities", "top1"] = "logits"
-    """What the model returns; `top1` is the number of its class alone, which counts as certain."""
+    """What the model returns, or what `outputs` holds; `top1` is the number of its class alone, which counts as certain."""
     preprocess: Preprocess = Preprocess()
     """Its own input size, channels and normalisation, or tokenizer."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

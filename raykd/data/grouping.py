@@ -5,6 +5,8 @@ Shapes: N samples, G groups.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import numpy as np
 import xxhash
 
@@ -47,9 +49,32 @@ def parts_by(dataset: Dataset, by: SplitBy, splits: Splits, *, seed: int) -> dic
         )  # fmt: skip
     if by.type == "column":
         return _said(column)
+    if by.type == "time":
+        _refuse_unordered(column, by.column)
     groups, of_N = np.unique(column, return_inverse=True)
     order = np.argsort(_group_keys(groups, seed)) if by.type == "group" else np.arange(len(groups))
     return _whole_groups(dataset, of_N, order if by.type == "group" else order[::-1], splits)
+
+
+def _refuse_unordered(column: np.ndarray, name: str) -> None:
+    """Texts are sorted letter by letter, which is the order of time for ISO 8601 in one length alone."""
+    if column.dtype.kind not in "OUST":
+        return
+    texts = [str(value) for value in np.unique(column)]
+    for text in texts:
+        try:
+            datetime.fromisoformat(text)
+        except ValueError:
+            wrong = text
+            break
+    else:
+        if len({len(text) for text in texts}) == 1:
+            return
+        wrong = min(texts, key=len)
+    raise InputError(
+        Problem(f"{KEY}.column", f"found the text {wrong!r} in {name!r}; times are numbers, or texts in ISO 8601 of one "
+                "length (2026-11-22, or 2026-11-22T09:30:00): others are not sorted by time")
+    )  # fmt: skip
 
 
 def _said(column: np.ndarray) -> dict[str, np.ndarray]:

@@ -25,7 +25,7 @@ from raykd.ensemble.gradients import gradient
 from raykd.ensemble.info import WeightingInfo
 from raykd.ensemble.partial import labels_of_known, mean_of_known, unknown
 from raykd.ensemble.stochastic import drop, sample
-from raykd.ensemble.temperature import fit_temperature
+from raykd.ensemble.temperature import TEMPERATURE_BOUNDS, fit_temperature
 from raykd.ensemble.votes import agreement, sample_weights
 
 WEIGHTINGS: dict[str, Callable[..., Tensor]] = {
@@ -91,6 +91,7 @@ INFO: dict[str, WeightingInfo] = {
 
 __all__ = [
     "INFO",
+    "TEMPERATURE_BOUNDS",
     "WEIGHTINGS",
     "WeightingInfo",
     "accuracy",

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_LOWEST, _HIGHEST = 0.01, 100.0
+TEMPERATURE_BOUNDS = (0.01, 100.0)
+_LOWEST, _HIGHEST = TEMPERATURE_BOUNDS
 _ITERATIONS = 60
 _ACCURACY = 1e-10  # relative
 

@@ -42,6 +42,8 @@ class Input(Settings):
     """Of one sample in source space, without the batch."""
     dtype: Literal["float32", "int64", "uint8"] = "float32"
     """Of its numbers; images of uint8 come divided by 255; uint8 itself are texts in UTF-8, padded with zeros."""
+    bytes: bool = False
+    """Whether its files held 0 to 255 where it takes 0 to 1."""
 
 
 class Description(Settings):

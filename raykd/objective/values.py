@@ -64,11 +64,12 @@ class ValueObjective(DistillObjective):
         settings, logits_NC = self.settings.soft_targets, heard.student_NC
         assert settings is not None, "the term is only computed when it is configured"
         mean_N1 = mean_logits(self._stack(targets), weights_TN)
-        labels_N1, told_N = batch.labels[:, None], torch.ones_like(batch.present_B)
+        labels_N = _blended(batch)
+        labels_N1, told_N = labels_N[:, None], torch.ones_like(batch.present_B)
         loss = settings.loss
         if isinstance(loss, BoundedLoss):
             # It compares errors: without a label it says nothing.
-            told_N = is_labelled(batch.labels)
+            told_N = is_labelled(labels_N)
             return bounded(logits_NC, mean_N1, labels=labels_N1, margin=loss.margin), told_N
         if isinstance(loss, ImitationLoss):
             loss_N = imitation(
@@ -103,3 +104,12 @@ class ValueObjective(DistillObjective):
             return loss.error_range
         assert self.error_range is not None, "the pipeline tells the range of the ensemble's errors"
         return self.error_range
+
+
+def _blended(batch: Batch) -> Tensor:
+    """Values [N] of samples as shown: of two that are blended their mean by share; NaN where one is not known."""
+    if batch.mixed is None:
+        return batch.labels
+    share_N, partners_N = batch.mixed.share_B, batch.mixed.partner_labels_B
+    between_N = share_N * batch.labels + (1 - share_N) * partners_N
+    return torch.where(share_N < 1, between_N, batch.labels)

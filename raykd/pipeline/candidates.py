@@ -1,27 +1,208 @@
-"""What there is to find out of a teacher's model before it is hosted."""
+"""A teacher as far as it is known before it is fitted or hosted: built once, and tried on a few samples."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from raykd.config import Config
-from raykd.config.models import SklearnModel, Teacher
+from raykd.config.models import FactoryModel, Model, SklearnModel, Teacher, brings_weights
+from raykd.config.objective import Objective
 from raykd.data import Samples
 from raykd.errors import InputError, Problem
+from raykd.evaluate import TASKS
+from raykd.importing import load_callable
+from raykd.models import build_model
+from raykd.models.frozen import freeze, parameter_groups
 from raykd.models.network import Network
-from raykd.models.preprocess import Preprocessing
-from raykd.models.taps import probe
+from raykd.models.preprocess import Preprocessing, preprocessing_for
+from raykd.models.taps import probe, probe_output
+from raykd.models.weights import apply_weights, load_weights
 from raykd.models.zoo.estimator import examples_of
+from raykd.pipeline.label_maps import LabelMap, known_classes, resolve_label_map
+from raykd.pipeline.model_checks import check_answer, check_last_batch, check_trainable
 from raykd.seeding import derive
+from raykd.targets.packing import PLAIN, Packing
+from raykd.teachers.recorded import load_outputs
 from raykd.types import ORIGINAL_VIEW
 
 Shape = tuple[int, ...]
 _PROBED = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A teacher as far as it is known before it is fitted.
+
+    Attributes:
+        settings: its part of the recipe.
+        preprocessing: with concrete numbers.
+        weights: loaded or the factory's own; None when it is to be fitted from scratch.
+        outputs: number of its own classes, which its network is made with.
+        taps: features that the objective wants of it.
+        shapes: their shapes, as students get them.
+        recorded_NC: the logits of a teacher without a model.
+        packing: what is kept of its answers to training views.
+        label_map: its classes as numbers of the data's.
+        known: the data's classes that it knows; None = all.
+        behaviour: hash of a few answers, of a model that is not known by its weights.
+        code: hash of the user's own code that it is written in, or None.
+        answers: how many numbers it answers for a sample: one for each of the data's outputs, or the length of
+            its embedding.
+    """
+
+    settings: Teacher
+    preprocessing: Preprocessing
+    weights: Mapping[str, Tensor] | None
+    outputs: int
+    taps: tuple[str, ...] = ()
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    recorded_NC: np.ndarray | None = None
+    packing: Packing = PLAIN
+    label_map: LabelMap | None = None
+    known: tuple[int, ...] | None = None
+    behaviour: str | None = None
+    code: str | None = None
+    answers: int = 0
+
+
+def make_candidate(
+    config: Config,
+    teacher: Teacher,
+    samples: Samples,
+    objectives: Sequence[Objective],
+    *,
+    key: str | None = None,
+) -> Candidate:
+    """A teacher built once and tried on two samples.
+
+    Args:
+        config: the recipe.
+        teacher: its settings.
+        samples: the data.
+        objectives: whose feature terms may want taps of it.
+        key: what names it in errors; None = its place among the teachers.
+
+    Raises:
+        InputError: its model, weights, answers or taps are wrong.
+    """
+    key = key or f"teachers.{teacher.name}"
+    preprocessing = preprocessing_for(teacher.preprocess, samples, key=f"{key}.preprocess")
+    label_map = resolve_label_map(teacher, samples, key=f"{key}.label_map")
+    outputs = samples.class_count if label_map is None else len(label_map)
+    if teacher.outputs is not None:
+        logits_NC = load_outputs(
+            teacher.outputs,
+            samples,
+            key=key,
+            answers=TASKS[config.task].kind,
+            kind=teacher.kind,
+            label_map=label_map,
+        )
+        return Candidate(
+            teacher,
+            preprocessing,
+            None,
+            outputs,
+            recorded_NC=logits_NC,
+            label_map=label_map,
+            known=known_classes(label_map, samples.class_count),
+            answers=logits_NC.shape[1],
+        )
+    assert teacher.model is not None, "cross_check demands a model where there are no outputs"
+    if teacher.fit is not None and not outputs:
+        raise InputError(
+            Problem(f"{key}.fit", "the data has no label to be fitted on; give `weights`")
+        )
+    fitted_on = examples(config, teacher, preprocessing, samples)
+    network = network_of(teacher.model, preprocessing, samples, outputs, f"{key}.model", fitted_on)
+    weights = fitted_on or _weights(teacher, network, key)
+    inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
+    answer = probe_output(network, inputs, key=f"{key}.model")
+    if samples.task != "embedding" or teacher.fit is not None:
+        check_answer(teacher, answer, outputs, key)
+    answers = samples.class_count
+    if samples.task == "embedding":
+        answers = vector_length(teacher, network, inputs, answer, key)
+    if teacher.fit is not None:
+        _check_fit(teacher, network, inputs, samples, key)
+    terms = [term for objective in objectives for term in objective.features]
+    wanted = [term for term in terms if term.teacher == teacher.name]
+    taps = tuple(dict.fromkeys(tap for term in wanted for tap in term.teacher_taps))
+    shapes = probe(network, inputs, taps, key=tap_key(config, teacher.name, "teacher_tap"))
+    return Candidate(
+        teacher,
+        preprocessing,
+        weights,
+        outputs,
+        taps,
+        shapes,
+        label_map=label_map,
+        known=known_classes(label_map, samples.class_count),
+        behaviour=behaviour(network, samples) if known_by_answers(teacher, weights) else None,
+        code=code_of(teacher.model, network),
+        answers=answers,
+    )
+
+
+def _check_fit(
+    teacher: Teacher,
+    network: Network,
+    inputs: Mapping[str, Tensor],
+    samples: Samples,
+    key: str,
+) -> None:
+    """What is to be trained can be, as its recipe says."""
+    assert teacher.fit is not None, "only for teachers to be fitted"
+    check_trainable(network.model, f"{key}.model")
+    freeze(network.model, teacher.fit.freeze, key=f"{key}.fit.freeze")
+    parameter_groups(network.model, 1.0, teacher.fit.lr_factors, 0.0, key=f"{key}.fit.lr_factors")
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise InputError(Problem(f"{key}.fit.freeze", "freezes every parameter; leave one free"))
+    rows = len(samples.labelled_rows("train", teacher.labels))
+    check_last_batch(network, inputs, rows, teacher.fit.batch_size, key=f"{key}.fit")
+
+
+def network_of(
+    spec: Model,
+    preprocessing: Preprocessing,
+    samples: Samples,
+    outputs: int,
+    key: str,
+    examples: Mapping[str, Tensor] | None = None,
+) -> Network:
+    """A model on its preprocessing, with fresh weights unless an estimator is fitted on `examples`."""
+    shape = preprocessing.output_shape(samples.input_shape)
+    model = build_model(spec, input_shape=shape, classes=outputs, key=key, weights=examples)
+    return Network(model, preprocessing, samples.scale)
+
+
+def _weights(teacher: Teacher, network: Network, key: str) -> Mapping[str, Tensor] | None:
+    """Those that it starts from; None = fresh ones."""
+    if teacher.weights is not None:
+        weights = load_weights(teacher.weights, key=f"{key}.weights")
+        apply_weights(network.model, weights, key=f"{key}.weights")
+        return weights
+    if teacher.fit is not None:
+        return None
+    assert brings_weights(teacher.model), "cross_check demands fit or weights"
+    return {name: tensor.detach().clone() for name, tensor in network.model.state_dict().items()}
+
+
+def tap_key(config: Config, teacher: str | None, side: str) -> str:
+    """Key of the first feature term that asks for taps of a teacher, or of the student (None)."""
+    for index, term in enumerate(config.objective.features):
+        if teacher is None or term.teacher == teacher:
+            return f"objective.features.{index}.{side}"
+    return f"objective.features.{side}"
 
 
 def examples(
@@ -60,6 +241,25 @@ def known_by_answers(teacher: Teacher, weights: Mapping[str, Tensor] | None) -> 
     if isinstance(teacher.model, SklearnModel):
         return True
     return not weights and teacher.fit is None
+
+
+def code_of(spec: Model, network: Network) -> str | None:
+    """Hash of what a user's own network is written in: the function of `path`, and its package's module classes.
+
+    None for models that are known by name. What is fitted with other code is fitted again; what the
+    function calls besides is not seen.
+    """
+    if not isinstance(spec, FactoryModel):
+        return None
+    package = spec.path.partition(":")[0].partition(".")[0]
+    kinds = {type(module) for module in network.model.modules()}
+    own = [kind for kind in kinds if kind.__module__.partition(".")[0] == package]
+    written: list[Callable[..., Any]] = sorted(own, key=lambda kind: kind.__qualname__)
+    digest = hashlib.sha256()
+    for one in [load_callable(spec.path, key="model.path"), *written]:
+        with suppress(OSError, TypeError):  # not written in Python, or its file is gone
+            digest.update(inspect.getsource(one).encode())
+    return digest.hexdigest()[:16]
 
 
 @torch.no_grad()

@@ -54,6 +54,7 @@ def teacher_fit(prepared: Prepared, teacher: Teacher) -> Fit:
         task=CHOICES[samples.task].fitted_as,
         freeze=settings.freeze,
         lr_factors=settings.lr_factors,
+        code=candidate.code,
     )
 
 
@@ -120,6 +121,7 @@ def student_fit(
         },
         error_range=_error_range(taught, served),
         outputs=config.student.dimension,
+        code=prepared.student_code,
         vectors={name: one.answers for name, one in prepared.teachers.items()}
         if samples.task == "embedding"
         else {},

@@ -285,7 +285,7 @@ class Job:
         serving.check_drift(self.prepared, specs, store)
         outputs = store.gather(samples.splits["validation"], ORIGINAL_VIEW)
         found = serving.judge_teachers(self.prepared, outputs)
-        temperatures = serving.temperatures(self.prepared, outputs)
+        temperatures = serving.temperatures(self.prepared, outputs, self.emit)
         task = TASKS[samples.task]
         said = split_outputs(samples, _VALIDATION, outputs, {}, {})
         for name, spec in specs.items():

@@ -5,7 +5,12 @@ Every function raises InputError, which names the key.
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from raykd.config import Config
 from raykd.config.models import Teacher
@@ -66,3 +71,34 @@ def check_limits(config: Config, model: nn.Module) -> None:
         )  # fmt: skip
     if problems:
         raise InputError(problems)
+
+
+def check_last_batch(
+    network: nn.Module,
+    inputs: Mapping[str, Tensor],
+    rows: int,
+    batch_size: int,
+    *,
+    key: str,
+    workers: int = 1,
+) -> None:
+    """No worker's part of an epoch's last batch is a single sample that batch norm cannot be trained on."""
+
+    def last(size: int) -> int:
+        return rows % size or min(size, rows)
+
+    batch_norm = any(isinstance(module, _BatchNorm) for module in network.modules())
+    if last(batch_size) >= 2 * workers or not batch_norm:
+        return
+    one = {name: tensor[:1] for name, tensor in inputs.items()}
+    try:
+        with torch.no_grad():
+            deepcopy(network).train()(one)
+    except ValueError:  # PyTorch: more than one value per channel is needed
+        fitting = (size for size in range(batch_size + 1, rows + 1) if last(size) >= 2 * workers)
+        better = next(fitting, None)
+        mend = "label more samples" if better is None else f"set it to {better}"
+        raise InputError(
+            Problem(f"{key}.batch_size", f"is {batch_size}, which leaves {last(batch_size)} of {rows} samples for an "
+                    f"epoch's last batch, and one for a worker: batch norm cannot be trained on that; {mend}")
+        ) from None  # fmt: skip

@@ -13,75 +13,27 @@ import torch
 from torch import Tensor
 
 from raykd.config import Config
-from raykd.config.models import Model, Teacher, brings_weights
-from raykd.config.objective import Objective
 from raykd.data import Samples
 from raykd.data.lengths import cut_texts
 from raykd.errors import InputError, Problem
-from raykd.evaluate import TASKS
-from raykd.models import build_model
-from raykd.models.frozen import freeze, parameter_groups
-from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing, preprocessing_for
 from raykd.models.projectors import make_projector
 from raykd.models.taps import probe, probe_output
 from raykd.models.weights import apply_weights, load_weights
 from raykd.objective.features import feature_problem
-from raykd.pipeline.candidates import behaviour, examples, known_by_answers, vector_length
-from raykd.pipeline.label_maps import (
-    LabelMap,
-    known_classes,
-    partial_problems,
-    resolve_label_map,
-)
+from raykd.pipeline.candidates import Candidate, Shape, code_of, make_candidate, network_of, tap_key
+from raykd.pipeline.label_maps import partial_problems
 from raykd.pipeline.loading import Listen, load_samples
 from raykd.pipeline.model_checks import (
-    check_answer,
     check_classes,
+    check_last_batch,
     check_limits,
     check_trainable,
 )
 from raykd.pipeline.packing import keeps_largest, packing_of, packing_problems
 from raykd.report.speech import SPEECH
-from raykd.targets.packing import PLAIN, Packing, packed_shape
-from raykd.teachers.recorded import load_outputs
+from raykd.targets.packing import Packing, packed_shape
 from raykd.types import ORIGINAL_VIEW
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A teacher as far as it is known before it is fitted.
-
-    Attributes:
-        settings: its part of the recipe.
-        preprocessing: with concrete numbers.
-        weights: loaded or the factory's own; None when it is to be fitted from scratch.
-        outputs: number of its own classes, which its network is made with.
-        taps: features that the objective wants of it.
-        shapes: their shapes, as students get them.
-        recorded_NC: the logits of a teacher without a model.
-        packing: what is kept of its answers to training views.
-        label_map: its classes as numbers of the data's.
-        known: the data's classes that it knows; None = all.
-        behaviour: hash of a few answers, of a model that is not known by its weights.
-        answers: how many numbers it answers for a sample: one for each of the data's outputs, or the length of
-            its embedding.
-    """
-
-    settings: Teacher
-    preprocessing: Preprocessing
-    weights: Mapping[str, Tensor] | None
-    outputs: int
-    taps: tuple[str, ...] = ()
-    shapes: Mapping[str, Shape] = field(default_factory=dict)
-    recorded_NC: np.ndarray | None = None
-    packing: Packing = PLAIN
-    label_map: LabelMap | None = None
-    known: tuple[int, ...] | None = None
-    behaviour: str | None = None
-    answers: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +48,7 @@ class Prepared:
         preprocessing: the student's.
         student_weights: what the student starts from, or None.
         student_shapes: shapes of its tapped features.
+        student_code: hash of the user's own code that it is written in, or None.
         rivals: name -> a model that the student is held against, as a teacher that nothing is learnt from.
     """
 
@@ -106,6 +59,7 @@ class Prepared:
     preprocessing: Preprocessing
     student_weights: Mapping[str, Tensor] | None
     student_shapes: Mapping[str, Shape]
+    student_code: str | None = None
     rivals: Mapping[str, Candidate] = field(default_factory=dict)
 
     @property
@@ -159,6 +113,7 @@ def prepare(
         )
     samples = load_samples(config, address=address, listen=listen)
     problems = packing_problems([config, *variants], samples)
+    problems += _class_weights([config, *variants], samples)
     if problems:
         raise InputError(problems)
     teachers = {}
@@ -178,12 +133,20 @@ def prepare(
     student = collect(problems, partial(_student, config, samples))
     if problems or student is None:
         raise InputError(problems)
-    preprocessing, weights, shapes = student
-    prepared = Prepared(
-        config, samples, _fingerprint(samples), teachers, preprocessing, weights, shapes
-    )
+    prepared = Prepared(config, samples, _fingerprint(samples), teachers, *student)
     _check_features(prepared)
     return prepared
+
+
+def _class_weights(recipes: Sequence[Config], samples: Samples) -> list[Problem]:
+    """There is a factor for each class."""
+    given = [recipe.objective.labels.class_weights for recipe in recipes]
+    counts = {len(weights) for weights in given if isinstance(weights, tuple)}
+    return [
+        Problem("objective.labels.class_weights", f"has {count} factors; the data has {samples.class_count} classes, "
+                "and needs one for each")
+        for count in counts - {samples.class_count}
+    ]  # fmt: skip
 
 
 def _packed(candidate: Candidate, packing: Packing) -> Candidate:
@@ -197,7 +160,7 @@ def vary(prepared: Prepared, config: Config) -> Prepared:
     Raises:
         InputError: with the problems of the student and of its feature terms.
     """
-    preprocessing, weights, shapes = _student(config, prepared.samples)
+    preprocessing, weights, shapes, code = _student(config, prepared.samples)
     names = [teacher.name for teacher in config.teachers]
     varied = replace(
         prepared,
@@ -206,6 +169,7 @@ def vary(prepared: Prepared, config: Config) -> Prepared:
         preprocessing=preprocessing,
         student_weights=weights,
         student_shapes=shapes,
+        student_code=code,
     )
     _check_features(varied)
     return varied
@@ -226,124 +190,15 @@ def collect(problems: list[Problem], make: Callable[[], Any]) -> Any:
         return None
 
 
-def _network(
-    spec: Model,
-    preprocessing: Preprocessing,
-    samples: Samples,
-    outputs: int,
-    key: str,
-    examples: Mapping[str, Tensor] | None = None,
-) -> Network:
-    shape = preprocessing.output_shape(samples.input_shape)
-    model = build_model(spec, input_shape=shape, classes=outputs, key=key, weights=examples)
-    return Network(model, preprocessing, samples.scale)
-
-
-def make_candidate(
-    config: Config,
-    teacher: Teacher,
-    samples: Samples,
-    objectives: Sequence[Objective],
-    *,
-    key: str | None = None,
-) -> Candidate:
-    """A teacher built once and tried on two samples.
-
-    Args:
-        config: the recipe.
-        teacher: its settings.
-        samples: the data.
-        objectives: whose feature terms may want taps of it.
-        key: what names it in errors; None = its place among the teachers.
-
-    Raises:
-        InputError: its model, weights, answers or taps are wrong.
-    """
-    key = key or f"teachers.{teacher.name}"
-    preprocessing = preprocessing_for(teacher.preprocess, samples, key=f"{key}.preprocess")
-    if teacher.outputs is not None:
-        kind = TASKS[config.task].kind
-        logits_NC = load_outputs(teacher.outputs, samples, key=f"{key}.outputs", answers=kind)
-        return Candidate(
-            teacher,
-            preprocessing,
-            None,
-            samples.class_count,
-            recorded_NC=logits_NC,
-            answers=logits_NC.shape[1],
-        )
-    assert teacher.model is not None, "cross_check demands a model where there are no outputs"
-    label_map = resolve_label_map(teacher, samples, key=f"{key}.label_map")
-    outputs = samples.class_count if label_map is None else len(label_map)
-    if teacher.fit is not None and not outputs:
-        raise InputError(
-            Problem(f"{key}.fit", "the data has no label to be fitted on; give `weights`")
-        )
-    fitted_on = examples(config, teacher, preprocessing, samples)
-    network = _network(teacher.model, preprocessing, samples, outputs, f"{key}.model", fitted_on)
-    weights = fitted_on or _weights(teacher, network, key)
-    inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
-    answer = probe_output(network, inputs, key=f"{key}.model")
-    if samples.task != "embedding" or teacher.fit is not None:
-        check_answer(teacher, answer, outputs, key)
-    answers = samples.class_count
-    if samples.task == "embedding":
-        answers = vector_length(teacher, network, inputs, answer, key)
-    if teacher.fit is not None:
-        check_trainable(network.model, f"{key}.model")
-        freeze(network.model, teacher.fit.freeze, key=f"{key}.fit.freeze")
-        parameter_groups(
-            network.model, 1.0, teacher.fit.lr_factors, 0.0, key=f"{key}.fit.lr_factors"
-        )
-        if not any(parameter.requires_grad for parameter in network.parameters()):
-            raise InputError(
-                Problem(f"{key}.fit.freeze", "freezes every parameter; leave one free")
-            )
-    terms = [term for objective in objectives for term in objective.features]
-    wanted = [term for term in terms if term.teacher == teacher.name]
-    taps = tuple(dict.fromkeys(tap for term in wanted for tap in term.teacher_taps))
-    shapes = probe(network, inputs, taps, key=_tap_key(config, teacher.name, "teacher_tap"))
-    return Candidate(
-        teacher,
-        preprocessing,
-        weights,
-        outputs,
-        taps,
-        shapes,
-        label_map=label_map,
-        known=known_classes(label_map, samples.class_count),
-        behaviour=behaviour(network, samples) if known_by_answers(teacher, weights) else None,
-        answers=answers,
-    )
-
-
-def _weights(teacher: Teacher, network: Network, key: str) -> Mapping[str, Tensor] | None:
-    """Those that it starts from; None = fresh ones."""
-    if teacher.weights is not None:
-        weights = load_weights(teacher.weights, key=f"{key}.weights")
-        apply_weights(network.model, weights, key=f"{key}.weights")
-        return weights
-    if teacher.fit is not None:
-        return None
-    assert brings_weights(teacher.model), "cross_check demands fit or weights"
-    return {name: tensor.detach().clone() for name, tensor in network.model.state_dict().items()}
-
-
-def _tap_key(config: Config, teacher: str | None, side: str) -> str:
-    for index, term in enumerate(config.objective.features):
-        if teacher is None or term.teacher == teacher:
-            return f"objective.features.{index}.{side}"
-    return f"objective.features.{side}"
-
-
 def _student(
     config: Config, samples: Samples
-) -> tuple[Preprocessing, Mapping[str, Tensor] | None, dict[str, Shape]]:
+) -> tuple[Preprocessing, Mapping[str, Tensor] | None, dict[str, Shape], str | None]:
+    """Its preprocessing, first weights, shapes of features, and code."""
     student = config.student
     preprocessing = preprocessing_for(student.preprocess, samples, key="student.preprocess")
     torch.manual_seed(config.seed)
     outputs = student_outputs(config, samples)
-    network = _network(student.model, preprocessing, samples, outputs, "student.model")
+    network = network_of(student.model, preprocessing, samples, outputs, "student.model")
     check_trainable(network.model, "student.model")
     weights = None
     if student.weights is not None:
@@ -352,11 +207,13 @@ def _student(
     inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
     check_classes(probe_output(network, inputs, key="student.model"), outputs, "student.model")
     check_limits(config, network.model)
+    rows, workers = len(samples.splits["train"]), config.cluster.student.most
+    check_last_batch(network, inputs, rows, config.train.batch_size, key="train", workers=workers)
     taps = tuple(
         dict.fromkeys(tap for term in config.objective.features for tap in term.student_taps)
     )
-    shapes = probe(network, inputs, taps, key=_tap_key(config, None, "student_tap"))
-    return preprocessing, weights, shapes
+    shapes = probe(network, inputs, taps, key=tap_key(config, None, "student_tap"))
+    return preprocessing, weights, shapes, code_of(student.model, network)
 
 
 def _check_features(prepared: Prepared) -> None:

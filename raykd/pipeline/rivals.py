@@ -12,7 +12,8 @@ from raykd.data import Samples
 from raykd.errors import InputError, Problem
 from raykd.evaluate import TASKS
 from raykd.evaluate.costs import one_thread
-from raykd.pipeline.preparation import Prepared, collect, make_candidate
+from raykd.pipeline.candidates import make_candidate
+from raykd.pipeline.preparation import Prepared, collect
 from raykd.pipeline.serving import Specs, make_specs
 from raykd.targets.codec import decode
 from raykd.teachers import Recorded, Spec

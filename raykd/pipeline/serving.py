@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from raykd.config import Config
+from raykd.config.tasks import TaskName
 from raykd.data import Samples
-from raykd.ensemble import labels_of_known
+from raykd.ensemble import TEMPERATURE_BOUNDS, labels_of_known
 from raykd.errors import TargetError
 from raykd.evaluate import TASKS
 from raykd.folders import home
@@ -33,6 +34,7 @@ from raykd.tracking import Event, events
 from raykd.types import ORIGINAL_VIEW, TeacherOutputs, is_labelled
 
 _PROBES = 8
+_LEAST_LABELS = 2
 _DRIFT = 0.02  # other machines, GPUs and the codec make less than a tenth of it
 Specs = Mapping[str, Spec | Recorded]
 Keys = dict[str, TeacherKeys]
@@ -290,20 +292,33 @@ def judge_teachers(prepared: Prepared, outputs: TeacherOutputs) -> dict[str, flo
     }
 
 
-def temperatures(prepared: Prepared, outputs: TeacherOutputs) -> dict[str, float]:
-    """Each teacher's own temperature; `fit` calibrates it on validation labels."""
+def temperatures(
+    prepared: Prepared, outputs: TeacherOutputs, emit: Callable[[Event], None]
+) -> dict[str, float]:
+    """Each teacher's own temperature; `fit` calibrates it on validation labels, and says so where it cannot."""
     samples = prepared.samples
     labels_N = torch.from_numpy(samples.labels[samples.splits["validation"]])
-    found = {}
+    found: dict[str, float] = {}
     for name, candidate in prepared.teachers.items():
         given = candidate.settings.temperature
-        if given == "fit":
-            calibrate = TASKS[samples.task].calibrate
-            assert calibrate is not None, "cross_check refuses it where outputs have no temperature"
-            values_NC = outputs[name].values_NC
-            partial = candidate.known is not None
-            own_N = labels_of_known(values_NC, labels_N) if partial else labels_N
-            found[name] = calibrate(values_NC, own_N)
-        else:
+        if given != "fit":
             found[name] = given
+            continue
+        values_NC = outputs[name].values_NC
+        own_N = labels_N if candidate.known is None else labels_of_known(values_NC, labels_N)
+        fitted = _calibrated(samples.task, values_NC, own_N)
+        if fitted is None:
+            emit(events.message("teachers", f"teachers.{name}.temperature is 1: the validation labels cannot calibrate "
+                                "it (fewer than two, all answered rightly, or none better than by chance)"))  # fmt: skip
+        found[name] = 1.0 if fitted is None else fitted
     return found
+
+
+def _calibrated(task: TaskName, values_NC: Tensor, labels_N: Tensor) -> float | None:
+    """The temperature of least loss; None where the loss has no minimum to be found."""
+    calibrate = TASKS[task].calibrate
+    assert calibrate is not None, "cross_check refuses it where outputs have no temperature"
+    if int(is_labelled(labels_N).sum()) < _LEAST_LABELS:
+        return None
+    found = calibrate(values_NC, labels_N)
+    return None if found in TEMPERATURE_BOUNDS else found

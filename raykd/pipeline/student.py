@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from raykd.config.models import is_harmless
@@ -40,6 +41,7 @@ def _describe(prepared: Prepared, weights: str) -> Description:
             name=name,
             shape=samples.input_shape,
             dtype="uint8" if samples.is_text else "int64" if integers else "float32",
+            bytes=array.dtype == np.uint8 and not samples.is_text,
         ),
         classes=_outputs(prepared),
         scale=samples.scale,

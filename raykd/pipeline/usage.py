@@ -13,8 +13,9 @@ from raykd.config.folding import fold_recipes
 from raykd.errors import InputError, Problem
 from raykd.folders import home, read_json
 from raykd.models.weights import load_weights
+from raykd.pipeline.candidates import Candidate
 from raykd.pipeline.fits import teacher_fit
-from raykd.pipeline.preparation import Candidate, Prepared, prepare
+from raykd.pipeline.preparation import Prepared, prepare
 from raykd.pipeline.serving import make_specs, store_keys
 
 

@@ -9,8 +9,9 @@ import torch
 
 from raykd.data import Samples
 from raykd.evaluate import TASKS
+from raykd.pipeline.candidates import Candidate
 from raykd.pipeline.fits import shown_views
-from raykd.pipeline.preparation import Candidate, Prepared
+from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.serving import store_root
 from raykd.targets import codec
 from raykd.targets.packing import Arrays

@@ -108,7 +108,7 @@ class Recorded:
     Attributes:
         name: the teacher's name.
         logits_NC: float32 [N, C] in the data's row order (values in original units [N, 1], label
-            logits, embeddings); NaN rows where it said nothing.
+            logits, embeddings); NaN rows where it said nothing, −∞ for classes that it does not know.
         answers: what its answers are stored as.
         packing: what is kept of them.
     """
@@ -245,7 +245,7 @@ class RecordedTeacher:
                 f"teacher {self.recorded.name!r} has outputs of untransformed samples only"
             )
         logits = torch.from_numpy(self.recorded.logits_NC[rows])
-        if (silent := ~torch.isfinite(logits).all(dim=1)).any():
+        if (silent := logits.isnan().any(dim=1)).any():
             sample = int(samples.ids[rows[int(silent.nonzero()[0])]])
             raise TeacherError(
                 f"teacher {self.recorded.name!r} has no outputs for sample id {sample}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import rankdata
+from scipy.stats import binom, rankdata
 from torch import Tensor
 
 from raykd.config.models import Expect
@@ -22,6 +22,8 @@ from raykd.evaluate.values import value_metrics
 from raykd.types import TeacherOutputs
 
 _MARGIN = 0.2
+_BY_CHANCE = 0.025
+"""How probable an accuracy may be by guessing, so as to count as better than chance."""
 _LEAST_R2 = 1e-3
 
 
@@ -117,10 +119,11 @@ def check_accuracy(
             f"{found}, less than teachers.{name}.expect.accuracy={expect.accuracy:g}; fit it longer, check "
             f"its preprocessing and classes, or lower the expectation"
         )
-    chance = 1 / classes
-    if expect.accuracy is None and accuracy <= chance + 2 * math.sqrt(
-        chance * (1 - chance) / count
-    ):
+    chance, right = 1 / classes, int((predicted_N == labels_N).sum())
+    too_few = (
+        binom.sf(count - 1, count, chance) > _BY_CHANCE
+    )  # all right would prove nothing either
+    if expect.accuracy is None and not too_few and binom.sf(right - 1, count, chance) > _BY_CHANCE:
         raise TeacherError(
             f"{found}, no better than chance ({chance:.1%}); check its weights, preprocessing and classes, or "
             f"set teachers.{name}.expect.accuracy=0 to use it all the same"

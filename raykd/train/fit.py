@@ -57,6 +57,7 @@ class Fit:
         task: what it is trained for; None = what the samples are for.
         outputs: of the network; None = as many as the samples have classes.
         vectors: teacher -> length of its embeddings.
+        code: hash of the user's own code that the network is written in, or None.
     """
 
     fit_id: str
@@ -81,6 +82,7 @@ class Fit:
     task: TaskName | None = None
     outputs: int | None = None
     vectors: Mapping[str, int] = field(default_factory=dict)
+    code: str | None = None
 
     @property
     def identity(self) -> str:
@@ -103,6 +105,7 @@ class Fit:
             "teachers": dict(self.teachers),
             "error_range": self.error_range,
             **({} if self.outputs is None else {"outputs": self.outputs}),
+            **({} if self.code is None else {"code": self.code}),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 

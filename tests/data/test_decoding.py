@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import date, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -119,6 +120,20 @@ def test_a_changed_file_is_decoded_anew(tmp_path: Path) -> None:
     assert after.ids[differing].tolist() == before.ids[:1].tolist()
 
 
+def test_files_alike_but_for_their_bytes_are_told_apart(tmp_path: Path) -> None:
+    """As two archives give them: the same name, size and time."""
+    found = []
+    for folder in ("one", "other"):
+        path = tmp_path / folder / "data.csv"
+        path.parent.mkdir()
+        rows = [f"{row % 10},{len(folder)},{row % 2}" for row in range(40)]
+        path.write_text("\n".join(["a,b,label", *rows]))
+        os.utime(path, (10**9, 10**9))
+        source = {"type": "csv", "path": str(path), "inputs": ["a", "b"], "label": "label"}
+        found.append(samples_of(source).inputs["inputs"][:, 1].tolist())
+    assert found == [[3.0] * 40, [5.0] * 40]
+
+
 def test_new_labels_decode_nothing(tmp_path: Path) -> None:
     source, again = files.write_images(tmp_path), Counting()
     samples_of(source)
@@ -180,6 +195,31 @@ def test_time_split_tests_on_the_newest(tmp_path: Path) -> None:
     assert day[splits["train"]].max() < day[splits["validation"]].min()
     assert day[splits["validation"]].max() < day[splits["test"]].min()
     assert [len(splits[part]) for part in ("train", "validation", "test")] == [69, 9, 12]
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        ("%d/%m/2026", "01/01/2026"),
+        ("%-d", "1"),
+        ("2026-%m-%d", None),
+        ("2026-%m-%dT%H:%M:%S", None),
+    ],
+)
+def test_texts_are_times_where_they_sort_as_such(
+    said: str, wrong: str | None, tmp_path: Path
+) -> None:
+    days = [date(2026, 1, 1) + timedelta(days=place // 3) for place in range(files.COUNT)]
+    taken = [day.strftime(said) for day in days]
+    files.write_parquet(tmp_path, {"x": files.floats().tolist(), "taken": taken})
+    source = {"type": "parquet", "path": str(tmp_path), "inputs": "x", "label": "label"}
+    by = {"by": {"type": "time", "column": "taken"}, "validation": 9, "test": 10}
+    if wrong is None:
+        splits = samples_of(source, splits=by).splits
+        assert splits["train"].max() < splits["validation"].min()
+        return
+    with pytest.raises(InputError, match=f"found the text '{wrong}' in 'taken'.*ISO 8601"):
+        samples_of(source, splits=by)
 
 
 def test_columns_to_slice_by_come_along(tmp_path: Path) -> None:

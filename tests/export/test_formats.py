@@ -163,7 +163,12 @@ def test_a_student_of_texts_takes_token_ids(make_student, tmp_path, settings, na
     assert sample.max() <= 60
     if name == "onnx":
         told = metadata(student)
-        assert json.loads(told["input"]) == {"name": "tokens", "shape": [9], "dtype": "int64"}
+        assert json.loads(told["input"]) == {
+            "name": "tokens",
+            "shape": [9],
+            "dtype": "int64",
+            "bytes": False,
+        }
         said = json.loads(told["preprocessing"])
         assert said["inside"] is False
         assert said["tokens"] == {
@@ -246,7 +251,12 @@ def test_an_onnx_file_says_what_it_is(make_student, tmp_path):
     said = session.get_modelmeta().custom_metadata_map
     assert json.loads(said["classes"]) == ["c0", "c1", "c2"]
     assert (said["task"], said["raykd_version"]) == ("classification", "0.1.0")
-    assert json.loads(said["input"]) == {"name": "pixels", "shape": [1, 8, 8], "dtype": "float32"}
+    assert json.loads(said["input"]) == {
+        "name": "pixels",
+        "shape": [1, 8, 8],
+        "dtype": "float32",
+        "bytes": False,
+    }
     assert json.loads(said["preprocessing"])["mean"] == [0.3]
     assert json.loads(said["teachers"]) == ["wide", "conv"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from raykd_foreign_models import fitted, flat
 from scipy.special import log_softmax, logsumexp, softmax
@@ -12,7 +13,7 @@ from raykd.errors import InputError
 from raykd.pipeline.preparation import prepare
 from raykd.pipeline.serving import make_specs
 from raykd.targets.codec import decode
-from raykd.teachers.model import TeacherModel
+from raykd.teachers.model import TeacherModel, host
 
 FULL = list(range(10))
 HALF = [7, 1, 4, 2, 9]
@@ -115,3 +116,20 @@ def test_top1_is_for_classes(tiny_recipe):
     tree = {**recipe(tiny_recipe, None, kind="top1"), "task": "multilabel"}
     with pytest.raises(InputError, match=r"teachers\.mine\.kind: found top1"):
         load_config(tree)
+
+
+def test_of_recorded_outputs(tiny_recipe, tmp_path):
+    prepared = prepare(load_config(tiny_recipe))
+    ids, path = prepared.samples.ids, tmp_path / "own.csv"
+    rows = np.random.default_rng(0).dirichlet(np.ones(5), len(ids))
+    pd.DataFrame({"id": ids, **{f"own{i}": rows[:, i] for i in range(5)}}).to_csv(path, index=False)
+    one = {"name": "mine", "outputs": str(path), "label_map": HALF, "kind": "probabilities"}
+    still = {**tiny_recipe["data"], "views": {"count": 1, "policy": []}}
+    prepared = prepare(load_config({**tiny_recipe, "teachers": [one], "data": still}))
+    assert prepared.teachers["mine"].known == tuple(sorted(HALF))
+    asked = prepared.samples.splits["validation"][:9]
+    recorded = host(make_specs(prepared, {})["mine"])
+    found = decode(recorded.score(prepared.samples, asked, np.full(9, -1))).values_NC
+    shares = softmax(found.double().numpy(), axis=1)
+    np.testing.assert_allclose(shares[:, HALF], rows[asked], atol=1e-3)
+    np.testing.assert_allclose(shares[:, HALF].sum(1), 1.0, atol=1e-12)

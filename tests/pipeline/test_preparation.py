@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+import linecache
+import sys
 from copy import deepcopy
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from raykd.config import load_config
+from raykd.ensemble import fit_temperature
 from raykd.errors import InputError
 from raykd.models.weights import save_weights
 from raykd.pipeline.deciding import Outlook, decide
 from raykd.pipeline.fits import student_fits, teacher_fit
 from raykd.pipeline.placement import Placement, place, target_mode
 from raykd.pipeline.preparation import prepare
-from raykd.pipeline.serving import Served
+from raykd.pipeline.serving import Served, temperatures
 from raykd.runtime import Resources
 
 LOCAL = Resources(cpus=2, gpus=0, local=True)
@@ -181,6 +186,86 @@ def test_student_and_controls_are_paired(tree):
     assert fits["student/replica0"].teachers == {"wide": "print of wide", "conv": "print of conv"}
     assert fits["best_teacher/replica0"].teachers == {"wide": "print of wide"}
     assert fits["labels/replica0"].teachers == {}
+
+
+def test_a_factor_for_each_class(tree):
+    found = problems(tree, "objective.labels.class_weights=[1, 2]")
+    assert found["objective.labels.class_weights"].startswith(
+        "has 2 factors; the data has 10 classes"
+    )
+    prepare(load_config(tree, ["objective.labels.class_weights=[1,2,3,4,5,6,7,8,9,10]"]))
+
+
+def test_batch_norm_gets_no_batch_of_one(tree):
+    tree["student"] = {"model": "raykd_test_models:normed"}
+    tree["teachers"] = [factory("normed", fit={"epochs": 1, "batch_size": 199})]
+    rows = len(
+        prepare(load_config(tree, ["teachers.mine.fit.batch_size=100"])).samples.splits["train"]
+    )
+    found = problems(tree, f"train.batch_size={rows - 1}")
+    assert set(found) == {"teachers.mine.fit.batch_size", "train.batch_size"}
+    one = found["teachers.mine.fit.batch_size"]
+    assert "is 199, which leaves 1 of 200 samples" in one
+    assert "set it to 200" in one
+    three = [f"train.batch_size={rows - 3}", "teachers.mine.fit.batch_size=100"]
+    prepare(load_config(tree, three))
+    assert "leaves 3 of" in problems(tree, *three, "cluster.student.workers=2")["train.batch_size"]
+
+
+def test_a_fit_is_known_by_the_code_of_its_own_model(tree, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    tree["teachers"] = [{"name": "own", "model": "raykd_edited:make", "fit": {"epochs": 1}}]
+    tree["student"] = {"model": "raykd_edited:make"}
+    code = """from torch import nn
+
+class Own(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x{})
+
+def make():
+    return Own(nn.Flatten(), nn.Linear(64, 10))
+
+def other():
+    {}
+"""
+
+    def identities(*written):
+        (tmp_path / "raykd_edited.py").write_text(code.format(*written))
+        linecache.clearcache()
+        sys.modules.pop("raykd_edited", None)
+        importlib.invalidate_caches()
+        prepared, fits = fits_of(tree, best="own")
+        return teacher_fit(prepared, prepared.config.teachers[0]).identity, fits[
+            "student/replica0"
+        ].identity
+
+    first = identities("", "pass")
+    assert identities("", "return 'what no model calls'") == first
+    assert all(a != b for a, b in zip(identities(" * 3", "pass"), first, strict=True))
+    assert identities("", "pass") == first
+
+
+@pytest.mark.parametrize(
+    ("labels", "fitted"),
+    [([0, 1, 2, 0], None), ([0, 1, 2, 1], True), ([0, -1, -1, -1], None), ([-1] * 4, None)],
+    ids=["all right", "one wrong", "one label", "none"],
+)
+def test_a_temperature_is_fitted_where_labels_allow(labels, fitted, heard):
+    """Without a wrong answer the loss has no minimum: T would be 0.01 and every target one-hot."""
+    logits = 6 * torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 0]), 3).float()
+    samples = SimpleNamespace(
+        task="classification", labels=np.array(labels), splits={"validation": np.arange(4)}
+    )
+    wide = SimpleNamespace(settings=SimpleNamespace(temperature="fit"), known=None)
+    prepared = SimpleNamespace(samples=samples, teachers={"wide": wide})
+    found = temperatures(prepared, {"wide": SimpleNamespace(values_NC=logits)}, heard)["wide"]
+    told = [event.values["text"] for event in heard]
+    if fitted:
+        assert found == fit_temperature(logits, torch.tensor(labels)) > 1
+        assert told == []
+    else:
+        assert found == 1.0
+        assert [text.partition(":")[0] for text in told] == ["teachers.wide.temperature is 1"]
 
 
 def test_the_order_of_replicas_differs(tree):

@@ -115,6 +115,27 @@ def test_bounded_counts_labelled_samples_only(values):
     assert reduced(term) == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.parametrize("loss", ["bounded", "imitation"])
+def test_of_blended_samples_the_blended_label_counts(values, loss):
+    """As if the label had been blended before, at any share; without one of both there is none."""
+    share_B = torch.linspace(0.4, 1.0, 12)
+    partners = values["labels"].roll(1)
+    blended = share_B * values["labels"] + (1 - share_B) * partners
+    blended[-1] = values["labels"][-1]  # share 1: nothing of another
+    settings = {"soft_targets": {"loss": {"type": loss}}, "labels": {"weight": 0.0}}
+    taught = objective("regression", settings, scale=SCALE, error_range=2.0)
+    targets, mixed = (
+        answers("value", values["one"], values["other"]),
+        Mixed(partner_labels_B=partners, share_B=share_B),
+    )
+    found, wanted = (
+        taught(values["student"], {}, batch, targets)[0]["soft_targets"]
+        for batch in (batch_of(values["labels"], mixed), batch_of(blended))
+    )
+    assert (found.valid_N == wanted.valid_N).all()
+    assert reduced(found) == pytest.approx(reduced(wanted), rel=1e-6)
+
+
 def test_imitation_measures_by_the_given_range(values):
     given, _ = run_values(
         values, {"soft_targets": {"loss": {"type": "imitation", "error_range": 2.0}}}

@@ -54,6 +54,11 @@ def linear(classes=3, inputs=64, seed=0):
     return Linear(classes, inputs, seed)
 
 
+def normed(classes=10, inputs=64):
+    """With batch norm over samples."""
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(inputs), nn.Linear(inputs, classes))
+
+
 class Probabilities(Linear):
     def forward(self, x):
         return super().forward(x).softmax(dim=1)

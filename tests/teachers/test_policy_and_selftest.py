@@ -170,6 +170,15 @@ def test_a_teacher_of_some_classes_is_judged_by_their_samples():
         check_accuracy("half", logits[~mine], labels[~mine], Expect())
 
 
+def test_so_few_samples_that_all_right_proves_nothing_refuse_no_teacher():
+    labels = torch.tensor([0, 1, 0, 1, 1])
+    right = torch.nn.functional.one_hot(labels, 2).float()
+    assert check_accuracy("wide", right[:3], labels[:3], Expect()) == 1.0
+    assert check_accuracy("wide", 1 - right[:2], labels[:2], Expect()) == 0.0
+    with pytest.raises(TeacherError, match="no better than chance"):
+        check_accuracy("wide", torch.ones(40, 2), torch.arange(40) % 2, Expect())
+
+
 def test_chance_of_some_classes_is_one_over_their_number():
     with pytest.raises(TeacherError, match=r"no better than chance \(25\.0%\)"):
         check_accuracy("half", *partial_answers(0.0, (1, 4, 5, 8)), Expect())

@@ -12,7 +12,8 @@ from safetensors.torch import save_file as save_torch
 from raykd.errors import InputError
 from raykd.teachers.recorded import load_outputs
 
-KEY = "teachers.known.outputs"
+TEACHER = "teachers.known"
+KEY = f"{TEACHER}.outputs"
 
 
 @pytest.fixture
@@ -32,8 +33,8 @@ def written(path, ids, logits):
     return path
 
 
-def load(path, samples):
-    return load_outputs(str(path), samples, key=KEY)
+def load(path, samples, **said):
+    return load_outputs(str(path), samples, key=TEACHER, **said)
 
 
 def refused(path, samples, match):
@@ -60,6 +61,41 @@ def test_probabilities(samples, tmp_path, dtype):
     assert np.isfinite(found).all(), "a probability of 0 must not become minus infinity"
     assert (found.argmax(axis=1) == 1).all()
     np.testing.assert_allclose(found[:, 1], 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["o.safetensors", "o.csv", "o.parquet"])
+def test_what_a_table_holds_and_in_which_order(samples, table, tmp_path, name):
+    """Own classes 0 to 3 of the file: the data's 2, 0, none and 2 again."""
+    ids = table[0]
+    logits = torch.randn(
+        len(ids), 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    probs = logits.softmax(1)
+    place = [list(ids).index(sample) for sample in samples.ids]
+    sums = {2: probs[place][:, 0] + probs[place][:, 3], 0: probs[place][:, 1]}
+    for kind, numbers in (
+        ("probabilities", probs),
+        ("log_probabilities", probs.log()),
+        ("logits", logits),
+    ):
+        path = written(tmp_path / name, ids, numbers.float().numpy())
+        found = load(path, samples, kind=kind, label_map=(2, 0, None, 2))
+        assert np.isneginf(found[:, 1]).all(), "a class that it does not know"
+        for column, wanted in sums.items():
+            shares = torch.from_numpy(found).double().softmax(1)[:, column]
+            torch.testing.assert_close(shares, wanted / (sums[0] + sums[2]), rtol=1e-5, atol=1e-6)
+    written(tmp_path / name, ids, probs.argmax(1, keepdim=True).float().numpy())
+    said = load(tmp_path / name, samples, kind="top1", label_map=(2, 0, 1, 2)).argmax(1)
+    assert said.tolist() == [(2, 0, 1, 2)[i] for i in probs[place].argmax(1)]
+
+
+@pytest.mark.parametrize("name", ["o.safetensors", "o.csv", "o.parquet"])
+def test_probabilities_are_not_taken_for_logits(samples, table, tmp_path, name):
+    ids, logits = table
+    path = written(tmp_path / name, ids, torch.from_numpy(logits).softmax(1).numpy())
+    with pytest.raises(InputError, match="set it to probabilities") as caught:
+        load(path, samples)
+    assert caught.value.problems[0].key == f"{TEACHER}.kind"
 
 
 @pytest.mark.parametrize("name", ["o.safetensors", "o.csv", "o.parquet"])

@@ -22,14 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
-from raykd.data.decoding.layout import Index, Layout, Part
+from raykd.data.decoding.layout import File, Index, Layout, Part
 from raykd.errors import DataError, InputError, Problem
 
 FORMAT = 1
 """Raise it when decoding comes to other samples or parts, so that they are decoded anew."""
 HASH_BYTES = 8
 _MARGIN = 0.98
+_LOOKED_AT, _LOOK_BYTES = 64, 2**16
 _LOOK_S = 0.5
 _STALLED_S = 600.0
 
@@ -88,7 +90,10 @@ Decode = Callable[[Target, Sequence[Part]], Iterator[Mark]]
 
 
 def digest_of(kind: str, index: Index) -> str:
-    """What identifies decoded samples: the files with their sizes and times, and how they are decoded."""
+    """What identifies decoded samples: the files with their sizes and times, and how they are decoded.
+
+    Copies and archives keep times, so some bytes of up to 64 files belong to it too.
+    """
     places = sorted({getattr(part.place, "columns", ()) for part in index.parts})
     told = [
         FORMAT,
@@ -96,8 +101,19 @@ def digest_of(kind: str, index: Index) -> str:
         asdict(index.layout),
         places,
         [(f.name, f.bytes, f.changed_ns) for f in index.files],
+        [_ends(file) for file in index.files[:: -(-len(index.files) // _LOOKED_AT) or 1]],
     ]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+
+
+def _ends(file: File) -> str:
+    """Hash of the first and the last 64 KiB."""
+    digest = xxhash.xxh3_64()
+    with Path(file.path).open("rb") as opened:
+        digest.update(opened.read(_LOOK_BYTES))
+        opened.seek(max(0, file.bytes - _LOOK_BYTES))
+        digest.update(opened.read(_LOOK_BYTES))
+    return digest.hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
