@@ -34,7 +34,9 @@ HOST = "127.0.0.1"
 START_TIMEOUT_S = 120.0
 ATTEMPTS = 3
 LOWEST_PORT, PORTS = 20_000, 12_000
-STOP_TIMEOUT_S = 5.0  # two seconds do; `ray start` waits longer for workers that a job has left busy
+STOP_TIMEOUT_S = (
+    5.0  # two seconds do; `ray start` waits longer for workers that a job has left busy
+)
 _KILL_TIMEOUT_S = 20.0
 OBJECT_STORE_BYTES = 256 * 2**20
 _PORTS = (

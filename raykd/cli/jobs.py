@@ -72,7 +72,7 @@ def run_job(args: argparse.Namespace, *, until: str | None) -> int:
     args.output = args.output or new_output(args)
     options = Options(output=args.output, address=address_of(args), resume=args.resume, until=until)
     if args.dry_run:
-        return _dry_run(config, options)
+        return dry_run(config, options)
     console = Console(quiet=args.quiet, stream=sys.stdout)
     result = run(config, options, console=console)
     if args.quiet:
@@ -90,7 +90,8 @@ def _take_run_folder(args: argparse.Namespace) -> None:
         args.output, args.resume = Path(recipe), True
 
 
-def _dry_run(config: Config, options: Options) -> int:
+def dry_run(config: Config, options: Options) -> int:
+    """Check everything and print it; start nothing."""
     from raykd.cli.preflight import facts, prepare_and_place
     from raykd.pipeline.session import run_folder
 

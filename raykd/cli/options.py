@@ -93,6 +93,18 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def make_parent(file: Path) -> None:
+    """The folder that a file is going to be written to.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(Problem("--output", f"{file.parent} cannot be made: {error}")) from None
+
+
 def address_of(args: argparse.Namespace) -> str | None:
     """The cluster to use; None = a local one of our own."""
     address: str | None = args.address or os.environ.get("RAY_ADDRESS")

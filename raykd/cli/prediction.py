@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -94,11 +95,14 @@ def read_for(run: Path, path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputError: no student there; the file is missing, of another kind, or damaged.
     """
-    if path.suffix in (".csv", ".txt"):
-        taken = describe_student(run)[1].input
-        if taken.dtype == "uint8":
-            return read_texts(path, *taken.shape)
-    return read_samples(path)
+    if path.suffix not in (".csv", ".txt"):
+        return read_samples(path)
+    taken = describe_student(run)[1].input
+    return (
+        read_texts(path, *taken.shape)
+        if taken.dtype == "uint8"
+        else read_samples(path, taken.columns)
+    )
 
 
 def read_texts(path: Path, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,13 +118,18 @@ def read_texts(path: Path, length: int) -> tuple[np.ndarray, np.ndarray]:
     return ids, encode_texts(texts, length)
 
 
-def read_samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_samples(path: Path, columns: tuple[str, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
     """(ids, values) of a file; values are [N, ...], of a CSV [N, values].
+
+    Args:
+        path: `.npz`, `.npy` or `.csv`.
+        columns: of a CSV, by name and in this order; none = all but `id`.
 
     Raises:
         InputError: the file is missing, of another kind, damaged, or holds objects (pickles).
     """
-    ids, values = _read(path, {".npz": _read_npz, ".npy": _read_npy, ".csv": _read_csv})
+    of_csv = partial(_read_csv, columns=columns)
+    ids, values = _read(path, {".npz": _read_npz, ".npy": _read_npy, ".csv": of_csv})
     if values.ndim < 2 or not len(values) or len(ids) != len(values):
         found = f"{list(values.shape)} values and {list(ids.shape)} ids"
         raise InputError(Problem("DATA", f"{path} holds {found}; needs [N, ...] and [N]"))
@@ -159,10 +168,16 @@ def _read_npy(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(len(values)), values
 
 
-def _read_csv(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_csv(path: Path, columns: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     ids, names, rows = _cells(path)
-    columns = [place for place, name in enumerate(names) if name != _ID]
-    values = np.array([[float(row[place]) for place in columns] for row in rows], np.float32)
+    wanted = columns or tuple(name for name in names if name != _ID)
+    if lacking := [name for name in wanted if name not in names]:
+        raise ValueError(
+            f"it lacks the columns {', '.join(lacking)}; it has {', '.join(names)}, and the student takes "
+            f"{', '.join(wanted)}"
+        )
+    places = [names.index(name) for name in wanted]
+    values = np.array([[float(row[place]) for place in places] for row in rows], np.float32)
     return ids, values
 
 

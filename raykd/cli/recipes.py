@@ -67,7 +67,13 @@ def _show(args: argparse.Namespace) -> int:
 
 def _validate(args: argparse.Namespace) -> int:
     config = read_config(args)
-    check_search(config)
+    try:
+        check_search(config)
+    except InputError as error:
+        alone = "`raykd sweep` alone reads `search`: other commands take the recipe as it is"
+        raise InputError(
+            [Problem(p.key, f"{p.message} ({alone})") for p in error.problems]
+        ) from None
     fits = config.seeds * (1 + len(config.evaluate.controls))
     print(
         f"ok  {len(config.teachers)} teachers, {fits} student fits; `raykd check` tries it on the data"

@@ -74,12 +74,15 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
+    from raykd.cli.options import make_parent
     from raykd.cli.prediction import predict, read_for, write_csv, write_npz
 
     if args.output is not None and args.output.suffix not in (".csv", ".npz"):
         from raykd.errors import InputError, Problem
 
         raise InputError(Problem("--output", f"found {args.output}; needs .csv or .npz"))
+    if args.output is not None:
+        make_parent(args.output)
     ids, predicted = predict(args.run, read_for(args.run, args.data), args.model)
     if args.output is None:
         write_csv(sys.stdout, ids, predicted)

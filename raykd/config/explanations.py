@@ -14,6 +14,15 @@ from raykd.config.root import Config
 from raykd.config.schedules import NUMBER
 from raykd.errors import Problem
 
+_WRITTEN = {
+    "model_type": "keys and values",
+    "model_attributes_type": "keys and values",
+    "dict_type": "keys and values",
+    "tuple_type": "a list",
+    "list_type": "a list",
+}
+"""What pydantic wants, as YAML calls it."""
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the closest of the known names, or nothing."""
@@ -137,8 +146,25 @@ def _message(detail: ErrorDetails, path: Sequence[str], model: type[BaseModel] |
         allowed = context["expected"]
         names = [name.strip(" '") for name in allowed.replace(" or ", ", ").split(",")]
         return f"found {_short(found)}; allowed: {allowed}{nearest(str(found), names)}"
+    if kind in _WRITTEN:
+        return f"needs {_WRITTEN[kind]}{_short_form(found, path, model)}; found {_short(found)}"
+    if kind == "too_short":
+        return "needs at least one entry; found none"
     message = detail["msg"].removeprefix("Value error, ")
     return f"{message[0].lower()}{message[1:]}; found {_short(found)}"
+
+
+def _short_form(found: Any, path: Sequence[str], model: type[BaseModel] | None) -> str:
+    """How a name that stands for a whole mapping is written."""
+    names = [part for part in path if not part.isdecimal()]
+    field = model.model_fields.get(names[-1]) if model is not None and names else None
+    inside = None if field is None else field.annotation
+    tags = [tag for one in _models(inside) or _models(_element(inside)) for tag in _tags(one)]
+    if not isinstance(found, str) or not tags:
+        return ""
+    if found in tags:
+        return f": write {{type: {found}}}"
+    return f", such as {{type: {tags[0]}}}{nearest(found, tags)}"
 
 
 def _kind(context: Mapping[str, Any]) -> str:

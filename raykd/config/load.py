@@ -19,6 +19,26 @@ from raykd.config.tasks import CHOICES
 from raykd.errors import InputError, Problem
 
 Tree = dict[str, Any]
+_MARKS = tuple("*&!@%`")
+"""What has a meaning of its own at the beginning of YAML; after `key=` it is a text, such as the path *.csv."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As in SafeLoader."""
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
 RECIPES = Path(__file__).parent.parent / "recipes"
 
 
@@ -101,6 +121,11 @@ def recipe_path(name: str | os.PathLike[str]) -> Path:
     packaged = RECIPES / f"{name}.yaml"
     if path.suffix == "" and path.parent == Path() and packaged.is_file():
         return packaged
+    if path.is_dir():
+        raise InputError(
+            Problem("recipe", f"{str(name)!r} is a folder and no run's (it has no config.json); give a recipe's file, the name "
+                    "of a packaged one, or the folder of a run")
+        )  # fmt: skip
     hint = nearest(str(name), recipe_names())
     raise InputError(
         Problem("recipe", f"no file {str(name)!r} and no packaged recipe of that name{hint}; "
@@ -116,7 +141,7 @@ def read_recipe(name: str | os.PathLike[str]) -> Tree:
     """
     path = recipe_path(name)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(Problem(str(path), f"is not valid YAML: {error}")) from None
     if tree is None:
@@ -147,7 +172,7 @@ def _override(tree: Mapping[str, Any], override: str) -> Tree:
     if not equals or not key:
         raise InputError(Problem(override, "an override is written key.sub=value"))
     try:
-        value = yaml.safe_load(text) if text else None
+        value = text if text.startswith(_MARKS) else yaml.safe_load(text) if text else None
     except yaml.YAMLError as error:
         raise InputError(Problem(key, f"{text!r} is not valid YAML: {error}")) from None
     placed = _place(tree, key.split("."), value, key)

@@ -71,7 +71,7 @@ def renamed(
     if len(given) != len(shown):
         raise _problem(
             f"found {len(given)} names; the source has {len(shown)} classes "
-            f"({', '.join(shown[:10])}): give one name for each, or null"
+            f"({', '.join(shown[:10])}): give one name for each, or null (classes are numbered from 0)"
         )
     moved = [
         name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -44,6 +44,7 @@ class Dataset:
         columns: name -> [N], numbers, texts or times that samples can be split by (`data.splits.by`).
         hashes: uint64 [N], `content_hashes` of the inputs, where they are known; else computed.
         left_out: names of samples that the source has and that could not be decoded.
+        features: names of the numbers of a sample in order, where a table brought them.
 
     Raises:
         InputError: lengths differ, values are not finite, labels are not classes, ids repeat, parts
@@ -60,6 +61,7 @@ class Dataset:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     hashes: np.ndarray | None = None
     left_out: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         given = self.inputs
@@ -205,6 +207,12 @@ def _accepted(field: str, found: np.ndarray | str, problems: list[Problem]) -> n
     return found
 
 
+def ids_of_texts(texts: Iterable[str]) -> np.ndarray:
+    """Sample ids, int64 [N], of samples that a source knows by texts."""
+    hashes = (xxhash.xxh3_64_intdigest(text.encode(errors="surrogatepass")) >> 1 for text in texts)
+    return np.fromiter(hashes, np.int64)
+
+
 def _ids(
     given: np.ndarray | Sequence[str] | None, count: int, problems: list[Problem]
 ) -> np.ndarray | None:
@@ -216,11 +224,7 @@ def _ids(
     if array.dtype.kind == "U" or (
         array.dtype.kind == "O" and all(isinstance(i, str) for i in array)
     ):
-        hashes = [
-            xxhash.xxh3_64_intdigest(text.encode(errors="surrogatepass")) >> 1
-            for text in array.tolist()
-        ]
-        ids: np.ndarray | None = np.array(hashes, dtype=np.int64)
+        ids: np.ndarray | None = ids_of_texts(array.tolist())
     else:
         ids = _accepted("ids", integral("ids", array, 0), problems)
     if ids is None:

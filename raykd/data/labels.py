@@ -31,6 +31,7 @@ class LabelForm:
         shown: one sample's label and the names of the outputs -> a short text.
         missing: training labels and names of the outputs -> names that training lacks.
         missing_text: what is said of them.
+        missing_help: and what can be done.
         unknown: the value that hides a label.
         holds: labels and the number of an output -> bool [N], which samples have it; all that are labelled
             where there is one output.
@@ -52,6 +53,7 @@ class LabelForm:
     columns: bool = False
     measured: bool = False
     needed: bool = True
+    missing_help: str = "add samples or leave it out"
 
     def hidden(self, labels: np.ndarray, hide_N: np.ndarray) -> np.ndarray:
         """A copy of the labels without those of some samples (bool [N])."""
@@ -213,6 +215,7 @@ FORMS: dict[TaskName, LabelForm] = {
         shown=_class_shown,
         missing=_missing_classes,
         missing_text="classes have no labelled training sample",
+        missing_help="add samples, or number the classes from 0 without gaps (or write them as texts)",
         unknown=UNLABELLED,
         holds=lambda labels, output: labels == output,
     ),

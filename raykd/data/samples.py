@@ -50,7 +50,7 @@ class Samples:
         scale: mean and deviation of the labelled training values, in which models compute; None where
             labels are no values.
         hashes: as in `Dataset`.
-        left_out: as in `Dataset`.
+        left_out, features: as in `Dataset`.
         columns: as in `Dataset`, of those that are asked for.
     """
 
@@ -68,6 +68,7 @@ class Samples:
     scale: Scale | None = None
     hashes: np.ndarray | None = None
     left_out: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -325,6 +326,7 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         scale=_scale(labels[train]) if dataset.form.measured else None,
         hashes=None if dataset.hashes is None else _read_only(dataset.hashes),
         left_out=dataset.left_out,
+        features=dataset.features,
         columns={name: _read_only(dataset.columns[name]) for name in columns},
     )
     _try_views(samples)

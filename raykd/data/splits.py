@@ -270,6 +270,11 @@ def _check_train(dataset: Dataset, train: np.ndarray) -> None:
             Problem(
                 "data.source",
                 f"{len(missing)} of {len(names)} {form.missing_text} ({shown or '-'}); "
-                "add samples or leave it out",
+                f"{form.missing_help}",
             )
         )
+    if dataset.task == "classification" and len(names) == 1:
+        raise InputError(
+            Problem("data.source", f"every label is {names[0]!r}; a classification needs two classes: is it the right "
+                    "column of labels?")
+        )  # fmt: skip

@@ -44,6 +44,8 @@ class Input(Settings):
     """Of its numbers; images of uint8 come divided by 255; uint8 itself are texts in UTF-8, padded with zeros."""
     bytes: bool = False
     """Whether its files held 0 to 255 where it takes 0 to 1."""
+    columns: tuple[str, ...] = ()
+    """Names of its numbers in order, where a table brought them."""
 
 
 class Description(Settings):

@@ -38,6 +38,19 @@ class CompareResult:
     summary: Mapping[str, Any]
 
 
+def check_reference(config: Config, variants: Sequence[Variant], reference: str) -> None:
+    """There is a method or control of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    names = [*(variant.name for variant in variants), *config.evaluate.controls]
+    if reference not in names:
+        raise InputError(
+            Problem("--reference", f"knows no {reference!r}; there are {', '.join(names)}")
+        )
+
+
 def compare(
     config: Config,
     variants: Sequence[Variant],
@@ -63,11 +76,7 @@ def compare(
     """
     options = options or Options()
     reference = reference or variants[0].name
-    names = [*(variant.name for variant in variants), *config.evaluate.controls]
-    if reference not in names:
-        raise InputError(
-            Problem("--reference", f"knows no {reference!r}; there are {', '.join(names)}")
-        )
+    check_reference(config, variants, reference)
     folder = run_folder(config, options)
     check_same(folder, variants)
     listen = None if console is None else console.on

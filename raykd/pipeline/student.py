@@ -42,6 +42,7 @@ def _describe(prepared: Prepared, weights: str) -> Description:
             shape=samples.input_shape,
             dtype="uint8" if samples.is_text else "int64" if integers else "float32",
             bytes=array.dtype == np.uint8 and not samples.is_text,
+            columns=samples.features,
         ),
         classes=_outputs(prepared),
         scale=samples.scale,

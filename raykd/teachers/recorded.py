@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from raykd.data import Samples
+from raykd.data.dataset import ids_of_texts
 from raykd.errors import InputError, Problem, TeacherError
 from raykd.teachers.answers import as_logits, mapped
 from raykd.types import OutputKind
@@ -112,10 +113,16 @@ def _read(file: Path, key: str, answers: OutputKind) -> tuple[np.ndarray, np.nda
             import pandas as pd  # comes with Ray; slow to import, and needed here alone
 
             table = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
-            return table.pop("id").to_numpy(np.int64), table.to_numpy(np.float32), None
+            if "id" not in table:
+                raise KeyError(f"no column 'id' in {', '.join(map(str, table.columns))}")
+            own = table.pop("id")
+            whole = pd.api.types.is_integer_dtype(own)
+            ids = own.to_numpy(np.int64) if whole else ids_of_texts(own.astype(str))
+            return ids, table.to_numpy(np.float32), None
     except (SafetensorError, LookupError, ValueError, TypeError, AttributeError, OSError) as error:
+        what = _NAMES.get(answers, "logits")
         raise InputError(
-            Problem(key, f"{file} cannot be read as outputs ({error!r}); it needs ids and "
-                    f"{_NAMES.get(answers, 'logits')}")
+            Problem(key, f"{file} cannot be read as outputs ({error!r}); it needs ids and {what}: arrays `ids` and `{what}` of "
+                    "a .safetensors, or a column `id` and one for each output of a table")
         ) from None  # fmt: skip
     raise InputError(Problem(key, f"{file}: allowed are .safetensors, .csv and .parquet"))

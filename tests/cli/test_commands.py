@@ -222,3 +222,11 @@ def test_status_of_a_finished_fit_is_read_from_its_checkpoints(run_folder):
     standing = read_standing(run_folder, now=0.0)
     assert standing.fits["student/replica0"].state == "finished"
     assert standing.silent_s is None
+
+
+def test_a_dry_ranking_starts_nothing(recipe, call, folder, session_module, monkeypatch):
+    monkeypatch.setattr(session_module, "connect", None)
+    ended = call("teachers", "rank", recipe, "--dry-run")
+    assert ended.code == 0, ended
+    assert list(json.loads(ended.out)["teachers"]) == ["wide", "conv"]
+    assert not list(folder.glob("runs*"))

@@ -21,6 +21,17 @@ def test_a_csv_as_spreadsheets_write_it(tmp_path):
     assert (texts == encode_texts(["Grüße"], 16)).all()
 
 
+def test_columns_are_taken_by_name(tmp_path):
+    path = tmp_path / "new.csv"
+    path.write_text("label,b,id,a\nx,2,k1,1\ny,4,k2,3\n")
+    ids, values = read_samples(path, ("a", "b"))
+    assert (ids.tolist(), values.tolist()) == (["k1", "k2"], [[1.0, 2.0], [3.0, 4.0]])
+    with pytest.raises(
+        InputError, match="lacks the columns c; it has label, b, id, a, and the student takes a, c"
+    ):
+        read_samples(path, ("a", "c"))
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_a_text_in_each_line_whatever_breaks_it_holds(tmp_path, end):
     lines = ["one\u2028still one", "two\x0b\x0c\x85still two", "", "three"]

@@ -57,6 +57,10 @@ def files(folder, recipe, tiny_recipe):
     (folder / "taken").mkdir()
     (folder / "taken" / "thesis.txt").write_text("do not touch")
     (folder / "file").write_text("")
+    (folder / "keys.yaml").write_text("train: {epochs: 3}\nseeds: 1\ntrain: {batch_size: 8}\n")
+    for name, labels in (("one", [0] * 300), ("from_one", [1, 2] * 150), ("none", [])):
+        rows = [f"{row / 7},{row % 5},{label}\n" for row, label in enumerate(labels)]
+        (folder / f"{name}.csv").write_text("".join(["a,b,said\n", *rows]))
     return folder
 
 
@@ -149,6 +153,39 @@ RECIPE = {
         [*factory("ten_classes"), "teachers.wide.model.kwargs.width=2"],
         ["teachers.wide.model.kwargs", "width"],
     ),
+    "a name for a whole setting": (
+        ["objective.soft_targets.loss=kl", "train.optimizer=sgd", "objective.weighting=entropi"],
+        [
+            "write {type: kl}; found 'kl'",
+            "write {type: sgd}; found 'sgd'",
+            "did you mean 'entropy'?",
+        ],
+    ),
+    "a name in a list of settings": (
+        ["data.views.policy=[flip]"],
+        ["data.views.policy.0: needs keys and values: write {type: flip}; found 'flip'"],
+    ),
+    "a name for a list": (["evaluate.slices=age"], ["evaluate.slices: needs a list; found 'age'"]),
+    "a list for keys": (["student=[1]"], ["student: needs keys and values; found [1]"]),
+    "one class": (
+        ["data.source={type: csv, path: one.csv, label: said}"],
+        ["data.source", "every label is '0'", "two classes"],
+    ),
+    "classes from one": (
+        ["data.source={type: csv, path: from_one.csv, label: said}"],
+        [
+            "1 of 3 classes have no labelled training sample (0)",
+            "number the classes from 0 without gaps",
+        ],
+    ),
+    "no row": (
+        ["data.source={type: csv, path: none.csv, label: said}"],
+        ["data.source.path", "none.csv has no row below its header"],
+    ),
+    "a pattern of files": (
+        ["data.source={type: csv, path: x, label: said}", "data.source.path=*.tsv"],
+        ["data.source.path", "*.tsv"],
+    ),
     "class count mismatch": (factory("seven_classes"), ["teachers.wide.model", "7", "10"]),
     "label map out of range": (
         [*factory("ten_classes"), "teachers.wide.label_map=[0,1,2,3,4,5,6,7,8,12]"],
@@ -188,6 +225,8 @@ WORDS = {
     "nothing in it": (["empty.yaml"], ["data", "teachers", "student"]),
     "no recipe": (["seeds=2"], ["recipe"]),
     "two recipes": (["recipe.yaml", "digits"], ["recipe", "-c FILE"]),
+    "a folder that is no run's": (["taken"], ["recipe", "'taken' is a folder and no run's"]),
+    "a key twice": (["keys.yaml"], ["keys.yaml", "the key 'train' is given twice", "line 3"]),
     "same name twice": (["twice.yaml"], ["teachers.wide", "unique"]),
     "resume without a folder": (["recipe.yaml", "--resume"], ["--resume", "--output"]),
     "folder exists": (["recipe.yaml", "--output", "taken"], ["--output", "--resume"]),
@@ -275,6 +314,10 @@ def test_looking_ahead_refuses_the_same(files, call, command):
         (["inspect", "mlp", "--recipe", "digits"], "error  MODEL_SPEC: "),
         (["inspect", "--recipe", "digits", "--model", "teachers.wid"], "error  --model: "),
         (["inspect", "cli_user_code:number"], "error  model.path: "),
+        (
+            ["compare", "recipe.yaml", "--losses", "kl", "--reference", "foo", "--dry-run"],
+            "error  --reference: knows no",
+        ),
         (["data", "check", "recipe.yaml", "data.labels=100000"], "error  data.labels: "),
         (["config", "show", "recipe.yaml", "sede=1"], "error  sede: "),
     ],

@@ -41,7 +41,7 @@ WRONG = {
     "turned bounds": (space(space="uniform", lower=3, upper=2), r"lower: found 3, must be less than upper"),
     "log of 0": (space(space="loguniform", lower=0, upper=2), r"lower: found 0, must be above 0"),
     "step": (space(space="quniform", lower=1, upper=2, step=3), r"step: found 3, is more than"),
-    "no categories": (space(space="choice", categories=[]), r"categories: .*at least 1"),
+    "no categories": (space(space="choice", categories=[]), r"categories: needs at least one entry"),
     "twice": (space(space="choice", categories=[1, 1]), r"categories: names 1 twice"),
     "no such space": (space(space="normal", mean=1), r"unknown space 'normal'; allowed: choice"),
     "no space": (space(lower=1, upper=2), r"needs a `space`"),

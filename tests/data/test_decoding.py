@@ -713,6 +713,7 @@ def test_a_regression_of_a_csv(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("\n".join(["a,b,y", *rows]))
     samples = samples_of({"type": "csv", "path": str(tmp_path), "label": "y"}, task="regression")
     assert samples.input_shape == (2,)
+    assert len(samples.features) == 2
     assert samples.all_labels.tolist() == [row * 2.0 for row in range(60)]
     assert samples.classes == ("y",)
 

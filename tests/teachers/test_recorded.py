@@ -9,6 +9,9 @@ import torch
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
+from raykd.config.data import Data
+from raykd.data import Dataset
+from raykd.data.samples import samples_of
 from raykd.errors import InputError
 from raykd.teachers.recorded import load_outputs
 
@@ -87,6 +90,18 @@ def test_what_a_table_holds_and_in_which_order(samples, table, tmp_path, name):
     written(tmp_path / name, ids, probs.argmax(1, keepdim=True).float().numpy())
     said = load(tmp_path / name, samples, kind="top1", label_map=(2, 0, 1, 2)).argmax(1)
     assert said.tolist() == [(2, 0, 1, 2)[i] for i in probs[place].argmax(1)]
+
+
+def test_ids_that_are_texts(tmp_path, samples):
+    named = [f"photos/{row}.png" for row in range(len(samples))]
+    data = Dataset(samples.inputs["inputs"], samples.all_labels, ids=named, classes=samples.classes)
+    by_name = samples_of(data, Data(source={"type": "digits"}), seed=0)
+    logits = np.random.default_rng(0).normal(size=(len(named), 3)).astype(np.float32)
+    for name in ("o.csv", "o.parquet"):
+        found = load(written(tmp_path / name, named[::-1], logits[::-1]), by_name)
+        np.testing.assert_allclose(found, logits, rtol=1e-6)
+    pd.DataFrame({"ids": named, "a": 1.0}).to_csv(tmp_path / "o.csv", index=False)
+    refused(tmp_path / "o.csv", by_name, "no column 'id' in ids, a")
 
 
 @pytest.mark.parametrize("name", ["o.safetensors", "o.csv", "o.parquet"])

@@ -147,7 +147,14 @@ class _Found:
             columns={name: column[order] for name, column in self.columns.items()},
             hashes=hashes,
             left_out=left_out,
+            features=self._features,
         )
+
+    @property
+    def _features(self) -> tuple[str, ...]:
+        numbers, parts = self.index.layout.kind == "numbers", self.index.parts
+        names: tuple[str, ...] = getattr(parts[0].place, "columns", ()) if numbers and parts else ()
+        return names if (len(names),) == self.index.layout.shape else ()
 
 
 def _found(data: Data, task: TaskName, more: Sequence[str]) -> _Found:

@@ -120,6 +120,8 @@ def _inputs(source: CsvSource, head: Any, asked: Mapping[str, str], file: File) 
         for field in head
         if _is_number(field.type) and field.name.strip() and field.name not in asked
     )
+    if not found and all(pa.types.is_null(field.type) for field in head):
+        raise InputError(Problem(KEY, f"{file.path} has no row below its header; mend the file"))
     if not found:
         there = ", ".join(f"{field.name} ({field.type})" for field in head)
         raise InputError(
