@@ -15,17 +15,14 @@ from raykd.cli.options import (
     add_job,
     address_of,
     new_output,
-    print_json,
     read_config,
     recipe_of,
 )
 from raykd.cli.storing import WORDS, add_store_options, look_after_store, take_imported
-from raykd.config import Config
-from raykd.config.folding import first_fold
 from raykd.folders import RunFolder
 
 if TYPE_CHECKING:
-    from raykd.pipeline import Options, RunResult
+    from raykd.pipeline import RunResult
     from raykd.tracking import Console
 
 MISSED = 3
@@ -72,6 +69,8 @@ def run_job(args: argparse.Namespace, *, until: str | None) -> int:
     args.output = args.output or new_output(args)
     options = Options(output=args.output, address=address_of(args), resume=args.resume, until=until)
     if args.dry_run:
+        from raykd.cli.preflight import dry_run
+
         return dry_run(config, options)
     console = Console(quiet=args.quiet, stream=sys.stdout)
     result = run(config, options, console=console)
@@ -88,20 +87,6 @@ def _take_run_folder(args: argparse.Namespace) -> None:
     if recipe is not None and RunFolder(Path(recipe)).config.is_file():
         args.words.remove(recipe)
         args.output, args.resume = Path(recipe), True
-
-
-def dry_run(config: Config, options: Options) -> int:
-    """Check everything and print it; start nothing."""
-    from raykd.cli.preflight import facts, prepare_and_place
-    from raykd.pipeline.session import run_folder
-
-    folder = run_folder(config, options)
-    prepared, placement = prepare_and_place(first_fold(config), options.address)
-    found = facts(prepared, placement)
-    if config.folds is not None:  # what else is said is of the first one
-        found |= {"folds": config.folds, "student_fits": config.folds * found["student_fits"]}
-    print_json({"output": str(folder.path), **found, "config": config.model_dump(mode="json")})
-    return 0
 
 
 def _show(result: RunResult, console: Console) -> None:

@@ -10,17 +10,21 @@ from typing import Any
 import torch
 
 from raykd.cli.forecasts import forecast
+from raykd.cli.options import print_json
 from raykd.config import Config
+from raykd.config.folding import first_fold
 from raykd.errors import InputError, Problem, TeacherError
 from raykd.models import build_model
 from raykd.models.weights import count_parameters
 from raykd.models.zoo.foreign import ForeignModel
+from raykd.pipeline import Options
 from raykd.pipeline.candidates import Candidate
 from raykd.pipeline.placement import Placement, place
 from raykd.pipeline.preparation import Prepared, prepare, student_outputs, vary
 from raykd.pipeline.rehearsal import rehearse
 from raykd.pipeline.rivals import with_rivals
 from raykd.pipeline.serving import make_specs, remote_store
+from raykd.pipeline.session import run_folder
 from raykd.pipeline.slicing import slices_of_test
 from raykd.pipeline.volume import shortage
 from raykd.runtime import connect, machine
@@ -172,3 +176,14 @@ def _accuracies(
             yield name, check(name, answer.values_NC, batch.labels, expected, label_map)
         except TeacherError as error:
             yield name, error
+
+
+def dry_run(config: Config, options: Options) -> int:
+    """Check everything and print it; start nothing."""
+    folder = run_folder(config, options)
+    prepared, placement = prepare_and_place(first_fold(config), options.address)
+    found = facts(prepared, placement)
+    if config.folds is not None:  # what else is said is of the first one
+        found |= {"folds": config.folds, "student_fits": config.folds * found["student_fits"]}
+    print_json({"output": str(folder.path), **found, "config": config.model_dump(mode="json")})
+    return 0

@@ -26,7 +26,7 @@ def rank_teachers(args: argparse.Namespace) -> int:
     args.output = args.output or new_output(args)
     options = Options(output=args.output, address=address_of(args), resume=args.resume)
     if args.dry_run:
-        from raykd.cli.jobs import dry_run
+        from raykd.cli.preflight import dry_run
 
         return dry_run(config, options)
     console = Console(quiet=args.quiet, stream=sys.stdout)
