@@ -168,6 +168,7 @@ def test_a_student_of_texts_takes_token_ids(make_student, tmp_path, settings, na
             "shape": [9],
             "dtype": "int64",
             "bytes": False,
+            "columns": [],
         }
         said = json.loads(told["preprocessing"])
         assert said["inside"] is False
@@ -256,6 +257,7 @@ def test_an_onnx_file_says_what_it_is(make_student, tmp_path):
         "shape": [1, 8, 8],
         "dtype": "float32",
         "bytes": False,
+        "columns": [],
     }
     assert json.loads(said["preprocessing"])["mean"] == [0.3]
     assert json.loads(said["teachers"]) == ["wide", "conv"]
