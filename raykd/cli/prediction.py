@@ -98,11 +98,9 @@ def read_for(run: Path, path: Path) -> tuple[np.ndarray, np.ndarray]:
     if path.suffix not in (".csv", ".txt"):
         return read_samples(path)
     taken = describe_student(run)[1].input
-    return (
-        read_texts(path, *taken.shape)
-        if taken.dtype == "uint8"
-        else read_samples(path, taken.columns)
-    )
+    if taken.dtype == "uint8":
+        return read_texts(path, *taken.shape)
+    return read_samples(path, taken.columns)
 
 
 def read_texts(path: Path, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -191,9 +189,7 @@ def _texts_of_csv(path: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def _texts_of_lines(path: Path) -> tuple[np.ndarray, list[str]]:
-    with path.open(
-        encoding="utf-8-sig"
-    ) as file:  # lines end as files' lines do, not at every Unicode break
+    with path.open(encoding="utf-8-sig") as file:  # `splitlines` also breaks at U+2028 and others
         texts = [line.rstrip("\n") for line in file]
     return np.arange(len(texts)), texts
 

@@ -61,6 +61,11 @@ def load_outputs(
                     f"{wanted} are needed")
         )  # fmt: skip
     found = _in_order(file, ids, outputs, samples, own_key)
+    if kind == "probabilities" and not ((found >= 0) & (found <= 1)).all():
+        raise InputError(
+            Problem(f"{key}.kind", f"is probabilities, but {file} holds numbers of {found.min():g} to {found.max():g}; "
+                    "probabilities are 0 to 1")
+        )  # fmt: skip
     if kind == "logits" and answers == "logits" and _look_like_probabilities(found):
         raise InputError(
             Problem(f"{key}.kind", f"is logits, but in {file} the numbers of every sample are 0 to 1 and add "

@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from raykd.config import Config, load_config
-from raykd.config.load import merge, recipe_names
+from raykd.config.load import merge, read_recipe, recipe_names
 from raykd.errors import InputError
 
 # design.md's recipe, without the keys that no stage reads yet.
@@ -138,6 +138,26 @@ def test_another_type_starts_the_entry_anew(tree):
 
 def test_naming_the_same_type_keeps_the_rest(tree):
     assert load_config(tree, ["train.optimizer.type=sgd"]).train.optimizer.lr == 0.05
+
+
+def test_anchors_and_merged_keys_are_read(tmp_path):
+    path = tmp_path / "base.yaml"
+    path.write_text(
+        "a: &fit {epochs: 3, batch_size: 8}\nb: {<<: *fit, epochs: 5}\nc: {<<: [*fit, {x: 1}]}"
+    )
+    found = read_recipe(path)
+    assert found["b"] == {"epochs": 5, "batch_size": 8}
+    assert found["c"] == {"epochs": 3, "batch_size": 8, "x": 1}
+
+
+@pytest.mark.parametrize(
+    "text", ["a: 1\nb: 2\na: 3", "t: {x: 1, x: 1}", "l: [{y: 1, z: 2, y: 3}]", "? [1]\n: 2"]
+)
+def test_keys_given_twice_or_that_are_lists_are_refused(tmp_path, text):
+    path = tmp_path / "twice.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"is given twice|unhashable key"):
+        read_recipe(path)
 
 
 def test_later_layers_win_and_leave_the_earlier_ones_as_they_were(tmp_path, tree):

@@ -111,6 +111,9 @@ def test_probabilities_are_not_taken_for_logits(samples, table, tmp_path, name):
     with pytest.raises(InputError, match="set it to probabilities") as caught:
         load(path, samples)
     assert caught.value.problems[0].key == f"{TEACHER}.kind"
+    with pytest.raises(InputError, match="probabilities are 0 to 1") as caught:
+        load(written(tmp_path / name, ids, logits), samples, kind="probabilities")
+    assert caught.value.problems[0].key == f"{TEACHER}.kind"
 
 
 @pytest.mark.parametrize("name", ["o.safetensors", "o.csv", "o.parquet"])
