@@ -24,7 +24,7 @@ class Rule(Protocol):
 
 
 @dataclass
-class Rungs:
+class SuccessiveHalving:
     """Asynchronous successive halving, the stopping variant.
 
     At epochs grace * reduction^k a trial goes on if it is among the best 1/reduction of those that came
@@ -98,7 +98,7 @@ def rules(scheduler: Scheduler, patience_epochs: int | None) -> dict[str, Rule]:
     """What a search stops trials by: name -> rule."""
     found: dict[str, Rule] = {}
     if isinstance(scheduler, Asha):
-        found["asha"] = Rungs(scheduler.grace_epochs, scheduler.reduction)
+        found["asha"] = SuccessiveHalving(scheduler.grace_epochs, scheduler.reduction)
     elif isinstance(scheduler, MedianRule):
         found["median"] = Median(scheduler.grace_epochs, scheduler.least_trials)
     if patience_epochs is not None:

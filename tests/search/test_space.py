@@ -9,7 +9,7 @@ from raykd.config import check_search, load_config
 from raykd.config.load import read_recipe
 from raykd.config.search import Search
 from raykd.errors import InputError
-from raykd.search.halting import Median, Patience, Rungs
+from raykd.search.halting import Median, Patience, SuccessiveHalving
 from raykd.search.space import fronts, grid_values, listed, random_values
 
 T = "objective.soft_targets.temperature"
@@ -68,7 +68,7 @@ def test_trials_are_recipes_without_a_search_and_impossible_pairs_are_named():
 
 
 def test_rungs_let_the_best_third_go_on():
-    rule = Rungs(grace_epochs=2, reduction=3)
+    rule = SuccessiveHalving(grace_epochs=2, reduction=3)
     assert not rule.stops("a", 1, 0.0), "no rung"
     assert not rule.stops("a", 2, 0.5), "the first to come is not judged"
     assert rule.stops("b", 2, 0.4)
