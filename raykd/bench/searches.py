@@ -21,9 +21,9 @@ from raykd.models.weights import save_weights
 from raykd.pipeline import Options
 from raykd.pipeline.session import opened
 from raykd.runtime import connect, machine
-from raykd.search.readying import Readying
 from raykd.search.sweeping import plan_sweep, search_trials
 from raykd.search.tracked import SweepRuns
+from raykd.search.trial_builder import TrialBuilder
 
 _RATES = (3e-4, 1e-3, 2e-3, 3e-3, 1e-2, 3e-2)
 """One for each trial."""
@@ -84,7 +84,7 @@ def _searched(config: Config, folder: Path) -> Side:
     with opened(planned.prepared, planned.folder, options) as job:
         begun = time.perf_counter()
         with job.targets(job.teachers(), planned.views) as served:
-            search_trials(job, planned, Readying(job.prepared, served), runs, options)
+            search_trials(job, planned, TrialBuilder(job.prepared, served), runs, options)
         return time.perf_counter() - begun, job.scored
 
 

@@ -20,10 +20,10 @@ from raykd.pipeline.job import Job
 from raykd.pipeline.preparation import Prepared, vary
 from raykd.pipeline.serving import Served
 from raykd.search.ledger import Ledger
-from raykd.search.readying import Readying
+from raykd.search.single_worker import CHECKPOINT
 from raykd.search.space import plain_recipe
 from raykd.search.tracked import FINALIST
-from raykd.search.trials import CHECKPOINT
+from raykd.search.trial_builder import TrialBuilder
 
 DEFAULT = "default"
 
@@ -43,7 +43,7 @@ class FinalResult:
 
 
 def run_finals(
-    job: Job, served: Served, readying: Readying, ledger: Ledger, recipes: Mapping[str, Config]
+    job: Job, served: Served, readying: TrialBuilder, ledger: Ledger, recipes: Mapping[str, Config]
 ) -> FinalResult:
     """Train, score validation and test, hold them against each other.
 

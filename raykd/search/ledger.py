@@ -23,10 +23,10 @@ from raykd.config import Config
 from raykd.errors import InputError
 from raykd.evaluate import TASKS, Task
 from raykd.folders import read_json, write_json
-from raykd.search.halting import rules
-from raykd.search.merits import Merits, merits_of, undominated
+from raykd.search.pruners import pruners_for
+from raykd.search.scores import Scores, pareto_front, scores_of
+from raykd.search.single_worker import CHECKPOINT
 from raykd.search.space import Proposal, Values, propose, trial_name
-from raykd.search.trials import CHECKPOINT
 from raykd.tracking.jsonl import METRICS, read_lines
 from raykd.train import Fit
 from raykd.train.checkpoint import FitFolder
@@ -44,7 +44,7 @@ class Asking(Protocol):
         """The values of the trial of that number; asked once for each, in order."""
         ...
 
-    def tell(self, index: int, values: Values, merits: Merits | None) -> None:
+    def tell(self, index: int, values: Values, merits: Scores | None) -> None:
         """What came of it, more being better; None where it failed. Also of trials of an earlier start."""
         ...
 
@@ -59,12 +59,12 @@ class Listed:
         """Those of that number."""
         return self.values[index]
 
-    def tell(self, index: int, values: Values, merits: Merits | None) -> None:
+    def tell(self, index: int, values: Values, merits: Scores | None) -> None:
         """Nothing to learn."""
 
 
 @dataclass(frozen=True, eq=False)
-class Readied:
+class BuiltTrial:
     """A trial as far as it is known before it starts.
 
     Attributes:
@@ -96,7 +96,7 @@ class Ledger:
     folder: Path
     total: int
     asking: Asking
-    ready: Callable[[Proposal], Readied]
+    ready: Callable[[Proposal], BuiltTrial]
     told: Callable[[str, Record, Proposal | None], None]
     records: dict[str, Record] = field(default_factory=dict)
 
@@ -104,7 +104,7 @@ class Ledger:
         search = self.config.search
         assert search is not None, "only for recipes with a search"
         self._stop = search.stop
-        self._rules = rules(search.scheduler, search.stop.patience_epochs)
+        self._rules = pruners_for(search.scheduler, search.stop.patience_epochs)
         self._task: Task = TASKS[self.config.task]
         self.metrics = search.judged_by(self._task.metric)
         self.metric = self.metrics[0]
@@ -159,11 +159,11 @@ class Ledger:
             merits = self.merits(record) if record["state"] in RANKED else None
             if merits is not None:
                 points[name] = merits
-        return undominated(points)
+        return pareto_front(points)
 
-    def merits(self, record: Record) -> Merits | None:
+    def merits(self, record: Record) -> Scores | None:
         """A trial's metrics, more being better; None where it has no numbers."""
-        return merits_of(record, self.metrics, self._task)
+        return scores_of(record, self.metrics, self._task)
 
     def launch(self) -> tuple[str, Fit] | None:
         """The next trial that is to run; those that break a limit are noted and passed over."""

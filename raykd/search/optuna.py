@@ -14,7 +14,7 @@ from optuna.distributions import (
 
 from raykd.config.check_search import override, values_of
 from raykd.config.search import Choice, LogUniform, OptunaSearcher, RandInt, Search, Space, Uniform
-from raykd.search.merits import Merits
+from raykd.search.scores import Scores
 from raykd.search.space import Values
 from raykd.seeding import derive
 
@@ -42,7 +42,7 @@ class Optuna:
         trial = self._open[index] = self._study.ask(self._kinds)
         return {key: _value(self._spaces[key], drawn) for key, drawn in trial.params.items()}
 
-    def tell(self, index: int, values: Values, merits: Merits | None) -> None:
+    def tell(self, index: int, values: Values, merits: Scores | None) -> None:
         """Take an outcome into the model."""
         state = optuna.trial.TrialState.FAIL if merits is None else optuna.trial.TrialState.COMPLETE
         if (trial := self._open.pop(index, None)) is not None:

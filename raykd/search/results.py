@@ -13,7 +13,7 @@ from raykd.config import Config
 from raykd.config.search import COSTS
 from raykd.evaluate import TASKS
 from raykd.search.ledger import RANKED, Ledger, Record, write_recipe
-from raykd.search.merits import prices
+from raykd.search.scores import costs_of
 from raykd.search.space import fronts, propose
 
 _PLAIN = (str, int, float, bool, type(None))
@@ -31,7 +31,7 @@ def pareto(records: Sequence[Record], ledger: Ledger) -> dict[str, list[str]]:
     for record in records:
         if record["state"] in RANKED:
             merit = task.merit(record["value"], ledger.metric)
-            points[record["trial"]] = {**prices(record["cost"]), "merit": merit}
+            points[record["trial"]] = {**costs_of(record["cost"]), "merit": merit}
     return fronts(points, COSTS, "merit")
 
 

@@ -27,10 +27,10 @@ from raykd.runtime import Resources, connect, is_connected, machine
 from raykd.search import results
 from raykd.search.finals import FinalResult, run_finals
 from raykd.search.ledger import Asking, Ledger, Listed, Record
-from raykd.search.readying import Readying, varied_within_limits
+from raykd.search.single_worker import TrialWork
 from raykd.search.space import Proposal, listed, plain_recipe, trial_name
 from raykd.search.tracked import PREFIX, TRIALS, SweepRuns
-from raykd.search.trials import TrialWork
+from raykd.search.trial_builder import TrialBuilder, varied_within_limits
 from raykd.search.tune import TrialPlace, run_trials
 from raykd.tracking import Console, events
 
@@ -164,7 +164,7 @@ def _stages(job: Job, planned: Planned, runs: SweepRuns, options: Options) -> Co
     begun = time.monotonic()
     specs = job.teachers()
     with job.targets(specs, planned.views, ahead=True) as served:
-        readying = Readying(job.prepared, served)
+        readying = TrialBuilder(job.prepared, served)
         ledger = search_trials(job, planned, readying, runs, options)
         final = None
         if planned.search.finalists is not None:
@@ -201,7 +201,7 @@ def _stages(job: Job, planned: Planned, runs: SweepRuns, options: Options) -> Co
 
 
 def search_trials(
-    job: Job, planned: Planned, readying: Readying, runs: SweepRuns, options: Options
+    job: Job, planned: Planned, readying: TrialBuilder, runs: SweepRuns, options: Options
 ) -> Ledger:
     """Run every trial that has not ended before.
 
@@ -259,7 +259,7 @@ def search_trials(
     return ledger
 
 
-def _asked_live(readying: Readying) -> int:
+def _asked_live(readying: TrialBuilder) -> int:
     """Samples that the fleet has scored so far; 0 where targets are stored."""
     fleet = readying.served.fleet
     return (

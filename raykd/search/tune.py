@@ -24,9 +24,9 @@ import ray.tune
 from ray.tune import search
 
 from raykd.config.root import StudentCluster
-from raykd.search.leftovers import settle, tidy
-from raykd.search.teams import new_relay, together
-from raykd.search.trials import TrialWork, alone
+from raykd.search.multi_worker import multi_worker_trial, new_relay
+from raykd.search.placement_group_cleanup import remove_orphaned_groups, wait_for_controllers
+from raykd.search.single_worker import TrialWork, single_worker_trial
 from raykd.train import Fit
 
 _TIDY_S = 0.5
@@ -112,14 +112,16 @@ def _trainable(work: TrialWork, place: TrialPlace) -> Iterator[Any]:
     """The function of a trial with what its own process takes; cleans up after trials of several workers."""
     student = place.student
     if not place.team:
-        trial = ray.tune.with_parameters(alone, work=work)
+        trial = ray.tune.with_parameters(single_worker_trial, work=work)
         yield ray.tune.with_resources(trial, {"CPU": student.cpus, "GPU": student.gpus})
         return
     relay = new_relay()
     try:
-        trial = ray.tune.with_parameters(together, work=work, student=student, relay=relay)
+        trial = ray.tune.with_parameters(
+            multi_worker_trial, work=work, student=student, relay=relay
+        )
         yield ray.tune.with_resources(trial, {"CPU": 0, "memory": _MEMORY_BYTES})
-        settle()
+        wait_for_controllers()
     finally:
         ray.kill(relay)
 
@@ -210,7 +212,7 @@ class _Tidy(ray.tune.Callback):  # type: ignore[misc]
 
     def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:  # noqa: ARG002
         if time.monotonic() >= self._next:
-            tidy()
+            remove_orphaned_groups()
             self._next = time.monotonic() + _TIDY_S
 
 

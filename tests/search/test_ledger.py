@@ -12,7 +12,7 @@ from raykd.config import load_config
 from raykd.config.load import read_recipe
 from raykd.errors import InputError, Problem
 from raykd.folders import read_json
-from raykd.search.ledger import Ledger, Listed, Readied
+from raykd.search.ledger import BuiltTrial, Ledger, Listed
 from raykd.search.results import pareto
 from raykd.search.space import listed
 
@@ -41,7 +41,7 @@ def make(tmp_path):
             if width == broken:
                 raise InputError(Problem("student.model.width", "cannot be"))
             over = ["student.limits.parameters: too many"] if width >= 0.7 else []
-            return Readied(
+            return BuiltTrial(
                 SimpleNamespace(name=proposal.name), {**COST, "parameters": 100 * width}, over
             )
 

@@ -10,7 +10,7 @@ from raykd.config import load_config
 from raykd.evaluate import TASKS
 from raykd.pipeline import Options
 from raykd.search import sweep
-from raykd.search.merits import merits_of, undominated
+from raykd.search.scores import pareto_front, scores_of
 
 WIDTH = "student.model.width"
 TASK = TASKS["classification"]
@@ -24,8 +24,8 @@ def record(accuracy, parameters, latency=1.0):
 
 def test_more_is_better_of_every_merit():
     metrics = ("accuracy", "nll", "parameters", "latency_ms")
-    assert merits_of(record(0.75, 10, 0.123), metrics, TASK) == (0.75, -0.25, -10, -0.12)
-    assert merits_of(record(None, 10), metrics, TASK) is None
+    assert scores_of(record(0.75, 10, 0.123), metrics, TASK) == (0.75, -0.25, -10, -0.12)
+    assert scores_of(record(None, 10), metrics, TASK) is None
 
 
 def test_the_front_is_what_nothing_else_beats():
@@ -33,9 +33,9 @@ def test_the_front_is_what_nothing_else_beats():
         "small": (0.5, -1), "large": (0.9, -9), "worse": (0.5, -2), "middle": (0.7, -4),
         "middle again": (0.7, -4), "beaten": (0.8, -9), "wasteful": (0.9, -10),
     }  # fmt: skip
-    assert undominated(points) == ["small", "large", "middle"]
-    assert undominated({name: one[:1] for name, one in points.items()}) == ["large"]
-    assert undominated({}) == []
+    assert pareto_front(points) == ["small", "large", "middle"]
+    assert pareto_front({name: one[:1] for name, one in points.items()}) == ["large"]
+    assert pareto_front({}) == []
 
 
 def test_a_brute_force_front_of_three_metrics_agrees():
@@ -43,7 +43,7 @@ def test_a_brute_force_front_of_three_metrics_agrees():
 
     draw = random.Random(0)
     points = {str(i): tuple(draw.randrange(4) for _ in range(3)) for i in range(60)}
-    front = undominated(points)
+    front = pareto_front(points)
     values = [points[name] for name in front]
     assert len(set(values)) == len(values)
     for own in points.values():
@@ -72,7 +72,7 @@ def test_a_search_for_accuracy_and_size_leaves_its_front(sweep_tree, tmp_path, s
     summary, trials = result.summary, {t["trial"]: t for t in result.summary["trials"]}
     assert (summary["metric"], summary["metrics"]) == ("accuracy", ["accuracy", "parameters"])
     points = {n: (t["value"], -t["cost"]["parameters"]) for n, t in trials.items()}
-    assert summary["front"] == undominated(points)
+    assert summary["front"] == pareto_front(points)
     best = summary["best"]["trial"]
     assert points[best] == max(points.values())
     front = set(summary["front"])

@@ -9,7 +9,7 @@ from raykd.config import check_search, load_config
 from raykd.config.load import read_recipe
 from raykd.config.search import Search
 from raykd.errors import InputError
-from raykd.search.halting import Median, Patience, SuccessiveHalving
+from raykd.search.pruners import MedianStopping, Patience, SuccessiveHalving
 from raykd.search.space import fronts, grid_values, listed, random_values
 
 T = "objective.soft_targets.temperature"
@@ -81,7 +81,7 @@ def test_rungs_let_the_best_third_go_on():
 
 
 def test_median_and_patience():
-    rule = Median(grace_epochs=2, least_trials=2)
+    rule = MedianStopping(grace_epochs=2, least_trials=2)
     for epoch, merit in ((1, 0.1), (2, 0.5)):
         assert not rule.stops("a", epoch, merit)
         assert not rule.stops("b", epoch, merit + 0.2)

@@ -21,9 +21,9 @@ from raykd.pipeline import Options
 from raykd.pipeline.placement import place
 from raykd.runtime import Resources
 from raykd.search import sweep
-from raykd.search.leftovers import tidy
+from raykd.search.multi_worker import _Relay
+from raykd.search.placement_group_cleanup import remove_orphaned_groups
 from raykd.search.sweeping import trial_place
-from raykd.search.teams import _Relay
 
 LR = "train.optimizer.lr"
 SCRIPT = Path(__file__).parent / "raykd_sweep_on_cluster.py"
@@ -101,11 +101,11 @@ def test_only_groups_of_dead_actors_are_removed(left_behind):
     theirs = ray.get([living.make.remote(), dying.make.remote()], timeout=120)
     mine = placement_group([{"CPU": 0.1}])
     ray.get(mine.ready(), timeout=60)
-    assert tidy() == 0
+    assert remove_orphaned_groups() == 0
     ray.kill(dying)
     removed = 0
     for _ in range(100):
-        removed = removed or tidy()
+        removed = removed or remove_orphaned_groups()
         if states()[theirs[1]] == "REMOVED":
             break
     assert removed == 1
@@ -113,7 +113,7 @@ def test_only_groups_of_dead_actors_are_removed(left_behind):
     remove_placement_group(mine)
     ray.kill(living)
     for _ in range(100):
-        tidy()
+        remove_orphaned_groups()
         if set(states().values()) == {"REMOVED"}:
             break
     assert left_behind() == ([], 0)

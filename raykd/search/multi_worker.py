@@ -24,7 +24,13 @@ import ray.tune
 from raykd.config.root import StudentCluster
 from raykd.errors import RaykdError
 from raykd.folders import RunFolder
-from raykd.search.trials import CHECKPOINT, FETCH_TIMEOUT_S, Message, TrialWork, epoch_message
+from raykd.search.single_worker import (
+    CHECKPOINT,
+    FETCH_TIMEOUT_S,
+    Message,
+    TrialWork,
+    epoch_message,
+)
 from raykd.tracking import Event, JsonLines
 from raykd.train import Fit
 from raykd.train.checkpoint import FitFolder
@@ -85,7 +91,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class TeamReporter:
+class MultiWorkerReporter:
     """Checkpoints and metrics in the trial's own folder, events to the driver, epochs through the line."""
 
     name: str
@@ -109,7 +115,9 @@ class TeamReporter:
         return FitFolder(self.path / CHECKPOINT)
 
 
-def together(config: dict[str, Any], work: TrialWork, student: StudentCluster, relay: Any) -> None:
+def multi_worker_trial(
+    config: dict[str, Any], work: TrialWork, student: StudentCluster, relay: Any
+) -> None:
     """A trial of several workers, in a process that passes on what they say.
 
     Args:
@@ -129,7 +137,7 @@ def together(config: dict[str, Any], work: TrialWork, student: StudentCluster, r
         emit=work.emit,
         depth=work.depth,
         threads=work.threads,
-        reporter=TeamReporter(name, path, line, work.emit),
+        reporter=MultiWorkerReporter(name, path, line, work.emit),
     )
     outcome: Future[Message] = Future()
     # A daemon, since a thread that waits for its workers must not keep the process that is to end.

@@ -15,7 +15,7 @@ import numpy as np
 from raykd.config.search import Asha, MedianRule, Scheduler
 
 
-class Rule(Protocol):
+class Pruner(Protocol):
     """Says after each epoch of a trial whether it goes on."""
 
     def stops(self, trial: str, epoch: int, merit: float) -> bool:
@@ -55,7 +55,7 @@ class SuccessiveHalving:
 
 
 @dataclass
-class Median:
+class MedianStopping:
     """Stop where a trial's best is below the median of the others' running means.
 
     Golovin et al. 2017, "Google Vizier", section 3.2.2.
@@ -94,13 +94,13 @@ class Patience:
         return epoch - at >= self.epochs
 
 
-def rules(scheduler: Scheduler, patience_epochs: int | None) -> dict[str, Rule]:
+def pruners_for(scheduler: Scheduler, patience_epochs: int | None) -> dict[str, Pruner]:
     """What a search stops trials by: name -> rule."""
-    found: dict[str, Rule] = {}
+    found: dict[str, Pruner] = {}
     if isinstance(scheduler, Asha):
         found["asha"] = SuccessiveHalving(scheduler.grace_epochs, scheduler.reduction)
     elif isinstance(scheduler, MedianRule):
-        found["median"] = Median(scheduler.grace_epochs, scheduler.least_trials)
+        found["median"] = MedianStopping(scheduler.grace_epochs, scheduler.least_trials)
     if patience_epochs is not None:
         found["patience"] = Patience(patience_epochs)
     return found

@@ -22,7 +22,7 @@ _SETTLE_TIMEOUT_S = 30.0
 _POLL_S = 0.1
 
 
-def tidy() -> int:
+def remove_orphaned_groups() -> int:
     """Remove the placement groups of this job whose creator, an actor, is dead; how many there were."""
     orphans = [table for table in _groups() if table.creator_actor_dead and _by_actor(table)]
     for table in orphans:
@@ -30,10 +30,10 @@ def tidy() -> int:
     return len(orphans)
 
 
-def settle() -> None:
+def wait_for_controllers() -> None:
     """Wait until no controller of this job lives, and tidy up; after 30 s what still lives is left to it."""
     deadline = time.monotonic() + _SETTLE_TIMEOUT_S
-    while (tidy() or _controllers()) and time.monotonic() < deadline:
+    while (remove_orphaned_groups() or _controllers()) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
 
 

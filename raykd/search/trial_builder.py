@@ -15,7 +15,7 @@ from raykd.objective import lesson
 from raykd.pipeline.fits import student_fit
 from raykd.pipeline.preparation import Prepared, vary
 from raykd.pipeline.serving import Served
-from raykd.search.ledger import Readied
+from raykd.search.ledger import BuiltTrial
 from raykd.search.space import Proposal
 from raykd.search.tracked import PREFIX
 from raykd.train import Fit
@@ -27,7 +27,7 @@ _COST_ROWS = 16
 
 
 @dataclass
-class Readying:
+class TrialBuilder:
     """Makes trials of one prepared recipe; students that are alike are measured once.
 
     Attributes:
@@ -39,7 +39,7 @@ class Readying:
     served: Served
     _costs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def __call__(self, proposal: Proposal) -> Readied:
+    def __call__(self, proposal: Proposal) -> BuiltTrial:
         """The trial, ready to train.
 
         Raises:
@@ -47,7 +47,7 @@ class Readying:
         """
         varied, over = varied_within_limits(self.prepared, proposal.config)
         fit = replace(self.fit(varied), fit_id=f"{PREFIX}{proposal.name}", stage="search")
-        return Readied(fit, self.cost(varied), [str(problem) for problem in over])
+        return BuiltTrial(fit, self.cost(varied), [str(problem) for problem in over])
 
     def fit(self, varied: Prepared, replica: int = 0, name: str | None = None) -> Fit:
         """One replica of the student that a recipe makes."""

@@ -9,11 +9,11 @@ from typing import Any
 from raykd.config.search import COSTS
 from raykd.evaluate import Task
 
-Merits = tuple[float, ...]
+Scores = tuple[float, ...]
 """A number for each metric, of which more is better."""
 
 
-def prices(cost: Mapping[str, Any]) -> dict[str, float | None]:
+def costs_of(cost: Mapping[str, Any]) -> dict[str, float | None]:
     """What is held against each other; the latency, which is measured, to two digits, lest noise decide."""
     found = {axis: cost.get(axis) for axis in COSTS}
     if (latency := found["latency_ms"]) is not None:
@@ -21,7 +21,7 @@ def prices(cost: Mapping[str, Any]) -> dict[str, float | None]:
     return found
 
 
-def merits_of(record: Mapping[str, Any], metrics: Sequence[str], task: Task) -> Merits | None:
+def scores_of(record: Mapping[str, Any], metrics: Sequence[str], task: Task) -> Scores | None:
     """A trial's metrics; None where it has no numbers.
 
     Args:
@@ -31,7 +31,7 @@ def merits_of(record: Mapping[str, Any], metrics: Sequence[str], task: Task) -> 
     """
     if record["validation"] is None:
         return None
-    cost = prices(record["cost"])
+    cost = costs_of(record["cost"])
     found = []
     for metric in metrics:
         if metric in COSTS:
@@ -42,7 +42,7 @@ def merits_of(record: Mapping[str, Any], metrics: Sequence[str], task: Task) -> 
     return tuple(found)
 
 
-def undominated(points: Mapping[str, Sequence[float]]) -> list[str]:
+def pareto_front(points: Mapping[str, Sequence[float]]) -> list[str]:
     """Names of the points that no other one equals or beats in everything; of equal ones the first.
 
     Args:

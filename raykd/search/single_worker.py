@@ -76,7 +76,7 @@ class TuneReporter:
         return FitFolder(self.path / CHECKPOINT)
 
 
-def alone(config: dict[str, Any], work: TrialWork) -> None:
+def single_worker_trial(config: dict[str, Any], work: TrialWork) -> None:
     """A trial of one worker, in a process which may run other trials before and after."""
     samples, fit = ray.get([work.samples, config["fit"]], timeout=FETCH_TIMEOUT_S)
     name, path = config["trial"], work.folder / config["trial"]
