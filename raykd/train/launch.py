@@ -24,7 +24,7 @@ from raykd.config.root import StudentCluster
 from raykd.data import Samples
 from raykd.errors import PreemptedError, RaykdError, TrainingError
 from raykd.folders import RunFolder
-from raykd.runtime.room import placeable
+from raykd.runtime.slots import available_slots
 from raykd.targets import TargetSource
 from raykd.tracking import Event, events
 from raykd.train.fit import Fit
@@ -154,7 +154,7 @@ def _size(work: Work, cluster: StudentCluster) -> int:
         return cluster.most
     until = time.monotonic() + cluster.start_timeout_s
     while True:
-        size = placeable(_each(cluster), cluster.most, _ROOM_S)
+        size = available_slots(_each(cluster), cluster.most, _ROOM_S)
         if size >= cluster.fewest:
             text = f"student: {size} workers, of {cluster.fewest} to {cluster.most}"
             work.emit(events.message("student", text))
@@ -292,5 +292,5 @@ def _grows(cluster: StudentCluster, world: World) -> bool:
     lacking = cluster.most - world.workers
     if not lacking:
         return False
-    found = 0 if world.rank else placeable(_each(cluster), lacking, _GROWTH_S)
+    found = 0 if world.rank else available_slots(_each(cluster), lacking, _GROWTH_S)
     return bool(world.all_sum(torch.tensor([found], device=world.device)).item())

@@ -15,7 +15,7 @@ from raykd.errors import TrainingError
 from raykd.folders import RunFolder
 from raykd.models.weights import load_weights
 from raykd.runtime import Mailbox
-from raykd.runtime.room import placeable
+from raykd.runtime.slots import available_slots
 from raykd.train import FolderReporter, World, train
 from raykd.train.launch import Work, _grows, _notice, run_fits
 
@@ -39,7 +39,7 @@ class Tenant:
 def vacant(resources, most, expected, patience_s=30):
     """Waits until there is room for so many: what others gave back a moment ago arrives with a delay."""
     until = time.monotonic() + patience_s
-    while (found := placeable(resources, most, wait_s=1)) != expected:
+    while (found := available_slots(resources, most, wait_s=1)) != expected:
         assert time.monotonic() < until, f"room for {found}, not {expected}, of {resources}"
 
 

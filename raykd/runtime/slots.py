@@ -8,7 +8,7 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
 
-def placeable(resources: Mapping[str, float], most: int, wait_s: float) -> int:
+def available_slots(resources: Mapping[str, float], most: int, wait_s: float) -> int:
     """How many processes of these resources, each on one node, could start now; at most `most`.
 
     Found by reserving and giving back, so that it counts what others hold, and leaves out a node that is
