@@ -9,7 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from raykd.data.alike import (
+from raykd.data.dataset import PARTS
+from raykd.data.draw import draw_classes, draw_views
+from raykd.data.labels import FORMS
+from raykd.data.lengths import TextLengths, length_warnings, lengths_of
+from raykd.data.near_duplicates import (
     ALIKE,
     EXAMPLES,
     MOST_IMAGES,
@@ -19,10 +23,6 @@ from raykd.data.alike import (
     find_duplicates,
     find_near,
 )
-from raykd.data.dataset import PARTS
-from raykd.data.draw import draw_classes, draw_views
-from raykd.data.labels import FORMS
-from raykd.data.lengths import TextLengths, length_warnings, lengths_of
 from raykd.data.samples import Samples
 from raykd.data.value_range import ValueRange, range_of, range_warnings
 from raykd.types import TEXT, is_labelled

@@ -13,7 +13,7 @@ from raykd.config.sources import DiamondsSource
 from raykd.config.tasks import TaskName
 from raykd.data.dataset import Dataset
 from raykd.data.hashing import sample_keys
-from raykd.data.places import data_folders, installed_files
+from raykd.data.local_paths import data_folders, installed_files
 from raykd.errors import InputError, Problem
 
 _KEY = "data.source.path"

@@ -15,7 +15,7 @@ from raykd.config.sources import KeelSource, OptdigitsSource
 from raykd.config.tasks import TaskName
 from raykd.data.archives import refuse_bomb
 from raykd.data.dataset import Dataset
-from raykd.data.places import data_folders, installed_files
+from raykd.data.local_paths import data_folders, installed_files
 from raykd.errors import InputError, Problem
 
 _KEY = "data.source.path"

@@ -12,7 +12,7 @@ from raykd.config.sources import NewsgroupsSource
 from raykd.config.tasks import TaskName
 from raykd.data.archives import refuse_bomb
 from raykd.data.dataset import Dataset
-from raykd.data.places import data_folders, installed_files
+from raykd.data.local_paths import data_folders, installed_files
 from raykd.data.splits import TEST_PER_TRAIN, stratified_choice
 from raykd.data.texts import encode_texts
 from raykd.errors import InputError, Problem

@@ -32,8 +32,8 @@ from raykd.data.diamonds import load_diamonds
 from raykd.data.idx import KINDS, read_idx
 from raykd.data.keel import load_keel, load_optdigits
 from raykd.data.labels import FORMS
+from raykd.data.local_paths import data_folders
 from raykd.data.newsgroups import load_newsgroups
-from raykd.data.places import data_folders
 from raykd.data.splits import TEST_PER_TRAIN, stratified_choice
 from raykd.errors import InputError, Problem
 from raykd.importing import load_callable, load_package

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raykd.data.alike import EXAMPLES
 from raykd.data.mapped import pieces
+from raykd.data.near_duplicates import EXAMPLES
 from raykd.data.samples import Samples
 
 _CHANNELS = (1, 3, 4)
