@@ -23,14 +23,14 @@ from raykd.seeding import derive
 from raykd.targets import TargetSource, Ticket
 from raykd.targets.source import Measured
 from raykd.tracking import events
-from raykd.train.ahead import ahead
 from raykd.train.checkpoint import State
+from raykd.train.epoch_accumulator import EpochAccumulator, random_states, set_random_state
 from raykd.train.fit import Fit, build_module
 from raykd.train.optim import make_optimizer, make_schedule
 from raykd.train.plan import split
+from raykd.train.prefetch import prefetch
 from raykd.train.reporter import Reporter
 from raykd.train.step import Update
-from raykd.train.sums import Sums, random_states, set_random_state
 from raykd.train.validation import Best, validate
 from raykd.train.world import World
 from raykd.types import Batch, TeacherOutputs
@@ -96,7 +96,7 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Train, and return the result that `result.json` keeps."""
         started = time.monotonic()
-        training, stream = self.fit.training, ahead(self._stream())
+        training, stream = self.fit.training, prefetch(self._stream())
         epoch = self.first_epoch
         if not training.epochs:  # a control that stays as it is
             self._judge(0)
@@ -155,12 +155,15 @@ class Trainer:
             all_sum=self.world.all_sum,
         )
 
-    def _begin(self, epoch: int) -> Sums:
+    def _begin(self, epoch: int) -> EpochAccumulator:
         """What the epoch has added up so far, and this worker's random numbers as they were then."""
         torch.manual_seed(derive(self.fit.seed, "epoch", epoch, self.world.rank))
         if self.within is None or epoch > self.first_epoch:
-            return Sums.none(self.world)
-        sums, states = Sums.of_total(self.within["sums"], self.world), self.within["random"]
+            return EpochAccumulator.none(self.world)
+        sums, states = (
+            EpochAccumulator.of_total(self.within["sums"], self.world),
+            self.within["random"],
+        )
         if states.shape == random_states(self.world).shape:
             set_random_state(states[self.world.rank], self.world.device)
         else:  # another number of workers, or another kind of device
@@ -170,7 +173,7 @@ class Trainer:
 
     def _train_epoch(
         self, stream: Iterator[tuple[Batch, TeacherOutputs, float]], epoch: int
-    ) -> Sums:
+    ) -> EpochAccumulator:
         """All steps of an epoch, or those that are left of it.
 
         Raises:
@@ -199,7 +202,7 @@ class Trainer:
                 self._leave(epoch, sums)
         return sums
 
-    def _leave(self, epoch: int, sums: Sums) -> NoReturn:
+    def _leave(self, epoch: int, sums: EpochAccumulator) -> NoReturn:
         """Save where every worker stands, for those that go on elsewhere."""
         within = {"sums": sums.total(self.world), "random": random_states(self.world)}
         self._save(epoch, within)
@@ -223,7 +226,7 @@ class Trainer:
         stopping = self.fit.training.early_stopping
         return stopping is not None and epoch - self.best.epoch >= stopping.patience_epochs
 
-    def _report(self, epoch: int, sums: Sums) -> None:
+    def _report(self, epoch: int, sums: EpochAccumulator) -> None:
         seconds = sums.seconds
         names = sorted(sums.terms)
         means = torch.stack([sums.loss, *(sums.terms[name] for name in names)]) / sums.steps
@@ -254,7 +257,7 @@ class Trainer:
             events.epoch(self.fit.stage, self.fit.fit_id, epoch=epoch + 1, step=step, **values)
         )
 
-    def _teachers(self, sums: Sums, seconds: float) -> dict[str, Any]:
+    def _teachers(self, sums: EpochAccumulator, seconds: float) -> dict[str, Any]:
         """How busy live teachers were, and the student beside them; every worker takes part."""
         if not isinstance(self.source, Measured):
             return {}

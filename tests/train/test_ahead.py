@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from raykd.train.ahead import ahead
+from raykd.train.prefetch import prefetch
 
 
 def test_items_come_in_order_and_one_ahead():
@@ -18,7 +18,7 @@ def test_items_come_in_order_and_one_ahead():
                 ready.set()
             yield item
 
-    stream = ahead(items())
+    stream = prefetch(items())
     assert [next(stream), next(stream)] == [0, 1]
     assert ready.wait(5)  # made while the one before is used
     assert made == [0, 1, 2]
@@ -26,7 +26,7 @@ def test_items_come_in_order_and_one_ahead():
 
 
 def test_none_is_an_item():
-    assert list(ahead(iter([None, 1, None]))) == [None, 1, None]
+    assert list(prefetch(iter([None, 1, None]))) == [None, 1, None]
 
 
 def test_what_goes_wrong_is_raised_where_the_item_is_used():
@@ -34,7 +34,7 @@ def test_what_goes_wrong_is_raised_where_the_item_is_used():
         yield 0
         raise IndexError("rows 9 asked")
 
-    stream = ahead(items())
+    stream = prefetch(items())
     assert next(stream) == 0
     with pytest.raises(IndexError, match="rows 9 asked"):
         next(stream)
@@ -42,7 +42,7 @@ def test_what_goes_wrong_is_raised_where_the_item_is_used():
 
 def test_a_stream_that_is_left_ends_its_thread():
     before = threading.active_count()
-    stream = ahead(iter(range(100)))
+    stream = prefetch(iter(range(100)))
     next(stream)
     assert threading.active_count() == before + 1
     stream.close()

@@ -14,7 +14,7 @@ from raykd.train.world import World
 
 
 @dataclass
-class Sums:
+class EpochAccumulator:
     """Sums over the steps of one epoch, of this worker.
 
     Attributes:
@@ -38,7 +38,7 @@ class Sums:
     seconds: float = 0.0
 
     @classmethod
-    def none(cls, world: World) -> Sums:
+    def none(cls, world: World) -> EpochAccumulator:
         """Those of an epoch that begins."""
         return cls(loss=torch.zeros((), device=world.device))
 
@@ -69,7 +69,7 @@ class Sums:
         }
 
     @classmethod
-    def of_total(cls, total: Mapping[str, Any], world: World) -> Sums:
+    def of_total(cls, total: Mapping[str, Any], world: World) -> EpochAccumulator:
         """What a worker of the group that goes on begins with: rank 0 with all, the others with nothing."""
         share = 0 if world.rank else 1
         ensemble = total["ensemble"]

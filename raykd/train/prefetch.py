@@ -9,7 +9,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def ahead(items: Iterator[Item]) -> Iterator[Item]:
+def prefetch(items: Iterator[Item]) -> Iterator[Item]:
     """The same items in the same order; while one is used, the next one is made.
 
     Reading, views, requests and decoding release Python's lock for most of their time, as the student's own
