@@ -25,10 +25,10 @@ from raykd.models.weights import load_weights, save_weights
 from raykd.pipeline import load_student
 from raykd.pipeline.preparation import prepare
 from raykd.targets import EntryKey
+from raykd.targets.maintenance import verify_store
 from raykd.targets.remote import Remote
 from raykd.targets.shards import Shard, write_shard
 from raykd.targets.store import Entry, append
-from raykd.targets.upkeep import verify_store
 from raykd.teachers.recorded import load_outputs
 from raykd.train.checkpoint import STATES, FitFolder, sealed
 

@@ -19,10 +19,10 @@ import numpy as np
 from raykd.chaos.scenario import Found
 from raykd.errors import TargetError
 from raykd.targets import EntryKey
+from raykd.targets.maintenance import verify_store
 from raykd.targets.remote import Remote
 from raykd.targets.shards import Shard, write_shard
 from raykd.targets.store import Entry
-from raykd.targets.upkeep import verify_store
 
 ERRORS = 0.2
 _ROWS, _CLASSES = 16, 50

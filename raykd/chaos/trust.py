@@ -26,10 +26,10 @@ from raykd.export.weights_format import DESCRIPTION, WEIGHTS
 from raykd.folders import read_json, write_json
 from raykd.models.weights import load_weights
 from raykd.pipeline import load_student
+from raykd.targets.maintenance import verify_store
 from raykd.targets.remote import Remote
 from raykd.targets.shards import check_shard, map_shard
 from raykd.targets.store import Entry
-from raykd.targets.upkeep import verify_store
 from raykd.testing.payloads import archives, calls, pickles
 
 _LATE_S = 5.0

@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Protocol
 
 from raykd.targets.buckets import PROBE
-from raykd.targets.remote import Remote
-from raykd.targets.store import Report
-from raykd.targets.upkeep import (
+from raykd.targets.maintenance import (
     AT_WORK_S,
     Listing,
     delete,
     leftovers,
+    list_entries,
     size_of,
-    survey,
     verify_store,
 )
-from raykd.targets.upkeep_remote import (
+from raykd.targets.maintenance_remote import (
     delete_folder,
     delete_object,
     leftovers_in,
     survey_bucket,
     verify_bucket,
 )
+from raykd.targets.remote import Remote
+from raykd.targets.store import Report
 
 
 class Shelves(Protocol):
@@ -60,7 +60,7 @@ class FolderShelves:
 
     def survey(self) -> list[Listing]:
         """Every folder of it."""
-        return survey(self.root)
+        return list_entries(self.root)
 
     def verify(self) -> Report:
         """Reads every shard."""

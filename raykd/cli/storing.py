@@ -12,7 +12,7 @@ from raykd.folders import home
 
 if TYPE_CHECKING:
     from raykd.cli.shelves import Shelves
-    from raykd.targets.upkeep import Listing
+    from raykd.targets.maintenance import Listing
 
 DAMAGED = 1
 WORDS = ("list", "verify", "prune")

@@ -22,7 +22,7 @@ from raykd.pipeline.placement import Mode
 from raykd.pipeline.preparation import Prepared
 from raykd.targets import EntryKey, TargetStore, TeacherKeys
 from raykd.targets.codec import decode, feature_version, version
-from raykd.targets.gaps import GAPS, read_gaps
+from raykd.targets.quarantine_log import QUARANTINE, read_quarantined
 from raykd.targets.remote import Remote, is_uri, remote_of
 from raykd.targets.store import ORIGINAL
 from raykd.teachers import ActorFleet, Recorded, Spec
@@ -215,8 +215,8 @@ def tell_gaps(
     root, remote = store_root(prepared.config), remote_store(prepared.config)
     for name, one in keys.items():
         folder = root / one.views.folder
-        if any(views is None or view < views for _, _, view in read_gaps(folder)):
-            text = f"teacher {name!r} has samples in quarantine, see {folder / GAPS}; delete it to try again"
+        if any(views is None or view < views for _, _, view in read_quarantined(folder)):
+            text = f"teacher {name!r} has samples in quarantine, see {folder / QUARANTINE}; delete it to try again"
             if remote is not None:
                 text += f", and the objects gap-* of {one.views.folder} in the bucket"
             emit(events.failure("targets", text, decision="quarantine", teacher=name))

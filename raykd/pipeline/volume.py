@@ -14,8 +14,8 @@ from raykd.pipeline.fits import shown_views
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.serving import store_root
 from raykd.targets import codec
+from raykd.targets.maintenance import size_of
 from raykd.targets.packing import Arrays
-from raykd.targets.upkeep import size_of
 
 _KEYS_BYTES = 8 + 8
 """Sample id and content hash."""

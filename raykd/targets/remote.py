@@ -23,7 +23,7 @@ from raykd.folders import home
 from raykd.targets.buckets import Bucket
 from raykd.targets.entries import SCHEMA, Entry, EntryKey, append, locked
 from raykd.targets.files import read_pieces, write_pieces
-from raykd.targets.gaps import Gap, add_gaps, read_gaps
+from raykd.targets.quarantine_log import QuarantinedView, add_quarantined, read_quarantined
 from raykd.targets.shards import Shard, check_shard, map_shard
 
 RECORD = ".json"
@@ -92,7 +92,7 @@ class Remote:
                 for shard in Entry(self.root, key).shards:
                     if shard.file + RECORD not in names:
                         self._upload(key, shard)
-                for gap in read_gaps(self.root / key.folder) - gaps_in(names):
+                for gap in read_quarantined(self.root / key.folder) - gaps_in(names):
                     text = json.dumps(dict(zip(("id", "hash", "view"), gap, strict=True))) + "\n"
                     self.bucket.write(f"{key.folder}/{gap_name(gap)}", [text.encode()])
 
@@ -115,8 +115,8 @@ class Remote:
                 shards = list(pool.map(lambda name: self._fetch(key, name), lacking))
             append(self.root, key, shards)
         folder = self.root / key.folder
-        if new := gaps_in(names) - read_gaps(folder):
-            add_gaps(folder, new)
+        if new := gaps_in(names) - read_quarantined(folder):
+            add_quarantined(folder, new)
 
     def _fetch(self, key: EntryKey, name: str) -> Shard:
         """One shard, checked and on disk; nothing where it lies there already."""
@@ -161,12 +161,12 @@ def shards_in(names: Iterable[str]) -> list[str]:
     return sorted(name for name in bare if SHARD_NAME.fullmatch(name))
 
 
-def gap_name(gap: Gap) -> str:
+def gap_name(gap: QuarantinedView) -> str:
     """The object of a gap."""
     return f"gap-{gap[0]}-{gap[1]}-{gap[2]}{RECORD}"
 
 
-def gaps_in(names: Iterable[str]) -> set[Gap]:
+def gaps_in(names: Iterable[str]) -> set[QuarantinedView]:
     """The gaps whose objects are there."""
     found = filter(None, map(_GAP_NAME.fullmatch, names))
     return {(int(one[1]), int(one[2]), int(one[3])) for one in found}

@@ -9,7 +9,7 @@ import numpy as np
 
 from raykd.errors import TargetError
 from raykd.targets import codec
-from raykd.targets.gaps import assemble, gap_rows
+from raykd.targets.quarantine_log import assemble, quarantined_rows
 from raykd.targets.source import Ticket
 from raykd.targets.store import TargetStore
 from raykd.types import Batch, Dense, TeacherOutputs
@@ -45,7 +45,7 @@ class StoredTargets:
         """Teacher -> (row, view) that it does not answer; those without any are left out."""
         ids_N, hashes_N = self.store.ids_N, self.store.hashes_N
         found = {
-            name: gap_rows(entry.folder, ids_N, hashes_N)
+            name: quarantined_rows(entry.folder, ids_N, hashes_N)
             for name, entry in self.store.entries.items()
         }
         return {name: gaps for name, gaps in found.items() if gaps}

@@ -19,7 +19,7 @@ from ray.exceptions import (
 from raykd.config.root import TeacherCluster
 from raykd.errors import NonFiniteError, TeacherError
 from raykd.targets import codec
-from raykd.targets.gaps import assemble
+from raykd.targets.quarantine_log import assemble
 from raykd.teachers.load import Load
 from raykd.teachers.model import Inputs, count
 from raykd.teachers.policy import BREAKS, Cause, Decision, FailurePolicy

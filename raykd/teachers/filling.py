@@ -21,7 +21,7 @@ from ray.exceptions import (
 
 from raykd.data import Samples
 from raykd.errors import NonFiniteError, RaykdError, TeacherError
-from raykd.targets.gaps import add_gaps, gap_rows, read_gaps
+from raykd.targets.quarantine_log import add_quarantined, quarantined_rows, read_quarantined
 from raykd.targets.remote import Remote
 from raykd.targets.shards import Shard
 from raykd.targets.store import Entry, EntryKey, append
@@ -76,7 +76,7 @@ def missing_parts(
     ids, hashes = samples.ids[rows], samples.content_hash(rows)
     for teacher, wanted in keys.items():
         entries = [Entry(root, key) for key in wanted]
-        gaps = read_gaps(entries[0].folder)
+        gaps = read_quarantined(entries[0].folder)
         for view in views:
             lacks_NE = np.zeros((len(rows), len(entries)), bool)
             for place, entry in enumerate(entries):
@@ -306,10 +306,12 @@ class Filling:
         row, bad = int(part.rows[0]), self.bad[part.teacher]
         bad.add(row)
         folder = self.root / part.outputs.folder
-        known_rows = {r for r, _ in gap_rows(folder, self.tolerance.ids, self.tolerance.hashes)}
+        known_rows = {
+            r for r, _ in quarantined_rows(folder, self.tolerance.ids, self.tolerance.hashes)
+        }
         check_room(self.tolerance, part.teacher, bad | known_rows)
         sample, content = int(self.tolerance.ids[row]), int(self.tolerance.hashes[row])
-        add_gaps(folder, [(sample, content, part.view)])
+        add_quarantined(folder, [(sample, content, part.view)])
         self.emit(quarantined("targets", self.tolerance, part.teacher, row, part.view))
         self.done += 1
 

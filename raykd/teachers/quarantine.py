@@ -15,7 +15,7 @@ import numpy as np
 
 from raykd.data import Samples
 from raykd.errors import TeacherError
-from raykd.targets.gaps import GAPS, add_gaps, gap_rows
+from raykd.targets.quarantine_log import QUARANTINE, add_quarantined, quarantined_rows
 from raykd.tracking import Event, events
 
 Found = TypeVar("Found")
@@ -59,15 +59,17 @@ class Tolerance:
             TargetError: it is damaged.
         """
         folder = self.folders.get(teacher)
-        if folder is None or not (folder / GAPS).is_file():  # hashing all samples takes a while
+        if (
+            folder is None or not (folder / QUARANTINE).is_file()
+        ):  # hashing all samples takes a while
             return set()
-        return gap_rows(folder, self.ids, self.hashes)
+        return quarantined_rows(folder, self.ids, self.hashes)
 
     def keep(self, teacher: str, row: int, view: int) -> None:
         """Write down one view of one sample."""
         if teacher in self.folders:
             content = int(self.samples.content_hash(np.array([row]))[0])
-            add_gaps(self.folders[teacher], [(int(self.ids[row]), content, view)])
+            add_quarantined(self.folders[teacher], [(int(self.ids[row]), content, view)])
 
     def named(self, rows: Sequence[int]) -> str:
         """The ids of some rows, in words."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from raykd.targets import TargetStore, Ticket
-from raykd.targets.gaps import assemble
-from raykd.targets.shelf import Parts, Shelf
+from raykd.targets.quarantine_log import assemble
+from raykd.targets.write_buffer import Parts, WriteBuffer
 from raykd.teachers.client import Asked, Client
 from raykd.teachers.live import LiveTargets
 from raykd.types import Batch, Dense, TeacherOutputs
@@ -40,7 +40,7 @@ class WriteThrough:
     def __init__(self, client: Client, store: TargetStore, rows: np.ndarray) -> None:
         self.client, self.store = client, store
         self.names = tuple(store.entries)
-        self.shelves = {name: Shelf(store, name, rows) for name in self.names}
+        self.shelves = {name: WriteBuffer(store, name, rows) for name in self.names}
         self._live = LiveTargets(client, self.names)
 
     def submit(self, batch: Batch) -> Ticket:

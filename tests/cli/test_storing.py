@@ -9,7 +9,7 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
-from raykd.targets.upkeep import survey
+from raykd.targets.maintenance import list_entries
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -67,7 +67,7 @@ def test_prune_keeps_what_recipes_read(home, finished, call):
     assert kept.code == 0, kept
     assert "0 of 4 entries and 0 leftovers deleted: 0 bytes" in kept.out
     other = [finished.recipe, "targets.full_up_to=5", "targets.top_k=3"]
-    views = {e.folder.name for e in survey(home / "targets") if e.key.views != "original"}
+    views = {e.folder.name for e in list_entries(home / "targets") if e.key.views != "original"}
     size = sum(f.stat().st_size for v in views for f in (home / "targets" / v).iterdir())
     would = call("targets", "prune", *other, "--dry-run")
     assert f"2 of 4 entries and 0 leftovers would be deleted: {size:,} bytes" in would.out
@@ -105,6 +105,6 @@ def test_import_fills_the_store_with_outputs_of_one_s_own(
     save_file({"ids": np.arange(len(labels)), "logits": logits}, folder / "said.safetensors")
     ended = call("targets", "import", recipe, "wide", "said.safetensors", "--output", "out")
     assert ended.code == 0, ended
-    assert sum(entry.rows for entry in survey(raykd_home / "targets")) == len(labels)
+    assert sum(entry.rows for entry in list_entries(raykd_home / "targets")) == len(labels)
     assert not list(raykd_home.glob("teachers/*")), "nothing was fitted"
     assert call("targets", "import", recipe, "wide").code == 2

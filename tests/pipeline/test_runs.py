@@ -21,7 +21,7 @@ from raykd.folders import read_json
 from raykd.models.weights import load_weights
 from raykd.pipeline import Options, load_student, run
 from raykd.pipeline.preparation import prepare
-from raykd.targets.upkeep import verify_store
+from raykd.targets.maintenance import verify_store
 from raykd.tracking.jsonl import read_lines
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.usefixtures("ray_cluster")]

@@ -23,10 +23,10 @@ from raykd.pipeline.runs import run
 from raykd.pipeline.session import Options
 from raykd.targets import EntryKey, TargetStore, TeacherKeys
 from raykd.targets.buckets import Bucket
+from raykd.targets.maintenance_remote import verify_bucket
 from raykd.targets.remote import Remote
 from raykd.targets.shards import write_shard
 from raykd.targets.store import ORIGINAL
-from raykd.targets.upkeep_remote import verify_bucket
 from raykd.teachers import ActorFleet, Place
 from raykd.teachers.filling import fill, missing_parts
 

@@ -18,9 +18,9 @@ import xxhash
 from raykd.errors import TargetError
 from raykd.folders import read_json, write_json
 from raykd.targets import EntryKey, TargetStore, TeacherKeys, files
+from raykd.targets.maintenance import verify_store
 from raykd.targets.shards import write_shard
 from raykd.targets.store import ORIGINAL, Entry, append
-from raykd.targets.upkeep import verify_store
 from raykd.testing.damage import flip
 
 KEY = writers.KEY

@@ -13,8 +13,8 @@ import pytest
 import raykd_forked_writers as writers
 
 from raykd.targets import TargetStore, TeacherKeys
+from raykd.targets.maintenance import delete, leftovers, verify_store
 from raykd.targets.store import ORIGINAL, Entry
-from raykd.targets.upkeep import delete, leftovers, verify_store
 
 KEYS = {"a": TeacherKeys(writers.KEY, replace(writers.KEY, views=ORIGINAL))}
 

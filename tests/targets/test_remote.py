@@ -20,17 +20,17 @@ import raykd_forked_writers as writers
 from raykd.errors import InputError, TargetError
 from raykd.targets import TargetStore, TeacherKeys, buckets, files
 from raykd.targets.buckets import Bucket
-from raykd.targets.gaps import add_gaps, read_gaps
-from raykd.targets.remote import Remote, remote_of
-from raykd.targets.shards import write_shard
-from raykd.targets.store import ORIGINAL, Entry, append
-from raykd.targets.upkeep import verify_store
-from raykd.targets.upkeep_remote import (
+from raykd.targets.maintenance import verify_store
+from raykd.targets.maintenance_remote import (
     delete_folder,
     leftovers_in,
     survey_bucket,
     verify_bucket,
 )
+from raykd.targets.quarantine_log import add_quarantined, read_quarantined
+from raykd.targets.remote import Remote, remote_of
+from raykd.targets.shards import write_shard
+from raykd.targets.store import ORIGINAL, Entry, append
 
 KEY = writers.KEY
 
@@ -82,12 +82,12 @@ def test_what_one_node_writes_another_one_reads(uri, tmp_path):
     first.check()
     shards = [shard_in(first.root, np.arange(start, start + 8), 0) for start in (0, 8)]
     first.keep(KEY, shards)
-    add_gaps(first.root / KEY.folder, [(7, 2**63 + 1, 0)])
+    add_quarantined(first.root / KEY.folder, [(7, 2**63 + 1, 0)])
     first.sync([KEY])
     second.pull([KEY])
     assert Entry(second.root, KEY).shards == Entry(first.root, KEY).shards
     assert rows_in(second.root, 0) == 16
-    assert read_gaps(second.root / KEY.folder) == {(7, 2**63 + 1, 0)}
+    assert read_quarantined(second.root / KEY.folder) == {(7, 2**63 + 1, 0)}
     assert verify_store(second.root).problems == ()
     report = verify_bucket(first.bucket)
     assert (report.shards, report.rows, report.problems) == (2, 16, ())

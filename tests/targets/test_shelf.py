@@ -10,12 +10,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raykd.targets import EntryKey, TargetStore, TeacherKeys, codec, shelf
-from raykd.targets.gaps import read_gaps
+from raykd.targets import EntryKey, TargetStore, TeacherKeys, codec, write_buffer
 from raykd.targets.packing import without_features
+from raykd.targets.quarantine_log import read_quarantined
 from raykd.targets.shards import write_shard
-from raykd.targets.shelf import Shelf
 from raykd.targets.store import ORIGINAL, Entry, append
+from raykd.targets.write_buffer import WriteBuffer
 
 COUNT, CLASSES, TAP = 30, 4, "blocks.0"
 IDS = np.random.default_rng(0).permutation(1000)[:COUNT]
@@ -37,7 +37,7 @@ def answers(rows, view):
 
 def shelf_of(root, rows=None):
     store = TargetStore.open(root, {"a": KEYS}, IDS, HASHES)
-    return Shelf(store, "a", np.arange(COUNT) if rows is None else rows)
+    return WriteBuffer(store, "a", np.arange(COUNT) if rows is None else rows)
 
 
 def ask(one, rows, view):
@@ -71,7 +71,7 @@ PAIRS = st.lists(st.tuples(st.integers(0, COUNT - 1), st.integers(0, 1)), min_si
 def test_whatever_is_asked_is_asked_once_and_answered_right(
     tmp_path_factory, batches, rows, monkeypatch
 ):
-    monkeypatch.setattr(shelf, "SHELF_ROWS", rows)
+    monkeypatch.setattr(write_buffer, "SHELF_ROWS", rows)
     root = tmp_path_factory.mktemp("store")
     one, claimed = shelf_of(root), []
     for batch in batches:
@@ -111,24 +111,24 @@ def test_only_the_entry_that_lacks_an_answer_gets_it(tmp_path):
 
 def test_what_is_given_back_may_be_claimed_again(tmp_path):
     one, rows, view = shelf_of(tmp_path), np.arange(5), np.zeros(5, np.int64)
-    assert one.claim(rows, view).tolist() == [0, 1, 2, 3, 4]
-    assert one.claim(rows, view).tolist() == []
-    one.give_back(rows[3:], view[3:])
+    assert one.reserve(rows, view).tolist() == [0, 1, 2, 3, 4]
+    assert one.reserve(rows, view).tolist() == []
+    one.release(rows[3:], view[3:])
     assert one.read(rows, view) == []
-    assert one.claim(rows, view).tolist() == [3, 4]
+    assert one.reserve(rows, view).tolist() == [3, 4]
 
 
 @pytest.mark.parametrize("later", [False, True])
 def test_what_breaks_the_teacher_is_never_claimed_again(tmp_path, later):
     one, rows, view = shelf_of(tmp_path), np.arange(COUNT), np.zeros(COUNT, np.int64)
-    one.claim(rows, view)
-    one.silence(rows[[4]], view[[4]])
+    one.reserve(rows, view)
+    one.quarantine(rows[[4]], view[[4]])
     good = np.delete(rows, 4)
     one.put(good, view[good], answers(good, 0))
-    assert read_gaps(tmp_path / VIEWS.folder) == {(int(IDS[4]), int(HASHES[4]), 0)}
+    assert read_quarantined(tmp_path / VIEWS.folder) == {(int(IDS[4]), int(HASHES[4]), 0)}
     assert stored(tmp_path, VIEWS, 0) == sorted(IDS[good].tolist()), "the view is whole without it"
     one = shelf_of(tmp_path) if later else one
-    assert one.claim(rows, view).tolist() == []
-    assert one.claim(rows, view + 1).tolist() == rows.tolist()
+    assert one.reserve(rows, view).tolist() == []
+    assert one.reserve(rows, view + 1).tolist() == rows.tolist()
     ((places, _),) = one.read(rows, view)
     assert places.tolist() == good.tolist()

@@ -15,7 +15,13 @@ from raykd.config.root import TeacherCluster
 from raykd.errors import TargetError, TeacherError
 from raykd.targets import EntryKey, StoredTargets, TargetStore, TeacherKeys
 from raykd.targets.codec import decode
-from raykd.targets.gaps import GAPS, add_gaps, assemble, gap_rows, read_gaps
+from raykd.targets.quarantine_log import (
+    QUARANTINE,
+    add_quarantined,
+    assemble,
+    quarantined_rows,
+    read_quarantined,
+)
 from raykd.targets.store import ORIGINAL
 from raykd.teachers import ActorFleet, LiveTargets, Place, TeacherModel
 from raykd.teachers.client import Client
@@ -100,13 +106,13 @@ def test_answers_are_put_together_in_the_order_of_the_batch(samples, make_spec):
 
 def test_gaps_are_kept_beside_the_manifest(tmp_path):
     ids, hashes = np.array([30, 10, 20]), np.array([3, 2**63 + 1, 2], np.uint64)
-    assert read_gaps(tmp_path) == set()
-    add_gaps(tmp_path, [(10, 2**63 + 1, 0)])
-    add_gaps(tmp_path, [(20, 9, 1), (99, 1, 0), (10, 2**63 + 1, 0)])
-    assert gap_rows(tmp_path, ids, hashes) == {(1, 0)}, "changed content is asked again"
-    (tmp_path / GAPS).write_text('[{"id": 1}]')
+    assert read_quarantined(tmp_path) == set()
+    add_quarantined(tmp_path, [(10, 2**63 + 1, 0)])
+    add_quarantined(tmp_path, [(20, 9, 1), (99, 1, 0), (10, 2**63 + 1, 0)])
+    assert quarantined_rows(tmp_path, ids, hashes) == {(1, 0)}, "changed content is asked again"
+    (tmp_path / QUARANTINE).write_text('[{"id": 1}]')
     with pytest.raises(TargetError, match="damaged"):
-        read_gaps(tmp_path)
+        read_quarantined(tmp_path)
 
 
 @pytest.fixture
@@ -193,7 +199,7 @@ class TestOnActors:
                 assert one.valid_N.numpy().nonzero()[0].tolist() == good.tolist()
                 assert one.values_NC[good].equal(alone.values_NC)
                 assert not one.values_NC[rows == bad].any()
-        gaps = json.loads((tmp_path / views.folder / GAPS).read_text())
+        gaps = json.loads((tmp_path / views.folder / QUARANTINE).read_text())
         assert [(g["id"], g["view"]) for g in gaps] == [(int(data.ids[bad]), v) for v in (0, 1)]
 
     def test_a_batch_asked_ahead_loses_no_answer_to_a_sample_that_is_known_by_then(
@@ -231,7 +237,10 @@ class TestOnActors:
             assert one.valid_N.numpy().nonzero()[0].tolist() == np.flatnonzero(rows != bad).tolist()
             assert one.values_NC.equal(other.values_NC)
             assert one.valid_N.equal(other.valid_N)
-        assert gap_rows(folder, data.ids, tolerance.hashes) == {(int(bad), 0), (int(bad), 1)}
+        assert quarantined_rows(folder, data.ids, tolerance.hashes) == {
+            (int(bad), 0),
+            (int(bad), 1),
+        }
         assert tolerance.recall("other") == set()
 
     def test_more_bad_samples_than_allowed_stop_the_run_and_are_named(

@@ -15,7 +15,7 @@ from raykd.config.root import TeacherCluster
 from raykd.errors import TeacherError
 from raykd.pipeline.serving import store_keys
 from raykd.targets import StoredTargets, TargetStore
-from raykd.targets.gaps import read_gaps
+from raykd.targets.quarantine_log import read_quarantined
 from raykd.teachers import ActorFleet, LiveTargets, Place, WriteThrough
 from raykd.teachers.client import Client
 from raykd.teachers.filling import missing_parts
@@ -180,5 +180,7 @@ def test_a_sample_that_breaks_a_teacher_is_remembered_in_the_store(
     for batch, answer in zip(asked, found, strict=True):
         assert answer["wide"].valid_N.tolist() == [row != bad for row in batch.rows.tolist()]
     folder = tmp_path / store_keys(specs, data)["wide"].views.folder
-    assert {(i, v) for i, _, v in read_gaps(folder)} == {(int(data.ids[bad]), v) for v in (0, 1)}
+    assert {(i, v) for i, _, v in read_quarantined(folder)} == {
+        (int(data.ids[bad]), v) for v in (0, 1)
+    }
     assert not lacking(tmp_path, specs, data, rows, [0, 1])

@@ -51,7 +51,7 @@ class Listing:
         return len({shard.view for shard in self.shards})
 
 
-def survey(root: Path) -> list[Listing]:
+def list_entries(root: Path) -> list[Listing]:
     """Every folder of a store, by name; a damaged manifest is a problem of its own folder."""
     if not root.is_dir():
         return []
@@ -78,7 +78,7 @@ def _listing(folder: Path) -> Listing:
 
 def verify_store(root: Path) -> Report:
     """Read every shard of every entry wholly and hold it against its checksum and its entry."""
-    listings = survey(root)
+    listings = list_entries(root)
     problems = [f"{one.folder.name}: {one.problem}" for one in listings if one.problem]
     sound = [Entry(root, one.key) for one in listings if one.key and not one.problem]
     report = verify_entries(sound)
@@ -104,7 +104,7 @@ def _unlisted(root: Path) -> Iterator[Path]:
     yield from (
         path for path in root.iterdir() if path.name.startswith(TEMPORARY) and path.is_dir()
     )
-    for listing in survey(root):
+    for listing in list_entries(root):
         if listing.problem:
             continue
         listed = {shard.file for shard in listing.shards}

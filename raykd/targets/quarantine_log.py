@@ -19,18 +19,18 @@ from raykd.targets import codec
 from raykd.targets.entries import locked
 from raykd.types import Dense
 
-GAPS = "quarantine.json"
-Gap = tuple[int, int, int]
+QUARANTINE = "quarantine.json"
+QuarantinedView = tuple[int, int, int]
 """Sample id, content hash, view."""
 
 
-def read_gaps(folder: Path) -> set[Gap]:
+def read_quarantined(folder: Path) -> set[QuarantinedView]:
     """The gaps of an entry.
 
     Raises:
         TargetError: the file is damaged.
     """
-    path = folder / GAPS
+    path = folder / QUARANTINE
     if not path.is_file():
         return set()
     try:
@@ -39,16 +39,16 @@ def read_gaps(folder: Path) -> set[Gap]:
         raise TargetError(f"{path} is damaged ({error!r}); delete it") from None
 
 
-def add_gaps(folder: Path, gaps: Iterable[Gap]) -> None:
+def add_quarantined(folder: Path, gaps: Iterable[QuarantinedView]) -> None:
     """Add gaps to those of an entry; deleting the file has them asked again."""
     with locked(folder):
-        every = sorted(read_gaps(folder) | set(gaps))
+        every = sorted(read_quarantined(folder) | set(gaps))
         write_json(
-            folder / GAPS, [dict(zip(("id", "hash", "view"), g, strict=True)) for g in every]
+            folder / QUARANTINE, [dict(zip(("id", "hash", "view"), g, strict=True)) for g in every]
         )
 
 
-def gap_rows(folder: Path, ids_N: np.ndarray, hashes_N: np.ndarray) -> set[tuple[int, int]]:
+def quarantined_rows(folder: Path, ids_N: np.ndarray, hashes_N: np.ndarray) -> set[tuple[int, int]]:
     """The gaps of an entry that concern these data, as (row, view).
 
     Args:
@@ -56,7 +56,7 @@ def gap_rows(folder: Path, ids_N: np.ndarray, hashes_N: np.ndarray) -> set[tuple
         ids_N: int64, sample ids in the data's row order.
         hashes_N: uint64, their contents.
     """
-    gaps = read_gaps(folder)
+    gaps = read_quarantined(folder)
     if not gaps:
         return set()
     pairs = zip(ids_N.tolist(), hashes_N.tolist(), strict=True)

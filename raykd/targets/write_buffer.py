@@ -11,7 +11,7 @@ import numpy as np
 
 from raykd.targets import codec
 from raykd.targets.entries import Entry
-from raykd.targets.gaps import add_gaps, read_gaps
+from raykd.targets.quarantine_log import add_quarantined, read_quarantined
 from raykd.targets.shards import write_shard
 from raykd.targets.store import TargetStore
 
@@ -37,7 +37,7 @@ class _View:
     held: Parts = field(default_factory=list)
 
 
-class Shelf:
+class WriteBuffer:
     """Knows which answers are there, takes new ones, and writes them in shards.
 
     Args:
@@ -51,7 +51,7 @@ class Shelf:
         self.entries: tuple[Entry, ...] = (store.entries[name], *store.features[name])
         self._views: dict[int, _View] = {}
 
-    def claim(self, rows: np.ndarray, view: np.ndarray) -> np.ndarray:
+    def reserve(self, rows: np.ndarray, view: np.ndarray) -> np.ndarray:
         """Places int64 in rows [B] of views [B] that nobody has asked for yet; who calls has to."""
         claimed = []
         for place, (row, number) in enumerate(zip(rows.tolist(), view.tolist(), strict=True)):
@@ -75,19 +75,19 @@ class Shelf:
             if waiting >= SHELF_ROWS or (known.state_N[self.rows] >= _HELD).all():
                 self._write(number)
 
-    def give_back(self, rows: np.ndarray, view: np.ndarray) -> None:
+    def release(self, rows: np.ndarray, view: np.ndarray) -> None:
         """Claimed and not answered: whoever needs it may ask again."""
         for row, number in zip(rows.tolist(), view.tolist(), strict=True):
             self._view(number).state_N[row] = _ABSENT
 
-    def silence(self, rows: np.ndarray, view: np.ndarray) -> None:
+    def quarantine(self, rows: np.ndarray, view: np.ndarray) -> None:
         """The teacher breaks on these: nobody asks again, in later runs either."""
         ids_N, hashes_N = self.store.ids_N, self.store.hashes_N
         pairs = list(zip(rows.tolist(), view.tolist(), strict=True))
         for row, number in pairs:
             self._view(number).state_N[row] = _SILENT
         gaps = [(int(ids_N[row]), int(hashes_N[row]), number) for row, number in pairs]
-        add_gaps(self.entries[0].folder, gaps)
+        add_quarantined(self.entries[0].folder, gaps)
 
     def read(self, rows: np.ndarray, view: np.ndarray) -> Parts:
         """Places in rows [B] and views [B] that are answered, with the answers; others are left out."""
@@ -113,7 +113,7 @@ class Shelf:
         for place, entry in enumerate(self.entries):
             lacks_NE[entry.missing(ids_N, hashes_N, number), place] = True
         state_N = np.where(lacks_NE.any(axis=1), _ABSENT, _STORED).astype(np.uint8)
-        gaps = {(i, h) for i, h, v in read_gaps(self.entries[0].folder) if v == number}
+        gaps = {(i, h) for i, h, v in read_quarantined(self.entries[0].folder) if v == number}
         if gaps:
             pairs = zip(ids_N.tolist(), hashes_N.tolist(), strict=True)
             state_N[[pair in gaps for pair in pairs]] = _SILENT

@@ -12,6 +12,7 @@ from pathlib import Path
 from raykd.errors import TargetError
 from raykd.targets.buckets import PROBE, Bucket, Found
 from raykd.targets.entries import EntryKey
+from raykd.targets.maintenance import AT_WORK_S, Listing, delete
 from raykd.targets.remote import (
     RECORD,
     SHARD_NAME,
@@ -22,7 +23,6 @@ from raykd.targets.remote import (
 )
 from raykd.targets.shards import Shard
 from raykd.targets.store import Report
-from raykd.targets.upkeep import AT_WORK_S, Listing, delete
 
 _AT_ONCE = 8
 
