@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raykd.teachers.load import WORK
+from raykd.teachers.utilization import WORK
 from raykd.tracking import Broadcast, Console, Event, Listener
 
 

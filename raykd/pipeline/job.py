@@ -43,7 +43,7 @@ from raykd.targets import TargetStore
 from raykd.teachers import ActorFleet
 from raykd.teachers.filling import Part
 from raykd.teachers.fit import TaskPlace, fit_teachers
-from raykd.teachers.load import advise, pace_of
+from raykd.teachers.utilization import advise_replicas, utilization_of
 from raykd.tracking import Console, JsonLines, Listener, RunMirror, events
 from raykd.tracking.jsonl import METRICS, read_lines
 from raykd.tracking.wandb_sink import make_wandb
@@ -351,9 +351,9 @@ class Job:
     def _advise(self) -> None:
         """Say what would shorten a long wait for live teachers; their records have arrived by then."""
         self.mailbox.flush()
-        pace = pace_of(self.emit.live)
+        pace = utilization_of(self.emit.live)
         replicas = {name: place.replicas for name, place in self.placement.teachers.items()}
-        self.advice = None if pace is None else advise(pace, replicas)
+        self.advice = None if pace is None else advise_replicas(pace, replicas)
         if self.advice is not None:
             self.emit(events.message("student", self.advice))
 

@@ -20,10 +20,10 @@ from raykd.config.root import TeacherCluster
 from raykd.errors import NonFiniteError, TeacherError
 from raykd.targets import codec
 from raykd.targets.quarantine_log import assemble
-from raykd.teachers.load import Load
 from raykd.teachers.model import Inputs, count
 from raykd.teachers.policy import BREAKS, Cause, Decision, FailurePolicy
 from raykd.teachers.quarantine import Isolated, Quarantine, Tolerance, isolate, quarantined
+from raykd.teachers.utilization import TeacherLoad
 from raykd.tracking import Event, events
 from raykd.types import ORIGINAL_VIEW, Dense, TeacherOutputs
 
@@ -56,7 +56,7 @@ class Pool:
     ended: set[int] = field(default_factory=set)
     turns: list[int] = field(default_factory=list)
     lost: bool = False
-    load: Load = field(default_factory=Load)
+    load: TeacherLoad = field(default_factory=TeacherLoad)
     quarantine: Quarantine = field(default_factory=Quarantine)
 
     def __post_init__(self) -> None:

@@ -190,7 +190,7 @@ class Filling:
             ready, _ = ray.wait(list(self.running), timeout=patience_s)
             if ready:
                 self._take(ready[0])
-            self._look_after(patience_s)
+            self._check_progress(patience_s)
         return self.scored
 
     def _dispatch(self) -> None:
@@ -285,7 +285,7 @@ class Filling:
             self.ending.add(run.actor)
         if decision.action == "isolate":
             self.idle[part.teacher].insert(0, run.actor)
-            self._narrow(part)
+            self._bisect(part)
         else:
             self._put_back(run.actor, part)
 
@@ -294,7 +294,7 @@ class Filling:
         self.idle[part.teacher].insert(0, actor)
         self.waiting[part.teacher].appendleft(part)
 
-    def _narrow(self, part: Part) -> None:
+    def _bisect(self, part: Part) -> None:
         """Halve a part that broke its teacher twice; a single sample goes into quarantine."""
         assert self.tolerance is not None, "a part is searched only where that is asked for"
         if len(part.rows) > 1:
@@ -315,7 +315,7 @@ class Filling:
         self.emit(quarantined("targets", self.tolerance, part.teacher, row, part.view))
         self.done += 1
 
-    def _look_after(self, patience_s: float) -> None:
+    def _check_progress(self, patience_s: float) -> None:
         """An actor that makes no progress is hung, be its process alive or not; long parts alone are not."""
         now = time.monotonic()
         for reference, run in list(self.running.items()):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from raykd.targets import Ticket
 from raykd.teachers.client import Client
-from raykd.teachers.load import describe
+from raykd.teachers.utilization import describe
 from raykd.types import Batch, TeacherOutputs
 
 

@@ -23,7 +23,7 @@ from raykd.targets.store import ORIGINAL
 from raykd.teachers import ActorFleet, LiveTargets, Place, TeacherModel
 from raykd.teachers.client import Client
 from raykd.teachers.filling import fill, missing_parts
-from raykd.teachers.load import WIDTH
+from raykd.teachers.utilization import WIDTH
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 SLOW = "raykd_test_models:slow"

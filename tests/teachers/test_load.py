@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from raykd.teachers.load import WIDTH, Load, Pace, advise, describe, pace_of
+from raykd.teachers.utilization import (
+    WIDTH,
+    TeacherLoad,
+    Utilization,
+    advise_replicas,
+    describe,
+    utilization_of,
+)
 
 EPOCH = {"teacher_wait_fraction": 0.5, "student_s_per_step": 0.01}
 
 
 def test_a_load_is_counted_anew_once_it_is_taken():
-    load = Load(requests=2, samples=64, asked=3)
+    load = TeacherLoad(requests=2, samples=64, asked=3)
     assert load.take() == [2, 64, 0, 0, 3, 0, 1]
     assert load.take() == [0, 0, 0, 0, 0, 0, 1]
     assert WIDTH == 7
 
 
 def test_what_an_epoch_tells_of_two_teachers():
-    wide = Load(requests=10, samples=320, size_bytes=6400, busy_s=4.0, asked=10, queued=15)
-    conv = Load(requests=10, samples=320, size_bytes=640, busy_s=1.0, asked=12, queued=0)
+    wide = TeacherLoad(requests=10, samples=320, size_bytes=6400, busy_s=4.0, asked=10, queued=15)
+    conv = TeacherLoad(requests=10, samples=320, size_bytes=640, busy_s=1.0, asked=12, queued=0)
     values = describe([*wide.take(), *conv.take()], {"wide": 2, "conv": 1}, seconds=5.0)
     assert values == {
         "teacher_busy_fraction": {"wide": 0.4, "conv": 0.2},
@@ -30,8 +37,8 @@ def test_what_an_epoch_tells_of_two_teachers():
 
 
 def test_the_loads_of_two_workers_add_up():
-    one = Load(requests=10, samples=160, busy_s=1.0, asked=10, queued=10).take()
-    other = Load(requests=10, samples=150, busy_s=2.0, asked=10, queued=30).take()
+    one = TeacherLoad(requests=10, samples=160, busy_s=1.0, asked=10, queued=10).take()
+    other = TeacherLoad(requests=10, samples=150, busy_s=2.0, asked=10, queued=30).take()
     values = describe([a + b for a, b in zip(one, other, strict=True)], {"wide": 1}, seconds=4.0)
     assert values["teacher_busy_fraction"]["wide"] == 0.75
     assert values["teacher_queue"]["wide"] == 4.0, "1 of one worker and 3 of the other"
@@ -39,7 +46,7 @@ def test_the_loads_of_two_workers_add_up():
 
 
 def test_nothing_asked_is_nothing_done():
-    assert set(describe(Load().take(), {"wide": 1}, 0.0)["teacher_queue"].values()) == {0.0}
+    assert set(describe(TeacherLoad().take(), {"wide": 1}, 0.0)["teacher_queue"].values()) == {0.0}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +55,9 @@ def test_nothing_asked_is_nothing_done():
 )
 def test_the_advice_keeps_its_promise(work, replicas, student, wanted):
     wait = 1 - student / (work / replicas)
-    said = advise(Pace({"wide": work, "conv": 0.001}, student, wait), {"wide": replicas, "conv": 1})
+    said = advise_replicas(
+        Utilization({"wide": work, "conv": 0.001}, student, wait), {"wide": replicas, "conv": 1}
+    )
     assert said is not None
     assert "teacher `wide` is the bottleneck" in said
     assert f": {wanted} replicas would bring the wait from {100 * wait:.0f} % to under 5 %" in said
@@ -59,18 +68,20 @@ def test_the_advice_keeps_its_promise(work, replicas, student, wanted):
 
 
 def test_a_second_teacher_that_would_be_the_next_bottleneck_is_named():
-    said = advise(Pace({"wide": 0.04, "conv": 0.018}, 0.01, 0.75), {"wide": 1, "conv": 1})
+    said = advise_replicas(
+        Utilization({"wide": 0.04, "conv": 0.018}, 0.01, 0.75), {"wide": 1, "conv": 1}
+    )
     assert said is not None
     assert "4 replicas, and 2 of `conv`, would bring" in said
 
 
 def test_no_advice_where_the_wait_is_short():
-    assert advise(Pace({"wide": 0.01}, 0.01, 0.09), {"wide": 1}) is None
-    assert advise(Pace({}, 0.01, 0.5), {}) is None
+    assert advise_replicas(Utilization({"wide": 0.01}, 0.01, 0.09), {"wide": 1}) is None
+    assert advise_replicas(Utilization({}, 0.01, 0.5), {}) is None
 
 
 def test_replicas_are_not_promised_to_help_where_teachers_are_idle():
-    said = advise(Pace({"wide": 0.002}, 0.01, 0.5), {"wide": 1})
+    said = advise_replicas(Utilization({"wide": 0.002}, 0.01, 0.5), {"wide": 1})
     assert said is not None
     assert "more replicas would not help" in said
     assert "targets.depth" in said
@@ -87,9 +98,9 @@ def test_the_pace_leaves_out_first_epochs_and_fits_that_ask_fewer_teachers():
         line(2, wide=7.0),
         {"epoch": 2, "teacher_wait_fraction": 0.0},
     ]
-    pace = pace_of(lines)
+    pace = utilization_of(lines)
     assert pace is not None
     assert pace.work_s == {"wide": pytest.approx(0.03), "conv": pytest.approx(0.04)}
     assert (pace.student_s, pace.wait) == (0.01, 0.5)
-    assert pace_of(lines[:1]).work_s == {"wide": 9.0, "conv": 9.0}
-    assert pace_of([]) is None
+    assert utilization_of(lines[:1]).work_s == {"wide": 9.0, "conv": 9.0}
+    assert utilization_of([]) is None

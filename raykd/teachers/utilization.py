@@ -17,7 +17,7 @@ WAIT = "teacher_wait_fraction"
 
 
 @dataclass
-class Load:
+class TeacherLoad:
     """What one client saw of one teacher since it was last asked; sums add up over clients.
 
     Attributes:
@@ -41,12 +41,12 @@ class Load:
     def take(self) -> list[float]:
         """The numbers in the order of the attributes; counting starts anew."""
         numbers = [float(number) for number in astuple(self)]
-        for name, number in vars(Load()).items():
+        for name, number in vars(TeacherLoad()).items():
             setattr(self, name, number)
         return numbers
 
 
-WIDTH = len(fields(Load))
+WIDTH = len(fields(TeacherLoad))
 """Numbers of one teacher in what `describe` takes."""
 
 
@@ -67,7 +67,7 @@ def describe(
     """
     found: dict[str, dict[str, float]] = {}
     for place, (name, actors) in enumerate(replicas.items()):
-        load = Load(*numbers[place * WIDTH : (place + 1) * WIDTH])
+        load = TeacherLoad(*numbers[place * WIDTH : (place + 1) * WIDTH])
         steps = load.requests / max(1.0, load.clients)
         values = {
             "teacher_busy_fraction": load.busy_s / max(seconds * actors, 1e-9),
@@ -82,7 +82,7 @@ def describe(
 
 
 @dataclass(frozen=True)
-class Pace:
+class Utilization:
     """Of students that asked live teachers: means over their epochs.
 
     Attributes:
@@ -96,7 +96,7 @@ class Pace:
     wait: float
 
 
-def pace_of(epochs: Iterable[Mapping[str, Any]]) -> Pace | None:
+def utilization_of(epochs: Iterable[Mapping[str, Any]]) -> Utilization | None:
     """The pace that epoch records tell of; None where no teacher was asked live.
 
     Fits that ask fewer teachers than others (a control with the best one) are left out, and so is the first
@@ -109,14 +109,16 @@ def pace_of(epochs: Iterable[Mapping[str, Any]]) -> Pace | None:
     whole = [line for line in live if len(line[WORK]) == most]
     warm = [line for line in whole if line["epoch"] > 1] or whole
     work_s = {name: _mean([line[WORK][name] for line in warm]) for name in warm[0][WORK]}
-    return Pace(work_s, _mean([line[STEP] for line in warm]), _mean([line[WAIT] for line in warm]))
+    return Utilization(
+        work_s, _mean([line[STEP] for line in warm]), _mean([line[WAIT] for line in warm])
+    )
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def advise(pace: Pace, replicas: Mapping[str, int]) -> str | None:
+def advise_replicas(pace: Utilization, replicas: Mapping[str, int]) -> str | None:
     """What would shorten a long wait for the teachers, in words; None where it is short.
 
     A step takes as long as the slowest of: the student, and each teacher's work over its replicas. That
