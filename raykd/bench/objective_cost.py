@@ -16,7 +16,7 @@ from raykd.bench.measuring import Row, Sizes, against, in_turns
 from raykd.config.objective import Objective
 from raykd.ensemble import WEIGHTINGS
 from raykd.losses import INFO
-from raykd.objective import DistillObjective, Voice, reduce_terms
+from raykd.objective import DistillObjective, TeacherInfo, reduce_terms
 from raykd.types import Batch, Dense
 
 STEP_MS = 50.0
@@ -79,5 +79,5 @@ def _objective(loss: str, weighting: str, teachers: Sequence[str]) -> DistillObj
         knobs["weights"] = dict.fromkeys(teachers, 1.0)
     soft = {"loss": {"type": loss}, "temperature": _TEMPERATURE}
     settings = Objective.model_validate({"soft_targets": soft, "weighting": knobs})
-    voices = [Voice(name, error=0.5, accuracy=0.8) for name in teachers]
+    voices = [TeacherInfo(name, error=0.5, accuracy=0.8) for name in teachers]
     return DistillObjective(settings, voices, student_shapes={}, teacher_shapes={})

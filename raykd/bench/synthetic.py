@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from raykd.config import Config, load_config
 from raykd.data import Dataset, Samples
 from raykd.folders import RunFolder
-from raykd.objective import Voice
+from raykd.objective import TeacherInfo
 from raykd.pipeline.preparation import Prepared, prepare
 from raykd.targets import TargetSource
 from raykd.tracking import Event
@@ -148,7 +148,7 @@ class Bench:
             preprocessing=prepared.preprocessing,
             weights=prepared.student_weights,
             objective=objective,
-            voices=tuple(Voice(voice) for voice in voices),
+            voices=tuple(TeacherInfo(voice) for voice in voices),
             student_shapes={},
             teacher_shapes={},
             training=config.train,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from raykd.objective import Role, lesson
+from raykd.objective import Role, training_role
 from raykd.pipeline.fits import roles, shown_views
 from raykd.pipeline.placement import target_mode
 from raykd.pipeline.preparation import Prepared
@@ -181,7 +181,7 @@ def heard_by(prepared: Prepared, role: str) -> tuple[str, ...]:
     """The teachers that a student or control listens to; the first one stands for the best."""
     names = list(prepared.teachers)
     taught: Role = role  # type: ignore[assignment]
-    return lesson(taught, prepared.config.objective, names, names[0]).teachers
+    return training_role(taught, prepared.config.objective, names, names[0]).teachers
 
 
 def _step_bytes(prepared: Prepared) -> int:

@@ -27,7 +27,7 @@ from raykd.data import Samples
 from raykd.evaluate import TASKS
 from raykd.folders import RunFolder
 from raykd.models import build_model
-from raykd.objective import Role, lesson
+from raykd.objective import Role, training_role
 from raykd.pipeline.candidates import Candidate
 from raykd.pipeline.evaluation import split_outputs
 from raykd.pipeline.fits import roles, student_fit, teacher_fit
@@ -246,7 +246,7 @@ def _student_fits(prepared: Prepared, specs: Specs) -> dict[str, Fit]:
     found = {}
     for role in roles(prepared.config):
         taught: Role = role  # type: ignore[assignment]
-        heard = lesson(taught, prepared.config.objective, names, names[0])
+        heard = training_role(taught, prepared.config.objective, names, names[0])
         found[role] = student_fit(prepared, served, heard, 0)
     return found
 

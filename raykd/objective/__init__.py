@@ -1,10 +1,10 @@
 """What a student is taught: configuration made into a loss callable and its stateful parts."""
 
 from raykd.config.tasks import TaskName
-from raykd.objective.controls import Lesson, Role, lesson
-from raykd.objective.distill import DistillObjective, Voice
+from raykd.objective.controls import Role, TrainingRole, training_role
+from raykd.objective.distill import DistillObjective, TeacherInfo
 from raykd.objective.embeddings import EmbeddingObjective
-from raykd.objective.marks import MarkObjective
+from raykd.objective.marks import MultilabelObjective
 from raykd.objective.terms import (
     Context,
     Losses,
@@ -18,7 +18,7 @@ from raykd.objective.values import ValueObjective
 OBJECTIVES: dict[TaskName, type[DistillObjective]] = {
     "classification": DistillObjective,
     "regression": ValueObjective,
-    "multilabel": MarkObjective,
+    "multilabel": MultilabelObjective,
     "embedding": EmbeddingObjective,
 }
 

@@ -13,7 +13,7 @@ Role = Literal["student", "labels", "best_teacher", "hard", "untrained"]
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingRole:
     """How one role is taught.
 
     Attributes:
@@ -31,7 +31,9 @@ class Lesson:
     trained: bool = True
 
 
-def lesson(role: Role, objective: Objective, teachers: Sequence[str], best_teacher: str) -> Lesson:
+def training_role(
+    role: Role, objective: Objective, teachers: Sequence[str], best_teacher: str
+) -> TrainingRole:
     """What a role is taught, derived from the student's objective.
 
     The controls on labels have neither schedules nor phases. `hard` takes the argmax of an ensemble
@@ -44,10 +46,10 @@ def lesson(role: Role, objective: Objective, teachers: Sequence[str], best_teach
         best_teacher: name of the teacher that is best on validation.
     """
     if role == "student":
-        return Lesson(role, objective, tuple(teachers))
+        return TrainingRole(role, objective, tuple(teachers))
     if role == "untrained":
         nothing = Objective(labels=Labels(weight=0.0), soft_targets=None)
-        return Lesson(role, nothing, (), trained=False)
+        return TrainingRole(role, nothing, (), trained=False)
     own = Labels(
         weight=1.0,
         smoothing=objective.labels.smoothing,
@@ -56,12 +58,12 @@ def lesson(role: Role, objective: Objective, teachers: Sequence[str], best_teach
     )
     if role == "labels":
         alone = Objective(labels=own, soft_targets=None)
-        return Lesson(role, alone, (), labelled_only=True)
+        return TrainingRole(role, alone, (), labelled_only=True)
     if role == "hard":
         filled = own.model_copy(update={"fill": "ensemble"})
         hard = Objective(labels=filled, soft_targets=None, weighting=steady(objective.weighting))
-        return Lesson(role, hard, tuple(teachers))
-    return Lesson(role, _alone(objective, best_teacher), (best_teacher,))
+        return TrainingRole(role, hard, tuple(teachers))
+    return TrainingRole(role, _alone(objective, best_teacher), (best_teacher,))
 
 
 def _alone(objective: Objective, teacher: str) -> Objective:

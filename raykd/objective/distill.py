@@ -14,8 +14,8 @@ from raykd.ensemble import jensen_shannon, mean_of_known, mean_probabilities
 from raykd.objective.features import FeatureLoss, Shape
 from raykd.objective.schedules import strengths_at
 from raykd.objective.soft_targets import agreement_weights, ensemble_loss, own_losses
+from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
 from raykd.objective.terms import NOW, Context, Term
-from raykd.objective.voices import Heard, Voice
 from raykd.objective.weighting import needs_losses, teacher_weights
 from raykd.types import UNLABELLED, Batch, Scale, TeacherOutputs, is_labelled
 
@@ -50,7 +50,7 @@ class DistillObjective(nn.Module):
     def __init__(
         self,
         settings: Objective,
-        voices: Sequence[Voice],
+        voices: Sequence[TeacherInfo],
         *,
         student_shapes: Mapping[str, Shape],
         teacher_shapes: Mapping[tuple[str, str], Shape],
@@ -148,13 +148,13 @@ class DistillObjective(nn.Module):
         targets: TeacherOutputs,
         temperature: float,
         context: Context,
-    ) -> Heard:
+    ) -> TeacherBatch:
         answers = ((voice, targets[voice.name].values_NC) for voice in self.voices)
         valid_TN = torch.stack([targets[voice.name].valid_N for voice in self.voices])
         labels_N = batch.labels if self.classes else None
         if labels_N is not None and batch.mixed is not None:
             labels_N = torch.where(batch.mixed.share_B < 1, UNLABELLED, labels_N)
-        return Heard(
+        return TeacherBatch(
             student_NC=logits_NC,
             answers=tuple(z if v.temperature == 1.0 else z / v.temperature for v, z in answers),
             available_TN=valid_TN & batch.present_B,
@@ -171,7 +171,7 @@ class DistillObjective(nn.Module):
         known = [voice.known for voice in self.voices]
         return tuple(None if k is None else torch.tensor(k, device=device) for k in known)
 
-    def _own_losses(self, heard: Heard) -> Tensor | None:
+    def _own_losses(self, heard: TeacherBatch) -> Tensor | None:
         """The student's loss against each teacher [T, N], where it is added up or weighed by."""
         soft = self.settings.soft_targets or _PLAIN
         added = self.settings.soft_targets is not None and soft.mixing == "losses"
@@ -182,7 +182,7 @@ class DistillObjective(nn.Module):
 
     def _soft_targets(
         self,
-        heard: Heard,
+        heard: TeacherBatch,
         weights_TN: Tensor,
         own_TN: Tensor | None,
         batch: Batch,  # noqa: ARG002 (other tasks look at labels)

@@ -19,7 +19,7 @@ from raykd.config.objective import FeatureTerm, Objective
 from raykd.losses import relations
 from raykd.objective.distill import DistillObjective
 from raykd.objective.features import FeatureLoss, Shape
-from raykd.objective.voices import Heard, Voice
+from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
 from raykd.types import Batch, Dense, Scale, TeacherOutputs
 
 OUTPUT = ""
@@ -44,7 +44,7 @@ class EmbeddingObjective(DistillObjective):
     def __init__(
         self,
         settings: Objective,
-        voices: Sequence[Voice],
+        voices: Sequence[TeacherInfo],
         *,
         student_shapes: Mapping[str, Shape],
         teacher_shapes: Mapping[tuple[str, str], Shape],
@@ -84,12 +84,12 @@ class EmbeddingObjective(DistillObjective):
         parts = [*self.matches, *self.features]
         return [part.projector for part in parts if isinstance(part, FeatureLoss)]
 
-    def _own_losses(self, heard: Heard) -> None:  # noqa: ARG002 (the projectors need the batch)
+    def _own_losses(self, heard: TeacherBatch) -> None:  # noqa: ARG002 (the projectors need the batch)
         return None
 
     def _soft_targets(
         self,
-        heard: Heard,
+        heard: TeacherBatch,
         weights_TN: Tensor,
         own_TN: Tensor | None,  # noqa: ARG002 (none is asked for)
         batch: Batch,
@@ -107,7 +107,7 @@ class EmbeddingObjective(DistillObjective):
             total_N = total_N + weight_N * loss_N
         return total_N, heard.available_TN.any(dim=0)
 
-    def _relations(self, heard: Heard, weights_TN: Tensor) -> tuple[Tensor, Tensor]:
+    def _relations(self, heard: TeacherBatch, weights_TN: Tensor) -> tuple[Tensor, Tensor]:
         """The student's relations against the mean of the teachers', over the units that all of them answered.
 
         A teacher that answered none, of no worker, is left out.

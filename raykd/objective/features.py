@@ -15,7 +15,7 @@ from raykd.config.losses import RelationalLoss, StandardisedLoss, VidLoss
 from raykd.config.objective import FeatureTerm
 from raykd.losses import INFO, LOSSES
 from raykd.models.projectors import make_projector
-from raykd.objective.rows import over_counted
+from raykd.objective.masked_pairwise import masked_pairwise
 from raykd.objective.terms import Context, Sum
 from raykd.types import Batch, Dense
 
@@ -103,7 +103,7 @@ class FeatureLoss(nn.Module):
 
         if INFO[loss.type].per_sample:
             return function(student, teacher)
-        return over_counted(function, student, teacher, counted_B)
+        return masked_pairwise(function, student, teacher, counted_B)
 
 
 class RunningStatistics(nn.Module):

@@ -15,18 +15,18 @@ from raykd.ensemble.binary import mean_label_probabilities
 from raykd.losses.binary import bernoulli_kl, two_class
 from raykd.losses.logits import kl_from_log_probs
 from raykd.objective.distill import DistillObjective
-from raykd.objective.voices import Heard
+from raykd.objective.teacher_batch import TeacherBatch
 from raykd.types import UNLABELLED, Batch, TeacherOutputs, is_labelled
 
 
-class MarkObjective(DistillObjective):
+class MultilabelObjective(DistillObjective):
     """labels·BCE + soft_targets·T²KL of Bernoulli distributions + Σ features."""
 
     classes = False
 
     def _soft_targets(
         self,
-        heard: Heard,
+        heard: TeacherBatch,
         weights_TN: Tensor,
         own_TN: Tensor | None,  # noqa: ARG002 (none is asked for)
         batch: Batch,

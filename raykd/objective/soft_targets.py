@@ -24,13 +24,13 @@ from raykd.ensemble import (
 )
 from raykd.losses import INFO, LOSSES, kl_from_log_probs, standardised
 from raykd.objective.fused import kl_to_mean
-from raykd.objective.rows import over_counted
-from raykd.objective.voices import Heard
+from raykd.objective.masked_pairwise import masked_pairwise
+from raykd.objective.teacher_batch import TeacherBatch
 
 _NO_KNOBS = frozenset({"type", "standardise", "scope"})
 
 
-def compared(loss: Any, heard: Heard) -> Heard:
+def compared(loss: Any, heard: TeacherBatch) -> TeacherBatch:
     """The batch with the logits that a loss compares: z-scores where asked for.
 
     Each teacher is standardised before the teachers are mixed, which is what its own loss would do.
@@ -44,7 +44,7 @@ def compared(loss: Any, heard: Heard) -> Heard:
     )
 
 
-def own_losses(loss: SoftLoss, heard: Heard) -> Tensor:
+def own_losses(loss: SoftLoss, heard: TeacherBatch) -> Tensor:
     """The student's loss against each teacher [T, N]; 0 where a teacher gave no answer."""
     heard = compared(loss, heard)
     info = INFO[loss.type]
@@ -62,12 +62,12 @@ def own_losses(loss: SoftLoss, heard: Heard) -> Tensor:
             continue
         gather = heard.context.gather(int(available_N.sum())) if everywhere else None
         among = partial(function, gather=gather)
-        losses.append(over_counted(among, student_NC, teacher_NC, available_N))
+        losses.append(masked_pairwise(among, student_NC, teacher_NC, available_N))
     return torch.stack(losses)
 
 
 def ensemble_loss(
-    settings: SoftTargets, heard: Heard, weights_TN: Tensor, own_TN: Tensor | None
+    settings: SoftTargets, heard: TeacherBatch, weights_TN: Tensor, own_TN: Tensor | None
 ) -> Tensor:
     """The student's loss against the ensemble [N].
 
@@ -96,7 +96,7 @@ def ensemble_loss(
     return kl_from_log_probs(student_NC, mixed_NC, temperature=temperature)
 
 
-def _over_known(heard: Heard, weights_TN: Tensor) -> Tensor:
+def _over_known(heard: TeacherBatch, weights_TN: Tensor) -> Tensor:
     """T² Σ_S W_S KL(p_S ‖ q^S) [N]: teachers that know the same classes S are mixed, with their share W_S.
 
     It has the gradient of T² Σ_k w_k KL(p_k ‖ q^{S_k}), see `raykd.ensemble.partial`.
@@ -116,7 +116,7 @@ def _over_known(heard: Heard, weights_TN: Tensor) -> Tensor:
     return total_N
 
 
-def agreement_weights(disagreement: Disagreement, heard: Heard) -> Tensor:
+def agreement_weights(disagreement: Disagreement, heard: TeacherBatch) -> Tensor:
     """How much each unit counts by how far the teachers agree on it, [N]."""
     logits_TNC, available_TN = heard.stacked, heard.available_TN
     if isinstance(disagreement, DisagreementFilter):

@@ -19,8 +19,8 @@ from raykd.config.objective import BoundedLoss, HuberLoss, ImitationLoss
 from raykd.ensemble import mean_logits
 from raykd.losses import bounded, huber, imitation, mse
 from raykd.objective.distill import DistillObjective
+from raykd.objective.teacher_batch import TeacherBatch
 from raykd.objective.terms import NOW, Context, Term
-from raykd.objective.voices import Heard
 from raykd.types import Batch, TeacherOutputs, is_labelled
 
 
@@ -55,7 +55,7 @@ class ValueObjective(DistillObjective):
 
     def _soft_targets(
         self,
-        heard: Heard,
+        heard: TeacherBatch,
         weights_TN: Tensor,
         own_TN: Tensor | None,  # noqa: ARG002 (none is asked for)
         batch: Batch,

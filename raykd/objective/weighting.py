@@ -18,19 +18,19 @@ from raykd.config.weightings import (
 )
 from raykd.ensemble import INFO, WEIGHTINGS
 from raykd.objective.soft_targets import compared
-from raykd.objective.voices import Heard, Voice
+from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
 
 _TINY = 1e-12
 _NO_KNOBS = frozenset({"type", "paper_code_scale"})
 
-Facts = Callable[[Any, Sequence[Voice], Heard], dict[str, Any]]
+Facts = Callable[[Any, Sequence[TeacherInfo], TeacherBatch], dict[str, Any]]
 
 
 def teacher_weights(
     weighting: Weighting,
     soft: SoftTargets | None,
-    voices: Sequence[Voice],
-    heard: Heard,
+    voices: Sequence[TeacherInfo],
+    heard: TeacherBatch,
     own_TN: Tensor | None,
 ) -> Tensor:
     """How much each teacher counts for each unit [T, N]: sums to 1 over those that answered.
@@ -73,17 +73,17 @@ def steady(weighting: Weighting) -> Weighting:
     return weighting
 
 
-def _given(weights: Mapping[str, float], voices: Sequence[Voice]) -> Tensor:
+def _given(weights: Mapping[str, float], voices: Sequence[TeacherInfo]) -> Tensor:
     return torch.tensor([weights[voice.name] for voice in voices])
 
 
-def _known(name: str, voices: Sequence[Voice]) -> Tensor:
+def _known(name: str, voices: Sequence[TeacherInfo]) -> Tensor:
     values = [getattr(voice, name) for voice in voices]
     assert None not in values, f"the pipeline tells every voice's {name} on validation"
     return torch.tensor([max(value, _TINY) for value in values])
 
 
-def _sample(weighting: Any, voices: Sequence[Voice], heard: Heard) -> dict[str, Any]:
+def _sample(weighting: Any, voices: Sequence[TeacherInfo], heard: TeacherBatch) -> dict[str, Any]:
     given = weighting.probabilities
     return {
         "seed": heard.context.seed,

@@ -13,7 +13,7 @@ from raykd.config.variants import Variant
 from raykd.errors import InputError, Problem
 from raykd.evaluate.comparison import compare as hold_against
 from raykd.folders import RunFolder, read_json, write_json
-from raykd.objective import Role, lesson
+from raykd.objective import Role, training_role
 from raykd.pipeline.evaluation import evaluate, labels_used
 from raykd.pipeline.fits import shown_views, student_fit
 from raykd.pipeline.job import Job, times_tested
@@ -168,7 +168,7 @@ def paired_fits(config: Config, students: Mapping[str, Prepared], served: Served
         for name, prepared in students.items():
             role: Role = next((control for control in controls if control == name), "student")
             objective = prepared.config.objective
-            taught = lesson(role, objective, list(prepared.teachers), served.best_teacher)
+            taught = training_role(role, objective, list(prepared.teachers), served.best_teacher)
             yield student_fit(prepared, served, taught, replica, name=name)
 
 

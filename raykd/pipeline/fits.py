@@ -8,7 +8,7 @@ from raykd.config.objective import ImitationLoss, InverseErrorWeighting, Labels,
 from raykd.config.tasks import CHOICES
 from raykd.config.training import Training
 from raykd.config.weightings import AccuracyWeighting
-from raykd.objective import Lesson, Voice, lesson
+from raykd.objective import TeacherInfo, TrainingRole, training_role
 from raykd.pipeline.packing import known_by
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.serving import Served
@@ -74,7 +74,7 @@ def student_fits(prepared: Prepared, served: Served) -> list[Fit]:
     config = prepared.config
     names = list(prepared.teachers)
     lessons = [
-        lesson(role, config.objective, names, served.best_teacher)  # type: ignore[arg-type]
+        training_role(role, config.objective, names, served.best_teacher)  # type: ignore[arg-type]
         for role in roles(config)
     ]
     return [
@@ -85,7 +85,12 @@ def student_fits(prepared: Prepared, served: Served) -> list[Fit]:
 
 
 def student_fit(
-    prepared: Prepared, served: Served, taught: Lesson, replica: int, *, name: str | None = None
+    prepared: Prepared,
+    served: Served,
+    taught: TrainingRole,
+    replica: int,
+    *,
+    name: str | None = None,
 ) -> Fit:
     """One replica of a student taught one lesson; called by its role where it has no other name."""
     config, samples = prepared.config, prepared.samples
@@ -128,12 +133,12 @@ def student_fit(
     )
 
 
-def _voices(prepared: Prepared, taught: Lesson, served: Served) -> tuple[Voice, ...]:
+def _voices(prepared: Prepared, taught: TrainingRole, served: Served) -> tuple[TeacherInfo, ...]:
     weighting, judged = taught.objective.weighting, served.judged
     errors = judged.errors if isinstance(weighting, InverseErrorWeighting) else {}
     accuracies = judged.accuracies if isinstance(weighting, AccuracyWeighting) else {}
     return tuple(
-        Voice(
+        TeacherInfo(
             name,
             served.temperatures.get(name, 1.0),
             errors.get(name),
@@ -144,7 +149,7 @@ def _voices(prepared: Prepared, taught: Lesson, served: Served) -> tuple[Voice, 
     )
 
 
-def _error_range(taught: Lesson, served: Served) -> float | None:
+def _error_range(taught: TrainingRole, served: Served) -> float | None:
     """What attentive imitation measures the teachers' errors by, where it is asked for."""
     soft = taught.objective.soft_targets
     if soft is None or not isinstance(soft.loss, ImitationLoss) or not taught.teachers:

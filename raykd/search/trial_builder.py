@@ -11,7 +11,7 @@ from raykd.config import Config
 from raykd.config.models import Limits
 from raykd.errors import InputError, Problem
 from raykd.evaluate.costs import cost
-from raykd.objective import lesson
+from raykd.objective import training_role
 from raykd.pipeline.fits import student_fit
 from raykd.pipeline.preparation import Prepared, vary
 from raykd.pipeline.serving import Served
@@ -52,7 +52,7 @@ class TrialBuilder:
     def fit(self, varied: Prepared, replica: int = 0, name: str | None = None) -> Fit:
         """One replica of the student that a recipe makes."""
         objective, teachers = varied.config.objective, list(varied.teachers)
-        taught = lesson("student", objective, teachers, self.served.best_teacher)
+        taught = training_role("student", objective, teachers, self.served.best_teacher)
         return student_fit(varied, self.served, taught, replica, name=name)
 
     def cost(self, varied: Prepared) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ from raykd.models.frozen import freeze
 from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing
 from raykd.models.weights import apply_weights, fingerprint
-from raykd.objective import OBJECTIVES, Voice
+from raykd.objective import OBJECTIVES, TeacherInfo
 from raykd.objective.embeddings import OUTPUT
 from raykd.objective.features import Shape
 from raykd.train.plan import Plan
@@ -67,7 +67,7 @@ class Fit:
     preprocessing: Preprocessing
     weights: Mapping[str, Tensor] | None
     objective: Objective
-    voices: tuple[Voice, ...]
+    voices: tuple[TeacherInfo, ...]
     student_shapes: Mapping[str, Shape]
     teacher_shapes: Mapping[tuple[str, str], Shape]
     training: Training

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from raykd.config.objective import Objective
-from raykd.objective import DistillObjective, Voice
+from raykd.objective import DistillObjective, TeacherInfo
 from raykd.types import Batch, Dense
 
 UNITS, CLASSES = 8, 5
@@ -86,9 +86,9 @@ def make_student(
 
 @pytest.fixture
 def make_objective() -> Callable[..., DistillObjective]:
-    def make(settings: dict[str, Any], *voices: str | Voice) -> DistillObjective:
+    def make(settings: dict[str, Any], *voices: str | TeacherInfo) -> DistillObjective:
         torch.manual_seed(0)
-        heard = [v if isinstance(v, Voice) else Voice(v) for v in voices]
+        heard = [v if isinstance(v, TeacherInfo) else TeacherInfo(v) for v in voices]
         return DistillObjective(
             Objective.model_validate(settings),
             heard,

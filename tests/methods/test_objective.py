@@ -13,7 +13,14 @@ from torch import nn
 
 from raykd.config.objective import Objective
 from raykd.ensemble import WEIGHTINGS
-from raykd.objective import Context, Voice, ensemble_sums, ensemble_values, lesson, reduce_terms
+from raykd.objective import (
+    Context,
+    TeacherInfo,
+    ensemble_sums,
+    ensemble_values,
+    reduce_terms,
+    training_role,
+)
 from raykd.types import Mixed
 
 UNITS, CLASSES = 8, 5
@@ -25,7 +32,11 @@ TAPS = {
     "similarity": ("map", "vector"), "rkd_distance": ("vector", "map"), "rkd_angle": ("vector", "vector"),
     "pkt": ("vector", "vector"),
 }  # fmt: skip
-VOICES = (Voice("a", 1.0, 0.3, 0.9), Voice("b", 1.5, 0.6, 0.7), Voice("c", 1.0, 0.9, 0.5))
+VOICES = (
+    TeacherInfo("a", 1.0, 0.3, 0.9),
+    TeacherInfo("b", 1.5, 0.6, 0.7),
+    TeacherInfo("c", 1.0, 0.9, 0.5),
+)
 WEIGHTING = {
     "uniform": {}, "fixed": {"weights": {"a": 1, "b": 2, "c": 5}}, "accuracy": {"power": 2},
     "inverse_error": {}, "entropy": {}, "confidence": {"unlabelled": "ensemble_argmax"},
@@ -371,7 +382,7 @@ def test_controls_of_an_objective_with_everything():
             ],
         }
     )  # fmt: skip
-    taught = partial(lesson, objective=objective, teachers=["a", "b"])
+    taught = partial(training_role, objective=objective, teachers=["a", "b"])
     hard = taught("hard", best_teacher="a").objective
     assert (hard.labels.weight, hard.phases, hard.soft_targets) == (1.0, (), None)
     assert hard.weighting.type == "fixed"
@@ -386,7 +397,7 @@ def test_controls_of_an_objective_with_everything():
     for stray in ("drop", "gradient"):
         own = objective.model_copy(update={"weighting": Objective.model_validate(
             {"weighting": {"type": stray}}).weighting})  # fmt: skip
-        assert lesson("hard", own, ["a", "b"], "a").objective.weighting.type == "uniform"
+        assert training_role("hard", own, ["a", "b"], "a").objective.weighting.type == "uniform"
 
 
 def test_what_is_logged_of_the_ensemble(make_objective, make_batch, make_answers, make_student):

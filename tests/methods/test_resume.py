@@ -15,7 +15,7 @@ from raykd.config.training import Training
 from raykd.folders import RunFolder
 from raykd.models.preprocess import resolve
 from raykd.models.weights import load_weights
-from raykd.objective import Voice
+from raykd.objective import TeacherInfo
 from raykd.targets import Ticket
 from raykd.train import Fit, FolderReporter, Plan, World, train
 from raykd.types import Dense
@@ -89,7 +89,7 @@ def make_fit(samples):
             ),
             weights=None,
             objective=Objective.model_validate({**EVERYTHING, **objective}),
-            voices=(Voice("a"), Voice("b", 1.5)),
+            voices=(TeacherInfo("a"), TeacherInfo("b", 1.5)),
             student_shapes={TAP: (8, *samples.input_shape[1:])},
             teacher_shapes={(n, "x"): SHAPE for n in "ab"},
             training=Training.model_validate(

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import nn
 
 from raykd.config.objective import Objective
-from raykd.objective import Context, DistillObjective, Voice, reduce_terms
+from raykd.objective import Context, DistillObjective, TeacherInfo, reduce_terms
 from raykd.train.plan import split
 from raykd.train.world import World
 from raykd.types import Batch, Dense
@@ -46,7 +46,7 @@ class Module(nn.Module):
         self.head = nn.Linear(WIDTH, CLASSES)
         self.objective = DistillObjective(
             Objective.model_validate(SETTINGS),
-            [Voice("a"), Voice("b")],
+            [TeacherInfo("a"), TeacherInfo("b")],
             student_shapes={"f": (WIDTH,)},
             teacher_shapes={("a", "f"): (3,)},
         )

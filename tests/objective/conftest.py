@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from raykd.config.objective import Objective
-from raykd.objective import DistillObjective, Voice
+from raykd.objective import DistillObjective, TeacherInfo
 from raykd.types import Batch, Dense, Mixed
 
 UNITS, CLASSES = 12, 4
@@ -83,7 +83,7 @@ def make_objective() -> Callable[..., DistillObjective]:
         torch.manual_seed(0)
         return DistillObjective(
             Objective.model_validate(settings),
-            [Voice(name, (temperatures or {}).get(name, 1.0)) for name in names],
+            [TeacherInfo(name, (temperatures or {}).get(name, 1.0)) for name in names],
             student_shapes={"tap": (3, 8, 8)},
             teacher_shapes={(name, "tap"): (6, 4, 4) for name in names},
             class_weights_C=class_weights,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raykd.config.objective import Objective
-from raykd.objective import lesson
+from raykd.objective import training_role
 
 TEACHERS = ("a", "b")
 
@@ -26,14 +26,14 @@ def objective():
 
 
 def test_the_student_is_taught_the_recipe(objective):
-    taught = lesson("student", objective, TEACHERS, "b")
+    taught = training_role("student", objective, TEACHERS, "b")
     assert taught.objective == objective
     assert taught.teachers == TEACHERS
     assert not taught.labelled_only
 
 
 def test_labels_alone(objective):
-    taught = lesson("labels", objective, TEACHERS, "b")
+    taught = training_role("labels", objective, TEACHERS, "b")
     assert taught.teachers == ()
     assert taught.labelled_only
     assert taught.objective.labels.weight == 1.0
@@ -44,7 +44,7 @@ def test_labels_alone(objective):
 
 
 def test_hard_labels_are_the_ensemble_s_where_the_true_one_is_unknown(objective):
-    taught = lesson("hard", objective, TEACHERS, "b")
+    taught = training_role("hard", objective, TEACHERS, "b")
     assert taught.teachers == TEACHERS
     assert taught.objective.labels.fill == "ensemble"
     assert taught.objective.labels.weight == 1.0
@@ -55,7 +55,7 @@ def test_hard_labels_are_the_ensemble_s_where_the_true_one_is_unknown(objective)
 
 
 def test_the_best_teacher_alone(objective):
-    taught = lesson("best_teacher", objective, TEACHERS, "b")
+    taught = training_role("best_teacher", objective, TEACHERS, "b")
     assert taught.teachers == ("b",)
     assert taught.objective.weighting.type == "uniform"
     assert [term.teacher for term in taught.objective.features] == ["b"]

@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 
 from raykd.config.objective import Objective
 from raykd.ensemble import labels_of_known, mean_of_known, mean_probabilities, unknown
-from raykd.objective import Voice
+from raykd.objective import TeacherInfo
 from raykd.objective.distill import DistillObjective
 from raykd.targets.codec import decode, encode
 from raykd.types import Batch, Dense
@@ -45,7 +45,7 @@ def objective(**soft):
     }
     return DistillObjective(
         Objective.model_validate(settings),
-        [Voice(name, known=known) for name, known in KNOWN.items()],
+        [TeacherInfo(name, known=known) for name, known in KNOWN.items()],
         student_shapes={},
         teacher_shapes={},
     )
@@ -103,7 +103,7 @@ def test_the_student_is_renormalised_over_what_each_teacher_knows(loss, combine,
 def test_what_a_student_says_of_other_classes_is_left_to_it():
     """No teacher knows class 3 but `all`; without it, its logit has no gradient at all."""
     targets = {name: answer for name, answer in answers().items() if name == "three"}
-    voices = [Voice("three", known=KNOWN["three"])]
+    voices = [TeacherInfo("three", known=KNOWN["three"])]
     settings = Objective.model_validate(
         {"labels": {"weight": 0}, "soft_targets": {"temperature": T}}
     )
@@ -125,7 +125,7 @@ def test_teachers_that_know_all_are_heard_as_before():
     settings = Objective.model_validate({"soft_targets": {"temperature": T}})
     plain, told = (
         DistillObjective(settings, [voice], student_shapes={}, teacher_shapes={})
-        for voice in (Voice("all"), Voice("all", known=tuple(range(C))))
+        for voice in (TeacherInfo("all"), TeacherInfo("all", known=tuple(range(C))))
     )
     one, other = (o(student, {}, batch(), targets)[0]["soft_targets"].loss_N for o in (plain, told))
     torch.testing.assert_close(one, other)

@@ -38,7 +38,7 @@ from raykd.losses import LOSSES
 from raykd.losses.relational import RELATIONS
 from raykd.losses.relations import mean_of_relations
 from raykd.models.network import Network
-from raykd.objective import OBJECTIVES, Context, Voice
+from raykd.objective import OBJECTIVES, Context, TeacherInfo
 from raykd.objective.embeddings import OUTPUT
 from raykd.pipeline import Options
 from raykd.pipeline.ablating import make_students
@@ -201,7 +201,7 @@ def objective(soft: dict, names=("a", "b"), **more):
     widths = dict(zip(("a", "b"), WIDTHS, strict=True))
     return OBJECTIVES["embedding"](
         settings,
-        [Voice(name) for name in names],
+        [TeacherInfo(name) for name in names],
         student_shapes={OUTPUT: (4,)},
         teacher_shapes={(name, OUTPUT): (widths[name],) for name in names},
     )

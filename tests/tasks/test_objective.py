@@ -10,7 +10,7 @@ from torch import Tensor
 from raykd.config.objective import Labels, Objective, SoftTargets
 from raykd.ensemble.binary import mean_label_probabilities
 from raykd.losses.binary import bernoulli_kl, two_class
-from raykd.objective import OBJECTIVES, Voice
+from raykd.objective import OBJECTIVES, TeacherInfo
 from raykd.types import Batch, Dense, Mixed, Scale
 
 SCALE = Scale(mean=150.0, std=50.0)
@@ -35,7 +35,7 @@ def answers(kind: str, *values: Tensor) -> dict[str, Dense]:
 
 
 def objective(task: str, settings: dict, teachers: int = 2, **given):
-    voices = [Voice(f"t{i}", error=float(i + 1)) for i in range(teachers)]
+    voices = [TeacherInfo(f"t{i}", error=float(i + 1)) for i in range(teachers)]
     return OBJECTIVES[task](
         Objective.model_validate(settings), voices, student_shapes={}, teacher_shapes={}, **given
     )

@@ -18,7 +18,7 @@ from raykd.data import Samples
 from raykd.folders import RunFolder
 from raykd.models.preprocess import resolve
 from raykd.models.weights import load_weights
-from raykd.objective import Voice
+from raykd.objective import TeacherInfo
 from raykd.targets import NoTargets
 from raykd.testing.sources import TableTargets
 from raykd.train import Fit, FolderReporter, Plan, World, train
@@ -76,7 +76,7 @@ def make_fit() -> Callable[..., Fit]:
                 ),
                 "weights": None,
                 "objective": Objective.model_validate({**taught, **(objective or {})}),
-                "voices": tuple(Voice(name) for name in voices),
+                "voices": tuple(TeacherInfo(name) for name in voices),
                 "student_shapes": SHAPES if terms else {},
                 "teacher_shapes": {(name, tap): s for name in voices for tap, s in SHAPES.items()},
                 "training": Training.model_validate(settings),

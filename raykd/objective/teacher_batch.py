@@ -12,7 +12,7 @@ from raykd.objective.terms import Context
 
 
 @dataclass(frozen=True)
-class Voice:
+class TeacherInfo:
     """A teacher as the objective hears it.
 
     Attributes:
@@ -31,7 +31,7 @@ class Voice:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Heard:
+class TeacherBatch:
     """One batch as student and teachers see it, before the teachers are weighed.
 
     Attributes:

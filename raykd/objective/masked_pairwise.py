@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 
-def over_counted(
+def masked_pairwise(
     loss: Callable[[Tensor, Tensor], Tensor],
     student_B: Tensor,
     teacher_B: Tensor,
