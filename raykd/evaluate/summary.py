@@ -14,9 +14,9 @@ import numpy as np
 from torch import Tensor
 
 from raykd.evaluate.closeness import gap_recovered
+from raykd.evaluate.external_baselines import external_baseline_numbers
 from raykd.evaluate.outputs import Evaluation, Split, SplitOutputs, best_teacher, choose_examples
 from raykd.evaluate.requirements import Requirement, check_requirements
-from raykd.evaluate.rivals import rival_numbers
 from raykd.evaluate.statistics import paired_gain, spread
 from raykd.evaluate.task import TASKS, Task
 from raykd.types import is_labelled
@@ -97,7 +97,7 @@ def summarise(
         "fidelity": _fidelity(evaluation, student, students, ensemble, teachers),
         "gains": _gains(evaluation, students),
         "compare": {
-            name: {**rival_numbers(evaluation, name), **_cost(costs.get(name))}
+            name: {**external_baseline_numbers(evaluation, name), **_cost(costs.get(name))}
             for name in test.rivals
         },
         "labels_used": dict(labels_used),

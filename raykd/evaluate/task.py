@@ -20,7 +20,7 @@ from raykd.config.tasks import TaskName
 from raykd.ensemble import fit_temperature, mean_logits, mean_of_known
 from raykd.ensemble.binary import mean_label_probabilities
 from raykd.ensemble.given import uniform
-from raykd.evaluate import marks, retrieval, values
+from raykd.evaluate import multilabel, retrieval, values
 from raykd.evaluate.closeness import SMALLEST_GAP, fidelity
 from raykd.evaluate.metrics import classification_metrics, labelled
 from raykd.types import OutputKind, is_labelled
@@ -211,18 +211,18 @@ TASKS: dict[TaskName, Task] = {
         ties="nll",
         answer=_same,
         ensemble=_mean_by(mean_label_probabilities),
-        numbers=marks.mark_metrics,
-        tally=marks.mark_tally,
+        numbers=multilabel.multilabel_metrics,
+        tally=multilabel.multilabel_tally,
         tallied=3,
-        total=marks.mark_total,
-        scores=marks.right_shares,
+        total=multilabel.multilabel_total,
+        scores=multilabel.right_shares,
         from_scores=None,
         comparable=torch.sigmoid,
-        fidelity=marks.mark_fidelity,
+        fidelity=multilabel.multilabel_fidelity,
         difference=_mark_difference,
         error=_nll,
         smallest_gap=_one_sample,
-        calibrate=marks.mark_temperature,
+        calibrate=multilabel.multilabel_temperature,
     ),
     "embedding": Task(
         name="embedding",

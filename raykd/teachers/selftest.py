@@ -16,7 +16,7 @@ from raykd.config.models import Expect
 from raykd.config.tasks import TaskName
 from raykd.ensemble import unknown
 from raykd.errors import TeacherError
-from raykd.evaluate.marks import right_shares
+from raykd.evaluate.multilabel import right_shares
 from raykd.evaluate.retrieval import has_pairs, retrieval_metrics
 from raykd.evaluate.values import value_metrics
 from raykd.types import TeacherOutputs

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from raykd.evaluate import Evaluation, SplitOutputs
-from raykd.evaluate.rivals import rival_numbers
+from raykd.evaluate.external_baselines import external_baseline_numbers
 from raykd.evaluate.slices import slice_numbers
 from raykd.evaluate.statistics import mcnemar
 from raykd.evaluate.task import TASKS
@@ -50,7 +50,7 @@ def test_mcnemar_counts_who_is_right_alone():
 
 
 def test_the_gain_is_the_students_and_even_one_replica_has_an_interval():
-    found = rival_numbers(evaluation(range(6)), "old")
+    found = external_baseline_numbers(evaluation(range(6)), "old")
     assert found["gain"]["values"] == pytest.approx([9 / 60])
     assert found["gain"]["ci95"] is None
     low, high = found["gain"]["ci95_bootstrap"]
@@ -65,7 +65,7 @@ def test_the_gain_is_the_students_and_even_one_replica_has_an_interval():
 
 
 def test_over_replicas_the_model_is_the_same_one_each_time():
-    found = rival_numbers(evaluation(range(6), range(12), range(3)), "old")
+    found = external_baseline_numbers(evaluation(range(6), range(12), range(3)), "old")
     assert found["gain"]["values"] == pytest.approx([9 / 60, 3 / 60, 12 / 60])
     low, high = found["gain"]["ci95"]
     assert low < 8 / 60 < high

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from raykd.evaluate import Evaluation
-from raykd.evaluate.rivals import rival_numbers
+from raykd.evaluate.external_baselines import external_baseline_numbers
 from raykd.evaluate.slices import slice_numbers
 from raykd.folders import read_json, write_json
 from raykd.report import verdict, write_report
@@ -29,7 +29,7 @@ def told(make_run, tmp_path_factory):
         key: summary["teachers"]["vit"][key]
         for key in ("parameters", "flops", "bytes", "latency_ms")
     }
-    summary["compare"] = {"today": {**rival_numbers(evaluation, "today"), **cost}}
+    summary["compare"] = {"today": {**external_baseline_numbers(evaluation, "today"), **cost}}
     few = torch.arange(len(labels)) < 9
     summary["slices"] = slice_numbers(
         evaluation, {"eights": labels == 8, "rest": labels != 8, "nine": few}

@@ -24,6 +24,7 @@ from raykd.data.samples import build_samples, samples_of
 from raykd.ensemble import effective_teachers_per_unit
 from raykd.errors import InputError, TeacherError
 from raykd.evaluate import TASKS, Evaluation, SplitOutputs
+from raykd.evaluate.external_baselines import external_baseline_numbers
 from raykd.evaluate.folds import over_folds
 from raykd.evaluate.outputs import best_teacher
 from raykd.evaluate.retrieval import (
@@ -33,7 +34,6 @@ from raykd.evaluate.retrieval import (
     retrieval_fidelity,
     retrieval_metrics,
 )
-from raykd.evaluate.rivals import rival_numbers
 from raykd.losses import LOSSES
 from raykd.losses.relational import RELATIONS
 from raykd.losses.relations import mean_of_relations
@@ -563,7 +563,7 @@ def test_a_model_of_today_is_held_against_the_student():
         teachers={"deep": answers}, ensemble=answers, rivals={"today": answers},
         students={"student": torch.nn.functional.one_hot(labels, 10).float()[None]},
     )  # fmt: skip
-    found = rival_numbers(Evaluation(splits={"test": split}, task="embedding"), "today")
+    found = external_baseline_numbers(Evaluation(splits={"test": split}, task="embedding"), "today")
     assert found["mcnemar"] is None
     assert found["gain"]["mean"] == pytest.approx(1 - found["test"]["map_10"])
     keep = torch.arange(100) < 50

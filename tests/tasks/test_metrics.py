@@ -8,8 +8,8 @@ import torch
 from sklearn import metrics as sk
 
 from raykd.evaluate import TASKS, Evaluation, SplitOutputs, paired_gain, summarise
-from raykd.evaluate.marks import mark_fidelity, mark_metrics, right_shares
 from raykd.evaluate.metrics import classification_metrics
+from raykd.evaluate.multilabel import multilabel_fidelity, multilabel_metrics, right_shares
 from raykd.evaluate.outputs import best_teacher, choose_examples
 from raykd.evaluate.values import squared_errors, value_fidelity, value_metrics
 
@@ -54,7 +54,7 @@ def test_unlabelled_values_are_left_out():
 def test_mark_metrics_are_scikit_learns():
     logits, truth = marks()
     said, odds = (logits > 0).long(), logits.sigmoid()
-    found = mark_metrics(logits, truth)
+    found = multilabel_metrics(logits, truth)
     macro = {"average": "macro", "zero_division": 0}
     assert found["accuracy"] == pytest.approx(1 - sk.hamming_loss(truth, said))
     assert found["accuracy_subset"] == pytest.approx(sk.accuracy_score(truth, said))
@@ -73,7 +73,7 @@ def test_unlabelled_marks_are_left_out():
     hidden = truth.clone()
     hidden[::3] = -1
     known = hidden[:, 0] >= 0
-    assert mark_metrics(logits, hidden) == mark_metrics(logits[known], truth[known])
+    assert multilabel_metrics(logits, hidden) == multilabel_metrics(logits[known], truth[known])
     assert right_shares(logits, hidden).shape == (int(known.sum()),)
 
 
@@ -142,7 +142,7 @@ def test_value_fidelity():
 
 def test_mark_fidelity_is_a_mean_over_labels():
     one, other = marks(0)[0], marks(1)[0]
-    found = mark_fidelity(one, other, {"wide": one})
+    found = multilabel_fidelity(one, other, {"wide": one})
     assert found["agreement"]["wide"] == 1
     same = ((one > 0) == (other > 0)).double().mean()
     assert found["agreement_ensemble"] == pytest.approx(float(same))

@@ -19,7 +19,7 @@ from raykd.types import is_labelled
 _SEED = 0
 
 
-def rival_numbers(evaluation: Evaluation, name: str) -> dict[str, Any]:
+def external_baseline_numbers(evaluation: Evaluation, name: str) -> dict[str, Any]:
     """Numbers of one model that the student is held against.
 
     Returns:

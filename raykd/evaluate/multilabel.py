@@ -20,7 +20,7 @@ from raykd.losses.binary import two_class
 from raykd.types import is_labelled
 
 
-def mark_metrics(logits_NK: Tensor, labels_NK: Tensor) -> dict[str, float]:
+def multilabel_metrics(logits_NK: Tensor, labels_NK: Tensor) -> dict[str, float]:
     """Every number of one model on one split.
 
     Returns:
@@ -63,7 +63,7 @@ def right_shares(logits_NK: Tensor, labels_NK: Tensor) -> Tensor:
     return ((logits > 0) == labels.bool()).double().mean(dim=1)
 
 
-def mark_tally(logits_NK: Tensor, labels_NK: Tensor) -> Tensor:
+def multilabel_tally(logits_NK: Tensor, labels_NK: Tensor) -> Tensor:
     """Sums [3] over the labelled samples, from which `mark_total` makes metrics; float64."""
     known_N = is_labelled(labels_NK)
     logits, labels = logits_NK[known_N].double(), labels_NK[known_N]
@@ -72,13 +72,13 @@ def mark_tally(logits_NK: Tensor, labels_NK: Tensor) -> Tensor:
     return torch.stack([right, loss, torch.tensor(float(labels.numel()), dtype=torch.float64)])
 
 
-def mark_total(sums: Tensor) -> dict[str, float]:
+def multilabel_total(sums: Tensor) -> dict[str, float]:
     """`accuracy` and `nll` from the sums over all workers."""
     right, loss, count = sums.tolist()
     return {"accuracy": right / count, "nll": loss / count}
 
 
-def mark_fidelity(
+def multilabel_fidelity(
     student_NK: Tensor, ensemble_NK: Tensor, teachers: Mapping[str, Tensor]
 ) -> dict[str, Any]:
     """As `fidelity`, of label decisions: agreement and KL are means over samples and labels."""
@@ -90,7 +90,7 @@ def mark_fidelity(
     return fidelity(log_probs(student_NK), log_probs(ensemble_NK), others)
 
 
-def mark_temperature(logits_NK: Tensor, labels_NK: Tensor) -> float:
+def multilabel_temperature(logits_NK: Tensor, labels_NK: Tensor) -> float:
     """The temperature that calibrates all label decisions together; see `fit_temperature`."""
     logits, labels = _known(logits_NK, labels_NK)
     return fit_temperature(two_class(logits).flatten(0, 1), 1 - labels.flatten())
