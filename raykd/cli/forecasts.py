@@ -10,9 +10,15 @@ from raykd.objective import Role, training_role
 from raykd.pipeline.fits import roles, shown_views
 from raykd.pipeline.placement import target_mode
 from raykd.pipeline.preparation import Prepared
-from raykd.pipeline.serving import make_specs, parts_of, store_keys, store_root, wanted
-from raykd.pipeline.usage import known_weights
-from raykd.pipeline.volume import answer_of
+from raykd.pipeline.serving import (
+    make_specs,
+    missing_work,
+    required_answers,
+    store_keys,
+    store_root,
+)
+from raykd.pipeline.storage_estimate import answer_of
+from raykd.pipeline.store_references import known_weights
 from raykd.targets import EntryKey, TeacherKeys
 from raykd.targets.entries import Entry
 from raykd.targets.remote import is_uri
@@ -98,7 +104,7 @@ def forecast(prepared: Prepared) -> Forecast:
         make_specs(prepared, {n: {} for n in prepared.teachers} | known), prepared.samples
     )
     count = shown_views(config)
-    originals, augmented = parts_of(prepared, keys, range(count or 0))
+    originals, augmented = missing_work(prepared, keys, range(count or 0))
     live = {
         name: _with_passes(share, asked)
         for (name, share), asked in zip(
@@ -127,7 +133,7 @@ def _shares(
     prepared: Prepared, keys: Mapping[str, TeacherKeys], views: int, parts: Sequence[Part]
 ) -> dict[str, Share]:
     """Each teacher's share where so many views of each training sample are stored."""
-    needed = wanted(prepared, 1, views)
+    needed = required_answers(prepared, 1, views)
     return {
         name: _share(prepared, name, keys[name], needed, [p for p in parts if p.teacher == name])
         for name in prepared.teachers

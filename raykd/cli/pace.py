@@ -28,15 +28,22 @@ from raykd.evaluate import TASKS
 from raykd.folders import RunFolder
 from raykd.models import build_model
 from raykd.objective import Role, training_role
-from raykd.pipeline.candidates import Candidate
+from raykd.pipeline.candidates import ResolvedTeacher
 from raykd.pipeline.evaluation import split_outputs
 from raykd.pipeline.fits import roles, student_fit, teacher_fit
-from raykd.pipeline.judged import Judged
+from raykd.pipeline.judged import TeacherValidation
 from raykd.pipeline.packing import reading_temperatures
 from raykd.pipeline.placement import Placement
 from raykd.pipeline.preparation import Prepared
-from raykd.pipeline.serving import Served, Specs, make_specs, open_store, store_keys, store_root
-from raykd.pipeline.volume import answer_of
+from raykd.pipeline.serving import (
+    Specs,
+    TeacherTargets,
+    make_specs,
+    open_store,
+    store_keys,
+    store_root,
+)
+from raykd.pipeline.storage_estimate import answer_of
 from raykd.targets import NoTargets, TargetSource, Ticket, codec
 from raykd.teachers import Spec
 from raykd.teachers.model import TeacherModel
@@ -235,12 +242,12 @@ def _student_fits(prepared: Prepared, specs: Specs) -> dict[str, Fit]:
     }
     said = split_outputs(samples, "validation", outputs, {}, {})
     given = {name: c.settings.temperature for name, c in prepared.teachers.items()}
-    served = Served(
+    served = TeacherTargets(
         specs=specs,
         store=open_store(store_root(prepared.config), store_keys(specs, samples), samples),
         fleet=None,
         temperatures={name: 1.0 if value == "fit" else value for name, value in given.items()},
-        judged=Judged(TASKS[samples.task], said, samples.scale),
+        judged=TeacherValidation(TASKS[samples.task], said, samples.scale),
         best_teacher=names[0],
     )
     found = {}
@@ -260,7 +267,7 @@ def _source(prepared: Prepared, fit: Fit) -> TargetSource:
 
 
 def _answers(
-    candidate: Candidate, samples: Samples, rows: int, *, held_out: bool = False
+    candidate: ResolvedTeacher, samples: Samples, rows: int, *, held_out: bool = False
 ) -> codec.Arrays:
     """Encoded answers for so many samples, all alike."""
     one = answer_of(candidate, samples, held_out=held_out)

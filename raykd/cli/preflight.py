@@ -18,15 +18,15 @@ from raykd.models import build_model
 from raykd.models.weights import count_parameters
 from raykd.models.zoo.foreign import ForeignModel
 from raykd.pipeline import Options
-from raykd.pipeline.candidates import Candidate
+from raykd.pipeline.candidates import ResolvedTeacher
+from raykd.pipeline.external_baselines import with_external_baselines
 from raykd.pipeline.placement import Placement, place
 from raykd.pipeline.preparation import Prepared, prepare, student_outputs, vary
-from raykd.pipeline.rehearsal import rehearse
-from raykd.pipeline.rivals import with_rivals
+from raykd.pipeline.require_check import check_required
 from raykd.pipeline.serving import make_specs, remote_store
 from raykd.pipeline.session import run_folder
 from raykd.pipeline.slicing import slices_of_test
-from raykd.pipeline.volume import shortage
+from raykd.pipeline.storage_estimate import storage_shortage
 from raykd.runtime import connect, machine
 from raykd.targets import codec
 from raykd.teachers.model import host
@@ -56,15 +56,15 @@ def prepare_and_place(
     if remote is not None:
         remote.check()
     listen = Console(quiet=False, stream=sys.stderr).on
-    prepared = with_rivals(prepare(config, variants, address=address, listen=listen))
+    prepared = with_external_baselines(prepare(config, variants, address=address, listen=listen))
     slices_of_test(config.evaluate.slices, prepared.samples)
     for variant in variants:
         vary(prepared, variant)
-    rehearse(prepared)
+    check_required(prepared)
     if address is None:
-        return prepared, place(config, machine(), shortage(prepared))
+        return prepared, place(config, machine(), storage_shortage(prepared))
     with connect(address) as resources:
-        return prepared, place(config, resources, shortage(prepared))
+        return prepared, place(config, resources, storage_shortage(prepared))
 
 
 def facts(prepared: Prepared, placement: Placement) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def judge_ready_teachers(prepared: Prepared) -> dict[str, float]:
 
 
 def _accuracies(
-    prepared: Prepared, ready: dict[str, Candidate]
+    prepared: Prepared, ready: dict[str, ResolvedTeacher]
 ) -> Iterator[tuple[str, float | TeacherError]]:
     samples = prepared.samples
     rows = samples.labelled_rows("validation")[:_SCORED]

@@ -39,7 +39,7 @@ _PROBED = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class ResolvedTeacher:
     """A teacher as far as it is known before it is fitted.
 
     Attributes:
@@ -74,14 +74,14 @@ class Candidate:
     answers: int = 0
 
 
-def make_candidate(
+def resolve_teacher(
     config: Config,
     teacher: Teacher,
     samples: Samples,
     objectives: Sequence[Objective],
     *,
     key: str | None = None,
-) -> Candidate:
+) -> ResolvedTeacher:
     """A teacher built once and tried on two samples.
 
     Args:
@@ -107,7 +107,7 @@ def make_candidate(
             kind=teacher.kind,
             label_map=label_map,
         )
-        return Candidate(
+        return ResolvedTeacher(
             teacher,
             preprocessing,
             None,
@@ -138,7 +138,7 @@ def make_candidate(
     wanted = [term for term in terms if term.teacher == teacher.name]
     taps = tuple(dict.fromkeys(tap for term in wanted for tap in term.teacher_taps))
     shapes = probe(network, inputs, taps, key=tap_key(config, teacher.name, "teacher_tap"))
-    return Candidate(
+    return ResolvedTeacher(
         teacher,
         preprocessing,
         weights,

@@ -18,7 +18,7 @@ from raykd.pipeline.evaluation import evaluate, labels_used
 from raykd.pipeline.fits import shown_views, student_fit
 from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.preparation import Prepared, prepare, vary
-from raykd.pipeline.serving import Served
+from raykd.pipeline.serving import TeacherTargets
 from raykd.pipeline.session import Options, opened, run_folder
 from raykd.report import write_report
 from raykd.tracking import Console
@@ -155,7 +155,9 @@ def _stages(job: Job, students: Mapping[str, Prepared], reference: str) -> None:
         write_report(job.folder.path)
 
 
-def paired_fits(config: Config, students: Mapping[str, Prepared], served: Served) -> Iterator[Fit]:
+def paired_fits(
+    config: Config, students: Mapping[str, Prepared], served: TeacherTargets
+) -> Iterator[Fit]:
     """Every student's replicas, replica by replica, so that an early stop leaves whole pairs.
 
     Args:

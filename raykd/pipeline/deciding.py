@@ -12,7 +12,7 @@ WORTH_S = 30.0
 
 
 @dataclass(frozen=True)
-class Outlook:
+class FillEstimate:
     """What a fill will take, once the teachers are loaded.
 
     Attributes:
@@ -29,7 +29,7 @@ class Outlook:
         return {name: count / self.rates[name] for name, count in self.samples.items()}
 
 
-def decide(placement: Placement, outlook: Outlook) -> tuple[Mode, str]:
+def choose_mode(placement: Placement, outlook: FillEstimate) -> tuple[Mode, str]:
     """The mode, and why.
 
     Args:

@@ -17,8 +17,8 @@ from raykd.folders import RunFolder
 from raykd.models import build_model
 from raykd.models.network import Network
 from raykd.models.weights import apply_weights
+from raykd.pipeline.external_baselines import external_baseline_answers
 from raykd.pipeline.preparation import Prepared, student_outputs
-from raykd.pipeline.rivals import rival_answers
 from raykd.pipeline.serving import Specs
 from raykd.targets import TargetStore
 from raykd.teachers.model import Spec, TeacherModel
@@ -93,7 +93,10 @@ def evaluate(
             {name: outputs[name] for name in prepared.teachers},
             {role: _answers(recipe, run, role, rows, "best") for role, recipe in students.items()},
             {role: _answers(recipe, run, role, rows, "last") for role, recipe in students.items()},
-            {name: rival_answers(spec, samples, rows) for name, spec in (rivals or {}).items()},
+            {
+                name: external_baseline_answers(spec, samples, rows)
+                for name, spec in (rivals or {}).items()
+            },
         )
     rows_E, inputs = _examples(samples, splits["test"])
     return Evaluation(

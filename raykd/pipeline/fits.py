@@ -11,7 +11,7 @@ from raykd.config.weightings import AccuracyWeighting
 from raykd.objective import TeacherInfo, TrainingRole, training_role
 from raykd.pipeline.packing import known_by
 from raykd.pipeline.preparation import Prepared
-from raykd.pipeline.serving import Served
+from raykd.pipeline.serving import TeacherTargets
 from raykd.seeding import derive
 from raykd.train import Fit, Plan
 
@@ -69,7 +69,7 @@ def shown_views(config: Config) -> int | None:
     return None if count is None else min(count, config.train.epochs)
 
 
-def student_fits(prepared: Prepared, served: Served) -> list[Fit]:
+def student_fits(prepared: Prepared, served: TeacherTargets) -> list[Fit]:
     """Every replica of the student and of each control, replica by replica."""
     config = prepared.config
     names = list(prepared.teachers)
@@ -86,7 +86,7 @@ def student_fits(prepared: Prepared, served: Served) -> list[Fit]:
 
 def student_fit(
     prepared: Prepared,
-    served: Served,
+    served: TeacherTargets,
     taught: TrainingRole,
     replica: int,
     *,
@@ -133,7 +133,9 @@ def student_fit(
     )
 
 
-def _voices(prepared: Prepared, taught: TrainingRole, served: Served) -> tuple[TeacherInfo, ...]:
+def _voices(
+    prepared: Prepared, taught: TrainingRole, served: TeacherTargets
+) -> tuple[TeacherInfo, ...]:
     weighting, judged = taught.objective.weighting, served.judged
     errors = judged.errors if isinstance(weighting, InverseErrorWeighting) else {}
     accuracies = judged.accuracies if isinstance(weighting, AccuracyWeighting) else {}
@@ -149,7 +151,7 @@ def _voices(prepared: Prepared, taught: TrainingRole, served: Served) -> tuple[T
     )
 
 
-def _error_range(taught: TrainingRole, served: Served) -> float | None:
+def _error_range(taught: TrainingRole, served: TeacherTargets) -> float | None:
     """What attentive imitation measures the teachers' errors by, where it is asked for."""
     soft = taught.objective.soft_targets
     if soft is None or not isinstance(soft.loss, ImitationLoss) or not taught.teachers:

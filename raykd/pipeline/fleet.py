@@ -16,7 +16,7 @@ from raykd.pipeline.loading import Listen
 from raykd.pipeline.placement import place
 from raykd.pipeline.preparation import prepare
 from raykd.pipeline.serving import make_specs
-from raykd.pipeline.usage import known_weights
+from raykd.pipeline.store_references import known_weights
 from raykd.runtime import connect, put
 from raykd.teachers.pool import ActorFleet
 from raykd.tracking import Event

@@ -10,13 +10,13 @@ from raykd.config import Config
 from raykd.config.folding import fold_recipes
 from raykd.evaluate.folds import Sizes, over_folds
 from raykd.folders import RunFolder, read_json, write_json
+from raykd.pipeline.external_baselines import with_external_baselines
 from raykd.pipeline.loading import Listen, load_samples
 from raykd.pipeline.placement import place
 from raykd.pipeline.preparation import prepare
-from raykd.pipeline.rehearsal import rehearse_folds
-from raykd.pipeline.rivals import with_rivals
+from raykd.pipeline.require_check import check_required_folds
 from raykd.pipeline.session import Options, open_folder, run_folder
-from raykd.pipeline.volume import shortage
+from raykd.pipeline.storage_estimate import storage_shortage
 from raykd.report import write_report
 from raykd.runtime import connect, is_connected, machine
 from raykd.tracking import Console
@@ -49,10 +49,10 @@ def cross_validate(
     folder, recipes = run_folder(config, options), fold_recipes(config)
     listen = None if console is None else console.on
     sizes = [_sizes(recipe, options, listen) for recipe in recipes]
-    first = with_rivals(prepare(recipes[0], address=options.address, listen=listen))
-    rehearse_folds(first, len(recipes), config.evaluate.require)
+    first = with_external_baselines(prepare(recipes[0], address=options.address, listen=listen))
+    check_required_folds(first, len(recipes), config.evaluate.require)
     if options.address is None and not is_connected():
-        place(recipes[0], machine(), shortage(first))
+        place(recipes[0], machine(), storage_shortage(first))
     with connect(options.address) as resources:
         open_folder(folder, config, resources)
         for index, recipe in enumerate(recipes):

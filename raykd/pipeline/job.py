@@ -21,15 +21,15 @@ from raykd.evaluate.outputs import Split
 from raykd.folders import RunFolder, home, read_json, write_json
 from raykd.models.weights import load_weights
 from raykd.pipeline import serving
-from raykd.pipeline.deciding import Outlook, decide
+from raykd.pipeline.deciding import FillEstimate, choose_mode
 from raykd.pipeline.evaluation import split_outputs
+from raykd.pipeline.event_bus import EventBus
 from raykd.pipeline.fits import teacher_fit
-from raykd.pipeline.hub import Hub
-from raykd.pipeline.judged import Judged
+from raykd.pipeline.judged import TeacherValidation
 from raykd.pipeline.placement import Mode, Placement
 from raykd.pipeline.preparation import Prepared
-from raykd.pipeline.rehearsal import no_time
-from raykd.pipeline.serving import Served
+from raykd.pipeline.require_check import no_time
+from raykd.pipeline.serving import TeacherTargets
 from raykd.pipeline.sources import (
     Asking,
     live_source,
@@ -113,7 +113,7 @@ class Job:
         if sink:
             listeners.append(RunMirror(sink, self.folder))
         listeners += self.others
-        self.emit = Hub(listeners, self.console)
+        self.emit = EventBus(listeners, self.console)
         for line in past:
             self.emit.recall(line)
         self.mailbox = Mailbox(self.emit)
@@ -141,7 +141,7 @@ class Job:
         self.timing[f"{name}_s"] = self.timing.get(f"{name}_s", 0.0) + seconds
         self.emit(events.stage(name, state="finished", seconds=seconds))
 
-    def seeing(self, prepared: Prepared) -> Job:
+    def with_views(self, prepared: Prepared) -> Job:
         """This job with other views of the same samples: what it scores is counted anew, all else is shared."""
         other = copy(self)
         other.prepared, other.config = prepared, prepared.config
@@ -193,12 +193,12 @@ class Job:
         model = fit.model.model_dump(mode="json")
         write_json(folder / "card.json", {"name": name, "model": model, **result})
 
-    def judge(self, specs: serving.Specs) -> Judged:
+    def validate_teachers(self, specs: serving.Specs) -> TeacherValidation:
         """What the teachers say of validation and test, and how wrong they are on validation."""
         keys = serving.store_keys(specs, self.prepared.samples)
-        serving.bring(self.config, keys, 0)
-        originals, _ = serving.parts_of(self.prepared, keys, ())
-        with self.stage("targets", fits=serving.wanted(self.prepared, len(specs), 0)):
+        serving.sync_store(self.config, keys, 0)
+        originals, _ = serving.missing_work(self.prepared, keys, ())
+        with self.stage("targets", fits=serving.required_answers(self.prepared, len(specs), 0)):
             if originals:
                 with self._fleet(specs) as fleet:
                     self.scored += serving.fill_store(self.prepared, originals, fleet, self.emit)
@@ -209,7 +209,7 @@ class Job:
     @contextmanager
     def targets(
         self, specs: serving.Specs, views: int | None, *, ahead: bool = False
-    ) -> Iterator[Served]:
+    ) -> Iterator[TeacherTargets]:
         """What students are to learn from; its fleet lives as long as they are to ask it.
 
         Args:
@@ -220,9 +220,9 @@ class Job:
         live = self.placement.mode == "live"
         keys = serving.store_keys(specs, self.prepared.samples)
         stored = 0 if live else views or 0
-        serving.bring(self.config, keys, stored)
-        originals, augmented = serving.parts_of(self.prepared, keys, range(stored))
-        needed = serving.wanted(self.prepared, len(specs), stored)
+        serving.sync_store(self.config, keys, stored)
+        originals, augmented = serving.missing_work(self.prepared, keys, range(stored))
+        needed = serving.required_answers(self.prepared, len(specs), stored)
         with ExitStack() as stack:
             fleet = None
             with self.stage("targets", fits=needed):
@@ -233,7 +233,7 @@ class Job:
                 self._choose(augmented, ahead=ahead)
                 if fleet is not None and self.mode != "write_through":
                     self._fill(augmented, fleet)
-                serving.tell_gaps(self.prepared, keys, views, self.emit)
+                serving.report_quarantined(self.prepared, keys, views, self.emit)
                 self._note_targets(self._store(keys))
                 lacking = sum(len(part.rows) for part in (*originals, *augmented))
                 self.hit_rate = 1 - lacking / needed
@@ -254,7 +254,7 @@ class Job:
         lacking = Counter[str]()
         for part in parts:
             lacking[part.teacher] += len(part.rows)
-        self.mode, self.reason = decide(self.placement, Outlook(lacking, self.rates))
+        self.mode, self.reason = choose_mode(self.placement, FillEstimate(lacking, self.rates))
         if self.mode == "write_through" and (ahead or not lacking):
             why = "all trials read one store" if lacking else "the store lacks nothing"
             self.mode, self.reason = "stored", why
@@ -279,7 +279,9 @@ class Job:
         if self.notes:
             write_json(self.folder.targets, {**store.note(), "mode": self.mode})
 
-    def _hold_against_expectations(self, specs: serving.Specs, store: TargetStore) -> Served:
+    def _hold_against_expectations(
+        self, specs: serving.Specs, store: TargetStore
+    ) -> TeacherTargets:
         """Refuse a teacher that is not what its card says; write every teacher's card."""
         samples = self.prepared.samples
         serving.check_drift(self.prepared, specs, store)
@@ -304,10 +306,12 @@ class Job:
         named = ", ".join(f"{name} {speech.value(value)}" for name, value in found.items())
         if all(map(math.isfinite, found.values())):
             self.emit(events.message("teachers", f"validation {speech.metric.name}: {named}"))
-        judged = Judged(task, said, samples.scale)
-        return Served(specs, store, None, temperatures, judged, best_teacher(said, task.name))
+        judged = TeacherValidation(task, said, samples.scale)
+        return TeacherTargets(
+            specs, store, None, temperatures, judged, best_teacher(said, task.name)
+        )
 
-    def train(self, fits: Sequence[Fit], served: Served) -> dict[str, dict[str, Any]]:
+    def train(self, fits: Sequence[Fit], served: TeacherTargets) -> dict[str, dict[str, Any]]:
         """Train students; the result of every fit."""
         with self.stage("student", fits=[fit.fit_id for fit in fits]):
             if self.placement.note is not None:
@@ -320,7 +324,7 @@ class Job:
             self._advise()
         return results
 
-    def _run(self, fits: Sequence[Fit], served: Served) -> dict[str, dict[str, Any]]:
+    def _run(self, fits: Sequence[Fit], served: TeacherTargets) -> dict[str, dict[str, Any]]:
         work = Work(
             samples=self.samples,
             fits=put(fits),
@@ -336,12 +340,12 @@ class Job:
         self.scored += _scored(served.fleet) - before
         return results
 
-    def _complete(self, served: Served) -> Served:
+    def _complete(self, served: TeacherTargets) -> TeacherTargets:
         """Score what the first student was not shown, and release the teachers: the others read."""
         assert served.fleet is not None, "answers are written through while teachers are there"
         keys = served.store.keys
-        serving.bring(self.config, keys, served.views)
-        _, lacking = serving.parts_of(self.prepared, keys, range(served.views))
+        serving.sync_store(self.config, keys, served.views)
+        _, lacking = serving.missing_work(self.prepared, keys, range(served.views))
         self._fill(lacking, served.fleet)
         served.fleet.close()
         store = self._store(keys)
@@ -357,7 +361,7 @@ class Job:
         if self.advice is not None:
             self.emit(events.message("student", self.advice))
 
-    def sources(self, served: Served) -> MakeSource:
+    def sources(self, served: TeacherTargets) -> MakeSource:
         """What gives a fit its targets, in whichever process it is trained."""
         place = (served.store.root, served.store.keys, serving.remote_store(self.config))
         if served.fleet is None:

@@ -15,7 +15,7 @@ from raykd.types import Scale
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class TeacherValidation:
     """Answers of the teachers on validation, and how wrong they are.
 
     Attributes:

@@ -21,7 +21,14 @@ from raykd.models.projectors import make_projector
 from raykd.models.taps import probe, probe_output
 from raykd.models.weights import apply_weights, load_weights
 from raykd.objective.features import feature_problem
-from raykd.pipeline.candidates import Candidate, Shape, code_of, make_candidate, network_of, tap_key
+from raykd.pipeline.candidates import (
+    ResolvedTeacher,
+    Shape,
+    code_of,
+    network_of,
+    resolve_teacher,
+    tap_key,
+)
 from raykd.pipeline.label_maps import partial_problems
 from raykd.pipeline.loading import Listen, load_samples
 from raykd.pipeline.model_checks import (
@@ -55,12 +62,12 @@ class Prepared:
     config: Config
     samples: Samples
     data: str
-    teachers: Mapping[str, Candidate]
+    teachers: Mapping[str, ResolvedTeacher]
     preprocessing: Preprocessing
     student_weights: Mapping[str, Tensor] | None
     student_shapes: Mapping[str, Shape]
     student_code: str | None = None
-    rivals: Mapping[str, Candidate] = field(default_factory=dict)
+    rivals: Mapping[str, ResolvedTeacher] = field(default_factory=dict)
 
     @property
     def teacher_shapes(self) -> dict[tuple[str, str], Shape]:
@@ -119,7 +126,7 @@ def prepare(
     teachers = {}
     objectives = [recipe.objective for recipe in (config, *variants)]
     for teacher in config.teachers:
-        make = partial(make_candidate, config, teacher, samples, objectives)
+        make = partial(resolve_teacher, config, teacher, samples, objectives)
         candidate = collect(problems, make)
         if candidate is not None:
             packing = packing_of(config, objectives, teacher, candidate.taps, samples)
@@ -149,7 +156,7 @@ def _class_weights(recipes: Sequence[Config], samples: Samples) -> list[Problem]
     ]  # fmt: skip
 
 
-def _packed(candidate: Candidate, packing: Packing) -> Candidate:
+def _packed(candidate: ResolvedTeacher, packing: Packing) -> ResolvedTeacher:
     shapes = {t: packed_shape(shape, packing.features) for t, shape in candidate.shapes.items()}
     return replace(candidate, packing=packing, shapes=shapes)
 

@@ -17,13 +17,13 @@ from raykd.evaluate.requirements import Requirement
 from raykd.evaluate.slices import slice_numbers
 from raykd.folders import RunFolder, write_json
 from raykd.pipeline.evaluation import costs, evaluate, labels_used
+from raykd.pipeline.external_baselines import external_baseline_specs, with_external_baselines
 from raykd.pipeline.fits import roles, shown_views, student_fits
 from raykd.pipeline.folding import cross_validate
 from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.preparation import prepare
-from raykd.pipeline.rehearsal import rehearse
-from raykd.pipeline.rivals import rival_specs, with_rivals
-from raykd.pipeline.serving import Served
+from raykd.pipeline.require_check import check_required
+from raykd.pipeline.serving import TeacherTargets
 from raykd.pipeline.session import Options, opened, run_folder
 from raykd.pipeline.slicing import slices_of_test
 from raykd.pipeline.student import load_student, save_student
@@ -81,9 +81,9 @@ def _run(
     """One run; its folder and its summary."""
     folder = run_folder(config, options)
     listen = None if console is None else console.on
-    prepared = with_rivals(prepare(config, address=options.address, listen=listen))
+    prepared = with_external_baselines(prepare(config, address=options.address, listen=listen))
     slices_of_test(config.evaluate.slices, prepared.samples)
-    rehearse(prepared)
+    check_required(prepared)
     with opened(prepared, folder, options, console) as job:
         _stages(job, options.until)
     return folder, job.summary
@@ -107,12 +107,12 @@ def _stages(job: Job, until: str | None) -> None:
             write_report(job.folder.path)
 
 
-def _evaluate(job: Job, served: Served, begun: float) -> None:
+def _evaluate(job: Job, served: TeacherTargets, begun: float) -> None:
     """Score validation and test, sum up, keep the student."""
     times = 1 + times_tested(job.folder)
     with job.stage("evaluate"):
         students = dict.fromkeys(roles(job.config), job.prepared)
-        rivals = rival_specs(job.prepared)
+        rivals = external_baseline_specs(job.prepared)
         evaluation = evaluate(job.prepared, served.store, job.folder, students, rivals)
         evaluation.save(job.folder.evaluation)
         measured = costs(job.prepared, {**served.specs, **rivals}, job.folder)

@@ -17,7 +17,7 @@ from raykd.ensemble import TEMPERATURE_BOUNDS, labels_of_known
 from raykd.errors import TargetError
 from raykd.evaluate import TASKS
 from raykd.folders import home
-from raykd.pipeline.judged import Judged
+from raykd.pipeline.judged import TeacherValidation
 from raykd.pipeline.placement import Mode
 from raykd.pipeline.preparation import Prepared
 from raykd.targets import EntryKey, TargetStore, TeacherKeys
@@ -41,7 +41,7 @@ Keys = dict[str, TeacherKeys]
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
+class TeacherTargets:
     """What the teachers say, ready for students.
 
     Attributes:
@@ -59,7 +59,7 @@ class Served:
     store: TargetStore
     fleet: ActorFleet | None
     temperatures: Mapping[str, float]
-    judged: Judged
+    judged: TeacherValidation
     best_teacher: str
     mode: Mode = "stored"
     views: int = 0
@@ -141,7 +141,7 @@ def open_store(root: Path, keys: Keys, samples: Samples) -> TargetStore:
     return TargetStore.open(root, keys, samples.ids, samples.content_hash(np.arange(len(samples))))
 
 
-def bring(config: Config, keys: Keys, views: int) -> None:
+def sync_store(config: Config, keys: Keys, views: int) -> None:
     """Make this node's mirror and the bucket alike, before it is judged what the store lacks.
 
     Args:
@@ -157,7 +157,9 @@ def bring(config: Config, keys: Keys, views: int) -> None:
         remote.sync(key for several in entries for key in several)
 
 
-def parts_of(prepared: Prepared, keys: Keys, views: Iterable[int]) -> tuple[list[Part], list[Part]]:
+def missing_work(
+    prepared: Prepared, keys: Keys, views: Iterable[int]
+) -> tuple[list[Part], list[Part]]:
     """What the store lacks: validation and test untransformed, and training samples in `views`."""
     samples, root = prepared.samples, store_root(prepared.config)
     held_out = np.concatenate([samples.splits["validation"], samples.splits["test"]])
@@ -169,7 +171,7 @@ def parts_of(prepared: Prepared, keys: Keys, views: Iterable[int]) -> tuple[list
     )
 
 
-def wanted(prepared: Prepared, teachers: int, views: int) -> int:
+def required_answers(prepared: Prepared, teachers: int, views: int) -> int:
     """Answers that a run needs, over teachers, samples and views."""
     splits = prepared.samples.splits
     return teachers * (
@@ -201,7 +203,7 @@ def fill_store(
     return scored
 
 
-def tell_gaps(
+def report_quarantined(
     prepared: Prepared, keys: Keys, views: int | None, emit: Callable[[Event], None]
 ) -> None:
     """Tell of samples that broke a teacher in an earlier run: this one has no answer for them either.

@@ -19,8 +19,8 @@ from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.placement import place
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.serving import remote_store, store_root
+from raykd.pipeline.storage_estimate import storage_shortage
 from raykd.pipeline.versions import environment
-from raykd.pipeline.volume import shortage
 from raykd.runtime import Resources, check_shared, connect, is_connected, machine
 from raykd.tracking import Console, Listener
 
@@ -74,9 +74,9 @@ def opened(
     if remote is not None:
         remote.check()
     if options.address is None and not is_connected():
-        place(config, machine(), shortage(prepared))
+        place(config, machine(), storage_shortage(prepared))
     with connect(options.address) as resources:
-        placement = place(config, resources, shortage(prepared))
+        placement = place(config, resources, storage_shortage(prepared))
         if options.address is not None:
             store = {} if remote is not None else {_store_name(config): store_root(config)}
             files = isinstance(config.data.source, FilesSource)

@@ -18,7 +18,7 @@ from raykd.evaluate.summary import json_safe, replica_gain
 from raykd.pipeline.evaluation import evaluate
 from raykd.pipeline.job import Job
 from raykd.pipeline.preparation import Prepared, vary
-from raykd.pipeline.serving import Served
+from raykd.pipeline.serving import TeacherTargets
 from raykd.search.ledger import Ledger
 from raykd.search.single_worker import CHECKPOINT
 from raykd.search.space import plain_recipe
@@ -43,7 +43,11 @@ class FinalResult:
 
 
 def run_finals(
-    job: Job, served: Served, readying: TrialBuilder, ledger: Ledger, recipes: Mapping[str, Config]
+    job: Job,
+    served: TeacherTargets,
+    readying: TrialBuilder,
+    ledger: Ledger,
+    recipes: Mapping[str, Config],
 ) -> FinalResult:
     """Train, score validation and test, hold them against each other.
 

@@ -20,7 +20,7 @@ from raykd.pipeline.fits import shown_views
 from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.placement import Placement, place, target_mode
 from raykd.pipeline.preparation import Prepared, prepare
-from raykd.pipeline.serving import wanted
+from raykd.pipeline.serving import required_answers
 from raykd.pipeline.session import Options, new_run_folder, opened, run_folder
 from raykd.report import write_report
 from raykd.runtime import Resources, connect, is_connected, machine
@@ -360,5 +360,5 @@ def _saved(job: Job, ledger: Ledger) -> dict[str, int]:
     counts = [shown_views(results.recipe_of(job.config, record)) for record in started]
     if job.config.search is not None and job.config.search.finalists is not None:
         counts.append(shown_views(job.config))
-    alone = sum(wanted(job.prepared, teachers, count or 0) for count in counts)
+    alone = sum(required_answers(job.prepared, teachers, count or 0) for count in counts)
     return {"teacher_samples_alone": alone, "teacher_samples_saved": max(0, alone - job.scored)}

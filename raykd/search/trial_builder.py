@@ -14,7 +14,7 @@ from raykd.evaluate.costs import cost
 from raykd.objective import training_role
 from raykd.pipeline.fits import student_fit
 from raykd.pipeline.preparation import Prepared, vary
-from raykd.pipeline.serving import Served
+from raykd.pipeline.serving import TeacherTargets
 from raykd.search.ledger import BuiltTrial
 from raykd.search.space import Proposal
 from raykd.search.tracked import PREFIX
@@ -36,7 +36,7 @@ class TrialBuilder:
     """
 
     prepared: Prepared
-    served: Served
+    served: TeacherTargets
     _costs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __call__(self, proposal: Proposal) -> BuiltTrial:

@@ -15,7 +15,7 @@ from raykd.pipeline import Options, run
 from raykd.pipeline.fits import teacher_fit
 from raykd.pipeline.folding import cross_validate
 from raykd.pipeline.preparation import prepare
-from raykd.pipeline.rehearsal import rehearsed
+from raykd.pipeline.require_check import empty_summary
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -37,7 +37,7 @@ def fold(monkeypatch):
         seen.recipes.append(recipe)
         folder = RunFolder(options.output)
         write_json(folder.config, recipe.model_dump(mode="json"))
-        write_json(folder.summary, {**rehearsed(prepare(recipe)), "timing": {"total_s": 1.0}})
+        write_json(folder.summary, {**empty_summary(prepare(recipe)), "timing": {"total_s": 1.0}})
 
     seen.run_once = run_once
     return seen

@@ -16,11 +16,11 @@ from raykd.folders import RunFolder, read_json, write_json
 from raykd.models.weights import save_weights
 from raykd.pipeline import Options, load_student
 from raykd.pipeline.evaluation import student_network
+from raykd.pipeline.event_bus import EventBus
 from raykd.pipeline.fits import shown_views
-from raykd.pipeline.hub import Hub
 from raykd.pipeline.job import times_tested
 from raykd.pipeline.preparation import prepare
-from raykd.pipeline.rehearsal import rehearse
+from raykd.pipeline.require_check import check_required
 from raykd.pipeline.runs import run
 from raykd.pipeline.serving import check_drift, store_keys
 from raykd.pipeline.session import run_folder
@@ -34,7 +34,7 @@ from raykd.tracking import events
 
 @pytest.fixture
 def hub():
-    return Hub([], SimpleNamespace(say=print, warn=print))
+    return EventBus([], SimpleNamespace(say=print, warn=print))
 
 
 def test_the_hub_counts_what_the_summary_needs(hub):
@@ -66,7 +66,7 @@ def test_a_resumed_run_knows_what_happened_before(hub, tmp_path):
     from raykd.tracking import JsonLines
     from raykd.tracking.jsonl import METRICS, read_lines
 
-    first = Hub([JsonLines(tmp_path)], SimpleNamespace(say=print, warn=print))
+    first = EventBus([JsonLines(tmp_path)], SimpleNamespace(say=print, warn=print))
     first(events.stage("student", state="started", fits=["student/replica0"]))
     first(events.epoch("student", "student/replica0", epoch=1, teacher_wait_fraction=0.5))
     first(events.failure("fleet", "words", decision="leave_out"))
@@ -266,11 +266,11 @@ def test_a_requirement_on_what_the_summary_will_not_have_is_refused_before_the_r
              "timing.teachers_s < 9", "fidelity.kl_ensemble_nats < 1", "labels_used.total < 1000"]  # fmt: skip
     config = load_config(tiny_recipe, [f"evaluate.require={json.dumps([*right, *wrong])}"])
     with pytest.raises(InputError) as caught:
-        rehearse(prepare(config))
+        check_required(prepare(config))
     keys = [problem.key for problem in caught.value.problems]
     assert keys == ["evaluate.require.6", "evaluate.require.7", "evaluate.require.8"]
     assert "student.test.accuracy" in str(caught.value), "the nearest name is told"
-    rehearse(prepare(load_config(tiny_recipe, [f"evaluate.require={json.dumps(right)}"])))
+    check_required(prepare(load_config(tiny_recipe, [f"evaluate.require={json.dumps(right)}"])))
 
 
 def test_views_that_no_epoch_shows_are_not_asked_for(tiny_recipe):

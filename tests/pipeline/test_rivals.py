@@ -14,8 +14,12 @@ from raykd.data import Dataset
 from raykd.errors import InputError
 from raykd.models import build_model
 from raykd.models.weights import save_weights
+from raykd.pipeline.external_baselines import (
+    external_baseline_answers,
+    external_baseline_specs,
+    with_external_baselines,
+)
 from raykd.pipeline.preparation import prepare
-from raykd.pipeline.rivals import rival_answers, rival_specs, with_rivals
 from raykd.pipeline.slicing import slices_of_test
 
 
@@ -58,9 +62,13 @@ def test_an_old_model_answers_through_its_own_classes(recipe, tmp_path):
         "name": "old", "model": spec.model_dump(), "weights": str(tmp_path / "old.safetensors"),
         "preprocess": {"normalize": "none"}, "label_map": ["eel", None, "cat", "dog"],
     }  # fmt: skip
-    prepared = with_rivals(prepare(load_config({**recipe, "evaluate": {"compare": [given]}})))
+    prepared = with_external_baselines(
+        prepare(load_config({**recipe, "evaluate": {"compare": [given]}}))
+    )
     rows = prepared.samples.splits["test"]
-    answers = rival_answers(rival_specs(prepared)["old"], prepared.samples, rows)
+    answers = external_baseline_answers(
+        external_baseline_specs(prepared)["old"], prepared.samples, rows
+    )
     with torch.no_grad():
         inputs = torch.from_numpy(prepared.samples.inputs["inputs"][rows])
         expected = old(inputs)[:, [2, 3, 0]].log_softmax(1)
@@ -74,11 +82,11 @@ def test_an_estimator_is_fitted_on_the_budget(recipe):
         "name": "nearest", "model": "sklearn:sklearn.neighbors:KNeighborsClassifier",
     }  # fmt: skip
     tree = {**recipe, "data": {**recipe["data"], "labels": 15}, "evaluate": {"compare": [given]}}
-    prepared = with_rivals(prepare(load_config(tree)))
+    prepared = with_external_baselines(prepare(load_config(tree)))
     samples = prepared.samples
     known, rows = samples.labelled_rows("train"), samples.splits["test"]
     assert len(known) == 15
-    answers = rival_answers(rival_specs(prepared)["nearest"], samples, rows)
+    answers = external_baseline_answers(external_baseline_specs(prepared)["nearest"], samples, rows)
     mean, std = (np.array(found, np.float32) for found in samples.statistics())
     inputs = (samples.inputs["inputs"] - mean) / std
     own = KNeighborsClassifier().fit(inputs[known], samples.labels[known])
@@ -97,7 +105,7 @@ def test_a_model_that_does_not_fit_is_named_before_anything_starts(recipe, chang
     given = {"name": "old", "model": "raykd_test_models:Linear", **change}
     prepared = prepare(load_config({**recipe, "evaluate": {"compare": [given]}}))
     with pytest.raises(InputError) as caught:
-        with_rivals(prepared)
+        with_external_baselines(prepared)
     assert all(problem.key.startswith(key) for problem in caught.value.problems)
 
 

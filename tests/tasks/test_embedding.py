@@ -42,9 +42,13 @@ from raykd.objective import OBJECTIVES, Context, TeacherInfo
 from raykd.objective.embeddings import OUTPUT
 from raykd.pipeline import Options
 from raykd.pipeline.ablating import make_students
+from raykd.pipeline.external_baselines import (
+    external_baseline_answers,
+    external_baseline_specs,
+    with_external_baselines,
+)
 from raykd.pipeline.preparation import prepare
-from raykd.pipeline.rehearsal import rehearsed
-from raykd.pipeline.rivals import rival_answers, rival_specs, with_rivals
+from raykd.pipeline.require_check import empty_summary
 from raykd.report.folds import folds_verdict
 from raykd.teachers.recorded import load_outputs
 from raykd.teachers.selftest import check_vectors
@@ -551,11 +555,15 @@ def test_without_labels_of_validation_there_is_nothing_to_choose_by():
 def test_a_model_of_today_is_held_against_the_student():
     """Its vectors come from a module and have a length of their own; samples are neither right nor wrong."""
     today = "{name: today, model: {type: factory, path: 'tests_tasks_data:encoder', kwargs: {length: 5, inputs: 64}}}"
-    prepared = with_rivals(prepare(load_config(RECIPE, [f"evaluate.compare=[{today}]"])))
+    prepared = with_external_baselines(
+        prepare(load_config(RECIPE, [f"evaluate.compare=[{today}]"]))
+    )
     rows = prepared.samples.splits["test"]
-    answers = rival_answers(rival_specs(prepared)["today"], prepared.samples, rows)
+    answers = external_baseline_answers(
+        external_baseline_specs(prepared)["today"], prepared.samples, rows
+    )
     assert answers.shape == (100, 5)
-    whole = rehearsed(prepared)
+    whole = empty_summary(prepared)
     assert set(whole["compare"]) == {"today"}
     labels = torch.from_numpy(prepared.samples.labels[rows])
     split = SplitOutputs(
@@ -576,7 +584,7 @@ def test_over_folds_the_student_is_held_against_no_training():
     tested = np.concatenate([one.samples.splits["test"] for one in parts])
     assert np.array_equal(np.sort(tested), np.arange(1797))
     sizes = [{name: len(rows) for name, rows in one.samples.splits.items()} for one in parts]
-    summary = {**over_folds([rehearsed(one) for one in parts], sizes), "brought": []}
+    summary = {**over_folds([empty_summary(one) for one in parts], sizes), "brought": []}
     assert set(summary["gains"]) == {"best_teacher", "untrained"}
     first = folds_verdict(summary)[0]
     assert "the same network before training" in first

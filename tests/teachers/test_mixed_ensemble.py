@@ -24,8 +24,8 @@ from raykd.pipeline.preparation import prepare
 from raykd.pipeline.serving import (
     fill_store,
     make_specs,
+    missing_work,
     open_store,
-    parts_of,
     store_keys,
     store_root,
 )
@@ -128,7 +128,7 @@ def test_live_stored_and_this_process_give_the_same_bits(recipe, heard, tmp_path
     cluster = prepared.config.cluster.teachers
     with ActorFleet(specs, places, ray.put(samples), cluster, heard) as fleet:
         keys = store_keys(specs, samples)
-        _, parts = parts_of(prepared, keys, [0, 1])
+        _, parts = missing_work(prepared, keys, [0, 1])
         fill_store(prepared, parts, fleet, heard)
         store = open_store(store_root(prepared.config), keys, samples)
         rows, views = samples.splits["train"][5:42], np.arange(37) % 2

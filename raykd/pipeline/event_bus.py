@@ -10,7 +10,7 @@ from raykd.teachers.utilization import WORK
 from raykd.tracking import Broadcast, Console, Event, Listener
 
 
-class Hub:
+class EventBus:
     """Passes events on, one at a time, and keeps the few numbers that the summary needs.
 
     Attributes:

@@ -12,7 +12,7 @@ from raykd.data import Samples
 from raykd.errors import InputError, Problem
 from raykd.evaluate import TASKS
 from raykd.evaluate.costs import one_thread
-from raykd.pipeline.candidates import make_candidate
+from raykd.pipeline.candidates import resolve_teacher
 from raykd.pipeline.preparation import Prepared, collect
 from raykd.pipeline.serving import Specs, make_specs
 from raykd.targets.codec import decode
@@ -21,7 +21,7 @@ from raykd.teachers.model import host
 from raykd.types import ORIGINAL_VIEW
 
 
-def with_rivals(prepared: Prepared) -> Prepared:
+def with_external_baselines(prepared: Prepared) -> Prepared:
     """The recipe with the models of `evaluate.compare`, each built once and tried.
 
     Raises:
@@ -31,7 +31,7 @@ def with_rivals(prepared: Prepared) -> Prepared:
     rivals = {}
     for one in prepared.config.evaluate.compare:
         make = partial(
-            make_candidate,
+            resolve_teacher,
             prepared.config,
             one.as_teacher(),
             prepared.samples,
@@ -44,13 +44,13 @@ def with_rivals(prepared: Prepared) -> Prepared:
     return replace(prepared, rivals=rivals)
 
 
-def rival_specs(prepared: Prepared) -> Specs:
+def external_baseline_specs(prepared: Prepared) -> Specs:
     """What it takes to ask each of them."""
     weights = {name: one.weights or {} for name, one in prepared.rivals.items()}
     return make_specs(replace(prepared, teachers=prepared.rivals), weights)
 
 
-def rival_answers(spec: Spec | Recorded, samples: Samples, rows: np.ndarray) -> Tensor:
+def external_baseline_answers(spec: Spec | Recorded, samples: Samples, rows: np.ndarray) -> Tensor:
     """What a model says of untransformed samples [N, C], as evaluation keeps it."""
     with one_thread():  # another runtime takes its threads when it is opened
         scorer = host(spec)

@@ -31,17 +31,17 @@ def no_time() -> dict[str, float]:
     return {f"{stage}_s": 0.0 for stage in STAGES}
 
 
-def rehearse(prepared: Prepared) -> None:
+def check_required(prepared: Prepared) -> None:
     """Hold every `evaluate.require` against the summary that this run will have.
 
     Raises:
         InputError: a condition is malformed or names what the summary will not have; all of them.
     """
     if required := prepared.config.evaluate.require:
-        check_requirements(rehearsed(prepared), required)
+        check_requirements(empty_summary(prepared), required)
 
 
-def rehearse_folds(prepared: Prepared, folds: int, required: Sequence[str]) -> None:
+def check_required_folds(prepared: Prepared, folds: int, required: Sequence[str]) -> None:
     """Hold the requirements of a cross-validation against the summary that it will have.
 
     Args:
@@ -54,10 +54,10 @@ def rehearse_folds(prepared: Prepared, folds: int, required: Sequence[str]) -> N
     """
     if required:
         sizes = {name: len(rows) for name, rows in prepared.samples.splits.items()}
-        check_requirements(over_folds([rehearsed(prepared)] * folds, [sizes] * folds), required)
+        check_requirements(over_folds([empty_summary(prepared)] * folds, [sizes] * folds), required)
 
 
-def rehearsed(prepared: Prepared) -> dict[str, Any]:
+def empty_summary(prepared: Prepared) -> dict[str, Any]:
     """A summary of empty answers."""
     names: tuple[Split, Split] = ("validation", "test")
     evaluation = Evaluation(

@@ -9,7 +9,7 @@ import torch
 
 from raykd.data import Samples
 from raykd.evaluate import TASKS
-from raykd.pipeline.candidates import Candidate
+from raykd.pipeline.candidates import ResolvedTeacher
 from raykd.pipeline.fits import shown_views
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.serving import store_root
@@ -23,7 +23,7 @@ _MARGIN = 0.95
 """Part of the room that a store may fill."""
 
 
-def answer_of(candidate: Candidate, samples: Samples, *, held_out: bool = False) -> Arrays:
+def answer_of(candidate: ResolvedTeacher, samples: Samples, *, held_out: bool = False) -> Arrays:
     """A teacher's encoded answer for one sample, zeros [1, ...]; untransformed or in a view."""
     packing = candidate.packing.whole() if held_out else candidate.packing
     features = {} if held_out else {t: torch.zeros(1, *s) for t, s in candidate.shapes.items()}
@@ -50,7 +50,7 @@ def _bytes(arrays: Arrays) -> int:
     return sum(array.nbytes for array in arrays.values())
 
 
-def shortage(prepared: Prepared) -> str | None:
+def storage_shortage(prepared: Prepared) -> str | None:
     """Why the targets cannot be stored, in words; None where they can.
 
     What the store takes already counts as room: some of it may be these targets.

@@ -13,7 +13,7 @@ from raykd.config.folding import fold_recipes
 from raykd.errors import InputError, Problem
 from raykd.folders import home, read_json
 from raykd.models.weights import load_weights
-from raykd.pipeline.candidates import Candidate
+from raykd.pipeline.candidates import ResolvedTeacher
 from raykd.pipeline.fits import teacher_fit
 from raykd.pipeline.preparation import Prepared, prepare
 from raykd.pipeline.serving import make_specs, store_keys
@@ -48,7 +48,7 @@ def known_weights(prepared: Prepared) -> dict[str, Mapping[str, Tensor]]:
     }
 
 
-def _weights(prepared: Prepared, candidate: Candidate) -> Mapping[str, Tensor] | None:
+def _weights(prepared: Prepared, candidate: ResolvedTeacher) -> Mapping[str, Tensor] | None:
     """Of a fitted teacher those that are kept."""
     if candidate.settings.fit is None:
         return candidate.weights
@@ -58,7 +58,7 @@ def _weights(prepared: Prepared, candidate: Candidate) -> Mapping[str, Tensor] |
     return load_weights(kept / "weights.safetensors", key=f"teachers.{candidate.settings.name}")
 
 
-def heard_teachers(folder: Path) -> tuple[set[str], int]:
+def referenced_teachers(folder: Path) -> tuple[set[str], int]:
     """Fingerprints of all teachers of the runs in a folder, and how many runs these are.
 
     Raises:
