@@ -109,10 +109,12 @@ def _dry_run(plan: Ablation, options: Options) -> int:
 def show_ablation(summary: Mapping[str, Any], console: Console) -> None:
     """The table of parts, then what it shows in words."""
     from raykd.report.ablation import ablation_cells, ablation_verdict
-    from raykd.report.speech import speech_of
+    from raykd.report.task_text import text_of
 
     console.say("")
-    title = f"{speech_of(summary).metric.name} without each part, mean ± standard deviation over replicas"
+    title = (
+        f"{text_of(summary).metric.name} without each part, mean ± standard deviation over replicas"
+    )
     console.table(ablation_cells(summary), title=title)
     console.say("")
     for sentence in ablation_verdict(summary):

@@ -20,7 +20,7 @@ from raykd.cli.options import (
 from raykd.config.folding import first_fold
 
 if TYPE_CHECKING:
-    from raykd.report.speech import Speech
+    from raykd.report.task_text import TaskText
 
 
 def add(commands: Command) -> None:
@@ -55,12 +55,12 @@ def _check(args: argparse.Namespace) -> int:
     config = first_fold(read_config(args))
     from raykd.cli.preflight import facts, judge_ready_teachers, prepare_and_place
     from raykd.data.lengths import cut_texts
-    from raykd.report.speech import SPEECH
+    from raykd.report.task_text import TASK_TEXTS
     from raykd.tracking import Console
 
     prepared, placement = prepare_and_place(config, address_of(args))
     accuracies = judge_ready_teachers(prepared)
-    found, speech = facts(prepared, placement), SPEECH[prepared.samples.task]
+    found, speech = facts(prepared, placement), TASK_TEXTS[prepared.samples.task]
     console = Console(quiet=False, stream=sys.stdout)
     sizes = ", ".join(f"{name} {count:,}" for name, count in found["samples"].items())
     console.say(f"data: {sizes} samples; {found['training_labels']:,} training labels; "
@@ -73,7 +73,7 @@ def _check(args: argparse.Namespace) -> int:
     return 0
 
 
-def _row(name: str, one: dict[str, Any], speech: Speech, reached: float | None) -> dict[str, Any]:
+def _row(name: str, one: dict[str, Any], speech: TaskText, reached: float | None) -> dict[str, Any]:
     taps = ", ".join(f"{tap} {_shape(shape)}" for tap, shape in one["taps"].items())
     return {
         "name": name,

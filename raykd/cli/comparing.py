@@ -140,10 +140,10 @@ def _dry_run(args: argparse.Namespace, options: Options, variants: list[Variant]
 def show_comparison(summary: Mapping[str, Any], console: Console) -> None:
     """The table of methods, then what it shows in words."""
     from raykd.report.comparison import comparison_cells, comparison_verdict
-    from raykd.report.speech import speech_of
+    from raykd.report.task_text import text_of
 
     console.say("")
-    title = f"{speech_of(summary).metric.name}, mean ± standard deviation over replicas; best on validation first"
+    title = f"{text_of(summary).metric.name}, mean ± standard deviation over replicas; best on validation first"
     console.table(comparison_cells(summary), title=title)
     console.say("")
     for sentence in comparison_verdict(summary):

@@ -39,10 +39,10 @@ def rank_teachers(args: argparse.Namespace) -> int:
 
 
 def _show(ranking: Mapping[str, Any], console: Console) -> None:
-    from raykd.report.speech import speech_of
+    from raykd.report.task_text import text_of
     from raykd.report.wording import number
 
-    speech = speech_of(ranking)
+    speech = text_of(ranking)
     metric, second = speech.metric, speech.second
     console.say("")
     rows = [

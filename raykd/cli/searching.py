@@ -77,14 +77,14 @@ def _dry_run(config: Config, options: Options) -> int:
 def show_sweep(summary: Mapping[str, Any], console: Console) -> None:
     """The best trials, the finalists, and what the search shows in words."""
     from raykd.report.comparison import comparison_cells
-    from raykd.report.speech import speech_of
     from raykd.report.sweep import sweep_verdict, trial_cells
+    from raykd.report.task_text import text_of
 
     console.say("")
     title = f"the best trials of {len(summary['trials'])}; validation {summary['metric']}"
     console.table(trial_cells(summary, most=10), title=title)
     if summary["finalists"]:
-        name = speech_of(summary).metric.name
+        name = text_of(summary).metric.name
         title = (
             f"finalists: {name}, mean ± standard deviation over replicas; best on validation first"
         )

@@ -37,7 +37,7 @@ from raykd.pipeline.sources import (
     tolerance_of,
     write_through_source,
 )
-from raykd.report.speech import SPEECH
+from raykd.report.task_text import TASK_TEXTS
 from raykd.runtime import Mailbox, put
 from raykd.targets import TargetStore
 from raykd.teachers import ActorFleet
@@ -302,7 +302,7 @@ class Job:
                 "validation": numbers_on(task, said.teachers[name], said.labels_N),
             }
             write_json(self.folder.card(name), card)
-        speech = SPEECH[task.name]
+        speech = TASK_TEXTS[task.name]
         named = ", ".join(f"{name} {speech.value(value)}" for name, value in found.items())
         if all(map(math.isfinite, found.values())):
             self.emit(events.message("teachers", f"validation {speech.metric.name}: {named}"))

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from raykd.report.comparison import LEVEL, interval_of, mean_in, p_value
 from raykd.report.folder import RunData
-from raykd.report.speech import speech_of
 from raykd.report.style import COLOURS, INK, Picture, finish, label
 from raykd.report.tables import Table
+from raykd.report.task_text import text_of
 from raykd.report.verdicts import outcome
 from raykd.report.wording import NONE
 
@@ -23,7 +23,7 @@ _TONES = {"win": "best_teacher", "loss": "labels", "tie": "teacher", "single": "
 
 def ablation_cells(summary: Summary) -> list[dict[str, str | float | None]]:
     """The whole recipe, then every part, worth most on validation first: column -> cell."""
-    signed = speech_of(summary).gain.signed
+    signed = text_of(summary).gain.signed
     models = [(_WHOLE, summary["whole"])]
     models += [(part["about"], part) for part in _parts(summary)]
     return [
@@ -42,7 +42,7 @@ def ablation_cells(summary: Summary) -> list[dict[str, str | float | None]]:
 
 def ablation_verdict(summary: Summary) -> list[str]:
     """What the parts are worth, and what cannot be told: sentences."""
-    speech, parts = speech_of(summary), _parts(summary)
+    speech, parts = text_of(summary), _parts(summary)
     known = [part for part in parts if part["worth"]]
     if not known:
         return ["Test has no labels, so what the parts are worth is not known."]
@@ -107,7 +107,7 @@ def ablation_tables(run: RunData) -> dict[str, Table]:
 def ablation_pictures(run: RunData) -> dict[str, Picture]:
     """Bars with intervals: the worth of each part on test. Call it inside `styled()`."""
     summary = run.summary
-    speech = speech_of(summary)
+    speech = text_of(summary)
     parts = [part for part in reversed(_parts(summary)) if part["worth"]]
     if not parts:
         return {}

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from raykd.evaluate import Evaluation
 from raykd.report.diagnostics import labelled_test, ranked
+from raykd.report.error_analysis import ClassRecall, class_names
 from raykd.report.folder import RunData
-from raykd.report.shortfall import ClassRecall, class_names
 from raykd.report.style import Picture
 from raykd.report.tables import Table
 from raykd.report.wording import BASELINE, percent, points

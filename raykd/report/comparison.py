@@ -7,8 +7,8 @@ from statistics import median
 from typing import Any
 
 from raykd.report.folder import RunData
-from raykd.report.speech import speech_of
 from raykd.report.tables import Table
+from raykd.report.task_text import text_of
 from raykd.report.verdicts import with_std
 from raykd.report.wording import NONE, number, role_name
 
@@ -18,7 +18,7 @@ LEVEL = 0.05
 
 def comparison_cells(summary: Summary) -> list[dict[str, str | float | None]]:
     """Every method with its numbers, best on validation first: column -> cell."""
-    speech = speech_of(summary)
+    speech = text_of(summary)
     signed = speech.gain.signed
     cells: list[dict[str, str | float | None]] = []
     for name in summary["ranking"]:
@@ -40,7 +40,7 @@ def comparison_cells(summary: Summary) -> list[dict[str, str | float | None]]:
 
 def comparison_verdict(summary: Summary) -> list[str]:
     """What the comparison shows, and what it does not: sentences."""
-    speech, reference = speech_of(summary), role_name(summary["reference"])
+    speech, reference = text_of(summary), role_name(summary["reference"])
     methods, best = summary["methods"], summary["ranking"][0]
     gains = {name: m["gain"] for name, m in methods.items() if m.get("gain") is not None}
     if not gains:
@@ -74,7 +74,7 @@ def comparison_verdict(summary: Summary) -> list[str]:
 def comparison_tables(run: RunData) -> dict[str, Table]:
     """The results, for page and CSV."""
     summary = run.summary
-    cells, speech = comparison_cells(summary), speech_of(summary)
+    cells, speech = comparison_cells(summary), text_of(summary)
     key = speech.metric.key
     records = []
     for name in summary["ranking"]:
@@ -106,7 +106,7 @@ def comparison_tables(run: RunData) -> dict[str, Table]:
 
 def mean_in(summary: Summary, numbers: Mapping[str, Any] | None) -> str:
     """The task's metric of a set of numbers, with its deviation over replicas."""
-    speech = speech_of(summary)
+    speech = text_of(summary)
     if numbers is None:
         return NONE
     value = numbers[speech.metric.key]

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from raykd.report.comparison import time_ratio
 from raykd.report.folder import RunData
-from raykd.report.speech import speech_of
 from raykd.report.style import COLOURS, INK, MUTED, PAPER, Picture, finish, label
+from raykd.report.task_text import text_of
 from raykd.report.verdicts import outcome
 from raykd.report.wording import role_name
 
@@ -26,7 +26,7 @@ def comparison_pictures(run: RunData) -> dict[str, Picture]:
 
 
 def _differences(summary: Summary) -> Picture | None:
-    speech, methods = speech_of(summary), summary["methods"]
+    speech, methods = text_of(summary), summary["methods"]
     names = [name for name in reversed(summary["ranking"]) if methods[name].get("gain")]
     if not names:
         return None
@@ -65,7 +65,7 @@ def _difference(axes: Axes, height: int, gain: Mapping[str, Any], factor: float)
 
 def _cost(summary: Summary) -> Picture | None:
     """Gain against training time."""
-    speech, methods = speech_of(summary), summary["methods"]
+    speech, methods = text_of(summary), summary["methods"]
     held = [name for name in summary["ranking"] if methods[name].get("gain")]
     ratios = {name: ratio for name in held if (ratio := time_ratio(summary, name)) is not None}
     if not ratios:

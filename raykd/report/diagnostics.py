@@ -18,8 +18,8 @@ from torch import Tensor
 
 from raykd.evaluate import TASKS, Evaluation, SplitOutputs, reliability
 from raykd.evaluate.closeness import agreement_matrix, error_correlation
+from raykd.report.error_analysis import ClassRecall, class_names, class_recall, mean_confusion
 from raykd.report.folder import RunData
-from raykd.report.shortfall import ClassRecall, class_names, class_recall, mean_confusion
 from raykd.report.style import (
     COLOURS,
     MARKERS,

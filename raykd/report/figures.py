@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from raykd.report.folder import Curve, RunData, curve
-from raykd.report.speech import speech_of
 from raykd.report.style import (
     COLOURS,
     INK,
@@ -28,6 +27,7 @@ from raykd.report.style import (
     labels_right,
     percent_ticks,
 )
+from raykd.report.task_text import text_of
 from raykd.report.verdicts import Row, result_table
 from raykd.report.wording import RIVAL, compact, duration, percent, role_name
 
@@ -41,7 +41,7 @@ def gains(run: RunData) -> Picture | None:
     found = run.summary.get("gains") or {}
     if not found:
         return None
-    speech = speech_of(run.summary)
+    speech = text_of(run.summary)
     factor, signed = speech.gain.factor, speech.gain.signed
     figure = Figure(figsize=(7.2, 1.0 + 0.62 * len(found)))
     axes = figure.add_subplot()
@@ -92,7 +92,7 @@ def gains(run: RunData) -> Picture | None:
 
 def size(run: RunData) -> Picture | None:
     """The task's metric against the number of parameters."""
-    speech = speech_of(run.summary)
+    speech = text_of(run.summary)
     rows = [row for row in result_table(run.summary) if row.parameters and row.value is not None]
     if not rows:
         return None
@@ -130,7 +130,7 @@ def size(run: RunData) -> Picture | None:
 def learning(run: RunData) -> Picture | None:
     """The task's validation metrics over epochs, with the teachers' level."""
     roles = ["student", *(run.summary.get("controls") or {})]
-    panels = speech_of(run.summary).panels
+    panels = text_of(run.summary).panels
     found = {
         panel.key: {role: c for role in roles if (c := curve(run, role, "validation", panel.key))}
         for panel in panels

@@ -7,8 +7,8 @@ from typing import Any
 
 from raykd.report.comparison import LEVEL, interval_of, p_value
 from raykd.report.folder import RunData
-from raykd.report.speech import Gain, speech_of
 from raykd.report.tables import Table
+from raykd.report.task_text import Gain, text_of
 from raykd.report.verdicts import outcome
 from raykd.report.wording import mean_of, role_name
 
@@ -24,7 +24,7 @@ def folds_verdict(summary: Summary) -> list[str]:
     student = summary["student"]
     if not student["test"]:
         return ["The test parts have no labels, so whether distillation helps here is not known."]
-    speech = speech_of(summary)
+    speech = text_of(summary)
     value = student["test"][speech.metric.key]
     reached = f"{speech.reached(value['mean'])} ± {speech.spread(value['std'])} over {summary['folds']} folds"
     gains, baseline = summary["gains"], speech.baseline
@@ -81,7 +81,7 @@ def folds_tables(run: RunData) -> dict[str, Table]:
 
 
 def _gains(summary: Summary) -> Table | None:
-    gains, speech = summary["gains"], speech_of(summary)
+    gains, speech = summary["gains"], text_of(summary)
     if not gains:
         return None
     signed = speech.gain.signed
@@ -108,7 +108,7 @@ def _gains(summary: Summary) -> Table | None:
 
 
 def _per_fold(summary: Summary) -> Table | None:
-    speech = speech_of(summary)
+    speech = text_of(summary)
     models = {"student": summary["student"], **summary["controls"], "ensemble": summary["ensemble"]}
     known = {name: model["test"] for name, model in models.items() if model["test"]}
     if not known:

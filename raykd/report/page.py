@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from raykd.config.tasks import TaskName
 from raykd.report.folder import RunData, read_run
-from raykd.report.speech import speech_of
+from raykd.report.task_text import text_of
 from raykd.report.verdicts import outcome, verdict
 from raykd.report.wording import count, mean_of
 
@@ -187,7 +187,7 @@ def tiles(summary: Mapping[str, Any]) -> list[Tile]:
     student = summary.get("student")
     if not student or not student["test"]:
         return []
-    speech = speech_of(summary)
+    speech = text_of(summary)
     key, signed = speech.metric.key, speech.gain.signed
     own = mean_of(student["test"][key])
     std, replicas = student["test"][key]["std"], student["test"][key]["n"]
@@ -224,7 +224,7 @@ def about(run: RunData) -> list[str]:
         parts.append(f"{teachers} teacher{'s' if teachers > 1 else ''}")
     test = (summary.get("student") or {}).get("test")
     if test:
-        replicas = test[speech_of(summary).metric.key]["n"]
+        replicas = test[text_of(summary).metric.key]["n"]
         parts.append(f"{replicas} replica{'s' if replicas >= _LEAST_REPLICAS else ''}")
     return [part for part in parts if part]
 
@@ -260,7 +260,7 @@ def _pictures(run: RunData) -> dict[str, Picture]:
 
 
 def _tables(run: RunData) -> dict[str, Table]:
-    from raykd.report import by_label, other_tables, scatter, tables
+    from raykd.report import by_label, external_baseline_tables, scatter, tables
 
     of_task: dict[TaskName, Sequence[Callable[[RunData], Table | None]]] = {
         "classification": (tables.recalls,),
@@ -271,8 +271,8 @@ def _tables(run: RunData) -> dict[str, Table]:
     makers: Sequence[Callable[[RunData], Table | None]] = (
         tables.results,
         tables.gains,
-        other_tables.rivals,
-        other_tables.slices,
+        external_baseline_tables.external_baselines,
+        external_baseline_tables.slices,
         tables.quality,
         tables.fidelity,
         tables.costs,
@@ -287,7 +287,7 @@ def _tables(run: RunData) -> dict[str, Table]:
 def _lost(run: RunData) -> list[str]:
     from raykd.report import by_label, scatter
     from raykd.report.diagnostics import labelled_test
-    from raykd.report.shortfall import what_is_lost
+    from raykd.report.error_analysis import what_is_lost
 
     of_task: dict[TaskName, Callable[[Evaluation], list[str]]] = {
         "classification": what_is_lost,

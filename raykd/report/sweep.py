@@ -8,8 +8,8 @@ from typing import Any
 
 from raykd.report.comparison import comparison_tables
 from raykd.report.folder import RunData
-from raykd.report.speech import Measure, speech_of
 from raykd.report.tables import Table
+from raykd.report.task_text import Measure, text_of
 from raykd.report.wording import NONE, count, duration
 
 Summary = Mapping[str, Any]
@@ -29,7 +29,7 @@ _VAGUE = ("weight", "type", "loss", "smoothing")
 
 def measure_of(summary: Summary) -> Measure:
     """How values of the search's metric are told."""
-    speech, metric = speech_of(summary), summary["metric"]
+    speech, metric = text_of(summary), summary["metric"]
     known = {m.key: m for m in (*speech.numbers, speech.second, speech.metric)}
     return known[metric] if metric in known else Measure(key=metric, name=metric, form=_short)
 
@@ -104,7 +104,7 @@ def _held(summary: Summary) -> list[str]:
         return [
             "No finalists were trained, so test stays unseen and one replica is all that this rests on."
         ]
-    speech, found = speech_of(summary), []
+    speech, found = text_of(summary), []
     top = final["ranking"][0]
     gain = final["methods"][top].get("gain")
     if gain is not None:
@@ -141,7 +141,7 @@ def _joint(summary: Summary) -> list[str]:
 
 def _reached(summary: Summary, record: Record) -> str:
     """What a trial reached in each metric."""
-    speech = speech_of(summary)
+    speech = text_of(summary)
     forms: dict[str, Callable[[Any], str]] = {"parameters": count, "flops": count}
     forms |= {m.key: m.form for m in (*speech.numbers, speech.second, speech.metric)}
     numbers = {**record["cost"], **record["validation"]}
@@ -171,7 +171,7 @@ def sweep_tiles(summary: Summary) -> list[tuple[str, str, str]]:
     found, measure, final = [], measure_of(summary), summary["finalists"]
     best = summary["best"]
     if final:
-        speech, top = speech_of(summary), final["ranking"][0]
+        speech, top = text_of(summary), final["ranking"][0]
         test = (final["methods"][top]["test"] or {}).get(speech.metric.key)
         if test:
             found.append((speech.value(test["mean"]), f"test {speech.metric.name} of {_named(top)}", f"± {speech.spread(test['std'])}"))  # fmt: skip

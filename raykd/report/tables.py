@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from raykd.evaluate import holm, paired_t_pvalue
+from raykd.report.error_analysis import class_recall
 from raykd.report.folder import RunData
-from raykd.report.shortfall import class_recall
-from raykd.report.speech import speech_of
+from raykd.report.task_text import text_of
 from raykd.report.verdicts import result_table, with_std
 from raykd.report.wording import (
     NONE,
@@ -77,7 +77,7 @@ def results(run: RunData) -> Table | None:
     rows = result_table(run.summary)
     if not rows:
         return None
-    speech = speech_of(run.summary)
+    speech = text_of(run.summary)
     metric, second = speech.metric, speech.second
     unit = "_nats" if second.key == "nll" else ""
     replicas = rows[0].replicas
@@ -138,7 +138,7 @@ def gains(run: RunData) -> Table | None:
     known = {role: value for role, value in raw.items() if value is not None}
     corrected: dict[str, float] = dict(zip(known, holm(list(known.values())), strict=True))
     rows, records = [], []
-    speech = speech_of(run.summary)
+    speech = text_of(run.summary)
     signed = speech.gain.signed
     for role, gain in found.items():
         p_value = corrected.get(role)
@@ -186,7 +186,7 @@ def gains(run: RunData) -> Table | None:
 def quality(run: RunData) -> Table | None:
     """Every number on test, and the task's metric on validation and at the last epoch."""
     rows, records = [], []
-    speech = speech_of(run.summary)
+    speech = text_of(run.summary)
     key, name_of_it, value = speech.metric.key, speech.metric.name, speech.value
     models = list(_models(run))
     for name, role, model in models:
@@ -245,7 +245,7 @@ def fidelity(run: RunData) -> Table | None:
     found = run.summary.get("fidelity")
     if not found:
         return None
-    gap, speech = found["gap_recovered"], speech_of(run.summary)
+    gap, speech = found["gap_recovered"], text_of(run.summary)
     first, *others = ((one.name, found[one.key], one.form) for one in speech.fidelity)
     each = speech.by_teacher
     entries = [

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from raykd.report.others import against_rivals, worst_slice
-from raykd.report.speech import Gain, Speech, speech_of
+from raykd.report.external_baselines import against_external_baselines, worst_slice
+from raykd.report.task_text import Gain, TaskText, text_of
 from raykd.report.wording import (
     RIVAL,
     count,
@@ -58,7 +58,7 @@ def result_table(summary: Summary) -> list[Row]:
     student = summary.get("student")
     if not student:
         return []
-    speech = speech_of(summary)
+    speech = text_of(summary)
     models = [(role_name("student"), "student", student)]
     models += [(role_name(role), role, model) for role, model in summary["controls"].items()]
     models += [(name, RIVAL, model) for name, model in (summary.get("compare") or {}).items()]
@@ -69,7 +69,7 @@ def result_table(summary: Summary) -> list[Row]:
 
 def result_cells(summary: Summary) -> list[dict[str, str | float | None]]:
     """The result table in the words and forms of the task, for a console: column -> cell."""
-    speech = speech_of(summary)
+    speech = text_of(summary)
     return [
         {
             "model": row.name,
@@ -104,7 +104,7 @@ def verdict(summary: Summary) -> list[str]:
     student = summary.get("student")
     if not student:
         return ["The run ended before a student could be evaluated, so it has no result."]
-    speech = speech_of(summary)
+    speech = text_of(summary)
     if not student["test"]:
         unknown = "The test split has no labels, so whether distillation helps here is not known."
         if summary.get("task") != "embedding":
@@ -113,7 +113,7 @@ def verdict(summary: Summary) -> list[str]:
     sentences = [_headline(summary)]
     others = [role for role in summary["gains"] if role != speech.baseline]
     sentences += [_against(summary, role) for role in others]
-    sentences += [*against_rivals(summary), *worst_slice(summary)]
+    sentences += [*against_external_baselines(summary), *worst_slice(summary)]
     sentences += [*_kept(summary), *_cost(summary), *_caveats(summary)]
     return sentences
 
@@ -128,7 +128,7 @@ def outcome(gain: Mapping[str, Any]) -> Outcome:
 
 def best_teacher_name(summary: Summary) -> str | None:
     """The teacher that is best on validation: by the task's metric, then the second, then name."""
-    speech = speech_of(summary)
+    speech = text_of(summary)
     sign, tie = (1 if lower else -1 for lower in (speech.lower, speech.ties_lower))
     known: dict[str, Mapping[str, Any]] = {
         name: model["validation"]
@@ -146,7 +146,7 @@ def best_teacher_name(summary: Summary) -> str | None:
     )
 
 
-def _row(speech: Speech, name: str, role: str, model: Mapping[str, Any]) -> Row:
+def _row(speech: TaskText, name: str, role: str, model: Mapping[str, Any]) -> Row:
     test: Mapping[str, Any] = model["test"] or {}
     value, second = test.get(speech.metric.key), test.get(speech.second.key)
     return Row(
@@ -169,7 +169,7 @@ def _std_of(value: Any) -> float | None:
 
 
 def _headline(summary: Summary) -> str:
-    speech = speech_of(summary)
+    speech = text_of(summary)
     key, gains = speech.metric.key, speech.gain
     reached = speech.reached(mean_of(summary["student"]["test"][key]))
     if speech.baseline not in summary["gains"]:
@@ -201,7 +201,7 @@ def _headline(summary: Summary) -> str:
 
 
 def _against(summary: Summary, role: str) -> str:
-    gain, gains = summary["gains"][role], speech_of(summary).gain
+    gain, gains = summary["gains"][role], text_of(summary).gain
     other = _control(summary, role)
     how_much = gains.size(gain["mean"])
     match outcome(gain):
@@ -223,7 +223,7 @@ def _control(summary: Summary, role: str) -> str:
         taught = f"the best single teacher ({name})" if name else "the best single teacher"
         return f"the same network taught by {taught}"
     if role == "hard":
-        return f"the same network taught {speech_of(summary).hard}"
+        return f"the same network taught {text_of(summary).hard}"
     return f"the control {role}"
 
 
@@ -239,7 +239,7 @@ def _bounds(gain: Mapping[str, Any], gains: Gain) -> str:
 
 def _kept(summary: Summary) -> list[str]:
     """What the student has of the ensemble: quality, answers, and part of the gap."""
-    speech = speech_of(summary)
+    speech = text_of(summary)
     own = mean_of(summary["student"]["test"][speech.metric.key])
     whole = summary["ensemble"]["test"][speech.metric.key]
     follows = speech.follows(summary["fidelity"])
@@ -250,7 +250,7 @@ def _kept(summary: Summary) -> list[str]:
 
 
 def _gap(summary: Summary) -> list[str]:
-    speech = speech_of(summary)
+    speech = text_of(summary)
     if speech.baseline not in summary["controls"]:
         return []
     gap = summary["fidelity"]["gap_recovered"]

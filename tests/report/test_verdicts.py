@@ -5,7 +5,7 @@ import pytest
 
 from raykd.evaluate import spread
 from raykd.report import Row, result_table
-from raykd.report.speech import SPEECH
+from raykd.report.task_text import TASK_TEXTS
 from raykd.report.verdicts import outcome, verdict
 
 
@@ -208,5 +208,5 @@ def test_nothing_is_changed():
 
 
 def test_the_second_number_s_deviation_is_in_its_own_unit():
-    assert SPEECH["embedding"].second.spread(0.003) == "0.3"
-    assert SPEECH["classification"].second.spread(0.003) == "0.003"
+    assert TASK_TEXTS["embedding"].second.spread(0.003) == "0.3"
+    assert TASK_TEXTS["classification"].second.spread(0.003) == "0.003"

@@ -21,7 +21,7 @@ from raykd.errors import InputError, TeacherError
 from raykd.evaluate import TASKS
 from raykd.models.network import Network
 from raykd.objective import OBJECTIVES
-from raykd.report.speech import SPEECH
+from raykd.report.task_text import TASK_TEXTS
 from raykd.targets import EntryKey, codec
 from raykd.teachers.answers import log_odds
 from raykd.teachers.model import Recorded, host
@@ -31,9 +31,16 @@ from raykd.types import Scale
 
 
 def test_every_table_knows_every_task():
-    assert set(CHOICES) == set(FORMS) == set(TASKS) == set(OBJECTIVES) == set(SPEECH) == set(CHECKS)
+    assert (
+        set(CHOICES)
+        == set(FORMS)
+        == set(TASKS)
+        == set(OBJECTIVES)
+        == set(TASK_TEXTS)
+        == set(CHECKS)
+    )
     for name, task in TASKS.items():
-        speech = SPEECH[name]
+        speech = TASK_TEXTS[name]
         assert (speech.metric.key, speech.ties) == (task.metric, task.ties)
         assert speech.lower == (task.merit(1.0) < 0)
         assert CHOICES[name].select == (task.metric, task.ties)

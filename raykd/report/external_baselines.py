@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from raykd.report.speech import Gain, Speech, speech_of
+from raykd.report.task_text import Gain, TaskText, text_of
 from raykd.report.wording import BASELINE, mean_of, number, role_name, times
 
 Summary = Mapping[str, Any]
 
 
-def against_rivals(summary: Summary) -> Iterator[str]:
+def against_external_baselines(summary: Summary) -> Iterator[str]:
     """How the student does against each of the other models, and who is right where the other is wrong."""
-    speech = speech_of(summary)
+    speech = text_of(summary)
     for name, model in (summary.get("compare") or {}).items():
         if model["gain"] is not None:
             yield f"{_better(name, model['gain'], speech.gain)}{_smaller(summary, model)}."
@@ -55,7 +55,7 @@ def worst_slice(summary: Summary) -> Iterator[str]:
     slices: Mapping[str, Any] = summary.get("slices") or {}
     known = {name: part for name, part in slices.items() if part["student"]}
     told = {name: part for name, part in known.items() if not part["few"]} or known
-    speech = speech_of(summary)
+    speech = text_of(summary)
     if told:
         sign = 1 if speech.lower else -1
         name = max(told, key=lambda one: sign * _value(told[one]["student"], speech))
@@ -65,7 +65,7 @@ def worst_slice(summary: Summary) -> Iterator[str]:
         yield f"Too few labelled test samples to say much (fewer than 30): {', '.join(few)}."
 
 
-def _worst(summary: Summary, name: str, part: Mapping[str, Any], speech: Speech) -> str:
+def _worst(summary: Summary, name: str, part: Mapping[str, Any], speech: TaskText) -> str:
     key = speech.metric.key
     own, everywhere = _value(part["student"], speech), mean_of(summary["student"]["test"][key])
     others = {role_name("ensemble"): part["ensemble"]}
@@ -78,5 +78,5 @@ def _worst(summary: Summary, name: str, part: Mapping[str, Any], speech: Speech)
     )
 
 
-def _value(numbers: Mapping[str, Any], speech: Speech) -> float:
+def _value(numbers: Mapping[str, Any], speech: TaskText) -> float:
     return float(mean_of(numbers[speech.metric.key]) or 0.0)

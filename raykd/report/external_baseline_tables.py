@@ -6,17 +6,17 @@ from typing import Any
 
 from raykd.report.comparison import p_value
 from raykd.report.folder import RunData
-from raykd.report.speech import speech_of
 from raykd.report.tables import Table
+from raykd.report.task_text import text_of
 from raykd.report.wording import BASELINE, NONE, mean_of, role_name
 
 
-def rivals(run: RunData) -> Table | None:
+def external_baselines(run: RunData) -> Table | None:
     """What sets the student apart from each other model."""
     found = {n: m for n, m in (run.summary.get("compare") or {}).items() if m.get("gain")}
     if not found:
         return None
-    speech = speech_of(run.summary)
+    speech = text_of(run.summary)
     signed = speech.gain.signed
     rows, records = [], []
     for name, model in found.items():
@@ -46,7 +46,7 @@ def slices(run: RunData) -> Table | None:
     found = run.summary.get("slices") or {}
     if not found:
         return None
-    speech = speech_of(run.summary)
+    speech = text_of(run.summary)
     key, signed = speech.metric.key, speech.gain.signed
     more = [one.key for one in speech.numbers if one.key != key]
     rows, records = [], []

@@ -61,7 +61,7 @@ class Gain:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speech:
+class TaskText:
     """Words and forms of one task.
 
     Attributes:
@@ -115,9 +115,9 @@ class Speech:
         return self.metric.form(value)
 
 
-def speech_of(summary: Mapping[str, Any]) -> Speech:
+def text_of(summary: Mapping[str, Any]) -> TaskText:
     """How a run's numbers are told; a summary that names no task is of a classification."""
-    return SPEECH[summary.get("task") or "classification"]
+    return TASK_TEXTS[summary.get("task") or "classification"]
 
 
 _MAP = Measure(key="map_10", name="mAP@10", form=percent)
@@ -205,8 +205,8 @@ def _share_tile(metric: str) -> Callable[[float, float], tuple[str, str]]:
     return lambda own, whole: (percent(own / whole), f"of the ensemble's {metric}")
 
 
-SPEECH: dict[TaskName, Speech] = {
-    "classification": Speech(
+TASK_TEXTS: dict[TaskName, TaskText] = {
+    "classification": TaskText(
         metric=Measure(key="accuracy", name="accuracy", form=percent),
         ties="nll",
         spread=_share_spread,
@@ -230,7 +230,7 @@ SPEECH: dict[TaskName, Speech] = {
         hard="the ensemble's hard labels",
         tile=_share_tile("accuracy"),
     ),
-    "regression": Speech(
+    "regression": TaskText(
         metric=Measure(key="rmse", name="RMSE", form=significant),
         ties="mae",
         lower=True,
@@ -267,7 +267,7 @@ SPEECH: dict[TaskName, Speech] = {
         hard="the ensemble's values as labels",
         tile=lambda own, whole: (f"{own / whole:.3f}×", "the ensemble's RMSE"),
     ),
-    "multilabel": Speech(
+    "multilabel": TaskText(
         metric=Measure(key="accuracy", name="label accuracy", form=percent),
         ties="nll",
         spread=_share_spread,
@@ -300,7 +300,7 @@ SPEECH: dict[TaskName, Speech] = {
         hard="the ensemble's hard labels",
         tile=_share_tile("label accuracy"),
     ),
-    "embedding": Speech(
+    "embedding": TaskText(
         metric=_MAP,
         ties="recall_1",
         ties_lower=False,
