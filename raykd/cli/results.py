@@ -61,9 +61,9 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from raykd.cli.standing import read_standing
+    from raykd.cli.status import read_status
 
-    standing = read_standing(args.run, now=time.time())
+    standing = read_status(args.run, now=time.time())
     if args.json:
         from raykd.cli.options import print_json
 

@@ -11,7 +11,7 @@ from raykd.errors import InputError, Problem
 from raykd.folders import home
 
 if TYPE_CHECKING:
-    from raykd.cli.shelves import Shelves
+    from raykd.cli.store_listing import StoreListing
     from raykd.targets.maintenance import Listing
 
 DAMAGED = 1
@@ -51,30 +51,30 @@ def look_after_store(args: argparse.Namespace) -> int:
     return _verify(shelves) if word == "verify" else _prune(args, shelves)
 
 
-def _shelves(store: str | None) -> Shelves:
+def _shelves(store: str | None) -> StoreListing:
     """What `--store` names.
 
     Raises:
         InputError: there is no such folder or bucket.
     """
-    from raykd.cli.shelves import BucketShelves, FolderShelves
+    from raykd.cli.store_listing import BucketListing, FolderListing
     from raykd.config.check_targets import uri_problems
     from raykd.targets.remote import is_uri, remote_of
 
     if store is None:
-        return FolderShelves(home() / "targets")
+        return FolderListing(home() / "targets")
     if not is_uri(store):
         if not Path(store).is_dir():
             raise InputError(Problem("--store", f"found no folder at {store}; check the path"))
-        return FolderShelves(Path(store))
+        return FolderListing(Path(store))
     if problems := list(uri_problems(store, "--store")):
         raise InputError(problems)
     remote = remote_of(store)
     remote.check("--store", writes=False)
-    return BucketShelves(remote)
+    return BucketListing(remote)
 
 
-def _list(shelves: Shelves, *, quiet: bool) -> int:
+def _list(shelves: StoreListing, *, quiet: bool) -> int:
     from raykd.tracking import Console
 
     found = shelves.survey()
@@ -106,7 +106,7 @@ def _row(one: Listing) -> dict[str, str]:
     }
 
 
-def _verify(shelves: Shelves) -> int:
+def _verify(shelves: StoreListing) -> int:
     report = shelves.verify()
     for problem in report.problems:
         print(f"error  {problem}", file=sys.stderr)
@@ -117,7 +117,7 @@ def _verify(shelves: Shelves) -> int:
     return DAMAGED if report.problems else 0
 
 
-def _prune(args: argparse.Namespace, shelves: Shelves) -> int:
+def _prune(args: argparse.Namespace, shelves: StoreListing) -> int:
     found = shelves.survey()
     gone = _by_runs(args, found) if args.unused else _by_recipes(args, found)
     going = {one.folder.name: one.bytes for one in gone}

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from raykd.cli.standing import read_standing
+from raykd.cli.status import read_status
 from raykd.errors import RaykdError, TeacherError
 from raykd.tracking import JsonLines, events
 
@@ -173,7 +173,7 @@ def test_status_of_a_run_in_progress(run_folder, call):
         events.epoch("teachers", "teacher/conv", epoch=3, epochs=6),
         events.failure("fleet", "teacher 'conv' died", decision="restart"),
     )
-    standing = read_standing(run_folder, now=time.time() + 60)
+    standing = read_status(run_folder, now=time.time() + 60)
     assert standing.status == "unfinished"
     assert standing.stages["teachers"] == "running"
     assert standing.stages["student"] == "waiting"
@@ -197,11 +197,11 @@ def test_status_of_an_ablation_has_its_own_fits_and_command(tmp_path):
     config = {"teachers": [], "evaluate": {"controls": ["labels"]}, "seeds": 1}
     (run / "config.json").write_text(json.dumps(config))
     (run / "variants.json").write_text(json.dumps({"whole": {}, "term.labels": {}}))
-    standing = read_standing(run, now=time.time())
+    standing = read_status(run, now=time.time())
     assert list(standing.fits) == ["whole/replica0", "term.labels/replica0"]
     assert standing.lines()[-1] == f"resume    raykd ablate --resume --output {run}"
     (run / "variants.json").write_text(json.dumps({"kl+uniform": {}}))
-    assert read_standing(run, now=time.time()).command == "compare"
+    assert read_status(run, now=time.time()).command == "compare"
 
 
 def test_status_of_a_failed_run_and_of_its_next_try(run_folder, call):
@@ -212,14 +212,14 @@ def test_status_of_a_failed_run_and_of_its_next_try(run_folder, call):
     assert "teacher 'wide' is lost" in out
     later = events.message("data", "again", clock=lambda: time.time() + 10)
     _write(run_folder, later)
-    assert read_standing(run_folder, now=time.time()).status == "unfinished"
+    assert read_status(run_folder, now=time.time()).status == "unfinished"
 
 
 def test_status_of_a_finished_fit_is_read_from_its_checkpoints(run_folder):
     done = run_folder / "checkpoints" / "student" / "replica0"
     done.mkdir(parents=True)
     (done / "result.json").write_text("{}")
-    standing = read_standing(run_folder, now=0.0)
+    standing = read_status(run_folder, now=0.0)
     assert standing.fits["student/replica0"].state == "finished"
     assert standing.silent_s is None
 

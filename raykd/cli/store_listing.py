@@ -27,7 +27,7 @@ from raykd.targets.remote import Remote
 from raykd.targets.store import Report
 
 
-class Shelves(Protocol):
+class StoreListing(Protocol):
     """What `raykd targets list | verify | prune` ask of a store; names are relative to its place."""
 
     @property
@@ -48,7 +48,7 @@ class Shelves(Protocol):
 
 
 @dataclass(frozen=True)
-class FolderShelves:
+class FolderListing:
     """A store in a folder."""
 
     root: Path
@@ -77,7 +77,7 @@ class FolderShelves:
 
 
 @dataclass(frozen=True)
-class BucketShelves:
+class BucketListing:
     """A store in a bucket; what is deleted there is deleted in this machine's mirror too."""
 
     remote: Remote

@@ -20,7 +20,7 @@ Line = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class FitStanding:
+class FitStatus:
     """One fit.
 
     Attributes:
@@ -35,7 +35,7 @@ class FitStanding:
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunStatus:
     """A run.
 
     Attributes:
@@ -54,7 +54,7 @@ class Standing:
     status: str
     error: str | None
     stages: Mapping[str, str]
-    fits: Mapping[str, FitStanding]
+    fits: Mapping[str, FitStatus]
     failures: int
     last: tuple[str, ...]
     silent_s: float | None
@@ -85,7 +85,7 @@ class Standing:
         return text
 
 
-def read_standing(run: Path, *, now: float) -> Standing:
+def read_status(run: Path, *, now: float) -> RunStatus:
     """Read a run's folder.
 
     Args:
@@ -103,7 +103,7 @@ def read_standing(run: Path, *, now: float) -> Standing:
     summary = read_json(folder.summary) if folder.summary.is_file() else {}
     failed = sum(line["kind"] == "failure" for line in lines)
     status = _status(folder, summary, lines)
-    return Standing(
+    return RunStatus(
         run=str(run),
         status=status,
         error=summary.get("error") if status == "failed" else None,
@@ -149,7 +149,7 @@ def _stages(lines: Sequence[Line]) -> dict[str, str]:
 
 def _fits(
     folder: RunFolder, config: Mapping[str, Any], lines: Sequence[Line]
-) -> dict[str, FitStanding]:
+) -> dict[str, FitStatus]:
     """Every fit that the recipe asks for, in order."""
     told = [one for one in lines if one["kind"] == "stage" and isinstance(one.get("fits"), list)]
     announces = any(line["stage"] == "search" for line in told) or folder.variants.is_file()
@@ -162,16 +162,16 @@ def _fits(
     return {fit_id: _fit(folder, fit_id, lines) for fit_id in [*teachers, *students]}
 
 
-def _fit(folder: RunFolder, fit_id: str, lines: Sequence[Line]) -> FitStanding:
+def _fit(folder: RunFolder, fit_id: str, lines: Sequence[Line]) -> FitStatus:
     own = [line for line in lines if line["fit"] == fit_id]
     epochs = [line for line in own if line["kind"] == "epoch"]
     done, total = (epochs[-1]["epoch"], epochs[-1].get("epochs")) if epochs else (0, None)
     if (folder.checkpoints(fit_id) / "result.json").is_file():
-        return FitStanding("finished", done, total)
+        return FitStatus("finished", done, total)
     states = [line["state"] for line in own if line["kind"] == "fit"]
     if states and states[-1] in ("finished", "reused", "stopped"):
-        return FitStanding(states[-1], done, total)
-    return FitStanding("running" if own else "waiting", done, total)
+        return FitStatus(states[-1], done, total)
+    return FitStatus("running" if own else "waiting", done, total)
 
 
 def _words(line: Line) -> str:
