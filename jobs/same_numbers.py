@@ -50,7 +50,7 @@ def _texts(folder: Path) -> dict[str, Any]:
             words = [*_TOPICS[topic].split(), "the", "and", "with"]
             rows.writerow([f"p{row}", " ".join(rng.choice(words, rng.integers(4, 12))), topic])
     hashed = {"tokenizer": {"type": "hashed", "size": 256, "length": 16}}
-    words = {"tokenizer": {"type": "words", "size": 50, "length": 16}}
+    cut = {"tokenizer": {"type": "words", "size": 50, "length": 16}}
     source = {"type": "csv", "path": str(path), "text": "post", "label": "topic", "id": "id"}
     return {
         "data": {
@@ -61,7 +61,7 @@ def _texts(folder: Path) -> dict[str, Any]:
         },
         "teachers": [
             {"name": "bag", "model": {"type": "bag", "width": 0.5}, "fit": _FIT, "preprocess": hashed},
-            {"name": "cnn", "model": {"type": "text_cnn", "width": 0.25}, "fit": _FIT, "preprocess": words},
+            {"name": "cnn", "model": {"type": "text_cnn", "width": 0.25}, "fit": _FIT, "preprocess": cut},
         ],
         "student": {"model": {"type": "bag", "width": 0.125}, "preprocess": hashed},
     }  # fmt: skip

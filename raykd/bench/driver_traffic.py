@@ -169,12 +169,12 @@ def table(found: Mapping[str, Epochs], answers: int, smallest: int) -> list[Row]
     return [row_of("teachers' answers", "bytes per step", [answers]), *rows]
 
 
-def _trained(bench: Bench, name: str, voices: Sequence[str], source: MakeSource) -> Epochs:
+def _trained(bench: Bench, name: str, teacher_infos: Sequence[str], source: MakeSource) -> Epochs:
     """Train one student in a worker, and look at the counters whenever an epoch is told of."""
     objects: list[int] = []
     through: list[int] = []
     sockets = Sockets()
-    fit = bench.fit(name, voices)
+    fit = bench.fit(name, teacher_infos)
     with counted() as traffic:
 
         def deliver(event: Event) -> None:

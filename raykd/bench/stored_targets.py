@@ -100,16 +100,16 @@ def stored(sizes: Sizes) -> list[Row]:
     objective. Who comes first changes from repeat to repeat.
     """
     classes, table = min(100, sizes.classes), []
-    voices = [f"t{k}" for k in range(sizes.teachers)]
+    teacher_infos = [f"t{k}" for k in range(sizes.teachers)]
     for what in _STUDENTS:
         with TemporaryDirectory() as root:
             bench = _bench(Path(root), sizes, classes, what)
             rows = bench.samples.splits["train"]
-            read = _filled(Path(root) / "store", voices, rows, classes, PLAIN, bench)
+            read = _filled(Path(root) / "store", teacher_infos, rows, classes, PLAIN, bench)
             sources = {
                 "labels alone": (NoTargets(), []),
-                "stored": (StoredTargets(read), voices),
-                "hand-written cache": (_cache(Path(root), read, rows), voices),
+                "stored": (StoredTargets(read), teacher_infos),
+                "hand-written cache": (_cache(Path(root), read, rows), teacher_infos),
             }
             found: dict[str, list[float]] = {name: [] for name in sources}
             for repeat in range(sizes.repeats):
@@ -131,32 +131,32 @@ def stored(sizes: Sizes) -> list[Row]:
 
 def memory(sizes: Sizes) -> list[Row]:
     """Anonymous resident memory of a process that trains from a store, less that on labels alone."""
-    voices = [f"t{k}" for k in range(_MEMORY_TEACHERS)]
+    teacher_infos = [f"t{k}" for k in range(_MEMORY_TEACHERS)]
     found = []
     with TemporaryDirectory() as root:
         bench = _bench(Path(root), sizes, sizes.classes, _SMALL)
         rows = bench.samples.splits["train"]
-        filled = _filled(Path(root) / "store", voices, rows, sizes.classes, PLAIN, bench)
+        filled = _filled(Path(root) / "store", teacher_infos, rows, sizes.classes, PLAIN, bench)
         for _ in range(sizes.repeats):
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
                 alone = process.submit(_trained_mb, sizes, Path(root), []).result()
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
                 found.append(
-                    process.submit(_trained_mb, sizes, Path(root), voices).result() - alone
+                    process.submit(_trained_mb, sizes, Path(root), teacher_infos).result() - alone
                 )
         gigabytes = filled.size_bytes() / 1e9
     name = f"anonymous memory, stored less labels alone (store of {gigabytes:.2f} GB)"
     return [{**row_of(name, "MB", found), "bar": "<= 200"}]
 
 
-def _trained_mb(sizes: Sizes, root: Path, voices: Sequence[str]) -> float:
+def _trained_mb(sizes: Sizes, root: Path, teacher_infos: Sequence[str]) -> float:
     """Anonymous memory of this process after an epoch or two, in MB."""
     torch.set_num_threads(1)
     bench = _bench(root, sizes, sizes.classes, _SMALL)
     source: TargetSource = NoTargets()
-    if voices:
-        source = StoredTargets(_open(root / "store", voices, PLAIN, bench))
-    bench.epoch_s(f"by{os.getpid()}/replica0", source, voices)
+    if teacher_infos:
+        source = StoredTargets(_open(root / "store", teacher_infos, PLAIN, bench))
+    bench.epoch_s(f"by{os.getpid()}/replica0", source, teacher_infos)
     return _anonymous_mb()
 
 

@@ -102,11 +102,11 @@ class Bench:
         return self.prepared.samples
 
     def epoch_s(
-        self, name: str, source: TargetSource, voices: Sequence[str]
+        self, name: str, source: TargetSource, teacher_infos: Sequence[str]
     ) -> tuple[float, float]:
         """Seconds of a student's epoch, the mean of all but the first, and the part that it waited for teachers."""
         heard: list[Event] = []
-        self.fit_s(name, source, voices, heard.append)
+        self.fit_s(name, source, teacher_infos, heard.append)
         later = [event.values for event in heard if event.kind == "epoch"][1:]
         samples = len(self.samples.splits["train"])
         seconds = [samples / float(values["samples_per_s"]) for values in later]
@@ -119,12 +119,12 @@ class Bench:
         self,
         name: str,
         source: TargetSource,
-        voices: Sequence[str],
+        teacher_infos: Sequence[str],
         listen: Callable[[Event], None],
     ) -> float:
         """Seconds of a student's whole training in this process, validation and checkpoints included."""
         result = train(
-            self.fit(name, voices),
+            self.fit(name, teacher_infos),
             self.samples,
             source,
             FolderReporter(self.folder, listen),
@@ -133,12 +133,12 @@ class Bench:
         )
         return float(result["seconds"])
 
-    def fit(self, name: str, voices: Sequence[str]) -> Fit:
+    def fit(self, name: str, teacher_infos: Sequence[str]) -> Fit:
         """The student, taught by some teachers or by labels alone."""
         prepared, config = self.prepared, self.prepared.config
         rows = self.samples.splits["train"]
         objective = config.objective
-        if not voices:
+        if not teacher_infos:
             objective = objective.model_copy(update={"soft_targets": None})
         return Fit(
             fit_id=name,
@@ -148,7 +148,7 @@ class Bench:
             preprocessing=prepared.preprocessing,
             weights=prepared.student_weights,
             objective=objective,
-            voices=tuple(TeacherInfo(voice) for voice in voices),
+            teacher_infos=tuple(TeacherInfo(teacher) for teacher in teacher_infos),
             student_shapes={},
             teacher_shapes={},
             training=config.train,

@@ -106,7 +106,7 @@ class _Asking:
 
     def __call__(self, samples: Samples, fit: Fit) -> TargetSource:  # noqa: ARG002 (they have it)
         client = Client(self.actors, _SETTINGS, self.emit)
-        live = LiveTargets(client, [voice.name for voice in fit.voices])
+        live = LiveTargets(client, [teacher.name for teacher in fit.teacher_infos])
         rank = ray.train.get_context().get_world_rank()
         return Recorded(live, self.record, rank, _PAUSE_S)
 

@@ -77,7 +77,7 @@ def teachers() -> list[dict[str, Any]]:
 
 def table(samples: Samples, fit: Fit) -> TableTargets:
     """Targets that need no teacher."""
-    return TableTargets([voice.name for voice in fit.voices], samples)
+    return TableTargets([teacher.name for teacher in fit.teacher_infos], samples)
 
 
 def _killed(at: Sequence[int], folder: Path, samples: Samples, fit: Fit) -> TargetSource:

@@ -259,10 +259,12 @@ def _student_fits(prepared: Prepared, specs: Specs) -> dict[str, Fit]:
 
 
 def _source(prepared: Prepared, fit: Fit) -> TargetSource:
-    if not fit.voices:
+    if not fit.teacher_infos:
         return NoTargets()
     size, samples = fit.plan.batch_size, prepared.samples
-    answers = {v.name: _answers(prepared.teachers[v.name], samples, size) for v in fit.voices}
+    answers = {
+        v.name: _answers(prepared.teachers[v.name], samples, size) for v in fit.teacher_infos
+    }
     return MadeUp(answers, reading_temperatures(fit))
 
 

@@ -57,7 +57,7 @@ def summarise(
     Controls are the student's network, so they cost what it costs. The ensemble costs the sum of its
     teachers. A teacher without a model (outputs from a file) costs None, and the ensemble with it.
     Teachers are frozen, so their `test_last` is their `test`. `compare` has the other models that the student is
-    held against: M, and what sets the student apart, see `raykd.evaluate.rivals`.
+    held against: M, and what sets the student apart, see `raykd.evaluate.external_baselines`.
 
     Args:
         evaluation: outputs of all models; `students` must hold the role `student` on test.

@@ -3,7 +3,7 @@
 Shapes: T teachers, N samples, C outputs (classes, labels, the one value, or dimensions of a vector, of which
 each model has its own number), M labelled samples. The
 other halves of a task: `raykd.config.tasks` (what a recipe may say), `raykd.data.labels` (what labels
-look like), `raykd.objective.rules` (what is learnt), `raykd.report.speech` (how it is told).
+look like), `raykd.objective.rules` (what is learnt), `raykd.report.task_text` (how it is told).
 """
 
 from __future__ import annotations

@@ -68,9 +68,9 @@ def training_role(
 
 def _alone(objective: Objective, teacher: str) -> Objective:
     """What one teacher has to say: its weight is 1, and it agrees with itself."""
-    heard = restricted(objective, [term.teacher == teacher for term in objective.features])
-    soft = heard.soft_targets
-    return heard.model_copy(
+    teacher_batch = restricted(objective, [term.teacher == teacher for term in objective.features])
+    soft = teacher_batch.soft_targets
+    return teacher_batch.model_copy(
         update={
             "weighting": UniformWeighting(),
             "soft_targets": soft and soft.model_copy(update={"disagreement": None}),

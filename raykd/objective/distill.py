@@ -33,7 +33,7 @@ class DistillObjective(nn.Module):
 
     Args:
         settings: the recipe's `objective`.
-        voices: the teachers to listen to, in a fixed order; empty for labels alone.
+        teacher_infos: the teachers to listen to, in a fixed order; empty for labels alone.
         student_shapes: tap -> shape without batch, for the feature terms.
         teacher_shapes: (teacher, tap) -> shape without batch.
         class_weights_C: factors of the label term per class, or None.
@@ -50,7 +50,7 @@ class DistillObjective(nn.Module):
     def __init__(
         self,
         settings: Objective,
-        voices: Sequence[TeacherInfo],
+        teacher_infos: Sequence[TeacherInfo],
         *,
         student_shapes: Mapping[str, Shape],
         teacher_shapes: Mapping[tuple[str, str], Shape],
@@ -61,9 +61,9 @@ class DistillObjective(nn.Module):
         super().__init__()
         self.scale, self.error_range = scale, error_range
         self.settings = settings
-        self.voices = tuple(voices)
+        self.teacher_infos = tuple(teacher_infos)
         self.register_buffer("class_weights_C", class_weights_C, persistent=False)
-        temperatures_T = torch.tensor([voice.temperature for voice in voices])
+        temperatures_T = torch.tensor([teacher.temperature for teacher in teacher_infos])
         self.register_buffer("temperatures_T", temperatures_T, persistent=False)
         self.features = nn.ModuleList(
             FeatureLoss(term, student_shapes, teacher_shapes) for term in settings.features
@@ -77,7 +77,7 @@ class DistillObjective(nn.Module):
     @property
     def needs_teachers(self) -> bool:
         """Whether any term uses what teachers say."""
-        return bool(self.voices)
+        return bool(self.teacher_infos)
 
     def forward(
         self,
@@ -100,17 +100,23 @@ class DistillObjective(nn.Module):
         terms: dict[str, Term] = {}
         weights_TN = None
         pseudo_N = None
-        if self.voices:
-            heard = self._hear(logits_NC, batch, targets, now.temperature, context)
-            own_TN = self._own_losses(heard)
+        if self.teacher_infos:
+            teacher_batch = self._teacher_batch(logits_NC, batch, targets, now.temperature, context)
+            own_TN = self._own_losses(teacher_batch)
             weights_TN = teacher_weights(
-                self.settings.weighting, self.settings.soft_targets, self.voices, heard, own_TN
+                self.settings.weighting,
+                self.settings.soft_targets,
+                self.teacher_infos,
+                teacher_batch,
+                own_TN,
             )
             answered_N = weights_TN.sum(dim=0) > 0
             if self.settings.soft_targets is not None:
-                loss_N, told_N = self._soft_targets(heard, weights_TN, own_TN, batch, targets)
+                loss_N, told_N = self._soft_targets(
+                    teacher_batch, weights_TN, own_TN, batch, targets
+                )
                 counted_N = batch.present_B & answered_N
-                scale = self.settings.weighting.strength(len(self.voices))
+                scale = self.settings.weighting.strength(len(self.teacher_infos))
                 terms["soft_targets"] = Term(loss_N, counted_N * told_N, scale * now.soft_targets)
             if self.settings.labels.fill == "ensemble":
                 pseudo_N = self._guess(weights_TN, targets)
@@ -127,21 +133,21 @@ class DistillObjective(nn.Module):
         None where outputs are no logits of classes, where there is one teacher, or where one knows only
         some classes.
         """
-        if not self.classes or len(self.voices) < 2 or self._partial:
+        if not self.classes or len(self.teacher_infos) < 2 or self._partial:
             return None
-        first_TMC = torch.stack([targets[v.name].values_NC[:_COMPARED] for v in self.voices])
+        first_TMC = torch.stack([targets[v.name].values_NC[:_COMPARED] for v in self.teacher_infos])
         weights_TM = weights_TN[:, :_COMPARED]
         answered_M = weights_TM.sum(dim=0) > 0
         return jensen_shannon(first_TMC, weights_TM, self.temperatures_T)[answered_M]
 
     @property
     def _partial(self) -> bool:
-        return any(voice.known is not None for voice in self.voices)
+        return any(teacher.known is not None for teacher in self.teacher_infos)
 
     def _stack(self, targets: TeacherOutputs) -> Tensor:
-        return torch.stack([targets[voice.name].values_NC for voice in self.voices])
+        return torch.stack([targets[teacher.name].values_NC for teacher in self.teacher_infos])
 
-    def _hear(
+    def _teacher_batch(
         self,
         logits_NC: Tensor,
         batch: Batch,
@@ -149,8 +155,8 @@ class DistillObjective(nn.Module):
         temperature: float,
         context: Context,
     ) -> TeacherBatch:
-        answers = ((voice, targets[voice.name].values_NC) for voice in self.voices)
-        valid_TN = torch.stack([targets[voice.name].valid_N for voice in self.voices])
+        answers = ((teacher, targets[teacher.name].values_NC) for teacher in self.teacher_infos)
+        valid_TN = torch.stack([targets[teacher.name].valid_N for teacher in self.teacher_infos])
         labels_N = batch.labels if self.classes else None
         if labels_N is not None and batch.mixed is not None:
             labels_N = torch.where(batch.mixed.share_B < 1, UNLABELLED, labels_N)
@@ -168,21 +174,21 @@ class DistillObjective(nn.Module):
     def _known(self, device: torch.device) -> tuple[Tensor | None, ...] | None:
         if not self._partial:
             return None
-        known = [voice.known for voice in self.voices]
+        known = [teacher.known for teacher in self.teacher_infos]
         return tuple(None if k is None else torch.tensor(k, device=device) for k in known)
 
-    def _own_losses(self, heard: TeacherBatch) -> Tensor | None:
+    def _own_losses(self, teacher_batch: TeacherBatch) -> Tensor | None:
         """The student's loss against each teacher [T, N], where it is added up or weighed by."""
         soft = self.settings.soft_targets or _PLAIN
         added = self.settings.soft_targets is not None and soft.mixing == "losses"
         if not added and not needs_losses(self.settings.weighting):
             return None
         with torch.set_grad_enabled(added and torch.is_grad_enabled()):
-            return own_losses(soft.loss, heard)
+            return own_losses(soft.loss, teacher_batch)
 
     def _soft_targets(
         self,
-        heard: TeacherBatch,
+        teacher_batch: TeacherBatch,
         weights_TN: Tensor,
         own_TN: Tensor | None,
         batch: Batch,  # noqa: ARG002 (other tasks look at labels)
@@ -191,10 +197,10 @@ class DistillObjective(nn.Module):
         """Unweighted loss against the ensemble [N], and how much each unit counts, bool or float [N]."""
         settings = self.settings.soft_targets
         assert settings is not None, "the term is only computed when it is configured"
-        loss_N = ensemble_loss(settings, heard, weights_TN, own_TN)
+        loss_N = ensemble_loss(settings, teacher_batch, weights_TN, own_TN)
         if settings.disagreement is not None:
-            return loss_N, agreement_weights(settings.disagreement, heard)
-        return loss_N, heard.available_TN.any(dim=0)
+            return loss_N, agreement_weights(settings.disagreement, teacher_batch)
+        return loss_N, teacher_batch.available_TN.any(dim=0)
 
     def _guess(self, weights_TN: Tensor, targets: TeacherOutputs) -> Tensor:
         """The ensemble's answer as a label: its most probable class [N]; −1 where no teacher answered."""
@@ -250,4 +256,4 @@ class DistillObjective(nn.Module):
         return loss_N, valid_N
 
 
-__all__ = ["DistillObjective", "Shape", "Voice"]
+__all__ = ["DistillObjective", "Shape", "TeacherInfo"]

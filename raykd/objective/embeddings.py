@@ -31,7 +31,7 @@ class EmbeddingObjective(DistillObjective):
 
     Args:
         settings: the recipe's `objective`.
-        voices: the teachers to listen to, in a fixed order.
+        teacher_infos: the teachers to listen to, in a fixed order.
         student_shapes: tap -> shape without batch; at `OUTPUT` the student's own [D].
         teacher_shapes: (teacher, tap) -> shape without batch; at `OUTPUT` each teacher's own [D].
         class_weights_C: there are none.
@@ -44,7 +44,7 @@ class EmbeddingObjective(DistillObjective):
     def __init__(
         self,
         settings: Objective,
-        voices: Sequence[TeacherInfo],
+        teacher_infos: Sequence[TeacherInfo],
         *,
         student_shapes: Mapping[str, Shape],
         teacher_shapes: Mapping[tuple[str, str], Shape],
@@ -54,7 +54,7 @@ class EmbeddingObjective(DistillObjective):
     ) -> None:
         super().__init__(
             settings,
-            voices,
+            teacher_infos,
             student_shapes=student_shapes,
             teacher_shapes=teacher_shapes,
             class_weights_C=class_weights_C,
@@ -62,19 +62,19 @@ class EmbeddingObjective(DistillObjective):
             error_range=error_range,
         )
         soft = settings.soft_targets
-        own = () if soft is None or _averages(settings) else self.voices
+        own = () if soft is None or _averages(settings) else self.teacher_infos
         self.matches = nn.ModuleList(
             FeatureLoss(
                 FeatureTerm(
                     loss=_of_vectors(soft.loss),
-                    teacher=voice.name,
+                    teacher=teacher.name,
                     student_tap=OUTPUT,
                     teacher_tap=OUTPUT,
                 ),
                 student_shapes,
                 teacher_shapes,
             )
-            for voice in own
+            for teacher in own
             if soft is not None
         )
 
@@ -84,30 +84,34 @@ class EmbeddingObjective(DistillObjective):
         parts = [*self.matches, *self.features]
         return [part.projector for part in parts if isinstance(part, FeatureLoss)]
 
-    def _own_losses(self, heard: TeacherBatch) -> None:  # noqa: ARG002 (the projectors need the batch)
+    def _own_losses(self, teacher_batch: TeacherBatch) -> None:  # noqa: ARG002 (the projectors need the batch)
         return None
 
     def _soft_targets(
         self,
-        heard: TeacherBatch,
+        teacher_batch: TeacherBatch,
         weights_TN: Tensor,
         own_TN: Tensor | None,  # noqa: ARG002 (none is asked for)
         batch: Batch,
         targets: TeacherOutputs,
     ) -> tuple[Tensor, Tensor]:
         if _averages(self.settings):
-            return self._relations(heard, weights_TN)
+            return self._relations(teacher_batch, weights_TN)
         total_N = torch.zeros_like(weights_TN[0])
-        for part, voice, weight_N in zip(self.matches, self.voices, weights_TN, strict=True):
-            answer = targets[voice.name]
+        for part, teacher, weight_N in zip(
+            self.matches, self.teacher_infos, weights_TN, strict=True
+        ):
+            answer = targets[teacher.name]
             # A teacher that is left out answers zeros, which may be of another one's length.
             said = {OUTPUT: answer.values_NC} if bool(answer.valid_N.any()) else {}
             vectors: Dense = replace(answer, features=said)
-            loss_N, _ = part({OUTPUT: heard.student_NC}, batch, vectors, heard.context)
+            loss_N, _ = part(
+                {OUTPUT: teacher_batch.student_NC}, batch, vectors, teacher_batch.context
+            )
             total_N = total_N + weight_N * loss_N
-        return total_N, heard.available_TN.any(dim=0)
+        return total_N, teacher_batch.available_TN.any(dim=0)
 
-    def _relations(self, heard: TeacherBatch, weights_TN: Tensor) -> tuple[Tensor, Tensor]:
+    def _relations(self, teacher_batch: TeacherBatch, weights_TN: Tensor) -> tuple[Tensor, Tensor]:
         """The student's relations against the mean of the teachers', over the units that all of them answered.
 
         A teacher that answered none, of no worker, is left out.
@@ -115,17 +119,21 @@ class EmbeddingObjective(DistillObjective):
         soft = self.settings.soft_targets
         assert soft is not None, "the term is only computed when it is configured"
         assert isinstance(soft.loss, RelationalLoss), "only relations are averaged"
-        available_TN = heard.available_TN
-        answers_T = heard.context.all_sum(available_TN.sum(dim=1).float())
+        available_TN = teacher_batch.available_TN
+        answers_T = teacher_batch.context.all_sum(available_TN.sum(dim=1).float())
         heard_T = answers_T > 0
         counted_N = available_TN[heard_T].all(dim=0) & heard_T.any()
         gather = None
         if soft.loss.scope == "global":
-            gather = heard.context.gather(int(counted_N.sum()))
+            gather = teacher_batch.context.gather(int(counted_N.sum()))
         among = relations.mean_of_relations(
             soft.loss.type,
-            heard.student_NC[counted_N],
-            [a[counted_N] for a, kept in zip(heard.answers, heard_T.tolist(), strict=True) if kept],
+            teacher_batch.student_NC[counted_N],
+            [
+                a[counted_N]
+                for a, kept in zip(teacher_batch.answers, heard_T.tolist(), strict=True)
+                if kept
+            ],
             weights_TN[heard_T][:, counted_N],
             gather=gather,
         )

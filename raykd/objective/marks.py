@@ -26,7 +26,7 @@ class MultilabelObjective(DistillObjective):
 
     def _soft_targets(
         self,
-        heard: TeacherBatch,
+        teacher_batch: TeacherBatch,
         weights_TN: Tensor,
         own_TN: Tensor | None,  # noqa: ARG002 (none is asked for)
         batch: Batch,
@@ -35,8 +35,8 @@ class MultilabelObjective(DistillObjective):
         settings = self.settings.soft_targets
         assert settings is not None, "the term is only computed when it is configured"
         told_N = torch.ones_like(batch.present_B)
-        logits_NC, logits_TNK = heard.student_NC, self._stack(targets)
-        temperature = heard.temperature
+        logits_NC, logits_TNK = teacher_batch.student_NC, self._stack(targets)
+        temperature = teacher_batch.temperature
         if settings.combine == "logits":
             mixed_NK = mean_logits(logits_TNK / self.temperatures_T[:, None, None], weights_TN)
             return bernoulli_kl(logits_NC, mixed_NK, temperature=temperature), told_N

@@ -30,95 +30,95 @@ from raykd.objective.teacher_batch import TeacherBatch
 _NO_KNOBS = frozenset({"type", "standardise", "scope"})
 
 
-def compared(loss: Any, heard: TeacherBatch) -> TeacherBatch:
+def compared(loss: Any, teacher_batch: TeacherBatch) -> TeacherBatch:
     """The batch with the logits that a loss compares: z-scores where asked for.
 
     Each teacher is standardised before the teachers are mixed, which is what its own loss would do.
     """
     if not getattr(loss, "standardise", False):
-        return heard
+        return teacher_batch
     return replace(
-        heard,
-        student_NC=standardised(heard.student_NC),
-        answers=tuple(standardised(answer_NC) for answer_NC in heard.answers),
+        teacher_batch,
+        student_NC=standardised(teacher_batch.student_NC),
+        answers=tuple(standardised(answer_NC) for answer_NC in teacher_batch.answers),
     )
 
 
-def own_losses(loss: SoftLoss, heard: TeacherBatch) -> Tensor:
+def own_losses(loss: SoftLoss, teacher_batch: TeacherBatch) -> Tensor:
     """The student's loss against each teacher [T, N]; 0 where a teacher gave no answer."""
-    heard = compared(loss, heard)
+    teacher_batch = compared(loss, teacher_batch)
     info = INFO[loss.type]
     knobs = {name: value for name, value in loss if name not in _NO_KNOBS}
     if "labels" in info.needs:
-        knobs["labels"] = heard.labels_N
-    function = partial(LOSSES[loss.type], temperature=heard.temperature, **knobs)
+        knobs["labels"] = teacher_batch.labels_N
+    function = partial(LOSSES[loss.type], temperature=teacher_batch.temperature, **knobs)
     everywhere = info.scope and getattr(loss, "scope", None) == "global"
     losses = []
-    for index, available_N in enumerate(heard.available_TN):
-        student_NC, teacher_NC = heard.compared_with(index)
+    for index, available_N in enumerate(teacher_batch.available_TN):
+        student_NC, teacher_NC = teacher_batch.compared_with(index)
         if info.per_sample:
             safe_NC = torch.where(available_N[:, None], teacher_NC, 0.0)
             losses.append(torch.where(available_N, function(student_NC, safe_NC), 0.0))
             continue
-        gather = heard.context.gather(int(available_N.sum())) if everywhere else None
+        gather = teacher_batch.context.gather(int(available_N.sum())) if everywhere else None
         among = partial(function, gather=gather)
         losses.append(masked_pairwise(among, student_NC, teacher_NC, available_N))
     return torch.stack(losses)
 
 
 def ensemble_loss(
-    settings: SoftTargets, heard: TeacherBatch, weights_TN: Tensor, own_TN: Tensor | None
+    settings: SoftTargets, teacher_batch: TeacherBatch, weights_TN: Tensor, own_TN: Tensor | None
 ) -> Tensor:
     """The student's loss against the ensemble [N].
 
     Args:
         settings: which loss, and how the teachers are combined.
-        heard: the batch.
+        teacher_batch: the batch.
         weights_TN: how much each teacher counts.
         own_TN: `own_losses`, where these are combined.
     """
     if settings.mixing == "losses":
         assert own_TN is not None, "the losses to be added are computed before the weights"
         return (weights_TN * own_TN).sum(dim=0)
-    heard = compared(settings.loss, heard)
-    student_NC, temperature = heard.student_NC, heard.temperature
-    if settings.mixing == "probabilities" and heard.known is not None:
-        return _over_known(heard, weights_TN)
+    teacher_batch = compared(settings.loss, teacher_batch)
+    student_NC, temperature = teacher_batch.student_NC, teacher_batch.temperature
+    if settings.mixing == "probabilities" and teacher_batch.known is not None:
+        return _over_known(teacher_batch, weights_TN)
     if settings.mixing == "probabilities":
-        return kl_to_mean(student_NC, heard.answers, weights_TN, temperature=temperature)
+        return kl_to_mean(student_NC, teacher_batch.answers, weights_TN, temperature=temperature)
     if settings.mixing == "logits":
         knobs = {name: value for name, value in settings.loss if name not in _NO_KNOBS}
-        mixed_NC = mean_logits(heard.stacked, weights_TN)
+        mixed_NC = mean_logits(teacher_batch.stacked, weights_TN)
         return LOSSES[settings.loss.type](student_NC, mixed_NC, temperature=temperature, **knobs)
     mixed_NC = mean_probabilities(
-        heard.stacked, weights_TN, temperatures_T=temperature, order="mix_then_temper"
+        teacher_batch.stacked, weights_TN, temperatures_T=temperature, order="mix_then_temper"
     )
     return kl_from_log_probs(student_NC, mixed_NC, temperature=temperature)
 
 
-def _over_known(heard: TeacherBatch, weights_TN: Tensor) -> Tensor:
+def _over_known(teacher_batch: TeacherBatch, weights_TN: Tensor) -> Tensor:
     """T² Σ_S W_S KL(p_S ‖ q^S) [N]: teachers that know the same classes S are mixed, with their share W_S.
 
     It has the gradient of T² Σ_k w_k KL(p_k ‖ q^{S_k}), see `raykd.ensemble.partial`.
     """
-    assert heard.known is not None, "only where a teacher knows some classes alone"
+    assert teacher_batch.known is not None, "only where a teacher knows some classes alone"
     groups: dict[tuple[int, ...] | None, list[int]] = {}
-    for index, some in enumerate(heard.known):
+    for index, some in enumerate(teacher_batch.known):
         groups.setdefault(None if some is None else tuple(some.tolist()), []).append(index)
     total_N = torch.zeros_like(weights_TN[0])
     for members in groups.values():
-        pairs = [heard.compared_with(index) for index in members]
+        pairs = [teacher_batch.compared_with(index) for index in members]
         share_N = weights_TN[members].sum(dim=0)
         own_TN = weights_TN[members] / torch.where(share_N > 0, share_N, 1.0)
         answers = [teacher_NC for _, teacher_NC in pairs]
-        loss_N = kl_to_mean(pairs[0][0], answers, own_TN, temperature=heard.temperature)
+        loss_N = kl_to_mean(pairs[0][0], answers, own_TN, temperature=teacher_batch.temperature)
         total_N = total_N + share_N * loss_N
     return total_N
 
 
-def agreement_weights(disagreement: Disagreement, heard: TeacherBatch) -> Tensor:
+def agreement_weights(disagreement: Disagreement, teacher_batch: TeacherBatch) -> Tensor:
     """How much each unit counts by how far the teachers agree on it, [N]."""
-    logits_TNC, available_TN = heard.stacked, heard.available_TN
+    logits_TNC, available_TN = teacher_batch.stacked, teacher_batch.available_TN
     if isinstance(disagreement, DisagreementFilter):
         return sample_weights(
             logits_TNC,

@@ -55,13 +55,13 @@ class ValueObjective(DistillObjective):
 
     def _soft_targets(
         self,
-        heard: TeacherBatch,
+        teacher_batch: TeacherBatch,
         weights_TN: Tensor,
         own_TN: Tensor | None,  # noqa: ARG002 (none is asked for)
         batch: Batch,
         targets: TeacherOutputs,
     ) -> tuple[Tensor, Tensor]:
-        settings, logits_NC = self.settings.soft_targets, heard.student_NC
+        settings, logits_NC = self.settings.soft_targets, teacher_batch.student_NC
         assert settings is not None, "the term is only computed when it is configured"
         mean_N1 = mean_logits(self._stack(targets), weights_TN)
         labels_N = _blended(batch)

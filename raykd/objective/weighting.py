@@ -29,8 +29,8 @@ Facts = Callable[[Any, Sequence[TeacherInfo], TeacherBatch], dict[str, Any]]
 def teacher_weights(
     weighting: Weighting,
     soft: SoftTargets | None,
-    voices: Sequence[TeacherInfo],
-    heard: TeacherBatch,
+    teacher_infos: Sequence[TeacherInfo],
+    teacher_batch: TeacherBatch,
     own_TN: Tensor | None,
 ) -> Tensor:
     """How much each teacher counts for each unit [T, N]: sums to 1 over those that answered.
@@ -38,22 +38,24 @@ def teacher_weights(
     Args:
         weighting: which, and its knobs.
         soft: the soft targets, whose gradient `gradient` looks at.
-        voices: the teachers, in order.
-        heard: the batch.
+        teacher_infos: the teachers, in order.
+        teacher_batch: the batch.
         own_TN: the student's loss against each teacher, where that is needed.
     """
     knobs = {name: value for name, value in weighting if name not in _NO_KNOBS}
     if weighting.type in _FACTS:
-        knobs |= _FACTS[weighting.type](weighting, voices, heard)
+        knobs |= _FACTS[weighting.type](weighting, teacher_infos, teacher_batch)
     if isinstance(weighting, GradientWeighting):
-        heard = compared(soft and soft.loss, heard)
-    alike = heard.student_NC.shape == heard.answers[0].shape  # vectors have lengths of their own
+        teacher_batch = compared(soft and soft.loss, teacher_batch)
+    alike = (
+        teacher_batch.student_NC.shape == teacher_batch.answers[0].shape
+    )  # vectors have lengths of their own
     weights_TN: Tensor = WEIGHTINGS[weighting.type](
-        heard.stacked if INFO[weighting.type].looks else heard.outline,
-        heard.labels_N,
-        student_logits=heard.student_NC if alike else None,
+        teacher_batch.stacked if INFO[weighting.type].looks else teacher_batch.outline,
+        teacher_batch.labels_N,
+        student_logits=teacher_batch.student_NC if alike else None,
         losses_TN=own_TN,
-        available_TN=heard.available_TN,
+        available_TN=teacher_batch.available_TN,
         **knobs,
     )
     return weights_TN
@@ -73,34 +75,39 @@ def steady(weighting: Weighting) -> Weighting:
     return weighting
 
 
-def _given(weights: Mapping[str, float], voices: Sequence[TeacherInfo]) -> Tensor:
-    return torch.tensor([weights[voice.name] for voice in voices])
+def _given(weights: Mapping[str, float], teacher_infos: Sequence[TeacherInfo]) -> Tensor:
+    return torch.tensor([weights[teacher.name] for teacher in teacher_infos])
 
 
-def _known(name: str, voices: Sequence[TeacherInfo]) -> Tensor:
-    values = [getattr(voice, name) for voice in voices]
-    assert None not in values, f"the pipeline tells every voice's {name} on validation"
+def _known(name: str, teacher_infos: Sequence[TeacherInfo]) -> Tensor:
+    values = [getattr(teacher, name) for teacher in teacher_infos]
+    assert None not in values, f"the pipeline tells every teacher's {name} on validation"
     return torch.tensor([max(value, _TINY) for value in values])
 
 
-def _sample(weighting: Any, voices: Sequence[TeacherInfo], heard: TeacherBatch) -> dict[str, Any]:
+def _sample(
+    weighting: Any, teacher_infos: Sequence[TeacherInfo], teacher_batch: TeacherBatch
+) -> dict[str, Any]:
     given = weighting.probabilities
     return {
-        "seed": heard.context.seed,
-        "units_N": heard.ids_N,
-        "probabilities": None if given is None else _given(given, voices),
+        "seed": teacher_batch.context.seed,
+        "units_N": teacher_batch.ids_N,
+        "probabilities": None if given is None else _given(given, teacher_infos),
     }
 
 
 _FACTS: dict[str, Facts] = {
-    "fixed": lambda w, voices, _: {"weights": _given(w.weights, voices)},
-    "accuracy": lambda _, voices, __: {"accuracies": _known("accuracy", voices)},
-    "inverse_error": lambda _, voices, __: {"errors": _known("error", voices)},
-    "gradient": lambda w, _, heard: {
-        "temperature": heard.temperature,
-        "gather": None if w.gram == "per_sample" else heard.context.gather(1),
+    "fixed": lambda w, teacher_infos, _: {"weights": _given(w.weights, teacher_infos)},
+    "accuracy": lambda _, teacher_infos, __: {"accuracies": _known("accuracy", teacher_infos)},
+    "inverse_error": lambda _, teacher_infos, __: {"errors": _known("error", teacher_infos)},
+    "gradient": lambda w, _, teacher_batch: {
+        "temperature": teacher_batch.temperature,
+        "gather": None if w.gram == "per_sample" else teacher_batch.context.gather(1),
     },
     "sample": _sample,
-    "drop": lambda _, __, heard: {"seed": heard.context.seed, "units_N": heard.ids_N},
+    "drop": lambda _, __, teacher_batch: {
+        "seed": teacher_batch.context.seed,
+        "units_N": teacher_batch.ids_N,
+    },
 }
 """What a weighting is told besides its knobs."""

@@ -149,7 +149,7 @@ def _stages(job: Job, plan: Ablation, students: Students, of: Path | None) -> No
         results = job.train(fits, served)
     store, targets = served.store, job.numbers_of_targets(served.store)
     for name, recipe in students.seeing.items():
-        other = job.seeing(recipe)
+        other = job.with_views(recipe)
         with other.targets(specs, shown_views(recipe.config)) as seen:
             results |= other.train(list(paired_fits(job.config, {name: recipe}, seen)), seen)
         targets["teacher_samples_scored"] += other.scored

@@ -49,7 +49,7 @@ def split_outputs(
     outputs: TeacherOutputs,
     students: Mapping[str, Tensor],
     students_last: Mapping[str, Tensor],
-    rivals: Mapping[str, Tensor] | None = None,
+    external_baselines: Mapping[str, Tensor] | None = None,
 ) -> SplitOutputs:
     """The answers of all models; the ensemble says the plain mean of its teachers' (probabilities, values)."""
     rows, task = samples.splits[split], TASKS[samples.task]
@@ -60,7 +60,7 @@ def split_outputs(
         ensemble=task.ensemble([output.values_NC for output in outputs.values()]),
         students=students,
         students_last=students_last,
-        rivals=rivals or {},
+        rivals=external_baselines or {},
         task=samples.task,
     )
 
@@ -70,7 +70,7 @@ def evaluate(
     store: TargetStore,
     run: RunFolder,
     students: Mapping[str, Prepared],
-    rivals: Specs | None = None,
+    external_baselines: Specs | None = None,
 ) -> Evaluation:
     """Outputs of every teacher, the ensemble, every replica of each role of the student, and other models.
 
@@ -79,7 +79,7 @@ def evaluate(
         store: the teachers' answers.
         run: where the weights are.
         students: role (`student`, a control, a method) -> the recipe that it was trained by.
-        rivals: models that the student is held against.
+        external_baselines: models that the student is held against.
     """
     samples = prepared.samples
     splits: dict[Split, SplitOutputs] = {}
@@ -95,7 +95,7 @@ def evaluate(
             {role: _answers(recipe, run, role, rows, "last") for role, recipe in students.items()},
             {
                 name: external_baseline_answers(spec, samples, rows)
-                for name, spec in (rivals or {}).items()
+                for name, spec in (external_baselines or {}).items()
             },
         )
     rows_E, inputs = _examples(samples, splits["test"])

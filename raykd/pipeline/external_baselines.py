@@ -28,7 +28,7 @@ def with_external_baselines(prepared: Prepared) -> Prepared:
         InputError: with the problems of all of them.
     """
     problems: list[Problem] = []
-    rivals = {}
+    external_baselines = {}
     for one in prepared.config.evaluate.compare:
         make = partial(
             resolve_teacher,
@@ -38,16 +38,16 @@ def with_external_baselines(prepared: Prepared) -> Prepared:
             (),
             key=f"evaluate.compare.{one.name}",
         )
-        rivals[one.name] = collect(problems, make)
+        external_baselines[one.name] = collect(problems, make)
     if problems:
         raise InputError(problems)
-    return replace(prepared, rivals=rivals)
+    return replace(prepared, external_baselines=external_baselines)
 
 
 def external_baseline_specs(prepared: Prepared) -> Specs:
     """What it takes to ask each of them."""
-    weights = {name: one.weights or {} for name, one in prepared.rivals.items()}
-    return make_specs(replace(prepared, teachers=prepared.rivals), weights)
+    weights = {name: one.weights or {} for name, one in prepared.external_baselines.items()}
+    return make_specs(replace(prepared, teachers=prepared.external_baselines), weights)
 
 
 def external_baseline_answers(spec: Spec | Recorded, samples: Samples, rows: np.ndarray) -> Tensor:

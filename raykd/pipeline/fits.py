@@ -37,7 +37,7 @@ def teacher_fit(prepared: Prepared, teacher: Teacher) -> Fit:
         objective=Objective(
             labels=Labels(weight=1.0, smoothing=settings.label_smoothing), soft_targets=None
         ),
-        voices=(),
+        teacher_infos=(),
         student_shapes={},
         teacher_shapes={},
         training=Training(**{name: getattr(settings, name) for name in Training.model_fields}),
@@ -106,7 +106,7 @@ def student_fit(
         preprocessing=prepared.preprocessing,
         weights=prepared.student_weights,
         objective=taught.objective,
-        voices=_voices(prepared, taught, served),
+        teacher_infos=_teacher_infos(prepared, taught, served),
         student_shapes=prepared.student_shapes,
         teacher_shapes=prepared.teacher_shapes,
         training=config.train if taught.trained else config.train.model_copy(update={"epochs": 0}),
@@ -133,7 +133,7 @@ def student_fit(
     )
 
 
-def _voices(
+def _teacher_infos(
     prepared: Prepared, taught: TrainingRole, served: TeacherTargets
 ) -> tuple[TeacherInfo, ...]:
     weighting, judged = taught.objective.weighting, served.judged

@@ -70,4 +70,4 @@ def reading_temperatures(fit: Fit) -> dict[str, float]:
     """Teacher -> temperature at which the student of a fit hears it; to begin with, where that changes."""
     soft = fit.objective.soft_targets
     temperature = 1.0 if soft is None else values_of(soft.temperature)[0]
-    return {voice.name: temperature * voice.temperature for voice in fit.voices}
+    return {teacher.name: temperature * teacher.temperature for teacher in fit.teacher_infos}

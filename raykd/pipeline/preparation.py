@@ -56,7 +56,7 @@ class Prepared:
         student_weights: what the student starts from, or None.
         student_shapes: shapes of its tapped features.
         student_code: hash of the user's own code that it is written in, or None.
-        rivals: name -> a model that the student is held against, as a teacher that nothing is learnt from.
+        external_baselines: name -> a model that the student is held against, as a teacher that nothing is learnt from.
     """
 
     config: Config
@@ -67,7 +67,7 @@ class Prepared:
     student_weights: Mapping[str, Tensor] | None
     student_shapes: Mapping[str, Shape]
     student_code: str | None = None
-    rivals: Mapping[str, ResolvedTeacher] = field(default_factory=dict)
+    external_baselines: Mapping[str, ResolvedTeacher] = field(default_factory=dict)
 
     @property
     def teacher_shapes(self) -> dict[tuple[str, str], Shape]:

@@ -38,7 +38,7 @@ def rank(
             Problem("data.splits.validation", "holds no labelled sample to rank teachers by")
         )
     with opened(prepared, folder, options, console, kind="rank") as job:
-        judged = job.judge(job.teachers())
+        judged = job.validate_teachers(job.teachers())
     ranking = {"task": config.task, **rank_teachers(judged.task, judged.validation)}
     write_json(folder.path / RANKING, ranking)
     return ranking

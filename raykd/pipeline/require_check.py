@@ -65,7 +65,7 @@ def empty_summary(prepared: Prepared) -> dict[str, Any]:
     )
     costs = {
         name: {"parameters": 1, "flops": 1, "bytes": 1, "latency_ms": {"1": 1.0, "256": 1.0}}
-        for name in ("student", *prepared.teachers, *prepared.rivals)
+        for name in ("student", *prepared.teachers, *prepared.external_baselines)
     }
     return summarise(
         evaluation,
@@ -98,6 +98,6 @@ def _silent(prepared: Prepared, split: Split) -> SplitOutputs:
         ensemble=answers_NC,
         students=students,
         students_last=students,
-        rivals=dict.fromkeys(prepared.rivals, answers_NC),
+        rivals=dict.fromkeys(prepared.external_baselines, answers_NC),
         task=samples.task,
     )

@@ -112,10 +112,10 @@ def _evaluate(job: Job, served: TeacherTargets, begun: float) -> None:
     times = 1 + times_tested(job.folder)
     with job.stage("evaluate"):
         students = dict.fromkeys(roles(job.config), job.prepared)
-        rivals = external_baseline_specs(job.prepared)
-        evaluation = evaluate(job.prepared, served.store, job.folder, students, rivals)
+        external_baselines = external_baseline_specs(job.prepared)
+        evaluation = evaluate(job.prepared, served.store, job.folder, students, external_baselines)
         evaluation.save(job.folder.evaluation)
-        measured = costs(job.prepared, {**served.specs, **rivals}, job.folder)
+        measured = costs(job.prepared, {**served.specs, **external_baselines}, job.folder)
         slices = slices_of_test(job.config.evaluate.slices, job.prepared.samples)
         save_student(job.prepared, job.folder)
     job.timing["total_s"] = time.monotonic() - begun

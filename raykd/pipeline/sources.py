@@ -46,12 +46,14 @@ def stored_source(
     root: Path, keys: Keys, remote: Remote | None, samples: Samples, fit: Fit
 ) -> TargetSource:
     """Reads the store."""
-    return StoredTargets(_open(root, keys, remote, samples, fit)) if fit.voices else NoTargets()
+    return (
+        StoredTargets(_open(root, keys, remote, samples, fit)) if fit.teacher_infos else NoTargets()
+    )
 
 
 def live_source(asking: Asking, samples: Samples, fit: Fit) -> TargetSource:
     """Asks the actors."""
-    if not fit.voices:
+    if not fit.teacher_infos:
         return NoTargets()
     client = _client(asking, samples, fit)
     return LiveTargets(client, list(client.pools))
@@ -61,7 +63,7 @@ def write_through_source(
     root: Path, keys: Keys, remote: Remote | None, asking: Asking, samples: Samples, fit: Fit
 ) -> TargetSource:
     """Asks the actors what the store lacks, and writes it there."""
-    if not fit.voices:
+    if not fit.teacher_infos:
         return NoTargets()
     client = _client(asking, samples, fit)
     return WriteThrough(client, _open(root, keys, remote, samples, fit), fit.plan.rows)
@@ -81,7 +83,7 @@ def tolerance_of(
 
 
 def _open(root: Path, keys: Keys, remote: Remote | None, samples: Samples, fit: Fit) -> TargetStore:
-    heard = {voice.name: keys[voice.name] for voice in fit.voices}
+    heard = {teacher.name: keys[teacher.name] for teacher in fit.teacher_infos}
     if remote is not None:  # the first worker on a node brings what its mirror lacks
         remote.pull(key for one in heard.values() for key in one.augmented)
     hashes = samples.content_hash(np.arange(len(samples)))
@@ -91,7 +93,7 @@ def _open(root: Path, keys: Keys, remote: Remote | None, samples: Samples, fit: 
 
 
 def _client(asking: Asking, samples: Samples, fit: Fit) -> Client:
-    handles = {voice.name: asking.actors[voice.name] for voice in fit.voices}
+    handles = {teacher.name: asking.actors[teacher.name] for teacher in fit.teacher_infos}
     tolerance = tolerance_of(samples, asking.bad, asking.folders)
     client = Client(handles, asking.settings, asking.emit, tolerance)
     client.temperatures = reading_temperatures(fit)

@@ -31,6 +31,6 @@ class LiveTargets:
         return [number for name in self.names for number in self.client.pools[name].load.take()]
 
     def describe(self, counters: Sequence[float], seconds: float) -> dict[str, dict[str, float]]:
-        """How busy each teacher was; see `raykd.teachers.load.describe`."""
+        """How busy each teacher was; see `raykd.teachers.utilization.describe`."""
         replicas = {name: len(self.client.pools[name].actors) for name in self.names}
         return describe(counters, replicas, seconds)

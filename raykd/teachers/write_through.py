@@ -66,11 +66,11 @@ class WriteThrough:
         return self._live.counters()
 
     def describe(self, counters: Sequence[float], seconds: float) -> dict[str, dict[str, float]]:
-        """How busy each teacher was; see `raykd.teachers.load.describe`."""
+        """How busy each teacher was; see `raykd.teachers.utilization.describe`."""
         return self._live.describe(counters, seconds)
 
     def _ask(self, name: str, rows: np.ndarray, view: np.ndarray) -> _Share:
-        places = self.shelves[name].claim(rows, view)
+        places = self.shelves[name].reserve(rows, view)
         asked = self.client.submit([name], rows[places], view[places]) if len(places) else {}
         return _Share(places, asked.get(name))
 
@@ -94,8 +94,8 @@ class WriteThrough:
             open_places = np.setdiff1d(open_places, places)
         broken = self.client.in_quarantine(name, rows[open_places], view[open_places])
         if broken.any():
-            shelf.silence(rows[open_places[broken]], view[open_places[broken]])
-        shelf.give_back(rows[open_places[~broken]], view[open_places[~broken]])
+            shelf.quarantine(rows[open_places[broken]], view[open_places[broken]])
+        shelf.release(rows[open_places[~broken]], view[open_places[~broken]])
         return parts
 
     def _place(self, places: np.ndarray, parts: Parts) -> Parts:

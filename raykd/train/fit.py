@@ -43,7 +43,7 @@ class Fit:
         preprocessing: what it does to a sample first.
         weights: initial weights, or None for fresh ones.
         objective: what it is taught.
-        voices: the teachers it listens to.
+        teacher_infos: the teachers it listens to.
         student_shapes, teacher_shapes: shapes of the tapped features.
         training: optimizer, schedule, epochs.
         plan: which rows each step trains on.
@@ -67,7 +67,7 @@ class Fit:
     preprocessing: Preprocessing
     weights: Mapping[str, Tensor] | None
     objective: Objective
-    voices: tuple[TeacherInfo, ...]
+    teacher_infos: tuple[TeacherInfo, ...]
     student_shapes: Mapping[str, Shape]
     teacher_shapes: Mapping[tuple[str, str], Shape]
     training: Training
@@ -93,7 +93,7 @@ class Fit:
             "preprocessing": self.preprocessing.describe(),
             "weights": None if self.weights is None else fingerprint(self.weights),
             "objective": self.objective.model_dump(mode="json"),
-            "voices": [astuple(voice) for voice in self.voices],
+            "voices": [astuple(teacher) for teacher in self.teacher_infos],
             "training": self.training.model_dump(mode="json", exclude={"checkpoint_every_epochs"}),
             "rows": hashlib.sha256(self.plan.rows.tobytes()).hexdigest(),
             "plan": [self.plan.epoch_rows, self.plan.batch_size, self.plan.seed, self.plan.views],
@@ -130,7 +130,7 @@ def build_module(fit: Fit, samples: Samples) -> DistillModule:
     vectors = {(name, OUTPUT): (length,) for name, length in fit.vectors.items()}
     objective = OBJECTIVES[fit.task or samples.task](
         fit.objective,
-        fit.voices,
+        fit.teacher_infos,
         student_shapes={**fit.student_shapes, OUTPUT: (fit.outputs or samples.class_count,)},
         teacher_shapes={**fit.teacher_shapes, **vectors},
         class_weights_C=_class_weights(fit, samples),

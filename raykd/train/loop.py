@@ -235,7 +235,7 @@ class Trainer:
         count = float(self.world.all_sum(counts))
         ensemble = {}
         if sums.ensemble is not None:
-            names_T = [voice.name for voice in self.fit.voices]
+            names_T = [teacher.name for teacher in self.fit.teacher_infos]
             ensemble = ensemble_values(self.world.all_sum(sums.ensemble), names_T)
         teachers = self._teachers(sums, seconds)
         if self.world.rank:

@@ -164,7 +164,7 @@ def test_images_of_one_colour_look_like_nothing():
 
 
 def test_what_is_too_much_to_compare_is_said(monkeypatch):
-    monkeypatch.setattr("raykd.data.alike.MOST_IMAGES", 50)
+    monkeypatch.setattr("raykd.data.near_duplicates.MOST_IMAGES", 50)
     report = check_data(samples_from(blurred((60, 1, 8, 8)), np.arange(60) % 2))
     assert report.near is None
     assert any(line.startswith("near-duplicates: not looked for") for line in report.lines())

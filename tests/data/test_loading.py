@@ -155,7 +155,7 @@ def trained(tree: dict[str, Any], root: Path, heard: list[Event]) -> tuple[Sampl
     )
     fit = Fit(
         fit_id="student/replica0", stage="student", key="student.model", model=config.student.model,
-        preprocessing=preprocessing, weights=None, voices=(), student_shapes={}, teacher_shapes={},
+        preprocessing=preprocessing, weights=None, teacher_infos=(), student_shapes={}, teacher_shapes={},
         objective=config.objective.model_copy(update={"soft_targets": None}), training=config.train,
         plan=Plan(rows, len(rows), 32, seed=0, views=2), seed=0, labels="budget", data="x",
     )  # fmt: skip

@@ -86,9 +86,9 @@ def make_student(
 
 @pytest.fixture
 def make_objective() -> Callable[..., DistillObjective]:
-    def make(settings: dict[str, Any], *voices: str | TeacherInfo) -> DistillObjective:
+    def make(settings: dict[str, Any], *teacher_infos: str | TeacherInfo) -> DistillObjective:
         torch.manual_seed(0)
-        heard = [v if isinstance(v, TeacherInfo) else TeacherInfo(v) for v in voices]
+        heard = [v if isinstance(v, TeacherInfo) else TeacherInfo(v) for v in teacher_infos]
         return DistillObjective(
             Objective.model_validate(settings),
             heard,

@@ -89,7 +89,7 @@ def make_fit(samples):
             ),
             weights=None,
             objective=Objective.model_validate({**EVERYTHING, **objective}),
-            voices=(TeacherInfo("a"), TeacherInfo("b", 1.5)),
+            teacher_infos=(TeacherInfo("a"), TeacherInfo("b", 1.5)),
             student_shapes={TAP: (8, *samples.input_shape[1:])},
             teacher_shapes={(n, "x"): SHAPE for n in "ab"},
             training=Training.model_validate(

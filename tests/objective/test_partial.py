@@ -103,11 +103,11 @@ def test_the_student_is_renormalised_over_what_each_teacher_knows(loss, combine,
 def test_what_a_student_says_of_other_classes_is_left_to_it():
     """No teacher knows class 3 but `all`; without it, its logit has no gradient at all."""
     targets = {name: answer for name, answer in answers().items() if name == "three"}
-    voices = [TeacherInfo("three", known=KNOWN["three"])]
+    teacher_infos = [TeacherInfo("three", known=KNOWN["three"])]
     settings = Objective.model_validate(
         {"labels": {"weight": 0}, "soft_targets": {"temperature": T}}
     )
-    alone = DistillObjective(settings, voices, student_shapes={}, teacher_shapes={})
+    alone = DistillObjective(settings, teacher_infos, student_shapes={}, teacher_shapes={})
     student = torch.zeros(N, C)
     student[:, [1, 2, 4]] = targets["three"].values_NC[:, [1, 2, 4]]
     student[:, [0, 3]] = 50.0
@@ -124,8 +124,8 @@ def test_teachers_that_know_all_are_heard_as_before():
     targets = {"all": answers()["all"]}
     settings = Objective.model_validate({"soft_targets": {"temperature": T}})
     plain, told = (
-        DistillObjective(settings, [voice], student_shapes={}, teacher_shapes={})
-        for voice in (TeacherInfo("all"), TeacherInfo("all", known=tuple(range(C))))
+        DistillObjective(settings, [teacher], student_shapes={}, teacher_shapes={})
+        for teacher in (TeacherInfo("all"), TeacherInfo("all", known=tuple(range(C))))
     )
     one, other = (o(student, {}, batch(), targets)[0]["soft_targets"].loss_N for o in (plain, told))
     torch.testing.assert_close(one, other)

@@ -173,13 +173,13 @@ def test_student_and_controls_are_paired(tree):
     assert fits["student/replica0"].seed != fits["student/replica1"].seed
     labelled = prepared.samples.labelled_rows("train").tolist()
     assert fits["labels/replica0"].plan.rows.tolist() == labelled
-    assert fits["labels/replica0"].voices == ()
+    assert fits["labels/replica0"].teacher_infos == ()
     train = prepared.samples.splits["train"].tolist()
     assert all(
         fits[f"{role}/replica0"].plan.rows.tolist() == train
         for role in ("student", "best_teacher", "hard")
     )
-    assert [(v.name, v.temperature) for v in fits["student/replica0"].voices] == [
+    assert [(v.name, v.temperature) for v in fits["student/replica0"].teacher_infos] == [
         ("wide", 1.0),
         ("conv", 2.5),
     ]

@@ -35,9 +35,13 @@ def answers(kind: str, *values: Tensor) -> dict[str, Dense]:
 
 
 def objective(task: str, settings: dict, teachers: int = 2, **given):
-    voices = [TeacherInfo(f"t{i}", error=float(i + 1)) for i in range(teachers)]
+    teacher_infos = [TeacherInfo(f"t{i}", error=float(i + 1)) for i in range(teachers)]
     return OBJECTIVES[task](
-        Objective.model_validate(settings), voices, student_shapes={}, teacher_shapes={}, **given
+        Objective.model_validate(settings),
+        teacher_infos,
+        student_shapes={},
+        teacher_shapes={},
+        **given,
     )
 
 

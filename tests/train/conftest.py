@@ -36,7 +36,7 @@ def make_fit() -> Callable[..., Fit]:
     def make(
         samples: Samples,
         *,
-        voices: tuple[str, ...] = ("a", "b"),
+        teacher_infos: tuple[str, ...] = ("a", "b"),
         train: Mapping[str, Any] | None = None,
         objective: Mapping[str, Any] | None = None,
         plan: Mapping[str, Any] | None = None,
@@ -48,14 +48,14 @@ def make_fit() -> Callable[..., Fit]:
             "cnn": CnnModel(width=0.25, depth=2),
             "batch": CnnModel(width=0.25, depth=2, norm="batch"),
         }[model]
-        rows = samples.splits["train"] if voices else samples.labelled_rows("train")
+        rows = samples.splits["train"] if teacher_infos else samples.labelled_rows("train")
         settings = {
             "epochs": 3,
             "batch_size": 32,
             "optimizer": {"type": "adamw", "lr": 0.02},
             **(train or {}),
         }
-        taught = {"soft_targets": {"temperature": 2.0}} if voices else {"soft_targets": None}
+        taught = {"soft_targets": {"temperature": 2.0}} if teacher_infos else {"soft_targets": None}
         order = {
             "rows": rows,
             "epoch_rows": len(samples.splits["train"]),
@@ -76,9 +76,11 @@ def make_fit() -> Callable[..., Fit]:
                 ),
                 "weights": None,
                 "objective": Objective.model_validate({**taught, **(objective or {})}),
-                "voices": tuple(TeacherInfo(name) for name in voices),
+                "teacher_infos": tuple(TeacherInfo(name) for name in teacher_infos),
                 "student_shapes": SHAPES if terms else {},
-                "teacher_shapes": {(name, tap): s for name in voices for tap, s in SHAPES.items()},
+                "teacher_shapes": {
+                    (name, tap): s for name in teacher_infos for tap, s in SHAPES.items()
+                },
                 "training": Training.model_validate(settings),
                 "plan": Plan(**order),
                 "seed": 11,
@@ -101,10 +103,10 @@ class Runs:
         return FolderReporter(RunFolder(self.root / name), self.emit)
 
     def source(self, fit: Fit) -> Any:
-        if not fit.voices:
+        if not fit.teacher_infos:
             return NoTargets()
         maps = SHAPES if fit.objective.features else None
-        return TableTargets([v.name for v in fit.voices], self.samples, maps=maps)
+        return TableTargets([v.name for v in fit.teacher_infos], self.samples, maps=maps)
 
     def __call__(self, fit: Fit, name: str = "run", **given: Any) -> dict[str, Any]:
         source = given.pop("source", None) or self.source(fit)

@@ -100,7 +100,9 @@ def test_kills_and_hangs_cost_no_row_and_no_bit(
     epochs,
     record_property,
 ):
-    fit = make_fit(digits, voices=("wide", "conv"), train={"epochs": epochs}, plan={"views": None})
+    fit = make_fit(
+        digits, teacher_infos=("wide", "conv"), train={"epochs": epochs}, plan={"views": None}
+    )
     models = {"wide": MlpModel(width=1.0, depth=1), "conv": CnnModel(width=0.25, depth=2)}
     specs = {
         name: make_spec(model, data=digits, name=name, batch_size=32)

@@ -54,7 +54,7 @@ def fits(samples, make_fit):
         ),
         make_fit(samples, model="cnn", fit_id="student/lone", train={"batch_size": count - 1}),
         make_fit(samples, model="cnn", fit_id="student/hint", objective={"features": hint}),
-        make_fit(samples, model="cnn", fit_id="labels/few", voices=()),
+        make_fit(samples, model="cnn", fit_id="labels/few", teacher_infos=()),
     ]
 
 

@@ -100,7 +100,7 @@ def test_every_row_is_trained_on_once_per_epoch(runs, samples, make_fit):
             seen.append((ticket.batch.rows.numpy(), ticket.batch.view_B.numpy()))
             return {}
 
-    fit = make_fit(samples, voices=(), plan={"rows": samples.splits["train"]})
+    fit = make_fit(samples, teacher_infos=(), plan={"rows": samples.splits["train"]})
     runs(fit, source=Recording())
     steps = fit.plan.steps_per_epoch
     for epoch in range(3):
@@ -180,7 +180,7 @@ def test_another_recipe_is_trained_anew_in_the_same_folder(runs, samples, make_f
         {"seed": 12},
         {"labels": "all"},
         {"data": "other"},
-        {"voices": ("a",)},
+        {"teacher_infos": ("a",)},
         {"teachers": {"a": "another fingerprint"}},
         {"freeze": ("head",)},
         {"lr_factors": {"head": 0.1}},
@@ -316,7 +316,7 @@ def test_feature_terms_train_their_projector_which_stays_out_of_the_weights(
 
 def test_class_weights_balanced_by_the_labels_it_may_see(make_samples, make_fit):
     samples = make_samples(labels=20)
-    fit = make_fit(samples, voices=(), objective={"labels": {"class_weights": "balanced"}})
+    fit = make_fit(samples, teacher_infos=(), objective={"labels": {"class_weights": "balanced"}})
     weights = build_module(fit, samples).objective.class_weights_C
     labels = samples.labels[samples.labelled_rows("train")]
     counts = np.bincount(labels, minlength=3)

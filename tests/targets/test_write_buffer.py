@@ -43,7 +43,7 @@ def shelf_of(root, rows=None):
 def ask(one, rows, view):
     """As a source does: claim, have the teacher answer, read the rest; the claimed pairs."""
     rows, view = np.asarray(rows), np.asarray(view)
-    claimed = one.claim(rows, view)
+    claimed = one.reserve(rows, view)
     if len(claimed):
         one.put(rows[claimed], view[claimed], answers(rows[claimed], view[claimed]))
     others = np.setdiff1d(np.arange(len(rows)), claimed)
