@@ -25,20 +25,38 @@ _REFUSED = {
 
 
 def load_callable(path: str, *, key: str) -> Callable[..., Any]:
-    """The public callable that `path` names; the working directory is searched too.
-
-    Args:
-        path: `module:function`.
-        key: dotted key of the recipe that holds it, for the error.
+    """The public callable that `path` names; see `load_object`.
 
     Raises:
         InputError: the module or the function is not there, private, or not callable.
     """
+    found: Callable[..., Any] = load_object(path, key=key, is_wanted=callable, what="function")
+    return found
+
+
+def load_object(
+    path: str,
+    *,
+    key: str,
+    is_wanted: Callable[[Any], bool] = lambda found: found is not None,
+    what: str = "object",
+) -> Any:
+    """The public object that `path` names; the working directory is searched too.
+
+    Args:
+        path: `module:name`.
+        key: dotted key of the recipe that holds it, for the error.
+        is_wanted: whether an object is of the kind that is needed.
+        what: what that kind is called.
+
+    Raises:
+        InputError: the module or the object is not there, private, or of another kind.
+    """
     module_name, _, name = path.partition(":")
     if module_name.split(".")[0] in _REFUSED:
-        raise InputError(Problem(key, f"{path!r} is refused: name a function of your own module"))
+        raise InputError(Problem(key, f"{path!r} is refused: name a {what} of your own module"))
     if name.startswith("_"):
-        raise InputError(Problem(key, f"{path!r} is private: name a public function"))
+        raise InputError(Problem(key, f"{path!r} is private: name a public {what}"))
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -50,17 +68,16 @@ def load_callable(path: str, *, key: str) -> Callable[..., Any]:
                 key, f"cannot import {module_name!r} ({error}); run from its folder or install it"
             )
         ) from error
-    target = getattr(module, name, None)
-    if not callable(target):
+    found = getattr(module, name, None)
+    if not is_wanted(found):
         public = sorted(
-            n for n in vars(module) if not n.startswith("_") and callable(vars(module)[n])
+            n for n in vars(module) if not n.startswith("_") and is_wanted(vars(module)[n])
         )
         raise InputError(
             Problem(
-                key, f"{module_name!r} has no function {name!r}; it has: {', '.join(public) or '-'}"
+                key, f"{module_name!r} has no {what} {name!r}; it has: {', '.join(public) or '-'}"
             )
         )
-    found: Callable[..., Any] = target
     return found
 
 

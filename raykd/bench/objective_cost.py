@@ -17,6 +17,7 @@ from raykd.config.objective import Objective
 from raykd.ensemble import WEIGHTINGS
 from raykd.losses import INFO
 from raykd.objective import DistillObjective, TeacherInfo, reduce_terms
+from raykd.tasks.classification.rule import RULE
 from raykd.types import Batch, Dense
 
 STEP_MS = 50.0
@@ -80,4 +81,6 @@ def _objective(loss: str, weighting: str, teachers: Sequence[str]) -> DistillObj
     soft = {"loss": {"type": loss}, "temperature": _TEMPERATURE}
     settings = Objective.model_validate({"soft_targets": soft, "weighting": knobs})
     teacher_infos = [TeacherInfo(name, error=0.5, accuracy=0.8) for name in teachers]
-    return DistillObjective(settings, teacher_infos, student_shapes={}, teacher_shapes={})
+    return DistillObjective(
+        settings, teacher_infos, rule=RULE, student_shapes={}, teacher_shapes={}
+    )

@@ -18,9 +18,10 @@ from raykd.cli.options import (
     read_config,
 )
 from raykd.config.folding import first_fold
+from raykd.tasks import find_task
 
 if TYPE_CHECKING:
-    from raykd.report.task_text import TaskText
+    from raykd.report.task import TaskText
 
 
 def add(commands: Command) -> None:
@@ -55,16 +56,15 @@ def _check(args: argparse.Namespace) -> int:
     config = first_fold(read_config(args))
     from raykd.cli.preflight import facts, judge_ready_teachers, prepare_and_place
     from raykd.data.lengths import cut_texts
-    from raykd.report.task_text import TASK_TEXTS
     from raykd.tracking import Console
 
     prepared, placement = prepare_and_place(config, address_of(args))
     accuracies = judge_ready_teachers(prepared)
-    found, speech = facts(prepared, placement), TASK_TEXTS[prepared.samples.task]
+    found, speech = facts(prepared, placement), find_task(prepared.samples.task).text
     console = Console(quiet=False, stream=sys.stdout)
     sizes = ", ".join(f"{name} {count:,}" for name, count in found["samples"].items())
     console.say(f"data: {sizes} samples; {found['training_labels']:,} training labels; "
-                f"{speech.outputs(found['classes'])}{cut_texts(prepared.samples)}")  # fmt: skip
+                f"{find_task(prepared.samples.task).labels.counted(found['classes'])}{cut_texts(prepared.samples)}")  # fmt: skip
     rows = [_row(name, one, speech, accuracies.get(name))
             for name, one in found["teachers"].items()]  # fmt: skip
     console.table([*rows, _row("(student)", found["student"], speech, None)], title="models")

@@ -24,7 +24,6 @@ import numpy as np
 import torch
 
 from raykd.data import Samples
-from raykd.evaluate import TASKS
 from raykd.folders import RunFolder
 from raykd.models import build_model
 from raykd.objective import Role, training_role
@@ -45,6 +44,7 @@ from raykd.pipeline.serving import (
 )
 from raykd.pipeline.storage_estimate import answer_of
 from raykd.targets import NoTargets, TargetSource, Ticket, codec
+from raykd.tasks import find_task
 from raykd.teachers import Spec
 from raykd.teachers.model import TeacherModel
 from raykd.tracking import Event
@@ -247,7 +247,7 @@ def _student_fits(prepared: Prepared, specs: Specs) -> dict[str, Fit]:
         store=open_store(store_root(prepared.config), store_keys(specs, samples), samples),
         fleet=None,
         temperatures={name: 1.0 if value == "fit" else value for name, value in given.items()},
-        judged=TeacherValidation(TASKS[samples.task], said, samples.scale),
+        judged=TeacherValidation(find_task(samples.task).metrics, said, samples.scale),
         best_teacher=names[0],
     )
     found = {}

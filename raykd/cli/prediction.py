@@ -6,22 +6,21 @@ import csv
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from raykd.config.tasks import TaskName
 from raykd.data.archives import refuse_bomb
 from raykd.data.steps import as_shown
 from raykd.data.texts import encode_texts
 from raykd.errors import InputError, Problem
+from raykd.export.task import Predicted
 from raykd.importing import load_callable
 from raykd.pipeline.student import describe_student, load_student
+from raykd.tasks import known_task
 from raykd.types import TEXT
 
 _BATCH = 256
@@ -30,63 +29,6 @@ _ID = "id"
 _DAMAGED = (
     OSError, ValueError, EOFError, KeyError, csv.Error, zipfile.BadZipFile, zlib.error
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """What the student says.
-
-    Attributes:
-        classes: names of the classes or labels in order; of the one value of a regression.
-        words: each prediction as text: a class, the labels that hold, a value.
-        label_N: int64 [N], the most probable class; in multilabel int64 [N, C] of 0 and 1; in regression
-            float32 [N], the value in original units; of embeddings the sample's place.
-        probability_NC: float32, of each class or label; None in regression and of embeddings.
-        vector_ND: float32, the embedding; None in other tasks.
-    """
-
-    classes: tuple[str, ...]
-    words: tuple[str, ...]
-    label_N: np.ndarray
-    probability_NC: np.ndarray | None
-    vector_ND: np.ndarray | None = None
-
-
-def _class(outputs_NC: Tensor, names: tuple[str, ...]) -> Predicted:
-    probability_NC = outputs_NC.softmax(dim=1)
-    label_N = probability_NC.argmax(dim=1)
-    words = tuple(names[label] for label in label_N.tolist())
-    return Predicted(names, words, label_N.numpy(), probability_NC.numpy())
-
-
-def _value(outputs_NC: Tensor, names: tuple[str, ...]) -> Predicted:
-    value_N = outputs_NC[:, 0]
-    return Predicted(
-        names, tuple(f"{value:.7g}" for value in value_N.tolist()), value_N.numpy(), None
-    )
-
-
-def _marks(outputs_NC: Tensor, names: tuple[str, ...]) -> Predicted:
-    mark_NC = (outputs_NC > 0).long()
-    words = tuple(
-        "; ".join(name for name, mark in zip(names, row, strict=True) if mark)
-        for row in mark_NC.tolist()
-    )
-    return Predicted(names, words, mark_NC.numpy(), outputs_NC.sigmoid().numpy())
-
-
-def _vector(outputs_NC: Tensor, names: tuple[str, ...]) -> Predicted:
-    place_N = np.arange(len(outputs_NC))
-    words = tuple(f"[{len(names)} numbers]" for _ in place_N)
-    return Predicted(names, words, place_N, None, outputs_NC.numpy())
-
-
-_OF_TASK: dict[TaskName, Callable[[Tensor, tuple[str, ...]], Predicted]] = {
-    "classification": _class,
-    "regression": _value,
-    "multilabel": _marks,
-    "embedding": _vector,
-}
 
 
 def read_for(run: Path, path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -245,7 +187,9 @@ def predict(
         for start in range(0, len(shown), _BATCH):
             batch = torch.from_numpy(np.ascontiguousarray(shown[start : start + _BATCH]))
             parts.append(student({name: batch}).float())
-    return ids, _OF_TASK[about.task](torch.cat(parts), about.classes)
+    return ids, known_task(about.task, where=str(run)).export.predict(
+        torch.cat(parts), about.classes
+    )
 
 
 def _as_bytes(values: np.ndarray) -> np.ndarray:

@@ -29,8 +29,8 @@ from raykd.pipeline.slicing import slices_of_test
 from raykd.pipeline.storage_estimate import storage_shortage
 from raykd.runtime import connect, machine
 from raykd.targets import codec
+from raykd.tasks import find_task
 from raykd.teachers.model import host
-from raykd.teachers.selftest import CHECKS
 from raykd.tracking import Console
 from raykd.types import ORIGINAL_VIEW
 
@@ -172,7 +172,7 @@ def _accuracies(
             answer = codec.decode(scorer.score(samples, rows, batch.view_B.numpy()))
             candidate = ready[name]
             expected, label_map = candidate.settings.expect, candidate.label_map
-            check = CHECKS[samples.task]
+            check = find_task(samples.task).selftest
             yield name, check(name, answer.values_NC, batch.labels, expected, label_map)
         except TeacherError as error:
             yield name, error

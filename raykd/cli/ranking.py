@@ -39,11 +39,11 @@ def rank_teachers(args: argparse.Namespace) -> int:
 
 
 def _show(ranking: Mapping[str, Any], console: Console) -> None:
-    from raykd.report.task_text import text_of
+    from raykd.report.task import text_of
     from raykd.report.wording import number
 
-    speech = text_of(ranking)
-    metric, second = speech.metric, speech.second
+    words = text_of(ranking)
+    metric, second = words.metric, words.second
     console.say("")
     rows = [
         {
@@ -68,7 +68,7 @@ def _show(ranking: Mapping[str, Any], console: Console) -> None:
         {
             "pair": f"{one}, {other}",
             "error correlation": number(ranking["error_correlation"][one][other]),
-            speech.by_teacher.name: speech.by_teacher.form(ranking["alike"][one][other]),
+            words.by_teacher.name: words.by_teacher.form(ranking["alike"][one][other]),
         }
         for _, one, other in pairs[:_PAIRS]
     ]

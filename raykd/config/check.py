@@ -21,8 +21,8 @@ from raykd.config.models import (
 )
 from raykd.config.root import Config
 from raykd.config.sources import CsvSource, ParquetSource
-from raykd.config.tasks import CHOICES
 from raykd.errors import Problem
+from raykd.tasks import find_task
 
 REQUIREMENT = re.compile(
     r"^\s*([A-Za-z_][\w.\-]*)\s*(>=|<=|>|<|==)\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*$"
@@ -35,7 +35,7 @@ def cross_check(config: Config) -> list[Problem]:
     return [
         *_source(config),
         *_names(config),
-        *(problem for teacher in config.teachers for problem in _teacher(teacher, config.task)),
+        *(problem for teacher in config.teachers for problem in _teacher(teacher)),
         *_compared_estimators(config),
         *_models(config),
         *_task(config),
@@ -58,7 +58,7 @@ def _names(config: Config) -> Iterator[Problem]:
                           "choose another name")  # fmt: skip
 
 
-def _teacher(teacher: Teacher, task: str) -> Iterator[Problem]:
+def _teacher(teacher: Teacher) -> Iterator[Problem]:
     key = f"teachers.{teacher.name}"
     if teacher.outputs is not None:
         for field in ("model", "fit", "weights", "embedding"):
@@ -74,7 +74,7 @@ def _teacher(teacher: Teacher, task: str) -> Iterator[Problem]:
             key, f"a {teacher.model.type} without `fit` or `weights` would be untrained; give one"
         )
     yield from _finished(teacher, key)
-    yield from _fitted(teacher, key, task)
+    yield from _fitted(teacher, key)
 
 
 def _finished(teacher: Teacher, key: str) -> Iterator[Problem]:
@@ -94,7 +94,7 @@ def _finished(teacher: Teacher, key: str) -> Iterator[Problem]:
         )
 
 
-def _fitted(teacher: Teacher, key: str, task: str) -> Iterator[Problem]:
+def _fitted(teacher: Teacher, key: str) -> Iterator[Problem]:
     if teacher.learns and teacher.kind != "logits":
         means = "what is asked of an estimator is known; leave it out"
         if teacher.fit is not None:
@@ -105,11 +105,6 @@ def _fitted(teacher: Teacher, key: str, task: str) -> Iterator[Problem]:
             f"{key}.label_map", "does nothing for a teacher fitted on this data's own classes"
         )
     own_weights = teacher.weights is not None or brings_weights(teacher.model)
-    if task == "embedding" and isinstance(teacher.model, SklearnModel):
-        yield Problem(f"{key}.model.type", "sklearn answers classes, no vectors; use a network")
-    elif task == "embedding" and teacher.learns and teacher.embedding is None:
-        yield Problem(f"{key}.embedding", "is required: which module of a classifier gives its vector; "
-                      "`raykd inspect` prints their paths")  # fmt: skip
     if teacher.fit is not None and teacher.fit.freeze and not own_weights:
         yield Problem(f"{key}.fit.freeze", "would freeze untrained layers; give `weights` too")
 
@@ -130,7 +125,7 @@ def _compared_estimators(config: Config) -> Iterator[Problem]:
     """What is said of estimators as teachers holds of those that the student is held against."""
     for one in config.evaluate.compare:
         if isinstance(one.model, SklearnModel):
-            yield from _fitted(one.as_teacher(), f"evaluate.compare.{one.name}", config.task)
+            yield from _fitted(one.as_teacher(), f"evaluate.compare.{one.name}")
 
 
 def _without_labels(config: Config) -> Iterator[Problem]:
@@ -141,10 +136,6 @@ def _without_labels(config: Config) -> Iterator[Problem]:
         rest = ", ".join(control for control in config.evaluate.controls if control != "labels")
         yield Problem("evaluate.controls", "holds labels, which has nothing to learn from with `data.labels: 0`; "
                       f"set it to [{rest}]")  # fmt: skip
-    if config.task == "regression":
-        yield Problem(
-            "data.labels", "is 0; the labelled training values of a regression set its unit"
-        )
     for teacher in config.teachers:
         if teacher.learns and teacher.labels == "budget":
             yield Problem(f"teachers.{teacher.name}.labels", "is budget, which is 0: there is no label to be fitted "
@@ -157,7 +148,7 @@ def _without_labels(config: Config) -> Iterator[Problem]:
 
 def _task(config: Config) -> Iterator[Problem]:
     """What the task does not know, or would silently leave aside."""
-    choices, task = CHOICES[config.task], config.task
+    choices, task = find_task(config.task).settings, config.task
     for key, value, allowed in _chosen(config):
         if value is not None and allowed is not None and value not in allowed:
             yield Problem(
@@ -173,11 +164,12 @@ def _task(config: Config) -> Iterator[Problem]:
             if value != only:
                 means = "leave it out" if only in (None, ()) else f"leave it out, or at {only}"
                 yield Problem(key, f"means nothing with `task: {task}`; {means}")
+    yield from choices.problems(config)
 
 
 def _chosen(config: Config) -> Iterator[tuple[str, str | None, tuple[str, ...] | None]]:
     """Key, value and what the task allows, of the settings that depend on it; None allows all."""
-    choices = CHOICES[config.task]
+    choices = find_task(config.task).settings
     soft, labels = config.objective.soft_targets, config.objective.labels
     own = None if labels.loss is None else labels.loss.type
     yield "objective.labels.loss.type", own, choices.label_losses
@@ -189,7 +181,7 @@ def _chosen(config: Config) -> Iterator[tuple[str, str | None, tuple[str, ...] |
     for teacher in config.teachers:
         key = f"teachers.{teacher.name}"
         if teacher.fit is not None:
-            learnt = CHOICES[choices.fitted_as or config.task]
+            learnt = find_task(choices.fitted_as or config.task).settings
             yield f"{key}.fit.select", teacher.fit.select, learnt.select
         yield f"{key}.kind", teacher.kind, choices.kinds
         for name, value in teacher.expect:

@@ -10,6 +10,7 @@ from raykd.config.evaluating import Compared, Slice
 from raykd.config.models import FINISHED, brings_weights
 from raykd.config.root import Config
 from raykd.errors import Problem
+from raykd.tasks import find_task
 
 
 def evaluate_problems(config: Config, reserved: Sequence[str]) -> Iterator[Problem]:
@@ -56,8 +57,8 @@ def _slice(entry: Slice, key: str, task: str) -> Iterator[Problem]:
             key, "needs a column or a class, one of the two: {column: NAME} or {class: NAME}"
         )
     if entry.of_class is not None:
-        if task == "regression":
-            yield Problem(f"{key}.class", "a regression has no classes; slice by a column")
+        if not find_task(task).settings.has_classes:
+            yield Problem(f"{key}.class", f"a {task} has no classes; slice by a column")
         for field in ("values", "bins"):
             if getattr(entry, field) is not None:
                 yield Problem(f"{key}.{field}", "goes with a column; leave it out")

@@ -9,9 +9,9 @@ from raykd.config.losses import LogitMseLoss
 from raykd.config.objective import FeatureTerm, Objective, SoftTargets, phase_weights
 from raykd.config.root import Config
 from raykd.config.schedules import ever_active
-from raykd.config.tasks import CHOICES
 from raykd.config.weightings import DisagreementFilter, FixedWeighting, SampleWeighting
 from raykd.errors import Problem
+from raykd.tasks import find_task
 
 
 def objective_problems(config: Config) -> Iterator[Problem]:
@@ -57,15 +57,13 @@ def _given_weights(config: Config) -> Iterator[Problem]:
 
 
 def _soft_targets(config: Config, soft: SoftTargets) -> Iterator[Problem]:
-    key, loss = "objective.soft_targets", soft.loss
+    key, loss, task = "objective.soft_targets", soft.loss, find_task(config.task).settings
     if soft.combine is not None:
-        logits = config.task == "classification"
-        standardised = logits and getattr(loss, "standardise", False)
+        standardised = task.class_logits and getattr(loss, "standardise", False)
         allowed = [
             way
             for way in loss.combines
-            if way in CHOICES[config.task].combine
-            and not (standardised and way == "probabilities_then_temper")
+            if way in task.combine and not (standardised and way == "probabilities_then_temper")
         ]
         if allowed and soft.combine not in allowed:
             what = f"{loss.type} of standardised logits" if standardised else loss.type
@@ -74,11 +72,11 @@ def _soft_targets(config: Config, soft: SoftTargets) -> Iterator[Problem]:
                 f"found {soft.combine}; with the loss {what} allowed are {', '.join(allowed)} "
                 "(null takes the first)",
             )
-    if isinstance(loss, LogitMseLoss) and config.task != "classification":
+    if isinstance(loss, LogitMseLoss) and not task.class_logits:
         for field in ("centred", "standardise"):
             if getattr(loss, field):
                 yield Problem(f"{key}.loss.{field}", f"means nothing with `task: {config.task}`")
-    if soft.disagreement is not None and config.task != "classification":
+    if soft.disagreement is not None and not task.class_logits:
         yield Problem(f"{key}.disagreement", "compares class probabilities: classification only")
     if isinstance(soft.disagreement, DisagreementFilter):
         votes = soft.disagreement.minimum_votes

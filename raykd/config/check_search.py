@@ -26,8 +26,8 @@ from raykd.config.search import (
     Space,
     Uniform,
 )
-from raykd.config.tasks import CHOICES
 from raykd.errors import InputError, Problem
+from raykd.tasks import find_task
 
 if TYPE_CHECKING:
     from raykd.config.root import Config
@@ -101,7 +101,7 @@ def _ats(key: str, wrong: set[str]) -> set[str]:
 
 
 def _metric(config: Config, search: Search) -> Iterator[Problem]:
-    allowed = CHOICES[config.task].select
+    allowed = find_task(config.task).settings.select
     metrics = search.judged_by(allowed[0])
     for place, metric in enumerate(metrics):
         yield from _one_metric(config, metric, (*allowed, *COSTS) if place else allowed)

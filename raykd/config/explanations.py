@@ -146,6 +146,8 @@ def _message(detail: ErrorDetails, path: Sequence[str], model: type[BaseModel] |
         allowed = context["expected"]
         names = [name.strip(" '") for name in allowed.replace(" or ", ", ").split(",")]
         return f"found {_short(found)}; allowed: {allowed}{nearest(str(found), names)}"
+    if kind == "task":
+        return str(context["why"])
     if kind in _WRITTEN:
         return f"needs {_WRITTEN[kind]}{_short_form(found, path, model)}; found {_short(found)}"
     if kind == "too_short":

@@ -15,8 +15,8 @@ from raykd.config.check_search import search_problems
 from raykd.config.explanations import explain, nearest
 from raykd.config.models import expand_model
 from raykd.config.root import Config
-from raykd.config.tasks import CHOICES
 from raykd.errors import InputError, Problem
+from raykd.tasks import find_task
 
 Tree = dict[str, Any]
 _MARKS = tuple("*&!@%`")
@@ -101,8 +101,10 @@ def check_search(config: Config) -> None:
 
 def _task_defaults(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the task takes where the recipe says nothing; nothing for a task that does not exist."""
-    choices = CHOICES.get(tree.get("task", "classification"))
-    return {} if choices is None else choices.defaults
+    try:
+        return find_task(str(tree.get("task", "classification"))).settings.defaults
+    except InputError:
+        return {}
 
 
 def recipe_names() -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from raykd.config.base import Count, Folds, Natural, NonNegative, Positive, Settings, Workers
 from raykd.config.data import Data
@@ -12,8 +13,9 @@ from raykd.config.evaluating import Evaluate
 from raykd.config.models import Student, Teacher
 from raykd.config.objective import Objective
 from raykd.config.search import Search
-from raykd.config.tasks import TaskName
 from raykd.config.training import Sgd, Training
+from raykd.errors import InputError
+from raykd.tasks import BUILT_IN, find_task
 
 
 class Targets(Settings):
@@ -130,12 +132,29 @@ class Tracking(Settings):
     """Weights & Biases."""
 
 
+def _task(name: str) -> str:
+    """The name of a task that there is; one of the user's own is imported."""
+    try:
+        find_task(name)
+    except InputError as error:
+        raise PydanticCustomError("task", "{why}", {"why": error.problems[0].message}) from None
+    return name
+
+
+def _name_tasks(schema: dict[str, Any]) -> None:
+    """A JSON schema's words for the names of tasks."""
+    schema["anyOf"] = [{"enum": list(BUILT_IN)}, {"pattern": "^[A-Za-z_][\\w.]*:[A-Za-z_]\\w*$"}]
+
+
 class Config(Settings):
     """A whole recipe. Every key has a default but `data.source`, `teachers` and `student`."""
 
-    task: TaskName = "classification"
+    task: Annotated[str, AfterValidator(_task), Field(json_schema_extra=_name_tasks)] = (
+        "classification"
+    )
     """What is learnt: one class of several, one value, several yes-or-no labels, or an embedding: vectors
-    whose cosines say what is alike, from teachers' vectors and without labels."""
+    whose cosines say what is alike, from teachers' vectors and without labels. Or a task of your own, as
+    `module:name`."""
     seed: Natural = 0
     """Fixes splits, label budget, views and teachers."""
     seeds: Count = 1

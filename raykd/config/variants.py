@@ -13,9 +13,9 @@ from raykd.config.explanations import nearest
 from raykd.config.load import load_config
 from raykd.config.losses import FeatureLoss, SoftLoss
 from raykd.config.root import Config
-from raykd.config.tasks import CHOICES
 from raykd.config.weightings import Weighting
 from raykd.errors import InputError, Problem
+from raykd.tasks import find_task
 
 _MAY_VARY = frozenset({"objective", "student", "train"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -115,7 +115,7 @@ def _methods(
 
 def _of_features(config: Config, loss: str) -> bool:
     """Whether a loss compares features; of embeddings some compare the vectors themselves."""
-    return loss in FEATURE_LOSSES and loss not in CHOICES[config.task].soft_losses
+    return loss in FEATURE_LOSSES and loss not in find_task(config.task).settings.soft_losses
 
 
 def _feature(loss: str, taps: str | None) -> dict[str, Any]:

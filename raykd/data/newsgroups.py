@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from raykd.config.sources import NewsgroupsSource
-from raykd.config.tasks import TaskName
 from raykd.data.archives import refuse_bomb
 from raykd.data.dataset import Dataset
 from raykd.data.local_paths import data_folders, installed_files
@@ -29,7 +28,7 @@ _HINT = (
 _HEADER = ["Category\tText", "d\tstring", "class\t"]  # names, kinds and roles of the columns
 
 
-def load_newsgroups(source: NewsgroupsSource, task: TaskName) -> Dataset:  # noqa: ARG001 - one signature
+def load_newsgroups(source: NewsgroupsSource, task: str) -> Dataset:  # noqa: ARG001 - one signature
     """Texts in lower case without header lines, as the package has them; ids are 0 to N − 1, training posts first.
 
     Raises:

@@ -13,7 +13,6 @@ import xxhash
 
 from raykd.config.data import Data, ViewStep
 from raykd.config.sources import FilesSource
-from raykd.config.tasks import TaskName
 from raykd.data.class_names import given_names, renamed
 from raykd.data.dataset import Dataset
 from raykd.data.decoding import Decode, Tell, in_process, load_decoded
@@ -25,6 +24,7 @@ from raykd.data.statistics import channel_statistics
 from raykd.data.texts import decode_texts
 from raykd.data.views import PartnerPools, Shown, ViewMaker, mixes, policy_key
 from raykd.errors import InputError, Problem
+from raykd.tasks import find_task
 from raykd.types import ORIGINAL_VIEW, TEXT, UNLABELLED, Batch, Mixed, Scale, is_labelled
 
 Labels = Literal["budget", "all"]
@@ -64,7 +64,7 @@ class Samples:
     policy: tuple[ViewStep, ...]
     pools: PartnerPools
     weights: np.ndarray | None = None
-    task: TaskName = "classification"
+    task: str = "classification"
     scale: Scale | None = None
     hashes: np.ndarray | None = None
     left_out: tuple[str, ...] = ()
@@ -245,7 +245,7 @@ def build_samples(
     data: Data,
     *,
     seed: int,
-    task: TaskName = "classification",
+    task: str = "classification",
     decode: Decode = in_process,
     tell: Tell | None = None,
     columns: Sequence[str] = (),
@@ -269,8 +269,8 @@ def build_samples(
         dataset = load_decoded(data, task, decode, tell, check, columns)
     else:
         dataset = load_source(data.source, task)
-    if task == "embedding" and dataset.task == "classification":
-        dataset = replace(dataset, task=task)  # its classes tell what is alike
+    if find_task(task).labels.same_as == dataset.task:
+        dataset = replace(dataset, task=task)
     if dataset.task != task:
         raise InputError(
             Problem("task", f"is {task}, but the source {data.source.type!r} has labels for "

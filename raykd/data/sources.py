@@ -24,19 +24,18 @@ from raykd.config.sources import (
     MnistSource,
     Source,
 )
-from raykd.config.tasks import TaskName
 from raykd.data.archives import refuse_bomb
 from raykd.data.dataset import PARTS, Dataset
 from raykd.data.decoding import load_decoded
 from raykd.data.diamonds import load_diamonds
 from raykd.data.idx import KINDS, read_idx
 from raykd.data.keel import load_keel, load_optdigits
-from raykd.data.labels import FORMS
 from raykd.data.local_paths import data_folders
 from raykd.data.newsgroups import load_newsgroups
 from raykd.data.splits import TEST_PER_TRAIN, stratified_choice
 from raykd.errors import InputError, Problem
 from raykd.importing import load_callable, load_package
+from raykd.tasks import find_task
 
 _FASHION_CLASSES = (
     "T-shirt/top",
@@ -69,7 +68,7 @@ _SYSTEM_DATASETS = Path("/usr/share/datasets")
 _NPZ_KEYS = ("inputs", "labels", "ids", "splits", "classes", "weights")
 
 
-def load_source(source: Source, task: TaskName = "classification") -> Dataset:
+def load_source(source: Source, task: str = "classification") -> Dataset:
     """Load the samples that `data.source` describes.
 
     Args:
@@ -82,16 +81,16 @@ def load_source(source: Source, task: TaskName = "classification") -> Dataset:
     return SOURCES[source.type](source, task)
 
 
-def _digits(source: DigitsSource, task: TaskName) -> Dataset:  # noqa: ARG001 - one signature for all
+def _digits(source: DigitsSource, task: str) -> Dataset:  # noqa: ARG001 - one signature for all
     bunch = load_package("sklearn.datasets", install="scikit-learn", key=_TYPE_KEY).load_digits()
     images = (bunch.images / 16.0).astype(np.float32)[:, None]
-    if task == "multilabel":
+    if find_task(task).labels.columns:
         marks = np.array([np.isin(bunch.target, digits) for digits in _DIGIT_MARKS.values()]).T
         return Dataset(inputs=images, labels=marks, classes=tuple(_DIGIT_MARKS), task=task)
     return Dataset(inputs=images, labels=bunch.target.astype(np.int64), classes=_DIGIT_CLASSES)
 
 
-def _diabetes(source: DiabetesSource, task: TaskName) -> Dataset:  # noqa: ARG001
+def _diabetes(source: DiabetesSource, task: str) -> Dataset:  # noqa: ARG001
     datasets = load_package("sklearn.datasets", install="scikit-learn", key=_TYPE_KEY)
     bunch = datasets.load_diabetes(scaled=False)
     return Dataset(
@@ -102,12 +101,12 @@ def _diabetes(source: DiabetesSource, task: TaskName) -> Dataset:  # noqa: ARG00
     )
 
 
-def _fashion_mnist(source: FashionMnistSource, task: TaskName) -> Dataset:  # noqa: ARG001
+def _fashion_mnist(source: FashionMnistSource, task: str) -> Dataset:  # noqa: ARG001
     hint = "on Debian `apt-get install dataset-fashion-mnist` brings them"
     return _idx_dataset(source, "fashion_mnist", "fashion-mnist", _FASHION_CLASSES, hint)
 
 
-def _mnist(source: MnistSource, task: TaskName) -> Dataset:  # noqa: ARG001
+def _mnist(source: MnistSource, task: str) -> Dataset:  # noqa: ARG001
     return _idx_dataset(
         source, "mnist", "mnist", _DIGIT_CLASSES, "download the four files of MNIST"
     )
@@ -193,7 +192,7 @@ def _find_folder(root: str | None, name: str, system_name: str, hint: str) -> Pa
     )
 
 
-def _idx(source: IdxSource, task: TaskName) -> Dataset:
+def _idx(source: IdxSource, task: str) -> Dataset:
     given = {"train": source.train, "validation": source.validation, "test": source.test}
     parts = {name: _read_pair(pair, f"data.source.{name}") for name, pair in given.items() if pair}
     kinds = {
@@ -206,7 +205,7 @@ def _idx(source: IdxSource, task: TaskName) -> Dataset:
         )
     width = next((y.shape[1] for _, y in parts.values() if y is not None and y.ndim > 1), 1)
     labels = [
-        FORMS[task].empty(len(inputs), width) if known is None else known
+        find_task(task).labels.empty(len(inputs), width) if known is None else known
         for inputs, known in parts.values()
     ]
     ends = np.cumsum([len(inputs) for inputs, _ in parts.values()]).tolist()
@@ -244,7 +243,7 @@ def _given_file(name: str, key: str) -> Path:
     return found
 
 
-def _arrays(source: ArraysSource, task: TaskName) -> Dataset:
+def _arrays(source: ArraysSource, task: str) -> Dataset:
     key = "data.source.path"
     path = Path(source.path).expanduser()
     if not path.is_file():
@@ -305,7 +304,7 @@ def _named_parts(names: np.ndarray) -> dict[str, np.ndarray]:
     return {part: np.flatnonzero(names == part) for part in PARTS if (names == part).any()}
 
 
-def _factory(source: FactorySource, task: TaskName) -> Dataset:  # noqa: ARG001
+def _factory(source: FactorySource, task: str) -> Dataset:  # noqa: ARG001
     make = load_callable(source.path, key="data.source.path")
     try:
         inspect.signature(make).bind(**source.kwargs)
@@ -324,11 +323,11 @@ def _factory(source: FactorySource, task: TaskName) -> Dataset:  # noqa: ARG001
     return dataset
 
 
-def _files(source: FilesSource, task: TaskName) -> Dataset:
+def _files(source: FilesSource, task: str) -> Dataset:
     return load_decoded(Data(source=source), task)
 
 
-SOURCES: dict[str, Callable[[Any, TaskName], Dataset]] = {
+SOURCES: dict[str, Callable[[Any, str], Dataset]] = {
     "digits": _digits,
     "diabetes": _diabetes,
     "diamonds": load_diamonds,

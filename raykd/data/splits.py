@@ -273,8 +273,5 @@ def _check_train(dataset: Dataset, train: np.ndarray) -> None:
                 f"{form.missing_help}",
             )
         )
-    if dataset.task == "classification" and len(names) == 1:
-        raise InputError(
-            Problem("data.source", f"every label is {names[0]!r}; a classification needs two classes: is it the right "
-                    "column of labels?")
-        )  # fmt: skip
+    if form.alike is not None and len(names) == 1:
+        raise InputError(Problem("data.source", form.alike(names[0])))

@@ -12,14 +12,13 @@ from raykd.evaluate.summary import (
     numbers_on,
     summarise,
 )
-from raykd.evaluate.task import TASKS, Task
+from raykd.evaluate.task import TaskMetrics
 
 __all__ = [
-    "TASKS",
     "Evaluation",
     "Requirement",
     "SplitOutputs",
-    "Task",
+    "TaskMetrics",
     "best_teacher",
     "check_requirements",
     "choose_examples",

@@ -11,7 +11,7 @@ from typing import Any
 from raykd.evaluate.outputs import Evaluation
 from raykd.evaluate.statistics import holm, paired_t_pvalue, spread
 from raykd.evaluate.summary import json_safe, replica_gain, student_numbers, teacher_numbers
-from raykd.evaluate.task import TASKS
+from raykd.tasks import find_task
 
 
 def compare(
@@ -31,7 +31,7 @@ def compare(
         reference), `p` of the paired t test on test and `p_holm`, corrected for all methods held against
         the reference (Holm 1979). What needs labels that a split lacks is None.
     """
-    task = TASKS[evaluation.task]
+    task = find_task(evaluation.task).metrics
     names = list(evaluation.splits["test"].students)
     methods: dict[str, dict[str, Any]] = {}
     for name in names:

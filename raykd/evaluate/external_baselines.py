@@ -13,7 +13,8 @@ from torch import Tensor
 
 from raykd.evaluate.outputs import Evaluation, SplitOutputs
 from raykd.evaluate.statistics import mcnemar, paired_gain
-from raykd.evaluate.task import TASKS, Task
+from raykd.evaluate.task import TaskMetrics
+from raykd.tasks import find_task
 from raykd.types import is_labelled
 
 _SEED = 0
@@ -30,7 +31,7 @@ def external_baseline_numbers(evaluation: Evaluation, name: str) -> dict[str, An
         right (in multilabel: in all labels), and the exact `p`; None in regression and of embeddings, which are no
         more right than wrong. None without labels.
     """
-    task = TASKS[evaluation.task]
+    task = find_task(evaluation.task).metrics
     test, validation = evaluation.splits["test"], evaluation.splits.get("validation")
     known = bool(is_labelled(test.labels_N).any())
     numbers = _numbers(task, test, name)
@@ -43,13 +44,13 @@ def external_baseline_numbers(evaluation: Evaluation, name: str) -> dict[str, An
     }
 
 
-def _numbers(task: Task, split: SplitOutputs, name: str) -> dict[str, float] | None:
+def _numbers(task: TaskMetrics, split: SplitOutputs, name: str) -> dict[str, float] | None:
     if not bool(is_labelled(split.labels_N).any()):
         return None
     return task.numbers(split.rivals[name], split.labels_N)
 
 
-def _gain(task: Task, test: SplitOutputs, name: str) -> dict[str, Any]:
+def _gain(task: TaskMetrics, test: SplitOutputs, name: str) -> dict[str, Any]:
     students_RNC, rival_NC = test.students["student"], test.rivals[name]
     own_R = [_merit(task, one_NC, test.labels_N) for one_NC in students_RNC]
     scores_RM = torch.stack([task.scores(one_NC, test.labels_N) for one_NC in students_RNC])
@@ -65,11 +66,11 @@ def _gain(task: Task, test: SplitOutputs, name: str) -> dict[str, Any]:
     )
 
 
-def _merit(task: Task, answers_NC: Tensor, labels_N: Tensor) -> float:
+def _merit(task: TaskMetrics, answers_NC: Tensor, labels_N: Tensor) -> float:
     return task.merit(task.numbers(answers_NC, labels_N)[task.metric])
 
 
-def _odds(task: Task, test: SplitOutputs, name: str) -> dict[str, Any]:
+def _odds(task: TaskMetrics, test: SplitOutputs, name: str) -> dict[str, Any]:
     sides = (test.students["student"][0], test.rivals[name])
     right = [(task.scores(side, test.labels_N) == 1).cpu().numpy() for side in sides]
     found = mcnemar(*right)

@@ -17,9 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from raykd.config.tasks import TaskName
 from raykd.errors import InputError, Problem
-from raykd.evaluate.task import TASKS
+from raykd.tasks import find_task, known_task
 from raykd.types import is_labelled
 
 Split = Literal["validation", "test"]
@@ -57,11 +56,11 @@ class SplitOutputs:
     students: Mapping[str, Tensor]
     students_last: Mapping[str, Tensor] = field(default_factory=dict)
     rivals: Mapping[str, Tensor] = field(default_factory=dict)
-    task: TaskName = "classification"
+    task: str = "classification"
 
     def __post_init__(self) -> None:
         shape = tuple(self.ensemble.shape)
-        same = 1 if self.task == "embedding" else 2
+        same = 1 if find_task(self.task).metrics.own_width else 2
         if len(shape) != 2:
             raise ValueError(f"the ensemble's outputs must be [N, C], found {list(shape)}")
         for name, tensor in (("labels", self.labels_N), ("ids", self.ids_N)):
@@ -110,7 +109,7 @@ class Evaluation:
     """
 
     splits: Mapping[Split, SplitOutputs]
-    task: TaskName = "classification"
+    task: str = "classification"
     classes: tuple[str, ...] = ()
     examples_rows: Tensor | None = None
     examples_inputs: Tensor | None = None
@@ -162,7 +161,8 @@ class Evaluation:
             with safe_open(path, framework="pt") as file:
                 about = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            order, task = json.loads(about[_FORMAT]), TASKS[about["task"]].name
+            order, task = json.loads(about[_FORMAT]), about["task"]
+            known_task(task, where=str(path))
             return cls(
                 splits={split: _unflatten(split, tensors, order[split], task) for split in order},
                 task=task,
@@ -176,7 +176,7 @@ class Evaluation:
             ) from error
 
 
-def best_teacher(validation: SplitOutputs, task: TaskName = "classification") -> str:
+def best_teacher(validation: SplitOutputs, task: str = "classification") -> str:
     """The teacher with the best of the task's metric on validation, ties by the second, then by name.
 
     In classification and multilabel: the highest accuracy, ties by the lower NLL; in regression: the
@@ -188,24 +188,20 @@ def best_teacher(validation: SplitOutputs, task: TaskName = "classification") ->
     """
     if not validation.teachers:
         raise ValueError("there is no teacher to choose from")
-    if task == "embedding" and not is_labelled(validation.labels_N).any():
-        followed = TASKS[task].fidelity(
-            validation.ensemble, validation.ensemble, validation.teachers
-        )
-        alike: Mapping[str, float] = followed["spearman"]
-        return max(sorted(alike), key=lambda name: alike[name])
+    metrics = find_task(task).metrics
+    if metrics.closeness is not None and not is_labelled(validation.labels_N).any():
+        close = metrics.closeness(validation.ensemble, validation.teachers)
+        return max(sorted(close), key=lambda name: close[name])
 
     def rank(name: str) -> tuple[float, float, str]:
-        numbers = TASKS[task].numbers(validation.teachers[name], validation.labels_N)
-        first, then = TASKS[task].rank(numbers)
+        numbers = metrics.numbers(validation.teachers[name], validation.labels_N)
+        first, then = metrics.rank(numbers)
         return -first, -then, name
 
     return min(validation.teachers, key=rank)
 
 
-def choose_examples(
-    test: SplitOutputs, count: int = 12, task: TaskName = "classification"
-) -> Tensor:
+def choose_examples(test: SplitOutputs, count: int = 12, task: str = "classification") -> Tensor:
     """Positions of test samples worth showing: those on which student and baseline differ.
 
     Labelled samples on which the first replicas of `student` and `labels` (else: the student and the
@@ -222,7 +218,7 @@ def choose_examples(
     """
     student_NC = test.students["student"][0]
     other_NC = test.students["labels"][0] if "labels" in test.students else test.ensemble
-    telling_N = TASKS[task].difference(student_NC, other_NC)
+    telling_N = find_task(task).metrics.difference(student_NC, other_NC)
     differ_N = (telling_N > -torch.inf) & is_labelled(test.labels_N)
     telling_N = torch.where(differ_N, telling_N, -torch.inf)
     return telling_N.argsort(descending=True, stable=True)[: min(count, int(differ_N.sum()))]
@@ -238,7 +234,7 @@ def _flatten(outputs: SplitOutputs) -> Iterator[tuple[str, Tensor]]:
 
 
 def _unflatten(
-    split: str, tensors: Mapping[str, Tensor], order: Mapping[str, list[str]], task: TaskName
+    split: str, tensors: Mapping[str, Tensor], order: Mapping[str, list[str]], task: str
 ) -> SplitOutputs:
     groups: dict[str, Any] = {
         group: {name: tensors[f"{split}/{group}/{name}"] for name in order.get(group, ())}

@@ -17,11 +17,11 @@ from torch import Tensor
 from raykd.evaluate.closeness import error_correlation
 from raykd.evaluate.outputs import SplitOutputs
 from raykd.evaluate.summary import json_safe
-from raykd.evaluate.task import Task
+from raykd.evaluate.task import TaskMetrics
 from raykd.types import is_labelled
 
 
-def rank_teachers(task: Task, said: SplitOutputs) -> dict[str, Any]:
+def rank_teachers(task: TaskMetrics, said: SplitOutputs) -> dict[str, Any]:
     """Every teacher alone, every two of them, and the order in which they help an ensemble.
 
     Args:
@@ -65,12 +65,12 @@ def rank_teachers(task: Task, said: SplitOutputs) -> dict[str, Any]:
     return clean
 
 
-def _together(task: Task, answers: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+def _together(task: TaskMetrics, answers: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
     return task.ensemble([answers[name] for name in names])
 
 
 def _greedy(
-    task: Task, answers: Mapping[str, Tensor], labels: Tensor
+    task: TaskMetrics, answers: Mapping[str, Tensor], labels: Tensor
 ) -> list[tuple[str, dict[str, float]]]:
     """(teacher, V of the ensemble with it) per step; equals are decided by the task's second metric."""
     chosen: list[tuple[str, dict[str, float]]] = []
@@ -86,13 +86,13 @@ def _greedy(
     return chosen
 
 
-def _oracle(task: Task, scores_TM: Tensor) -> float:
+def _oracle(task: TaskMetrics, scores_TM: Tensor) -> float:
     if task.from_scores is None:
         return float(scores_TM.amax(dim=0).mean())
     return task.merit(float(task.from_scores(float(scores_TM.amin(dim=0).mean()))))
 
 
-def _alike(task: Task, name: str, answers: Mapping[str, Tensor]) -> dict[str, float]:
+def _alike(task: TaskMetrics, name: str, answers: Mapping[str, Tensor]) -> dict[str, float]:
     """How alike a teacher's answers are to each one's: agreement, in regression RMSE between them."""
     compared = task.fidelity(answers[name], answers[name], answers)
     each: dict[str, float] = next(value for value in compared.values() if isinstance(value, dict))

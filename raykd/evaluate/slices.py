@@ -17,7 +17,7 @@ from raykd.evaluate.summary import (
     student_numbers,
     teacher_numbers,
 )
-from raykd.evaluate.task import TASKS
+from raykd.tasks import find_task
 from raykd.types import is_labelled
 
 LEAST = 30
@@ -38,7 +38,7 @@ def slice_numbers(
         (both over replicas) and of the `ensemble`, None without labels; `gain` over labels alone, as in `gains` of
         a summary, None without this control or without labels.
     """
-    test, baseline = evaluation.splits["test"], TASKS[evaluation.task].baseline
+    test, baseline = evaluation.splits["test"], find_task(evaluation.task).metrics.baseline
     found = {}
     for name, keep_N in slices.items():
         known = int((is_labelled(test.labels_N) & keep_N).sum())

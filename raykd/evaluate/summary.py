@@ -18,7 +18,8 @@ from raykd.evaluate.external_baselines import external_baseline_numbers
 from raykd.evaluate.outputs import Evaluation, Split, SplitOutputs, best_teacher, choose_examples
 from raykd.evaluate.requirements import Requirement, check_requirements
 from raykd.evaluate.statistics import paired_gain, spread
-from raykd.evaluate.task import TASKS, Task
+from raykd.evaluate.task import TaskMetrics
+from raykd.tasks import find_task
 from raykd.types import is_labelled
 
 __all__ = [
@@ -123,7 +124,7 @@ def json_safe(value: Any) -> Any:
     return value
 
 
-def numbers_on(task: Task, answers_NC: Tensor, labels_N: Tensor) -> dict[str, float] | None:
+def numbers_on(task: TaskMetrics, answers_NC: Tensor, labels_N: Tensor) -> dict[str, float] | None:
     """V of one network, or None where the split has no labels."""
     if not bool(is_labelled(labels_N).any()):
         return None
@@ -131,7 +132,7 @@ def numbers_on(task: Task, answers_NC: Tensor, labels_N: Tensor) -> dict[str, fl
 
 
 def _over_replicas(
-    task: Task, answers_RNC: Tensor | None, labels_N: Tensor
+    task: TaskMetrics, answers_RNC: Tensor | None, labels_N: Tensor
 ) -> dict[str, Any] | None:
     if answers_RNC is None:
         return None
@@ -145,7 +146,7 @@ def _over_replicas(
 def student_numbers(evaluation: Evaluation, role: str) -> dict[str, Any]:
     """V of one role's replicas on each split."""
     test, validation = evaluation.splits["test"], evaluation.splits.get("validation")
-    task = TASKS[evaluation.task]
+    task = find_task(evaluation.task).metrics
     return {
         "validation": validation
         and _over_replicas(task, validation.students.get(role), validation.labels_N),
@@ -161,7 +162,7 @@ def teacher_numbers(evaluation: Evaluation, name: str | None) -> dict[str, Any]:
         if split is None:
             return None
         answers_NC = split.ensemble if name is None else split.teachers[name]
-        return numbers_on(TASKS[evaluation.task], answers_NC, split.labels_N)
+        return numbers_on(find_task(evaluation.task).metrics, answers_NC, split.labels_N)
 
     test = on(evaluation.splits["test"])
     return {
@@ -208,7 +209,7 @@ def _ratios(ensemble: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str
     }
 
 
-def _merits(task: Task, model: Mapping[str, Any]) -> list[float]:
+def _merits(task: TaskMetrics, model: Mapping[str, Any]) -> list[float]:
     """The task's metric of each replica on test, more being better; empty without test labels."""
     values = model["test"][task.metric]["values"] if model["test"] else []
     return [task.merit(value) for value in values]
@@ -222,14 +223,14 @@ def _fidelity(
     teachers: Mapping[str, Any],
 ) -> dict[str, Any]:
     test, validation = evaluation.splits["test"], evaluation.splits.get("validation")
-    task = TASKS[evaluation.task]
+    task = find_task(evaluation.task).metrics
     replicas = [
         task.fidelity(student_NC, test.ensemble, test.teachers)
         for student_NC in test.students["student"]
     ]
     references = {"ensemble": ensemble["test"], "best_teacher": None}
     if validation is not None and test.teachers and is_labelled(validation.labels_N).any():
-        references["best_teacher"] = teachers[best_teacher(validation, task.name)]["test"]
+        references["best_teacher"] = teachers[best_teacher(validation, evaluation.task)]["test"]
     base = task.baseline
     baseline = _merits(task, controls[base]) if base in controls else []
     smallest = task.smallest_gap(test.labels_N)
@@ -271,7 +272,7 @@ def replica_gain(
     Raises:
         ValueError: the replicas of the two do not pair up.
     """
-    task, outputs = TASKS[evaluation.task], evaluation.splits[split]
+    task, outputs = find_task(evaluation.task).metrics, evaluation.splits[split]
     if not bool(is_labelled(outputs.labels_N).any()):
         return None
     sides = [outputs.students[role] for role in (treatment, control)]

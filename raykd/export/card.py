@@ -10,13 +10,14 @@ from typing import Any
 from raykd import __version__
 from raykd.config import Config
 from raykd.config.base import Settings
-from raykd.evaluate import TASKS, Evaluation
+from raykd.evaluate import Evaluation
 from raykd.evaluate.statistics import t_interval
 from raykd.export.description import Description
 from raykd.export.front_matter import front_matter
-from raykd.export.limits import weak_spots
 from raykd.export.torch_format import PROGRAM
 from raykd.export.writing import BATCHES, Written
+from raykd.tasks import find_task, known_task
+from raykd.types import is_labelled
 
 Record = Mapping[str, Any]
 _ONNX = """\
@@ -41,6 +42,8 @@ student = raykd.load_student(".")
 _RAYKD_TEXTS = """\
 import raykd, torch
 from raykd.data import encode_texts
+from raykd.tasks import find_task, known_task
+from raykd.types import is_labelled
 
 student = raykd.load_student(".")
 {last} = student({{{source}: torch.from_numpy(encode_texts(["some text"]))}})
@@ -102,9 +105,7 @@ def _intended(story: Story) -> str:
     about, student = story.about, story.summary["student"]
     shape = "×".join(map(str, about.input.shape))
     inputs = f"inputs of {shape}" if about.preprocessing.tokens is None else "texts"
-    outputs = {"regression": "one value", "embedding": f"a vector of {len(about.classes)}"}.get(
-        about.task, f"{len(about.classes)} outputs"
-    )
+    outputs = find_task(about.task).export.sized(len(about.classes))
     sizes = [student.get("parameters"), story.summary.get("ensemble", {}).get("parameters")]
     cost = (
         f"It has {sizes[0]:,} parameters; its teachers together have {sizes[1]:,}."
@@ -209,7 +210,7 @@ def _method(story: Story) -> str:
 
 
 def _teachers(story: Story) -> str:
-    metric = TASKS[story.about.task].metric
+    metric = find_task(story.about.task).metrics.metric
     rows = []
     for teacher in story.config.teachers:
         card = story.cards.get(teacher.name, {})
@@ -254,9 +255,28 @@ def _limits(story: Story) -> str:
     lines.append(
         "Inputs unlike the data's get an answer too, and no warning; nothing here tells them apart."
     )
-    if story.about.task not in ("regression", "embedding"):
+    if find_task(story.about.task).export.has_probabilities:
         lines.append("Probabilities are as calibrated as `ece` and `nll` above say, on test alone.")
     return "\n".join(f"* {line}" for line in lines)
+
+
+def weak_spots(evaluation: Evaluation, names: Sequence[str]) -> list[str]:
+    """How many test samples there were, and what the student gets wrong most.
+
+    Args:
+        evaluation: outputs of all models on test.
+        names: of the outputs.
+    """
+    test = evaluation.splits["test"]
+    labelled_N = is_labelled(test.labels_N)
+    count = int(labelled_N.sum())
+    if not count:
+        return ["The test split has no labels: how often it is wrong is not known."]
+    answers = test.students["student"][0][labelled_N]
+    tested = f"It was tested on {count:,} samples of the same source, and on nothing else."
+    names = evaluation.classes or names  # of an embedding the outputs are dimensions
+    weak = known_task(evaluation.task, where="evaluation").export.weak_spots
+    return [tested, weak(answers, test.labels_N[labelled_N], names)]
 
 
 def _settings(settings: Settings) -> str:

@@ -8,14 +8,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from raykd.config.base import Count, Name, Settings
 from raykd.config.models import Model
-from raykd.config.tasks import TaskName
 from raykd.errors import InputError, Problem
 from raykd.folders import read_json
 from raykd.models.preprocess import Preprocessing
+from raykd.tasks.registry import BUILT_IN, unknown_task
 from raykd.types import Scale
 
 _LONGEST = 2**20
@@ -31,6 +31,13 @@ def _fields_of(kind: type) -> Callable[[Any], Any]:
         return value
 
     return check
+
+
+def _named(task: str) -> str:
+    """The name of a built-in task, or of one of somebody's own, which is not looked for here."""
+    if task not in BUILT_IN and ":" not in task:
+        raise ValueError(unknown_task(task))
+    return task
 
 
 class Input(Settings):
@@ -53,7 +60,7 @@ class Description(Settings):
 
     version: Literal[1] = Field(default=1, alias="schema")
     """Of this layout."""
-    task: TaskName
+    task: Annotated[str, AfterValidator(_named)]
     """What it learnt."""
     model: Model
     """The network, as in the recipe."""

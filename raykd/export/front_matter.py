@@ -11,8 +11,9 @@ import yaml
 
 from raykd.config import Config
 from raykd.config.models import HfModel, Model, TimmModel
-from raykd.evaluate import TASKS
 from raykd.export.description import Description
+from raykd.export.task import Inputs
+from raykd.tasks import find_task
 
 _REPOSITORY = re.compile(r"^\w[\w.-]*(/\w[\w.-]*)?$")
 _LICENSES = re.compile(
@@ -50,7 +51,7 @@ def front_matter(
         **({} if tag is None else {"pipeline_tag": tag}),
         "tags": ["knowledge-distillation", "raykd", *(one for one in formats if one == "onnx")],
         "datasets": [data_set],
-        "metrics": [TASKS[about.task].metric],
+        "metrics": [find_task(about.task).metrics.metric],
         **({"base_model": bases} if bases else {}),
         "model-index": [{"name": name, "results": [_results(about, tag, data_set, numbers)]}]
         if numbers
@@ -61,15 +62,11 @@ def front_matter(
 
 def pipeline_tag(about: Description) -> str | None:
     """Hugging Face's name of the task on such inputs; None where it has none."""
-    if about.preprocessing.tokens is not None:
-        known = {"regression": None, "embedding": "sentence-similarity"}
-        return known.get(about.task, "text-classification")
-    kind = {1: "tabular", 3: "image"}.get(len(about.input.shape))
-    if about.task == "regression":
-        return "tabular-regression" if kind == "tabular" else None
-    if about.task == "embedding":
-        return "image-feature-extraction" if kind == "image" else None
-    return None if kind is None else f"{kind}-classification"
+    kind: Inputs | None = "text"
+    if about.preprocessing.tokens is None:
+        kinds: dict[int, Inputs] = {1: "tabular", 3: "image"}
+        kind = kinds.get(len(about.input.shape))
+    return find_task(about.task).export.hub_tag(kind)
 
 
 def base_models(models: Iterable[Model | None]) -> list[str]:

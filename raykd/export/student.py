@@ -5,56 +5,18 @@ Shapes: B batch, C classes or labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raykd.config.tasks import TaskName
 from raykd.export.description import Description
 from raykd.models.network import Network, core
+from raykd.tasks import find_task
 
 Runner = Callable[[np.ndarray], list[np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a task's exported student says.
-
-    Attributes:
-        names: of its outputs, in order -> what each means.
-        of_outputs: the network's output [B, C] -> the outputs in this order.
-    """
-
-    names: dict[str, str]
-    of_outputs: Callable[[Tensor], tuple[Tensor, ...]]
-
-
-SAID: dict[TaskName, Said] = {
-    "classification": Said(
-        {
-            "logits": "[batch, classes], before the softmax",
-            "probabilities": "[batch, classes], softmax of the logits: each row sums to 1",
-        },
-        lambda logits_BC: (logits_BC, logits_BC.softmax(dim=1)),
-    ),
-    "multilabel": Said(
-        {
-            "logits": "[batch, labels], before the sigmoid; above 0 the label holds",
-            "probabilities": "[batch, labels], sigmoid of the logits, each label on its own",
-        },
-        lambda logits_BC: (logits_BC, logits_BC.sigmoid()),
-    ),
-    "regression": Said(
-        {"values": "[batch, 1], in the unit of the target"}, lambda values_B1: (values_B1,)
-    ),
-    "embedding": Said(
-        {"embeddings": "[batch, dimension], of any length; their cosines say what is alike"},
-        lambda vectors_BD: (vectors_BD,),
-    ),
-}
 
 
 class Answers(nn.Module):
@@ -66,15 +28,15 @@ class Answers(nn.Module):
         task: decides the outputs.
     """
 
-    def __init__(self, network: nn.Module, name: str, task: TaskName) -> None:
+    def __init__(self, network: nn.Module, name: str, task: str) -> None:
         super().__init__()
         self.network = network
         self.name = name
-        self.task: TaskName = task
+        self.outputs = find_task(task).export.of_network
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """[B, ...] in source space, of texts token ids -> the outputs of the task, float32."""
-        return SAID[self.task].of_outputs(self.network({self.name: inputs}).float())
+        return self.outputs(self.network({self.name: inputs}).float())
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +52,9 @@ class Student:
     about: Description
 
     @property
-    def outputs(self) -> dict[str, str]:
+    def outputs(self) -> Mapping[str, str]:
         """Names of the outputs in order -> what each means."""
-        return SAID[self.about.task].names
+        return find_task(self.about.task).export.outputs
 
     def answers(self) -> Answers:
         """The module that every format is made from and held against."""

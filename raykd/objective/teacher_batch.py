@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from raykd.objective.terms import Context
+from raykd.types import Batch, Output
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class TeacherBatch:
         ids_N: the units' ids.
         temperature: T of the soft targets at this moment.
         context: when it is, and the other workers.
+        batch: the samples, with labels in the units that losses are computed in.
+        outputs: what each teacher put out, in the same units and otherwise as it is stored.
+        temperatures_T: each teacher's own temperature.
         known: of each teacher the classes that it knows, int64, or None where it knows all.
     """
 
@@ -53,6 +57,9 @@ class TeacherBatch:
     ids_N: Tensor
     temperature: float
     context: Context
+    batch: Batch
+    outputs: tuple[Output, ...]
+    temperatures_T: Tensor
     known: tuple[Tensor | None, ...] | None = None
 
     def compared_with(self, teacher: int) -> tuple[Tensor, Tensor]:

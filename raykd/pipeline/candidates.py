@@ -18,7 +18,6 @@ from raykd.config.models import FactoryModel, Model, SklearnModel, Teacher, brin
 from raykd.config.objective import Objective
 from raykd.data import Samples
 from raykd.errors import InputError, Problem
-from raykd.evaluate import TASKS
 from raykd.importing import load_callable
 from raykd.models import build_model
 from raykd.models.frozen import freeze, parameter_groups
@@ -31,6 +30,7 @@ from raykd.pipeline.label_maps import LabelMap, known_classes, resolve_label_map
 from raykd.pipeline.model_checks import check_answer, check_last_batch, check_trainable
 from raykd.seeding import derive
 from raykd.targets.packing import PLAIN, Packing
+from raykd.tasks import find_task
 from raykd.teachers.recorded import load_outputs
 from raykd.types import ORIGINAL_VIEW
 
@@ -103,7 +103,7 @@ def resolve_teacher(
             teacher.outputs,
             samples,
             key=key,
-            answers=TASKS[config.task].kind,
+            answers=find_task(config.task).metrics.kind,
             kind=teacher.kind,
             label_map=label_map,
         )

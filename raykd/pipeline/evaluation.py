@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from raykd.data import Samples
-from raykd.evaluate import TASKS, Evaluation, SplitOutputs, choose_examples
+from raykd.evaluate import Evaluation, SplitOutputs, choose_examples
 from raykd.evaluate.costs import cost, one_thread
 from raykd.evaluate.outputs import Split
 from raykd.folders import RunFolder
@@ -21,6 +21,7 @@ from raykd.pipeline.external_baselines import external_baseline_answers
 from raykd.pipeline.preparation import Prepared, student_outputs
 from raykd.pipeline.serving import Specs
 from raykd.targets import TargetStore
+from raykd.tasks import find_task
 from raykd.teachers.model import Spec, TeacherModel
 from raykd.train.checkpoint import FitFolder
 from raykd.train.validation import predict
@@ -52,7 +53,7 @@ def split_outputs(
     external_baselines: Mapping[str, Tensor] | None = None,
 ) -> SplitOutputs:
     """The answers of all models; the ensemble says the plain mean of its teachers' (probabilities, values)."""
-    rows, task = samples.splits[split], TASKS[samples.task]
+    rows, task = samples.splits[split], find_task(samples.task).metrics
     return SplitOutputs(
         labels_N=torch.from_numpy(samples.labels[rows].copy()),
         ids_N=torch.from_numpy(samples.ids[rows].copy()),

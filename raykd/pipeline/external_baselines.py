@@ -10,12 +10,12 @@ from torch import Tensor
 
 from raykd.data import Samples
 from raykd.errors import InputError, Problem
-from raykd.evaluate import TASKS
 from raykd.evaluate.costs import one_thread
 from raykd.pipeline.candidates import resolve_teacher
 from raykd.pipeline.preparation import Prepared, collect
 from raykd.pipeline.serving import Specs, make_specs
 from raykd.targets.codec import decode
+from raykd.tasks import find_task
 from raykd.teachers import Recorded, Spec
 from raykd.teachers.model import host
 from raykd.types import ORIGINAL_VIEW
@@ -55,4 +55,4 @@ def external_baseline_answers(spec: Spec | Recorded, samples: Samples, rows: np.
     with one_thread():  # another runtime takes its threads when it is opened
         scorer = host(spec)
     arrays = scorer.score(samples, rows, np.full(len(rows), ORIGINAL_VIEW))
-    return TASKS[samples.task].answer(decode(arrays).values_NC)
+    return find_task(samples.task).metrics.answer(decode(arrays).values_NC)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from raykd.config import Config
 from raykd.config.models import Teacher
-from raykd.config.objective import ImitationLoss, InverseErrorWeighting, Labels, Objective
-from raykd.config.tasks import CHOICES
+from raykd.config.objective import InverseErrorWeighting, Labels, Objective
 from raykd.config.training import Training
 from raykd.config.weightings import AccuracyWeighting
 from raykd.objective import TeacherInfo, TrainingRole, training_role
+from raykd.objective.rule import OUTPUT
 from raykd.pipeline.packing import known_by
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.serving import TeacherTargets
 from raykd.seeding import derive
+from raykd.tasks import find_task
 from raykd.train import Fit, Plan
 
 
@@ -51,7 +54,7 @@ def teacher_fit(prepared: Prepared, teacher: Teacher) -> Fit:
         seed=seed,
         labels=teacher.labels,
         data=prepared.data,
-        task=CHOICES[samples.task].fitted_as,
+        task=find_task(samples.task).settings.fitted_as,
         freeze=settings.freeze,
         lr_factors=settings.lr_factors,
         code=candidate.code,
@@ -108,7 +111,7 @@ def student_fit(
         objective=taught.objective,
         teacher_infos=_teacher_infos(prepared, taught, served),
         student_shapes=prepared.student_shapes,
-        teacher_shapes=prepared.teacher_shapes,
+        teacher_shapes={**prepared.teacher_shapes, **_output_shapes(prepared)},
         training=config.train if taught.trained else config.train.model_copy(update={"epochs": 0}),
         plan=Plan(
             rows=rows,
@@ -124,12 +127,9 @@ def student_fit(
             name: known_by(fingerprints[name], prepared.teachers[name].packing)
             for name in taught.teachers
         },
-        error_range=_error_range(taught, served),
+        facts=_facts(prepared, taught, served),
         outputs=config.student.dimension,
         code=prepared.student_code,
-        vectors={name: one.answers for name, one in prepared.teachers.items()}
-        if samples.task == "embedding"
-        else {},
     )
 
 
@@ -151,9 +151,13 @@ def _teacher_infos(
     )
 
 
-def _error_range(taught: TrainingRole, served: TeacherTargets) -> float | None:
-    """What attentive imitation measures the teachers' errors by, where it is asked for."""
-    soft = taught.objective.soft_targets
-    if soft is None or not isinstance(soft.loss, ImitationLoss) or not taught.teachers:
-        return None
-    return served.judged.error_range(taught.teachers)
+def _output_shapes(prepared: Prepared) -> dict[tuple[str, str], tuple[int, ...]]:
+    return {(name, OUTPUT): (one.answers,) for name, one in prepared.teachers.items()}
+
+
+def _facts(prepared: Prepared, taught: TrainingRole, served: TeacherTargets) -> Mapping[str, float]:
+    """What the task's rule has to know of the teachers of a role before training."""
+    validation = served.judged.validation
+    answers = {name: validation.teachers[name] for name in taught.teachers}
+    rule = find_task(prepared.samples.task).rule
+    return rule.facts(taught.objective, answers, validation.labels_N, prepared.samples.scale)

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from raykd.evaluate import TASKS, best_teacher, numbers_on
+from raykd.evaluate import best_teacher, numbers_on
 from raykd.evaluate.outputs import Split
 from raykd.folders import RunFolder, home, read_json, write_json
 from raykd.models.weights import load_weights
@@ -37,9 +37,9 @@ from raykd.pipeline.sources import (
     tolerance_of,
     write_through_source,
 )
-from raykd.report.task_text import TASK_TEXTS
 from raykd.runtime import Mailbox, put
 from raykd.targets import TargetStore
+from raykd.tasks import find_task
 from raykd.teachers import ActorFleet
 from raykd.teachers.filling import Part
 from raykd.teachers.fit import TaskPlace, fit_teachers
@@ -288,7 +288,7 @@ class Job:
         outputs = store.gather(samples.splits["validation"], ORIGINAL_VIEW)
         found = serving.judge_teachers(self.prepared, outputs)
         temperatures = serving.temperatures(self.prepared, outputs, self.emit)
-        task = TASKS[samples.task]
+        task = find_task(samples.task).metrics
         said = split_outputs(samples, _VALIDATION, outputs, {}, {})
         for name, spec in specs.items():
             settings = self.prepared.teachers[name].settings
@@ -302,13 +302,13 @@ class Job:
                 "validation": numbers_on(task, said.teachers[name], said.labels_N),
             }
             write_json(self.folder.card(name), card)
-        speech = TASK_TEXTS[task.name]
+        speech = find_task(samples.task).text
         named = ", ".join(f"{name} {speech.value(value)}" for name, value in found.items())
         if all(map(math.isfinite, found.values())):
             self.emit(events.message("teachers", f"validation {speech.metric.name}: {named}"))
         judged = TeacherValidation(task, said, samples.scale)
         return TeacherTargets(
-            specs, store, None, temperatures, judged, best_teacher(said, task.name)
+            specs, store, None, temperatures, judged, best_teacher(said, samples.task)
         )
 
     def train(self, fits: Sequence[Fit], served: TeacherTargets) -> dict[str, dict[str, Any]]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from raykd.ensemble import labels_of_known
-from raykd.evaluate import SplitOutputs, Task
-from raykd.evaluate.values import squared_errors
+from raykd.evaluate import SplitOutputs, TaskMetrics
 from raykd.types import Scale
 
 
@@ -24,7 +21,7 @@ class TeacherValidation:
         scale: the unit of a regression, None in other tasks.
     """
 
-    task: Task
+    task: TaskMetrics
     validation: SplitOutputs
     scale: Scale | None
 
@@ -54,14 +51,3 @@ class TeacherValidation:
         if self.task.kind != "logits":
             return labels_N
         return labels_of_known(answers, labels_N)
-
-    def error_range(self, names: Sequence[str]) -> float:
-        """η of attentive imitation: largest less smallest squared error of the mean of these teachers.
-
-        In squared standard deviations. The paper takes training samples; the teachers here are fitted
-        on those and err little there, so that the range would tell nothing of new samples.
-        """
-        assert self.scale is not None, "only values have squared errors"
-        answers = torch.stack([self.validation.teachers[name] for name in names]).mean(dim=0)
-        errors = squared_errors(answers, self.validation.labels_N) / self.scale.std**2
-        return max(float(errors.max() - errors.min()), torch.finfo(torch.float32).eps)

@@ -11,15 +11,15 @@ from raykd.config.objective import Objective
 from raykd.config.schedules import values_of
 from raykd.data import Samples
 from raykd.errors import Problem
-from raykd.evaluate import TASKS
 from raykd.targets.packing import PLAIN, Packing
+from raykd.tasks import find_task
 from raykd.train import Fit
 
 
 def keeps_largest(config: Config, samples: Samples) -> bool:
     """Whether only the largest logits of a training view are kept."""
     classes, targets = samples.class_count, config.targets
-    logits = TASKS[samples.task].kind == "logits"
+    logits = find_task(samples.task).metrics.kind == "logits"
     return logits and classes > max(targets.full_up_to, targets.top_k)
 
 

@@ -38,8 +38,8 @@ from raykd.pipeline.model_checks import (
     check_trainable,
 )
 from raykd.pipeline.packing import keeps_largest, packing_of, packing_problems
-from raykd.report.task_text import TASK_TEXTS
 from raykd.targets.packing import Packing, packed_shape
+from raykd.tasks import find_task
 from raykd.types import ORIGINAL_VIEW
 
 
@@ -84,7 +84,7 @@ class Prepared:
         samples = self.samples
         sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in samples.splits.items())
         labelled = len(samples.labelled_rows("train"))
-        outputs = TASK_TEXTS[samples.task].outputs(samples.classes)
+        outputs = find_task(samples.task).labels.counted(samples.classes)
         return f"{sizes} samples; {labelled:,} training labels; {outputs}{cut_texts(samples)}"
 
 

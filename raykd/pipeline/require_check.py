@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from raykd.evaluate import TASKS, Evaluation, check_requirements, summarise
+from raykd.evaluate import Evaluation, check_requirements, summarise
 from raykd.evaluate.folds import over_folds
 from raykd.evaluate.outputs import Split, SplitOutputs
 from raykd.pipeline.evaluation import labels_used
 from raykd.pipeline.fits import roles
 from raykd.pipeline.preparation import Prepared, student_outputs
+from raykd.tasks import find_task
 from raykd.types import is_labelled
 
 STAGES = ("teachers", "targets", "student", "evaluate", "report")
@@ -88,7 +89,7 @@ def _silent(prepared: Prepared, split: Split) -> SplitOutputs:
     if samples.task == "embedding":  # of one class, so that there is something to find
         rows = np.repeat(rows[:1], 2)
     zeros_NC = torch.zeros(len(rows), student_outputs(prepared.config, samples))
-    answers_NC = TASKS[samples.task].answer(zeros_NC)
+    answers_NC = find_task(samples.task).metrics.answer(zeros_NC)
     replicas = prepared.config.seeds
     students = {role: answers_NC.repeat(replicas, 1, 1) for role in roles(prepared.config)}
     return SplitOutputs(

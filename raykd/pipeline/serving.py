@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from raykd.config import Config
-from raykd.config.tasks import TaskName
 from raykd.data import Samples
 from raykd.ensemble import TEMPERATURE_BOUNDS, labels_of_known
 from raykd.errors import TargetError
-from raykd.evaluate import TASKS
 from raykd.folders import home
 from raykd.pipeline.judged import TeacherValidation
 from raykd.pipeline.placement import Mode
@@ -25,11 +23,12 @@ from raykd.targets.codec import decode, feature_version, version
 from raykd.targets.quarantine_log import QUARANTINE, read_quarantined
 from raykd.targets.remote import Remote, is_uri, remote_of
 from raykd.targets.store import ORIGINAL
+from raykd.tasks import find_task
 from raykd.teachers import ActorFleet, Recorded, Spec
 from raykd.teachers.filling import Part, fill, missing_parts
 from raykd.teachers.model import TeacherModel
 from raykd.teachers.quarantine import Tolerance
-from raykd.teachers.selftest import CHECKS, check_classes, check_repeatable
+from raykd.teachers.selftest import check_classes, check_repeatable
 from raykd.tracking import Event, events
 from raykd.types import ORIGINAL_VIEW, TeacherOutputs, is_labelled
 
@@ -74,7 +73,7 @@ def make_specs(prepared: Prepared, weights: Mapping[str, Mapping[str, Tensor]]) 
     """What each actor hosts, once the weights of fitted teachers are known."""
     specs: dict[str, Spec | Recorded] = {}
     samples, cluster = prepared.samples, prepared.config.cluster.teachers
-    answers = TASKS[samples.task].kind
+    answers = find_task(samples.task).metrics.kind
     for name, candidate in prepared.teachers.items():
         settings = candidate.settings
         if candidate.recorded_NC is not None:
@@ -254,7 +253,10 @@ def check_drift(prepared: Prepared, specs: Specs, store: TargetStore) -> None:
         TargetError: names the teacher whose stored answers are not its own any more.
     """
     samples = prepared.samples
-    comparable, unit = TASKS[samples.task].comparable, samples.scale.std if samples.scale else 1.0
+    comparable, unit = (
+        find_task(samples.task).metrics.comparable,
+        samples.scale.std if samples.scale else 1.0,
+    )
     rows = samples.splits["validation"][:_PROBES]
     views = np.full(len(rows), ORIGINAL_VIEW)
     for name, spec in specs.items():
@@ -283,7 +285,7 @@ def judge_teachers(prepared: Prepared, outputs: TeacherOutputs) -> dict[str, flo
     labels_N = torch.from_numpy(samples.labels[samples.splits["validation"]])
     known_N = is_labelled(labels_N)
     return {
-        name: CHECKS[samples.task](
+        name: find_task(samples.task).selftest(
             name,
             answer.values_NC[known_N],
             labels_N[known_N],
@@ -316,9 +318,9 @@ def temperatures(
     return found
 
 
-def _calibrated(task: TaskName, values_NC: Tensor, labels_N: Tensor) -> float | None:
+def _calibrated(task: str, values_NC: Tensor, labels_N: Tensor) -> float | None:
     """The temperature of least loss; None where the loss has no minimum to be found."""
-    calibrate = TASKS[task].calibrate
+    calibrate = find_task(task).metrics.calibrate
     assert calibrate is not None, "cross_check refuses it where outputs have no temperature"
     if int(is_labelled(labels_N).sum()) < _LEAST_LABELS:
         return None

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from raykd.data import Samples
-from raykd.evaluate import TASKS
 from raykd.pipeline.candidates import ResolvedTeacher
 from raykd.pipeline.fits import shown_views
 from raykd.pipeline.preparation import Prepared
@@ -16,6 +15,7 @@ from raykd.pipeline.serving import store_root
 from raykd.targets import codec
 from raykd.targets.maintenance import size_of
 from raykd.targets.packing import Arrays
+from raykd.tasks import find_task
 
 _KEYS_BYTES = 8 + 8
 """Sample id and content hash."""
@@ -28,7 +28,7 @@ def answer_of(candidate: ResolvedTeacher, samples: Samples, *, held_out: bool = 
     packing = candidate.packing.whole() if held_out else candidate.packing
     features = {} if held_out else {t: torch.zeros(1, *s) for t, s in candidate.shapes.items()}
     outputs = torch.zeros(1, candidate.answers)
-    return codec.encode(outputs, features, TASKS[samples.task].kind, packing)
+    return codec.encode(outputs, features, find_task(samples.task).metrics.kind, packing)
 
 
 def whole_bytes(prepared: Prepared) -> int | None:

@@ -17,6 +17,7 @@ from raykd.models import build_model
 from raykd.models.network import Network
 from raykd.models.weights import apply_weights, fingerprint, load_weights, save_weights
 from raykd.pipeline.preparation import Prepared
+from raykd.tasks import find_task, known_task
 from raykd.train.checkpoint import FitFolder
 
 
@@ -63,7 +64,7 @@ def describe_student(path: str | os.PathLike[str]) -> tuple[Path, Description]:
     """Folder and description of a student, from a run folder or the student's own.
 
     Raises:
-        InputError: there is no student, or its description is damaged.
+        InputError: there is no student, its description is damaged, or it learnt a task that is not known here.
     """
     folder = Path(path)
     if (folder / "student" / DESCRIPTION).is_file():
@@ -74,16 +75,21 @@ def describe_student(path: str | os.PathLike[str]) -> tuple[Path, Description]:
                 str(path), "holds no student: give a finished run's folder, or its student/ folder"
             )
         )
-    return folder, read_description(folder / DESCRIPTION)
+    about = read_description(folder / DESCRIPTION)
+    known_task(about.task, where=str(folder / DESCRIPTION))
+    return folder, about
 
 
-def load_student(path: str | os.PathLike[str], *, model: nn.Module | None = None) -> nn.Module:
+def load_student(
+    path: str | os.PathLike[str], *, model: nn.Module | None = None, task: str | None = None
+) -> nn.Module:
     """The distilled student, in evaluation mode.
 
     Args:
         path: a run folder, or its `student/` folder.
         model: the architecture, when the recipe made it by a factory or took it from elsewhere: what an
             artefact says is data, and is never imported.
+        task: `module:name` of a task of your own, where the student learnt that.
 
     Returns:
         A module that takes `{input name: tensor [B, ...]}` in source space and returns logits [B, C]; in
@@ -92,6 +98,8 @@ def load_student(path: str | os.PathLike[str], *, model: nn.Module | None = None
     Raises:
         InputError: no student there, damaged files, or a model that needs `model`.
     """
+    if task is not None:
+        find_task(task)
     folder, about = describe_student(path)
     if model is None and not is_harmless(about.model):
         said = about.model

@@ -12,7 +12,7 @@ from raykd.report.comparison import LEVEL, interval_of, mean_in, p_value
 from raykd.report.folder import RunData
 from raykd.report.style import COLOURS, INK, Picture, finish, label
 from raykd.report.tables import Table
-from raykd.report.task_text import text_of
+from raykd.report.task import text_of
 from raykd.report.verdicts import outcome
 from raykd.report.wording import NONE
 
@@ -42,19 +42,19 @@ def ablation_cells(summary: Summary) -> list[dict[str, str | float | None]]:
 
 def ablation_verdict(summary: Summary) -> list[str]:
     """What the parts are worth, and what cannot be told: sentences."""
-    speech, parts = text_of(summary), _parts(summary)
+    words, parts = text_of(summary), _parts(summary)
     known = [part for part in parts if part["worth"]]
     if not known:
         return ["Test has no labels, so what the parts are worth is not known."]
     first, gain = parts[0], parts[0]["worth"]
-    change = speech.gain.change(gain["mean"])
+    change = words.gain.change(gain["mean"])
     text = f"Worth most on validation is {first['about']}: {change} on test"
     if gain["ci95"] is None:
         return [
             f"{text}. One replica cannot show what a part is worth; `seeds: 5` gives intervals.",
             *_kept(summary),
         ]
-    sentences = [f"{text} (95 % interval {interval_of(gain, speech.gain.signed)})."]
+    sentences = [f"{text} (95 % interval {interval_of(gain, words.gain.signed)})."]
     sure = [part for part in known if (part["p_holm"] or 0.0) < LEVEL]
     helps = [part["about"] for part in sure if part["worth"]["mean"] > 0]
     hurts = [part["about"] for part in sure if part["worth"]["mean"] < 0]
@@ -107,7 +107,7 @@ def ablation_tables(run: RunData) -> dict[str, Table]:
 def ablation_pictures(run: RunData) -> dict[str, Picture]:
     """Bars with intervals: the worth of each part on test. Call it inside `styled()`."""
     summary = run.summary
-    speech = text_of(summary)
+    words = text_of(summary)
     parts = [part for part in reversed(_parts(summary)) if part["worth"]]
     if not parts:
         return {}
@@ -115,15 +115,15 @@ def ablation_pictures(run: RunData) -> dict[str, Picture]:
     axes = figure.add_subplot()
     axes.axvline(0, color=INK, linewidth=1.0)
     for height, part in enumerate(parts):
-        _bar(axes, height, part["worth"], speech.gain.factor)
+        _bar(axes, height, part["worth"], words.gain.factor)
     axes.set_yticks(range(len(parts)), [label(part["about"]) for part in parts])
     axes.set_ylim(-0.6, len(parts) - 0.4)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    unit = f" ({speech.gain.unit.strip()})" if speech.gain.unit else ""
+    unit = f" ({words.gain.unit.strip()})" if words.gain.unit else ""
     axes.set_xlabel(
-        f"{speech.gain.name} in test {speech.metric.name}{unit}; right of 0 the part helps"
+        f"{words.gain.name} in test {words.metric.name}{unit}; right of 0 the part helps"
     )
     picture = finish(
         figure,

@@ -8,7 +8,7 @@ from typing import Any
 
 from raykd.report.folder import RunData
 from raykd.report.tables import Table
-from raykd.report.task_text import text_of
+from raykd.report.task import text_of
 from raykd.report.verdicts import with_std
 from raykd.report.wording import NONE, number, role_name
 
@@ -18,8 +18,8 @@ LEVEL = 0.05
 
 def comparison_cells(summary: Summary) -> list[dict[str, str | float | None]]:
     """Every method with its numbers, best on validation first: column -> cell."""
-    speech = text_of(summary)
-    signed = speech.gain.signed
+    words = text_of(summary)
+    signed = words.gain.signed
     cells: list[dict[str, str | float | None]] = []
     for name in summary["ranking"]:
         method = summary["methods"][name]
@@ -29,7 +29,7 @@ def comparison_cells(summary: Summary) -> list[dict[str, str | float | None]]:
                 "method": role_name(name),
                 "validation": mean_in(summary, method["validation"]),
                 "test": mean_in(summary, method["test"]),
-                speech.gain.heading: "reference" if gain is None else signed(gain["mean"]),
+                words.gain.heading: "reference" if gain is None else signed(gain["mean"]),
                 "95 % interval": interval_of(gain, signed),
                 "p (Holm)": p_value(method.get("p_holm")),
                 "time": _times(summary, name),
@@ -40,7 +40,7 @@ def comparison_cells(summary: Summary) -> list[dict[str, str | float | None]]:
 
 def comparison_verdict(summary: Summary) -> list[str]:
     """What the comparison shows, and what it does not: sentences."""
-    speech, reference = text_of(summary), role_name(summary["reference"])
+    words, reference = text_of(summary), role_name(summary["reference"])
     methods, best = summary["methods"], summary["ranking"][0]
     gains = {name: m["gain"] for name, m in methods.items() if m.get("gain") is not None}
     if not gains:
@@ -52,8 +52,8 @@ def comparison_verdict(summary: Summary) -> list[str]:
     first = f"Best on validation is {role_name(best)}"
     if best in gains:
         gain = gains[best]
-        interval = interval_of(gain, speech.gain.signed)
-        first += f": {speech.gain.change(gain['mean'])} on test against {reference} (95 % interval {interval})"
+        interval = interval_of(gain, words.gain.signed)
+        first += f": {words.gain.change(gain['mean'])} on test against {reference} (95 % interval {interval})"
     else:
         first += ", the reference itself"
     sentences = [f"{first}."]
@@ -74,8 +74,8 @@ def comparison_verdict(summary: Summary) -> list[str]:
 def comparison_tables(run: RunData) -> dict[str, Table]:
     """The results, for page and CSV."""
     summary = run.summary
-    cells, speech = comparison_cells(summary), text_of(summary)
-    key = speech.metric.key
+    cells, words = comparison_cells(summary), text_of(summary)
+    key = words.metric.key
     records = []
     for name in summary["ranking"]:
         method = summary["methods"][name]
@@ -91,7 +91,7 @@ def comparison_tables(run: RunData) -> dict[str, Table]:
     return {
         "results": Table(
             name="results",
-            title=f"{speech.metric.name[0].upper()}{speech.metric.name[1:]}, best on validation first",
+            title=f"{words.metric.name[0].upper()}{words.metric.name[1:]}, best on validation first",
             columns=list(cells[0]),
             rows=[[NONE if cell is None else str(cell) for cell in row.values()] for row in cells],
             fields=["method", f"validation_{key}", "validation_std", f"test_{key}", "test_std", "gain",
@@ -106,11 +106,11 @@ def comparison_tables(run: RunData) -> dict[str, Table]:
 
 def mean_in(summary: Summary, numbers: Mapping[str, Any] | None) -> str:
     """The task's metric of a set of numbers, with its deviation over replicas."""
-    speech = text_of(summary)
+    words = text_of(summary)
     if numbers is None:
         return NONE
-    value = numbers[speech.metric.key]
-    return with_std(speech.value(value["mean"]), value["std"] and speech.spread(value["std"]))
+    value = numbers[words.metric.key]
+    return with_std(words.value(value["mean"]), value["std"] and words.spread(value["std"]))
 
 
 def interval_of(gain: Mapping[str, Any] | None, signed: Any) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from raykd.report.comparison import time_ratio
 from raykd.report.folder import RunData
 from raykd.report.style import COLOURS, INK, MUTED, PAPER, Picture, finish, label
-from raykd.report.task_text import text_of
+from raykd.report.task import text_of
 from raykd.report.verdicts import outcome
 from raykd.report.wording import role_name
 
@@ -26,7 +26,7 @@ def comparison_pictures(run: RunData) -> dict[str, Picture]:
 
 
 def _differences(summary: Summary) -> Picture | None:
-    speech, methods = text_of(summary), summary["methods"]
+    words, methods = text_of(summary), summary["methods"]
     names = [name for name in reversed(summary["ranking"]) if methods[name].get("gain")]
     if not names:
         return None
@@ -34,16 +34,16 @@ def _differences(summary: Summary) -> Picture | None:
     axes = figure.add_subplot()
     axes.axvline(0, color=INK, linewidth=1.0)
     for height, name in enumerate(names):
-        _difference(axes, height, methods[name]["gain"], speech.gain.factor)
+        _difference(axes, height, methods[name]["gain"], words.gain.factor)
     axes.set_yticks(range(len(names)), [label(role_name(name)) for name in names])
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    unit = f" ({speech.gain.unit.strip()})" if speech.gain.unit else ""
+    unit = f" ({words.gain.unit.strip()})" if words.gain.unit else ""
     reference = role_name(summary["reference"])
     axes.set_xlabel(
-        f"{speech.gain.name} in test {speech.metric.name}{unit}; right of 0 is better than {reference}"
+        f"{words.gain.name} in test {words.metric.name}{unit}; right of 0 is better than {reference}"
     )
     return finish(
         figure,
@@ -65,7 +65,7 @@ def _difference(axes: Axes, height: int, gain: Mapping[str, Any], factor: float)
 
 def _cost(summary: Summary) -> Picture | None:
     """Gain against training time."""
-    speech, methods = text_of(summary), summary["methods"]
+    words, methods = text_of(summary), summary["methods"]
     held = [name for name in summary["ranking"] if methods[name].get("gain")]
     ratios = {name: ratio for name in held if (ratio := time_ratio(summary, name)) is not None}
     if not ratios:
@@ -83,14 +83,14 @@ def _cost(summary: Summary) -> Picture | None:
     )
     for name, ratio in ratios.items():
         gain = methods[name]["gain"]
-        point = (ratio, speech.gain.factor * gain["mean"])
+        point = (ratio, words.gain.factor * gain["mean"])
         axes.plot(*point, "o", color=COLOURS[_TONES[outcome(gain)]], markersize=7)
         axes.annotate(
             label(role_name(name)), point, xytext=(7, 4), textcoords="offset points", fontsize=8
         )
     axes.margins(x=0.25, y=0.15)
     axes.set_xlabel(f"training time, as a multiple of {role_name(summary['reference'])}'s")
-    axes.set_ylabel(f"{speech.gain.heading} on test")
+    axes.set_ylabel(f"{words.gain.heading} on test")
     return finish(
         figure,
         name="size",

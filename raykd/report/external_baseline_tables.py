@@ -7,7 +7,7 @@ from typing import Any
 from raykd.report.comparison import p_value
 from raykd.report.folder import RunData
 from raykd.report.tables import Table
-from raykd.report.task_text import text_of
+from raykd.report.task import text_of
 from raykd.report.wording import BASELINE, NONE, mean_of, role_name
 
 
@@ -16,8 +16,8 @@ def external_baselines(run: RunData) -> Table | None:
     found = {n: m for n, m in (run.summary.get("compare") or {}).items() if m.get("gain")}
     if not found:
         return None
-    speech = text_of(run.summary)
-    signed = speech.gain.signed
+    words = text_of(run.summary)
+    signed = words.gain.signed
     rows, records = [], []
     for name, model in found.items():
         gain, odds = model["gain"], model["mcnemar"] or {}
@@ -31,7 +31,7 @@ def external_baselines(run: RunData) -> Table | None:
     return Table(
         name="compared",
         title="Against other models",
-        columns=("model", f"student: {speech.gain.heading}", "95 % interval", "only student right", "only it right",
+        columns=("model", f"student: {words.gain.heading}", "95 % interval", "only student right", "only it right",
                  "p (McNemar)"),
         rows=rows,
         records=records,
@@ -46,9 +46,9 @@ def slices(run: RunData) -> Table | None:
     found = run.summary.get("slices") or {}
     if not found:
         return None
-    speech = text_of(run.summary)
-    key, signed = speech.metric.key, speech.gain.signed
-    more = [one.key for one in speech.numbers if one.key != key]
+    words = text_of(run.summary)
+    key, signed = words.metric.key, words.gain.signed
+    more = [one.key for one in words.numbers if one.key != key]
     rows, records = [], []
     for name, part in found.items():
         models: list[Any] = [part["student"], part["controls"].get(BASELINE), part["ensemble"]]
@@ -61,7 +61,7 @@ def slices(run: RunData) -> Table | None:
             (
                 name,
                 f"{part['n']}{' (few)' * part['few']}",
-                *map(speech.value, values),
+                *map(words.value, values),
                 change,
                 shown,
             )
@@ -71,8 +71,8 @@ def slices(run: RunData) -> Table | None:
     roles = ("student", BASELINE, "ensemble")
     return Table(
         name="slices",
-        title=f"Test {speech.metric.name} by slice",
-        columns=("slice", "samples", *map(role_name, roles), speech.gain.heading, "95 % interval"),
+        title=f"Test {words.metric.name} by slice",
+        columns=("slice", "samples", *map(role_name, roles), words.gain.heading, "95 % interval"),
         rows=rows,
         records=records,
         fields=("slice", "samples", *roles, "gain", "low95", "high95",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from raykd.report.task_text import Gain, TaskText, text_of
+from raykd.report.task import Gain, TaskText, metrics_of, text_of
 from raykd.report.wording import BASELINE, mean_of, number, role_name, times
 
 Summary = Mapping[str, Any]
@@ -13,10 +13,10 @@ Summary = Mapping[str, Any]
 
 def against_external_baselines(summary: Summary) -> Iterator[str]:
     """How the student does against each of the other models, and who is right where the other is wrong."""
-    speech = text_of(summary)
+    words = text_of(summary)
     for name, model in (summary.get("compare") or {}).items():
         if model["gain"] is not None:
-            yield f"{_better(name, model['gain'], speech.gain)}{_smaller(summary, model)}."
+            yield f"{_better(name, model['gain'], words.gain)}{_smaller(summary, model)}."
         if model["mcnemar"] is not None:
             yield _odds(name, model["mcnemar"])
 
@@ -55,28 +55,28 @@ def worst_slice(summary: Summary) -> Iterator[str]:
     slices: Mapping[str, Any] = summary.get("slices") or {}
     known = {name: part for name, part in slices.items() if part["student"]}
     told = {name: part for name, part in known.items() if not part["few"]} or known
-    speech = text_of(summary)
+    words = text_of(summary)
     if told:
-        sign = 1 if speech.lower else -1
-        name = max(told, key=lambda one: sign * _value(told[one]["student"], speech))
-        yield _worst(summary, name, told[name], speech)
+        sign = 1 if metrics_of(summary).lower else -1
+        name = max(told, key=lambda one: sign * _value(told[one]["student"], words))
+        yield _worst(summary, name, told[name], words)
     few = [f"{name} ({part['n']})" for name, part in slices.items() if part["few"]]
     if few:
         yield f"Too few labelled test samples to say much (fewer than 30): {', '.join(few)}."
 
 
-def _worst(summary: Summary, name: str, part: Mapping[str, Any], speech: TaskText) -> str:
-    key = speech.metric.key
-    own, everywhere = _value(part["student"], speech), mean_of(summary["student"]["test"][key])
+def _worst(summary: Summary, name: str, part: Mapping[str, Any], words: TaskText) -> str:
+    key = words.metric.key
+    own, everywhere = _value(part["student"], words), mean_of(summary["student"]["test"][key])
     others = {role_name("ensemble"): part["ensemble"]}
     if BASELINE in part["controls"]:
         others = {role_name(BASELINE): part["controls"][BASELINE], **others}
-    beside = ", ".join(f"{role} {speech.value(mean_of(v[key]))}" for role, v in others.items())
+    beside = ", ".join(f"{role} {words.value(mean_of(v[key]))}" for role, v in others.items())
     return (
-        f"Worst on {name}: {speech.value(own)} against {speech.value(everywhere)} on all of test "
+        f"Worst on {name}: {words.value(own)} against {words.value(everywhere)} on all of test "
         f"({part['n']} samples; {beside})."
     )
 
 
-def _value(numbers: Mapping[str, Any], speech: TaskText) -> float:
-    return float(mean_of(numbers[speech.metric.key]) or 0.0)
+def _value(numbers: Mapping[str, Any], words: TaskText) -> float:
+    return float(mean_of(numbers[words.metric.key]) or 0.0)

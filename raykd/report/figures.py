@@ -27,7 +27,7 @@ from raykd.report.style import (
     labels_right,
     percent_ticks,
 )
-from raykd.report.task_text import text_of
+from raykd.report.task import metrics_of, text_of
 from raykd.report.verdicts import Row, result_table
 from raykd.report.wording import RIVAL, compact, duration, percent, role_name
 
@@ -41,8 +41,8 @@ def gains(run: RunData) -> Picture | None:
     found = run.summary.get("gains") or {}
     if not found:
         return None
-    speech = text_of(run.summary)
-    factor, signed = speech.gain.factor, speech.gain.signed
+    words = text_of(run.summary)
+    factor, signed = words.gain.factor, words.gain.signed
     figure = Figure(figsize=(7.2, 1.0 + 0.62 * len(found)))
     axes = figure.add_subplot()
     axes.axvline(0, color=INK, linewidth=1.0)
@@ -72,8 +72,8 @@ def gains(run: RunData) -> Picture | None:
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    unit = f" ({speech.gain.unit.strip()})" if speech.gain.unit else ""
-    what = f"{speech.gain.name} {'of' if speech.lower else 'in'} test {speech.metric.name}{unit}"
+    unit = f" ({words.gain.unit.strip()})" if words.gain.unit else ""
+    what = f"{words.gain.name} {'of' if metrics_of(run.summary).lower else 'in'} test {words.metric.name}{unit}"
     axes.set_xlabel(f"{what}; right of 0 the student is better")
     several = next(iter(found.values()))["n"] > 1
     intervals = (
@@ -92,7 +92,7 @@ def gains(run: RunData) -> Picture | None:
 
 def size(run: RunData) -> Picture | None:
     """The task's metric against the number of parameters."""
-    speech = text_of(run.summary)
+    words = text_of(run.summary)
     rows = [row for row in result_table(run.summary) if row.parameters and row.value is not None]
     if not rows:
         return None
@@ -112,17 +112,17 @@ def size(run: RunData) -> Picture | None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
     axes.xaxis.set_minor_locator(NullLocator())
-    if speech.metric.form is percent:
+    if words.metric.form is percent:
         percent_ticks(axes.yaxis)
     axes.margins(x=0.12, y=0.15)
     axes.set_xlabel("parameters")
-    axes.set_ylabel(f"test {speech.metric.name}")
+    axes.set_ylabel(f"test {words.metric.name}")
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.7)
     return finish(
         figure,
         name="size",
-        title=f"{speech.metric.name[0].upper()}{speech.metric.name[1:]} against size",
-        caption=f"{'Down' if speech.lower else 'Up'} and to the left is better. Student and controls are one network, so they share "
+        title=f"{words.metric.name[0].upper()}{words.metric.name[1:]} against size",
+        caption=f"{'Down' if metrics_of(run.summary).lower else 'Up'} and to the left is better. Student and controls are one network, so they share "
         "one size and are drawn side by side; bars are ±1 standard deviation over replicas. The ensemble counts all teachers.",
     )
 

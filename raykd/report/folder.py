@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raykd.config.tasks import TaskName
 from raykd.errors import InputError, Problem
 from raykd.evaluate import Evaluation
 from raykd.folders import RunFolder, read_json
@@ -42,9 +41,9 @@ class RunData:
     evaluation: Evaluation | None
 
     @property
-    def task(self) -> TaskName:
+    def task(self) -> str:
         """What the run is about; a summary that names no task is of a classification."""
-        task: TaskName = self.summary.get("task") or "classification"
+        task: str = self.summary.get("task") or "classification"
         return task
 
 

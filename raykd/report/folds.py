@@ -8,7 +8,7 @@ from typing import Any
 from raykd.report.comparison import LEVEL, interval_of, p_value
 from raykd.report.folder import RunData
 from raykd.report.tables import Table
-from raykd.report.task_text import Gain, text_of
+from raykd.report.task import Gain, text_of
 from raykd.report.verdicts import outcome
 from raykd.report.wording import mean_of, role_name
 
@@ -24,10 +24,10 @@ def folds_verdict(summary: Summary) -> list[str]:
     student = summary["student"]
     if not student["test"]:
         return ["The test parts have no labels, so whether distillation helps here is not known."]
-    speech = text_of(summary)
-    value = student["test"][speech.metric.key]
-    reached = f"{speech.reached(value['mean'])} ± {speech.spread(value['std'])} over {summary['folds']} folds"
-    gains, baseline = summary["gains"], speech.baseline
+    words = text_of(summary)
+    value = student["test"][words.metric.key]
+    reached = f"{words.reached(value['mean'])} ± {words.spread(value['std'])} over {summary['folds']} folds"
+    gains, baseline = summary["gains"], words.baseline
     if baseline not in gains:
         sentences = [f"The student reaches {reached}."]
     else:
@@ -36,13 +36,13 @@ def folds_verdict(summary: Summary) -> list[str]:
             outcome(gain),
             f"Distillation makes no difference that {summary['folds']} folds can show",
         )
-        base = speech.value(mean_of(summary["controls"][baseline]["test"][speech.metric.key]))
+        base = words.value(mean_of(summary["controls"][baseline]["test"][words.metric.key]))
         sentences = [
-            f"{own}: the student reaches {reached}, the same network {speech.untaught} {base}; "
-            f"{_change(gain, speech.gain)}."
+            f"{own}: the student reaches {reached}, the same network {words.untaught} {base}; "
+            f"{_change(gain, words.gain)}."
         ]
     sentences += [
-        f"Against {role_name(role)}: {_change(gain, speech.gain)}."
+        f"Against {role_name(role)}: {_change(gain, words.gain)}."
         for role, gain in gains.items()
         if role != baseline
     ]
@@ -81,10 +81,10 @@ def folds_tables(run: RunData) -> dict[str, Table]:
 
 
 def _gains(summary: Summary) -> Table | None:
-    gains, speech = summary["gains"], text_of(summary)
+    gains, words = summary["gains"], text_of(summary)
     if not gains:
         return None
-    signed = speech.gain.signed
+    signed = words.gain.signed
     rows, records = [], []
     for role, gain in gains.items():
         plain = {"ci95": gain["ci95_uncorrected"]}
@@ -96,8 +96,8 @@ def _gains(summary: Summary) -> Table | None:
         records.append((role, gain["mean"], *bounds, gain["p"], gain["p_holm"], gain["n"]))
     return Table(
         name="gains",
-        title=f"Gains in test {speech.metric.name} over the folds",
-        columns=("control", speech.gain.heading, "95 % interval", "uncorrected", "p (Holm)", "folds"),
+        title=f"Gains in test {words.metric.name} over the folds",
+        columns=("control", words.gain.heading, "95 % interval", "uncorrected", "p (Holm)", "folds"),
         rows=rows,
         records=records,
         fields=("control", "mean", "low95", "high95", "uncorrected_low95", "uncorrected_high95", "p", "p_holm",
@@ -108,7 +108,7 @@ def _gains(summary: Summary) -> Table | None:
 
 
 def _per_fold(summary: Summary) -> Table | None:
-    speech = text_of(summary)
+    words = text_of(summary)
     models = {"student": summary["student"], **summary["controls"], "ensemble": summary["ensemble"]}
     known = {name: model["test"] for name, model in models.items() if model["test"]}
     if not known:
@@ -116,9 +116,9 @@ def _per_fold(summary: Summary) -> Table | None:
     rows, records = [], []
     for fold in summary["per_fold"]:
         index, samples = fold["fold"], fold["samples"]
-        values = [numbers[speech.metric.key]["values"][index] for numbers in known.values()]
+        values = [numbers[words.metric.key]["values"][index] for numbers in known.values()]
         counts = [samples[part] for part in ("train", "validation", "test")]
-        rows.append((fold["path"], *map(str, counts), *(speech.value(value) for value in values)))
+        rows.append((fold["path"], *map(str, counts), *(words.value(value) for value in values)))
         records.append((index, *counts, *values))
     return Table(
         name="folds",
@@ -127,5 +127,5 @@ def _per_fold(summary: Summary) -> Table | None:
         rows=rows,
         records=records,
         fields=("fold", "train", "validation", "test", *known),
-        note=f"Test {speech.metric.name}, mean over replicas. Each fold's own report lies in its folder.",
+        note=f"Test {words.metric.name}, mean over replicas. Each fold's own report lies in its folder.",
     )

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from raykd.config.tasks import TaskName
 from raykd.report.folder import RunData, read_run
-from raykd.report.task_text import text_of
+from raykd.report.task import text_of
 from raykd.report.verdicts import outcome, verdict
 from raykd.report.wording import count, mean_of
+from raykd.tasks import known_task
 
 if TYPE_CHECKING:
-    from raykd.evaluate import Evaluation
     from raykd.report.style import Picture
     from raykd.report.tables import Table
+    from raykd.report.task import TaskFigures
 
 _LEAST_REPLICAS = 2
 
@@ -187,23 +187,23 @@ def tiles(summary: Mapping[str, Any]) -> list[Tile]:
     student = summary.get("student")
     if not student or not student["test"]:
         return []
-    speech = text_of(summary)
-    key, signed = speech.metric.key, speech.gain.signed
+    words = text_of(summary)
+    key, signed = words.metric.key, words.gain.signed
     own = mean_of(student["test"][key])
     std, replicas = student["test"][key]["std"], student["test"][key]["n"]
-    spread = "1 replica" if std is None else f"± {speech.spread(std)} over {replicas} replicas"
-    found = [Tile(speech.value(own), f"test {speech.metric.name}", spread)]
-    if speech.baseline in summary["gains"]:
-        gain = summary["gains"][speech.baseline]
+    spread = "1 replica" if std is None else f"± {words.spread(std)} over {replicas} replicas"
+    found = [Tile(words.value(own), f"test {words.metric.name}", spread)]
+    if words.baseline in summary["gains"]:
+        gain = summary["gains"][words.baseline]
         interval = gain["ci95"]
         sure = (
             f"{signed(interval[0])} to {signed(interval[1])}" if interval else "no interval, n = 1"
         )
-        what = f"{speech.gain.heading} over {speech.base}"
+        what = f"{words.gain.heading} over {words.base}"
         found.append(Tile(signed(gain["mean"]), what, sure, outcome(gain)))
     whole = (summary["ensemble"]["test"] or {}).get(key)
     if own is not None and whole:
-        found.append(Tile(*speech.tile(own, whole), f"ensemble {speech.value(whole)}"))
+        found.append(Tile(*words.tile(own, whole), f"ensemble {words.value(whole)}"))
     ratios = summary["cost"]
     for ratio, what, size in (
         (ratios["parameters"], "fewer parameters", count(student["parameters"])),
@@ -231,26 +231,14 @@ def about(run: RunData) -> list[str]:
 
 def _pictures(run: RunData) -> dict[str, Picture]:
     # Imported here: matplotlib takes a second, and most commands write no report.
-    from raykd.report import by_label, diagnostics, figures, scatter
+    from raykd.report import figures
     from raykd.report.style import styled
 
-    of_task: dict[TaskName, Sequence[Callable[[RunData], Picture | None]]] = {
-        "classification": (
-            diagnostics.classes,
-            diagnostics.confusions,
-            diagnostics.agreement,
-            diagnostics.calibration,
-            diagnostics.examples,
-        ),
-        "regression": (scatter.predictions, scatter.residuals, scatter.distances),
-        "multilabel": (by_label.labels,),
-        "embedding": (),
-    }
     makers: Sequence[Callable[[RunData], Picture | None]] = (
         figures.gains,
         figures.size,
         figures.learning,
-        *of_task[run.task],
+        *_figures(run).pictures,
         figures.weights,
         figures.timing,
     )
@@ -260,14 +248,8 @@ def _pictures(run: RunData) -> dict[str, Picture]:
 
 
 def _tables(run: RunData) -> dict[str, Table]:
-    from raykd.report import by_label, external_baseline_tables, scatter, tables
+    from raykd.report import external_baseline_tables, tables
 
-    of_task: dict[TaskName, Sequence[Callable[[RunData], Table | None]]] = {
-        "classification": (tables.recalls,),
-        "regression": (scatter.quantiles,),
-        "multilabel": (by_label.label_table,),
-        "embedding": (),
-    }
     makers: Sequence[Callable[[RunData], Table | None]] = (
         tables.results,
         tables.gains,
@@ -276,7 +258,7 @@ def _tables(run: RunData) -> dict[str, Table]:
         tables.quality,
         tables.fidelity,
         tables.costs,
-        *of_task[run.task],
+        *_figures(run).tables,
         tables.context,
         tables.events,
     )
@@ -285,19 +267,15 @@ def _tables(run: RunData) -> dict[str, Table]:
 
 
 def _lost(run: RunData) -> list[str]:
-    from raykd.report import by_label, scatter
     from raykd.report.diagnostics import labelled_test
-    from raykd.report.error_analysis import what_is_lost
 
-    of_task: dict[TaskName, Callable[[Evaluation], list[str]]] = {
-        "classification": what_is_lost,
-        "regression": scatter.how_wrong,
-        "multilabel": by_label.worst_labels,
-        "embedding": lambda _: [],
-    }
     if run.evaluation is None or labelled_test(run) is None:
         return []
-    return of_task[run.task](run.evaluation)
+    return _figures(run).lost(run.evaluation)
+
+
+def _figures(run: RunData) -> TaskFigures:
+    return known_task(run.task, where="summary.json").figures
 
 
 def _pretty(value: Any) -> str:

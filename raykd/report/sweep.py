@@ -9,7 +9,7 @@ from typing import Any
 from raykd.report.comparison import comparison_tables
 from raykd.report.folder import RunData
 from raykd.report.tables import Table
-from raykd.report.task_text import Measure, text_of
+from raykd.report.task import Measure, text_of
 from raykd.report.wording import NONE, count, duration
 
 Summary = Mapping[str, Any]
@@ -29,8 +29,8 @@ _VAGUE = ("weight", "type", "loss", "smoothing")
 
 def measure_of(summary: Summary) -> Measure:
     """How values of the search's metric are told."""
-    speech, metric = text_of(summary), summary["metric"]
-    known = {m.key: m for m in (*speech.numbers, speech.second, speech.metric)}
+    words, metric = text_of(summary), summary["metric"]
+    known = {m.key: m for m in (*words.numbers, words.second, words.metric)}
     return known[metric] if metric in known else Measure(key=metric, name=metric, form=_short)
 
 
@@ -104,13 +104,13 @@ def _held(summary: Summary) -> list[str]:
         return [
             "No finalists were trained, so test stays unseen and one replica is all that this rests on."
         ]
-    speech, found = text_of(summary), []
+    words, found = text_of(summary), []
     top = final["ranking"][0]
     gain = final["methods"][top].get("gain")
     if gain is not None:
-        bounds = " to ".join(speech.gain.signed(bound) for bound in gain["ci95"])
+        bounds = " to ".join(words.gain.signed(bound) for bound in gain["ci95"])
         found.append(
-            f"On test that trial is {speech.gain.change(gain['mean'])} against the recipe itself over {gain['n']} paired "
+            f"On test that trial is {words.gain.change(gain['mean'])} against the recipe itself over {gain['n']} paired "
             f"replicas (95 % interval {bounds})."
         )
     real = [pair for pair in final["pairs"] if pair["p_holm"] < _LEVEL]
@@ -123,7 +123,7 @@ def _held(summary: Summary) -> list[str]:
         ahead, behind = pair["better"], pair["worse"]
         if pair["gain"]["mean"] < 0:
             ahead, behind = behind, ahead
-        size = speech.gain.size(pair["gain"]["mean"])
+        size = words.gain.size(pair["gain"]["mean"])
         found.append(f"{_named(ahead)} is surely better on test than {_named(behind)}, by {size}.")
     return found
 
@@ -141,9 +141,9 @@ def _joint(summary: Summary) -> list[str]:
 
 def _reached(summary: Summary, record: Record) -> str:
     """What a trial reached in each metric."""
-    speech = text_of(summary)
+    words = text_of(summary)
     forms: dict[str, Callable[[Any], str]] = {"parameters": count, "flops": count}
-    forms |= {m.key: m.form for m in (*speech.numbers, speech.second, speech.metric)}
+    forms |= {m.key: m.form for m in (*words.numbers, words.second, words.metric)}
     numbers = {**record["cost"], **record["validation"]}
     told = ((metric, forms.get(metric, _short)(numbers[metric])) for metric in summary["metrics"])
     return ", ".join(f"{value} {metric}" for metric, value in told)
@@ -171,13 +171,13 @@ def sweep_tiles(summary: Summary) -> list[tuple[str, str, str]]:
     found, measure, final = [], measure_of(summary), summary["finalists"]
     best = summary["best"]
     if final:
-        speech, top = text_of(summary), final["ranking"][0]
-        test = (final["methods"][top]["test"] or {}).get(speech.metric.key)
+        words, top = text_of(summary), final["ranking"][0]
+        test = (final["methods"][top]["test"] or {}).get(words.metric.key)
         if test:
-            found.append((speech.value(test["mean"]), f"test {speech.metric.name} of {_named(top)}", f"± {speech.spread(test['std'])}"))  # fmt: skip
+            found.append((words.value(test["mean"]), f"test {words.metric.name} of {_named(top)}", f"± {words.spread(test['std'])}"))  # fmt: skip
         if gain := final["methods"][top].get("gain"):
-            bounds = " to ".join(speech.gain.signed(bound) for bound in gain["ci95"])
-            found.append((speech.gain.signed(gain["mean"]), f"{speech.gain.heading} over the recipe itself", bounds))  # fmt: skip
+            bounds = " to ".join(words.gain.signed(bound) for bound in gain["ci95"])
+            found.append((words.gain.signed(gain["mean"]), f"{words.gain.heading} over the recipe itself", bounds))  # fmt: skip
     elif best["value"] is not None:
         found.append((measure.form(best["value"]), f"validation {measure.name}", "one replica"))
     trials = summary["trials"]

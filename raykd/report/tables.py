@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from raykd.evaluate import holm, paired_t_pvalue
-from raykd.report.error_analysis import class_recall
 from raykd.report.folder import RunData
-from raykd.report.task_text import text_of
+from raykd.report.task import text_of
 from raykd.report.verdicts import result_table, with_std
 from raykd.report.wording import (
     NONE,
@@ -24,10 +23,8 @@ from raykd.report.wording import (
     milliseconds,
     number,
     percent,
-    points,
     role_name,
 )
-from raykd.types import is_labelled
 
 _GAIN_NOTES = {
     "difference": "Percentage points",
@@ -77,8 +74,8 @@ def results(run: RunData) -> Table | None:
     rows = result_table(run.summary)
     if not rows:
         return None
-    speech = text_of(run.summary)
-    metric, second = speech.metric, speech.second
+    words = text_of(run.summary)
+    metric, second = words.metric, words.second
     unit = "_nats" if second.key == "nll" else ""
     replicas = rows[0].replicas
     of = "folds" if run.summary.get("kind") == "folds" else "replicas"
@@ -90,7 +87,7 @@ def results(run: RunData) -> Table | None:
         rows=[
             (
                 _shown(row.name, row.role),
-                with_std(metric.form(row.value), row.value_std and speech.spread(row.value_std)),
+                with_std(metric.form(row.value), row.value_std and words.spread(row.value_std)),
                 with_std(second.form(row.second), row.second_std and second.spread(row.second_std)),
                 count(row.parameters),
                 milliseconds(row.latency_ms),
@@ -138,8 +135,8 @@ def gains(run: RunData) -> Table | None:
     known = {role: value for role, value in raw.items() if value is not None}
     corrected: dict[str, float] = dict(zip(known, holm(list(known.values())), strict=True))
     rows, records = [], []
-    speech = text_of(run.summary)
-    signed = speech.gain.signed
+    words = text_of(run.summary)
+    signed = words.gain.signed
     for role, gain in found.items():
         p_value = corrected.get(role)
         rows.append(
@@ -156,10 +153,10 @@ def gains(run: RunData) -> Table | None:
         records.append((role, gain["mean"], *bounds, p_value, gain["n"]))
     return Table(
         name="gains",
-        title=f"Gains in test {speech.metric.name}",
+        title=f"Gains in test {words.metric.name}",
         columns=(
             "control",
-            speech.gain.heading,
+            words.gain.heading,
             "95 % interval",
             "bootstrap",
             "p (Holm)",
@@ -177,7 +174,7 @@ def gains(run: RunData) -> Table | None:
             "p_holm",
             "replicas",
         ],
-        note=f"{_GAIN_NOTES[speech.gain.name]}, paired by replica. Interval: t over replicas; bootstrap: over replicas "
+        note=f"{_GAIN_NOTES[words.gain.name]}, paired by replica. Interval: t over replicas; bootstrap: over replicas "
         "and test samples; p: paired t test, corrected for the number of controls.",
         dots=[_dot(role) for role in found],
     )
@@ -186,28 +183,28 @@ def gains(run: RunData) -> Table | None:
 def quality(run: RunData) -> Table | None:
     """Every number on test, and the task's metric on validation and at the last epoch."""
     rows, records = [], []
-    speech = text_of(run.summary)
-    key, name_of_it, value = speech.metric.key, speech.metric.name, speech.value
+    words = text_of(run.summary)
+    key, name_of_it, value = words.metric.key, words.metric.name, words.value
     models = list(_models(run))
     for name, role, model in models:
-        means = [mean_of((model["test"] or {}).get(one.key)) for one in speech.numbers]
+        means = [mean_of((model["test"] or {}).get(one.key)) for one in words.numbers]
         last, validation = (
             mean_of((model[split] or {}).get(key)) for split in ("test_last", "validation")
         )
-        cells = [one.form(mean) for one, mean in zip(speech.numbers, means, strict=True)]
+        cells = [one.form(mean) for one, mean in zip(words.numbers, means, strict=True)]
         rows.append((_shown(name, role), value(validation), *cells, value(last)))
         records.append((name, validation, *means, last))
     if not rows:
         return None
-    fields = [one.key for one in speech.numbers]
+    fields = [one.key for one in words.numbers]
     return Table(
         name="quality",
         title="All quality numbers",
-        columns=("model", "validation", *(one.name for one in speech.numbers), "last epoch"),
+        columns=("model", "validation", *(one.name for one in words.numbers), "last epoch"),
         rows=rows,
         records=records,
         fields=("model", f"validation_{key}", *fields, f"{key}_last_epoch"),
-        note=f"Test, but for the column “validation” ({name_of_it}). {speech.numbers_note}; “last epoch” "
+        note=f"Test, but for the column “validation” ({name_of_it}). {words.numbers_note}; “last epoch” "
         f"is test {name_of_it} without choosing the epoch on validation.",
         dots=[_dot(role) for _, role, _ in models],
     )
@@ -245,9 +242,9 @@ def fidelity(run: RunData) -> Table | None:
     found = run.summary.get("fidelity")
     if not found:
         return None
-    gap, speech = found["gap_recovered"], text_of(run.summary)
-    first, *others = ((one.name, found[one.key], one.form) for one in speech.fidelity)
-    each = speech.by_teacher
+    gap, words = found["gap_recovered"], text_of(run.summary)
+    first, *others = ((one.name, found[one.key], one.form) for one in words.fidelity)
+    each = words.by_teacher
     entries = [
         first,
         *((f"{each.name} {name}", value, each.form) for name, value in found[each.key].items()),
@@ -262,34 +259,7 @@ def fidelity(run: RunData) -> Table | None:
         rows=[(name, form(value["mean"]), form(value["std"])) for name, value, form in entries],
         records=[(name, value["mean"], value["std"]) for name, value, _ in entries],
         fields=("measure", "mean", "std"),
-        note=f"Over replicas. The gap is the distance from {speech.base}; – where it is not defined.",
-    )
-
-
-def recalls(run: RunData) -> Table | None:
-    """Recall by class."""
-    if run.evaluation is None or not is_labelled(run.evaluation.splits["test"].labels_N).any():
-        return None
-    recall = class_recall(run.evaluation)
-    rows, records = [], []
-    for index, name in enumerate(recall.names):
-        samples = int(recall.samples_C[index])
-        if not samples:
-            continue
-        values = [recall.student_C[index], recall.ensemble_C[index]]
-        difference = float(values[0] - values[1])
-        base = None if recall.baseline_C is None else float(recall.baseline_C[index])
-        shown = [percent(float(value)) for value in values]
-        rows.append((name, str(samples), *shown, percent(base), points(difference)))
-        records.append((name, samples, *map(float, values), base, difference))
-    return Table(
-        name="classes",
-        title="Recall by class",
-        columns=("class", "samples", "student", "ensemble", "labels alone", "student − ensemble"),
-        rows=rows,
-        records=records,
-        fields=["class", "samples", "student", "ensemble", "labels", "student_minus_ensemble"],
-        note="Mean over replicas; the difference in points.",
+        note=f"Over replicas. The gap is the distance from {words.base}; – where it is not defined.",
     )
 
 

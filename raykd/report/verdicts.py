@@ -6,12 +6,13 @@ Everything else is "no difference that these n replicas can show".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from raykd.report.external_baselines import against_external_baselines, worst_slice
-from raykd.report.task_text import Gain, TaskText, text_of
+from raykd.report.task import Gain, TaskText, metrics_of, text_of
 from raykd.report.wording import (
     RIVAL,
     count,
@@ -58,27 +59,27 @@ def result_table(summary: Summary) -> list[Row]:
     student = summary.get("student")
     if not student:
         return []
-    speech = text_of(summary)
+    words = text_of(summary)
     models = [(role_name("student"), "student", student)]
     models += [(role_name(role), role, model) for role, model in summary["controls"].items()]
     models += [(name, RIVAL, model) for name, model in (summary.get("compare") or {}).items()]
     models += [(name, "teacher", model) for name, model in summary["teachers"].items()]
     models += [(role_name("ensemble"), "ensemble", summary["ensemble"])]
-    return [_row(speech, name, role, model) for name, role, model in models]
+    return [_row(words, name, role, model) for name, role, model in models]
 
 
 def result_cells(summary: Summary) -> list[dict[str, str | float | None]]:
     """The result table in the words and forms of the task, for a console: column -> cell."""
-    speech = text_of(summary)
+    words = text_of(summary)
     return [
         {
             "model": row.name,
-            speech.metric.name: with_std(
-                speech.value(row.value), row.value_std and speech.spread(row.value_std)
+            words.metric.name: with_std(
+                words.value(row.value), row.value_std and words.spread(row.value_std)
             ),
-            speech.second.name: with_std(
-                speech.second.form(row.second),
-                row.second_std and speech.second.spread(row.second_std),
+            words.second.name: with_std(
+                words.second.form(row.second),
+                row.second_std and words.second.spread(row.second_std),
             ),
             "parameters": row.parameters,
             "ms per sample": None if row.latency_ms is None else round(row.latency_ms, 2),
@@ -104,14 +105,14 @@ def verdict(summary: Summary) -> list[str]:
     student = summary.get("student")
     if not student:
         return ["The run ended before a student could be evaluated, so it has no result."]
-    speech = text_of(summary)
+    words = text_of(summary)
     if not student["test"]:
         unknown = "The test split has no labels, so whether distillation helps here is not known."
-        if summary.get("task") != "embedding":
+        if not words.without_labels:
             return [unknown]
-        return [unknown, f"The student {speech.follows(summary['fidelity'])}.", *_cost(summary)]
+        return [unknown, f"The student {words.follows(summary['fidelity'])}.", *_cost(summary)]
     sentences = [_headline(summary)]
-    others = [role for role in summary["gains"] if role != speech.baseline]
+    others = [role for role in summary["gains"] if role != words.baseline]
     sentences += [_against(summary, role) for role in others]
     sentences += [*against_external_baselines(summary), *worst_slice(summary)]
     sentences += [*_kept(summary), *_cost(summary), *_caveats(summary)]
@@ -128,27 +129,28 @@ def outcome(gain: Mapping[str, Any]) -> Outcome:
 
 def best_teacher_name(summary: Summary) -> str | None:
     """The teacher that is best on validation: by the task's metric, then the second, then name."""
-    speech = text_of(summary)
-    sign, tie = (1 if lower else -1 for lower in (speech.lower, speech.ties_lower))
+    metrics = metrics_of(summary)
     known: dict[str, Mapping[str, Any]] = {
         name: model["validation"]
         for name, model in summary["teachers"].items()
         if model["validation"]
     }
-    return min(
-        known,
-        key=lambda name: (
-            sign * known[name][speech.metric.key],
-            tie * _or_infinite(known[name][speech.ties]),
+
+    def rank(name: str) -> tuple[float, float, str]:
+        first, then = known[name][metrics.metric], known[name][metrics.ties]
+        worst = math.inf if metrics.ties in metrics.lower_is_better else -math.inf
+        return (
+            -metrics.merit(first),
+            -metrics.merit(worst if then is None else then, metrics.ties),
             name,
-        ),
-        default=None,
-    )
+        )
+
+    return min(known, key=rank, default=None)
 
 
-def _row(speech: TaskText, name: str, role: str, model: Mapping[str, Any]) -> Row:
+def _row(words: TaskText, name: str, role: str, model: Mapping[str, Any]) -> Row:
     test: Mapping[str, Any] = model["test"] or {}
-    value, second = test.get(speech.metric.key), test.get(speech.second.key)
+    value, second = test.get(words.metric.key), test.get(words.second.key)
     return Row(
         name=name,
         role=role,
@@ -169,18 +171,18 @@ def _std_of(value: Any) -> float | None:
 
 
 def _headline(summary: Summary) -> str:
-    speech = text_of(summary)
-    key, gains = speech.metric.key, speech.gain
-    reached = speech.reached(mean_of(summary["student"]["test"][key]))
-    if speech.baseline not in summary["gains"]:
+    words = text_of(summary)
+    key, gains = words.metric.key, words.gain
+    reached = words.reached(mean_of(summary["student"]["test"][key]))
+    if words.baseline not in summary["gains"]:
         return (
-            f"Whether distillation helps here is not known, since the run has no control {speech.untaught}: "
+            f"Whether distillation helps here is not known, since the run has no control {words.untaught}: "
             f"the student reaches {reached}."
         )
-    gain = summary["gains"][speech.baseline]
+    gain = summary["gains"][words.baseline]
     replicas = gain["n"]
-    baseline = speech.value(mean_of(summary["controls"][speech.baseline]["test"][key]))
-    plain = f"the student reaches {reached}, the same network {speech.untaught} {baseline}"
+    baseline = words.value(mean_of(summary["controls"][words.baseline]["test"][key]))
+    plain = f"the student reaches {reached}, the same network {words.untaught} {baseline}"
     how_much = gains.size(gain["mean"])
     match outcome(gain):
         case "win":
@@ -239,36 +241,36 @@ def _bounds(gain: Mapping[str, Any], gains: Gain) -> str:
 
 def _kept(summary: Summary) -> list[str]:
     """What the student has of the ensemble: quality, answers, and part of the gap."""
-    speech = text_of(summary)
-    own = mean_of(summary["student"]["test"][speech.metric.key])
-    whole = summary["ensemble"]["test"][speech.metric.key]
-    follows = speech.follows(summary["fidelity"])
+    words = text_of(summary)
+    own = mean_of(summary["student"]["test"][words.metric.key])
+    whole = summary["ensemble"]["test"][words.metric.key]
+    follows = words.follows(summary["fidelity"])
     if own is None or not whole:
         return [f"It {follows}."]
-    joint = " and it " if speech.lower else " and "
-    return [f"{speech.kept(own, whole)}{joint}{follows}.", *_gap(summary)]
+    joint = " and it " if metrics_of(summary).lower else " and "
+    return [f"{words.kept(own, whole)}{joint}{follows}.", *_gap(summary)]
 
 
 def _gap(summary: Summary) -> list[str]:
-    speech = text_of(summary)
-    if speech.baseline not in summary["controls"]:
+    words = text_of(summary)
+    if words.baseline not in summary["controls"]:
         return []
     gap = summary["fidelity"]["gap_recovered"]
     whole, best = (mean_of(gap[reference]) for reference in ("ensemble", "best_teacher"))
     if whole is None:
         return [
-            f"What share of the distance from {speech.base} to the ensemble it recovers is not defined: "
-            f"the ensemble is not clearly better than {speech.base} in every replica."
+            f"What share of the distance from {words.base} to the ensemble it recovers is not defined: "
+            f"the ensemble is not clearly better than {words.base} in every replica."
         ]
     if whole <= 0:
         return [
-            f"It recovers nothing of the distance from {speech.base} to the ensemble "
+            f"It recovers nothing of the distance from {words.base} to the ensemble "
             f"({percent(whole, 0)})."
         ]
     name = best_teacher_name(summary)
     also = "" if best is None else f" (of that to the best teacher, {name}: {percent(best, 0)})"
     return [
-        f"It recovers {percent(whole, 0)} of the distance from {speech.base} to the ensemble{also}."
+        f"It recovers {percent(whole, 0)} of the distance from {words.base} to the ensemble{also}."
     ]
 
 
@@ -311,7 +313,3 @@ def _caveats(summary: Summary) -> list[str]:
     if summary["status"] == "failed":
         found.append("The run failed; these numbers are of what was finished before.")
     return found
-
-
-def _or_infinite(value: float | None) -> float:
-    return float("inf") if value is None else value

@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from raykd.config import Config
-from raykd.evaluate import TASKS, Evaluation
+from raykd.evaluate import Evaluation
 from raykd.evaluate.comparison import compare
 from raykd.evaluate.statistics import holm, paired_t_pvalue
 from raykd.evaluate.summary import json_safe, replica_gain
@@ -24,6 +24,7 @@ from raykd.search.single_worker import CHECKPOINT
 from raykd.search.space import plain_recipe
 from raykd.search.tracked import FINALIST
 from raykd.search.trial_builder import TrialBuilder
+from raykd.tasks import find_task
 
 DEFAULT = "default"
 
@@ -109,7 +110,7 @@ def lead_of(
     first = ranking[0]
     if first == DEFAULT:
         return None
-    task = TASKS[config.task]
+    task = find_task(config.task).metrics
     own, reference = (
         [task.merit(value, metric) for value in methods[name]["validation"][metric]["values"]]
         for name in (first, DEFAULT)
@@ -135,7 +136,7 @@ def _take_over(job: Job, ledger: Ledger, name: str) -> None:
 
 def _ranking(methods: Mapping[str, Any], config: Config, metric: str) -> list[str]:
     """Best mean on validation by the search's metric first, then by the task's other one; never by test."""
-    task = TASKS[config.task]
+    task = find_task(config.task).metrics
 
     def rank(name: str) -> tuple[float, float]:
         numbers = methods[name]["validation"]

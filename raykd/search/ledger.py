@@ -21,12 +21,13 @@ import yaml
 
 from raykd.config import Config
 from raykd.errors import InputError
-from raykd.evaluate import TASKS, Task
+from raykd.evaluate import TaskMetrics
 from raykd.folders import read_json, write_json
 from raykd.search.pruners import pruners_for
 from raykd.search.scores import Scores, pareto_front, scores_of
 from raykd.search.single_worker import CHECKPOINT
 from raykd.search.space import Proposal, Values, propose, trial_name
+from raykd.tasks import find_task
 from raykd.tracking.jsonl import METRICS, read_lines
 from raykd.train import Fit
 from raykd.train.checkpoint import FitFolder
@@ -105,7 +106,7 @@ class Ledger:
         assert search is not None, "only for recipes with a search"
         self._stop = search.stop
         self._rules = pruners_for(search.scheduler, search.stop.patience_epochs)
-        self._task: Task = TASKS[self.config.task]
+        self._task: TaskMetrics = find_task(self.config.task).metrics
         self.metrics = search.judged_by(self._task.metric)
         self.metric = self.metrics[0]
         self._history: dict[str, dict[int, dict[str, float]]] = {}

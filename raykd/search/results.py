@@ -11,10 +11,10 @@ from typing import Any
 
 from raykd.config import Config
 from raykd.config.search import COSTS
-from raykd.evaluate import TASKS
 from raykd.search.ledger import RANKED, Ledger, Record, write_recipe
 from raykd.search.scores import costs_of
 from raykd.search.space import fronts, propose
+from raykd.tasks import find_task
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -26,7 +26,7 @@ def recipe_of(config: Config, record: Record) -> Config:
 
 def pareto(records: Sequence[Record], ledger: Ledger) -> dict[str, list[str]]:
     """The fronts of the metric against each cost, of the trials that keep to all limits."""
-    task = TASKS[ledger.config.task]
+    task = find_task(ledger.config.task).metrics
     points = {}
     for record in records:
         if record["state"] in RANKED:

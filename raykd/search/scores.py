@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raykd.config.search import COSTS
-from raykd.evaluate import Task
+from raykd.evaluate import TaskMetrics
 
 Scores = tuple[float, ...]
 """A number for each metric, of which more is better."""
@@ -21,7 +21,9 @@ def costs_of(cost: Mapping[str, Any]) -> dict[str, float | None]:
     return found
 
 
-def scores_of(record: Mapping[str, Any], metrics: Sequence[str], task: Task) -> Scores | None:
+def scores_of(
+    record: Mapping[str, Any], metrics: Sequence[str], task: TaskMetrics
+) -> Scores | None:
     """A trial's metrics; None where it has no numbers.
 
     Args:

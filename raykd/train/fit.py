@@ -13,7 +13,6 @@ from torch import Tensor
 
 from raykd.config.models import Model
 from raykd.config.objective import Objective
-from raykd.config.tasks import TaskName
 from raykd.config.training import Training
 from raykd.data import Samples
 from raykd.models import build_model
@@ -21,9 +20,10 @@ from raykd.models.frozen import freeze
 from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing
 from raykd.models.weights import apply_weights, fingerprint
-from raykd.objective import OBJECTIVES, TeacherInfo
-from raykd.objective.embeddings import OUTPUT
+from raykd.objective import DistillObjective, TeacherInfo
 from raykd.objective.features import Shape
+from raykd.objective.rule import OUTPUT
+from raykd.tasks import find_task
 from raykd.train.plan import Plan
 from raykd.train.step import DistillModule
 
@@ -44,7 +44,7 @@ class Fit:
         weights: initial weights, or None for fresh ones.
         objective: what it is taught.
         teacher_infos: the teachers it listens to.
-        student_shapes, teacher_shapes: shapes of the tapped features.
+        student_shapes, teacher_shapes: shapes of the tapped features, and of what each teacher puts out.
         training: optimizer, schedule, epochs.
         plan: which rows each step trains on.
         seed: initialisation and dropout.
@@ -53,10 +53,9 @@ class Fit:
         lr_factors: module path -> factor on the learning rate.
         data: fingerprint of the samples, labels and splits.
         teachers: name -> fingerprint of each teacher it listens to.
-        error_range: of the ensemble's squared errors, for the loss `imitation`; None elsewhere.
+        facts: what the task's rule measured of the teachers on validation, by name.
         task: what it is trained for; None = what the samples are for.
         outputs: of the network; None = as many as the samples have classes.
-        vectors: teacher -> length of its embeddings.
         code: hash of the user's own code that the network is written in, or None.
     """
 
@@ -78,10 +77,9 @@ class Fit:
     freeze: tuple[str, ...] = ()
     lr_factors: Mapping[str, float] = field(default_factory=dict)
     teachers: Mapping[str, str] = field(default_factory=dict)
-    error_range: float | None = None
-    task: TaskName | None = None
+    facts: Mapping[str, float] = field(default_factory=dict)
+    task: str | None = None
     outputs: int | None = None
-    vectors: Mapping[str, int] = field(default_factory=dict)
     code: str | None = None
 
     @property
@@ -103,7 +101,8 @@ class Fit:
             "freeze": self.freeze,
             "lr_factors": dict(self.lr_factors),
             "teachers": dict(self.teachers),
-            "error_range": self.error_range,
+            "error_range": None,  # as it was written before facts had names
+            **self.facts,
             **({} if self.outputs is None else {"outputs": self.outputs}),
             **({} if self.code is None else {"code": self.code}),
         }
@@ -127,15 +126,15 @@ def build_network(fit: Fit, samples: Samples) -> Network:
 def build_module(fit: Fit, samples: Samples) -> DistillModule:
     """Network and objective, ready to train."""
     network = build_network(fit, samples)
-    vectors = {(name, OUTPUT): (length,) for name, length in fit.vectors.items()}
-    objective = OBJECTIVES[fit.task or samples.task](
-        fit.objective,
+    rule = find_task(fit.task or samples.task).rule
+    objective = DistillObjective(
+        rule.with_facts(fit.objective, fit.facts),
         fit.teacher_infos,
+        rule=rule,
         student_shapes={**fit.student_shapes, OUTPUT: (fit.outputs or samples.class_count,)},
-        teacher_shapes={**fit.teacher_shapes, **vectors},
+        teacher_shapes=fit.teacher_shapes,
         class_weights_C=_class_weights(fit, samples),
         scale=samples.scale,
-        error_range=fit.error_range,
     )
     taps = [tap for term in fit.objective.features for tap in term.student_taps]
     return DistillModule(network, objective, list(dict.fromkeys(taps)), fit.training.precision)

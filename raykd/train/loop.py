@@ -14,7 +14,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from raykd.data import Samples
 from raykd.errors import PreemptedError, TrainingError
-from raykd.evaluate.task import TASKS
 from raykd.models.frozen import set_training
 from raykd.models.network import Network
 from raykd.models.weights import fingerprint
@@ -22,6 +21,7 @@ from raykd.objective import Context, ensemble_values
 from raykd.seeding import derive
 from raykd.targets import TargetSource, Ticket
 from raykd.targets.source import Measured
+from raykd.tasks import find_task
 from raykd.tracking import events
 from raykd.train.checkpoint import State
 from raykd.train.epoch_accumulator import EpochAccumulator, random_states, set_random_state
@@ -84,7 +84,7 @@ class Trainer:
             average=average,
             all_sum=world.all_sum,
         )
-        self.task = TASKS[fit.task or samples.task]
+        self.task = find_task(fit.task or samples.task).metrics
         self.best = Best(self.task, fit.training.select)
         self.last: dict[str, float] = {}
         self.validation_rows = samples.labelled_rows("validation")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from raykd.data import Samples
-from raykd.evaluate.task import TASKS, Task
+from raykd.evaluate.task import TaskMetrics
+from raykd.tasks import find_task
 from raykd.train.world import World
 from raykd.types import ORIGINAL_VIEW, Batch
 
@@ -29,7 +30,7 @@ class Best:
         epoch: its number; −1 before the first.
     """
 
-    task: Task
+    task: TaskMetrics
     select: str | None
     weights: dict[str, Tensor] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -58,7 +59,7 @@ def predict(network: nn.Module, samples: Samples, rows: np.ndarray, device: torc
     parts = []
     for batch in _batches(samples, rows):
         logits_NC = network(batch.to(device).inputs).float()
-        parts.append(TASKS[samples.task].answer(logits_NC).cpu())
+        parts.append(find_task(samples.task).metrics.answer(logits_NC).cpu())
     return torch.cat(parts)
 
 
@@ -68,7 +69,7 @@ def validate(
     samples: Samples,
     rows: np.ndarray,
     world: World,
-    task: Task | None = None,
+    task: TaskMetrics | None = None,
 ) -> dict[str, float]:
     """The task's validation metrics on labelled rows, each worker taking its share of them.
 
@@ -84,7 +85,7 @@ def validate(
     """
     if not len(rows):
         return {}
-    task = task or TASKS[samples.task]
+    task = task or find_task(samples.task).metrics
     network.eval()
     if task.tally is None or task.total is None:
         vectors_ND = _gathered(network, samples, rows, world)

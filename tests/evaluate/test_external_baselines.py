@@ -11,7 +11,7 @@ from raykd.evaluate import Evaluation, SplitOutputs
 from raykd.evaluate.external_baselines import external_baseline_numbers
 from raykd.evaluate.slices import slice_numbers
 from raykd.evaluate.statistics import mcnemar
-from raykd.evaluate.task import TASKS
+from raykd.tasks import find_task
 
 LABELS = torch.arange(60) % 3
 
@@ -88,7 +88,7 @@ def test_a_slice_has_the_numbers_of_its_own_samples():
     assert part["controls"]["labels"]["accuracy"]["mean"] == pytest.approx(10 / 40)
     assert part["ensemble"]["accuracy"] == 1.0
     assert part["gain"]["values"] == pytest.approx([24 / 40, 18 / 40])
-    direct = TASKS["classification"].numbers(said(range(6))[keep], LABELS[keep])
+    direct = find_task("classification").metrics.numbers(said(range(6))[keep], LABELS[keep])
     assert {name: value["values"][0] for name, value in part["student"].items()} == pytest.approx(
         direct
     )

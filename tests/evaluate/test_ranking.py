@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from raykd.evaluate import TASKS, SplitOutputs
+from raykd.evaluate import SplitOutputs
 from raykd.evaluate.ranking import rank_teachers
+from raykd.tasks import find_task
 
 CLASSES, SAMPLES = 4, 60
 
@@ -37,7 +38,7 @@ def classifiers():
 
 
 def test_greedy_selection_adds_what_helps_most(classifiers):
-    found = rank_teachers(TASKS["classification"], classifiers)
+    found = rank_teachers(find_task("classification").metrics, classifiers)
     labels = classifiers.labels_N[7:].numpy()
     probs = {name: one[7:].double().exp().numpy() for name, one in classifiers.teachers.items()}
     chosen = []
@@ -59,7 +60,7 @@ def test_greedy_selection_adds_what_helps_most(classifiers):
 
 
 def test_pairs_and_the_oracle(classifiers):
-    found = rank_teachers(TASKS["classification"], classifiers)
+    found = rank_teachers(find_task("classification").metrics, classifiers)
     labels = classifiers.labels_N[7:].numpy()
     votes = {name: one[7:].argmax(1).numpy() for name, one in classifiers.teachers.items()}
     right = {name: vote == labels for name, vote in votes.items()}
@@ -81,7 +82,7 @@ def test_regressors_are_ranked_by_their_error():
     noise = {name: torch.randn(SAMPLES, 1, generator=source) for name in "xyz"}
     teachers = {"x": labels[:, None] + noise["x"], "y": labels[:, None] - noise["x"],
                 "z": labels[:, None] + 5 * noise["z"]}  # fmt: skip
-    found = rank_teachers(TASKS["regression"], said(teachers, labels))
+    found = rank_teachers(find_task("regression").metrics, said(teachers, labels))
     assert {step["teacher"] for step in found["greedy"][:2]} == {"x", "y"}
     assert set(found["keep"]) == {"x", "y"}, "opposite errors cancel, the noisy one only harms"
     assert found["greedy"][1]["rmse"] == pytest.approx(0, abs=1e-5)
@@ -94,7 +95,9 @@ def test_regressors_are_ranked_by_their_error():
 def test_labels_decide_of_multilabel_teachers():
     labels = torch.tensor([[1, 0], [0, 0], [1, 1], [0, 1]])
     good = torch.where(labels == 1, 3.0, -3.0)
-    found = rank_teachers(TASKS["multilabel"], said({"bad": -good, "good": good}, labels))
+    found = rank_teachers(
+        find_task("multilabel").metrics, said({"bad": -good, "good": good}, labels)
+    )
     assert found["greedy"][0]["teacher"] == "good"
     assert found["greedy"][0]["accuracy"] == 1.0
     assert found["keep"] == ["good"]
@@ -104,4 +107,4 @@ def test_labels_decide_of_multilabel_teachers():
 def test_without_labels_there_is_no_ranking(classifiers):
     blind = said(classifiers.teachers, torch.full((SAMPLES,), -1))
     with pytest.raises(ValueError, match="no sample has a label"):
-        rank_teachers(TASKS["classification"], blind)
+        rank_teachers(find_task("classification").metrics, blind)

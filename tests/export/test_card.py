@@ -10,9 +10,8 @@ from raykd.config import load_config
 from raykd.config.models import HfModel, MlpModel, TimmModel, TorchvisionModel
 from raykd.evaluate import Evaluation, SplitOutputs
 from raykd.evaluate.statistics import spread
-from raykd.export.card import Story, write_card
+from raykd.export.card import Story, weak_spots, write_card
 from raykd.export.front_matter import base_models, pipeline_tag
-from raykd.export.limits import weak_spots
 from raykd.export.writing import Latency, Written
 from raykd.models.preprocess import Preprocessing
 from raykd.models.tokens import HashedTokens

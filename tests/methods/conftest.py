@@ -10,6 +10,7 @@ import torch
 
 from raykd.config.objective import Objective
 from raykd.objective import DistillObjective, TeacherInfo
+from raykd.tasks.classification.rule import RULE
 from raykd.types import Batch, Dense
 
 UNITS, CLASSES = 8, 5
@@ -92,6 +93,7 @@ def make_objective() -> Callable[..., DistillObjective]:
         return DistillObjective(
             Objective.model_validate(settings),
             heard,
+            rule=RULE,
             student_shapes=STUDENT_SHAPES,
             teacher_shapes={(v.name, tap): s for v in heard for tap, s in TEACHER_SHAPES.items()},
         )

@@ -10,12 +10,12 @@ import pytest
 from raykd.config import load_config
 from raykd.config.losses import FeatureLoss, SoftLoss
 from raykd.config.objective import FeatureTerm, Objective, SoftTargets
-from raykd.config.tasks import CHOICES
 from raykd.config.weightings import Weighting
 from raykd.ensemble import INFO as WEIGHTING_INFO
 from raykd.ensemble import WEIGHTINGS
 from raykd.errors import InputError
 from raykd.losses import INFO, LOSSES
+from raykd.tasks import find_task
 
 CLASS_LOSSES = ("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist")
 NOT_KNOBS = {"type", "standardise", "scope", "initial_variance", "momentum", "error_range"}
@@ -57,7 +57,7 @@ def term(**given: Any) -> dict[str, Any]:
 
 def test_registries_and_unions_have_the_same_names():
     soft, features = ({tag(m) for m in members(u)} for u in (SoftLoss, FeatureLoss))
-    assert soft & features <= set(CHOICES["embedding"].soft_losses), (
+    assert soft & features <= set(find_task("embedding").settings.soft_losses), (
         "of vectors, whichever they are"
     )
     assert soft | features == set(LOSSES)

@@ -15,6 +15,7 @@ from torch import nn
 
 from raykd.config.objective import Objective
 from raykd.objective import Context, DistillObjective, TeacherInfo, reduce_terms
+from raykd.tasks.classification.rule import RULE
 from raykd.train.plan import split
 from raykd.train.world import World
 from raykd.types import Batch, Dense
@@ -47,6 +48,7 @@ class Module(nn.Module):
         self.objective = DistillObjective(
             Objective.model_validate(SETTINGS),
             [TeacherInfo("a"), TeacherInfo("b")],
+            rule=RULE,
             student_shapes={"f": (WIDTH,)},
             teacher_shapes={("a", "f"): (3,)},
         )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from raykd.config.objective import Objective
 from raykd.objective import DistillObjective, TeacherInfo
+from raykd.tasks.classification.rule import RULE
 from raykd.types import Batch, Dense, Mixed
 
 UNITS, CLASSES = 12, 4
@@ -84,6 +85,7 @@ def make_objective() -> Callable[..., DistillObjective]:
         return DistillObjective(
             Objective.model_validate(settings),
             [TeacherInfo(name, (temperatures or {}).get(name, 1.0)) for name in names],
+            rule=RULE,
             student_shapes={"tap": (3, 8, 8)},
             teacher_shapes={(name, "tap"): (6, 4, 4) for name in names},
             class_weights_C=class_weights,

@@ -14,7 +14,9 @@ from raykd.config.objective import Objective
 from raykd.ensemble import labels_of_known, mean_of_known, mean_probabilities, unknown
 from raykd.objective import TeacherInfo
 from raykd.objective.distill import DistillObjective
+from raykd.objective.terms import NOW
 from raykd.targets.codec import decode, encode
+from raykd.tasks.classification.rule import RULE
 from raykd.types import Batch, Dense
 
 N, C, T = 7, 5, 3.0
@@ -46,6 +48,7 @@ def objective(**soft):
     return DistillObjective(
         Objective.model_validate(settings),
         [TeacherInfo(name, known=known) for name, known in KNOWN.items()],
+        rule=RULE,
         student_shapes={},
         teacher_shapes={},
     )
@@ -107,7 +110,9 @@ def test_what_a_student_says_of_other_classes_is_left_to_it():
     settings = Objective.model_validate(
         {"labels": {"weight": 0}, "soft_targets": {"temperature": T}}
     )
-    alone = DistillObjective(settings, teacher_infos, student_shapes={}, teacher_shapes={})
+    alone = DistillObjective(
+        settings, teacher_infos, rule=RULE, student_shapes={}, teacher_shapes={}
+    )
     student = torch.zeros(N, C)
     student[:, [1, 2, 4]] = targets["three"].values_NC[:, [1, 2, 4]]
     student[:, [0, 3]] = 50.0
@@ -124,7 +129,7 @@ def test_teachers_that_know_all_are_heard_as_before():
     targets = {"all": answers()["all"]}
     settings = Objective.model_validate({"soft_targets": {"temperature": T}})
     plain, told = (
-        DistillObjective(settings, [teacher], student_shapes={}, teacher_shapes={})
+        DistillObjective(settings, [teacher], rule=RULE, student_shapes={}, teacher_shapes={})
         for teacher in (TeacherInfo("all"), TeacherInfo("all", known=tuple(range(C))))
     )
     one, other = (o(student, {}, batch(), targets)[0]["soft_targets"].loss_N for o in (plain, told))
@@ -175,6 +180,7 @@ def test_the_ensemble_s_guess_for_unlabelled_samples():
     student = torch.zeros(N, C, requires_grad=True)
     taught = objective()
     weights = torch.tensor(list(WEIGHTS.values()))[:, None].expand(-1, N)
-    assert taught._guess(weights, targets).tolist() == [4] * N
+    teacher_batch = taught._batch(student, batch(), targets, 1.0, NOW)
+    assert taught.rule.pseudo_labels(teacher_batch, weights).tolist() == [4] * N
     assert taught.disagreement(weights, targets) is None
     del student

@@ -5,8 +5,8 @@ import pytest
 
 from raykd.evaluate import spread
 from raykd.report import Row, result_table
-from raykd.report.task_text import TASK_TEXTS
 from raykd.report.verdicts import outcome, verdict
+from raykd.tasks import find_task
 
 
 def gain(mean, ci95, n=5):
@@ -208,5 +208,5 @@ def test_nothing_is_changed():
 
 
 def test_the_second_number_s_deviation_is_in_its_own_unit():
-    assert TASK_TEXTS["embedding"].second.spread(0.003) == "0.3"
-    assert TASK_TEXTS["classification"].second.spread(0.003) == "0.003"
+    assert find_task("embedding").text.second.spread(0.003) == "0.3"
+    assert find_task("classification").text.second.spread(0.003) == "0.003"

@@ -7,13 +7,13 @@ import csv
 import pytest
 
 from raykd.config import load_config
-from raykd.evaluate import TASKS
 from raykd.pipeline import Options
 from raykd.search import sweep
 from raykd.search.scores import pareto_front, scores_of
+from raykd.tasks import find_task
 
 WIDTH = "student.model.width"
-TASK = TASKS["classification"]
+TASK = find_task("classification").metrics
 
 
 def record(accuracy, parameters, latency=1.0):

@@ -23,23 +23,16 @@ from raykd.data.check import check_data, draw_classes
 from raykd.data.samples import build_samples, samples_of
 from raykd.ensemble import effective_teachers_per_unit
 from raykd.errors import InputError, TeacherError
-from raykd.evaluate import TASKS, Evaluation, SplitOutputs
+from raykd.evaluate import Evaluation, SplitOutputs
 from raykd.evaluate.external_baselines import external_baseline_numbers
 from raykd.evaluate.folds import over_folds
 from raykd.evaluate.outputs import best_teacher
-from raykd.evaluate.retrieval import (
-    average_precisions,
-    has_pairs,
-    joined,
-    retrieval_fidelity,
-    retrieval_metrics,
-)
 from raykd.losses import LOSSES
 from raykd.losses.relational import RELATIONS
 from raykd.losses.relations import mean_of_relations
 from raykd.models.network import Network
-from raykd.objective import OBJECTIVES, Context, TeacherInfo
-from raykd.objective.embeddings import OUTPUT
+from raykd.objective import Context, DistillObjective, TeacherInfo
+from raykd.objective.rule import OUTPUT
 from raykd.pipeline import Options
 from raykd.pipeline.ablating import make_students
 from raykd.pipeline.external_baselines import (
@@ -50,8 +43,16 @@ from raykd.pipeline.external_baselines import (
 from raykd.pipeline.preparation import prepare
 from raykd.pipeline.require_check import empty_summary
 from raykd.report.folds import folds_verdict
+from raykd.tasks import find_task
+from raykd.tasks.embedding.metrics import (
+    average_precisions,
+    has_pairs,
+    joined,
+    retrieval_fidelity,
+    retrieval_metrics,
+)
+from raykd.tasks.embedding.selftest import check_vectors
 from raykd.teachers.recorded import load_outputs
-from raykd.teachers.selftest import check_vectors
 from raykd.train import World
 from raykd.train.validation import _gathered, validate
 from raykd.types import Batch, Dense
@@ -153,7 +154,7 @@ def test_an_ensemble_s_cosine_is_the_mean_of_its_teachers():
     cosines = [torch.nn.functional.normalize(one, dim=1) for one in parts]
     mean = sum(one @ one.T for one in cosines) / 2
     torch.testing.assert_close(whole @ whole.T, mean)
-    assert TASKS["embedding"].ensemble(parts).shape == (40, 10)
+    assert find_task("embedding").metrics.ensemble(parts).shape == (40, 10)
 
 
 @pytest.mark.parametrize("name", sorted(RELATIONS))
@@ -203,9 +204,10 @@ def objective(soft: dict, names=("a", "b"), **more):
         }
     )
     widths = dict(zip(("a", "b"), WIDTHS, strict=True))
-    return OBJECTIVES["embedding"](
+    return DistillObjective(
         settings,
         [TeacherInfo(name) for name in names],
+        rule=find_task("embedding").rule,
         student_shapes={OUTPUT: (4,)},
         teacher_shapes={(name, OUTPUT): (widths[name],) for name in names},
     )

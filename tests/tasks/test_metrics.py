@@ -7,11 +7,12 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from raykd.evaluate import TASKS, Evaluation, SplitOutputs, paired_gain, summarise
+from raykd.evaluate import Evaluation, SplitOutputs, paired_gain, summarise
 from raykd.evaluate.metrics import classification_metrics
-from raykd.evaluate.multilabel import multilabel_fidelity, multilabel_metrics, right_shares
 from raykd.evaluate.outputs import best_teacher, choose_examples
-from raykd.evaluate.values import squared_errors, value_fidelity, value_metrics
+from raykd.tasks import BUILT_IN, find_task
+from raykd.tasks.multilabel.metrics import multilabel_fidelity, multilabel_metrics, right_shares
+from raykd.tasks.regression.metrics import squared_errors, value_fidelity, value_metrics
 
 COST = {"parameters": 1, "flops": 1, "bytes": 4, "latency_ms": {"1": 1.0, "256": 1.0}}
 
@@ -77,12 +78,12 @@ def test_unlabelled_marks_are_left_out():
     assert right_shares(logits, hidden).shape == (int(known.sum()),)
 
 
-SUMMED = [name for name, task in TASKS.items() if task.tally is not None]
+SUMMED = [name for name in BUILT_IN if find_task(name).metrics.tally is not None]
 
 
 @pytest.mark.parametrize("name", SUMMED)
 def test_sums_over_batches_give_the_validation_metrics(name):
-    task = TASKS[name]
+    task = find_task(name).metrics
     if name == "regression":
         outputs, labels = values()
     elif name == "multilabel":
@@ -99,22 +100,22 @@ def test_sums_over_batches_give_the_validation_metrics(name):
 
 
 def test_classification_is_what_it_was():
-    task = TASKS["classification"]
+    task = find_task("classification").metrics
     log_probs = torch.randn(40, 3).log_softmax(dim=1)
     labels = torch.randint(0, 3, (40,))
     assert task.numbers(log_probs, labels) == classification_metrics(log_probs, labels)
     worse, better = {"accuracy": 0.8, "nll": 0.1}, {"accuracy": 0.9, "nll": 0.9}
     assert task.rank(better) > task.rank(worse)
     assert task.rank(worse, "nll") > task.rank(better, "nll")
-    assert TASKS["regression"].rank({"rmse": 1.0, "mae": 2.0}) > TASKS["regression"].rank(
-        {"rmse": 2.0, "mae": 1.0}
-    )
+    assert find_task("regression").metrics.rank({"rmse": 1.0, "mae": 2.0}) > find_task(
+        "regression"
+    ).metrics.rank({"rmse": 2.0, "mae": 1.0})
 
 
-@pytest.mark.parametrize("name", list(TASKS))
+@pytest.mark.parametrize("name", list(BUILT_IN))
 def test_one_teacher_is_the_ensemble(name):
     outputs = torch.randn(1, 20, 1 if name == "regression" else 3)
-    task = TASKS[name]
+    task = find_task(name).metrics
     found, own = task.ensemble(outputs), task.answer(outputs[0])
     if name == "embedding":  # of which only directions count
         own = torch.nn.functional.normalize(own, dim=1)
@@ -123,12 +124,12 @@ def test_one_teacher_is_the_ensemble(name):
 
 def test_ensembles_mix_probabilities_and_values():
     outputs = torch.randn(3, 20, 4)
-    found = TASKS["multilabel"].ensemble(outputs).sigmoid()
+    found = find_task("multilabel").metrics.ensemble(outputs).sigmoid()
     torch.testing.assert_close(found, outputs.sigmoid().mean(dim=0))
     torch.testing.assert_close(
-        TASKS["regression"].ensemble(outputs[..., :1]), outputs[..., :1].mean(0)
+        find_task("regression").metrics.ensemble(outputs[..., :1]), outputs[..., :1].mean(0)
     )
-    assert TASKS["multilabel"].ensemble(torch.full((2, 3, 1), 200.0)).isfinite().all()
+    assert find_task("multilabel").metrics.ensemble(torch.full((2, 3, 1), 200.0)).isfinite().all()
 
 
 def test_value_fidelity():

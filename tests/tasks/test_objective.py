@@ -10,7 +10,8 @@ from torch import Tensor
 from raykd.config.objective import Labels, Objective, SoftTargets
 from raykd.ensemble.binary import mean_label_probabilities
 from raykd.losses.binary import bernoulli_kl, two_class
-from raykd.objective import OBJECTIVES, TeacherInfo
+from raykd.objective import DistillObjective, TeacherInfo
+from raykd.tasks import find_task
 from raykd.types import Batch, Dense, Mixed, Scale
 
 SCALE = Scale(mean=150.0, std=50.0)
@@ -34,11 +35,13 @@ def answers(kind: str, *values: Tensor) -> dict[str, Dense]:
     return {f"t{i}": Dense(kind=kind, values_NC=one, valid_N=valid) for i, one in enumerate(values)}
 
 
-def objective(task: str, settings: dict, teachers: int = 2, **given):
+def objective(task: str, settings: dict, teachers: int = 2, facts=None, **given):
     teacher_infos = [TeacherInfo(f"t{i}", error=float(i + 1)) for i in range(teachers)]
-    return OBJECTIVES[task](
-        Objective.model_validate(settings),
+    rule = find_task(task).rule
+    return DistillObjective(
+        rule.with_facts(Objective.model_validate(settings), facts or {}),
         teacher_infos,
+        rule=rule,
         student_shapes={},
         teacher_shapes={},
         **given,
@@ -127,7 +130,7 @@ def test_of_blended_samples_the_blended_label_counts(values, loss):
     blended = share_B * values["labels"] + (1 - share_B) * partners
     blended[-1] = values["labels"][-1]  # share 1: nothing of another
     settings = {"soft_targets": {"loss": {"type": loss}}, "labels": {"weight": 0.0}}
-    taught = objective("regression", settings, scale=SCALE, error_range=2.0)
+    taught = objective("regression", settings, scale=SCALE, facts={"error_range": 2.0})
     targets, mixed = (
         answers("value", values["one"], values["other"]),
         Mixed(partner_labels_B=partners, share_B=share_B),
@@ -144,9 +147,13 @@ def test_imitation_measures_by_the_given_range(values):
     given, _ = run_values(
         values, {"soft_targets": {"loss": {"type": "imitation", "error_range": 2.0}}}
     )
-    told, _ = run_values(values, {"soft_targets": {"loss": {"type": "imitation"}}}, error_range=2.0)
+    told, _ = run_values(
+        values, {"soft_targets": {"loss": {"type": "imitation"}}}, facts={"error_range": 2.0}
+    )
     assert reduced(given["soft_targets"]) == reduced(told["soft_targets"])
-    wide, _ = run_values(values, {"soft_targets": {"loss": {"type": "imitation"}}}, error_range=1e9)
+    wide, _ = run_values(
+        values, {"soft_targets": {"loss": {"type": "imitation"}}}, facts={"error_range": 1e9}
+    )
     assert reduced(wide["soft_targets"]) > reduced(told["soft_targets"])
 
 

@@ -13,38 +13,31 @@ from torch import nn
 
 from raykd.config import load_config
 from raykd.config.models import Expect
-from raykd.config.tasks import CHOICES
 from raykd.data import Dataset
-from raykd.data.labels import FORMS
 from raykd.data.samples import samples_of
 from raykd.errors import InputError, TeacherError
-from raykd.evaluate import TASKS
 from raykd.models.network import Network
-from raykd.objective import OBJECTIVES
-from raykd.report.task_text import TASK_TEXTS
 from raykd.targets import EntryKey, codec
+from raykd.tasks import BUILT_IN, find_task
+from raykd.tasks.multilabel.selftest import check_decisions
+from raykd.tasks.registry import FACETS
+from raykd.tasks.regression.selftest import check_values
 from raykd.teachers.answers import log_odds
 from raykd.teachers.model import Recorded, host
 from raykd.teachers.recorded import load_outputs
-from raykd.teachers.selftest import CHECKS, check_marks, check_values
 from raykd.types import Scale
 
 
-def test_every_table_knows_every_task():
-    assert (
-        set(CHOICES)
-        == set(FORMS)
-        == set(TASKS)
-        == set(OBJECTIVES)
-        == set(TASK_TEXTS)
-        == set(CHECKS)
-    )
-    for name, task in TASKS.items():
-        speech = TASK_TEXTS[name]
-        assert (speech.metric.key, speech.ties) == (task.metric, task.ties)
-        assert speech.lower == (task.merit(1.0) < 0)
-        assert CHOICES[name].select == (task.metric, task.ties)
-        assert task.kind in codec.VERSIONS
+@pytest.mark.parametrize("name", list(BUILT_IN))
+def test_the_facets_of_a_task_agree(name):
+    task = find_task(name)
+    assert BUILT_IN[name].keys() == set(FACETS)
+    assert all(getattr(task, facet) is getattr(find_task(name), facet) for facet in FACETS)
+    assert task.text.metric.key == task.metrics.metric
+    assert task.metrics.lower == (task.metrics.merit(1.0) < 0)
+    assert task.settings.select == (task.metrics.metric, task.metrics.ties)
+    assert task.metrics.kind in codec.VERSIONS
+    assert task.settings.class_logits == task.rule.labels_are_classes
 
 
 @pytest.mark.parametrize("kind", ["logits", "value", "label_logits", "embedding"])
@@ -120,11 +113,11 @@ def test_a_regressor_must_beat_the_mean():
 def test_a_teacher_of_labels_must_order_samples():
     truth = (torch.arange(60)[:, None] % torch.tensor([2, 10]) == 0).long()
     good = 2.0 * truth - 4  # never above one half, and yet in the right order
-    assert check_marks("wide", good.float(), truth, Expect()) == pytest.approx(0.7)
+    assert check_decisions("wide", good.float(), truth, Expect()) == pytest.approx(0.7)
     with pytest.raises(TeacherError, match=r"mean ROC area of 0\.\d+, no better than chance"):
-        check_marks("wide", torch.zeros(60, 2), truth, Expect())
+        check_decisions("wide", torch.zeros(60, 2), truth, Expect())
     with pytest.raises(TeacherError, match=r"expect.accuracy=0.9"):
-        check_marks("wide", good.float(), truth, Expect(accuracy=0.9))
+        check_decisions("wide", good.float(), truth, Expect(accuracy=0.9))
 
 
 REGRESSION = {

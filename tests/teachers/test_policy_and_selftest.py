@@ -12,16 +12,11 @@ import torch
 from raykd.config.models import Expect
 from raykd.errors import TeacherError
 from raykd.targets.codec import decode
+from raykd.tasks.classification.selftest import best_label_map, check_accuracy, permuted
 from raykd.teachers.client import Pool
 from raykd.teachers.model import TeacherModel
 from raykd.teachers.policy import BREAKS, FailurePolicy
-from raykd.teachers.selftest import (
-    best_label_map,
-    check_accuracy,
-    check_classes,
-    check_repeatable,
-    permuted,
-)
+from raykd.teachers.selftest import check_classes, check_repeatable
 from raykd.types import Dense
 
 

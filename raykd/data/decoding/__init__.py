@@ -11,7 +11,6 @@ import numpy as np
 
 from raykd.config.data import BadSamples, Data
 from raykd.config.sources import FilesSource
-from raykd.config.tasks import TaskName
 from raykd.data.class_names import given_names
 from raykd.data.dataset import Dataset
 from raykd.data.decoding.cache import (
@@ -78,7 +77,7 @@ def cache_root(data: Data) -> Path:
 
 def load_decoded(
     data: Data,
-    task: TaskName,
+    task: str,
     decode: Decode = in_process,
     tell: Tell | None = None,
     check: Check | None = None,
@@ -126,7 +125,7 @@ class _Found:
     labels: np.ndarray | None
     classes: tuple[str, ...] | None
     columns: Mapping[str, np.ndarray]
-    task: TaskName
+    task: str
 
     def dataset(
         self,
@@ -157,7 +156,7 @@ class _Found:
         return names if (len(names),) == self.index.layout.shape else ()
 
 
-def _found(data: Data, task: TaskName, more: Sequence[str]) -> _Found:
+def _found(data: Data, task: str, more: Sequence[str]) -> _Found:
     source = data.source
     assert isinstance(source, FilesSource), "other sources are small enough to load"
     asked = _asked(data, more)

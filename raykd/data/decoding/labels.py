@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raykd.config.sources import FilesSource, LabelTable
-from raykd.config.tasks import TaskName
 from raykd.data.class_names import check_known
 from raykd.data.dataset import PARTS
 from raykd.data.decoding.csv_tables import read_csv
 from raykd.data.decoding.layout import Index
 from raykd.data.decoding.tables import plain_column
 from raykd.errors import InputError, Problem
+from raykd.tasks import find_task
 from raykd.types import UNLABELLED
 
 TABLE = "data.source.labels"
@@ -81,7 +81,7 @@ def labels_of(
     index: Index,
     source: FilesSource,
     names: tuple[str, ...],
-    task: TaskName,
+    task: str,
     given: tuple[str, ...] | None,
 ) -> Labels:
     """Labels in the order of the samples.
@@ -99,7 +99,8 @@ def labels_of(
     key = f"{TABLE}.column" if source.labels is not None else "data.source.label"
     if not names:
         return None, None
-    if task == "multilabel":
+    labels = find_task(task).labels
+    if labels.columns:
         return _marks(index, names, key), names
     if len(names) > 1:
         raise InputError(
@@ -109,7 +110,7 @@ def labels_of(
             )
         )
     column = index.columns[names[0]]
-    if task == "regression":
+    if labels.measured:
         return _numbers(column, names[0], key), names
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return _texts(column, names[0], given)

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raykd.evaluate import Evaluation
-from raykd.report.diagnostics import labelled_test, ranked
-from raykd.report.error_analysis import ClassRecall, class_names
+from raykd.report.diagnostics import ClassRecall, class_names, labelled_test, ranked, ranked_table
 from raykd.report.folder import RunData
 from raykd.report.style import Picture
 from raykd.report.tables import Table
-from raykd.report.wording import BASELINE, percent, points
+from raykd.report.task import TaskFigures
+from raykd.report.wording import BASELINE, percent
 from raykd.types import is_labelled
 
 _NAMED = 3
@@ -70,22 +70,11 @@ def label_table(run: RunData) -> Table | None:
     """F1 by label in numbers."""
     if labelled_test(run) is None or run.evaluation is None:
         return None
-    found = label_f1(run.evaluation)
-    rows, records = [], []
-    for index in np.flatnonzero(found.samples_C):
-        own, whole = float(found.student_C[index]), float(found.ensemble_C[index])
-        base = None if found.baseline_C is None else float(found.baseline_C[index])
-        samples = int(found.samples_C[index])
-        shown = [percent(own), percent(whole), percent(base), points(own - whole)]
-        rows.append((found.names[index], str(samples), *shown))
-        records.append((found.names[index], samples, own, whole, base, own - whole))
-    return Table(
+    return ranked_table(
+        label_f1(run.evaluation),
         name="labels",
         title="F1 by label",
-        columns=("label", "samples", "student", "ensemble", "labels alone", "student − ensemble"),
-        rows=rows,
-        records=records,
-        fields=("label", "samples", "student", "ensemble", "labels", "student_minus_ensemble"),
+        what="label",
         note="Test; “samples” have the label. Mean over replicas; the difference in points.",
     )
 
@@ -106,3 +95,6 @@ def worst_labels(evaluation: Evaluation) -> list[str]:
         for k in worst
     )
     return [f"It loses most on {named}."]
+
+
+FIGURES = TaskFigures(pictures=(labels,), tables=(label_table,), lost=worst_labels)

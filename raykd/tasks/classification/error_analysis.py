@@ -6,7 +6,6 @@ Shapes: R replicas, N samples, C classes. Everything is on the labelled part of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,36 +13,11 @@ from torch import Tensor
 
 from raykd.evaluate import Evaluation, confusion
 from raykd.evaluate.closeness import negative_flips
+from raykd.report.diagnostics import ClassRecall, class_names
 from raykd.report.wording import BASELINE, percent
 
 Floats = NDArray[np.float64]
 _NAMED = 3
-
-
-@dataclass(frozen=True)
-class ClassRecall:
-    """Recall by class; NaN where test has no sample of it.
-
-    Attributes:
-        names: class names [C].
-        samples_C: test samples of each class.
-        student_C: mean over replicas.
-        ensemble_C: of the ensemble.
-        baseline_C: of labels alone, mean over replicas; None without this control.
-    """
-
-    names: tuple[str, ...]
-    samples_C: NDArray[np.int64]
-    student_C: Floats
-    ensemble_C: Floats
-    baseline_C: Floats | None
-
-
-def class_names(evaluation: Evaluation) -> tuple[str, ...]:
-    """Class names in label order; the labels where there are none."""
-    classes = evaluation.splits["test"].ensemble.shape[1]
-    named = evaluation.classes
-    return named if len(named) == classes else tuple(str(label) for label in range(classes))
 
 
 def mean_confusion(log_probs_RNC: Tensor, labels_N: Tensor) -> Floats:

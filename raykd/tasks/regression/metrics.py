@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raykd.ensemble import mean_logits
+from raykd.evaluate.task import TaskMetrics, mean_by, unchanged
 from raykd.types import is_labelled
 
 _GAP = 1e-3
@@ -112,3 +114,30 @@ def _correlation(one_N1: Tensor, other_N1: Tensor) -> float:
     one, other = (values[:, 0].double() - values.double().mean() for values in (one_N1, other_N1))
     size = float(one.norm() * other.norm())
     return float(one @ other) / size if size > 0 else float("nan")
+
+
+def _difference(one_N1: Tensor, other_N1: Tensor) -> Tensor:
+    return (one_N1 - other_N1).abs()[:, 0]
+
+
+METRICS = TaskMetrics(
+    kind="value",
+    metric="rmse",
+    ties="mae",
+    lower_is_better=frozenset({"mae", "rmse"}),
+    answer=unchanged,
+    ensemble=mean_by(mean_logits),
+    numbers=value_metrics,
+    tally=value_tally,
+    tallied=5,
+    total=value_total,
+    scores=squared_errors,
+    from_scores=lambda mean: -(mean**0.5),
+    comparable=unchanged,
+    fidelity=value_fidelity,
+    difference=_difference,
+    error=lambda numbers: numbers["rmse"] ** 2,
+    smallest_gap=smallest_value_gap,
+    calibrate=None,
+    right_or_wrong=False,
+)

@@ -17,6 +17,7 @@ from raykd.report.diagnostics import labelled_test, matrix
 from raykd.report.folder import RunData
 from raykd.report.style import MUTED, Picture, colour, finish, label, percent_ticks
 from raykd.report.tables import Table
+from raykd.report.task import TaskFigures
 from raykd.report.wording import BASELINE, role_name, significant
 from raykd.types import is_labelled
 
@@ -199,3 +200,8 @@ def _by_decile(axes: Axes, errors_RN: Floats, truth_N: Floats, role: str) -> Non
     centres = [truth_N[part].mean() for part in parts]
     roots = [np.sqrt(np.square(errors_RN[:, part]).mean()) for part in parts]
     axes.plot(centres, roots, marker="o", markersize=3.5, color=colour(role), linewidth=1.5)
+
+
+FIGURES = TaskFigures(
+    pictures=(predictions, residuals, distances), tables=(quantiles,), lost=how_wrong
+)

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raykd.evaluate.closeness import SMALLEST_GAP
+from raykd.evaluate.task import TaskMetrics, unchanged
 from raykd.types import is_labelled
 
 NEAREST = 10
@@ -165,3 +167,38 @@ def _overlap(one_ND: Tensor, other_ND: Tensor) -> float:
     ]
     shared_NK = (near[0][:, :, None] == near[1][:, None, :]).any(dim=2)
     return float(shared_NK.double().mean())
+
+
+def _no_difference(one_ND: Tensor, other_ND: Tensor) -> Tensor:  # noqa: ARG001 - one signature
+    return torch.full(one_ND.shape[:1], -torch.inf)
+
+
+def _rank_correlations(ensemble_ND: Tensor, teachers: Mapping[str, Tensor]) -> Mapping[str, float]:
+    found: Mapping[str, float] = retrieval_fidelity(ensemble_ND, ensemble_ND, teachers)["spearman"]
+    return found
+
+
+METRICS = TaskMetrics(
+    kind="embedding",
+    metric="map_10",
+    ties="recall_1",
+    lower_is_better=frozenset(),
+    answer=unchanged,
+    ensemble=lambda vectors: joined(list(vectors)),
+    numbers=retrieval_metrics,
+    tally=None,
+    tallied=0,
+    total=None,
+    scores=average_precisions,
+    from_scores=None,
+    comparable=lambda vectors_ND: F.normalize(vectors_ND, dim=1),
+    fidelity=retrieval_fidelity,
+    difference=_no_difference,
+    error=lambda numbers: 1 - numbers["map_10"],
+    smallest_gap=lambda _: SMALLEST_GAP,
+    calibrate=None,
+    baseline="untrained",
+    right_or_wrong=False,
+    own_width=True,
+    closeness=_rank_correlations,
+)

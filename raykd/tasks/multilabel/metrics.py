@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raykd.ensemble import fit_temperature
+from raykd.ensemble.binary import mean_label_probabilities
 from raykd.evaluate.closeness import fidelity
 from raykd.evaluate.metrics import calibration_error
+from raykd.evaluate.task import TaskMetrics, mean_by, nll_of, one_sample, unchanged
 from raykd.losses.binary import two_class
 from raykd.types import is_labelled
 
@@ -64,7 +66,7 @@ def right_shares(logits_NK: Tensor, labels_NK: Tensor) -> Tensor:
 
 
 def multilabel_tally(logits_NK: Tensor, labels_NK: Tensor) -> Tensor:
-    """Sums [3] over the labelled samples, from which `mark_total` makes metrics; float64."""
+    """Sums [3] over the labelled samples, from which `multilabel_total` makes metrics; float64."""
     known_N = is_labelled(labels_NK)
     logits, labels = logits_NK[known_N].double(), labels_NK[known_N]
     right = ((logits > 0) == labels.bool()).double().sum()
@@ -107,3 +109,30 @@ def _known(logits_NK: Tensor, labels_NK: Tensor) -> tuple[Tensor, Tensor]:
     if not bool(known_N.any()):
         raise ValueError("none of the samples has a label, so there is nothing to measure against")
     return logits_NK[known_N].double().cpu(), labels_NK[known_N].long().cpu()
+
+
+def _difference(one_NK: Tensor, other_NK: Tensor) -> Tensor:
+    otherwise_N = ((one_NK > 0) != (other_NK > 0)).sum(dim=1).float()
+    return torch.where(otherwise_N > 0, otherwise_N, -torch.inf)
+
+
+METRICS = TaskMetrics(
+    kind="label_logits",
+    metric="accuracy",
+    ties="nll",
+    lower_is_better=frozenset({"nll", "ece", "brier"}),
+    answer=unchanged,
+    ensemble=mean_by(mean_label_probabilities),
+    numbers=multilabel_metrics,
+    tally=multilabel_tally,
+    tallied=3,
+    total=multilabel_total,
+    scores=right_shares,
+    from_scores=None,
+    comparable=torch.sigmoid,
+    fidelity=multilabel_fidelity,
+    difference=_difference,
+    error=nll_of,
+    smallest_gap=one_sample,
+    calibrate=multilabel_temperature,
+)

@@ -1,0 +1,85 @@
+"""The rule facet of a task: what a student learns from labels and from teachers.
+
+Shape suffixes: N units, T teachers, C outputs, M some of the units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from raykd.config.losses import SoftLoss
+from raykd.config.objective import Labels, Objective, SoftTargets
+from raykd.objective.features import Shape
+from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
+from raykd.types import Batch, Scale, TeacherOutputs
+
+OUTPUT = ""
+"""Tap of what a model itself returns."""
+
+Counted = tuple[Tensor, Tensor]
+"""Unweighted loss of each unit [N], and how much each unit counts [N], bool or float."""
+
+
+def _as_they_are(
+    outputs_NC: Tensor, batch: Batch, targets: TeacherOutputs, _scale: Scale | None
+) -> tuple[Tensor, Batch, TeacherOutputs]:
+    return outputs_NC, batch, targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRule:
+    """What one task learns, as functions; all state is the objective's.
+
+    Attributes:
+        label_loss: `objective.labels`, outputs [N, C] and labels -> loss against the labels.
+        soft_loss: `objective.soft_targets`, batch, teachers' weights [T, N], `own_losses` where they were needed
+            and the modules of `projectors` -> loss against the ensemble.
+        pseudo_labels: batch and teachers' weights [T, N] -> the ensemble's answers as labels; unknown where no
+            teacher answered.
+        convert: outputs, batch, targets and scale -> the same in the units that losses are computed in.
+        own_losses: loss and batch -> the student's loss against each teacher [T, N]; None where outputs of
+            student and teacher cannot be compared without the modules of `projectors`, or never have to.
+        disagreement: teachers, targets, weights [T, N] and temperatures [T] -> Jensen-Shannon divergence of the
+            teachers on some units, nats [M], or None; None where it is not defined.
+        projectors: `objective`, teachers, and shapes of what student (by tap) and teachers (by name and tap) put
+            out -> modules trained to compare the student's outputs with each teacher's.
+        facts: `objective`, teachers' answers [N, C] on validation, labels and scale -> what has to be measured
+            there before training, by name.
+        with_facts: `objective` and facts -> `objective` with these in place of what it leaves open.
+        labels_are_classes: whether labels are numbers of classes and outputs their logits, so that weightings may
+            look at both.
+    """
+
+    label_loss: Callable[[Labels, Tensor, Tensor], Counted]
+    soft_loss: Callable[[SoftTargets, TeacherBatch, Tensor, Tensor | None, nn.ModuleList], Counted]
+    pseudo_labels: Callable[[TeacherBatch, Tensor], Tensor]
+    convert: Callable[
+        [Tensor, Batch, TeacherOutputs, Scale | None], tuple[Tensor, Batch, TeacherOutputs]
+    ] = _as_they_are
+    own_losses: Callable[[SoftLoss, TeacherBatch], Tensor] | None = None
+    disagreement: (
+        Callable[[Sequence[TeacherInfo], TeacherOutputs, Tensor, Tensor], Tensor | None] | None
+    ) = None
+    projectors: Callable[
+        [Objective, Sequence[TeacherInfo], Mapping[str, Shape], Mapping[tuple[str, str], Shape]],
+        Sequence[nn.Module],
+    ] = lambda *_: ()
+    facts: Callable[
+        [Objective, Mapping[str, Tensor], Tensor, Scale | None], Mapping[str, float]
+    ] = lambda *_: {}
+    with_facts: Callable[[Objective, Mapping[str, float]], Objective] = lambda settings, _: settings
+    labels_are_classes: bool = False
+
+
+def knows_few(teacher_infos: Sequence[TeacherInfo]) -> bool:
+    """Whether a teacher knows some of the classes only."""
+    return any(teacher.known is not None for teacher in teacher_infos)
+
+
+def stacked(teacher_batch: TeacherBatch) -> Tensor:
+    """The teachers' outputs as they are stored, [T, N, C]."""
+    return torch.stack([answer.values_NC for answer in teacher_batch.outputs])

@@ -1,0 +1,264 @@
+"""Pictures and tables of a classification: recall, confusions, agreement, calibration, examples.
+
+Every figure function returns a finished picture, or None where the run has nothing to show for it; call
+them inside `styled()`. Shapes: R replicas, N test samples, C classes, E examples.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raykd.evaluate import Evaluation, reliability
+from raykd.evaluate.closeness import agreement_matrix, error_correlation
+from raykd.report.diagnostics import cells, class_names, labelled_test, matrix, ranked, ranked_table
+from raykd.report.folder import RunData
+from raykd.report.style import (
+    COLOURS,
+    MARKERS,
+    MUTED,
+    PAPER,
+    Picture,
+    colour,
+    finish,
+    label,
+    percent_ticks,
+)
+from raykd.report.tables import Table
+from raykd.report.task import TaskFigures
+from raykd.report.wording import BASELINE, role_name
+from raykd.tasks.classification.error_analysis import class_recall, mean_confusion, what_is_lost
+from raykd.tasks.classification.metrics import METRICS
+from raykd.types import UNLABELLED
+
+_MOST_CLASSES = 30
+_MOST_EXAMPLES = 12
+_LEAST_IN_BIN = 5
+_MOST_TEACHERS = 16
+_DIVERGING = LinearSegmentedColormap.from_list(
+    "difference", ["#a63a00", "#f0a878", "#f7f7f7", "#86b9dc", "#00507d"]
+)
+
+
+def agreement(run: RunData) -> Picture | None:
+    """Who gives the same answers, and who makes the same mistakes."""
+    test = labelled_test(run)
+    if test is None or not test.teachers:
+        return None
+    teachers = dict(list(test.teachers.items())[:_MOST_TEACHERS])
+    fixed = [*teachers.values(), test.ensemble]
+    roles = ["student", *([BASELINE] if BASELINE in test.students else [])]
+    names = [label(name, 16) for name in teachers]
+    names += [role_name(role) for role in ("ensemble", *roles)]
+    replicas = [
+        [*fixed, *(test.students[role][r] for role in roles)]
+        for r in range(len(test.students["student"]))
+    ]
+    same = np.mean([agreement_matrix(models) for models in replicas], axis=0)
+    right = METRICS.scores
+    scores = [torch.stack([right(model, test.labels_N) for model in models]) for models in replicas]
+    shared = np.mean([error_correlation(scores_MN) for scores_MN in scores], axis=0)
+    side = 1.6 + 0.46 * len(names)
+    figure = Figure(figsize=(2 * side + 1.4, side))
+    left, right = figure.subplots(1, 2, sharey=True)
+    matrix(left, 100 * same, names, "same answer (% of test samples)", "{:.0f}")
+    matrix(right, shared, names, "shared mistakes (correlation)", "{:.2f}")
+    left_out = len(test.teachers) - len(teachers)
+    rest = f" {left_out} more teachers are not shown." if left_out else ""
+    return finish(
+        figure,
+        name="agreement",
+        title="Who agrees with whom",
+        caption="Left: how often two models give the same answer. Right: correlation of being wrong; "
+        f"teachers that share few mistakes make a better ensemble. Means over replicas.{rest}",
+    )
+
+
+def classes(run: RunData) -> Picture | None:
+    """Recall by class of student, ensemble and baseline."""
+    if labelled_test(run) is None or run.evaluation is None:
+        return None
+    return ranked(
+        class_recall(run.evaluation),
+        name="classes",
+        title="Recall by class",
+        axis="recall on test",
+        ends="",
+        kind="classes",
+    )
+
+
+def confusions(run: RunData) -> Picture | None:
+    """What the student mistakes more or less often than the ensemble."""
+    test = labelled_test(run)
+    if test is None or run.evaluation is None:
+        return None
+    student = mean_confusion(test.students["student"], test.labels_N)
+    difference = 100 * (student - mean_confusion(test.ensemble[None], test.labels_N))
+    moved_C = np.nan_to_num(np.abs(difference)).sum(axis=1)
+    picked = np.sort(np.argsort(-moved_C, kind="stable")[:_MOST_CLASSES])
+    shown = difference[np.ix_(picked, picked)]
+    names = [label(class_names(run.evaluation)[index], 16) for index in picked]
+    side = 2.2 + 0.34 * len(picked)
+    figure = Figure(figsize=(side + 0.6, side))
+    axes = figure.add_subplot()
+    furthest = max(1.0, float(np.nanmax(np.abs(shown))))
+    better = np.where(picked[:, None] == picked[None, :], shown, -shown)
+    cells(axes, better, names, _DIVERGING, (-furthest, furthest))
+    for (row, column), value in np.ndenumerate(shown):
+        if abs(value) >= 0.5:
+            tint = "#ffffff" if abs(value) > 0.62 * furthest else "#20242a"
+            text = f"{value:+.0f}".replace("-", "−")
+            axes.text(
+                column + 0.5, row + 0.5, text, ha="center", va="center", color=tint, fontsize=7.5
+            )
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    return finish(
+        figure,
+        name="confusions",
+        title="Confusions: student minus ensemble",
+        caption="In points of each true class (row). Orange: the student does worse, since it recognises "
+        "the class less often (diagonal) or makes a mistake more often; blue: it does better.",
+    )
+
+
+def calibration(run: RunData) -> Picture | None:
+    """Confidence against accuracy."""
+    test = labelled_test(run)
+    if test is None:
+        return None
+    models: dict[str, Tensor] = {"ensemble": test.ensemble[None]}
+    models.update({r: test.students[r] for r in (BASELINE, "student") if r in test.students})
+    figure = Figure(figsize=(8.6, 3.5))
+    left, right = figure.subplots(1, 2, width_ratios=[1, 1])
+    left.plot([0, 1], [0, 1], color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)))
+    for role, log_probs_RNC in models.items():
+        pooled = log_probs_RNC.flatten(0, 1)
+        confidence, accuracy, counts = reliability(pooled, test.labels_N.repeat(len(log_probs_RNC)))
+        filled = counts >= min(_LEAST_IN_BIN * len(log_probs_RNC), counts.max())
+        style: dict[str, Any] = {"color": colour(role), "zorder": 4 if role == "student" else 3}
+        left.plot(
+            confidence[filled],
+            accuracy[filled],
+            marker=MARKERS[role],
+            markersize=8 if role == "ensemble" else 5,
+            markeredgecolor=PAPER,
+            markeredgewidth=0.5,
+            linewidth=1.5,
+            label=role_name(role),
+            **style,
+        )
+        edges = np.linspace(0, 1, len(counts) + 1)
+        right.stairs(counts / counts.sum(), edges, linewidth=1.6, **style)
+    for axes in (left, right):
+        percent_ticks(axes.xaxis)
+        percent_ticks(axes.yaxis)
+        axes.set_xlabel("confidence")
+    left.set_title("accuracy at each confidence")
+    right.set_title("share of test samples")
+    figure.legend(loc="outside lower center", ncols=3)
+    return finish(
+        figure,
+        name="calibration",
+        title="Calibration",
+        caption="On the diagonal a model is right as often as it claims; below it, it is too sure of "
+        f"itself. 15 equal-width bins, replicas pooled; bins with fewer than {_LEAST_IN_BIN} samples per "
+        "replica are left out on the left.",
+    )
+
+
+def examples(run: RunData) -> Picture | None:
+    """Test samples on which student and baseline differ."""
+    test, evaluation = labelled_test(run), run.evaluation
+    if test is None or evaluation is None or evaluation.examples_rows is None:
+        return None
+    images = _images(evaluation.examples_inputs)
+    if images is None:
+        return None
+    other = BASELINE if BASELINE in test.students else "ensemble"
+    student_N = test.students["student"][0].argmax(dim=1)
+    other_N = (test.students[other][0] if other == BASELINE else test.ensemble).argmax(dim=1)
+    rows = evaluation.examples_rows
+    kept = torch.nonzero(student_N[rows] != other_N[rows]).flatten()[:_MOST_EXAMPLES].tolist()
+    if not kept:
+        return None
+    columns = min(6, len(kept))
+    lines = -(-len(kept) // columns)
+    figure = Figure(figsize=(1.62 * max(columns, 3), 2.2 * lines))
+    for place, index in enumerate(kept):
+        row = int(rows[index])
+        axes = figure.add_subplot(lines, columns, place + 1)
+        axes.imshow(images[index], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.set_axis_off()
+        said = {"student": int(student_N[row]), other: int(other_N[row])}
+        _caption_of(axes, evaluation, int(test.labels_N[row]), said)
+    return finish(
+        figure,
+        name="examples",
+        title=f"Where student and {role_name(other)} differ",
+        caption="Test samples with their true class (grey), the student's answer (first replica) and "
+        f"that of {role_name(other)}; ✓ right, ✗ wrong.",
+    )
+
+
+def _caption_of(axes: Axes, evaluation: Evaluation, truth: int, said: dict[str, int]) -> None:
+    names = class_names(evaluation)
+    true_name = names[truth] if truth != UNLABELLED else "unknown"
+    lines = [(label(true_name, 16), MUTED)]
+    for role, answer in said.items():
+        mark = "" if truth == UNLABELLED else " ✓" if answer == truth else " ✗"
+        lines.append((label(names[answer], 16) + mark, COLOURS[role]))
+    for depth, (text, tint) in enumerate(lines):
+        axes.annotate(
+            text,
+            (0.5, 0),
+            xytext=(0, -10 - 11 * depth),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="center",
+            color=tint,
+            fontsize=8.5,
+        )
+
+
+def _images(inputs: Tensor | None) -> NDArray[np.float64] | None:
+    """Pictures [E, H, W] or [E, H, W, 3] in [0, 1], or None where the inputs are no pictures."""
+    if inputs is None or inputs.ndim not in (3, 4):
+        return None
+    array = inputs.double().numpy()
+    if array.ndim == 4:
+        channels = array.shape[1]
+        if channels not in (1, 3):
+            return None
+        array = array[:, 0] if channels == 1 else np.moveaxis(array, 1, -1)
+    low, high = float(array.min()), float(array.max())
+    stretched: NDArray[np.float64] = (array - low) / ((high - low) or 1.0)
+    return stretched
+
+
+def recalls(run: RunData) -> Table | None:
+    """Recall by class in numbers."""
+    if labelled_test(run) is None or run.evaluation is None:
+        return None
+    return ranked_table(
+        class_recall(run.evaluation),
+        name="classes",
+        title="Recall by class",
+        what="class",
+        note="Mean over replicas; the difference in points.",
+    )
+
+
+FIGURES = TaskFigures(
+    pictures=(classes, confusions, agreement, calibration, examples),
+    tables=(recalls,),
+    lost=what_is_lost,
+)

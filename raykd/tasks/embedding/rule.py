@@ -1,0 +1,118 @@
+"""soft_targets · Σ_k w_k ℓ(student, teacher k), or ℓ(relations of the student, Σ_k w_k those of k) + Σ features.
+
+Shapes: N units, T teachers, D dimensions (student and teachers have each their own). A vector is compared through
+a projector of its teacher's own, which trains beside the student and never reaches the export; relations need
+none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from raykd.config.losses import FeatureLoss as FeatureLossSettings
+from raykd.config.losses import HintLoss, LogitMseLoss, RelationalLoss, SoftLoss
+from raykd.config.objective import FeatureTerm, Labels, Objective, SoftTargets
+from raykd.losses import relations
+from raykd.objective.features import FeatureLoss, Shape
+from raykd.objective.rule import OUTPUT, LearningRule
+from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
+
+_OF_FEATURES = ("cosine", "smooth_l1", "rkd_distance", "rkd_angle", "similarity", "pkt")
+
+
+def _projectors(
+    settings: Objective,
+    teacher_infos: Sequence[TeacherInfo],
+    student_shapes: Mapping[str, Shape],
+    teacher_shapes: Mapping[tuple[str, str], Shape],
+) -> Sequence[nn.Module]:
+    """A loss with its projector for each teacher; none where the teachers' relations are averaged."""
+    soft = settings.soft_targets
+    if soft is None or soft.mixing == "relations":
+        return ()
+    loss = _of_vectors(soft.loss)
+    return [
+        FeatureLoss(
+            FeatureTerm(loss=loss, teacher=teacher.name, student_tap=OUTPUT, teacher_tap=OUTPUT),
+            student_shapes,
+            teacher_shapes,
+        )
+        for teacher in teacher_infos
+    ]
+
+
+def _soft_loss(
+    settings: SoftTargets,
+    teacher_batch: TeacherBatch,
+    weights_TN: Tensor,
+    _own_TN: Tensor | None,
+    projectors: nn.ModuleList,
+) -> tuple[Tensor, Tensor]:
+    if settings.mixing == "relations":
+        return _relations(settings, teacher_batch, weights_TN)
+    batch, context = teacher_batch.batch, teacher_batch.context
+    total_N = torch.zeros_like(weights_TN[0])
+    for part, answer, weight_N in zip(projectors, teacher_batch.outputs, weights_TN, strict=True):
+        # A teacher that is left out answers zeros, which may be of another one's length.
+        vectors = {OUTPUT: answer.values_NC} if bool(answer.valid_N.any()) else {}
+        student = {OUTPUT: teacher_batch.student_NC}
+        loss_N, _ = part(student, batch, replace(answer, features=vectors), context)
+        total_N = total_N + weight_N * loss_N
+    return total_N, teacher_batch.available_TN.any(dim=0)
+
+
+def _relations(
+    settings: SoftTargets, teacher_batch: TeacherBatch, weights_TN: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The student's relations against the mean of the teachers', over the units that all of them answered.
+
+    A teacher that answered none, of no worker, is left out.
+    """
+    assert isinstance(settings.loss, RelationalLoss), "only relations are averaged"
+    available_TN, context = teacher_batch.available_TN, teacher_batch.context
+    answers_T = context.all_sum(available_TN.sum(dim=1).float())
+    kept_T = answers_T > 0
+    counted_N = available_TN[kept_T].all(dim=0) & kept_T.any()
+    gather = None
+    if settings.loss.scope == "global":
+        gather = context.gather(int(counted_N.sum()))
+    pairs = zip(teacher_batch.answers, kept_T.tolist(), strict=True)
+    among = relations.mean_of_relations(
+        settings.loss.type,
+        teacher_batch.student_NC[counted_N],
+        [answer_ND[counted_N] for answer_ND, kept in pairs if kept],
+        weights_TN[kept_T][:, counted_N],
+        gather=gather,
+    )
+    loss_N = among.new_zeros(len(counted_N)).index_put((counted_N.nonzero()[:, 0],), among)
+    return loss_N, counted_N
+
+
+def _label_loss(_settings: Labels, outputs_ND: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Nothing is learnt from labels: 0 [N], which counts nowhere [N]."""
+    nothing_N = torch.zeros(len(labels_N), device=outputs_ND.device)
+    return nothing_N, nothing_N
+
+
+def _no_labels(teacher_batch: TeacherBatch, _weights_TN: Tensor) -> Tensor:
+    return teacher_batch.batch.labels
+
+
+def _of_vectors(loss: SoftLoss) -> FeatureLossSettings:
+    """The loss of features that compares vectors as `loss` says."""
+    if isinstance(loss, LogitMseLoss):
+        return HintLoss()
+    assert loss.type in _OF_FEATURES, "cross_check refuses losses of logits"
+    return loss  # type: ignore[return-value]
+
+
+RULE = LearningRule(
+    label_loss=_label_loss,
+    soft_loss=_soft_loss,
+    pseudo_labels=_no_labels,
+    projectors=_projectors,
+)

@@ -1,0 +1,1 @@
+"""Several yes-or-no labels."""
