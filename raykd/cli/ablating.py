@@ -109,7 +109,7 @@ def _dry_run(plan: Ablation, options: Options) -> int:
 def show_ablation(summary: Mapping[str, Any], console: Console) -> None:
     """The table of parts, then what it shows in words."""
     from raykd.report.ablation import ablation_cells, ablation_verdict
-    from raykd.report.task import text_of
+    from raykd.report.folder import text_of
 
     console.say("")
     title = (

@@ -140,7 +140,7 @@ def _dry_run(args: argparse.Namespace, options: Options, variants: list[Variant]
 def show_comparison(summary: Mapping[str, Any], console: Console) -> None:
     """The table of methods, then what it shows in words."""
     from raykd.report.comparison import comparison_cells, comparison_verdict
-    from raykd.report.task import text_of
+    from raykd.report.folder import text_of
 
     console.say("")
     title = f"{text_of(summary).metric.name}, mean ± standard deviation over replicas; best on validation first"

@@ -28,6 +28,7 @@ from raykd.cli import (
 )
 from raykd.cli.options import Command, parse_words
 from raykd.errors import InputError, RaykdError
+from raykd.tasks import find_task
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 _GROUPS = (
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # argparse has said why
         return end.code if isinstance(end.code, int) else WRONG_INPUT
     try:
+        if getattr(args, "task", None):
+            find_task(args.task, key="--task")
         return int(args.act(args))
     except InputError as error:
         for problem in error.problems:

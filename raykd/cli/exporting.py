@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raykd.cli.options import Command, add_command
+from raykd.cli.options import Command, add_command, add_task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +37,7 @@ def add(commands: Command) -> None:
         help="the architecture, for a student that the recipe made by a factory",
     )
     parser.add_argument("--quiet", action="store_true", help="print only the export's folder")
+    add_task(parser)
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -85,6 +85,15 @@ def add_job(parser: argparse.ArgumentParser, *, or_run: bool = False) -> None:
     )
 
 
+def add_task(parser: argparse.ArgumentParser) -> None:
+    """`--task`."""
+    parser.add_argument(
+        "--task",
+        metavar="MODULE:NAME",
+        help="a task of your own that the run is of: an artefact only names it, and is not believed",
+    )
+
+
 def add_address(parser: argparse.ArgumentParser) -> None:
     """`--address`."""
     parser.add_argument(

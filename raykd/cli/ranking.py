@@ -39,7 +39,7 @@ def rank_teachers(args: argparse.Namespace) -> int:
 
 
 def _show(ranking: Mapping[str, Any], console: Console) -> None:
-    from raykd.report.task import text_of
+    from raykd.report.folder import text_of
     from raykd.report.wording import number
 
     words = text_of(ranking)

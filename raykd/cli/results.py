@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from raykd.cli.options import Command, add_command
+from raykd.cli.options import Command, add_command, add_task
 
 
 def add(commands: Command) -> None:
@@ -15,6 +15,7 @@ def add(commands: Command) -> None:
     report = add_command(commands, "report", _report, "write a run's report anew, from its folder")
     report.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
     report.add_argument("--quiet", action="store_true", help="print only the report's path")
+    add_task(report)
     about = "where a run stands, from its folder alone; also while it runs"
     status = add_command(commands, "status", _status, about)
     status.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
@@ -36,6 +37,7 @@ def add(commands: Command) -> None:
         metavar="MODULE:FUNCTION",
         help="the architecture, for a student that the recipe made by a factory",
     )
+    add_task(predict)
 
 
 def _report(args: argparse.Namespace) -> int:

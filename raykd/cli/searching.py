@@ -77,8 +77,8 @@ def _dry_run(config: Config, options: Options) -> int:
 def show_sweep(summary: Mapping[str, Any], console: Console) -> None:
     """The best trials, the finalists, and what the search shows in words."""
     from raykd.report.comparison import comparison_cells
+    from raykd.report.folder import text_of
     from raykd.report.sweep import sweep_verdict, trial_cells
-    from raykd.report.task import text_of
 
     console.say("")
     title = f"the best trials of {len(summary['trials'])}; validation {summary['metric']}"

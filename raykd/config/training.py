@@ -99,7 +99,7 @@ class Training(Settings):
     """`torch.compile` the model."""
     early_stopping: EarlyStopping | None = None
     """null trains to the end."""
-    select: Literal["accuracy", "nll", "rmse", "mae", "map_10", "recall_1"] | None = None
+    select: str | None = None
     """Validation metric that chooses the best epoch; null = the task's own: accuracy (ties: the lower
     NLL), in regression RMSE (ties: the lower MAE), of embeddings map_10 (ties: recall_1), or the last epoch
     where validation has no labels."""

@@ -15,7 +15,7 @@ from raykd.config.models import Model
 from raykd.errors import InputError, Problem
 from raykd.folders import read_json
 from raykd.models.preprocess import Preprocessing
-from raykd.tasks.registry import BUILT_IN, unknown_task
+from raykd.tasks import BUILT_IN, unknown_task
 from raykd.types import Scale
 
 _LONGEST = 2**20

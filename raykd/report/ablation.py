@@ -9,10 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raykd.report.comparison import LEVEL, interval_of, mean_in, p_value
-from raykd.report.folder import RunData
+from raykd.report.folder import RunData, text_of
 from raykd.report.style import COLOURS, INK, Picture, finish, label
 from raykd.report.tables import Table
-from raykd.report.task import text_of
 from raykd.report.verdicts import outcome
 from raykd.report.wording import NONE
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from raykd.report.folder import RunData
+from raykd.report.folder import RunData, text_of
 from raykd.report.tables import Table
-from raykd.report.task import text_of
 from raykd.report.verdicts import with_std
 from raykd.report.wording import NONE, number, role_name
 

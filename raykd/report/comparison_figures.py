@@ -9,9 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raykd.report.comparison import time_ratio
-from raykd.report.folder import RunData
+from raykd.report.folder import RunData, text_of
 from raykd.report.style import COLOURS, INK, MUTED, PAPER, Picture, finish, label
-from raykd.report.task import text_of
 from raykd.report.verdicts import outcome
 from raykd.report.wording import role_name
 

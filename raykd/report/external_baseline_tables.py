@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from raykd.report.comparison import p_value
-from raykd.report.folder import RunData
+from raykd.report.folder import RunData, text_of
 from raykd.report.tables import Table
-from raykd.report.task import text_of
 from raykd.report.wording import BASELINE, NONE, mean_of, role_name
 
 

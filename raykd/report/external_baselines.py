@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from raykd.report.task import Gain, TaskText, metrics_of, text_of
+from raykd.report.folder import metrics_of, text_of
+from raykd.report.task import Gain, TaskText
 from raykd.report.wording import BASELINE, mean_of, number, role_name, times
 
 Summary = Mapping[str, Any]

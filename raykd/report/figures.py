@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from raykd.report.folder import Curve, RunData, curve
+from raykd.report.folder import Curve, RunData, curve, metrics_of, text_of
 from raykd.report.style import (
     COLOURS,
     INK,
@@ -27,7 +27,6 @@ from raykd.report.style import (
     labels_right,
     percent_ticks,
 )
-from raykd.report.task import metrics_of, text_of
 from raykd.report.verdicts import Row, result_table
 from raykd.report.wording import RIVAL, compact, duration, percent, role_name
 

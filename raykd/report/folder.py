@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from raykd.errors import InputError, Problem
 from raykd.evaluate import Evaluation
+from raykd.evaluate.task import TaskMetrics
 from raykd.folders import RunFolder, read_json
+from raykd.report.task import TaskText
+from raykd.tasks import known_task
 
 Record = Mapping[str, Any]
 
@@ -43,8 +46,7 @@ class RunData:
     @property
     def task(self) -> str:
         """What the run is about; a summary that names no task is of a classification."""
-        task: str = self.summary.get("task") or "classification"
-        return task
+        return task_of(self.summary)
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,21 @@ class Curve:
 
     epochs_E: NDArray[np.int64]
     values_RE: NDArray[np.float64]
+
+
+def task_of(summary: Mapping[str, Any]) -> str:
+    """The task of a run; a summary that names none is of a classification."""
+    return str(summary.get("task") or "classification")
+
+
+def text_of(summary: Mapping[str, Any]) -> TaskText:
+    """How a run's numbers are told."""
+    return known_task(task_of(summary), where="summary.json").text
+
+
+def metrics_of(summary: Mapping[str, Any]) -> TaskMetrics:
+    """What is better in a run's numbers."""
+    return known_task(task_of(summary), where="summary.json").metrics
 
 
 def read_run(run: Path) -> RunData:

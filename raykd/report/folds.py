@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from raykd.report.comparison import LEVEL, interval_of, p_value
-from raykd.report.folder import RunData
+from raykd.report.folder import RunData, text_of
 from raykd.report.tables import Table
-from raykd.report.task import Gain, text_of
+from raykd.report.task import Gain
 from raykd.report.verdicts import outcome
 from raykd.report.wording import mean_of, role_name
 

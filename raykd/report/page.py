@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from raykd.report.folder import RunData, read_run
-from raykd.report.task import text_of
+from raykd.report.folder import RunData, read_run, text_of
 from raykd.report.verdicts import outcome, verdict
 from raykd.report.wording import count, mean_of
 from raykd.tasks import known_task

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from raykd.report.comparison import comparison_tables
-from raykd.report.folder import RunData
+from raykd.report.folder import RunData, text_of
 from raykd.report.tables import Table
-from raykd.report.task import Measure, text_of
+from raykd.report.task import Measure
 from raykd.report.wording import NONE, count, duration
 
 Summary = Mapping[str, Any]

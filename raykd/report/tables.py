@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raykd.evaluate import holm, paired_t_pvalue
-from raykd.report.folder import RunData
-from raykd.report.task import text_of
+from raykd.report.folder import RunData, text_of
 from raykd.report.verdicts import result_table, with_std
 from raykd.report.wording import (
     NONE,

@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raykd.evaluate.task import TaskMetrics
 from raykd.report.wording import BASELINE, number, percent, points
-from raykd.tasks import known_task
 
 if TYPE_CHECKING:
     from raykd.evaluate import Evaluation
@@ -129,21 +127,6 @@ class TaskFigures:
     pictures: tuple[Callable[[RunData], Picture | None], ...] = ()
     tables: tuple[Callable[[RunData], Table | None], ...] = ()
     lost: Callable[[Evaluation], list[str]] = lambda _: []
-
-
-def task_of(summary: Mapping[str, Any]) -> str:
-    """The task of a run; a summary that names none is of a classification."""
-    return str(summary.get("task") or "classification")
-
-
-def text_of(summary: Mapping[str, Any]) -> TaskText:
-    """How a run's numbers are told."""
-    return known_task(task_of(summary), where="summary.json").text
-
-
-def metrics_of(summary: Mapping[str, Any]) -> TaskMetrics:
-    """What is better in a run's numbers."""
-    return known_task(task_of(summary), where="summary.json").metrics
 
 
 POINTS = Gain(

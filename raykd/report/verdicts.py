@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from raykd.report.external_baselines import against_external_baselines, worst_slice
-from raykd.report.task import Gain, TaskText, metrics_of, text_of
+from raykd.report.folder import metrics_of, text_of
+from raykd.report.task import Gain, TaskText
 from raykd.report.wording import (
     RIVAL,
     count,

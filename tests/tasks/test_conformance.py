@@ -1,0 +1,99 @@
+"""Every task passes the suite that a task of one's own is held to; one of these is defined in one file."""
+
+from __future__ import annotations
+
+import pytest
+
+from raykd.config import load_config
+from raykd.errors import InputError
+from raykd.pipeline import load_student
+from raykd.tasks import BUILT_IN, CustomTask, registry
+from raykd.testing.task_suite import FacetSuite, TaskSuite
+
+FIT = {"epochs": 15, "batch_size": 16, "optimizer": {"type": "adamw", "lr": 0.01}}
+BASE = {
+    "data": {"splits": {"validation": 60, "test": 80}, "labels": 120},
+    "teachers": [
+        {"name": "wide", "model": {"type": "mlp", "width": 1.0, "depth": 1}, "fit": FIT},
+        {"name": "deep", "model": {"type": "mlp", "width": 0.5, "depth": 2}, "fit": FIT},
+    ],
+    "student": {"model": {"type": "mlp", "width": 0.25, "depth": 1}},
+    "train": {"epochs": 4, "batch_size": 16, "optimizer": {"type": "adamw", "lr": 0.02}},
+    "cluster": {"teachers": {"cpus": 0.5}},
+}
+
+
+def recipe(task: str, source: dict, **more) -> dict:
+    return {**BASE, "task": task, "data": {**BASE["data"], "source": source}, **more}
+
+
+def made(function: str, **kwargs) -> dict:
+    return {"type": "factory", "path": function, "kwargs": kwargs}
+
+
+def with_vectors() -> dict:
+    wide, deep = BASE["teachers"]
+    teachers = [{**wide, "embedding": "blocks.0"}, {**deep, "embedding": "blocks.1"}]
+    student = {**BASE["student"], "dimension": 8}
+    return recipe("embedding", {"type": "digits"}, teachers=teachers, student=student)
+
+
+RECIPES = {
+    "classification": recipe("classification", {"type": "digits"}),
+    "regression": recipe("regression", made("tests_tasks_data:values_data", count=400)),
+    "multilabel": recipe("multilabel", made("tests_tasks_data:marks_data", count=400)),
+    "embedding": with_vectors(),
+}
+OWN = "tests_tasks_counts:COUNTS"
+
+
+@pytest.fixture(scope="class", params=list(BUILT_IN))
+def built_in(request):
+    request.cls.recipe = RECIPES[request.param]
+
+
+@pytest.mark.usefixtures("built_in")
+class TestBuiltIn(FacetSuite):
+    """The facets of the four built-in tasks."""
+
+
+@pytest.mark.soak
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster", "built_in")
+class TestBuiltInRuns(TaskSuite):
+    """Whole runs of the four built-in tasks; their own tests look at more of each."""
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+class TestCounts(TaskSuite):
+    """A task that is defined in one file outside raykd, from data to report on Ray's workers."""
+
+    recipe = recipe(OWN, made("tests_tasks_counts:count_data"))
+
+    def test_an_artefact_does_not_import_it(self, run, monkeypatch):
+        monkeypatch.delitem(registry._FOUND, OWN)
+        with pytest.raises(InputError, match=f"--task {OWN}"):
+            load_student(run)
+        assert load_student(run, task=OWN) is not None
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("clasification", "did you mean 'classification'"),
+        ("os:getcwd", "is refused: name a task of your own module"),
+        ("tests_tasks_counts:nothing", "has no task 'nothing'"),
+        ("tests_tasks_counts:count_data", "is no task: it has no settings"),
+        ("no_such_module:task", "cannot import 'no_such_module'"),
+    ],
+)
+def test_what_is_no_task_is_refused_at_once(task, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_config({**RECIPES["classification"], "task": task})
+    assert [problem.key for problem in caught.value.problems] == ["task"]
+
+
+def test_a_task_has_all_facets():
+    with pytest.raises(TypeError, match="missing"):
+        CustomTask()
