@@ -1,0 +1,79 @@
+"""What 7d0af11 wrote is read today: its run folder, fitted teachers, target store and student.
+
+`run_of_7d0af11.tar.gz` holds what `raykd run recipe.yaml --output run` of that version left of 160 made samples
+(without report and environment), all paths relative to its folder.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from raykd.config import load_config
+from raykd.models.weights import fingerprint, load_weights
+from raykd.pipeline import Options, load_student, run
+from raykd.report import write_report
+
+ARCHIVE = Path(__file__).parent / "run_of_7d0af11.tar.gz"
+
+
+@pytest.fixture
+def earlier(tmp_path, monkeypatch):
+    """The folder in which 7d0af11 ran."""
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAYKD_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def weights_of(folder: Path) -> dict[str, str]:
+    return {str(file.relative_to(folder)): fingerprint(load_weights(file, key="k"))
+            for file in sorted(folder.rglob("*.safetensors"))}  # fmt: skip
+
+
+@pytest.mark.ray
+def test_a_finished_run_is_resumed_without_training_or_scoring_anything(earlier, ray_cluster):
+    before = json.loads((earlier / "run" / "summary.json").read_text())
+    weights = weights_of(earlier / "run" / "checkpoints")
+    epochs = epochs_in(earlier / "run")
+    assert epochs > 0
+    config = load_config("recipe.yaml")
+    after = run(config, Options(output=earlier / "run", resume=True)).summary
+    assert after["targets"]["teacher_samples_scored"] == 0
+    assert after["targets"]["hit_rate"] == 1.0
+    assert weights_of(earlier / "run" / "checkpoints") == weights
+    assert epochs_in(earlier / "run") == epochs
+    for model in ("student", "ensemble", "teachers"):
+        assert quality(after[model]) == quality(before[model])
+    assert len(list((earlier / "home" / "teachers").iterdir())) == 2
+    assert len(list((earlier / "home" / "targets").iterdir())) == 4
+
+
+def epochs_in(folder: Path) -> int:
+    return (folder / "metrics.jsonl").read_text().count('"kind": "epoch"')
+
+
+def quality(value):
+    if isinstance(value, dict):
+        return {k: quality(v) for k, v in value.items() if k not in ("latency_ms", "flops")}
+    return pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
+
+
+def test_its_student_loads_and_its_report_is_made_anew(earlier):
+    inputs = np.load("samples.npz")["inputs"]
+    with torch.inference_mode():
+        found = load_student("run")({"inputs": torch.from_numpy(inputs)})
+    assert found.shape == (160, 3)
+    assert "accuracy" in write_report(earlier / "run").read_text()
+
+
+def test_its_config_is_the_recipe_today():
+    with tarfile.open(ARCHIVE) as archive:
+        written = json.load(archive.extractfile("run/config.json"))
+    assert load_config(written).model_dump(mode="json").keys() >= written.keys()
