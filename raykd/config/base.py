@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -13,6 +14,28 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
+    added_later: ClassVar[frozenset[str]] = frozenset()
+    """Optional fields that are younger than results which somebody keeps. At their default they are no part of
+    `identity`, so that a new key has nothing trained or scored again."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides a result, as JSON: all fields, but those added later at their default."""
+        return {
+            name: _identity(value)
+            for name, value in self
+            if name not in self.added_later or value != type(self).model_fields[name].default
+        }
+
+
+def _identity(value: Any) -> Any:
+    """A field's value as JSON, settings inside it by their own identity."""
+    if isinstance(value, Settings):
+        return value.identity()
+    if isinstance(value, Mapping):
+        return {str(key): _identity(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_identity(item) for item in value]
+    return value
 
 
 def _no_bool(value: Any) -> Any:

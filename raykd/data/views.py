@@ -161,7 +161,7 @@ def policy_key(policy: Sequence[ViewStep], seed: int, *, pools_digest: str | Non
 
 
 def _step_key(index: int, step: ViewStep) -> dict[str, Any]:
-    settings = step.model_dump(mode="json")
+    settings = step.identity()
     if not isinstance(step, FactoryView):
         return settings
     function = load_callable(step.path, key=f"data.views.policy.{index}.path")

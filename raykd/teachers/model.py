@@ -84,7 +84,7 @@ class Spec:
     def fingerprint(self) -> str:
         """Hash of weights, preprocessing, label map, scale, dtype, shape of a batch and spec."""
         parts = {
-            "model": self.model.model_dump(mode="json"),
+            "model": self.model.identity(),
             "weights": fingerprint(self.weights),
             "preprocessing": self.preprocessing.describe(),
             "outputs": [self.outputs, self.classes, self.label_map, self.kind],

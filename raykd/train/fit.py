@@ -87,12 +87,16 @@ class Fit:
         """Hash of all that decides the result; equal identities give equal weights."""
         parts = {
             "version": CODE_VERSION,
-            "model": self.model.model_dump(mode="json"),
+            "model": self.model.identity(),
             "preprocessing": self.preprocessing.describe(),
             "weights": None if self.weights is None else fingerprint(self.weights),
-            "objective": self.objective.model_dump(mode="json"),
+            "objective": self.objective.identity(),
             "voices": [astuple(teacher) for teacher in self.teacher_infos],
-            "training": self.training.model_dump(mode="json", exclude={"checkpoint_every_epochs"}),
+            "training": {
+                name: value
+                for name, value in self.training.identity().items()
+                if name != "checkpoint_every_epochs"
+            },
             "rows": hashlib.sha256(self.plan.rows.tobytes()).hexdigest(),
             "plan": [self.plan.epoch_rows, self.plan.batch_size, self.plan.seed, self.plan.views],
             "seed": self.seed,
