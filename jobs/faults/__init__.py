@@ -1,13 +1,13 @@
 """Faults done for real, one scenario for each row of the README's table: nothing lost, nothing run, nothing left."""
 
-from raykd.chaos.heads import restart_head
-from raykd.chaos.nodes import grow, lose_nodes, take_back
-from raykd.chaos.proofs import proved_by
-from raykd.chaos.scenario import Found, Record, Scenario, isolated
-from raykd.chaos.soak import soak
-from raykd.chaos.stores import sick_bucket
-from raykd.chaos.students import kill_workers, resize
-from raykd.chaos.trust import named_code, paths_and_sizes, pickled_code
+from jobs.faults.heads import restart_head
+from jobs.faults.nodes import grow, lose_nodes, take_back
+from jobs.faults.proofs import proved_by
+from jobs.faults.scenario import Found, Record, Scenario, isolated
+from jobs.faults.soak import soak
+from jobs.faults.stores import sick_bucket
+from jobs.faults.students import kill_workers, resize
+from jobs.faults.trust import named_code, paths_and_sizes, pickled_code
 
 _DISTURBED = "tests/train/test_disturbed.py::test_kills_and_hangs_cost_no_row_and_no_bit"
 _RESUME = "tests/train/test_resume.py"

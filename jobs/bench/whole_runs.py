@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 import yaml
 
-from raykd.bench.measuring import Row, Sizes, paired, row_of
-from raykd.bench.plain_loop import HARD, SOFT, TEMPERATURE
-from raykd.bench.ratios import COUNT, STUDENT, TEACHERS, Cost, cost
+from jobs.bench.measuring import Row, Sizes, paired, row_of
+from jobs.bench.plain_loop import HARD, SOFT, TEMPERATURE
+from jobs.bench.ratios import COUNT, STUDENT, TEACHERS, Cost, cost
 from raykd.config import Config, load_config
 from raykd.data import Samples, build_samples
 from raykd.folders import read_json
@@ -197,7 +197,7 @@ def _ours(root: Path, repeat: int) -> Side:
 
 def _plain(root: Path, repeat: int) -> Side:
     result = root / f"plain{repeat}.json"
-    seconds = _timed(["raykd.bench.plain_loop", str(root / "recipe.yaml"), str(result)])
+    seconds = _timed(["jobs.bench.plain_loop", str(root / "recipe.yaml"), str(result)])
     return seconds, float(json.loads(result.read_text())["accuracy"])
 
 

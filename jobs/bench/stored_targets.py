@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from raykd.bench.measuring import Row, Sizes, against, in_turns, paired, rotated, row_of
-from raykd.bench.synthetic import Bench, logits, recipe
+from jobs.bench.measuring import Row, Sizes, against, in_turns, paired, rotated, row_of
+from jobs.bench.synthetic import Bench, logits, recipe
 from raykd.folders import RunFolder
 from raykd.targets import (
     EntryKey,

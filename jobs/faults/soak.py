@@ -14,9 +14,9 @@ from typing import Any
 import ray
 import torch
 
-from raykd.bench.fleets import fleet_of, silent
-from raykd.bench.synthetic import Bench, recipe
-from raykd.chaos.scenario import Found
+from jobs.bench.fleets import fleet_of, silent
+from jobs.bench.synthetic import Bench, recipe
+from jobs.faults.scenario import Found
 from raykd.folders import RunFolder
 from raykd.runtime import connect
 from raykd.targets import NoTargets, TargetSource, Ticket

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import ray.train
 
-from raykd.bench.fleets import fresh
-from raykd.chaos.machines import STUDENT_CPUS, Machines, machines
-from raykd.chaos.scenario import Found
-from raykd.chaos.students import STEPS_PER_EPOCH, TEACHERS, Lesson, lesson
+from jobs.bench.fleets import fresh
+from jobs.faults.machines import STUDENT_CPUS, Machines, machines
+from jobs.faults.scenario import Found
+from jobs.faults.students import STEPS_PER_EPOCH, TEACHERS, Lesson, lesson
 from raykd.config.root import StudentCluster, TeacherCluster
 from raykd.data import Samples
 from raykd.folders import RunFolder
@@ -47,7 +47,7 @@ class Watched:
     Attributes:
         plan: its order.
         record: file of the rows that its workers trained on.
-        heard: what was told of it.
+        heard: its events.
     """
 
     plan: Plan

@@ -84,7 +84,7 @@ def isolated(row: str, scenario: Scenario, *, quick: bool) -> Record:
     with TemporaryDirectory(prefix="raykd-chaos-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         answer, log = folder / "found.json", folder / "log.txt"
-        command = [sys.executable, "-m", "raykd.chaos", row, str(answer)]
+        command = [sys.executable, "-m", "jobs.faults", row, str(answer)]
         with log.open("wb") as sink:
             process = subprocess.Popen(  # noqa: S603 (ourselves)
                 [*command, *(["--quick"] if quick else [])],

@@ -7,9 +7,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from raykd.bench.fleets import CLASSES, client_of, fleet_of
-from raykd.bench.measuring import Row, Sizes, paired, row_of
-from raykd.bench.synthetic import Bench, recipe
+from jobs.bench.fleets import CLASSES, client_of, fleet_of
+from jobs.bench.measuring import Row, Sizes, paired, row_of
+from jobs.bench.synthetic import Bench, recipe
 from raykd.config import Config
 from raykd.folders import RunFolder
 from raykd.runtime import connect
@@ -58,7 +58,7 @@ def sleepers(
     sizes: Sizes, teachers: int, service_ms: float, classes: int = CLASSES, epochs: int = 2
 ) -> Config:
     """A recipe whose teachers take a given time for a batch."""
-    path = "raykd.bench.synthetic:sleeper"
+    path = "jobs.bench.synthetic:sleeper"
     knobs = {"classes": classes, "service_ms": service_ms}
     model = {"type": "factory", "path": path, "kwargs": knobs}
     named = [{"name": f"t{k}", "model": model} for k in range(teachers)]

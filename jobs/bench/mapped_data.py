@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from raykd.bench.measuring import Row, Sizes, paired, rotated
-from raykd.bench.synthetic import Bench, dataset, recipe
+from jobs.bench.measuring import Row, Sizes, paired, rotated
+from jobs.bench.synthetic import Bench, dataset, recipe
 from raykd.config import Config, load_config
 from raykd.data import Dataset, build_samples
 from raykd.folders import RunFolder
@@ -23,7 +23,7 @@ from raykd.targets import NoTargets
 from raykd.tracking import Event
 
 _CLASSES = 10
-_TEACHER = {"name": "unheard", "model": {"type": "factory", "path": "raykd.bench.synthetic:sleeper",
+_TEACHER = {"name": "unheard", "model": {"type": "factory", "path": "jobs.bench.synthetic:sleeper",
                                          "kwargs": {"classes": _CLASSES, "service_ms": 0.0}}}  # fmt: skip
 _STUDENT = {"type": "cnn", "width": 0.25, "depth": 3}
 

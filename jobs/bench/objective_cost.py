@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raykd.bench.measuring import Row, Sizes, against, in_turns
+from jobs.bench.measuring import Row, Sizes, against, in_turns
 from raykd.config.objective import Objective
 from raykd.ensemble import WEIGHTINGS
 from raykd.losses import INFO

@@ -1,6 +1,6 @@
 """The same distillation as a plain PyTorch loop in one process: what `end_to_end` is held against.
 
-python -m raykd.bench.plain_loop RECIPE RESULT
+python -m jobs.bench.plain_loop RECIPE RESULT
 
 Every batch is made, shown to all teachers, and learnt from; all cores work on each in turn. The recipe names
 the data, the weights, and the numbers that both sides share.

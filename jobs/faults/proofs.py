@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-import raykd
-from raykd.chaos.scenario import Found
+from jobs import ROOT
+from jobs.faults.scenario import Found
 
-_ROOT = Path(raykd.__file__).parents[1]
 _SECONDS = " (s)"
 """Ends the name of a figure of which the largest counts; others are added up."""
 
@@ -32,15 +31,15 @@ class Proof:
     def __call__(self, folder: Path, quick: bool) -> Found:
         """Their figures; passed when every one of them did."""
         report = folder / "report.xml"
-        missing = [name for name in self.tests if not (_ROOT / name.partition("::")[0]).is_file()]
+        missing = [name for name in self.tests if not (ROOT / name.partition("::")[0]).is_file()]
         if missing:
-            return Found(f"needs the repository: no {missing[0]} in {_ROOT}", passed=False)
+            return Found(f"needs the repository: no {missing[0]} in {ROOT}", passed=False)
         marks = "not soak" if quick else "soak or not soak"
         command = [sys.executable, "-m", "pytest", "-q", "-m", marks]
         command += ["-p", "no:cacheprovider", "-o", "junit_family=xunit1"]
         done = subprocess.run(  # noqa: S603 (tests of our own)
             [*command, f"--junitxml={report}", f"--basetemp={folder / 'tests'}", *self.tests],
-            cwd=_ROOT, capture_output=True, text=True, check=False,
+            cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if not report.is_file():
             return Found(f"pytest ended with {done.returncode}: {done.stderr[-300:]}", passed=False)

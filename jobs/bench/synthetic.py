@@ -66,7 +66,7 @@ def recipe(
     epochs: int = 2,
 ) -> Config:
     """A recipe over `dataset`, with one view."""
-    source = {"type": "factory", "path": "raykd.bench.synthetic:dataset",
+    source = {"type": "factory", "path": "jobs.bench.synthetic:dataset",
               "kwargs": {"samples": samples, "classes": classes}}  # fmt: skip
     return load_config(
         {

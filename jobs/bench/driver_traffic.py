@@ -23,10 +23,10 @@ from typing import Any
 
 import ray
 
-from raykd.bench.fleets import fill_s, fleet_of, silent
-from raykd.bench.live_targets import sleepers
-from raykd.bench.measuring import Row, Sizes, row_of
-from raykd.bench.synthetic import Bench
+from jobs.bench.fleets import fill_s, fleet_of, silent
+from jobs.bench.live_targets import sleepers
+from jobs.bench.measuring import Row, Sizes, row_of
+from jobs.bench.synthetic import Bench
 from raykd.config.root import StudentCluster, TeacherCluster
 from raykd.data import Samples
 from raykd.folders import RunFolder

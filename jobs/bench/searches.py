@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 import torch
 from pydantic import TypeAdapter
 
-from raykd.bench.measuring import Row, Sizes, paired, row_of
-from raykd.bench.ratios import COUNT, STUDENT, TEACHERS, Cost, cost
-from raykd.bench.synthetic import SIDE
+from jobs.bench.measuring import Row, Sizes, paired, row_of
+from jobs.bench.ratios import COUNT, STUDENT, TEACHERS, Cost, cost
+from jobs.bench.synthetic import SIDE
 from raykd.config import Config, load_config
 from raykd.config.models import Model
 from raykd.models import build_model
@@ -91,7 +91,7 @@ def _searched(config: Config, folder: Path) -> Side:
 def _recipe(root: Path, sizes: Sizes, cores: int, rates: Sequence[float]) -> Config:
     """A grid over learning rates; the teachers' weights lie in `root`."""
     names = [f"t{k}" for k in range(COUNT)]
-    source = {"type": "factory", "path": "raykd.bench.synthetic:dataset",
+    source = {"type": "factory", "path": "jobs.bench.synthetic:dataset",
               "kwargs": {"samples": sizes.samples // _SHARE, "classes": _CLASSES}}  # fmt: skip
     return load_config(
         {

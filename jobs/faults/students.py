@@ -15,9 +15,9 @@ import ray.train
 import torch
 from torch import Tensor
 
-from raykd.bench.fleets import silent
-from raykd.bench.synthetic import Bench, recipe
-from raykd.chaos.scenario import Found
+from jobs.bench.fleets import silent
+from jobs.bench.synthetic import Bench, recipe
+from jobs.faults.scenario import Found
 from raykd.config.root import StudentCluster
 from raykd.data import Samples
 from raykd.errors import TrainingError

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from ray.cluster_utils import Cluster
 
-from raykd.chaos.scenario import Found
+from jobs.faults.scenario import Found
 from raykd.folders import read_json
 
 _FIT = {"epochs": 4, "batch_size": 32, "optimizer": {"type": "adamw", "lr": 0.01}}
@@ -65,13 +65,13 @@ def restart_head(folder: Path, quick: bool) -> Found:  # noqa: ARG001 (it is don
     return Found(said, same and before == 2 and again == 0 and resumed["status"] == "complete")
 
 
-def _scores(told: Any) -> Any:
+def _scores(summary: Any) -> Any:
     """Metrics on validation and test, wherever they stand; without cost and time."""
-    if not isinstance(told, dict):
-        return told
-    if "validation" in told:
-        return {split: told[split] for split in ("validation", "test") if split in told}
-    return {name: _scores(one) for name, one in told.items()}
+    if not isinstance(summary, dict):
+        return summary
+    if "validation" in summary:
+        return {split: summary[split] for split in ("validation", "test") if split in summary}
+    return {name: _scores(one) for name, one in summary.items()}
 
 
 def _start(
@@ -90,7 +90,7 @@ def _lines(run: Path) -> list[dict[str, Any]]:
 
 
 def _fitted(run: Path) -> int:
-    """How many times a teacher's training was told to be finished."""
+    """How many times a teacher's training was finished."""
     return sum(
         line["kind"] == "fit" and line["stage"] == "teachers" and line["state"] == "finished"
         for line in _lines(run)

@@ -1,4 +1,4 @@
-"""One scenario in this process: `python -m raykd.chaos ROW FOUND.json [--quick]`; `jobs/chaos.py` starts these."""
+"""One scenario in this process: `python -m jobs.faults ROW FOUND.json [--quick]`; `jobs/chaos.py` starts these."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from raykd.chaos import SCENARIOS
+from jobs.faults import SCENARIOS
 from raykd.folders import write_json
 
 

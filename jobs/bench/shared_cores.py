@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from raykd.bench.fleets import CLASSES, client_of, fill_s, fleet_of, silent
-from raykd.bench.measuring import Row, Sizes, paired
-from raykd.bench.ratios import COUNT, STUDENT, TEACHERS, Cost, cost
-from raykd.bench.synthetic import Bench, recipe
+from jobs.bench.fleets import CLASSES, client_of, fill_s, fleet_of, silent
+from jobs.bench.measuring import Row, Sizes, paired
+from jobs.bench.ratios import COUNT, STUDENT, TEACHERS, Cost, cost
+from jobs.bench.synthetic import Bench, recipe
 from raykd.folders import RunFolder
 from raykd.runtime import connect, machine
 from raykd.targets import Ticket

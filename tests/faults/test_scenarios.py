@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from raykd.chaos import SCENARIOS, Found, Scenario, isolated
-from raykd.chaos.proofs import _read, proved_by
-from raykd.chaos.trust import named_code, paths_and_sizes, pickled_code
+from jobs.faults import SCENARIOS, Found, Scenario, isolated
+from jobs.faults.proofs import _read, proved_by
+from jobs.faults.trust import named_code, paths_and_sizes, pickled_code
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,7 +47,7 @@ def played(monkeypatch):
             answer = command[4]
             return start([sys.executable, "-c", program, answer], **given)
 
-        monkeypatch.setattr("raykd.chaos.scenario.subprocess.Popen", other)
+        monkeypatch.setattr("jobs.faults.scenario.subprocess.Popen", other)
         scenario = Scenario("a fault", "a bar", lambda folder, quick: Found("", True), limit_s)
         return isolated("R0", scenario, quick=True)
 
@@ -91,7 +91,7 @@ def test_figures_of_tests_are_added_up_and_a_failure_is_one(tmp_path, monkeypatc
         "    assert n < 9\n"
     )
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = soak\n")
-    monkeypatch.setattr("raykd.chaos.proofs._ROOT", tmp_path)
+    monkeypatch.setattr("jobs.faults.proofs.ROOT", tmp_path)
     for name in ("1", "2"):
         (tmp_path / name).mkdir()
     quick = proved_by("test_one.py")(tmp_path / "1", True)
@@ -132,7 +132,7 @@ def test_the_job_refuses_rows_that_it_does_not_know(capsys):
 
 def test_the_job_goes_on_after_a_failure_and_writes_all_down(monkeypatch, tmp_path, capsys):
     from jobs import chaos
-    from raykd.chaos import Record
+    from jobs.faults import Record
 
     def done(row, scenario, *, quick):
         return Record(row, scenario.what, scenario.bar, f"{quick=}", row != "S1", 1.0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from raykd.bench.synthetic import Bench, recipe
+from jobs.bench.synthetic import Bench, recipe
 from raykd.cli.prediction import read_samples
 from raykd.config import load_config
 from raykd.config.models import MlpModel

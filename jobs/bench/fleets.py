@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from raykd.bench.synthetic import Bench
+from jobs.bench.synthetic import Bench
 from raykd.models import build_model
 from raykd.pipeline.serving import make_specs, store_keys
 from raykd.runtime import put

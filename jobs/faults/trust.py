@@ -17,8 +17,8 @@ from pathlib import Path
 
 import xxhash
 
-from raykd.chaos.hostile import KEY, PLACES, shards, student
-from raykd.chaos.scenario import Found
+from jobs.faults.hostile import KEY, PLACES, shards, student
+from jobs.faults.scenario import Found
 from raykd.cli import main
 from raykd.config.models import FactoryModel
 from raykd.errors import RaykdError
@@ -118,9 +118,9 @@ def _importable(folder: Path) -> Iterator[None]:
 
 def _factory_student(folder: Path, path: str) -> Path:
     own = student(folder)
-    told = read_json(own / DESCRIPTION)
-    told["model"] = FactoryModel(path=path).model_dump(mode="json")
-    write_json(own / DESCRIPTION, told)
+    description = read_json(own / DESCRIPTION)
+    description["model"] = FactoryModel(path=path).model_dump(mode="json")
+    write_json(own / DESCRIPTION, description)
     return own
 
 

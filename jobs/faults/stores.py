@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from raykd.chaos.scenario import Found
+from jobs.faults.scenario import Found
 from raykd.errors import TargetError
 from raykd.targets import EntryKey
 from raykd.targets.maintenance import verify_store

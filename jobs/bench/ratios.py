@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.bench.measuring import in_turns
+from jobs.bench.measuring import in_turns
 
 STUDENT: Mapping[str, Any] = {"type": "cnn", "width": 0.25, "depth": 3}
 TEACHERS: Mapping[str, Mapping[str, Any]] = {

@@ -1,14 +1,14 @@
 """Benchmarks behind the figures of the README: ratios within one run, each with its spread."""
 
-from raykd.bench.driver_traffic import driver
-from raykd.bench.live_targets import live
-from raykd.bench.mapped_data import stream
-from raykd.bench.measuring import Row, Sizes
-from raykd.bench.objective_cost import objective
-from raykd.bench.searches import sweep
-from raykd.bench.shared_cores import shared
-from raykd.bench.stored_targets import memory, store, stored
-from raykd.bench.whole_runs import end_to_end
+from jobs.bench.driver_traffic import driver
+from jobs.bench.live_targets import live
+from jobs.bench.mapped_data import stream
+from jobs.bench.measuring import Row, Sizes
+from jobs.bench.objective_cost import objective
+from jobs.bench.searches import sweep
+from jobs.bench.shared_cores import shared
+from jobs.bench.stored_targets import memory, store, stored
+from jobs.bench.whole_runs import end_to_end
 
 BENCHMARKS = {
     "objective": objective,
