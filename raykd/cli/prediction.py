@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from raykd.config.tasks import TaskName
-from raykd.data.archives import refuse_bomb
+from raykd.data.arrays import refuse_bomb
 from raykd.data.steps import as_shown
 from raykd.data.texts import encode_texts
 from raykd.errors import InputError, Problem

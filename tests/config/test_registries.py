@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Annotated, Any, Union, get_args, get_origin
+from pkgutil import resolve_name
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -14,7 +15,9 @@ from raykd.config.models import OF_TEXTS, Model
 from raykd.config.objective import FeatureLoss, SoftTargets, Weighting
 from raykd.config.root import Config
 from raykd.config.sources import Source
+from raykd.config.tasks import TaskName
 from raykd.config.training import Optimizer, Schedule
+from raykd.data import Dataset
 from raykd.data.sources import SOURCES
 from raykd.ensemble import WEIGHTINGS
 from raykd.losses import LOSSES
@@ -36,6 +39,14 @@ def tags(annotation: Any) -> set[str]:
 
 def test_sources():
     assert set(SOURCES) == tags(Source)
+
+
+@pytest.mark.parametrize("source", members(Source))
+def test_the_loader_of_a_source_takes_its_settings(source):
+    load = resolve_name(SOURCES[source.model_fields["type"].default])
+    hints = get_type_hints(load)
+    assert issubclass(source, hints.pop("source"))
+    assert hints == {"task": TaskName, "return": Dataset}
 
 
 def test_losses_and_weightings_of_the_recipe_exist():

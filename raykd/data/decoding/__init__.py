@@ -53,6 +53,7 @@ __all__ = [
     "cache_root",
     "in_process",
     "load_decoded",
+    "load_files",
     "write_part",
 ]
 
@@ -74,6 +75,11 @@ _NAMED = 5
 def cache_root(data: Data) -> Path:
     """Folder of decoded samples."""
     return Path(data.cache).expanduser().absolute() if data.cache else home() / "decoded"
+
+
+def load_files(source: FilesSource, task: TaskName) -> Dataset:
+    """The samples of a source of files, with all other settings of `data` at their defaults."""
+    return load_decoded(Data(source=source), task)
 
 
 def load_decoded(

