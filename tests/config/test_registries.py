@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from inspect import Parameter, signature
 from pkgutil import resolve_name
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -59,6 +60,17 @@ ZOO = [m for m in members(Model) if not any(f.is_required() for f in m.model_fie
 
 def test_models():
     assert set(MODELS) == tags(Model)
+
+
+@pytest.mark.parametrize("spec", members(Model))
+def test_the_builder_of_a_model_takes_its_settings(spec):
+    build = resolve_name(MODELS[spec.model_fields["type"].default])
+    known = {"input_shape", "classes", "key", *spec.model_fields} - {"type"}
+    optional = {"content", "examples"} & {spec.made_of}
+    assert {name: one.default for name, one in signature(build).parameters.items()} == {
+        **dict.fromkeys(known, Parameter.empty),
+        **dict.fromkeys(optional, None),
+    }
 
 
 @pytest.mark.parametrize("spec", ZOO)
