@@ -31,7 +31,7 @@ def load_arrays(source: ArraysSource, task: TaskName) -> Dataset:
     """
     path = Path(source.path).expanduser()
     if not path.is_file():
-        raise InputError(Problem(_KEY, f"there is no file {path} (in {Path.cwd()})"))
+        raise InputError.at(_KEY, f"there is no file {path} (in {Path.cwd()})")
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -57,7 +57,7 @@ def load_arrays(source: ArraysSource, task: TaskName) -> Dataset:
 
 def _not_plain(path: Path, error: Exception) -> InputError:
     why = f"{path} is no .npz of plain arrays ({error}); objects (pickles) are refused"
-    return InputError(Problem(_KEY, why))
+    return InputError.at(_KEY, why)
 
 
 def _check_names(found: list[str], path: Path) -> None:
@@ -78,12 +78,10 @@ def _named_parts(names: np.ndarray) -> dict[str, np.ndarray]:
     """Rows of each part from one name per sample; an empty name puts a sample into no part."""
     unknown = sorted({str(name) for name in np.unique(names)} - {*PARTS, ""})
     if unknown or names.ndim != 1:
-        raise InputError(
-            Problem(
-                "data.source.splits",
-                f"found {unknown[:5]} in an array of shape {list(names.shape)}; needs [N] of "
-                f"{', '.join(PARTS)}, or an empty text where a part is to be drawn",
-            )
+        raise InputError.at(
+            "data.source.splits",
+            f"found {unknown[:5]} in an array of shape {list(names.shape)}; needs [N] of "
+            f"{', '.join(PARTS)}, or an empty text where a part is to be drawn",
         )
     return {part: np.flatnonzero(names == part) for part in PARTS if (names == part).any()}
 
@@ -98,15 +96,13 @@ def load_factory(source: FactorySource, task: TaskName) -> Dataset:  # noqa: ARG
     try:
         inspect.signature(make).bind(**source.kwargs)
     except TypeError as error:
-        raise InputError(
-            Problem("data.source.kwargs", f"{source.path} does not take {source.kwargs}: {error}")
+        raise InputError.at(
+            "data.source.kwargs", f"{source.path} does not take {source.kwargs}: {error}"
         ) from error
     dataset = make(**source.kwargs)
     if not isinstance(dataset, Dataset):
         found = f"{type(dataset).__module__}.{type(dataset).__qualname__}"
-        raise InputError(
-            Problem(_KEY, f"{source.path} returned {found}; needs a raykd.data.Dataset")
-        )
+        raise InputError.at(_KEY, f"{source.path} returned {found}; needs a raykd.data.Dataset")
     return dataset
 
 
@@ -124,10 +120,8 @@ def refuse_bomb(archive: zipfile.ZipFile, path: Path, *, key: str) -> None:
     size = sum(member.file_size for member in archive.infolist())
     packed = path.stat().st_size
     if size > max(_HARMLESS_BYTES, _MOST_TIMES * packed):
-        raise InputError(
-            Problem(
-                key,
-                f"{path} has {packed:,} bytes and would take {size:,} in memory; an archive may take up to "
-                f"{_MOST_TIMES} times its size; where you trust it, save its arrays unpacked (numpy.savez)",
-            )
+        raise InputError.at(
+            key,
+            f"{path} has {packed:,} bytes and would take {size:,} in memory; an archive may take up to "
+            f"{_MOST_TIMES} times its size; where you trust it, save its arrays unpacked (numpy.savez)",
         )

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 
 KEY = "data.classes"
 _HOW = "give a list of names, or a text file with one a line (or a .json list)"
@@ -107,4 +107,4 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _problem(message: str) -> InputError:
-    return InputError(Problem(KEY, message))
+    return InputError.at(KEY, message)

@@ -15,7 +15,7 @@ from raykd.data.dataset import PARTS
 from raykd.data.labels import FORMS
 from raykd.data.samples import Samples
 from raykd.data.texts import decode_texts
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.types import ORIGINAL_VIEW, Batch, is_labelled
 
 Preprocessor = Callable[[Tensor], Tensor]
@@ -100,7 +100,7 @@ def draw_classes(samples: Samples, path: Path | str, *, count: int = 8, most: in
 
     assert samples.input_shape, "samples with several inputs are refused"
     if not samples.classes:
-        raise InputError(Problem("data.source", "has no labels, so there are no classes to draw"))
+        raise InputError.at("data.source", "has no labels, so there are no classes to draw")
     draw_one = _write_one if samples.is_text else _draw_one
     form = FORMS[samples.task]
     known = {part: samples.splits[part] for part in PARTS}

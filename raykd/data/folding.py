@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 
 KEY = "folds"
 
@@ -27,7 +27,7 @@ def stratified_folds(strata: np.ndarray, keys: np.ndarray, of: int) -> np.ndarra
         InputError: there are fewer samples than folds.
     """
     if len(strata) < of:
-        raise InputError(Problem(KEY, f"found {of} for {len(strata)} labelled samples; lower it"))
+        raise InputError.at(KEY, f"found {of} for {len(strata)} labelled samples; lower it")
     fold_M = np.empty(len(strata), np.int64)
     fold_M[np.lexsort((keys, strata))] = np.arange(len(strata)) % of
     return fold_M
@@ -48,9 +48,9 @@ def grouped_folds(sizes_G: np.ndarray, order_G: np.ndarray, of: int) -> np.ndarr
         InputError: there are too few groups with labelled samples.
     """
     if (filled := int((sizes_G > 0).sum())) <= of:
-        raise InputError(
-            Problem(KEY, f"found {of} with {filled} groups of data.splits.by that have labelled samples; validation "
-                    "needs a group beside those of the test part: lower it")
+        raise InputError.at(
+            KEY, f"found {of} with {filled} groups of data.splits.by that have labelled samples; validation "
+            "needs a group beside those of the test part: lower it"
         )  # fmt: skip
     fold_G = np.empty(len(sizes_G), np.int64)
     held = np.zeros(of, np.int64)

@@ -14,7 +14,7 @@ from raykd.config.data import SplitBy, Splits
 from raykd.data.dataset import PARTS, Dataset
 from raykd.data.folding import grouped_folds
 from raykd.data.hashing import sample_keys
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.types import UNLABELLED
 
 KEY = "data.splits.by"
@@ -39,13 +39,13 @@ def parts_by(dataset: Dataset, by: SplitBy, splits: Splits, *, seed: int) -> dic
     """
     if dataset.splits:
         found = ", ".join(dataset.splits)
-        raise InputError(Problem(KEY, f"the source brings its own parts ({found}); set it to null"))
+        raise InputError.at(KEY, f"the source brings its own parts ({found}); set it to null")
     column = dataset.columns.get(by.column)
     if column is None:
         there = ", ".join(dataset.columns) or "none"
-        raise InputError(
-            Problem(f"{KEY}.column", f"found {by.column!r}; the source has {there}: sources of files bring columns, and a "
-                    "factory gives Dataset(columns={...})")
+        raise InputError.at(
+            f"{KEY}.column", f"found {by.column!r}; the source has {there}: sources of files bring columns, and a "
+            "factory gives Dataset(columns={...})"
         )  # fmt: skip
     if by.type == "column":
         return _said(column)
@@ -71,19 +71,17 @@ def _refuse_unordered(column: np.ndarray, name: str) -> None:
         if len({len(text) for text in texts}) == 1:
             return
         wrong = min(texts, key=len)
-    raise InputError(
-        Problem(f"{KEY}.column", f"found the text {wrong!r} in {name!r}; times are numbers, or texts in ISO 8601 of one "
-                "length (2026-11-22, or 2026-11-22T09:30:00): others are not sorted by time")
+    raise InputError.at(
+        f"{KEY}.column", f"found the text {wrong!r} in {name!r}; times are numbers, or texts in ISO 8601 of one "
+        "length (2026-11-22, or 2026-11-22T09:30:00): others are not sorted by time"
     )  # fmt: skip
 
 
 def _said(column: np.ndarray) -> dict[str, np.ndarray]:
     unknown = sorted({str(value) for value in np.unique(column)} - set(PARTS))
     if unknown:
-        raise InputError(
-            Problem(
-                f"{KEY}.column", f"says {', '.join(unknown[:5])}; allowed are {', '.join(PARTS)}"
-            )
+        raise InputError.at(
+            f"{KEY}.column", f"says {', '.join(unknown[:5])}; allowed are {', '.join(PARTS)}"
         )
     return {part: np.flatnonzero(column == part) for part in PARTS if (column == part).any()}
 
@@ -113,9 +111,9 @@ def _whole_groups(
         before = int(ends_G[begin - 1]) if begin else 0
         end = int(np.searchsorted(ends_G, before + count)) + 1
         if count < 1 or end >= len(order_G):
-            raise InputError(
-                Problem(f"data.splits.{name}", f"found {size}, which is {count} labelled samples; in whole groups of "
-                        f"{KEY} ({len(order_G)} of them) it needs at least 1, and has to leave some for training")
+            raise InputError.at(
+                f"data.splits.{name}", f"found {size}, which is {count} labelled samples; in whole groups of "
+                f"{KEY} ({len(order_G)} of them) it needs at least 1, and has to leave some for training"
             )  # fmt: skip
         parts[name] = np.flatnonzero(np.isin(of_N, order_G[begin:end]) & labelled_N)
         begin = end

@@ -28,7 +28,7 @@ from raykd.config.data import (
 from raykd.data import steps
 from raykd.data.hashing import Draws
 from raykd.data.texts import drop_words, most_words
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.importing import load_callable
 from raykd.types import TEXT
 
@@ -77,7 +77,7 @@ class Place:
 
     def error(self, message: str) -> InputError:
         """An error about this step."""
-        return InputError(Problem(self.key, message))
+        return InputError.at(self.key, message)
 
     def values(self, kind: str) -> np.ndarray:
         """The only input, which must hold values that can be blended.
@@ -119,11 +119,8 @@ class Place:
             InputError: `found` is above `limit`.
         """
         if found > limit:
-            raise InputError(
-                Problem(
-                    f"{self.key}.{field}",
-                    f"found {found} {unit}; allowed are at most {limit} ({why})",
-                )
+            raise InputError.at(
+                f"{self.key}.{field}", f"found {found} {unit}; allowed are at most {limit} ({why})"
             )
 
 
@@ -146,12 +143,10 @@ def build_steps(
     )
     mixing = [index for index, step in enumerate(built) if isinstance(step, MixStep)]
     if len(mixing) > 1:
-        raise InputError(
-            Problem(
-                f"data.views.policy.{mixing[1]}",
-                f"found {policy[mixing[1]].type} after {policy[mixing[0]].type}; one step that mixes "
-                "samples is allowed: remove one",
-            )
+        raise InputError.at(
+            f"data.views.policy.{mixing[1]}",
+            f"found {policy[mixing[1]].type} after {policy[mixing[0]].type}; one step that mixes "
+            "samples is allowed: remove one",
         )
     return built
 

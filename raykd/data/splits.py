@@ -126,9 +126,9 @@ def _with_fold(
 ) -> dict[str, np.ndarray]:
     """The parts that the source brings, and the fold as the test part."""
     if "test" in given:
-        raise InputError(
-            Problem(KEY, f"the source brings its own test part ({len(given['test']):,} samples), on which every run is "
-                    "tested; leave it out")
+        raise InputError.at(
+            KEY, f"the source brings its own test part ({len(given['test']):,} samples), on which every run is "
+            "tested; leave it out"
         )  # fmt: skip
     labels = dataset.strata
     pool = given["train"] if "train" in given else _rest(len(dataset), given)
@@ -169,12 +169,10 @@ def label_budget(
     count = _to_count(budget, len(labelled))
     classes = len(np.unique(labels[labelled]))
     if not (1 if budget else 0) <= count <= len(labelled):
-        raise InputError(
-            Problem(
-                "data.labels",
-                f"found {budget}, which is {count} of {len(labelled)} labelled training samples; allowed "
-                f"are 0 to {len(labelled)}, and at least one per class ({classes}) is wise; null keeps all",
-            )
+        raise InputError.at(
+            "data.labels",
+            f"found {budget}, which is {count} of {len(labelled)} labelled training samples; allowed "
+            f"are 0 to {len(labelled)}, and at least one per class ({classes}) is wise; null keeps all",
         )
     if not count:
         return np.where(np.isin(np.arange(len(labels)), rows), UNLABELLED, labels).astype(np.int64)
@@ -266,15 +264,13 @@ def _check_train(dataset: Dataset, train: np.ndarray) -> None:
     missing = form.missing(dataset.known_labels[train], names)
     if missing or (form.needed and not names):
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise InputError(
-            Problem(
-                "data.source",
-                f"{len(missing)} of {len(names)} {form.missing_text} ({shown or '-'}); "
-                f"{form.missing_help}",
-            )
+        raise InputError.at(
+            "data.source",
+            f"{len(missing)} of {len(names)} {form.missing_text} ({shown or '-'}); "
+            f"{form.missing_help}",
         )
     if dataset.task == "classification" and len(names) == 1:
-        raise InputError(
-            Problem("data.source", f"every label is {names[0]!r}; a classification needs two classes: is it the right "
-                    "column of labels?")
+        raise InputError.at(
+            "data.source", f"every label is {names[0]!r}; a classification needs two classes: is it the right "
+            "column of labels?"
         )  # fmt: skip

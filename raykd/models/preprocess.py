@@ -160,7 +160,7 @@ def preprocessing_for(settings: Preprocess, samples: Source, *, key: str) -> Pre
     if not samples.is_text:
         if settings.tokenizer is not None:
             found = f"is for texts; a sample here is {list(samples.input_shape)}"
-            raise InputError(Problem(f"{key}.tokenizer", f"{found}: remove it"))
+            raise InputError.at(f"{key}.tokenizer", f"{found}: remove it")
         return resolve(settings, samples.statistics(), input_shape=samples.input_shape, key=key)
     problems = [
         Problem(f"{key}.{name}", "is for numbers; the samples are texts: remove it")
@@ -213,9 +213,7 @@ def resolve(
         lengths = (target,) if len(input_shape) == 3 else (1, target)
         _check_statistics(settings.normalize, lengths, f"{key}.normalize", "normalize")
         if min(settings.normalize[1]) <= 0:
-            raise InputError(
-                Problem(f"{key}.normalize", "every standard deviation must be above 0")
-            )
+            raise InputError.at(f"{key}.normalize", "every standard deviation must be above 0")
         mean, std = settings.normalize
     return Preprocessing(
         crop=settings.crop,
@@ -267,15 +265,13 @@ def _check_statistics(
     found = (len(statistics[0]), len(statistics[1]))
     if found[0] != found[1] or found[0] not in lengths:
         needed = " or ".join(str(length) for length in dict.fromkeys(lengths))
-        raise InputError(
-            Problem(
-                key,
-                f"{owner} has {found[0]} means and {found[1]} standard deviations; "
-                f"{needed} of each needed, one per channel",
-            )
+        raise InputError.at(
+            key,
+            f"{owner} has {found[0]} means and {found[1]} standard deviations; "
+            f"{needed} of each needed, one per channel",
         )
     if not all(math.isfinite(value) for values in statistics for value in values):
-        raise InputError(Problem(key, f"{owner} has means or deviations that are not finite"))
+        raise InputError.at(key, f"{owner} has means or deviations that are not finite")
 
 
 def _adapted(

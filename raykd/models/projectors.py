@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 
 Shape = tuple[int, ...]
 
@@ -131,11 +131,9 @@ def _grid(length: int, beside: Shape = ()) -> Grid | None:
 
 
 def _impossible(student: Shape, teacher: Shape, why: str, key: str) -> InputError:
-    return InputError(
-        Problem(
-            key,
-            f"no projector from the student's {list(student)} to the teacher's {list(teacher)}: {why}",
-        )
+    return InputError.at(
+        key,
+        f"no projector from the student's {list(student)} to the teacher's {list(teacher)}: {why}",
     )
 
 

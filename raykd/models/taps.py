@@ -193,8 +193,8 @@ def _run(network: nn.Module, inputs: Mapping[str, Tensor], key: str) -> Tensor:
         output: Tensor = whole(inputs)
     except (RuntimeError, TypeError, ValueError, LookupError) as error:
         shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in inputs.items())
-        raise InputError(
-            Problem(key, f"the model does not run on {shapes}: {type(error).__name__}: {error}")
+        raise InputError.at(
+            key, f"the model does not run on {shapes}: {type(error).__name__}: {error}"
         ) from error
     return output
 
@@ -202,12 +202,10 @@ def _run(network: nn.Module, inputs: Mapping[str, Tensor], key: str) -> Tensor:
 def _sample_shape(tensor: Tensor, inputs: Mapping[str, Tensor], what: str, key: str) -> Shape:
     size = len(next(iter(inputs.values())))
     if tensor.dim() == 0 or len(tensor) != size:
-        raise InputError(
-            Problem(
-                key,
-                f"{what} is {list(tensor.shape)} for a batch of {size}; its first dimension must be "
-                "the batch",
-            )
+        raise InputError.at(
+            key,
+            f"{what} is {list(tensor.shape)} for a batch of {size}; its first dimension must be "
+            "the batch",
         )
     return tuple(tensor.shape[1:])
 

@@ -26,7 +26,7 @@ from raykd.config.text import (
     Tokenizer,
     WordTokenizer,
 )
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.importing import load_package
 
 _WORD = re.compile(r"\w+")
@@ -229,7 +229,7 @@ def _hashed(settings: HashedTokenizer, texts: Callable[[], Iterable[str]], key: 
 def _words(settings: WordTokenizer, texts: Callable[[], Iterable[str]], key: str) -> AnyTokens:
     counts = Counter(word for text in texts() for word in words_of(text, lower=settings.lower))
     if not counts:
-        raise InputError(Problem(key, "no training text has a word; use `bytes`"))
+        raise InputError.at(key, "no training text has a word; use `bytes`")
     by_count = sorted(counts, key=lambda word: (-counts[word], word))
     kept = tuple(by_count[: settings.size])
     return WordTokens("words", settings.length, settings.lower, kept)
@@ -245,19 +245,17 @@ def _hf(settings: HfTokenizer, texts: Callable[[], Iterable[str]], key: str) -> 
     load_package("transformers", install=_HF, key=key)
     folder = Path(settings.path).expanduser()
     if not any((folder / name).is_file() for name in _HF_FILES):
-        raise InputError(
-            Problem(f"{key}.path", f"{folder} (in {Path.cwd()}) has no tokenizer.json and no other file of a tokenizer; give "
-                    "the folder of `tokenizer.save_pretrained`")
+        raise InputError.at(
+            f"{key}.path", f"{folder} (in {Path.cwd()}) has no tokenizer.json and no other file of a tokenizer; give "
+            "the folder of `tokenizer.save_pretrained`"
         )  # fmt: skip
     digest = _digest(folder)
     try:
         size = len(_loaded(str(folder), digest))
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = " ".join(str(error).split())[:200]
-        raise InputError(
-            Problem(
-                f"{key}.path", f"the tokenizer in {folder} cannot be loaded ({why}); save it again"
-            )
+        raise InputError.at(
+            f"{key}.path", f"the tokenizer in {folder} cannot be loaded ({why}); save it again"
         ) from error
     return HfTokens("hf", str(folder), settings.length, size, digest)
 
@@ -354,9 +352,9 @@ def _loaded(path: str, digest: str) -> Any:
     """A tokenizer of transformers; code of its folder is never run."""
     transformers = load_package("transformers", install=_HF, key="tokenizer")
     if _digest(Path(path)) != digest:
-        raise InputError(
-            Problem("tokenizer", f"{path} (on this machine) does not hold the tokenizer that the model was made with; "
-                    "copy it there again")
+        raise InputError.at(
+            "tokenizer", f"{path} (on this machine) does not hold the tokenizer that the model was made with; "
+            "copy it there again"
         )  # fmt: skip
     return transformers.AutoTokenizer.from_pretrained(
         path, trust_remote_code=False, local_files_only=True

@@ -41,7 +41,7 @@ from raykd.data.decoding.spans import CLS, FOLDER, Wanted, index_images, index_w
 from raykd.data.decoding.tables import index_hf, index_parquet
 from raykd.data.decoding.writing import in_process, write_part
 from raykd.data.mapped import open_mapped
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.folders import home
 
 __all__ = [
@@ -238,8 +238,8 @@ def _check_bad(bad: Mapping[int, str], index: Index, tolerated: BadSamples) -> N
         return
     names = _names(index, bad)
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    raise InputError(
-        Problem(f"data.bad_samples.{'max_fraction' if tolerated.policy == 'skip' else 'policy'}",
-                f"{len(bad)} of {len(index):,} samples cannot be decoded, allowed are {allowed}: "
-                f"{', '.join(names[:_NAMED])}{more}; mend or remove them, or allow more")
-    )  # fmt: skip
+    raise InputError.at(
+        f"data.bad_samples.{'max_fraction' if tolerated.policy == 'skip' else 'policy'}",
+        f"{len(bad)} of {len(index):,} samples cannot be decoded, allowed are {allowed}: "
+        f"{', '.join(names[:_NAMED])}{more}; mend or remove them, or allow more",
+    )

@@ -36,7 +36,7 @@ def index_csv(source: CsvSource, wanted: Wanted) -> Index:
     lines = [Lines(file.path, inputs, source.delimiter, source.text is not None) for file in files]
     sizes = [_rows(one, key) for one in lines]
     if not sum(sizes):
-        raise InputError(Problem(KEY, f"{files[0].path} has no row; add samples"))
+        raise InputError.at(KEY, f"{files[0].path} has no row; add samples")
     columns = _columns(files, asked, source.delimiter)
     if source.id is None:
         ids = pa.array(
@@ -98,15 +98,15 @@ def _head(file: File, delimiter: str) -> Any:
         with pa_csv.open_csv(file.path, _READ, _parsing(delimiter)) as stream:
             schema = stream.schema
     except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            Problem(KEY, f"{file.path} cannot be read: {error}; it needs a first line with the names of its columns, and "
-                    "as many cells in every row")
+        raise InputError.at(
+            KEY, f"{file.path} cannot be read: {error}; it needs a first line with the names of its columns, and "
+            "as many cells in every row"
         ) from error  # fmt: skip
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:
-        raise InputError(
-            Problem(KEY, f"{file.path} has columns of one name: {', '.join(map(repr, twice))}; rename them")
-        )  # fmt: skip
+        raise InputError.at(
+            KEY, f"{file.path} has columns of one name: {', '.join(map(repr, twice))}; rename them"
+        )
     return schema
 
 
@@ -121,12 +121,12 @@ def _inputs(source: CsvSource, head: Any, asked: Mapping[str, str], file: File) 
         if _is_number(field.type) and field.name.strip() and field.name not in asked
     )
     if not found and all(pa.types.is_null(field.type) for field in head):
-        raise InputError(Problem(KEY, f"{file.path} has no row below its header; mend the file"))
+        raise InputError.at(KEY, f"{file.path} has no row below its header; mend the file")
     if not found:
         there = ", ".join(f"{field.name} ({field.type})" for field in head)
-        raise InputError(
-            Problem(_INPUTS, f"{file.path} has no column of numbers beside label and id; it has {there}; another "
-                    "data.source.delimiter?")
+        raise InputError.at(
+            _INPUTS, f"{file.path} has no column of numbers beside label and id; it has {there}; another "
+            "data.source.delimiter?"
         )  # fmt: skip
     return found
 
@@ -153,8 +153,8 @@ def _rows(lines: Lines, key: str) -> int:
         return sum(batch.num_rows for batch in _batches(lines))
     except (pa.ArrowException, OSError) as error:
         what = "UTF-8" if lines.texts else "numbers; a text goes into `text`"
-        raise InputError(
-            Problem(key, f"{lines.path}: {error}; inputs have to be {what}: mend the file, or name other columns")
+        raise InputError.at(
+            key, f"{lines.path}: {error}; inputs have to be {what}: mend the file, or name other columns"
         ) from error  # fmt: skip
 
 
@@ -166,9 +166,9 @@ def _columns(files: Sequence[File], asked: Mapping[str, str], delimiter: str) ->
     try:
         whole = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
-        raise InputError(
-            Problem(KEY, f"columns are of another type from file to file: {error}; make each one type")
-        ) from error  # fmt: skip
+        raise InputError.at(
+            KEY, f"columns are of another type from file to file: {error}; make each one type"
+        ) from error
     return {name: whole[name].combine_chunks() for name in asked}
 
 

@@ -20,7 +20,7 @@ from raykd.data.dataset import PARTS
 from raykd.data.decoding.csv_tables import read_csv
 from raykd.data.decoding.layout import Index
 from raykd.data.decoding.tables import plain_column
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.types import UNLABELLED
 
 TABLE = "data.source.labels"
@@ -102,11 +102,8 @@ def labels_of(
     if task == "multilabel":
         return _marks(index, names, key), names
     if len(names) > 1:
-        raise InputError(
-            Problem(
-                key,
-                f"found {len(names)} columns; `task: {task}` needs one, `task: multilabel` several",
-            )
+        raise InputError.at(
+            key, f"found {len(names)} columns; `task: {task}` needs one, `task: multilabel` several"
         )
     column = index.columns[names[0]]
     if task == "regression":
@@ -124,8 +121,8 @@ def _numbers(column: Any, name: str, key: str) -> np.ndarray:
     try:
         found = column.cast("float32")
     except pa.ArrowException as error:
-        raise InputError(
-            Problem(key, f"{name!r} has {column.type}: {error}; a regression needs numbers")
+        raise InputError.at(
+            key, f"{name!r} has {column.type}: {error}; a regression needs numbers"
         ) from error
     values: np.ndarray = found.to_numpy(zero_copy_only=False).astype(np.float32)
     return values
@@ -138,9 +135,9 @@ def _whole(column: Any, name: str, key: str) -> np.ndarray:
     try:
         filled = pc.fill_null(column.cast("int64"), UNLABELLED)
     except pa.ArrowException as error:
-        raise InputError(
-            Problem(key, f"{name!r} has {column.type}: {error}; needs whole numbers, or texts for classes (for values set "
-                    "`task: regression`)")
+        raise InputError.at(
+            key, f"{name!r} has {column.type}: {error}; needs whole numbers, or texts for classes (for values set "
+            "`task: regression`)"
         ) from error  # fmt: skip
     values: np.ndarray = filled.to_numpy(zero_copy_only=False)
     return values
@@ -169,14 +166,12 @@ def grouping(column: Any, name: str, key: str) -> np.ndarray:
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     if column.null_count:
-        raise InputError(
-            Problem(
-                key,
-                f"{column.null_count} of {len(column)} samples have no {name!r}; every sample needs one",
-            )
+        raise InputError.at(
+            key,
+            f"{column.null_count} of {len(column)} samples have no {name!r}; every sample needs one",
         )
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
-        raise InputError(Problem(key, f"{name!r} has {column.type}; needs numbers, texts or times"))
+        raise InputError.at(key, f"{name!r} has {column.type}; needs numbers, texts or times")
     values: np.ndarray = column.to_numpy(zero_copy_only=False)
     return values.astype(str) if values.dtype.kind == "O" else values
 
@@ -195,4 +190,4 @@ def given_parts(splits: Any, order: np.ndarray) -> dict[str, np.ndarray] | None:
 
 
 def _problem(field: str, message: str) -> InputError:
-    return InputError(Problem(f"{TABLE}.{field}", message))
+    return InputError.at(f"{TABLE}.{field}", message)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from raykd.data.decoding.layout import File
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 
 KEY = "data.source.path"
 IMAGES = ("jpg", "jpeg", "png", "bmp", "gif", "ppm", "pgm", "tif", "tiff", "webp")
@@ -86,4 +86,4 @@ def _instead(paths: Sequence[Path]) -> str:
 
 
 def _problem(message: str) -> InputError:
-    return InputError(Problem(KEY, message))
+    return InputError.at(KEY, message)

@@ -45,9 +45,9 @@ def index_images(source: ImagesSource, wanted: Wanted) -> Index:
     names = [file.name for file in files]
     loose = [name for name in names if "/" not in name]
     if FOLDER in wanted and loose:
-        raise InputError(
-            Problem(wanted[FOLDER], f"{len(loose)} images lie in no sub-folder (e.g. {loose[0]}), which would be "
-                    "their class; move them, or give data.source.labels")
+        raise InputError.at(
+            wanted[FOLDER], f"{len(loose)} images lie in no sub-folder (e.g. {loose[0]}), which would be "
+            "their class; move them, or give data.source.labels"
         )  # fmt: skip
     folders = pa.array([name.partition("/")[0] for name in names])
     layout = _layout(source, spans)
@@ -70,8 +70,8 @@ def index_webdataset(source: WebdatasetSource, wanted: Wanted) -> Index:
             places.append((number, offset, length))
             told.append({name: fields.get(name) for name in wanted})
     if not ids:
-        raise InputError(
-            Problem(KEY, f"no sample of {len(files)} shards has an image ({', '.join(IMAGES)})")
+        raise InputError.at(
+            KEY, f"no sample of {len(files)} shards has an image ({', '.join(IMAGES)})"
         )
     columns = {
         name: _column([one[name] for one in told], name, key) for name, key in wanted.items()
@@ -117,8 +117,8 @@ def _samples(file: File) -> Iterator[tuple[str, int, int, dict[str, Any]]]:
                     assert payload is not None, "a regular file has a payload"
                     fields |= _fields(suffix, payload.read(), f"{file.name}/{own}")
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise InputError(
-            Problem(KEY, f"{file.path} is no whole tar file ({error}); fetch it again. Compressed ones have to be unpacked")
+        raise InputError.at(
+            KEY, f"{file.path} is no whole tar file ({error}); fetch it again. Compressed ones have to be unpacked"
         ) from error  # fmt: skip
     if image is not None:
         yield key, *image, fields
@@ -131,22 +131,20 @@ def _fields(suffix: str, payload: bytes, name: str) -> dict[str, Any]:
             return {CLS: int(text) if text.lstrip("-").isdecimal() else text}
         found = json.loads(payload)
     except ValueError as error:
-        raise InputError(
-            Problem(KEY, f"{name}.{suffix} cannot be read: {error}; mend it")
-        ) from error
+        raise InputError.at(KEY, f"{name}.{suffix} cannot be read: {error}; mend it") from error
     return found if isinstance(found, dict) else {}
 
 
 def _column(values: Sequence[Any], name: str, key: str) -> Any:
     if all(value is None for value in values):
-        raise InputError(
-            Problem(key, f"no sample has {name!r}; a shard's samples have .{CLS}, and the fields of their .json")
+        raise InputError.at(
+            key, f"no sample has {name!r}; a shard's samples have .{CLS}, and the fields of their .json"
         )  # fmt: skip
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise InputError(
-            Problem(key, f"{name!r} is of several kinds ({error}); make it numbers or texts")
+        raise InputError.at(
+            key, f"{name!r} is of several kinds ({error}); make it numbers or texts"
         ) from error
 
 
@@ -171,8 +169,8 @@ def image_layout(source: FilesSource, encoded: Iterator[bytes | None]) -> Layout
             why = str(error)
             continue
         return Layout("image", shape, "|u1", source.mode)
-    raise InputError(
-        Problem(KEY, f"none of the first {_TRIED} images can be decoded ({why}); mend them, or set data.source.size")
+    raise InputError.at(
+        KEY, f"none of the first {_TRIED} images can be decoded ({why}); mend them, or set data.source.size"
     )  # fmt: skip
 
 

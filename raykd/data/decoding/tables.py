@@ -72,9 +72,9 @@ def index_hf(source: HfSource, wanted: Wanted) -> Index:
 def _check_folder(path: str) -> None:
     """A name of the hub is told what to do: nothing is downloaded here."""
     if _REPOSITORY.match(path) and not Path(path).exists():
-        raise InputError(
-            Problem(KEY, f"there is no folder {path} (in {Path.cwd()}), and no hub is asked: bring it once with `hf "
-                    f"download {path} --repo-type dataset --local-dir FOLDER`, and give that folder")
+        raise InputError.at(
+            KEY, f"there is no folder {path} (in {Path.cwd()}), and no hub is asked: bring it once with `hf "
+            f"download {path} --repo-type dataset --local-dir FOLDER`, and give that folder"
         )  # fmt: skip
 
 
@@ -95,8 +95,8 @@ def _saved_files(path: str | Sequence[str]) -> tuple[File, ...]:
         ]
         stats = [path.stat() for path in paths]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            Problem(KEY, f"{root} is no whole saved data set: {error!r}; save it again")
+        raise InputError.at(
+            KEY, f"{root} is no whole saved data set: {error!r}; save it again"
         ) from error
     return tuple(
         File(path.relative_to(root).as_posix(), str(path.absolute()), one.st_size, one.st_mtime_ns)
@@ -156,8 +156,8 @@ def _open(file: File) -> _Table:
         with _stream(file.path) as stream:
             return _Table(file, stream.schema, [batch.num_rows for batch in stream])
     except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            Problem(KEY, f"{file.path} is damaged, or of another kind: {error}; fetch it again")
+        raise InputError.at(
+            KEY, f"{file.path} is damaged, or of another kind: {error}; fetch it again"
         ) from error
 
 
@@ -220,7 +220,7 @@ def _layout(
     kinds = [tables[0].schema.field(name).type for name in inputs]
     if source.text is not None:
         if not _is_text(kinds[0]):
-            raise InputError(Problem(_TEXT, f"{source.text!r} has {kinds[0]}; needs texts"))
+            raise InputError.at(_TEXT, f"{source.text!r} has {kinds[0]}; needs texts")
         return Layout("text", (source.length,), "|u1")
     if all(map(_is_number, kinds)):
         return Layout("numbers", (len(inputs),), "<f4")
@@ -281,9 +281,9 @@ def _is_foreign(field: Any) -> bool:
 
 def _unfit(inputs: Sequence[str], kinds: Sequence[Any]) -> InputError:
     found = ", ".join(f"{name} ({kind})" for name, kind in zip(inputs, kinds, strict=True))
-    return InputError(
-        Problem(_INPUTS, f"found {found}; allowed are one column of encoded images (bytes, or {{bytes, path}}), of "
-                "lists of numbers or of fixed_shape_tensor, or any number of columns of numbers; a text goes into `text`")
+    return InputError.at(
+        _INPUTS, f"found {found}; allowed are one column of encoded images (bytes, or {{bytes, path}}), of "
+        "lists of numbers or of fixed_shape_tensor, or any number of columns of numbers; a text goes into `text`"
     )  # fmt: skip
 
 

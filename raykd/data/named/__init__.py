@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 
 PATH_KEY = "data.source.path"
 
@@ -47,7 +47,7 @@ def given_path(
         return found
     here = f"(in {Path.cwd()})"
     why = f"{found} {here} {wrong}" if wrong else f"there is no file {found} {here}"
-    raise InputError(Problem(PATH_KEY, f"{why}; {hint}"))
+    raise InputError.at(PATH_KEY, f"{why}; {hint}")
 
 
 def found_path(
@@ -68,6 +68,6 @@ def found_path(
     for path in candidates:
         return path
     looked = ", ".join(map(str, folders))
-    raise InputError(
-        Problem(PATH_KEY, f"neither the package {package} is installed, nor {files} in {looked}; {hint}")
-    )  # fmt: skip
+    raise InputError.at(
+        PATH_KEY, f"neither the package {package} is installed, nor {files} in {looked}; {hint}"
+    )

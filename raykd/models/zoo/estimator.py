@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.importing import load_callable
 from raykd.models.weights import fingerprint
 from raykd.models.zoo.foreign import ForeignModel
@@ -112,9 +112,9 @@ def _fitted(path: str, kwargs: str, rows: _Rows, key: str) -> Any:
 
     examples, estimator = rows.tensors, _made(path, json.loads(kwargs), key)
     if _kind(examples[LABELS]) != "values" and not hasattr(estimator, "predict_proba"):
-        raise InputError(
-            Problem(f"{key}.path", f"{path} has no predict_proba, so it cannot say how sure it is; use a classifier "
-                    "that has it (of SVC: kwargs {probability: true})")
+        raise InputError.at(
+            f"{key}.path", f"{path} has no predict_proba, so it cannot say how sure it is; use a classifier "
+            "that has it (of SVC: kwargs {probability: true})"
         )  # fmt: skip
     params = estimator.get_params()
     random = [n for n in params if n.split("__")[-1] == "random_state" and params[n] is None]
@@ -125,8 +125,8 @@ def _fitted(path: str, kwargs: str, rows: _Rows, key: str) -> Any:
             estimator.fit(_flat(examples[INPUTS]), examples[LABELS].numpy(), **more)
     except (ValueError, TypeError) as error:
         why = " ".join(str(error).split())[:300]
-        raise InputError(
-            Problem(key, f"{path} cannot be fitted on {len(examples[INPUTS])} samples ({why}); mend its kwargs")
+        raise InputError.at(
+            key, f"{path} cannot be fitted on {len(examples[INPUTS])} samples ({why}); mend its kwargs"
         ) from error  # fmt: skip
     return estimator
 
@@ -136,12 +136,12 @@ def _made(path: str, kwargs: dict[str, Any], key: str) -> Any:
     try:
         estimator = make(**kwargs)
     except TypeError as error:
-        raise InputError(Problem(f"{key}.kwargs", f"do not fit {path}: {error}")) from error
+        raise InputError.at(f"{key}.kwargs", f"do not fit {path}: {error}") from error
     missing = [name for name in ("fit", "get_params", "predict") if not hasattr(estimator, name)]
     if missing:
-        raise InputError(
-            Problem(f"{key}.path", f"{path} returned {type(estimator).__name__}, which has no {', no '.join(missing)}; "
-                    "it must return an estimator of scikit-learn, or of its kind")
+        raise InputError.at(
+            f"{key}.path", f"{path} returned {type(estimator).__name__}, which has no {', no '.join(missing)}; "
+            "it must return an estimator of scikit-learn, or of its kind"
         )  # fmt: skip
     return estimator
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.models.network import first_tensor
 from raykd.models.zoo.foreign import CONTENT, ForeignModel
 
@@ -112,12 +112,12 @@ def _build(
     open_program: Callable[[io.BytesIO], Callable[..., Any]],
 ) -> nn.Module:
     if not trusted:
-        raise InputError(Problem(f"{key}.trusted", "code in the file would run: set it to true where you "
-                                 "trust its origin"))  # fmt: skip
+        raise InputError.at(f"{key}.trusted", "code in the file would run: set it to true where you "
+                                 "trust its origin")  # fmt: skip
     if content is None:
         file = Path(path).expanduser()
         if not file.is_file():
-            raise InputError(Problem(f"{key}.path", f"no file at {file}; check the path"))
+            raise InputError.at(f"{key}.path", f"no file at {file}; check the path")
         content = torch.frombuffer(bytearray(file.read_bytes() or b"\0"), dtype=torch.uint8)
     try:
         with warnings.catch_warnings():
@@ -126,12 +126,10 @@ def _build(
             program = open_program(io.BytesIO(content.numpy().tobytes()))
     except _DAMAGED as error:
         why = " ".join(str(error).split())[:200]
-        raise InputError(
-            Problem(
-                f"{key}.path",
-                f"{path} cannot be read ({type(error).__name__}: {why}); it is damaged, of another kind, or of "
-                "another version of torch",
-            )
+        raise InputError.at(
+            f"{key}.path",
+            f"{path} cannot be read ({type(error).__name__}: {why}); it is damaged, of another kind, or of "
+            "another version of torch",
         ) from error
     return ExportedModel(program, content)
 

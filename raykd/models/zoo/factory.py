@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.importing import load_callable
 from raykd.models.zoo.foreign import CallableModel
 
@@ -42,19 +42,15 @@ def build_factory(
     try:
         signature.bind(**kwargs)
     except TypeError as error:
-        raise InputError(
-            Problem(f"{key}.kwargs", f"do not fit {path}{signature}: {error}")
-        ) from error
+        raise InputError.at(f"{key}.kwargs", f"do not fit {path}{signature}: {error}") from error
     model = factory(**kwargs)
     if isinstance(model, nn.Module):
         return model
     if callable(model):
         return CallableModel(model, path)
     estimator = hasattr(model, "predict_proba")
-    raise InputError(
-        Problem(
-            f"{key}.path",
-            f"{path} returned {type(model).__name__}; it must return a torch.nn.Module, or, for a teacher, "
-            + ("its method predict_proba" if estimator else "a function of arrays"),
-        )
+    raise InputError.at(
+        f"{key}.path",
+        f"{path} returned {type(model).__name__}; it must return a torch.nn.Module, or, for a teacher, "
+        + ("its method predict_proba" if estimator else "a function of arrays"),
     )

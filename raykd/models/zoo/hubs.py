@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.importing import load_package
 from raykd.models.names import nearest
 from raykd.models.shapes import TokenShape
@@ -123,28 +123,26 @@ def build_hf(
         chosen = getattr(transformers, _HF_CLASSES[task])
         model: nn.Module = chosen.from_pretrained(source, trust_remote_code=False, **kwargs)
     except Exception as error:
-        raise InputError(
-            Problem(
-                f"{key}.name",
-                f"{name!r} cannot be loaded ({_short(error)}); where the hub cannot be reached give the path "
-                "of a folder with config.json and model.safetensors",
-            )
+        raise InputError.at(
+            f"{key}.name",
+            f"{name!r} cannot be loaded ({_short(error)}); where the hub cannot be reached give the path "
+            "of a folder with config.json and model.safetensors",
         ) from error
     if isinstance(input_shape, TokenShape):
         known = getattr(model.config, "vocab_size", None)
         if known is not None and input_shape.vocabulary - 1 > known:
-            raise InputError(
-                Problem(f"{key}.name", f"has embeddings of {known:,} tokens, its tokenizer knows {input_shape.vocabulary - 1:,}; "
-                        "give the folder of the model's own as preprocess.tokenizer.path")
+            raise InputError.at(
+                f"{key}.name", f"has embeddings of {known:,} tokens, its tokenizer knows {input_shape.vocabulary - 1:,}; "
+                "give the folder of the model's own as preprocess.tokenizer.path"
             )  # fmt: skip
         filler = getattr(model.config, "pad_token_id", None)
         model.register_forward_pre_hook(Unpadded(filler or 0), with_kwargs=True)
     if task != "encoder":
         return model
     if not isinstance(input_shape, TokenShape):
-        raise InputError(
-            Problem(f"{key}.task", f"is encoder, which takes texts; a sample here is {list(input_shape)}")
-        )  # fmt: skip
+        raise InputError.at(
+            f"{key}.task", f"is encoder, which takes texts; a sample here is {list(input_shape)}"
+        )
     return Pooled(model, first=pooling == "first")
 
 
@@ -194,16 +192,16 @@ class Unpadded:
 
 def _check_tokens(input_shape: tuple[int, ...], key: str) -> None:
     if isinstance(input_shape, TokenShape) and input_shape.kind != "hf":
-        raise InputError(
-            Problem(key, f"a model of transformers needs its own tokenizer, found {input_shape.kind}; set preprocess: "
-                    "{tokenizer: {type: hf, path: FOLDER}} beside it")
+        raise InputError.at(
+            key, f"a model of transformers needs its own tokenizer, found {input_shape.kind}; set preprocess: "
+            "{tokenizer: {type: hf, path: FOLDER}} beside it"
         )  # fmt: skip
 
 
 def _check_name(name: str, known: list[str], key: str) -> None:
     if name not in known:
-        raise InputError(
-            Problem(f"{key}.name", f"found {name!r}; nearest: {', '.join(nearest(name, known))}")
+        raise InputError.at(
+            f"{key}.name", f"found {name!r}; nearest: {', '.join(nearest(name, known))}"
         )
 
 
@@ -212,15 +210,13 @@ def _made(make: Callable[[], Any], key: str, pretrained: bool) -> nn.Module:
         model: nn.Module = make()
     except Exception as error:
         if not pretrained:
-            raise InputError(
-                Problem(f"{key}.kwargs", f"the library refuses them ({_short(error)})")
+            raise InputError.at(
+                f"{key}.kwargs", f"the library refuses them ({_short(error)})"
             ) from error
-        raise InputError(
-            Problem(
-                f"{key}.pretrained",
-                f"these weights cannot be had ({_short(error)}); where the hub cannot be reached leave it out "
-                "and give a local file as `weights` beside `model`",
-            )
+        raise InputError.at(
+            f"{key}.pretrained",
+            f"these weights cannot be had ({_short(error)}); where the hub cannot be reached leave it out "
+            "and give a local file as `weights` beside `model`",
         ) from error
     return model
 

@@ -193,18 +193,18 @@ def _read(path: str, key: str) -> bytes:
 
     file = Path(path).expanduser()
     if not file.is_file():
-        raise InputError(Problem(key, f"no file at {file}; check the path"))
+        raise InputError.at(key, f"no file at {file}; check the path")
     try:
         graph = onnx.load(file, load_external_data=False)
         if any(uses_external_data(tensor) for tensor in graph.graph.initializer):
             graph = onnx.load(file)
         content: bytes = graph.SerializeToString()
     except (DecodeError, EncodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
-        raise InputError(
-            Problem(key, f"{file} cannot be read as ONNX ({error}); export or copy it again")
+        raise InputError.at(
+            key, f"{file} cannot be read as ONNX ({error}); export or copy it again"
         ) from error
     if not graph.graph.node:
-        raise InputError(Problem(key, f"{file} holds no graph; export or copy it again"))
+        raise InputError.at(key, f"{file} holds no graph; export or copy it again")
     return content
 
 
@@ -219,12 +219,10 @@ def _open(content: bytes, path: str, key: str) -> Any:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except _failures() as error:
         why = " ".join(str(error).split())[:300]
-        raise InputError(
-            Problem(
-                key,
-                f"onnxruntime {onnxruntime.__version__} does not open {path}: {why}; export it again, "
-                "with an opset that this version knows",
-            )
+        raise InputError.at(
+            key,
+            f"onnxruntime {onnxruntime.__version__} does not open {path}: {why}; export it again, "
+            "with an opset that this version knows",
         ) from error
 
 

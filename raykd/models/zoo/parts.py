@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.models.shapes import TokenShape
 
 MAX_GROUPS = 8
@@ -70,19 +70,15 @@ def image_shape(input_shape: Sequence[int], *, model: str, key: str) -> tuple[in
     """
     refuse_texts(input_shape, model=model, key=key)
     if len(input_shape) != 3:
-        raise InputError(
-            Problem(
-                key, f"{model} needs images [C, H, W], found {list(input_shape)}; use type: mlp"
-            )
+        raise InputError.at(
+            key, f"{model} needs images [C, H, W], found {list(input_shape)}; use type: mlp"
         )
     channels, height, width = input_shape
     if min(height, width) < MIN_SIDE:
-        raise InputError(
-            Problem(
-                key,
-                f"{model} needs images of at least {MIN_SIDE}×{MIN_SIDE} pixels, found "
-                f"{height}×{width}; enlarge them (preprocess.size) or use type: mlp",
-            )
+        raise InputError.at(
+            key,
+            f"{model} needs images of at least {MIN_SIDE}×{MIN_SIDE} pixels, found "
+            f"{height}×{width}; enlarge them (preprocess.size) or use type: mlp",
         )
     return channels, height, width
 
@@ -94,8 +90,8 @@ def refuse_texts(input_shape: Sequence[int], *, model: str, key: str) -> None:
         InputError: they are.
     """
     if isinstance(input_shape, TokenShape):
-        raise InputError(
-            Problem(key, f"{model} needs numbers; the samples are texts: use bag, text_cnn or text_transformer")
+        raise InputError.at(
+            key, f"{model} needs numbers; the samples are texts: use bag, text_cnn or text_transformer"
         )  # fmt: skip
 
 
@@ -106,8 +102,8 @@ def token_shape(input_shape: Sequence[int], *, model: str, key: str) -> TokenSha
         InputError: samples are no texts.
     """
     if not isinstance(input_shape, TokenShape):
-        raise InputError(
-            Problem(key, f"{model} needs texts; a sample here is {list(input_shape)}: use mlp, or cnn for images")
+        raise InputError.at(
+            key, f"{model} needs texts; a sample here is {list(input_shape)}: use mlp, or cnn for images"
         )  # fmt: skip
     return input_shape
 
@@ -121,11 +117,9 @@ def blocks_per_stage(depth: int, *, extra: int, model: str, key: str) -> int:
     count, rest = divmod(depth - extra, 6)
     if rest or count < 1:
         below = max(1, count) * 6 + extra
-        raise InputError(
-            Problem(
-                f"{key}.depth",
-                f"is {depth}; a {model} has 6n + {extra} layers ({extra + 6}, {extra + 12}, "
-                f"{extra + 18}, ...): use {below} or {below + 6}",
-            )
+        raise InputError.at(
+            f"{key}.depth",
+            f"is {depth}; a {model} has 6n + {extra} layers ({extra + 6}, {extra + 12}, "
+            f"{extra + 18}, ...): use {below} or {below + 6}",
         )
     return count

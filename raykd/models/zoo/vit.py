@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.models.zoo.attention import Block, heads_of, xavier_init
 from raykd.models.zoo.parts import image_shape, scaled
 
@@ -91,12 +91,10 @@ def build_vit(
     if height % patch or side % patch:
         common = math.gcd(height, side)
         allowed = [str(size) for size in range(1, common + 1) if common % size == 0]
-        raise InputError(
-            Problem(
-                f"{key}.patch",
-                f"is {patch}, which does not divide images of {height}×{side} pixels; "
-                f"use one of {', '.join(allowed)}",
-            )
+        raise InputError.at(
+            f"{key}.patch",
+            f"is {patch}, which does not divide images of {height}×{side} pixels; "
+            f"use one of {', '.join(allowed)}",
         )
     features = scaled(FEATURES, width)
     heads = heads_of(features)
