@@ -54,7 +54,7 @@ def add(commands: Command) -> None:
 def _check(args: argparse.Namespace) -> int:
     config = first_fold(read_config(args))
     from raykd.cli.preflight import facts, judge_ready_teachers, prepare_and_place
-    from raykd.data.lengths import cut_texts
+    from raykd.data.input_checks import cut_texts
     from raykd.report.task_text import TASK_TEXTS
     from raykd.tracking import Console
 

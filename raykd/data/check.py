@@ -11,8 +11,15 @@ import numpy as np
 
 from raykd.data.dataset import PARTS
 from raykd.data.draw import draw_classes, draw_views
+from raykd.data.input_checks import (
+    TextLengths,
+    ValueRange,
+    length_warnings,
+    lengths_of,
+    range_of,
+    range_warnings,
+)
 from raykd.data.labels import FORMS
-from raykd.data.lengths import TextLengths, length_warnings, lengths_of
 from raykd.data.near_duplicates import (
     ALIKE,
     EXAMPLES,
@@ -24,7 +31,6 @@ from raykd.data.near_duplicates import (
     find_near,
 )
 from raykd.data.samples import Samples
-from raykd.data.value_range import ValueRange, range_of, range_warnings
 from raykd.types import TEXT, is_labelled
 
 __all__ = [

@@ -70,11 +70,11 @@ def draw_views(
             view = "original" if column == 0 else f"view {column - 1}"
             cells = grid[:, block * len(columns) + column]
             cells[0].set_title(f"{name}\n{view}", fontsize=_FONT_POINTS)
-            for place, cell in enumerate(cells):
-                draw_one(cell, seen[place], raw=model_sees is None)
-                _note_share(cell, batch, place)
-    for place, row in enumerate(rows):
-        grid[place, 0].set_ylabel(_name_of(samples, int(row)), fontsize=_FONT_POINTS)
+            for index, cell in enumerate(cells):
+                draw_one(cell, seen[index], raw=model_sees is None)
+                _note_share(cell, batch, index)
+    for index, row in enumerate(rows):
+        grid[index, 0].set_ylabel(_name_of(samples, int(row)), fontsize=_FONT_POINTS)
     figure.tight_layout(pad=0.3)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, format="png")
@@ -123,10 +123,10 @@ def draw_classes(samples: Samples, path: Path | str, *, count: int = 8, most: in
         cells[0].set_ylabel(samples.classes[label][:14], fontsize=_FONT_POINTS)
         rows = known["train"][form.holds(samples.all_labels[known["train"]], label)][:count]
         (shown,) = samples.batch(rows, ORIGINAL_VIEW).inputs.values()
-        for place, cell in enumerate(cells[1:]):
-            if place < len(rows):
-                draw_one(cell, shown[place], raw=True)
-                cell.set_xlabel(str(samples.ids[rows[place]]), fontsize=_FONT_POINTS)
+        for index, cell in enumerate(cells[1:]):
+            if index < len(rows):
+                draw_one(cell, shown[index], raw=True)
+                cell.set_xlabel(str(samples.ids[rows[index]]), fontsize=_FONT_POINTS)
             else:
                 cell.axis("off")
     figure.tight_layout(pad=0.3)
@@ -188,8 +188,8 @@ def _write_one(cell: Any, sample: Tensor, *, raw: bool) -> None:
     cell.text(0, 1, "\n".join(lines).replace("$", r"\$"), va="top", fontsize=_FONT_POINTS / 2)
 
 
-def _note_share(cell: Any, batch: Batch, place: int) -> None:
-    share = 1.0 if batch.mixed is None else float(batch.mixed.share_B[place])
+def _note_share(cell: Any, batch: Batch, index: int) -> None:
+    share = 1.0 if batch.mixed is None else float(batch.mixed.share_B[index])
     if share < 1.0:
         cell.set_xlabel(f"{share:.0%}", fontsize=_FONT_POINTS)
 

@@ -4,7 +4,7 @@ The strata are the classes; in regression deciles of the value, in multilabel th
 which need no labels, samples without one are a stratum too.
 
 Each sample has a number of its own, made from (seed, id); within a class the samples are ranked by it.
-So a sample's place depends on nothing but the seed, the ids and the labels, and
+So a sample's rank depends on nothing but the seed, the ids and the labels, and
 - a larger test part contains the smaller one; the same holds for validation, and for label budgets;
 - the size of validation does not change which samples are test.
 """
@@ -15,8 +15,7 @@ import numpy as np
 
 from raykd.config.data import Fold, Splits
 from raykd.data.dataset import PARTS, Dataset
-from raykd.data.folding import KEY, stratified_folds
-from raykd.data.grouping import parts_by
+from raykd.data.grouping import FOLDS_KEY, parts_by, stratified_folds
 from raykd.data.hashing import sample_keys
 from raykd.errors import InputError, Problem
 from raykd.types import UNLABELLED
@@ -127,7 +126,7 @@ def _with_fold(
     """The parts that the source brings, and the fold as the test part."""
     if "test" in given:
         raise InputError.at(
-            KEY, f"the source brings its own test part ({len(given['test']):,} samples), on which every run is "
+            FOLDS_KEY, f"the source brings its own test part ({len(given['test']):,} samples), on which every run is "
             "tested; leave it out"
         )  # fmt: skip
     labels = dataset.strata

@@ -126,8 +126,8 @@ class ViewMaker:
         return shown
 
     def _partners(self, rows: np.ndarray, uniform_B: np.ndarray) -> np.ndarray:
-        places_B = (uniform_B * self._size_N[rows]).astype(np.int64)
-        partners_B: np.ndarray = self._pool[self._start_N[rows] + places_B]
+        index_B = (uniform_B * self._size_N[rows]).astype(np.int64)
+        partners_B: np.ndarray = self._pool[self._start_N[rows] + index_B]
         return partners_B
 
 

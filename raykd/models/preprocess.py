@@ -108,12 +108,16 @@ class Preprocessing:
 
     def describe(self) -> dict[str, Any]:
         """All of it as JSON, for fingerprints and cards."""
-        told = {
+        described = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
             if name != "tokens"
         }
-        return told if self.tokens is None else {**told, "tokens": describe_tokens(self.tokens)}
+        return (
+            described
+            if self.tokens is None
+            else {**described, "tokens": describe_tokens(self.tokens)}
+        )
 
 
 IDENTITY = Preprocessing()

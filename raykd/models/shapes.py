@@ -1,4 +1,4 @@
-"""The shape of a text's ids, as the models of texts are told it."""
+"""The shape of a text's ids, as models of texts take it."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ class WordTokens:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokens`."""
-        known = _places(self.words)
+        known = _ids_of(self.words)
         return [
             [known.get(w, _UNKNOWN) for w in words_of(text, lower=self.lower)[: self.length]]
             for text in texts
@@ -281,7 +281,7 @@ def resolve_tokens(
 
 
 def describe_tokens(tokens: AnyTokens) -> dict[str, Any]:
-    """All that decides the ids, as JSON; of a tokenizer of transformers the content and not the place."""
+    """All that decides the ids, as JSON; of a tokenizer of transformers the content and not the path."""
     return {name: value for name, value in asdict(tokens).items() if name != "path"}
 
 
@@ -335,8 +335,8 @@ def _memory(tokens: AnyTokens) -> _Memory:
 
 
 @lru_cache(maxsize=8)
-def _places(words: tuple[str, ...]) -> dict[str, int]:
-    return {word: place for place, word in enumerate(words, start=_UNKNOWN + 1)}
+def _ids_of(words: tuple[str, ...]) -> dict[str, int]:
+    return {word: number for number, word in enumerate(words, start=_UNKNOWN + 1)}
 
 
 def _digest(folder: Path) -> str:

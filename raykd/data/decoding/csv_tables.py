@@ -10,9 +10,16 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from raykd.config.sources import CsvSource
-from raykd.data.decoding.layout import File, Index, Layout, Lines, Part
-from raykd.data.decoding.listing import KEY, list_files
-from raykd.data.decoding.spans import Wanted
+from raykd.data.decoding.layout import (
+    KEY,
+    File,
+    Index,
+    Layout,
+    Lines,
+    Part,
+    Required,
+    list_files,
+)
 from raykd.errors import DataError, InputError, Problem
 
 _INPUTS, _TEXT = "data.source.inputs", "data.source.text"
@@ -21,7 +28,7 @@ _BLOCK_BYTES = 16 * 2**20
 _READ = pa_csv.ReadOptions(block_size=_BLOCK_BYTES)
 
 
-def index_csv(source: CsvSource, wanted: Wanted) -> Index:
+def index_csv(source: CsvSource, required: Required) -> Index:
     """Every row of some text files; all of their input columns are read once, to be sure of them.
 
     Raises:
@@ -30,7 +37,7 @@ def index_csv(source: CsvSource, wanted: Wanted) -> Index:
     key = _INPUTS if source.text is None else _TEXT
     files = list_files(source.path, _SUFFIXES)
     heads = [_head(file, source.delimiter) for file in files]
-    asked = {**wanted, **({} if source.id is None else {source.id: "data.source.id"})}
+    asked = {**required, **({} if source.id is None else {source.id: "data.source.id"})}
     inputs = _inputs(source, heads[0], asked, files[0])
     _check(files, heads, {**dict.fromkeys(inputs, key), **asked})
     lines = [Lines(file.path, inputs, source.delimiter, source.text is not None) for file in files]
@@ -43,7 +50,7 @@ def index_csv(source: CsvSource, wanted: Wanted) -> Index:
             [f"{f.name}#{row}" for f, size in zip(files, sizes, strict=True) for row in range(size)]
         )
     else:
-        ids = columns[source.id] if source.id in wanted else columns.pop(source.id)
+        ids = columns[source.id] if source.id in required else columns.pop(source.id)
     layout = (
         Layout("numbers", (len(inputs),), "<f4")
         if source.text is None

@@ -62,14 +62,14 @@ def joined(table: Any, key: str, names: tuple[str, ...], ids: Any) -> dict[str, 
     Raises:
         InputError: it knows none of the samples.
     """
-    places = pc.index_in(ids.cast("string"), value_set=table[key].combine_chunks())
-    if places.null_count == len(places):
+    indices = pc.index_in(ids.cast("string"), value_set=table[key].combine_chunks())
+    if indices.null_count == len(indices):
         raise _problem(
             "key",
             f"no sample's id is in the column {key!r}: samples are called e.g. {ids[0].as_py()!r}, the table has "
             f"{table[key][0].as_py()!r}; take the column with the samples' ids",
         )
-    return {name: plain_column(table, name).take(places) for name in names}
+    return {name: plain_column(table, name).take(indices) for name in names}
 
 
 def columns_of(label: str | tuple[str, ...] | None) -> tuple[str, ...]:
@@ -148,8 +148,10 @@ def _texts(column: Any, name: str, given: tuple[str, ...] | None) -> Labels:
     if given is not None:
         check_known(given, found, name)
     classes = tuple(found) if given is None else given
-    places = pc.fill_null(pc.index_in(column, value_set=pa.array(classes, column.type)), UNLABELLED)
-    return places.to_numpy(zero_copy_only=False).astype(np.int64), classes
+    indices = pc.fill_null(
+        pc.index_in(column, value_set=pa.array(classes, column.type)), UNLABELLED
+    )
+    return indices.to_numpy(zero_copy_only=False).astype(np.int64), classes
 
 
 def grouping(column: Any, name: str, key: str) -> np.ndarray:
@@ -185,8 +187,8 @@ def given_parts(splits: Any, order: np.ndarray) -> dict[str, np.ndarray] | None:
     """
     if splits is None:
         return None
-    said = splits.to_numpy(zero_copy_only=False)[order]
-    return {part: np.flatnonzero(said == part) for part in PARTS if (said == part).any()}
+    names = splits.to_numpy(zero_copy_only=False)[order]
+    return {part: np.flatnonzero(names == part) for part in PARTS if (names == part).any()}
 
 
 def _problem(field: str, message: str) -> InputError:

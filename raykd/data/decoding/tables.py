@@ -1,4 +1,7 @@
-"""Parquet files and Arrow streams: samples that are rows of tables."""
+"""Parquet files and Arrow streams: samples that are rows of tables.
+
+Shapes: B samples of a block, D numbers of a sample.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raykd.config.sources import HfSource, ParquetSource
 from raykd.data.dataset import PARTS
-from raykd.data.decoding.layout import File, Groups, Index, Layout, group_parts
-from raykd.data.decoding.listing import KEY, list_files
-from raykd.data.decoding.spans import Wanted, image_layout
+from raykd.data.decoding.images import image_layout
+from raykd.data.decoding.layout import (
+    KEY,
+    Decoded,
+    File,
+    Groups,
+    Index,
+    Layout,
+    Required,
+    group_parts,
+    list_files,
+)
 from raykd.errors import DataError, InputError, Problem
 
 _INPUTS = "data.source.inputs"
@@ -34,16 +48,16 @@ class _Table:
     groups: list[int]
 
 
-def index_parquet(source: ParquetSource | HfSource, wanted: Wanted) -> Index:
+def index_parquet(source: ParquetSource | HfSource, required: Required) -> Index:
     """Every row of some Parquet files.
 
     Raises:
         InputError: a file is damaged, or lacks a column, or a column cannot be an input.
     """
-    return _index(source, wanted, list_files(source.path, ("parquet",)))
+    return _index(source, required, list_files(source.path, ("parquet",)))
 
 
-def index_hf(source: HfSource, wanted: Wanted) -> Index:
+def index_hf(source: HfSource, required: Required) -> Index:
     """Every row of a saved data set, with its splits and the names of its classes.
 
     Raises:
@@ -52,7 +66,7 @@ def index_hf(source: HfSource, wanted: Wanted) -> Index:
     if isinstance(source.path, str):
         _check_folder(source.path)
     files = _saved_files(source.path)
-    found = _index(source, wanted, files or list_files(source.path, ("parquet",)))
+    found = _index(source, required, files or list_files(source.path, ("parquet",)))
     names = [_part_of(file.name) for file in found.files]
     if None in names:
         return found
@@ -70,7 +84,7 @@ def index_hf(source: HfSource, wanted: Wanted) -> Index:
 
 
 def _check_folder(path: str) -> None:
-    """A name of the hub is told what to do: nothing is downloaded here."""
+    """A name of the hub is refused with what to do: nothing is downloaded here."""
     if _REPOSITORY.match(path) and not Path(path).exists():
         raise InputError.at(
             KEY, f"there is no folder {path} (in {Path.cwd()}), and no hub is asked: bring it once with `hf "
@@ -106,25 +120,25 @@ def _saved_files(path: str | Sequence[str]) -> tuple[File, ...]:
 
 def _part_of(name: str) -> str | None:
     """The split that a file's name or folder says, if it is one."""
-    said = [name.split("/")[-1].partition("-")[0].partition(".")[0], *name.split("/")[:-1]]
-    return next((part for part in said if part in PARTS), None)
+    words = [name.split("/")[-1].partition("-")[0].partition(".")[0], *name.split("/")[:-1]]
+    return next((part for part in words if part in PARTS), None)
 
 
-def _index(source: ParquetSource | HfSource, wanted: Wanted, files: Sequence[File]) -> Index:
+def _index(source: ParquetSource | HfSource, required: Required, files: Sequence[File]) -> Index:
     inputs = _columns(source)
-    asked = {**dict.fromkeys(inputs, _INPUTS if source.text is None else _TEXT), **wanted}
+    asked = {**dict.fromkeys(inputs, _INPUTS if source.text is None else _TEXT), **required}
     if source.id is not None:
         asked[source.id] = "data.source.id"
     tables = [_open(file) for file in files]
     _check(tables, asked)
-    told = dict.fromkeys([*wanted, *([source.id] if source.id is not None else [])])
-    columns = {name: pa.chunked_array([_read(one, name) for one in tables]) for name in told}
+    names = dict.fromkeys([*required, *([source.id] if source.id is not None else [])])
+    columns = {name: pa.chunked_array([_read(one, name) for one in tables]) for name in names}
     if source.id is None:
         ids = pa.array(
             [f"{one.file.name}#{row}" for one in tables for row in range(sum(one.groups))]
         )
     else:
-        ids = columns.pop(source.id) if source.id not in wanted else columns[source.id]
+        ids = columns.pop(source.id) if source.id not in required else columns[source.id]
         ids = ids.combine_chunks()
     layout = _layout(source, tables, inputs)
     groups = {one.file.path: one.groups for one in tables}
@@ -134,7 +148,7 @@ def _index(source: ParquetSource | HfSource, wanted: Wanted, files: Sequence[Fil
         layout,
         group_parts(groups, inputs, layout),
         {name: column.combine_chunks() for name, column in columns.items()},
-        _class_names(tables[0].schema, wanted),
+        _class_names(tables[0].schema, required),
     )
 
 
@@ -200,13 +214,13 @@ def plain_column(table: Any, name: str) -> Any:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
-def _class_names(schema: Any, wanted: Wanted) -> dict[str, tuple[str, ...]]:
+def _class_names(schema: Any, required: Required) -> dict[str, tuple[str, ...]]:
     """Of the columns that Hugging Face wrote down as class labels."""
     about = (schema.metadata or {}).get(b"huggingface")
     if about is None:
         return {}
     features = json.loads(about).get("info", {}).get("features", {})
-    labels = {name: features.get(name) for name in wanted}
+    labels = {name: features.get(name) for name in required}
     return {
         name: tuple(one["names"])
         for name, one in labels.items()
@@ -294,16 +308,18 @@ def read_groups(groups: Groups, most_rows: int) -> Iterator[list[Any]]:
         DataError: the file cannot be read.
     """
     names = list(groups.columns)
-    wanted = range(groups.first, groups.first + groups.count)
+    required = range(groups.first, groups.first + groups.count)
     try:
         if groups.path.endswith(".parquet"):
             with pq.ParquetFile(groups.path) as opened:
-                for batch in opened.iter_batches(most_rows, row_groups=list(wanted), columns=names):
+                for batch in opened.iter_batches(
+                    most_rows, row_groups=list(required), columns=names
+                ):
                     yield [batch.column(name) for name in names]
             return
         with _stream(groups.path) as stream:
             for number, batch in enumerate(stream):
-                if number in wanted:
+                if number in required:
                     for start in range(0, batch.num_rows, most_rows):
                         rows = batch.slice(start, most_rows)
                         yield [rows.column(name) for name in names]
@@ -316,3 +332,48 @@ def read_groups(groups: Groups, most_rows: int) -> Iterator[list[Any]]:
 def encoded_of(column: Any) -> list[Any]:
     """Encoded images of a column, or its lists."""
     return [one["bytes"] if isinstance(one, dict) else one for one in column.to_pylist()]
+
+
+def decode_numbers(columns: Sequence[Any], layout: Layout) -> Decoded:
+    """Samples of one column of lists or tensors, or of several columns of numbers (pyarrow arrays)."""
+    with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused below
+        if len(columns) == 1 and _is_nested(columns[0]):
+            values, bad = _nested(columns[0], layout)
+        else:
+            every = [column.cast("float64").to_numpy(zero_copy_only=False) for column in columns]
+            values, bad = np.stack(every, axis=1).astype(layout.dtype), {}
+    if values.dtype.kind == "f":
+        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        for index in np.flatnonzero(~finite).tolist():
+            bad.setdefault(index, "has NaN, infinity or no value")
+            values[index] = 0
+    return values, bad
+
+
+def _is_nested(column: Any) -> bool:
+    return hasattr(column, "storage") or hasattr(column, "flatten")
+
+
+def _nested(column: Any, layout: Layout) -> Decoded:
+    """Lists of one length, or tensors."""
+    column = getattr(column, "storage", column)
+    width = int(np.prod(layout.shape))
+    flat = column.flatten()
+    if not column.null_count and len(flat) == width * len(column) and _even(column, width):
+        numbers = flat.to_numpy(zero_copy_only=False).astype(layout.dtype)
+        return numbers.reshape(len(column), *layout.shape), {}
+    values, bad = np.zeros((len(column), width), dtype=layout.dtype), {}
+    for index, row in enumerate(column):
+        found = row.as_py()
+        if found is not None and len(found) == width:
+            values[index] = found
+        else:
+            bad[index] = (
+                "has no value" if found is None else f"has {len(found)} numbers, not {width}"
+            )
+    return values.reshape(len(column), *layout.shape), bad
+
+
+def _even(column: Any, width: int) -> bool:
+    lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+    return bool((lengths == width).all())

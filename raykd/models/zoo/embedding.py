@@ -34,12 +34,12 @@ class TokenMean(nn.Module):
 
 
 class Chain(nn.Module):
-    """Modules in order, each of which is also told which tokens are there."""
+    """Modules in order, each of which also takes which tokens are there."""
 
     def __init__(self, *parts: nn.Module) -> None:
         super().__init__()
-        for place, part in enumerate(parts):
-            self.add_module(str(place), part)
+        for index, part in enumerate(parts):
+            self.add_module(str(index), part)
 
     def forward(self, tokens_BLD: Tensor, there_BL: Tensor) -> Tensor:
         """[B, L, D] and bool [B, L] -> [B, L, D]."""

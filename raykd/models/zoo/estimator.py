@@ -62,8 +62,8 @@ class EstimatorModel(ForeignModel):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The answer, on the device of the inputs."""
-        said = self._answer(_flat(inputs.cpu()))
-        return torch.from_numpy(said.astype(np.float32)).to(inputs.device)
+        outputs_BC = self._answer(_flat(inputs.cpu()))
+        return torch.from_numpy(outputs_BC.astype(np.float32)).to(inputs.device)
 
 
 def build_estimator(
@@ -171,24 +171,28 @@ def _spread(probabilities: np.ndarray, own: np.ndarray, outputs: int) -> np.ndar
 
 
 def _classes(estimator: Any, inputs: np.ndarray, outputs: int) -> np.ndarray:
-    said = _spread(estimator.predict_proba(inputs), estimator.classes_, outputs)
-    logits: np.ndarray = np.log(np.maximum(said, _TINY))
+    probabilities = _spread(estimator.predict_proba(inputs), estimator.classes_, outputs)
+    logits: np.ndarray = np.log(np.maximum(probabilities, _TINY))
     return logits
 
 
 def _marks(estimator: Any, inputs: np.ndarray, outputs: int) -> np.ndarray:
-    said = estimator.predict_proba(inputs)
-    if isinstance(said, list):  # forests: of each label the probabilities of its two classes
-        own = zip(said, estimator.classes_, strict=True)
-        said = np.stack([_spread(one, classes, 2)[:, 1] for one, classes in own], axis=1)
-    assert said.shape[1] == outputs, "a probability for each label"
-    odds: np.ndarray = np.log(np.maximum(said, _TINY)) - np.log(np.maximum(1 - said, _TINY))
+    probabilities = estimator.predict_proba(inputs)
+    if isinstance(
+        probabilities, list
+    ):  # forests: of each label the probabilities of its two classes
+        own = zip(probabilities, estimator.classes_, strict=True)
+        probabilities = np.stack([_spread(one, classes, 2)[:, 1] for one, classes in own], axis=1)
+    assert probabilities.shape[1] == outputs, "a probability for each label"
+    odds: np.ndarray = np.log(np.maximum(probabilities, _TINY)) - np.log(
+        np.maximum(1 - probabilities, _TINY)
+    )
     return odds
 
 
 def _values(estimator: Any, inputs: np.ndarray, outputs: int) -> np.ndarray:
-    said: np.ndarray = np.asarray(estimator.predict(inputs)).reshape(len(inputs), outputs)
-    return said
+    outputs_BC: np.ndarray = np.asarray(estimator.predict(inputs)).reshape(len(inputs), outputs)
+    return outputs_BC
 
 
 _ANSWERS: dict[str, Callable[[Any, np.ndarray, int], np.ndarray]] = {

@@ -100,8 +100,8 @@ def build_hf(
     """A pretrained model of transformers; code of a hub's repository is never run.
 
     Args:
-        input_shape: of the ids of a text that the model's own tokenizer makes, less 1, it is told which are
-            there; else not looked at, and a probe checks that the model runs on the data.
+        input_shape: of the ids of a text that the model's own tokenizer makes; else not looked at, and a probe
+            checks that the model runs on the data.
         classes: not looked at either.
         key: dotted key of the model in the recipe, for errors.
         name: a folder with `config.json` and `model.safetensors`, or a repository of the hub.

@@ -123,7 +123,7 @@ class OnnxGraph(ForeignModel):
         self._outputs, self._answer = outputs, answer
         sizes = [one.shape[0] for one in session.get_inputs() if one.shape]
         self._size = next((size for size in sizes if isinstance(size, int)), None)
-        self._taps = {name: tap for name in outputs if (tap := _placed(self, name)) is not None}
+        self._taps = {name: tap for name in outputs if (tap := _tap_module(self, name)) is not None}
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
         """The answer [B, ...], on the device of the inputs.
@@ -256,7 +256,7 @@ def _input_problems(
         )
 
 
-def _placed(root: nn.Module, name: str) -> nn.Module | None:
+def _tap_module(root: nn.Module, name: str) -> nn.Module | None:
     """A module at the dotted path of an output; None where torch takes no module of that name."""
     *parents, last = name.split(".")
     node = root

@@ -1,4 +1,7 @@
-"""What values samples have as the source gave them, and whether that looks like a mistake of scale."""
+"""What samples look like as the source gave them: values, with mistakes of scale; lengths of texts, with what is lost.
+
+Shapes: N samples, D values of a sample, L bytes of a text.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,12 @@ import numpy as np
 from raykd.data.mapped import pieces
 from raykd.data.near_duplicates import EXAMPLES
 from raykd.data.samples import Samples
+from raykd.data.texts import is_word_byte
+from raykd.types import TEXT
 
 _CHANNELS = (1, 3, 4)
 _BYTE = 255
+_LONGEST_CHARACTER = 4
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class ValueRange:
         constant: samples whose values are all the same.
         empty: samples whose values are all zero.
         examples: ids of constant samples.
-        still: of vectors, places of values that are the same in every sample.
+        still: of vectors, indices of values that are the same in every sample.
     """
 
     name: str
@@ -92,7 +98,7 @@ def range_warnings(values: ValueRange) -> list[str]:
         shown = ", ".join(map(str, values.still[:EXAMPLES]))
         warnings.append(
             f"{len(values.still)} of {values.shape[0]} values of {values.name} are the same in every sample "
-            f"(places {shown}): they say nothing"
+            f"(indices {shown}): they say nothing"
         )
     return warnings
 
@@ -124,3 +130,68 @@ def _meant(values: ValueRange) -> str:
     if values.high <= _BYTE:
         return f"these look like 0..{_BYTE} in float: give uint8, or divide by {_BYTE}"
     return "divide by the largest that there can be"
+
+
+@dataclass(frozen=True)
+class TextLengths:
+    """How long texts are.
+
+    Attributes:
+        limit: bytes that are kept of a text.
+        median: bytes.
+        full: texts that reach the limit, so that they were cut, or fit exactly.
+        empty: texts of white space alone.
+    """
+
+    limit: int
+    median: int
+    full: int
+    empty: int
+
+    def line(self) -> str:
+        """As plain text."""
+        return f"text: {self.median:,} bytes in the median, {self.limit:,} are kept"
+
+
+def text_lengths(text_NL: np.ndarray) -> TextLengths:
+    """Lengths of texts, uint8 [N, L], also of more than memory holds."""
+    lengths, empty, limit = [], 0, text_NL.shape[1]
+    for rows in pieces(np.arange(len(text_NL)), limit):
+        part_NL = text_NL[rows]
+        used_NL = part_NL != 0
+        last_N = limit - used_NL[:, ::-1].argmax(axis=1)
+        lengths.append(np.where(used_NL.any(axis=1), last_N, 0))
+        empty += int((~is_word_byte(part_NL).any(axis=1)).sum())
+    every = np.concatenate(lengths)
+    full = int((every > limit - _LONGEST_CHARACTER).sum())
+    return TextLengths(limit, int(np.median(every)), full, empty)
+
+
+def lengths_of(samples: Samples) -> TextLengths | None:
+    """Lengths of all texts; None where samples are none."""
+    return text_lengths(samples.inputs[TEXT]) if samples.is_text else None
+
+
+def length_warnings(texts: TextLengths, count: int) -> list[str]:
+    """What is lost, in plain words.
+
+    Args:
+        texts: their lengths.
+        count: of all texts.
+    """
+    warnings = []
+    if texts.full:
+        share = texts.full / count
+        warnings.append(f"{texts.full} texts ({share:.1%}) reach {texts.limit:,} bytes: what lies behind was cut; "
+                        "raise data.source.length to keep it")  # fmt: skip
+    if texts.empty:
+        warnings.append(f"{texts.empty} texts are empty")
+    return warnings
+
+
+def cut_texts(samples: Samples) -> str:
+    """What a line about the data ends with where texts were cut."""
+    found = lengths_of(samples)
+    if found is None or not found.full:
+        return ""
+    return f"; {found.full:,} texts cut at {found.limit:,} bytes"
