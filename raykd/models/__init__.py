@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pkgutil import resolve_name
+from typing import Any
 
 from torch import Tensor, nn
 
 from raykd.config.models import Model
-from raykd.models.zoo.foreign import CONTENT
+from raykd.models.shapes import BuildContext
 
-# A new kind is its settings, in the union `Model` of raykd/config/models.py, a builder in a file of its own, which
-# takes the fields of these settings beside `input_shape`, `classes` and `key`, and a row here.
+# A new kind is its settings, in the union `Model` of raykd/config/models.py, a function from these settings and a
+# `BuildContext` to a module, in a file of its own, and a row here.
 MODELS = {
     "mlp": "raykd.models.zoo.mlp:build_mlp",
     "cnn": "raykd.models.zoo.cnn:build_cnn",
@@ -44,7 +45,7 @@ def build_model(
     """The model that `spec` describes, with initial weights from torch's global generator.
 
     Args:
-        spec: the settings of a model; each of its fields is an argument of the builder.
+        spec: the settings of a model.
         input_shape: of one preprocessed sample, without the batch.
         classes: outputs of the model.
         key: dotted key of the model in the recipe (`student.model`), for errors.
@@ -58,15 +59,8 @@ def build_model(
     Raises:
         InputError: the settings and the input do not go together; the problem names the key.
     """
-    knobs = {name: getattr(spec, name) for name in type(spec).model_fields if name != "type"}
-    if weights is not None and spec.made_of == "content":
-        knobs["content"] = weights[CONTENT]
-    if weights is not None and spec.made_of == "examples":
-        knobs["examples"] = weights
-    if weights is not None and "pretrained" in knobs:
-        knobs["pretrained"] = type(spec).model_fields["pretrained"].default
-    build: Callable[..., nn.Module] = resolve_name(MODELS[spec.type])
-    return build(input_shape=input_shape, classes=classes, key=key, **knobs)
+    build: Callable[[Any, BuildContext], nn.Module] = resolve_name(MODELS[spec.type])
+    return build(spec, BuildContext(input_shape, classes, key, weights))
 
 
 __all__ = ["MODELS", "build_model"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from inspect import Parameter, signature
 from pkgutil import resolve_name
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
+import torch
 
 from raykd.config.base import Settings
 from raykd.config.data import ViewStep
@@ -23,7 +23,7 @@ from raykd.data.sources import SOURCES
 from raykd.ensemble import WEIGHTINGS
 from raykd.losses import LOSSES
 from raykd.models import MODELS, build_model
-from raykd.models.shapes import TokenShape
+from raykd.models.shapes import BuildContext, TokenShape
 
 
 def members(annotation: Any) -> list[type[Settings]]:
@@ -64,13 +64,10 @@ def test_models():
 
 @pytest.mark.parametrize("spec", members(Model))
 def test_the_builder_of_a_model_takes_its_settings(spec):
-    build = resolve_name(MODELS[spec.model_fields["type"].default])
-    known = {"input_shape", "classes", "key", *spec.model_fields} - {"type"}
-    optional = {"content", "examples"} & {spec.made_of}
-    assert {name: one.default for name, one in signature(build).parameters.items()} == {
-        **dict.fromkeys(known, Parameter.empty),
-        **dict.fromkeys(optional, None),
-    }
+    hints = get_type_hints(resolve_name(MODELS[spec.model_fields["type"].default]))
+    assert issubclass(spec, hints.pop("spec"))
+    assert issubclass(hints.pop("return"), torch.nn.Module)
+    assert hints == {"context": BuildContext}
 
 
 @pytest.mark.parametrize("spec", ZOO)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from raykd.config.models import BagModel
+from raykd.models.shapes import BuildContext
 from raykd.models.zoo.embedding import Embedding, TokenMean
 from raykd.models.zoo.parts import named, scaled, token_shape
 
@@ -40,24 +42,8 @@ class Bag(nn.Module):
         return out
 
 
-def build_bag(
-    *,
-    input_shape: tuple[int, ...],
-    classes: int,
-    key: str,
-    width: float,
-    depth: int,
-    dropout: float,
-) -> nn.Module:
+def build_bag(spec: BagModel, context: BuildContext) -> nn.Module:
     """The mean of embeddings of 64·`width` features, `depth` hidden ReLU layers of as many units, a linear head.
-
-    Args:
-        input_shape: of the ids of a text.
-        classes: outputs of the head.
-        key: dotted key of the model in the recipe, for errors.
-        width: scales the features.
-        depth: hidden layers, 0 or more.
-        dropout: chance of dropping a feature of the mean, or a hidden unit, while training.
 
     Returns:
         A module from ids [B, L] to [B, classes].
@@ -65,18 +51,18 @@ def build_bag(
     Raises:
         InputError: samples are no texts.
     """
-    shape = token_shape(input_shape, model="bag", key=key)
-    features = scaled(FEATURES, width)
+    shape = token_shape(spec, context)
+    features = scaled(FEATURES, spec.width)
     blocks = []
-    for _ in range(depth):
+    for _ in range(spec.depth):
         linear = nn.Linear(features, features)
         nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
         nn.init.zeros_(linear.bias)
-        blocks.append(named(drop=nn.Dropout(dropout), linear=linear, act=nn.ReLU()))
+        blocks.append(named(drop=nn.Dropout(spec.dropout), linear=linear, act=nn.ReLU()))
     return Bag(
         Embedding(shape.vocabulary, features),
         nn.Sequential(*blocks),
         features=features,
-        classes=classes,
-        dropout=dropout,
+        classes=context.classes,
+        dropout=spec.dropout,
     )

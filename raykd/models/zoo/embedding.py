@@ -24,13 +24,18 @@ class Embedding(nn.Module):
         return out
 
 
+def token_mean(tokens_BLD: Tensor, there_BL: Tensor) -> Tensor:
+    """The mean over the tokens that are there (bool [B, L]), [B, D]; zero where there is none."""
+    there_BL1 = there_BL.unsqueeze(-1).to(tokens_BLD.dtype)
+    return (tokens_BLD * there_BL1).sum(dim=1) / there_BL1.sum(dim=1).clamp(min=1.0)
+
+
 class TokenMean(nn.Module):
     """The mean over the tokens that are there; zero where there is none."""
 
     def forward(self, tokens_BLD: Tensor, there_BL: Tensor) -> Tensor:
         """[B, L, D] and bool [B, L] -> [B, D]."""
-        there_BL1 = there_BL.unsqueeze(-1).to(tokens_BLD.dtype)
-        return (tokens_BLD * there_BL1).sum(dim=1) / there_BL1.sum(dim=1).clamp(min=1.0)
+        return token_mean(tokens_BLD, there_BL)
 
 
 class Chain(nn.Module):

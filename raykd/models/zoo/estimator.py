@@ -17,8 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raykd.config.models import SklearnModel
 from raykd.errors import InputError
 from raykd.importing import load_callable
+from raykd.models.shapes import BuildContext
 from raykd.models.weights import fingerprint
 from raykd.models.zoo.foreign import ForeignModel
 
@@ -66,36 +68,21 @@ class EstimatorModel(ForeignModel):
         return torch.from_numpy(outputs_BC.astype(np.float32)).to(inputs.device)
 
 
-def build_estimator(
-    *,
-    input_shape: tuple[int, ...],
-    classes: int,
-    key: str,
-    path: str,
-    kwargs: Mapping[str, Any],
-    examples: Mapping[str, Tensor] | None = None,
-) -> EstimatorModel:
+def build_estimator(spec: SklearnModel, context: BuildContext) -> EstimatorModel:
     """The estimator that `path` returns for `kwargs`, fitted on `examples`.
-
-    Args:
-        input_shape: not looked at; inputs are flattened.
-        classes: outputs of the model.
-        key: dotted key of the model in the recipe, for errors.
-        path: `module:Class`, or a function that returns an estimator.
-        kwargs: its arguments.
-        examples: of `examples_of`; None leaves it unfitted.
 
     Raises:
         InputError: there is no such estimator, it refuses its arguments or the examples, or it cannot say
             probabilities.
     """
-    del input_shape
-    if examples is None:
+    if context.weights is None:
         return EstimatorModel(None, _unfitted)
-    rows = _Rows(fingerprint(examples), examples)
-    estimator = _fitted(path, json.dumps(dict(kwargs), sort_keys=True), rows, key)
-    kind = _kind(examples[LABELS])
-    return EstimatorModel(examples, lambda inputs: _ANSWERS[kind](estimator, inputs, classes))
+    rows = _Rows(fingerprint(context.weights), context.weights)
+    estimator = _fitted(spec.path, json.dumps(spec.kwargs, sort_keys=True), rows, context.key)
+    kind = _kind(context.weights[LABELS])
+    return EstimatorModel(
+        context.weights, lambda inputs: _ANSWERS[kind](estimator, inputs, context.classes)
+    )
 
 
 @dataclass(frozen=True)

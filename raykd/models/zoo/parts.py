@@ -6,12 +6,12 @@ Shapes: B batch, C channels, H/W height and width.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from raykd.errors import InputError
-from raykd.models.shapes import TokenShape
+from raykd.config.models import Model, ResnetModel, WrnModel
+from raykd.models.shapes import BuildContext, TokenShape
 
 MAX_GROUPS = 8
 MIN_SIDE = 8
@@ -62,64 +62,63 @@ def he_init(module: nn.Module) -> None:
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
 
 
-def image_shape(input_shape: Sequence[int], *, model: str, key: str) -> tuple[int, int, int]:
-    """`input_shape` as (C, H, W).
+def image_shape(spec: Model, context: BuildContext) -> tuple[int, int, int]:
+    """The input shape as (C, H, W).
 
     Raises:
         InputError: it is not that of an image, or the image is smaller than 8×8.
     """
-    refuse_texts(input_shape, model=model, key=key)
-    if len(input_shape) != 3:
-        raise InputError.at(
-            key, f"{model} needs images [C, H, W], found {list(input_shape)}; use type: mlp"
-        )
-    channels, height, width = input_shape
+    refuse_texts(spec, context)
+    if len(context.input_shape) != 3:
+        found = list(context.input_shape)
+        raise context.error(f"{spec.type} needs images [C, H, W], found {found}; use type: mlp")
+    channels, height, width = context.input_shape
     if min(height, width) < MIN_SIDE:
-        raise InputError.at(
-            key,
-            f"{model} needs images of at least {MIN_SIDE}×{MIN_SIDE} pixels, found "
-            f"{height}×{width}; enlarge them (preprocess.size) or use type: mlp",
+        raise context.error(
+            f"{spec.type} needs images of at least {MIN_SIDE}×{MIN_SIDE} pixels, found "
+            f"{height}×{width}; enlarge them (preprocess.size) or use type: mlp"
         )
     return channels, height, width
 
 
-def refuse_texts(input_shape: Sequence[int], *, model: str, key: str) -> None:
+def refuse_texts(spec: Model, context: BuildContext) -> None:
     """Nothing where samples are no texts.
 
     Raises:
         InputError: they are.
     """
-    if isinstance(input_shape, TokenShape):
-        raise InputError.at(
-            key, f"{model} needs numbers; the samples are texts: use bag, text_cnn or text_transformer"
-        )  # fmt: skip
+    if isinstance(context.input_shape, TokenShape):
+        raise context.error(
+            f"{spec.type} needs numbers; the samples are texts: use bag, text_cnn or text_transformer"
+        )
 
 
-def token_shape(input_shape: Sequence[int], *, model: str, key: str) -> TokenShape:
-    """`input_shape` as that of a text's ids.
+def token_shape(spec: Model, context: BuildContext) -> TokenShape:
+    """The input shape as that of a text's ids.
 
     Raises:
         InputError: samples are no texts.
     """
-    if not isinstance(input_shape, TokenShape):
-        raise InputError.at(
-            key, f"{model} needs texts; a sample here is {list(input_shape)}: use mlp, or cnn for images"
-        )  # fmt: skip
-    return input_shape
+    shape = context.input_shape
+    if not isinstance(shape, TokenShape):
+        raise context.error(
+            f"{spec.type} needs texts; a sample here is {list(shape)}: use mlp, or cnn for images"
+        )
+    return shape
 
 
-def blocks_per_stage(depth: int, *, extra: int, model: str, key: str) -> int:
+def blocks_per_stage(spec: ResnetModel | WrnModel, context: BuildContext, *, extra: int) -> int:
     """The n of a network with three stages of n blocks of two layers and `extra` layers around them.
 
     Raises:
-        InputError: `depth` is not 6n + `extra` with n ≥ 1.
+        InputError: the depth is not 6n + `extra` with n ≥ 1.
     """
-    count, rest = divmod(depth - extra, 6)
+    count, rest = divmod(spec.depth - extra, 6)
     if rest or count < 1:
         below = max(1, count) * 6 + extra
-        raise InputError.at(
-            f"{key}.depth",
-            f"is {depth}; a {model} has 6n + {extra} layers ({extra + 6}, {extra + 12}, "
+        raise context.error(
+            f"is {spec.depth}; a {spec.type} has 6n + {extra} layers ({extra + 6}, {extra + 12}, "
             f"{extra + 18}, ...): use {below} or {below + 6}",
+            field="depth",
         )
     return count

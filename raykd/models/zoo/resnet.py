@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from raykd.config.models import ResnetModel
+from raykd.models.shapes import BuildContext
 from raykd.models.zoo.parts import (
     NORMS,
     AveragePool,
@@ -52,24 +54,8 @@ class BasicBlock(nn.Module):
         return out
 
 
-def build_resnet(
-    *,
-    input_shape: tuple[int, ...],
-    classes: int,
-    key: str,
-    width: float,
-    depth: int,
-    norm: str,
-) -> nn.Module:
+def build_resnet(spec: ResnetModel, context: BuildContext) -> nn.Module:
     """A stem and three stages of (`depth` − 2)/6 blocks with 16, 32 and 64 times `width` channels.
-
-    Args:
-        input_shape: [C, H, W], at least 8×8.
-        classes: outputs of the head.
-        key: dotted key of the model in the recipe, for errors.
-        width: scales the channels.
-        depth: layers, 6n + 2.
-        norm: `group` or `batch`.
 
     Returns:
         A module from [B, C, H, W] to [B, classes].
@@ -77,23 +63,23 @@ def build_resnet(
     Raises:
         InputError: the depth is not 6n + 2, or the input is not an image of at least 8×8.
     """
-    source = image_shape(input_shape, model="resnet", key=key)[0]
-    count = blocks_per_stage(depth, extra=2, model="resnet", key=key)
-    first, second, third = (scaled(channels, width) for channels in CHANNELS)
+    source = image_shape(spec, context)[0]
+    count = blocks_per_stage(spec, context, extra=2)
+    first, second, third = (scaled(channels, spec.width) for channels in CHANNELS)
 
     def stage(source: int, target: int, stride: int) -> nn.Sequential:
         return nn.Sequential(
-            BasicBlock(source, target, stride=stride, norm=norm),
-            *(BasicBlock(target, target, stride=1, norm=norm) for _ in range(count - 1)),
+            BasicBlock(source, target, stride=stride, norm=spec.norm),
+            *(BasicBlock(target, target, stride=1, norm=spec.norm) for _ in range(count - 1)),
         )
 
     model = named(
-        stem=named(conv=conv3x3(source, first), norm=NORMS[norm](first), act=nn.ReLU()),
+        stem=named(conv=conv3x3(source, first), norm=NORMS[spec.norm](first), act=nn.ReLU()),
         layer1=stage(first, first, 1),
         layer2=stage(first, second, 2),
         layer3=stage(second, third, 2),
         pool=AveragePool(),
-        head=nn.Linear(third, classes),
+        head=nn.Linear(third, context.classes),
     )
     he_init(model)
     return model

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from raykd.config.models import TextCnnModel
+from raykd.models.shapes import BuildContext
 from raykd.models.zoo.embedding import Chain, Embedding
 from raykd.models.zoo.parts import scaled, token_shape
 
@@ -88,24 +90,8 @@ class TextCnn(nn.Module):
         return out
 
 
-def build_text_cnn(
-    *,
-    input_shape: tuple[int, ...],
-    classes: int,
-    key: str,
-    width: float,
-    depth: int,
-    dropout: float,
-) -> nn.Module:
+def build_text_cnn(spec: TextCnnModel, context: BuildContext) -> nn.Module:
     """Embeddings of 64·`width` features and as many filters for windows of 3, 4 and 5 tokens each.
-
-    Args:
-        input_shape: of the ids of a text.
-        classes: outputs of the head.
-        key: dotted key of the model in the recipe, for errors.
-        width: scales the features.
-        depth: layers of convolution; those before the last see 3 tokens and add to what they saw.
-        dropout: chance of dropping a feature before the classifier while training.
 
     Returns:
         A module from ids [B, L] to [B, classes].
@@ -113,12 +99,12 @@ def build_text_cnn(
     Raises:
         InputError: samples are no texts.
     """
-    shape = token_shape(input_shape, model="text_cnn", key=key)
-    features = scaled(FEATURES, width)
+    shape = token_shape(spec, context)
+    features = scaled(FEATURES, spec.width)
     return TextCnn(
         Embedding(shape.vocabulary, features),
-        Chain(*(Residual(features, min(WINDOWS)) for _ in range(depth - 1))),
+        Chain(*(Residual(features, min(WINDOWS)) for _ in range(spec.depth - 1))),
         features=features,
-        classes=classes,
-        dropout=dropout,
+        classes=context.classes,
+        dropout=spec.dropout,
     )

@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from raykd.config.models import TextTransformerModel
+from raykd.models.shapes import BuildContext
 from raykd.models.zoo.attention import Block, heads_of, xavier_init
 from raykd.models.zoo.embedding import Chain, Embedding, TokenMean
 from raykd.models.zoo.parts import scaled, token_shape
@@ -50,24 +52,8 @@ class TextTransformer(nn.Module):
         return out
 
 
-def build_text_transformer(
-    *,
-    input_shape: tuple[int, ...],
-    classes: int,
-    key: str,
-    width: float,
-    depth: int,
-    dropout: float,
-) -> nn.Module:
+def build_text_transformer(spec: TextTransformerModel, context: BuildContext) -> nn.Module:
     """`depth` blocks on tokens of 64·`width` features, about 16 features to a head.
-
-    Args:
-        input_shape: of the ids of a text.
-        classes: outputs of the head.
-        key: dotted key of the model in the recipe, for errors.
-        width: scales the features.
-        depth: transformer blocks.
-        dropout: chance of dropping a feature while training.
 
     Returns:
         A module from ids [B, L] to [B, classes].
@@ -75,15 +61,15 @@ def build_text_transformer(
     Raises:
         InputError: samples are no texts.
     """
-    shape = token_shape(input_shape, model="text_transformer", key=key)
-    features = scaled(FEATURES, width)
+    shape = token_shape(spec, context)
+    features = scaled(FEATURES, spec.width)
     heads = heads_of(features)
     model = TextTransformer(
         Embedding(shape.vocabulary, features),
-        Chain(*(Block(features, heads, dropout=dropout) for _ in range(depth))),
+        Chain(*(Block(features, heads, dropout=spec.dropout) for _ in range(spec.depth))),
         shape=(shape[0], features),
-        classes=classes,
-        dropout=dropout,
+        classes=context.classes,
+        dropout=spec.dropout,
     )
     xavier_init(model)
     return model

@@ -13,7 +13,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from raykd.errors import InputError
+from raykd.config.models import VitModel
+from raykd.models.shapes import BuildContext
 from raykd.models.zoo.attention import Block, heads_of, xavier_init
 from raykd.models.zoo.parts import image_shape, scaled
 
@@ -59,27 +60,8 @@ class Vit(nn.Module):
         return out
 
 
-def build_vit(
-    *,
-    input_shape: tuple[int, ...],
-    classes: int,
-    key: str,
-    width: float,
-    depth: int,
-    patch: int,
-    dropout: float,
-) -> nn.Module:
+def build_vit(spec: VitModel, context: BuildContext) -> nn.Module:
     """`depth` blocks on tokens of 64·`width` features, about 16 features to a head.
-
-    Args:
-        input_shape: [C, H, W], at least 8×8, both sides multiples of `patch`.
-        classes: outputs of the head.
-        key: dotted key of the model in the recipe, for errors.
-        width: scales the features; the number of heads is the largest that divides them and leaves each
-            head 16 or more (one head below 32 features).
-        depth: transformer blocks.
-        patch: side of a patch, in pixels.
-        dropout: chance of dropping a feature while training.
 
     Returns:
         A module from [B, C, H, W] to [B, classes].
@@ -87,23 +69,23 @@ def build_vit(
     Raises:
         InputError: `patch` does not divide both sides, or the input is not an image of at least 8×8.
     """
-    channels, height, side = image_shape(input_shape, model="vit", key=key)
-    if height % patch or side % patch:
+    channels, height, side = image_shape(spec, context)
+    if height % spec.patch or side % spec.patch:
         common = math.gcd(height, side)
         allowed = [str(size) for size in range(1, common + 1) if common % size == 0]
-        raise InputError.at(
-            f"{key}.patch",
-            f"is {patch}, which does not divide images of {height}×{side} pixels; "
+        raise context.error(
+            f"is {spec.patch}, which does not divide images of {height}×{side} pixels; "
             f"use one of {', '.join(allowed)}",
+            field="patch",
         )
-    features = scaled(FEATURES, width)
+    features = scaled(FEATURES, spec.width)
     heads = heads_of(features)
     model = Vit(
-        nn.Conv2d(channels, features, patch, stride=patch),
-        nn.Sequential(*(Block(features, heads, dropout=dropout) for _ in range(depth))),
-        length=1 + (height // patch) * (side // patch),
-        classes=classes,
-        dropout=dropout,
+        nn.Conv2d(channels, features, spec.patch, stride=spec.patch),
+        nn.Sequential(*(Block(features, heads, dropout=spec.dropout) for _ in range(spec.depth))),
+        length=1 + (height // spec.patch) * (side // spec.patch),
+        classes=context.classes,
+        dropout=spec.dropout,
     )
     xavier_init(model)
     # The convolution is a linear map of each patch, so it is initialised as one.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from raykd.config.models import WrnModel
+from raykd.models.shapes import BuildContext
 from raykd.models.zoo.parts import (
     NORMS,
     AveragePool,
@@ -53,26 +55,8 @@ class PreactivationBlock(nn.Module):
         return out
 
 
-def build_wrn(
-    *,
-    input_shape: tuple[int, ...],
-    classes: int,
-    key: str,
-    width: float,
-    depth: int,
-    norm: str,
-    dropout: float,
-) -> nn.Module:
+def build_wrn(spec: WrnModel, context: BuildContext) -> nn.Module:
     """A stem of 16 channels and three stages of (`depth` − 4)/6 blocks with 16k, 32k, 64k channels.
-
-    Args:
-        input_shape: [C, H, W], at least 8×8.
-        classes: outputs of the head.
-        key: dotted key of the model in the recipe, for errors.
-        width: the widening factor k.
-        depth: layers, 6n + 4.
-        norm: `group` or `batch`.
-        dropout: chance of dropping a feature between a block's convolutions while training.
 
     Returns:
         A module from [B, C, H, W] to [B, classes].
@@ -80,16 +64,18 @@ def build_wrn(
     Raises:
         InputError: the depth is not 6n + 4, or the input is not an image of at least 8×8.
     """
-    source = image_shape(input_shape, model="wrn", key=key)[0]
-    count = blocks_per_stage(depth, extra=4, model="wrn", key=key)
-    first, second, third = (scaled(channels, width) for channels in CHANNELS)
+    source = image_shape(spec, context)[0]
+    count = blocks_per_stage(spec, context, extra=4)
+    first, second, third = (scaled(channels, spec.width) for channels in CHANNELS)
 
     def stage(source: int, target: int, stride: int) -> nn.Sequential:
         strides = [stride] + [1] * (count - 1)
         sources = [source] + [target] * (count - 1)
         return nn.Sequential(
             *(
-                PreactivationBlock(channels, target, stride=step, norm=norm, dropout=dropout)
+                PreactivationBlock(
+                    channels, target, stride=step, norm=spec.norm, dropout=spec.dropout
+                )
                 for channels, step in zip(sources, strides, strict=True)
             )
         )
@@ -99,10 +85,10 @@ def build_wrn(
         layer1=stage(STEM_CHANNELS, first, 1),
         layer2=stage(first, second, 2),
         layer3=stage(second, third, 2),
-        norm=NORMS[norm](third),
+        norm=NORMS[spec.norm](third),
         act=nn.ReLU(),
         pool=AveragePool(),
-        head=nn.Linear(third, classes),
+        head=nn.Linear(third, context.classes),
     )
     he_init(model)
     return model
