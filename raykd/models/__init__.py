@@ -22,7 +22,7 @@ MODELS = {
     "bag": "raykd.models.zoo.bag:build_bag",
     "text_cnn": "raykd.models.zoo.text_cnn:build_text_cnn",
     "text_transformer": "raykd.models.zoo.text_transformer:build_text_transformer",
-    "factory": "raykd.models.zoo.factory:build_factory",
+    "factory": "raykd.models.zoo.foreign:build_factory",
     "onnx": "raykd.models.zoo.onnx_graph:build_onnx",
     "torchscript": "raykd.models.zoo.exported:build_torchscript",
     "pt2": "raykd.models.zoo.exported:build_pt2",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -47,37 +47,6 @@ _HF_FILES = (
 )
 
 
-class Tokens(Protocol):
-    """A tokenizer with everything that was found out about it.
-
-    Frozen and hashable; equal ones give equal ids.
-    """
-
-    @property
-    def type(self) -> str:
-        """As in the recipe."""
-        ...
-
-    @property
-    def length(self) -> int:
-        """Ids of a text."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Different ids beside padding: they are 1 to `size`."""
-        ...
-
-    @property
-    def meaning(self) -> str:
-        """How ids are made, in words, for those who have to make them elsewhere."""
-        ...
-
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """The first `length` ids of each text, without padding."""
-        ...
-
-
 @dataclass(frozen=True)
 class HashedTokens:
     """Words and runs of up to `ngrams` words, by hash."""
@@ -90,7 +59,7 @@ class HashedTokens:
 
     @property
     def meaning(self) -> str:
-        """See `Tokens`."""
+        """See `AnyTokens`."""
         runs = (
             ""
             if self.ngrams == 1
@@ -102,7 +71,7 @@ class HashedTokens:
         )
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Tokens`."""
+        """See `AnyTokens`."""
         return [self._of_one(words_of(text, lower=self.lower)[: self.length]) for text in texts]
 
     def _of_one(self, words_W: list[str]) -> list[int]:
@@ -130,19 +99,19 @@ class WordTokens:
 
     @property
     def size(self) -> int:
-        """See `Tokens`."""
+        """See `AnyTokens`."""
         return len(self.words) + _UNKNOWN
 
     @property
     def meaning(self) -> str:
-        """See `Tokens`."""
+        """See `AnyTokens`."""
         return (
             f"{_words_meant(self.lower)}; the id of a word is its place in `words` from {_UNKNOWN + 1}, of any other "
             f"word {_UNKNOWN}; the first {self.length} ids, then 0"
         )
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Tokens`."""
+        """See `AnyTokens`."""
         known = _ids_of(self.words)
         return [
             [known.get(w, _UNKNOWN) for w in words_of(text, lower=self.lower)[: self.length]]
@@ -160,17 +129,17 @@ class ByteTokens:
 
     @property
     def size(self) -> int:
-        """See `Tokens`."""
+        """See `AnyTokens`."""
         return 256
 
     @property
     def meaning(self) -> str:
-        """See `Tokens`."""
+        """See `AnyTokens`."""
         case = "the text in lower case" if self.lower else "the text"
         return f"{case} in UTF-8; an id is 1 + the byte; the first {self.length} ids, then 0"
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Tokens`."""
+        """See `AnyTokens`."""
         cased = (text.lower() if self.lower else text for text in texts)
         return [
             [byte + 1 for byte in text.encode(errors="replace")[: self.length]] for text in cased
@@ -189,14 +158,14 @@ class HfTokens:
 
     @property
     def meaning(self) -> str:
-        """See `Tokens`."""
+        """See `AnyTokens`."""
         return (
             f"1 + the ids that transformers' tokenizer of the recipe (digest {self.digest}) gives, cut to {self.length} "
             "with what frames them, then 0"
         )
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Tokens`.
+        """See `AnyTokens`.
 
         Raises:
             InputError: its folder is not here, or holds another tokenizer than before.
@@ -208,6 +177,12 @@ class HfTokens:
 
 
 AnyTokens = HashedTokens | WordTokens | ByteTokens | HfTokens
+"""A tokenizer with everything that was found out about it; frozen and hashable, equal ones give equal ids.
+
+`type` is as in the recipe, `length` the ids of a text, `size` the number of different ids beside padding (1 to
+`size`), `meaning` how ids are made, in words, for those who have to make them elsewhere; `ids` gives the first
+`length` ids of each text, without padding.
+"""
 Resolve = Callable[[Any, Callable[[], Iterable[str]], str], AnyTokens]
 
 
@@ -302,7 +277,7 @@ def token_ids(tokens: AnyTokens, text_BL: Tensor, *, remember: bool = False) -> 
     return torch.from_numpy(made.astype(np.int64)).to(text_BL.device)
 
 
-def _padded(tokens: Tokens, payloads: Sequence[bytes]) -> np.ndarray:
+def _padded(tokens: AnyTokens, payloads: Sequence[bytes]) -> np.ndarray:
     found = tokens.ids([payload.decode(errors="replace") for payload in payloads])
     ids = np.zeros((len(payloads), tokens.length), dtype=np.int32)
     for row, one in zip(ids, found, strict=True):
@@ -313,7 +288,7 @@ def _padded(tokens: Tokens, payloads: Sequence[bytes]) -> np.ndarray:
 class _Memory:
     """The ids of texts that were seen before: students see the same ones in every epoch and every fit."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: AnyTokens) -> None:
         self._tokens = tokens
         self._known: dict[bytes, np.ndarray] = {}
         self._most = _MEMORY_BYTES // (4 * tokens.length)

@@ -28,7 +28,7 @@ WRAPPERS = ("state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.")
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 # What torch's restricted unpickler raises on bytes that are not what it expects.
-_DAMAGED = (
+DAMAGED = (
     RuntimeError,
     ValueError,
     TypeError,
@@ -92,7 +92,7 @@ def _distributed(path: str | Path, key: str) -> Path:
 def _read_safetensors(file: Path, key: str) -> dict[str, Tensor]:
     try:
         state: dict[str, Tensor] = load_file(file, device="cpu")
-    except (SafetensorError, OSError, *_DAMAGED) as error:
+    except (SafetensorError, OSError, *DAMAGED) as error:
         raise InputError.at(
             key, f"{file} is damaged or not a safetensors file ({error}); copy it again"
         ) from error
@@ -112,7 +112,7 @@ def _read_torch(file: Path, key: str) -> Any:
             "run code; where you trust its origin, load it yourself and save only the tensors: "
             "torch.save(model.state_dict(), path) or safetensors",
         ) from error
-    except (OSError, struct.error, *_DAMAGED) as error:
+    except (OSError, struct.error, *DAMAGED) as error:
         raise InputError.at(
             key,
             f"{file} is damaged or not a file of torch.save "

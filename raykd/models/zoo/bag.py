@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from raykd.config.models import BagModel
 from raykd.models.shapes import BuildContext
-from raykd.models.zoo.embedding import Embedding, TokenMean
-from raykd.models.zoo.parts import named, scaled, token_shape
+from raykd.models.zoo.parts import Embedding, TokenMean, named, scaled, token_shape
 
 FEATURES = 64
 

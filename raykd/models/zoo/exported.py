@@ -19,21 +19,10 @@ from torch import Tensor, nn
 from raykd.config.models import Pt2Model, TorchscriptModel
 from raykd.models.network import first_tensor
 from raykd.models.shapes import BuildContext
+from raykd.models.weights import DAMAGED
 from raykd.models.zoo.foreign import CONTENT, ForeignModel
 
-# What torch raises on files that are not what it expects.
-_DAMAGED = (
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
+_DAMAGED = (*DAMAGED, OSError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 def build_torchscript(spec: TorchscriptModel, context: BuildContext) -> nn.Module:

@@ -13,8 +13,7 @@ from raykd.config.models import HfModel, TimmModel, TorchvisionModel
 from raykd.importing import load_package
 from raykd.models.names import nearest
 from raykd.models.shapes import BuildContext, TokenShape
-from raykd.models.zoo.embedding import token_mean
-from raykd.models.zoo.parts import refuse_texts
+from raykd.models.zoo.parts import refuse_texts, token_mean
 
 _VISION = "raykd[vision]"
 _HF = "raykd[hf]"

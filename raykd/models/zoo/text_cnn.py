@@ -14,8 +14,7 @@ from torch.nn import functional as F
 
 from raykd.config.models import TextCnnModel
 from raykd.models.shapes import BuildContext
-from raykd.models.zoo.embedding import Chain, Embedding
-from raykd.models.zoo.parts import scaled, token_shape
+from raykd.models.zoo.parts import Chain, Embedding, scaled, token_shape
 
 FEATURES = 64
 WINDOWS = (3, 4, 5)

@@ -13,9 +13,16 @@ from torch import Tensor, nn
 
 from raykd.config.models import TextTransformerModel
 from raykd.models.shapes import BuildContext
-from raykd.models.zoo.attention import Block, heads_of, xavier_init
-from raykd.models.zoo.embedding import Chain, Embedding, TokenMean
-from raykd.models.zoo.parts import scaled, token_shape
+from raykd.models.zoo.parts import (
+    Block,
+    Chain,
+    Embedding,
+    TokenMean,
+    heads_of,
+    scaled,
+    token_shape,
+    xavier_init,
+)
 
 FEATURES = 64
 POSITION_STD = 0.02

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from raykd.config.models import VitModel
 from raykd.models.shapes import BuildContext
-from raykd.models.zoo.attention import Block, heads_of, xavier_init
-from raykd.models.zoo.parts import image_shape, scaled
+from raykd.models.zoo.parts import Block, heads_of, image_shape, scaled, xavier_init
 
 FEATURES = 64
 INIT_STD = 0.02
