@@ -8,7 +8,7 @@ All of them are picklable, since they cross process boundaries.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -46,6 +46,16 @@ class InputError(RaykdError, ValueError):
 
     def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Problem, ...]]]:
         return (type(self), (self.problems,))
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """Nothing where there is no problem.
+
+    Raises:
+        InputError: with every problem.
+    """
+    if found := tuple(problems):
+        raise InputError(found)
 
 
 class TeacherError(RaykdError):

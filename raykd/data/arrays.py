@@ -6,6 +6,7 @@ import difflib
 import inspect
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from raykd.config.sources import ArraysSource, FactorySource
 from raykd.config.tasks import TaskName
 from raykd.data.dataset import PARTS, Dataset
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError, Problem, refuse
 from raykd.importing import load_callable
 
 _HARMLESS_BYTES = 2**28
@@ -38,7 +39,7 @@ def load_arrays(source: ArraysSource, task: TaskName) -> Dataset:
             refuse_bomb(archive, path, key=_KEY)
     except (OSError, zipfile.BadZipFile) as error:
         raise _not_plain(path, error) from error
-    _check_names(names, path)
+    refuse(_name_problems(names, path))
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in names}
@@ -60,18 +61,13 @@ def _not_plain(path: Path, error: Exception) -> InputError:
     return InputError.at(_KEY, why)
 
 
-def _check_names(found: list[str], path: Path) -> None:
-    problems = []
+def _name_problems(found: list[str], path: Path) -> Iterator[Problem]:
     for name in sorted(set(found) - set(_NAMES)):
         near = difflib.get_close_matches(name, _NAMES, n=1)
         meant = f" (did you mean {near[0]!r}?)" if near else ""
-        problems.append(
-            Problem(_KEY, f"{path} has an array {name!r}{meant}; known are {', '.join(_NAMES)}")
-        )
+        yield Problem(_KEY, f"{path} has an array {name!r}{meant}; known are {', '.join(_NAMES)}")
     if "inputs" not in found:
-        problems.append(Problem(_KEY, f"{path} has no array 'inputs'; it has {sorted(found)}"))
-    if problems:
-        raise InputError(problems)
+        yield Problem(_KEY, f"{path} has no array 'inputs'; it has {sorted(found)}")
 
 
 def _named_parts(names: np.ndarray) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,6 @@ def draw_views(
     Raises:
         InputError: the samples have several inputs.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     assert samples.input_shape, "samples with several inputs are refused"
     draw_one = _write_one if samples.is_text else _draw_one
     train = samples.splits["train"]
@@ -59,9 +56,7 @@ def draw_views(
     columns = [samples.batch(rows, view) for view in range(ORIGINAL_VIEW, views)]
     blocks: dict[str, Preprocessor | None] = {"source": None, **(preprocess or {})}
     across = len(blocks) * len(columns)
-    figure = Figure(figsize=(_CELL_INCHES * across, _CELL_INCHES * (len(rows) + 0.6)))
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(len(rows), across, squeeze=False)
+    figure, grid = _figure(len(rows), [1.0] * across)
     for block, (name, model_sees) in enumerate(blocks.items()):
         for column, batch in enumerate(columns):
             (shown,) = batch.inputs.values()
@@ -75,9 +70,7 @@ def draw_views(
                 _note_share(cell, batch, index)
     for index, row in enumerate(rows):
         grid[index, 0].set_ylabel(_name_of(samples, int(row)), fontsize=_FONT_POINTS)
-    figure.tight_layout(pad=0.3)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, format="png")
+    _save(figure, path)
 
 
 def draw_classes(samples: Samples, path: Path | str, *, count: int = 8, most: int = 20) -> None:
@@ -95,9 +88,6 @@ def draw_classes(samples: Samples, path: Path | str, *, count: int = 8, most: in
     Raises:
         InputError: the samples have several inputs, or no classes.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     assert samples.input_shape, "samples with several inputs are refused"
     if not samples.classes:
         raise InputError.at("data.source", "has no labels, so there are no classes to draw")
@@ -110,10 +100,7 @@ def draw_classes(samples: Samples, path: Path | str, *, count: int = 8, most: in
         for part, rows in known.items()
     }
     classes = _drawn(counts["train"], most)
-    figure = Figure(figsize=(_CELL_INCHES * (count + 2), _CELL_INCHES * (len(classes) + 0.6)))
-    FigureCanvasAgg(figure)
-    ratios = [2.0, *[1.0] * count]
-    grid = figure.subplots(len(classes), count + 1, squeeze=False, width_ratios=ratios)
+    figure, grid = _figure(len(classes), [2.0, *[1.0] * count])
     highest = max(int(counts[part].max()) for part in PARTS)
     for cells, label in zip(grid, classes, strict=True):
         if form.measured:
@@ -129,6 +116,20 @@ def draw_classes(samples: Samples, path: Path | str, *, count: int = 8, most: in
                 cell.set_xlabel(str(samples.ids[rows[index]]), fontsize=_FONT_POINTS)
             else:
                 cell.axis("off")
+    _save(figure, path)
+
+
+def _figure(rows: int, widths: Sequence[float]) -> tuple[Any, Any]:
+    """A figure and its cells [rows, columns]; a column is so many cells wide."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_CELL_INCHES * sum(widths), _CELL_INCHES * (rows + 0.6)))
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, len(widths), squeeze=False, width_ratios=widths)
+
+
+def _save(figure: Any, path: Path | str) -> None:
     figure.tight_layout(pad=0.3)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, format="png")

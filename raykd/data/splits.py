@@ -11,13 +11,15 @@ So a sample's rank depends on nothing but the seed, the ids and the labels, and
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from raykd.config.data import Fold, Splits
 from raykd.data.dataset import PARTS, Dataset
 from raykd.data.grouping import FOLDS_KEY, parts_by, stratified_folds
 from raykd.data.hashing import sample_keys
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError, Problem, refuse
 from raykd.types import UNLABELLED
 
 TEST_PER_TRAIN = 1 / 6
@@ -92,7 +94,7 @@ def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.
     elif splits.fold is not None:
         given = _with_fold(dataset, given, splits.fold, seed)
     labels = dataset.strata
-    _check_given(given, labels)
+    refuse(_given_problems(given, labels))
     pool = given["train"] if "train" in given else _rest(len(dataset), given)
     labelled = pool[labels[pool] != UNLABELLED]
     counts = _counts(given, splits, labels, labelled)
@@ -116,7 +118,7 @@ def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.
     parts["train"] = np.setdiff1d(pool, taken)
     _check_train(dataset, parts["train"])
     if not dataset.form.needed:
-        _check_pairs(dataset.known_labels, parts)
+        refuse(_pair_problems(dataset.known_labels, parts))
     return {name: parts[name].astype(np.int64, copy=False) for name in PARTS}
 
 
@@ -194,19 +196,14 @@ def _rest(count: int, given: dict[str, np.ndarray]) -> np.ndarray:
     return np.flatnonzero(free)
 
 
-def _check_given(given: dict[str, np.ndarray], labels: np.ndarray) -> None:
-    problems = []
+def _given_problems(given: dict[str, np.ndarray], labels: np.ndarray) -> Iterator[Problem]:
     for name in ("validation", "test"):
         missing = int((labels[given[name]] == UNLABELLED).sum()) if name in given else 0
         if missing:
-            problems.append(
-                Problem(
-                    f"data.source.splits.{name}",
-                    f"{missing} of {len(given[name])} samples have no label; {name} samples need one",
-                )
+            yield Problem(
+                f"data.source.splits.{name}",
+                f"{missing} of {len(given[name])} samples have no label; {name} samples need one",
             )
-    if problems:
-        raise InputError(problems)
 
 
 def _counts(
@@ -235,27 +232,21 @@ def _counts(
             )
             for name, size in wanted.items()
         ]
-    if problems:
-        raise InputError(problems)
+    refuse(problems)
     return counts
 
 
-def _check_pairs(labels: np.ndarray, parts: dict[str, np.ndarray]) -> None:
+def _pair_problems(labels: np.ndarray, parts: dict[str, np.ndarray]) -> Iterator[Problem]:
     """Where samples to be judged have classes, two at least share one, so that something can be found."""
-    problems = []
     for name in ("validation", "test"):
         known = labels[parts[name]]
         known = known[known != UNLABELLED]
         if len(known) and np.bincount(known).max() < 2:
-            problems.append(
-                Problem(
-                    f"data.splits.{name}",
-                    f"has {len(known)} labelled samples, no two of one class, so that nothing can be found among "
-                    "them; make it larger, or label none of it",
-                )
+            yield Problem(
+                f"data.splits.{name}",
+                f"has {len(known)} labelled samples, no two of one class, so that nothing can be found among "
+                "them; make it larger, or label none of it",
             )
-    if problems:
-        raise InputError(problems)
 
 
 def _check_train(dataset: Dataset, train: np.ndarray) -> None:

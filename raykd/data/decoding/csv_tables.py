@@ -16,11 +16,12 @@ from raykd.data.decoding.layout import (
     Index,
     Layout,
     Lines,
-    Part,
     Required,
     list_files,
+    parts_of,
+    row_ids,
 )
-from raykd.errors import DataError, InputError, Problem
+from raykd.errors import DataError, InputError, Problem, refuse
 
 _INPUTS, _TEXT = "data.source.inputs", "data.source.text"
 _SUFFIXES = ("csv", "tsv", "txt")
@@ -39,16 +40,14 @@ def index_csv(source: CsvSource, required: Required) -> Index:
     heads = [_head(file, source.delimiter) for file in files]
     asked = {**required, **({} if source.id is None else {source.id: "data.source.id"})}
     inputs = _inputs(source, heads[0], asked, files[0])
-    _check(files, heads, {**dict.fromkeys(inputs, key), **asked})
+    refuse(_lacking(files, heads, {**dict.fromkeys(inputs, key), **asked}))
     lines = [Lines(file.path, inputs, source.delimiter, source.text is not None) for file in files]
     sizes = [_rows(one, key) for one in lines]
     if not sum(sizes):
         raise InputError.at(KEY, f"{files[0].path} has no row; add samples")
     columns = _columns(files, asked, source.delimiter)
     if source.id is None:
-        ids = pa.array(
-            [f"{f.name}#{row}" for f, size in zip(files, sizes, strict=True) for row in range(size)]
-        )
+        ids = row_ids(zip([file.name for file in files], sizes, strict=True))
     else:
         ids = columns[source.id] if source.id in required else columns.pop(source.id)
     layout = (
@@ -56,7 +55,7 @@ def index_csv(source: CsvSource, required: Required) -> Index:
         if source.text is None
         else Layout("text", (source.length,), "|u1")
     )
-    return Index(ids, files, layout, _parts(lines, sizes), columns)
+    return Index(ids, files, layout, parts_of(zip(sizes, lines, strict=True)), columns)
 
 
 def read_lines(lines: Lines, most_rows: int) -> Iterator[list[Any]]:
@@ -142,16 +141,15 @@ def _is_number(kind: Any) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
-def _check(files: Sequence[File], heads: Sequence[Any], asked: Mapping[str, str]) -> None:
-    problems = []
+def _lacking(
+    files: Sequence[File], heads: Sequence[Any], asked: Mapping[str, str]
+) -> Iterator[Problem]:
+    """Columns that a file has not."""
     for name, key in asked.items():
-        for file, head in zip(files, heads, strict=True):
-            if name not in head.names:
-                there = ", ".join(head.names)
-                problems.append(Problem(key, f"{file.path} has no column {name!r}; it has {there}"))
-                break
-    if problems:
-        raise InputError(problems)
+        lacking = [pair for pair in zip(files, heads, strict=True) if name not in pair[1].names]
+        for file, head in lacking[:1]:
+            there = ", ".join(head.names)
+            yield Problem(key, f"{file.path} has no column {name!r}; it has {there}")
 
 
 def _rows(lines: Lines, key: str) -> int:
@@ -177,14 +175,3 @@ def _columns(files: Sequence[File], asked: Mapping[str, str], delimiter: str) ->
             KEY, f"columns are of another type from file to file: {error}; make each one type"
         ) from error
     return {name: whole[name].combine_chunks() for name in asked}
-
-
-def _parts(lines: Sequence[Lines], sizes: Sequence[int]) -> tuple[Part, ...]:
-    """A file is a part."""
-    parts: list[Part] = []
-    first = 0
-    for one, size in zip(lines, sizes, strict=True):
-        if size:
-            parts.append(Part(len(parts), first, size, one))
-        first += size
-    return tuple(parts)

@@ -25,7 +25,7 @@ from raykd.data.decoding.layout import (
     list_files,
     span_parts,
 )
-from raykd.errors import DataError, InputError, Problem
+from raykd.errors import DataError, InputError, Problem, refuse
 
 FOLDER = "folder"
 """Column of an image folder: the first folder of each path."""
@@ -41,13 +41,12 @@ def index_images(source: ImagesSource, required: Required) -> Index:
     Raises:
         InputError: there is none, none can be decoded, or a column is asked for that a folder has not.
     """
-    problems = [
-        Problem(key, f"found {name!r}; an image folder has the column {FOLDER}; give others by data.source.labels")
+    others = "give others by data.source.labels"
+    refuse(
+        Problem(key, f"found {name!r}; an image folder has the column {FOLDER}; {others}")
         for name, key in required.items()
         if name != FOLDER
-    ]  # fmt: skip
-    if problems:
-        raise InputError(problems)
+    )
     files = list_files(source.path, IMAGES)
     count = len(files)
     spans = Spans(

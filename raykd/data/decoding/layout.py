@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from raykd.errors import InputError
 from raykd.types import TEXT
@@ -181,15 +182,23 @@ def part_rows(count: int, layout: Layout) -> int:
     return max(1, min(PART_BYTES // layout.row_bytes, shared))
 
 
+def parts_of(pieces: Iterable[tuple[int, Spans | Groups | Lines]]) -> tuple[Part, ...]:
+    """Parts in order; each piece is the count of its samples, and where they are."""
+    parts: list[Part] = []
+    first = 0
+    for count, place in pieces:
+        if count:
+            parts.append(Part(len(parts), first, count, place))
+        first += count
+    return tuple(parts)
+
+
 def span_parts(spans: Spans, layout: Layout) -> tuple[Part, ...]:
     """All samples in parts."""
     count = len(spans.file_N)
     step = part_rows(count, layout)
-    firsts = range(0, count, step)
-    return tuple(
-        Part(number, first, size := min(step, count - first), spans.part(first, size))
-        for number, first in enumerate(firsts)
-    )
+    sizes = ((first, min(step, count - first)) for first in range(0, count, step))
+    return parts_of((size, spans.part(first, size)) for first, size in sizes)
 
 
 def group_parts(
@@ -202,17 +211,25 @@ def group_parts(
         columns: that inputs are made of.
         layout: of a sample.
     """
-    parts: list[Part] = []
-    first, step = 0, part_rows(sum(map(sum, groups.values())), layout)
+    step = part_rows(sum(map(sum, groups.values())), layout)
+    pieces: list[tuple[int, Groups]] = []
     for path, sizes in groups.items():
         begin, rows = 0, 0
         for number, size in enumerate(sizes, start=1):
             rows += size
             if rows and (rows >= step or number == len(sizes)):
-                place = Groups(path, begin, number - begin, columns)
-                parts.append(Part(len(parts), first, rows, place))
-                first, begin, rows = first + rows, number, 0
-    return tuple(parts)
+                pieces.append((rows, Groups(path, begin, number - begin, columns)))
+                begin, rows = number, 0
+    return parts_of(pieces)
+
+
+def row_ids(counts: Iterable[tuple[str, int]]) -> Any:
+    """`file#row` of every row, a pyarrow array.
+
+    Args:
+        counts: each file's name, and its rows.
+    """
+    return pa.array([f"{name}#{row}" for name, count in counts for row in range(count)])
 
 
 def list_files(path: str | Sequence[str], suffixes: Sequence[str]) -> tuple[File, ...]:

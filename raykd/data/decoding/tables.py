@@ -30,8 +30,9 @@ from raykd.data.decoding.layout import (
     Required,
     group_parts,
     list_files,
+    row_ids,
 )
-from raykd.errors import DataError, InputError, Problem
+from raykd.errors import DataError, InputError, Problem, refuse
 
 _INPUTS = "data.source.inputs"
 _TEXT = "data.source.text"
@@ -134,9 +135,7 @@ def _index(source: ParquetSource | HfSource, required: Required, files: Sequence
     names = dict.fromkeys([*required, *([source.id] if source.id is not None else [])])
     columns = {name: pa.chunked_array([_read(one, name) for one in tables]) for name in names}
     if source.id is None:
-        ids = pa.array(
-            [f"{one.file.name}#{row}" for one in tables for row in range(sum(one.groups))]
-        )
+        ids = row_ids((one.file.name, sum(one.groups)) for one in tables)
     else:
         ids = columns.pop(source.id) if source.id not in required else columns[source.id]
         ids = ids.combine_chunks()
@@ -181,23 +180,20 @@ def _stream(path: str) -> Any:
 
 def _check(tables: Sequence[_Table], asked: Mapping[str, str]) -> None:
     """Every file has every column, of one type in all."""
-    first, problems = tables[0], []
+    problems = []
     for name, key in asked.items():
         lacking = [one for one in tables if name not in one.schema.names]
         if lacking:
-            there = ", ".join(lacking[0].schema.names)
-            problems.append(
-                Problem(key, f"{lacking[0].file.path} has no column {name!r}; it has {there}")
-            )
+            path, there = lacking[0].file.path, ", ".join(lacking[0].schema.names)
+            problems.append(Problem(key, f"{path} has no column {name!r}; it has {there}"))
         else:
             kinds = {str(one.schema.field(name).type): one.file.path for one in tables}
             if len(kinds) > 1:
                 found = "; ".join(f"{kind} in {path}" for kind, path in list(kinds.items())[:2])
                 problems.append(Problem(key, f"{name!r} is {found}; make it one type"))
     if not problems and not sum(sum(one.groups) for one in tables):
-        problems.append(Problem(KEY, f"{first.file.path} has no row; add samples"))
-    if problems:
-        raise InputError(problems)
+        problems.append(Problem(KEY, f"{tables[0].file.path} has no row; add samples"))
+    refuse(problems)
 
 
 def _read(table: _Table, name: str) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from raykd.config.models import OnnxModel
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError, Problem, refuse
 from raykd.importing import load_package
 from raykd.models.names import nearest, some
 from raykd.models.shapes import BuildContext, TokenShape
@@ -59,23 +59,14 @@ def build_onnx(spec: OnnxModel, context: BuildContext) -> nn.Module:
             bytearray(_read(spec.path, f"{context.key}.path")), dtype=torch.uint8
         )
     session = _open(content.numpy().tobytes(), spec.path, f"{context.key}.path")
-    problems = [*_input_problems(session, spec.path, context)]
     outputs = {one.name: one.type for one in session.get_outputs() if one.type in _TYPES}
     floats = [name for name, kind in outputs.items() if kind in _FLOATS]
-    if spec.output is None and not floats:
-        problems.append(
-            Problem(
-                f"{context.key}.path",
-                f"{spec.path} has no output of floats (of scikit-learn: export it with zipmap=False), only "
-                f"{some(outputs) or '-'}; name one as `output` where it is the class (`kind: top1`)",
-            )
-        )
-    elif spec.output is not None and spec.output not in outputs:
-        near = ", ".join(nearest(spec.output, outputs, count=1))
-        found = f"found {spec.output!r}; the outputs are {some(outputs)}; nearest: {near}"
-        problems.append(Problem(f"{context.key}.output", found))
-    if problems:
-        raise InputError(problems)
+    refuse(
+        [
+            *_input_problems(session, spec.path, context),
+            *_output_problems(spec, outputs, floats, context),
+        ]
+    )
     answer = spec.output or ("logits" if "logits" in floats else floats[0])
     of_texts = isinstance(context.input_shape, TokenShape) and context.input_shape.kind == "hf"
     names = list(dict.fromkeys([*floats, answer]))
@@ -236,6 +227,21 @@ def _input_problems(session: Any, path: str, context: BuildContext) -> Iterator[
             f"{path} takes [{shape}] per sample, it would be given {list(given)}; set its "
             "preprocess (size, crop, channels), or export it for this shape",
         )
+
+
+def _output_problems(
+    spec: OnnxModel, outputs: Mapping[str, str], floats: list[str], context: BuildContext
+) -> Iterator[Problem]:
+    if spec.output is None and not floats:
+        yield Problem(
+            f"{context.key}.path",
+            f"{spec.path} has no output of floats (of scikit-learn: export it with zipmap=False), only "
+            f"{some(outputs) or '-'}; name one as `output` where it is the class (`kind: top1`)",
+        )
+    elif spec.output is not None and spec.output not in outputs:
+        near = ", ".join(nearest(spec.output, outputs, count=1))
+        found = f"found {spec.output!r}; the outputs are {some(outputs)}; nearest: {near}"
+        yield Problem(f"{context.key}.output", found)
 
 
 def _tap_module(root: nn.Module, name: str) -> nn.Module | None:
