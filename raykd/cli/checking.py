@@ -109,7 +109,8 @@ def _say_placement(found: dict[str, Any], placement: Any, console: Any) -> None:
 
 def _data(args: argparse.Namespace) -> int:
     config = first_fold(read_config(args))
-    from raykd.data.check import check_data, draw_classes, draw_views
+    from raykd.data.check import check_data
+    from raykd.data.draw import draw_classes, draw_views
     from raykd.models.preprocess import preprocessing_for
     from raykd.pipeline.loading import load_samples
     from raykd.tracking import Console

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from raykd.data.dataset import PARTS
-from raykd.data.draw import draw_classes, draw_views
 from raykd.data.input_checks import (
     TextLengths,
     ValueRange,
@@ -32,17 +31,6 @@ from raykd.data.near_duplicates import (
 )
 from raykd.data.samples import Samples
 from raykd.types import TEXT, is_labelled
-
-__all__ = [
-    "ClassCount",
-    "Conflicts",
-    "DataReport",
-    "Duplicates",
-    "ValueRange",
-    "check_data",
-    "draw_classes",
-    "draw_views",
-]
 
 _IMBALANCED = 10.0
 _SMALL_SPLIT = 100

@@ -19,7 +19,7 @@ SOURCES = {
     "newsgroups": "raykd.data.named.newsgroups:load_newsgroups",
     "keel": "raykd.data.named.keel:load_keel",
     "optdigits": "raykd.data.named.keel:load_optdigits",
-    "fashion_mnist": "raykd.data.named.idx:load_fashion_mnist",
+    "fashion_mnist": "raykd.data.named.idx:load_mnist",
     "mnist": "raykd.data.named.idx:load_mnist",
     "idx": "raykd.data.named.idx:load_idx",
     "arrays": "raykd.data.arrays:load_arrays",

@@ -7,7 +7,7 @@ import torch
 from raykd.config.data import Data, Mixup, Shift, Splits, Views
 from raykd.config.sources import DigitsSource
 from raykd.data import Dataset, build_samples, check_data
-from raykd.data.check import draw_classes, draw_views
+from raykd.data.draw import draw_classes, draw_views
 from raykd.data.samples import samples_of
 
 

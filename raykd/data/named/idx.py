@@ -29,40 +29,30 @@ _FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-_FASHION_CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
-_DIGIT_CLASSES = tuple("0123456789")
+_CLASSES = {
+    "mnist": tuple("0123456789"),
+    "fashion_mnist": (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+}
+_HINTS = {
+    "mnist": "download the four files of MNIST",
+    "fashion_mnist": "on Debian `apt-get install dataset-fashion-mnist` brings them",
+}
 
 
-def load_fashion_mnist(source: FashionMnistSource, task: TaskName) -> Dataset:  # noqa: ARG001 - one signature
-    """Images uint8 [N, 1, 28, 28] of 10 kinds of clothes, with the test part of its own."""
-    hint = "on Debian `apt-get install dataset-fashion-mnist` brings them"
-    return _mnist_like(source, "fashion_mnist", "fashion-mnist", _FASHION_CLASSES, hint)
-
-
-def load_mnist(source: MnistSource, task: TaskName) -> Dataset:  # noqa: ARG001
-    """Images uint8 [N, 1, 28, 28] of the 10 digits, with the test part of its own."""
-    return _mnist_like(source, "mnist", "mnist", _DIGIT_CLASSES, "download the four files of MNIST")
-
-
-def _mnist_like(
-    source: FashionMnistSource | MnistSource,
-    name: str,
-    system_name: str,
-    classes: tuple[str, ...],
-    hint: str,
-) -> Dataset:
-    folder = _find_folder(source.root, name, system_name, hint)
+def load_mnist(source: FashionMnistSource | MnistSource, task: TaskName) -> Dataset:  # noqa: ARG001 - one signature
+    """Images uint8 [N, 1, 28, 28] of 10 digits, or of 10 kinds of clothes, with the test part of their own."""
+    folder = _find_folder(source)
     images, labels, ids = [], [], []
     first_id = 0
     for part, files in _FILES.items():
@@ -83,7 +73,7 @@ def _mnist_like(
         labels=np.concatenate(labels),
         ids=np.concatenate(ids),
         splits={"test": np.arange(train, count)},
-        classes=classes,
+        classes=_CLASSES[source.type],
     )
 
 
@@ -110,11 +100,12 @@ def _idx_path(folder: Path, name: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _find_folder(root: str | None, name: str, system_name: str, hint: str) -> Path:
-    if root is not None:
-        folders = [Path(root).expanduser()]
+def _find_folder(source: FashionMnistSource | MnistSource) -> Path:
+    if source.root is not None:
+        folders = [Path(source.root).expanduser()]
     else:
-        folders = [*data_folders(name), _SYSTEM_DATASETS / system_name]
+        system = _SYSTEM_DATASETS / source.type.replace("_", "-")
+        folders = [*data_folders(source.type), system]
     names = [file for files in _FILES.values() for file in files]
     for folder in folders:
         if all(_idx_path(folder, file) for file in names):
@@ -123,7 +114,7 @@ def _find_folder(root: str | None, name: str, system_name: str, hint: str) -> Pa
     raise InputError.at(
         _ROOT_KEY,
         f"no folder has all of {', '.join(names)} (each plain or .gz); looked in {looked}; "
-        f"{hint}, or set {_ROOT_KEY} to their folder",
+        f"{_HINTS[source.type]}, or set {_ROOT_KEY} to their folder",
     )
 
 

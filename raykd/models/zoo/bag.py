@@ -9,29 +9,23 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from raykd.config.models import BagModel
-from raykd.models.shapes import BuildContext
+from raykd.models.shapes import BuildContext, TokenShape
 from raykd.models.zoo.parts import Embedding, TokenMean, named, scaled, token_shape
 
 FEATURES = 64
 
 
 class Bag(nn.Module):
-    """Embeddings, mean, hidden layers, head."""
+    """Embeddings of 64·`width` features, their mean, `depth` hidden ReLU layers of as many units, a linear head."""
 
-    def __init__(
-        self,
-        embed: Embedding,
-        blocks: nn.Sequential,
-        *,
-        features: int,
-        classes: int,
-        dropout: float,
-    ) -> None:
+    def __init__(self, spec: BagModel, shape: TokenShape, classes: int) -> None:
         super().__init__()
-        self.embed = embed
+        features = scaled(FEATURES, spec.width)
+        blocks = [_block(features, spec.dropout) for _ in range(spec.depth)]
+        self.embed = Embedding(shape.vocabulary, features)
         self.pool = TokenMean()
-        self.blocks = blocks
-        self.drop = nn.Dropout(dropout)
+        self.blocks = nn.Sequential(*blocks)
+        self.drop = nn.Dropout(spec.dropout)
         self.head = nn.Linear(features, classes)
 
     def forward(self, ids_BL: Tensor) -> Tensor:
@@ -41,27 +35,17 @@ class Bag(nn.Module):
         return out
 
 
-def build_bag(spec: BagModel, context: BuildContext) -> nn.Module:
-    """The mean of embeddings of 64·`width` features, `depth` hidden ReLU layers of as many units, a linear head.
+def _block(features: int, dropout: float) -> nn.Sequential:
+    linear = nn.Linear(features, features)
+    nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+    nn.init.zeros_(linear.bias)
+    return named(drop=nn.Dropout(dropout), linear=linear, act=nn.ReLU())
 
-    Returns:
-        A module from ids [B, L] to [B, classes].
+
+def build_bag(spec: BagModel, context: BuildContext) -> nn.Module:
+    """A module from ids [B, L] to [B, classes].
 
     Raises:
         InputError: samples are no texts.
     """
-    shape = token_shape(spec, context)
-    features = scaled(FEATURES, spec.width)
-    blocks = []
-    for _ in range(spec.depth):
-        linear = nn.Linear(features, features)
-        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
-        nn.init.zeros_(linear.bias)
-        blocks.append(named(drop=nn.Dropout(spec.dropout), linear=linear, act=nn.ReLU()))
-    return Bag(
-        Embedding(shape.vocabulary, features),
-        nn.Sequential(*blocks),
-        features=features,
-        classes=context.classes,
-        dropout=spec.dropout,
-    )
+    return Bag(spec, token_shape(spec, context), context.classes)

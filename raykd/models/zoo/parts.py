@@ -112,6 +112,14 @@ def token_shape(spec: Model, context: BuildContext) -> TokenShape:
     return shape
 
 
+def stage(
+    block: Callable[..., nn.Module], source: int, target: int, count: int, *, stride: int
+) -> nn.Sequential:
+    """Blocks of residual networks, made by `block(source, target, stride=...)`; the first one changes the shape."""
+    later = (block(target, target, stride=1) for _ in range(count - 1))
+    return nn.Sequential(block(source, target, stride=stride), *later)
+
+
 def blocks_per_stage(spec: ResnetModel | WrnModel, context: BuildContext, *, extra: int) -> int:
     """The n of a network with three stages of n blocks of two layers and `extra` layers around them.
 
@@ -225,6 +233,12 @@ class Block(nn.Module):
         attended = tokens_BLD + self.drop1(self.attention(self.norm1(tokens_BLD), there_BL))
         out: Tensor = attended + self.drop2(self.mlp(self.norm2(attended)))
         return out
+
+
+def blocks_of(features: int, depth: int, *, dropout: float) -> list[Block]:
+    """So many blocks, with about 16 features to a head."""
+    heads = heads_of(features)
+    return [Block(features, heads, dropout=dropout) for _ in range(depth)]
 
 
 def xavier_init(module: nn.Module) -> None:

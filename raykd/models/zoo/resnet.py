@@ -6,6 +6,8 @@ Taps: `stem`, `layer1`, `layer2`, `layer3` (after the last activation), `layer<s
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from raykd.config.models import ResnetModel
@@ -19,6 +21,7 @@ from raykd.models.zoo.parts import (
     image_shape,
     named,
     scaled,
+    stage,
 )
 
 CHANNELS = (16, 32, 64)
@@ -66,18 +69,12 @@ def build_resnet(spec: ResnetModel, context: BuildContext) -> nn.Module:
     source = image_shape(spec, context)[0]
     count = blocks_per_stage(spec, context, extra=2)
     first, second, third = (scaled(channels, spec.width) for channels in CHANNELS)
-
-    def stage(source: int, target: int, stride: int) -> nn.Sequential:
-        return nn.Sequential(
-            BasicBlock(source, target, stride=stride, norm=spec.norm),
-            *(BasicBlock(target, target, stride=1, norm=spec.norm) for _ in range(count - 1)),
-        )
-
+    block = partial(BasicBlock, norm=spec.norm)
     model = named(
         stem=named(conv=conv3x3(source, first), norm=NORMS[spec.norm](first), act=nn.ReLU()),
-        layer1=stage(first, first, 1),
-        layer2=stage(first, second, 2),
-        layer3=stage(second, third, 2),
+        layer1=stage(block, first, first, count, stride=1),
+        layer2=stage(block, first, second, count, stride=2),
+        layer3=stage(block, second, third, count, stride=2),
         pool=AveragePool(),
         head=nn.Linear(third, context.classes),
     )

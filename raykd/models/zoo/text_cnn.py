@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raykd.config.models import TextCnnModel
-from raykd.models.shapes import BuildContext
+from raykd.models.shapes import BuildContext, TokenShape
 from raykd.models.zoo.parts import Chain, Embedding, scaled, token_shape
 
 FEATURES = 64
@@ -69,16 +69,15 @@ class Windows(nn.Module):
 
 
 class TextCnn(nn.Module):
-    """Embeddings, layers that see three tokens, windows, head."""
+    """Embeddings of 64·`width` features, layers that see three tokens, as many filters for each window, a linear head."""
 
-    def __init__(
-        self, embed: Embedding, blocks: Chain, *, features: int, classes: int, dropout: float
-    ) -> None:
+    def __init__(self, spec: TextCnnModel, shape: TokenShape, classes: int) -> None:
         super().__init__()
-        self.embed = embed
-        self.blocks = blocks
+        features = scaled(FEATURES, spec.width)
+        self.embed = Embedding(shape.vocabulary, features)
+        self.blocks = Chain(*(Residual(features, min(WINDOWS)) for _ in range(spec.depth - 1)))
         self.windows = Windows(**{f"window{size}": Largest(features, size) for size in WINDOWS})
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.Dropout(spec.dropout)
         self.head = nn.Linear(len(WINDOWS) * features, classes)
 
     def forward(self, ids_BL: Tensor) -> Tensor:
@@ -90,20 +89,9 @@ class TextCnn(nn.Module):
 
 
 def build_text_cnn(spec: TextCnnModel, context: BuildContext) -> nn.Module:
-    """Embeddings of 64·`width` features and as many filters for windows of 3, 4 and 5 tokens each.
-
-    Returns:
-        A module from ids [B, L] to [B, classes].
+    """A module from ids [B, L] to [B, classes].
 
     Raises:
         InputError: samples are no texts.
     """
-    shape = token_shape(spec, context)
-    features = scaled(FEATURES, spec.width)
-    return TextCnn(
-        Embedding(shape.vocabulary, features),
-        Chain(*(Residual(features, min(WINDOWS)) for _ in range(spec.depth - 1))),
-        features=features,
-        classes=context.classes,
-        dropout=spec.dropout,
-    )
+    return TextCnn(spec, token_shape(spec, context), context.classes)

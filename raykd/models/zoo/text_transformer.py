@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from raykd.config.models import TextTransformerModel
-from raykd.models.shapes import BuildContext
+from raykd.models.shapes import BuildContext, TokenShape
 from raykd.models.zoo.parts import (
-    Block,
     Chain,
     Embedding,
     TokenMean,
-    heads_of,
+    blocks_of,
     scaled,
     token_shape,
     xavier_init,
@@ -29,26 +28,20 @@ POSITION_STD = 0.02
 
 
 class TextTransformer(nn.Module):
-    """Embeddings, learned positions, blocks, norm, mean, head."""
+    """Embeddings of 64·`width` features, learned positions, `depth` blocks, norm, mean, a linear head."""
 
-    def __init__(
-        self,
-        embed: Embedding,
-        blocks: Chain,
-        *,
-        shape: tuple[int, int],
-        classes: int,
-        dropout: float,
-    ) -> None:
+    def __init__(self, spec: TextTransformerModel, shape: TokenShape, classes: int) -> None:
         super().__init__()
-        self.embed = embed
-        self.position = nn.Parameter(torch.empty(shape))
-        self.drop = nn.Dropout(dropout)
-        self.blocks = blocks
-        self.norm = nn.LayerNorm(shape[1])
+        features = scaled(FEATURES, spec.width)
+        self.embed = Embedding(shape.vocabulary, features)
+        self.position = nn.Parameter(torch.empty(shape[0], features))
+        self.drop = nn.Dropout(spec.dropout)
+        self.blocks = Chain(*blocks_of(features, spec.depth, dropout=spec.dropout))
+        self.norm = nn.LayerNorm(features)
         self.pool = TokenMean()
-        self.head = nn.Linear(shape[1], classes)
+        self.head = nn.Linear(features, classes)
         nn.init.trunc_normal_(self.position, std=POSITION_STD)
+        xavier_init(self)
 
     def forward(self, ids_BL: Tensor) -> Tensor:
         """[B, L] -> [B, classes]."""
@@ -60,23 +53,9 @@ class TextTransformer(nn.Module):
 
 
 def build_text_transformer(spec: TextTransformerModel, context: BuildContext) -> nn.Module:
-    """`depth` blocks on tokens of 64·`width` features, about 16 features to a head.
-
-    Returns:
-        A module from ids [B, L] to [B, classes].
+    """A module from ids [B, L] to [B, classes].
 
     Raises:
         InputError: samples are no texts.
     """
-    shape = token_shape(spec, context)
-    features = scaled(FEATURES, spec.width)
-    heads = heads_of(features)
-    model = TextTransformer(
-        Embedding(shape.vocabulary, features),
-        Chain(*(Block(features, heads, dropout=spec.dropout) for _ in range(spec.depth))),
-        shape=(shape[0], features),
-        classes=context.classes,
-        dropout=spec.dropout,
-    )
-    xavier_init(model)
-    return model
+    return TextTransformer(spec, token_shape(spec, context), context.classes)

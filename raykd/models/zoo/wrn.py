@@ -6,6 +6,8 @@ it `{norm1,act1,conv1,norm2,act2,drop,conv2,shortcut}`, `norm`, `act`, `pool` ([
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from raykd.config.models import WrnModel
@@ -19,6 +21,7 @@ from raykd.models.zoo.parts import (
     image_shape,
     named,
     scaled,
+    stage,
 )
 
 STEM_CHANNELS = 16
@@ -67,24 +70,12 @@ def build_wrn(spec: WrnModel, context: BuildContext) -> nn.Module:
     source = image_shape(spec, context)[0]
     count = blocks_per_stage(spec, context, extra=4)
     first, second, third = (scaled(channels, spec.width) for channels in CHANNELS)
-
-    def stage(source: int, target: int, stride: int) -> nn.Sequential:
-        strides = [stride] + [1] * (count - 1)
-        sources = [source] + [target] * (count - 1)
-        return nn.Sequential(
-            *(
-                PreactivationBlock(
-                    channels, target, stride=step, norm=spec.norm, dropout=spec.dropout
-                )
-                for channels, step in zip(sources, strides, strict=True)
-            )
-        )
-
+    block = partial(PreactivationBlock, norm=spec.norm, dropout=spec.dropout)
     model = named(
         stem=conv3x3(source, STEM_CHANNELS),
-        layer1=stage(STEM_CHANNELS, first, 1),
-        layer2=stage(first, second, 2),
-        layer3=stage(second, third, 2),
+        layer1=stage(block, STEM_CHANNELS, first, count, stride=1),
+        layer2=stage(block, first, second, count, stride=2),
+        layer3=stage(block, second, third, count, stride=2),
         norm=NORMS[spec.norm](third),
         act=nn.ReLU(),
         pool=AveragePool(),
