@@ -239,7 +239,6 @@ def _warnings(report: DataReport) -> list[str]:
         )
     for values in report.ranges:
         warnings += range_warnings(values)
-    warnings += (
-        [] if report.texts is None else length_warnings(report.texts, sum(report.counts.values()))
-    )
+    if report.texts is not None:
+        warnings += length_warnings(report.texts, sum(report.counts.values()))
     return warnings

@@ -37,15 +37,8 @@ _VECTOR_AXES, _IMAGE_AXES = 2, 4  # [N, D], [N, C, H, W]
 _HALF_TURN = 180.0
 
 
-@dataclass(frozen=True)
-class PlainStep:
-    """A step that looks at each sample alone.
-
-    Attributes:
-        apply: `(inputs, draws) -> inputs`; must leave its argument as it is.
-    """
-
-    apply: Callable[[Inputs, Draws], Inputs]
+PlainStep = Callable[[Inputs, Draws], Inputs]
+"""A step that looks at each sample alone; must leave its argument as it is."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +148,7 @@ def _on_array(apply: Callable[[np.ndarray, Draws], np.ndarray]) -> PlainStep:
     def on_inputs(inputs: Inputs, draws: Draws) -> Inputs:
         return {name: apply(array, draws) for name, array in inputs.items()}
 
-    return PlainStep(on_inputs)
+    return on_inputs
 
 
 def _translate_by(reach: int) -> PlainStep:
@@ -284,7 +277,7 @@ def _factory(settings: FactoryView, target: StepTarget) -> PlainStep:
         made = [one(floats, row, seed) for row, seed in enumerate(seeds)]
         return {name: torch.stack([sample[name] for sample in made]).numpy() for name in floats}
 
-    return PlainStep(each)
+    return each
 
 
 def _described(value: Any) -> tuple[torch.Size, torch.dtype] | str:

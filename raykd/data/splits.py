@@ -95,8 +95,7 @@ def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.
         given = _with_fold(dataset, given, splits.fold, seed)
     labels = dataset.strata
     refuse(_given_problems(given, labels))
-    pool = given["train"] if "train" in given else _rest(len(dataset), given)
-    labelled = pool[labels[pool] != UNLABELLED]
+    pool, labelled = _pool(labels, given)
     counts = _counts(given, splits, labels, labelled)
     keys = sample_keys(dataset.sample_ids[labelled], seed, "splits")
     ranks, sizes = class_ranks(labels[labelled], keys)
@@ -132,8 +131,7 @@ def _with_fold(
             "tested; leave it out"
         )  # fmt: skip
     labels = dataset.strata
-    pool = given["train"] if "train" in given else _rest(len(dataset), given)
-    labelled = pool[labels[pool] != UNLABELLED]
+    pool, labelled = _pool(labels, given)
     keys = sample_keys(dataset.sample_ids[labelled], seed, "folds")
     fold_M = stratified_folds(labels[labelled], keys, fold.of)
     test = labelled[fold_M == fold.index]
@@ -189,11 +187,13 @@ def _to_count(size: float, available: int) -> int:
     return size if isinstance(size, int) else round(size * available)
 
 
-def _rest(count: int, given: dict[str, np.ndarray]) -> np.ndarray:
-    free = np.ones(count, dtype=bool)
+def _pool(labels: np.ndarray, given: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that parts are drawn from, all and those with a label: of the training part, or in no part."""
+    free = np.ones(len(labels), dtype=bool)
     for rows in given.values():
         free[rows] = False
-    return np.flatnonzero(free)
+    pool = given["train"] if "train" in given else np.flatnonzero(free)
+    return pool, pool[labels[pool] != UNLABELLED]
 
 
 def _given_problems(given: dict[str, np.ndarray], labels: np.ndarray) -> Iterator[Problem]:

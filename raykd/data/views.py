@@ -122,7 +122,7 @@ class ViewMaker:
                 blended, share_B = step.blend(own, theirs[name], mixed_B, uniform_KB[2:])
                 shown = Shown({name: blended}, partner_B, share_B)
             else:
-                shown = shown._replace(inputs=step.apply(shown.inputs, draws))
+                shown = shown._replace(inputs=step(shown.inputs, draws))
         return shown
 
     def _partners(self, rows: np.ndarray, uniform_B: np.ndarray) -> np.ndarray:

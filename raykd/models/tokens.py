@@ -20,7 +20,6 @@ import xxhash
 from torch import Tensor
 
 from raykd.config.text import (
-    ByteTokenizer,
     HashedTokenizer,
     HfTokenizer,
     Tokenizer,
@@ -196,11 +195,6 @@ def _words_meant(lower: bool) -> str:
     return rf"words are the longest runs {case}that match \w+ in Unicode"
 
 
-def _hashed(settings: HashedTokenizer, texts: Callable[[], Iterable[str]], key: str) -> AnyTokens:
-    del texts, key
-    return HashedTokens(**settings.model_dump())
-
-
 def _words(settings: WordTokenizer, texts: Callable[[], Iterable[str]], key: str) -> AnyTokens:
     counts = Counter(word for text in texts() for word in words_of(text, lower=settings.lower))
     if not counts:
@@ -208,11 +202,6 @@ def _words(settings: WordTokenizer, texts: Callable[[], Iterable[str]], key: str
     by_count = sorted(counts, key=lambda word: (-counts[word], word))
     kept = tuple(by_count[: settings.size])
     return WordTokens("words", settings.length, settings.lower, kept)
-
-
-def _bytes(settings: ByteTokenizer, texts: Callable[[], Iterable[str]], key: str) -> AnyTokens:
-    del texts, key
-    return ByteTokens(**settings.model_dump())
 
 
 def _hf(settings: HfTokenizer, texts: Callable[[], Iterable[str]], key: str) -> AnyTokens:
@@ -235,7 +224,9 @@ def _hf(settings: HfTokenizer, texts: Callable[[], Iterable[str]], key: str) -> 
     return HfTokens("hf", str(folder), settings.length, size, digest)
 
 
-_RESOLVE: dict[str, Resolve] = {"hashed": _hashed, "words": _words, "bytes": _bytes, "hf": _hf}
+_PLAIN: dict[str, type[HashedTokens | ByteTokens]] = {"hashed": HashedTokens, "bytes": ByteTokens}
+"""Tokenizers that their settings describe wholly."""
+_RESOLVE: dict[str, Resolve] = {"words": _words, "hf": _hf}
 
 
 def resolve_tokens(
@@ -252,6 +243,8 @@ def resolve_tokens(
         InputError: there are no words to know, or no such tokenizer of transformers.
     """
     chosen = settings or HashedTokenizer()
+    if plain := _PLAIN.get(chosen.type):
+        return plain(**chosen.model_dump())
     return _RESOLVE[chosen.type](chosen, texts, key)
 
 

@@ -131,7 +131,7 @@ def test_damaged_idx(tmp_path, data, message):
     for name, content in (("x", data), ("x.gz", gzip.compress(data))):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=rf"^some\.key: .*x.* is damaged .*{message}"):
-            read_idx(tmp_path / name, axes=3, key="some.key")
+            read_idx(tmp_path / name, axes=(3,), key="some.key")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_damaged_idx(tmp_path, data, message):
 def test_damaged_gzip(tmp_path, damage):
     (tmp_path / "x.gz").write_bytes(damage(gzip.compress(GOOD)))
     with pytest.raises(InputError, match="cannot be read"):
-        read_idx(tmp_path / "x.gz", axes=3, key="some.key")
+        read_idx(tmp_path / "x.gz", axes=(3,), key="some.key")
 
 
 def test_images_and_labels_of_different_length(tmp_path):

@@ -30,14 +30,13 @@ from raykd.data.decoding.cache import (
 from raykd.data.decoding.csv_tables import index_csv
 from raykd.data.decoding.images import FOLDER, index_images
 from raykd.data.decoding.labels import (
-    columns_of,
     given_parts,
     grouping,
     joined,
     labels_of,
     read_table,
 )
-from raykd.data.decoding.layout import Index, Part, Required
+from raykd.data.decoding.layout import Index, Part, Required, columns_of
 from raykd.data.decoding.tables import index_hf, index_parquet
 from raykd.data.decoding.webdataset import CLS, index_webdataset
 from raykd.data.decoding.writing import in_process, write_part

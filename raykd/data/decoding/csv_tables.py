@@ -17,9 +17,10 @@ from raykd.data.decoding.layout import (
     Layout,
     Lines,
     Required,
+    columns_of,
+    ids_of,
     list_files,
     parts_of,
-    row_ids,
 )
 from raykd.errors import DataError, InputError, Problem, refuse
 
@@ -46,10 +47,8 @@ def index_csv(source: CsvSource, required: Required) -> Index:
     if not sum(sizes):
         raise InputError.at(KEY, f"{files[0].path} has no row; add samples")
     columns = _columns(files, asked, source.delimiter)
-    if source.id is None:
-        ids = row_ids(zip([file.name for file in files], sizes, strict=True))
-    else:
-        ids = columns[source.id] if source.id in required else columns.pop(source.id)
+    counts = zip([file.name for file in files], sizes, strict=True)
+    ids = ids_of(source.id, columns, required, counts)
     layout = (
         Layout("numbers", (len(inputs),), "<f4")
         if source.text is None
@@ -120,7 +119,7 @@ def _inputs(source: CsvSource, head: Any, asked: Mapping[str, str], file: File) 
     if source.text is not None:
         return (source.text,)
     if source.inputs is not None:
-        return (source.inputs,) if isinstance(source.inputs, str) else source.inputs
+        return columns_of(source.inputs)
     found = tuple(
         field.name
         for field in head

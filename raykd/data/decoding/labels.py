@@ -18,7 +18,7 @@ from raykd.config.tasks import TaskName
 from raykd.data.class_names import check_known
 from raykd.data.dataset import PARTS
 from raykd.data.decoding.csv_tables import read_csv
-from raykd.data.decoding.layout import Index
+from raykd.data.decoding.layout import Index, columns_of
 from raykd.data.decoding.tables import plain_column
 from raykd.errors import InputError
 from raykd.types import UNLABELLED
@@ -70,11 +70,6 @@ def joined(table: Any, key: str, names: tuple[str, ...], ids: Any) -> dict[str, 
             f"{table[key][0].as_py()!r}; take the column with the samples' ids",
         )
     return {name: plain_column(table, name).take(indices) for name in names}
-
-
-def columns_of(label: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """The columns that a setting names."""
-    return (label,) if isinstance(label, str) else label or ()
 
 
 def labels_of(

@@ -223,13 +223,25 @@ def group_parts(
     return parts_of(pieces)
 
 
-def row_ids(counts: Iterable[tuple[str, int]]) -> Any:
-    """`file#row` of every row, a pyarrow array.
+def columns_of(setting: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The columns that a setting names."""
+    return (setting,) if isinstance(setting, str) else setting or ()
+
+
+def ids_of(
+    name: str | None, columns: dict[str, Any], required: Required, counts: Iterable[tuple[str, int]]
+) -> Any:
+    """Ids of the rows of some files, a pyarrow array: a column's, or `file#row` of each.
 
     Args:
+        name: of the column; None = it has none.
+        columns: that were read; the one of the ids is taken out where nothing else requires it.
+        required: as of the source.
         counts: each file's name, and its rows.
     """
-    return pa.array([f"{name}#{row}" for name, count in counts for row in range(count)])
+    if name is None:
+        return pa.array([f"{file}#{row}" for file, count in counts for row in range(count)])
+    return columns[name] if name in required else columns.pop(name)
 
 
 def list_files(path: str | Sequence[str], suffixes: Sequence[str]) -> tuple[File, ...]:

@@ -28,9 +28,10 @@ from raykd.data.decoding.layout import (
     Index,
     Layout,
     Required,
+    columns_of,
     group_parts,
+    ids_of,
     list_files,
-    row_ids,
 )
 from raykd.errors import DataError, InputError, Problem, refuse
 
@@ -133,12 +134,10 @@ def _index(source: ParquetSource | HfSource, required: Required, files: Sequence
     tables = [_open(file) for file in files]
     _check(tables, asked)
     names = dict.fromkeys([*required, *([source.id] if source.id is not None else [])])
-    columns = {name: pa.chunked_array([_read(one, name) for one in tables]) for name in names}
-    if source.id is None:
-        ids = row_ids((one.file.name, sum(one.groups)) for one in tables)
-    else:
-        ids = columns.pop(source.id) if source.id not in required else columns[source.id]
-        ids = ids.combine_chunks()
+    read = {name: pa.chunked_array([_read(one, name) for one in tables]) for name in names}
+    columns = {name: column.combine_chunks() for name, column in read.items()}
+    counts = ((one.file.name, sum(one.groups)) for one in tables)
+    ids = ids_of(source.id, columns, required, counts)
     layout = _layout(source, tables, inputs)
     groups = {one.file.path: one.groups for one in tables}
     return Index(
@@ -146,7 +145,7 @@ def _index(source: ParquetSource | HfSource, required: Required, files: Sequence
         tuple(files),
         layout,
         group_parts(groups, inputs, layout),
-        {name: column.combine_chunks() for name, column in columns.items()},
+        columns,
         _class_names(tables[0].schema, required),
     )
 
@@ -156,7 +155,7 @@ def _columns(source: ParquetSource | HfSource) -> tuple[str, ...]:
     if source.text is not None:
         return (source.text,)
     assert source.inputs is not None, "cross_check demands one of the two"
-    return (source.inputs,) if isinstance(source.inputs, str) else source.inputs
+    return columns_of(source.inputs)
 
 
 def _open(file: File) -> _Table:

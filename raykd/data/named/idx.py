@@ -79,8 +79,8 @@ def load_mnist(source: FashionMnistSource | MnistSource, task: TaskName) -> Data
 
 def _read_part(folder: Path, files: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
     image_path, label_path = (_given_file(str(folder / name), _ROOT_KEY) for name in files)
-    images = read_idx(image_path, axes=3, key=_ROOT_KEY)
-    labels = read_idx(label_path, axes=1, key=_ROOT_KEY)
+    images = read_idx(image_path, axes=(3,), key=_ROOT_KEY)
+    labels = read_idx(label_path, axes=(1,), key=_ROOT_KEY)
     _check_lengths(images, labels, (image_path, label_path), _ROOT_KEY)
     return images, labels
 
@@ -171,7 +171,7 @@ def _given_file(name: str, key: str) -> Path:
 
 
 def read_idx(
-    path: Path, *, axes: int | Sequence[int], key: str, kinds: Sequence[str] = (UINT8,)
+    path: Path, *, axes: Sequence[int], key: str, kinds: Sequence[str] = (UINT8,)
 ) -> np.ndarray:
     """Read one array.
 
@@ -180,7 +180,7 @@ def read_idx(
 
     Args:
         path: the file; one that ends in `.gz` is decompressed.
-        axes: how many axes the array must have (3 for images, 1 for labels), or several such numbers.
+        axes: how many axes the array may have (3 for images, 1 for labels).
         key: dotted key of the recipe that led here, for the error.
         kinds: types that its values may have, of `KINDS`.
 
@@ -190,14 +190,13 @@ def read_idx(
     Raises:
         InputError: the file is not IDX, of another type or number of axes, damaged, too short or too long.
     """
-    allowed = (axes,) if isinstance(axes, int) else tuple(axes)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             magic = file.read(_MAGIC)
-            kind, count = _kind(magic, allowed, kinds, path, key)
+            kind, count = _kind(magic, axes, kinds, path, key)
             sizes = file.read(4 * count)
             if len(sizes) < 4 * count:
-                raise _strange(magic, allowed, kinds, path, key)
+                raise _strange(magic, axes, kinds, path, key)
             values = file.read()
     except (OSError, EOFError, zlib.error) as error:
         raise _damaged(path, key, f"cannot be read ({error})") from error
@@ -211,7 +210,7 @@ def read_idx(
 
 
 def _kind(
-    magic: bytes, axes: tuple[int, ...], kinds: Sequence[str], path: Path, key: str
+    magic: bytes, axes: Sequence[int], kinds: Sequence[str], path: Path, key: str
 ) -> tuple[np.dtype, int]:
     """The type of a file's values, and the number of its axes."""
     if len(magic) == _MAGIC and magic[:2] == b"\0\0" and magic[3] in axes:
@@ -222,7 +221,7 @@ def _kind(
 
 
 def _strange(
-    magic: bytes, axes: tuple[int, ...], kinds: Sequence[str], path: Path, key: str
+    magic: bytes, axes: Sequence[int], kinds: Sequence[str], path: Path, key: str
 ) -> InputError:
     found, several = magic.hex() or "an empty file", " or ".join(map(str, axes))
     codes = [f"{code:02x}" for code, kind in KINDS.items() if kind in kinds]
