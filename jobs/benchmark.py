@@ -31,7 +31,9 @@ from typing import Any
 
 import torch
 
-from raykd.bench import BENCHMARKS, Row, Sizes
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the clone: `jobs` is not installed
+
+from jobs.bench import BENCHMARKS, Row, Sizes
 from raykd.runtime import machine
 
 LEAST_REPEATS = 5

@@ -17,7 +17,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from raykd.chaos import SCENARIOS, Record, isolated
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the clone: `jobs` is not installed
+
+from jobs.faults import SCENARIOS, Record, isolated
 from raykd.runtime import machine
 
 
@@ -61,13 +63,13 @@ def main(arguments: Sequence[str]) -> int:
     if chosen.markdown:
         print(f"\n{_table(records)}")
     if chosen.output is not None:
-        told = {
+        report = {
             "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "cores": int(machine().cpus),
             "quick": chosen.quick,
             "rows": [asdict(record) for record in records],
         }
-        chosen.output.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        chosen.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 1 if failed else 0
 
 

@@ -12,7 +12,6 @@ Cost: about three minutes on two cores for all of them, twenty seconds each.
 """
 
 import argparse
-import csv
 import json
 import os
 import sys
@@ -21,15 +20,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the clone: `jobs` is not installed
 
+from jobs.bench.made_texts import texts_recipe
 from raykd import load_config, run, sweep
 from raykd.models.weights import fingerprint, load_weights
 from raykd.pipeline import Options
 
 _QUICK = ("seeds=1", "train.epochs=4", "tracking.wandb.mode=disabled")
-_FIT = {"epochs": 6, "batch_size": 16, "optimizer": {"type": "adamw", "lr": 0.01}}
-_TOPICS = {"food": "bread soup salt oven apple", "space": "orbit moon rocket star comet"}
 RUNS = ("digits", "diabetes", "digits_attributes", "digits_embedding", "texts", "sweep")
 _SEARCH = (
     *("search.trials=3", "search.max_concurrent=1", "search.scheduler={type: none}"),
@@ -37,34 +35,6 @@ _SEARCH = (
 )
 _QUALITY = ("student", "controls", "ensemble", "teachers", "gains", "fidelity", "labels_used")
 _MEASURED = {"latency_ms"}
-
-
-def _texts(folder: Path) -> dict[str, Any]:
-    """A recipe of two teachers that cut 120 made posts differently."""
-    rng, path = np.random.default_rng(0), folder / "posts.csv"
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["id", "post", "topic"])
-        for row in range(120):
-            topic = list(_TOPICS)[row % len(_TOPICS)]
-            words = [*_TOPICS[topic].split(), "the", "and", "with"]
-            rows.writerow([f"p{row}", " ".join(rng.choice(words, rng.integers(4, 12))), topic])
-    hashed = {"tokenizer": {"type": "hashed", "size": 256, "length": 16}}
-    cut = {"tokenizer": {"type": "words", "size": 50, "length": 16}}
-    source = {"type": "csv", "path": str(path), "text": "post", "label": "topic", "id": "id"}
-    return {
-        "data": {
-            "source": source,
-            "splits": {"validation": 20, "test": 30},
-            "labels": 40,
-            "views": {"count": 2, "policy": [{"type": "drop_words", "probability": 0.2}]},
-        },
-        "teachers": [
-            {"name": "bag", "model": {"type": "bag", "width": 0.5}, "fit": _FIT, "preprocess": hashed},
-            {"name": "cnn", "model": {"type": "text_cnn", "width": 0.25}, "fit": _FIT, "preprocess": cut},
-        ],
-        "student": {"model": {"type": "bag", "width": 0.125}, "preprocess": hashed},
-    }  # fmt: skip
 
 
 def _weights(folder: Path) -> dict[str, str]:
@@ -92,7 +62,7 @@ def record(name: str, folder: Path) -> dict[str, Any]:
         trials = sweep(config, Options(output=folder)).summary["trials"]
         kept = {one["trial"]: [one["values"], one["value"], one["validation"]] for one in trials}
         return {"weights": _weights(folder), "quality": {"trials": kept}}
-    source: Any = _texts(folder.parent) if name == "texts" else name
+    source: Any = texts_recipe(folder.parent) if name == "texts" else name
     summary = run(load_config(source, (*_QUICK, *fits)), Options(output=folder)).summary
     return {"weights": _weights(folder), "quality": _quality({k: summary[k] for k in _QUALITY})}
 

@@ -8,7 +8,7 @@ All of them are picklable, since they cross process boundaries.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -39,8 +39,23 @@ class InputError(RaykdError, ValueError):
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    @classmethod
+    def at(cls, key: str, message: str) -> InputError:
+        """An error of one problem."""
+        return cls(Problem(key, message))
+
     def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Problem, ...]]]:
         return (type(self), (self.problems,))
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """Nothing where there is no problem.
+
+    Raises:
+        InputError: with every problem.
+    """
+    if found := tuple(problems):
+        raise InputError(found)
 
 
 class TeacherError(RaykdError):

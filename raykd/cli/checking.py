@@ -55,7 +55,7 @@ def add(commands: Command) -> None:
 def _check(args: argparse.Namespace) -> int:
     config = first_fold(read_config(args))
     from raykd.cli.preflight import facts, judge_ready_teachers, prepare_and_place
-    from raykd.data.lengths import cut_texts
+    from raykd.data.input_checks import cut_texts
     from raykd.tracking import Console
 
     prepared, placement = prepare_and_place(config, address_of(args))
@@ -109,7 +109,8 @@ def _say_placement(found: dict[str, Any], placement: Any, console: Any) -> None:
 
 def _data(args: argparse.Namespace) -> int:
     config = first_fold(read_config(args))
-    from raykd.data.check import check_data, draw_classes, draw_views
+    from raykd.data.check import check_data
+    from raykd.data.draw import draw_classes, draw_views
     from raykd.models.preprocess import preprocessing_for
     from raykd.pipeline.loading import load_samples
     from raykd.tracking import Console

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from raykd.data.archives import refuse_bomb
+from raykd.data.arrays import refuse_bomb
 from raykd.data.steps import as_shown
 from raykd.data.texts import encode_texts
 from raykd.errors import InputError, Problem

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
@@ -24,7 +24,37 @@ from raykd.config.training import Fit
 Norm = Literal["group", "batch"]
 
 
-class MlpModel(Settings):
+class ModelSettings(Settings):
+    """What is known of every kind of model; a kind says where it differs."""
+
+    short_for: ClassVar[str] = ""
+    """`type:value` is short for `{type: type, <this field>: value}`."""
+    takes_texts: ClassVar[bool] = False
+    """Whether inputs are the ids of a text's tokens."""
+    made_of: ClassVar[Literal["weights", "content", "examples"]] = "weights"
+    """What is kept of it: weights, or, of what cannot be trained here, a file's content or an estimator's examples."""
+
+    @property
+    def has_own_weights(self) -> bool:
+        """Whether it needs no others."""
+        return self.made_of != "weights"
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether it is built without running others' code, reading files or asking a hub."""
+        return False
+
+
+class ZooModel(ModelSettings):
+    """A network of raykd itself."""
+
+    @property
+    def is_harmless(self) -> bool:
+        """It is."""
+        return True
+
+
+class MlpModel(ZooModel):
     """Multi-layer perceptron on the flattened input; 64·width units in each hidden layer."""
 
     type: Literal["mlp"] = "mlp"
@@ -36,7 +66,7 @@ class MlpModel(Settings):
     """Chance of dropping a hidden unit while training."""
 
 
-class CnnModel(Settings):
+class CnnModel(ZooModel):
     """Plain convolutional network: `depth` blocks of conv, norm, ReLU; resolution halves between them."""
 
     type: Literal["cnn"] = "cnn"
@@ -50,7 +80,7 @@ class CnnModel(Settings):
     """Chance of dropping a feature before the classifier while training."""
 
 
-class ResnetModel(Settings):
+class ResnetModel(ZooModel):
     """CIFAR-style residual network (He et al. 2016, Sec. 4.2)."""
 
     type: Literal["resnet"] = "resnet"
@@ -62,7 +92,7 @@ class ResnetModel(Settings):
     """Group norm gives the same result for any number of workers; batch norm does not."""
 
 
-class WrnModel(Settings):
+class WrnModel(ZooModel):
     """Wide residual network (Zagoruyko & Komodakis 2016); width is the widening factor k."""
 
     type: Literal["wrn"] = "wrn"
@@ -76,7 +106,7 @@ class WrnModel(Settings):
     """Chance of dropping a feature inside a block while training."""
 
 
-class VitModel(Settings):
+class VitModel(ZooModel):
     """Small vision transformer (Dosovitskiy et al. 2021) with a class token."""
 
     type: Literal["vit"] = "vit"
@@ -90,9 +120,10 @@ class VitModel(Settings):
     """Chance of dropping a feature while training."""
 
 
-class BagModel(Settings):
+class BagModel(ZooModel):
     """Texts: the mean of the tokens' embeddings, then a perceptron; the order of tokens does not count."""
 
+    takes_texts = True
     type: Literal["bag"] = "bag"
     width: Positive = 1.0
     """Scales embeddings and hidden layers: 1.0 is 64 of each."""
@@ -102,9 +133,10 @@ class BagModel(Settings):
     """Chance of dropping a feature of the mean, or a hidden unit, while training."""
 
 
-class TextCnnModel(Settings):
+class TextCnnModel(ZooModel):
     """Texts: convolutions over windows of 3, 4 and 5 tokens, the largest of each (Kim 2014)."""
 
+    takes_texts = True
     type: Literal["text_cnn"] = "text_cnn"
     width: Positive = 1.0
     """Scales embeddings and filters: 1.0 is 64 of each for each window."""
@@ -114,9 +146,10 @@ class TextCnnModel(Settings):
     """Chance of dropping a feature before the classifier while training."""
 
 
-class TextTransformerModel(Settings):
+class TextTransformerModel(ZooModel):
     """Texts: a small transformer encoder with learned positions; the mean of its tokens is classified."""
 
+    takes_texts = True
     type: Literal["text_transformer"] = "text_transformer"
     width: Positive = 1.0
     """Scales the embedding: 1.0 is 64 with 4 heads."""
@@ -126,7 +159,7 @@ class TextTransformerModel(Settings):
     """Chance of dropping a feature while training."""
 
 
-class FactoryModel(Settings):
+class FactoryModel(ModelSettings):
     """Your own function that returns an `nn.Module`, or, for a teacher, a function of arrays."""
 
     type: Literal["factory"] = "factory"
@@ -135,10 +168,17 @@ class FactoryModel(Settings):
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the function."""
 
+    @property
+    def has_own_weights(self) -> bool:
+        """It may have."""
+        return True
 
-class OnnxModel(Settings):
+
+class OnnxModel(ModelSettings):
     """A graph in a file, as a teacher, computed on the CPU; taps are its float outputs, by name."""
 
+    short_for = "path"
+    made_of = "content"
     type: Literal["onnx"] = "onnx"
     path: str
     """The `.onnx` file; it has to be on the machine that starts the run."""
@@ -146,9 +186,11 @@ class OnnxModel(Settings):
     """The output that is the answer; null = `logits`, else the first one of floats."""
 
 
-class TorchscriptModel(Settings):
+class TorchscriptModel(ModelSettings):
     """What `torch.jit.save` wrote, as a teacher, computed on the CPU; it has no taps."""
 
+    short_for = "path"
+    made_of = "content"
     type: Literal["torchscript"] = "torchscript"
     path: str
     """The file; it has to be on the machine that starts the run."""
@@ -156,9 +198,11 @@ class TorchscriptModel(Settings):
     """Say true where you trust its origin: code in the file runs."""
 
 
-class Pt2Model(Settings):
+class Pt2Model(ModelSettings):
     """What `torch.export.save` wrote, as a teacher, computed on the CPU; it has no taps."""
 
+    short_for = "path"
+    made_of = "content"
     type: Literal["pt2"] = "pt2"
     path: str
     """The file, exported in evaluation mode and with a dynamic batch."""
@@ -166,12 +210,14 @@ class Pt2Model(Settings):
     """Say true where you trust its origin: code in the file may run."""
 
 
-class SklearnModel(Settings):
+class SklearnModel(ModelSettings):
     """A scikit-learn estimator as a teacher, fitted on the labels that the teacher may see.
 
     It is fitted anew, on one thread, by each process that hosts it: what is kept are the training rows.
     """
 
+    short_for = "path"
+    made_of = "examples"
     type: Literal["sklearn"] = "sklearn"
     path: ImportPath
     """`module:Class`, such as `sklearn.ensemble:ExtraTreesClassifier`, or your own function that returns an
@@ -180,9 +226,10 @@ class SklearnModel(Settings):
     """Its arguments. A `random_state` that is not given is derived from the recipe's seed."""
 
 
-class TorchvisionModel(Settings):
+class TorchvisionModel(ModelSettings):
     """A model of torchvision; needs the extra `vision`."""
 
+    short_for = "name"
     type: Literal["torchvision"] = "torchvision"
     name: str
     """As `torchvision.models.list_models()` has it."""
@@ -191,10 +238,21 @@ class TorchvisionModel(Settings):
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """More arguments of the model."""
 
+    @property
+    def has_own_weights(self) -> bool:
+        """Of its hub."""
+        return bool(self.pretrained)
 
-class TimmModel(Settings):
+    @property
+    def is_harmless(self) -> bool:
+        """As long as nothing else is named; weights of a hub are left out where a model is built for known weights."""
+        return not self.kwargs and ":" not in self.name
+
+
+class TimmModel(ModelSettings):
     """A model of timm, with as many input channels as its samples; needs the extra `vision`."""
 
+    short_for = "name"
     type: Literal["timm"] = "timm"
     name: str
     """As `timm.list_models()` has it."""
@@ -203,10 +261,21 @@ class TimmModel(Settings):
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """More arguments of the model."""
 
+    @property
+    def has_own_weights(self) -> bool:
+        """Of its hub."""
+        return bool(self.pretrained)
 
-class HfModel(Settings):
+    @property
+    def is_harmless(self) -> bool:
+        """As long as nothing else is named; weights of a hub are left out where a model is built for known weights."""
+        return not self.kwargs and ":" not in self.name
+
+
+class HfModel(ModelSettings):
     """A pretrained classifier or encoder of transformers; needs the extra `hf`."""
 
+    short_for = "name"
     type: Literal["hf"] = "hf"
     name: str
     """A folder (on every node) with `config.json` and `model.safetensors`, or a repository of the hub."""
@@ -219,17 +288,10 @@ class HfModel(Settings):
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """More arguments of `from_pretrained`."""
 
-
-_SHORT = {
-    "onnx": "path",
-    "torchscript": "path",
-    "pt2": "path",
-    "torchvision": "name",
-    "timm": "name",
-    "hf": "name",
-    "sklearn": "path",
-}
-"""`type:value` is short for `{type: type, <this key>: value}`."""
+    @property
+    def has_own_weights(self) -> bool:
+        """It has."""
+        return True
 
 
 def expand_model(value: Any) -> Any:
@@ -242,6 +304,7 @@ def expand_model(value: Any) -> Any:
     return {"type": "factory", "path": value} if colon else {"type": value}
 
 
+# A new kind also needs its builder in raykd/models/__init__.py.
 Model = Annotated[
     MlpModel
     | CnnModel
@@ -262,28 +325,23 @@ Model = Annotated[
     Field(discriminator="type"),
     BeforeValidator(expand_model),
 ]
-OF_TEXTS = (BagModel, TextCnnModel, TextTransformerModel)
-"""Models that take the ids of a text's tokens."""
-_ZOO = (MlpModel, CnnModel, ResnetModel, WrnModel, VitModel, *OF_TEXTS)
-FINISHED = (OnnxModel, TorchscriptModel, Pt2Model, SklearnModel)
+MODEL_KINDS: tuple[type[ModelSettings], ...] = get_args(get_args(Model)[0])
+OF_TEXTS = tuple(kind for kind in MODEL_KINDS if kind.takes_texts)
+FINISHED = tuple(kind for kind in MODEL_KINDS if kind.made_of != "weights")
 """Models into which nothing can be loaded, and which gradients cannot train: teachers only."""
+_SHORT = {
+    kind.model_fields["type"].default: kind.short_for for kind in MODEL_KINDS if kind.short_for
+}
 
 
 def is_harmless(model: Model) -> bool:
-    """Whether a model that an artefact names can be built without running code, reading files or asking a hub.
-
-    Weights of a hub are not among it: they are left out where a model is built for known weights.
-    """
-    if isinstance(model, TorchvisionModel | TimmModel):
-        return not model.kwargs and ":" not in model.name
-    return isinstance(model, _ZOO)
+    """Whether a model that an artefact names can be built without running code, reading files or asking a hub."""
+    return model.is_harmless
 
 
 def brings_weights(model: Model | None) -> bool:
     """Whether a model has weights of its own."""
-    if isinstance(model, TorchvisionModel | TimmModel):
-        return bool(model.pretrained)
-    return isinstance(model, (FactoryModel, HfModel, *FINISHED))
+    return model is not None and model.has_own_weights
 
 
 class TeacherResources(Settings):

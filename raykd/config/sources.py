@@ -229,6 +229,7 @@ class FactorySource(Settings):
     """Keyword arguments of the function."""
 
 
+# A new one also needs its function in raykd/data/sources.py.
 Source = Annotated[
     DigitsSource
     | DiabetesSource

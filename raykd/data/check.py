@@ -10,8 +10,14 @@ from typing import Any
 import numpy as np
 
 from raykd.data.dataset import PARTS
-from raykd.data.draw import draw_classes, draw_views
-from raykd.data.lengths import TextLengths, length_warnings, lengths_of
+from raykd.data.input_checks import (
+    TextLengths,
+    ValueRange,
+    length_warnings,
+    lengths_of,
+    range_of,
+    range_warnings,
+)
 from raykd.data.near_duplicates import (
     ALIKE,
     EXAMPLES,
@@ -23,20 +29,8 @@ from raykd.data.near_duplicates import (
     find_near,
 )
 from raykd.data.samples import Samples
-from raykd.data.value_range import ValueRange, range_of, range_warnings
 from raykd.tasks import find_task
 from raykd.types import TEXT, is_labelled
-
-__all__ = [
-    "ClassCount",
-    "Conflicts",
-    "DataReport",
-    "Duplicates",
-    "ValueRange",
-    "check_data",
-    "draw_classes",
-    "draw_views",
-]
 
 _IMBALANCED = 10.0
 _SMALL_SPLIT = 100
@@ -247,7 +241,6 @@ def _warnings(report: DataReport) -> list[str]:
         )
     for values in report.ranges:
         warnings += range_warnings(values)
-    warnings += (
-        [] if report.texts is None else length_warnings(report.texts, sum(report.counts.values()))
-    )
+    if report.texts is not None:
+        warnings += length_warnings(report.texts, sum(report.counts.values()))
     return warnings

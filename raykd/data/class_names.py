@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 
 KEY = "data.classes"
 _HOW = "give a list of names, or a text file with one a line (or a .json list)"
@@ -27,7 +27,7 @@ def given_names(classes: Sequence[str] | str | None) -> tuple[str, ...] | None:
         return None
     names = tuple(_read(Path(classes).expanduser()) if isinstance(classes, str) else classes)
     where = f" in {classes}" if isinstance(classes, str) else ""
-    empty = [place for place, name in enumerate(names) if not name.strip()]
+    empty = [index for index, name in enumerate(names) if not name.strip()]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if not names:
         raise _problem(f"found no name{where}; {_HOW}")
@@ -75,12 +75,12 @@ def renamed(
         )
     moved = [
         name
-        for place, name in enumerate(given)
-        if own is not None and name in own and own[place] != name
+        for index, name in enumerate(given)
+        if own is not None and name in own and own[index] != name
     ]
     if moved:
         raise _problem(
-            f"{moved[0]!r} stands at place {given.index(moved[0])}, and is class "
+            f"{moved[0]!r} has index {given.index(moved[0])}, and is class "
             f"{(own or ()).index(moved[0])} of the source: its labels are numbers, which would then mean "
             f"another class; keep its order ({', '.join(shown[:10])}), or give null"
         )
@@ -107,4 +107,4 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _problem(message: str) -> InputError:
-    return InputError(Problem(KEY, message))
+    return InputError.at(KEY, message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from raykd.data.dataset import PARTS
 from raykd.data.samples import Samples
 from raykd.data.texts import decode_texts
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.tasks import find_task
 from raykd.types import ORIGINAL_VIEW, Batch, is_labelled
 
@@ -49,9 +49,6 @@ def draw_views(
     Raises:
         InputError: the samples have several inputs.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     assert samples.input_shape, "samples with several inputs are refused"
     draw_one = _write_one if samples.is_text else _draw_one
     train = samples.splits["train"]
@@ -59,9 +56,7 @@ def draw_views(
     columns = [samples.batch(rows, view) for view in range(ORIGINAL_VIEW, views)]
     blocks: dict[str, Preprocessor | None] = {"source": None, **(preprocess or {})}
     across = len(blocks) * len(columns)
-    figure = Figure(figsize=(_CELL_INCHES * across, _CELL_INCHES * (len(rows) + 0.6)))
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(len(rows), across, squeeze=False)
+    figure, grid = _figure(len(rows), [1.0] * across)
     for block, (name, model_sees) in enumerate(blocks.items()):
         for column, batch in enumerate(columns):
             (shown,) = batch.inputs.values()
@@ -70,14 +65,12 @@ def draw_views(
             view = "original" if column == 0 else f"view {column - 1}"
             cells = grid[:, block * len(columns) + column]
             cells[0].set_title(f"{name}\n{view}", fontsize=_FONT_POINTS)
-            for place, cell in enumerate(cells):
-                draw_one(cell, seen[place], raw=model_sees is None)
-                _note_share(cell, batch, place)
-    for place, row in enumerate(rows):
-        grid[place, 0].set_ylabel(_name_of(samples, int(row)), fontsize=_FONT_POINTS)
-    figure.tight_layout(pad=0.3)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, format="png")
+            for index, cell in enumerate(cells):
+                draw_one(cell, seen[index], raw=model_sees is None)
+                _note_share(cell, batch, index)
+    for index, row in enumerate(rows):
+        grid[index, 0].set_ylabel(_name_of(samples, int(row)), fontsize=_FONT_POINTS)
+    _save(figure, path)
 
 
 def draw_classes(samples: Samples, path: Path | str, *, count: int = 8, most: int = 20) -> None:
@@ -95,12 +88,9 @@ def draw_classes(samples: Samples, path: Path | str, *, count: int = 8, most: in
     Raises:
         InputError: the samples have several inputs, or no classes.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     assert samples.input_shape, "samples with several inputs are refused"
     if not samples.classes:
-        raise InputError(Problem("data.source", "has no labels, so there are no classes to draw"))
+        raise InputError.at("data.source", "has no labels, so there are no classes to draw")
     draw_one = _write_one if samples.is_text else _draw_one
     form = find_task(samples.task).labels
     known = {part: samples.splits[part] for part in PARTS}
@@ -110,10 +100,7 @@ def draw_classes(samples: Samples, path: Path | str, *, count: int = 8, most: in
         for part, rows in known.items()
     }
     classes = _drawn(counts["train"], most)
-    figure = Figure(figsize=(_CELL_INCHES * (count + 2), _CELL_INCHES * (len(classes) + 0.6)))
-    FigureCanvasAgg(figure)
-    ratios = [2.0, *[1.0] * count]
-    grid = figure.subplots(len(classes), count + 1, squeeze=False, width_ratios=ratios)
+    figure, grid = _figure(len(classes), [2.0, *[1.0] * count])
     highest = max(int(counts[part].max()) for part in PARTS)
     for cells, label in zip(grid, classes, strict=True):
         if form.measured:
@@ -123,12 +110,26 @@ def draw_classes(samples: Samples, path: Path | str, *, count: int = 8, most: in
         cells[0].set_ylabel(samples.classes[label][:14], fontsize=_FONT_POINTS)
         rows = known["train"][form.holds(samples.all_labels[known["train"]], label)][:count]
         (shown,) = samples.batch(rows, ORIGINAL_VIEW).inputs.values()
-        for place, cell in enumerate(cells[1:]):
-            if place < len(rows):
-                draw_one(cell, shown[place], raw=True)
-                cell.set_xlabel(str(samples.ids[rows[place]]), fontsize=_FONT_POINTS)
+        for index, cell in enumerate(cells[1:]):
+            if index < len(rows):
+                draw_one(cell, shown[index], raw=True)
+                cell.set_xlabel(str(samples.ids[rows[index]]), fontsize=_FONT_POINTS)
             else:
                 cell.axis("off")
+    _save(figure, path)
+
+
+def _figure(rows: int, widths: Sequence[float]) -> tuple[Any, Any]:
+    """A figure and its cells [rows, columns]; a column is so many cells wide."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_CELL_INCHES * sum(widths), _CELL_INCHES * (rows + 0.6)))
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, len(widths), squeeze=False, width_ratios=widths)
+
+
+def _save(figure: Any, path: Path | str) -> None:
     figure.tight_layout(pad=0.3)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, format="png")
@@ -188,8 +189,8 @@ def _write_one(cell: Any, sample: Tensor, *, raw: bool) -> None:
     cell.text(0, 1, "\n".join(lines).replace("$", r"\$"), va="top", fontsize=_FONT_POINTS / 2)
 
 
-def _note_share(cell: Any, batch: Batch, place: int) -> None:
-    share = 1.0 if batch.mixed is None else float(batch.mixed.share_B[place])
+def _note_share(cell: Any, batch: Batch, index: int) -> None:
+    share = 1.0 if batch.mixed is None else float(batch.mixed.share_B[index])
     if share < 1.0:
         cell.set_xlabel(f"{share:.0%}", fontsize=_FONT_POINTS)
 

@@ -1,6 +1,6 @@
-"""Splits by what is known of the samples: by a column that says it, by group, by time.
+"""Splits by what is known of the samples: by a column that says it, by group, by time; and folds.
 
-Shapes: N samples, G groups.
+Shapes: N samples, M labelled samples, G groups.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import xxhash
 
 from raykd.config.data import SplitBy, Splits
 from raykd.data.dataset import PARTS, Dataset
-from raykd.data.folding import grouped_folds
 from raykd.data.hashing import sample_keys
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.types import UNLABELLED
 
 KEY = "data.splits.by"
+FOLDS_KEY = "folds"
 
 
 def parts_by(dataset: Dataset, by: SplitBy, splits: Splits, *, seed: int) -> dict[str, np.ndarray]:
@@ -39,13 +39,13 @@ def parts_by(dataset: Dataset, by: SplitBy, splits: Splits, *, seed: int) -> dic
     """
     if dataset.splits:
         found = ", ".join(dataset.splits)
-        raise InputError(Problem(KEY, f"the source brings its own parts ({found}); set it to null"))
+        raise InputError.at(KEY, f"the source brings its own parts ({found}); set it to null")
     column = dataset.columns.get(by.column)
     if column is None:
         there = ", ".join(dataset.columns) or "none"
-        raise InputError(
-            Problem(f"{KEY}.column", f"found {by.column!r}; the source has {there}: sources of files bring columns, and a "
-                    "factory gives Dataset(columns={...})")
+        raise InputError.at(
+            f"{KEY}.column", f"found {by.column!r}; the source has {there}: sources of files bring columns, and a "
+            "factory gives Dataset(columns={...})"
         )  # fmt: skip
     if by.type == "column":
         return _said(column)
@@ -71,19 +71,17 @@ def _refuse_unordered(column: np.ndarray, name: str) -> None:
         if len({len(text) for text in texts}) == 1:
             return
         wrong = min(texts, key=len)
-    raise InputError(
-        Problem(f"{KEY}.column", f"found the text {wrong!r} in {name!r}; times are numbers, or texts in ISO 8601 of one "
-                "length (2026-11-22, or 2026-11-22T09:30:00): others are not sorted by time")
+    raise InputError.at(
+        f"{KEY}.column", f"found the text {wrong!r} in {name!r}; times are numbers, or texts in ISO 8601 of one "
+        "length (2026-11-22, or 2026-11-22T09:30:00): others are not sorted by time"
     )  # fmt: skip
 
 
 def _said(column: np.ndarray) -> dict[str, np.ndarray]:
     unknown = sorted({str(value) for value in np.unique(column)} - set(PARTS))
     if unknown:
-        raise InputError(
-            Problem(
-                f"{KEY}.column", f"says {', '.join(unknown[:5])}; allowed are {', '.join(PARTS)}"
-            )
+        raise InputError.at(
+            f"{KEY}.column", f"says {', '.join(unknown[:5])}; allowed are {', '.join(PARTS)}"
         )
     return {part: np.flatnonzero(column == part) for part in PARTS if (column == part).any()}
 
@@ -113,11 +111,59 @@ def _whole_groups(
         before = int(ends_G[begin - 1]) if begin else 0
         end = int(np.searchsorted(ends_G, before + count)) + 1
         if count < 1 or end >= len(order_G):
-            raise InputError(
-                Problem(f"data.splits.{name}", f"found {size}, which is {count} labelled samples; in whole groups of "
-                        f"{KEY} ({len(order_G)} of them) it needs at least 1, and has to leave some for training")
+            raise InputError.at(
+                f"data.splits.{name}", f"found {size}, which is {count} labelled samples; in whole groups of "
+                f"{KEY} ({len(order_G)} of them) it needs at least 1, and has to leave some for training"
             )  # fmt: skip
         parts[name] = np.flatnonzero(np.isin(of_N, order_G[begin:end]) & labelled_N)
         begin = end
     parts["train"] = np.flatnonzero(np.isin(of_N, order_G[begin:]))
     return parts
+
+
+def stratified_folds(strata: np.ndarray, keys: np.ndarray, of: int) -> np.ndarray:
+    """The fold of each sample; sizes differ by one at most, over all samples and in each stratum.
+
+    Args:
+        strata: int64 [M], all >= 0.
+        keys: uint64 [M], all different; they order the samples of a stratum.
+        of: how many folds there are.
+
+    Returns:
+        int64 [M] in [0, of).
+
+    Raises:
+        InputError: there are fewer samples than folds.
+    """
+    if len(strata) < of:
+        raise InputError.at(FOLDS_KEY, f"found {of} for {len(strata)} labelled samples; lower it")
+    fold_M = np.empty(len(strata), np.int64)
+    fold_M[np.lexsort((keys, strata))] = np.arange(len(strata)) % of
+    return fold_M
+
+
+def grouped_folds(sizes_G: np.ndarray, order_G: np.ndarray, of: int) -> np.ndarray:
+    """The fold of each group: the largest first, each to the fold that has least so far.
+
+    Args:
+        sizes_G: int64 [G], labelled samples of each group.
+        order_G: int64 [G], an order of the groups, which decides between equally large ones.
+        of: how many folds there are.
+
+    Returns:
+        int64 [G] in [0, of).
+
+    Raises:
+        InputError: there are too few groups with labelled samples.
+    """
+    if (filled := int((sizes_G > 0).sum())) <= of:
+        raise InputError.at(
+            FOLDS_KEY, f"found {of} with {filled} groups of data.splits.by that have labelled samples; validation "
+            "needs a group beside those of the test part: lower it"
+        )  # fmt: skip
+    fold_G = np.empty(len(sizes_G), np.int64)
+    held = np.zeros(of, np.int64)
+    for group in order_G[np.argsort(-sizes_G[order_G], kind="stable")]:
+        fold_G[group] = int(held.argmin())
+        held[fold_G[group]] += sizes_G[group]
+    return fold_G

@@ -82,11 +82,11 @@ def content_hashes(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     salt = xxhash.xxh3_64_intdigest("\n".join(kinds).encode())
     arrays = [np.ascontiguousarray(inputs[name]) for name in names]
     hashes = np.empty(len(arrays[0]), dtype=np.uint64)
-    for place in range(len(hashes)):
+    for row in range(len(hashes)):
         value = salt
         for array in arrays:
-            value = xxhash.xxh3_64_intdigest(array[place], seed=value)
-        hashes[place] = value
+            value = xxhash.xxh3_64_intdigest(array[row], seed=value)
+        hashes[row] = value
     return hashes
 
 

@@ -72,20 +72,20 @@ def find_duplicates(samples: Samples, hashes: Mapping[str, np.ndarray]) -> tuple
         copies, first = _later(own)
         found.append(_group((split, split), ids[split][first], ids[split][copies]))
     for one, other in combinations(hashes, 2):
-        there, place = _places(hashes[one], hashes[other])
-        found.append(_group((one, other), ids[one][place], ids[other][there]))
+        there, first = _matching_indices(hashes[one], hashes[other])
+        found.append(_group((one, other), ids[one][first], ids[other][there]))
     return tuple(group for group in found if group.count)
 
 
 def _later(own_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places of values that occurred before, and of their first occurrence."""
+    """Indices of values that occurred before, and of their first occurrence."""
     _, first, back = np.unique(own_N, return_index=True, return_inverse=True)
     copies = np.flatnonzero(first[back] != np.arange(len(own_N)))
     return copies, first[back[copies]]
 
 
-def _places(one_N: np.ndarray, other_M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places in `other_M` of values that `one_N` has too, and of their first occurrence there."""
+def _matching_indices(one_N: np.ndarray, other_M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices in `other_M` of values that `one_N` has too, and of their first occurrence there."""
     values, first = np.unique(one_N, return_index=True)
     near = np.searchsorted(values, other_M).clip(max=len(values) - 1)
     there = np.flatnonzero(values[near] == other_M)
@@ -109,12 +109,12 @@ def find_conflicts(samples: Samples, hashes: Mapping[str, np.ndarray]) -> Confli
     torn = np.zeros(len(first), dtype=bool)
     torn[back[other]] = True
 
-    def told(place: int) -> tuple[int, str]:
-        row = rows[place]
+    def example(index: int) -> tuple[int, str]:
+        row = rows[index]
         label = find_task(samples.task).labels.shown(samples.all_labels[row], samples.classes)
         return int(samples.ids[row]), label
 
-    examples = ((told(first[back[place]]), told(place)) for place in other[:EXAMPLES])
+    examples = ((example(first[back[index]]), example(index)) for index in other[:EXAMPLES])
     return Conflicts(int(torn[back].sum()), tuple(examples))
 
 
@@ -136,10 +136,12 @@ def find_near(samples: Samples, hashes: Mapping[str, np.ndarray]) -> tuple[Dupli
     thumbs = {split: _thumbnails(images, rows) for split, rows in rows_of.items()}
     found = []
     for one, other in [*((split, split) for split in hashes), *combinations(hashes, 2)]:
-        equal = _later(hashes[one]) if one == other else _places(hashes[one], hashes[other])
+        equal = (
+            _later(hashes[one]) if one == other else _matching_indices(hashes[one], hashes[other])
+        )
         new = np.setdiff1d(np.arange(len(rows_of[other])), equal[0])
-        place, best = _matches(thumbs[one], thumbs[other], new, within=one == other)
-        left, right = rows_of[one][best], rows_of[other][place]
+        index, best = _matches(thumbs[one], thumbs[other], new, within=one == other)
+        left, right = rows_of[one][best], rows_of[other][index]
         same = _correlations(images, left, right) >= ALIKE
         ids = samples.ids
         found.append(_group((one, other), ids[left[same]], ids[right[same]]))
@@ -166,15 +168,15 @@ def _directions(values_ND: torch.Tensor) -> torch.Tensor:
 
 
 def _matches(
-    one_NP: torch.Tensor, other_MP: torch.Tensor, places: np.ndarray, *, within: bool
+    one_NP: torch.Tensor, other_MP: torch.Tensor, indices: np.ndarray, *, within: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of these places (sorted) in the second split those with a match, and the best one in the first.
+    """Of these indices (sorted) in the second split those with a match, and the best one in the first.
 
     Within one split only what comes before counts.
     """
     kept, best = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for start in range(0, len(places), _BLOCK):
-        block = torch.from_numpy(places[start : start + _BLOCK])
+    for start in range(0, len(indices), _BLOCK):
+        block = torch.from_numpy(indices[start : start + _BLOCK])
         reach = one_NP[: block[-1]] if within else one_NP
         if not len(reach):
             continue

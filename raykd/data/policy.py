@@ -28,7 +28,7 @@ from raykd.config.data import (
 from raykd.data import steps
 from raykd.data.hashing import Draws
 from raykd.data.texts import drop_words, most_words
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.importing import load_callable
 from raykd.types import TEXT
 
@@ -37,15 +37,8 @@ _VECTOR_AXES, _IMAGE_AXES = 2, 4  # [N, D], [N, C, H, W]
 _HALF_TURN = 180.0
 
 
-@dataclass(frozen=True)
-class PlainStep:
-    """A step that looks at each sample alone.
-
-    Attributes:
-        apply: `(inputs, draws) -> inputs`; must leave its argument as it is.
-    """
-
-    apply: Callable[[Inputs, Draws], Inputs]
+PlainStep = Callable[[Inputs, Draws], Inputs]
+"""A step that looks at each sample alone; must leave its argument as it is."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +57,8 @@ class MixStep:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a step stands and what it works on.
+class StepTarget:
+    """What a step works on.
 
     Attributes:
         key: dotted key of the step.
@@ -77,7 +70,7 @@ class Place:
 
     def error(self, message: str) -> InputError:
         """An error about this step."""
-        return InputError(Problem(self.key, message))
+        return InputError.at(self.key, message)
 
     def values(self, kind: str) -> np.ndarray:
         """The only input, which must hold values that can be blended.
@@ -119,11 +112,8 @@ class Place:
             InputError: `found` is above `limit`.
         """
         if found > limit:
-            raise InputError(
-                Problem(
-                    f"{self.key}.{field}",
-                    f"found {found} {unit}; allowed are at most {limit} ({why})",
-                )
+            raise InputError.at(
+                f"{self.key}.{field}", f"found {found} {unit}; allowed are at most {limit} ({why})"
             )
 
 
@@ -141,17 +131,15 @@ def build_steps(
             then not be told from one partner and one share).
     """
     built = tuple(
-        STEPS[step.type](step, Place(f"data.views.policy.{index}", inputs))
+        STEPS[step.type](step, StepTarget(f"data.views.policy.{index}", inputs))
         for index, step in enumerate(policy)
     )
     mixing = [index for index, step in enumerate(built) if isinstance(step, MixStep)]
     if len(mixing) > 1:
-        raise InputError(
-            Problem(
-                f"data.views.policy.{mixing[1]}",
-                f"found {policy[mixing[1]].type} after {policy[mixing[0]].type}; one step that mixes "
-                "samples is allowed: remove one",
-            )
+        raise InputError.at(
+            f"data.views.policy.{mixing[1]}",
+            f"found {policy[mixing[1]].type} after {policy[mixing[0]].type}; one step that mixes "
+            "samples is allowed: remove one",
         )
     return built
 
@@ -160,7 +148,7 @@ def _on_array(apply: Callable[[np.ndarray, Draws], np.ndarray]) -> PlainStep:
     def on_inputs(inputs: Inputs, draws: Draws) -> Inputs:
         return {name: apply(array, draws) for name, array in inputs.items()}
 
-    return PlainStep(on_inputs)
+    return on_inputs
 
 
 def _translate_by(reach: int) -> PlainStep:
@@ -171,21 +159,21 @@ def _translate_by(reach: int) -> PlainStep:
     return _on_array(move)
 
 
-def _pad_crop(settings: PadCrop, place: Place) -> PlainStep:
-    side = min(place.image_size("pad_crop"))
-    place.at_most("padding", settings.padding, side - 1, "pixels", "else a view may be empty")
+def _pad_crop(settings: PadCrop, target: StepTarget) -> PlainStep:
+    side = min(target.image_size("pad_crop"))
+    target.at_most("padding", settings.padding, side - 1, "pixels", "else a view may be empty")
     # A crop of the padded image at an offset in [0, 2 · padding] is a shift by at most the padding.
     return _translate_by(settings.padding)
 
 
-def _shift(settings: Shift, place: Place) -> PlainStep:
-    side = min(place.image_size("shift"))
-    place.at_most("pixels", settings.pixels, side - 1, "pixels", "else a view may be empty")
+def _shift(settings: Shift, target: StepTarget) -> PlainStep:
+    side = min(target.image_size("shift"))
+    target.at_most("pixels", settings.pixels, side - 1, "pixels", "else a view may be empty")
     return _translate_by(settings.pixels)
 
 
-def _flip(settings: Flip, place: Place) -> PlainStep:
-    place.image_size("flip")
+def _flip(settings: Flip, target: StepTarget) -> PlainStep:
+    target.image_size("flip")
 
     def flip(images_BCHW: np.ndarray, draws: Draws) -> np.ndarray:
         return steps.mirror(images_BCHW, draws.uniforms(1)[0] < settings.probability)
@@ -193,9 +181,9 @@ def _flip(settings: Flip, place: Place) -> PlainStep:
     return _on_array(flip)
 
 
-def _rotate(settings: Rotate, place: Place) -> PlainStep:
-    place.image_size("rotate")
-    place.at_most("degrees", settings.degrees, _HALF_TURN, "degrees", "half a turn to either side")
+def _rotate(settings: Rotate, target: StepTarget) -> PlainStep:
+    target.image_size("rotate")
+    target.at_most("degrees", settings.degrees, _HALF_TURN, "degrees", "half a turn to either side")
     reach = np.deg2rad(settings.degrees)
 
     def turn(images_BCHW: np.ndarray, draws: Draws) -> np.ndarray:
@@ -204,8 +192,8 @@ def _rotate(settings: Rotate, place: Place) -> PlainStep:
     return _on_array(turn)
 
 
-def _noise(settings: Noise, place: Place) -> PlainStep:
-    place.values("noise")
+def _noise(settings: Noise, target: StepTarget) -> PlainStep:
+    target.values("noise")
     std = np.float32(settings.std)
 
     def add(array: np.ndarray, draws: Draws) -> np.ndarray:
@@ -216,9 +204,9 @@ def _noise(settings: Noise, place: Place) -> PlainStep:
     return _on_array(add)
 
 
-def _cutout(settings: Cutout, place: Place) -> PlainStep:
-    side = min(place.image_size("cutout"))
-    place.at_most("size", settings.size, side - 1, "pixels", "else a view may be empty")
+def _cutout(settings: Cutout, target: StepTarget) -> PlainStep:
+    side = min(target.image_size("cutout"))
+    target.at_most("size", settings.size, side - 1, "pixels", "else a view may be empty")
 
     def cut(images_BCHW: np.ndarray, draws: Draws) -> np.ndarray:
         centre_2B = draws.uniforms(2)
@@ -227,9 +215,9 @@ def _cutout(settings: Cutout, place: Place) -> PlainStep:
     return _on_array(cut)
 
 
-def _drop_words(settings: DropWords, place: Place) -> PlainStep:
-    if list(place.inputs) != [TEXT]:
-        raise place.error("drop_words needs texts; remove it, or give data.source a text")
+def _drop_words(settings: DropWords, target: StepTarget) -> PlainStep:
+    if list(target.inputs) != [TEXT]:
+        raise target.error("drop_words needs texts; remove it, or give data.source a text")
 
     def drop(text_BL: np.ndarray, draws: Draws) -> np.ndarray:
         dropped_KB = draws.uniforms(most_words(text_BL)) < settings.probability
@@ -238,8 +226,8 @@ def _drop_words(settings: DropWords, place: Place) -> PlainStep:
     return _on_array(drop)
 
 
-def _mixup(settings: Mixup, place: Place) -> MixStep:
-    place.values("mixup")
+def _mixup(settings: Mixup, target: StepTarget) -> MixStep:
+    target.values("mixup")
 
     def blend(
         own: np.ndarray, partner: np.ndarray, mixed_B: np.ndarray, uniform_KB: np.ndarray
@@ -251,8 +239,8 @@ def _mixup(settings: Mixup, place: Place) -> MixStep:
     return MixStep(settings.probability, blend)
 
 
-def _cutmix(settings: Cutmix, place: Place) -> MixStep:
-    place.image_size("cutmix")
+def _cutmix(settings: Cutmix, target: StepTarget) -> MixStep:
+    target.image_size("cutmix")
 
     def paste(
         own: np.ndarray, partner: np.ndarray, mixed_B: np.ndarray, uniform_KB: np.ndarray
@@ -263,12 +251,12 @@ def _cutmix(settings: Cutmix, place: Place) -> MixStep:
     return MixStep(settings.probability, paste)
 
 
-def _factory(settings: FactoryView, place: Place) -> PlainStep:
+def _factory(settings: FactoryView, target: StepTarget) -> PlainStep:
     """The user's `(inputs, generator) -> inputs`: of one sample, a tensor, or a dict when it has several.
 
     It gets float32 copies (integers as int64, texts as uint8) and must return the same shapes and dtypes.
     """
-    function = load_callable(settings.path, key=f"{place.key}.path")
+    function = load_callable(settings.path, key=f"{target.key}.path")
 
     def one(inputs: Inputs, row: int, seed: int) -> dict[str, torch.Tensor]:
         given = {name: torch.from_numpy(array[row].copy()) for name, array in inputs.items()}
@@ -278,7 +266,7 @@ def _factory(settings: FactoryView, place: Place) -> PlainStep:
         made = dict(answer) if isinstance(answer, Mapping) else dict.fromkeys(shapes, answer)
         found = {name: _described(value) for name, value in made.items()}
         if found != shapes or (len(shapes) > 1 and not isinstance(answer, Mapping)):
-            raise place.error(
+            raise target.error(
                 f"{settings.path} returned {found}; needs what it was given, {shapes}"
             )
         return made
@@ -289,14 +277,14 @@ def _factory(settings: FactoryView, place: Place) -> PlainStep:
         made = [one(floats, row, seed) for row, seed in enumerate(seeds)]
         return {name: torch.stack([sample[name] for sample in made]).numpy() for name in floats}
 
-    return PlainStep(each)
+    return each
 
 
 def _described(value: Any) -> tuple[torch.Size, torch.dtype] | str:
     return (value.shape, value.dtype) if isinstance(value, torch.Tensor) else type(value).__name__
 
 
-STEPS: dict[str, Callable[[Any, Place], PlainStep | MixStep]] = {
+STEPS: dict[str, Callable[[Any, StepTarget], PlainStep | MixStep]] = {
     "pad_crop": _pad_crop,
     "shift": _shift,
     "flip": _flip,

@@ -17,10 +17,9 @@ from raykd.data.class_names import given_names, renamed
 from raykd.data.dataset import Dataset
 from raykd.data.decoding import Decode, Tell, in_process, load_decoded
 from raykd.data.hashing import content_hashes
-from raykd.data.mapped import pieces
+from raykd.data.mapped import channel_statistics, pieces
 from raykd.data.sources import load_source
 from raykd.data.splits import label_budget, make_splits
-from raykd.data.statistics import channel_statistics
 from raykd.data.texts import decode_texts
 from raykd.data.views import PartnerPools, Shown, ViewMaker, mixes, policy_key
 from raykd.errors import InputError, Problem

@@ -4,21 +4,22 @@ The strata are the classes; in regression deciles of the value, in multilabel th
 which need no labels, samples without one are a stratum too.
 
 Each sample has a number of its own, made from (seed, id); within a class the samples are ranked by it.
-So a sample's place depends on nothing but the seed, the ids and the labels, and
+So a sample's rank depends on nothing but the seed, the ids and the labels, and
 - a larger test part contains the smaller one; the same holds for validation, and for label budgets;
 - the size of validation does not change which samples are test.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from raykd.config.data import Fold, Splits
 from raykd.data.dataset import PARTS, Dataset
-from raykd.data.folding import KEY, stratified_folds
-from raykd.data.grouping import parts_by
+from raykd.data.grouping import FOLDS_KEY, parts_by, stratified_folds
 from raykd.data.hashing import sample_keys
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError, Problem, refuse
 from raykd.types import UNLABELLED
 
 TEST_PER_TRAIN = 1 / 6
@@ -93,9 +94,8 @@ def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.
     elif splits.fold is not None:
         given = _with_fold(dataset, given, splits.fold, seed)
     labels = dataset.strata
-    _check_given(given, labels)
-    pool = given["train"] if "train" in given else _rest(len(dataset), given)
-    labelled = pool[labels[pool] != UNLABELLED]
+    refuse(_given_problems(given, labels))
+    pool, labelled = _pool(labels, given)
     counts = _counts(given, splits, labels, labelled)
     keys = sample_keys(dataset.sample_ids[labelled], seed, "splits")
     ranks, sizes = class_ranks(labels[labelled], keys)
@@ -117,7 +117,7 @@ def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.
     parts["train"] = np.setdiff1d(pool, taken)
     _check_train(dataset, parts["train"])
     if not dataset.form.needed:
-        _check_pairs(dataset.known_labels, parts)
+        refuse(_pair_problems(dataset.known_labels, parts))
     return {name: parts[name].astype(np.int64, copy=False) for name in PARTS}
 
 
@@ -126,13 +126,12 @@ def _with_fold(
 ) -> dict[str, np.ndarray]:
     """The parts that the source brings, and the fold as the test part."""
     if "test" in given:
-        raise InputError(
-            Problem(KEY, f"the source brings its own test part ({len(given['test']):,} samples), on which every run is "
-                    "tested; leave it out")
+        raise InputError.at(
+            FOLDS_KEY, f"the source brings its own test part ({len(given['test']):,} samples), on which every run is "
+            "tested; leave it out"
         )  # fmt: skip
     labels = dataset.strata
-    pool = given["train"] if "train" in given else _rest(len(dataset), given)
-    labelled = pool[labels[pool] != UNLABELLED]
+    pool, labelled = _pool(labels, given)
     keys = sample_keys(dataset.sample_ids[labelled], seed, "folds")
     fold_M = stratified_folds(labels[labelled], keys, fold.of)
     test = labelled[fold_M == fold.index]
@@ -169,12 +168,10 @@ def label_budget(
     count = _to_count(budget, len(labelled))
     classes = len(np.unique(labels[labelled]))
     if not (1 if budget else 0) <= count <= len(labelled):
-        raise InputError(
-            Problem(
-                "data.labels",
-                f"found {budget}, which is {count} of {len(labelled)} labelled training samples; allowed "
-                f"are 0 to {len(labelled)}, and at least one per class ({classes}) is wise; null keeps all",
-            )
+        raise InputError.at(
+            "data.labels",
+            f"found {budget}, which is {count} of {len(labelled)} labelled training samples; allowed "
+            f"are 0 to {len(labelled)}, and at least one per class ({classes}) is wise; null keeps all",
         )
     if not count:
         return np.where(np.isin(np.arange(len(labels)), rows), UNLABELLED, labels).astype(np.int64)
@@ -190,26 +187,23 @@ def _to_count(size: float, available: int) -> int:
     return size if isinstance(size, int) else round(size * available)
 
 
-def _rest(count: int, given: dict[str, np.ndarray]) -> np.ndarray:
-    free = np.ones(count, dtype=bool)
+def _pool(labels: np.ndarray, given: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that parts are drawn from, all and those with a label: of the training part, or in no part."""
+    free = np.ones(len(labels), dtype=bool)
     for rows in given.values():
         free[rows] = False
-    return np.flatnonzero(free)
+    pool = given["train"] if "train" in given else np.flatnonzero(free)
+    return pool, pool[labels[pool] != UNLABELLED]
 
 
-def _check_given(given: dict[str, np.ndarray], labels: np.ndarray) -> None:
-    problems = []
+def _given_problems(given: dict[str, np.ndarray], labels: np.ndarray) -> Iterator[Problem]:
     for name in ("validation", "test"):
         missing = int((labels[given[name]] == UNLABELLED).sum()) if name in given else 0
         if missing:
-            problems.append(
-                Problem(
-                    f"data.source.splits.{name}",
-                    f"{missing} of {len(given[name])} samples have no label; {name} samples need one",
-                )
+            yield Problem(
+                f"data.source.splits.{name}",
+                f"{missing} of {len(given[name])} samples have no label; {name} samples need one",
             )
-    if problems:
-        raise InputError(problems)
 
 
 def _counts(
@@ -238,27 +232,21 @@ def _counts(
             )
             for name, size in wanted.items()
         ]
-    if problems:
-        raise InputError(problems)
+    refuse(problems)
     return counts
 
 
-def _check_pairs(labels: np.ndarray, parts: dict[str, np.ndarray]) -> None:
+def _pair_problems(labels: np.ndarray, parts: dict[str, np.ndarray]) -> Iterator[Problem]:
     """Where samples to be judged have classes, two at least share one, so that something can be found."""
-    problems = []
     for name in ("validation", "test"):
         known = labels[parts[name]]
         known = known[known != UNLABELLED]
         if len(known) and np.bincount(known).max() < 2:
-            problems.append(
-                Problem(
-                    f"data.splits.{name}",
-                    f"has {len(known)} labelled samples, no two of one class, so that nothing can be found among "
-                    "them; make it larger, or label none of it",
-                )
+            yield Problem(
+                f"data.splits.{name}",
+                f"has {len(known)} labelled samples, no two of one class, so that nothing can be found among "
+                "them; make it larger, or label none of it",
             )
-    if problems:
-        raise InputError(problems)
 
 
 def _check_train(dataset: Dataset, train: np.ndarray) -> None:
@@ -266,12 +254,10 @@ def _check_train(dataset: Dataset, train: np.ndarray) -> None:
     missing = form.missing(dataset.known_labels[train], names)
     if missing or (form.needed and not names):
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise InputError(
-            Problem(
-                "data.source",
-                f"{len(missing)} of {len(names)} {form.missing_text} ({shown or '-'}); "
-                f"{form.missing_help}",
-            )
+        raise InputError.at(
+            "data.source",
+            f"{len(missing)} of {len(names)} {form.missing_text} ({shown or '-'}); "
+            f"{form.missing_help}",
         )
     if form.alike is not None and len(names) == 1:
-        raise InputError(Problem("data.source", form.alike(names[0])))
+        raise InputError.at("data.source", form.alike(names[0]))

@@ -122,12 +122,12 @@ class ViewMaker:
                 blended, share_B = step.blend(own, theirs[name], mixed_B, uniform_KB[2:])
                 shown = Shown({name: blended}, partner_B, share_B)
             else:
-                shown = shown._replace(inputs=step.apply(shown.inputs, draws))
+                shown = shown._replace(inputs=step(shown.inputs, draws))
         return shown
 
     def _partners(self, rows: np.ndarray, uniform_B: np.ndarray) -> np.ndarray:
-        places_B = (uniform_B * self._size_N[rows]).astype(np.int64)
-        partners_B: np.ndarray = self._pool[self._start_N[rows] + places_B]
+        index_B = (uniform_B * self._size_N[rows]).astype(np.int64)
+        partners_B: np.ndarray = self._pool[self._start_N[rows] + index_B]
         return partners_B
 
 

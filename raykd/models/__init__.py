@@ -3,45 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pkgutil import resolve_name
+from typing import Any
 
 from torch import Tensor, nn
 
 from raykd.config.models import Model
-from raykd.models.zoo.bag import build_bag
-from raykd.models.zoo.cnn import build_cnn
-from raykd.models.zoo.estimator import build_estimator
-from raykd.models.zoo.exported import build_pt2, build_torchscript
-from raykd.models.zoo.factory import build_factory
-from raykd.models.zoo.foreign import CONTENT
-from raykd.models.zoo.hubs import build_hf, build_timm, build_torchvision
-from raykd.models.zoo.mlp import build_mlp
-from raykd.models.zoo.onnx_graph import build_onnx
-from raykd.models.zoo.resnet import build_resnet
-from raykd.models.zoo.text_cnn import build_text_cnn
-from raykd.models.zoo.text_transformer import build_text_transformer
-from raykd.models.zoo.vit import build_vit
-from raykd.models.zoo.wrn import build_wrn
+from raykd.models.shapes import BuildContext
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "mlp": build_mlp,
-    "cnn": build_cnn,
-    "resnet": build_resnet,
-    "wrn": build_wrn,
-    "vit": build_vit,
-    "bag": build_bag,
-    "text_cnn": build_text_cnn,
-    "text_transformer": build_text_transformer,
-    "factory": build_factory,
-    "onnx": build_onnx,
-    "torchscript": build_torchscript,
-    "pt2": build_pt2,
-    "sklearn": build_estimator,
-    "torchvision": build_torchvision,
-    "timm": build_timm,
-    "hf": build_hf,
+# A new kind is its settings, in the union `Model` of raykd/config/models.py, a function from these settings and a
+# `BuildContext` to a module, in a file of its own, and a row here.
+MODELS = {
+    "mlp": "raykd.models.zoo.mlp:build_mlp",
+    "cnn": "raykd.models.zoo.cnn:build_cnn",
+    "resnet": "raykd.models.zoo.resnet:build_resnet",
+    "wrn": "raykd.models.zoo.resnet:build_wrn",
+    "vit": "raykd.models.zoo.vit:build_vit",
+    "bag": "raykd.models.zoo.texts:build_bag",
+    "text_cnn": "raykd.models.zoo.texts:build_text_cnn",
+    "text_transformer": "raykd.models.zoo.texts:build_text_transformer",
+    "factory": "raykd.models.zoo.foreign:build_factory",
+    "onnx": "raykd.models.zoo.onnx_graph:build_onnx",
+    "torchscript": "raykd.models.zoo.exported:build_torchscript",
+    "pt2": "raykd.models.zoo.exported:build_pt2",
+    "sklearn": "raykd.models.zoo.estimator:build_estimator",
+    "torchvision": "raykd.models.zoo.hubs:build_torchvision",
+    "timm": "raykd.models.zoo.hubs:build_timm",
+    "hf": "raykd.models.zoo.hubs:build_hf",
 }
-FILES = frozenset({"onnx", "torchscript", "pt2"})
-"""Models that are a file, whose content is what they have of weights."""
+"""`type` -> `module:function`, which is imported when it is asked for."""
 
 
 def build_model(
@@ -55,7 +45,7 @@ def build_model(
     """The model that `spec` describes, with initial weights from torch's global generator.
 
     Args:
-        spec: the settings of a model; each of its fields is an argument of the builder.
+        spec: the settings of a model.
         input_shape: of one preprocessed sample, without the batch.
         classes: outputs of the model.
         key: dotted key of the model in the recipe (`student.model`), for errors.
@@ -69,14 +59,8 @@ def build_model(
     Raises:
         InputError: the settings and the input do not go together; the problem names the key.
     """
-    knobs = {name: getattr(spec, name) for name in type(spec).model_fields if name != "type"}
-    if weights is not None and spec.type in FILES:
-        knobs["content"] = weights[CONTENT]
-    if weights is not None and spec.type == "sklearn":
-        knobs["examples"] = weights
-    if weights is not None and "pretrained" in knobs:
-        knobs["pretrained"] = type(spec).model_fields["pretrained"].default
-    return MODELS[spec.type](input_shape=input_shape, classes=classes, key=key, **knobs)
+    build: Callable[[Any, BuildContext], nn.Module] = resolve_name(MODELS[spec.type])
+    return build(spec, BuildContext(input_shape, classes, key, weights))
 
 
-__all__ = ["FILES", "MODELS", "build_model"]
+__all__ = ["MODELS", "build_model"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from raykd.errors import InputError, Problem
+from raykd.errors import Problem, refuse
 from raykd.models.names import belongs, unknown
 from raykd.models.network import core
 
@@ -15,9 +15,7 @@ from raykd.models.network import core
 def _check_prefixes(module: nn.Module, prefixes: Iterable[str], key: str) -> None:
     modules = [name for name, _ in module.named_modules(remove_duplicate=False) if name]
     known = dict.fromkeys([*modules, *(name for name, _ in module.named_parameters())])
-    problems = [Problem(key, unknown(prefix, known)) for prefix in prefixes if prefix not in known]
-    if problems:
-        raise InputError(problems)
+    refuse(Problem(key, unknown(prefix, known)) for prefix in prefixes if prefix not in known)
 
 
 def freeze(module: nn.Module, prefixes: Iterable[str], *, key: str) -> None:

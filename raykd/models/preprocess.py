@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from raykd.config.data import Preprocess
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError, Problem, refuse
 from raykd.models.shapes import TokenShape
 from raykd.models.tokens import AnyTokens, describe_tokens, resolve_tokens, token_ids
 
@@ -108,12 +108,16 @@ class Preprocessing:
 
     def describe(self) -> dict[str, Any]:
         """All of it as JSON, for fingerprints and cards."""
-        told = {
+        described = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
             if name != "tokens"
         }
-        return told if self.tokens is None else {**told, "tokens": describe_tokens(self.tokens)}
+        return (
+            described
+            if self.tokens is None
+            else {**described, "tokens": describe_tokens(self.tokens)}
+        )
 
 
 IDENTITY = Preprocessing()
@@ -160,15 +164,13 @@ def preprocessing_for(settings: Preprocess, samples: Source, *, key: str) -> Pre
     if not samples.is_text:
         if settings.tokenizer is not None:
             found = f"is for texts; a sample here is {list(samples.input_shape)}"
-            raise InputError(Problem(f"{key}.tokenizer", f"{found}: remove it"))
+            raise InputError.at(f"{key}.tokenizer", f"{found}: remove it")
         return resolve(settings, samples.statistics(), input_shape=samples.input_shape, key=key)
-    problems = [
+    refuse(
         Problem(f"{key}.{name}", "is for numbers; the samples are texts: remove it")
         for name, field in Preprocess.model_fields.items()
         if name != "tokenizer" and getattr(settings, name) not in (field.default, "none")
-    ]
-    if problems:
-        raise InputError(problems)
+    )
     tokens = resolve_tokens(settings.tokenizer, samples.training_texts, key=f"{key}.tokenizer")
     return Preprocessing(tokens=tokens)
 
@@ -199,9 +201,7 @@ def resolve(
         InputError: crop, size or channels on something that is no image; a crop larger than the image;
             channels that cannot be converted; means and deviations that do not fit, or are not positive.
     """
-    problems = _geometry_problems(settings, input_shape, key)
-    if problems:
-        raise InputError(problems)
+    refuse(_geometry_problems(settings, input_shape, key))
     source = input_shape[0]
     target = settings.channels or source
     mean: tuple[float, ...] | None = None
@@ -213,9 +213,7 @@ def resolve(
         lengths = (target,) if len(input_shape) == 3 else (1, target)
         _check_statistics(settings.normalize, lengths, f"{key}.normalize", "normalize")
         if min(settings.normalize[1]) <= 0:
-            raise InputError(
-                Problem(f"{key}.normalize", "every standard deviation must be above 0")
-            )
+            raise InputError.at(f"{key}.normalize", "every standard deviation must be above 0")
         mean, std = settings.normalize
     return Preprocessing(
         crop=settings.crop,
@@ -229,36 +227,22 @@ def resolve(
 
 def _geometry_problems(
     settings: Preprocess, input_shape: tuple[int, ...], key: str
-) -> list[Problem]:
-    problems = []
+) -> Iterator[Problem]:
     if settings.scale == 0:
-        problems.append(
-            Problem(f"{key}.scale", "is 0, which erases the inputs; use 1 to keep them")
-        )
+        yield Problem(f"{key}.scale", "is 0, which erases the inputs; use 1 to keep them")
     if len(input_shape) != 3:
-        return problems + [
-            Problem(
-                f"{key}.{name}", f"is for images [C, H, W]; a sample here is {list(input_shape)}"
-            )
-            for name in ("crop", "size", "channels")
-            if getattr(settings, name) is not None
-        ]
+        for name in ("crop", "size", "channels"):
+            if getattr(settings, name) is not None:
+                found = f"is for images [C, H, W]; a sample here is {list(input_shape)}"
+                yield Problem(f"{key}.{name}", found)
+        return
     channels, height, width = input_shape
     if settings.crop is not None and settings.crop > min(height, width):
-        problems.append(
-            Problem(
-                f"{key}.crop",
-                f"is {settings.crop}, larger than the images of {height}×{width} pixels",
-            )
-        )
+        found = f"is {settings.crop}, larger than the images of {height}×{width} pixels"
+        yield Problem(f"{key}.crop", found)
     if settings.channels not in (None, channels) and channels not in (1, 3):
-        problems.append(
-            Problem(
-                f"{key}.channels",
-                f"cannot make {settings.channels} of {channels} channels; only 1 to 3 and 3 to 1",
-            )
-        )
-    return problems
+        found = f"cannot make {settings.channels} of {channels} channels; only 1 to 3 and 3 to 1"
+        yield Problem(f"{key}.channels", found)
 
 
 def _check_statistics(
@@ -267,15 +251,13 @@ def _check_statistics(
     found = (len(statistics[0]), len(statistics[1]))
     if found[0] != found[1] or found[0] not in lengths:
         needed = " or ".join(str(length) for length in dict.fromkeys(lengths))
-        raise InputError(
-            Problem(
-                key,
-                f"{owner} has {found[0]} means and {found[1]} standard deviations; "
-                f"{needed} of each needed, one per channel",
-            )
+        raise InputError.at(
+            key,
+            f"{owner} has {found[0]} means and {found[1]} standard deviations; "
+            f"{needed} of each needed, one per channel",
         )
     if not all(math.isfinite(value) for values in statistics for value in values):
-        raise InputError(Problem(key, f"{owner} has means or deviations that are not finite"))
+        raise InputError.at(key, f"{owner} has means or deviations that are not finite")
 
 
 def _adapted(

@@ -22,13 +22,14 @@ L = h² + 1 (or h·w + 1).
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 
 Shape = tuple[int, ...]
 
@@ -81,15 +82,19 @@ def _layout_steps(student: Shape, teacher: Shape, key: str) -> list[nn.Module]:
     if student == teacher or layouts == (1, 1):
         return []
     if layouts == (3, 3):
-        return [] if student[1:] == teacher[1:] else [ResizeMap(teacher[1], teacher[2])]
+        return _resize(student[1:], teacher[1:])
     if layouts == (3, 1):
-        return [MeanMap()]
+        return [Step(mean_of_map)]
     if layouts == (2, 1):
         grid = _grid(student[0])
-        return [SummaryToken(class_token=grid is not None and grid.class_token)]
+        return [Step(summary, class_token=grid is not None and grid.class_token)]
     if layouts == (2, 2):
         return _token_steps(student[0], teacher[0])
     return _grid_steps(student, teacher, key)
+
+
+def _resize(found: Shape, needed: Shape) -> list[nn.Module]:
+    return [] if found == needed else [Step(resized, height=needed[0], width=needed[1])]
 
 
 def _token_steps(source: int, target: int) -> list[nn.Module]:
@@ -97,8 +102,8 @@ def _token_steps(source: int, target: int) -> list[nn.Module]:
         return []
     source_grid, target_grid = _grid(source), _grid(target)
     if source_grid is None or target_grid is None:
-        return [ResizeLength(target)]
-    return [ResizeGrid(source_grid, target_grid)]
+        return [Step(resized_length, length=target)]
+    return [Step(regrid, source=source_grid, target=target_grid)]
 
 
 def _grid_steps(student: Shape, teacher: Shape, key: str) -> list[nn.Module]:
@@ -113,10 +118,8 @@ def _grid_steps(student: Shape, teacher: Shape, key: str) -> list[nn.Module]:
         why = "the tokens are no grid (neither h², h² + 1, nor as many as the map has cells)"
         raise _impossible(student, teacher, why, key)
     if len(student) == 3:
-        resize = [] if student[1:] == grid[:2] else [ResizeMap(grid.height, grid.width)]
-        return [*resize, MapToTokens(class_token=grid.class_token)]
-    resize = [] if teacher[1:] == grid[:2] else [ResizeMap(teacher[1], teacher[2])]
-    return [TokensToMap(grid), *resize]
+        return [*_resize(student[1:], grid[:2]), Step(map_to_tokens, class_token=grid.class_token)]
+    return [Step(tokens_to_map, grid=grid), *_resize(grid[:2], teacher[1:])]
 
 
 def _grid(length: int, beside: Shape = ()) -> Grid | None:
@@ -131,11 +134,9 @@ def _grid(length: int, beside: Shape = ()) -> Grid | None:
 
 
 def _impossible(student: Shape, teacher: Shape, why: str, key: str) -> InputError:
-    return InputError(
-        Problem(
-            key,
-            f"no projector from the student's {list(student)} to the teacher's {list(teacher)}: {why}",
-        )
+    return InputError.at(
+        key,
+        f"no projector from the student's {list(student)} to the teacher's {list(teacher)}: {why}",
     )
 
 
@@ -165,20 +166,20 @@ class PointwiseFeatures(nn.Module):
         return out
 
 
-class ResizeMap(nn.Module):
-    """[B, C, H, W] -> [B, C, height, width]: mean over cells, or bilinear where a side grows."""
+class Step(nn.Module):
+    """A function of a feature that has no parameters."""
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, function: Callable[..., Tensor], **settings: Any) -> None:
         super().__init__()
-        self.height, self.width = height, width
+        self.function, self.settings = function, settings
 
-    def forward(self, map_BCHW: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, height, width]."""
-        return resized(map_BCHW, self.height, self.width)
+    def forward(self, feature: Tensor) -> Tensor:
+        """What the function makes of it."""
+        return self.function(feature, **self.settings)
 
 
 def resized(map_BCHW: Tensor, height: int, width: int) -> Tensor:
-    """The map at another size; see `ResizeMap`."""
+    """[B, C, H, W] -> [B, C, height, width]: mean over cells, or bilinear where a side grows."""
     size = (map_BCHW.shape[2], map_BCHW.shape[3])
     if size == (height, width):
         return map_BCHW
@@ -190,83 +191,40 @@ def resized(map_BCHW: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(map_BCHW, size=(height, width), mode="bilinear", align_corners=False)
 
 
-class MeanMap(nn.Module):
-    """Mean over positions."""
-
-    def forward(self, map_BCHW: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C]."""
-        return map_BCHW.mean(dim=(2, 3))
+def mean_of_map(map_BCHW: Tensor) -> Tensor:
+    """Mean over positions: [B, C, H, W] -> [B, C]."""
+    return map_BCHW.mean(dim=(2, 3))
 
 
-class MapToTokens(nn.Module):
-    """Positions row by row as tokens; the class token, where one is wanted, is their mean."""
-
-    def __init__(self, *, class_token: bool) -> None:
-        super().__init__()
-        self.class_token = class_token
-
-    def forward(self, map_BCHW: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, H·W (+ 1), C]."""
-        tokens_BLD = map_BCHW.flatten(2).transpose(1, 2)
-        if not self.class_token:
-            return tokens_BLD
-        return torch.cat([tokens_BLD.mean(dim=1, keepdim=True), tokens_BLD], dim=1)
+def map_to_tokens(map_BCHW: Tensor, *, class_token: bool) -> Tensor:
+    """Positions row by row as tokens, [B, H·W (+ 1), C]; the class token, if there is to be one, is their mean."""
+    tokens_BLD = map_BCHW.flatten(2).transpose(1, 2)
+    if not class_token:
+        return tokens_BLD
+    return torch.cat([tokens_BLD.mean(dim=1, keepdim=True), tokens_BLD], dim=1)
 
 
-class TokensToMap(nn.Module):
-    """Tokens of a grid as a map; a class token is dropped."""
-
-    def __init__(self, grid: Grid) -> None:
-        super().__init__()
-        self.grid = grid
-
-    def forward(self, tokens_BLD: Tensor) -> Tensor:
-        """[B, L, D] -> [B, D, height, width]."""
-        cells_BLD = tokens_BLD[:, 1:] if self.grid.class_token else tokens_BLD
-        size, _, features = cells_BLD.shape
-        cells_BDL = cells_BLD.transpose(1, 2)
-        return cells_BDL.reshape(size, features, self.grid.height, self.grid.width)
+def tokens_to_map(tokens_BLD: Tensor, grid: Grid) -> Tensor:
+    """Tokens of a grid as a map, [B, D, height, width]; a class token is dropped."""
+    cells_BLD = tokens_BLD[:, 1:] if grid.class_token else tokens_BLD
+    size, _, features = cells_BLD.shape
+    return cells_BLD.transpose(1, 2).reshape(size, features, grid.height, grid.width)
 
 
-class ResizeGrid(nn.Module):
-    """Tokens of one grid to another; the class token is kept, dropped, or made as the mean."""
-
-    def __init__(self, source: Grid, target: Grid) -> None:
-        super().__init__()
-        self.target = target
-        self.keep = source.class_token and target.class_token
-        self.to_map = TokensToMap(source)
-        self.to_tokens = MapToTokens(class_token=target.class_token and not source.class_token)
-
-    def forward(self, tokens_BLD: Tensor) -> Tensor:
-        """[B, L, D] -> [B, L', D]."""
-        cells = resized(self.to_map(tokens_BLD), self.target.height, self.target.width)
-        out: Tensor = self.to_tokens(cells)
-        return torch.cat([tokens_BLD[:, :1], out], dim=1) if self.keep else out
+def regrid(tokens_BLD: Tensor, source: Grid, target: Grid) -> Tensor:
+    """Tokens of one grid to another, [B, L', D]; the class token is kept, dropped, or made as the mean."""
+    cells = resized(tokens_to_map(tokens_BLD, source), target.height, target.width)
+    out = map_to_tokens(cells, class_token=target.class_token and not source.class_token)
+    keep = source.class_token and target.class_token
+    return torch.cat([tokens_BLD[:, :1], out], dim=1) if keep else out
 
 
-class ResizeLength(nn.Module):
-    """Linear interpolation along the tokens."""
-
-    def __init__(self, length: int) -> None:
-        super().__init__()
-        self.length = length
-
-    def forward(self, tokens_BLD: Tensor) -> Tensor:
-        """[B, L, D] -> [B, length, D]."""
-        along = F.interpolate(
-            tokens_BLD.transpose(1, 2), size=self.length, mode="linear", align_corners=False
-        )
-        return along.transpose(1, 2)
+def resized_length(tokens_BLD: Tensor, length: int) -> Tensor:
+    """Linear interpolation along the tokens, [B, length, D]."""
+    along_BDL = tokens_BLD.transpose(1, 2)
+    return F.interpolate(along_BDL, size=length, mode="linear", align_corners=False).transpose(1, 2)
 
 
-class SummaryToken(nn.Module):
-    """The class token, or the mean over tokens."""
-
-    def __init__(self, *, class_token: bool) -> None:
-        super().__init__()
-        self.class_token = class_token
-
-    def forward(self, tokens_BLD: Tensor) -> Tensor:
-        """[B, L, D] -> [B, D]."""
-        return tokens_BLD[:, 0] if self.class_token else tokens_BLD.mean(dim=1)
+def summary(tokens_BLD: Tensor, *, class_token: bool) -> Tensor:
+    """The class token, or the mean over tokens, [B, D]."""
+    return tokens_BLD[:, 0] if class_token else tokens_BLD.mean(dim=1)

@@ -1,6 +1,13 @@
-"""The shape of a text's ids, as the models of texts are told it."""
+"""What a model is built for: the shape of its inputs, of texts with what a model has to know of their ids."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from raykd.errors import InputError
 
 
 class TokenShape(tuple[int, ...]):
@@ -22,3 +29,24 @@ class TokenShape(tuple[int, ...]):
 
     def __getnewargs__(self) -> tuple[int, int, str]:
         return (self[0], self.vocabulary, self.kind)
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """What a model is built for, beside its settings.
+
+    Attributes:
+        input_shape: of one preprocessed sample, without the batch; of texts a `TokenShape`.
+        classes: outputs of the model.
+        key: dotted key of the model in the recipe (`student.model`), for errors.
+        weights: its weights, where they are known.
+    """
+
+    input_shape: tuple[int, ...]
+    classes: int
+    key: str
+    weights: Mapping[str, Tensor] | None = None
+
+    def error(self, message: str, *, field: str = "") -> InputError:
+        """An error about the model, or about a field of its settings."""
+        return InputError.at(f"{self.key}.{field}" if field else self.key, message)

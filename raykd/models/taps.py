@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raykd.errors import InputError, Problem, RaykdError
+from raykd.errors import InputError, Problem, RaykdError, refuse
 from raykd.models.names import unknown
 from raykd.models.network import Network, core, first_tensor
 from raykd.models.weights import count_parameters
@@ -72,9 +72,7 @@ class Taps:
         self._running = False
         known = dict(root.named_modules(remove_duplicate=False))
         known.pop("", None)
-        problems = [Problem(key, unknown(path, known)) for path in self.paths if path not in known]
-        if problems:
-            raise InputError(problems)
+        refuse(Problem(key, unknown(path, known)) for path in self.paths if path not in known)
         self._handles = [
             root.register_forward_pre_hook(_Hook(self._start)),
             root.register_forward_hook(_Hook(self._stop), always_call=True),
@@ -193,8 +191,8 @@ def _run(network: nn.Module, inputs: Mapping[str, Tensor], key: str) -> Tensor:
         output: Tensor = whole(inputs)
     except (RuntimeError, TypeError, ValueError, LookupError) as error:
         shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in inputs.items())
-        raise InputError(
-            Problem(key, f"the model does not run on {shapes}: {type(error).__name__}: {error}")
+        raise InputError.at(
+            key, f"the model does not run on {shapes}: {type(error).__name__}: {error}"
         ) from error
     return output
 
@@ -202,12 +200,10 @@ def _run(network: nn.Module, inputs: Mapping[str, Tensor], key: str) -> Tensor:
 def _sample_shape(tensor: Tensor, inputs: Mapping[str, Tensor], what: str, key: str) -> Shape:
     size = len(next(iter(inputs.values())))
     if tensor.dim() == 0 or len(tensor) != size:
-        raise InputError(
-            Problem(
-                key,
-                f"{what} is {list(tensor.shape)} for a batch of {size}; its first dimension must be "
-                "the batch",
-            )
+        raise InputError.at(
+            key,
+            f"{what} is {list(tensor.shape)} for a batch of {size}; its first dimension must be "
+            "the batch",
         )
     return tuple(tensor.shape[1:])
 
@@ -246,8 +242,7 @@ def probe(
             )
             for path in kept.overwritten
         ]
-        if problems:
-            raise InputError(problems)
+        refuse(problems)
         return {
             path: _sample_shape(kept.features[path], inputs, f"the output of {path!r}", key)
             for path in kept.paths

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,13 +20,12 @@ import xxhash
 from torch import Tensor
 
 from raykd.config.text import (
-    ByteTokenizer,
     HashedTokenizer,
     HfTokenizer,
     Tokenizer,
     WordTokenizer,
 )
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.importing import load_package
 
 _WORD = re.compile(r"\w+")
@@ -47,37 +46,6 @@ _HF_FILES = (
 )
 
 
-class Tokens(Protocol):
-    """A tokenizer with everything that was found out about it.
-
-    Frozen and hashable; equal ones give equal ids.
-    """
-
-    @property
-    def type(self) -> str:
-        """As in the recipe."""
-        ...
-
-    @property
-    def length(self) -> int:
-        """Ids of a text."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Different ids beside padding: they are 1 to `size`."""
-        ...
-
-    @property
-    def meaning(self) -> str:
-        """How ids are made, in words, for those who have to make them elsewhere."""
-        ...
-
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """The first `length` ids of each text, without padding."""
-        ...
-
-
 @dataclass(frozen=True)
 class HashedTokens:
     """Words and runs of up to `ngrams` words, by hash."""
@@ -90,7 +58,7 @@ class HashedTokens:
 
     @property
     def meaning(self) -> str:
-        """See `Tokens`."""
+        """See `AnyTokens`."""
         runs = (
             ""
             if self.ngrams == 1
@@ -102,7 +70,7 @@ class HashedTokens:
         )
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Tokens`."""
+        """See `AnyTokens`."""
         return [self._of_one(words_of(text, lower=self.lower)[: self.length]) for text in texts]
 
     def _of_one(self, words_W: list[str]) -> list[int]:
@@ -130,20 +98,20 @@ class WordTokens:
 
     @property
     def size(self) -> int:
-        """See `Tokens`."""
+        """See `AnyTokens`."""
         return len(self.words) + _UNKNOWN
 
     @property
     def meaning(self) -> str:
-        """See `Tokens`."""
+        """See `AnyTokens`."""
         return (
             f"{_words_meant(self.lower)}; the id of a word is its place in `words` from {_UNKNOWN + 1}, of any other "
             f"word {_UNKNOWN}; the first {self.length} ids, then 0"
         )
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Tokens`."""
-        known = _places(self.words)
+        """See `AnyTokens`."""
+        known = _ids_of(self.words)
         return [
             [known.get(w, _UNKNOWN) for w in words_of(text, lower=self.lower)[: self.length]]
             for text in texts
@@ -160,17 +128,17 @@ class ByteTokens:
 
     @property
     def size(self) -> int:
-        """See `Tokens`."""
+        """See `AnyTokens`."""
         return 256
 
     @property
     def meaning(self) -> str:
-        """See `Tokens`."""
+        """See `AnyTokens`."""
         case = "the text in lower case" if self.lower else "the text"
         return f"{case} in UTF-8; an id is 1 + the byte; the first {self.length} ids, then 0"
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Tokens`."""
+        """See `AnyTokens`."""
         cased = (text.lower() if self.lower else text for text in texts)
         return [
             [byte + 1 for byte in text.encode(errors="replace")[: self.length]] for text in cased
@@ -189,14 +157,14 @@ class HfTokens:
 
     @property
     def meaning(self) -> str:
-        """See `Tokens`."""
+        """See `AnyTokens`."""
         return (
             f"1 + the ids that transformers' tokenizer of the recipe (digest {self.digest}) gives, cut to {self.length} "
             "with what frames them, then 0"
         )
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Tokens`.
+        """See `AnyTokens`.
 
         Raises:
             InputError: its folder is not here, or holds another tokenizer than before.
@@ -208,6 +176,12 @@ class HfTokens:
 
 
 AnyTokens = HashedTokens | WordTokens | ByteTokens | HfTokens
+"""A tokenizer with everything that was found out about it; frozen and hashable, equal ones give equal ids.
+
+`type` is as in the recipe, `length` the ids of a text, `size` the number of different ids beside padding (1 to
+`size`), `meaning` how ids are made, in words, for those who have to make them elsewhere; `ids` gives the first
+`length` ids of each text, without padding.
+"""
 Resolve = Callable[[Any, Callable[[], Iterable[str]], str], AnyTokens]
 
 
@@ -221,23 +195,13 @@ def _words_meant(lower: bool) -> str:
     return rf"words are the longest runs {case}that match \w+ in Unicode"
 
 
-def _hashed(settings: HashedTokenizer, texts: Callable[[], Iterable[str]], key: str) -> AnyTokens:
-    del texts, key
-    return HashedTokens(**settings.model_dump())
-
-
 def _words(settings: WordTokenizer, texts: Callable[[], Iterable[str]], key: str) -> AnyTokens:
     counts = Counter(word for text in texts() for word in words_of(text, lower=settings.lower))
     if not counts:
-        raise InputError(Problem(key, "no training text has a word; use `bytes`"))
+        raise InputError.at(key, "no training text has a word; use `bytes`")
     by_count = sorted(counts, key=lambda word: (-counts[word], word))
     kept = tuple(by_count[: settings.size])
     return WordTokens("words", settings.length, settings.lower, kept)
-
-
-def _bytes(settings: ByteTokenizer, texts: Callable[[], Iterable[str]], key: str) -> AnyTokens:
-    del texts, key
-    return ByteTokens(**settings.model_dump())
 
 
 def _hf(settings: HfTokenizer, texts: Callable[[], Iterable[str]], key: str) -> AnyTokens:
@@ -245,24 +209,24 @@ def _hf(settings: HfTokenizer, texts: Callable[[], Iterable[str]], key: str) -> 
     load_package("transformers", install=_HF, key=key)
     folder = Path(settings.path).expanduser()
     if not any((folder / name).is_file() for name in _HF_FILES):
-        raise InputError(
-            Problem(f"{key}.path", f"{folder} (in {Path.cwd()}) has no tokenizer.json and no other file of a tokenizer; give "
-                    "the folder of `tokenizer.save_pretrained`")
+        raise InputError.at(
+            f"{key}.path", f"{folder} (in {Path.cwd()}) has no tokenizer.json and no other file of a tokenizer; give "
+            "the folder of `tokenizer.save_pretrained`"
         )  # fmt: skip
     digest = _digest(folder)
     try:
         size = len(_loaded(str(folder), digest))
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = " ".join(str(error).split())[:200]
-        raise InputError(
-            Problem(
-                f"{key}.path", f"the tokenizer in {folder} cannot be loaded ({why}); save it again"
-            )
+        raise InputError.at(
+            f"{key}.path", f"the tokenizer in {folder} cannot be loaded ({why}); save it again"
         ) from error
     return HfTokens("hf", str(folder), settings.length, size, digest)
 
 
-_RESOLVE: dict[str, Resolve] = {"hashed": _hashed, "words": _words, "bytes": _bytes, "hf": _hf}
+_PLAIN: dict[str, type[HashedTokens | ByteTokens]] = {"hashed": HashedTokens, "bytes": ByteTokens}
+"""Tokenizers that their settings describe wholly."""
+_RESOLVE: dict[str, Resolve] = {"words": _words, "hf": _hf}
 
 
 def resolve_tokens(
@@ -279,11 +243,13 @@ def resolve_tokens(
         InputError: there are no words to know, or no such tokenizer of transformers.
     """
     chosen = settings or HashedTokenizer()
+    if plain := _PLAIN.get(chosen.type):
+        return plain(**chosen.model_dump())
     return _RESOLVE[chosen.type](chosen, texts, key)
 
 
 def describe_tokens(tokens: AnyTokens) -> dict[str, Any]:
-    """All that decides the ids, as JSON; of a tokenizer of transformers the content and not the place."""
+    """All that decides the ids, as JSON; of a tokenizer of transformers the content and not the path."""
     return {name: value for name, value in asdict(tokens).items() if name != "path"}
 
 
@@ -304,7 +270,7 @@ def token_ids(tokens: AnyTokens, text_BL: Tensor, *, remember: bool = False) -> 
     return torch.from_numpy(made.astype(np.int64)).to(text_BL.device)
 
 
-def _padded(tokens: Tokens, payloads: Sequence[bytes]) -> np.ndarray:
+def _padded(tokens: AnyTokens, payloads: Sequence[bytes]) -> np.ndarray:
     found = tokens.ids([payload.decode(errors="replace") for payload in payloads])
     ids = np.zeros((len(payloads), tokens.length), dtype=np.int32)
     for row, one in zip(ids, found, strict=True):
@@ -315,7 +281,7 @@ def _padded(tokens: Tokens, payloads: Sequence[bytes]) -> np.ndarray:
 class _Memory:
     """The ids of texts that were seen before: students see the same ones in every epoch and every fit."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: AnyTokens) -> None:
         self._tokens = tokens
         self._known: dict[bytes, np.ndarray] = {}
         self._most = _MEMORY_BYTES // (4 * tokens.length)
@@ -337,8 +303,8 @@ def _memory(tokens: AnyTokens) -> _Memory:
 
 
 @lru_cache(maxsize=8)
-def _places(words: tuple[str, ...]) -> dict[str, int]:
-    return {word: place for place, word in enumerate(words, start=_UNKNOWN + 1)}
+def _ids_of(words: tuple[str, ...]) -> dict[str, int]:
+    return {word: number for number, word in enumerate(words, start=_UNKNOWN + 1)}
 
 
 def _digest(folder: Path) -> str:
@@ -354,9 +320,9 @@ def _loaded(path: str, digest: str) -> Any:
     """A tokenizer of transformers; code of its folder is never run."""
     transformers = load_package("transformers", install=_HF, key="tokenizer")
     if _digest(Path(path)) != digest:
-        raise InputError(
-            Problem("tokenizer", f"{path} (on this machine) does not hold the tokenizer that the model was made with; "
-                    "copy it there again")
+        raise InputError.at(
+            "tokenizer", f"{path} (on this machine) does not hold the tokenizer that the model was made with; "
+            "copy it there again"
         )  # fmt: skip
     return transformers.AutoTokenizer.from_pretrained(
         path, trust_remote_code=False, local_files_only=True

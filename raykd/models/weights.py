@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.models.names import nearest, some
 from raykd.models.network import core
 
@@ -28,7 +28,7 @@ WRAPPERS = ("state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.")
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 # What torch's restricted unpickler raises on bytes that are not what it expects.
-_DAMAGED = (
+DAMAGED = (
     RuntimeError,
     ValueError,
     TypeError,
@@ -57,18 +57,16 @@ def load_weights(path: str | Path, *, key: str) -> dict[str, Tensor]:
     file = _distributed(path, key) if str(path).startswith(_DIST) else Path(path).expanduser()
     if not file.is_file():
         if "://" in str(path):
-            raise InputError(
-                Problem(key, f"found {path}: nothing is downloaded; bring it, and give the file")
+            raise InputError.at(
+                key, f"found {path}: nothing is downloaded; bring it, and give the file"
             )
-        raise InputError(Problem(key, f"no weights file at {file}; check the path"))
+        raise InputError.at(key, f"no weights file at {file}; check the path")
     if file.suffix == ".safetensors":
         return _unprefixed(_read_safetensors(file, key))
     if file.suffix not in TORCH_SUFFIXES:
         allowed = ", ".join((".safetensors", *TORCH_SUFFIXES))
-        raise InputError(
-            Problem(
-                key, f"{file} is not a weights file that can be read; save it as one of {allowed}"
-            )
+        raise InputError.at(
+            key, f"{file} is not a weights file that can be read; save it as one of {allowed}"
         )
     return _unprefixed(_state_dict(_read_torch(file, key), file, key))
 
@@ -79,28 +77,24 @@ def _distributed(path: str | Path, key: str) -> Path:
     try:
         listed = files(name) or []
     except (PackageNotFoundError, ValueError):
-        raise InputError(
-            Problem(
-                key,
-                f"found {path}; no distribution {name!r} is installed: pip install --no-deps {name}",
-            )
+        raise InputError.at(
+            key,
+            f"found {path}; no distribution {name!r} is installed: pip install --no-deps {name}",
         ) from None
     found = [file for file in listed if f"/{file}".endswith(f"/{wanted}") and wanted]
     if len(found) != 1:
         held = [str(file) for file in listed if file.suffix in (".safetensors", *TORCH_SUFFIXES)]
         count = f"{len(found)} of its files end so" if found else "it has no such file"
-        raise InputError(
-            Problem(key, f"found {path}; {count}; weights in {name}: {some(held) or '-'}")
-        )
+        raise InputError.at(key, f"found {path}; {count}; weights in {name}: {some(held) or '-'}")
     return Path(str(found[0].locate()))
 
 
 def _read_safetensors(file: Path, key: str) -> dict[str, Tensor]:
     try:
         state: dict[str, Tensor] = load_file(file, device="cpu")
-    except (SafetensorError, OSError, *_DAMAGED) as error:
-        raise InputError(
-            Problem(key, f"{file} is damaged or not a safetensors file ({error}); copy it again")
+    except (SafetensorError, OSError, *DAMAGED) as error:
+        raise InputError.at(
+            key, f"{file} is damaged or not a safetensors file ({error}); copy it again"
         ) from error
     return state
 
@@ -112,22 +106,18 @@ def _read_torch(file: Path, key: str) -> Any:
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise InputError(
-            Problem(
-                key,
-                f"{file} is damaged, or holds more than tensors and was not loaded, since that could "
-                "run code; where you trust its origin, load it yourself and save only the tensors: "
-                "torch.save(model.state_dict(), path) or safetensors",
-            )
+        raise InputError.at(
+            key,
+            f"{file} is damaged, or holds more than tensors and was not loaded, since that could "
+            "run code; where you trust its origin, load it yourself and save only the tensors: "
+            "torch.save(model.state_dict(), path) or safetensors",
         ) from error
-    except (OSError, struct.error, *_DAMAGED) as error:
-        raise InputError(
-            Problem(
-                key,
-                f"{file} is damaged or not a file of torch.save "
-                f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else '-'}); "
-                "copy or save it again",
-            )
+    except (OSError, struct.error, *DAMAGED) as error:
+        raise InputError.at(
+            key,
+            f"{file} is damaged or not a file of torch.save "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else '-'}); "
+            "copy or save it again",
         ) from error
 
 
@@ -139,21 +129,17 @@ def _state_dict(content: Any, file: Path, key: str) -> dict[str, Tensor]:
         state = next(inner, content)
     if not isinstance(state, Mapping) or not state:
         found = "an empty mapping" if isinstance(state, Mapping) else type(state).__name__
-        raise InputError(
-            Problem(key, f"{file} holds {found}, no state dict; save model.state_dict()")
-        )
+        raise InputError.at(key, f"{file} holds {found}, no state dict; save model.state_dict()")
     wrong = [
         f"{name!r}: {type(value).__name__}"
         for name, value in state.items()
         if not isinstance(name, str) or not isinstance(value, Tensor)
     ]
     if wrong:
-        raise InputError(
-            Problem(
-                key,
-                f"{file} holds no state dict: not tensors are {some(wrong)}; save model.state_dict(), "
-                f"or put it under {' or '.join(repr(name) for name in WRAPPERS)}",
-            )
+        raise InputError.at(
+            key,
+            f"{file} holds no state dict: not tensors are {some(wrong)}; save model.state_dict(), "
+            f"or put it under {' or '.join(repr(name) for name in WRAPPERS)}",
         )
     return {name: value.detach() for name, value in state.items()}
 
@@ -195,12 +181,10 @@ def apply_weights(module: nn.Module, state: Mapping[str, Tensor], *, key: str) -
     if mismatched:
         parts.append(f"of another shape: {some(mismatched)}")
     if parts:
-        raise InputError(
-            Problem(
-                key,
-                f"the weights do not fit {type(root).__name__} ({len(own)} entries): "
-                f"{'; '.join(parts)}; use the model settings that the weights were made with",
-            )
+        raise InputError.at(
+            key,
+            f"the weights do not fit {type(root).__name__} ({len(own)} entries): "
+            f"{'; '.join(parts)}; use the model settings that the weights were made with",
         )
     root.load_state_dict(dict(state), strict=True)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from raykd.config import Config
 from raykd.data import Samples
-from raykd.data.lengths import cut_texts
+from raykd.data.input_checks import cut_texts
 from raykd.errors import InputError, Problem
 from raykd.models.preprocess import Preprocessing, preprocessing_for
 from raykd.models.projectors import make_projector

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from raykd.errors import InputError, Problem
@@ -139,8 +139,7 @@ class _BuiltIn:
     def __getattr__(self, facet: str) -> Any:
         if facet not in self.paths:
             raise AttributeError(facet)
-        module, _, name = self.paths[facet].partition(":")
-        found = getattr(import_module(f"{_FOLDER}.{module}"), name)
+        found = resolve_name(f"{_FOLDER}.{self.paths[facet]}")
         self.__dict__[facet] = found
         return found
 

@@ -96,8 +96,8 @@ def test_training_on_a_file_is_held_against_memory(tmp_path):
 def test_both_sides_of_it_train_on_the_same_samples(tmp_path):
     import numpy as np
 
-    from raykd.bench.mapped_data import mapped_recipe, write
-    from raykd.bench.synthetic import dataset, recipe
+    from jobs.bench.mapped_data import mapped_recipe, write
+    from jobs.bench.synthetic import dataset, recipe
     from raykd.data import build_samples
 
     teacher = {"name": "t", "outputs": "none.npz"}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from raykd.bench import Sizes, driver_traffic, shared_cores, whole_runs
-from raykd.bench.plain_loop import HARD, SOFT, TEMPERATURE, distil
-from raykd.bench.ratios import Cost, cost
-from raykd.bench.synthetic import Bench
+from jobs.bench import Sizes, driver_traffic, shared_cores, whole_runs
+from jobs.bench.plain_loop import HARD, SOFT, TEMPERATURE, distil
+from jobs.bench.ratios import Cost, cost
+from jobs.bench.synthetic import Bench
 from raykd.config import load_config
 from raykd.folders import RunFolder
 from raykd.models import build_model

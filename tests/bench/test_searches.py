@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raykd.bench import BENCHMARKS, Sizes, searches
+from jobs.bench import BENCHMARKS, Sizes, searches
 
 
 @pytest.mark.soak

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Annotated, Any, Union, get_args, get_origin
+from pkgutil import resolve_name
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
+import torch
 
 from raykd.config.base import Settings
 from raykd.config.data import ViewStep
@@ -15,11 +17,12 @@ from raykd.config.objective import FeatureLoss, SoftTargets, Weighting
 from raykd.config.root import Config
 from raykd.config.sources import Source
 from raykd.config.training import Optimizer, Schedule
+from raykd.data import Dataset
 from raykd.data.sources import SOURCES
 from raykd.ensemble import WEIGHTINGS
 from raykd.losses import LOSSES
 from raykd.models import MODELS, build_model
-from raykd.models.shapes import TokenShape
+from raykd.models.shapes import BuildContext, TokenShape
 
 
 def members(annotation: Any) -> list[type[Settings]]:
@@ -38,6 +41,14 @@ def test_sources():
     assert set(SOURCES) == tags(Source)
 
 
+@pytest.mark.parametrize("source", members(Source))
+def test_the_loader_of_a_source_takes_its_settings(source):
+    load = resolve_name(SOURCES[source.model_fields["type"].default])
+    hints = get_type_hints(load)
+    assert issubclass(source, hints.pop("source"))
+    assert hints == {"task": str, "return": Dataset}
+
+
 def test_losses_and_weightings_of_the_recipe_exist():
     assert tags(FeatureLoss) | tags(SoftTargets.model_fields["loss"].annotation) <= set(LOSSES)
     assert tags(Weighting) <= set(WEIGHTINGS)
@@ -48,6 +59,14 @@ ZOO = [m for m in members(Model) if not any(f.is_required() for f in m.model_fie
 
 def test_models():
     assert set(MODELS) == tags(Model)
+
+
+@pytest.mark.parametrize("spec", members(Model))
+def test_the_builder_of_a_model_takes_its_settings(spec):
+    hints = get_type_hints(resolve_name(MODELS[spec.model_fields["type"].default]))
+    assert issubclass(spec, hints.pop("spec"))
+    assert issubclass(hints.pop("return"), torch.nn.Module)
+    assert hints == {"context": BuildContext}
 
 
 @pytest.mark.parametrize("spec", ZOO)

@@ -7,7 +7,7 @@ import torch
 from raykd.config.data import Data, Mixup, Shift, Splits, Views
 from raykd.config.sources import DigitsSource
 from raykd.data import Dataset, build_samples, check_data
-from raykd.data.check import draw_classes, draw_views
+from raykd.data.draw import draw_classes, draw_views
 from raykd.data.samples import samples_of
 
 
@@ -121,7 +121,7 @@ def test_values_that_never_change_are_named():
     assert (one.still, one.constant, one.empty, one.examples) == ((4,), 1, 0, (3,))
     inputs[3, 1] = 0
     report = check_data(samples_from(inputs, np.arange(60) % 2))
-    assert "2 of 5 values of inputs are the same in every sample (places 1, 4)" in "\n".join(
+    assert "2 of 5 values of inputs are the same in every sample (indices 1, 4)" in "\n".join(
         report.warnings
     )
 

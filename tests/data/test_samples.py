@@ -210,7 +210,7 @@ def test_classes_are_overridden_or_refused():
         (*names[:9], "a"): r"found 10 names \(9 different\): 'a' more than once",
         (*names[:9], " "): "name 9 is empty",
         (): "found no name",
-        tuple("1023456789"): r"'1' stands at place 0, and is class 1 of the source",
+        tuple("1023456789"): r"'1' has index 0, and is class 1 of the source",
     }.items():
         with pytest.raises(InputError, match=rf"data\.classes: {why}"):
             build_samples(Data(source=DigitsSource(), classes=wrong), seed=0)

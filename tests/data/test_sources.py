@@ -18,7 +18,7 @@ from raykd.config.sources import (
     Source,
 )
 from raykd.data import load_source
-from raykd.data.idx import read_idx
+from raykd.data.named.idx import read_idx
 from raykd.data.sources import SOURCES
 from raykd.errors import InputError
 
@@ -91,7 +91,7 @@ def test_limit_takes_the_same_stratified_few_with_the_same_ids(tmp_path):
 def test_root_is_looked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAYKD_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("raykd.data.sources._SYSTEM_DATASETS", tmp_path / "system")
+    monkeypatch.setattr("raykd.data.named.idx._SYSTEM_DATASETS", tmp_path / "system")
     with pytest.raises(InputError) as caught:
         load_source(FashionMnistSource())
     message = str(caught.value)
@@ -131,7 +131,7 @@ def test_damaged_idx(tmp_path, data, message):
     for name, content in (("x", data), ("x.gz", gzip.compress(data))):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=rf"^some\.key: .*x.* is damaged .*{message}"):
-            read_idx(tmp_path / name, axes=3, key="some.key")
+            read_idx(tmp_path / name, axes=(3,), key="some.key")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_damaged_idx(tmp_path, data, message):
 def test_damaged_gzip(tmp_path, damage):
     (tmp_path / "x.gz").write_bytes(damage(gzip.compress(GOOD)))
     with pytest.raises(InputError, match="cannot be read"):
-        read_idx(tmp_path / "x.gz", axes=3, key="some.key")
+        read_idx(tmp_path / "x.gz", axes=(3,), key="some.key")
 
 
 def test_images_and_labels_of_different_length(tmp_path):

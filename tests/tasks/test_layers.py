@@ -8,11 +8,19 @@ from pathlib import Path
 import pytest
 
 import raykd
+from raykd.data.sources import SOURCES
+from raykd.models import MODELS
 from raykd.tasks import BUILT_IN
 from raykd.tasks.registry import FACETS
 
 ROOT = Path(raykd.__file__).parent
-BY_NAME = {"raykd/__init__.py", "raykd/importing.py", "raykd/tasks/registry.py"}
+BY_NAME = {
+    "raykd/__init__.py",  # the public names, from above
+    "raykd/importing.py",  # what a user's own recipe names
+    "raykd/tasks/registry.py",
+    "raykd/data/sources.py",
+    "raykd/models/__init__.py",
+}
 
 
 def module_of(path: Path) -> str:
@@ -49,6 +57,7 @@ def imported(name: str) -> set[str]:
 
 
 GRAPH = {name: imported(name) for name in FILES}
+LOADERS = {"import_module", "resolve_name", "__import__"}
 LOOK_UPS = {"find_task", "known_task", "text_of", "metrics_of"}
 
 
@@ -59,25 +68,38 @@ def asks_for(name: str, facet: str) -> bool:
     return looks and any(isinstance(n, ast.Attribute) and n.attr == facet for n in nodes)
 
 
-def test_only_the_registry_imports_by_name():
+def test_only_registries_import_by_name():
     users = {
         str(FILES[name].relative_to(ROOT.parent))
         for name, tree in TREES.items()
-        if any("import_module" in ast.unparse(node) for node in ast.walk(tree)
-               if isinstance(node, ast.Call))
+        if any(getattr(node.func, "id", getattr(node.func, "attr", "")) in LOADERS
+               for node in ast.walk(tree) if isinstance(node, ast.Call))
     }  # fmt: skip
     assert users <= BY_NAME
+
+
+def reached_from(module: str) -> set[str]:
+    """What a module imports, directly or not; itself too."""
+    reached, ahead = set(), [module]
+    while ahead:
+        name = ahead.pop()
+        if name not in reached:
+            reached.add(name)
+            ahead += GRAPH[name]
+    return reached
 
 
 @pytest.mark.parametrize("facet", FACETS)
 def test_a_facet_never_needs_who_asks_for_it(facet):
     """What a facet imports, directly or not, looks up no such facet: so the look-up closes no circle."""
     for paths in BUILT_IN.values():
-        start = f"raykd.tasks.{paths[facet].partition(':')[0]}"
-        reached, ahead = set(), [start]
-        while ahead:
-            name = ahead.pop()
-            if name not in reached:
-                reached.add(name)
-                ahead += GRAPH[name]
+        reached = reached_from(f"raykd.tasks.{paths[facet].partition(':')[0]}")
         assert [name for name in sorted(reached) if asks_for(name, facet)] == []
+
+
+@pytest.mark.parametrize(
+    ("registry", "paths"), [("raykd.data.sources", SOURCES), ("raykd.models", MODELS)]
+)
+def test_what_a_registry_names_does_not_need_the_registry(registry, paths):
+    for path in paths.values():
+        assert registry not in reached_from(path.partition(":")[0])

@@ -27,20 +27,20 @@ from raykd.data.decoding.cache import (
     read_mark,
 )
 from raykd.data.decoding.csv_tables import index_csv
+from raykd.data.decoding.images import FOLDER, index_images
 from raykd.data.decoding.labels import (
-    columns_of,
     given_parts,
     grouping,
     joined,
     labels_of,
     read_table,
 )
-from raykd.data.decoding.layout import Index, Part
-from raykd.data.decoding.spans import CLS, FOLDER, Wanted, index_images, index_webdataset
+from raykd.data.decoding.layout import Index, Part, Required, columns_of
 from raykd.data.decoding.tables import index_hf, index_parquet
+from raykd.data.decoding.webdataset import CLS, index_webdataset
 from raykd.data.decoding.writing import in_process, write_part
 from raykd.data.mapped import open_mapped
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.folders import home
 
 __all__ = [
@@ -52,13 +52,14 @@ __all__ = [
     "cache_root",
     "in_process",
     "load_decoded",
+    "load_files",
     "write_part",
 ]
 
 Check = Callable[[Dataset], object]
 Tell = Callable[[int, int], None]
 """Is told of samples decoded, and of all there are."""
-_INDEX: Mapping[str, Callable[[Any, Wanted], Index]] = {
+_INDEX: Mapping[str, Callable[[Any, Required], Index]] = {
     "parquet": index_parquet,
     "csv": index_csv,
     "images": index_images,
@@ -73,6 +74,11 @@ _NAMED = 5
 def cache_root(data: Data) -> Path:
     """Folder of decoded samples."""
     return Path(data.cache).expanduser().absolute() if data.cache else home() / "decoded"
+
+
+def load_files(source: FilesSource, task: str) -> Dataset:
+    """The samples of a source of files, with all other settings of `data` at their defaults."""
+    return load_decoded(Data(source=source), task)
 
 
 def load_decoded(
@@ -182,10 +188,10 @@ def _index(source: Any, asked: Mapping[str, str]) -> tuple[Index, tuple[str, ...
     """
     table = None if source.labels is None else read_table(source.labels)
     label = columns_of(source.label or _OWN_LABEL.get(source.type))
-    wanted = {} if table is not None else dict.fromkeys(label, "data.source.label")
+    required = {} if table is not None else dict.fromkeys(label, "data.source.label")
     in_table = [] if table is None else [name for name in asked if name in table.column_names]
-    wanted |= {name: key for name, key in asked.items() if name not in in_table}
-    index = _INDEX[source.type](source, wanted)
+    required |= {name: key for name, key in asked.items() if name not in in_table}
+    index = _INDEX[source.type](source, required)
     if table is None:
         return index, label
     label = columns_of(source.labels.column)
@@ -197,7 +203,7 @@ def _index(source: Any, asked: Mapping[str, str]) -> tuple[Index, tuple[str, ...
 def _decode(
     target: Target, index: Index, tolerated: BadSamples, decode: Decode, tell: Tell | None
 ) -> dict[int, str]:
-    """Decode the parts that are not there; place in the source -> why a sample cannot be."""
+    """Decode the parts that are not there; index in the source -> why a sample cannot be."""
     marks = {part.number: read_mark(target, part) for part in index.parts}
     there = [mark for mark in marks.values() if mark is not None]
     done = sum(mark.count for mark in there)
@@ -205,7 +211,7 @@ def _decode(
     for path, size in ((target.inputs, target.layout.row_bytes), (target.hashes, HASH_BYTES)):
         with path.open("ab") as file:
             file.truncate(target.count * size)
-    bad = {place: why for mark in there for place, why in mark.bad.items()}
+    bad = {index: why for mark in there for index, why in mark.bad.items()}
     lacking = [part for part in index.parts if marks[part.number] is None]
     if tell is not None:
         tell(done, target.count)
@@ -222,7 +228,7 @@ def _decode(
 
 
 def _names(index: Index, bad: Mapping[int, str]) -> list[str]:
-    return [f"{index.ids[place].as_py()} ({bad[place]})" for place in sorted(bad)]
+    return [f"{index.ids[row].as_py()} ({bad[row]})" for row in sorted(bad)]
 
 
 def _check_bad(bad: Mapping[int, str], index: Index, tolerated: BadSamples) -> None:
@@ -231,8 +237,8 @@ def _check_bad(bad: Mapping[int, str], index: Index, tolerated: BadSamples) -> N
         return
     names = _names(index, bad)
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    raise InputError(
-        Problem(f"data.bad_samples.{'max_fraction' if tolerated.policy == 'skip' else 'policy'}",
-                f"{len(bad)} of {len(index):,} samples cannot be decoded, allowed are {allowed}: "
-                f"{', '.join(names[:_NAMED])}{more}; mend or remove them, or allow more")
-    )  # fmt: skip
+    raise InputError.at(
+        f"data.bad_samples.{'max_fraction' if tolerated.policy == 'skip' else 'policy'}",
+        f"{len(bad)} of {len(index):,} samples cannot be decoded, allowed are {allowed}: "
+        f"{', '.join(names[:_NAMED])}{more}; mend or remove them, or allow more",
+    )

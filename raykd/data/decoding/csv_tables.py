@@ -10,10 +10,19 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from raykd.config.sources import CsvSource
-from raykd.data.decoding.layout import File, Index, Layout, Lines, Part
-from raykd.data.decoding.listing import KEY, list_files
-from raykd.data.decoding.spans import Wanted
-from raykd.errors import DataError, InputError, Problem
+from raykd.data.decoding.layout import (
+    KEY,
+    File,
+    Index,
+    Layout,
+    Lines,
+    Required,
+    columns_of,
+    ids_of,
+    list_files,
+    parts_of,
+)
+from raykd.errors import DataError, InputError, Problem, refuse
 
 _INPUTS, _TEXT = "data.source.inputs", "data.source.text"
 _SUFFIXES = ("csv", "tsv", "txt")
@@ -21,7 +30,7 @@ _BLOCK_BYTES = 16 * 2**20
 _READ = pa_csv.ReadOptions(block_size=_BLOCK_BYTES)
 
 
-def index_csv(source: CsvSource, wanted: Wanted) -> Index:
+def index_csv(source: CsvSource, required: Required) -> Index:
     """Every row of some text files; all of their input columns are read once, to be sure of them.
 
     Raises:
@@ -30,26 +39,22 @@ def index_csv(source: CsvSource, wanted: Wanted) -> Index:
     key = _INPUTS if source.text is None else _TEXT
     files = list_files(source.path, _SUFFIXES)
     heads = [_head(file, source.delimiter) for file in files]
-    asked = {**wanted, **({} if source.id is None else {source.id: "data.source.id"})}
+    asked = {**required, **({} if source.id is None else {source.id: "data.source.id"})}
     inputs = _inputs(source, heads[0], asked, files[0])
-    _check(files, heads, {**dict.fromkeys(inputs, key), **asked})
+    refuse(_lacking(files, heads, {**dict.fromkeys(inputs, key), **asked}))
     lines = [Lines(file.path, inputs, source.delimiter, source.text is not None) for file in files]
     sizes = [_rows(one, key) for one in lines]
     if not sum(sizes):
-        raise InputError(Problem(KEY, f"{files[0].path} has no row; add samples"))
+        raise InputError.at(KEY, f"{files[0].path} has no row; add samples")
     columns = _columns(files, asked, source.delimiter)
-    if source.id is None:
-        ids = pa.array(
-            [f"{f.name}#{row}" for f, size in zip(files, sizes, strict=True) for row in range(size)]
-        )
-    else:
-        ids = columns[source.id] if source.id in wanted else columns.pop(source.id)
+    counts = zip([file.name for file in files], sizes, strict=True)
+    ids = ids_of(source.id, columns, required, counts)
     layout = (
         Layout("numbers", (len(inputs),), "<f4")
         if source.text is None
         else Layout("text", (source.length,), "|u1")
     )
-    return Index(ids, files, layout, _parts(lines, sizes), columns)
+    return Index(ids, files, layout, parts_of(zip(sizes, lines, strict=True)), columns)
 
 
 def read_lines(lines: Lines, most_rows: int) -> Iterator[list[Any]]:
@@ -98,15 +103,15 @@ def _head(file: File, delimiter: str) -> Any:
         with pa_csv.open_csv(file.path, _READ, _parsing(delimiter)) as stream:
             schema = stream.schema
     except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            Problem(KEY, f"{file.path} cannot be read: {error}; it needs a first line with the names of its columns, and "
-                    "as many cells in every row")
+        raise InputError.at(
+            KEY, f"{file.path} cannot be read: {error}; it needs a first line with the names of its columns, and "
+            "as many cells in every row"
         ) from error  # fmt: skip
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:
-        raise InputError(
-            Problem(KEY, f"{file.path} has columns of one name: {', '.join(map(repr, twice))}; rename them")
-        )  # fmt: skip
+        raise InputError.at(
+            KEY, f"{file.path} has columns of one name: {', '.join(map(repr, twice))}; rename them"
+        )
     return schema
 
 
@@ -114,19 +119,19 @@ def _inputs(source: CsvSource, head: Any, asked: Mapping[str, str], file: File) 
     if source.text is not None:
         return (source.text,)
     if source.inputs is not None:
-        return (source.inputs,) if isinstance(source.inputs, str) else source.inputs
+        return columns_of(source.inputs)
     found = tuple(
         field.name
         for field in head
         if _is_number(field.type) and field.name.strip() and field.name not in asked
     )
     if not found and all(pa.types.is_null(field.type) for field in head):
-        raise InputError(Problem(KEY, f"{file.path} has no row below its header; mend the file"))
+        raise InputError.at(KEY, f"{file.path} has no row below its header; mend the file")
     if not found:
         there = ", ".join(f"{field.name} ({field.type})" for field in head)
-        raise InputError(
-            Problem(_INPUTS, f"{file.path} has no column of numbers beside label and id; it has {there}; another "
-                    "data.source.delimiter?")
+        raise InputError.at(
+            _INPUTS, f"{file.path} has no column of numbers beside label and id; it has {there}; another "
+            "data.source.delimiter?"
         )  # fmt: skip
     return found
 
@@ -135,16 +140,15 @@ def _is_number(kind: Any) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
-def _check(files: Sequence[File], heads: Sequence[Any], asked: Mapping[str, str]) -> None:
-    problems = []
+def _lacking(
+    files: Sequence[File], heads: Sequence[Any], asked: Mapping[str, str]
+) -> Iterator[Problem]:
+    """Columns that a file has not."""
     for name, key in asked.items():
-        for file, head in zip(files, heads, strict=True):
-            if name not in head.names:
-                there = ", ".join(head.names)
-                problems.append(Problem(key, f"{file.path} has no column {name!r}; it has {there}"))
-                break
-    if problems:
-        raise InputError(problems)
+        lacking = [pair for pair in zip(files, heads, strict=True) if name not in pair[1].names]
+        for file, head in lacking[:1]:
+            there = ", ".join(head.names)
+            yield Problem(key, f"{file.path} has no column {name!r}; it has {there}")
 
 
 def _rows(lines: Lines, key: str) -> int:
@@ -153,8 +157,8 @@ def _rows(lines: Lines, key: str) -> int:
         return sum(batch.num_rows for batch in _batches(lines))
     except (pa.ArrowException, OSError) as error:
         what = "UTF-8" if lines.texts else "numbers; a text goes into `text`"
-        raise InputError(
-            Problem(key, f"{lines.path}: {error}; inputs have to be {what}: mend the file, or name other columns")
+        raise InputError.at(
+            key, f"{lines.path}: {error}; inputs have to be {what}: mend the file, or name other columns"
         ) from error  # fmt: skip
 
 
@@ -166,18 +170,7 @@ def _columns(files: Sequence[File], asked: Mapping[str, str], delimiter: str) ->
     try:
         whole = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
-        raise InputError(
-            Problem(KEY, f"columns are of another type from file to file: {error}; make each one type")
-        ) from error  # fmt: skip
+        raise InputError.at(
+            KEY, f"columns are of another type from file to file: {error}; make each one type"
+        ) from error
     return {name: whole[name].combine_chunks() for name in asked}
-
-
-def _parts(lines: Sequence[Lines], sizes: Sequence[int]) -> tuple[Part, ...]:
-    """A file is a part."""
-    parts: list[Part] = []
-    first = 0
-    for one, size in zip(lines, sizes, strict=True):
-        if size:
-            parts.append(Part(len(parts), first, size, one))
-        first += size
-    return tuple(parts)

@@ -17,9 +17,9 @@ from raykd.config.sources import FilesSource, LabelTable
 from raykd.data.class_names import check_known
 from raykd.data.dataset import PARTS
 from raykd.data.decoding.csv_tables import read_csv
-from raykd.data.decoding.layout import Index
+from raykd.data.decoding.layout import Index, columns_of
 from raykd.data.decoding.tables import plain_column
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.tasks import find_task
 from raykd.types import UNLABELLED
 
@@ -62,19 +62,14 @@ def joined(table: Any, key: str, names: tuple[str, ...], ids: Any) -> dict[str, 
     Raises:
         InputError: it knows none of the samples.
     """
-    places = pc.index_in(ids.cast("string"), value_set=table[key].combine_chunks())
-    if places.null_count == len(places):
+    indices = pc.index_in(ids.cast("string"), value_set=table[key].combine_chunks())
+    if indices.null_count == len(indices):
         raise _problem(
             "key",
             f"no sample's id is in the column {key!r}: samples are called e.g. {ids[0].as_py()!r}, the table has "
             f"{table[key][0].as_py()!r}; take the column with the samples' ids",
         )
-    return {name: plain_column(table, name).take(places) for name in names}
-
-
-def columns_of(label: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """The columns that a setting names."""
-    return (label,) if isinstance(label, str) else label or ()
+    return {name: plain_column(table, name).take(indices) for name in names}
 
 
 def labels_of(
@@ -103,11 +98,8 @@ def labels_of(
     if labels.columns:
         return _marks(index, names, key), names
     if len(names) > 1:
-        raise InputError(
-            Problem(
-                key,
-                f"found {len(names)} columns; `task: {task}` needs one, `task: multilabel` several",
-            )
+        raise InputError.at(
+            key, f"found {len(names)} columns; `task: {task}` needs one, `task: multilabel` several"
         )
     column = index.columns[names[0]]
     if labels.measured:
@@ -125,8 +117,8 @@ def _numbers(column: Any, name: str, key: str) -> np.ndarray:
     try:
         found = column.cast("float32")
     except pa.ArrowException as error:
-        raise InputError(
-            Problem(key, f"{name!r} has {column.type}: {error}; a regression needs numbers")
+        raise InputError.at(
+            key, f"{name!r} has {column.type}: {error}; a regression needs numbers"
         ) from error
     values: np.ndarray = found.to_numpy(zero_copy_only=False).astype(np.float32)
     return values
@@ -139,9 +131,9 @@ def _whole(column: Any, name: str, key: str) -> np.ndarray:
     try:
         filled = pc.fill_null(column.cast("int64"), UNLABELLED)
     except pa.ArrowException as error:
-        raise InputError(
-            Problem(key, f"{name!r} has {column.type}: {error}; needs whole numbers, or texts for classes (for values set "
-                    "`task: regression`)")
+        raise InputError.at(
+            key, f"{name!r} has {column.type}: {error}; needs whole numbers, or texts for classes (for values set "
+            "`task: regression`)"
         ) from error  # fmt: skip
     values: np.ndarray = filled.to_numpy(zero_copy_only=False)
     return values
@@ -152,8 +144,10 @@ def _texts(column: Any, name: str, given: tuple[str, ...] | None) -> Labels:
     if given is not None:
         check_known(given, found, name)
     classes = tuple(found) if given is None else given
-    places = pc.fill_null(pc.index_in(column, value_set=pa.array(classes, column.type)), UNLABELLED)
-    return places.to_numpy(zero_copy_only=False).astype(np.int64), classes
+    indices = pc.fill_null(
+        pc.index_in(column, value_set=pa.array(classes, column.type)), UNLABELLED
+    )
+    return indices.to_numpy(zero_copy_only=False).astype(np.int64), classes
 
 
 def grouping(column: Any, name: str, key: str) -> np.ndarray:
@@ -170,14 +164,12 @@ def grouping(column: Any, name: str, key: str) -> np.ndarray:
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     if column.null_count:
-        raise InputError(
-            Problem(
-                key,
-                f"{column.null_count} of {len(column)} samples have no {name!r}; every sample needs one",
-            )
+        raise InputError.at(
+            key,
+            f"{column.null_count} of {len(column)} samples have no {name!r}; every sample needs one",
         )
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
-        raise InputError(Problem(key, f"{name!r} has {column.type}; needs numbers, texts or times"))
+        raise InputError.at(key, f"{name!r} has {column.type}; needs numbers, texts or times")
     values: np.ndarray = column.to_numpy(zero_copy_only=False)
     return values.astype(str) if values.dtype.kind == "O" else values
 
@@ -191,9 +183,9 @@ def given_parts(splits: Any, order: np.ndarray) -> dict[str, np.ndarray] | None:
     """
     if splits is None:
         return None
-    said = splits.to_numpy(zero_copy_only=False)[order]
-    return {part: np.flatnonzero(said == part) for part in PARTS if (said == part).any()}
+    names = splits.to_numpy(zero_copy_only=False)[order]
+    return {part: np.flatnonzero(names == part) for part in PARTS if (names == part).any()}
 
 
 def _problem(field: str, message: str) -> InputError:
-    return InputError(Problem(f"{TABLE}.{field}", message))
+    return InputError.at(f"{TABLE}.{field}", message)

@@ -6,18 +6,30 @@ Shapes: N samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
+from raykd.errors import InputError
 from raykd.types import TEXT
+
+KEY = "data.source.path"
+IMAGES = ("jpg", "jpeg", "png", "bmp", "gif", "ppm", "pgm", "tif", "tiff", "webp")
+Decoded = tuple[np.ndarray, dict[int, str]]
+"""Samples [B, ...], and index in the block -> what is wrong with a sample."""
+Required = Mapping[str, str]
+"""Column that a source has to have -> the dotted key that asks for it."""
 
 PART_BYTES = 64 * 2**20
 BLOCK_BYTES = 8 * 2**20
 _MOST_PARTS = 64  # of data that fits into fewer, unless they get too small
 _LEAST_ROWS = 16
+_MAGIC = set("*?[")
 
 
 class File(NamedTuple):
@@ -170,15 +182,23 @@ def part_rows(count: int, layout: Layout) -> int:
     return max(1, min(PART_BYTES // layout.row_bytes, shared))
 
 
+def parts_of(pieces: Iterable[tuple[int, Spans | Groups | Lines]]) -> tuple[Part, ...]:
+    """Parts in order; each piece is the count of its samples, and where they are."""
+    parts: list[Part] = []
+    first = 0
+    for count, place in pieces:
+        if count:
+            parts.append(Part(len(parts), first, count, place))
+        first += count
+    return tuple(parts)
+
+
 def span_parts(spans: Spans, layout: Layout) -> tuple[Part, ...]:
     """All samples in parts."""
     count = len(spans.file_N)
     step = part_rows(count, layout)
-    firsts = range(0, count, step)
-    return tuple(
-        Part(number, first, size := min(step, count - first), spans.part(first, size))
-        for number, first in enumerate(firsts)
-    )
+    sizes = ((first, min(step, count - first)) for first in range(0, count, step))
+    return parts_of((size, spans.part(first, size)) for first, size in sizes)
 
 
 def group_parts(
@@ -191,14 +211,109 @@ def group_parts(
         columns: that inputs are made of.
         layout: of a sample.
     """
-    parts: list[Part] = []
-    first, step = 0, part_rows(sum(map(sum, groups.values())), layout)
+    step = part_rows(sum(map(sum, groups.values())), layout)
+    pieces: list[tuple[int, Groups]] = []
     for path, sizes in groups.items():
         begin, rows = 0, 0
         for number, size in enumerate(sizes, start=1):
             rows += size
             if rows and (rows >= step or number == len(sizes)):
-                place = Groups(path, begin, number - begin, columns)
-                parts.append(Part(len(parts), first, rows, place))
-                first, begin, rows = first + rows, number, 0
-    return tuple(parts)
+                pieces.append((rows, Groups(path, begin, number - begin, columns)))
+                begin, rows = number, 0
+    return parts_of(pieces)
+
+
+def columns_of(setting: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The columns that a setting names."""
+    return (setting,) if isinstance(setting, str) else setting or ()
+
+
+def ids_of(
+    name: str | None, columns: dict[str, Any], required: Required, counts: Iterable[tuple[str, int]]
+) -> Any:
+    """Ids of the rows of some files, a pyarrow array: a column's, or `file#row` of each.
+
+    Args:
+        name: of the column; None = it has none.
+        columns: that were read; the one of the ids is taken out where nothing else requires it.
+        required: as of the source.
+        counts: each file's name, and its rows.
+    """
+    if name is None:
+        return pa.array([f"{file}#{row}" for file, count in counts for row in range(count)])
+    return columns[name] if name in required else columns.pop(name)
+
+
+def list_files(path: str | Sequence[str], suffixes: Sequence[str]) -> tuple[File, ...]:
+    """Every file with one of these suffixes, sorted by name; hidden ones apart.
+
+    Args:
+        path: folder, file or pattern, or several; names begin below the folder, or below the part of a
+            pattern that has no wildcard; with the folder's own name where there are several.
+        suffixes: without the dot, in lower case.
+
+    Raises:
+        InputError: there is no such folder or file, none of these in it, or one cannot be looked at.
+    """
+    several = not isinstance(path, str)
+    found: list[File] = []
+    for one in (path,) if isinstance(path, str) else path:
+        if "://" in one:
+            raise _problem(
+                f"found {one}; files are read from a folder: mount the bucket, or copy it"
+            )
+        root, paths = _matching(Path(one).expanduser())
+        required = [file for file in paths if file.suffix[1:].lower() in suffixes]
+        if not required:
+            raise _problem(
+                f"{one} (in {Path.cwd()}) has no {_any_of(suffixes)} file{_instead(paths)}"
+            )
+        before = f"{root.name}/" if several else ""
+        found += [_file(file, before + file.relative_to(root).as_posix()) for file in required]
+    return tuple(sorted(found))
+
+
+def _matching(path: Path) -> tuple[Path, list[Path]]:
+    """The folder that names begin below, and the files."""
+    if path.is_dir():
+        return path, list(_below(path))
+    if path.is_file():
+        return path.parent, [path]
+    if not _MAGIC.intersection(str(path)):
+        raise _problem(f"there is no file or folder {path} (in {Path.cwd()})")
+    plain = [part for part in path.parts if not _MAGIC.intersection(part)]
+    depth = next(i for i, part in enumerate(path.parts) if _MAGIC.intersection(part))
+    root = Path(*plain[:depth]) if depth else Path()
+    found = root.glob(str(Path(*path.parts[depth:])))
+    return root, [one for one in found if one.is_file()]
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for base, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(base) / name for name in files if not name.startswith("."))
+
+
+def _file(path: Path, name: str) -> File:
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise _problem(f"{path} cannot be read: {error}; mend it or take it away") from error
+    return File(name, str(path.absolute()), about.st_size, about.st_mtime_ns)
+
+
+def _any_of(suffixes: Sequence[str]) -> str:
+    return " or ".join(f".{suffix}" for suffix in suffixes)
+
+
+def _instead(paths: Sequence[Path]) -> str:
+    kinds = sorted({path.suffix or path.name for path in paths})[:5]
+    return (
+        f"; it has {', '.join(kinds)}: name another one, or another data.source.type"
+        if kinds
+        else ""
+    )
+
+
+def _problem(message: str) -> InputError:
+    return InputError.at(KEY, message)

@@ -1,4 +1,7 @@
-"""Parquet files and Arrow streams: samples that are rows of tables."""
+"""Parquet files and Arrow streams: samples that are rows of tables.
+
+Shapes: B samples of a block, D numbers of a sample.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raykd.config.sources import HfSource, ParquetSource
 from raykd.data.dataset import PARTS
-from raykd.data.decoding.layout import File, Groups, Index, Layout, group_parts
-from raykd.data.decoding.listing import KEY, list_files
-from raykd.data.decoding.spans import Wanted, image_layout
-from raykd.errors import DataError, InputError, Problem
+from raykd.data.decoding.images import image_layout
+from raykd.data.decoding.layout import (
+    KEY,
+    Decoded,
+    File,
+    Groups,
+    Index,
+    Layout,
+    Required,
+    columns_of,
+    group_parts,
+    ids_of,
+    list_files,
+)
+from raykd.errors import DataError, InputError, Problem, refuse
 
 _INPUTS = "data.source.inputs"
 _TEXT = "data.source.text"
@@ -34,16 +50,16 @@ class _Table:
     groups: list[int]
 
 
-def index_parquet(source: ParquetSource | HfSource, wanted: Wanted) -> Index:
+def index_parquet(source: ParquetSource | HfSource, required: Required) -> Index:
     """Every row of some Parquet files.
 
     Raises:
         InputError: a file is damaged, or lacks a column, or a column cannot be an input.
     """
-    return _index(source, wanted, list_files(source.path, ("parquet",)))
+    return _index(source, required, list_files(source.path, ("parquet",)))
 
 
-def index_hf(source: HfSource, wanted: Wanted) -> Index:
+def index_hf(source: HfSource, required: Required) -> Index:
     """Every row of a saved data set, with its splits and the names of its classes.
 
     Raises:
@@ -52,7 +68,7 @@ def index_hf(source: HfSource, wanted: Wanted) -> Index:
     if isinstance(source.path, str):
         _check_folder(source.path)
     files = _saved_files(source.path)
-    found = _index(source, wanted, files or list_files(source.path, ("parquet",)))
+    found = _index(source, required, files or list_files(source.path, ("parquet",)))
     names = [_part_of(file.name) for file in found.files]
     if None in names:
         return found
@@ -70,11 +86,11 @@ def index_hf(source: HfSource, wanted: Wanted) -> Index:
 
 
 def _check_folder(path: str) -> None:
-    """A name of the hub is told what to do: nothing is downloaded here."""
+    """A name of the hub is refused with what to do: nothing is downloaded here."""
     if _REPOSITORY.match(path) and not Path(path).exists():
-        raise InputError(
-            Problem(KEY, f"there is no folder {path} (in {Path.cwd()}), and no hub is asked: bring it once with `hf "
-                    f"download {path} --repo-type dataset --local-dir FOLDER`, and give that folder")
+        raise InputError.at(
+            KEY, f"there is no folder {path} (in {Path.cwd()}), and no hub is asked: bring it once with `hf "
+            f"download {path} --repo-type dataset --local-dir FOLDER`, and give that folder"
         )  # fmt: skip
 
 
@@ -95,8 +111,8 @@ def _saved_files(path: str | Sequence[str]) -> tuple[File, ...]:
         ]
         stats = [path.stat() for path in paths]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            Problem(KEY, f"{root} is no whole saved data set: {error!r}; save it again")
+        raise InputError.at(
+            KEY, f"{root} is no whole saved data set: {error!r}; save it again"
         ) from error
     return tuple(
         File(path.relative_to(root).as_posix(), str(path.absolute()), one.st_size, one.st_mtime_ns)
@@ -106,26 +122,22 @@ def _saved_files(path: str | Sequence[str]) -> tuple[File, ...]:
 
 def _part_of(name: str) -> str | None:
     """The split that a file's name or folder says, if it is one."""
-    said = [name.split("/")[-1].partition("-")[0].partition(".")[0], *name.split("/")[:-1]]
-    return next((part for part in said if part in PARTS), None)
+    words = [name.split("/")[-1].partition("-")[0].partition(".")[0], *name.split("/")[:-1]]
+    return next((part for part in words if part in PARTS), None)
 
 
-def _index(source: ParquetSource | HfSource, wanted: Wanted, files: Sequence[File]) -> Index:
+def _index(source: ParquetSource | HfSource, required: Required, files: Sequence[File]) -> Index:
     inputs = _columns(source)
-    asked = {**dict.fromkeys(inputs, _INPUTS if source.text is None else _TEXT), **wanted}
+    asked = {**dict.fromkeys(inputs, _INPUTS if source.text is None else _TEXT), **required}
     if source.id is not None:
         asked[source.id] = "data.source.id"
     tables = [_open(file) for file in files]
     _check(tables, asked)
-    told = dict.fromkeys([*wanted, *([source.id] if source.id is not None else [])])
-    columns = {name: pa.chunked_array([_read(one, name) for one in tables]) for name in told}
-    if source.id is None:
-        ids = pa.array(
-            [f"{one.file.name}#{row}" for one in tables for row in range(sum(one.groups))]
-        )
-    else:
-        ids = columns.pop(source.id) if source.id not in wanted else columns[source.id]
-        ids = ids.combine_chunks()
+    names = dict.fromkeys([*required, *([source.id] if source.id is not None else [])])
+    read = {name: pa.chunked_array([_read(one, name) for one in tables]) for name in names}
+    columns = {name: column.combine_chunks() for name, column in read.items()}
+    counts = ((one.file.name, sum(one.groups)) for one in tables)
+    ids = ids_of(source.id, columns, required, counts)
     layout = _layout(source, tables, inputs)
     groups = {one.file.path: one.groups for one in tables}
     return Index(
@@ -133,8 +145,8 @@ def _index(source: ParquetSource | HfSource, wanted: Wanted, files: Sequence[Fil
         tuple(files),
         layout,
         group_parts(groups, inputs, layout),
-        {name: column.combine_chunks() for name, column in columns.items()},
-        _class_names(tables[0].schema, wanted),
+        columns,
+        _class_names(tables[0].schema, required),
     )
 
 
@@ -143,7 +155,7 @@ def _columns(source: ParquetSource | HfSource) -> tuple[str, ...]:
     if source.text is not None:
         return (source.text,)
     assert source.inputs is not None, "cross_check demands one of the two"
-    return (source.inputs,) if isinstance(source.inputs, str) else source.inputs
+    return columns_of(source.inputs)
 
 
 def _open(file: File) -> _Table:
@@ -156,8 +168,8 @@ def _open(file: File) -> _Table:
         with _stream(file.path) as stream:
             return _Table(file, stream.schema, [batch.num_rows for batch in stream])
     except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            Problem(KEY, f"{file.path} is damaged, or of another kind: {error}; fetch it again")
+        raise InputError.at(
+            KEY, f"{file.path} is damaged, or of another kind: {error}; fetch it again"
         ) from error
 
 
@@ -167,23 +179,20 @@ def _stream(path: str) -> Any:
 
 def _check(tables: Sequence[_Table], asked: Mapping[str, str]) -> None:
     """Every file has every column, of one type in all."""
-    first, problems = tables[0], []
+    problems = []
     for name, key in asked.items():
         lacking = [one for one in tables if name not in one.schema.names]
         if lacking:
-            there = ", ".join(lacking[0].schema.names)
-            problems.append(
-                Problem(key, f"{lacking[0].file.path} has no column {name!r}; it has {there}")
-            )
+            path, there = lacking[0].file.path, ", ".join(lacking[0].schema.names)
+            problems.append(Problem(key, f"{path} has no column {name!r}; it has {there}"))
         else:
             kinds = {str(one.schema.field(name).type): one.file.path for one in tables}
             if len(kinds) > 1:
                 found = "; ".join(f"{kind} in {path}" for kind, path in list(kinds.items())[:2])
                 problems.append(Problem(key, f"{name!r} is {found}; make it one type"))
     if not problems and not sum(sum(one.groups) for one in tables):
-        problems.append(Problem(KEY, f"{first.file.path} has no row; add samples"))
-    if problems:
-        raise InputError(problems)
+        problems.append(Problem(KEY, f"{tables[0].file.path} has no row; add samples"))
+    refuse(problems)
 
 
 def _read(table: _Table, name: str) -> Any:
@@ -200,13 +209,13 @@ def plain_column(table: Any, name: str) -> Any:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
-def _class_names(schema: Any, wanted: Wanted) -> dict[str, tuple[str, ...]]:
+def _class_names(schema: Any, required: Required) -> dict[str, tuple[str, ...]]:
     """Of the columns that Hugging Face wrote down as class labels."""
     about = (schema.metadata or {}).get(b"huggingface")
     if about is None:
         return {}
     features = json.loads(about).get("info", {}).get("features", {})
-    labels = {name: features.get(name) for name in wanted}
+    labels = {name: features.get(name) for name in required}
     return {
         name: tuple(one["names"])
         for name, one in labels.items()
@@ -220,7 +229,7 @@ def _layout(
     kinds = [tables[0].schema.field(name).type for name in inputs]
     if source.text is not None:
         if not _is_text(kinds[0]):
-            raise InputError(Problem(_TEXT, f"{source.text!r} has {kinds[0]}; needs texts"))
+            raise InputError.at(_TEXT, f"{source.text!r} has {kinds[0]}; needs texts")
         return Layout("text", (source.length,), "|u1")
     if all(map(_is_number, kinds)):
         return Layout("numbers", (len(inputs),), "<f4")
@@ -281,9 +290,9 @@ def _is_foreign(field: Any) -> bool:
 
 def _unfit(inputs: Sequence[str], kinds: Sequence[Any]) -> InputError:
     found = ", ".join(f"{name} ({kind})" for name, kind in zip(inputs, kinds, strict=True))
-    return InputError(
-        Problem(_INPUTS, f"found {found}; allowed are one column of encoded images (bytes, or {{bytes, path}}), of "
-                "lists of numbers or of fixed_shape_tensor, or any number of columns of numbers; a text goes into `text`")
+    return InputError.at(
+        _INPUTS, f"found {found}; allowed are one column of encoded images (bytes, or {{bytes, path}}), of "
+        "lists of numbers or of fixed_shape_tensor, or any number of columns of numbers; a text goes into `text`"
     )  # fmt: skip
 
 
@@ -294,16 +303,18 @@ def read_groups(groups: Groups, most_rows: int) -> Iterator[list[Any]]:
         DataError: the file cannot be read.
     """
     names = list(groups.columns)
-    wanted = range(groups.first, groups.first + groups.count)
+    required = range(groups.first, groups.first + groups.count)
     try:
         if groups.path.endswith(".parquet"):
             with pq.ParquetFile(groups.path) as opened:
-                for batch in opened.iter_batches(most_rows, row_groups=list(wanted), columns=names):
+                for batch in opened.iter_batches(
+                    most_rows, row_groups=list(required), columns=names
+                ):
                     yield [batch.column(name) for name in names]
             return
         with _stream(groups.path) as stream:
             for number, batch in enumerate(stream):
-                if number in wanted:
+                if number in required:
                     for start in range(0, batch.num_rows, most_rows):
                         rows = batch.slice(start, most_rows)
                         yield [rows.column(name) for name in names]
@@ -316,3 +327,48 @@ def read_groups(groups: Groups, most_rows: int) -> Iterator[list[Any]]:
 def encoded_of(column: Any) -> list[Any]:
     """Encoded images of a column, or its lists."""
     return [one["bytes"] if isinstance(one, dict) else one for one in column.to_pylist()]
+
+
+def decode_numbers(columns: Sequence[Any], layout: Layout) -> Decoded:
+    """Samples of one column of lists or tensors, or of several columns of numbers (pyarrow arrays)."""
+    with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused below
+        if len(columns) == 1 and _is_nested(columns[0]):
+            values, bad = _nested(columns[0], layout)
+        else:
+            every = [column.cast("float64").to_numpy(zero_copy_only=False) for column in columns]
+            values, bad = np.stack(every, axis=1).astype(layout.dtype), {}
+    if values.dtype.kind == "f":
+        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        for index in np.flatnonzero(~finite).tolist():
+            bad.setdefault(index, "has NaN, infinity or no value")
+            values[index] = 0
+    return values, bad
+
+
+def _is_nested(column: Any) -> bool:
+    return hasattr(column, "storage") or hasattr(column, "flatten")
+
+
+def _nested(column: Any, layout: Layout) -> Decoded:
+    """Lists of one length, or tensors."""
+    column = getattr(column, "storage", column)
+    width = int(np.prod(layout.shape))
+    flat = column.flatten()
+    if not column.null_count and len(flat) == width * len(column) and _even(column, width):
+        numbers = flat.to_numpy(zero_copy_only=False).astype(layout.dtype)
+        return numbers.reshape(len(column), *layout.shape), {}
+    values, bad = np.zeros((len(column), width), dtype=layout.dtype), {}
+    for index, row in enumerate(column):
+        found = row.as_py()
+        if found is not None and len(found) == width:
+            values[index] = found
+        else:
+            bad[index] = (
+                "has no value" if found is None else f"has {len(found)} numbers, not {width}"
+            )
+    return values.reshape(len(column), *layout.shape), bad
+
+
+def _even(column: Any, width: int) -> bool:
+    lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+    return bool((lengths == width).all())

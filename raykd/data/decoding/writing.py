@@ -9,10 +9,9 @@ import numpy as np
 
 from raykd.data.decoding.cache import HASH_BYTES, Mark, Target, write_json
 from raykd.data.decoding.csv_tables import read_lines
-from raykd.data.decoding.layout import Layout, Lines, Part, Spans
-from raykd.data.decoding.pixels import Decoded, decode_images, decode_numbers
-from raykd.data.decoding.spans import read_span
-from raykd.data.decoding.tables import encoded_of, read_groups
+from raykd.data.decoding.images import decode_images, read_span
+from raykd.data.decoding.layout import Decoded, Layout, Lines, Part, Spans
+from raykd.data.decoding.tables import decode_numbers, encoded_of, read_groups
 from raykd.data.hashing import content_hashes
 from raykd.data.texts import encode_texts
 from raykd.errors import DataError

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from raykd.config.models import CnnModel
+from raykd.models.shapes import BuildContext
 from raykd.models.zoo.parts import (
     NORMS,
     AveragePool,
@@ -22,29 +24,11 @@ CHANNELS = 32
 MAX_CHANNELS = 512
 
 
-def build_cnn(
-    *,
-    input_shape: tuple[int, ...],
-    classes: int,
-    key: str,
-    width: float,
-    depth: int,
-    norm: str,
-    dropout: float,
-) -> nn.Module:
+def build_cnn(spec: CnnModel, context: BuildContext) -> nn.Module:
     """`depth` blocks of 3×3 convolution, norm and ReLU, mean over positions, linear head.
 
     Block i has 32·2^i·`width` channels (doubling ends at 512·`width`). Between two blocks a 2×2 maximum
     halves the resolution as long as both sides stay at 2 pixels or more, so that any depth works.
-
-    Args:
-        input_shape: [C, H, W], at least 8×8.
-        classes: outputs of the head.
-        key: dotted key of the model in the recipe, for errors.
-        width: scales the channels.
-        depth: convolution blocks.
-        norm: `group` or `batch`.
-        dropout: chance of dropping a feature before the head while training.
 
     Returns:
         A module from [B, C, H, W] to [B, classes].
@@ -52,18 +36,18 @@ def build_cnn(
     Raises:
         InputError: the input is not an image of at least 8×8.
     """
-    source, *sides = image_shape(input_shape, model="cnn", key=key)
+    source, *sides = image_shape(spec, context)
     side = min(sides)
     blocks = []
-    for i in range(depth):
-        target = scaled(min(CHANNELS * 2**i, MAX_CHANNELS), width)
+    for i in range(spec.depth):
+        target = scaled(min(CHANNELS * 2**i, MAX_CHANNELS), spec.width)
         halve = i > 0 and side >= 4
         side = side // 2 if halve else side
         blocks.append(
             named(
                 down=nn.MaxPool2d(2) if halve else nn.Identity(),
                 conv=conv3x3(source, target),
-                norm=NORMS[norm](target),
+                norm=NORMS[spec.norm](target),
                 act=nn.ReLU(),
             )
         )
@@ -71,8 +55,8 @@ def build_cnn(
     model = named(
         blocks=nn.Sequential(*blocks),
         pool=AveragePool(),
-        drop=nn.Dropout(dropout),
-        head=nn.Linear(source, classes),
+        drop=nn.Dropout(spec.dropout),
+        head=nn.Linear(source, context.classes),
     )
     he_init(model)
     return model

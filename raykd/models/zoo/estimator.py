@@ -17,8 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raykd.errors import InputError, Problem
+from raykd.config.models import SklearnModel
+from raykd.errors import InputError
 from raykd.importing import load_callable
+from raykd.models.shapes import BuildContext
 from raykd.models.weights import fingerprint
 from raykd.models.zoo.foreign import ForeignModel
 
@@ -62,40 +64,25 @@ class EstimatorModel(ForeignModel):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The answer, on the device of the inputs."""
-        said = self._answer(_flat(inputs.cpu()))
-        return torch.from_numpy(said.astype(np.float32)).to(inputs.device)
+        outputs_BC = self._answer(_flat(inputs.cpu()))
+        return torch.from_numpy(outputs_BC.astype(np.float32)).to(inputs.device)
 
 
-def build_estimator(
-    *,
-    input_shape: tuple[int, ...],
-    classes: int,
-    key: str,
-    path: str,
-    kwargs: Mapping[str, Any],
-    examples: Mapping[str, Tensor] | None = None,
-) -> EstimatorModel:
+def build_estimator(spec: SklearnModel, context: BuildContext) -> EstimatorModel:
     """The estimator that `path` returns for `kwargs`, fitted on `examples`.
-
-    Args:
-        input_shape: not looked at; inputs are flattened.
-        classes: outputs of the model.
-        key: dotted key of the model in the recipe, for errors.
-        path: `module:Class`, or a function that returns an estimator.
-        kwargs: its arguments.
-        examples: of `examples_of`; None leaves it unfitted.
 
     Raises:
         InputError: there is no such estimator, it refuses its arguments or the examples, or it cannot say
             probabilities.
     """
-    del input_shape
-    if examples is None:
+    if context.weights is None:
         return EstimatorModel(None, _unfitted)
-    rows = _Rows(fingerprint(examples), examples)
-    estimator = _fitted(path, json.dumps(dict(kwargs), sort_keys=True), rows, key)
-    kind = _kind(examples[LABELS])
-    return EstimatorModel(examples, lambda inputs: _ANSWERS[kind](estimator, inputs, classes))
+    rows = _Rows(fingerprint(context.weights), context.weights)
+    estimator = _fitted(spec.path, json.dumps(spec.kwargs, sort_keys=True), rows, context.key)
+    kind = _kind(context.weights[LABELS])
+    return EstimatorModel(
+        context.weights, lambda inputs: _ANSWERS[kind](estimator, inputs, context.classes)
+    )
 
 
 @dataclass(frozen=True)
@@ -112,9 +99,9 @@ def _fitted(path: str, kwargs: str, rows: _Rows, key: str) -> Any:
 
     examples, estimator = rows.tensors, _made(path, json.loads(kwargs), key)
     if _kind(examples[LABELS]) != "values" and not hasattr(estimator, "predict_proba"):
-        raise InputError(
-            Problem(f"{key}.path", f"{path} has no predict_proba, so it cannot say how sure it is; use a classifier "
-                    "that has it (of SVC: kwargs {probability: true})")
+        raise InputError.at(
+            f"{key}.path", f"{path} has no predict_proba, so it cannot say how sure it is; use a classifier "
+            "that has it (of SVC: kwargs {probability: true})"
         )  # fmt: skip
     params = estimator.get_params()
     random = [n for n in params if n.split("__")[-1] == "random_state" and params[n] is None]
@@ -125,8 +112,8 @@ def _fitted(path: str, kwargs: str, rows: _Rows, key: str) -> Any:
             estimator.fit(_flat(examples[INPUTS]), examples[LABELS].numpy(), **more)
     except (ValueError, TypeError) as error:
         why = " ".join(str(error).split())[:300]
-        raise InputError(
-            Problem(key, f"{path} cannot be fitted on {len(examples[INPUTS])} samples ({why}); mend its kwargs")
+        raise InputError.at(
+            key, f"{path} cannot be fitted on {len(examples[INPUTS])} samples ({why}); mend its kwargs"
         ) from error  # fmt: skip
     return estimator
 
@@ -136,12 +123,12 @@ def _made(path: str, kwargs: dict[str, Any], key: str) -> Any:
     try:
         estimator = make(**kwargs)
     except TypeError as error:
-        raise InputError(Problem(f"{key}.kwargs", f"do not fit {path}: {error}")) from error
+        raise InputError.at(f"{key}.kwargs", f"do not fit {path}: {error}") from error
     missing = [name for name in ("fit", "get_params", "predict") if not hasattr(estimator, name)]
     if missing:
-        raise InputError(
-            Problem(f"{key}.path", f"{path} returned {type(estimator).__name__}, which has no {', no '.join(missing)}; "
-                    "it must return an estimator of scikit-learn, or of its kind")
+        raise InputError.at(
+            f"{key}.path", f"{path} returned {type(estimator).__name__}, which has no {', no '.join(missing)}; "
+            "it must return an estimator of scikit-learn, or of its kind"
         )  # fmt: skip
     return estimator
 
@@ -171,24 +158,28 @@ def _spread(probabilities: np.ndarray, own: np.ndarray, outputs: int) -> np.ndar
 
 
 def _classes(estimator: Any, inputs: np.ndarray, outputs: int) -> np.ndarray:
-    said = _spread(estimator.predict_proba(inputs), estimator.classes_, outputs)
-    logits: np.ndarray = np.log(np.maximum(said, _TINY))
+    probabilities = _spread(estimator.predict_proba(inputs), estimator.classes_, outputs)
+    logits: np.ndarray = np.log(np.maximum(probabilities, _TINY))
     return logits
 
 
 def _marks(estimator: Any, inputs: np.ndarray, outputs: int) -> np.ndarray:
-    said = estimator.predict_proba(inputs)
-    if isinstance(said, list):  # forests: of each label the probabilities of its two classes
-        own = zip(said, estimator.classes_, strict=True)
-        said = np.stack([_spread(one, classes, 2)[:, 1] for one, classes in own], axis=1)
-    assert said.shape[1] == outputs, "a probability for each label"
-    odds: np.ndarray = np.log(np.maximum(said, _TINY)) - np.log(np.maximum(1 - said, _TINY))
+    probabilities = estimator.predict_proba(inputs)
+    if isinstance(
+        probabilities, list
+    ):  # forests: of each label the probabilities of its two classes
+        own = zip(probabilities, estimator.classes_, strict=True)
+        probabilities = np.stack([_spread(one, classes, 2)[:, 1] for one, classes in own], axis=1)
+    assert probabilities.shape[1] == outputs, "a probability for each label"
+    odds: np.ndarray = np.log(np.maximum(probabilities, _TINY)) - np.log(
+        np.maximum(1 - probabilities, _TINY)
+    )
     return odds
 
 
 def _values(estimator: Any, inputs: np.ndarray, outputs: int) -> np.ndarray:
-    said: np.ndarray = np.asarray(estimator.predict(inputs)).reshape(len(inputs), outputs)
-    return said
+    outputs_BC: np.ndarray = np.asarray(estimator.predict(inputs)).reshape(len(inputs), outputs)
+    return outputs_BC
 
 
 _ANSWERS: dict[str, Callable[[Any, np.ndarray, int], np.ndarray]] = {

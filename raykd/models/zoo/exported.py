@@ -16,63 +16,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raykd.errors import InputError, Problem
+from raykd.config.models import Pt2Model, TorchscriptModel
 from raykd.models.network import first_tensor
+from raykd.models.shapes import BuildContext
+from raykd.models.weights import DAMAGED
 from raykd.models.zoo.foreign import CONTENT, ForeignModel
 
-# What torch raises on files that are not what it expects.
-_DAMAGED = (
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
+_DAMAGED = (*DAMAGED, OSError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
-def build_torchscript(
-    *,
-    input_shape: tuple[int, ...],
-    classes: int,
-    key: str,
-    path: str,
-    trusted: bool,
-    content: Tensor | None = None,
-) -> nn.Module:
+def build_torchscript(spec: TorchscriptModel, context: BuildContext) -> nn.Module:
     """What `torch.jit.save` wrote, in evaluation mode; as `build_pt2`."""
-    del input_shape, classes
-    return _build(path, trusted, content, key, _open_torchscript)
+    return _build(spec, context, _open_torchscript)
 
 
-def build_pt2(
-    *,
-    input_shape: tuple[int, ...],
-    classes: int,
-    key: str,
-    path: str,
-    trusted: bool,
-    content: Tensor | None = None,
-) -> nn.Module:
+def build_pt2(spec: Pt2Model, context: BuildContext) -> nn.Module:
     """What `torch.export.save` wrote, in the mode that it was exported in.
-
-    Args:
-        input_shape: not looked at; a probe checks that the model runs on the data.
-        classes: not looked at either.
-        key: dotted key of the model in the recipe, for errors.
-        path: the file.
-        trusted: whether code of the file may run.
-        content: of the file, uint8, where it was read before; the file need not be there then.
 
     Raises:
         InputError: it is not trusted, missing, damaged, or of another kind.
     """
-    del input_shape, classes
-    return _build(path, trusted, content, key, _open_pt2)
+    return _build(spec, context, _open_pt2)
 
 
 class ExportedModel(ForeignModel):
@@ -105,19 +69,20 @@ class ExportedModel(ForeignModel):
 
 
 def _build(
-    path: str,
-    trusted: bool,
-    content: Tensor | None,
-    key: str,
+    spec: TorchscriptModel | Pt2Model,
+    context: BuildContext,
     open_program: Callable[[io.BytesIO], Callable[..., Any]],
 ) -> nn.Module:
-    if not trusted:
-        raise InputError(Problem(f"{key}.trusted", "code in the file would run: set it to true where you "
-                                 "trust its origin"))  # fmt: skip
-    if content is None:
-        file = Path(path).expanduser()
+    if not spec.trusted:
+        raise context.error(
+            "code in the file would run: set it to true where you trust its origin", field="trusted"
+        )
+    if context.weights is not None:
+        content = context.weights[CONTENT]
+    else:
+        file = Path(spec.path).expanduser()
         if not file.is_file():
-            raise InputError(Problem(f"{key}.path", f"no file at {file}; check the path"))
+            raise context.error(f"no file at {file}; check the path", field="path")
         content = torch.frombuffer(bytearray(file.read_bytes() or b"\0"), dtype=torch.uint8)
     try:
         with warnings.catch_warnings():
@@ -126,12 +91,10 @@ def _build(
             program = open_program(io.BytesIO(content.numpy().tobytes()))
     except _DAMAGED as error:
         why = " ".join(str(error).split())[:200]
-        raise InputError(
-            Problem(
-                f"{key}.path",
-                f"{path} cannot be read ({type(error).__name__}: {why}); it is damaged, of another kind, or of "
-                "another version of torch",
-            )
+        raise context.error(
+            f"{spec.path} cannot be read ({type(error).__name__}: {why}); it is damaged, of another kind, or of "
+            "another version of torch",
+            field="path",
         ) from error
     return ExportedModel(program, content)
 

@@ -1,13 +1,18 @@
-"""Models that torch only calls: a graph of another runtime, a function of another library."""
+"""Models that are made elsewhere: by the user's own function, or called by torch alone."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from raykd.config.models import FactoryModel
+from raykd.importing import load_callable
+from raykd.models.shapes import BuildContext
 
 CONTENT = "content"
 """Name of the state of a model that is a file."""
@@ -48,3 +53,33 @@ class CallableModel(ForeignModel):
             raise TypeError(f"{self._name} returned {found.dtype}; an array of numbers is needed")
         kept = found.astype(np.float32) if found.dtype.kind == "f" else found.astype(np.int64)
         return torch.from_numpy(kept).to(device)
+
+
+def build_factory(spec: FactoryModel, context: BuildContext) -> nn.Module:
+    """What the function `path` returns for `kwargs`; nothing else is passed to it.
+
+    Returns:
+        The user's module, as it came; a function of arrays as a module that calls it.
+
+    Raises:
+        InputError: the function is not there, does not take `kwargs`, or returns neither.
+    """
+    factory = load_callable(spec.path, key=f"{context.key}.path")
+    signature = inspect.signature(factory)
+    try:
+        signature.bind(**spec.kwargs)
+    except TypeError as error:
+        raise context.error(
+            f"do not fit {spec.path}{signature}: {error}", field="kwargs"
+        ) from error
+    model = factory(**spec.kwargs)
+    if isinstance(model, nn.Module):
+        return model
+    if callable(model):
+        return CallableModel(model, spec.path)
+    estimator = hasattr(model, "predict_proba")
+    raise context.error(
+        f"{spec.path} returned {type(model).__name__}; it must return a torch.nn.Module, or, for a teacher, "
+        + ("its method predict_proba" if estimator else "a function of arrays"),
+        field="path",
+    )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from raykd.errors import InputError, Problem
+from raykd.config.models import HfModel, TimmModel, TorchvisionModel
 from raykd.importing import load_package
 from raykd.models.names import nearest
-from raykd.models.shapes import TokenShape
-from raykd.models.zoo.parts import refuse_texts
+from raykd.models.shapes import BuildContext, TokenShape
+from raykd.models.zoo.parts import refuse_texts, token_mean
 
 _VISION = "raykd[vision]"
 _HF = "raykd[hf]"
@@ -24,128 +24,83 @@ _HF_CLASSES = {
 }
 
 
-def build_torchvision(
-    *,
-    input_shape: tuple[int, ...],
-    classes: int,
-    key: str,
-    name: str,
-    pretrained: str | None,
-    kwargs: Mapping[str, Any],
-) -> nn.Module:
+def build_torchvision(spec: TorchvisionModel, context: BuildContext) -> nn.Module:
     """`torchvision.models.get_model`.
-
-    Args:
-        input_shape: not passed on; these models take images of three channels.
-        classes: outputs of the model, where they are not those of pretrained weights.
-        key: dotted key of the model in the recipe, for errors.
-        name: as torchvision calls it.
-        pretrained: weights of its hub, such as DEFAULT; None = fresh ones.
-        kwargs: more arguments.
 
     Raises:
         InputError: torchvision is not installed, has no such model, or its hub cannot be reached.
     """
-    refuse_texts(input_shape, model="torchvision", key=key)
-    models = load_package("torchvision.models", install=_VISION, key=key)
-    _check_name(name, models.list_models(), key)
-    given = {**({} if pretrained else {"num_classes": classes}), **kwargs}
-    return _made(lambda: models.get_model(name, weights=pretrained, **given), key, bool(pretrained))
+    refuse_texts(spec, context)
+    models = load_package("torchvision.models", install=_VISION, key=context.key)
+    _check_name(spec.name, models.list_models(), context)
+    weights = None if context.weights is not None else spec.pretrained
+    given = {**({} if weights else {"num_classes": context.classes}), **spec.kwargs}
+
+    def make() -> Any:
+        return models.get_model(spec.name, weights=weights, **given)
+
+    return _made(make, context, weights)
 
 
-def build_timm(
-    *,
-    input_shape: tuple[int, ...],
-    classes: int,
-    key: str,
-    name: str,
-    pretrained: bool,
-    kwargs: Mapping[str, Any],
-) -> nn.Module:
+def build_timm(spec: TimmModel, context: BuildContext) -> nn.Module:
     """`timm.create_model`, with as many input channels as the preprocessed samples have.
-
-    Args:
-        input_shape: of one preprocessed sample.
-        classes: outputs of the model, where they are not those of pretrained weights.
-        key: dotted key of the model in the recipe, for errors.
-        name: as timm calls it.
-        pretrained: whether with the weights of its hub.
-        kwargs: more arguments.
 
     Raises:
         InputError: timm is not installed, has no such model, or its hub cannot be reached.
     """
-    refuse_texts(input_shape, model="timm", key=key)
-    timm = load_package("timm", install=_VISION, key=key)
-    if ":" not in name:
-        _check_name(name.partition(".")[0], timm.list_models(), key)
-    given = {**({} if pretrained else {"num_classes": classes}), **kwargs}
-    make = timm.create_model
-    channels = input_shape[0]
-    return _made(
-        lambda: make(name, pretrained=pretrained, in_chans=channels, **given), key, pretrained
-    )
+    refuse_texts(spec, context)
+    timm = load_package("timm", install=_VISION, key=context.key)
+    if ":" not in spec.name:
+        _check_name(spec.name.partition(".")[0], timm.list_models(), context)
+    pretrained = spec.pretrained and context.weights is None
+    given = {**({} if pretrained else {"num_classes": context.classes}), **spec.kwargs}
+    channels = context.input_shape[0]
+
+    def make() -> Any:
+        return timm.create_model(spec.name, pretrained=pretrained, in_chans=channels, **given)
+
+    return _made(make, context, pretrained)
 
 
-def build_hf(
-    *,
-    input_shape: tuple[int, ...],
-    classes: int,
-    key: str,
-    name: str,
-    task: str,
-    pooling: str,
-    kwargs: Mapping[str, Any],
-) -> nn.Module:
+def build_hf(spec: HfModel, context: BuildContext) -> nn.Module:
     """A pretrained model of transformers; code of a hub's repository is never run.
-
-    Args:
-        input_shape: of the ids of a text that the model's own tokenizer makes, less 1, it is told which are
-            there; else not looked at, and a probe checks that the model runs on the data.
-        classes: not looked at either.
-        key: dotted key of the model in the recipe, for errors.
-        name: a folder with `config.json` and `model.safetensors`, or a repository of the hub.
-        task: what it is for.
-        pooling: of an encoder, `mean` or `first`.
-        kwargs: more arguments of `from_pretrained`.
 
     Raises:
         InputError: transformers is not installed, there is no such folder and the hub cannot be reached;
             texts have another tokenizer.
     """
-    del classes
-    _check_tokens(input_shape, key)
-    transformers = load_package("transformers", install=_HF, key=key)
-    folder = Path(name).expanduser()
-    source = str(folder) if folder.is_dir() else name
+    _check_tokens(context)
+    transformers = load_package("transformers", install=_HF, key=context.key)
+    folder = Path(spec.name).expanduser()
+    source = str(folder) if folder.is_dir() else spec.name
     transformers.utils.logging.disable_progress_bar()  # of reading a file, in every process that hosts it
     try:
-        chosen = getattr(transformers, _HF_CLASSES[task])
-        model: nn.Module = chosen.from_pretrained(source, trust_remote_code=False, **kwargs)
+        chosen = getattr(transformers, _HF_CLASSES[spec.task])
+        model: nn.Module = chosen.from_pretrained(source, trust_remote_code=False, **spec.kwargs)
     except Exception as error:
-        raise InputError(
-            Problem(
-                f"{key}.name",
-                f"{name!r} cannot be loaded ({_short(error)}); where the hub cannot be reached give the path "
-                "of a folder with config.json and model.safetensors",
-            )
+        raise context.error(
+            f"{spec.name!r} cannot be loaded ({_short(error)}); where the hub cannot be reached give the path "
+            "of a folder with config.json and model.safetensors",
+            field="name",
         ) from error
-    if isinstance(input_shape, TokenShape):
-        known = getattr(model.config, "vocab_size", None)
-        if known is not None and input_shape.vocabulary - 1 > known:
-            raise InputError(
-                Problem(f"{key}.name", f"has embeddings of {known:,} tokens, its tokenizer knows {input_shape.vocabulary - 1:,}; "
-                        "give the folder of the model's own as preprocess.tokenizer.path")
-            )  # fmt: skip
+    shape = context.input_shape
+    if isinstance(shape, TokenShape):
+        known, own = getattr(model.config, "vocab_size", None), shape.vocabulary - 1
+        if known is not None and own > known:
+            raise context.error(
+                f"has embeddings of {known:,} tokens, its tokenizer knows {own:,}; "
+                "give the folder of the model's own as preprocess.tokenizer.path",
+                field="name",
+            )
         filler = getattr(model.config, "pad_token_id", None)
         model.register_forward_pre_hook(Unpadded(filler or 0), with_kwargs=True)
-    if task != "encoder":
+    if spec.task != "encoder":
         return model
-    if not isinstance(input_shape, TokenShape):
-        raise InputError(
-            Problem(f"{key}.task", f"is encoder, which takes texts; a sample here is {list(input_shape)}")
-        )  # fmt: skip
-    return Pooled(model, first=pooling == "first")
+    if not isinstance(shape, TokenShape):
+        raise context.error(
+            f"is encoder, which takes texts; a sample here is {list(shape)}", field="task"
+        )
+    return Pooled(model, first=spec.pooling == "first")
 
 
 class Pooled(nn.Module):
@@ -167,8 +122,7 @@ class Pooled(nn.Module):
         states_BLD: Tensor = self.encoder(ids_BL)[0]
         if self._first:
             return states_BLD[:, 0]
-        there_BL1 = (ids_BL != 0).unsqueeze(2).to(states_BLD.dtype)
-        return (states_BLD * there_BL1).sum(dim=1) / there_BL1.sum(dim=1).clamp(min=1)
+        return token_mean(states_BLD, ids_BL != 0)
 
 
 class Unpadded:
@@ -192,35 +146,34 @@ class Unpadded:
         return (), {**kwargs, "input_ids": own_BL, "attention_mask": there_BL.long()}
 
 
-def _check_tokens(input_shape: tuple[int, ...], key: str) -> None:
-    if isinstance(input_shape, TokenShape) and input_shape.kind != "hf":
-        raise InputError(
-            Problem(key, f"a model of transformers needs its own tokenizer, found {input_shape.kind}; set preprocess: "
-                    "{tokenizer: {type: hf, path: FOLDER}} beside it")
-        )  # fmt: skip
-
-
-def _check_name(name: str, known: list[str], key: str) -> None:
-    if name not in known:
-        raise InputError(
-            Problem(f"{key}.name", f"found {name!r}; nearest: {', '.join(nearest(name, known))}")
+def _check_tokens(context: BuildContext) -> None:
+    shape = context.input_shape
+    if isinstance(shape, TokenShape) and shape.kind != "hf":
+        raise context.error(
+            f"a model of transformers needs its own tokenizer, found {shape.kind}; set preprocess: "
+            "{tokenizer: {type: hf, path: FOLDER}} beside it"
         )
 
 
-def _made(make: Callable[[], Any], key: str, pretrained: bool) -> nn.Module:
+def _check_name(name: str, known: list[str], context: BuildContext) -> None:
+    if name not in known:
+        near = ", ".join(nearest(name, known))
+        raise context.error(f"found {name!r}; nearest: {near}", field="name")
+
+
+def _made(
+    make: Callable[[], Any], context: BuildContext, pretrained: str | bool | None
+) -> nn.Module:
     try:
         model: nn.Module = make()
     except Exception as error:
         if not pretrained:
-            raise InputError(
-                Problem(f"{key}.kwargs", f"the library refuses them ({_short(error)})")
-            ) from error
-        raise InputError(
-            Problem(
-                f"{key}.pretrained",
-                f"these weights cannot be had ({_short(error)}); where the hub cannot be reached leave it out "
-                "and give a local file as `weights` beside `model`",
-            )
+            why = f"the library refuses them ({_short(error)})"
+            raise context.error(why, field="kwargs") from error
+        raise context.error(
+            f"these weights cannot be had ({_short(error)}); where the hub cannot be reached leave it out "
+            "and give a local file as `weights` beside `model`",
+            field="pretrained",
         ) from error
     return model
 

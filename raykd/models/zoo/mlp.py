@@ -9,29 +9,15 @@ import math
 
 from torch import nn
 
+from raykd.config.models import MlpModel
+from raykd.models.shapes import BuildContext
 from raykd.models.zoo.parts import named, refuse_texts, scaled
 
 UNITS = 64
 
 
-def build_mlp(
-    *,
-    input_shape: tuple[int, ...],
-    classes: int,
-    key: str,
-    width: float,
-    depth: int,
-    dropout: float,
-) -> nn.Module:
+def build_mlp(spec: MlpModel, context: BuildContext) -> nn.Module:
     """`depth` hidden layers of 64·`width` ReLU units on the flattened input, then a linear head.
-
-    Args:
-        input_shape: of one sample, any number of dimensions.
-        classes: outputs of the head.
-        key: dotted key of the model in the recipe, for errors.
-        width: scales the hidden layers.
-        depth: hidden layers.
-        dropout: chance of dropping a hidden unit while training.
 
     Returns:
         A module from [B, *input_shape] to [B, classes].
@@ -39,12 +25,12 @@ def build_mlp(
     Raises:
         InputError: samples are texts.
     """
-    refuse_texts(input_shape, model="mlp", key=key)
-    units = scaled(UNITS, width)
-    sizes = [math.prod(input_shape)] + [units] * depth
+    refuse_texts(spec, context)
+    units = scaled(UNITS, spec.width)
+    sizes = [math.prod(context.input_shape)] + [units] * spec.depth
     blocks = [
-        named(linear=nn.Linear(sizes[i], units), act=nn.ReLU(), drop=nn.Dropout(dropout))
-        for i in range(depth)
+        named(linear=nn.Linear(sizes[i], units), act=nn.ReLU(), drop=nn.Dropout(spec.dropout))
+        for i in range(spec.depth)
     ]
     for block in blocks:
         linear = block[0]
@@ -52,5 +38,5 @@ def build_mlp(
         nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
         nn.init.zeros_(linear.bias)
     return named(
-        flatten=nn.Flatten(), blocks=nn.Sequential(*blocks), head=nn.Linear(units, classes)
+        flatten=nn.Flatten(), blocks=nn.Sequential(*blocks), head=nn.Linear(units, context.classes)
     )

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raykd.errors import InputError, Problem
+from raykd.config.models import OnnxModel
+from raykd.errors import InputError, Problem, refuse
 from raykd.importing import load_package
 from raykd.models.names import nearest, some
-from raykd.models.shapes import TokenShape
+from raykd.models.shapes import BuildContext, TokenShape
 from raykd.models.zoo.foreign import CONTENT, ForeignModel
 
 _TYPES: dict[str, Any] = {
@@ -38,24 +39,8 @@ _FAILURES = (
 )
 
 
-def build_onnx(
-    *,
-    input_shape: tuple[int, ...],
-    classes: int,
-    key: str,
-    path: str,
-    output: str | None,
-    content: Tensor | None = None,
-) -> nn.Module:
+def build_onnx(spec: OnnxModel, context: BuildContext) -> nn.Module:
     """The graph in a file.
-
-    Args:
-        input_shape: of one preprocessed sample; held against the graph's input, where it has one.
-        classes: not looked at; a probe checks that the answer fits the data.
-        key: dotted key of the model in the recipe, for errors.
-        path: the file; what it keeps in other files is read too.
-        output: name of the output that is the answer; None = `logits`, else the first of floats.
-        content: of the file, uint8, where it was read before; the file need not be there then.
 
     Returns:
         A model with the file's content as its only state, whose modules are the graph's float outputs,
@@ -65,35 +50,25 @@ def build_onnx(
         InputError: onnxruntime is not installed; the file is missing, damaged, or not for this version of
             onnxruntime; it takes another shape; it has no such output.
     """
-    del classes
     for package in ("onnx", "onnxruntime"):
-        load_package(package, install="raykd[export]", key=key)
-    if content is None:
-        content = torch.frombuffer(bytearray(_read(path, f"{key}.path")), dtype=torch.uint8)
-    session = _open(content.numpy().tobytes(), path, f"{key}.path")
-    problems = [*_input_problems(session, input_shape, path, key)]
+        load_package(package, install="raykd[export]", key=context.key)
+    if context.weights is not None:
+        content = context.weights[CONTENT]
+    else:
+        content = torch.frombuffer(
+            bytearray(_read(spec.path, f"{context.key}.path")), dtype=torch.uint8
+        )
+    session = _open(content.numpy().tobytes(), spec.path, f"{context.key}.path")
     outputs = {one.name: one.type for one in session.get_outputs() if one.type in _TYPES}
     floats = [name for name, kind in outputs.items() if kind in _FLOATS]
-    if output is None and not floats:
-        problems.append(
-            Problem(
-                f"{key}.path",
-                f"{path} has no output of floats (of scikit-learn: export it with zipmap=False), only "
-                f"{some(outputs) or '-'}; name one as `output` where it is the class (`kind: top1`)",
-            )
-        )
-    elif output is not None and output not in outputs:
-        near = ", ".join(nearest(output, outputs, count=1))
-        problems.append(
-            Problem(
-                f"{key}.output",
-                f"found {output!r}; the outputs are {some(outputs)}; nearest: {near}",
-            )
-        )
-    if problems:
-        raise InputError(problems)
-    answer = output or ("logits" if "logits" in floats else floats[0])
-    of_texts = isinstance(input_shape, TokenShape) and input_shape.kind == "hf"
+    refuse(
+        [
+            *_input_problems(session, spec.path, context),
+            *_output_problems(spec, outputs, floats, context),
+        ]
+    )
+    answer = spec.output or ("logits" if "logits" in floats else floats[0])
+    of_texts = isinstance(context.input_shape, TokenShape) and context.input_shape.kind == "hf"
     names = list(dict.fromkeys([*floats, answer]))
     return OnnxGraph(session, content, names, answer, of_texts=of_texts)
 
@@ -123,7 +98,7 @@ class OnnxGraph(ForeignModel):
         self._outputs, self._answer = outputs, answer
         sizes = [one.shape[0] for one in session.get_inputs() if one.shape]
         self._size = next((size for size in sizes if isinstance(size, int)), None)
-        self._taps = {name: tap for name in outputs if (tap := _placed(self, name)) is not None}
+        self._taps = {name: tap for name in outputs if (tap := _tap_module(self, name)) is not None}
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
         """The answer [B, ...], on the device of the inputs.
@@ -193,18 +168,18 @@ def _read(path: str, key: str) -> bytes:
 
     file = Path(path).expanduser()
     if not file.is_file():
-        raise InputError(Problem(key, f"no file at {file}; check the path"))
+        raise InputError.at(key, f"no file at {file}; check the path")
     try:
         graph = onnx.load(file, load_external_data=False)
         if any(uses_external_data(tensor) for tensor in graph.graph.initializer):
             graph = onnx.load(file)
         content: bytes = graph.SerializeToString()
     except (DecodeError, EncodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
-        raise InputError(
-            Problem(key, f"{file} cannot be read as ONNX ({error}); export or copy it again")
+        raise InputError.at(
+            key, f"{file} cannot be read as ONNX ({error}); export or copy it again"
         ) from error
     if not graph.graph.node:
-        raise InputError(Problem(key, f"{file} holds no graph; export or copy it again"))
+        raise InputError.at(key, f"{file} holds no graph; export or copy it again")
     return content
 
 
@@ -219,12 +194,10 @@ def _open(content: bytes, path: str, key: str) -> Any:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except _failures() as error:
         why = " ".join(str(error).split())[:300]
-        raise InputError(
-            Problem(
-                key,
-                f"onnxruntime {onnxruntime.__version__} does not open {path}: {why}; export it again, "
-                "with an opset that this version knows",
-            )
+        raise InputError.at(
+            key,
+            f"onnxruntime {onnxruntime.__version__} does not open {path}: {why}; export it again, "
+            "with an opset that this version knows",
         ) from error
 
 
@@ -234,31 +207,44 @@ def _failures() -> tuple[type[Exception], ...]:
     return tuple(getattr(state, name) for name in _FAILURES)
 
 
-def _input_problems(
-    session: Any, input_shape: tuple[int, ...], path: str, key: str
-) -> Iterator[Problem]:
-    inputs = session.get_inputs()
+def _input_problems(session: Any, path: str, context: BuildContext) -> Iterator[Problem]:
+    inputs, key = session.get_inputs(), f"{context.key}.path"
     for one in inputs:
         if one.type not in _TYPES:
-            yield Problem(f"{key}.path", f"{path} takes {one.type} as {one.name!r}; dense numbers are needed")  # fmt: skip
+            found = f"{path} takes {one.type} as {one.name!r}"
+            yield Problem(key, f"{found}; dense numbers are needed")
     if len(inputs) != 1 or not inputs[0].shape:
         return
-    wanted = inputs[0].shape[1:]
-    fits = len(wanted) == len(input_shape) and all(
+    required, given = inputs[0].shape[1:], context.input_shape
+    fits = len(required) == len(given) and all(
         not isinstance(side, int) or side == found
-        for side, found in zip(wanted, input_shape, strict=True)
+        for side, found in zip(required, given, strict=True)
     )
     if not fits:
-        sides = [side if isinstance(side, int) else "?" for side in wanted]
-        shape = ", ".join(str(side) for side in sides)
+        shape = ", ".join(str(side) if isinstance(side, int) else "?" for side in required)
         yield Problem(
-            f"{key}.path",
-            f"{path} takes [{shape}] per sample, it would be given {list(input_shape)}; set its "
+            key,
+            f"{path} takes [{shape}] per sample, it would be given {list(given)}; set its "
             "preprocess (size, crop, channels), or export it for this shape",
         )
 
 
-def _placed(root: nn.Module, name: str) -> nn.Module | None:
+def _output_problems(
+    spec: OnnxModel, outputs: Mapping[str, str], floats: list[str], context: BuildContext
+) -> Iterator[Problem]:
+    if spec.output is None and not floats:
+        yield Problem(
+            f"{context.key}.path",
+            f"{spec.path} has no output of floats (of scikit-learn: export it with zipmap=False), only "
+            f"{some(outputs) or '-'}; name one as `output` where it is the class (`kind: top1`)",
+        )
+    elif spec.output is not None and spec.output not in outputs:
+        near = ", ".join(nearest(spec.output, outputs, count=1))
+        found = f"found {spec.output!r}; the outputs are {some(outputs)}; nearest: {near}"
+        yield Problem(f"{context.key}.output", found)
+
+
+def _tap_module(root: nn.Module, name: str) -> nn.Module | None:
     """A module at the dotted path of an output; None where torch takes no module of that name."""
     *parents, last = name.split(".")
     node = root

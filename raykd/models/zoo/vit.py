@@ -13,9 +13,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from raykd.errors import InputError, Problem
-from raykd.models.zoo.attention import Block, heads_of, xavier_init
-from raykd.models.zoo.parts import image_shape, scaled
+from raykd.config.models import VitModel
+from raykd.models.shapes import BuildContext
+from raykd.models.zoo.parts import blocks_of, image_shape, scaled, xavier_init
 
 FEATURES = 64
 INIT_STD = 0.02
@@ -32,23 +32,28 @@ class ClassToken(nn.Module):
 class Vit(nn.Module):
     """Patches, learned positions, blocks, norm, class token, head (Dosovitskiy et al. 2021, Eq. 1-4).
 
-    `patch` is a convolution whose stride is its size, which is Eq. 1's linear map of each patch.
+    `patch` is a convolution whose stride is its size, which is Eq. 1's linear map of each patch, and is initialised as
+    one. Tokens have 64·`width` features.
     """
 
-    def __init__(
-        self, patch: nn.Conv2d, blocks: nn.Sequential, *, length: int, classes: int, dropout: float
-    ) -> None:
+    def __init__(self, spec: VitModel, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
-        features = patch.out_channels
-        self.patch = patch
+        channels, height, width = shape
+        features = scaled(FEATURES, spec.width)
+        length = 1 + (height // spec.patch) * (width // spec.patch)
+        self.patch = nn.Conv2d(channels, features, spec.patch, stride=spec.patch)
         self.token = nn.Parameter(torch.zeros(features))
         self.position = nn.Parameter(torch.empty(length, features))
-        self.drop = nn.Dropout(dropout)
-        self.blocks = blocks
+        self.drop = nn.Dropout(spec.dropout)
+        self.blocks = nn.Sequential(*blocks_of(features, spec.depth, dropout=spec.dropout))
         self.norm = nn.LayerNorm(features)
         self.pool = ClassToken()
         self.head = nn.Linear(features, classes)
         nn.init.trunc_normal_(self.position, std=INIT_STD)
+        xavier_init(self)
+        nn.init.xavier_uniform_(self.patch.weight.view(features, -1))
+        assert self.patch.bias is not None, "the patch convolution has a bias"
+        nn.init.zeros_(self.patch.bias)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, classes]."""
@@ -59,57 +64,19 @@ class Vit(nn.Module):
         return out
 
 
-def build_vit(
-    *,
-    input_shape: tuple[int, ...],
-    classes: int,
-    key: str,
-    width: float,
-    depth: int,
-    patch: int,
-    dropout: float,
-) -> nn.Module:
-    """`depth` blocks on tokens of 64·`width` features, about 16 features to a head.
-
-    Args:
-        input_shape: [C, H, W], at least 8×8, both sides multiples of `patch`.
-        classes: outputs of the head.
-        key: dotted key of the model in the recipe, for errors.
-        width: scales the features; the number of heads is the largest that divides them and leaves each
-            head 16 or more (one head below 32 features).
-        depth: transformer blocks.
-        patch: side of a patch, in pixels.
-        dropout: chance of dropping a feature while training.
-
-    Returns:
-        A module from [B, C, H, W] to [B, classes].
+def build_vit(spec: VitModel, context: BuildContext) -> nn.Module:
+    """A module from [B, C, H, W] to [B, classes].
 
     Raises:
         InputError: `patch` does not divide both sides, or the input is not an image of at least 8×8.
     """
-    channels, height, side = image_shape(input_shape, model="vit", key=key)
-    if height % patch or side % patch:
-        common = math.gcd(height, side)
+    channels, height, width = image_shape(spec, context)
+    if height % spec.patch or width % spec.patch:
+        common = math.gcd(height, width)
         allowed = [str(size) for size in range(1, common + 1) if common % size == 0]
-        raise InputError(
-            Problem(
-                f"{key}.patch",
-                f"is {patch}, which does not divide images of {height}×{side} pixels; "
-                f"use one of {', '.join(allowed)}",
-            )
+        raise context.error(
+            f"is {spec.patch}, which does not divide images of {height}×{width} pixels; "
+            f"use one of {', '.join(allowed)}",
+            field="patch",
         )
-    features = scaled(FEATURES, width)
-    heads = heads_of(features)
-    model = Vit(
-        nn.Conv2d(channels, features, patch, stride=patch),
-        nn.Sequential(*(Block(features, heads, dropout=dropout) for _ in range(depth))),
-        length=1 + (height // patch) * (side // patch),
-        classes=classes,
-        dropout=dropout,
-    )
-    xavier_init(model)
-    # The convolution is a linear map of each patch, so it is initialised as one.
-    nn.init.xavier_uniform_(model.patch.weight.view(features, -1))
-    assert model.patch.bias is not None, "the patch convolution has a bias"
-    nn.init.zeros_(model.patch.bias)
-    return model
+    return Vit(spec, (channels, height, width), context.classes)

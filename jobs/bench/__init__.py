@@ -1,0 +1,27 @@
+"""Benchmarks behind the figures of the README: ratios within one run, each with its spread."""
+
+from jobs.bench.driver_traffic import driver
+from jobs.bench.live_targets import live
+from jobs.bench.mapped_data import stream
+from jobs.bench.measuring import Row, Sizes
+from jobs.bench.objective_cost import objective
+from jobs.bench.searches import sweep
+from jobs.bench.shared_cores import shared
+from jobs.bench.stored_targets import memory, store, stored
+from jobs.bench.whole_runs import end_to_end
+
+BENCHMARKS = {
+    "objective": objective,
+    "store": store,
+    "stored": stored,
+    "memory": memory,
+    "live": live,
+    "shared": shared,
+    "driver": driver,
+    "stream": stream,
+    "sweep": sweep,
+    "end_to_end": end_to_end,
+}
+"""Name -> what measures it."""
+
+__all__ = ["BENCHMARKS", "Row", "Sizes"]

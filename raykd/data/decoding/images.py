@@ -1,0 +1,161 @@
+"""Image folders, and how encoded images are decoded, whatever they lie in.
+
+Shapes: B samples of a block.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from raykd.config.sources import FilesSource, ImagesSource
+from raykd.data.decoding.layout import (
+    IMAGES,
+    KEY,
+    Decoded,
+    Index,
+    Layout,
+    Required,
+    Spans,
+    list_files,
+    span_parts,
+)
+from raykd.errors import DataError, InputError, Problem, refuse
+
+FOLDER = "folder"
+"""Column of an image folder: the first folder of each path."""
+_BREAKS = (OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError)
+"""What Pillow raises for damaged files."""
+_TRIED = 16
+_CHANNELS = {"RGB": 3, "L": 1}
+
+
+def index_images(source: ImagesSource, required: Required) -> Index:
+    """Every image below a folder.
+
+    Raises:
+        InputError: there is none, none can be decoded, or a column is asked for that a folder has not.
+    """
+    others = "give others by data.source.labels"
+    refuse(
+        Problem(key, f"found {name!r}; an image folder has the column {FOLDER}; {others}")
+        for name, key in required.items()
+        if name != FOLDER
+    )
+    files = list_files(source.path, IMAGES)
+    count = len(files)
+    spans = Spans(
+        tuple(file.path for file in files),
+        np.arange(count),
+        np.zeros(count, np.int64),
+        np.full(count, -1),
+    )
+    names = [file.name for file in files]
+    loose = [name for name in names if "/" not in name]
+    if FOLDER in required and loose:
+        raise InputError.at(
+            required[FOLDER], f"{len(loose)} images lie in no sub-folder (e.g. {loose[0]}), which would be "
+            "their class; move them, or give data.source.labels"
+        )  # fmt: skip
+    folders = pa.array([name.partition("/")[0] for name in names])
+    layout = span_layout(source, spans)
+    return Index(pa.array(names), files, layout, span_parts(spans, layout), {FOLDER: folders})
+
+
+def span_layout(source: FilesSource, spans: Spans) -> Layout:
+    """How images in files are decoded; as `image_layout`."""
+    return image_layout(source, (read_span(spans, row) for row in range(len(spans.file_N))))
+
+
+def image_layout(source: FilesSource, encoded: Iterator[bytes | None]) -> Layout:
+    """How images are decoded; where no size is given, that of the first one which can be.
+
+    Raises:
+        InputError: none of the first ones can be decoded.
+    """
+    if source.size is not None:
+        shape = (_CHANNELS[source.mode], source.size, source.size)
+        return Layout("image", shape, "|u1", source.mode, source.size)
+    why = "there is none"
+    for payload, _ in zip(encoded, range(_TRIED), strict=False):
+        try:
+            shape = _decode_image(payload, source.mode, None).shape
+        except _BREAKS as error:
+            why = str(error)
+            continue
+        return Layout("image", shape, "|u1", source.mode)
+    raise InputError.at(
+        KEY, f"none of the first {_TRIED} images can be decoded ({why}); mend them, or set data.source.size"
+    )  # fmt: skip
+
+
+def read_span(spans: Spans, row: int) -> bytes:
+    """The bytes of a sample.
+
+    Raises:
+        DataError: its file cannot be read, or ends before it.
+    """
+    path = Path(spans.paths[spans.file_N[row]])
+    offset, length = int(spans.offset_N[row]), int(spans.length_N[row])
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            payload = file.read(length)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read here: {error}; every node needs to see data.source.path"
+        ) from error
+    if len(payload) < length:
+        raise DataError(
+            f"{path} ends before byte {offset + length:,}; it was changed meanwhile: start again"
+        )
+    return payload
+
+
+def decode_images(encoded: Sequence[bytes | None], layout: Layout) -> Decoded:
+    """Images [B, C, H, W] of encoded ones; None is a sample without an image."""
+    images = np.zeros((len(encoded), *layout.shape), dtype=layout.dtype)
+    bad = {}
+    for index, payload in enumerate(encoded):
+        try:
+            image = _decode_image(payload, layout.mode, layout.size)
+        except _BREAKS as error:
+            bad[index] = f"{error}".split("<")[0].strip() or type(error).__name__
+            continue
+        if image.shape == layout.shape:
+            images[index] = image
+        else:
+            found, needed = (f"{shape[2]}×{shape[1]}" for shape in (image.shape, layout.shape))
+            bad[index] = f"is {found} pixels, others are {needed}; set data.source.size"
+    return images, bad
+
+
+def _decode_image(payload: bytes | None, mode: str | None, size: int | None) -> np.ndarray:
+    """One image, uint8 [C, H, W].
+
+    Raises:
+        OSError, ValueError, SyntaxError, EOFError, IndexError, DecompressionBombError: it is damaged.
+    """
+    if payload is None:
+        raise ValueError("has no image")
+    with Image.open(io.BytesIO(payload)) as opened:
+        image: Image.Image = opened.convert(mode)
+    if size is not None:
+        image = _square(image, size)
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == len(("H", "W")) else pixels.transpose(2, 0, 1)
+
+
+def _square(image: Image.Image, size: int) -> Image.Image:
+    """Shorter side resized to `size` pixels, the central square cropped."""
+    shorter = min(image.size)
+    width, height = (max(size, round(side * size / shorter)) for side in image.size)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))
