@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from raykd.config.evaluating import Evaluate
 from raykd.config.load import parse
-from raykd.config.objective import Objective, UniformWeighting, phase_weights, restricted
+from raykd.config.methods import WEIGHTINGS, Weighting
+from raykd.config.objective import Objective, phase_weights, restricted
 from raykd.config.root import Config
 from raykd.config.schedules import ever_active
 from raykd.config.variants import Variant
-from raykd.config.weightings import FixedWeighting, SampleWeighting, Weighting
 from raykd.errors import InputError
 
 WHOLE = "whole"
@@ -119,13 +119,11 @@ def _teachers(config: Config) -> Iterator[_Cut]:
 
 def _without(weighting: Weighting, teacher: str) -> Weighting:
     """The weighting for the other teachers; what is given for each is normalised where it is used."""
-    if isinstance(weighting, FixedWeighting):
-        rest = {name: weight for name, weight in weighting.weights.items() if name != teacher}
-        return weighting.model_copy(update={"weights": rest})
-    if isinstance(weighting, SampleWeighting) and weighting.probabilities is not None:
-        rest = {name: part for name, part in weighting.probabilities.items() if name != teacher}
-        return weighting.model_copy(update={"probabilities": rest})
-    return weighting
+    update = {
+        knob: {name: value for name, value in values.items() if name != teacher}
+        for knob, values in weighting.per_teacher.items()
+    }
+    return weighting.model_copy(update=update)
 
 
 def _terms(config: Config) -> Iterator[_Cut]:
@@ -137,7 +135,7 @@ def _terms(config: Config) -> Iterator[_Cut]:
         ("term.soft_targets", "soft targets", restricted(objective, every, soft_targets=False)),
     ]
     for index, term in enumerate(objective.features):
-        stay = [place != index for place in range(len(every))]
+        stay = [other != index for other in range(len(every))]
         about = f"{term.loss.type} of {term.teacher}"
         cuts.append((f"term.features.{index}", about, restricted(objective, stay)))
     for (name, about, rest), does in zip(cuts, active, strict=True):
@@ -161,7 +159,7 @@ def _weighting(config: Config) -> Iterator[_Cut]:
     elif len(config.teachers) == 1:
         yield _Cut("weighting", "weighting", about, None, "there is one teacher")
     else:
-        even = config.objective.model_copy(update={"weighting": UniformWeighting()})
+        even = config.objective.model_copy(update={"weighting": WEIGHTINGS["uniform"]()})
         yield _Cut("weighting", "weighting", about, _tree(config, objective=even))
 
 

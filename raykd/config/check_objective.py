@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from raykd.config.explanations import nearest
-from raykd.config.losses import LogitMseLoss
+from raykd.config.methods import DisagreementFilter
 from raykd.config.objective import FeatureTerm, Objective, SoftTargets, phase_weights
 from raykd.config.root import Config
 from raykd.config.schedules import ever_active
 from raykd.config.tasks import CHOICES
-from raykd.config.weightings import DisagreementFilter, FixedWeighting, SampleWeighting
 from raykd.errors import Problem
 
 
@@ -36,34 +35,27 @@ def _active(config: Config) -> Iterator[Problem]:
 
 def _given_weights(config: Config) -> Iterator[Problem]:
     names = [teacher.name for teacher in config.teachers]
-    weighting = config.objective.weighting
-    given: Mapping[str, float] | None = None
-    key = "objective.weighting.weights"
-    if isinstance(weighting, FixedWeighting):
-        given = weighting.weights
-    if isinstance(weighting, SampleWeighting):
-        given, key = weighting.probabilities, "objective.weighting.probabilities"
-    if given is None:
-        return
-    for name in given:
-        if name not in names:
-            known = f"; teachers: {', '.join(names)}{nearest(name, names)}"
-            yield Problem(f"{key}.{name}", f"no such teacher{known}")
-    for name in names:
-        if name not in given:
-            yield Problem(f"{key}.{name}", "is missing: every teacher needs a weight")
-    if given and not any(given.values()):
-        yield Problem(key, "all are 0")
+    for knob, given in config.objective.weighting.per_teacher.items():
+        key = f"objective.weighting.{knob}"
+        for name in given:
+            if name not in names:
+                known = f"; teachers: {', '.join(names)}{nearest(name, names)}"
+                yield Problem(f"{key}.{name}", f"no such teacher{known}")
+        for name in names:
+            if name not in given:
+                yield Problem(f"{key}.{name}", "is missing: every teacher needs a weight")
+        if given and not any(given.values()):
+            yield Problem(key, "all are 0")
 
 
 def _soft_targets(config: Config, soft: SoftTargets) -> Iterator[Problem]:
     key, loss = "objective.soft_targets", soft.loss
     if soft.combine is not None:
         logits = config.task == "classification"
-        standardised = logits and getattr(loss, "standardise", False)
+        standardised = logits and loss.knob("standardise")
         allowed = [
             way
-            for way in loss.combines
+            for way in loss.row.combines
             if way in CHOICES[config.task].combine
             and not (standardised and way == "probabilities_then_temper")
         ]
@@ -74,9 +66,9 @@ def _soft_targets(config: Config, soft: SoftTargets) -> Iterator[Problem]:
                 f"found {soft.combine}; with the loss {what} allowed are {', '.join(allowed)} "
                 "(null takes the first)",
             )
-    if isinstance(loss, LogitMseLoss) and config.task != "classification":
+    if loss.type == "mse" and config.task != "classification":
         for field in ("centred", "standardise"):
-            if getattr(loss, field):
+            if loss.knob(field):
                 yield Problem(f"{key}.loss.{field}", f"means nothing with `task: {config.task}`")
     if soft.disagreement is not None and config.task != "classification":
         yield Problem(f"{key}.disagreement", "compares class probabilities: classification only")
@@ -100,10 +92,10 @@ def _feature(config: Config, term: FeatureTerm, key: str) -> Iterator[Problem]:
             f"{key}.teacher",
             f"teacher {term.teacher!r} brings outputs without a model: it has no features",
         )
-    wanted = 2 if term.loss.layout == "pairs" else 1
+    required = 2 if term.loss.row.layout == "pairs" else 1
     for side, taps in (("student_tap", term.student_taps), ("teacher_tap", term.teacher_taps)):
-        if len(taps) != wanted:
-            what = "a list of two module paths" if wanted == 2 else "one module path"
+        if len(taps) != required:
+            what = "a list of two module paths" if required == 2 else "one module path"
             yield Problem(f"{key}.{side}", f"{term.loss.type} needs {what}, found {_listed(taps)}")
 
 

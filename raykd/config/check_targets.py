@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from urllib.parse import parse_qsl, urlsplit
 
+from raykd.config.methods import DisagreementDiscount
 from raykd.config.models import Teacher
 from raykd.config.objective import Objective
 from raykd.config.root import Config
 from raykd.config.schedules import values_of
-from raykd.config.weightings import ConfidenceWeighting, DisagreementDiscount, EntropyWeighting
 from raykd.errors import Problem
 
 _RAISE = "raise targets.full_up_to to keep all classes"
@@ -32,7 +32,7 @@ def target_problems(config: Config) -> Iterator[Problem]:
     if config.targets.features != "pooled":
         return
     for index, term in enumerate(config.objective.features):
-        if term.loss.layout in _MAPS:
+        if term.loss.row.layout in _MAPS:
             yield Problem(
                 f"objective.features.{index}.loss.type",
                 f"{term.loss.type} compares positions, of which targets.features=pooled keeps the mean alone; "
@@ -124,7 +124,7 @@ def _losses(config: Config, found: str) -> Iterator[Problem]:
     objective, soft = config.objective, config.objective.soft_targets
     key, temperature = "objective.soft_targets", 1.0
     if soft is not None:
-        if soft.loss.type not in _RIGHT_IN_PART or getattr(soft.loss, "standardise", False):
+        if soft.loss.type not in _RIGHT_IN_PART or soft.loss.knob("standardise"):
             what = "standardised logits" if soft.loss.type in _RIGHT_IN_PART else soft.loss.type
             yield Problem(
                 f"{key}.loss", f"{what} needs every class; {found}; use {', '.join(_RIGHT_IN_PART)} without "
@@ -144,10 +144,10 @@ def _losses(config: Config, found: str) -> Iterator[Problem]:
             )  # fmt: skip
         temperature = max(values)
     weighting = objective.weighting
-    if isinstance(weighting, EntropyWeighting):
+    if weighting.type == "entropy":
         yield Problem("objective.weighting.type", f"entropy needs every class; {found}; use another one, or {_RAISE}")  # fmt: skip
     looking = {
-        "objective.weighting.type": isinstance(weighting, ConfidenceWeighting),
+        "objective.weighting.type": weighting.type == "confidence",
         f"{key}.disagreement": soft is not None
         and isinstance(soft.disagreement, DisagreementDiscount),
         "objective.labels.fill": soft is not None and objective.labels.fill == "ensemble",

@@ -9,29 +9,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from raykd.config.base import NonNegative, Positive, Settings, Unit
-from raykd.config.losses import (
-    AttentionLoss,
-    BernoulliKlLoss,
-    BoundedLoss,
-    Combine,
-    FeatureLoss,
-    HintLoss,
-    HuberLoss,
-    ImitationLoss,
-    KlLoss,
-    LabelLoss,
-    LogitMseLoss,
-    MseLoss,
-    SoftLoss,
-)
-from raykd.config.schedules import Course, Scheduled, ScheduledPositive, ever_active
-from raykd.config.weightings import (
+from raykd.config.methods import (
+    LOSSES,
+    WEIGHTINGS,
     Disagreement,
-    FixedWeighting,
-    InverseErrorWeighting,
-    UniformWeighting,
+    FeatureLoss,
+    LabelLoss,
+    SoftLoss,
     Weighting,
 )
+from raykd.config.schedules import Course, Scheduled, ScheduledPositive, ever_active
+from raykd.methods import Combine
 
 
 class Labels(Settings):
@@ -57,7 +45,7 @@ class SoftTargets(Settings):
     samples that they show.
     """
 
-    loss: SoftLoss = KlLoss()
+    loss: SoftLoss = LOSSES["kl"]()
     """Distance between the student's and the teachers' distributions."""
     temperature: ScheduledPositive = 4.0
     """T, a number or a schedule; a teacher's own `temperature` multiplies it on the teacher's side. A
@@ -75,7 +63,7 @@ class SoftTargets(Settings):
     @property
     def mixing(self) -> Combine:
         """How the teachers are combined, also where the recipe leaves it to the loss."""
-        return self.combine or self.loss.combines[0]
+        return self.combine or self.loss.row.combines[0]
 
 
 def _taps(value: Any) -> Any:
@@ -117,7 +105,7 @@ class FeatureTerm(Settings):
     @property
     def strength(self) -> float | Course:
         """Factor of the term, also where the recipe leaves it to the loss."""
-        return self.loss.default_weight if self.weight is None else self.weight
+        return self.loss.row.default_weight if self.weight is None else self.weight
 
     @property
     def student_taps(self) -> tuple[str, ...]:
@@ -171,7 +159,7 @@ class Objective(Settings):
     """True labels."""
     soft_targets: SoftTargets | None = SoftTargets()
     """null leaves the term out."""
-    weighting: Weighting = UniformWeighting()
+    weighting: Weighting = WEIGHTINGS["uniform"]()
     """How much each teacher counts, per sample."""
     features: tuple[FeatureTerm, ...] = ()
     """Feature terms."""
@@ -222,8 +210,8 @@ def restricted(
         update["soft_targets"] = None
     rest = objective.model_copy(update=update)
     phases = (_of_terms(phase, features, labels, soft_targets) for phase in objective.phases)
-    told = tuple(p for p in phases if any(map(ever_active, phase_weights(rest, p))))
-    return rest.model_copy(update={"phases": told})
+    active = tuple(p for p in phases if any(map(ever_active, phase_weights(rest, p))))
+    return rest.model_copy(update={"phases": active})
 
 
 def _of_terms(phase: Phase, features: Sequence[bool], labels: bool, soft_targets: bool) -> Phase:
@@ -245,32 +233,3 @@ _NO_CHANGE = Phase(until_epoch=1)
 
 def _changed(change: PhaseTerm, weight: float | Course) -> float | Course:
     return weight if change.weight is None else change.weight
-
-
-__all__ = [
-    "AttentionLoss",
-    "BernoulliKlLoss",
-    "BoundedLoss",
-    "Combine",
-    "FeatureLoss",
-    "FeatureTerm",
-    "FixedWeighting",
-    "HintLoss",
-    "HuberLoss",
-    "ImitationLoss",
-    "InverseErrorWeighting",
-    "KlLoss",
-    "LabelLoss",
-    "Labels",
-    "LogitMseLoss",
-    "MseLoss",
-    "Objective",
-    "Phase",
-    "PhaseTerm",
-    "SoftLoss",
-    "SoftTargets",
-    "UniformWeighting",
-    "Weighting",
-    "phase_weights",
-    "restricted",
-]

@@ -6,16 +6,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from raykd.config.check import RESERVED
 from raykd.config.explanations import nearest
 from raykd.config.load import load_config
-from raykd.config.losses import FeatureLoss, SoftLoss
 from raykd.config.root import Config
 from raykd.config.tasks import CHOICES
-from raykd.config.weightings import Weighting
 from raykd.errors import InputError, Problem
+from raykd.methods import WEIGHTING_ROWS, feature_losses, soft_losses
 
 _MAY_VARY = frozenset({"objective", "student", "train"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -28,14 +27,6 @@ class Variant:
 
     name: str
     config: Config
-
-
-def _types(union: Any) -> tuple[str, ...]:
-    members = get_args(get_args(union)[0])
-    return tuple(str(get_args(member.model_fields["type"].annotation)[0]) for member in members)
-
-
-SOFT_LOSSES, FEATURE_LOSSES, WEIGHTINGS = map(_types, (SoftLoss, FeatureLoss, Weighting))
 
 
 def method_variants(
@@ -64,8 +55,8 @@ def method_variants(
         InputError: with every problem of every variant.
     """
     problems = [
-        *_unknown("--losses", losses, tuple(dict.fromkeys((*SOFT_LOSSES, *FEATURE_LOSSES)))),
-        *_unknown("--weightings", weightings, WEIGHTINGS),
+        *_unknown("--losses", losses, tuple(dict.fromkeys((*soft_losses(), *feature_losses())))),
+        *_unknown("--weightings", weightings, tuple(WEIGHTING_ROWS)),
         *_misplaced(others or {}),
     ]
     if config.objective.soft_targets is None:
@@ -115,7 +106,7 @@ def _methods(
 
 def _of_features(config: Config, loss: str) -> bool:
     """Whether a loss compares features; of embeddings some compare the vectors themselves."""
-    return loss in FEATURE_LOSSES and loss not in CHOICES[config.task].soft_losses
+    return loss in feature_losses() and loss not in CHOICES[config.task].soft_losses
 
 
 def _feature(loss: str, taps: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.config.objective import KlLoss, Objective, SoftTargets
+from raykd.config.objective import Objective, SoftTargets
 from raykd.ensemble import jensen_shannon, mean_of_known, mean_probabilities
 from raykd.objective.features import FeatureLoss, Shape
 from raykd.objective.schedules import strengths_at
@@ -22,7 +22,7 @@ from raykd.types import UNLABELLED, Batch, Scale, TeacherOutputs, is_labelled
 _TINY = 1e-12
 _COMPARED = 16
 """Units of a batch on which the teachers' disagreement is measured."""
-_PLAIN = SoftTargets(loss=KlLoss(), temperature=1.0)
+_PLAIN = SoftTargets(temperature=1.0)
 
 
 class DistillObjective(nn.Module):

@@ -13,8 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from raykd.config.losses import FeatureLoss as FeatureLossSettings
-from raykd.config.losses import HintLoss, LogitMseLoss, RelationalLoss, SoftLoss
+from raykd.config.methods import LOSSES, LossSettings
 from raykd.config.objective import FeatureTerm, Objective
 from raykd.losses import relations
 from raykd.objective.distill import DistillObjective
@@ -118,13 +117,12 @@ class EmbeddingObjective(DistillObjective):
         """
         soft = self.settings.soft_targets
         assert soft is not None, "the term is only computed when it is configured"
-        assert isinstance(soft.loss, RelationalLoss), "only relations are averaged"
         available_TN = teacher_batch.available_TN
         answers_T = teacher_batch.context.all_sum(available_TN.sum(dim=1).float())
         heard_T = answers_T > 0
         counted_N = available_TN[heard_T].all(dim=0) & heard_T.any()
         gather = None
-        if soft.loss.scope == "global":
+        if soft.loss.knob("scope") == "global":
             gather = teacher_batch.context.gather(int(counted_N.sum()))
         among = relations.mean_of_relations(
             soft.loss.type,
@@ -152,12 +150,9 @@ def _averages(settings: Objective) -> bool:
     return soft is not None and soft.mixing == "relations"
 
 
-def _of_vectors(loss: SoftLoss) -> FeatureLossSettings:
+def _of_vectors(loss: LossSettings) -> LossSettings:
     """The loss of features that compares vectors as `loss` says."""
-    if isinstance(loss, LogitMseLoss):
-        return HintLoss()
-    assert loss.type in _OF_FEATURES, "cross_check refuses losses of logits"
-    return loss  # type: ignore[return-value]
-
-
-_OF_FEATURES = ("cosine", "smooth_l1", "rkd_distance", "rkd_angle", "similarity", "pkt")
+    if loss.type == "mse":
+        return LOSSES["hint"]()
+    assert loss.row.vectors, "cross_check refuses losses of logits"
+    return loss

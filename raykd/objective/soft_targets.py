@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raykd.config.losses import SoftLoss
+from raykd.config.methods import Disagreement, DisagreementFilter, SoftLoss
 from raykd.config.objective import SoftTargets
-from raykd.config.weightings import Disagreement, DisagreementFilter
 from raykd.ensemble import (
     WEIGHTINGS,
     jensen_shannon,
@@ -22,7 +21,7 @@ from raykd.ensemble import (
     mean_probabilities,
     sample_weights,
 )
-from raykd.losses import INFO, LOSSES, kl_from_log_probs, standardised
+from raykd.losses import LOSSES, kl_from_log_probs, standardised
 from raykd.objective.fused import kl_to_mean
 from raykd.objective.masked_pairwise import masked_pairwise
 from raykd.objective.teacher_batch import TeacherBatch
@@ -47,7 +46,7 @@ def compared(loss: Any, teacher_batch: TeacherBatch) -> TeacherBatch:
 def own_losses(loss: SoftLoss, teacher_batch: TeacherBatch) -> Tensor:
     """The student's loss against each teacher [T, N]; 0 where a teacher gave no answer."""
     teacher_batch = compared(loss, teacher_batch)
-    info = INFO[loss.type]
+    info = loss.row
     knobs = {name: value for name, value in loss if name not in _NO_KNOBS}
     if "labels" in info.needs:
         knobs["labels"] = teacher_batch.labels_N

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raykd.config.objective import BoundedLoss, HuberLoss, ImitationLoss
+from raykd.config.methods import LossSettings
 from raykd.ensemble import mean_logits
-from raykd.losses import bounded, huber, imitation, mse
+from raykd.losses import LOSSES
 from raykd.objective.distill import DistillObjective
 from raykd.objective.teacher_batch import TeacherBatch
 from raykd.objective.terms import NOW, Context, Term
@@ -67,19 +67,14 @@ class ValueObjective(DistillObjective):
         labels_N = _blended(batch)
         labels_N1, told_N = labels_N[:, None], torch.ones_like(batch.present_B)
         loss = settings.loss
-        if isinstance(loss, BoundedLoss):
+        if loss.type == "bounded":
             # It compares errors: without a label it says nothing.
             told_N = is_labelled(labels_N)
-            return bounded(logits_NC, mean_N1, labels=labels_N1, margin=loss.margin), told_N
-        if isinstance(loss, ImitationLoss):
-            loss_N = imitation(
-                logits_NC,
-                mean_N1,
-                labels=labels_N1,
-                alpha=loss.alpha,
-                error_range=self._error_range(loss),
-            )
-            return loss_N, told_N
+            return self._distance(loss, labels=labels_N1)(logits_NC, mean_N1), told_N
+        if loss.type == "imitation":
+            error_range = self._error_range(loss.knob("error_range"))
+            distance = self._distance(loss, labels=labels_N1, error_range=error_range)
+            return distance(logits_NC, mean_N1), told_N
         return self._distance(loss)(logits_NC, mean_N1), told_N
 
     def _guess(self, weights_TN: Tensor, targets: TeacherOutputs) -> Tensor:
@@ -94,14 +89,17 @@ class ValueObjective(DistillObjective):
         loss_N = self._distance(self.settings.labels.loss)(logits_NC, safe_N1)
         return loss_N, known_N.to(loss_N.dtype)
 
-    def _distance(self, loss: Any) -> Callable[[Tensor, Tensor], Tensor]:
-        if isinstance(loss, HuberLoss):
-            return partial(huber, delta=loss.delta)
-        return mse
+    def _distance(
+        self, loss: LossSettings | None, **more: Any
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """The function of a loss with its knobs; of none the squared error."""
+        if loss is None:
+            return LOSSES["mse"]
+        return partial(LOSSES[loss.type], **loss.arguments, **more)
 
-    def _error_range(self, loss: ImitationLoss) -> float:
-        if loss.error_range is not None:
-            return loss.error_range
+    def _error_range(self, given: float | None) -> float:
+        if given is not None:
+            return given
         assert self.error_range is not None, "the pipeline tells the range of the ensemble's errors"
         return self.error_range
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from raykd.config import Config
 from raykd.config.models import Teacher
-from raykd.config.objective import ImitationLoss, InverseErrorWeighting, Labels, Objective
+from raykd.config.objective import Labels, Objective
 from raykd.config.tasks import CHOICES
 from raykd.config.training import Training
-from raykd.config.weightings import AccuracyWeighting
 from raykd.objective import TeacherInfo, TrainingRole, training_role
 from raykd.pipeline.packing import known_by
 from raykd.pipeline.preparation import Prepared
@@ -136,9 +135,9 @@ def student_fit(
 def _teacher_infos(
     prepared: Prepared, taught: TrainingRole, served: TeacherTargets
 ) -> tuple[TeacherInfo, ...]:
-    weighting, judged = taught.objective.weighting, served.judged
-    errors = judged.errors if isinstance(weighting, InverseErrorWeighting) else {}
-    accuracies = judged.accuracies if isinstance(weighting, AccuracyWeighting) else {}
+    needs, judged = taught.objective.weighting.row.needs, served.judged
+    errors = judged.errors if "errors" in needs else {}
+    accuracies = judged.accuracies if "accuracies" in needs else {}
     return tuple(
         TeacherInfo(
             name,
@@ -154,6 +153,6 @@ def _teacher_infos(
 def _error_range(taught: TrainingRole, served: TeacherTargets) -> float | None:
     """What attentive imitation measures the teachers' errors by, where it is asked for."""
     soft = taught.objective.soft_targets
-    if soft is None or not isinstance(soft.loss, ImitationLoss) or not taught.teachers:
+    if soft is None or "error_range" not in soft.loss.row.needs or not taught.teachers:
         return None
     return served.judged.error_range(taught.teachers)
