@@ -17,7 +17,7 @@ from raykd.cli.options import (
     print_json,
     read_config,
 )
-from raykd.config.folding import first_fold
+from raykd.config.variants import first_fold
 
 if TYPE_CHECKING:
     from raykd.report.task_text import TaskText

@@ -31,6 +31,8 @@ Unit = Annotated[float, Field(ge=0, le=1), _NO_BOOL]
 Count = Annotated[int, Field(ge=1), _NO_BOOL]
 Folds = Annotated[int, Field(ge=2), _NO_BOOL]
 Natural = Annotated[int, Field(ge=0), _NO_BOOL]
+TEXT_BYTES = 2000
+"""So many bytes of a text are kept where a recipe says nothing."""
 ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$", max_length=64)]
 License = Annotated[str, Field(pattern=r"^\S(.*\S)?$", max_length=100)]

@@ -13,16 +13,18 @@ from pkgutil import resolve_name
 
 from torch import Tensor
 
+from raykd.ensemble.certainty import sample_weights
 from raykd.ensemble.combine import (
     effective_teachers,
     effective_teachers_per_unit,
     jensen_shannon,
+    labels_of_known,
     mean_logits,
+    mean_of_known,
     mean_probabilities,
+    unknown,
 )
-from raykd.ensemble.partial import labels_of_known, mean_of_known, unknown
 from raykd.ensemble.temperature import TEMPERATURE_BOUNDS, fit_temperature
-from raykd.ensemble.votes import sample_weights
 from raykd.methods import WEIGHTING_ROWS
 
 WEIGHTINGS: dict[str, Callable[..., Tensor]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from raykd.methods.rows import Kind, Knob, LossRow
 
 _STANDARDISE = {
@@ -31,11 +33,14 @@ _SCOPE = {
         argument=False,
     )
 }
+_logits = partial(LossRow, kind="logits")
+_features = partial(LossRow, kind="features")
+_relations = partial(_features, knobs=_SCOPE, combines=("relations", "losses"), vectors=True)
+_values = partial(LossRow, kind="values", combines=("values",))
 
 LOSS_ROWS: dict[str, LossRow] = {
-    "kl": LossRow(
+    "kl": _logits(
         path="raykd.losses.logits:kl",
-        kind="logits",
         about="T²·KL(teacher ‖ student) at temperature T (Hinton et al. 2015).",
         formula="T² KL(p ‖ q)",
         paper="Hinton, Vinyals & Dean 2015, Sec. 2",
@@ -43,18 +48,16 @@ LOSS_ROWS: dict[str, LossRow] = {
         combines=("probabilities", "logits", "probabilities_then_temper", "losses"),
         default_weight=0.9,
     ),
-    "reverse_kl": LossRow(
+    "reverse_kl": _logits(
         path="raykd.losses.logits:reverse_kl",
-        kind="logits",
         about="T²·KL(student ‖ teacher) (MiniLLM, Gu et al. 2024).",
         formula="T² KL(q ‖ p)",
         paper="Gu et al. 2024 (MiniLLM), Sec. 2",
         knobs=_STANDARDISE,
         combines=("logits", "losses"),
     ),
-    "js": LossRow(
+    "js": _logits(
         path="raykd.losses.logits:js",
-        kind="logits",
         about="Generalised Jensen-Shannon divergence (GKD, Agarwal et al. 2024), of the same strength at any β.",
         formula="T² [β KL(p ‖ m) + (1−β) KL(q ‖ m)] / (4β(1−β)), m = βp + (1−β)q",
         paper="Agarwal et al. 2024 (GKD); our normalisation",
@@ -63,9 +66,8 @@ LOSS_ROWS: dict[str, LossRow] = {
             "beta": Knob(0.5, "β, the teacher's share of the mixture.", gt=0, lt=1),
         },
     ),
-    "skew_kl": LossRow(
+    "skew_kl": _logits(
         path="raykd.losses.logits:skew_kl",
-        kind="logits",
         about="T²·KL(teacher ‖ α·teacher + (1−α)·student) (DistiLLM, Ko et al. 2024).",
         formula="T² KL(p ‖ αp + (1−α)q)",
         paper="Ko et al. 2024 (DistiLLM)",
@@ -74,9 +76,8 @@ LOSS_ROWS: dict[str, LossRow] = {
             "alpha": Knob(0.1, "α, the teacher's share of the mixture.", ge=0, lt=1),
         },
     ),
-    "mse": LossRow(
+    "mse": _logits(
         path="raykd.losses.logits:mse",
-        kind="logits",
         about="Mean squared error of logits (Ba & Caruana 2014); in regression of standardised values.\n\n"
         "A teacher's temperature divides its logits; the objective's cancels out. Of embeddings: of the\n"
         "projected vectors.",
@@ -91,9 +92,8 @@ LOSS_ROWS: dict[str, LossRow] = {
         },
         combines=("logits", "losses", "values"),
     ),
-    "dkd": LossRow(
+    "dkd": _logits(
         path="raykd.losses.logits:dkd",
-        kind="logits",
         about="Decoupled knowledge distillation (Zhao et al. 2022): target class and other classes apart.\n\n"
         "An unlabelled or blended sample gets plain KL. Their warm-up is a schedule of the term's weight:\n"
         "`{type: linear, from: 0, to: 1, epochs: 20}`.",
@@ -110,9 +110,8 @@ LOSS_ROWS: dict[str, LossRow] = {
         },
         needs=("labels",),
     ),
-    "dist": LossRow(
+    "dist": _logits(
         path="raykd.losses.correlation:dist",
-        kind="logits",
         about="Correlation of predictions within and between samples (DIST, Huang et al. 2022).\n\n"
         "Blind to the scale of the logits, so that T² multiplies its strength; theirs on CIFAR: T = 4.",
         formula="T² [β (1 − ρ_rows) + γ (1 − ρ_columns)]",
@@ -124,35 +123,31 @@ LOSS_ROWS: dict[str, LossRow] = {
             **_SCOPE,
         },
     ),
-    "hint": LossRow(
+    "hint": _features(
         path="raykd.losses.features:hint",
-        kind="features",
         about="Mean squared error of projected features (FitNets, Romero et al. 2015).",
         formula="mean (r(F_s) − F_t)²",
         paper="Romero et al. 2015 (FitNets), Sec. 2.2",
         layout="projected",
         default_weight=100.0,
     ),
-    "attention": LossRow(
+    "attention": _features(
         path="raykd.losses.features:attention",
-        kind="features",
         about="Match spatial attention maps (Zagoruyko & Komodakis 2017).",
         formula="mean (A_s − A_t)², A = mean_c F² / ‖mean_c F²‖",
         paper="Zagoruyko & Komodakis 2017, Sec. 3.1",
         layout="positions",
         default_weight=1000.0,
     ),
-    "attention_matrix": LossRow(
+    "attention_matrix": _features(
         path="raykd.losses.features:attention_matrix",
-        kind="features",
         about="Mean squared error of transformers' attention matrices (TinyBERT, Jiao et al. 2020).",
         formula="mean (A_s − A_t)² over heads, queries and keys",
         paper="Jiao et al. 2020 (TinyBERT)",
         layout="matrices",
     ),
-    "nst": LossRow(
+    "nst": _features(
         path="raykd.losses.features:nst",
-        kind="features",
         about="Match the distribution of channels' selectivity (NST, Huang & Wang 2017).",
         formula="mean k(t,t) + mean k(s,s) − 2 mean k(s,t), k(a,b) = ⟨a,b⟩²",
         paper="Huang & Wang 2017, Sec. 4",
@@ -168,9 +163,8 @@ LOSS_ROWS: dict[str, LossRow] = {
         layout="pairs",
         default_weight=50.0,
     ),
-    "vid": LossRow(
+    "vid": _features(
         path="raykd.losses.features:vid",
-        kind="features",
         about="Gaussian likelihood with a learnt variance of each channel (VID, Ahn et al. 2019).\n\n"
         "The mean is a linear map of the student's feature (theirs has three layers).",
         formula="mean ½ [(μ(F_s) − F_t)²/σ² + log σ²]",
@@ -180,9 +174,8 @@ LOSS_ROWS: dict[str, LossRow] = {
         state="variance",
         needs=("raw_variance",),
     ),
-    "cosine": LossRow(
+    "cosine": _features(
         path="raykd.losses.features:cosine",
-        kind="features",
         about="One minus cosine similarity of each position (AM-RADIO, UNIC).",
         formula="mean (1 − cos(s, t)) over positions",
         paper="Ranzinger et al. 2024 (AM-RADIO); Sariyildiz et al. 2024 (UNIC)",
@@ -194,9 +187,8 @@ LOSS_ROWS: dict[str, LossRow] = {
         vectors=True,
         state="statistics",
     ),
-    "smooth_l1": LossRow(
+    "smooth_l1": _features(
         path="raykd.losses.features:smooth_l1",
-        kind="features",
         about="Smooth L1 distance (UNIC: half of it and half a cosine, two terms of weight 0.5).",
         formula="mean smooth-L1(s − (t − mean)/std)",
         paper="Sariyildiz et al. 2024 (UNIC)",
@@ -205,73 +197,52 @@ LOSS_ROWS: dict[str, LossRow] = {
         vectors=True,
         state="statistics",
     ),
-    "similarity": LossRow(
+    "similarity": _relations(
         path="raykd.losses.relational:similarity",
-        kind="features",
         about="Match similarities between samples (SP, Tung & Mori 2019).",
         formula="‖G_s − G_t‖² / B², G = row-normalised F Fᵀ",
         paper="Tung & Mori 2019, Sec. 3",
-        knobs=_SCOPE,
-        combines=("relations", "losses"),
-        vectors=True,
         default_weight=3000.0,
     ),
-    "rkd_distance": LossRow(
+    "rkd_distance": _relations(
         path="raykd.losses.relational:rkd_distance",
-        kind="features",
         about="Match relative distances between samples (RKD-D, Park et al. 2019).",
         formula="mean huber(d_s/mean d_s − d_t/mean d_t)",
         paper="Park et al. 2019, Sec. 3.2",
-        knobs=_SCOPE,
-        combines=("relations", "losses"),
-        vectors=True,
         default_weight=25.0,
     ),
-    "rkd_angle": LossRow(
+    "rkd_angle": _relations(
         path="raykd.losses.relational:rkd_angle",
-        kind="features",
         about="Match angles between triplets of samples (RKD-A, Park et al. 2019).",
         formula="mean huber(cos ∠_s − cos ∠_t) over triplets",
         paper="Park et al. 2019, Sec. 3.2",
-        knobs=_SCOPE,
-        combines=("relations", "losses"),
-        vectors=True,
         default_weight=50.0,
     ),
-    "pkt": LossRow(
+    "pkt": _relations(
         path="raykd.losses.relational:pkt",
-        kind="features",
         about="Match distributions over neighbours (PKT, Passalis & Tefas 2018).",
         formula="mean_ij P_ij log(P_ij / Q_ij), rows of (1 + cos)/2 normalised",
         paper="Passalis & Tefas 2018",
-        knobs=_SCOPE,
-        combines=("relations", "losses"),
-        vectors=True,
         default_weight=30000.0,
     ),
-    "huber": LossRow(
+    "huber": _values(
         path="raykd.losses.regression:huber",
-        kind="values",
         about="Quadratic up to `delta`, linear beyond (Huber 1964); of standardised values.",
         formula="mean huber(s − t)",
         paper="Huber 1964",
         knobs={"delta": Knob(1.0, "Where it turns linear, in standard deviations.", gt=0)},
-        combines=("values",),
     ),
-    "bounded": LossRow(
+    "bounded": _values(
         path="raykd.losses.regression:bounded",
-        kind="values",
         about="Squared error with the label until the student is better than the ensemble (Chen et al. 2017).\n\n"
         "Their total adds a smooth-L1 loss with the label: `labels: {loss: {type: huber}, weight: 1.0}`.",
         formula="‖s − y‖² where ‖s − y‖² + m > ‖t − y‖², else 0",
         paper="Chen et al. 2017",
         knobs={"margin": Knob(0.0, "m, in squared standard deviations.", ge=0)},
-        combines=("values",),
         needs=("labels",),
     ),
-    "imitation": LossRow(
+    "imitation": _values(
         path="raykd.losses.regression:imitation",
-        kind="values",
         about="Follow the ensemble where it is right (attentive imitation, Saputra et al. 2019).",
         formula="α ‖s − y‖² + (1−α) (1 − ‖t − y‖²/η) ‖s − t‖²",
         paper="Saputra et al. 2019",
@@ -285,7 +256,6 @@ LOSS_ROWS: dict[str, LossRow] = {
                 argument=False,
             ),
         },
-        combines=("values",),
         needs=("labels", "error_range"),
     ),
     "bernoulli_kl": LossRow(

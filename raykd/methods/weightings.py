@@ -106,7 +106,7 @@ WEIGHTING_ROWS: dict[str, WeightingRow] = {
         stored=False,
     ),
     "agreement": WeightingRow(
-        path="raykd.ensemble.votes:agreement",
+        path="raykd.ensemble.certainty:agreement",
         about="Only the teachers in the majority count.",
         formula="1[votes for argmax z_k are the most]",
         paper="vote",

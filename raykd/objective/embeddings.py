@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from raykd.config.methods import LOSSES, LossSettings
 from raykd.config.objective import FeatureTerm, Objective
-from raykd.losses import relations
+from raykd.losses.relational import mean_of_relations
 from raykd.objective.distill import DistillObjective
 from raykd.objective.features import FeatureLoss, Shape
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
@@ -124,7 +124,7 @@ class EmbeddingObjective(DistillObjective):
         gather = None
         if soft.loss.knob("scope") == "global":
             gather = teacher_batch.context.gather(int(counted_N.sum()))
-        among = relations.mean_of_relations(
+        among = mean_of_relations(
             soft.loss.type,
             teacher_batch.student_NC[counted_N],
             [

@@ -98,7 +98,7 @@ def ensemble_loss(
 def _over_known(teacher_batch: TeacherBatch, weights_TN: Tensor) -> Tensor:
     """T² Σ_S W_S KL(p_S ‖ q^S) [N]: teachers that know the same classes S are mixed, with their share W_S.
 
-    It has the gradient of T² Σ_k w_k KL(p_k ‖ q^{S_k}), see `raykd.ensemble.partial`.
+    It has the gradient of T² Σ_k w_k KL(p_k ‖ q^{S_k}), see `raykd.ensemble.combine`.
     """
     assert teacher_batch.known is not None, "only where a teacher knows some classes alone"
     groups: dict[tuple[int, ...] | None, list[int]] = {}

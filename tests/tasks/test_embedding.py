@@ -11,13 +11,11 @@ from safetensors.numpy import save_file
 from sklearn.linear_model import RidgeClassifier
 
 from raykd.config import load_config
-from raykd.config.ablations import ablation
 from raykd.config.data import Data, Splits
-from raykd.config.folding import fold_recipes
 from raykd.config.models import Expect
 from raykd.config.objective import Objective
 from raykd.config.sources import DigitsSource, FactorySource
-from raykd.config.variants import method_variants
+from raykd.config.variants import ablation, fold_recipes, method_variants
 from raykd.data import Dataset
 from raykd.data.check import check_data, draw_classes
 from raykd.data.samples import build_samples, samples_of
@@ -35,8 +33,7 @@ from raykd.evaluate.retrieval import (
     retrieval_metrics,
 )
 from raykd.losses import LOSSES
-from raykd.losses.relational import RELATIONS
-from raykd.losses.relations import mean_of_relations
+from raykd.losses.relational import RELATIONS, mean_of_relations
 from raykd.models.network import Network
 from raykd.objective import OBJECTIVES, Context, TeacherInfo
 from raykd.objective.embeddings import OUTPUT
