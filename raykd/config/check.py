@@ -126,7 +126,7 @@ def _source(config: Config) -> Iterator[Problem]:
 
 
 def _compared_estimators(config: Config) -> Iterator[Problem]:
-    """What is said of estimators as teachers holds of those that the student is held against."""
+    """Estimators that the student is compared with are checked as those that are teachers."""
     for one in config.evaluate.compare:
         if isinstance(one.model, SklearnModel):
             yield from _fitted(one.as_teacher(), f"evaluate.compare.{one.name}", config.task)

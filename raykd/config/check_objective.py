@@ -110,7 +110,7 @@ def _feature(config: Config, term: FeatureTerm, key: str) -> Iterator[Problem]:
     elif teacher.outputs is not None:
         yield Problem(
             f"{key}.teacher",
-            f"teacher {term.teacher!r} brings outputs without a model: it has no features",
+            f"teacher {term.teacher!r} has outputs and no model: it has no features",
         )
     required = 2 if term.loss.row.layout == "pairs" else 1
     for side, taps in (("student_tap", term.student_taps), ("teacher_tap", term.teacher_taps)):
@@ -193,7 +193,7 @@ def uri_problems(uri: str, key: str = "targets.store") -> Iterator[Problem]:
         )
     elif (parts.scheme == "file") == bool(parts.netloc) or not (parts.netloc or parts.path):
         form = "file:///folder" if parts.scheme == "file" else f"{parts.scheme}://bucket/prefix"
-        yield Problem(key, f"found {uri!r}, which names no place; write {form}")
+        yield Problem(key, f"found {uri!r}, which names no bucket or folder; write {form}")
     unknown = [name for name, _ in parse_qsl(parts.query, True) if name not in allowed]
     if unknown:
         yield Problem(
@@ -226,7 +226,7 @@ def top_k_problems(config: Config, classes: int) -> Iterator[Problem]:
             if _rounded(value) not in listed:
                 yield Problem(
                     "targets.temperatures",
-                    f"lacks {value:.9g}, at which teacher {teacher.name!r} is heard (objective.soft_targets."
+                    f"lacks {value:.9g}, at which teacher {teacher.name!r} is read (objective.soft_targets."
                     f"temperature times its own, or its own for hard labels); add it, give null for all that "
                     f"the objective uses, or {_RAISE}",
                 )

@@ -168,7 +168,7 @@ def _short_form(found: Any, path: Sequence[str], model: type[BaseModel] | None) 
 
 
 def _kind(context: Mapping[str, Any]) -> str:
-    """The discriminator as pydantic quotes it; of a function only its name is told, and all look at `type`."""
+    """The discriminator as pydantic quotes it; of a function only its name is known, and all look at `type`."""
     quoted = str(context["discriminator"]).strip("'")
     return "type" if quoted.endswith("()") else quoted
 

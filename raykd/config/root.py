@@ -65,8 +65,8 @@ def _named(value: Any) -> Any:
     if not isinstance(value, str | Mapping):
         return value
     spec = expand_model(value)
-    told = spec.get("name") or str(spec.get("path", "")).rpartition(":")[2] or spec.get("type")
-    stem = re.sub(r"[^\w-]+", "_", PurePath(str(told)).stem)
+    given = spec.get("name") or str(spec.get("path", "")).rpartition(":")[2] or spec.get("type")
+    stem = re.sub(r"[^\w-]+", "_", PurePath(str(given)).stem)
     return {"name": stem if stem[:1].isalpha() else f"model_{stem}", "model": value}
 
 
@@ -80,7 +80,7 @@ class Slice(Settings):
     of_class: str | None = Field(default=None, alias="class")
     """Name of a class; of a multilabel task the samples that have this label."""
     values: tuple[bool | int | float | str, ...] | None = None
-    """The column's values that are wanted; null = all of them, at most 20."""
+    """The values of the column that count; null = all of them, at most 20."""
     bins: Count | tuple[Real, ...] | None = None
     """For numbers: so many ranges with equally many samples, or the rising bounds between the ranges."""
 
@@ -106,7 +106,7 @@ class Evaluate(Settings):
 
 
 class Targets(Settings):
-    """What teachers say: computed once and read, or served live."""
+    """The teachers' outputs: computed once and read, or computed live."""
 
     mode: Literal["auto", "stored", "write_through", "live"] = "auto"
     """stored: every view is scored once, before any student trains. write_through: once too, while the first
@@ -177,7 +177,7 @@ class TeacherCluster(Settings):
     """GPUs per actor; fractions share a GPU."""
     batch_size: Count = 64
     """The one fixed shape, in samples, that a teacher is run with; short batches are padded. With less than
-    32 some models' answers differ in their last bits by a sample's place in the batch."""
+    32 some models' answers differ in their last bits by a sample's position in the batch."""
     request_timeout_s: Positive = 30
     """Longest wait for one answer before another replica is asked."""
     start_timeout_s: Positive = 120

@@ -45,7 +45,7 @@ def entropy(
     evidence = gather_evidence("entropy", logits_TNC, labels_N, more)
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, found {temperature}")
-    log_probs_TNC = F.log_softmax(evidence.heard_logits() / temperature, dim=-1)
+    log_probs_TNC = F.log_softmax(evidence.answered_logits() / temperature, dim=-1)
     entropy_TN = -(log_probs_TNC.exp() * log_probs_TNC).sum(-1)
     entropy_TN = torch.where(evidence.available_TN, entropy_TN, 0.0)
     total_N = entropy_TN.sum(0)
@@ -87,7 +87,7 @@ def confidence(
     if unlabelled == "ensemble_argmax":
         class_N = torch.where(known_N, class_N, _ensemble_argmax(evidence))
         known_N = torch.ones_like(known_N)
-    logits_TNC = evidence.heard_logits()
+    logits_TNC = evidence.answered_logits()
     index_TN1 = class_N.clamp_min(0).expand(len(logits_TNC), -1).unsqueeze(2)
     cross_entropy_TN = logits_TNC.logsumexp(-1) - logits_TNC.gather(2, index_TN1).squeeze(2)
     absent = torch.finfo(cross_entropy_TN.dtype).min
@@ -97,7 +97,7 @@ def confidence(
 
 def _ensemble_argmax(evidence: Evidence) -> Tensor:
     """The class of largest mean probability over the teachers that answered, [N]."""
-    probs_TNC = evidence.heard_logits().softmax(-1)
+    probs_TNC = evidence.answered_logits().softmax(-1)
     return (probs_TNC * evidence.available_TN.unsqueeze(2)).sum(0).argmax(-1)
 
 

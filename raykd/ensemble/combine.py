@@ -95,7 +95,7 @@ def mean_logits(logits_TNC: Tensor, weights_TN: Tensor) -> Tensor:
     mean_NC = torch.einsum("tnc,tn->nc", logits_TNC, weights_TN)
     if bool(mean_NC.isfinite().all()):
         return mean_NC
-    return torch.einsum("tnc,tn->nc", _heard(logits_TNC, weights_TN), weights_TN)
+    return torch.einsum("tnc,tn->nc", _with_weight(logits_TNC, weights_TN), weights_TN)
 
 
 def jensen_shannon(
@@ -122,8 +122,8 @@ def jensen_shannon(
     mixed_NC = _log_mixture(logits_TNC, weights_TN, factors)
     jsd_N = torch.zeros_like(mixed_NC[:, 0])
     for k, weight_N in enumerate(weights_TN):
-        heard_NC = torch.where((weight_N > 0).unsqueeze(1), logits_TNC[k], 0.0)
-        log_probs_NC = F.log_softmax(heard_NC / _of_teacher(factors, k), dim=-1)
+        safe_NC = torch.where((weight_N > 0).unsqueeze(1), logits_TNC[k], 0.0)
+        log_probs_NC = F.log_softmax(safe_NC / _of_teacher(factors, k), dim=-1)
         divergence_N = (log_probs_NC.exp() * (log_probs_NC - mixed_NC)).sum(-1)
         jsd_N = torch.addcmul(jsd_N, weight_N, divergence_N)
     return jsd_N.clamp_min(0.0)
@@ -190,7 +190,7 @@ def _of_teacher(factors: Tensor | float, k: int) -> Tensor | float:
     return factors[k, 0, 0] if isinstance(factors, Tensor) and factors.ndim else factors
 
 
-def _heard(logits_TNC: Tensor, weights_TN: Tensor) -> Tensor:
+def _with_weight(logits_TNC: Tensor, weights_TN: Tensor) -> Tensor:
     """Logits with 0 in place of those that carry no weight."""
     return torch.where((weights_TN > 0).unsqueeze(2), logits_TNC, 0.0)
 
@@ -213,7 +213,7 @@ def _log_mixture(logits_TNC: Tensor, weights_TN: Tensor, factors: Tensor | float
 
 def _log_mixture_exact(logits_TNC: Tensor, weights_TN: Tensor, factors: Tensor | float) -> Tensor:
     """The same with logsumexp: for vanishing probabilities, silent teachers and empty units."""
-    log_probs_TNC = F.log_softmax(_heard(logits_TNC, weights_TN) / factors, dim=-1)
+    log_probs_TNC = F.log_softmax(_with_weight(logits_TNC, weights_TN) / factors, dim=-1)
     log_weights_TN1 = weights_TN.log().unsqueeze(2)
     answered_N1 = (weights_TN.sum(0) > 0).unsqueeze(1)
     summands_TNC = torch.where(answered_N1, log_probs_TNC + log_weights_TN1, log_probs_TNC)
@@ -255,7 +255,7 @@ def mean_of_known(logits_TNC: Tensor, weights_TN: Tensor, known_TC: Tensor | Non
     probs_TNC = F.softmax(logits_TNC.detach(), dim=-1)
     weights_TN = weights_TN.detach().to(probs_TNC.dtype)
     tiny = torch.finfo(probs_TNC.dtype).tiny
-    said_NC = torch.einsum("tnc,tn->nc", torch.where(known_TC[:, None], probs_TNC, 0.0), weights_TN)
-    heard_NC = torch.einsum("tc,tn->nc", known_TC.to(probs_TNC.dtype), weights_TN)
-    mean_NC = said_NC / heard_NC.clamp_min(tiny)
+    sum_NC = torch.einsum("tnc,tn->nc", torch.where(known_TC[:, None], probs_TNC, 0.0), weights_TN)
+    share_NC = torch.einsum("tc,tn->nc", known_TC.to(probs_TNC.dtype), weights_TN)
+    mean_NC = sum_NC / share_NC.clamp_min(tiny)
     return mean_NC.clamp_min(tiny).log().log_softmax(dim=-1)

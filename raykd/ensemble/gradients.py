@@ -92,9 +92,9 @@ def gradient(
 def _gradients(evidence: Evidence, student_logits: Tensor, temperature: float) -> Tensor:
     """g_k of every unit, float64 [N, T, C]; 0 where a teacher gave no answer."""
     q_NC = (student_logits.to(evidence.logits_TNC.dtype) / temperature).softmax(-1)
-    p_TNC = (evidence.heard_logits() / temperature).softmax(-1)
-    heard_TNC = torch.where(evidence.available_TN.unsqueeze(2), q_NC - p_TNC, 0.0)
-    return heard_TNC.double().transpose(0, 1)
+    p_TNC = (evidence.answered_logits() / temperature).softmax(-1)
+    answered_TNC = torch.where(evidence.available_TN.unsqueeze(2), q_NC - p_TNC, 0.0)
+    return answered_TNC.double().transpose(0, 1)
 
 
 def _over_workers(values_N: Tensor, gather: Callable[[Tensor], Tensor] | None) -> Tensor:
