@@ -15,7 +15,7 @@ from torch import Tensor
 from jobs.bench.measuring import Row, Sizes, against, in_turns
 from raykd.config.objective import Objective
 from raykd.ensemble import WEIGHTINGS
-from raykd.losses import INFO
+from raykd.methods import losses_of
 from raykd.objective import DistillObjective, TeacherInfo, reduce_terms
 from raykd.tasks.classification.rule import RULE
 from raykd.types import Batch, Dense
@@ -64,8 +64,9 @@ def objective(sizes: Sizes) -> list[Row]:
         return step
 
     reference = "log_softmax + kl_div, one teacher"
-    losses = [name for name, info in INFO.items() if info.kind == "logits"]
-    cases = [(loss, "uniform") for loss in losses] + [("kl", name) for name in WEIGHTINGS]
+    cases = [(loss, "uniform") for loss in losses_of("logits")] + [
+        ("kl", name) for name in WEIGHTINGS
+    ]
     steps = {f"{loss}, {weighting}": whole(loss, weighting) for loss, weighting in cases}
     table = in_turns({reference: one_teacher, **steps}, repeats)
     against(table, reference)

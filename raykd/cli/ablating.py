@@ -18,7 +18,7 @@ from raykd.cli.options import (
     read_config,
     recipe_of,
 )
-from raykd.config.ablations import Ablation, ablation
+from raykd.config.variants import Ablation, ablation
 from raykd.folders import RunFolder
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from raykd.cli.options import (
     print_json,
     read_config,
 )
-from raykd.config.folding import first_fold
+from raykd.config.variants import first_fold
 from raykd.tasks import find_task
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from raykd.cli.options import Command, add_command, overrides_of
 from raykd.config import Config, load_config
+from raykd.config.data import HashedTokenizer
 from raykd.config.models import FINISHED, OF_TEXTS, expand_model
-from raykd.config.text import HashedTokenizer
 from raykd.errors import InputError, Problem
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from raykd.cli.options import (
     print_json,
     read_config,
 )
-from raykd.config.folding import first_fold
+from raykd.config.variants import first_fold
 from raykd.errors import InputError
 
 if TYPE_CHECKING:

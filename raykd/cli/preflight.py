@@ -12,7 +12,7 @@ import torch
 from raykd.cli.forecasts import forecast
 from raykd.cli.options import print_json
 from raykd.config import Config
-from raykd.config.folding import first_fold
+from raykd.config.variants import first_fold
 from raykd.errors import InputError, Problem, TeacherError
 from raykd.models import build_model
 from raykd.models.weights import count_parameters

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from raykd.config.ablations import WHOLE
+from raykd.config.variants import WHOLE
 from raykd.errors import InputError, Problem
 from raykd.folders import RunFolder, read_json
 from raykd.tracking import read_lines

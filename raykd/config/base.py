@@ -38,22 +38,24 @@ def _identity(value: Any) -> Any:
     return value
 
 
-def _no_bool(value: Any) -> Any:
+def no_bool(value: Any) -> Any:
+    """A number as it is; true and false, which Python counts as 1 and 0, are refused."""
     if isinstance(value, bool):
         raise ValueError("a number is needed here, not true or false")  # noqa: TRY004
     return value
 
 
-_Number = Annotated[float, BeforeValidator(_no_bool)]
-_Count = Annotated[int, BeforeValidator(_no_bool)]
+_NO_BOOL = BeforeValidator(no_bool)
 
-Real = _Number
-Positive = Annotated[_Number, Field(gt=0)]
-NonNegative = Annotated[_Number, Field(ge=0)]
-Unit = Annotated[_Number, Field(ge=0, le=1)]
-Count = Annotated[_Count, Field(ge=1)]
-Folds = Annotated[_Count, Field(ge=2)]
-Natural = Annotated[_Count, Field(ge=0)]
+Real = Annotated[float, _NO_BOOL]
+Positive = Annotated[float, Field(gt=0), _NO_BOOL]
+NonNegative = Annotated[float, Field(ge=0), _NO_BOOL]
+Unit = Annotated[float, Field(ge=0, le=1), _NO_BOOL]
+Count = Annotated[int, Field(ge=1), _NO_BOOL]
+Folds = Annotated[int, Field(ge=2), _NO_BOOL]
+Natural = Annotated[int, Field(ge=0), _NO_BOOL]
+TEXT_BYTES = 2000
+"""So many bytes of a text are kept where a recipe says nothing."""
 ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$", max_length=64)]
 License = Annotated[str, Field(pattern=r"^\S(.*\S)?$", max_length=100)]
@@ -74,7 +76,7 @@ Workers = Annotated[int | tuple[int, int], BeforeValidator(_workers)]
 
 
 def _part_or_count(value: Any) -> Any:
-    value = _no_bool(value)
+    value = no_bool(value)
     if isinstance(value, int | float):
         if value < 0:
             raise ValueError("must not be negative; an integer is a count, a float below 1 a part")

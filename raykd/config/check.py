@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
-from raykd.config.check_evaluate import evaluate_problems
-from raykd.config.check_objective import objective_problems
-from raykd.config.check_targets import target_problems
+from raykd.config.check_objective import objective_problems, target_problems
 from raykd.config.models import (
     FINISHED,
     ResnetModel,
@@ -19,7 +18,7 @@ from raykd.config.models import (
     WrnModel,
     brings_weights,
 )
-from raykd.config.root import Config
+from raykd.config.root import Config, Slice
 from raykd.config.sources import CsvSource, ParquetSource
 from raykd.errors import Problem
 from raykd.tasks import find_task
@@ -44,7 +43,7 @@ def cross_check(config: Config) -> list[Problem]:
         *target_problems(config),
         *_training(config),
         *_folds(config),
-        *evaluate_problems(config, RESERVED),
+        *_evaluate(config),
         *_requirements(config),
     ]
 
@@ -122,7 +121,7 @@ def _source(config: Config) -> Iterator[Problem]:
 
 
 def _compared_estimators(config: Config) -> Iterator[Problem]:
-    """What is said of estimators as teachers holds of those that the student is held against."""
+    """Estimators that the student is compared with are checked as those that are teachers."""
     for one in config.evaluate.compare:
         if isinstance(one.model, SklearnModel):
             yield from _fitted(one.as_teacher(), f"evaluate.compare.{one.name}")
@@ -286,3 +285,43 @@ def _requirements(config: Config) -> Iterator[Problem]:
             yield Problem(
                 f"evaluate.require.{index}", f"found {text!r}; write `student.test.accuracy >= 0.9`"
             )
+
+
+def _evaluate(config: Config) -> Iterator[Problem]:
+    """What needs no data: models of the same name, untrained ones, slices of nothing."""
+    taken = [*RESERVED, *(teacher.name for teacher in config.teachers)]
+    counts = Counter(one.name for one in config.evaluate.compare)
+    for name, count in counts.items():
+        if count > 1 or name in taken:
+            yield Problem(f"evaluate.compare.{name}.name", "is another model's name too; names are unique: write "
+                          "{name: ..., model: ...}")  # fmt: skip
+    for one in config.evaluate.compare:
+        key = f"evaluate.compare.{one.name}"
+        if one.weights is None and not brings_weights(one.model):
+            yield Problem(
+                f"{key}.weights", f"is required: a {one.model.type} without weights is untrained"
+            )
+        yield from _finished(one.as_teacher(), key)
+    for index, entry in enumerate(config.evaluate.slices):
+        yield from _slice(entry, f"evaluate.slices.{index}", config.task)
+
+
+def _slice(entry: Slice, key: str, task: str) -> Iterator[Problem]:
+    if (entry.column is None) == (entry.of_class is None):
+        yield Problem(
+            key, "needs a column or a class, one of the two: {column: NAME} or {class: NAME}"
+        )
+    if entry.of_class is not None:
+        if not find_task(task).settings.has_classes:
+            yield Problem(f"{key}.class", f"a {task} has no classes; slice by a column")
+        for field in ("values", "bins"):
+            if getattr(entry, field) is not None:
+                yield Problem(f"{key}.{field}", "goes with a column; leave it out")
+    if entry.values is not None and entry.bins is not None:
+        yield Problem(f"{key}.bins", "stands beside values; leave one of them out")
+    if isinstance(entry.bins, tuple) and (
+        not entry.bins or any(low >= high for low, high in pairwise(entry.bins))
+    ):
+        yield Problem(
+            f"{key}.bins", f"found {list(entry.bins)}; bounds must rise, and there is at least one"
+        )

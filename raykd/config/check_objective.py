@@ -1,17 +1,36 @@
-"""Combinations of the objective's settings that cannot work, or would silently do nothing."""
+"""Combinations of the objective's settings, and of what `targets:` keeps for it, that cannot work."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
+from urllib.parse import parse_qsl, urlsplit
 
 from raykd.config.explanations import nearest
-from raykd.config.losses import LogitMseLoss
-from raykd.config.objective import FeatureTerm, Objective, SoftTargets, phase_weights
+from raykd.config.methods import DisagreementDiscount, DisagreementFilter
+from raykd.config.models import Teacher
+from raykd.config.objective import (
+    FeatureTerm,
+    Objective,
+    SoftTargets,
+    ever_active,
+    phase_weights,
+    values_of,
+)
 from raykd.config.root import Config
-from raykd.config.schedules import ever_active
-from raykd.config.weightings import DisagreementFilter, FixedWeighting, SampleWeighting
 from raykd.errors import Problem
 from raykd.tasks import find_task
+
+_RAISE = "raise targets.full_up_to to keep all classes"
+_RIGHT_IN_PART = ("kl", "js", "skew_kl", "dkd")
+"""Losses of the tempered probabilities, to which little mass in wrong places does little."""
+_RIGHT_MIXED = ("probabilities", "losses")
+_MAPS = ("positions", "matrices", "pairs")
+_SCHEMES = {
+    "s3": ("endpoint_override", "region", "scheme"),
+    "gs": ("endpoint_override", "scheme"),
+    "file": (),
+}
+"""Where a store may lie -> options of the URI."""
 
 
 def objective_problems(config: Config) -> Iterator[Problem]:
@@ -36,33 +55,26 @@ def _active(config: Config) -> Iterator[Problem]:
 
 def _given_weights(config: Config) -> Iterator[Problem]:
     names = [teacher.name for teacher in config.teachers]
-    weighting = config.objective.weighting
-    given: Mapping[str, float] | None = None
-    key = "objective.weighting.weights"
-    if isinstance(weighting, FixedWeighting):
-        given = weighting.weights
-    if isinstance(weighting, SampleWeighting):
-        given, key = weighting.probabilities, "objective.weighting.probabilities"
-    if given is None:
-        return
-    for name in given:
-        if name not in names:
-            known = f"; teachers: {', '.join(names)}{nearest(name, names)}"
-            yield Problem(f"{key}.{name}", f"no such teacher{known}")
-    for name in names:
-        if name not in given:
-            yield Problem(f"{key}.{name}", "is missing: every teacher needs a weight")
-    if given and not any(given.values()):
-        yield Problem(key, "all are 0")
+    for knob, given in config.objective.weighting.per_teacher.items():
+        key = f"objective.weighting.{knob}"
+        for name in given:
+            if name not in names:
+                known = f"; teachers: {', '.join(names)}{nearest(name, names)}"
+                yield Problem(f"{key}.{name}", f"no such teacher{known}")
+        for name in names:
+            if name not in given:
+                yield Problem(f"{key}.{name}", "is missing: every teacher needs a weight")
+        if given and not any(given.values()):
+            yield Problem(key, "all are 0")
 
 
 def _soft_targets(config: Config, soft: SoftTargets) -> Iterator[Problem]:
     key, loss, task = "objective.soft_targets", soft.loss, find_task(config.task).settings
     if soft.combine is not None:
-        standardised = task.class_logits and getattr(loss, "standardise", False)
+        standardised = task.class_logits and loss.knob("standardise")
         allowed = [
             way
-            for way in loss.combines
+            for way in loss.row.combines
             if way in task.combine and not (standardised and way == "probabilities_then_temper")
         ]
         if allowed and soft.combine not in allowed:
@@ -72,9 +84,9 @@ def _soft_targets(config: Config, soft: SoftTargets) -> Iterator[Problem]:
                 f"found {soft.combine}; with the loss {what} allowed are {', '.join(allowed)} "
                 "(null takes the first)",
             )
-    if isinstance(loss, LogitMseLoss) and not task.class_logits:
+    if loss.type == "mse" and not task.class_logits:
         for field in ("centred", "standardise"):
-            if getattr(loss, field):
+            if loss.knob(field):
                 yield Problem(f"{key}.loss.{field}", f"means nothing with `task: {config.task}`")
     if soft.disagreement is not None and not task.class_logits:
         yield Problem(f"{key}.disagreement", "compares class probabilities: classification only")
@@ -96,12 +108,12 @@ def _feature(config: Config, term: FeatureTerm, key: str) -> Iterator[Problem]:
     elif teacher.outputs is not None:
         yield Problem(
             f"{key}.teacher",
-            f"teacher {term.teacher!r} brings outputs without a model: it has no features",
+            f"teacher {term.teacher!r} has outputs and no model: it has no features",
         )
-    wanted = 2 if term.loss.layout == "pairs" else 1
+    required = 2 if term.loss.row.layout == "pairs" else 1
     for side, taps in (("student_tap", term.student_taps), ("teacher_tap", term.teacher_taps)):
-        if len(taps) != wanted:
-            what = "a list of two module paths" if wanted == 2 else "one module path"
+        if len(taps) != required:
+            what = "a list of two module paths" if required == 2 else "one module path"
             yield Problem(f"{key}.{side}", f"{term.loss.type} needs {what}, found {_listed(taps)}")
 
 
@@ -144,3 +156,137 @@ def _best_teacher(config: Config) -> Iterator[Problem]:
 
 def _listed(values: Iterable[object]) -> str:
     return ", ".join(str(value) for value in values)
+
+
+def target_problems(config: Config) -> Iterator[Problem]:
+    """Every problem of `targets` that needs no data and no model."""
+    if config.targets.store is not None and "://" in config.targets.store:
+        yield from uri_problems(config.targets.store)
+    if config.targets.features != "pooled":
+        return
+    for index, term in enumerate(config.objective.features):
+        if term.loss.row.layout in _MAPS:
+            yield Problem(
+                f"objective.features.{index}.loss.type",
+                f"{term.loss.type} compares positions, of which targets.features=pooled keeps the mean alone; "
+                "use raw or int8, or another loss",
+            )
+
+
+def uri_problems(uri: str, key: str = "targets.store") -> Iterator[Problem]:
+    """What is wrong with the URI of a store, without asking the bucket."""
+    parts = urlsplit(uri)
+    allowed = _SCHEMES.get(parts.scheme)
+    if allowed is None:
+        yield Problem(
+            key,
+            f"found {parts.scheme}://, allowed are {', '.join(f'{s}://' for s in _SCHEMES)}, or a folder",
+        )
+        return
+    if "@" in parts.netloc:
+        yield Problem(
+            key,
+            "holds credentials, which would be written into the run's folder; give them by the environment "
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)",
+        )
+    elif (parts.scheme == "file") == bool(parts.netloc) or not (parts.netloc or parts.path):
+        form = "file:///folder" if parts.scheme == "file" else f"{parts.scheme}://bucket/prefix"
+        yield Problem(key, f"found {uri!r}, which names no bucket or folder; write {form}")
+    unknown = [name for name, _ in parse_qsl(parts.query, True) if name not in allowed]
+    if unknown:
+        yield Problem(
+            key, f"found the option {unknown[0]}, allowed are {', '.join(allowed) or 'none'}"
+        )
+
+
+def top_k_problems(config: Config, classes: int) -> Iterator[Problem]:
+    """What cannot be learnt from the largest logits alone.
+
+    Kept are, at some temperatures, the probabilities of the `top_k` classes and the sum of the others.
+
+    Args:
+        config: the recipe, with more classes than it keeps in full.
+        classes: of the data.
+    """
+    found = f"found {classes:,} classes, of which targets keep {config.targets.top_k}"
+    yield from _losses(config, found)
+    for teacher in config.teachers:
+        if teacher.temperature == "fit":
+            yield Problem(
+                f"teachers.{teacher.name}.temperature",
+                f"found fit; {found}, at temperatures known beforehand: give a number, or {_RAISE}",
+            )
+            continue
+        if config.targets.temperatures is None:
+            continue
+        listed = {_rounded(value) for value in (1.0, *config.targets.temperatures)}
+        for value in sorted(needed_temperatures(config, [config.objective], teacher)):
+            if _rounded(value) not in listed:
+                yield Problem(
+                    "targets.temperatures",
+                    f"lacks {value:.9g}, at which teacher {teacher.name!r} is read (objective.soft_targets."
+                    f"temperature times its own, or its own for hard labels); add it, give null for all that "
+                    f"the objective uses, or {_RAISE}",
+                )
+
+
+def needed_temperatures(
+    config: Config, objectives: Sequence[Objective], teacher: Teacher
+) -> set[float]:
+    """The temperatures at which students hear a teacher: a constant T times its own.
+
+    Args:
+        config: the recipe.
+        objectives: its objective, and those of its variants.
+        teacher: one whose temperature is a number.
+    """
+    assert teacher.temperature != "fit", "refused before"
+    own = float(teacher.temperature)
+    soft = [objective.soft_targets for objective in objectives]
+    factors = {values_of(one.temperature)[0] for one in soft if one is not None}
+    if None in soft or "hard" in config.evaluate.controls:
+        factors.add(1.0)
+    return {factor * own for factor in factors}
+
+
+def _rounded(value: float) -> str:
+    return f"{value:.9g}"
+
+
+def _losses(config: Config, found: str) -> Iterator[Problem]:
+    objective, soft = config.objective, config.objective.soft_targets
+    key, temperature = "objective.soft_targets", 1.0
+    if soft is not None:
+        if soft.loss.type not in _RIGHT_IN_PART or soft.loss.knob("standardise"):
+            what = "standardised logits" if soft.loss.type in _RIGHT_IN_PART else soft.loss.type
+            yield Problem(
+                f"{key}.loss", f"{what} needs every class; {found}; use {', '.join(_RIGHT_IN_PART)} without "
+                f"standardise, or {_RAISE}",
+            )  # fmt: skip
+        elif soft.mixing not in _RIGHT_MIXED:
+            yield Problem(
+                f"{key}.combine", f"{soft.mixing} needs every class; {found}; use {', '.join(_RIGHT_MIXED)}, or "
+                f"{_RAISE}",
+            )  # fmt: skip
+        courses = [soft.temperature, *(p.soft_targets.temperature for p in objective.phases)]
+        values = {value for course in courses if course is not None for value in values_of(course)}
+        if len(values) > 1:
+            yield Problem(
+                f"{key}.temperature", f"goes through {', '.join(f'{v:g}' for v in sorted(values))}; {found}, "
+                f"which a student reads at one temperature: make it constant, or {_RAISE}",
+            )  # fmt: skip
+        temperature = max(values)
+    weighting = objective.weighting
+    if weighting.type == "entropy":
+        yield Problem("objective.weighting.type", f"entropy needs every class; {found}; use another one, or {_RAISE}")  # fmt: skip
+    looking = {
+        "objective.weighting.type": weighting.type == "confidence",
+        f"{key}.disagreement": soft is not None
+        and isinstance(soft.disagreement, DisagreementDiscount),
+        "objective.labels.fill": soft is not None and objective.labels.fill == "ensemble",
+    }
+    for looking_key in (k for k, looks in looking.items() if looks and temperature != 1.0):
+        yield Problem(
+            looking_key, f"looks at probabilities at temperature 1, the soft targets at {temperature:g}; {found}, "
+            f"which a student reads at one temperature: leave it out, set {key}.temperature=1, or {_RAISE}",
+        )  # fmt: skip

@@ -103,8 +103,8 @@ def _ats(key: str, wrong: set[str]) -> set[str]:
 def _metric(config: Config, search: Search) -> Iterator[Problem]:
     allowed = find_task(config.task).settings.select
     metrics = search.judged_by(allowed[0])
-    for place, metric in enumerate(metrics):
-        yield from _one_metric(config, metric, (*allowed, *COSTS) if place else allowed)
+    for index, metric in enumerate(metrics):
+        yield from _one_metric(config, metric, (*allowed, *COSTS) if index else allowed)
     if twice := sorted({metric for metric in metrics if metrics.count(metric) > 1}):
         yield Problem("search.metric", f"names {twice[0]} twice; leave one out")
     better = "max" if metrics[0] in HIGHER_IS_BETTER else "min"
@@ -163,8 +163,8 @@ def _scheduler(config: Config, search: Search) -> Iterator[Problem]:
 def _shape(key: str, space: Space) -> Iterator[Problem]:
     """What a space itself can be wrong in."""
     if isinstance(space, Choice):
-        told = [override(key, value) for value in space.categories]
-        if twice := sorted({text for text in told if told.count(text) > 1}):
+        written = [override(key, value) for value in space.categories]
+        if twice := sorted({text for text in written if written.count(text) > 1}):
             yield Problem(f"{_at(key)}.categories", f"names {twice[0].partition('=')[2]} twice; "
                           "leave one out")  # fmt: skip
         return
@@ -190,8 +190,10 @@ def _fits_schema(key: str, space: Space, build: Build) -> list[Problem]:
         except InputError as error:
             first = error.problems[0]
             about = "" if first.key == key else f"{first.key}: "
-            told = Problem(_at(key), f"{where} {_short(value)} is refused: {about}{first.message}")
-            problems.setdefault(str(first.message), told)
+            problem = Problem(
+                _at(key), f"{where} {_short(value)} is refused: {about}{first.message}"
+            )
+            problems.setdefault(str(first.message), problem)
     return list(problems.values())
 
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from raykd.config.objective import NUMBER
 from raykd.config.root import Config
-from raykd.config.schedules import NUMBER
 from raykd.errors import Problem
 
 _WRITTEN = {
@@ -170,7 +170,7 @@ def _short_form(found: Any, path: Sequence[str], model: type[BaseModel] | None) 
 
 
 def _kind(context: Mapping[str, Any]) -> str:
-    """The discriminator as pydantic quotes it; of a function only its name is told, and all look at `type`."""
+    """The discriminator as pydantic quotes it; of a function only its name is known, and all look at `type`."""
     quoted = str(context["discriminator"]).strip("'")
     return "type" if quoted.endswith("()") else quoted
 

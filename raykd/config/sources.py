@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from raykd.config.base import Count, ImportPath, Settings
-from raykd.config.text import TEXT_BYTES
+from raykd.config.base import TEXT_BYTES, Count, ImportPath, Settings
 
 
 class DigitsSource(Settings):

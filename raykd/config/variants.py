@@ -1,4 +1,7 @@
-"""Several ways to teach one student, as recipes that share their data and teachers."""
+"""Recipes made of a recipe: other methods, its folds, and itself without one of its parts at a time.
+
+They share their data and teachers, but for the folds, which share the samples only.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,22 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal
 
 from raykd.config.check import RESERVED
+from raykd.config.data import Fold
 from raykd.config.explanations import nearest
-from raykd.config.load import load_config
-from raykd.config.losses import FeatureLoss, SoftLoss
-from raykd.config.root import Config
-from raykd.config.weightings import Weighting
+from raykd.config.load import load_config, parse
+from raykd.config.methods import WEIGHTINGS, Weighting
+from raykd.config.objective import Objective, ever_active, phase_weights, restricted
+from raykd.config.root import Config, Evaluate
 from raykd.errors import InputError, Problem
+from raykd.methods import WEIGHTING_ROWS, feature_losses, soft_losses
 from raykd.tasks import find_task
 
+WHOLE = "whole"
+"""Name of the recipe from which nothing is left out."""
+Kind = Literal["teacher", "term", "weighting", "view"]
 _MAY_VARY = frozenset({"objective", "student", "train"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _TAPS = re.compile(r"(?P<student>[^=\s]+)=(?P<teacher>[^.=\s]+)\.(?P<tap>[^=\s]+)")
@@ -28,14 +36,6 @@ class Variant:
 
     name: str
     config: Config
-
-
-def _types(union: Any) -> tuple[str, ...]:
-    members = get_args(get_args(union)[0])
-    return tuple(str(get_args(member.model_fields["type"].annotation)[0]) for member in members)
-
-
-SOFT_LOSSES, FEATURE_LOSSES, WEIGHTINGS = map(_types, (SoftLoss, FeatureLoss, Weighting))
 
 
 def method_variants(
@@ -64,8 +64,8 @@ def method_variants(
         InputError: with every problem of every variant.
     """
     problems = [
-        *_unknown("--losses", losses, tuple(dict.fromkeys((*SOFT_LOSSES, *FEATURE_LOSSES)))),
-        *_unknown("--weightings", weightings, WEIGHTINGS),
+        *_unknown("--losses", losses, tuple(dict.fromkeys((*soft_losses(), *feature_losses())))),
+        *_unknown("--weightings", weightings, tuple(WEIGHTING_ROWS)),
         *_misplaced(others or {}),
     ]
     if config.objective.soft_targets is None:
@@ -115,7 +115,7 @@ def _methods(
 
 def _of_features(config: Config, loss: str) -> bool:
     """Whether a loss compares features; of embeddings some compare the vectors themselves."""
-    return loss in FEATURE_LOSSES and loss not in find_task(config.task).settings.soft_losses
+    return loss in feature_losses() and loss not in find_task(config.task).settings.soft_losses
 
 
 def _feature(loss: str, taps: str | None) -> dict[str, Any]:
@@ -147,3 +147,183 @@ def _misplaced(others: Mapping[str, Sequence[str]]) -> Iterator[Problem]:
             if text.split("=")[0].split(".")[0] not in _MAY_VARY:
                 yield Problem(f"--variant {name}", f"cannot change {text!r}; only keys under "
                               f"{', '.join(sorted(_MAY_VARY))}: data and teachers are shared")  # fmt: skip
+
+
+def fold_recipes(config: Config) -> list[Config]:
+    """The recipe of each fold, without the requirements, which are of all folds together."""
+    assert config.folds is not None, "only for recipes with folds"
+    return [_of_fold(config, Fold(index=index, of=config.folds)) for index in range(config.folds)]
+
+
+def first_fold(config: Config) -> Config:
+    """The recipe itself; of a cross-validation that of its first fold, which stands for all."""
+    return config if config.folds is None else fold_recipes(config)[0]
+
+
+def _of_fold(config: Config, fold: Fold) -> Config:
+    splits = config.data.splits.model_copy(update={"fold": fold})
+    return config.model_copy(
+        update={
+            "folds": None,
+            "data": config.data.model_copy(update={"splits": splits}),
+            "evaluate": config.evaluate.model_copy(update={"require": ()}),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a recipe.
+
+    Attributes:
+        name: of the variant without it: `teacher.wide`, `term.soft_targets`, `weighting`, `view.0`.
+        kind: what it is.
+        about: the same in words.
+        config: the recipe without it.
+    """
+
+    name: str
+    kind: Kind
+    about: str
+    config: Config
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What is left out of a recipe, one part at a time.
+
+    Attributes:
+        whole: the recipe, without controls, requirements and search.
+        parts: what is left out.
+        kept: what is not, and why; in words.
+    """
+
+    whole: Config
+    parts: tuple[Part, ...]
+    kept: tuple[str, ...]
+
+    @property
+    def variants(self) -> list[Variant]:
+        """The whole recipe, then the recipe without each part."""
+        parts = [Variant(part.name, part.config) for part in self.parts]
+        return [Variant(WHOLE, self.whole), *parts]
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A part as it would be left out; or, with a reason, why it cannot be."""
+
+    name: str
+    kind: Kind
+    about: str
+    tree: dict[str, Any] | None
+    why: str = ""
+
+
+def ablation(config: Config, *, views: bool = False) -> Ablation:
+    """Every part that can be left out of a recipe.
+
+    Without a teacher the others' weights are renormalised, and their temperatures stay as they are. In
+    place of the weighting every teacher counts the same.
+
+    Args:
+        config: the recipe.
+        views: whether the steps of the view policy are left out too, one at a time.
+    """
+    whole = config.model_copy(update={"evaluate": Evaluate(controls=()), "search": None})
+    cuts = [
+        *_teachers(whole),
+        *_terms(whole),
+        *_weighting(whole),
+        *(_views(whole) if views else ()),
+    ]
+    parts, kept = [], []
+    for cut in cuts:
+        if cut.tree is None:
+            kept.append(f"{cut.about}: {cut.why}")
+            continue
+        try:
+            parts.append(Part(cut.name, cut.kind, cut.about, parse(cut.tree)))
+        except InputError as error:
+            why = "; ".join(" ".join(str(problem).split()) for problem in error.problems)
+            kept.append(f"{cut.about}: without it, {why}")
+    return Ablation(whole, tuple(parts), tuple(kept))
+
+
+def _tree(config: Config, **update: Any) -> dict[str, Any]:
+    return config.model_copy(update=update).model_dump(mode="json")
+
+
+def _teachers(config: Config) -> Iterator[_Cut]:
+    for teacher in config.teachers:
+        name, about = f"teacher.{teacher.name}", f"teacher {teacher.name}"
+        if len(config.teachers) == 1:
+            yield _Cut(name, "teacher", about, None, "it is the only one")
+            continue
+        stay = [term.teacher != teacher.name for term in config.objective.features]
+        objective = restricted(config.objective, stay).model_copy(
+            update={"weighting": _without(config.objective.weighting, teacher.name)}
+        )
+        others = tuple(one for one in config.teachers if one.name != teacher.name)
+        yield _Cut(name, "teacher", about, _tree(config, teachers=others, objective=objective))
+
+
+def _without(weighting: Weighting, teacher: str) -> Weighting:
+    """The weighting for the other teachers; what is given for each is normalised where it is used."""
+    update = {
+        knob: {name: value for name, value in values.items() if name != teacher}
+        for knob, values in weighting.per_teacher.items()
+    }
+    return weighting.model_copy(update=update)
+
+
+def _terms(config: Config) -> Iterator[_Cut]:
+    objective = config.objective
+    active = _active(objective)
+    every = [True] * len(objective.features)
+    cuts = [
+        ("term.labels", "labels", restricted(objective, every, labels=False)),
+        ("term.soft_targets", "soft targets", restricted(objective, every, soft_targets=False)),
+    ]
+    for index, term in enumerate(objective.features):
+        stay = [other != index for other in range(len(every))]
+        about = f"{term.loss.type} of {term.teacher}"
+        cuts.append((f"term.features.{index}", about, restricted(objective, stay)))
+    for (name, about, rest), does in zip(cuts, active, strict=True):
+        if does and sum(active) == 1:
+            yield _Cut(name, "term", about, None, "it is the only term")
+        elif does:
+            yield _Cut(name, "term", about, _tree(config, objective=rest))
+
+
+def _active(objective: Objective) -> list[bool]:
+    """Whether labels, soft targets and each feature term have a weight at some time."""
+    times = [phase_weights(objective, phase) for phase in (None, *objective.phases)]
+    return [any(map(ever_active, weights)) for weights in zip(*times, strict=True)]
+
+
+def _weighting(config: Config) -> Iterator[_Cut]:
+    weighting = config.objective.weighting
+    about = f"weighting {weighting.type}"
+    if weighting.type == "uniform":
+        yield _Cut("weighting", "weighting", about, None, "it is what others are held against")
+    elif len(config.teachers) == 1:
+        yield _Cut("weighting", "weighting", about, None, "there is one teacher")
+    else:
+        even = config.objective.model_copy(update={"weighting": WEIGHTINGS["uniform"]()})
+        yield _Cut("weighting", "weighting", about, _tree(config, objective=even))
+
+
+def _views(config: Config) -> Iterator[_Cut]:
+    policy = config.data.views.policy
+    for index, step in enumerate(policy):
+        rest = policy[:index] + policy[index + 1 :]
+        update: dict[str, Any] = {"policy": rest} if rest else {"policy": (), "count": 1}
+        views = config.data.views.model_copy(update=update)
+        data = config.data.model_copy(update={"views": views})
+        yield _Cut(f"view.{index}", "view", f"view step {step.type}", _tree(config, data=data))
+
+
+def names_of(parts: Sequence[Part]) -> str:
+    """The parts in words."""
+    return ", ".join(part.about for part in parts)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from raykd.config.text import TEXT_BYTES
+from raykd.config.base import TEXT_BYTES
 
 
 def encode_texts(texts: Sequence[str], length: int = TEXT_BYTES) -> np.ndarray:

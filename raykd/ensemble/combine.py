@@ -4,6 +4,16 @@ Shape suffixes: N units, T teachers, C classes. Weights [T, N] sum to 1 per unit
 weights are all 0 (nobody answered) gets a harmless value that the caller masks. Logits of a teacher
 with weight 0 are ignored, whatever they hold (NaN too). Teachers and weights are detached;
 gradients reach temperatures given as tensors.
+
+A class that a teacher does not know has a logit so far below the others that its probability is 0 at any
+temperature in use; `unknown` finds it. A teacher k that knows the classes S_k is compared with the student
+renormalised over S_k:
+
+    q^S(c) = exp(s_c / T) / Σ_{j ∈ S} exp(s_j / T),        loss = T² Σ_k w_k KL(p_k ‖ q^{S_k})
+
+(Vongkulbhaisal et al. 2019, "Unifying Heterogeneous Classifiers with Distillation", Eq. 3, for several
+teachers with weights). It is the least at any student whose probabilities within S_k stand to each other as
+the teacher's do, whatever it gives to the other classes.
 """
 
 from __future__ import annotations
@@ -15,6 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Order = Literal["temper_then_mix", "mix_then_temper"]
+UNKNOWN = -6e4
+"""Logits this far below the largest of their row are of unknown classes; the codec writes −65504."""
 
 
 def mean_probabilities(
@@ -83,7 +95,7 @@ def mean_logits(logits_TNC: Tensor, weights_TN: Tensor) -> Tensor:
     mean_NC = torch.einsum("tnc,tn->nc", logits_TNC, weights_TN)
     if bool(mean_NC.isfinite().all()):
         return mean_NC
-    return torch.einsum("tnc,tn->nc", _heard(logits_TNC, weights_TN), weights_TN)
+    return torch.einsum("tnc,tn->nc", _with_weight(logits_TNC, weights_TN), weights_TN)
 
 
 def jensen_shannon(
@@ -110,8 +122,8 @@ def jensen_shannon(
     mixed_NC = _log_mixture(logits_TNC, weights_TN, factors)
     jsd_N = torch.zeros_like(mixed_NC[:, 0])
     for k, weight_N in enumerate(weights_TN):
-        heard_NC = torch.where((weight_N > 0).unsqueeze(1), logits_TNC[k], 0.0)
-        log_probs_NC = F.log_softmax(heard_NC / _of_teacher(factors, k), dim=-1)
+        safe_NC = torch.where((weight_N > 0).unsqueeze(1), logits_TNC[k], 0.0)
+        log_probs_NC = F.log_softmax(safe_NC / _of_teacher(factors, k), dim=-1)
         divergence_N = (log_probs_NC.exp() * (log_probs_NC - mixed_NC)).sum(-1)
         jsd_N = torch.addcmul(jsd_N, weight_N, divergence_N)
     return jsd_N.clamp_min(0.0)
@@ -178,7 +190,7 @@ def _of_teacher(factors: Tensor | float, k: int) -> Tensor | float:
     return factors[k, 0, 0] if isinstance(factors, Tensor) and factors.ndim else factors
 
 
-def _heard(logits_TNC: Tensor, weights_TN: Tensor) -> Tensor:
+def _with_weight(logits_TNC: Tensor, weights_TN: Tensor) -> Tensor:
     """Logits with 0 in place of those that carry no weight."""
     return torch.where((weights_TN > 0).unsqueeze(2), logits_TNC, 0.0)
 
@@ -201,10 +213,49 @@ def _log_mixture(logits_TNC: Tensor, weights_TN: Tensor, factors: Tensor | float
 
 def _log_mixture_exact(logits_TNC: Tensor, weights_TN: Tensor, factors: Tensor | float) -> Tensor:
     """The same with logsumexp: for vanishing probabilities, silent teachers and empty units."""
-    log_probs_TNC = F.log_softmax(_heard(logits_TNC, weights_TN) / factors, dim=-1)
+    log_probs_TNC = F.log_softmax(_with_weight(logits_TNC, weights_TN) / factors, dim=-1)
     log_weights_TN1 = weights_TN.log().unsqueeze(2)
     answered_N1 = (weights_TN.sum(0) > 0).unsqueeze(1)
     summands_TNC = torch.where(answered_N1, log_probs_TNC + log_weights_TN1, log_probs_TNC)
     mixed_NC = summands_TNC.logsumexp(0)
     normalised_NC = torch.where(answered_N1, mixed_NC, F.log_softmax(mixed_NC, dim=-1))
     return normalised_NC.clamp_min(torch.finfo(mixed_NC.dtype).min / 2)
+
+
+def unknown(logits_NC: Tensor) -> Tensor:
+    """Classes [C] of which a teacher says nothing in any row, bool."""
+    below_NC = logits_NC < logits_NC.amax(dim=-1, keepdim=True) + UNKNOWN
+    return below_NC.all(dim=0)
+
+
+def labels_of_known(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
+    """Labels [N] with −1 for classes that a teacher does not know, by its logits."""
+    unknown_C = unknown(logits_NC)
+    return torch.where(unknown_C[labels_N.clamp(min=0)], -1, labels_N)
+
+
+def mean_of_known(logits_TNC: Tensor, weights_TN: Tensor, known_TC: Tensor | None = None) -> Tensor:
+    """Log of the teachers' mean probabilities, each class over those that know it.
+
+    p(c) ∝ Σ_{k: c ∈ S_k} w_k p_k(c) / Σ_{k: c ∈ S_k} w_k. Where all know every class it is
+    `mean_probabilities`. A class that nobody knows gets the smallest probability of its dtype.
+
+    Args:
+        logits_TNC: teachers' logits.
+        weights_TN: weights, summing to 1 over teachers.
+        known_TC: bool, the classes that each teacher knows; None = found by their logits.
+
+    Returns:
+        log_probs_NC, normalised and finite.
+    """
+    if known_TC is None:
+        known_TC = ~torch.stack([unknown(logits_NC) for logits_NC in logits_TNC])
+    if bool(known_TC.all()):
+        return mean_probabilities(logits_TNC, weights_TN)
+    probs_TNC = F.softmax(logits_TNC.detach(), dim=-1)
+    weights_TN = weights_TN.detach().to(probs_TNC.dtype)
+    tiny = torch.finfo(probs_TNC.dtype).tiny
+    sum_NC = torch.einsum("tnc,tn->nc", torch.where(known_TC[:, None], probs_TNC, 0.0), weights_TN)
+    share_NC = torch.einsum("tc,tn->nc", known_TC.to(probs_TNC.dtype), weights_TN)
+    mean_NC = sum_NC / share_NC.clamp_min(tiny)
+    return mean_NC.clamp_min(tiny).log().log_softmax(dim=-1)

@@ -48,7 +48,7 @@ class Evidence:
     losses_TN: Tensor | None
     generator: torch.Generator | None
 
-    def heard_logits(self) -> Tensor:
+    def answered_logits(self) -> Tensor:
         """Teachers' logits [T, N, C], with 0 where a teacher gave no answer (NaN would spread)."""
         if bool(self.available_TN.all()):
             return self.logits_TNC

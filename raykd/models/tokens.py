@@ -19,7 +19,7 @@ import torch
 import xxhash
 from torch import Tensor
 
-from raykd.config.text import (
+from raykd.config.data import (
     HashedTokenizer,
     HfTokenizer,
     Tokenizer,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from raykd.config.objective import Labels, Objective, UniformWeighting, restricted
+from raykd.config.methods import WEIGHTINGS
+from raykd.config.objective import Labels, Objective, restricted
 from raykd.objective.weighting import steady
 
 Role = Literal["student", "labels", "best_teacher", "hard", "untrained"]
@@ -72,7 +73,7 @@ def _alone(objective: Objective, teacher: str) -> Objective:
     soft = teacher_batch.soft_targets
     return teacher_batch.model_copy(
         update={
-            "weighting": UniformWeighting(),
+            "weighting": WEIGHTINGS["uniform"](),
             "soft_targets": soft and soft.model_copy(update={"disagreement": None}),
         }
     )

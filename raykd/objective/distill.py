@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from raykd.config.objective import KlLoss, Objective, SoftTargets
+from raykd.config.objective import Objective, SoftTargets
 from raykd.objective.features import FeatureLoss, Shape
 from raykd.objective.rule import LearningRule, knows_few
 from raykd.objective.schedules import strengths_at
@@ -17,7 +17,7 @@ from raykd.objective.weighting import needs_losses, teacher_weights
 from raykd.types import UNLABELLED, Batch, Scale, TeacherOutputs, is_labelled
 
 _TINY = 1e-12
-_PLAIN = SoftTargets(loss=KlLoss(), temperature=1.0)
+_PLAIN = SoftTargets(temperature=1.0)
 
 
 class DistillObjective(nn.Module):

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from raykd.config.losses import RelationalLoss, StandardisedLoss, VidLoss
 from raykd.config.objective import FeatureTerm
-from raykd.losses import INFO, LOSSES
+from raykd.losses import LOSSES
 from raykd.models.projectors import make_projector
 from raykd.objective.masked_pairwise import masked_pairwise
 from raykd.objective.terms import Context, Sum
@@ -22,7 +21,6 @@ from raykd.types import Batch, Dense
 Shape = tuple[int, ...]
 _VARIANCE_FLOOR = 1e-5  # of the VID loss
 _STD_FLOOR = 1e-6  # added to variances
-_NO_KNOBS = frozenset({"type", "initial_variance", "standardise", "momentum", "scope"})
 
 
 class FeatureLoss(nn.Module):
@@ -46,15 +44,15 @@ class FeatureLoss(nn.Module):
         student, teacher = student_shapes[term.student_taps[0]], self.teacher_shapes[0]
         loss = term.loss
         self.projector: nn.Module = nn.Identity()
-        if loss.layout == "projected":
+        if loss.row.layout == "projected":
             self.projector = make_projector(student, teacher, always=True)
         self.raw_variance: nn.Parameter | None = None
-        if isinstance(loss, VidLoss):
-            start = math.log(math.expm1(loss.initial_variance - _VARIANCE_FLOOR))
+        if loss.row.state == "variance":
+            start = math.log(math.expm1(loss.knob("initial_variance") - _VARIANCE_FLOOR))
             self.raw_variance = nn.Parameter(torch.full((_width(teacher),), start))
         self.statistics: RunningStatistics | None = None
-        if isinstance(loss, StandardisedLoss) and loss.standardise:
-            self.statistics = RunningStatistics(_width(teacher), loss.momentum)
+        if loss.row.state == "statistics" and loss.knob("standardise"):
+            self.statistics = RunningStatistics(_width(teacher), loss.knob("momentum"))
 
     def forward(
         self, features: Mapping[str, Tensor], batch: Batch, answer: Dense, context: Context
@@ -88,8 +86,8 @@ class FeatureLoss(nn.Module):
         self, student: Tensor, teacher: Tensor, counted_B: Tensor, context: Context
     ) -> Tensor:
         loss = self.term.loss
-        knobs = {name: value for name, value in loss if name not in _NO_KNOBS}
-        if isinstance(loss, RelationalLoss) and loss.scope == "global":
+        knobs = loss.arguments
+        if loss.knob("scope") == "global":
             knobs["gather"] = context.gather(int(counted_B.sum()))
         if self.raw_variance is not None:
             knobs["raw_variance"] = self.raw_variance
@@ -101,7 +99,7 @@ class FeatureLoss(nn.Module):
         def function(one: Tensor, other: Tensor) -> Tensor:
             return LOSSES[loss.type](one, other, **knobs)
 
-        if INFO[loss.type].per_sample:
+        if loss.row.per_sample:
             return function(student, teacher)
         return masked_pairwise(function, student, teacher, counted_B)
 
@@ -166,7 +164,7 @@ def feature_problem(
         student: shapes of one sample's features at the student's taps.
         teacher: at the teacher's taps.
     """
-    layout, name = term.loss.layout, term.loss.type
+    layout, name = term.loss.row.layout, term.loss.type
     (ours, *_), (theirs, *_) = student, teacher
     found = f"found {[list(s) for s in student]} at {term.student_tap!r} and {[list(t) for t in teacher]} at "
     found += f"{term.teacher_tap!r}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from raykd.config.losses import SoftLoss
+from raykd.config.methods import SoftLoss
 from raykd.config.objective import Labels, Objective, SoftTargets
 from raykd.objective.features import Shape
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo

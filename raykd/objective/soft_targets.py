@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raykd.config.losses import SoftLoss
+from raykd.config.methods import Disagreement, DisagreementFilter, SoftLoss
 from raykd.config.objective import SoftTargets
-from raykd.config.weightings import Disagreement, DisagreementFilter
 from raykd.ensemble import (
     WEIGHTINGS,
     jensen_shannon,
@@ -22,7 +21,7 @@ from raykd.ensemble import (
     mean_probabilities,
     sample_weights,
 )
-from raykd.losses import INFO, LOSSES, kl_from_log_probs, standardised
+from raykd.losses import LOSSES, kl_from_log_probs, standardised
 from raykd.objective.fused import kl_to_mean
 from raykd.objective.masked_pairwise import masked_pairwise
 from raykd.objective.teacher_batch import TeacherBatch
@@ -47,7 +46,7 @@ def compared(loss: Any, teacher_batch: TeacherBatch) -> TeacherBatch:
 def own_losses(loss: SoftLoss, teacher_batch: TeacherBatch) -> Tensor:
     """The student's loss against each teacher [T, N]; 0 where a teacher gave no answer."""
     teacher_batch = compared(loss, teacher_batch)
-    info = INFO[loss.type]
+    info = loss.row
     knobs = {name: value for name, value in loss if name not in _NO_KNOBS}
     if "labels" in info.needs:
         knobs["labels"] = teacher_batch.labels_N
@@ -99,7 +98,7 @@ def ensemble_loss(
 def _over_known(teacher_batch: TeacherBatch, weights_TN: Tensor) -> Tensor:
     """T² Σ_S W_S KL(p_S ‖ q^S) [N]: teachers that know the same classes S are mixed, with their share W_S.
 
-    It has the gradient of T² Σ_k w_k KL(p_k ‖ q^{S_k}), see `raykd.ensemble.partial`.
+    It has the gradient of T² Σ_k w_k KL(p_k ‖ q^{S_k}), see `raykd.ensemble.combine`.
     """
     assert teacher_batch.known is not None, "only where a teacher knows some classes alone"
     groups: dict[tuple[int, ...] | None, list[int]] = {}

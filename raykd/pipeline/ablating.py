@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raykd.config import Config
-from raykd.config.ablations import WHOLE, Ablation, Part, ablation, names_of
+from raykd.config.variants import WHOLE, Ablation, Part, ablation, names_of
 from raykd.errors import InputError, Problem
 from raykd.evaluate.ablation import worths
 from raykd.evaluate.comparison import compare as hold_against

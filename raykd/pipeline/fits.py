@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 from raykd.config import Config
 from raykd.config.models import Teacher
-from raykd.config.objective import InverseErrorWeighting, Labels, Objective
+from raykd.config.objective import Labels, Objective
 from raykd.config.training import Training
-from raykd.config.weightings import AccuracyWeighting
 from raykd.objective import TeacherInfo, TrainingRole, training_role
 from raykd.objective.rule import OUTPUT
 from raykd.pipeline.packing import known_by
@@ -136,9 +135,9 @@ def student_fit(
 def _teacher_infos(
     prepared: Prepared, taught: TrainingRole, served: TeacherTargets
 ) -> tuple[TeacherInfo, ...]:
-    weighting, judged = taught.objective.weighting, served.judged
-    errors = judged.errors if isinstance(weighting, InverseErrorWeighting) else {}
-    accuracies = judged.accuracies if isinstance(weighting, AccuracyWeighting) else {}
+    needs, judged = taught.objective.weighting.row.needs, served.judged
+    errors = judged.errors if "errors" in needs else {}
+    accuracies = judged.accuracies if "accuracies" in needs else {}
     return tuple(
         TeacherInfo(
             name,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from raykd.config import Config
-from raykd.config.folding import fold_recipes
+from raykd.config.variants import fold_recipes
 from raykd.evaluate.folds import Sizes, over_folds
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.pipeline.external_baselines import with_external_baselines

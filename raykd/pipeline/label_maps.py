@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from raykd.config.models import Teacher
 from raykd.config.objective import Objective
 from raykd.data import Samples
-from raykd.ensemble import INFO
 from raykd.errors import InputError, Problem
+from raykd.methods import WEIGHTING_ROWS
 from raykd.models.names import nearest
 
 LabelMap = tuple[int | None, ...]
@@ -89,8 +89,8 @@ def partial_problems(
 
 def _objective(objective: Objective, found: str) -> Iterator[Problem]:
     weighting = objective.weighting.type
-    if INFO[weighting].looks:
-        blind = ", ".join(name for name, info in INFO.items() if not info.looks)
+    if WEIGHTING_ROWS[weighting].looks:
+        blind = ", ".join(name for name, row in WEIGHTING_ROWS.items() if not row.looks)
         yield Problem(
             "objective.weighting.type", f"{weighting} compares all classes; {found}; use {blind}"
         )

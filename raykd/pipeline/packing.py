@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raykd.config import Config
-from raykd.config.check_targets import needed_temperatures, top_k_problems
+from raykd.config.check_objective import needed_temperatures, top_k_problems
 from raykd.config.models import Teacher
-from raykd.config.objective import Objective
-from raykd.config.schedules import values_of
+from raykd.config.objective import Objective, values_of
 from raykd.data import Samples
 from raykd.errors import Problem
 from raykd.targets.packing import PLAIN, Packing

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from raykd.config.evaluating import Slice
 from raykd.config.explanations import nearest
+from raykd.config.root import Slice
 from raykd.data import Samples
 from raykd.errors import InputError, Problem
 

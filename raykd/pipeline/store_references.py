@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from raykd.config import Config
-from raykd.config.folding import fold_recipes
+from raykd.config.variants import fold_recipes
 from raykd.errors import InputError, Problem
 from raykd.folders import home, read_json
 from raykd.models.weights import load_weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raykd.config import load_config
-from raykd.config.ablations import WHOLE, ablation
+from raykd.config.variants import WHOLE, ablation
 
 HINT = "{loss: {type: hint}, teacher: %s, student_tap: blocks.1, teacher_tap: blocks.1}"
 FEATURES = f"objective.features=[{HINT % 'cnn'}, {HINT % 'wrn'}]"

@@ -12,8 +12,9 @@ import torch
 
 from raykd.config.base import Settings
 from raykd.config.data import ViewStep
+from raykd.config.methods import FeatureLoss, Weighting
 from raykd.config.models import OF_TEXTS, Model
-from raykd.config.objective import FeatureLoss, SoftTargets, Weighting
+from raykd.config.objective import SoftTargets
 from raykd.config.root import Config
 from raykd.config.sources import Source
 from raykd.config.training import Optimizer, Schedule

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from raykd.config import load_config
-from raykd.config.variants import FEATURE_LOSSES, SOFT_LOSSES, WEIGHTINGS, method_variants
-from raykd.ensemble import WEIGHTINGS as WEIGHTING_FUNCTIONS
+from raykd.config.variants import method_variants
+from raykd.ensemble import WEIGHTINGS
 from raykd.errors import InputError
 from raykd.losses import LOSSES
+from raykd.methods import WEIGHTING_ROWS, feature_losses, soft_losses
 
 
 @pytest.fixture
@@ -21,8 +22,8 @@ def keys(caught):
 
 
 def test_the_names_are_those_of_the_registries():
-    assert set(SOFT_LOSSES) | set(FEATURE_LOSSES) <= set(LOSSES)
-    assert set(WEIGHTINGS) == set(WEIGHTING_FUNCTIONS)
+    assert set(soft_losses()) | set(feature_losses()) == set(LOSSES)
+    assert set(WEIGHTING_ROWS) == set(WEIGHTINGS)
 
 
 def test_one_change_at_a_time_with_the_recipes_own_method_first(config):

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 
 from raykd.ensemble import WEIGHTINGS
-from raykd.ensemble.simplex import minimum_norm_weights
+from raykd.ensemble.gradients import minimum_norm_weights
 from raykd.losses import kl
 
 T, N, C = 4, 9, 5

@@ -10,12 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykd.ensemble import INFO, WEIGHTINGS
-from raykd.ensemble.table import weighting_table
+from raykd.ensemble import WEIGHTINGS
+from raykd.methods import WEIGHTING_ROWS, weighting_table
 
 T, N, C = 4, 9, 5
 ALL = pytest.mark.parametrize("name", sorted(WEIGHTINGS))
-EQUIVARIANT = pytest.mark.parametrize("name", [n for n in WEIGHTINGS if not INFO[n].random])
+EQUIVARIANT = pytest.mark.parametrize(
+    "name", [n for n in WEIGHTINGS if not WEIGHTING_ROWS[n].random]
+)
 
 
 def generator(seed=0):
@@ -40,7 +42,7 @@ def knobs(name, teachers=T):
     return {
         key: torch.arange(1.0, teachers + 1) / teachers
         for key in ("weights", "accuracies", "errors")
-        if key in INFO[name].needs
+        if key in WEIGHTING_ROWS[name].needs
     }
 
 
@@ -56,7 +58,7 @@ def assert_weights(weights_TN, answered_N):
 
 
 def test_registry_and_info_have_the_same_names():
-    assert list(WEIGHTINGS) == list(INFO)
+    assert list(WEIGHTINGS) == list(WEIGHTING_ROWS)
 
 
 @ALL
@@ -65,11 +67,13 @@ def test_info_tells_the_truth_about_the_signature(name):
     assert list(parameters)[:2] == ["logits_TNC", "labels_N"]
     assert parameters["labels_N"].default is None
     common = {"labels", "student_logits", "losses_TN"}
-    assert set(INFO[name].needs) - common <= set(parameters)
-    assert INFO[name].stored != bool({"student_logits", "losses_TN"} & set(INFO[name].needs))
+    assert set(WEIGHTING_ROWS[name].needs) - common <= set(parameters)
+    assert WEIGHTING_ROWS[name].stored != bool(
+        {"student_logits", "losses_TN"} & set(WEIGHTING_ROWS[name].needs)
+    )
 
 
-@pytest.mark.parametrize("name", [n for n in WEIGHTINGS if not INFO[n].looks])
+@pytest.mark.parametrize("name", [n for n in WEIGHTINGS if not WEIGHTING_ROWS[n].looks])
 def test_a_weighting_that_does_not_look_at_logits_goes_by_their_shape(name):
     logits_TNC, labels_N, common = situation()
     rubbish_TNC = torch.full((N, C), torch.nan, dtype=torch.float64).expand(T, N, C)
@@ -162,7 +166,7 @@ def test_absent_teachers_equal_a_smaller_ensemble(name):
 
 @ALL
 def test_where_a_label_is_missing_label_based_weights_are_uniform(name):
-    if "labels" not in INFO[name].needs:
+    if "labels" not in WEIGHTING_ROWS[name].needs:
         pytest.skip("does not use labels")
     logits_TNC, labels_N, common = situation()
     weights_TN = WEIGHTINGS[name](logits_TNC, labels_N, **common)

@@ -7,9 +7,10 @@ from threading import Barrier, Thread
 import pytest
 import torch
 
-from raykd.losses import INFO, LOSSES
+from raykd.losses import LOSSES
+from raykd.methods import LOSS_ROWS
 
-SCOPED = [name for name, info in INFO.items() if info.scope]
+SCOPED = [name for name, info in LOSS_ROWS.items() if info.scope]
 
 
 class TwoWorkers:

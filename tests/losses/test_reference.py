@@ -10,8 +10,8 @@ import torch
 from scipy.special import logsumexp
 from torch.autograd import gradcheck
 
-from raykd.losses import INFO, LOSSES
-from raykd.losses.table import method_table
+from raykd.losses import LOSSES
+from raykd.methods import LOSS_ROWS, loss_table
 
 N, C = 6, 5
 LABELS = torch.tensor([0, 4, 2, -1, 1, 3])
@@ -271,14 +271,14 @@ REFERENCES = {name[4:]: value for name, value in list(globals().items()) if name
 
 
 def test_registry_info_cases_and_references_have_the_same_names():
-    assert list(LOSSES) == list(INFO)
+    assert list(LOSSES) == list(LOSS_ROWS)
     assert set(LOSSES) == set(CASES) == set(REFERENCES)
 
 
 @ALL
 def test_info_tells_the_truth_about_the_signature(name):
     parameters = inspect.signature(LOSSES[name]).parameters
-    info = INFO[name]
+    info = LOSS_ROWS[name]
     assert list(parameters)[:2] == ["student", "teacher"]
     assert all(p.kind is p.KEYWORD_ONLY for p in list(parameters.values())[2:])
     assert ("gather" in parameters) == info.scope
@@ -368,7 +368,7 @@ def test_arguments_are_not_edited(name):
 
 @ALL
 def test_micro_batches_equal_the_big_batch_exactly_where_promised(name):
-    if not INFO[name].per_sample:
+    if not LOSS_ROWS[name].per_sample:
         pytest.skip("depends on the batch")
     student, teacher, knobs = CASES[name]
 
@@ -387,7 +387,7 @@ def test_micro_batches_equal_the_big_batch_exactly_where_promised(name):
     torch.testing.assert_close(weighted, whole, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [n for n in LOSSES if INFO[n].kind != "pairs"])
+@pytest.mark.parametrize("name", [n for n in LOSSES if LOSS_ROWS[n].kind != "pairs"])
 def test_relabelling_the_samples_permutes_the_loss(name):
     student, teacher, knobs = CASES[name]
     order = torch.tensor([3, 0, 5, 1, 4, 2])
@@ -401,7 +401,7 @@ def test_relabelling_the_samples_permutes_the_loss(name):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("classes", [2, 5])
-@pytest.mark.parametrize("name", [n for n in LOSSES if INFO[n].kind == "logits"])
+@pytest.mark.parametrize("name", [n for n in LOSSES if LOSS_ROWS[n].kind == "logits"])
 @pytest.mark.parametrize("standardise", [False, True])
 def test_extreme_logits_stay_finite(name, classes, dtype, standardise):
     torch.manual_seed(0)
@@ -451,7 +451,7 @@ def test_one_sample(name):
 
 
 def test_table_has_a_line_for_every_loss():
-    lines = method_table().splitlines()
+    lines = loss_table().splitlines()
     assert len(lines) == len(LOSSES) + 2
     assert all(f"`{name}`" in line for name, line in zip(LOSSES, lines[2:], strict=True))
     assert len({line.count(" | ") for line in lines if line[2] != "-"} - {4}) == 0

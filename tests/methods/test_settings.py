@@ -8,13 +8,12 @@ from typing import Any, get_args
 import pytest
 
 from raykd.config import load_config
-from raykd.config.losses import FeatureLoss, SoftLoss
+from raykd.config.methods import FeatureLoss, SoftLoss, Weighting
 from raykd.config.objective import FeatureTerm, Objective, SoftTargets
-from raykd.config.weightings import Weighting
-from raykd.ensemble import INFO as WEIGHTING_INFO
 from raykd.ensemble import WEIGHTINGS
 from raykd.errors import InputError
-from raykd.losses import INFO, LOSSES
+from raykd.losses import LOSSES
+from raykd.methods import LOSS_ROWS, WEIGHTING_ROWS
 from raykd.tasks import find_task
 
 CLASS_LOSSES = ("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist")
@@ -61,7 +60,7 @@ def test_registries_and_unions_have_the_same_names():
         "of vectors, whichever they are"
     )
     assert soft | features == set(LOSSES)
-    assert {n for n, info in INFO.items() if info.kind in ("features", "pairs")} == features
+    assert {n for n, info in LOSS_ROWS.items() if info.kind in ("features", "pairs")} == features
     assert {tag(m) for m in members(Weighting)} == set(WEIGHTINGS)
 
 
@@ -72,13 +71,10 @@ def test_a_loss_s_knobs_and_weight_are_those_of_the_paper(member):
     for name, value in settings:
         if name not in NOT_KNOBS:
             assert parameters[name].default == value, name
-    assert hasattr(settings, "scope") == INFO[tag(member)].scope
-    if INFO[tag(member)].kind in ("features", "pairs"):
-        assert member.default_weight == INFO[tag(member)].default_weight
-        assert (
-            FeatureTerm.model_validate(term(loss={"type": tag(member)})).strength
-            == member.default_weight
-        )
+    assert hasattr(settings, "scope") == LOSS_ROWS[tag(member)].scope
+    if LOSS_ROWS[tag(member)].kind in ("features", "pairs"):
+        own = LOSS_ROWS[tag(member)].default_weight
+        assert FeatureTerm.model_validate(term(loss={"type": tag(member)})).strength == own
 
 
 @pytest.mark.parametrize("member", members(Weighting), ids=tag)
@@ -88,7 +84,7 @@ def test_a_weighting_s_knobs_are_those_of_the_paper(member):
         if name not in ("type", "weights", "paper_code_scale"):
             assert parameters[name].default == field.default, name
         elif name == "weights":
-            assert "weights" in WEIGHTING_INFO[tag(member)].needs
+            assert "weights" in WEIGHTING_ROWS[tag(member)].needs
 
 
 def test_the_default_is_kl_of_the_mean_probability():
@@ -99,7 +95,7 @@ def test_the_default_is_kl_of_the_mean_probability():
         0.9,
         4.0,
     )
-    assert INFO["kl"].default_weight == soft.weight
+    assert LOSS_ROWS["kl"].default_weight == soft.weight
 
 
 @pytest.mark.parametrize("name", CLASS_LOSSES)

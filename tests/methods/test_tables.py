@@ -5,14 +5,13 @@ from pathlib import Path
 import pytest
 
 import raykd
-from raykd.ensemble.table import weighting_table
-from raykd.losses.table import method_table
+from raykd.methods import loss_table, weighting_table
 
 ROOT = Path(raykd.__file__).parent
 
 
 @pytest.mark.parametrize(
-    ("folder", "table"), [("losses", method_table), ("ensemble", weighting_table)]
+    ("folder", "table"), [("losses", loss_table), ("ensemble", weighting_table)]
 )
 def test_the_documented_table_is_the_one_of_the_registry(folder, table):
     text = (ROOT / folder / "README.md").read_text(encoding="utf-8")

@@ -8,8 +8,8 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from raykd.config import load_config
-from raykd.config.evaluating import Slice
 from raykd.config.models import MlpModel
+from raykd.config.root import Slice
 from raykd.data import Dataset
 from raykd.errors import InputError
 from raykd.models import build_model

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from raykd.config import load_config
-from raykd.config.folding import fold_recipes
+from raykd.config.variants import fold_recipes
 from raykd.errors import InputError, TrainingError
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.pipeline import Options, run

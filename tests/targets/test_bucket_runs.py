@@ -16,7 +16,7 @@ import raykd_forked_writers as writers
 from raykd import errors
 from raykd.cli import main
 from raykd.config import Config
-from raykd.config.check_targets import target_problems
+from raykd.config.check_objective import target_problems
 from raykd.config.root import TeacherCluster
 from raykd.folders import read_json
 from raykd.pipeline.runs import run
@@ -112,8 +112,8 @@ def test_an_unreadable_bucket_is_found_before_anything_starts(
     [
         ("ftp://host/path", "found ftp://, allowed are s3://, gs://, file://, or a folder"),
         ("s3://key:secret@bucket/p", "holds credentials"),
-        ("s3:///prefix", "names no place; write s3://bucket/prefix"),
-        ("file://folder/x", "names no place; write file:///folder"),
+        ("s3:///prefix", "names no bucket or folder; write s3://bucket/prefix"),
+        ("file://folder/x", "names no bucket or folder; write file:///folder"),
         ("s3://b/p?endpoint=x", "found the option endpoint, allowed are endpoint_override, region"),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 
 from raykd.cli.forecasts import answer_of
 from raykd.config import load_config
-from raykd.config.check_targets import needed_temperatures, top_k_problems
+from raykd.config.check_objective import needed_temperatures, top_k_problems
 from raykd.errors import InputError, TargetError
 from raykd.losses import LOSSES
 from raykd.pipeline.preparation import prepare

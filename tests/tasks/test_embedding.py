@@ -11,13 +11,11 @@ from safetensors.numpy import save_file
 from sklearn.linear_model import RidgeClassifier
 
 from raykd.config import load_config
-from raykd.config.ablations import ablation
 from raykd.config.data import Data, Splits
-from raykd.config.folding import fold_recipes
 from raykd.config.models import Expect
 from raykd.config.objective import Objective
 from raykd.config.sources import DigitsSource, FactorySource
-from raykd.config.variants import method_variants
+from raykd.config.variants import ablation, fold_recipes, method_variants
 from raykd.data import Dataset
 from raykd.data.check import check_data
 from raykd.data.draw import draw_classes
@@ -29,8 +27,7 @@ from raykd.evaluate.external_baselines import external_baseline_numbers
 from raykd.evaluate.folds import over_folds
 from raykd.evaluate.outputs import best_teacher
 from raykd.losses import LOSSES
-from raykd.losses.relational import RELATIONS
-from raykd.losses.relations import mean_of_relations
+from raykd.losses.relational import RELATIONS, mean_of_relations
 from raykd.models.network import Network
 from raykd.objective import Context, DistillObjective, TeacherInfo
 from raykd.objective.rule import OUTPUT

@@ -9,6 +9,7 @@ import pytest
 
 import raykd
 from raykd.data.sources import SOURCES
+from raykd.methods import LOSS_ROWS, WEIGHTING_ROWS
 from raykd.models import MODELS
 from raykd.tasks import BUILT_IN
 from raykd.tasks.registry import FACETS
@@ -20,6 +21,8 @@ BY_NAME = {
     "raykd/tasks/registry.py",
     "raykd/data/sources.py",
     "raykd/models/__init__.py",
+    "raykd/losses/__init__.py",
+    "raykd/ensemble/__init__.py",
 }
 
 
@@ -98,7 +101,13 @@ def test_a_facet_never_needs_who_asks_for_it(facet):
 
 
 @pytest.mark.parametrize(
-    ("registry", "paths"), [("raykd.data.sources", SOURCES), ("raykd.models", MODELS)]
+    ("registry", "paths"),
+    [
+        ("raykd.data.sources", SOURCES),
+        ("raykd.models", MODELS),
+        ("raykd.losses", {name: row.path for name, row in LOSS_ROWS.items()}),
+        ("raykd.ensemble", {name: row.path for name, row in WEIGHTING_ROWS.items()}),
+    ],
 )
 def test_what_a_registry_names_does_not_need_the_registry(registry, paths):
     for path in paths.values():

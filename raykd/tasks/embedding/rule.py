@@ -13,15 +13,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from raykd.config.losses import FeatureLoss as FeatureLossSettings
-from raykd.config.losses import HintLoss, LogitMseLoss, RelationalLoss, SoftLoss
+from raykd.config.methods import LOSSES, LossSettings
 from raykd.config.objective import FeatureTerm, Labels, Objective, SoftTargets
-from raykd.losses import relations
+from raykd.losses.relational import mean_of_relations
 from raykd.objective.features import FeatureLoss, Shape
 from raykd.objective.rule import OUTPUT, LearningRule
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
-
-_OF_FEATURES = ("cosine", "smooth_l1", "rkd_distance", "rkd_angle", "similarity", "pkt")
 
 
 def _projectors(
@@ -72,16 +69,15 @@ def _relations(
 
     A teacher that answered none, of no worker, is left out.
     """
-    assert isinstance(settings.loss, RelationalLoss), "only relations are averaged"
     available_TN, context = teacher_batch.available_TN, teacher_batch.context
     answers_T = context.all_sum(available_TN.sum(dim=1).float())
     kept_T = answers_T > 0
     counted_N = available_TN[kept_T].all(dim=0) & kept_T.any()
     gather = None
-    if settings.loss.scope == "global":
+    if settings.loss.knob("scope") == "global":
         gather = context.gather(int(counted_N.sum()))
     pairs = zip(teacher_batch.answers, kept_T.tolist(), strict=True)
-    among = relations.mean_of_relations(
+    among = mean_of_relations(
         settings.loss.type,
         teacher_batch.student_NC[counted_N],
         [answer_ND[counted_N] for answer_ND, kept in pairs if kept],
@@ -102,12 +98,12 @@ def _no_labels(teacher_batch: TeacherBatch, _weights_TN: Tensor) -> Tensor:
     return teacher_batch.batch.labels
 
 
-def _of_vectors(loss: SoftLoss) -> FeatureLossSettings:
+def _of_vectors(loss: LossSettings) -> LossSettings:
     """The loss of features that compares vectors as `loss` says."""
-    if isinstance(loss, LogitMseLoss):
-        return HintLoss()
-    assert loss.type in _OF_FEATURES, "cross_check refuses losses of logits"
-    return loss  # type: ignore[return-value]
+    if loss.type == "mse":
+        return LOSSES["hint"]()
+    assert loss.row.vectors, "cross_check refuses losses of logits"
+    return loss
 
 
 RULE = LearningRule(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from raykd.config.tasks import CONTROLS, GIVEN_WEIGHTINGS, NO_VECTORS, TaskSettings
+from raykd.methods import losses_of
 
 SETTINGS = TaskSettings(
     select=("accuracy", "nll"),
     label_losses=("binary_cross_entropy",),
-    soft_losses=("bernoulli_kl",),
+    soft_losses=losses_of("labels"),
     combine=("probabilities", "logits"),
     expect=("accuracy",),
     weightings=(*GIVEN_WEIGHTINGS, "accuracy"),

@@ -10,21 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from raykd.config.objective import (
-    BoundedLoss,
-    HuberLoss,
-    ImitationLoss,
-    Labels,
-    Objective,
-    SoftTargets,
-)
+from raykd.config.methods import LossSettings
+from raykd.config.objective import Labels, Objective, SoftTargets
 from raykd.ensemble import mean_logits
-from raykd.losses import bounded, huber, imitation, mse
+from raykd.losses import LOSSES
 from raykd.objective.rule import LearningRule, stacked
 from raykd.objective.teacher_batch import TeacherBatch
 from raykd.types import Batch, Scale, TeacherOutputs, is_labelled
@@ -68,14 +61,14 @@ def _soft_loss(
     mean_N1 = mean_logits(stacked(teacher_batch), weights_TN)
     labels_N = _blended(batch)
     labels_N1, every_N = labels_N[:, None], torch.ones_like(batch.present_B)
-    if isinstance(loss, BoundedLoss):
+    if loss.type == "bounded":
         # It compares errors: without a label it says nothing.
-        loss_N = bounded(values_N1, mean_N1, labels=labels_N1, margin=loss.margin)
-        return loss_N, is_labelled(labels_N)
-    if isinstance(loss, ImitationLoss):
-        assert loss.error_range is not None, "facts give what the recipe leaves open"
-        knobs = {"alpha": loss.alpha, "error_range": loss.error_range}
-        return imitation(values_N1, mean_N1, labels=labels_N1, **knobs), every_N
+        return _distance(loss, labels=labels_N1)(values_N1, mean_N1), is_labelled(labels_N)
+    if loss.type == "imitation":
+        error_range = loss.knob(_RANGE)
+        assert error_range is not None, "facts give what the recipe leaves open"
+        distance = _distance(loss, labels=labels_N1, error_range=error_range)
+        return distance(values_N1, mean_N1), every_N
     return _distance(loss)(values_N1, mean_N1), every_N
 
 
@@ -94,7 +87,7 @@ def _facts(
     on those and err little there, so that the range would tell nothing of new samples.
     """
     soft = settings.soft_targets
-    if soft is None or not isinstance(soft.loss, ImitationLoss) or not answers:
+    if soft is None or _RANGE not in soft.loss.row.needs or not answers:
         return {}
     assert scale is not None, "the samples of a regression have a scale"
     known_N = is_labelled(labels_N)
@@ -105,18 +98,21 @@ def _facts(
 
 def _with_facts(settings: Objective, facts: Mapping[str, float]) -> Objective:
     soft = settings.soft_targets
-    if soft is None or not isinstance(soft.loss, ImitationLoss):
+    if soft is None or _RANGE not in soft.loss.row.needs:
         return settings
     loss = soft.loss
-    if loss.error_range is None and _RANGE in facts:
+    if loss.knob(_RANGE) is None and _RANGE in facts:
         loss = loss.model_copy(update={_RANGE: facts[_RANGE]})
     return settings.model_copy(update={"soft_targets": soft.model_copy(update={"loss": loss})})
 
 
-def _distance(loss: Any) -> Callable[[Tensor, Tensor], Tensor]:
-    if isinstance(loss, HuberLoss):
-        return partial(huber, delta=loss.delta)
-    return mse
+def _distance(
+    loss: LossSettings | None, **more: Tensor | float
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The function of a loss with its knobs; of none the squared error."""
+    if loss is None:
+        return LOSSES["mse"]
+    return partial(LOSSES[loss.type], **loss.arguments, **more)
 
 
 def _blended(batch: Batch) -> Tensor:

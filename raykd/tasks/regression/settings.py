@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from raykd.config.tasks import CONTROLS, GIVEN_WEIGHTINGS, NO_VECTORS, TaskSettings
 from raykd.errors import Problem
+from raykd.methods import losses_of
 
 if TYPE_CHECKING:
     from raykd.config.root import Config
@@ -22,7 +23,7 @@ def _without_labels(config: Config) -> Iterator[Problem]:
 SETTINGS = TaskSettings(
     select=("rmse", "mae"),
     label_losses=("mse", "huber"),
-    soft_losses=("mse", "huber", "bounded", "imitation"),
+    soft_losses=("mse", *losses_of("values")),
     combine=("values",),
     weightings=GIVEN_WEIGHTINGS,
     expect=("rmse", "r2"),

@@ -1,0 +1,128 @@
+"""What the rows of the two tables say: of a loss, of a weighting, and of a knob of either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import EllipsisType
+from typing import Literal
+
+Kind = Literal["logits", "features", "pairs", "values", "labels"]
+Combine = Literal[
+    "probabilities", "probabilities_then_temper", "logits", "losses", "values", "relations"
+]
+Layout = Literal["projected", "positions", "matrices", "pairs", "any"]
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One setting of a loss or weighting.
+
+    Attributes:
+        default: the paper's; None = may be left out, ... = must be given.
+        doc: one line for the recipe.
+        gt: a number is above this.
+        ge: a number is at least this.
+        lt: a number is below this.
+        le: a number is at most this.
+        choices: the texts that it may be; without any it is a number, or a bool if its default is one.
+        per_teacher: a mapping of teachers' names to such values.
+        argument: it is handed to the function as it stands; otherwise the objective acts on it.
+    """
+
+    default: float | bool | str | EllipsisType | None
+    doc: str
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+    choices: tuple[str, ...] = ()
+    per_teacher: bool = False
+    argument: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossRow:
+    """One loss.
+
+    `combines` says how it can take several teachers, the usual way first: as one target (mean of
+    probabilities, of logits, of values, of relations between samples), where that has the gradient of
+    the weighted sum of the teachers' own losses or is meant in its own right; or as that sum (`losses`).
+
+    Layouts of features: `projected` brings the student to the teacher's shape by a trained linear map;
+    `positions` needs two maps [C, H, W] or two rows of tokens [L, D], whatever their widths; `matrices`
+    two stacks of attention [H, L, L]; `pairs` two taps of equal widths on each side; `any` anything.
+
+    Attributes:
+        path: `module:function`; the function takes student, teacher and keywords and gives loss_N.
+        kind: what is compared: logits [N, C], features, pairs of features, values [N] / [N, D], or logits
+            of yes-or-no labels [N, K].
+        about: what a recipe says of it.
+        formula: the mean of loss_N, one line of plain text.
+        paper: authors, year and place in the paper.
+        knobs: its settings, in the order in which a recipe is written.
+        combines: see above.
+        layout: see above.
+        vectors: it also compares whole vectors, as the soft targets of embeddings.
+        state: what the objective keeps for it: a learnt `variance` of each channel, or running
+            `statistics` of the teacher's.
+        default_weight: weight of the term that the paper or its benchmark uses.
+        stored: works from stored targets (no live teacher needed).
+        needs: keyword arguments without which the loss cannot be computed.
+    """
+
+    path: str
+    kind: Kind
+    about: str
+    formula: str
+    paper: str
+    knobs: Mapping[str, Knob] = field(default_factory=dict)
+    combines: tuple[Combine, ...] = ("losses",)
+    layout: Layout = "any"
+    vectors: bool = False
+    state: Literal["variance", "statistics"] | None = None
+    default_weight: float = 1.0
+    stored: bool = True
+    needs: tuple[str, ...] = ()
+
+    @property
+    def scope(self) -> bool:
+        """Whether it accepts `gather`, to compare the local rows with those of all workers."""
+        return "scope" in self.knobs
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether loss_N of one sample does not depend on the other samples."""
+        return not self.scope
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightingRow:
+    """One weighting.
+
+    Attributes:
+        path: `module:function`; the function takes the teachers' logits, labels and keywords.
+        about: what a recipe says of it.
+        formula: the weight of teacher k, before it is normalised, one line of plain text.
+        paper: authors and year, or what it is.
+        knobs: its settings, in the order in which a recipe is written.
+        needs: arguments without which it cannot be computed (`labels`: without them it is uniform).
+        stored: works from stored targets alone (no live student needed).
+        supplied: arguments that the objective supplies besides the knobs and what is needed.
+        random: the weights are drawn.
+        looks: at the teachers' logits; otherwise only their shape counts.
+        paper_scale: of K teachers, the factor on the soft targets in the authors' code; applied where
+            the knob `paper_code_scale` is true.
+    """
+
+    path: str
+    about: str
+    formula: str
+    paper: str
+    knobs: Mapping[str, Knob] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    supplied: tuple[str, ...] = ()
+    stored: bool = True
+    random: bool = False
+    looks: bool = True
+    paper_scale: Callable[[int], float] | None = None
