@@ -63,13 +63,13 @@ def _check(args: argparse.Namespace) -> int:
     found, speech = facts(prepared, placement), TASK_TEXTS[prepared.samples.task]
     console = Console(quiet=False, stream=sys.stdout)
     sizes = ", ".join(f"{name} {count:,}" for name, count in found["samples"].items())
-    console.say(f"data: {sizes} samples; {found['training_labels']:,} training labels; "
+    console.print(f"data: {sizes} samples; {found['training_labels']:,} training labels; "
                 f"{speech.outputs(found['classes'])}{cut_texts(prepared.samples)}")  # fmt: skip
     rows = [_row(name, one, speech, accuracies.get(name))
             for name, one in found["teachers"].items()]  # fmt: skip
     console.table([*rows, _row("(student)", found["student"], speech, None)], title="models")
     _say_placement(found, placement, console)
-    console.say("ok")
+    console.print("ok")
     return 0
 
 
@@ -93,18 +93,18 @@ def _shape(shape: list[int]) -> str:
 def _say_placement(found: dict[str, Any], placement: Any, console: Any) -> None:
     for name, one in found["teachers"].items():
         if one["cpus"] or one["gpus"]:
-            console.say(
+            console.print(
                 f"teacher {name}: {one['replicas']} × ({one['cpus']:g} CPUs, {one['gpus']:g} GPUs)"
             )
     student = found["student"]
     workers = student["workers"]
     if not isinstance(workers, int):
         workers = f"{workers[0]} to {workers[1]}"
-    console.say(f"student: {workers} × ({student['cpus']:g} CPUs, {student['gpus']:g} GPUs), "
+    console.print(f"student: {workers} × ({student['cpus']:g} CPUs, {student['gpus']:g} GPUs), "
                 f"{found['student_fits']} fits")  # fmt: skip
     if placement.note is not None:
-        console.say(placement.note)
-    console.say(f"targets: {placement.mode}; {placement.reason}")
+        console.print(placement.note)
+    console.print(f"targets: {placement.mode}; {placement.reason}")
 
 
 def _data(args: argparse.Namespace) -> int:

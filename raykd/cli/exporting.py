@@ -85,5 +85,5 @@ def _show(exported: Exported) -> None:
     ]
     console.table(rows, title="median ms of a batch on one CPU thread; difference from torch")
     for name, how in exported.left_out.items():
-        console.say(f"left out: {name} {how}")
-    console.say(f"\nexport: {exported.path}")
+        console.print(f"left out: {name} {how}")
+    console.print(f"\nexport: {exported.path}")

@@ -96,9 +96,11 @@ def _show(result: RunResult, console: Console) -> None:
         show(result.summary, console)
     page = result.path / "report" / "index.html"
     if page.is_file():
-        console.say(f"\nreport: {page}")
+        console.print(f"\nreport: {page}")
     else:
-        console.say(f"\nrun: {result.path}; go on with: raykd run --resume --output {result.path}")
+        console.print(
+            f"\nrun: {result.path}; go on with: raykd run --resume --output {result.path}"
+        )
 
 
 def show_summary(summary: Mapping[str, Any], console: Console) -> None:
@@ -106,11 +108,11 @@ def show_summary(summary: Mapping[str, Any], console: Console) -> None:
     from raykd.report import result_cells, verdict
 
     rows = result_cells(summary)
-    console.say("")
+    console.print("")
     console.table(rows, title="test, mean ± standard deviation over replicas")
-    console.say("")
+    console.print("")
     for sentence in verdict(summary):
-        console.say(sentence)
+        console.print(sentence)
 
 
 def show_folds(summary: Mapping[str, Any], console: Console) -> None:
@@ -118,12 +120,12 @@ def show_folds(summary: Mapping[str, Any], console: Console) -> None:
     from raykd.report import result_cells
     from raykd.report.folds import folds_verdict
 
-    console.say("")
+    console.print("")
     title = f"test, mean ± standard deviation over {summary['folds']} folds"
     console.table(result_cells(summary), title=title)
-    console.say("")
+    console.print("")
     for sentence in folds_verdict(summary):
-        console.say(sentence)
+        console.print(sentence)
 
 
 def _held(result: RunResult) -> int:

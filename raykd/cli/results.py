@@ -56,7 +56,7 @@ def _report(args: argparse.Namespace) -> int:
     kinds = {"comparison": show_comparison, "ablation": show_ablation, "sweep": show_sweep,
              "folds": show_folds}  # fmt: skip
     kinds.get(summary.get("kind"), show_summary)(summary, console)
-    console.say(f"\nreport: {page}")
+    console.print(f"\nreport: {page}")
     return 0
 
 

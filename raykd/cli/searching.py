@@ -47,28 +47,28 @@ def _sweep(args: argparse.Namespace) -> int:
         print(result.path)
         return 0
     show_sweep(result.summary, console)
-    console.say(f"\nbest:   raykd run {result.path / 'best.yaml'}")
-    console.say(f"report: {result.path / 'report' / 'index.html'}")
+    console.print(f"\nbest:   raykd run {result.path / 'best.yaml'}")
+    console.print(f"report: {result.path / 'report' / 'index.html'}")
     return 0
 
 
 def _dry_run(config: Config, options: Options) -> int:
     from raykd.cli.preflight import facts
-    from raykd.search.sweeping import plan_place, plan_sweep
+    from raykd.search.sweeping import plan_resources, plan_sweep
 
-    planned = plan_sweep(config, options)
-    placement, where = plan_place(planned.config, options)
-    trials = [dict(proposal.values) for proposal in planned.proposals or ()]
-    finalists = planned.search.finalists
-    fits = 0 if finalists is None else (1 + min(finalists.top, planned.total)) * finalists.seeds
+    plan = plan_sweep(config, options)
+    placement, resources = plan_resources(plan.config, options)
+    trials = [dict(proposal.values) for proposal in plan.proposals or ()]
+    finalists = plan.search.finalists
+    fits = 0 if finalists is None else (1 + min(finalists.top, plan.total)) * finalists.seeds
     print_json(
         {
-            "output": str(planned.folder.path),
-            **facts(planned.prepared, placement),
-            "trials": planned.total,
-            "max_concurrent": where.concurrent,
+            "output": str(plan.folder.path),
+            **facts(plan.prepared, placement),
+            "trials": plan.total,
+            "max_concurrent": resources.concurrent,
             "configurations": trials,
-            "student_fits": planned.total + fits,
+            "student_fits": plan.total + fits,
         }
     )
     return 0
@@ -80,7 +80,7 @@ def show_sweep(summary: Mapping[str, Any], console: Console) -> None:
     from raykd.report.sweep import sweep_verdict, trial_cells
     from raykd.report.task_text import text_of
 
-    console.say("")
+    console.print("")
     title = f"the best trials of {len(summary['trials'])}; validation {summary['metric']}"
     console.table(trial_cells(summary, most=10), title=title)
     if summary["finalists"]:
@@ -88,9 +88,9 @@ def show_sweep(summary: Mapping[str, Any], console: Console) -> None:
         title = (
             f"finalists: {name}, mean ± standard deviation over replicas; best on validation first"
         )
-        console.say("")
+        console.print("")
         cells = comparison_cells({**summary, **summary["finalists"]})
         console.table(cells, title=title)
-    console.say("")
+    console.print("")
     for sentence in sweep_verdict(summary):
-        console.say(sentence)
+        console.print(sentence)

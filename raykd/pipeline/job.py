@@ -108,7 +108,7 @@ class Job:
             run_name=self.folder.path.name,
             config=self.config.model_dump(mode="json"),
             job_type=self.kind,
-            voice=self.console,
+            notifier=self.console,
         )
         if sink:
             listeners.append(RunMirror(sink, self.folder))

@@ -1,14 +1,13 @@
-"""Listening to a run: events, and the listeners that store, show and mirror them."""
+"""Tracking of a run: its events, and the listeners that store, show and mirror them."""
 
 from __future__ import annotations
 
 from raykd.tracking import events
+from raykd.tracking.artefacts import NewOutputs, RunMirror, targets_done
 from raykd.tracking.console import Console
-from raykd.tracking.events import Event
+from raykd.tracking.events import Broadcast, Event, Listener, LogNotifier, Notifier
 from raykd.tracking.jsonl import JsonLines, read_lines
-from raykd.tracking.listeners import Broadcast, Listener, LogVoice, Voice
-from raykd.tracking.mirror import Making, RunMirror, targets_done
-from raykd.tracking.service import Limits
+from raykd.tracking.wandb_service import Limits
 from raykd.tracking.wandb_sink import WandbSink, make_wandb
 
 __all__ = [
@@ -18,10 +17,10 @@ __all__ = [
     "JsonLines",
     "Limits",
     "Listener",
-    "LogVoice",
-    "Making",
+    "LogNotifier",
+    "NewOutputs",
+    "Notifier",
     "RunMirror",
-    "Voice",
     "WandbSink",
     "events",
     "make_wandb",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -210,7 +211,7 @@ def test_status_of_a_failed_run_and_of_its_next_try(run_folder, call):
     out = call("status", run_folder).out
     assert "run: failed" in out
     assert "teacher 'wide' is lost" in out
-    later = events.message("data", "again", clock=lambda: time.time() + 10)
+    later = replace(events.message("data", "again"), time=time.time() + 10)
     _write(run_folder, later)
     assert read_status(run_folder, now=time.time()).status == "unfinished"
 
