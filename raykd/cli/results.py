@@ -41,8 +41,7 @@ def add(commands: Command) -> None:
 def _report(args: argparse.Namespace) -> int:
     from raykd.cli.ablating import show_ablation
     from raykd.cli.comparing import show_comparison
-    from raykd.cli.jobs import show_folds, show_summary
-    from raykd.cli.searching import show_sweep
+    from raykd.cli.jobs import show_folds, show_summary, show_sweep
     from raykd.folders import RunFolder, read_json
     from raykd.report import write_report
     from raykd.tracking import Console

@@ -25,7 +25,6 @@ from raykd.tracking import (
     NewOutputs,
     Notifier,
     WandbSink,
-    make_wandb,
     targets_done,
 )
 from raykd.tracking.artefacts import student_of, targets_of, teachers_of
@@ -178,7 +177,9 @@ class SweepRuns:
         return recipe
 
     def _open(self, key: str, job_type: str, name: str, run_dir: Path | None, config: Any) -> None:
-        sink = make_wandb(
+        if self._settings.mode == "disabled":
+            return
+        self._sinks[key] = WandbSink(
             self._settings,
             run_dir=run_dir or self._folder.path / _OTHERS / name,
             run_name=f"{self._settings.group}-{name}" if name else str(self._settings.group),
@@ -186,8 +187,6 @@ class SweepRuns:
             job_type=job_type,
             notifier=self._warn_once,
         )
-        if sink is not None:
-            self._sinks[key] = sink
 
     def _use_artefacts(self, key: str, find: Callable[[], list[Artefact]]) -> None:
         if key in self._sinks:

@@ -8,7 +8,7 @@ from raykd.tracking.console import Console
 from raykd.tracking.events import Broadcast, Event, Listener, LogNotifier, Notifier
 from raykd.tracking.jsonl import JsonLines, read_lines
 from raykd.tracking.wandb_service import Limits
-from raykd.tracking.wandb_sink import WandbSink, make_wandb
+from raykd.tracking.wandb_sink import WandbSink
 
 __all__ = [
     "Broadcast",
@@ -23,7 +23,6 @@ __all__ = [
     "RunMirror",
     "WandbSink",
     "events",
-    "make_wandb",
     "read_lines",
     "targets_done",
 ]

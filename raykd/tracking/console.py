@@ -262,16 +262,22 @@ class _Bars:
     """One bar for each stage that runs, as long as one does."""
 
     def __init__(self, console: rich.console.Console, clock: Callable[[], float]) -> None:
-        self._console = console
-        self._clock = clock
-        self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
+        self._progress = Progress(
+            *_columns(),
+            console=console,
+            get_time=clock,
+            refresh_per_second=_REFRESHES_PER_S,
+            transient=True,
+            # what another program reads must not be moved to this stream
+            redirect_stdout=_is_terminal(sys.stdout),
+            redirect_stderr=_is_terminal(sys.stderr),
+        )
 
     def update(self, stage: StageProgress, now: float) -> None:
         """Show how far the stage is."""
-        if self._progress is None:
-            self._progress = self._start()
         if stage.name not in self._tasks:
+            self._progress.start()
             self._tasks[stage.name] = self._progress.add_task(
                 stage.name, total=None, count="", eta="", detail=""
             )
@@ -287,32 +293,15 @@ class _Bars:
 
     def remove(self, name: str) -> None:
         """The stage is over."""
-        task = self._tasks.pop(name, None)
-        if task is not None and self._progress is not None:
-            self._progress.remove_task(task)
+        if name in self._tasks:
+            self._progress.remove_task(self._tasks.pop(name))
         if not self._tasks:
-            self.stop()
+            self._progress.stop()
 
     def stop(self) -> None:
-        """Remove the bars."""
-        if self._progress is not None:
-            self._progress.stop()
-        self._progress = None
-        self._tasks = {}
-
-    def _start(self) -> Progress:
-        progress = Progress(
-            *_columns(),
-            console=self._console,
-            get_time=self._clock,
-            refresh_per_second=_REFRESHES_PER_S,
-            transient=True,
-            # what another program reads must not be moved to this stream
-            redirect_stdout=_is_terminal(sys.stdout),
-            redirect_stderr=_is_terminal(sys.stderr),
-        )
-        progress.start()
-        return progress
+        """Remove all bars."""
+        for name in tuple(self._tasks):
+            self.remove(name)
 
 
 def _columns() -> list[ProgressColumn]:

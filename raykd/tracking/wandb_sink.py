@@ -46,13 +46,12 @@ class WandbSink:
     is kept offline.
 
     Args:
-        settings: of the recipe; its mode must not be "disabled" (see `make_wandb`).
-        run_dir: the run folder; W&B writes to `wandb/` in it.
+        settings: of the recipe; its mode must not be "disabled".
+        run_dir: the run folder; W&B writes to `wandb/` in it. W&B's id is stored there, so that a resumed run
+            continues the same one.
         run_name: shown name.
         config: resolved config.
         job_type: "run", "trial", ...
-        run_id: the W&B id, by which a resumed run continues the same one; None = made on the first start
-            in this folder and stored there.
         notifier: gets failures and the sync command; None = the log.
         limits: how long W&B may take.
 
@@ -69,11 +68,10 @@ class WandbSink:
         run_name: str,
         config: Mapping[str, Any],
         job_type: str = "run",
-        run_id: str | None = None,
         notifier: Notifier | None = None,
         limits: Limits | None = None,
     ) -> None:
-        assert settings.mode != "disabled", "a disabled sink is not made; use make_wandb"
+        assert settings.mode != "disabled", "there is no sink where W&B is disabled"
         self.sync_command: str | None = None
         self._notifier: Notifier = notifier or LogNotifier()
         self._limits = limits = limits or Limits()
@@ -102,7 +100,7 @@ class WandbSink:
         }
         self._started = time.monotonic()
         self._thread = threading.Thread(
-            target=self._work, args=(run_dir, run_id, options), name="raykd-wandb", daemon=True
+            target=self._work, args=(run_dir, options), name="raykd-wandb", daemon=True
         )
         self._thread.start()
 
@@ -220,17 +218,9 @@ class WandbSink:
     def _check_still_there(self) -> None:
         """Raise if a service that opened the run is gone: its client would wait for it."""
         limits, age = self._limits, time.monotonic() - self._started
-        try:
-            self._check_answers(
-                min(limits.answer_timeout_s, max(0.5, limits.patience_fraction * age))
-            )
-        except ConnectionError as error:
-            hint = f"upload this run with wandb sync {self._stored_at}"
-            raise ConnectionError(f"{error}; {hint}") from error
-
-    def _check_answers(self, timeout_s: float) -> None:
+        timeout_s = min(limits.answer_timeout_s, max(0.5, limits.patience_fraction * age))
         if why := unanswered(self._url, timeout_s):
-            raise ConnectionError(why)
+            raise ConnectionError(f"{why}; upload this run with wandb sync {self._stored_at}")
 
     def _submit(self, call: _Call) -> None:
         try:
@@ -263,9 +253,9 @@ class WandbSink:
             self._notifier.warn(mask(self._warnings.pop(0), self._secrets))
         return self._problem is not None
 
-    def _work(self, run_dir: Path, run_id: str | None, options: dict[str, Any]) -> None:
+    def _work(self, run_dir: Path, options: dict[str, Any]) -> None:
         try:
-            run = self._open(run_dir, run_id or _stored_id(run_dir), options)
+            run = self._open(run_dir, _stored_id(run_dir), options)
             self._opened.set()
             while (call := self._queue.get()) is not None:
                 call(run)
@@ -314,7 +304,8 @@ class WandbSink:
     def _log_in(self, wandb: Any, settings: Any) -> None:
         """Raise if the service does not answer or refuses the key; quickly, unlike W&B's own client."""
         self._url = str(wandb.setup(settings).settings.base_url)
-        self._check_answers(self._limits.answer_timeout_s)
+        if why := unanswered(self._url, self._limits.answer_timeout_s):
+            raise ConnectionError(why)
         wandb.login(verify=True, timeout=math.ceil(self._limits.answer_timeout_s))
 
     def _turn_offline(self, error: Exception) -> None:
@@ -331,28 +322,6 @@ class WandbSink:
                 "offline; set WANDB_API_KEY or call `wandb login`"
             )
         return "offline"
-
-
-def make_wandb(
-    settings: Wandb,
-    *,
-    run_dir: Path,
-    run_name: str,
-    config: Mapping[str, Any],
-    job_type: str = "run",
-    notifier: Notifier | None = None,
-) -> WandbSink | None:
-    """The sink for these settings; None if W&B is disabled."""
-    if settings.mode == "disabled":
-        return None
-    return WandbSink(
-        settings,
-        run_dir=run_dir,
-        run_name=run_name,
-        config=config,
-        job_type=job_type,
-        notifier=notifier,
-    )
 
 
 def _artifact(artefact: Artefact) -> Any:

@@ -24,7 +24,7 @@ from raykd.config.root import StudentCluster
 from raykd.data import Samples
 from raykd.errors import PreemptedError, RaykdError, TrainingError
 from raykd.folders import RunFolder
-from raykd.runtime.slots import available_slots
+from raykd.runtime import available_slots
 from raykd.targets import TargetSource
 from raykd.tracking import Event, events
 from raykd.train.fit import Fit

@@ -57,7 +57,7 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(recipe, call, ends_with):
     ends_with(KeyboardInterrupt())
     ended = call("distill", recipe, "--output", "out")
     assert ended.code == 130
-    assert ended.err == "interrupted; go on with: raykd distill --resume --output out\n"
+    assert ended.err == "interrupted; continue with: raykd distill --resume --output out\n"
 
 
 def test_a_defect_outside_a_run_hints_at_debug(monkeypatch, call, folder):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from raykd.config.root import Wandb
-from raykd.tracking import Limits, WandbSink, events, make_wandb
+from raykd.tracking import Limits, WandbSink, events
 from raykd.tracking.wandb_service import (
     Artefact,
     flat_numbers,
@@ -98,7 +98,9 @@ def _fail(error: Exception):
 
 
 def _sink(tmp_path: Path, notifier, mode="offline", **more: Any) -> WandbSink:
-    more = {"run_id": "id1", **more}
+    if (run_id := more.pop("run_id", "id1")) is not None:
+        (tmp_path / "wandb").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "wandb" / "raykd_run_id").write_text(run_id)
     return WandbSink(
         Wandb(mode=mode), run_dir=tmp_path, run_name="n", config={"a": 1}, notifier=notifier, **more
     )
@@ -259,13 +261,12 @@ def test_keys_are_found_where_wandb_looks(tmp_path: Path, monkeypatch) -> None:
     assert not has_key()
 
 
-def test_disabled_makes_none(tmp_path: Path, notifier, install) -> None:
+def test_disabled_is_refused(tmp_path: Path, notifier, install) -> None:
     fake = install()
     given = {"run_dir": tmp_path, "run_name": "n", "config": {}, "notifier": notifier}
-    assert make_wandb(Wandb(mode="disabled"), **given) is None
-    sink = make_wandb(Wandb(), **given)
-    assert isinstance(sink, WandbSink)
-    sink.close({})
+    with pytest.raises(AssertionError, match="disabled"):
+        WandbSink(Wandb(mode="disabled"), **given)
+    WandbSink(Wandb(), **given).close({})
     assert len(fake.options) == 1
 
 
