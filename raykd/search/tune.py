@@ -10,6 +10,7 @@ workers and CPUs can deadlock.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import time
@@ -68,20 +69,18 @@ def run_trials(ledger: Ledger, work: TrialWork, resources: TrialResources, folde
         folder: for Tune's own files; emptied before.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    held = _Held(ledger)
-    cleanup = [_Cleanup()] if resources.multi_worker else []
     run_config = ray.tune.RunConfig(
         name=folder.name,
         storage_path=str(folder.parent),
-        stop=_Stopper(held),
-        callbacks=[_LostTrials(held), *cleanup],
+        stop=_Stopper(ledger),
+        callbacks=[_Callback(ledger, cleanup=resources.multi_worker)],
         failure_config=ray.tune.FailureConfig(max_failures=resources.student.max_failures),
         verbose=0,
     )
     tune_config = ray.tune.TuneConfig(
         num_samples=ledger.left,
         max_concurrent_trials=resources.concurrent,
-        search_alg=_Launcher(held),
+        search_alg=_Launcher(ledger),
         reuse_actors=not resources.multi_worker,
     )
     with _trainable(work, resources) as trial, _quietly():
@@ -107,38 +106,18 @@ def _trainable(work: TrialWork, resources: TrialResources) -> Iterator[Any]:
         ray.kill(relay)
 
 
-class _Held:
-    """Keeps the ledger out of Tune's own checkpoints, which pickle whatever refers to it."""
-
-    def __init__(self, ledger: Ledger | None) -> None:
-        self._ledger = ledger
-
-    def __call__(self) -> Ledger:
-        assert self._ledger is not None, "a copy from Tune's checkpoint, which nobody uses"
-        return self._ledger
-
-    def __reduce__(self) -> tuple[type[_Held], tuple[None]]:
-        return _Held, (None,)
-
-    def __copy__(self) -> _Held:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> _Held:
-        return self
-
-
 class _Launcher(search.Searcher):  # type: ignore[misc]
     """Tune asks it for the next trial."""
 
-    def __init__(self, held: _Held) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         super().__init__()
-        self._held = held
+        self._ledger = ledger
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
         return True
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ARG002
-        launched = self._held().launch()
+        launched = self._ledger.launch()
         if launched is None:
             return search.Searcher.FINISHED
         name, fit = launched
@@ -157,11 +136,11 @@ class _Launcher(search.Searcher):  # type: ignore[misc]
 class _Stopper(ray.tune.Stopper):  # type: ignore[misc]
     """Tune shows it what a trial reports."""
 
-    def __init__(self, held: _Held) -> None:
-        self._held = held
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
 
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:  # noqa: ARG002
-        ledger, state = self._held(), result.get("state")
+        ledger, state = self._ledger, result.get("state")
         if state == "epoch":
             return ledger.on_epoch(result["trial"], result["epoch"], result["validation"])
         if state == "finished":
@@ -171,30 +150,24 @@ class _Stopper(ray.tune.Stopper):  # type: ignore[misc]
         return False
 
     def stop_all(self) -> bool:
-        return self._held().over()
+        return self._ledger.over()
 
 
-class _LostTrials(ray.tune.Callback):  # type: ignore[misc]
-    """Tune calls it for trials whose process was lost more often than allowed."""
+class _Callback(ray.tune.Callback):  # type: ignore[misc]
+    """Reports trials whose process was lost too often, and frees what ended trials of several workers held."""
 
-    def __init__(self, held: _Held) -> None:
-        self._held = held
+    def __init__(self, ledger: Ledger, *, cleanup: bool) -> None:
+        self._ledger = ledger
+        self._next_cleanup = time.monotonic() if cleanup else math.inf
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:  # noqa: ARG002
         why = str(trial.get_error() or "its process was lost").strip().splitlines()[-1]
-        self._held().on_failed(trial.config["trial"], why)
-
-
-class _Cleanup(ray.tune.Callback):  # type: ignore[misc]
-    """Frees what ended trials of several workers held, so that the next ones find room."""
-
-    def __init__(self) -> None:
-        self._next = time.monotonic()
+        self._ledger.on_failed(trial.config["trial"], why)
 
     def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:  # noqa: ARG002
-        if time.monotonic() >= self._next:
+        if time.monotonic() >= self._next_cleanup:
             remove_orphaned_groups()
-            self._next = time.monotonic() + _CLEANUP_S
+            self._next_cleanup = time.monotonic() + _CLEANUP_S
 
 
 @contextmanager

@@ -53,24 +53,17 @@ class FitProgress:
 
 
 @dataclass
-class Units:
-    """Counted work of a stage or of one of its replicas."""
-
-    done: float
-    total: float | None
-    unit: str
-    rate_per_s: float | None
-
-
-@dataclass
 class StageProgress:
-    """How far one stage is, in fits or, where it has none, in units of work."""
+    """How far one stage is, in fits or, if it has none, in units of work.
+
+    `units` holds the values of the last progress event of the stage, or of each of its fits.
+    """
 
     name: str
     started: float
     total: float | None = None
     fits: dict[str, FitProgress] = field(default_factory=dict)
-    units: dict[str | None, Units] = field(default_factory=dict)
+    units: dict[str | None, Mapping[str, Any]] = field(default_factory=dict)
     current: str | None = None
     quality: str | None = None
     wait: float | None = None
@@ -86,7 +79,7 @@ class StageProgress:
     def update(self, event: Event) -> None:
         """Take an event of this stage into account."""
         if event.kind == "progress":
-            self._count(event)
+            self.units[event.fit] = event.values
         elif event.fit is not None and event.kind in {"epoch", "fit"}:
             self.current = event.fit
             fit = self.fits.setdefault(event.fit, FitProgress())
@@ -103,18 +96,20 @@ class StageProgress:
     @property
     def unit(self) -> str:
         """What is counted, in the plural."""
-        return next(iter(self.units.values())).unit if self.by_units else "fits"
+        if not self.by_units:
+            return "fits"
+        return str(next(iter(self.units.values())).get("unit") or "units")
 
     @property
     def rate_per_s(self) -> float:
         """Units per second, as reported; 0 = not reported."""
-        return sum(part.rate_per_s or 0.0 for part in self.units.values())
+        return sum(number(values, "rate_per_s") or 0.0 for values in self.units.values())
 
     @property
     def done(self) -> float:
         """Fits or units done; a fit that is half through counts half."""
         if self.by_units:
-            return sum(part.done for part in self.units.values())
+            return sum(number(values, "done") or 0.0 for values in self.units.values())
         return sum(fit.done for fit in self.fits.values())
 
     @property
@@ -122,7 +117,7 @@ class StageProgress:
         """Fits or units in all; None = not known."""
         if not self.by_units:
             return max(self.total or 0, len(self.fits)) or None
-        totals = [part.total for part in self.units.values()]
+        totals = [number(values, "total") for values in self.units.values()]
         known = [total for total in totals if total is not None]
         return sum(known) if len(known) == len(totals) else self.total
 
@@ -154,15 +149,6 @@ class StageProgress:
         if self.wait is not None:
             parts.append(f"wait {percent(self.wait)}")
         return SEPARATOR.join(parts)
-
-    def _count(self, event: Event) -> None:
-        values = event.values
-        self.units[event.fit] = Units(
-            number(values, "done") or 0.0,
-            number(values, "total"),
-            str(values.get("unit") or "units"),
-            number(values, "rate_per_s"),
-        )
 
     def _epoch(self, fit: FitProgress, event: Event) -> None:
         fit.epoch = event.epoch or 0
