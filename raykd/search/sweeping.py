@@ -42,10 +42,10 @@ from raykd.search.space import (
     plain_recipe,
     trial_name,
 )
-from raykd.search.trials import TrialWork
 from raykd.search.tune import TrialResources, run_trials
 from raykd.search.wandb_runs import SweepRuns
 from raykd.tracking import Console, events
+from raykd.train.launch import Work
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,6 @@ def search_trials(
     Raises:
         TrainingError: no trial has numbers and keeps to the limits.
     """
-    folder = job.folder.path / TRIALS
 
     def notify(name: str, record: Record, proposal: Proposal | None) -> None:
         if proposal is not None:
@@ -239,11 +238,14 @@ def search_trials(
             job.emit(events.fit("search", fit_id, state="stopped", metrics=metrics, why=why))
         runs.end(name, record)
 
-    ledger = Ledger(job.config, folder, plan.total, _sampler(plan), builder, notify)
-    work = TrialWork(
+    ledger = Ledger(
+        job.config, job.folder.path / TRIALS, plan.total, _sampler(plan), builder, notify
+    )
+    work = Work(
         samples=job.samples,
+        fits=None,  # each trial has its own
         make_source=job.sources(builder.targets),
-        folder=folder,
+        run=job.folder,
         emit=job.mailbox.sender,
         depth=job.config.targets.depth,
         threads=max(1, int(job.config.cluster.student.cpus)),

@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -31,11 +31,11 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from raykd.config.root import StudentCluster
 from raykd.errors import RaykdError
 from raykd.folders import RunFolder
-from raykd.search.space import CHECKPOINT
+from raykd.search.space import CHECKPOINT, TRIALS
 from raykd.tracking import Event, JsonLines
 from raykd.train import Fit, World, train
 from raykd.train.checkpoint import FitFolder
-from raykd.train.launch import MakeSource, Work, run_fits
+from raykd.train.launch import Work, run_fits
 
 Message = dict[str, Any]
 """What a trial reports to Tune: `state` "epoch", "finished" or "failed", and what belongs to it."""
@@ -47,27 +47,6 @@ _CONCURRENT_CALLS = 1000
 _CONTROLLER = "TrainController"
 _CLEANUP_TIMEOUT_S = 30.0
 _CLEANUP_POLL_S = 0.1
-
-
-@dataclass(frozen=True)
-class TrialWork:
-    """What every trial gets.
-
-    Attributes:
-        samples: object reference of the data.
-        make_source: gives a fit its targets; called in the trial.
-        folder: of all trials.
-        emit: passes an event to the driver; callable from the trial.
-        depth: batches requested ahead.
-        threads: of torch, in each process that trains.
-    """
-
-    samples: Any
-    make_source: MakeSource
-    folder: Path
-    emit: Callable[[Event], None]
-    depth: int
-    threads: int
 
 
 @dataclass(frozen=True)
@@ -105,13 +84,18 @@ class TrialReporter:
         return FitFolder(self.path / CHECKPOINT)
 
 
-def single_worker_trial(config: dict[str, Any], work: TrialWork) -> None:
-    """A trial of one worker, in a process which may run other trials before and after."""
+def single_worker_trial(config: dict[str, Any], work: Work) -> None:
+    """A trial of one worker, in a process which may run other trials before and after.
+
+    Args:
+        config: name and fit of the trial.
+        work: of the sweep, the same for every trial.
+    """
     samples, fit = ray.get([work.samples, config["fit"]], timeout=_FETCH_TIMEOUT_S)
     name = config["trial"]
     torch.set_num_threads(work.threads)
     device = torch.device("cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
-    reporter = TrialReporter(name, work.folder / name, work.emit, ray.tune.report)
+    reporter = TrialReporter(name, work.run.path / TRIALS / name, work.emit, ray.tune.report)
 
     def train_fit() -> dict[str, Any]:
         source = work.make_source(samples, fit)
@@ -177,40 +161,32 @@ class _Channel:
 
 
 def multi_worker_trial(
-    config: dict[str, Any], work: TrialWork, student: StudentCluster, relay: Any
+    config: dict[str, Any], work: Work, student: StudentCluster, relay: Any
 ) -> None:
     """A trial of several workers, in a process that forwards their messages.
 
     Args:
         config: name and fit of the trial.
-        work: what every trial gets.
+        work: of the sweep, the same for every trial.
         student: the workers.
         relay: of all trials.
     """
     name, channel = config["trial"], _Channel(relay, secrets.token_hex(8))
     fit: Fit = ray.get(config["fit"], timeout=_FETCH_TIMEOUT_S)
-    path = work.folder / name
-    task = Work(
-        samples=work.samples,
-        fits=ray.put([fit]),
-        make_source=work.make_source,
-        run=RunFolder(path),
-        emit=work.emit,
-        depth=work.depth,
-        threads=work.threads,
-        reporter=TrialReporter(name, path, work.emit, channel.send),
-    )
+    path = work.run.path / TRIALS / name
+    reporter = TrialReporter(name, path, work.emit, channel.send)
+    work = replace(work, fits=ray.put([fit]), run=RunFolder(path), reporter=reporter)
     outcome: Future[Message] = Future()
     # A daemon: a thread that waits for its workers must not keep alive the process that is to end.
-    Thread(target=_train_workers, args=(outcome, task, fit, student), daemon=True).start()
+    Thread(target=_train_workers, args=(outcome, work, fit, student), daemon=True).start()
     channel.forward(until=outcome.done)
     ray.tune.report({"trial": name, **outcome.result()})
 
 
-def _train_workers(outcome: Future[Message], task: Work, fit: Fit, student: StudentCluster) -> None:
+def _train_workers(outcome: Future[Message], work: Work, fit: Fit, student: StudentCluster) -> None:
     """Run the workers, and hand over the outcome."""
     try:
-        outcome.set_result(_outcome(lambda: run_fits(task, [fit], student)[fit.fit_id]))
+        outcome.set_result(_outcome(lambda: run_fits(work, [fit], student)[fit.fit_id]))
     except BaseException as error:  # noqa: BLE001 (raised again by the thread that waits)
         outcome.set_exception(error)
 

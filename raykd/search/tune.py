@@ -27,13 +27,13 @@ from ray.tune import search
 from raykd.config.root import StudentCluster
 from raykd.search.ledger import Ledger
 from raykd.search.trials import (
-    TrialWork,
     multi_worker_trial,
     new_relay,
     remove_orphaned_groups,
     single_worker_trial,
     wait_for_controllers,
 )
+from raykd.train.launch import Work
 
 _CLEANUP_S = 0.5
 _MEMORY_BYTES = 2**20
@@ -59,12 +59,12 @@ class TrialResources:
         return self.student.most > 1
 
 
-def run_trials(ledger: Ledger, work: TrialWork, resources: TrialResources, folder: Path) -> None:
+def run_trials(ledger: Ledger, work: Work, resources: TrialResources, folder: Path) -> None:
     """Run the trials of the ledger, until there is none left or the search is over.
 
     Args:
         ledger: decides; called by one thread.
-        work: what every trial gets.
+        work: of the sweep, the same for every trial.
         resources: what trials may use.
         folder: for Tune's own files; emptied before.
     """
@@ -88,7 +88,7 @@ def run_trials(ledger: Ledger, work: TrialWork, resources: TrialResources, folde
 
 
 @contextmanager
-def _trainable(work: TrialWork, resources: TrialResources) -> Iterator[Any]:
+def _trainable(work: Work, resources: TrialResources) -> Iterator[Any]:
     """The function of a trial with what its own process uses; cleans up after trials of several workers."""
     student = resources.student
     if not resources.multi_worker:

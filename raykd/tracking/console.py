@@ -61,9 +61,8 @@ class Console:
     ) -> None:
         self._quiet = quiet
         self._clock = clock
-        self._out = _Out(stream)
-        self._terminal = self._out.isatty() if is_terminal is None else is_terminal
-        self._rich = self._make_rich(self._out, self._terminal)
+        self._terminal = _is_terminal(stream) if is_terminal is None else is_terminal
+        self._rich = self._make_rich(_Out(stream), self._terminal)
         if is_terminal is None and self._rich.is_dumb_terminal:
             self._terminal = False
         self._bars = _Bars(self._rich, clock) if self._terminal and not quiet else None
@@ -193,15 +192,10 @@ class Console:
         if self._terminal:
             self._rich.print(Rule(Text(text), align="left", style="dim"))
         else:
-            self._out.write(f"--- {text} ---\n")
-            self._out.flush()
+            self._write(f"--- {text} ---")
 
     def _write(self, text: str, style: str = "") -> None:
-        if self._terminal:
-            self._rich.print(Text(text, style=style), soft_wrap=True)
-        else:
-            self._out.write(f"{text}\n")
-            self._out.flush()
+        self._rich.print(Text(text, style=style), soft_wrap=True)
 
     @staticmethod
     def _make_rich(stream: io.TextIOBase, terminal: bool) -> rich.console.Console:
