@@ -17,7 +17,7 @@ from raykd.evaluate.statistics import holm, paired_t_pvalue
 from raykd.evaluate.summary import json_safe, replica_gain
 from raykd.pipeline.evaluation import evaluate
 from raykd.pipeline.job import Job
-from raykd.pipeline.preparation import Prepared, vary
+from raykd.pipeline.preparation import vary
 from raykd.pipeline.serving import TeacherTargets
 from raykd.search.ledger import Ledger, TrialBuilder
 from raykd.search.space import CHECKPOINT, FINALIST, plain_recipe
@@ -59,8 +59,12 @@ def run_finals(
     assert search is not None, "only for recipes with a search"
     assert search.finalists is not None, "only for a search with finalists"
     replicas = search.finalists.seeds
-    students = {DEFAULT: _over(job.prepared, plain_recipe(job.config), replicas)}
-    students |= {f"{FINALIST}{n}": _over(job.prepared, c, replicas) for n, c in recipes.items()}
+    configs = {DEFAULT: plain_recipe(job.config)}
+    configs |= {f"{FINALIST}{name}": config for name, config in recipes.items()}
+    students = {
+        name: vary(job.prepared, config.model_copy(update={"seeds": replicas}))
+        for name, config in configs.items()
+    }
     for name in recipes:
         _reuse_trial(job, ledger, name)
     fits = [
@@ -117,10 +121,6 @@ def lead_of(
         "mean": fmean(ahead),
         "standard_error": stdev(ahead) / math.sqrt(len(ahead)),
     }
-
-
-def _over(prepared: Prepared, config: Config, replicas: int) -> Prepared:
-    return vary(prepared, config.model_copy(update={"seeds": replicas}))
 
 
 def _reuse_trial(job: Job, ledger: Ledger, name: str) -> None:

@@ -14,7 +14,7 @@ from raykd.config.search import COSTS
 from raykd.evaluate import TASKS
 from raykd.search.ledger import RANKED, Ledger, Record, write_recipe
 from raykd.search.scores import cost_fronts, costs_of
-from raykd.search.space import propose
+from raykd.search.space import plain_recipe, propose
 
 _COLUMNS = ("trial", "state", "why", "value", "epochs", "epochs_planned", "best_epoch", "seconds")
 _PLAIN = (str, int, float, bool, type(None))
@@ -73,7 +73,7 @@ def write(folder: Path, config: Config, summary: Mapping[str, Any]) -> Config:
         about = f"Trial {name} of a sweep: on the front of {', of '.join(axes)}."
         write_recipe(folder / "pareto" / f"{name}.yaml", recipe_of(config, records[name]), about)
     chosen = summary["best"]["trial"]
-    best = config.model_copy(update={"search": None}) if chosen is None else recipe_of(config, records[chosen])  # fmt: skip
+    best = plain_recipe(config) if chosen is None else recipe_of(config, records[chosen])
     what = "the recipe itself" if chosen is None else f"trial {chosen}"
     write_recipe(folder / "best.yaml", best, f"Best on validation of a sweep: {what}.")
     return best

@@ -9,7 +9,7 @@ import netrc
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -114,16 +114,21 @@ def secrets() -> tuple[str, ...]:
     return (key,) if key else ()
 
 
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a nested mapping, each with its path `a/b/c`."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def flat_numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """All numbers of a nested mapping under `a/b/c`; text, null and long lists are left out."""
     numbers: dict[str, float] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, list | tuple):
-            few = value if len(value) <= _LONGEST_LIST else ()
-            value = {str(index): inner for index, inner in enumerate(few)}  # noqa: PLW2901
-        if isinstance(value, Mapping):
-            numbers |= flat_numbers(value, f"{name}/")
+    for name, value in _leaves(values, prefix):
+        if isinstance(value, list | tuple) and len(value) <= _LONGEST_LIST:
+            numbers |= flat_numbers({str(i): inner for i, inner in enumerate(value)}, f"{name}/")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             numbers[name] = value
     return numbers
@@ -162,21 +167,11 @@ def _by_name(value: Any) -> Any:
 
 def _nested(value: Mapping[str, Any], depth: int) -> dict[str, Any]:
     if depth == 1:
-        return _joined(value, "")
+        return dict(_leaves(value))
     return {
         key: _nested(inner, depth - 1) if isinstance(inner, Mapping) else inner
         for key, inner in value.items()
     }
-
-
-def _joined(value: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    joined: dict[str, Any] = {}
-    for key, inner in value.items():
-        if isinstance(inner, Mapping) and inner:
-            joined |= _joined(inner, f"{prefix}{key}/")
-        else:
-            joined[f"{prefix}{key}"] = inner
-    return joined
 
 
 def _masked(value: Any, secrets: tuple[str, ...]) -> Any:
