@@ -21,9 +21,9 @@ from raykd.models.weights import save_weights
 from raykd.pipeline import Options
 from raykd.pipeline.session import opened
 from raykd.runtime import connect, machine
+from raykd.search.ledger import TrialBuilder
 from raykd.search.sweeping import plan_sweep, search_trials
-from raykd.search.tracked import SweepRuns
-from raykd.search.trial_builder import TrialBuilder
+from raykd.search.wandb_runs import SweepRuns
 
 _RATES = (3e-4, 1e-3, 2e-3, 3e-3, 1e-2, 3e-2)
 """One for each trial."""

@@ -61,7 +61,7 @@ def _ablate(args: argparse.Namespace) -> int:
         print(result.path)
         return 0
     show_ablation(result.summary, console)
-    console.say(f"\nreport: {result.path / 'report' / 'index.html'}")
+    console.print(f"\nreport: {result.path / 'report' / 'index.html'}")
     return 0
 
 
@@ -111,11 +111,11 @@ def show_ablation(summary: Mapping[str, Any], console: Console) -> None:
     from raykd.report.ablation import ablation_cells, ablation_verdict
     from raykd.report.folder import text_of
 
-    console.say("")
+    console.print("")
     title = (
         f"{text_of(summary).metric.name} without each part, mean ± standard deviation over replicas"
     )
     console.table(ablation_cells(summary), title=title)
-    console.say("")
+    console.print("")
     for sentence in ablation_verdict(summary):
-        console.say(sentence)
+        console.print(sentence)

@@ -60,20 +60,20 @@ def _check(args: argparse.Namespace) -> int:
 
     prepared, placement = prepare_and_place(config, address_of(args))
     accuracies = judge_ready_teachers(prepared)
-    found, speech = facts(prepared, placement), find_task(prepared.samples.task).text
+    found, words = facts(prepared, placement), find_task(prepared.samples.task).text
     console = Console(quiet=False, stream=sys.stdout)
     sizes = ", ".join(f"{name} {count:,}" for name, count in found["samples"].items())
-    console.say(f"data: {sizes} samples; {found['training_labels']:,} training labels; "
+    console.print(f"data: {sizes} samples; {found['training_labels']:,} training labels; "
                 f"{find_task(prepared.samples.task).labels.counted(found['classes'])}{cut_texts(prepared.samples)}")  # fmt: skip
-    rows = [_row(name, one, speech, accuracies.get(name))
+    rows = [_row(name, one, words, accuracies.get(name))
             for name, one in found["teachers"].items()]  # fmt: skip
-    console.table([*rows, _row("(student)", found["student"], speech, None)], title="models")
+    console.table([*rows, _row("(student)", found["student"], words, None)], title="models")
     _say_placement(found, placement, console)
-    console.say("ok")
+    console.print("ok")
     return 0
 
 
-def _row(name: str, one: dict[str, Any], speech: TaskText, reached: float | None) -> dict[str, Any]:
+def _row(name: str, one: dict[str, Any], words: TaskText, reached: float | None) -> dict[str, Any]:
     taps = ", ".join(f"{tap} {_shape(shape)}" for tap, shape in one["taps"].items())
     return {
         "name": name,
@@ -82,7 +82,7 @@ def _row(name: str, one: dict[str, Any], speech: TaskText, reached: float | None
         "parameters": one["parameters"],
         "input": _shape(one["input"]),
         "taps": taps or "-",
-        f"validation {speech.metric.name}": None if reached is None else speech.value(reached),
+        f"validation {words.metric.name}": None if reached is None else words.value(reached),
     }
 
 
@@ -93,18 +93,18 @@ def _shape(shape: list[int]) -> str:
 def _say_placement(found: dict[str, Any], placement: Any, console: Any) -> None:
     for name, one in found["teachers"].items():
         if one["cpus"] or one["gpus"]:
-            console.say(
+            console.print(
                 f"teacher {name}: {one['replicas']} × ({one['cpus']:g} CPUs, {one['gpus']:g} GPUs)"
             )
     student = found["student"]
     workers = student["workers"]
     if not isinstance(workers, int):
         workers = f"{workers[0]} to {workers[1]}"
-    console.say(f"student: {workers} × ({student['cpus']:g} CPUs, {student['gpus']:g} GPUs), "
+    console.print(f"student: {workers} × ({student['cpus']:g} CPUs, {student['gpus']:g} GPUs), "
                 f"{found['student_fits']} fits")  # fmt: skip
     if placement.note is not None:
-        console.say(placement.note)
-    console.say(f"targets: {placement.mode}; {placement.reason}")
+        console.print(placement.note)
+    console.print(f"targets: {placement.mode}; {placement.reason}")
 
 
 def _data(args: argparse.Namespace) -> int:

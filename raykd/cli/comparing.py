@@ -81,7 +81,7 @@ def _compare(args: argparse.Namespace) -> int:
         print(result.path)
         return 0
     show_comparison(result.summary, console)
-    console.say(f"\nreport: {result.path / 'report' / 'index.html'}")
+    console.print(f"\nreport: {result.path / 'report' / 'index.html'}")
     return 0
 
 
@@ -142,9 +142,9 @@ def show_comparison(summary: Mapping[str, Any], console: Console) -> None:
     from raykd.report.comparison import comparison_cells, comparison_verdict
     from raykd.report.folder import text_of
 
-    console.say("")
+    console.print("")
     title = f"{text_of(summary).metric.name}, mean ± standard deviation over replicas; best on validation first"
     console.table(comparison_cells(summary), title=title)
-    console.say("")
+    console.print("")
     for sentence in comparison_verdict(summary):
-        console.say(sentence)
+        console.print(sentence)

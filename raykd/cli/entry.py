@@ -1,4 +1,4 @@
-"""`raykd`: parse, call one command, turn its end into an exit code.
+"""`raykd`: parse, run one command, return its exit code.
 
 0 done; 1 the run failed; 2 the input is wrong; 3 done, but an `evaluate.require` does not hold;
 130 interrupted.
@@ -14,35 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raykd import __version__
-from raykd.cli import (
-    ablating,
-    checking,
-    comparing,
-    exporting,
-    jobs,
-    models,
-    recipes,
-    results,
-    searching,
-    submitting,
-)
-from raykd.cli.options import Command, parse_words
+from raykd.cli import ablating, checking, comparing, jobs, models, recipes, results, submitting
+from raykd.cli.options import Command, parse_words, print_error
 from raykd.errors import InputError, RaykdError
 from raykd.tasks import find_task
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
-_GROUPS = (
-    jobs,
-    comparing,
-    ablating,
-    searching,
-    results,
-    exporting,
-    checking,
-    models,
-    recipes,
-    submitting,
-)
+_GROUPS = (jobs, comparing, ablating, results, checking, models, recipes, submitting)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     try:
         args = parse(given)
-    except SystemExit as end:  # argparse has said why
+    except SystemExit as end:  # argparse has printed why
         return end.code if isinstance(end.code, int) else WRONG_INPUT
     try:
         if getattr(args, "task", None):
@@ -58,12 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.act(args))
     except InputError as error:
         for problem in error.problems:
-            _tell(f"error  {' '.join(str(problem).split())}")  # one line for each
+            print_error(f"error  {' '.join(str(problem).split())}")  # one line for each
         return WRONG_INPUT
     except KeyboardInterrupt:
-        _tell(_how_to_resume(args))
+        print_error(_how_to_resume(args))
         return INTERRUPTED
-    except BrokenPipeError:  # `raykd … | head`: nobody reads on
+    except BrokenPipeError:  # `raykd … | head`: nobody reads the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:  # noqa: BLE001 (the outermost frame: it reports and ends)
@@ -90,23 +68,23 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _report(error: Exception, args: argparse.Namespace) -> None:
-    """One clear message; the traceback only where somebody asked for it, or as a file."""
+    """One clear message; the traceback only on request, or as a file."""
     debug = os.environ.get("RAYKD_DEBUG", "") not in ("", "0")
     if debug:
         traceback.print_exception(error)
     if isinstance(error, RaykdError):
-        _tell(f"error  {error}")
+        print_error(f"error  {error}")
         return
-    _tell(
-        f"error  {type(error).__name__}: {error} (this is a defect of raykd, or of your own code)"
+    print_error(
+        f"error  {type(error).__name__}: {error} (this is an error in raykd, or in your own code)"
     )
     run = _run_folder(args)
     if run is not None:
         file = run / "traceback.txt"
         file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        _tell(f"       traceback: {file}")
+        print_error(f"       traceback: {file}")
     elif not debug:
-        _tell("       RAYKD_DEBUG=1 shows the traceback")
+        print_error("       RAYKD_DEBUG=1 shows the traceback")
 
 
 def _how_to_resume(args: argparse.Namespace) -> str:
@@ -114,14 +92,10 @@ def _how_to_resume(args: argparse.Namespace) -> str:
     if run is None:
         return "interrupted"
     address = f" --address {args.address}" if args.address else ""
-    return f"interrupted; go on with: raykd {args.command} --resume --output {run}{address}"
+    return f"interrupted; continue with: raykd {args.command} --resume --output {run}{address}"
 
 
 def _run_folder(args: argparse.Namespace) -> Path | None:
-    """The folder of the run that a command works on, once it is there."""
+    """The run's folder that a command works on, once it exists."""
     path = getattr(args, "output", None) if hasattr(args, "resume") else None
     return path if path is not None and (path / "config.json").is_file() else None
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)

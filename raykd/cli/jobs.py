@@ -1,9 +1,8 @@
-"""`raykd run` and its stages."""
+"""`raykd run` and its stages, and `raykd sweep`, the search that a recipe's `search:` describes."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -13,23 +12,27 @@ from raykd.cli.options import (
     Command,
     add_command,
     add_job,
-    address_of,
-    new_output,
+    job_options,
+    open_console,
+    print_error,
+    print_json,
     read_config,
     recipe_of,
+    show_table,
 )
 from raykd.cli.storing import WORDS, add_store_options, look_after_store, take_imported
 from raykd.folders import RunFolder
 
 if TYPE_CHECKING:
-    from raykd.pipeline import RunResult
+    from raykd.config import Config
+    from raykd.pipeline import Options, RunResult
     from raykd.tracking import Console
 
 MISSED = 3
 _STAGES = {
     "teachers": "fit or load the teachers, and stop there; `teachers rank RECIPE` also says which to keep",
-    "targets": "the stages up to the target store: all that teachers say; `targets list`, `verify`, `prune "
-    "RECIPE...` look after the store, `import RECIPE TEACHER FILE` fills it with outputs that you have",
+    "targets": "the stages up to the target store with all outputs of the teachers; `targets list`, `verify`, "
+    "`prune RECIPE...` maintain the store, `import RECIPE TEACHER FILE` fills it with outputs that you have",
     "distill": "the stages up to the trained students and controls",
     "evaluate": "all stages but the report; with a run's folder, score it again",
 }
@@ -46,10 +49,14 @@ def add(commands: Command) -> None:
         add_job(parser, or_run=of_run)
         if stage == "targets":
             add_store_options(parser)
+    about = (
+        "search what the recipe's `search:` names, on one set of targets; retrain and test the best"
+    )
+    add_job(add_command(commands, "sweep", _sweep, about))
 
 
 def run_job(args: argparse.Namespace, *, until: str | None) -> int:
-    """Run the stages up to `until` (None: all), and say what came out."""
+    """Run the stages up to `until` (None: all), and show the result."""
     if until == "evaluate":
         _take_run_folder(args)
     if until == "teachers" and args.words[:1] == ["rank"]:
@@ -62,23 +69,21 @@ def run_job(args: argparse.Namespace, *, until: str | None) -> int:
     if until == "targets" and args.words and args.words[0] in WORDS:
         return look_after_store(args)
     config = read_config(args)
-    # Torch and Ray take seconds to import: not before the recipe is known to be right.
-    from raykd.pipeline import Options, run
-    from raykd.tracking import Console
+    # Torch and Ray take seconds to import, so the recipe is checked first.
+    from raykd.pipeline import run
 
-    args.output = args.output or new_output(args)
-    options = Options(output=args.output, address=address_of(args), resume=args.resume, until=until)
+    options = job_options(args, until)
     if args.dry_run:
         from raykd.cli.preflight import dry_run
 
         return dry_run(config, options)
-    console = Console(quiet=args.quiet, stream=sys.stdout)
+    console = open_console(quiet=args.quiet)
     result = run(config, options, console=console)
     if args.quiet:
         print(result.path)
     else:
         _show(result, console)
-    return _held(result)
+    return _check_requirements(result)
 
 
 def _take_run_folder(args: argparse.Namespace) -> None:
@@ -96,21 +101,19 @@ def _show(result: RunResult, console: Console) -> None:
         show(result.summary, console)
     page = result.path / "report" / "index.html"
     if page.is_file():
-        console.say(f"\nreport: {page}")
+        console.print(f"\nreport: {page}")
     else:
-        console.say(f"\nrun: {result.path}; go on with: raykd run --resume --output {result.path}")
+        console.print(
+            f"\nrun: {result.path}; continue with: raykd run --resume --output {result.path}"
+        )
 
 
 def show_summary(summary: Mapping[str, Any], console: Console) -> None:
     """Student, controls, teachers and ensemble in a table, then the verdict in words."""
     from raykd.report import result_cells, verdict
 
-    rows = result_cells(summary)
-    console.say("")
-    console.table(rows, title="test, mean ± standard deviation over replicas")
-    console.say("")
-    for sentence in verdict(summary):
-        console.say(sentence)
+    title = "test, mean ± standard deviation over replicas"
+    show_table(console, result_cells(summary), title, verdict(summary))
 
 
 def show_folds(summary: Mapping[str, Any], console: Console) -> None:
@@ -118,17 +121,70 @@ def show_folds(summary: Mapping[str, Any], console: Console) -> None:
     from raykd.report import result_cells
     from raykd.report.folds import folds_verdict
 
-    console.say("")
     title = f"test, mean ± standard deviation over {summary['folds']} folds"
-    console.table(result_cells(summary), title=title)
-    console.say("")
-    for sentence in folds_verdict(summary):
-        console.say(sentence)
+    show_table(console, result_cells(summary), title, folds_verdict(summary))
 
 
-def _held(result: RunResult) -> int:
+def _check_requirements(result: RunResult) -> int:
     missed = [requirement for requirement in result.requirements if not requirement.holds]
     for requirement in missed:
         value = "nothing" if requirement.value is None else f"{requirement.value:.6g}"
-        print(f"evaluate.require does not hold: {requirement.text}; found {value}", file=sys.stderr)
+        print_error(f"evaluate.require does not hold: {requirement.text}; found {value}")
     return MISSED if missed else 0
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    config = read_config(args)
+    from raykd.search import sweep
+
+    options = job_options(args)
+    if args.dry_run:
+        return _dry_run_sweep(config, options)
+    console = open_console(quiet=args.quiet)
+    result = sweep(config, options, console=console)
+    if args.quiet:
+        print(result.path)
+        return 0
+    show_sweep(result.summary, console)
+    console.print(f"\nbest:   raykd run {result.path / 'best.yaml'}")
+    console.print(f"report: {result.path / 'report' / 'index.html'}")
+    return 0
+
+
+def _dry_run_sweep(config: Config, options: Options) -> int:
+    from raykd.cli.preflight import facts
+    from raykd.search.sweeping import plan_resources, plan_sweep
+
+    plan = plan_sweep(config, options)
+    placement, resources = plan_resources(plan.config, options)
+    trials = [dict(proposal.values) for proposal in plan.proposals or ()]
+    finalists = plan.search.finalists
+    fits = 0 if finalists is None else (1 + min(finalists.top, plan.total)) * finalists.seeds
+    print_json(
+        {
+            "output": str(plan.folder.path),
+            **facts(plan.prepared, placement),
+            "trials": plan.total,
+            "max_concurrent": resources.concurrent,
+            "configurations": trials,
+            "student_fits": plan.total + fits,
+        }
+    )
+    return 0
+
+
+def show_sweep(summary: Mapping[str, Any], console: Console) -> None:
+    """The best trials, the finalists, and the findings in words."""
+    from raykd.report.comparison import comparison_cells
+    from raykd.report.folder import text_of
+    from raykd.report.sweep import sweep_verdict, trial_cells
+
+    title = f"the best trials of {len(summary['trials'])}; validation {summary['metric']}"
+    show_table(console, trial_cells(summary, most=10), title)
+    if summary["finalists"]:
+        name = text_of(summary).metric.name
+        title = (
+            f"finalists: {name}, mean ± standard deviation over replicas; best on validation first"
+        )
+        show_table(console, comparison_cells({**summary, **summary["finalists"]}), title)
+    console.print("\n" + "\n".join(sweep_verdict(summary)))

@@ -1,19 +1,23 @@
-"""`raykd inspect`: what a model is made of, and the paths that taps can name."""
+"""`raykd inspect`, the modules of a model and the paths for taps, and `raykd export`, a run's student as files."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raykd.cli.options import Command, add_command, overrides_of
+from raykd.cli.options import Command, add_command, add_task, open_console, overrides_of
 from raykd.config import Config, load_config
 from raykd.config.data import HashedTokenizer
 from raykd.config.models import FINISHED, OF_TEXTS, expand_model
 from raykd.errors import InputError, Problem
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from raykd.models.network import Network
     from raykd.models.shapes import TokenShape
+    from raykd.pipeline.exporting import Exported
 
 _STUDENT = "student"
 _INPUT, _TEXT_INPUT = "1,28,28", "256"
@@ -33,13 +37,34 @@ def add(commands: Command) -> None:
     parser.add_argument(
         "--input",
         metavar="C,H,W",
-        help="shape of one sample; default: 1,28,28; of a model of texts how many ids, default: 256",
+        help="shape of one sample; default: 1,28,28; for a model of texts the number of ids, default: 256",
     )
     parser.add_argument("--classes", type=int, default=10, help="number of classes; default: 10")
     parser.add_argument("--recipe", help="take the model, its input and classes from this recipe")
     parser.add_argument(
         "--model", default=_STUDENT, metavar="student|teachers.NAME", help="which one of the recipe"
     )
+    about = "the distilled student as safetensors, ONNX and torch.export, with a model card"
+    export = add_command(commands, "export", _export, about)
+    export.add_argument("run", type=Path, metavar="RUN", help="a finished run's folder")
+    export.add_argument(
+        "--format",
+        metavar="A,B,...",
+        help="safetensors, onnx, torch; default: all whose packages are there",
+    )
+    export.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="the export's folder, replaced if it is one; default: RUN/export",
+    )
+    export.add_argument(
+        "--model",
+        metavar="MODULE:FUNCTION",
+        help="the architecture, for a student that the recipe made by a factory",
+    )
+    export.add_argument("--quiet", action="store_true", help="print only the export's folder")
+    add_task(export)
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -70,7 +95,7 @@ def _from_spec(
     of_texts = isinstance(spec, OF_TEXTS)
     input_shape = _shape(shape or (_TEXT_INPUT if of_texts else _INPUT))
     if classes < 1:
-        raise InputError(Problem("--classes", f"found {classes}; 1 at least"))
+        raise InputError(Problem("--classes", f"found {classes}; must be at least 1"))
     import torch
 
     from raykd.models import build_model
@@ -86,19 +111,22 @@ def _from_spec(
 
 
 def _hashed(*sides: int) -> TokenShape:
-    """The shape of ids as the default tokenizer gives them."""
+    """The shape of ids from the default tokenizer."""
     from raykd.models.shapes import TokenShape
 
     if len(sides) > 1:
         raise InputError(
-            Problem("--input", f"found {len(sides)} sides; a model of texts takes so many ids: 256")
+            Problem(
+                "--input",
+                f"found {len(sides)} sides; for a model of texts give the number of ids: 256",
+            )
         )
     tokenizer = HashedTokenizer(length=sides[0])
     return TokenShape(tokenizer.length, tokenizer.size + 1, tokenizer.type)
 
 
 def _spec(name: str, settings: list[str]) -> Any:
-    """The model's settings, checked as those of a student are, or of a teacher where it can be no student."""
+    """The model's settings, checked like those of a student, or of a teacher if it cannot be a student."""
     kind = expand_model(name)["type"]
     finished = kind in {model.model_fields["type"].default for model in FINISHED}
     teacher, student = ({"model": name}, "mlp") if finished else ({"outputs": "-"}, name)
@@ -108,9 +136,9 @@ def _spec(name: str, settings: list[str]) -> Any:
         "student": {"model": student},
     }
     holder = "teachers.any" if finished else "student"
-    where = f"{holder}.model.kwargs" if kind == "factory" else f"{holder}.model"
+    prefix = f"{holder}.model.kwargs" if kind == "factory" else f"{holder}.model"
     try:
-        config = load_config(recipe, [f"{where}.{text}" for text in settings])
+        config = load_config(recipe, [f"{prefix}.{text}" for text in settings])
     except InputError as error:
         raise InputError(
             [Problem(p.key.removeprefix(f"{holder}."), p.message) for p in error.problems]
@@ -129,7 +157,7 @@ def _from_recipe(config: Config, which: str) -> tuple[Network, dict[str, Any]]:
     key, teacher = _teacher(config, which)
     part = config.student if teacher is None else teacher
     if part.model is None:
-        raise InputError(Problem("--model", f"{which} brings outputs without a model"))
+        raise InputError(Problem("--model", f"{which} has stored outputs and no model"))
     from raykd.models import build_model
     from raykd.models.network import Network
     from raykd.models.preprocess import preprocessing_for
@@ -159,3 +187,51 @@ def _teacher(config: Config, which: str) -> tuple[str, Any]:
             return f"teachers.{teacher.name}", teacher
     known = ", ".join(f"teachers.{teacher.name}" for teacher in config.teachers)
     raise InputError(Problem("--model", f"no {which!r} in the recipe; it has student, {known}"))
+
+
+def _export(args: argparse.Namespace) -> int:
+    from raykd.pipeline.exporting import export_student
+
+    formats = None if args.format is None else [name for name in args.format.split(",") if name]
+    model = None if args.model is None else _build_with(args.run, args.model)
+    exported = export_student(args.run, formats=formats, output=args.output, model=model)
+    if args.quiet:
+        print(exported.path)
+    else:
+        _show(exported)
+    return 0
+
+
+def _build_with(run: Path, factory: str) -> nn.Module:
+    """The architecture from the user's function, with the arguments of the recipe."""
+    from raykd.config.models import FactoryModel
+    from raykd.models import build_model
+    from raykd.pipeline.student import describe_student
+
+    about = describe_student(run)[1]
+    kwargs = about.model.kwargs if isinstance(about.model, FactoryModel) else {}
+    spec = FactoryModel(path=factory, kwargs=kwargs)
+    shape = about.preprocessing.output_shape(about.input.shape)
+    return build_model(spec, input_shape=shape, classes=len(about.classes), key="--model")
+
+
+def _show(exported: Exported) -> None:
+    """What was written, how large, how fast and how exact; what was left out."""
+    console = open_console()
+    rows = [
+        {
+            "format": name,
+            "files": ", ".join(one.files),
+            "bytes": f"{one.bytes:,}",
+            **{
+                f"ms, batch {size} (p95)": f"{time.p50:.3g} ({time.p95:.3g})"
+                for size, time in one.latency_ms.items()
+            },
+            "largest difference": f"{max(one.parity.values()):.1e}",
+        }
+        for name, one in exported.written.items()
+    ]
+    console.table(rows, title="median ms of a batch on one CPU thread; difference from torch")
+    for name, how in exported.left_out.items():
+        console.print(f"left out: {name} {how}")
+    console.print(f"\nexport: {exported.path}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,6 +15,9 @@ from raykd.errors import InputError, Problem
 from raykd.folders import RunFolder
 
 if TYPE_CHECKING:
+    from raykd.pipeline import Options
+    from raykd.tracking import Console
+
     Command: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 else:
     Command = argparse._SubParsersAction
@@ -22,7 +26,7 @@ Act = Callable[[argparse.Namespace], int]
 
 
 def add_command(commands: Command, name: str, act: Act, about: str) -> argparse.ArgumentParser:
-    """A command with its help and what it does."""
+    """A command with its help, and the function that runs it."""
     parser = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
     parser.set_defaults(act=act)
     return parser
@@ -58,12 +62,12 @@ def add_recipe(parser: argparse.ArgumentParser, *, or_run: bool = False) -> None
         action="append",
         default=[],
         metavar="FILE",
-        help="a further recipe, over the ones before it; may be repeated",
+        help="another recipe, whose settings replace those of the ones before; may be repeated",
     )
 
 
 def add_job(parser: argparse.ArgumentParser, *, or_run: bool = False) -> None:
-    """What every job takes."""
+    """The arguments of every job."""
     add_recipe(parser, or_run=or_run)
     parser.add_argument(
         "--output",
@@ -75,7 +79,7 @@ def add_job(parser: argparse.ArgumentParser, *, or_run: bool = False) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on in a folder that exists; without a recipe its own config.json is taken",
+        help="continue in a folder that exists; without a recipe its own config.json is used",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, print it as JSON, start nothing"
@@ -103,7 +107,7 @@ def add_address(parser: argparse.ArgumentParser) -> None:
 
 
 def make_parent(file: Path) -> None:
-    """The folder that a file is going to be written to.
+    """Make the folder that a file will be written to.
 
     Raises:
         InputError: it cannot be made.
@@ -134,8 +138,8 @@ def recipe_of(args: argparse.Namespace) -> str | None:
     found = [word for word in args.words if "=" not in word]
     if len(found) > 1:
         raise InputError(
-            Problem("recipe", f"found {len(found)}: {', '.join(found)}; give one, put further ones over it "
-                    "with -c FILE, and write overrides as key.sub=value")
+            Problem("recipe", f"found {len(found)}: {', '.join(found)}; give one, add others with -c FILE, and write "
+                    "overrides as key.sub=value")
         )  # fmt: skip
     return found[0] if found else None
 
@@ -148,7 +152,7 @@ def read_config(args: argparse.Namespace) -> Config:
     """
     if getattr(args, "resume", False) and args.output is None:
         raise InputError(
-            Problem("--resume", "needs --output DIR, the folder of the run to go on with")
+            Problem("--resume", "needs --output DIR, the folder of the run to continue")
         )
     recipe = recipe_of(args)
     layers = [*([recipe] if recipe else []), *args.layers]
@@ -166,13 +170,43 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def new_output(args: argparse.Namespace) -> Path:
-    """A new folder, called after the recipe."""
+    """A new folder, named after the recipe."""
     from raykd.pipeline.session import new_run_folder
 
     recipe = recipe_of(args) or (args.layers[-1] if args.layers else "run")
     return new_run_folder(Path(recipe).stem)
 
 
+def job_options(args: argparse.Namespace, until: str | None = None) -> Options:
+    """How to run the job; gives it an output folder if the arguments name none."""
+    from raykd.pipeline import Options
+
+    args.output = args.output or new_output(args)
+    return Options(output=args.output, address=address_of(args), resume=args.resume, until=until)
+
+
+def open_console(*, quiet: bool = False) -> Console:
+    """A console on stdout."""
+    from raykd.tracking import Console
+
+    return Console(quiet=quiet, stream=sys.stdout)
+
+
+def show_table(
+    console: Console, cells: Sequence[Mapping[str, Any]], title: str, sentences: Sequence[str] = ()
+) -> None:
+    """A table with its title, then sentences below it."""
+    console.print("")
+    console.table(cells, title=title)
+    if sentences:
+        console.print("\n" + "\n".join(sentences))
+
+
 def print_json(value: Any) -> None:
     """A value for another program, on stdout."""
     print(json.dumps(value, indent=2))
+
+
+def print_error(text: str) -> None:
+    """A text on stderr."""
+    print(text, file=sys.stderr, flush=True)

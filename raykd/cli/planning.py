@@ -58,7 +58,7 @@ def _plan(args: argparse.Namespace) -> int:
         return 0
     console = Console(quiet=False, stream=sys.stdout)
     if whole.folds is not None:
-        console.say(f"of the first of {whole.folds} folds; the others take about as much each")
+        console.print(f"of the first of {whole.folds} folds; the others take about as much each")
     _say_counts(found, console)
     if time is not None:
         _say_time(time, console)
@@ -129,15 +129,17 @@ def _say_counts(found: Forecast, console: Console) -> None:
     ]
     console.table(table)
     if stored is None:
-        console.say("stored is not possible: data.views.count is null, each epoch shows new views")
-    console.say(f"mode: {found.mode}; {found.reason}")
-    console.say(f"better: {found.better}; fewer teacher passes to come")
+        console.print(
+            "stored is not possible: data.views.count is null, each epoch shows new views"
+        )
+    console.print(f"mode: {found.mode}; {found.reason}")
+    console.print(f"better: {found.better}; fewer teacher passes to come")
     if found.node_bytes:
-        console.say(
+        console.print(
             "the store is a bucket: to come is what this node's mirror lacks; a run brings what is there first"
         )
     if found.unfitted:
-        console.say(
+        console.print(
             f"to be fitted first: {', '.join(found.unfitted)}; the store has nothing of them"
         )
 
@@ -148,16 +150,16 @@ def _number(share: Share | None, of: Any) -> str:
 
 def _say_time(time: dict[str, Any], console: Console) -> None:
     if "why_not" in time:
-        console.say(f"time: not estimated; {time['why_not']}")
+        console.print(f"time: not estimated; {time['why_not']}")
         return
     stages = ", ".join(
         f"{stage} {_span(time[f'{stage}_s'])}" for stage in ("teachers", "targets", "student")
     )
-    console.say(f"time: about {_span(time['total_s'])} ({stages}), without evaluation and report")
+    console.print(f"time: about {_span(time['total_s'])} ({stages}), without evaluation and report")
     measured = time["measured"]
     scores = ", ".join(f"{n} {1e3 * s:.3g}" for n, s in measured["score_s"].items())
     fits = measured["teacher_fit_s"] | measured["student_fit_s"]
-    console.say(f"  from a few batches on this machine: ms a sample: {scores}; seconds a fit: "
+    console.print(f"  from a few batches on this machine: ms a sample: {scores}; seconds a fit: "
                 f"{', '.join(f'{name} {seconds:.3g}' for name, seconds in fits.items())}; seconds to start a process: "
                 f"{measured['start_s']:.3g}; {time['cpus']:g} CPUs, {time['gpus']:g} GPUs, {time['lanes']} fits "
                 "side by side")  # fmt: skip

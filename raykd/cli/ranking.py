@@ -34,7 +34,7 @@ def rank_teachers(args: argparse.Namespace) -> int:
     _show(ranking, console)
     if args.quiet:
         print(args.output)
-    console.say(f"\nranking: {args.output / RANKING}")
+    console.print(f"\nranking: {args.output / RANKING}")
     return 0
 
 
@@ -44,7 +44,7 @@ def _show(ranking: Mapping[str, Any], console: Console) -> None:
 
     words = text_of(ranking)
     metric, second = words.metric, words.second
-    console.say("")
+    console.print("")
     rows = [
         {
             "teacher": name,
@@ -72,12 +72,12 @@ def _show(ranking: Mapping[str, Any], console: Console) -> None:
         }
         for _, one, other in pairs[:_PAIRS]
     ]
-    console.say("")
+    console.print("")
     console.table(told, title="least alike in their errors first")
-    console.say("")
+    console.print("")
     keep = ranking["keep"]
     best = ranking["greedy"][len(keep) - 1][metric.key]
-    console.say(
+    console.print(
         f"Keep {', '.join(keep)}: {metric.form(best)} {metric.name} on validation; all {len(rows)} "
         f"together reach {metric.form(ranking['ensemble'][metric.key])}. A weighting that always asked the "
         f"right one would reach {metric.form(ranking['oracle'])}."

@@ -43,8 +43,7 @@ def add(commands: Command) -> None:
 def _report(args: argparse.Namespace) -> int:
     from raykd.cli.ablating import show_ablation
     from raykd.cli.comparing import show_comparison
-    from raykd.cli.jobs import show_folds, show_summary
-    from raykd.cli.searching import show_sweep
+    from raykd.cli.jobs import show_folds, show_summary, show_sweep
     from raykd.folders import RunFolder, read_json
     from raykd.report import write_report
     from raykd.tracking import Console
@@ -58,7 +57,7 @@ def _report(args: argparse.Namespace) -> int:
     kinds = {"comparison": show_comparison, "ablation": show_ablation, "sweep": show_sweep,
              "folds": show_folds}  # fmt: skip
     kinds.get(summary.get("kind"), show_summary)(summary, console)
-    console.say(f"\nreport: {page}")
+    console.print(f"\nreport: {page}")
     return 0
 
 

@@ -85,7 +85,7 @@ def _list(shelves: StoreListing, *, quiet: bool) -> int:
     console = Console(quiet=False, stream=sys.stdout)
     console.table([_row(one) for one in found], title=f"targets in {shelves.place}")
     left = sum(size for name, size in shelves.leftovers(older_than_s=0.0).items() if "/" in name)
-    console.say(
+    console.print(
         f"\n{len(found)} entries, {sum(one.rows for one in found):,} rows, "
         f"{sum(one.bytes for one in found):,} bytes; {left:,} of them in no manifest"
     )

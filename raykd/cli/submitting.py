@@ -1,20 +1,50 @@
-"""`raykd submit`: any job on a running cluster, through Ray Jobs, with the exit code of its driver."""
+"""`raykd submit`: any job on a running cluster, through Ray Jobs, with the exit code of its driver.
+
+What is sent is checked before: the command, its files, its folders, and that there are no secrets in it.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from raykd.cli.options import Command, add_command, parse_words
+import yaml
+
+from raykd.cli.options import (
+    Command,
+    add_command,
+    parse_words,
+    print_error,
+    read_config,
+    recipe_of,
+)
+from raykd.cli.storing import WORDS, take_imported
+from raykd.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from raykd.cli.job_request import Request
     from raykd.runtime.jobs import Ended, Follower, Jobs
+
+JOBS = ("run", "teachers", "targets", "distill", "evaluate", "sweep", "compare", "ablate")
+_HOME = "RAYKD_HOME"
+_SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
+_LEAST_SECRET = 8  # characters; a shorter value is found by chance
+_EXCLUDES = ("/runs", "/.raykd", "/wandb")
+_STOPPING = {
+    "RAY_JOB_STOP_SIGNAL": "SIGINT",  # as Ctrl-C: the driver ends its workers and prints how to continue
+    "RAY_JOB_STOP_WAIT_TIME_S": "30",
+}
+_DASHBOARD = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?(/[^\s?#]*)?")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def add(commands: Command) -> None:
@@ -35,7 +65,7 @@ def add(commands: Command) -> None:
         help="Ray runtime environment, e.g. cluster/runtime_env.yaml; the working directory is sent",
     )
     parser.add_argument(
-        "--no-wait", action="store_true", help="print the job's id and leave; the job goes on"
+        "--no-wait", action="store_true", help="print the job's id and leave; the job continues"
     )
     parser.add_argument(
         "job",
@@ -54,15 +84,13 @@ def _parse_job(commands: Command, words: Sequence[str]) -> argparse.Namespace:
 
 def _submit(args: argparse.Namespace) -> int:
     try:
-        from raykd.cli.job_request import make_request, unguarded
-
         request = make_request(args, args.parse_job)
-    except SystemExit as end:  # argparse has said what is wrong with the job's arguments
+    except SystemExit as end:  # argparse has printed what is wrong with the job's arguments
         return end.code if isinstance(end.code, int) else 2
     from raykd.runtime.jobs import Follower, Jobs
 
     if unguarded(request.address):
-        _tell(f"warning: {request.address} is another machine, and RAY_AUTH_MODE is not token: whoever "
+        print_error(f"warning: {request.address} is another machine, and RAY_AUTH_MODE is not token: whoever "
               "reaches it can run code there")  # fmt: skip
     os.environ["RAY_API_SERVER_ADDRESS"] = request.address  # Ray prefers it to its own argument
     jobs = Jobs(request.address)
@@ -75,11 +103,11 @@ def _submit(args: argparse.Namespace) -> int:
 
 
 def _follow(jobs: Jobs, job: str, follower: Follower) -> Ended:
-    """Until it ends. Ctrl-C stops the job; a second one leaves at once."""
+    """Until the job ends. Ctrl-C stops it; a second Ctrl-C leaves at once."""
     try:
         return follower.follow()
     except KeyboardInterrupt:
-        _tell(f"stopping {job}; Ctrl-C again leaves it to itself")
+        print_error(f"stopping {job}; Ctrl-C again leaves at once")
         jobs.stop(job)
         return follower.follow()
 
@@ -88,9 +116,11 @@ def _report(ended: Ended, job: str, request: Request) -> int:
     from raykd.runtime.jobs import STOPPED
 
     if ended.message:
-        _tell(f"error  job {job}: {ended.message}")
+        print_error(f"error  job {job}: {ended.message}")
     if ended.exit_code == STOPPED:
-        _tell(f"stopped; go on with: raykd submit --address {request.address} {request.resume}")
+        print_error(
+            f"stopped; continue with: raykd submit --address {request.address} {request.resume}"
+        )
     return ended.exit_code
 
 
@@ -99,5 +129,190 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+@dataclass(frozen=True)
+class Request:
+    """A job to be submitted.
+
+    Attributes:
+        address: of the cluster's dashboard.
+        entrypoint: the shell command of its driver.
+        runtime_env: Ray's runtime environment.
+        output: the run's folder.
+        resume: the arguments that continue it.
+    """
+
+    address: str
+    entrypoint: str
+    runtime_env: Mapping[str, Any]
+    output: Path
+    resume: str
+
+
+def make_request(
+    args: argparse.Namespace,
+    parse_job: Callable[[Sequence[str]], argparse.Namespace],
+    environ: Mapping[str, str] = os.environ,
+) -> Request:
+    """The checked request.
+
+    Args:
+        args: of `raykd submit`.
+        parse_job: parses the job's own arguments.
+        environ: this process's environment.
+
+    Raises:
+        InputError: with every problem found.
+    """
+    words = list(args.job)
+    if not words or words[0] not in JOBS:
+        found = f"found {words[0]!r}" if words else "none given"
+        raise InputError(Problem("COMMAND", f"{found}; allowed are {', '.join(JOBS)}"))
+    job = parse_job(words)
+    output, problems = _output(job)
+    problems += _recipe_problems(job)
+    address, found_problems = _address(args.address, environ)
+    problems += found_problems + _token_problems(environ)
+    given, found_problems = _read_runtime_env(args.runtime_env)
+    problems += found_problems
+    env_vars = {**_STOPPING, _HOME: _home(output, environ), **given.get("env_vars", {})}
+    runtime_env = {"working_dir": ".", "excludes": list(_EXCLUDES), **given, "env_vars": env_vars}
+    problems += _secret_problems(words, runtime_env, environ)
+    if problems:
+        raise InputError(problems)
+    entrypoint = shlex.join(["python", "-m", "raykd", *words])
+    resume = shlex.join([*words, *([] if job.resume else ["--resume"])])
+    return Request(address, entrypoint, runtime_env, output, resume)
+
+
+def unguarded(address: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the cluster is on another machine and requires no token."""
+    return (
+        urlsplit(address).hostname not in _LOOPBACK
+        and environ.get("RAY_AUTH_MODE", "").lower() != "token"
+    )
+
+
+def _output(job: argparse.Namespace) -> tuple[Path, list[Problem]]:
+    """The run's folder, which must outlive the job's working directory."""
+    path: Path | None = job.output
+    if path is None and job.command == "evaluate" and (recipe := recipe_of(job)) is not None:
+        path = Path(recipe)  # `evaluate RUN`
+    absolute = "give an absolute path that every node sees"
+    if path is None:
+        why = f"none given, and a job's working directory is deleted; {absolute}"
+    elif "://" in str(path) or str(path).startswith(("s3:", "gs:")):
+        why = f"found {path}; a folder is needed: mount the bucket on every node and name the mount"
+    elif not path.is_absolute():
+        why = f"found {path}, which would be in the job's working directory, which is deleted; {absolute}"
+    else:
+        return path, []
+    return path or Path(), [Problem("--output", why)]
+
+
+def _recipe_problems(job: argparse.Namespace) -> list[Problem]:
+    """Whether the recipe is right and the cluster gets its files. One in a run's folder is read there."""
+    if job.address is not None:
+        why = "is among the job's own arguments; give it before the command: the job uses the cluster that it is submitted to"
+        return [Problem("--address", why)]
+    special = job.words[0] if job.words else ""
+    if job.command == "targets" and special in WORDS:
+        why = f"`targets {special}` reads files and needs no cluster; run it where the store is mounted"
+        return [Problem("COMMAND", why)]
+    if job.command == "teachers" and special == "rank":
+        job.words.pop(0)
+    if job.command == "targets" and special == "import":
+        take_imported(job)
+    recipe = recipe_of(job)
+    if job.command == "ablate" and recipe is not None and Path(recipe, "config.json").is_file():
+        job.words[job.words.index(recipe)] = recipe = str(Path(recipe, "config.json"))
+    of_run = job.command == "evaluate" and job.output is None
+    if of_run or (job.resume and recipe is None and not job.layers):
+        return []
+    problems = [
+        Problem("recipe", f"{layer} is outside the working directory, and only that is sent; move it there, or give "
+                "an absolute path that every node sees")
+        for layer in [*([recipe] if recipe else []), *job.layers]
+        if not Path(layer).is_absolute() and not _below_here(Path(layer))
+    ]  # fmt: skip
+    try:
+        read_config(job)
+    except InputError as error:
+        problems += error.problems
+    return problems
+
+
+def _below_here(path: Path) -> bool:
+    return path.resolve().is_relative_to(Path.cwd().resolve())
+
+
+def _address(given: str | None, environ: Mapping[str, str]) -> tuple[str, list[Problem]]:
+    """The dashboard's address: as given, else $RAY_API_SERVER_ADDRESS, else $RAY_ADDRESS."""
+    name, address = "--address", given
+    for variable in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
+        if address is None and environ.get(variable):
+            name, address = f"${variable}", environ[variable]
+    needed = "the dashboard of the head node, http://HOST:8265"
+    if address is None:
+        return "", [Problem("--address", f"none given; name {needed}")]
+    if _DASHBOARD.fullmatch(address):
+        return address.rstrip("/"), []
+    return address, [Problem(name, f"found {address!r}; needed is {needed}")]
+
+
+def _token_problems(environ: Mapping[str, str]) -> list[Problem]:
+    """Whether there is a token if one must be sent; never shows it."""
+    if environ.get("RAY_AUTH_MODE", "").lower() != "token" or environ.get("RAY_AUTH_TOKEN"):
+        return []
+    given = environ.get("RAY_AUTH_TOKEN_PATH")
+    file = Path(given) if given else Path(environ.get("HOME", "~")).expanduser() / ".ray/auth_token"
+    if file.is_file():
+        return []
+    name = "RAY_AUTH_TOKEN_PATH" if given else "RAY_AUTH_MODE"
+    return [
+        Problem(f"${name}", f"no token in {file}; put the cluster's token into a file that only you can read and set "
+                "RAY_AUTH_TOKEN_PATH to its path")
+    ]  # fmt: skip
+
+
+def _read_runtime_env(path: Path | None) -> tuple[dict[str, Any], list[Problem]]:
+    """The content of the file."""
+    if path is None:
+        return {}, []
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return {}, [Problem("--runtime-env", f"{path} cannot be read: {error}")]
+    if not isinstance(given, dict) or not isinstance(given.get("env_vars", {}), dict):
+        why = f"{path}, or its env_vars, is not a mapping; see cluster/runtime_env.yaml"
+        return {}, [Problem("--runtime-env", why)]
+    from raykd.runtime.jobs import unknown_fields  # imports ray
+
+    if unknown := unknown_fields(given):
+        why = f"{path} has keys unknown to Ray: {', '.join(unknown)}; correct or remove them"
+        return {}, [Problem("--runtime-env", why)]
+    return given, []
+
+
+def _home(output: Path, environ: Mapping[str, str]) -> str:
+    """Where teachers and targets are kept: on the same storage as the run, unless RAYKD_HOME names a folder."""
+    home = environ.get(_HOME)
+    return home if home and Path(home).is_absolute() else str(output.parent / ".raykd")
+
+
+def _secret_problems(
+    words: Sequence[str], runtime_env: Mapping[str, Any], environ: Mapping[str, str]
+) -> list[Problem]:
+    """Ray shows runtime environment and command to everyone who can list jobs, and writes them into logs."""
+    advice = "secrets come from the nodes' own environment (a Kubernetes Secret, a netrc file), or as a path to a file"
+    problems = [
+        Problem(f"runtime_env.env_vars.{name}", f"looks like a secret, and Ray shows it to everyone; {advice}")
+        for name in runtime_env["env_vars"]
+        if _SECRET.search(str(name).upper())
+    ]  # fmt: skip
+    sent = json.dumps([list(words), runtime_env], default=str)
+    problems += [
+        Problem(f"${name}", f"its value is in the command or the runtime environment; {advice}")
+        for name, value in environ.items()
+        if _SECRET.search(name.upper()) and len(value) >= _LEAST_SECRET and value in sent
+    ]
+    return problems

@@ -91,7 +91,7 @@ def ablate(
     prepared, students = make_students(plan, options, console)
     if console is not None:
         for line in told(plan, prepared):
-            console.say(line)
+            console.print(line)
     with opened(prepared, folder, options, console, kind="ablate") as job:
         keep_variants(folder, plan.variants)
         _stages(job, plan, students, of)

@@ -21,7 +21,7 @@ class EventBus:
     """
 
     def __init__(self, listeners: Sequence[Listener], console: Console) -> None:
-        self._broadcast = Broadcast(listeners, voice=console)
+        self._broadcast = Broadcast(listeners, notifier=console)
         self._lock = threading.Lock()
         self.waits: dict[str, list[float]] = {}
         self.live: list[dict[str, Any]] = []

@@ -58,7 +58,7 @@ def cross_validate(
         for index, recipe in enumerate(recipes):
             own = RunFolder(folder.path / "folds" / str(index))
             if console is not None:
-                console.say(
+                console.print(
                     f"fold {index + 1} of {len(recipes)}{'' if _due(own, options) else ': finished before'}"
                 )
             if _due(own, options):

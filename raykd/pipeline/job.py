@@ -44,9 +44,8 @@ from raykd.teachers import ActorFleet
 from raykd.teachers.filling import Part
 from raykd.teachers.fit import TaskPlace, fit_teachers
 from raykd.teachers.utilization import advise_replicas, utilization_of
-from raykd.tracking import Console, JsonLines, Listener, RunMirror, events
+from raykd.tracking import Console, JsonLines, Listener, RunMirror, WandbSink, events
 from raykd.tracking.jsonl import METRICS, read_lines
-from raykd.tracking.wandb_sink import make_wandb
 from raykd.train import Fit
 from raykd.train.checkpoint import FitFolder
 from raykd.train.launch import MakeSource, Work, run_fits
@@ -102,15 +101,15 @@ class Job:
         before = self.folder.path / METRICS
         past = read_lines(before) if before.is_file() else []
         listeners: list[Listener] = [JsonLines(self.folder.path), self.console]
-        sink = self.kind and make_wandb(
-            self.config.tracking.wandb,
-            run_dir=self.folder.path,
-            run_name=self.folder.path.name,
-            config=self.config.model_dump(mode="json"),
-            job_type=self.kind,
-            voice=self.console,
-        )
-        if sink:
+        if self.kind and self.config.tracking.wandb.mode != "disabled":
+            sink = WandbSink(
+                self.config.tracking.wandb,
+                run_dir=self.folder.path,
+                run_name=self.folder.path.name,
+                config=self.config.model_dump(mode="json"),
+                job_type=self.kind,
+                notifier=self.console,
+            )
             listeners.append(RunMirror(sink, self.folder))
         listeners += self.others
         self.emit = EventBus(listeners, self.console)

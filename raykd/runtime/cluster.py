@@ -1,4 +1,4 @@
-"""Connecting to Ray: a local cluster of its own, or the one at an address."""
+"""A Ray cluster: connecting to it, what it offers, and whether its nodes share folders."""
 
 from __future__ import annotations
 
@@ -6,17 +6,27 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.errors import InputError, Problem
 
 NAMESPACE = "raykd"
-_KNOCK_TIMEOUT_S = 10.0
+_CONNECT_TIMEOUT_S = 10.0
+_VISIBLE_WITHIN_S = 5.0
+_ANSWER_TIMEOUT_S = 90.0
+
+FindVisible = Callable[[Sequence[Path]], Mapping[str, Sequence[bool]]]
+"""Files -> name of each other node -> which of them it sees."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,7 @@ class Resources:
     Attributes:
         cpus: logical CPUs.
         gpus: GPUs.
-        local: whether it is a cluster of our own on this machine.
+        local: whether it is a cluster of this process on this machine.
         nodes: CPUs and GPUs of each node; empty = one node has all.
     """
 
@@ -36,7 +46,7 @@ class Resources:
     nodes: tuple[tuple[float, float], ...] = ()
 
     def fitting(self, cpus: float, gpus: float) -> int:
-        """How many processes of so many CPUs and GPUs the nodes hold; none is split over two."""
+        """How many processes of these CPUs and GPUs the nodes can hold, each on one node."""
         slots = 0
         for own_cpus, own_gpus in self.nodes or ((self.cpus, self.gpus),):
             room = (own_cpus + 1e-6) // cpus
@@ -99,30 +109,136 @@ def _start(address: str | None) -> None:
         ray.init(address="local", num_cpus=int(machine().cpus), include_dashboard=False, **common)
         return
     try:
-        _knock(address)
+        _check_listening(address)
         ray.init(address=address, **common)
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(
-            Problem(
-                "--address",
-                f"no Ray cluster answers at {address!r} ({error}); start one or leave it out",
-            )
-        ) from error
+        why = f"no Ray cluster answers at {address!r} ({error}); start one or leave it out"
+        raise InputError(Problem("--address", why)) from error
 
 
-def _knock(address: str) -> None:
-    """Fail at once where nothing listens: Ray itself would wait for minutes, or end the process."""
+def _check_listening(address: str) -> None:
+    """Fail at once if nothing listens: Ray itself would wait for minutes, or end the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_TIMEOUT_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
 
 
 def _authenticate() -> None:
     """A token for this process and its children only; without it Ray would leave one in the home folder.
 
-    Where no mode is set Ray turns token authentication on by itself for a local cluster, and says so.
+    If no mode is set Ray turns token authentication on by itself for a local cluster, and logs it.
     """
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        notice = "ray._private.authentication.authentication_token_setup"
-        logging.getLogger(notice).setLevel(logging.ERROR)
+        logger = "ray._private.authentication.authentication_token_setup"
+        logging.getLogger(logger).setLevel(logging.ERROR)
+
+
+def available_slots(resources: Mapping[str, float], most: int, wait_s: float) -> int:
+    """How many processes of these resources, each on one node, could start now; at most `most`.
+
+    Measured by reserving and releasing, so that what others hold counts, and a node that is gone does not.
+    An autoscaler learns what is missing.
+
+    Args:
+        resources: of one process, by Ray's names.
+        most: with room for this many, the function returns at once.
+        wait_s: how long to wait for resources that are being released, or nodes that are starting.
+    """
+    reserved = [placement_group([dict(resources)]) for _ in range(most)]
+    try:
+        ready = [one.ready() for one in reserved]
+        return len(ray.wait(ready, num_returns=len(ready), timeout=wait_s)[0])
+    finally:
+        for one in reserved:
+            remove_placement_group(one)
+
+
+def check_shared(folders: Mapping[str, Path]) -> None:
+    """Check that every living node sees what this process writes there; a single node needs no check.
+
+    Puts an empty file into each folder (or the nearest one above that exists), lets each node look for it, and
+    removes it.
+
+    Args:
+        folders: name for the user -> absolute path, which need not exist yet.
+
+    Raises:
+        InputError: a folder is not on storage that all nodes share, or cannot be written.
+    """
+    own = ray.get_runtime_context().get_node_id()
+    nodes = {
+        node["NodeID"]: f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeID"] != own
+    }
+    if nodes:
+        find_unshared(folders, lambda files: _ask_nodes(nodes, files))
+
+
+def find_unshared(folders: Mapping[str, Path], find_visible: FindVisible) -> None:
+    """As `check_shared`, for the nodes that `find_visible` covers.
+
+    Raises:
+        InputError: with every folder that a node does not see.
+    """
+    marks: dict[str, Path] = {}
+    try:
+        for key, folder in folders.items():
+            marks[key] = _nearest(folder) / f".raykd-shared-{secrets.token_hex(8)}"
+            _touch(key, folder, marks[key])
+        visible = find_visible(list(marks.values()))
+        problems = [
+            Problem(key, f"{folders[key]} is not on storage that all nodes share: {', '.join(blind)} "
+                    f"{'does' if len(blind) == 1 else 'do'} not see it; name a folder below a mount that every node has "
+                    "(NFS, Lustre, a bucket mounted as a folder), or use one node")
+            for index, key in enumerate(folders)
+            if (blind := [node for node, seen in visible.items() if not seen[index]])
+        ]  # fmt: skip
+    finally:
+        for mark in marks.values():
+            mark.unlink(missing_ok=True)
+    if problems:
+        raise InputError(problems)
+
+
+def _touch(key: str, folder: Path, mark: Path) -> None:
+    try:
+        mark.touch(exist_ok=False)
+    except OSError as error:
+        raise InputError(
+            Problem(key, f"{folder} cannot be written: {error}; name another folder")
+        ) from error
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
+
+
+def _ask_nodes(nodes: Mapping[str, str], files: Sequence[Path]) -> dict[str, list[bool]]:
+    """What each node sees; one that does not answer sees nothing."""
+    look = ray.remote(_look)
+    requests = {
+        name: look.options(
+            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+        ).remote([str(file) for file in files])
+        for node, name in nodes.items()
+    }
+    deadline = time.monotonic() + _ANSWER_TIMEOUT_S
+    visible = {}
+    for name, reference in requests.items():
+        try:
+            visible[name] = ray.get(reference, timeout=max(0.0, deadline - time.monotonic()))
+        except (GetTimeoutError, RayError):
+            visible[name] = [False] * len(files)
+    return visible
+
+
+def _look(files: Iterable[str]) -> list[bool]:
+    """Runs on each node; network file systems may show a new file a little later."""
+    deadline = time.monotonic() + _VISIBLE_WITHIN_S
+    waiting = [Path(file) for file in files]
+    while time.monotonic() < deadline and not all(file.is_file() for file in waiting):
+        time.sleep(0.2)
+    return [file.is_file() for file in waiting]

@@ -1,4 +1,4 @@
-"""Ray Data shell: parts of a source are decoded all over the cluster, samples never pass the object store."""
+"""Ray Data shell: the parts of a source are decoded on the whole cluster; samples never pass the object store."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _MARK_BYTES = 256
 
 
 class _Parts(Datasource):  # type: ignore[misc]
-    """A read task for each part: it reads, decodes and writes it, and hands on its mark.
+    """A read task for each part: it reads, decodes and writes the part, and returns its mark.
 
-    Ray Data's own readers do not tell a row's place in its file, without which no sample has a place of
-    its own in the decoded one, and none a stable id.
+    Ray Data's own readers do not return a row's index in its file, without which a sample has no fixed index in
+    the decoded file, and no stable id.
     """
 
     def __init__(self, target: Target, parts: Sequence[Part]) -> None:
@@ -38,7 +38,7 @@ class _Parts(Datasource):  # type: ignore[misc]
 
     def get_read_tasks(
         self,
-        parallelism: int,  # noqa: ARG002 - a part is what is done again after a kill
+        parallelism: int,  # noqa: ARG002 - a part is what is repeated after a kill
         per_task_row_limit: int | None = None,  # noqa: ARG002
         data_context: Any = None,  # noqa: ARG002
     ) -> list[ReadTask]:
@@ -70,13 +70,13 @@ def decode_parts(target: Target, parts: Sequence[Part]) -> Iterator[Mark]:
             raise DataError(f"samples cannot be decoded: {error.cause!r}") from error
         except RayError as error:
             raise DataError(
-                f"the workers that decode samples died: {error}; what is finished is kept, start again"
+                f"the workers that decode samples died: {error}; finished parts are kept, start again"
             ) from error
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without Ray Data's own bars and plans: raykd shows its own."""
+    """Without Ray Data's own progress bars and plans: raykd shows its own."""
     context = ray.data.DataContext.get_current()
     before = context.enable_progress_bars
     context.enable_progress_bars = False

@@ -20,11 +20,11 @@ from raykd.errors import InputError, Problem, RaykdError
 
 FAILED, STOPPED = 1, 130
 _REQUEST_TIMEOUT_S = 60.0
-_QUIET_S = 30.0
-_PATIENCE_S = 120.0
+_SILENCE_S = 30.0
+_LOST_TIMEOUT_S = 120.0
 _POLL_S = 0.5
 _SIGNALLED = 128
-_CHATTY = (
+_NOISY_LOGGERS = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
@@ -39,7 +39,7 @@ class Ended:
     Attributes:
         exit_code: of its driver, 128 + n where signal n ended it; 130 of a job that was stopped; 1 of one
             whose driver never started or was lost.
-        message: what Ray says, where the driver has no exit code of its own.
+        message: from Ray, if the driver has no exit code of its own.
     """
 
     exit_code: int
@@ -47,7 +47,7 @@ class Ended:
 
 
 class _Client(JobSubmissionClient):  # type: ignore[misc] # ray is untyped
-    """Ray's client, whose requests would otherwise wait for ever."""
+    """Ray's client with a timeout; its requests would otherwise wait for ever."""
 
     def _do_request(self, *args: Any, **kwargs: Any) -> Any:
         return super()._do_request(*args, **{"timeout": _REQUEST_TIMEOUT_S, **kwargs})
@@ -58,14 +58,14 @@ class Jobs:
 
     Args:
         address: of its dashboard, `http(s)://host:port`. Ray's client prefers $RAY_API_SERVER_ADDRESS and
-            $RAY_ADDRESS to it: the caller sees to it that they agree.
+            $RAY_ADDRESS to it: the caller must make them agree.
 
     Raises:
         InputError: nothing answers there, or the token is missing or wrong.
     """
 
     def __init__(self, address: str) -> None:
-        for name in _CHATTY:
+        for name in _NOISY_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
             self._client = _Client(address)
@@ -85,17 +85,19 @@ class Jobs:
 
         Raises:
             InputError: the runtime environment is wrong, or the working directory too large.
-            RaykdError: the cluster does not take it.
+            RaykdError: the cluster does not accept it.
         """
         try:
             job: str = self._client.submit_job(entrypoint=entrypoint, runtime_env=dict(runtime_env))
         except (ValueError, TypeError) as error:
             raise InputError(
-                Problem("--runtime-env", f"Ray refuses the job: {_first_line(error)}; mend the file, or list what need not be "
+                Problem("--runtime-env", f"Ray refuses the job: {_first_line(error)}; correct the file, or list what need not be "
                         "sent in .rayignore")
             ) from error  # fmt: skip
         except _LOST as error:
-            raise RaykdError(f"the cluster does not take the job: {_first_line(error)}") from error
+            raise RaykdError(
+                f"the cluster does not accept the job: {_first_line(error)}"
+            ) from error
         return job
 
     def stop(self, job: str) -> None:
@@ -121,12 +123,12 @@ class Jobs:
 
 
 class Follower:
-    """Writes a job's log as it grows, each part once, whatever connection breaks meanwhile.
+    """Writes a job's log as it grows, each part once, even if connections break meanwhile.
 
     Args:
         jobs: where it runs.
         job: its id.
-        write: takes text.
+        write: receives the text.
     """
 
     def __init__(self, jobs: Jobs, job: str, write: Callable[[str], None]) -> None:
@@ -137,22 +139,22 @@ class Follower:
         """Until the job ends.
 
         Raises:
-            RaykdError: the cluster answers no more.
+            RaykdError: the cluster no longer answers.
             KeyboardInterrupt: Ctrl-C; `follow` may be called again.
         """
-        heard_s = time.monotonic()
+        answered_s = time.monotonic()
         while True:
             asyncio.run(self._tail())
             try:
                 ended = self._jobs.ended(self._job)
                 if ended is not None:
                     return ended
-                heard_s = time.monotonic()
+                answered_s = time.monotonic()
             except _LOST as error:
-                if time.monotonic() - heard_s > _PATIENCE_S:
+                if time.monotonic() - answered_s > _LOST_TIMEOUT_S:
                     raise RaykdError(
-                        f"the cluster has not answered for {_PATIENCE_S:g} s ({_first_line(error)}); job "
-                        f"{self._job} may still run: ask with `ray job status {self._job}`"
+                        f"the cluster has not answered for {_LOST_TIMEOUT_S:g} s ({_first_line(error)}); job "
+                        f"{self._job} may still run: check with `ray job status {self._job}`"
                     ) from error
             time.sleep(_POLL_S)
 
@@ -162,7 +164,7 @@ class Follower:
         async with aclosing(self._jobs.tail(self._job)) as log:
             try:
                 while True:
-                    text = await asyncio.wait_for(anext(log), _QUIET_S)
+                    text = await asyncio.wait_for(anext(log), _SILENCE_S)
                     new = text[max(0, self._written - seen) :]
                     seen += len(text)
                     self._written = max(self._written, seen)
@@ -173,7 +175,7 @@ class Follower:
 
 
 def unknown_fields(runtime_env: Mapping[str, Any]) -> list[str]:
-    """Keys that Ray would leave aside with a warning."""
+    """Keys that Ray would ignore with a warning."""
     return sorted(set(runtime_env) - set(RuntimeEnv.known_fields))
 
 

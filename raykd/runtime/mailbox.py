@@ -1,4 +1,4 @@
-"""Events on their way from any process of the cluster to the driver, which is their only writer."""
+"""Events on their way from any process of the cluster to the driver, which alone writes them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Mailbox:
 
 @dataclass(frozen=True)
 class Sender:
-    """Sends events from any worker; picklable, and never blocks on the driver."""
+    """Sends events from any worker; picklable, and never waits for the driver."""
 
     actor: Any
 
@@ -49,7 +49,7 @@ class Mailbox:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._actor = (
             ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
-        )  # on a node that is lost it would take the run along
+        )  # here, since a lost node would otherwise end the run
         self._deliver = deliver
         self._closing = threading.Event()
         self._draining = threading.Lock()
@@ -59,11 +59,11 @@ class Mailbox:
 
     @property
     def sender(self) -> Sender:
-        """What workers are given."""
+        """For the workers."""
         return Sender(self._actor)
 
     def flush(self) -> None:
-        """Deliver everything that has arrived so far. Raises what a listener raised."""
+        """Deliver everything that has arrived so far; raises the error of a listener."""
         with self._draining:
             for event in ray.get(self._actor.drain.remote(), timeout=_DRAIN_TIMEOUT_S):
                 self._deliver(event)

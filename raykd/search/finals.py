@@ -17,13 +17,10 @@ from raykd.evaluate.statistics import holm, paired_t_pvalue
 from raykd.evaluate.summary import json_safe, replica_gain
 from raykd.pipeline.evaluation import evaluate
 from raykd.pipeline.job import Job
-from raykd.pipeline.preparation import Prepared, vary
+from raykd.pipeline.preparation import vary
 from raykd.pipeline.serving import TeacherTargets
-from raykd.search.ledger import Ledger
-from raykd.search.single_worker import CHECKPOINT
-from raykd.search.space import plain_recipe
-from raykd.search.tracked import FINALIST
-from raykd.search.trial_builder import TrialBuilder
+from raykd.search.ledger import Ledger, TrialBuilder
+from raykd.search.space import CHECKPOINT, FINALIST, plain_recipe
 from raykd.tasks import find_task
 
 DEFAULT = "default"
@@ -31,12 +28,12 @@ DEFAULT = "default"
 
 @dataclass(frozen=True)
 class FinalResult:
-    """What the finalists show.
+    """The result of the finals.
 
     Attributes:
-        numbers: as `raykd.evaluate.comparison`, the reference being the recipe itself; and `pairs`, and `lead`
-            as of `lead_of`.
-        best: the trial that is best on validation and beyond noise; None = the recipe itself.
+        numbers: those of `raykd.evaluate.comparison` with the recipe itself as the reference, and `pairs` and
+            `lead` (see `lead_of`).
+        best: the trial that is best on validation by more than noise; None = the recipe itself.
     """
 
     numbers: Mapping[str, Any]
@@ -45,36 +42,40 @@ class FinalResult:
 
 def run_finals(
     job: Job,
-    served: TeacherTargets,
-    readying: TrialBuilder,
+    targets: TeacherTargets,
+    builder: TrialBuilder,
     ledger: Ledger,
     recipes: Mapping[str, Config],
 ) -> FinalResult:
-    """Train, score validation and test, hold them against each other.
+    """Train the finalists and the recipe itself, score them on validation and test, and compare them.
 
     Args:
         job: the sweep.
-        served: what the teachers say.
-        readying: makes the fits.
-        ledger: the trials, which were replica 0 of their recipes already.
+        targets: of the teachers.
+        builder: makes the fits.
+        ledger: the trials; each is already replica 0 of its recipe.
         recipes: trial -> its recipe, best first.
     """
     search = job.config.search
     assert search is not None, "only for recipes with a search"
-    assert search.finalists is not None, "asked for"
+    assert search.finalists is not None, "only for a search with finalists"
     replicas = search.finalists.seeds
-    students = {DEFAULT: _over(job.prepared, plain_recipe(job.config), replicas)}
-    students |= {f"{FINALIST}{n}": _over(job.prepared, c, replicas) for n, c in recipes.items()}
+    configs = {DEFAULT: plain_recipe(job.config)}
+    configs |= {f"{FINALIST}{name}": config for name, config in recipes.items()}
+    students = {
+        name: vary(job.prepared, config.model_copy(update={"seeds": replicas}))
+        for name, config in configs.items()
+    }
     for name in recipes:
-        _take_over(job, ledger, name)
+        _reuse_trial(job, ledger, name)
     fits = [
-        readying.fit(varied, replica, name)
+        builder.fit(varied, replica, name)
         for replica in range(replicas)
         for name, varied in students.items()
     ]
-    trained = job.train(fits, served)
+    trained = job.train(fits, targets)
     with job.stage("evaluate"):
-        evaluation = evaluate(job.prepared, served.store, job.folder, students)
+        evaluation = evaluate(job.prepared, targets.store, job.folder, students)
         evaluation.save(job.folder.evaluation)
         seconds = {
             name: [float(trained[f"{name}/replica{r}"]["seconds"]) for r in range(replicas)]
@@ -85,17 +86,17 @@ def run_finals(
         numbers["pairs"] = _pairs(evaluation, numbers["ranking"])
         numbers["lead"] = lead_of(numbers["ranking"], numbers["methods"], job.config, ledger.metric)
     lead = numbers["lead"]
-    taken = lead is not None and lead["mean"] > lead["standard_error"]
-    return FinalResult(numbers, lead["trial"] if taken else None)
+    beyond_noise = lead is not None and lead["mean"] > lead["standard_error"]
+    return FinalResult(numbers, lead["trial"] if beyond_noise else None)
 
 
 def lead_of(
     ranking: Sequence[str], methods: Mapping[str, Any], config: Config, metric: str
 ) -> dict[str, Any] | None:
-    """By how much the first of the ranking is ahead of the recipe itself on validation; None where it is that.
+    """How far the first of the ranking is ahead of the recipe itself on validation; None if the recipe is first.
 
-    What is ahead by no more than one standard error cannot be told apart, so the recipe stays as it was
-    (the one-standard-error rule, Breiman et al. 1984, section 3.4.3, on paired differences).
+    A lead of at most one standard error is not distinguishable from none, so the recipe stays as it was (the
+    one-standard-error rule, Breiman et al. 1984, section 3.4.3, on paired differences).
 
     Args:
         ranking: names of the finalists, best on validation first.
@@ -123,19 +124,15 @@ def lead_of(
     }
 
 
-def _over(prepared: Prepared, config: Config, replicas: int) -> Prepared:
-    return vary(prepared, config.model_copy(update={"seeds": replicas}))
-
-
-def _take_over(job: Job, ledger: Ledger, name: str) -> None:
+def _reuse_trial(job: Job, ledger: Ledger, name: str) -> None:
     """A trial that was trained to its end is replica 0 of its recipe: the same fit, so the same weights."""
-    there = job.folder.checkpoints(f"{FINALIST}{name}/replica0")
-    if ledger.records[name]["state"] == "finished" and not there.exists():
-        shutil.copytree(ledger.folder / name / CHECKPOINT, there)
+    replica = job.folder.checkpoints(f"{FINALIST}{name}/replica0")
+    if ledger.records[name]["state"] == "finished" and not replica.exists():
+        shutil.copytree(ledger.folder / name / CHECKPOINT, replica)
 
 
 def _ranking(methods: Mapping[str, Any], config: Config, metric: str) -> list[str]:
-    """Best mean on validation by the search's metric first, then by the task's other one; never by test."""
+    """Best validation mean first, by the search's metric and then by the task's other one; never by test."""
     task = find_task(config.task).metrics
 
     def rank(name: str) -> tuple[float, float]:
@@ -153,7 +150,7 @@ def _pairs(evaluation: Evaluation, ranking: list[str]) -> list[dict[str, Any]]:
         if gain is not None:
             found.append({"better": better, "worse": worse, "gain": gain})
     p_values = [paired_t_pvalue(pair["gain"]["values"]) for pair in found]
-    known = [p for p in p_values if p is not None]  # all or none: each has the same replicas
+    known = [p for p in p_values if p is not None]  # all or none: all have the same replicas
     for pair, p, corrected in zip(found, known, holm(known), strict=True):
         pair.update(p=p, p_holm=corrected)
     clean: list[dict[str, Any]] = json_safe(found)

@@ -1,77 +1,87 @@
-"""What becomes of every trial: decided here, in the driver, and kept in the trials' own folders.
+"""The state of every trial: decided here, in the driver, and kept in the trials' own folders.
 
-    trials/<name>/config.yaml      the recipe of the trial, which `raykd run` takes
+    trials/<name>/config.yaml      the recipe of the trial, which `raykd run` accepts
                   result.json      values, state, numbers; written when it starts, again when it ends
                   metrics.jsonl    its epochs, written by the trial itself
                   checkpoint/      its weights
 
 A search that was killed goes on from these files alone: a trial that has ended is never run again, one
-that was running goes on from its checkpoint, and the stopping rules are told all epochs again.
+that was running goes on from its checkpoint, and all epochs are replayed to the pruners.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
 
 from raykd.config import Config
-from raykd.errors import InputError
+from raykd.config.models import Limits
+from raykd.errors import InputError, Problem
 from raykd.evaluate import TaskMetrics
+from raykd.evaluate.costs import cost
 from raykd.folders import read_json, write_json
-from raykd.search.pruners import pruners_for
-from raykd.search.scores import Scores, pareto_front, scores_of
-from raykd.search.single_worker import CHECKPOINT
-from raykd.search.space import Proposal, Values, propose, trial_name
+from raykd.objective import training_role
+from raykd.pipeline.fits import student_fit
+from raykd.pipeline.preparation import Prepared, vary
+from raykd.pipeline.serving import TeacherTargets
+from raykd.search.scores import Scores, pareto_front, pruners_for, scores_of
+from raykd.search.space import CHECKPOINT, TRIAL_FIT, Proposal, Values, propose, trial_name
 from raykd.tasks import find_task
 from raykd.tracking.jsonl import METRICS, read_lines
 from raykd.train import Fit
 from raykd.train.checkpoint import FitFolder
+from raykd.train.fit import build_network
+from raykd.types import ORIGINAL_VIEW
 
 Record = dict[str, Any]
 RUNNING = "running"
 RANKED = ("finished", "stopped", "cut")
-"""States in which a trial has numbers: at its end, ended by a rule, ended with the search."""
+"""States in which a trial has numbers: trained to its end, stopped by a pruner, ended with the search."""
+
+_LIMITS = "student.limits."
+_MEASURED_ROWS = 16
 
 
-class Asking(Protocol):
-    """Says what to try; told of every outcome, so that it may learn."""
+class Sampler(Protocol):
+    """Proposes values, and is told every outcome so that it may learn."""
 
     def ask(self, index: int) -> Values:
-        """The values of the trial of that number; asked once for each, in order."""
+        """The values of the trial of this number; called once for each, in order."""
         ...
 
-    def tell(self, index: int, values: Values, merits: Scores | None) -> None:
-        """What came of it, more being better; None where it failed. Also of trials of an earlier start."""
+    def tell(self, index: int, values: Values, scores: Scores | None) -> None:
+        """The outcome of a trial, also of an earlier start; None where it failed."""
         ...
 
 
 @dataclass(frozen=True)
-class Listed:
+class FixedSampler:
     """Values that were all known beforehand."""
 
     values: Sequence[Values]
 
     def ask(self, index: int) -> Values:
-        """Those of that number."""
+        """The values of this number."""
         return self.values[index]
 
-    def tell(self, index: int, values: Values, merits: Scores | None) -> None:
+    def tell(self, index: int, values: Values, scores: Scores | None) -> None:
         """Nothing to learn."""
 
 
 @dataclass(frozen=True, eq=False)
 class BuiltTrial:
-    """A trial as far as it is known before it starts.
+    """What is known of a trial before it starts.
 
     Attributes:
         fit: what to train.
         cost: parameters, FLOPs, bytes and latency of its student.
-        over: the limits that it breaks, in words; empty for most.
+        over: the limits that it exceeds, in words; empty for most.
     """
 
     fit: Fit
@@ -80,44 +90,110 @@ class BuiltTrial:
 
 
 @dataclass
+class TrialBuilder:
+    """Makes trials of one prepared recipe; students of the same architecture are measured once.
+
+    Attributes:
+        prepared: the recipe, with the data and teachers of all trials.
+        targets: of the teachers.
+    """
+
+    prepared: Prepared
+    targets: TeacherTargets
+    _costs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __call__(self, proposal: Proposal) -> BuiltTrial:
+        """The trial, ready to train.
+
+        Raises:
+            InputError: its student or its feature terms cannot be built.
+        """
+        varied, over = varied_within_limits(self.prepared, proposal.config)
+        fit = replace(self.fit(varied), fit_id=f"{TRIAL_FIT}{proposal.name}", stage="search")
+        return BuiltTrial(fit, self.cost(varied), [str(problem) for problem in over])
+
+    def fit(self, varied: Prepared, replica: int = 0, name: str | None = None) -> Fit:
+        """The fit of one replica of the student."""
+        objective, teachers = varied.config.objective, list(varied.teachers)
+        role = training_role("student", objective, teachers, self.targets.best_teacher)
+        return student_fit(varied, self.targets, role, replica, name=name)
+
+    def cost(self, varied: Prepared) -> Mapping[str, Any]:
+        """Parameters, FLOPs, bytes and latency of the student, with fresh weights, on one CPU thread."""
+        student = varied.config.student
+        key = json.dumps([student.model.model_dump(mode="json"), varied.preprocessing.describe()])
+        if key not in self._costs:
+            samples = varied.samples
+            rows = samples.splits["train"][:_MEASURED_ROWS]
+            inputs = samples.batch(rows, ORIGINAL_VIEW).inputs
+            network = build_network(self.fit(varied), samples)
+            found = cost(network, inputs, batch_sizes=(1,))
+            self._costs[key] = {**found, "latency_ms": found["latency_ms"]["1"]}
+        return self._costs[key]
+
+
+def varied_within_limits(prepared: Prepared, config: Config) -> tuple[Prepared, list[Problem]]:
+    """A trial's recipe on the data and teachers of all, and the limits that its student exceeds.
+
+    Raises:
+        InputError: anything else is wrong with it.
+    """
+    try:
+        return vary(prepared, config), []
+    except InputError as error:
+        if not all(problem.key.startswith(_LIMITS) for problem in error.problems):
+            raise
+        free = config.student.model_copy(update={"limits": Limits()})
+        return vary(prepared, config.model_copy(update={"student": free})), list(error.problems)
+
+
+@dataclass
 class Ledger:
-    """The trials of one search; a `raykd.search.tune.Control`.
+    """The trials of one search.
 
     Attributes:
         config: the recipe with its search.
         folder: of all trials.
         total: how many there will be.
-        asking: says what to try.
-        ready: makes a trial's fit and measures its student.
-        told: called with (name, record) when a trial starts, with its proposal, and when it ends.
+        sampler: proposes the values to try.
+        build: makes a trial's fit and measures its student.
+        notify: called with (name, record, proposal) when a trial starts, and without a proposal when it ends.
         records: name -> its result.json.
     """
 
     config: Config
     folder: Path
     total: int
-    asking: Asking
-    ready: Callable[[Proposal], BuiltTrial]
-    told: Callable[[str, Record, Proposal | None], None]
+    sampler: Sampler
+    build: Callable[[Proposal], BuiltTrial]
+    notify: Callable[[str, Record, Proposal | None], None]
     records: dict[str, Record] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         search = self.config.search
         assert search is not None, "only for recipes with a search"
         self._stop = search.stop
-        self._rules = pruners_for(search.scheduler, search.stop.patience_epochs)
+        self._pruners = pruners_for(search.scheduler, search.stop.patience_epochs)
         self._task: TaskMetrics = find_task(self.config.task).metrics
         self.metrics = search.judged_by(self._task.metric)
         self.metric = self.metrics[0]
         self._history: dict[str, dict[int, dict[str, float]]] = {}
-        self._begun: dict[str, float] = {}
+        self._trial_started: dict[str, float] = {}
         self._started = time.monotonic()
         self._why_over: str | None = None
-        self._recall()
+        self._restore()
         self._waiting = [n for n, record in self.records.items() if record["state"] == RUNNING]
 
-    def _recall(self) -> None:
-        """Take in what an earlier start has left."""
+    def __deepcopy__(self, memo: Any) -> Ledger:
+        """Itself: Tune copies whatever its callbacks refer to."""
+        return self
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Nothing: Tune pickles whatever its callbacks refer to into checkpoints that nobody reads."""
+        return type(None), ()
+
+    def _restore(self) -> None:
+        """Read what an earlier start has left."""
         for index in range(self.total):
             name = trial_name(index)
             path = self.folder / name / "result.json"
@@ -129,11 +205,11 @@ class Ledger:
                 if line["kind"] == "epoch":
                     self._note(name, int(line["epoch"]), line["validation"])
             if record["state"] != RUNNING:
-                self.asking.tell(index, record["values"], self.merits(record))
+                self.sampler.tell(index, record["values"], self.scores(record))
 
     @property
     def left(self) -> int:
-        """Trials that have not ended."""
+        """How many trials have not ended."""
         ended = [name for name, record in self.records.items() if record["state"] != RUNNING]
         return self.total - len(ended)
 
@@ -141,7 +217,8 @@ class Ledger:
     def ranking(self) -> list[str]:
         """Names of the trials that have numbers and keep to all limits, best first.
 
-        With several metrics those of their front come before all others; the first metric ranks either.
+        With several metrics the trials on their Pareto front come before all others; within both groups the
+        first metric ranks.
         """
         ranked = [name for name, record in self.records.items() if record["state"] in RANKED]
         front = set(self.front) if len(self.metrics) > 1 else set()
@@ -154,27 +231,23 @@ class Ledger:
 
     @property
     def front(self) -> list[str]:
-        """Names of the trials that no other one beats in one metric without losing in another, as proposed."""
-        points = {}
-        for name, record in self.records.items():
-            merits = self.merits(record) if record["state"] in RANKED else None
-            if merits is not None:
-                points[name] = merits
-        return pareto_front(points)
+        """Names of the trials on the Pareto front of all metrics, in the order of proposal."""
+        ranked = {n: self.scores(r) for n, r in self.records.items() if r["state"] in RANKED}
+        return pareto_front({name: scores for name, scores in ranked.items() if scores is not None})
 
-    def merits(self, record: Record) -> Scores | None:
+    def scores(self, record: Record) -> Scores | None:
         """A trial's metrics, more being better; None where it has no numbers."""
         return scores_of(record, self.metrics, self._task)
 
     def launch(self) -> tuple[str, Fit] | None:
-        """The next trial that is to run; those that break a limit are noted and passed over."""
+        """Name and fit of the next trial; None when there is none left. Trials over a limit are skipped."""
         while not self.over():
             if self._waiting:
                 index = int(self._waiting.pop(0))
                 values = self.records[trial_name(index)]["values"]
             elif len(self.records) < self.total:
                 index = len(self.records)
-                values = self.asking.ask(index)
+                values = self.sampler.ask(index)
             else:
                 return None
             fit = self._begin(index, values)
@@ -183,30 +256,29 @@ class Ledger:
         return None
 
     def _begin(self, index: int, values: Values) -> Fit | None:
-        """Write down that a trial starts; None for one that is not to run."""
+        """Record the start of a trial; None for one that does not run."""
         name = trial_name(index)
         path = self.folder / name
-        record = self.records[name] = _blank(name, values, self.metric)
-        self._begun[name] = time.monotonic()
+        record = self.records[name] = _new_record(name, values, self.metric)
+        self._trial_started[name] = time.monotonic()
         try:
             proposal = propose(self.config, index, values)
-            readied = self.ready(proposal)
-        except (
-            InputError
-        ) as error:  # only where a searcher learns: other trials were tried before the start
+            built = self.build(proposal)
+        # Only where a sampler learns: all other trials were built once before the start.
+        except InputError as error:
             self._end(name, "failed", why=str(error))
             return None
-        record.update(epochs_planned=proposal.config.train.epochs, cost=dict(readied.cost))
+        record.update(epochs_planned=proposal.config.train.epochs, cost=dict(built.cost))
         write_recipe(path / "config.yaml", proposal.config, f"Trial {name} of a sweep.")
-        if readied.over:
-            self._end(name, "over_limit", why="; ".join(readied.over))
+        if built.over:
+            self._end(name, "over_limit", why="; ".join(built.over))
             return None
         write_json(path / "result.json", record)
-        self.told(name, record, proposal)
-        return readied.fit
+        self.notify(name, record, proposal)
+        return built.fit
 
-    def heard(self, name: str, epoch: int, validation: Mapping[str, float]) -> bool:
-        """Ask every rule; the last epoch of a trial is its end anyway."""
+    def on_epoch(self, name: str, epoch: int, validation: Mapping[str, float]) -> bool:
+        """A trial has done an epoch, counted from 1; whether it stops here. Its last epoch is its end anyway."""
         stopping = self._note(name, epoch, validation)
         record = self.records[name]
         if record["state"] != RUNNING:
@@ -214,14 +286,14 @@ class Ledger:
         if not stopping or epoch >= record["epochs_planned"]:
             self._check_target(validation[self.metric])
             return False
-        self._end(name, "stopped", why=stopping[0], **self._best_heard(name))
+        self._end(name, "stopped", why=stopping[0], **self._best_epoch(name))
         return True
 
     def _note(self, name: str, epoch: int, validation: Mapping[str, float]) -> list[str]:
-        """Tell an epoch to every rule; the names of those that would stop the trial."""
+        """Show an epoch to every pruner; the names of those that would stop the trial."""
         self._history.setdefault(name, {})[epoch] = dict(validation)
-        merit = self._task.merit(validation[self.metric], self.metric)
-        return [which for which, rule in self._rules.items() if rule.stops(name, epoch, merit)]
+        score = self._task.merit(validation[self.metric], self.metric)
+        return [which for which, one in self._pruners.items() if one.stops(name, epoch, score)]
 
     def _check_target(self, value: float) -> None:
         target = self._stop.target
@@ -230,8 +302,8 @@ class Ledger:
             if reached and self._why_over is None:
                 self._why_over = f"a trial reached the target {target:g}"
 
-    def finished(self, name: str, result: Mapping[str, Any]) -> None:
-        """It has trained to its end, or to its own early stopping."""
+    def on_finished(self, name: str, result: Mapping[str, Any]) -> None:
+        """A trial has trained to its end, or to its own early stopping."""
         self._end(
             name,
             "finished",
@@ -242,28 +314,27 @@ class Ledger:
             seconds=result["seconds"],
         )
 
-    def failed(self, name: str, why: str) -> None:
-        """Its training diverged, or its process was lost more often than allowed."""
+    def on_failed(self, name: str, why: str) -> None:
+        """The training of a trial diverged, or its process was lost more often than allowed."""
         self._end(name, "failed", why=why)
 
     def over(self) -> bool:
-        """Whether time is up or the target reached."""
+        """Whether all trials are to end now: time is up or the target is reached."""
         limit = self._stop.time_s
         late = limit is not None and time.monotonic() - self._started >= limit
         if late and self._why_over is None:
             self._why_over = f"{limit:g} s are over"
         return self._why_over is not None
 
-    def settle(self) -> None:
+    def close(self) -> None:
         """After the last trial: those that were cut off with the search keep what they reached."""
-        for name, record in self.records.items():
-            if record["state"] == RUNNING:
-                heard = bool(self._history.get(name))
-                numbers = self._best_heard(name) if heard else {}
-                state, why = ("cut", self._why_over) if heard else ("failed", "it never reported")
-                self._end(name, state, why=why, **numbers)
+        for name in self.records:
+            if self._history.get(name):
+                self._end(name, "cut", why=self._why_over, **self._best_epoch(name))
+            else:
+                self._end(name, "failed", why="it never reported")
 
-    def _best_heard(self, name: str) -> Record:
+    def _best_epoch(self, name: str) -> Record:
         """The numbers of the best epoch so far, chosen as the training itself would."""
         history, select = self._history[name], self.config.train.select
         best = max(history, key=lambda epoch: (*self._task.rank(history[epoch], select), -epoch))
@@ -272,7 +343,7 @@ class Ledger:
             "value": history[best][self.metric],
             "epochs": max(history),
             "best_epoch": best,
-            "seconds": time.monotonic() - self._begun.get(name, self._started),
+            "seconds": time.monotonic() - self._trial_started.get(name, self._started),
         }
 
     def _end(self, name: str, state: str, **numbers: Any) -> None:
@@ -281,13 +352,13 @@ class Ledger:
             return
         record.update(state=state, **numbers)
         write_json(self.folder / name / "result.json", record)
-        if state != "finished":  # it is not gone on with: only its numbers and weights are kept
+        if state != "finished":  # it does not go on: only its numbers and weights are kept
             FitFolder(self.folder / name / CHECKPOINT).forget()
-        self.asking.tell(int(name), record["values"], self.merits(record))
-        self.told(name, record, None)
+        self.sampler.tell(int(name), record["values"], self.scores(record))
+        self.notify(name, record, None)
 
 
-def _blank(name: str, values: Values, metric: str) -> Record:
+def _new_record(name: str, values: Values, metric: str) -> Record:
     """The record of a trial of which nothing is known yet."""
     return {
         "trial": name,
@@ -306,7 +377,7 @@ def _blank(name: str, values: Values, metric: str) -> Record:
 
 
 def write_recipe(path: Path, config: Config, about: str) -> None:
-    """A resolved recipe as YAML, with a line of what it is."""
+    """Write a resolved recipe as YAML, with a line that describes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=100)
     path.write_text(f"# {about} Run it with: raykd run {path.name}\n{text}", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Optuna shell: draws that learn from the trials before. The only importer of the extra `optuna`."""
+"""Optuna shell: draws that learn from the trials before. Only this module imports the extra `optuna`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from raykd.search.space import Values
 from raykd.seeding import derive
 
 
-class Optuna:
-    """Tree-structured Parzen estimators over the trials so far; told again of those of an earlier start.
+class OptunaSampler:
+    """Tree-structured Parzen estimators over the trials so far, those of an earlier start included.
 
-    With several metrics they learn what leads to the front of all (Ozaki et al. 2022). Values that are not numbers or text, and all finite sets, are chosen among by their position.
+    With several metrics they learn what leads to the Pareto front (Ozaki et al. 2022). Of a finite set of
+    values, whatever they are, Optuna sees the index.
     """
 
     def __init__(self, search: Search, searcher: OptunaSearcher, seed: int) -> None:
@@ -37,20 +38,20 @@ class Optuna:
         self._open: dict[int, optuna.trial.Trial] = {}
 
     def ask(self, index: int) -> Values:
-        """What the model proposes; the sampler's seed is the trial's own, so a resumed search draws anew."""
+        """What the model proposes; each trial has its own seed, so that a resumed search draws new values."""
         self._study.sampler = self._sampler(index)
         trial = self._open[index] = self._study.ask(self._kinds)
         return {key: _value(self._spaces[key], drawn) for key, drawn in trial.params.items()}
 
-    def tell(self, index: int, values: Values, merits: Scores | None) -> None:
-        """Take an outcome into the model."""
-        state = optuna.trial.TrialState.FAIL if merits is None else optuna.trial.TrialState.COMPLETE
+    def tell(self, index: int, values: Values, scores: Scores | None) -> None:
+        """Add an outcome to the model."""
+        state = optuna.trial.TrialState.FAIL if scores is None else optuna.trial.TrialState.COMPLETE
         if (trial := self._open.pop(index, None)) is not None:
-            self._study.tell(trial, merits, state=state)
+            self._study.tell(trial, scores, state=state)
             return
         params = {key: _drawn(self._spaces[key], value) for key, value in values.items()}
         past = optuna.trial.create_trial(
-            params=params, distributions=self._kinds, values=merits, state=state
+            params=params, distributions=self._kinds, values=scores, state=state
         )
         self._study.add_trial(past)
 
@@ -67,22 +68,22 @@ def _distribution(space: Space) -> BaseDistribution:
     if isinstance(space, RandInt):
         return IntDistribution(space.lower, space.upper)
     values = values_of(space)
-    assert values is not None, "all other spaces have an end"
+    assert values is not None, "all other spaces are finite"
     if isinstance(space, Choice):
         return CategoricalDistribution(range(len(values)))
     return IntDistribution(0, len(values) - 1)
 
 
 def _value(space: Space, drawn: Any) -> Any:
-    """The value that stands in the recipe for what was drawn."""
+    """The recipe's value for what Optuna drew."""
     values = values_of(space)
     return drawn if values is None or isinstance(space, RandInt) else values[drawn]
 
 
 def _drawn(space: Space, value: Any) -> Any:
-    """The other way round."""
+    """What Optuna would have drawn for a value of the recipe."""
     values = values_of(space)
     if values is None or isinstance(space, RandInt):
         return value
-    told = [override("x", one) for one in values]
-    return told.index(override("x", value))
+    texts = [override("x", one) for one in values]
+    return texts.index(override("x", value))

@@ -1,4 +1,4 @@
-"""What a sweep leaves in its folder for people and programs: tables, the best recipe, the fronts."""
+"""What a sweep writes to its folder: tables, the best recipe, the Pareto fronts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 from raykd.config import Config
 from raykd.config.search import COSTS
 from raykd.search.ledger import RANKED, Ledger, Record, write_recipe
-from raykd.search.scores import costs_of
-from raykd.search.space import fronts, propose
+from raykd.search.scores import cost_fronts, costs_of
+from raykd.search.space import plain_recipe, propose
 from raykd.tasks import find_task
 
+_COLUMNS = ("trial", "state", "why", "value", "epochs", "epochs_planned", "best_epoch", "seconds")
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -25,18 +26,15 @@ def recipe_of(config: Config, record: Record) -> Config:
 
 
 def pareto(records: Sequence[Record], ledger: Ledger) -> dict[str, list[str]]:
-    """The fronts of the metric against each cost, of the trials that keep to all limits."""
+    """The fronts of the first metric against each cost, of the trials that keep to all limits."""
     task = find_task(ledger.config.task).metrics
-    points = {}
-    for record in records:
-        if record["state"] in RANKED:
-            merit = task.merit(record["value"], ledger.metric)
-            points[record["trial"]] = {**costs_of(record["cost"]), "merit": merit}
-    return fronts(points, COSTS, "merit")
+    ranked = {record["trial"]: record for record in records if record["state"] in RANKED}
+    scores = {name: task.merit(one["value"], ledger.metric) for name, one in ranked.items()}
+    return cost_fronts(scores, {name: costs_of(one["cost"]) for name, one in ranked.items()})
 
 
 def on_fronts(summary: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Trial -> what it stands on the front of, in words; only trials that are on one."""
+    """Trial -> the fronts that it is on, in words; only trials that are on one."""
     found: dict[str, list[str]] = {}
     for axis, names in summary["pareto"].items():
         for name in names:
@@ -47,22 +45,12 @@ def on_fronts(summary: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def rows_of(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One flat row for each trial; searched keys as they stand in the recipe, costs as `cost.<name>`."""
+    """One flat row for each trial; searched keys as in the recipe, costs as `cost.<name>`."""
     metrics = sorted({m for record in summary["trials"] for m in record["validation"] or {}})
     on_front = on_fronts(summary)
     rows = []
     for record in summary["trials"]:
-        plain = (
-            "trial",
-            "state",
-            "why",
-            "value",
-            "epochs",
-            "epochs_planned",
-            "best_epoch",
-            "seconds",
-        )
-        row = {key: record[key] for key in plain}
+        row = {key: record[key] for key in _COLUMNS}
         row |= {f"validation.{name}": (record["validation"] or {}).get(name) for name in metrics}
         row |= {f"cost.{name}": record["cost"].get(name) for name in (*COSTS, "bytes")}
         row["pareto"] = record["trial"] in on_front
@@ -72,7 +60,7 @@ def rows_of(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def write(folder: Path, config: Config, summary: Mapping[str, Any]) -> Config:
-    """Write `results.csv`, `results.parquet`, `best.yaml` and `pareto/`; the best recipe."""
+    """Write `results.csv`, `results.parquet`, `best.yaml` and `pareto/`; returns the best recipe."""
     rows = rows_of(summary)
     with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
@@ -85,7 +73,7 @@ def write(folder: Path, config: Config, summary: Mapping[str, Any]) -> Config:
         about = f"Trial {name} of a sweep: on the front of {', of '.join(axes)}."
         write_recipe(folder / "pareto" / f"{name}.yaml", recipe_of(config, records[name]), about)
     chosen = summary["best"]["trial"]
-    best = config.model_copy(update={"search": None}) if chosen is None else recipe_of(config, records[chosen])  # fmt: skip
+    best = plain_recipe(config) if chosen is None else recipe_of(config, records[chosen])
     what = "the recipe itself" if chosen is None else f"trial {chosen}"
     write_recipe(folder / "best.yaml", best, f"Best on validation of a sweep: {what}.")
     return best
@@ -93,17 +81,14 @@ def write(folder: Path, config: Config, summary: Mapping[str, Any]) -> Config:
 
 def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Columns of one type each: numbers where all are, else text."""
-    # It comes with Ray Data; imported here since it takes a while.
-    import pyarrow as pa
+    import pyarrow as pa  # it takes a while to import
     import pyarrow.parquet as pq
 
     columns = {}
     for name in rows[0]:
         values = [row[name] for row in rows]
         kinds = {type(value) for value in values if value is not None}
-        if kinds == {int, float}:
-            values = [None if value is None else float(value) for value in values]
-        elif len(kinds) > 1:
+        if len(kinds) > 1 and kinds != {int, float}:
             values = [None if value is None else str(value) for value in values]
         columns[name] = pa.array(values)
     pq.write_table(pa.table(columns), path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -17,6 +16,14 @@ from raykd.errors import InputError, Problem
 from raykd.seeding import derive
 
 Values = Mapping[str, Any]
+TRIALS = "trials"
+"""Folder of all trials, in that of the sweep."""
+CHECKPOINT = "checkpoint"
+"""Folder of a trial's weights, in its own."""
+TRIAL_FIT = "trial/"
+"""A trial's fit is called this and the trial's name."""
+FINALIST = "trial-"
+"""A finalist is called this and the trial's name."""
 _TRIES = 10_000
 
 
@@ -27,7 +34,7 @@ class Proposal:
     Attributes:
         name: `000`, `001`, ... in the order of proposal.
         values: dotted key -> value.
-        config: the recipe with them; its own search is null.
+        config: the recipe with these values, without a search.
     """
 
     name: str
@@ -36,7 +43,7 @@ class Proposal:
 
 
 def trial_name(index: int) -> str:
-    """What a trial is called, so that names sort as the trials were proposed."""
+    """The name of a trial; names sort in the order of proposal."""
     return f"{index:03d}"
 
 
@@ -49,21 +56,21 @@ def propose(config: Config, index: int, values: Values) -> Proposal:
     """The recipe with the values of one trial.
 
     Raises:
-        InputError: the values cannot stand together, though each can alone.
+        InputError: the values do not fit together, although each is valid alone.
     """
     plain = plain_recipe(config).model_dump(mode="json")
     name = trial_name(index)
     try:
         return Proposal(name, values, load_config(plain, overrides(dict(values))))
     except InputError as error:
-        told = ", ".join(overrides(dict(values)))
+        shown = ", ".join(overrides(dict(values)))
         raise InputError(
-            [Problem("search.parameters", f"trial {name} ({told}) cannot be: {p}") for p in error.problems]
+            [Problem("search.parameters", f"trial {name} ({shown}) is not possible: {p}") for p in error.problems]
         ) from None  # fmt: skip
 
 
-def listed(config: Config) -> list[Proposal] | None:
-    """Every trial of a search that knows them beforehand; None where later ones depend on earlier ones.
+def all_proposals(config: Config) -> list[Proposal] | None:
+    """Every trial of a grid or random search; None if later trials depend on the results of earlier ones.
 
     Raises:
         InputError: with every problem of every trial.
@@ -91,7 +98,7 @@ def grid_values(search: Search) -> list[dict[str, Any]]:
     sides: list[Sequence[Any]] = []
     for space in search.parameters.values():
         values = values_of(space)
-        assert values is not None, "the recipe's check refuses a grid without end"
+        assert values is not None, "the recipe's check refuses an infinite grid"
         sides.append(values)
     return [dict(zip(search.parameters, one, strict=True)) for one in product(*sides)]
 
@@ -99,58 +106,22 @@ def grid_values(search: Search) -> list[dict[str, Any]]:
 def random_values(search: Search, seed: int) -> list[dict[str, Any]]:
     """`search.trials` different configurations; the first n are the same however many there are."""
     total = combinations_of(search)
-    wanted = search.count if total is None else min(search.count, total)
-    found: list[dict[str, Any]] = []
-    seen: set[str] = set()
+    count = search.count if total is None else min(search.count, total)
+    distinct: dict[str, dict[str, Any]] = {}
     for values in _draws(search, seed):
-        if (told := repr(values)) not in seen:
-            seen.add(told)
-            found.append(values)
-        if len(found) == wanted:
-            return found
-    if total is None:
-        return found
-    # A nearly exhausted small space: what random draws missed is taken in order.
-    rest = (values for values in grid_values(search) if repr(values) not in seen)
-    return [*found, *(values for _, values in zip(range(wanted - len(found)), rest, strict=False))]
+        distinct.setdefault(repr(values), values)
+        if len(distinct) == count:
+            break
+    # Of a small space the random draws may miss a few configurations: they are taken in order.
+    rest = grid_values(search) if total is not None and len(distinct) < count else []
+    for values in rest:
+        distinct.setdefault(repr(values), values)
+    return list(distinct.values())[:count]
 
 
 def _draws(search: Search, seed: int) -> Iterator[dict[str, Any]]:
     for index in range(_TRIES + search.count):
         yield {
-            key: draw(space, _part(derive(seed, "search", key, index)))
+            key: draw(space, np.random.default_rng(derive(seed, "search", key, index)).random())
             for key, space in search.parameters.items()
         }
-
-
-def _part(seed: int) -> float:
-    return float(np.random.default_rng(seed).random())
-
-
-def fronts(
-    points: Mapping[str, Mapping[str, float | None]], axes: Sequence[str], merit: str
-) -> dict[str, list[str]]:
-    """For each cost the points that no other one beats, cheapest first.
-
-    Args:
-        points: name -> numbers; a point that lacks one is not on that front.
-        axes: names of costs, less being better.
-        merit: name of what more is better of.
-
-    Returns:
-        Cost -> names. Of points that are equal in both the first one stands for all.
-    """
-    found: dict[str, list[str]] = {}
-    for axis in axes:
-        known = []
-        for name, numbers in points.items():
-            price, value = numbers.get(axis), numbers.get(merit)
-            if price is not None and value is not None:
-                known.append((price, -value, name))
-        best = math.inf
-        found[axis] = []
-        for _, negative, name in sorted(known, key=lambda one: one[:2]):
-            if negative < best:
-                best = negative
-                found[axis].append(name)
-    return found

@@ -11,7 +11,7 @@ from typing import Any
 
 from raykd.config import Config, check_search, load_config
 from raykd.config.check_search import overrides, values_of
-from raykd.config.search import Finalists, OptunaSearcher, Search
+from raykd.config.search import OptunaSearcher, Search
 from raykd.errors import InputError, Problem, TrainingError
 from raykd.folders import RunFolder, write_json
 from raykd.importing import load_package
@@ -26,13 +26,26 @@ from raykd.report import write_report
 from raykd.runtime import Resources, connect, is_connected, machine
 from raykd.search import results
 from raykd.search.finals import FinalResult, run_finals
-from raykd.search.ledger import Asking, Ledger, Listed, Record
-from raykd.search.single_worker import TrialWork
-from raykd.search.space import Proposal, listed, plain_recipe, trial_name
-from raykd.search.tracked import PREFIX, TRIALS, SweepRuns
-from raykd.search.trial_builder import TrialBuilder, varied_within_limits
-from raykd.search.tune import TrialPlace, run_trials
+from raykd.search.ledger import (
+    FixedSampler,
+    Ledger,
+    Record,
+    Sampler,
+    TrialBuilder,
+    varied_within_limits,
+)
+from raykd.search.space import (
+    TRIAL_FIT,
+    TRIALS,
+    Proposal,
+    all_proposals,
+    plain_recipe,
+    trial_name,
+)
+from raykd.search.tune import TrialResources, run_trials
+from raykd.search.wandb_runs import SweepRuns
 from raykd.tracking import Console, events
+from raykd.train.launch import Work
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,7 @@ class SweepResult:
     Attributes:
         path: its folder.
         summary: the numbers, as in `summary.json`.
-        best: the recipe that is best on validation and keeps to all limits, without a search.
+        best: the recipe that is best on validation and keeps to all limits; it has no search.
     """
 
     path: Path
@@ -67,16 +80,16 @@ class SweepResult:
 
 
 @dataclass(frozen=True)
-class Planned:
+class SweepPlan:
     """A sweep before it starts.
 
     Attributes:
         config: the recipe with its search, and the W&B group of all trials.
         search: its search.
-        folder: where it goes.
+        folder: of the sweep.
         prepared: the recipe with data and teachers.
-        proposals: every trial; None where later ones depend on earlier ones.
-        views: how many of each training sample are wanted; None = a new one in each epoch.
+        proposals: every trial; None if later ones depend on earlier ones.
+        views: how many of each training sample the trials need; None = a new one in each epoch.
     """
 
     config: Config
@@ -92,11 +105,11 @@ class Planned:
         return self.search.count if self.proposals is None else len(self.proposals)
 
 
-def plan_sweep(config: Config, options: Options) -> Planned:
+def plan_sweep(config: Config, options: Options) -> SweepPlan:
     """Check everything that can be known beforehand: every trial's recipe, model and taps.
 
     Raises:
-        InputError: with what is wrong.
+        InputError: with every problem found.
     """
     search = config.search
     if search is None:
@@ -113,7 +126,7 @@ def plan_sweep(config: Config, options: Options) -> Planned:
     )
     config = config.model_copy(update={"tracking": tracking})
     folder = run_folder(config, options)
-    proposals = listed(config)
+    proposals = all_proposals(config)
     tried = [p.config for p in proposals] if proposals is not None else _corners(config, search)
     plain = plain_recipe(config)
     prepared = prepare(config, tried, address=options.address)
@@ -122,11 +135,11 @@ def plan_sweep(config: Config, options: Options) -> Planned:
     counts = [shown_views(recipe) for recipe in (plain, *tried)]
     known = [count for count in counts if count is not None]
     views = None if len(known) < len(counts) else max(known)
-    return Planned(config, search, folder, prepared, proposals, views)
+    return SweepPlan(config, search, folder, prepared, proposals, views)
 
 
 def _corners(config: Config, search: Search) -> list[Config]:
-    """One recipe for each bound and category alone: what a searcher that learns may ask for."""
+    """One recipe for each bound and category alone, as a sampler that learns may propose them."""
     plain = plain_recipe(config).model_dump(mode="json")
     corners = []
     for key, space in search.parameters.items():
@@ -138,41 +151,38 @@ def _corners(config: Config, search: Search) -> list[Config]:
 def sweep(
     config: Config, options: Options | None = None, *, console: Console | None = None
 ) -> SweepResult:
-    """Search as the recipe's `search` says; the teachers answer once for all trials and finalists.
+    """Search as the recipe's `search` says; the teachers are run once for all trials and finalists.
 
     Args:
         config: the recipe.
         options: folder, cluster, resume.
-        console: who tells a person; None is quiet.
+        console: shows the progress; None is quiet.
 
     Raises:
         InputError: before anything starts.
         RaykdError: a stage failed; what was finished is kept, and `resume` continues.
     """
     options = options or Options(name="sweep")
-    planned = plan_sweep(config, options)
-    plan_place(planned.config, options)
-    runs = SweepRuns(planned.config, planned.folder, console)
-    with opened(
-        planned.prepared, planned.folder, options, console, kind=None, listeners=[runs]
-    ) as job:
-        best = _stages(job, planned, runs, options)
-    return SweepResult(planned.folder.path, job.summary, best)
+    plan = plan_sweep(config, options)
+    plan_resources(plan.config, options)
+    runs = SweepRuns(plan.config, plan.folder, console)
+    with opened(plan.prepared, plan.folder, options, console, kind=None, listeners=[runs]) as job:
+        best = _stages(job, plan, runs, options)
+    return SweepResult(plan.folder.path, job.summary, best)
 
 
-def _stages(job: Job, planned: Planned, runs: SweepRuns, options: Options) -> Config:
-    begun = time.monotonic()
-    specs = job.teachers()
-    with job.targets(specs, planned.views, ahead=True) as served:
-        readying = TrialBuilder(job.prepared, served)
-        ledger = search_trials(job, planned, readying, runs, options)
+def _stages(job: Job, plan: SweepPlan, runs: SweepRuns, options: Options) -> Config:
+    started = time.monotonic()
+    with job.targets(job.teachers(), plan.views, ahead=True) as targets:
+        builder = TrialBuilder(job.prepared, targets)
+        ledger = search_trials(job, plan, builder, runs, options)
         final = None
-        if planned.search.finalists is not None:
-            final = run_finals(job, served, readying, ledger, _best_recipes(planned, ledger))
-    finished = {} if final is None else final.numbers
-    job.timing["total_s"] = time.monotonic() - begun
+        if plan.search.finalists is not None:
+            best_trials = ledger.ranking[: plan.search.finalists.top]
+            recipes = {n: results.recipe_of(plan.config, ledger.records[n]) for n in best_trials}
+            final = run_finals(job, targets, builder, ledger, recipes)
+    job.timing["total_s"] = time.monotonic() - started
     records = [ledger.records[name] for name in sorted(ledger.records)]
-    best = _best(ledger, final)
     job.summary = {
         "schema": 1,
         "kind": "sweep",
@@ -180,18 +190,18 @@ def _stages(job: Job, planned: Planned, runs: SweepRuns, options: Options) -> Co
         "task": job.config.task,
         "metric": ledger.metric,
         "metrics": list(ledger.metrics),
-        "search": planned.search.model_dump(mode="json"),
+        "search": plan.search.model_dump(mode="json"),
         "trials": records,
         "ranking": ledger.ranking,
-        "default": {"cost": dict(readying.cost(job.prepared))},
-        "best": best,
+        "default": {"cost": dict(builder.cost(job.prepared))},
+        "best": _best(ledger, final),
         "pareto": results.pareto(records, ledger),
         "front": ledger.front if len(ledger.metrics) > 1 else None,
-        "finalists": finished or None,
+        "finalists": None if final is None else final.numbers,
         "labels_used": labels_used(job.prepared),
         "test_scored_times": times_tested(job.folder) + (final is not None),
         "timing": dict(job.timing),
-        "targets": {**job.numbers_of_targets(served.store), **_saved(job, ledger)},
+        "targets": {**job.numbers_of_targets(targets.store), **_saved(job, ledger)},
     }
     recipe = results.write(job.folder.path, job.config, job.summary)
     write_json(job.folder.summary, job.summary)
@@ -201,73 +211,71 @@ def _stages(job: Job, planned: Planned, runs: SweepRuns, options: Options) -> Co
 
 
 def search_trials(
-    job: Job, planned: Planned, readying: TrialBuilder, runs: SweepRuns, options: Options
+    job: Job, plan: SweepPlan, builder: TrialBuilder, runs: SweepRuns, options: Options
 ) -> Ledger:
     """Run every trial that has not ended before.
 
     Args:
         job: the sweep in progress.
-        planned: what it is to do.
-        readying: makes its trials.
-        runs: their trackers.
+        plan: what it is to do.
+        builder: makes its trials.
+        runs: their W&B runs.
         options: how it is run.
 
     Raises:
         TrainingError: no trial has numbers and keeps to the limits.
     """
-    folder = job.folder.path / TRIALS
 
-    def told(name: str, record: Record, proposal: Proposal | None) -> None:
+    def notify(name: str, record: Record, proposal: Proposal | None) -> None:
         if proposal is not None:
             runs.begin(name, proposal.config, proposal.values)
             return
         job.mailbox.flush()
-        if record["state"] != "finished":  # the trial itself has told of its end
+        if record["state"] != "finished":  # the trial itself reports that it has finished
             why = f"{record['state']}: {record['why']}"
             metrics = record["validation"] or {}
-            fit_id = f"{PREFIX}{name}"
+            fit_id = f"{TRIAL_FIT}{name}"
             job.emit(events.fit("search", fit_id, state="stopped", metrics=metrics, why=why))
         runs.end(name, record)
 
-    asking = _asking(planned)
-    ledger = Ledger(job.config, folder, planned.total, asking, readying, told)
-    names = [f"{PREFIX}{trial_name(index)}" for index in range(planned.total)]
-    student = job.config.cluster.student
-    work = TrialWork(
+    ledger = Ledger(
+        job.config, job.folder.path / TRIALS, plan.total, _sampler(plan), builder, notify
+    )
+    work = Work(
         samples=job.samples,
-        make_source=job.sources(readying.served),
-        folder=folder,
+        fits=None,  # each trial has its own
+        make_source=job.sources(builder.targets),
+        run=job.folder,
         emit=job.mailbox.sender,
         depth=job.config.targets.depth,
-        threads=max(1, int(student.cpus)),
+        threads=max(1, int(job.config.cluster.student.cpus)),
     )
-    with job.stage("search", fits=names):
+    with job.stage("search", fits=[f"{TRIAL_FIT}{trial_name(i)}" for i in range(plan.total)]):
         for name, record in ledger.records.items():
             if record["state"] != "running":
-                numbers = record["validation"] or {}
-                job.emit(events.fit("search", f"{PREFIX}{name}", state="reused", metrics=numbers))
+                metrics, fit_id = record["validation"] or {}, f"{TRIAL_FIT}{name}"
+                job.emit(events.fit("search", fit_id, state="reused", metrics=metrics))
         if ledger.left:
-            with connect(options.address) as resources:
-                where = trial_place(job.config, job.placement, resources)
-            before = _asked_live(readying)
-            run_trials(ledger, ledger.left, work, where, job.folder.path / ".ray" / "tune")
-            job.scored += _asked_live(readying) - before
-        ledger.settle()
+            with connect(options.address) as cluster:
+                resources = trial_resources(job.config, job.placement, cluster)
+            before = _scored_live(builder)
+            run_trials(ledger, work, resources, job.folder.path / ".ray" / "tune")
+            job.scored += _scored_live(builder) - before
+        ledger.close()
     if not ledger.ranking:
         why = "; ".join(sorted({str(r["why"]) for r in ledger.records.values() if r["why"]}))
         raise TrainingError(f"no trial has numbers and keeps to the limits: {why}")
     return ledger
 
 
-def _asked_live(readying: TrialBuilder) -> int:
+def _scored_live(builder: TrialBuilder) -> int:
     """Samples that the fleet has scored so far; 0 where targets are stored."""
-    fleet = readying.served.fleet
-    return (
-        0 if fleet is None else int(sum(t["samples_scored"] for t in fleet.statistics().values()))
-    )
+    fleet = builder.targets.fleet
+    statistics = {} if fleet is None else fleet.statistics()
+    return sum(int(teacher["samples_scored"]) for teacher in statistics.values())
 
 
-def trial_place(config: Config, placement: Placement, resources: Resources) -> TrialPlace:
+def trial_resources(config: Config, placement: Placement, cluster: Resources) -> TrialResources:
     """How many trials train side by side: as many as there is room for beside live teachers.
 
     Raises:
@@ -275,14 +283,12 @@ def trial_place(config: Config, placement: Placement, resources: Resources) -> T
     """
     student, search = config.cluster.student, config.search
     assert search is not None, "only for recipes with a search"
-    free, gpus = resources.cpus, resources.gpus
+    free, gpus = cluster.cpus, cluster.gpus
     if target_mode(config)[0] == "live":
         free -= sum(teacher.replicas * teacher.cpus for teacher in placement.teachers.values())
         gpus -= sum(teacher.replicas * teacher.gpus for teacher in placement.teachers.values())
-    left = Resources(free, gpus, resources.local)
-    workers = min(
-        left.fitting(student.cpus, student.gpus), resources.fitting(student.cpus, student.gpus)
-    )
+    beside_teachers = Resources(free, gpus, cluster.local)
+    workers = min(one.fitting(student.cpus, student.gpus) for one in (beside_teachers, cluster))
     room = max(workers // student.most, int(workers >= student.fewest))
     each = f"{student.cpus:g} CPUs and {student.gpus:g} GPUs"
     if student.most > 1:
@@ -298,45 +304,37 @@ def trial_place(config: Config, placement: Placement, resources: Resources) -> T
                     f"time: a trial asks for {each}, of which {free:g} and {gpus:g} are free; lower it to {room} or "
                     "leave it out")
         )  # fmt: skip
-    return TrialPlace(search.max_concurrent or room, student)
+    return TrialResources(search.max_concurrent or room, student)
 
 
-def plan_place(config: Config, options: Options) -> tuple[Placement, TrialPlace]:
-    """What would run where, asked of the cluster that the options name; starts none.
+def plan_resources(config: Config, options: Options) -> tuple[Placement, TrialResources]:
+    """What would run where, on the cluster that the options name; starts none.
 
     Raises:
-        InputError: it lacks what the recipe asks for.
+        InputError: the cluster lacks what the recipe asks for.
     """
     if options.address is None and not is_connected():
-        resources = machine()
+        cluster = machine()
     else:
-        with connect(options.address) as resources:
+        with connect(options.address) as cluster:
             pass
-    placement = place(config, resources)
-    return placement, trial_place(config, placement, resources)
+    placement = place(config, cluster)
+    return placement, trial_resources(config, placement, cluster)
 
 
-def _asking(planned: Planned) -> Asking:
-    searcher = planned.search.searcher
-    if planned.proposals is not None:
-        return Listed([proposal.values for proposal in planned.proposals])
-    assert isinstance(searcher, OptunaSearcher), "all others are listed"
+def _sampler(plan: SweepPlan) -> Sampler:
+    searcher = plan.search.searcher
+    if plan.proposals is not None:
+        return FixedSampler([proposal.values for proposal in plan.proposals])
+    assert isinstance(searcher, OptunaSearcher), "the trials of all others are known beforehand"
     load_package("optuna", install="raykd[optuna]", key="search.searcher.type")
-    from raykd.search.optuna import Optuna
+    from raykd.search.optuna import OptunaSampler
 
-    return Optuna(planned.search, searcher, planned.config.seed)
-
-
-def _best_recipes(planned: Planned, ledger: Ledger) -> dict[str, Config]:
-    """Trial -> recipe of the finalists."""
-    finalists = planned.search.finalists
-    assert isinstance(finalists, Finalists), "asked for"
-    return {name: results.recipe_of(planned.config, ledger.records[name])
-            for name in ledger.ranking[: finalists.top]}  # fmt: skip
+    return OptunaSampler(plan.search, searcher, plan.config.seed)
 
 
 def _best(ledger: Ledger, final: FinalResult | None) -> Record:
-    """The recipe that is best on validation: of the finalists and the recipe itself, or of the trials."""
+    """The best on validation: of the finalists and the recipe itself, or of the trials if there are no finalists."""
     name = ledger.ranking[0] if final is None else final.best
     if name is None:
         return {"trial": None, "values": {}, "value": None, "chosen_by": "finalists"}
@@ -349,9 +347,9 @@ def _best(ledger: Ledger, final: FinalResult | None) -> Record:
 
 
 def _saved(job: Job, ledger: Ledger) -> dict[str, int]:
-    """What runs of their own would have scored, every trial and the recipe itself each once.
+    """How many samples separate runs would have scored: of every trial, and of the recipe itself.
 
-    Nothing where targets are live: the trials share the fleet, which answers each of them anew.
+    Nothing where targets are live: the trials share the fleet, which scores the samples of each trial anew.
     """
     if job.placement.mode == "live":
         return {}

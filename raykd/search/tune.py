@@ -1,15 +1,16 @@
 """Ray Tune shell: each trial is a plain Tune function, in one process or over several workers of its own.
 
 Tune starts trials, keeps the cluster busy, replaces lost processes and ends trials. What is tried, which
-trial stops and what is remembered is decided by a `Control` in the driver, which knows nothing of Ray:
-Tune's own checkpoints are never read, so resuming does not depend on them. A trial of one worker asks for
-nothing but its own CPUs and GPUs, one of several for nothing but their one placement group, so no ratio of
-trials, workers and CPUs can deadlock.
+trial stops and what is remembered is decided by the `Ledger` in the driver, which knows nothing of Ray:
+Tune's own checkpoints are never read, so resuming does not depend on them. A trial of one worker asks only
+for its own CPUs and GPUs, one of several workers only for their one placement group, so no ratio of trials,
+workers and CPUs can deadlock.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import time
@@ -17,101 +18,80 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 import ray.tune
 from ray.tune import search
 
 from raykd.config.root import StudentCluster
-from raykd.search.multi_worker import multi_worker_trial, new_relay
-from raykd.search.placement_group_cleanup import remove_orphaned_groups, wait_for_controllers
-from raykd.search.single_worker import TrialWork, single_worker_trial
-from raykd.train import Fit
+from raykd.search.ledger import Ledger
+from raykd.search.trials import (
+    multi_worker_trial,
+    new_relay,
+    remove_orphaned_groups,
+    single_worker_trial,
+    wait_for_controllers,
+)
+from raykd.train.launch import Work
 
-_TIDY_S = 0.5
+_CLEANUP_S = 0.5
 _MEMORY_BYTES = 2**20
-"""Of the process of a trial of several workers: Tune wants it to ask for something, and every node has this."""
+"""Of the process of a trial of several workers: Tune requires it to ask for something, and every node has this."""
 _SETTINGS = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # metrics.jsonl has it all
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # metrics.jsonl has everything
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C as everywhere else
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # nobody reads them
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 
 
-class Control(Protocol):
-    """Decides; called in the driver, by one thread."""
-
-    def launch(self) -> tuple[str, Fit] | None:
-        """Name and fit of the next trial; None when there is none left."""
-        ...
-
-    def heard(self, name: str, epoch: int, validation: Mapping[str, float]) -> bool:
-        """A trial has done an epoch, counted from 1; whether it is to end here."""
-        ...
-
-    def finished(self, name: str, result: Mapping[str, Any]) -> None:
-        """A trial has trained to its end."""
-        ...
-
-    def failed(self, name: str, why: str) -> None:
-        """A trial cannot go on."""
-        ...
-
-    def over(self) -> bool:
-        """Whether all trials are to end now."""
-        ...
-
-
 @dataclass(frozen=True)
-class TrialPlace:
-    """What trials may take: `concurrent` of them side by side, each with the workers of `student`."""
+class TrialResources:
+    """What trials may use: `concurrent` of them side by side, each with the workers of `student`."""
 
     concurrent: int
     student: StudentCluster
 
     @property
-    def team(self) -> bool:
+    def multi_worker(self) -> bool:
         """Whether a trial has several workers."""
         return self.student.most > 1
 
 
-def run_trials(control: Control, most: int, work: TrialWork, place: TrialPlace, own: Path) -> None:
-    """Run what `control` launches, until it launches nothing more or says that it is over.
+def run_trials(ledger: Ledger, work: Work, resources: TrialResources, folder: Path) -> None:
+    """Run the trials of the ledger, until there is none left or the search is over.
 
     Args:
-        control: decides.
-        most: trials that it may launch.
-        work: what every trial gets.
-        place: what trials may take.
-        own: folder for Tune's own files; emptied before.
+        ledger: decides; called by one thread.
+        work: of the sweep, the same for every trial.
+        resources: what trials may use.
+        folder: for Tune's own files; emptied before.
     """
-    shutil.rmtree(own, ignore_errors=True)
-    held = _Held(control)
+    shutil.rmtree(folder, ignore_errors=True)
     run_config = ray.tune.RunConfig(
-        name=own.name,
-        storage_path=str(own.parent),
-        stop=_Stops(held),
-        callbacks=[_Losses(held), *([_Tidy()] if place.team else [])],
-        failure_config=ray.tune.FailureConfig(max_failures=place.student.max_failures),
+        name=folder.name,
+        storage_path=str(folder.parent),
+        stop=_Stopper(ledger),
+        callbacks=[_Callback(ledger, cleanup=resources.multi_worker)],
+        failure_config=ray.tune.FailureConfig(max_failures=resources.student.max_failures),
         verbose=0,
     )
     tune_config = ray.tune.TuneConfig(
-        num_samples=most,
-        max_concurrent_trials=place.concurrent,
-        search_alg=_Launches(held),
-        reuse_actors=not place.team,
+        num_samples=ledger.left,
+        max_concurrent_trials=resources.concurrent,
+        search_alg=_Launcher(ledger),
+        reuse_actors=not resources.multi_worker,
     )
-    with _trainable(work, place) as trial, _quietly():
+    with _trainable(work, resources) as trial, _quietly():
         ray.tune.Tuner(trial, tune_config=tune_config, run_config=run_config).fit()
 
 
 @contextmanager
-def _trainable(work: TrialWork, place: TrialPlace) -> Iterator[Any]:
-    """The function of a trial with what its own process takes; cleans up after trials of several workers."""
-    student = place.student
-    if not place.team:
+def _trainable(work: Work, resources: TrialResources) -> Iterator[Any]:
+    """The function of a trial with what its own process uses; cleans up after trials of several workers."""
+    student = resources.student
+    if not resources.multi_worker:
         trial = ray.tune.with_parameters(single_worker_trial, work=work)
         yield ray.tune.with_resources(trial, {"CPU": student.cpus, "GPU": student.gpus})
         return
@@ -126,99 +106,73 @@ def _trainable(work: TrialWork, place: TrialPlace) -> Iterator[Any]:
         ray.kill(relay)
 
 
-class _Held:
-    """Keeps the control out of Tune's own checkpoints, which pickle whatever refers to it."""
-
-    def __init__(self, control: Control | None) -> None:
-        self._control = control
-
-    def __call__(self) -> Control:
-        assert self._control is not None, "a copy from Tune's checkpoint, which nobody uses"
-        return self._control
-
-    def __reduce__(self) -> tuple[type[_Held], tuple[None]]:
-        return _Held, (None,)
-
-    def __copy__(self) -> _Held:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> _Held:
-        return self
-
-
-class _Launches(search.Searcher):  # type: ignore[misc]
+class _Launcher(search.Searcher):  # type: ignore[misc]
     """Tune asks it for the next trial."""
 
-    def __init__(self, held: _Held) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         super().__init__()
-        self._held = held
+        self._ledger = ledger
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
         return True
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ARG002
-        launched = self._held().launch()
+        launched = self._ledger.launch()
         if launched is None:
             return search.Searcher.FINISHED
         name, fit = launched
         return {"trial": name, "fit": ray.put(fit)}
 
     def on_trial_complete(self, trial_id: str, *_: Any, **__: Any) -> None:
-        """The control has heard of it before."""
+        """The ledger knows of it already."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the trials' own folders are what a resumed search goes by."""
+        """Nothing: a resumed search reads the trials' own folders."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing."""
 
 
-class _Stops(ray.tune.Stopper):  # type: ignore[misc]
+class _Stopper(ray.tune.Stopper):  # type: ignore[misc]
     """Tune shows it what a trial reports."""
 
-    def __init__(self, held: _Held) -> None:
-        self._held = held
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
 
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:  # noqa: ARG002
-        control, told = self._held(), result.get("told")
-        if told == "epoch":
-            return control.heard(result["trial"], result["epoch"], result["validation"])
-        if told == "finished":
-            control.finished(result["trial"], result["result"])
-        elif told == "failed":
-            control.failed(result["trial"], result["why"])
+        ledger, state = self._ledger, result.get("state")
+        if state == "epoch":
+            return ledger.on_epoch(result["trial"], result["epoch"], result["validation"])
+        if state == "finished":
+            ledger.on_finished(result["trial"], result["result"])
+        elif state == "failed":
+            ledger.on_failed(result["trial"], result["why"])
         return False
 
     def stop_all(self) -> bool:
-        return self._held().over()
+        return self._ledger.over()
 
 
-class _Losses(ray.tune.Callback):  # type: ignore[misc]
-    """Tune tells it of trials whose process was lost more often than allowed."""
+class _Callback(ray.tune.Callback):  # type: ignore[misc]
+    """Reports trials whose process was lost too often, and frees what ended trials of several workers held."""
 
-    def __init__(self, held: _Held) -> None:
-        self._held = held
+    def __init__(self, ledger: Ledger, *, cleanup: bool) -> None:
+        self._ledger = ledger
+        self._next_cleanup = time.monotonic() if cleanup else math.inf
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:  # noqa: ARG002
         why = str(trial.get_error() or "its process was lost").strip().splitlines()[-1]
-        self._held().failed(trial.config["trial"], why)
-
-
-class _Tidy(ray.tune.Callback):  # type: ignore[misc]
-    """Frees what ended trials of several workers held, so that the next ones find room."""
-
-    def __init__(self) -> None:
-        self._next = time.monotonic()
+        self._ledger.on_failed(trial.config["trial"], why)
 
     def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:  # noqa: ARG002
-        if time.monotonic() >= self._next:
+        if time.monotonic() >= self._next_cleanup:
             remove_orphaned_groups()
-            self._next = time.monotonic() + _TIDY_S
+            self._next_cleanup = time.monotonic() + _CLEANUP_S
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Tune's settings, which it reads from the environment, and its log lines put aside."""
+    """Tune's settings, which it reads from the environment, and without its log lines."""
     before = {name: os.environ.get(name) for name in _SETTINGS}
     logger = logging.getLogger("ray.tune")
     level = logger.level

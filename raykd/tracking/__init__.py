@@ -1,15 +1,14 @@
-"""Listening to a run: events, and the listeners that store, show and mirror them."""
+"""Tracking of a run: its events, and the listeners that store, show and mirror them."""
 
 from __future__ import annotations
 
 from raykd.tracking import events
+from raykd.tracking.artefacts import NewOutputs, RunMirror, targets_done
 from raykd.tracking.console import Console
-from raykd.tracking.events import Event
+from raykd.tracking.events import Broadcast, Event, Listener, LogNotifier, Notifier
 from raykd.tracking.jsonl import JsonLines, read_lines
-from raykd.tracking.listeners import Broadcast, Listener, LogVoice, Voice
-from raykd.tracking.mirror import Making, RunMirror, targets_done
-from raykd.tracking.service import Limits
-from raykd.tracking.wandb_sink import WandbSink, make_wandb
+from raykd.tracking.wandb_service import Limits
+from raykd.tracking.wandb_sink import WandbSink
 
 __all__ = [
     "Broadcast",
@@ -18,13 +17,12 @@ __all__ = [
     "JsonLines",
     "Limits",
     "Listener",
-    "LogVoice",
-    "Making",
+    "LogNotifier",
+    "NewOutputs",
+    "Notifier",
     "RunMirror",
-    "Voice",
     "WandbSink",
     "events",
-    "make_wandb",
     "read_lines",
     "targets_done",
 ]

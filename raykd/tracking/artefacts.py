@@ -1,42 +1,23 @@
-"""What a run leaves for W&B's lineage: teachers, the targets made by them, the student; read from its folder."""
+"""The artefacts of a run, read from its folder, and the listener that mirrors a job to W&B with them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from raykd.folders import RunFolder, read_json
+from raykd.tracking.events import Event
+from raykd.tracking.wandb_service import Artefact
+from raykd.tracking.wandb_sink import WandbSink
 
-ArtefactKind = Literal["teacher", "targets", "student"]
 _MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True)
-class Artefact:
-    """One version of something made; two with the same files are the same to W&B.
-
-    Attributes:
-        name: of its kind and content, so that it means the same in every run.
-        kind: W&B's type of artefact.
-        files: name -> file that is uploaded.
-        references: name -> file that stays where it is; W&B learns path and checksum.
-        metadata: shown beside it.
-        made_from: names of the artefacts that it was made from.
-    """
-
-    name: str
-    kind: ArtefactKind
-    files: Mapping[str, Path] = field(default_factory=dict)
-    references: Mapping[str, Path] = field(default_factory=dict)
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    made_from: tuple[str, ...] = ()
+_WRITE_THROUGH = "write_through"
 
 
 def teachers_of(folder: RunFolder) -> dict[str, Artefact]:
-    """Teacher -> its card, with a reference to its weights or outputs; of those that have a card."""
+    """Teacher -> its card with a reference to its weights or outputs; teachers without a card are left out."""
     found = {}
     for path in sorted(folder.card("x").parent.glob("*.json")):
         card = read_json(path)
@@ -55,27 +36,102 @@ def targets_of(folder: RunFolder) -> Artefact | None:
     """The manifests of the targets in the store, by reference; None before there are any."""
     if not folder.targets.is_file():
         return None
-    noted = read_json(folder.targets)
-    names = sorted(entry["folder"] for entry in noted["entries"])
+    note = read_json(folder.targets)
+    names = sorted(entry["folder"] for entry in note["entries"])
     content = hashlib.sha256(" ".join(names).encode()).hexdigest()[:12]
-    manifests = {f"{name}/{_MANIFEST}": Path(noted["store"]) / name / _MANIFEST for name in names}
+    manifests = {f"{name}/{_MANIFEST}": Path(note["store"]) / name / _MANIFEST for name in names}
     return Artefact(
         name=f"targets-{content}",
         kind="targets",
         references=manifests,
-        metadata={"store": noted["store"], "mode": noted["mode"]},
+        metadata={"store": note["store"], "mode": note["mode"]},
         made_from=tuple(artefact.name for artefact in teachers_of(folder).values()),
     )
 
 
 def student_of(folder: RunFolder, name: str, files: Mapping[str, Path]) -> Artefact:
-    """A student by its files.
+    """The artefact of a student.
 
     Args:
-        folder: of the run, for what it was made from.
-        name: of the run, and of the student where it has several.
+        folder: of the run, for what the student was made from.
+        name: of the run, and of the student if the run has several.
         files: name -> file.
     """
     targets = targets_of(folder)
     made_from = () if targets is None else (targets.name,)
     return Artefact(f"student-{name}", "student", files=files, made_from=made_from)
+
+
+class NewOutputs:
+    """Notes which teachers and targets a job makes itself, rather than finding them.
+
+    Attributes:
+        fitted: teachers that were fitted.
+        filled: whether targets were added to the store.
+    """
+
+    def __init__(self) -> None:
+        self.fitted: set[str] = set()
+        self.filled = False
+
+    def on(self, event: Event) -> None:
+        """Note the event."""
+        if event.stage == "teachers" and event.fit and event.values.get("state") == "finished":
+            self.fitted.add(event.fit.removeprefix("teacher/"))
+        self.filled |= event.stage == "targets" and event.kind == "progress"
+
+
+def targets_done(event: Event) -> bool:
+    """Whether all targets and the teachers' cards exist now."""
+    return (
+        event.stage == "targets"
+        and event.kind == "stage"
+        and event.values.get("state") == "finished"
+    )
+
+
+class RunMirror:
+    """A listener that mirrors a job to one W&B run, and logs what it used and made as artefacts.
+
+    Args:
+        sink: the run; closed with the job.
+        folder: of the job.
+    """
+
+    def __init__(self, sink: WandbSink, folder: RunFolder) -> None:
+        self._sink = sink
+        self._folder = folder
+        self._new = NewOutputs()
+
+    def on(self, event: Event) -> None:
+        """Mirror the event; the artefacts of the teachers are logged when the targets are done."""
+        self._new.on(event)
+        self._sink.on(event)
+        if targets_done(event):
+            self._sink.use_artefacts(
+                lambda: [*self._teachers(made=False), *self._targets(made=False)]
+            )
+            self._sink.log_artefacts(lambda: self._teachers(made=True))
+
+    def close(self, summary: Mapping[str, Any] | None) -> None:
+        """Log the targets, which may have been completed while students trained, and the student."""
+        self._sink.log_artefacts(lambda: self._targets(made=True))
+        if summary is not None:
+            self._sink.log_artefacts(self._student)
+        self._sink.close(summary)
+
+    def _teachers(self, *, made: bool) -> list[Artefact]:
+        """The teachers that this job made, or those that it found."""
+        teachers, fitted = teachers_of(self._folder), self._new.fitted
+        return [one for name, one in teachers.items() if (name in fitted) is made]
+
+    def _targets(self, *, made: bool) -> list[Artefact]:
+        targets = targets_of(self._folder)
+        if targets is None:
+            return []
+        own = self._new.filled or targets.metadata["mode"] == _WRITE_THROUGH
+        return [targets] if own is made else []
+
+    def _student(self) -> list[Artefact]:
+        files = {path.name: path for path in sorted(self._folder.student.glob("model.*"))}
+        return [student_of(self._folder, self._folder.path.name, files)] if files else []

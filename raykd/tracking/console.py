@@ -10,7 +10,7 @@ from typing import IO, Any, cast
 
 import rich.console
 from rich import box
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
@@ -35,20 +35,20 @@ _WIDEST = 400
 
 
 class Console:
-    """A listener that tells a person how the run goes, and their voice for the rest.
+    """A listener that shows a person the progress of the run, and the notifier for everything else.
 
     On a terminal the current stages have a bar with rate and time left, and each fit leaves its last
     epoch. Elsewhere a fit leaves its first and last epoch, about five between them if it is quick and
     one a minute if it is slow; no control codes are written. A stream that breaks (a closed pipe)
     mutes the console; a character that it cannot encode is written as "?".
 
-    `close` has to be called, also after an error: it gives the terminal back.
+    `close` must be called, also after an error: it restores the terminal.
 
     Args:
-        quiet: print nothing but failures and warnings.
+        quiet: print only failures and warnings.
         stream: where to print.
-        is_terminal: whether control codes may be used; None = look.
-        clock: seconds that only grow; for rates and pauses.
+        is_terminal: whether control codes may be used; None = depends on the stream.
+        clock: monotonic seconds; for rates and pauses.
     """
 
     def __init__(
@@ -61,9 +61,8 @@ class Console:
     ) -> None:
         self._quiet = quiet
         self._clock = clock
-        self._out = _Out(stream)
-        self._terminal = self._out.isatty() if is_terminal is None else is_terminal
-        self._rich = self._make_rich(self._out, self._terminal)
+        self._terminal = _is_terminal(stream) if is_terminal is None else is_terminal
+        self._rich = self._make_rich(_Out(stream), self._terminal)
         if is_terminal is None and self._rich.is_dumb_terminal:
             self._terminal = False
         self._bars = _Bars(self._rich, clock) if self._terminal and not quiet else None
@@ -76,25 +75,25 @@ class Console:
     def on(self, event: Event) -> None:
         """Show the event."""
         if event.kind == "failure":
-            self._print(failure_line(event), "bold red")
+            self._write(failure_line(event), "bold red")
         elif not self._quiet:
             self._show(event)
 
     def close(self, summary: Mapping[str, Any] | None) -> None:  # noqa: ARG002 - shown by `table`
-        """Take the bars away and give the terminal back."""
+        """Remove the bars and restore the terminal."""
         self._flush(None)
         if self._bars is not None:
             self._bars.stop()
         self._stages.clear()
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Print a text, unless quiet."""
         if not self._quiet:
-            self._print(text)
+            self._write(text)
 
     def warn(self, text: str) -> None:
         """Print a warning, also when quiet."""
-        self._print(f"warning  {text}", "yellow")
+        self._write(f"warning  {text}", "yellow")
 
     def table(self, rows: Sequence[Mapping[str, Any]], *, title: str | None = None) -> None:
         """Print rows as a table, unless quiet; in a log it is a Markdown table.
@@ -107,13 +106,13 @@ class Console:
             return
         table = _table(rows, box.SIMPLE_HEAD if self._terminal else box.MARKDOWN)
         if title:
-            self._print(title, "bold")
+            self._write(title, "bold")
         if self._terminal:
             self._rich.print(table)
             return
         buffer = io.StringIO()
         self._make_rich(buffer, False).print(table)
-        self._print(
+        self._write(
             "\n".join(line.strip() for line in buffer.getvalue().splitlines() if line.strip())
         )
 
@@ -130,7 +129,7 @@ class Console:
         elif event.kind == "progress":
             self._show_progress(stage, now)
         else:
-            self._print(str(event.values.get("text", "")))
+            self._write(str(event.values.get("text", "")))
         if self._bars is not None and event.stage in self._stages:
             self._bars.update(stage, now)
 
@@ -160,7 +159,7 @@ class Console:
             due = 0 < epochs <= done
         if due:
             self._unprinted.pop(fit, None)
-            self._print(epoch_line(event))
+            self._write(epoch_line(event))
         else:
             self._unprinted[fit] = event
 
@@ -170,9 +169,9 @@ class Console:
             return
         last = self._unprinted.pop(fit, None)
         if last is not None:
-            self._print(epoch_line(last))
+            self._write(epoch_line(last))
         if state != "finished" or fit not in self._with_epochs:
-            self._print(fit_line(event))
+            self._write(fit_line(event))
 
     def _show_progress(self, stage: StageProgress, now: float) -> None:
         if self._bars is not None or not stage.by_units:
@@ -181,27 +180,22 @@ class Console:
         complete = stage.whole is not None and stage.done >= stage.whole
         if complete or now - last >= _PROGRESS_PAUSE_S:
             self._progress_at[stage.name] = now
-            self._print(progress_line(stage, now))
+            self._write(progress_line(stage, now))
 
     def _flush(self, stage: str | None) -> None:
         for fit, event in tuple(self._unprinted.items()):
             if stage in {None, event.stage}:
                 del self._unprinted[fit]
-                self._print(epoch_line(event))
+                self._write(epoch_line(event))
 
     def _rule(self, text: str) -> None:
         if self._terminal:
             self._rich.print(Rule(Text(text), align="left", style="dim"))
         else:
-            self._out.write(f"--- {text} ---\n")
-            self._out.flush()
+            self._write(f"--- {text} ---")
 
-    def _print(self, text: str, style: str = "") -> None:
-        if self._terminal:
-            self._rich.print(Text(text, style=style), soft_wrap=True)
-        else:
-            self._out.write(f"{text}\n")
-            self._out.flush()
+    def _write(self, text: str, style: str = "") -> None:
+        self._rich.print(Text(text, style=style), soft_wrap=True)
 
     @staticmethod
     def _make_rich(stream: io.TextIOBase, terminal: bool) -> rich.console.Console:
@@ -236,10 +230,7 @@ class _Out(io.TextIOBase):
 
     def isatty(self) -> bool:
         """Whether the stream beneath is a terminal."""
-        try:
-            return self._stream.isatty()
-        except (OSError, ValueError, AttributeError):
-            return False
+        return _is_terminal(self._stream)
 
     def write(self, text: str) -> int:
         """Write what can be written."""
@@ -265,16 +256,22 @@ class _Bars:
     """One bar for each stage that runs, as long as one does."""
 
     def __init__(self, console: rich.console.Console, clock: Callable[[], float]) -> None:
-        self._console = console
-        self._clock = clock
-        self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
+        self._progress = Progress(
+            *_columns(),
+            console=console,
+            get_time=clock,
+            refresh_per_second=_REFRESHES_PER_S,
+            transient=True,
+            # what another program reads must not be moved to this stream
+            redirect_stdout=_is_terminal(sys.stdout),
+            redirect_stderr=_is_terminal(sys.stderr),
+        )
 
     def update(self, stage: StageProgress, now: float) -> None:
         """Show how far the stage is."""
-        if self._progress is None:
-            self._progress = self._start()
         if stage.name not in self._tasks:
+            self._progress.start()
             self._tasks[stage.name] = self._progress.add_task(
                 stage.name, total=None, count="", eta="", detail=""
             )
@@ -290,46 +287,26 @@ class _Bars:
 
     def remove(self, name: str) -> None:
         """The stage is over."""
-        task = self._tasks.pop(name, None)
-        if task is not None and self._progress is not None:
-            self._progress.remove_task(task)
+        if name in self._tasks:
+            self._progress.remove_task(self._tasks.pop(name))
         if not self._tasks:
-            self.stop()
+            self._progress.stop()
 
     def stop(self) -> None:
-        """Take the bars away."""
-        if self._progress is not None:
-            self._progress.stop()
-        self._progress = None
-        self._tasks = {}
-
-    def _start(self) -> Progress:
-        progress = Progress(
-            *_columns(),
-            console=self._console,
-            get_time=self._clock,
-            refresh_per_second=_REFRESHES_PER_S,
-            transient=True,
-            # what another program reads must not be moved to this stream
-            redirect_stdout=_shown_here(sys.stdout),
-            redirect_stderr=_shown_here(sys.stderr),
-        )
-        progress.start()
-        return progress
+        """Remove all bars."""
+        for name in tuple(self._tasks):
+            self.remove(name)
 
 
-def _columns() -> list[Any]:
-    texts = [TextColumn("{task.fields[" + key + "]}", markup=False) for key in ("count", "eta")]
-    return [
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        *texts,
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[detail]}", markup=False),
-    ]
+def _columns() -> list[ProgressColumn]:
+    description, count, eta, detail = (
+        TextColumn("{task." + key + "}", markup=False)
+        for key in ("description", "fields[count]", "fields[eta]", "fields[detail]")
+    )
+    return [description, BarColumn(bar_width=24), count, eta, TimeElapsedColumn(), detail]
 
 
-def _shown_here(stream: Any) -> bool:
+def _is_terminal(stream: Any) -> bool:
     try:
         return bool(stream.isatty())
     except (AttributeError, OSError, ValueError):

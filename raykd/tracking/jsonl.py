@@ -1,4 +1,4 @@
-"""`metrics.jsonl` and `events.jsonl`: the run's own record, one JSON object per line."""
+"""`metrics.jsonl` and `events.jsonl`: the stored events of a run, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _BLOCK = 1 << 16
 class JsonLines:
     """Appends events to `metrics.jsonl`, and failures to `events.jsonl` as well.
 
-    One unbuffered write per line. A line cut short by a kill is cut off when the file is opened
-    again, one cut short by a full disk at once, so that a file never holds half a line but at its
-    end. NaN and infinities become null. Progress is not stored.
+    One unbuffered write per line. A line that a kill left incomplete is removed when the file is
+    opened again, one that a full disk left incomplete at once, so that only the last line of a file
+    can be incomplete. NaN and infinities become null. Progress is not stored.
 
-    A run that resumes goes on in the same files: an epoch that is done again stands there twice, and
-    the later line holds.
+    A run that resumes goes on in the same files: an epoch that is done again is there twice, and the
+    later line counts.
 
     Args:
-        run: the run folder; made where it is missing.
+        run: the run folder; made if it is missing.
 
     Raises:
         RaykdError: a file cannot be opened.
@@ -41,13 +41,13 @@ class JsonLines:
             self._metrics = _open(run / METRICS)
             self._events = _open(run / EVENTS)
         except OSError as error:
-            raise _refused(error.filename or run, error) from error
+            raise _write_error(error.filename or run, error) from error
 
     def on(self, event: Event) -> None:
         """Append the event.
 
         Raises:
-            RaykdError: the line could not be written whole (the disk is full, or was taken away).
+            RaykdError: the line could not be written completely (the disk is full, or no longer there).
         """
         if event.kind == "progress":
             return
@@ -62,11 +62,11 @@ class JsonLines:
             try:
                 file.close()
             except OSError as error:
-                raise _refused(file.name, error) from error
+                raise _write_error(file.name, error) from error
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines; a last line that is not whole is left out.
+    """The objects of a file of JSON lines, without an incomplete last line.
 
     Raises:
         RaykdError: a line before the last is damaged.
@@ -87,9 +87,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def plain(value: Any) -> Any:
-    """The value in JSON's terms: NaN and infinities are None, anything unknown is its text.
+    """The value as JSON can hold it: NaN and infinities become None, anything unknown its text.
 
-    A line of metrics must not be lost because of one odd value, hence no error.
+    It raises no error, since one odd value must not cost a line of metrics.
     """
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -135,9 +135,9 @@ def _append(file: FileIO, line: bytes) -> None:
     try:
         _write(file, line)
     except OSError as error:
-        with suppress(OSError):  # else it is cut off when the run resumes
+        with suppress(OSError):  # otherwise it is removed when the run resumes
             file.truncate(start)
-        raise _refused(file.name, error) from error
+        raise _write_error(file.name, error) from error
 
 
 def _write(file: FileIO, line: bytes) -> None:
@@ -146,5 +146,5 @@ def _write(file: FileIO, line: bytes) -> None:
         raise OSError(f"only {written} of {len(line)} bytes were written: the disk is full")
 
 
-def _refused(path: Any, error: OSError) -> RaykdError:
-    return RaykdError(f"cannot write {path}: {error}; make room there, then use --resume")
+def _write_error(path: Any, error: OSError) -> RaykdError:
+    return RaykdError(f"cannot write {path}: {error}; free some space there, then use --resume")

@@ -23,7 +23,7 @@ _VALIDATION = (
 
 
 def number(values: Mapping[str, Any], key: str) -> float | None:
-    """The number under a key, None where there is none."""
+    """The number under a key; None if there is none."""
     value = values.get(key)
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
@@ -45,7 +45,7 @@ class FitProgress:
 
     @property
     def skipped(self) -> float:
-        """The part that was there before this run, which says nothing about its pace."""
+        """The part that was done before this run, which does not count for its rate."""
         return 1.0 if self.reused else self._part(self.resumed)
 
     def _part(self, epoch: int) -> float:
@@ -53,24 +53,17 @@ class FitProgress:
 
 
 @dataclass
-class Units:
-    """Counted work of a stage or of one of its replicas."""
-
-    done: float
-    total: float | None
-    unit: str
-    rate_per_s: float | None
-
-
-@dataclass
 class StageProgress:
-    """How far one stage is, in fits or, where it has none, in units of work."""
+    """How far one stage is, in fits or, if it has none, in units of work.
+
+    `units` holds the values of the last progress event of the stage, or of each of its fits.
+    """
 
     name: str
     started: float
     total: float | None = None
     fits: dict[str, FitProgress] = field(default_factory=dict)
-    units: dict[str | None, Units] = field(default_factory=dict)
+    units: dict[str | None, Mapping[str, Any]] = field(default_factory=dict)
     current: str | None = None
     quality: str | None = None
     wait: float | None = None
@@ -86,7 +79,7 @@ class StageProgress:
     def update(self, event: Event) -> None:
         """Take an event of this stage into account."""
         if event.kind == "progress":
-            self._count(event)
+            self.units[event.fit] = event.values
         elif event.fit is not None and event.kind in {"epoch", "fit"}:
             self.current = event.fit
             fit = self.fits.setdefault(event.fit, FitProgress())
@@ -97,14 +90,26 @@ class StageProgress:
 
     @property
     def by_units(self) -> bool:
-        """Whether work is counted in units, for want of fits."""
+        """Whether work is counted in units because there are no fits."""
         return bool(self.units) and not self.fits
+
+    @property
+    def unit(self) -> str:
+        """What is counted, in the plural."""
+        if not self.by_units:
+            return "fits"
+        return str(next(iter(self.units.values())).get("unit") or "units")
+
+    @property
+    def rate_per_s(self) -> float:
+        """Units per second, as reported; 0 = not reported."""
+        return sum(number(values, "rate_per_s") or 0.0 for values in self.units.values())
 
     @property
     def done(self) -> float:
         """Fits or units done; a fit that is half through counts half."""
         if self.by_units:
-            return sum(part.done for part in self.units.values())
+            return sum(number(values, "done") or 0.0 for values in self.units.values())
         return sum(fit.done for fit in self.fits.values())
 
     @property
@@ -112,7 +117,7 @@ class StageProgress:
         """Fits or units in all; None = not known."""
         if not self.by_units:
             return max(self.total or 0, len(self.fits)) or None
-        totals = [part.total for part in self.units.values()]
+        totals = [number(values, "total") for values in self.units.values()]
         known = [total for total in totals if total is not None]
         return sum(known) if len(known) == len(totals) else self.total
 
@@ -120,22 +125,17 @@ class StageProgress:
         """Seconds left at the rate measured so far; None = not known yet."""
         if self.whole is None:
             return None
-        rates = [part.rate_per_s for part in self.units.values() if part.rate_per_s]
-        if self.by_units and rates:
-            rate = sum(rates)
-        else:
+        rate = self.rate_per_s if self.by_units else 0.0
+        if not rate and now > self.started:
             worked = self.done - sum(fit.skipped for fit in self.fits.values())
-            rate = worked / (now - self.started) if now > self.started else 0.0
+            rate = worked / (now - self.started)
         return max(0.0, self.whole - self.done) / rate if rate > 0 else None
 
     def count(self) -> str:
         """E.g. `3/20 fits` or `1,280/5,000 views`."""
-        if self.by_units:
-            done, unit = self.done, next(iter(self.units.values())).unit
-        else:
-            done, unit = sum(fit.finished for fit in self.fits.values()), "fits"
+        done = self.done if self.by_units else sum(fit.finished for fit in self.fits.values())
         whole = "" if self.whole is None else f"/{self.whole:,.0f}"
-        return f"{done:,.0f}{whole} {unit}"
+        return f"{done:,.0f}{whole} {self.unit}"
 
     def detail(self) -> str:
         """E.g. `student/replica0 12/40  val acc 0.953  wait 2 %`."""
@@ -149,15 +149,6 @@ class StageProgress:
         if self.wait is not None:
             parts.append(f"wait {percent(self.wait)}")
         return SEPARATOR.join(parts)
-
-    def _count(self, event: Event) -> None:
-        values = event.values
-        self.units[event.fit] = Units(
-            number(values, "done") or 0.0,
-            number(values, "total"),
-            str(values.get("unit") or "units"),
-            number(values, "rate_per_s"),
-        )
 
     def _epoch(self, fit: FitProgress, event: Event) -> None:
         fit.epoch = event.epoch or 0
@@ -175,7 +166,7 @@ def _change(fit: FitProgress, event: Event) -> None:
 
 
 class LineLimiter:
-    """Decides which epochs get a line where lines stay: few of a short fit, one a minute of a long."""
+    """Decides which epochs get a line in a log: a few of a short fit, one a minute of a long one."""
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[int, float]] = {}
@@ -220,15 +211,12 @@ def epoch_line(event: Event) -> str:
         event.fit or event.stage,
         f"epoch {event.epoch}" + (f"/{epochs:.0f}" if epochs else ""),
     ]
-    loss = number(values, "train_loss")
-    if loss is not None:
+    if (loss := number(values, "train_loss")) is not None:
         parts.append(f"loss {loss:.3f}")
     parts += metric_parts(values.get("validation"))
-    rate = number(values, "samples_per_s")
-    if rate is not None:
+    if (rate := number(values, "samples_per_s")) is not None:
         parts.append(f"{rate:,.0f} samples/s")
-    wait = number(values, "teacher_wait_fraction")
-    if wait is not None:
+    if (wait := number(values, "teacher_wait_fraction")) is not None:
         parts.append(f"wait {percent(wait)}")
     return SEPARATOR.join(parts)
 
@@ -274,12 +262,10 @@ def failure_line(event: Event) -> str:
 
 
 def progress_line(stage: StageProgress, now: float) -> str:
-    """How far a stage without fits is."""
+    """How far a stage without fits has come."""
     parts = [stage.name, stage.count()]
-    rates = [part.rate_per_s for part in stage.units.values() if part.rate_per_s]
-    if rates:
-        parts.append(f"{sum(rates):,.0f} {next(iter(stage.units.values())).unit}/s")
-    eta = stage.eta_s(now)
-    if eta:
+    if stage.rate_per_s:
+        parts.append(f"{stage.rate_per_s:,.0f} {stage.unit}/s")
+    if eta := stage.eta_s(now):
         parts.append(f"{duration(eta)} left")
     return SEPARATOR.join(parts)

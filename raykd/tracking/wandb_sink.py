@@ -1,6 +1,6 @@
-"""Weights & Biases: the driver's copy of the run, which may be late or lost but never in the way.
+"""Weights & Biases: the driver's copy of the run, which may be late or lost but never delays the run.
 
-The run belongs to one thread. Events are put into a bounded queue and never waited for; whatever
+The W&B run belongs to one thread. Events are put into a bounded queue and never waited for; whatever
 wandb does (raise, hang, lose the network), training goes on and `metrics.jsonl` has every number.
 """
 
@@ -18,16 +18,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raykd.config.root import Wandb
-from raykd.tracking.artefacts import Artefact
-from raykd.tracking.events import Event
-from raykd.tracking.listeners import LogVoice, Voice
-from raykd.tracking.service import Limits, has_key, secrets, unanswered
-from raykd.tracking.shape import epoch_row, flat_numbers, mask, shallow
+from raykd.tracking.events import Event, LogNotifier, Notifier
+from raykd.tracking.wandb_service import (
+    Artefact,
+    Limits,
+    epoch_row,
+    flat_numbers,
+    has_key,
+    mask,
+    secrets,
+    shallow,
+    unanswered,
+)
 
 _ID_FILE = "raykd_run_id"
 
 _Call = Callable[[Any], None]
-"""What is done with the run, in the run's own thread."""
+"""Gets the W&B run; called in the run's own thread."""
 
 
 class WandbSink:
@@ -35,23 +42,22 @@ class WandbSink:
 
     Metrics are called `<fit>/<metric>` and plotted against `<fit>/epoch`; the run's summary holds the
     numbers of `summary.json` (best, not last). The first failure is reported once and ends the
-    mirror; it is never raised. Without a key, and where the service does not answer or refuses, the run
+    mirror; it is never raised. Without a key, and if the service does not answer or refuses, the run
     is kept offline.
 
     Args:
-        settings: of the recipe; its mode must not be "disabled" (see `make_wandb`).
-        run_dir: the run folder; W&B writes to `wandb/` in it.
+        settings: of the recipe; its mode must not be "disabled".
+        run_dir: the run folder; W&B writes to `wandb/` in it. W&B's id is stored there, so that a resumed run
+            continues the same one.
         run_name: shown name.
         config: resolved config.
         job_type: "run", "trial", ...
-        run_id: the W&B id, which makes a resumed run go on in the same one; None = made on the first
-            start in this folder and kept there.
-        voice: where a failure and the sync command are told; None = the log.
+        notifier: gets failures and the sync command; None = the log.
         limits: how long W&B may take.
 
     Attributes:
-        sync_command: what uploads an offline run, with every part that resuming left; None until
-            it is open, and when online.
+        sync_command: uploads an offline run, with all parts of earlier starts; None until the run is open,
+            and when online.
     """
 
     def __init__(
@@ -62,25 +68,23 @@ class WandbSink:
         run_name: str,
         config: Mapping[str, Any],
         job_type: str = "run",
-        run_id: str | None = None,
-        voice: Voice | None = None,
+        notifier: Notifier | None = None,
         limits: Limits | None = None,
     ) -> None:
-        assert settings.mode != "disabled", "a disabled sink is not made; use make_wandb"
+        assert settings.mode != "disabled", "there is no sink where W&B is disabled"
         self.sync_command: str | None = None
-        self._voice: Voice = voice or LogVoice()
+        self._notifier: Notifier = notifier or LogNotifier()
         self._limits = limits = limits or Limits()
         self._secrets = secrets()
         self._mode = self._choose_mode(settings.mode)
         self._fits: set[str] = set()
         self._failures = 0
-        self._left_out = 0
+        self._dropped = 0
+        self._warnings: list[str] = []  # of the run's thread, on their way to the notifier
         self._problem: str | None = None
         self._lost: str | None = None
-        self._refused: str | None = None
-        self._reported = self._told_refused = False
         self._closed = False
-        self._url = self._kept_at = ""
+        self._url = self._stored_at = ""
         self._opened = threading.Event()
         self._queue: queue.Queue[_Call | None] = queue.Queue(limits.waiting_rows)
         run_dir = run_dir.resolve()
@@ -96,7 +100,7 @@ class WandbSink:
         }
         self._started = time.monotonic()
         self._thread = threading.Thread(
-            target=self._work, args=(run_dir, run_id, options), name="raykd-wandb", daemon=True
+            target=self._work, args=(run_dir, options), name="raykd-wandb", daemon=True
         )
         self._thread.start()
 
@@ -116,28 +120,53 @@ class WandbSink:
             best = flat_numbers(event.values.get("metrics") or {}, f"{event.fit}/best/")
             self._submit(lambda run: run.summary.update(best))
 
-    def keep(self, find: Callable[[], Iterable[Artefact]]) -> None:
-        """Add artefacts that this run made; they are found in the run's own thread."""
-        self._submit(self._harmless(lambda run: _log_artefacts(run, find())))
+    def log_artefacts(self, find: Callable[[], Iterable[Artefact]]) -> None:
+        """Add artefacts that this run made; `find` is called in the run's own thread."""
 
-    def use(self, find: Callable[[], Iterable[Artefact]]) -> None:
-        """Note artefacts that this run works with: in its config, and online as its inputs.
+        def log(run: Any) -> None:
+            for artefact in find():
+                run.log_artifact(_artifact(artefact))
+
+        self._submit_optional(log)
+
+    def use_artefacts(self, find: Callable[[], Iterable[Artefact]]) -> None:
+        """Note artefacts that this run uses: in its config, and online as its inputs.
 
         W&B records inputs online only.
         """
 
-        def note(run: Any) -> None:
-            _use_artefacts(run, list(find()), online=self._mode == "online")
+        def use(run: Any) -> None:
+            names: dict[str, list[str]] = {}
+            artefacts = list(find())
+            for artefact in artefacts:
+                names.setdefault(f"uses/{artefact.kind}", []).append(artefact.name)
+            run.config.update(names, allow_val_change=True)
+            for artefact in artefacts if self._mode == "online" else ():
+                run.use_artifact(_artifact(artefact))
 
-        self._submit(self._harmless(note))
+        self._submit_optional(use)
 
-    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    def log_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add a table; the columns are those of the first row."""
-        self._submit(self._harmless(lambda run: run.log({name: _table(rows)})))
 
-    def images(self, pictures: Mapping[str, Path]) -> None:
-        """Add pictures, each under its name."""
-        self._submit(self._harmless(lambda run: _log_images(run, pictures)))
+        def log(run: Any) -> None:
+            import wandb
+
+            columns = list(rows[0])
+            data = [[row[column] for column in columns] for row in rows]
+            run.log({name: wandb.Table(columns=columns, data=data, allow_mixed_types=True)})
+
+        self._submit_optional(log)
+
+    def log_images(self, images: Mapping[str, Path]) -> None:
+        """Add images, each under its name."""
+
+        def log(run: Any) -> None:
+            import wandb
+
+            run.log({name: wandb.Image(str(path)) for name, path in images.items()})
+
+        self._submit_optional(log)
 
     def close(self, summary: Mapping[str, Any] | None) -> None:
         """Send the summary and end the run, within the limits; None = the run failed."""
@@ -146,12 +175,13 @@ class WandbSink:
         self._closed = True
         if not self._gave_up():
             self._finish(summary)
-        if self._problem is None and self._left_out:
-            self._problem = f"it was too slow for {self._left_out:,} rows"
-        self._problem = self._problem or self._lost
+        if self._dropped:
+            self._give_up(f"it was too slow for {self._dropped:,} rows")
+        if self._lost is not None:
+            self._give_up(self._lost)
         self._gave_up()
         if self.sync_command is not None:
-            self._voice.say(f"W&B is offline; upload this run with\n  {self.sync_command}")
+            self._notifier.print(f"W&B is offline; upload this run with\n  {self.sync_command}")
 
     def _finish(self, summary: Mapping[str, Any] | None) -> None:
         numbers = flat_numbers(summary or {}) | {"failures": self._failures}
@@ -169,11 +199,11 @@ class WandbSink:
             self._queue.put(end, timeout=wait)
             self._queue.put(None, timeout=max(0.01, deadline - time.monotonic()))
         except queue.Full:
-            self._left_out += 1
+            self._dropped += 1
         self._thread.join(max(0.01, deadline - time.monotonic()))
-        if self._thread.is_alive() and self._problem is None:
+        if self._thread.is_alive():
             doing = "end" if self._opened.is_set() else "open"
-            self._problem = f"the run did not {doing} within {wait:.3g} s"
+            self._give_up(f"the run did not {doing} within {wait:.3g} s")
 
     def _patience_s(self) -> float:
         """How long to wait for the run's end."""
@@ -186,62 +216,54 @@ class WandbSink:
         return min(limits.finish_timeout_s, max(least, limits.patience_fraction * age))
 
     def _check_still_there(self) -> None:
-        """Raise where a service that opened the run has gone since: its client would wait for it."""
+        """Raise if a service that opened the run is gone: its client would wait for it."""
         limits, age = self._limits, time.monotonic() - self._started
-        try:
-            self._check_answers(
-                min(limits.answer_timeout_s, max(0.5, limits.patience_fraction * age))
-            )
-        except ConnectionError as error:
-            hint = f"upload this run with wandb sync {self._kept_at}"
-            raise ConnectionError(f"{error}; {hint}") from error
-
-    def _check_answers(self, timeout_s: float) -> None:
+        timeout_s = min(limits.answer_timeout_s, max(0.5, limits.patience_fraction * age))
         if why := unanswered(self._url, timeout_s):
-            raise ConnectionError(why)
-
-    def _harmless(self, call: _Call) -> _Call:
-        """The call, without which the run goes on: the numbers still to come matter more."""
-
-        def tried(run: Any) -> None:
-            try:
-                call(run)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is told at the end
-                self._lost = f"{type(error).__name__}: {error}"
-
-        return tried
+            raise ConnectionError(f"{why}; upload this run with wandb sync {self._stored_at}")
 
     def _submit(self, call: _Call) -> None:
         try:
             self._queue.put_nowait(call)
         except queue.Full:
-            self._left_out += 1
+            self._dropped += 1
+
+    def _submit_optional(self, call: _Call) -> None:
+        """Submit a call whose failure does not end the mirror: the numbers still to come matter more."""
+
+        def attempt(run: Any) -> None:
+            try:
+                call(run)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is reported at the end
+                self._lost = f"{type(error).__name__}: {error}"
+
+        self._submit(attempt)
+
+    def _give_up(self, problem: str) -> None:
+        """Note the first problem; from then on nothing more is mirrored."""
+        if self._problem is None:
+            self._problem = problem
+            self._warnings.append(
+                f"W&B is incomplete: {problem}; the run goes on, metrics.jsonl has every number"
+            )
 
     def _gave_up(self) -> bool:
-        if (refused := self._refused) is not None and not self._told_refused:
-            self._told_refused = True
-            self._voice.warn(
-                f"W&B cannot be used ({mask(refused, self._secrets)}); this run is kept offline"
-            )
-        if self._problem is not None and not self._reported:
-            self._reported = True
-            self._voice.warn(
-                f"W&B is incomplete: {mask(self._problem, self._secrets)}; "
-                "the run goes on, metrics.jsonl has every number"
-            )
+        """Whether there was a problem; passes on the warnings so far."""
+        while self._warnings:
+            self._notifier.warn(mask(self._warnings.pop(0), self._secrets))
         return self._problem is not None
 
-    def _work(self, run_dir: Path, run_id: str | None, options: dict[str, Any]) -> None:
+    def _work(self, run_dir: Path, options: dict[str, Any]) -> None:
         try:
-            run = self._open(run_dir, run_id or _kept_id(run_dir), options)
+            run = self._open(run_dir, _stored_id(run_dir), options)
             self._opened.set()
             while (call := self._queue.get()) is not None:
                 call(run)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not stop the run
-            self._problem = f"{type(error).__name__}: {error}"
+            self._give_up(f"{type(error).__name__}: {error}")
 
     def _open(self, run_dir: Path, run_id: str, options: dict[str, Any]) -> Any:
-        # W&B's reports on itself are sent when offline too; where nobody answers, exit waits 10 s for them
+        # W&B sends reports on its own errors when offline too; if nobody answers, exit waits 10 s for them
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         try:
             import wandb  # heavy, and only needed here
@@ -267,10 +289,10 @@ class WandbSink:
         if self._mode == "online":
             try:
                 run = wandb.init(**given, id=run_id, mode="online")
-                self._kept_at = shlex.quote(str(Path(run.dir).parent))
+                self._stored_at = shlex.quote(str(Path(run.dir).parent))
             except Exception as error:  # noqa: BLE001 - as above
                 self._turn_offline(error)
-                run_id = _made_id(run_dir)  # W&B's client does not let go of the other one
+                run_id = _new_id(run_dir)  # W&B's client still holds the other one
             else:
                 return run
         run = wandb.init(**given, id=run_id, mode="offline")
@@ -280,63 +302,26 @@ class WandbSink:
         return run
 
     def _log_in(self, wandb: Any, settings: Any) -> None:
-        """Raise where the service is not there or takes no such key; quickly, unlike W&B's own client."""
+        """Raise if the service does not answer or refuses the key; quickly, unlike W&B's own client."""
         self._url = str(wandb.setup(settings).settings.base_url)
-        self._check_answers(self._limits.answer_timeout_s)
+        if why := unanswered(self._url, self._limits.answer_timeout_s):
+            raise ConnectionError(why)
         wandb.login(verify=True, timeout=math.ceil(self._limits.answer_timeout_s))
 
     def _turn_offline(self, error: Exception) -> None:
-        self._refused = f"{type(error).__name__}: {error}"
+        why = f"{type(error).__name__}: {error}"
+        self._warnings.append(f"W&B cannot be used ({why}); this run is kept offline")
         self._mode = "offline"
 
     def _choose_mode(self, mode: str) -> Literal["online", "offline"]:
         if mode != "offline" and has_key():
             return "online"
         if mode == "online":
-            self._voice.warn(
+            self._notifier.warn(
                 "tracking.wandb.mode is online, but there is no W&B key, so this run is kept "
                 "offline; set WANDB_API_KEY or call `wandb login`"
             )
         return "offline"
-
-
-def make_wandb(
-    settings: Wandb,
-    *,
-    run_dir: Path,
-    run_name: str,
-    config: Mapping[str, Any],
-    job_type: str = "run",
-    run_id: str | None = None,
-    voice: Voice | None = None,
-) -> WandbSink | None:
-    """The sink that the settings ask for; None where W&B is disabled."""
-    if settings.mode == "disabled":
-        return None
-    return WandbSink(
-        settings,
-        run_dir=run_dir,
-        run_name=run_name,
-        config=config,
-        job_type=job_type,
-        run_id=run_id,
-        voice=voice,
-    )
-
-
-def _log_artefacts(run: Any, artefacts: Iterable[Artefact]) -> None:
-    for artefact in artefacts:
-        run.log_artifact(_artifact(artefact))
-
-
-def _use_artefacts(run: Any, artefacts: Sequence[Artefact], *, online: bool) -> None:
-    kinds = sorted({artefact.kind for artefact in artefacts})
-    names = {kind: [one.name for one in artefacts if one.kind == kind] for kind in kinds}
-    run.config.update(
-        {f"uses/{kind}": listed for kind, listed in names.items()}, allow_val_change=True
-    )
-    for artefact in artefacts if online else ():
-        run.use_artifact(_artifact(artefact))
 
 
 def _artifact(artefact: Artefact) -> Any:
@@ -352,20 +337,6 @@ def _artifact(artefact: Artefact) -> Any:
     return made
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
-    import wandb
-
-    columns = list(rows[0])
-    data = [[row[column] for column in columns] for row in rows]
-    return wandb.Table(columns=columns, data=data, allow_mixed_types=True)
-
-
-def _log_images(run: Any, pictures: Mapping[str, Path]) -> None:
-    import wandb
-
-    run.log({name: wandb.Image(str(path)) for name, path in pictures.items()})
-
-
 def _definition(fit: str) -> _Call:
     def define(run: Any) -> None:
         # summary "none": W&B would put the last value there, and the last is not the best
@@ -375,18 +346,16 @@ def _definition(fit: str) -> _Call:
     return define
 
 
-def _kept_id(run_dir: Path) -> str:
-    """The id of this folder's W&B run, made from its name and the time of its first start."""
+def _stored_id(run_dir: Path) -> str:
+    """The id of this folder's W&B run; a new one on the first start."""
     path = run_dir / "wandb" / _ID_FILE
-    if path.is_file() and (kept := path.read_text().strip()):
-        return kept
-    return _made_id(run_dir)
+    return (path.read_text().strip() if path.is_file() else "") or _new_id(run_dir)
 
 
-def _made_id(run_dir: Path) -> str:
-    """A new id, kept in the folder."""
+def _new_id(run_dir: Path) -> str:
+    """An id made from the folder's name and the time, and stored in the folder."""
     path = run_dir / "wandb" / _ID_FILE
-    made = hashlib.sha256(f"{run_dir.name} {time.time_ns()}".encode()).hexdigest()[:16]
+    new = hashlib.sha256(f"{run_dir.name} {time.time_ns()}".encode()).hexdigest()[:16]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(made)
-    return made
+    path.write_text(new)
+    return new

@@ -24,7 +24,7 @@ from raykd.config.root import StudentCluster
 from raykd.data import Samples
 from raykd.errors import PreemptedError, RaykdError, TrainingError
 from raykd.folders import RunFolder
-from raykd.runtime.slots import available_slots
+from raykd.runtime import available_slots
 from raykd.targets import TargetSource
 from raykd.tracking import Event, events
 from raykd.train.fit import Fit
@@ -74,7 +74,7 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]
     """Without Ray's detached helper that removes the placement group of a controller that was killed.
 
     It asks the state API, which does not answer without a dashboard: then it stays for ever itself. A run's
-    group goes with its job; that of a killed trial is removed by `raykd.search.placement_group_cleanup`.
+    group goes with its job; that of a killed trial is removed by `raykd.search.trials`.
     """
 
     def _create_default_callbacks(self) -> list[Any]:

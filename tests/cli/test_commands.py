@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -56,7 +57,7 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(recipe, call, ends_with):
     ends_with(KeyboardInterrupt())
     ended = call("distill", recipe, "--output", "out")
     assert ended.code == 130
-    assert ended.err == "interrupted; go on with: raykd distill --resume --output out\n"
+    assert ended.err == "interrupted; continue with: raykd distill --resume --output out\n"
 
 
 def test_a_defect_outside_a_run_hints_at_debug(monkeypatch, call, folder):
@@ -210,7 +211,7 @@ def test_status_of_a_failed_run_and_of_its_next_try(run_folder, call):
     out = call("status", run_folder).out
     assert "run: failed" in out
     assert "teacher 'wide' is lost" in out
-    later = events.message("data", "again", clock=lambda: time.time() + 10)
+    later = replace(events.message("data", "again"), time=time.time() + 10)
     _write(run_folder, later)
     assert read_status(run_folder, now=time.time()).status == "unfinished"
 

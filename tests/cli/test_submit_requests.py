@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 
-import raykd.cli.job_request
+import raykd.cli.submitting
 from raykd.cli import entry
-from raykd.cli.job_request import make_request, unguarded
+from raykd.cli.submitting import make_request, unguarded
 from raykd.errors import InputError
 
 URL = "http://127.0.0.1:8265"
@@ -80,11 +80,11 @@ def test_the_address_comes_from_the_environment(job, variable):
         (["run", "recipe.yaml", "--output", "/shared/x", "train.epoch=3"], ["train.epoch"]),
         (
             ["run", "../recipe.yaml", "--output", "/shared/x"],
-            ["recipe: ../recipe.yaml lies outside"],
+            ["recipe: ../recipe.yaml is outside"],
         ),
         (
             ["run", "recipe.yaml", "--output", "/shared/x", "--address", "auto"],
-            ["--address: stands among the job's own arguments"],
+            ["--address: is among the job's own arguments"],
         ),
         (["targets", "prune", "recipe.yaml", "--output", "/x"], ["COMMAND: `targets prune`"]),
     ],
@@ -131,9 +131,9 @@ def test_a_token_is_there_where_one_is_to_be_sent(job, tmp_path):
             "runtime_env.env_vars.WANDB_API_KEY: looks like a secret",
         ),
         ("env_vars: {hf_token: abc}", "runtime_env.env_vars.hf_token"),
-        ("env_vars: {NAME: xx-canary-4711-xx}", r"\$MY_SECRET: its value stands"),
-        ("env_var: {A: b}", "--runtime-env: env.yaml has keys that Ray does not know: env_var"),
-        ("- a", "--runtime-env: env.yaml holds no mapping"),
+        ("env_vars: {NAME: xx-canary-4711-xx}", r"\$MY_SECRET: its value is in"),
+        ("env_var: {A: b}", "--runtime-env: env.yaml has keys unknown to Ray: env_var"),
+        ("- a", "--runtime-env: env.yaml, or its env_vars, is not a mapping"),
         ("env_vars: [", "--runtime-env: env.yaml cannot be read"),
     ],
 )
@@ -146,7 +146,7 @@ def test_wrong_runtime_environments(job, folder, text, message):
 
 
 def test_a_secret_in_the_command_is_refused_without_being_shown(job):
-    with pytest.raises(InputError, match=r"\$WANDB_API_KEY: its value stands") as refused:
+    with pytest.raises(InputError, match=r"\$WANDB_API_KEY: its value is in") as refused:
         job("tracking.wandb.entity=canary-4711", environ={**CLEAN, "WANDB_API_KEY": "canary-4711"})
     assert "canary" not in str(refused.value)
 
@@ -166,7 +166,7 @@ def test_arguments_that_the_job_would_not_take_are_exit_code_2(call, recipe, wor
 
 
 def test_every_job_can_be_submitted_and_has_a_folder(folder):
-    for name in raykd.cli.job_request.JOBS:
+    for name in raykd.cli.submitting.JOBS:
         job = entry.parse(["submit", name]).parse_job([name])
         assert {"output", "resume", "address", "words", "layers"} <= vars(job).keys()
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from raykd.cli.template import recipe_template
+from raykd.cli.recipes import recipe_template
 from raykd.config import load_config
 from raykd.config.load import recipe_names
 

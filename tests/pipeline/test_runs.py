@@ -69,6 +69,7 @@ def test_the_folder_is_complete(finished):
     ]  # fmt: skip
     missing = [name for name in expected if not (finished.path / name).is_file()]
     assert not missing
+    assert not (finished.path / "wandb").exists(), "it is disabled"
     assert list((finished.path / "report" / "figures").glob("*.png"))
     assert list((finished.path / "report" / "tables").glob("*.csv"))
     assert not list(finished.path.glob("checkpoints/*/*/state*.pt")), "nothing is left to resume"

@@ -85,7 +85,7 @@ def test_broken_connections_lose_no_part_of_the_log_and_repeat_none(jobs_with):
 
 
 def test_a_cluster_that_is_gone_is_an_error_that_names_the_job(jobs_with, monkeypatch):
-    monkeypatch.setattr(module, "_PATIENCE_S", -1.0)
+    monkeypatch.setattr(module, "_LOST_TIMEOUT_S", -1.0)
     jobs = jobs_with(requests.ConnectionError("no route"), RUNNING)
     with pytest.raises(RaykdError, match="ray job status job7"):
         Follower(jobs, "job7", lambda text: None).follow()

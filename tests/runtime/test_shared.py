@@ -7,7 +7,7 @@ import ray
 
 from raykd.errors import InputError
 from raykd.runtime import check_shared
-from raykd.runtime.shared import find_unshared
+from raykd.runtime.cluster import find_unshared
 
 
 def nodes(**blind):

@@ -1,4 +1,4 @@
-"""What becomes of trials, decided without Ray: stops, limits, failures, ends, and going on after a kill."""
+"""The states of trials, decided without Ray: stops, limits, failures, ends, and resuming after a kill."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from raykd.config import load_config
 from raykd.config.load import read_recipe
 from raykd.errors import InputError, Problem
 from raykd.folders import read_json
-from raykd.search.ledger import BuiltTrial, Ledger, Listed
+from raykd.search.ledger import BuiltTrial, FixedSampler, Ledger
 from raykd.search.results import pareto
-from raykd.search.space import listed
+from raykd.search.space import all_proposals
 
 COST = {"parameters": 10, "flops": 20, "latency_ms": 0.5, "bytes": 40}
 
 
-class Told(list):
+class Notified(list):
     def __call__(self, name, record, proposal):
         self.append((name, record["state"], proposal is not None))
 
@@ -36,7 +36,7 @@ def make(tmp_path):
         tree["train"]["epochs"] = 6
         config = load_config({**tree, "search": search})
 
-        def ready(proposal):
+        def build(proposal):
             width = proposal.values["student.model.width"]
             if width == broken:
                 raise InputError(Problem("student.model.width", "cannot be"))
@@ -45,8 +45,8 @@ def make(tmp_path):
                 SimpleNamespace(name=proposal.name), {**COST, "parameters": 100 * width}, over
             )
 
-        values = [proposal.values for proposal in listed(config)]
-        return Ledger(config, tmp_path / "trials", 8, Listed(values), ready, Told())
+        values = [proposal.values for proposal in all_proposals(config)]
+        return Ledger(config, tmp_path / "trials", 8, FixedSampler(values), build, Notified())
 
     return make
 
@@ -72,7 +72,7 @@ def test_trials_that_break_a_limit_do_not_run_and_cannot_win(make, tmp_path):
     kept = yaml.safe_load((tmp_path / "trials" / "006" / "config.yaml").read_text())
     assert kept["student"]["model"]["width"] == 0.7
     for name in ("000", "001", "002", "004", "005"):
-        ledger.finished(name, result(0.5 + int(name) / 100))
+        ledger.on_finished(name, result(0.5 + int(name) / 100))
     assert ledger.ranking == ["005", "004", "002", "001", "000"]
     assert ledger.left == 0
     records = list(ledger.records.values())
@@ -83,46 +83,46 @@ def test_trials_that_break_a_limit_do_not_run_and_cannot_win(make, tmp_path):
 def test_a_rung_stops_a_trial_and_keeps_its_best(make, tmp_path):
     ledger = make()
     launch_all(ledger)
-    assert not ledger.heard("000", 1, validation(0.5))
-    assert not ledger.heard("000", 2, validation(0.6))
-    assert not ledger.heard("001", 1, validation(0.4))
-    assert ledger.heard("001", 2, validation(0.3))
-    told = read_json(tmp_path / "trials" / "001" / "result.json")
-    assert (told["state"], told["why"], told["epochs"], told["best_epoch"], told["value"]) == (
+    assert not ledger.on_epoch("000", 1, validation(0.5))
+    assert not ledger.on_epoch("000", 2, validation(0.6))
+    assert not ledger.on_epoch("001", 1, validation(0.4))
+    assert ledger.on_epoch("001", 2, validation(0.3))
+    seen = read_json(tmp_path / "trials" / "001" / "result.json")
+    assert (seen["state"], seen["why"], seen["epochs"], seen["best_epoch"], seen["value"]) == (
         "stopped",
         "asha",
         2,
         1,
         0.4,
     )
-    assert ledger.heard("001", 3, validation(0.9)), "what comes after its end changes nothing"
-    ledger.finished("001", result(0.9))
+    assert ledger.on_epoch("001", 3, validation(0.9)), "what comes after its end changes nothing"
+    ledger.on_finished("001", result(0.9))
     assert ledger.records["001"]["value"] == 0.4
-    assert ledger.told[-1] == ("001", "stopped", False)
+    assert ledger.notify[-1] == ("001", "stopped", False)
 
 
 def test_the_last_epoch_is_an_end_not_a_stop(make):
     ledger = make(scheduler={"type": "none"}, stop={"patience_epochs": 2})
     launch_all(ledger)
-    told = [ledger.heard("000", epoch, validation(0.5)) for epoch in range(1, 7)]
-    assert told == [False, False, True, True, True, True]
-    told = [
-        ledger.heard("001", epoch, validation(0.5 + 0.1 * (epoch < 5))) for epoch in (3, 4, 5, 6)
+    seen = [ledger.on_epoch("000", epoch, validation(0.5)) for epoch in range(1, 7)]
+    assert seen == [False, False, True, True, True, True]
+    seen = [
+        ledger.on_epoch("001", epoch, validation(0.5 + 0.1 * (epoch < 5))) for epoch in (3, 4, 5, 6)
     ]
-    assert told == [False, False, True, True]
-    assert not ledger.heard("002", 6, validation(0.1))
+    assert seen == [False, False, True, True]
+    assert not ledger.on_epoch("002", 6, validation(0.1))
 
 
 def test_target_and_time_end_all(make):
     ledger = make(stop={"target": 0.9})
     first, _ = ledger.launch()
     second, _ = ledger.launch()
-    assert not ledger.heard(first, 1, validation(0.5))
+    assert not ledger.on_epoch(first, 1, validation(0.5))
     assert not ledger.over()
-    assert not ledger.heard(second, 1, validation(0.95))
+    assert not ledger.on_epoch(second, 1, validation(0.95))
     assert ledger.over()
     assert ledger.launch() is None
-    ledger.settle()
+    ledger.close()
     assert [ledger.records[n]["state"] for n in (first, second)] == ["cut", "cut"]
     assert ledger.records[second]["why"] == "a trial reached the target 0.9"
     assert ledger.ranking == [second, first]
@@ -133,23 +133,25 @@ def test_target_and_time_end_all(make):
 
 def test_with_several_metrics_the_front_comes_first_and_is_what_the_searcher_learns(make):
     ledger = make(metric=["accuracy", "parameters"], scheduler={"type": "none"})
-    told = {}
-    ledger.asking = SimpleNamespace(ask=ledger.asking.ask, tell=lambda i, _, m: told.update({i: m}))
+    seen = {}
+    ledger.sampler = SimpleNamespace(
+        ask=ledger.sampler.ask, tell=lambda i, _, m: seen.update({i: m})
+    )
     launch_all(ledger)
     for name, accuracy in (("000", 0.5), ("001", 0.4), ("002", 0.7), ("003", 0.6), ("004", 0.65), ("005", 0.7)):  # fmt: skip
-        ledger.finished(name, result(accuracy))
+        ledger.on_finished(name, result(accuracy))
     assert ledger.front == ["000", "002"]
     assert ledger.ranking == ["002", "000", "005", "004", "003", "001"]
-    assert told[2] == (0.7, pytest.approx(-30))
-    assert told[6] is None, "it breaks a limit"
+    assert seen[2] == (0.7, pytest.approx(-30))
+    assert seen[6] is None, "it breaks a limit"
 
 
 def test_a_killed_search_goes_on_with_every_trial_once(make, tmp_path):
     ledger = make()
     for _ in range(4):
         ledger.launch()
-    ledger.finished("000", result(0.8))
-    ledger.failed("001", "diverged")
+    ledger.on_finished("000", result(0.8))
+    ledger.on_failed("001", "diverged")
     for name, accuracy in (("000", 0.7), ("002", 0.6), ("003", 0.2)):
         lines = [{"kind": "epoch", "epoch": e, "validation": validation(accuracy)} for e in (1, 2)]
         (tmp_path / "trials" / name / "metrics.jsonl").write_text(
@@ -159,11 +161,11 @@ def test_a_killed_search_goes_on_with_every_trial_once(make, tmp_path):
     assert again.left == 6
     assert launch_all(again) == ["002", "003", "004", "005"], "those that ran first, then the rest"
     assert again.records["000"]["value"] == 0.8
-    assert again.heard("004", 2, validation(0.1)), "judged by the trials before the kill"
-    assert not again.heard("005", 2, validation(0.65))
-    again.finished("002", result(0.6))
-    again.finished("005", result(0.65))
-    again.settle()
+    assert again.on_epoch("004", 2, validation(0.1)), "judged by the trials before the kill"
+    assert not again.on_epoch("005", 2, validation(0.65))
+    again.on_finished("002", result(0.6))
+    again.on_finished("005", result(0.65))
+    again.close()
     third = make()
     assert third.left == 0
     assert third.launch() is None

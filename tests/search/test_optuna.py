@@ -7,7 +7,7 @@ import math
 import pytest
 
 from raykd.config.search import Search
-from raykd.search.ledger import Asking
+from raykd.search.ledger import Sampler
 
 optuna = pytest.importorskip("optuna", reason="the extra optuna is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -20,14 +20,14 @@ SPACES = {
 }
 
 
-def make(**given) -> Asking:
-    from raykd.search.optuna import Optuna
+def make(**given) -> Sampler:
+    from raykd.search.optuna import OptunaSampler
 
     searcher = {"type": "optuna", "startup_trials": 4}
     search = Search.model_validate(
         {"parameters": SPACES, "searcher": searcher, "trials": 30, **given}
     )
-    return Optuna(search, search.searcher, 0)
+    return OptunaSampler(search, search.searcher, 0)
 
 
 def merit(values):
@@ -35,15 +35,15 @@ def merit(values):
 
 
 def test_it_stays_within_the_space_and_learns():
-    asking = make()
+    sampler = make()
     found = []
     for index in range(30):
-        values = asking.ask(index)
+        values = sampler.ask(index)
         assert 1e-4 <= values["train.optimizer.lr"] <= 1e-1
         assert values["student.model.depth"] in (2, 3, 4)
         assert values["objective.labels.weight"] in (0, 0.25, 0.5, 0.75, 1)
         assert values["train.clip_norm"] in (None, 1.0, 5.0)
-        asking.tell(index, values, None if index == 3 else (merit(values),))
+        sampler.tell(index, values, None if index == 3 else (merit(values),))
         found.append(merit(values))
     assert sum(found[20:]) / 10 > sum(found[:10]) / 10
 
@@ -67,11 +67,11 @@ def test_with_two_metrics_it_learns_what_leads_to_the_front():
             values["student.model.depth"]
         )
 
-    asking, found = make(metric=["accuracy", "parameters"]), []
+    sampler, found = make(metric=["accuracy", "parameters"]), []
     for index in range(40):
-        values = asking.ask(index)
+        values = sampler.ask(index)
         found.append(merits(values))
-        asking.tell(index, values, None if index == 5 else found[-1])
+        sampler.tell(index, values, None if index == 5 else found[-1])
     early, late = found[:10], found[-10:]
     assert sum(one for one, _ in late) > sum(one for one, _ in early)
     assert sum(both for _, both in late) > sum(both for _, both in early)

@@ -9,8 +9,8 @@ from raykd.config import check_search, load_config
 from raykd.config.load import read_recipe
 from raykd.config.search import Search
 from raykd.errors import InputError
-from raykd.search.pruners import MedianStopping, Patience, SuccessiveHalving
-from raykd.search.space import fronts, grid_values, listed, random_values
+from raykd.search.scores import MedianStopping, Patience, SuccessiveHalving, cost_fronts
+from raykd.search.space import all_proposals, grid_values, random_values
 
 T = "objective.soft_targets.temperature"
 W = "student.model.width"
@@ -51,7 +51,7 @@ def test_trials_are_recipes_without_a_search_and_impossible_pairs_are_named():
         W: {"space": "choice", "categories": [0.25, 0.5]},
     }
     given = {"parameters": parameters, "searcher": {"type": "grid"}}
-    trials = listed(load_config({**tree, "search": given}))
+    trials = all_proposals(load_config({**tree, "search": given}))
     assert [trial.name for trial in trials] == ["000", "001", "002", "003"]
     assert trials[3].config.search is None
     assert trials[3].config.objective.soft_targets.loss.type == "dkd"
@@ -63,8 +63,10 @@ def test_trials_are_recipes_without_a_search_and_impossible_pairs_are_named():
     wrong = load_config(
         {**tree, "search": {"parameters": parameters, "searcher": {"type": "grid"}}}
     )
-    with pytest.raises(InputError, match=r"trial 002 \(student.model.type=resnet, .*cannot be: "):
-        listed(wrong)
+    with pytest.raises(
+        InputError, match=r"trial 002 \(student.model.type=resnet, .*is not possible: "
+    ):
+        all_proposals(wrong)
 
 
 def test_rungs_let_the_best_third_go_on():
@@ -93,6 +95,8 @@ def test_median_and_patience():
 
 
 def test_a_front_holds_what_nothing_beats():
-    points = {"a": {"flops": 1, "merit": 0.5}, "b": {"flops": 2, "merit": 0.5}, "c": {"flops": 2, "merit": 0.7},
-              "d": {"flops": 3, "merit": 0.6}, "e": {"flops": None, "merit": 0.9}, "f": {"flops": 9, "merit": 0.8}}  # fmt: skip
-    assert fronts(points, ("flops",), "merit") == {"flops": ["a", "c", "f"]}
+    points = {"a": (1, 0.5), "b": (2, 0.5), "c": (2, 0.7), "d": (3, 0.6), "e": (None, 0.9), "f": (9, 0.8)}  # fmt: skip
+    scores = {name: score for name, (_, score) in points.items()}
+    costs = {name: {"flops": flops} for name, (flops, _) in points.items()}
+    assert cost_fronts(scores, costs)["flops"] == ["a", "c", "f"]
+    assert cost_fronts({**scores, "g": 0.8}, {**costs, "g": {"flops": 9}})["flops"][-1] == "f"

@@ -21,9 +21,8 @@ from raykd.pipeline import Options
 from raykd.pipeline.placement import place
 from raykd.runtime import Resources
 from raykd.search import sweep
-from raykd.search.multi_worker import _Relay
-from raykd.search.placement_group_cleanup import remove_orphaned_groups
-from raykd.search.sweeping import trial_place
+from raykd.search.sweeping import trial_resources
+from raykd.search.trials import _Relay, remove_orphaned_groups
 
 LR = "train.optimizer.lr"
 SCRIPT = Path(__file__).parent / "raykd_sweep_on_cluster.py"
@@ -62,20 +61,20 @@ def test_trials_of_two_workers_finish_and_stop_and_leave_nothing(sweep_tree, lef
         assert other["epochs"] == one["epochs"]
 
 
-def test_whoever_speaks_waits_until_the_next_message_is_asked_for():
+def test_the_sender_waits_until_the_next_message_is_received():
     async def talk():
         relay = _Relay()
-        said = asyncio.create_task(relay.say("one", {"epoch": 1}))
-        other = asyncio.create_task(relay.say("other", {"epoch": 7}))
-        assert await relay.listen("one") == {"epoch": 1}
+        sent = asyncio.create_task(relay.send("one", {"epoch": 1}))
+        other = asyncio.create_task(relay.send("other", {"epoch": 7}))
+        assert await relay.receive("one") == {"epoch": 1}
         await asyncio.sleep(0)
-        assert not said.done(), "the driver may still stop the trial"
-        listening = asyncio.create_task(relay.listen("one"))
-        await asyncio.wait_for(said, timeout=60)
-        assert not other.done(), "lines are apart"
-        assert not listening.done()
-        again = asyncio.create_task(relay.say("one", {"epoch": 2}))
-        assert await listening == {"epoch": 2}
+        assert not sent.done(), "the driver may still stop the trial"
+        receiving = asyncio.create_task(relay.receive("one"))
+        await asyncio.wait_for(sent, timeout=60)
+        assert not other.done(), "channels are separate"
+        assert not receiving.done()
+        again = asyncio.create_task(relay.send("one", {"epoch": 2}))
+        assert await receiving == {"epoch": 2}
         for task in (other, again):
             task.cancel()
 
@@ -123,7 +122,7 @@ def room(tree, resources, workers=1, **given):
     student = {"workers": workers, "cpus": given.pop("cpus", 1)}
     made = {**tree(**given), "cluster": {"student": student}}
     config = load_config(made, given.pop("overrides", ()))
-    return trial_place(config, place(config, resources), resources)
+    return trial_resources(config, place(config, resources), resources)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +140,7 @@ def test_as_many_trials_as_the_nodes_have_room_for(sweep_tree, workers, cpus, no
     resources = Resources(sum(nodes), 0, True, tuple((float(n), 0.0) for n in nodes))
     where = room(sweep_tree, resources, workers, cpus=cpus, max_concurrent=None)
     assert where.concurrent == concurrent
-    assert where.team == (workers > 1)
+    assert where.multi_worker == (workers > 1)
     fewer = room(sweep_tree, resources, workers, cpus=cpus, max_concurrent=1)
     assert fewer.concurrent == 1
     told = rf"search\.max_concurrent: found {concurrent + 1}, but there is room for {concurrent} "

@@ -16,7 +16,7 @@ import pytest
 
 
 class FakeClock:
-    """Seconds that pass when told to."""
+    """Seconds that pass only in `sleep`."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -28,13 +28,13 @@ class FakeClock:
         self.now += seconds
 
 
-class FakeVoice:
+class FakeNotifier:
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.printed: list[str] = []
         self.warned: list[str] = []
 
-    def say(self, text: str) -> None:
-        self.said.append(text)
+    def print(self, text: str) -> None:
+        self.printed.append(text)
 
     def warn(self, text: str) -> None:
         self.warned.append(text)
@@ -46,8 +46,8 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def voice() -> FakeVoice:
-    return FakeVoice()
+def notifier() -> FakeNotifier:
+    return FakeNotifier()
 
 
 @pytest.fixture(autouse=True)

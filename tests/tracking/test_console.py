@@ -134,7 +134,7 @@ def test_quiet_prints_failures_and_warnings_only(clock) -> None:
     console.on(events.stage("student", state="started", fits=[STUDENT]))
     console.on(_epoch(STUDENT, 1))
     console.on(events.message("student", "hello"))
-    console.say("hello")
+    console.print("hello")
     console.table([{"a": 1}])
     console.on(events.failure("fleet", "teacher died"))
     console.warn("no W&B")
@@ -169,7 +169,7 @@ def test_a_log_has_no_control_codes_even_if_colours_are_asked_for(clock, monkeyp
     console.on(_epoch(STUDENT, 1))
     console.on(events.failure("fleet", "x"))
     console.table([{"a": 1.0}], title="t")
-    console.say("verdict")
+    console.print("verdict")
     console.close(None)
     assert "\x1b" not in stream.getvalue()
     assert "\r" not in stream.getvalue()
@@ -188,7 +188,7 @@ def _drive(console: Console, clock) -> None:
     console.on(events.failure("targets", "[red]died"))
     console.on(events.stage("targets", state="finished", seconds=1))
     console.table([{"model": "student", "accuracy": 0.9}], title="Result")
-    console.say("better by 2 points")
+    console.print("better by 2 points")
     console.close(None)
 
 
@@ -240,7 +240,7 @@ def test_odd_streams_do_not_hurt(clock, monkeypatch) -> None:
         closed.close()
         for stream in (ascii_stream, Pipe(), closed):
             console = Console(quiet=False, stream=stream, is_terminal=terminal, clock=clock)
-            console.say("Łódź")
+            console.print("Łódź")
             _drive(console, clock)
         assert b"??d?" in ascii_stream.buffer.getvalue()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,8 @@ from raykd.tracking import jsonl as module
 
 
 def _epoch(epoch: int, **values):
-    return events.epoch(
-        "student", "student/replica0", epoch=epoch, clock=lambda: float(epoch), **values
-    )
+    event = events.epoch("student", "student/replica0", epoch=epoch, **values)
+    return replace(event, time=float(epoch))
 
 
 def test_every_event_but_progress_is_stored_and_failures_twice(tmp_path: Path) -> None:

@@ -12,15 +12,15 @@ from raykd.tracking import RunMirror, events
 
 class FakeSink:
     def __init__(self) -> None:
-        self.used, self.kept, self.heard, self.summary = [], [], [], ()
+        self.used, self.kept, self.events, self.summary = [], [], [], ()
 
     def on(self, event) -> None:
-        self.heard.append(event)
+        self.events.append(event)
 
-    def use(self, find) -> None:
+    def use_artefacts(self, find) -> None:
         self.used += find()
 
-    def keep(self, find) -> None:
+    def log_artefacts(self, find) -> None:
         self.kept += find()
 
     def close(self, summary) -> None:
@@ -79,7 +79,7 @@ def test_what_the_run_made_is_kept_and_what_it_found_is_used(folder: RunFolder) 
     assert made.files == {}
     assert (student.name, student.kind, student.made_from) == ("student-my-run", "student", (made.name,))  # fmt: skip
     assert set(student.files) == {"model.json", "model.safetensors"}
-    assert len(sink.heard) == 4
+    assert len(sink.events) == 4
     assert sink.summary == {"status": "complete"}
 
 

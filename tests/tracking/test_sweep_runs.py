@@ -10,7 +10,7 @@ import pytest
 from raykd.config import load_config
 from raykd.config.load import read_recipe
 from raykd.folders import RunFolder
-from raykd.search.tracked import SweepRuns
+from raykd.search.wandb_runs import SweepRuns
 from raykd.tracking import events
 
 SENTINEL = "5e471e1" * 5 + "abcde"
@@ -43,10 +43,10 @@ def begin(runs: SweepRuns, config, name: str, width: float) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:wandb.*")
-def test_each_trial_has_its_own_run_in_the_group(tmp_path, voice, read_wandb, monkeypatch):
+def test_each_trial_has_its_own_run_in_the_group(tmp_path, notifier, read_wandb, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", SENTINEL)
     config = config_of("offline")
-    runs = SweepRuns(config, RunFolder(tmp_path), voice)
+    runs = SweepRuns(config, RunFolder(tmp_path), notifier)
     for name, width in (("000", 0.25), ("001", 0.5)):
         begin(runs, config, name, width)
     for number in (1, 2):
@@ -73,17 +73,20 @@ def test_each_trial_has_its_own_run_in_the_group(tmp_path, voice, read_wandb, mo
     assert (sweep.run.job_type, sweep.run.display_name) == ("sweep", "my-sweep")
     assert (sweep.exit_code, sweep.summary["failures"], sweep.history) == (1, 1, [])
     assert len({one.run.run_id for one in (first, stored["001"], sweep)}) == 3
-    assert voice.warned == []
-    assert f"wandb sync {tmp_path}/wandb/offline-run-* {tmp_path}/trials/*/wandb/" in voice.said[-1]
+    assert notifier.warned == []
+    assert (
+        f"wandb sync {tmp_path}/wandb/offline-run-* {tmp_path}/trials/*/wandb/"
+        in notifier.printed[-1]
+    )
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in files if SENTINEL.encode() in path.read_bytes()]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:wandb.*")
-def test_a_resumed_trial_goes_on_in_its_run(tmp_path, voice, read_wandb):
+def test_a_resumed_trial_goes_on_in_its_run(tmp_path, notifier, read_wandb):
     config = config_of("offline")
     for number in (1, 2):
-        runs = SweepRuns(config, RunFolder(tmp_path), voice)
+        runs = SweepRuns(config, RunFolder(tmp_path), notifier)
         begin(runs, config, "000", 0.25)
         runs.on(epoch("000", number))
         runs.end("000", {"state": "finished"})
@@ -95,12 +98,12 @@ def test_a_resumed_trial_goes_on_in_its_run(tmp_path, voice, read_wandb):
     assert stored[0].run.run_id == stored[1].run.run_id
 
 
-def test_disabled_means_none(tmp_path, voice):
+def test_disabled_means_none(tmp_path, notifier):
     config = config_of("disabled")
-    runs = SweepRuns(config, RunFolder(tmp_path), voice)
+    runs = SweepRuns(config, RunFolder(tmp_path), notifier)
     begin(runs, config, "000", 0.25)
     runs.on(epoch("000", 1))
     runs.end("000", {"state": "finished"})
     runs.close(None)
     assert not list(tmp_path.iterdir())
-    assert (voice.said, voice.warned) == ([], [])
+    assert (notifier.printed, notifier.warned) == ([], [])

@@ -15,7 +15,7 @@ SENTINEL = "5e471e1" * 5 + "abcde"  # 40 characters, as a key has
 FIT = "student/replica0"
 
 
-def _run(run: Path, voice, epochs: range, summary) -> WandbSink:
+def _run(run: Path, notifier, epochs: range, summary) -> WandbSink:
     sink = WandbSink(
         Wandb(mode="offline", project="p", group="g", tags=("one", "two")),
         run_dir=run,
@@ -26,7 +26,7 @@ def _run(run: Path, voice, epochs: range, summary) -> WandbSink:
             "teachers": [{"name": "wide", "fit": {"optimizer": {"lr": 0.1, "type": "adamw"}}}],
         },
         job_type="run",
-        voice=voice,
+        notifier=notifier,
     )
     lines = JsonLines(run)
     for epoch in epochs:
@@ -50,17 +50,17 @@ def _run(run: Path, voice, epochs: range, summary) -> WandbSink:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:wandb.*")
 def test_offline_run_is_whole_resumes_and_holds_no_key(
-    tmp_path: Path, voice, read_wandb, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, notifier, read_wandb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", SENTINEL)
     run = tmp_path / "runs" / "digits here"
     run.mkdir(parents=True)
 
-    sink = _run(run, voice, range(1, 3), None)
+    sink = _run(run, notifier, range(1, 3), None)
     (first,) = run.glob("wandb/offline-run-*")
-    assert voice.warned == []
+    assert notifier.warned == []
     assert sink.sync_command == shlex.join(["wandb", "sync", str(first)])
-    assert sink.sync_command in voice.said[-1]
+    assert sink.sync_command in notifier.printed[-1]
     stored = read_wandb(next(first.glob("*.wandb")))
     assert stored.exit_code == 1  # no summary: the run failed
     assert (stored.run.project, stored.run.run_group, stored.run.display_name) == (
@@ -91,7 +91,7 @@ def test_offline_run_is_whole_resumes_and_holds_no_key(
         "status": "complete",
         "student": {"test": {"accuracy": {"mean": 0.8, "std": None, "values": [0.8]}}},
     }
-    sink = _run(run, voice, range(3, 5), summary)
+    sink = _run(run, notifier, range(3, 5), summary)
     parts = sorted(str(path) for path in run.glob("wandb/offline-run-*"))
     assert len(parts) == 2
     assert sink.sync_command == shlex.join(["wandb", "sync", *parts])

@@ -17,7 +17,7 @@ FIT = "student/replica0"
 @pytest.mark.parametrize("sick", ["refused", "silent", "401", "500"], indirect=True)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:wandb.*")
 def test_the_run_is_kept_offline(
-    tmp_path: Path, voice, read_wandb, fresh_wandb, monkeypatch, sick: str
+    tmp_path: Path, notifier, read_wandb, fresh_wandb, monkeypatch, sick: str
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", sick)
@@ -27,7 +27,7 @@ def test_the_run_is_kept_offline(
         run_dir=tmp_path / "run",
         run_name="n",
         config={},
-        voice=voice,
+        notifier=notifier,
         limits=Limits(answer_timeout_s=0.5, patience_s=30.0),
     )
     for epoch in (1, 2):
@@ -35,12 +35,12 @@ def test_the_run_is_kept_offline(
     start = time.monotonic()
     sink.close({"status": "complete", "seed": 3})
     assert time.monotonic() - start < 30
-    assert len(voice.warned) == 1, voice.warned
-    assert "this run is kept offline" in voice.warned[0]
+    assert len(notifier.warned) == 1, notifier.warned
+    assert "this run is kept offline" in notifier.warned[0]
     (part,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     stored = read_wandb(next(part.glob("*.wandb")))
     assert [row[f"{FIT}/epoch"] for row in stored.history] == [1, 2]
     assert (stored.exit_code, stored.summary["seed"]) == (0, 3)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in files if KEY.encode() in path.read_bytes()] == []
-    assert KEY not in "".join(voice.said + voice.warned)
+    assert KEY not in "".join(notifier.printed + notifier.warned)

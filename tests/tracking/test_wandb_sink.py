@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 
 from raykd.config.root import Wandb
-from raykd.tracking import Limits, WandbSink, events, make_wandb
-from raykd.tracking.artefacts import Artefact
-from raykd.tracking.service import has_key, unanswered
-from raykd.tracking.shape import flat_numbers, shallow
+from raykd.tracking import Limits, WandbSink, events
+from raykd.tracking.wandb_service import (
+    Artefact,
+    flat_numbers,
+    has_key,
+    shallow,
+    unanswered,
+)
 
 FIT = "student/replica0"
 
@@ -93,10 +97,12 @@ def _fail(error: Exception):
     return call
 
 
-def _sink(tmp_path: Path, voice, mode="offline", **more: Any) -> WandbSink:
-    more = {"run_id": "id1", **more}
+def _sink(tmp_path: Path, notifier, mode="offline", **more: Any) -> WandbSink:
+    if (run_id := more.pop("run_id", "id1")) is not None:
+        (tmp_path / "wandb").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "wandb" / "raykd_run_id").write_text(run_id)
     return WandbSink(
-        Wandb(mode=mode), run_dir=tmp_path, run_name="n", config={"a": 1}, voice=voice, **more
+        Wandb(mode=mode), run_dir=tmp_path, run_name="n", config={"a": 1}, notifier=notifier, **more
     )
 
 
@@ -104,9 +110,9 @@ def _epoch(epoch: int = 1):
     return events.epoch("student", FIT, epoch=epoch, train_loss=0.5, epochs=3)
 
 
-def test_rows_and_summary_reach_the_run(tmp_path: Path, voice, install) -> None:
+def test_rows_and_summary_reach_the_run(tmp_path: Path, notifier, install) -> None:
     fake = install()
-    sink = _sink(tmp_path, voice)
+    sink = _sink(tmp_path, notifier)
     sink.on(events.stage("student", state="started"))
     sink.on(events.progress("student", done=1, total=2, unit="x", fit=FIT))
     sink.on(_epoch(1))
@@ -127,81 +133,81 @@ def test_rows_and_summary_reach_the_run(tmp_path: Path, voice, install) -> None:
     }
     assert options["settings"]["init_timeout"] == 20
     assert options["settings"]["silent"] is True
-    assert len(voice.said) == 1
-    assert voice.warned == []
+    assert len(notifier.printed) == 1
+    assert notifier.warned == []
 
 
 @pytest.mark.parametrize("summary", [None, {"status": "failed"}])
-def test_a_failed_run_is_marked(tmp_path: Path, voice, install, summary) -> None:
+def test_a_failed_run_is_marked(tmp_path: Path, notifier, install, summary) -> None:
     fake = install()
-    _sink(tmp_path, voice).close(summary)
+    _sink(tmp_path, notifier).close(summary)
     assert fake.run.exit_code == 1
 
 
-def test_the_id_is_kept_in_the_folder(tmp_path: Path, voice, install) -> None:
+def test_the_id_is_kept_in_the_folder(tmp_path: Path, notifier, install) -> None:
     fake = install()
     for folder in ("a", "a", "b"):
-        _sink(tmp_path / folder, voice, run_id=None).close({})
+        _sink(tmp_path / folder, notifier, run_id=None).close({})
     first, again, other = (options["id"] for options in fake.options)
     assert first == again != other
 
 
 @pytest.mark.parametrize("where", ["init", "log", "finish"])
 def test_a_failing_wandb_warns_once_and_never_raises(
-    tmp_path: Path, voice, install, monkeypatch, where: str
+    tmp_path: Path, notifier, install, monkeypatch, where: str
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "sentinel-key")
     install(**{where: _fail(RuntimeError("401 for sentinel-key"))})
-    sink = _sink(tmp_path, voice)
+    sink = _sink(tmp_path, notifier)
     for epoch in range(1, 4):
         sink.on(_epoch(epoch))
         time.sleep(0.02)
     sink.close({"status": "complete"})
-    assert voice.warned == [
+    assert notifier.warned == [
         "W&B is incomplete: RuntimeError: 401 for ***; "
         "the run goes on, metrics.jsonl has every number"
     ]
 
 
-def test_without_wandb_the_run_goes_on(tmp_path: Path, voice, monkeypatch) -> None:
+def test_without_wandb_the_run_goes_on(tmp_path: Path, notifier, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    sink = _sink(tmp_path, voice)
+    sink = _sink(tmp_path, notifier)
     sink.on(_epoch())
     sink.close({})
-    (warned,) = voice.warned
+    (warned,) = notifier.warned
     assert "pip install wandb, or set tracking.wandb.mode=disabled" in warned
     assert sink.sync_command is None
 
 
 @pytest.mark.parametrize(("where", "doing"), [("init", "open"), ("finish", "end")])
 def test_a_hanging_wandb_is_given_up(
-    tmp_path: Path, voice, install, where: str, doing: str
+    tmp_path: Path, notifier, install, where: str, doing: str
 ) -> None:
     release = threading.Event()
     install(**{where: lambda: release.wait(30)})
     start = time.monotonic()
-    sink = _sink(tmp_path, voice, limits=Limits(init_timeout_s=0.2, finish_timeout_s=0.2))
+    sink = _sink(tmp_path, notifier, limits=Limits(init_timeout_s=0.2, finish_timeout_s=0.2))
     for epoch in range(1, 1000):
         sink.on(_epoch(epoch))
     assert time.monotonic() - start < 2
     sink.close({"status": "complete"})
     assert time.monotonic() - start < 5
     release.set()
-    assert len(voice.warned) == 1
-    assert f"did not {doing} within" in voice.warned[0]
+    assert len(notifier.warned) == 1
+    assert f"did not {doing} within" in notifier.warned[0]
 
 
-def test_a_slow_wandb_costs_rows_not_time(tmp_path: Path, voice, install) -> None:
+def test_a_slow_wandb_costs_rows_not_time(tmp_path: Path, notifier, install) -> None:
     release = threading.Event()
     install(init=lambda: release.wait(30))
-    sink = _sink(tmp_path, voice, limits=Limits(waiting_rows=10))
+    sink = _sink(tmp_path, notifier, limits=Limits(waiting_rows=10))
     start = time.monotonic()
     for epoch in range(1, 101):
         sink.on(_epoch(epoch))
     assert time.monotonic() - start < 1
     release.set()
     sink.close({"status": "complete"})
-    assert voice.warned == [
+    assert notifier.warned == [
         "W&B is incomplete: it was too slow for 91 rows; "
         "the run goes on, metrics.jsonl has every number"
     ]
@@ -219,7 +225,7 @@ def test_a_slow_wandb_costs_rows_not_time(tmp_path: Path, voice, install) -> Non
 )
 def test_mode_follows_the_key(
     tmp_path: Path,
-    voice,
+    notifier,
     install,
     monkeypatch,
     healthy: str,
@@ -232,10 +238,10 @@ def test_mode_follows_the_key(
     fake.url = healthy
     if key:
         monkeypatch.setenv("WANDB_API_KEY", "k")
-    sink = _sink(tmp_path, voice, mode=mode)
+    sink = _sink(tmp_path, notifier, mode=mode)
     sink.close({})
     assert fake.options[0]["mode"] == opened
-    assert len(voice.warned) == warnings
+    assert len(notifier.warned) == warnings
     assert (sink.sync_command is None) == (opened == "online")
 
 
@@ -255,13 +261,12 @@ def test_keys_are_found_where_wandb_looks(tmp_path: Path, monkeypatch) -> None:
     assert not has_key()
 
 
-def test_disabled_makes_none(tmp_path: Path, voice, install) -> None:
+def test_disabled_is_refused(tmp_path: Path, notifier, install) -> None:
     fake = install()
-    given = {"run_dir": tmp_path, "run_name": "n", "config": {}, "voice": voice}
-    assert make_wandb(Wandb(mode="disabled"), **given) is None
-    sink = make_wandb(Wandb(), **given)
-    assert isinstance(sink, WandbSink)
-    sink.close({})
+    given = {"run_dir": tmp_path, "run_name": "n", "config": {}, "notifier": notifier}
+    with pytest.raises(AssertionError, match="disabled"):
+        WandbSink(Wandb(mode="disabled"), **given)
+    WandbSink(Wandb(), **given).close({})
     assert len(fake.options) == 1
 
 
@@ -287,10 +292,10 @@ def test_flat_numbers() -> None:
     assert flat_numbers(nested) == {"a/b": 1, "f/0": 1.5, "f/1": 2}
 
 
-def _online(tmp_path: Path, voice, monkeypatch, **limits: float) -> WandbSink:
+def _online(tmp_path: Path, notifier, monkeypatch, **limits: float) -> WandbSink:
     monkeypatch.setenv("WANDB_API_KEY", "sentinel-key")
     given = {"answer_timeout_s": 0.2, **limits}
-    return _sink(tmp_path, voice, mode="online", run_id=None, limits=Limits(**given))
+    return _sink(tmp_path, notifier, mode="online", run_id=None, limits=Limits(**given))
 
 
 def _teacher(found: list[str]):
@@ -303,7 +308,7 @@ def _teacher(found: list[str]):
 
 @pytest.mark.parametrize("where", ["login", "init"])
 def test_a_service_that_refuses_leaves_an_offline_run(
-    tmp_path: Path, voice, install, monkeypatch, healthy: str, where: str
+    tmp_path: Path, notifier, install, monkeypatch, healthy: str, where: str
 ) -> None:
     def refuse_once() -> None:
         fake.trouble.pop(where)
@@ -311,13 +316,13 @@ def test_a_service_that_refuses_leaves_an_offline_run(
 
     fake = install(**{where: refuse_once})
     fake.url = healthy
-    sink = _online(tmp_path, voice, monkeypatch)
+    sink = _online(tmp_path, notifier, monkeypatch)
     sink.on(_epoch())
     sink.close({"status": "complete"})
     assert [options["mode"] for options in fake.options][-1] == "offline"
     assert len(fake.run.rows) == 1
     assert fake.run.exit_code == 0
-    assert voice.warned == [
+    assert notifier.warned == [
         "W&B cannot be used (RuntimeError: 401 for ***); this run is kept offline"
     ]
     assert sink.sync_command is not None
@@ -327,48 +332,48 @@ def test_a_service_that_refuses_leaves_an_offline_run(
 
 
 def test_a_service_that_is_gone_at_the_end_is_not_waited_for(
-    tmp_path: Path, voice, install, monkeypatch
+    tmp_path: Path, notifier, install, monkeypatch
 ) -> None:
     called = []
     fake = install(finish=lambda: called.append(1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("raykd.tracking.wandb_sink.unanswered", lambda url, timeout_s: None)
-        sink = _online(tmp_path, voice, monkeypatch)
+        sink = _online(tmp_path, notifier, monkeypatch)
         sink.on(_epoch())
         while fake.run is None or not fake.run.rows:
             time.sleep(0.01)
     fake.url = sink._url = "http://127.0.0.1:1"
     sink.close({"status": "complete"})
     assert not called  # its client would wait for the service
-    assert len(voice.warned) == 1
-    assert "upload this run with wandb sync" in voice.warned[0]
+    assert len(notifier.warned) == 1
+    assert "upload this run with wandb sync" in notifier.warned[0]
 
 
 def test_a_service_that_is_late_is_given_up_at_the_end(
-    tmp_path: Path, voice, install, monkeypatch, healthy: str
+    tmp_path: Path, notifier, install, monkeypatch, healthy: str
 ) -> None:
     release = threading.Event()
     install(login=lambda: release.wait(30)).url = healthy
     start = time.monotonic()
-    sink = _online(tmp_path, voice, monkeypatch, patience_s=0.2)
+    sink = _online(tmp_path, notifier, monkeypatch, patience_s=0.2)
     sink.close({"status": "complete"})
     assert time.monotonic() - start < 5
     release.set()
-    assert "did not open within" in voice.warned[0]
+    assert "did not open within" in notifier.warned[0]
 
 
 @pytest.mark.parametrize("mode", ["offline", "online"])
 def test_what_is_used_is_noted_and_online_an_input(
-    tmp_path: Path, voice, install, monkeypatch, healthy: str, mode: str
+    tmp_path: Path, notifier, install, monkeypatch, healthy: str, mode: str
 ) -> None:
     fake, found = install(), []
     fake.url = healthy
     monkeypatch.setenv("WANDB_API_KEY", "k")
-    sink = _sink(tmp_path, voice, mode=mode)
-    sink.use(_teacher(found))
-    sink.keep(_teacher(found))
+    sink = _sink(tmp_path, notifier, mode=mode)
+    sink.use_artefacts(_teacher(found))
+    sink.log_artefacts(_teacher(found))
     sink.close({})
-    assert voice.warned == []
+    assert notifier.warned == []
     assert found == ["raykd-wandb"] * 2  # reading files is none of the caller's time
     assert fake.run.config.values == {"uses/teacher": ["teacher-a"]}
     assert [a.name for a in fake.run.used] == (["teacher-a"] if mode == "online" else [])
@@ -386,14 +391,14 @@ def test_a_service_answers_or_does_not(sick: str, why: str | None) -> None:
     assert found is None if why is None else why in found
 
 
-def test_what_cannot_be_kept_costs_no_number(tmp_path: Path, voice, install) -> None:
+def test_what_cannot_be_kept_costs_no_number(tmp_path: Path, notifier, install) -> None:
     fake = install()
-    sink = _sink(tmp_path, voice)
-    sink.keep(_fail(OSError("the card is gone")))
+    sink = _sink(tmp_path, notifier)
+    sink.log_artefacts(_fail(OSError("the card is gone")))
     sink.on(_epoch())
     sink.close({"status": "complete"})
     assert len(fake.run.rows) == 1
     assert fake.run.exit_code == 0
-    assert [text.split(";")[0] for text in voice.warned] == [
+    assert [text.split(";")[0] for text in notifier.warned] == [
         "W&B is incomplete: OSError: the card is gone"
     ]

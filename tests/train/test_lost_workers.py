@@ -14,8 +14,7 @@ from raykd.config.root import StudentCluster
 from raykd.errors import TrainingError
 from raykd.folders import RunFolder
 from raykd.models.weights import load_weights
-from raykd.runtime import Mailbox
-from raykd.runtime.slots import available_slots
+from raykd.runtime import Mailbox, available_slots
 from raykd.train import FolderReporter, World, train
 from raykd.train.launch import Work, _grows, _notice, run_fits
 
