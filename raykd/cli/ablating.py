@@ -92,16 +92,17 @@ def _began_with_views(args: argparse.Namespace) -> bool:
 
 
 def _dry_run(plan: Ablation, options: Options) -> int:
-    from raykd.cli.preflight import facts, prepare_and_place
-    from raykd.pipeline.ablating import make_students, told
+    from raykd.cli.checking import try_recipe
+    from raykd.forecast.preflight import facts
+    from raykd.pipeline.ablating import announcement, make_students
     from raykd.pipeline.session import run_folder
 
     folder = run_folder(plan.whole, options)
-    prepared, placement = prepare_and_place(plan.whole, options.address)
+    prepared, placement = try_recipe(plan.whole, options.address)
     _, students = make_students(plan, options)
     print_json({"output": str(folder.path), **facts(prepared, placement),
                 "parts": {part.name: part.about for part in plan.parts}, "kept": list(plan.kept),
-                "told": told(plan, prepared),
+                "told": announcement(plan, prepared),
                 "student_fits": len(students.every) * plan.whole.seeds})  # fmt: skip
     return 0
 

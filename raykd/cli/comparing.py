@@ -122,14 +122,15 @@ def _others(given: list[str]) -> dict[str, list[str]]:
 
 
 def _dry_run(args: argparse.Namespace, options: Options, variants: list[Variant]) -> int:
-    from raykd.cli.preflight import facts, prepare_and_place
+    from raykd.cli.checking import try_recipe
+    from raykd.forecast.preflight import facts
     from raykd.pipeline.comparing import check_reference
     from raykd.pipeline.session import run_folder
 
     config = read_config(args)
     check_reference(config, variants, args.reference or variants[0].name)
     folder = run_folder(config, options)
-    prepared, placement = prepare_and_place(config, options.address, [v.config for v in variants])
+    prepared, placement = try_recipe(config, options.address, [v.config for v in variants])
     names = [*(variant.name for variant in variants), *config.evaluate.controls]
     found = facts(prepared, placement)
     print_json({"output": str(folder.path), **found, "methods": names,

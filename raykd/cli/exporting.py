@@ -12,7 +12,7 @@ from raykd.cli.options import Command, add_command
 if TYPE_CHECKING:
     from torch import nn
 
-    from raykd.pipeline.exporting import Exported
+    from raykd.pipeline.student import Exported
 
 
 def add(commands: Command) -> None:
@@ -40,7 +40,7 @@ def add(commands: Command) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from raykd.pipeline.exporting import export_student
+    from raykd.pipeline.student import export_student
 
     formats = None if args.format is None else [name for name in args.format.split(",") if name]
     model = None if args.model is None else _made(args.run, args.model)

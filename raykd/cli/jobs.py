@@ -69,7 +69,7 @@ def run_job(args: argparse.Namespace, *, until: str | None) -> int:
     args.output = args.output or new_output(args)
     options = Options(output=args.output, address=address_of(args), resume=args.resume, until=until)
     if args.dry_run:
-        from raykd.cli.preflight import dry_run
+        from raykd.cli.checking import dry_run
 
         return dry_run(config, options)
     console = Console(quiet=args.quiet, stream=sys.stdout)

@@ -20,13 +20,13 @@ def rank_teachers(args: argparse.Namespace) -> int:
     """Fit or load the teachers, rank them on validation, say which to keep."""
     config = read_config(args)
     from raykd.pipeline import Options
-    from raykd.pipeline.ranking import RANKING, rank
+    from raykd.pipeline.comparing import RANKING, rank
     from raykd.tracking import Console
 
     args.output = args.output or new_output(args)
     options = Options(output=args.output, address=address_of(args), resume=args.resume)
     if args.dry_run:
-        from raykd.cli.preflight import dry_run
+        from raykd.cli.checking import dry_run
 
         return dry_run(config, options)
     console = Console(quiet=args.quiet, stream=sys.stdout)

@@ -53,7 +53,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
 
 def _dry_run(config: Config, options: Options) -> int:
-    from raykd.cli.preflight import facts
+    from raykd.forecast.preflight import facts
     from raykd.search.sweeping import plan_place, plan_sweep
 
     planned = plan_sweep(config, options)

@@ -152,7 +152,7 @@ def _by_recipes(args: argparse.Namespace, found: list[Listing]) -> list[Listing]
                     "--unused to keep what your runs have read")
         )  # fmt: skip
     configs = [load_config([recipe], overrides) for recipe in recipes]
-    from raykd.pipeline.store_references import used_entries
+    from raykd.pipeline.recipe_store import used_entries
 
     kept: set[str] = set()
     for recipe, config in zip(recipes, configs, strict=True):
@@ -165,7 +165,7 @@ def _by_recipes(args: argparse.Namespace, found: list[Listing]) -> list[Listing]
 
 def _by_runs(args: argparse.Namespace, found: list[Listing]) -> list[Listing]:
     """Entries of teachers that no run has heard."""
-    from raykd.pipeline.store_references import referenced_teachers
+    from raykd.pipeline.recipe_store import referenced_teachers
 
     heard: set[str] = set()
     for folder in [Path(word) for word in args.words] or [Path("runs")]:

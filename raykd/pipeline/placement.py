@@ -1,4 +1,4 @@
-"""What runs where: resources asked for against resources there, before any model loads."""
+"""What runs where, and how targets reach students: resources asked for against resources there."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from raykd.runtime import Resources
 from raykd.teachers.pool import Place
 
 Mode = Literal["stored", "write_through", "live"]
+WORTH_S = 30.0
+"""A fill that takes less is done ahead: then the first student has no teachers beside it."""
 _ROUNDING = 1e-6
 _MOST_LANES = 8  # each is a process of its own, of some 400 MB
 
@@ -62,6 +64,48 @@ def target_mode(config: Config, shortage: str | None = None) -> tuple[Mode, str]
     return (
         "stored",
         f"{count} view{'s' * (count > 1)} of each sample are scored once and read ever after",
+    )
+
+
+@dataclass(frozen=True)
+class FillEstimate:
+    """What a fill will take, once the teachers are loaded.
+
+    Attributes:
+        samples: teacher -> answers that the store lacks, over samples and views.
+        rates: teacher -> samples/s of all its replicas, measured on a batch.
+    """
+
+    samples: Mapping[str, int]
+    rates: Mapping[str, float]
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Teacher -> how long it will take; teachers work side by side."""
+        return {name: count / self.rates[name] for name, count in self.samples.items()}
+
+
+def choose_mode(placement: Placement, estimate: FillEstimate) -> tuple[Mode, str]:
+    """The mode, and why.
+
+    Args:
+        placement: what was decided before the teachers' speed was known.
+        estimate: what a fill will take.
+    """
+    if placement.mode != "stored" or not placement.overlaps or not estimate.samples:
+        return placement.mode, placement.reason
+    seconds = estimate.seconds
+    slowest = max(seconds, key=lambda name: seconds[name])
+    cost = (
+        f"scoring takes teacher {slowest!r} about {seconds[slowest]:.0f} s "
+        f"({estimate.samples[slowest]:,} samples at {estimate.rates[slowest]:,.0f} a second)"
+    )
+    if seconds[slowest] < WORTH_S:
+        return "stored", f"{placement.reason}; {cost}, less than {WORTH_S:.0f} s: done ahead"
+    return (
+        "write_through",
+        f"{cost}; students and teachers have cores and GPUs of their own, so the first student trains "
+        "meanwhile, and all others read",
     )
 
 

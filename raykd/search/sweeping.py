@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,16 +12,14 @@ from raykd.config import Config, check_search, load_config
 from raykd.config.check_search import overrides, values_of
 from raykd.config.search import Finalists, OptunaSearcher, Search
 from raykd.errors import InputError, Problem, TrainingError
-from raykd.folders import RunFolder, write_json
+from raykd.folders import RunFolder
 from raykd.importing import load_package
-from raykd.pipeline.evaluation import labels_used
 from raykd.pipeline.fits import shown_views
-from raykd.pipeline.job import Job, times_tested
+from raykd.pipeline.job import Job
 from raykd.pipeline.placement import Placement, place, target_mode
 from raykd.pipeline.preparation import Prepared, prepare
-from raykd.pipeline.serving import required_answers
 from raykd.pipeline.session import Options, new_run_folder, opened, run_folder
-from raykd.report import write_report
+from raykd.pipeline.target_stage import TargetStage
 from raykd.runtime import Resources, connect, is_connected, machine
 from raykd.search import results
 from raykd.search.finals import FinalResult, run_finals
@@ -161,7 +158,6 @@ def sweep(
 
 
 def _stages(job: Job, planned: Planned, runs: SweepRuns, options: Options) -> Config:
-    begun = time.monotonic()
     specs = job.teachers()
     with job.targets(specs, planned.views, ahead=True) as served:
         readying = TrialBuilder(job.prepared, served)
@@ -170,33 +166,23 @@ def _stages(job: Job, planned: Planned, runs: SweepRuns, options: Options) -> Co
         if planned.search.finalists is not None:
             final = run_finals(job, served, readying, ledger, _best_recipes(planned, ledger))
     finished = {} if final is None else final.numbers
-    job.timing["total_s"] = time.monotonic() - begun
     records = [ledger.records[name] for name in sorted(ledger.records)]
-    best = _best(ledger, final)
-    job.summary = {
-        "schema": 1,
-        "kind": "sweep",
-        "status": "degraded" if job.emit.degraded else "complete",
-        "task": job.config.task,
+    numbers = {
         "metric": ledger.metric,
         "metrics": list(ledger.metrics),
         "search": planned.search.model_dump(mode="json"),
         "trials": records,
         "ranking": ledger.ranking,
         "default": {"cost": dict(readying.cost(job.prepared))},
-        "best": best,
+        "best": _best(ledger, final),
         "pareto": results.pareto(records, ledger),
         "front": ledger.front if len(ledger.metrics) > 1 else None,
         "finalists": finished or None,
-        "labels_used": labels_used(job.prepared),
-        "test_scored_times": times_tested(job.folder) + (final is not None),
-        "timing": dict(job.timing),
-        "targets": {**job.numbers_of_targets(served.store), **_saved(job, ledger)},
     }
+    targets = {**job.target_numbers(served), **_saved(job, served, ledger)}
+    job.summarise("sweep", numbers, targets, tested=final is not None)
     recipe = results.write(job.folder.path, job.config, job.summary)
-    write_json(job.folder.summary, job.summary)
-    with job.stage("report"):
-        write_report(job.folder.path)
+    job.report()
     return recipe
 
 
@@ -235,7 +221,7 @@ def search_trials(
     student = job.config.cluster.student
     work = TrialWork(
         samples=job.samples,
-        make_source=job.sources(readying.served),
+        make_source=readying.served.source(),
         folder=folder,
         emit=job.mailbox.sender,
         depth=job.config.targets.depth,
@@ -249,22 +235,13 @@ def search_trials(
         if ledger.left:
             with connect(options.address) as resources:
                 where = trial_place(job.config, job.placement, resources)
-            before = _asked_live(readying)
-            run_trials(ledger, ledger.left, work, where, job.folder.path / ".ray" / "tune")
-            job.scored += _asked_live(readying) - before
+            with readying.served.counting():
+                run_trials(ledger, ledger.left, work, where, job.folder.path / ".ray" / "tune")
         ledger.settle()
     if not ledger.ranking:
         why = "; ".join(sorted({str(r["why"]) for r in ledger.records.values() if r["why"]}))
         raise TrainingError(f"no trial has numbers and keeps to the limits: {why}")
     return ledger
-
-
-def _asked_live(readying: TrialBuilder) -> int:
-    """Samples that the fleet has scored so far; 0 where targets are stored."""
-    fleet = readying.served.fleet
-    return (
-        0 if fleet is None else int(sum(t["samples_scored"] for t in fleet.statistics().values()))
-    )
 
 
 def trial_place(config: Config, placement: Placement, resources: Resources) -> TrialPlace:
@@ -348,7 +325,7 @@ def _best(ledger: Ledger, final: FinalResult | None) -> Record:
     }
 
 
-def _saved(job: Job, ledger: Ledger) -> dict[str, int]:
+def _saved(job: Job, targets: TargetStage, ledger: Ledger) -> dict[str, int]:
     """What runs of their own would have scored, every trial and the recipe itself each once.
 
     Nothing where targets are live: the trials share the fleet, which answers each of them anew.
@@ -360,5 +337,6 @@ def _saved(job: Job, ledger: Ledger) -> dict[str, int]:
     counts = [shown_views(results.recipe_of(job.config, record)) for record in started]
     if job.config.search is not None and job.config.search.finalists is not None:
         counts.append(shown_views(job.config))
-    alone = sum(required_answers(job.prepared, teachers, count or 0) for count in counts)
-    return {"teacher_samples_alone": alone, "teacher_samples_saved": max(0, alone - job.scored)}
+    alone = sum(teachers * targets.stored.required(count or 0) for count in counts)
+    saved = max(0, alone - targets.scored)
+    return {"teacher_samples_alone": alone, "teacher_samples_saved": saved}

@@ -14,7 +14,7 @@ from raykd.evaluate.costs import cost
 from raykd.objective import training_role
 from raykd.pipeline.fits import student_fit
 from raykd.pipeline.preparation import Prepared, vary
-from raykd.pipeline.serving import TeacherTargets
+from raykd.pipeline.target_stage import TargetStage
 from raykd.search.ledger import BuiltTrial
 from raykd.search.space import Proposal
 from raykd.search.tracked import PREFIX
@@ -36,7 +36,7 @@ class TrialBuilder:
     """
 
     prepared: Prepared
-    served: TeacherTargets
+    served: TargetStage
     _costs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __call__(self, proposal: Proposal) -> BuiltTrial:
@@ -52,8 +52,9 @@ class TrialBuilder:
     def fit(self, varied: Prepared, replica: int = 0, name: str | None = None) -> Fit:
         """One replica of the student that a recipe makes."""
         objective, teachers = varied.config.objective, list(varied.teachers)
-        taught = training_role("student", objective, teachers, self.served.best_teacher)
-        return student_fit(varied, self.served, taught, replica, name=name)
+        known = self.served.teachers
+        taught = training_role("student", objective, teachers, known.best_teacher)
+        return student_fit(varied, known, taught, replica, name=name)
 
     def cost(self, varied: Prepared) -> Mapping[str, Any]:
         """Parameters, FLOPs, bytes and latency of the student, with fresh weights, on one CPU thread."""

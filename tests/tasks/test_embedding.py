@@ -42,13 +42,9 @@ from raykd.objective import OBJECTIVES, Context, TeacherInfo
 from raykd.objective.embeddings import OUTPUT
 from raykd.pipeline import Options
 from raykd.pipeline.ablating import make_students
-from raykd.pipeline.external_baselines import (
-    external_baseline_answers,
-    external_baseline_specs,
-    with_external_baselines,
-)
-from raykd.pipeline.preparation import prepare
-from raykd.pipeline.require_check import empty_summary
+from raykd.pipeline.evaluation import external_baseline_answers, external_baseline_specs
+from raykd.pipeline.preparation import prepare, with_external_baselines
+from raykd.pipeline.runs import empty_summary
 from raykd.report.folds import folds_verdict
 from raykd.teachers.recorded import load_outputs
 from raykd.teachers.selftest import check_vectors
