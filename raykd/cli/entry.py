@@ -15,7 +15,6 @@ from pathlib import Path
 
 from raykd import __version__
 from raykd.cli import (
-    ablating,
     checking,
     comparing,
     exporting,
@@ -33,7 +32,6 @@ FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 _GROUPS = (
     jobs,
     comparing,
-    ablating,
     searching,
     results,
     exporting,

@@ -53,7 +53,7 @@ def run_job(args: argparse.Namespace, *, until: str | None) -> int:
     if until == "evaluate":
         _take_run_folder(args)
     if until == "teachers" and args.words[:1] == ["rank"]:
-        from raykd.cli.ranking import rank_teachers
+        from raykd.cli.comparing import rank_teachers
 
         del args.words[0]
         return rank_teachers(args)

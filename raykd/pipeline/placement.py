@@ -67,40 +67,24 @@ def target_mode(config: Config, shortage: str | None = None) -> tuple[Mode, str]
     )
 
 
-@dataclass(frozen=True)
-class FillEstimate:
-    """What a fill will take, once the teachers are loaded.
-
-    Attributes:
-        samples: teacher -> answers that the store lacks, over samples and views.
-        rates: teacher -> samples/s of all its replicas, measured on a batch.
-    """
-
-    samples: Mapping[str, int]
-    rates: Mapping[str, float]
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Teacher -> how long it will take; teachers work side by side."""
-        return {name: count / self.rates[name] for name, count in self.samples.items()}
-
-
-def choose_mode(placement: Placement, estimate: FillEstimate) -> tuple[Mode, str]:
-    """The mode, and why.
+def choose_mode(
+    placement: Placement, samples: Mapping[str, int], rates: Mapping[str, float]
+) -> tuple[Mode, str]:
+    """The mode, and why, once the teachers are loaded; they work side by side.
 
     Args:
         placement: what was decided before the teachers' speed was known.
-        estimate: what a fill will take.
+        samples: teacher -> answers that the store lacks, over samples and views.
+        rates: teacher -> samples/s of all its replicas, measured on a batch.
     """
-    if placement.mode != "stored" or not placement.overlaps or not estimate.samples:
+    if placement.mode != "stored" or not placement.overlaps or not samples:
         return placement.mode, placement.reason
-    seconds = estimate.seconds
-    slowest = max(seconds, key=lambda name: seconds[name])
+    seconds, slowest = max((count / rates[name], name) for name, count in samples.items())
     cost = (
-        f"scoring takes teacher {slowest!r} about {seconds[slowest]:.0f} s "
-        f"({estimate.samples[slowest]:,} samples at {estimate.rates[slowest]:,.0f} a second)"
+        f"scoring takes teacher {slowest!r} about {seconds:.0f} s "
+        f"({samples[slowest]:,} samples at {rates[slowest]:,.0f} a second)"
     )
-    if seconds[slowest] < WORTH_S:
+    if seconds < WORTH_S:
         return "stored", f"{placement.reason}; {cost}, less than {WORTH_S:.0f} s: done ahead"
     return (
         "write_through",

@@ -16,7 +16,7 @@ from raykd.data import Samples
 from raykd.evaluate import numbers_on
 from raykd.folders import RunFolder, write_json
 from raykd.pipeline.fits import weights_file
-from raykd.pipeline.placement import FillEstimate, Mode, Placement, choose_mode
+from raykd.pipeline.placement import Mode, Placement, choose_mode
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.recipe_store import Keys, RecipeStore, open_store
 from raykd.pipeline.teacher_validation import PROBES, TeacherValidation, validate
@@ -155,7 +155,7 @@ class TargetStage:
         lacking = Counter[str]()
         for part in parts:
             lacking[part.teacher] += len(part.rows)
-        self.mode, self.reason = choose_mode(self.placement, FillEstimate(lacking, self._rates))
+        self.mode, self.reason = choose_mode(self.placement, lacking, self._rates)
         if self.mode == "write_through" and (ahead or not lacking):
             why = "all trials read one store" if lacking else "the store lacks nothing"
             self.mode, self.reason = "stored", why

@@ -17,7 +17,7 @@ from raykd.ensemble import fit_temperature
 from raykd.errors import InputError
 from raykd.models.weights import save_weights
 from raykd.pipeline.fits import student_fits, teacher_fit
-from raykd.pipeline.placement import FillEstimate, Placement, choose_mode, place, target_mode
+from raykd.pipeline.placement import Placement, choose_mode, place, target_mode
 from raykd.pipeline.preparation import prepare
 from raykd.pipeline.teacher_validation import TeacherValidation, temperatures
 from raykd.runtime import Resources
@@ -308,18 +308,16 @@ def test_whether_teachers_can_work_beside_the_first_student(tree, overrides, cpu
 )  # fmt: skip
 def test_whether_the_store_is_filled_ahead(samples, overlaps, mode, said):
     placement = Placement("stored", "because", {}, overlaps=overlaps)
-    outlook = FillEstimate(
-        {"wide": samples, "conv": samples} if samples else {}, {"wide": 1e4, "conv": 100}
-    )
-    found, why = choose_mode(placement, outlook)
+    lacking = {"wide": samples, "conv": samples} if samples else {}
+    found, why = choose_mode(placement, lacking, {"wide": 1e4, "conv": 100})
     assert found == mode
     assert said in why
 
 
 def test_what_was_asked_for_is_done_whatever_it_takes():
-    slow = FillEstimate({"wide": 10**6}, {"wide": 1.0})
+    slow = ({"wide": 10**6}, {"wide": 1.0})
     for mode in ("write_through", "live"):
-        assert choose_mode(Placement(mode, "asked", {}), slow) == (mode, "asked")
+        assert choose_mode(Placement(mode, "asked", {}), *slow) == (mode, "asked")
 
 
 def test_a_local_cluster_shares_its_cores_among_the_teachers(tree):
