@@ -39,6 +39,11 @@ class InputError(RaykdError, ValueError):
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    @classmethod
+    def at(cls, key: str, message: str) -> InputError:
+        """One problem alone; see `Problem`."""
+        return cls(Problem(key, message))
+
     def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Problem, ...]]]:
         return (type(self), (self.problems,))
 

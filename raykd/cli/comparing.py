@@ -24,7 +24,7 @@ from raykd.cli.options import (
 from raykd.config import Config
 from raykd.config.ablations import Ablation, ablation
 from raykd.config.variants import Variant, method_variants
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.folders import RunFolder
 
 if TYPE_CHECKING:
@@ -148,11 +148,8 @@ def _variants(args: argparse.Namespace) -> list[Variant]:
 
         return kept_variants(RunFolder(args.output))
     if not named:
-        raise InputError(
-            Problem(
-                "compare",
-                "nothing to compare; name methods with --losses, --weightings or --variant",
-            )
+        raise InputError.at(
+            "compare", "nothing to compare; name methods with --losses, --weightings or --variant"
         )
     return method_variants(
         config,
@@ -170,7 +167,7 @@ def _others(given: list[str]) -> dict[str, list[str]]:
         name, colon, overrides = text.partition(":")
         if not colon or name.strip() in found:
             why = "is named twice" if colon else "write 'NAME: key.sub=value ...'"
-            raise InputError(Problem("--variant", f"found {text!r}; {why}"))
+            raise InputError.at("--variant", f"found {text!r}; {why}")
         found[name.strip()] = shlex.split(overrides)
     return found
 

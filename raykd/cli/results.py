@@ -12,7 +12,7 @@ from typing import Any
 
 from raykd.cli.options import Command, add_command, make_parent, print_json
 from raykd.config.ablations import WHOLE
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.folders import RunFolder, read_json
 
 _STAGES = ("teachers", "targets", "student", "evaluate", "report")
@@ -82,7 +82,7 @@ def _predict(args: argparse.Namespace) -> int:
     from raykd.cli.prediction import predict, read_for, write_csv, write_npz
 
     if args.output is not None and args.output.suffix not in (".csv", ".npz"):
-        raise InputError(Problem("--output", f"found {args.output}; needs .csv or .npz"))
+        raise InputError.at("--output", f"found {args.output}; needs .csv or .npz")
     if args.output is not None:
         make_parent(args.output)
     ids, predicted = predict(args.run, read_for(args.run, args.data), args.model)
@@ -179,7 +179,7 @@ def read_status(run: Path, *, now: float) -> RunStatus:
     """
     folder = RunFolder(run)
     if not folder.config.is_file():
-        raise InputError(Problem("RUN", f"{run} is no run's folder: it has no config.json"))
+        raise InputError.at("RUN", f"{run} is no run's folder: it has no config.json")
     lines = [*_lines(run / "metrics.jsonl")]
     summary = read_json(folder.summary) if folder.summary.is_file() else {}
     failed = sum(line["kind"] == "failure" for line in lines)

@@ -40,11 +40,8 @@ def look_after_store(args: argparse.Namespace) -> int:
     listing = _listing(args.store)
     word = args.words.pop(0)
     if word != "prune" and args.words:
-        raise InputError(
-            Problem(
-                f"targets {word}",
-                f"takes no {args.words[0]!r}; it is for a whole store: --store DIR",
-            )
+        raise InputError.at(
+            f"targets {word}", f"takes no {args.words[0]!r}; it is for a whole store: --store DIR"
         )
     if word == "list":
         return _list(listing, quiet=args.quiet)
@@ -65,7 +62,7 @@ def _listing(store: str | None) -> StoreListing:
         return StoreListing(home() / "targets")
     if not is_uri(store):
         if not Path(store).is_dir():
-            raise InputError(Problem("--store", f"found no folder at {store}; check the path"))
+            raise InputError.at("--store", f"found no folder at {store}; check the path")
         return StoreListing(Path(store))
     if problems := list(uri_problems(store, "--store")):
         raise InputError(problems)

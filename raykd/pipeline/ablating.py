@@ -10,7 +10,7 @@ from typing import Any
 
 from raykd.config import Config
 from raykd.config.ablations import WHOLE, Ablation, ablation, names_of
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.evaluate.ablation import worths
 from raykd.evaluate.comparison import compare as hold_against
 from raykd.folders import RunFolder
@@ -82,7 +82,7 @@ def ablate(
     options = options or Options()
     plan = ablation(config, views=views)
     if not plan.parts:
-        raise InputError(Problem("ablate", f"nothing can be left out: {'; '.join(plan.kept)}"))
+        raise InputError.at("ablate", f"nothing can be left out: {'; '.join(plan.kept)}")
     folder = run_folder(plan.whole, options)
     check_same(folder, plan.variants)
     prepared, students = make_students(plan, options, console)

@@ -46,9 +46,7 @@ def check_reference(config: Config, variants: Sequence[Variant], reference: str)
     """
     names = [*(variant.name for variant in variants), *config.evaluate.controls]
     if reference not in names:
-        raise InputError(
-            Problem("--reference", f"knows no {reference!r}; there are {', '.join(names)}")
-        )
+        raise InputError.at("--reference", f"knows no {reference!r}; there are {', '.join(names)}")
 
 
 def compare(
@@ -98,8 +96,8 @@ def kept_variants(folder: RunFolder) -> list[Variant]:
     """
     kept = folder.variants
     if not kept.is_file():
-        raise InputError(
-            Problem("--output", f"{folder.path} is no comparison's folder: it has no {kept.name}")
+        raise InputError.at(
+            "--output", f"{folder.path} is no comparison's folder: it has no {kept.name}"
         )
     return [Variant(name, load_config(tree)) for name, tree in read_json(kept).items()]
 
@@ -185,8 +183,8 @@ def rank(
     listen = None if console is None else console.on
     prepared = prepare(config, address=options.address, listen=listen)
     if not len(prepared.samples.labelled_rows("validation")):
-        raise InputError(
-            Problem("data.splits.validation", "holds no labelled sample to rank teachers by")
+        raise InputError.at(
+            "data.splits.validation", "holds no labelled sample to rank teachers by"
         )
     with opened(prepared, folder, options, console, kind="rank") as job:
         judged = job.validate_teachers(job.teachers())

@@ -217,11 +217,9 @@ def _of_class(entry: Slice, samples: Samples, key: str) -> Parts:
     assert entry.of_class is not None, "cross_check demands a column or a class"
     if entry.of_class not in classes:
         near = nearest(entry.of_class, classes)
-        raise InputError(
-            Problem(
-                f"{key}.class",
-                f"found {entry.of_class!r}, no class of the data{near}; there are {', '.join(classes[:_MOST_VALUES])}",
-            )
+        raise InputError.at(
+            f"{key}.class",
+            f"found {entry.of_class!r}, no class of the data{near}; there are {', '.join(classes[:_MOST_VALUES])}",
         )
     index, labels = classes.index(entry.of_class), samples.all_labels
     inside_N = labels[:, index] == 1 if labels.ndim > 1 else labels == index
@@ -261,7 +259,7 @@ def _ranges(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Lower bounds are inside, upper ones outside."""
     if column.dtype.kind not in "iuf":
-        raise InputError(Problem(key, f"column {name!r} holds {column.dtype}; ranges need numbers"))
+        raise InputError.at(key, f"column {name!r} holds {column.dtype}; ranges need numbers")
     bounds = list(bins) if isinstance(bins, tuple) else _equal(bins, column)
     for low, high in zip([None, *bounds], [*bounds, None], strict=True):
         inside_N = np.ones(len(column), bool)

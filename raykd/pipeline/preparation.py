@@ -197,11 +197,9 @@ def prepare(
         InputError: with the problems of data, or else of all models together.
     """
     if config.folds is not None:
-        raise InputError(
-            Problem(
-                "folds",
-                f"found {config.folds}; only `raykd run` and its stages cross-validate: leave it out here",
-            )
+        raise InputError.at(
+            "folds",
+            f"found {config.folds}; only `raykd run` and its stages cross-validate: leave it out here",
         )
     samples = load_samples(config, address=address, listen=listen)
     if problems := data_problems([config, *variants], samples):

@@ -121,16 +121,12 @@ def run_folder(config: Config, options: Options) -> RunFolder:
     if not folder.path.exists():
         return folder
     if not options.resume:
-        raise InputError(
-            Problem(
-                "--output", f"{path} exists; add --resume to continue it, or name another folder"
-            )
+        raise InputError.at(
+            "--output", f"{path} exists; add --resume to continue it, or name another folder"
         )
     if not folder.path.is_dir() or (not folder.config.is_file() and any(folder.path.iterdir())):
-        raise InputError(
-            Problem(
-                "--output", f"{path} is no run's folder: it has no config.json; name another one"
-            )
+        raise InputError.at(
+            "--output", f"{path} is no run's folder: it has no config.json; name another one"
         )
     if folder.config.is_file():
         began = load_config(

@@ -84,10 +84,8 @@ def describe_student(path: str | os.PathLike[str]) -> tuple[Path, Description]:
     if (folder / "student" / DESCRIPTION).is_file():
         folder = folder / "student"
     if not (folder / DESCRIPTION).is_file():
-        raise InputError(
-            Problem(
-                str(path), "holds no student: give a finished run's folder, or its student/ folder"
-            )
+        raise InputError.at(
+            str(path), "holds no student: give a finished run's folder, or its student/ folder"
         )
     return folder, read_description(folder / DESCRIPTION)
 
@@ -109,8 +107,8 @@ def load_student(path: str | os.PathLike[str], *, model: nn.Module | None = None
     """
     folder, about = describe_student(path)
     if model is None and not is_harmless(about.model):
-        said = about.model
-        source = getattr(said, "path", getattr(said, "name", said.type))
+        model_of = about.model
+        source = getattr(model_of, "path", getattr(model_of, "name", model_of.type))
         raise InputError(
             Problem(str(path), f"the student comes from {source!r}, which is not imported from an artefact; "
                     "pass it: --model MODULE:FUNCTION, or load_student(path, model=...)")
@@ -200,10 +198,8 @@ def _finished(folder: RunFolder) -> tuple[RunData, Config]:
     data = read_run(folder.path)
     if not data.summary.get("student") or not folder.config.is_file():
         why = data.summary.get("error") or "it trained no single student"
-        raise InputError(
-            Problem(
-                "RUN", f"{folder.path} is no finished run: {why}; give the folder of `raykd run`"
-            )
+        raise InputError.at(
+            "RUN", f"{folder.path} is no finished run: {why}; give the folder of `raykd run`"
         )
     return data, load_config([folder.config])
 
@@ -211,15 +207,15 @@ def _finished(folder: RunFolder) -> tuple[RunData, Config]:
 def _student_of(folder: RunFolder, config: Config) -> Description:
     """The description of the run's student, which must be that of its recipe."""
     _, about = describe_student(folder.student)
-    said = {
+    found = {
         "task": (about.task, config.task),
         "model": (about.model, config.student.model),
         "teachers": (about.teachers, tuple(teacher.name for teacher in config.teachers)),
     }
     problems = [
-        Problem(str(folder.student), f"{key} is {found!r}, the run's recipe says {wanted!r}; "
+        Problem(str(folder.student), f"{key} is {own!r}, the run's recipe says {expected!r}; "
                 "this student is of another run, or was changed")
-        for key, (found, wanted) in said.items() if found != wanted
+        for key, (own, expected) in found.items() if own != expected
     ]  # fmt: skip
     if problems:
         raise InputError(problems)

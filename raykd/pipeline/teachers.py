@@ -206,9 +206,7 @@ def _with_model(
     teacher, outputs = resolved.settings, resolved.outputs
     assert teacher.model is not None, "cross_check demands a model where there are no outputs"
     if teacher.fit is not None and not outputs:
-        raise InputError(
-            Problem(f"{key}.fit", "the data has no label to be fitted on; give `weights`")
-        )
+        raise InputError.at(f"{key}.fit", "the data has no label to be fitted on; give `weights`")
     fitted_on = examples(config, teacher, resolved.preprocessing, samples)
     network = resolved.network(samples, key=f"{key}.model", examples=fitted_on)
     weights = fitted_on or _weights(teacher, network, key)
@@ -270,7 +268,7 @@ def _check_fit(
     freeze(network.model, teacher.fit.freeze, key=f"{key}.fit.freeze")
     parameter_groups(network.model, 1.0, teacher.fit.lr_factors, 0.0, key=f"{key}.fit.lr_factors")
     if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise InputError(Problem(f"{key}.fit.freeze", "freezes every parameter; leave one free"))
+        raise InputError.at(f"{key}.fit.freeze", "freezes every parameter; leave one free")
     rows = len(samples.labelled_rows("train", teacher.labels))
     check_last_batch(network, inputs, rows, teacher.fit.batch_size, key=f"{key}.fit")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import raykd
 from raykd.config import load_config
 from raykd.forecast import timing
 from raykd.forecast.counts import Share, count, total
@@ -148,6 +149,20 @@ def test_plan_says_it_in_a_table_and_as_json(recipe, call):
     assert "not possible" in call("plan", recipe, "data.views.count=null", "--no-timing").out
 
 
+def test_plan_is_public_and_gives_what_the_command_prints(recipe, call):
+    config = load_config(recipe, ["folds=3"])
+    found = raykd.plan(config, timing=False)
+    assert isinstance(found, raykd.Plan)
+    printed = json.loads(call("plan", recipe, "folds=3", "--no-timing", "--json").out)
+    assert json.loads(json.dumps(found.to_json())) == printed
+    assert (found.mode, found.hours, found.folds) == ("stored", None, 3)
+    assert found.teacher_passes == printed["stored"]["passes_to_come"]
+    assert found.bytes == printed["stored"]["bytes"]
+    live = raykd.plan(load_config(recipe, ["data.views.count=null"]), timing=False)
+    assert live.mode == "live"
+    assert live.teacher_passes == total(live.counts.live).passes_to_come
+
+
 def test_without_the_gpus_that_a_recipe_asks_for_no_time_is_told(recipe, call):
     argv = ("plan", recipe, "cluster.teachers.gpus=99")
     assert "time: not estimated; cluster.teachers.gpus" in call(*argv).out
@@ -168,6 +183,12 @@ def test_time_is_told_with_what_it_was_made_from(recipe, call):
     assert measured["score_s"].keys() == measured["teacher_fit_s"].keys() == {"wide", "conv"}
     assert measured["student_fit_s"].keys() == {"student", "labels"}
     assert min(*measured["score_s"].values(), *measured["student_fit_s"].values()) > 0
+
+
+@pytest.mark.usefixtures("hasty")
+def test_hours_are_those_of_all_stages(recipe):
+    found = raykd.plan(load_config(recipe))
+    assert found.hours == found.to_json()["time"]["total_s"] / 3600 > 0
 
 
 @pytest.mark.usefixtures("hasty")
