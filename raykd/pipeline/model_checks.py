@@ -44,14 +44,14 @@ def resolve_label_map(teacher: Teacher, samples: Samples, *, key: str) -> LabelM
     if teacher.label_map is None:
         return None
     classes, names = samples.class_count, tuple(samples.classes)
-    places = {name: index for index, name in enumerate(names)}
+    index_of = {name: index for index, name in enumerate(names)}
     problems, found = [], []
     for entry in teacher.label_map:
         if isinstance(entry, str):
-            if entry not in places:
+            if entry not in index_of:
                 near = ", ".join(nearest(entry, names)) or f"0 to {classes - 1}, they have no names"
                 problems.append(Problem(key, f"holds {entry!r}, no class of the data; nearest: {near}"))  # fmt: skip
-            found.append(places.get(entry))
+            found.append(index_of.get(entry))
             continue
         if entry is not None and entry >= classes:
             problems.append(Problem(key, f"holds {entry}; classes are 0 to {classes - 1}"))
