@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raykd.config import Config, load_config
+    from raykd.forecast import Plan, plan
     from raykd.pipeline import (
         AblateResult,
         CompareResult,
+        Fleet,
         RunResult,
         ablate,
         compare,
@@ -26,6 +28,8 @@ __all__ = [
     "AblateResult",
     "CompareResult",
     "Config",
+    "Fleet",
+    "Plan",
     "RunResult",
     "SweepResult",
     "__version__",
@@ -33,6 +37,7 @@ __all__ = [
     "compare",
     "load_config",
     "load_student",
+    "plan",
     "run",
     "sweep",
 ]
@@ -43,9 +48,12 @@ _HOMES = {
     "AblateResult": "raykd.pipeline",
     "ablate": "raykd.pipeline",
     "CompareResult": "raykd.pipeline",
+    "Fleet": "raykd.pipeline",
+    "Plan": "raykd.forecast",
     "RunResult": "raykd.pipeline",
     "compare": "raykd.pipeline",
     "load_student": "raykd.pipeline",
+    "plan": "raykd.forecast",
     "run": "raykd.pipeline",
     "SweepResult": "raykd.search",
     "sweep": "raykd.search",

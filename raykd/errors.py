@@ -41,7 +41,7 @@ class InputError(RaykdError, ValueError):
 
     @classmethod
     def at(cls, key: str, message: str) -> InputError:
-        """An error of one problem."""
+        """One problem alone; see `Problem`."""
         return cls(Problem(key, message))
 
     def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Problem, ...]]]:

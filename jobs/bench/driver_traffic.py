@@ -30,7 +30,7 @@ from jobs.bench.synthetic import Bench
 from raykd.config.root import StudentCluster, TeacherCluster
 from raykd.data import Samples
 from raykd.folders import RunFolder
-from raykd.pipeline.serving import Keys, open_store, store_keys
+from raykd.pipeline.recipe_store import Keys, open_store, store_keys
 from raykd.runtime import Mailbox, connect, put
 from raykd.targets import StoredTargets, TargetSource
 from raykd.teachers import LiveTargets

@@ -12,7 +12,7 @@ import numpy as np
 
 from jobs.bench.synthetic import Bench
 from raykd.models import build_model
-from raykd.pipeline.serving import make_specs, store_keys
+from raykd.pipeline.recipe_store import store_keys
 from raykd.runtime import put
 from raykd.teachers import ActorFleet
 from raykd.teachers.client import Client
@@ -34,7 +34,7 @@ def fleet_of(bench: Bench, cpus: float = 0.1) -> Iterator[ActorFleet]:
         cpus: of each actor; whole ones are its threads.
     """
     weights = {n: c.weights or fresh(bench, n) for n, c in bench.prepared.teachers.items()}
-    specs = make_specs(bench.prepared, weights)
+    specs = bench.prepared.specs(weights)
     places = {name: Place(replicas=1, cpus=cpus, gpus=0.0) for name in specs}
     settings = bench.prepared.config.cluster.teachers
     with ActorFleet(specs, places, put(bench.samples), settings, silent) as fleet:

@@ -85,7 +85,7 @@ def _searched(config: Config, folder: Path) -> Side:
         begun = time.perf_counter()
         with job.targets(job.teachers(), planned.views) as served:
             search_trials(job, planned, TrialBuilder(job.prepared, served), runs, options)
-        return time.perf_counter() - begun, job.scored
+        return time.perf_counter() - begun, served.scored
 
 
 def _recipe(root: Path, sizes: Sizes, cores: int, rates: Sequence[float]) -> Config:

@@ -22,7 +22,6 @@ from jobs.faults.students import STEPS_PER_EPOCH, TEACHERS, Lesson, lesson
 from raykd.config.root import StudentCluster, TeacherCluster
 from raykd.data import Samples
 from raykd.folders import RunFolder
-from raykd.pipeline.serving import make_specs
 from raykd.runtime import Mailbox, put
 from raykd.targets import TargetSource
 from raykd.teachers import ActorFleet, LiveTargets, Place
@@ -115,7 +114,7 @@ class _Asking:
 def _fleet(given: Lesson, emit: Callable[[Event], None]) -> Iterator[ActorFleet]:
     """Two actors of each teacher, on nodes that have GPUs."""
     weights = {name: fresh(given.bench, name) for name in TEACHERS}
-    specs = make_specs(given.bench.prepared, weights)
+    specs = given.bench.prepared.specs(weights)
     places = {name: Place(replicas=2, cpus=0, gpus=1) for name in specs}
     with ActorFleet(specs, places, put(given.samples), _SETTINGS, emit) as fleet:
         yield fleet

@@ -1,13 +1,13 @@
-"""`raykd check`, `plan` and `data check`: looking before anything starts."""
+"""`raykd check`, `plan`, `data check` and `--dry-run`: looking before anything starts."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raykd.cli import planning
 from raykd.cli.options import (
     Command,
     add_address,
@@ -17,11 +17,27 @@ from raykd.cli.options import (
     print_json,
     read_config,
 )
+from raykd.config import Config
 from raykd.config.variants import first_fold
 from raykd.tasks import find_task
 
 if TYPE_CHECKING:
+    from raykd.forecast import Plan
+    from raykd.forecast.counts import Counts
+    from raykd.pipeline import Options
+    from raykd.pipeline.placement import Placement
+    from raykd.pipeline.preparation import Listen, Prepared
     from raykd.report.task import TaskText
+    from raykd.tracking import Console
+
+_MINUTE_S, _HOUR_S = 60.0, 3600.0
+_COUNTED = {
+    "teacher passes, in all": "passes",
+    "teacher passes, to come": "passes_to_come",
+    "bytes of targets, in all": "bytes",
+    "bytes of targets, to come": "bytes_to_come",
+    "bytes of manifests": "manifests_bytes",
+}
 
 
 def add(commands: Command) -> None:
@@ -30,7 +46,14 @@ def add(commands: Command) -> None:
     check = add_command(commands, "check", _check, about)
     add_recipe(check)
     add_address(check)
-    planning.add(commands)
+    about = "predict teacher passes, bytes of the target store and hours; trains nothing"
+    plan = add_command(commands, "plan", _plan, about)
+    add_recipe(plan)
+    add_address(plan)
+    plan.add_argument("--json", action="store_true", help="as JSON")
+    plan.add_argument(
+        "--no-timing", action="store_true", help="only count: measure no model, estimate no hours"
+    )
     parts = add_command(commands, "data", _data, "look at a recipe's data").add_subparsers(
         dest="part", metavar="PART", required=True
     )
@@ -52,13 +75,42 @@ def add(commands: Command) -> None:
     )
 
 
-def _check(args: argparse.Namespace) -> int:
-    config = first_fold(read_config(args))
-    from raykd.cli.preflight import facts, judge_ready_teachers, prepare_and_place
-    from raykd.data.input_checks import cut_texts
+def _listen() -> Listen:
+    """Tells on stderr how far decoding is."""
     from raykd.tracking import Console
 
-    prepared, placement = prepare_and_place(config, address_of(args))
+    return Console(quiet=False, stream=sys.stderr).on
+
+
+def try_recipe(
+    config: Config, address: str | None, variants: Sequence[Config] = ()
+) -> tuple[Prepared, Placement]:
+    """Data and models tried, and what would run where; see `raykd.forecast.preflight.prepare_and_place`."""
+    from raykd.forecast.preflight import prepare_and_place
+
+    return prepare_and_place(config, address, variants, listen=_listen())
+
+
+def dry_run(config: Config, options: Options) -> int:
+    """Check everything and print it; start nothing."""
+    from raykd.forecast.preflight import facts
+    from raykd.pipeline.session import run_folder
+
+    folder = run_folder(config, options)
+    found = facts(*try_recipe(first_fold(config), options.address))
+    if config.folds is not None:  # what else is said is of the first one
+        found |= {"folds": config.folds, "student_fits": config.folds * found["student_fits"]}
+    print_json({"output": str(folder.path), **found, "config": config.model_dump(mode="json")})
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    config = first_fold(read_config(args))
+    from raykd.data.input_checks import cut_texts
+    from raykd.forecast.preflight import facts, judge_ready_teachers
+    from raykd.tracking import Console
+
+    prepared, placement = try_recipe(config, address_of(args))
     accuracies = judge_ready_teachers(prepared)
     found, words = facts(prepared, placement), find_task(prepared.samples.task).text
     console = Console(quiet=False, stream=sys.stdout)
@@ -107,15 +159,95 @@ def _say_placement(found: dict[str, Any], placement: Any, console: Any) -> None:
     console.print(f"targets: {placement.mode}; {placement.reason}")
 
 
+def _plan(args: argparse.Namespace) -> int:
+    config = read_config(args)
+    from raykd.forecast import plan
+    from raykd.tracking import Console
+
+    found = plan(config, address=address_of(args), timing=not args.no_timing, listen=_listen())
+    if args.json:
+        print_json(found.to_json())
+        return 0
+    console = Console(quiet=False, stream=sys.stdout)
+    if found.folds is not None:
+        console.print(f"of the first of {found.folds} folds; the others take about as much each")
+    _say_counts(found.counts, console)
+    _say_time(found, console)
+    return 0
+
+
+def _say_counts(found: Counts, console: Console) -> None:
+    from raykd.forecast.counts import total
+
+    stored = None if found.stored is None else total(found.stored)
+    live = total(found.live)
+    table = [
+        {
+            "": name,
+            "stored": "-" if stored is None else f"{getattr(stored, field):,}",
+            "live": f"{getattr(live, field):,}",
+        }
+        for name, field in _COUNTED.items()
+    ]
+    none = "-" if stored is None else "0"
+    table += [
+        {"": "bytes kept on each node", "stored": f"{found.node_bytes:,}", "live": "0"},
+        {"": "bytes sent in each step", "stored": none, "live": f"{found.step_bytes:,}"},
+    ]
+    console.table(table)
+    if stored is None:
+        console.print(
+            "stored is not possible: data.views.count is null, each epoch shows new views"
+        )
+    console.print(f"mode: {found.mode}; {found.reason}")
+    console.print(f"better: {found.better}; fewer teacher passes to come")
+    if found.node_bytes:
+        console.print(
+            "the store is a bucket: to come is what this node's mirror lacks; a run fetches what is there first"
+        )
+    if found.unfitted:
+        console.print(
+            f"to be fitted first: {', '.join(found.unfitted)}; the store has nothing of them"
+        )
+
+
+def _say_time(found: Plan, console: Console) -> None:
+    if found.why_not is not None:
+        console.print(f"time: not estimated; {found.why_not}")
+    if found.estimate is None:
+        return
+    estimate, measured = found.estimate, found.estimate.measured
+    seconds = estimate.durations.to_json()
+    stages = ", ".join(
+        f"{stage} {_span(seconds[f'{stage}_s'])}" for stage in ("teachers", "targets", "student")
+    )
+    console.print(
+        f"time: about {_span(seconds['total_s'])} ({stages}), without evaluation and report"
+    )
+    scores = ", ".join(f"{name} {1e3 * s:.3g}" for name, s in measured.score_s.items())
+    fits = {**measured.teacher_fit_s, **measured.student_fit_s}
+    console.print(f"  from a few batches on this machine: ms a sample: {scores}; seconds a fit: "
+                f"{', '.join(f'{name} {s:.3g}' for name, s in fits.items())}; seconds to start a process: "
+                f"{measured.start_s:.3g}; {estimate.cpus:g} CPUs, {estimate.gpus:g} GPUs, {estimate.lanes} fits "
+                "side by side")  # fmt: skip
+
+
+def _span(seconds: float) -> str:
+    if seconds < 2 * _MINUTE_S:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * _HOUR_S:
+        return f"{seconds / _MINUTE_S:.0f} min"
+    return f"{seconds / _HOUR_S:.1f} h"
+
+
 def _data(args: argparse.Namespace) -> int:
     config = first_fold(read_config(args))
     from raykd.data.check import check_data
     from raykd.data.draw import draw_classes, draw_views
     from raykd.models.preprocess import preprocessing_for
-    from raykd.pipeline.loading import load_samples
-    from raykd.tracking import Console
+    from raykd.pipeline.preparation import load_samples
 
-    samples = load_samples(config, listen=Console(quiet=False, stream=sys.stderr).on)
+    samples = load_samples(config, listen=_listen())
     report, beside = check_data(samples), sys.stderr if args.json else sys.stdout
     if args.json:
         print_json(report.to_json())

@@ -60,7 +60,7 @@ def run_job(args: argparse.Namespace, *, until: str | None) -> int:
     if until == "evaluate":
         _take_run_folder(args)
     if until == "teachers" and args.words[:1] == ["rank"]:
-        from raykd.cli.ranking import rank_teachers
+        from raykd.cli.comparing import rank_teachers
 
         del args.words[0]
         return rank_teachers(args)
@@ -74,7 +74,7 @@ def run_job(args: argparse.Namespace, *, until: str | None) -> int:
 
     options = job_options(args, until)
     if args.dry_run:
-        from raykd.cli.preflight import dry_run
+        from raykd.cli.checking import dry_run
 
         return dry_run(config, options)
     console = open_console(quiet=args.quiet)
@@ -152,7 +152,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
 
 def _dry_run_sweep(config: Config, options: Options) -> int:
-    from raykd.cli.preflight import facts
+    from raykd.forecast.preflight import facts
     from raykd.search.sweeping import plan_resources, plan_sweep
 
     plan = plan_sweep(config, options)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from raykd.models.network import Network
     from raykd.models.shapes import TokenShape
-    from raykd.pipeline.exporting import Exported
+    from raykd.pipeline.student import Exported
 
 _STUDENT = "student"
 _INPUT, _TEXT_INPUT = "1,28,28", "256"
@@ -161,8 +161,7 @@ def _from_recipe(config: Config, which: str) -> tuple[Network, dict[str, Any]]:
     from raykd.models import build_model
     from raykd.models.network import Network
     from raykd.models.preprocess import preprocessing_for
-    from raykd.pipeline.loading import load_samples
-    from raykd.pipeline.preparation import student_outputs
+    from raykd.pipeline.preparation import load_samples, student_outputs
     from raykd.types import ORIGINAL_VIEW
 
     samples = load_samples(config)
@@ -190,7 +189,7 @@ def _teacher(config: Config, which: str) -> tuple[str, Any]:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from raykd.pipeline.exporting import export_student
+    from raykd.pipeline.student import export_student
 
     formats = None if args.format is None else [name for name in args.format.split(",") if name]
     model = None if args.model is None else _build_with(args.run, args.model)

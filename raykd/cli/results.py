@@ -1,13 +1,24 @@
-"""`raykd report`, `status` and `predict`: what a run's folder holds."""
+"""`raykd report`, `status` and `predict`: what a run's folder holds; where it stands, or how it ended."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from raykd.cli.options import Command, add_command, add_task
+from raykd.cli.options import Command, add_command, add_task, make_parent, print_json
+from raykd.config.variants import WHOLE
+from raykd.errors import InputError
+from raykd.folders import RunFolder, read_json
+
+_STAGES = ("teachers", "targets", "student", "evaluate", "report")
+_LAST = 5
+_SLACK_S = 1.0
+Line = Mapping[str, Any]
 
 
 def add(commands: Command) -> None:
@@ -41,10 +52,8 @@ def add(commands: Command) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from raykd.cli.ablating import show_ablation
-    from raykd.cli.comparing import show_comparison
+    from raykd.cli.comparing import show_ablation, show_comparison
     from raykd.cli.jobs import show_folds, show_summary, show_sweep
-    from raykd.folders import RunFolder, read_json
     from raykd.report import write_report
     from raykd.tracking import Console
 
@@ -62,26 +71,19 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from raykd.cli.status import read_status
-
-    standing = read_status(args.run, now=time.time())
+    status = read_status(args.run, now=time.time())
     if args.json:
-        from raykd.cli.options import print_json
-
-        print_json(standing.to_json())
+        print_json(status.to_json())
     else:
-        print("\n".join(standing.lines()))
+        print("\n".join(status.lines()))
     return 0
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from raykd.cli.options import make_parent
     from raykd.cli.prediction import predict, read_for, write_csv, write_npz
 
     if args.output is not None and args.output.suffix not in (".csv", ".npz"):
-        from raykd.errors import InputError, Problem
-
-        raise InputError(Problem("--output", f"found {args.output}; needs .csv or .npz"))
+        raise InputError.at("--output", f"found {args.output}; needs .csv or .npz")
     if args.output is not None:
         make_parent(args.output)
     ids, predicted = predict(args.run, read_for(args.run, args.data), args.model)
@@ -95,3 +97,172 @@ def _predict(args: argparse.Namespace) -> int:
     if args.output is not None:
         print(f"{len(ids):,} predictions: {args.output}")
     return 0
+
+
+@dataclass(frozen=True)
+class FitStatus:
+    """One fit.
+
+    Attributes:
+        state: `waiting`, `running`, `finished`, `reused`, or `stopped` before its end.
+        epoch: epochs done.
+        epochs: epochs in all, where known.
+    """
+
+    state: str
+    epoch: int = 0
+    epochs: int | None = None
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run.
+
+    Attributes:
+        run: its folder.
+        status: `complete`, `degraded`, `failed` or `unfinished` (running, or interrupted).
+        error: of a failed run.
+        stages: stage -> `waiting`, `running`, `done` or `reused`.
+        fits: fit id -> where it stands.
+        failures: how many failures were logged.
+        last: the last events, in words.
+        silent_s: seconds since the last event; None before the first.
+        command: what goes on with it.
+    """
+
+    run: str
+    status: str
+    error: str | None
+    stages: Mapping[str, str]
+    fits: Mapping[str, FitStatus]
+    failures: int
+    last: tuple[str, ...]
+    silent_s: float | None
+    command: str = "run"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """As text."""
+        from raykd.tracking.progress import duration
+
+        head = f"{self.run}: {self.status}"
+        if self.status == "unfinished" and self.silent_s is not None:
+            head += f"; last event {duration(self.silent_s)} ago"
+        done = sum(fit.state in ("finished", "reused", "stopped") for fit in self.fits.values())
+        stages = ", ".join(f"{name} {state}" for name, state in self.stages.items())
+        text = [head, f"stages    {stages}", f"fits      {done} of {len(self.fits)} done"]
+        for fit_id, fit in self.fits.items():
+            if fit.state == "running":
+                text.append(f"          {fit_id}: epoch {fit.epoch} of {fit.epochs or '?'}")
+        if self.failures:
+            text.append(f"failures  {self.failures} logged in events.jsonl")
+        if self.error:
+            text.append(f"error     {self.error}")
+        text += [f"{'last' if i == 0 else '':<10}{event}" for i, event in enumerate(self.last)]
+        if self.status in ("failed", "unfinished"):
+            text.append(f"resume    raykd {self.command} --resume --output {self.run}")
+        return text
+
+
+def read_status(run: Path, *, now: float) -> RunStatus:
+    """Read a run's folder.
+
+    Args:
+        run: the folder; its process need not be alive.
+        now: seconds since 1970.
+
+    Raises:
+        InputError: it is no run's folder.
+        RaykdError: one of its files is damaged.
+    """
+    folder = RunFolder(run)
+    if not folder.config.is_file():
+        raise InputError.at("RUN", f"{run} is no run's folder: it has no config.json")
+    lines = [*_lines(run / "metrics.jsonl")]
+    summary = read_json(folder.summary) if folder.summary.is_file() else {}
+    failed = sum(line["kind"] == "failure" for line in lines)
+    status = _state(folder, summary, lines)
+    return RunStatus(
+        run=str(run),
+        status=status,
+        error=summary.get("error") if status == "failed" else None,
+        stages=_stages(lines),
+        fits=_fits(folder, read_json(folder.config), lines),
+        failures=failed,
+        last=tuple(_words(line) for line in lines[-_LAST:]),
+        silent_s=max(0.0, now - lines[-1]["time"]) if lines else None,
+        command=_command(folder),
+    )
+
+
+def _command(folder: RunFolder) -> str:
+    """The command that made a folder."""
+    if not folder.variants.is_file():
+        return "run"
+    return "ablate" if WHOLE in read_json(folder.variants) else "compare"
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    from raykd.tracking import read_lines
+
+    return read_lines(path) if path.is_file() else []
+
+
+def _state(folder: RunFolder, summary: Mapping[str, Any], lines: Sequence[Line]) -> str:
+    """A failure that lies before the last event was followed by another try."""
+    status = str(summary.get("status", "unfinished"))
+    written = folder.summary.stat().st_mtime if summary else 0.0
+    if status == "failed" and lines and lines[-1]["time"] > written + _SLACK_S:
+        return "unfinished"
+    return status
+
+
+def _stages(lines: Sequence[Line]) -> dict[str, str]:
+    states = dict.fromkeys(_STAGES, "waiting")
+    for line in lines:
+        name = line["stage"]
+        if line["kind"] == "stage" and name in states:
+            states[name] = "running" if line["state"] == "started" else "done"
+        elif line["kind"] == "fit" and line["state"] == "reused" and states[name] == "waiting":
+            states[name] = "reused"
+    return states
+
+
+def _fits(
+    folder: RunFolder, config: Mapping[str, Any], lines: Sequence[Line]
+) -> dict[str, FitStatus]:
+    """Every fit that the recipe asks for, in order."""
+    listed = [one for one in lines if one["kind"] == "stage" and isinstance(one.get("fits"), list)]
+    announces = any(line["stage"] == "search" for line in listed) or folder.variants.is_file()
+    if announces:  # a sweep, a comparison and an ablation have the fits that they announced
+        announced = dict.fromkeys(name for line in listed for name in line["fits"])
+        return {fit_id: _fit(folder, fit_id, lines) for fit_id in announced}
+    teachers = [f"teacher/{one['name']}" for one in config["teachers"] if one["fit"] is not None]
+    roles = ("student", *config["evaluate"]["controls"])
+    students = [f"{role}/replica{i}" for i in range(config["seeds"]) for role in roles]
+    return {fit_id: _fit(folder, fit_id, lines) for fit_id in [*teachers, *students]}
+
+
+def _fit(folder: RunFolder, fit_id: str, lines: Sequence[Line]) -> FitStatus:
+    own = [line for line in lines if line["fit"] == fit_id]
+    epochs = [line for line in own if line["kind"] == "epoch"]
+    done, total = (epochs[-1]["epoch"], epochs[-1].get("epochs")) if epochs else (0, None)
+    if (folder.checkpoints(fit_id) / "result.json").is_file():
+        return FitStatus("finished", done, total)
+    states = [line["state"] for line in own if line["kind"] == "fit"]
+    if states and states[-1] in ("finished", "reused", "stopped"):
+        return FitStatus(states[-1], done, total)
+    return FitStatus("running" if own else "waiting", done, total)
+
+
+def _words(line: Line) -> str:
+    """An event in a few words."""
+    where = line["fit"] or line["stage"]
+    if line["kind"] == "epoch":
+        return f"{where}: epoch {line['epoch']} of {line.get('epochs') or '?'}"
+    if line["kind"] in ("message", "failure"):
+        return f"{where}: {line.get('text') or line.get('message')}"
+    return f"{where}: {line.get('state', line['kind'])}"

@@ -37,54 +37,51 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
 
 def look_after_store(args: argparse.Namespace) -> int:
     """`list`, `verify` or `prune`, which the first word says."""
-    shelves = _shelves(args.store)
+    listing = _listing(args.store)
     word = args.words.pop(0)
     if word != "prune" and args.words:
-        raise InputError(
-            Problem(
-                f"targets {word}",
-                f"takes no {args.words[0]!r}; it is for a whole store: --store DIR",
-            )
+        raise InputError.at(
+            f"targets {word}", f"takes no {args.words[0]!r}; it is for a whole store: --store DIR"
         )
     if word == "list":
-        return _list(shelves, quiet=args.quiet)
-    return _verify(shelves) if word == "verify" else _prune(args, shelves)
+        return _list(listing, quiet=args.quiet)
+    return _verify(listing) if word == "verify" else _prune(args, listing)
 
 
-def _shelves(store: str | None) -> StoreListing:
+def _listing(store: str | None) -> StoreListing:
     """What `--store` names.
 
     Raises:
         InputError: there is no such folder or bucket.
     """
-    from raykd.cli.store_listing import BucketListing, FolderListing
+    from raykd.cli.store_listing import StoreListing
     from raykd.config.check_objective import uri_problems
     from raykd.targets.remote import is_uri, remote_of
 
     if store is None:
-        return FolderListing(home() / "targets")
+        return StoreListing(home() / "targets")
     if not is_uri(store):
         if not Path(store).is_dir():
-            raise InputError(Problem("--store", f"found no folder at {store}; check the path"))
-        return FolderListing(Path(store))
+            raise InputError.at("--store", f"found no folder at {store}; check the path")
+        return StoreListing(Path(store))
     if problems := list(uri_problems(store, "--store")):
         raise InputError(problems)
     remote = remote_of(store)
     remote.check("--store", writes=False)
-    return BucketListing(remote)
+    return StoreListing(remote.root, remote)
 
 
-def _list(shelves: StoreListing, *, quiet: bool) -> int:
+def _list(listing: StoreListing, *, quiet: bool) -> int:
     from raykd.tracking import Console
 
-    found = shelves.survey()
+    found = listing.entries()
     if quiet:
         for one in found:
             print(one.folder.name)
         return 0
     console = Console(quiet=False, stream=sys.stdout)
-    console.table([_row(one) for one in found], title=f"targets in {shelves.place}")
-    left = sum(size for name, size in shelves.leftovers(older_than_s=0.0).items() if "/" in name)
+    console.table([_row(one) for one in found], title=f"targets in {listing.location}")
+    left = sum(size for name, size in listing.leftovers(older_than_s=0.0).items() if "/" in name)
     console.print(
         f"\n{len(found)} entries, {sum(one.rows for one in found):,} rows, "
         f"{sum(one.bytes for one in found):,} bytes; {left:,} of them in no manifest"
@@ -106,33 +103,33 @@ def _row(one: Listing) -> dict[str, str]:
     }
 
 
-def _verify(shelves: StoreListing) -> int:
-    report = shelves.verify()
+def _verify(listing: StoreListing) -> int:
+    report = listing.verify()
     for problem in report.problems:
         print(f"error  {problem}", file=sys.stderr)
     print(
-        f"{report.shards:,} shards, {report.rows:,} rows, {report.bytes:,} bytes read in {shelves.place}: "
+        f"{report.shards:,} shards, {report.rows:,} rows, {report.bytes:,} bytes read in {listing.location}: "
         f"{f'{len(report.problems)} problems' if report.problems else 'all whole'}"
     )
     return DAMAGED if report.problems else 0
 
 
-def _prune(args: argparse.Namespace, shelves: StoreListing) -> int:
-    found = shelves.survey()
+def _prune(args: argparse.Namespace, listing: StoreListing) -> int:
+    found = listing.entries()
     gone = _by_runs(args, found) if args.unused else _by_recipes(args, found)
     going = {one.folder.name: one.bytes for one in gone}
     stray = {
         name: size
-        for name, size in shelves.leftovers().items()
+        for name, size in listing.leftovers().items()
         if name.partition("/")[0] not in going
     }
     total = 0
     for name, foreseen in {**going, **stray}.items():
-        size = foreseen if args.dry_run else shelves.delete(name)
+        size = foreseen if args.dry_run else listing.delete(name)
         total += size
         if not args.quiet:
             verb = "would delete" if args.dry_run else "deleted"
-            print(f"{verb} {shelves.place}/{name}: {size:,} bytes")
+            print(f"{verb} {listing.location}/{name}: {size:,} bytes")
     verb = "would be deleted" if args.dry_run else "deleted"
     print(
         f"{len(going)} of {len(found)} entries and {len(stray)} leftovers {verb}: {total:,} bytes"
@@ -152,7 +149,7 @@ def _by_recipes(args: argparse.Namespace, found: list[Listing]) -> list[Listing]
                     "--unused to keep what your runs have read")
         )  # fmt: skip
     configs = [load_config([recipe], overrides) for recipe in recipes]
-    from raykd.pipeline.store_references import used_entries
+    from raykd.pipeline.recipe_store import used_entries
 
     kept: set[str] = set()
     for recipe, config in zip(recipes, configs, strict=True):
@@ -164,15 +161,15 @@ def _by_recipes(args: argparse.Namespace, found: list[Listing]) -> list[Listing]
 
 
 def _by_runs(args: argparse.Namespace, found: list[Listing]) -> list[Listing]:
-    """Entries of teachers that no run has heard."""
-    from raykd.pipeline.store_references import referenced_teachers
+    """Entries of teachers that no run has read."""
+    from raykd.pipeline.recipe_store import referenced_teachers
 
-    heard: set[str] = set()
+    read: set[str] = set()
     for folder in [Path(word) for word in args.words] or [Path("runs")]:
         teachers, runs = referenced_teachers(folder)
-        print(f"{runs} runs in {folder} have heard {len(teachers)} teachers")
-        heard |= teachers
-    return [one for one in found if one.key is None or one.key.teacher not in heard]
+        print(f"{runs} runs in {folder} have read {len(teachers)} teachers")
+        read |= teachers
+    return [one for one in found if one.key is None or one.key.teacher not in read]
 
 
 def take_imported(args: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from raykd.pipeline.ablating import AblateResult, ablate
 from raykd.pipeline.comparing import CompareResult, compare
+from raykd.pipeline.fleet import Fleet
 from raykd.pipeline.runs import RunResult, run
 from raykd.pipeline.session import Options
 from raykd.pipeline.student import load_student
@@ -9,6 +10,7 @@ from raykd.pipeline.student import load_student
 __all__ = [
     "AblateResult",
     "CompareResult",
+    "Fleet",
     "Options",
     "RunResult",
     "ablate",

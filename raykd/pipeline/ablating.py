@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raykd.config import Config
-from raykd.config.variants import WHOLE, Ablation, Part, ablation, names_of
-from raykd.errors import InputError, Problem
+from raykd.config.variants import WHOLE, Ablation, ablation, names_of
+from raykd.errors import InputError
 from raykd.evaluate.ablation import worths
 from raykd.evaluate.comparison import compare as hold_against
-from raykd.folders import RunFolder, write_json
+from raykd.folders import RunFolder
 from raykd.pipeline.comparing import check_same, keep_variants, paired_fits, seconds_of
-from raykd.pipeline.evaluation import evaluate, labels_used
 from raykd.pipeline.fits import shown_views
-from raykd.pipeline.job import Job, times_tested
+from raykd.pipeline.job import Job
 from raykd.pipeline.preparation import Prepared, prepare, vary, with_views
 from raykd.pipeline.session import Options, opened, run_folder
-from raykd.report import write_report
 from raykd.tracking import Console
 from raykd.train import Fit
 from raykd.train.checkpoint import FitFolder
@@ -85,12 +82,12 @@ def ablate(
     options = options or Options()
     plan = ablation(config, views=views)
     if not plan.parts:
-        raise InputError(Problem("ablate", f"nothing can be left out: {'; '.join(plan.kept)}"))
+        raise InputError.at("ablate", f"nothing can be left out: {'; '.join(plan.kept)}")
     folder = run_folder(plan.whole, options)
     check_same(folder, plan.variants)
     prepared, students = make_students(plan, options, console)
     if console is not None:
-        for line in told(plan, prepared):
+        for line in announcement(plan, prepared):
             console.print(line)
     with opened(prepared, folder, options, console, kind="ablate") as job:
         keep_variants(folder, plan.variants)
@@ -123,7 +120,7 @@ def view_samples(config: Config, prepared: Prepared) -> int:
     return len(prepared.teachers) * shown * len(prepared.samples.splits["train"])
 
 
-def told(plan: Ablation, prepared: Prepared) -> list[str]:
+def announcement(plan: Ablation, prepared: Prepared) -> list[str]:
     """What is left out, what is not, and what that asks of the teachers: lines to be read before it starts."""
     lines = [f"left out, one at a time: {names_of(plan.parts)}"]
     lines += [f"not left out: {text}" for text in plan.kept]
@@ -140,44 +137,23 @@ def told(plan: Ablation, prepared: Prepared) -> list[str]:
 
 
 def _stages(job: Job, plan: Ablation, students: Students, of: Path | None) -> None:
-    begun = time.monotonic()
     specs = job.teachers()
-    with job.targets(specs, shown_views(job.config)) as served:
-        fits = list(paired_fits(job.config, students.stored, served))
+    with job.targets(specs, shown_views(job.config)) as targets:
+        fits = list(paired_fits(job.config, students.stored, targets.teachers))
         if of is not None:
             _take_over(fits, job.folder, RunFolder(of))
-        results = job.train(fits, served)
-    store, targets = served.store, job.numbers_of_targets(served.store)
+        results = job.train(fits, targets)
+    numbers = job.target_numbers(targets)
     for name, recipe in students.seeing.items():
-        other = job.with_views(recipe)
-        with other.targets(specs, shown_views(recipe.config)) as seen:
-            results |= other.train(list(paired_fits(job.config, {name: recipe}, seen)), seen)
-        targets["teacher_samples_scored"] += other.scored
-    times = 1 + times_tested(job.folder)
-    with job.stage("evaluate"):
-        evaluation = evaluate(job.prepared, store, job.folder, students.every)
-        evaluation.save(job.folder.evaluation)
-    job.timing["total_s"] = time.monotonic() - begun
-    compared = hold_against(evaluation, WHOLE, seconds_of(results))
-    job.summary = {
-        "schema": 1,
-        "kind": "ablation",
-        "status": "degraded" if job.emit.degraded else "complete",
-        "task": job.config.task,
-        **worths(compared, {part.name: _about(part) for part in plan.parts}),
-        "kept": list(plan.kept),
-        "labels_used": labels_used(job.prepared),
-        "test_scored_times": times,
-        "timing": dict(job.timing),
-        "targets": targets,
-    }
-    write_json(job.folder.summary, job.summary)
-    with job.stage("report"):
-        write_report(job.folder.path)
-
-
-def _about(part: Part) -> dict[str, str]:
-    return {"kind": part.kind, "about": part.about}
+        with job.targets(specs, shown_views(recipe.config), prepared=recipe) as other:
+            fits = list(paired_fits(job.config, {name: recipe}, other.teachers))
+            results |= job.train(fits, other)
+        numbers["teacher_samples_scored"] += other.scored
+    compared = hold_against(job.evaluate(targets, students.every), WHOLE, seconds_of(results))
+    parts = {part.name: {"kind": part.kind, "about": part.about} for part in plan.parts}
+    found = {**worths(compared, parts), "kept": list(plan.kept)}
+    job.summarise("ablation", found, numbers, tested=True)
+    job.report()
 
 
 def _take_over(fits: Sequence[Fit], folder: RunFolder, of: RunFolder) -> None:

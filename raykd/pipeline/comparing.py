@@ -1,8 +1,7 @@
-"""`raykd.compare`: several methods over paired replicas, all on one set of targets."""
+"""`raykd.compare`: several methods over paired replicas, all on one set of targets; and a ranking of the teachers."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,18 @@ from raykd.config import Config, load_config
 from raykd.config.variants import Variant
 from raykd.errors import InputError, Problem
 from raykd.evaluate.comparison import compare as hold_against
+from raykd.evaluate.ranking import rank_teachers
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.objective import Role, training_role
-from raykd.pipeline.evaluation import evaluate, labels_used
 from raykd.pipeline.fits import shown_views, student_fit
-from raykd.pipeline.job import Job, times_tested
+from raykd.pipeline.job import Job
 from raykd.pipeline.preparation import Prepared, prepare, vary
-from raykd.pipeline.serving import TeacherTargets
 from raykd.pipeline.session import Options, opened, run_folder
-from raykd.report import write_report
+from raykd.pipeline.teacher_validation import TeacherValidation
 from raykd.tracking import Console
 from raykd.train import Fit
+
+RANKING = "ranking.json"
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,7 @@ def check_reference(config: Config, variants: Sequence[Variant], reference: str)
     """
     names = [*(variant.name for variant in variants), *config.evaluate.controls]
     if reference not in names:
-        raise InputError(
-            Problem("--reference", f"knows no {reference!r}; there are {', '.join(names)}")
-        )
+        raise InputError.at("--reference", f"knows no {reference!r}; there are {', '.join(names)}")
 
 
 def compare(
@@ -98,16 +96,16 @@ def kept_variants(folder: RunFolder) -> list[Variant]:
     """
     kept = folder.variants
     if not kept.is_file():
-        raise InputError(
-            Problem("--output", f"{folder.path} is no comparison's folder: it has no {kept.name}")
+        raise InputError.at(
+            "--output", f"{folder.path} is no comparison's folder: it has no {kept.name}"
         )
     return [Variant(name, load_config(tree)) for name, tree in read_json(kept).items()]
 
 
 def keep_variants(folder: RunFolder, variants: Sequence[Variant]) -> None:
     """Write down what each variant is."""
-    told = {variant.name: variant.config.model_dump(mode="json") for variant in variants}
-    write_json(folder.variants, told)
+    trees = {variant.name: variant.config.model_dump(mode="json") for variant in variants}
+    write_json(folder.variants, trees)
 
 
 def check_same(folder: RunFolder, variants: Sequence[Variant]) -> None:
@@ -128,50 +126,34 @@ def check_same(folder: RunFolder, variants: Sequence[Variant]) -> None:
 
 
 def _stages(job: Job, students: Mapping[str, Prepared], reference: str) -> None:
-    begun = time.monotonic()
     specs = job.teachers()
     counts = [shown_views(recipe.config) for recipe in students.values()]
     views = None if None in counts else max(count for count in counts if count is not None)
-    with job.targets(specs, views) as served:
-        results = job.train(list(paired_fits(job.config, students, served)), served)
-    times = 1 + times_tested(job.folder)
-    with job.stage("evaluate"):
-        evaluation = evaluate(job.prepared, served.store, job.folder, students)
-        evaluation.save(job.folder.evaluation)
-    job.timing["total_s"] = time.monotonic() - begun
-    job.summary = {
-        "schema": 1,
-        "kind": "comparison",
-        "status": "degraded" if job.emit.degraded else "complete",
-        "task": job.config.task,
-        **hold_against(evaluation, reference, seconds_of(results)),
-        "labels_used": labels_used(job.prepared),
-        "test_scored_times": times,
-        "timing": dict(job.timing),
-        "targets": job.numbers_of_targets(served.store),
-    }
-    write_json(job.folder.summary, job.summary)
-    with job.stage("report"):
-        write_report(job.folder.path)
+    with job.targets(specs, views) as targets:
+        fits = list(paired_fits(job.config, students, targets.teachers))
+        results = job.train(fits, targets)
+    compared = hold_against(job.evaluate(targets, students), reference, seconds_of(results))
+    job.summarise("comparison", compared, job.target_numbers(targets), tested=True)
+    job.report()
 
 
 def paired_fits(
-    config: Config, students: Mapping[str, Prepared], served: TeacherTargets
+    config: Config, students: Mapping[str, Prepared], teachers: TeacherValidation
 ) -> Iterator[Fit]:
     """Every student's replicas, replica by replica, so that an early stop leaves whole pairs.
 
     Args:
         config: the recipe, whose replicas and controls they are.
         students: name of a method or control -> the recipe that it is trained by.
-        served: what the teachers say.
+        teachers: what is known of them.
     """
     controls = config.evaluate.controls
     for replica in range(config.seeds):
         for name, prepared in students.items():
             role: Role = next((control for control in controls if control == name), "student")
-            objective = prepared.config.objective
-            taught = training_role(role, objective, list(prepared.teachers), served.best_teacher)
-            yield student_fit(prepared, served, taught, replica, name=name)
+            objective, names = prepared.config.objective, list(prepared.teachers)
+            taught = training_role(role, objective, names, teachers.best_teacher)
+            yield student_fit(prepared, teachers, taught, replica, name=name)
 
 
 def seconds_of(results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[float]]:
@@ -180,3 +162,32 @@ def seconds_of(results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[float
     for fit_id, result in results.items():
         found.setdefault(fit_id.split("/")[0], []).append(float(result["seconds"]))
     return found
+
+
+def rank(
+    config: Config, options: Options | None = None, *, console: Console | None = None
+) -> dict[str, Any]:
+    """Fit or load the teachers, ask them about validation and test, rank them on validation.
+
+    Their answers are stored, so that a later run does not ask them again.
+
+    Returns:
+        What `ranking.json` holds; see `raykd.evaluate.ranking.rank_teachers`.
+
+    Raises:
+        InputError: before anything starts; also where no validation sample is labelled.
+        RaykdError: a stage failed.
+    """
+    options = options or Options()
+    folder = run_folder(config, options)
+    listen = None if console is None else console.on
+    prepared = prepare(config, address=options.address, listen=listen)
+    if not len(prepared.samples.labelled_rows("validation")):
+        raise InputError.at(
+            "data.splits.validation", "holds no labelled sample to rank teachers by"
+        )
+    with opened(prepared, folder, options, console, kind="rank") as job:
+        judged = job.validate_teachers(job.teachers())
+    ranking = {"task": config.task, **rank_teachers(judged.task, judged.validation)}
+    write_json(folder.path / RANKING, ranking)
+    return ranking

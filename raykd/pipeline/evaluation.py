@@ -1,47 +1,52 @@
-"""The stage that scores validation and test, once, and sums up."""
+"""The stage that scores validation and test, once: outputs of all models, costs, slices of test.
+
+Shapes: N samples of the data, M of test.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from raykd.config.explanations import nearest
+from raykd.config.root import Slice
 from raykd.data import Samples
+from raykd.errors import InputError, Problem
 from raykd.evaluate import Evaluation, SplitOutputs, choose_examples
 from raykd.evaluate.costs import cost, one_thread
 from raykd.evaluate.outputs import Split
 from raykd.folders import RunFolder
-from raykd.models import build_model
 from raykd.models.network import Network
 from raykd.models.weights import apply_weights
-from raykd.pipeline.external_baselines import external_baseline_answers
-from raykd.pipeline.preparation import Prepared, student_outputs
-from raykd.pipeline.serving import Specs
+from raykd.pipeline.preparation import Prepared, collect, student_outputs
+from raykd.pipeline.teachers import Specs, network_of
 from raykd.targets import TargetStore
+from raykd.targets.codec import decode
 from raykd.tasks import find_task
-from raykd.teachers.model import Spec, TeacherModel
+from raykd.teachers.model import Recorded, Spec, TeacherModel, host
 from raykd.train.checkpoint import FitFolder
 from raykd.train.validation import predict
 from raykd.types import ORIGINAL_VIEW, TeacherOutputs
 
 _EXAMPLES = 24
 _COST_ROWS = 16
+_MOST_VALUES = 20
+Parts = dict[str, np.ndarray]
 
 
-def student_network(prepared: Prepared, weights: Mapping[str, Tensor]) -> Network:
-    """The student with given weights, in evaluation mode."""
-    shape = prepared.preprocessing.output_shape(prepared.samples.input_shape)
-    model = build_model(
-        prepared.config.student.model,
-        input_shape=shape,
-        classes=student_outputs(prepared.config, prepared.samples),
-        key="student.model",
-    )
-    apply_weights(model, weights, key="student.model")
-    return Network(model, prepared.preprocessing, prepared.samples.scale).eval()
+def student_network(prepared: Prepared, weights: Mapping[str, Tensor] | None = None) -> Network:
+    """The student in evaluation mode, with given weights or fresh ones."""
+    config, samples, key = prepared.config, prepared.samples, "student.model"
+    outputs = student_outputs(config, samples)
+    network = network_of(config.student.model, prepared.preprocessing, samples, outputs, key)
+    if weights is not None:
+        apply_weights(network.model, weights, key=key)
+    return network.eval()
 
 
 def split_outputs(
@@ -121,7 +126,7 @@ def _examples(samples: Samples, test: SplitOutputs) -> tuple[Tensor | None, Tens
 
 
 def _answers(prepared: Prepared, run: RunFolder, role: str, rows: np.ndarray, which: str) -> Tensor:
-    """What every replica of a role says of some rows [R, N, C]."""
+    """What every replica of a role answers for some rows [R, N, C]."""
     replicas = []
     for replica in range(prepared.config.seeds):
         folder = FitFolder(run.checkpoints(f"{role}/replica{replica}"))
@@ -165,3 +170,117 @@ def labels_used(prepared: Prepared) -> dict[str, Any]:
         "validation": validation,
         "total": most + validation,
     }
+
+
+def external_baseline_specs(prepared: Prepared) -> Specs:
+    """What it takes to ask each model of `evaluate.compare`."""
+    cluster = prepared.config.cluster.teachers
+    return {
+        name: one.spec(one.weights or {}, prepared.samples, cluster)
+        for name, one in prepared.external_baselines.items()
+    }
+
+
+def external_baseline_answers(spec: Spec | Recorded, samples: Samples, rows: np.ndarray) -> Tensor:
+    """What a model says of untransformed samples [N, C], as evaluation keeps it."""
+    with one_thread():  # another runtime takes its threads when it is opened
+        scorer = host(spec)
+    arrays = scorer.score(samples, rows, np.full(len(rows), ORIGINAL_VIEW))
+    return find_task(samples.task).metrics.answer(decode(arrays).values_NC)
+
+
+def slices_of_test(slices: tuple[Slice, ...], samples: Samples) -> dict[str, torch.Tensor]:
+    """Name of each slice, such as `sex=f`, `age 18 to 65` or `class cat` -> its test samples, bool [M].
+
+    Raises:
+        InputError: a class or value that the data does not have, ranges of what are no numbers, more than 20 values, or
+            two slices of one name; every one of them.
+    """
+    problems: list[Problem] = []
+    found: Parts = {}
+    for index, entry in enumerate(slices):
+        key = f"evaluate.slices.{index}"
+        slice_of = _of_class if entry.column is None else _of_column
+        made = collect(problems, partial(slice_of, entry, samples, key)) or {}
+        problems += [
+            Problem(f"{key}.name", f"makes a second slice {name!r}; give another name")
+            for name in made.keys() & found.keys()
+        ]
+        found |= made
+    if problems:
+        raise InputError(problems)
+    rows = samples.splits["test"]
+    return {name: torch.from_numpy(inside_N[rows]) for name, inside_N in found.items()}
+
+
+def _of_class(entry: Slice, samples: Samples, key: str) -> Parts:
+    classes = samples.classes
+    assert entry.of_class is not None, "cross_check demands a column or a class"
+    if entry.of_class not in classes:
+        near = nearest(entry.of_class, classes)
+        raise InputError.at(
+            f"{key}.class",
+            f"found {entry.of_class!r}, no class of the data{near}; there are {', '.join(classes[:_MOST_VALUES])}",
+        )
+    index, labels = classes.index(entry.of_class), samples.all_labels
+    inside_N = labels[:, index] == 1 if labels.ndim > 1 else labels == index
+    return {entry.name or f"class {entry.of_class}": inside_N}
+
+
+def _of_column(entry: Slice, samples: Samples, key: str) -> Parts:
+    assert entry.column is not None, "the caller has looked"
+    column, name = samples.columns[entry.column], entry.name or entry.column
+    if entry.bins is not None:
+        return dict(_ranges(entry.bins, column, name, f"{key}.bins"))
+    there = np.unique(column)
+    if entry.values is None:
+        if len(there) > _MOST_VALUES:
+            raise InputError(
+                Problem(key, f"column {entry.column!r} has {len(there)} values; name those that are wanted as `values` "
+                        f"(at most {_MOST_VALUES} are taken unasked), or give `bins`")
+            )  # fmt: skip
+        return {f"{name}={_text(value)}": column == value for value in there.tolist()}
+    texts = {_text(value): value for value in there.tolist()}
+    lacking = [_text(value) for value in entry.values if _text(value) not in texts]
+    if lacking:
+        raise InputError(
+            Problem(f"{key}.values", f"found {lacking[0]!r}, which column {entry.column!r} does not have"
+                    f"{nearest(lacking[0], texts)}; it has {', '.join(list(texts)[:_MOST_VALUES])}")
+        )  # fmt: skip
+    return {f"{name}={_text(v)}": column == texts[_text(v)] for v in entry.values}
+
+
+def _text(value: Any) -> str:
+    """A value as it is named: 1.0 and 1 are the same one."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _ranges(
+    bins: int | tuple[float, ...], column: np.ndarray, name: str, key: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Lower bounds are inside, upper ones outside."""
+    if column.dtype.kind not in "iuf":
+        raise InputError.at(key, f"column {name!r} holds {column.dtype}; ranges need numbers")
+    bounds = list(bins) if isinstance(bins, tuple) else _equal(bins, column)
+    for low, high in zip([None, *bounds], [*bounds, None], strict=True):
+        inside_N = np.ones(len(column), bool)
+        if low is not None:
+            inside_N &= column >= low
+        if high is not None:
+            inside_N &= column < high
+        match low, high:
+            case None, None:
+                yield name, inside_N
+            case None, _:
+                yield f"{name} below {high:g}", inside_N
+            case _, None:
+                yield f"{name} from {low:g}", inside_N
+            case _:
+                yield f"{name} {low:g} to {high:g}", inside_N
+
+
+def _equal(count: int, column: np.ndarray) -> list[float]:
+    """Bounds between ranges with equally many samples; fewer where many values are the same."""
+    inner = np.linspace(0, 1, count + 1)[1:-1]
+    cuts = np.unique(np.quantile(column, inner, method="higher"))
+    return [float(cut) for cut in cuts if cut > column.min()]

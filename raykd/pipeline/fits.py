@@ -1,19 +1,24 @@
-"""The list of fits: teachers to train, and the student and its controls over all replicas."""
+"""The list of fits: teachers to train, and the student and its controls over all replicas; teachers fitted before."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
 
 from raykd.config import Config
 from raykd.config.models import Teacher
 from raykd.config.objective import Labels, Objective
 from raykd.config.training import Training
-from raykd.objective import TeacherInfo, TrainingRole, training_role
+from raykd.folders import home
+from raykd.models.weights import load_weights
+from raykd.objective import Role, TeacherInfo, TrainingRole, training_role
 from raykd.objective.rule import OUTPUT
-from raykd.pipeline.packing import known_by
 from raykd.pipeline.preparation import Prepared
-from raykd.pipeline.serving import TeacherTargets
+from raykd.pipeline.teacher_validation import TeacherValidation
 from raykd.seeding import derive
+from raykd.targets.packing import PLAIN
 from raykd.tasks import find_task
 from raykd.train import Fit, Plan
 
@@ -28,14 +33,14 @@ def teacher_fit(prepared: Prepared, teacher: Teacher) -> Fit:
     if seed is None:
         seed = derive(prepared.config.seed, "teacher", teacher.name)
     views = prepared.config.data.views
-    candidate = prepared.teachers[teacher.name]
+    resolved = prepared.teachers[teacher.name]
     return Fit(
         fit_id=f"teacher/{teacher.name}",
         stage="teachers",
         key=f"{key}.model",
         model=teacher.model,
-        preprocessing=candidate.preprocessing,
-        weights=candidate.weights,
+        preprocessing=resolved.preprocessing,
+        weights=resolved.weights,
         objective=Objective(
             labels=Labels(weight=1.0, smoothing=settings.label_smoothing), soft_targets=None
         ),
@@ -56,11 +61,39 @@ def teacher_fit(prepared: Prepared, teacher: Teacher) -> Fit:
         task=find_task(samples.task).settings.fitted_as,
         freeze=settings.freeze,
         lr_factors=settings.lr_factors,
-        code=candidate.code,
+        code=resolved.code,
     )
 
 
-def roles(config: Config) -> tuple[str, ...]:
+def kept_folder(fit: Fit) -> Path:
+    """Where a fitted teacher's weights and card are kept for other runs."""
+    return home() / "teachers" / fit.identity
+
+
+def known_weights(prepared: Prepared) -> dict[str, Mapping[str, Tensor]]:
+    """Weights of the teachers that are not to be fitted, or were before; none where outputs are recorded."""
+    found = {}
+    for name, teacher in prepared.teachers.items():
+        weights = teacher.weights
+        if teacher.settings.fit is not None:
+            kept = kept_folder(teacher_fit(prepared, teacher.settings))
+            if not (kept / "card.json").is_file():
+                continue
+            weights = load_weights(kept / "weights.safetensors", key=f"teachers.{name}")
+        if weights is not None or teacher.recorded_NC is not None:
+            found[name] = weights or {}
+    return found
+
+
+def weights_file(prepared: Prepared, name: str) -> str | None:
+    """Where a teacher's weights or outputs lie, if they are in a file."""
+    settings = prepared.teachers[name].settings
+    if settings.fit is not None:
+        return str(kept_folder(teacher_fit(prepared, settings)) / "weights.safetensors")
+    return settings.weights or settings.outputs
+
+
+def roles(config: Config) -> tuple[Role, ...]:
     """The student and its controls."""
     return ("student", *config.evaluate.controls)
 
@@ -71,49 +104,46 @@ def shown_views(config: Config) -> int | None:
     return None if count is None else min(count, config.train.epochs)
 
 
-def student_fits(prepared: Prepared, served: TeacherTargets) -> list[Fit]:
+def student_fits(prepared: Prepared, teachers: TeacherValidation) -> list[Fit]:
     """Every replica of the student and of each control, replica by replica."""
-    config = prepared.config
-    names = list(prepared.teachers)
-    lessons = [
-        training_role(role, config.objective, names, served.best_teacher)  # type: ignore[arg-type]
+    config, names = prepared.config, list(prepared.teachers)
+    training_roles = [
+        training_role(role, config.objective, names, teachers.best_teacher)
         for role in roles(config)
     ]
     return [
-        student_fit(prepared, served, taught, replica)
+        student_fit(prepared, teachers, role, replica)
         for replica in range(config.seeds)
-        for taught in lessons
+        for role in training_roles
     ]
 
 
 def student_fit(
     prepared: Prepared,
-    served: TeacherTargets,
-    taught: TrainingRole,
+    teachers: TeacherValidation,
+    role: TrainingRole,
     replica: int,
     *,
     name: str | None = None,
 ) -> Fit:
-    """One replica of a student taught one lesson; called by its role where it has no other name."""
+    """One replica of a student in one role; named after the role where it has no other name."""
     config, samples = prepared.config, prepared.samples
     seed = derive(config.seed, "student", replica)
     train = samples.splits["train"]
-    rows = samples.labelled_rows("train") if taught.labelled_only else train
-    fingerprints = served.fingerprints
     return Fit(
-        fit_id=f"{name or taught.role}/replica{replica}",
+        fit_id=f"{name or role.role}/replica{replica}",
         stage="student",
         key="student.model",
         model=config.student.model,
         preprocessing=prepared.preprocessing,
         weights=prepared.student_weights,
-        objective=taught.objective,
-        teacher_infos=_teacher_infos(prepared, taught, served),
+        objective=role.objective,
+        teacher_infos=_teacher_infos(prepared, role, teachers),
         student_shapes=prepared.student_shapes,
         teacher_shapes={**prepared.teacher_shapes, **_output_shapes(prepared)},
-        training=config.train if taught.trained else config.train.model_copy(update={"epochs": 0}),
+        training=config.train if role.trained else config.train.model_copy(update={"epochs": 0}),
         plan=Plan(
-            rows=rows,
+            rows=samples.labelled_rows("train") if role.labelled_only else train,
             epoch_rows=len(train),
             batch_size=config.train.batch_size,
             seed=derive(seed, "order"),
@@ -122,31 +152,36 @@ def student_fit(
         seed=seed,
         labels="budget",
         data=prepared.data,
-        teachers={
-            name: known_by(fingerprints[name], prepared.teachers[name].packing)
-            for name in taught.teachers
-        },
-        facts=_facts(prepared, taught, served),
+        teachers={name: _identity(prepared, name, teachers) for name in role.teachers},
+        facts=_facts(prepared, role, teachers),
         outputs=config.student.dimension,
         code=prepared.student_code,
     )
 
 
+def _identity(prepared: Prepared, name: str, teachers: TeacherValidation) -> str:
+    """What a student knows a teacher by: another packing of its answers makes another student."""
+    fingerprint, packing = teachers.fingerprints[name], prepared.teachers[name].packing
+    if packing == PLAIN:
+        return fingerprint
+    return f"{fingerprint}-{packing.of_classes}-{packing.of_features}"
+
+
 def _teacher_infos(
-    prepared: Prepared, taught: TrainingRole, served: TeacherTargets
+    prepared: Prepared, role: TrainingRole, teachers: TeacherValidation
 ) -> tuple[TeacherInfo, ...]:
-    needs, judged = taught.objective.weighting.row.needs, served.judged
-    errors = judged.errors if "errors" in needs else {}
-    accuracies = judged.accuracies if "accuracies" in needs else {}
+    needs = role.objective.weighting.row.needs
+    errors = teachers.errors if "errors" in needs else {}
+    accuracies = teachers.accuracies if "accuracies" in needs else {}
     return tuple(
         TeacherInfo(
             name,
-            served.temperatures.get(name, 1.0),
+            teachers.temperatures.get(name, 1.0),
             errors.get(name),
             accuracies.get(name),
             prepared.teachers[name].known,
         )
-        for name in taught.teachers
+        for name in role.teachers
     )
 
 
@@ -154,9 +189,11 @@ def _output_shapes(prepared: Prepared) -> dict[tuple[str, str], tuple[int, ...]]
     return {(name, OUTPUT): (one.answers,) for name, one in prepared.teachers.items()}
 
 
-def _facts(prepared: Prepared, taught: TrainingRole, served: TeacherTargets) -> Mapping[str, float]:
+def _facts(
+    prepared: Prepared, role: TrainingRole, teachers: TeacherValidation
+) -> Mapping[str, float]:
     """What the task's rule has to know of the teachers of a role before training."""
-    validation = served.judged.validation
-    answers = {name: validation.teachers[name] for name in taught.teachers}
+    validation = teachers.validation
+    answers = {name: validation.teachers[name] for name in role.teachers}
     rule = find_task(prepared.samples.task).rule
-    return rule.facts(taught.objective, answers, validation.labels_N, prepared.samples.scale)
+    return rule.facts(role.objective, answers, validation.labels_N, prepared.samples.scale)

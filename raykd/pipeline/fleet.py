@@ -12,11 +12,9 @@ from raykd.config import Config
 from raykd.data.steps import as_shown
 from raykd.data.texts import encode_texts
 from raykd.errors import InputError, Problem
-from raykd.pipeline.loading import Listen
+from raykd.pipeline.fits import known_weights
 from raykd.pipeline.placement import place
-from raykd.pipeline.preparation import prepare
-from raykd.pipeline.serving import make_specs
-from raykd.pipeline.store_references import known_weights
+from raykd.pipeline.preparation import Listen, prepare
 from raykd.runtime import connect, put
 from raykd.teachers.pool import ActorFleet
 from raykd.tracking import Event
@@ -58,7 +56,7 @@ class Fleet:
             resources = stack.enter_context(connect(address))
             self._actors = stack.enter_context(
                 ActorFleet(
-                    make_specs(prepared, weights),
+                    prepared.specs(weights),
                     place(config, resources).teachers,
                     put(self.samples),
                     config.cluster.teachers,

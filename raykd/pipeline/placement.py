@@ -1,4 +1,4 @@
-"""What runs where: resources asked for against resources there, before any model loads."""
+"""What runs where, and how targets reach students: resources asked for against resources there."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from raykd.runtime import Resources
 from raykd.teachers.pool import Place
 
 Mode = Literal["stored", "write_through", "live"]
+WORTH_S = 30.0
+"""A fill that takes less is done ahead: then the first student has no teachers beside it."""
 _ROUNDING = 1e-6
 _MOST_LANES = 8  # each is a process of its own, of some 400 MB
 
@@ -62,6 +64,32 @@ def target_mode(config: Config, shortage: str | None = None) -> tuple[Mode, str]
     return (
         "stored",
         f"{count} view{'s' * (count > 1)} of each sample are scored once and read ever after",
+    )
+
+
+def choose_mode(
+    placement: Placement, samples: Mapping[str, int], rates: Mapping[str, float]
+) -> tuple[Mode, str]:
+    """The mode, and why, once the teachers are loaded; they work side by side.
+
+    Args:
+        placement: what was decided before the teachers' speed was known.
+        samples: teacher -> answers that the store lacks, over samples and views.
+        rates: teacher -> samples/s of all its replicas, measured on a batch.
+    """
+    if placement.mode != "stored" or not placement.overlaps or not samples:
+        return placement.mode, placement.reason
+    seconds, slowest = max((count / rates[name], name) for name, count in samples.items())
+    cost = (
+        f"scoring takes teacher {slowest!r} about {seconds:.0f} s "
+        f"({samples[slowest]:,} samples at {rates[slowest]:,.0f} a second)"
+    )
+    if seconds < WORTH_S:
+        return "stored", f"{placement.reason}; {cost}, less than {WORTH_S:.0f} s: done ahead"
+    return (
+        "write_through",
+        f"{cost}; students and teachers have cores and GPUs of their own, so the first student trains "
+        "meanwhile, and all others read",
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 
 from raykd.config import Config
-from raykd.data import Samples
+from raykd.config.sources import FilesSource
+from raykd.data import Samples, build_samples
+from raykd.data.decoding import Mark, Part, Target, cache_root, in_process
 from raykd.data.input_checks import cut_texts
 from raykd.errors import InputError, Problem
 from raykd.models.preprocess import Preprocessing, preprocessing_for
@@ -21,26 +24,30 @@ from raykd.models.projectors import make_projector
 from raykd.models.taps import probe, probe_output
 from raykd.models.weights import apply_weights, load_weights
 from raykd.objective.features import feature_problem
-from raykd.pipeline.candidates import (
-    ResolvedTeacher,
+from raykd.pipeline.model_checks import (
     Shape,
+    check_classes,
+    check_last_batch,
+    check_limits,
+    check_trainable,
+    data_problems,
+    keeps_largest,
+    partial_problems,
+)
+from raykd.pipeline.teachers import (
+    ResolvedTeacher,
+    Specs,
     code_of,
     network_of,
     resolve_teacher,
     tap_key,
 )
-from raykd.pipeline.label_maps import partial_problems
-from raykd.pipeline.loading import Listen, load_samples
-from raykd.pipeline.model_checks import (
-    check_classes,
-    check_last_batch,
-    check_limits,
-    check_trainable,
-)
-from raykd.pipeline.packing import keeps_largest, packing_of, packing_problems
-from raykd.targets.packing import Packing, packed_shape
+from raykd.runtime import check_shared, connect
 from raykd.tasks import find_task
+from raykd.tracking import Event, events
 from raykd.types import ORIGINAL_VIEW
+
+Listen = Callable[[Event], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +58,7 @@ class Prepared:
         config: the recipe.
         samples: the data.
         data: fingerprint of samples, labels and splits.
-        teachers: name -> candidate.
+        teachers: name -> what is known of it.
         preprocessing: the student's.
         student_weights: what the student starts from, or None.
         student_shapes: shapes of its tapped features.
@@ -78,6 +85,14 @@ class Prepared:
             for tap, shape in candidate.shapes.items()
         }
 
+    def specs(self, weights: Mapping[str, Mapping[str, Tensor]]) -> Specs:
+        """What each teacher's actors host, once the weights of fitted teachers are known."""
+        cluster = self.config.cluster.teachers
+        return {
+            name: one.spec(weights.get(name), self.samples, cluster)
+            for name, one in self.teachers.items()
+        }
+
     @property
     def in_words(self) -> str:
         """Sizes of the parts, labels and outputs, in a line."""
@@ -86,6 +101,76 @@ class Prepared:
         labelled = len(samples.labelled_rows("train"))
         outputs = find_task(samples.task).labels.counted(samples.classes)
         return f"{sizes} samples; {labelled:,} training labels; {outputs}{cut_texts(samples)}"
+
+
+def load_samples(
+    config: Config, *, address: str | None = None, listen: Listen | None = None
+) -> Samples:
+    """Load the samples; a cluster is needed only where several parts are still to be decoded.
+
+    Args:
+        config: the recipe.
+        address: of a Ray cluster; None = the one at hand, or a local one for as long as it takes.
+        listen: is told how far decoding is.
+
+    Raises:
+        InputError: anything about the data, or the nodes do not share `data.cache`.
+        DataError: samples cannot be read or written.
+    """
+    columns = [one.column for one in config.evaluate.slices if one.column is not None]
+    if not isinstance(config.data.source, FilesSource):
+        return build_samples(config.data, seed=config.seed, task=config.task, columns=columns)
+    progress = _Progress(listen) if listen is not None else None
+    samples = build_samples(
+        config.data,
+        seed=config.seed,
+        task=config.task,
+        decode=partial(_decoded, config, address),
+        tell=progress,
+        columns=columns,
+    )
+    if progress is not None:
+        progress.end()
+    return samples
+
+
+def _decoded(
+    config: Config, address: str | None, target: Target, parts: Sequence[Part]
+) -> Iterator[Mark]:
+    """On the cluster; a single part in this process, unless it is to be done elsewhere."""
+    if address is None and len(parts) == 1:
+        yield from in_process(target, parts)
+        return
+    from raykd.runtime.decoding import decode_parts  # ray.data takes a while to import
+
+    with connect(address):
+        if address is not None:
+            check_shared({"data.cache": cache_root(config.data)})
+        yield from decode_parts(target, parts)
+
+
+class _Progress:
+    """Turns counts into events of the stage `data`."""
+
+    def __init__(self, listen: Listen) -> None:
+        self._listen = listen
+        self._begun: tuple[float, int] | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self._begun is None:
+            self._begun = now, done
+            self._listen(events.stage("data", state="started", fits=total))
+        seconds, new = now - self._begun[0], done - self._begun[1]
+        rate = new / seconds if new else None
+        event = events.progress("data", done=done, total=total, unit="samples", rate_per_s=rate)
+        self._listen(event)
+
+    def end(self) -> None:
+        """All is there."""
+        if self._begun is not None:
+            seconds = time.monotonic() - self._begun[0]
+            self._listen(events.stage("data", state="finished", seconds=seconds))
 
 
 def student_outputs(config: Config, samples: Samples) -> int:
@@ -112,27 +197,23 @@ def prepare(
         InputError: with the problems of data, or else of all models together.
     """
     if config.folds is not None:
-        raise InputError(
-            Problem(
-                "folds",
-                f"found {config.folds}; only `raykd run` and its stages cross-validate: leave it out here",
-            )
+        raise InputError.at(
+            "folds",
+            f"found {config.folds}; only `raykd run` and its stages cross-validate: leave it out here",
         )
     samples = load_samples(config, address=address, listen=listen)
-    problems = packing_problems([config, *variants], samples)
-    problems += _class_weights([config, *variants], samples)
-    if problems:
+    if problems := data_problems([config, *variants], samples):
         raise InputError(problems)
-    teachers = {}
     objectives = [recipe.objective for recipe in (config, *variants)]
-    for teacher in config.teachers:
-        make = partial(resolve_teacher, config, teacher, samples, objectives)
-        candidate = collect(problems, make)
-        if candidate is not None:
-            packing = packing_of(config, objectives, teacher, candidate.taps, samples)
-            teachers[teacher.name] = _packed(candidate, packing)
+    made = {
+        teacher.name: collect(
+            problems, partial(resolve_teacher, config, teacher, samples, objectives)
+        )
+        for teacher in config.teachers
+    }
+    teachers = {name: resolved for name, resolved in made.items() if resolved is not None}
     problems += partial_problems(
-        {name: candidate.known for name, candidate in teachers.items()},
+        {name: resolved.known for name, resolved in teachers.items()},
         objectives,
         whole=not keeps_largest(config, samples),
         classes=samples.class_count,
@@ -140,25 +221,32 @@ def prepare(
     student = collect(problems, partial(_student, config, samples))
     if problems or student is None:
         raise InputError(problems)
-    prepared = Prepared(config, samples, _fingerprint(samples), teachers, *student)
+    prepared = Prepared(config, samples, _fingerprint(samples), teachers, **student)
     _check_features(prepared)
     return prepared
 
 
-def _class_weights(recipes: Sequence[Config], samples: Samples) -> list[Problem]:
-    """There is a factor for each class."""
-    given = [recipe.objective.labels.class_weights for recipe in recipes]
-    counts = {len(weights) for weights in given if isinstance(weights, tuple)}
-    return [
-        Problem("objective.labels.class_weights", f"has {count} factors; the data has {samples.class_count} classes, "
-                "and needs one for each")
-        for count in counts - {samples.class_count}
-    ]  # fmt: skip
+def with_external_baselines(prepared: Prepared) -> Prepared:
+    """The recipe with the models of `evaluate.compare`, each built once and tried.
 
-
-def _packed(candidate: ResolvedTeacher, packing: Packing) -> ResolvedTeacher:
-    shapes = {t: packed_shape(shape, packing.features) for t, shape in candidate.shapes.items()}
-    return replace(candidate, packing=packing, shapes=shapes)
+    Raises:
+        InputError: with the problems of all of them.
+    """
+    problems: list[Problem] = []
+    external_baselines = {}
+    for one in prepared.config.evaluate.compare:
+        make = partial(
+            resolve_teacher,
+            prepared.config,
+            one.as_teacher(),
+            prepared.samples,
+            (),
+            key=f"evaluate.compare.{one.name}",
+        )
+        external_baselines[one.name] = collect(problems, make)
+    if problems:
+        raise InputError(problems)
+    return replace(prepared, external_baselines=external_baselines)
 
 
 def vary(prepared: Prepared, config: Config) -> Prepared:
@@ -167,17 +255,9 @@ def vary(prepared: Prepared, config: Config) -> Prepared:
     Raises:
         InputError: with the problems of the student and of its feature terms.
     """
-    preprocessing, weights, shapes, code = _student(config, prepared.samples)
-    names = [teacher.name for teacher in config.teachers]
-    varied = replace(
-        prepared,
-        config=config,
-        teachers={name: prepared.teachers[name] for name in names},
-        preprocessing=preprocessing,
-        student_weights=weights,
-        student_shapes=shapes,
-        student_code=code,
-    )
+    teachers = {teacher.name: prepared.teachers[teacher.name] for teacher in config.teachers}
+    student = _student(config, prepared.samples)
+    varied = replace(prepared, config=config, teachers=teachers, **student)
     _check_features(varied)
     return varied
 
@@ -197,10 +277,8 @@ def collect(problems: list[Problem], make: Callable[[], Any]) -> Any:
         return None
 
 
-def _student(
-    config: Config, samples: Samples
-) -> tuple[Preprocessing, Mapping[str, Tensor] | None, dict[str, Shape], str | None]:
-    """Its preprocessing, first weights, shapes of features, and code."""
+def _student(config: Config, samples: Samples) -> dict[str, Any]:
+    """What `Prepared` says of it: its preprocessing, first weights, shapes of features, and code."""
     student = config.student
     preprocessing = preprocessing_for(student.preprocess, samples, key="student.preprocess")
     torch.manual_seed(config.seed)
@@ -220,7 +298,12 @@ def _student(
         dict.fromkeys(tap for term in config.objective.features for tap in term.student_taps)
     )
     shapes = probe(network, inputs, taps, key=tap_key(config, None, "student_tap"))
-    return preprocessing, weights, shapes, code_of(student.model, network)
+    return {
+        "preprocessing": preprocessing,
+        "student_weights": weights,
+        "student_shapes": shapes,
+        "student_code": code_of(student.model, network),
+    }
 
 
 def _check_features(prepared: Prepared) -> None:

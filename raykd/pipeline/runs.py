@@ -1,34 +1,60 @@
-"""`raykd.run`: from a recipe to a run folder."""
+"""`raykd.run`: from a recipe to a run folder; and the folds of a cross-validation, a run each."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from raykd.config import Config
-from raykd.evaluate import check_requirements, summarise
+from raykd.config.variants import fold_recipes
+from raykd.evaluate import Evaluation, check_requirements, summarise
+from raykd.evaluate.folds import Sizes, over_folds
+from raykd.evaluate.outputs import Split, SplitOutputs
 from raykd.evaluate.requirements import Requirement
 from raykd.evaluate.slices import slice_numbers
-from raykd.folders import RunFolder, write_json
-from raykd.pipeline.evaluation import costs, evaluate, labels_used
-from raykd.pipeline.external_baselines import external_baseline_specs, with_external_baselines
+from raykd.folders import RunFolder, read_json, write_json
+from raykd.pipeline.evaluation import (
+    costs,
+    evaluate,
+    external_baseline_specs,
+    labels_used,
+    slices_of_test,
+)
 from raykd.pipeline.fits import roles, shown_views, student_fits
-from raykd.pipeline.folding import cross_validate
-from raykd.pipeline.job import Job, times_tested
-from raykd.pipeline.preparation import prepare
-from raykd.pipeline.require_check import check_required
-from raykd.pipeline.serving import TeacherTargets
-from raykd.pipeline.session import Options, opened, run_folder
-from raykd.pipeline.slicing import slices_of_test
+from raykd.pipeline.job import Job, no_time, times_tested
+from raykd.pipeline.placement import place
+from raykd.pipeline.preparation import (
+    Listen,
+    Prepared,
+    load_samples,
+    prepare,
+    student_outputs,
+    with_external_baselines,
+)
+from raykd.pipeline.recipe_store import RecipeStore
+from raykd.pipeline.session import Options, open_folder, opened, run_folder
 from raykd.pipeline.student import load_student, save_student
+from raykd.pipeline.target_stage import TargetStage
 from raykd.report import write_report
+from raykd.runtime import connect, is_connected, machine
+from raykd.tasks import find_task
 from raykd.tracking import Console
+from raykd.types import is_labelled
+
+_DONE = ("complete", "degraded")
+_TARGETS = (
+    "teacher_samples_scored",
+    "retries",
+    "store_bytes",
+    "hit_rate",
+    "teacher_wait_fraction",
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +81,7 @@ def run(
 ) -> RunResult:
     """Fit or load teachers, make targets, train student and controls, evaluate, report.
 
-    With `folds` all of that for each fold; see `raykd.pipeline.folding`.
+    With `folds` all of that for each fold.
 
     Args:
         config: the recipe.
@@ -68,7 +94,7 @@ def run(
     """
     options = options or Options()
     if config.folds is not None:
-        folder, summary = cross_validate(config, options, partial(_run, console=console), console)
+        folder, summary = cross_validate(config, options, console)
     else:
         folder, summary = _run(config, options, console)
     held = check_requirements(summary, config.evaluate.require) if summary else []
@@ -91,43 +117,185 @@ def _run(
 
 def _stages(job: Job, until: str | None) -> None:
     """All stages in order, or those up to `until`."""
-    begun = time.monotonic()
     specs = job.teachers()
     if until == "teachers":
         return
-    with job.targets(specs, shown_views(job.config)) as served:
+    with job.targets(specs, shown_views(job.config)) as targets:
         if until == "targets":
             return
-        job.train(student_fits(job.prepared, served), served)
+        job.train(student_fits(job.prepared, targets.teachers), targets)
     if until == "distill":
         return
-    _evaluate(job, served, begun)
+    _evaluate(job, targets)
     if until != "evaluate":
-        with job.stage("report"):
-            write_report(job.folder.path)
+        job.report()
 
 
-def _evaluate(job: Job, served: TeacherTargets, begun: float) -> None:
+def _evaluate(job: Job, targets: TargetStage) -> None:
     """Score validation and test, sum up, keep the student."""
-    times = 1 + times_tested(job.folder)
+    prepared, tested = job.prepared, 1 + times_tested(job.folder)
     with job.stage("evaluate"):
-        students = dict.fromkeys(roles(job.config), job.prepared)
-        external_baselines = external_baseline_specs(job.prepared)
-        evaluation = evaluate(job.prepared, served.store, job.folder, students, external_baselines)
+        students: dict[str, Prepared] = dict.fromkeys(roles(job.config), prepared)
+        baselines = external_baseline_specs(prepared)
+        evaluation = evaluate(prepared, targets.store, job.folder, students, baselines)
         evaluation.save(job.folder.evaluation)
-        measured = costs(job.prepared, {**served.specs, **external_baselines}, job.folder)
-        slices = slices_of_test(job.config.evaluate.slices, job.prepared.samples)
-        save_student(job.prepared, job.folder)
-    job.timing["total_s"] = time.monotonic() - begun
+        measured = costs(prepared, {**targets.specs, **baselines}, job.folder)
+        slices = slices_of_test(job.config.evaluate.slices, prepared.samples)
+        save_student(prepared, job.folder)
     summary = summarise(
         evaluation,
         measured,
         task=job.config.task,
-        status="degraded" if job.emit.degraded else "complete",
-        labels_used=labels_used(job.prepared),
-        test_scored_times=times,
-        timing=job.timing,
-        targets=job.numbers_of_targets(served.store),
+        status=job.status,
+        labels_used=labels_used(prepared),
+        test_scored_times=tested,
+        timing=job.end_timing(),
+        targets=job.target_numbers(targets),
     )
-    job.summary = {**summary, "slices": slice_numbers(evaluation, slices)}
-    write_json(job.folder.summary, job.summary)
+    job.keep({**summary, "slices": slice_numbers(evaluation, slices)})
+
+
+def cross_validate(
+    config: Config, options: Options, console: Console | None = None
+) -> tuple[RunFolder, Mapping[str, Any]]:
+    """Run every fold in `folds/<i>`, sum up and report; finished folds are not run again.
+
+    All splits, the first fold's models and the machine are checked before anything starts.
+
+    Args:
+        config: a recipe with `folds`.
+        options: folder, cluster, resume.
+        console: who tells a person; None is quiet.
+
+    Returns:
+        The folder and its summary, see `raykd.evaluate.folds`; an empty one where `until` ends before it.
+
+    Raises:
+        InputError: before anything starts.
+        RaykdError: a fold failed; what was finished is kept, and `resume` continues.
+    """
+    folder, recipes = run_folder(config, options), fold_recipes(config)
+    listen = None if console is None else console.on
+    sizes = [_sizes(recipe, options, listen) for recipe in recipes]
+    first = with_external_baselines(prepare(recipes[0], address=options.address, listen=listen))
+    check_required_folds(first, len(recipes), config.evaluate.require)
+    if options.address is None and not is_connected():
+        place(recipes[0], machine(), RecipeStore(first).shortage())
+    with connect(options.address) as resources:
+        open_folder(folder, config, resources)
+        for index, recipe in enumerate(recipes):
+            own = RunFolder(folder.path / "folds" / str(index))
+            if console is not None:
+                console.print(
+                    f"fold {index + 1} of {len(recipes)}{'' if _due(own, options) else ': finished before'}"
+                )
+            if _due(own, options):
+                there = own.config.is_file()
+                again = replace(options, output=own.path, resume=there)
+                _run(_grouped(recipe, folder), again, console)
+    if options.until not in (None, "evaluate"):
+        return folder, {}
+    summaries = [
+        read_json(folder.path / "folds" / str(i) / "summary.json") for i in range(len(recipes))
+    ]
+    brought = [teacher.name for teacher in config.teachers if not teacher.learns]
+    summary = {**over_folds(summaries, sizes), "brought": brought}
+    write_json(folder.summary, summary)
+    if options.until is None:
+        write_report(folder.path)
+    return folder, summary
+
+
+def _sizes(recipe: Config, options: Options, listen: Listen | None) -> Sizes:
+    samples = load_samples(recipe, address=options.address, listen=listen)
+    return {name: len(rows) for name, rows in samples.splits.items()}
+
+
+def _due(fold: RunFolder, options: Options) -> bool:
+    """Whether a fold is to be run, or gone on with."""
+    if options.until is not None or not fold.summary.is_file():
+        return True
+    return read_json(fold.summary)["status"] not in _DONE
+
+
+def _grouped(recipe: Config, folder: RunFolder) -> Config:
+    """The recipe with the folds' W&B runs in one group, unless it names another."""
+    wandb = recipe.tracking.wandb
+    named = wandb.model_copy(update={"group": wandb.group or folder.path.name})
+    return recipe.model_copy(
+        update={"tracking": recipe.tracking.model_copy(update={"wandb": named})}
+    )
+
+
+def check_required(prepared: Prepared) -> None:
+    """Hold every `evaluate.require` against the summary that this run will have.
+
+    Raises:
+        InputError: a condition is malformed or names what the summary will not have; all of them.
+    """
+    if required := prepared.config.evaluate.require:
+        check_requirements(empty_summary(prepared), required)
+
+
+def check_required_folds(prepared: Prepared, folds: int, required: Sequence[str]) -> None:
+    """Hold the requirements of a cross-validation against the summary that it will have.
+
+    Args:
+        prepared: its first fold.
+        folds: how many there are.
+        required: `evaluate.require`.
+
+    Raises:
+        InputError: as of `check_required`.
+    """
+    if required:
+        sizes = {name: len(rows) for name, rows in prepared.samples.splits.items()}
+        check_requirements(over_folds([empty_summary(prepared)] * folds, [sizes] * folds), required)
+
+
+def empty_summary(prepared: Prepared) -> dict[str, Any]:
+    """A summary of empty answers."""
+    names: tuple[Split, Split] = ("validation", "test")
+    evaluation = Evaluation(
+        splits={name: _silent(prepared, name) for name in names}, task=prepared.samples.task
+    )
+    costs = {
+        name: {"parameters": 1, "flops": 1, "bytes": 1, "latency_ms": {"1": 1.0, "256": 1.0}}
+        for name in ("student", *prepared.teachers, *prepared.external_baselines)
+    }
+    return summarise(
+        evaluation,
+        costs,
+        task=prepared.config.task,
+        status="complete",
+        labels_used=labels_used(prepared),
+        test_scored_times=1,
+        timing={**no_time(), "total_s": 0.0},
+        targets={"mode": "stored", **dict.fromkeys(_TARGETS, 0)},
+    )
+
+
+def _silent(prepared: Prepared, split: Split) -> SplitOutputs:
+    """Answers of all models to two samples of a split, labelled ones if there are any."""
+    samples = prepared.samples
+    rows = samples.splits[split]
+    known = is_labelled(torch.from_numpy(samples.labels[rows])).numpy()
+    rows = rows[known][:2] if known.any() else rows[:2]
+    if samples.task == "embedding":  # of one class, so that there is something to find
+        rows = np.repeat(rows[:1], 2)
+    zeros_NC = torch.zeros(len(rows), student_outputs(prepared.config, samples))
+    answers_NC = find_task(samples.task).metrics.answer(zeros_NC)
+    replicas = prepared.config.seeds
+    students: dict[str, torch.Tensor] = {
+        role: answers_NC.repeat(replicas, 1, 1) for role in roles(prepared.config)
+    }
+    return SplitOutputs(
+        labels_N=torch.from_numpy(samples.labels[rows].copy()),
+        ids_N=torch.from_numpy(samples.ids[rows].copy()),
+        teachers=dict.fromkeys(prepared.teachers, answers_NC),
+        ensemble=answers_NC,
+        students=students,
+        students_last=students,
+        rivals=dict.fromkeys(prepared.external_baselines, answers_NC),
+        task=samples.task,
+    )

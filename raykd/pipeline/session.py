@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from raykd.config import Config, load_config
 from raykd.config.sources import FilesSource
@@ -18,11 +24,11 @@ from raykd.folders import RunFolder, write_json
 from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.placement import place
 from raykd.pipeline.preparation import Prepared
-from raykd.pipeline.serving import remote_store, store_root
-from raykd.pipeline.storage_estimate import storage_shortage
-from raykd.pipeline.versions import environment
+from raykd.pipeline.recipe_store import RecipeStore
 from raykd.runtime import Resources, check_shared, connect, is_connected, machine
 from raykd.tracking import Console, Listener
+
+_PACKAGES = ("raykd", "ray", "torch", "numpy", "scikit-learn", "pydantic", "wandb")
 
 
 @dataclass(frozen=True)
@@ -70,15 +76,15 @@ def opened(
     """
     config = prepared.config
     console = console or Console(quiet=True, stream=open(os.devnull, "w"))  # noqa: SIM115, PTH123
-    remote = remote_store(config)
-    if remote is not None:
-        remote.check()
+    stored = RecipeStore(prepared)
+    if stored.bucket is not None:
+        stored.bucket.check()
     if options.address is None and not is_connected():
-        place(config, machine(), storage_shortage(prepared))
+        place(config, machine(), stored.shortage())
     with connect(options.address) as resources:
-        placement = place(config, resources, storage_shortage(prepared))
+        placement = place(config, resources, stored.shortage())
         if options.address is not None:
-            store = {} if remote is not None else {_store_name(config): store_root(config)}
+            store = {} if stored.bucket is not None else {_store_name(config): stored.root}
             files = isinstance(config.data.source, FilesSource)
             cache = {"data.cache": cache_root(config.data)} if files else {}
             check_shared({"--output": folder.path, **store, **cache})
@@ -115,16 +121,12 @@ def run_folder(config: Config, options: Options) -> RunFolder:
     if not folder.path.exists():
         return folder
     if not options.resume:
-        raise InputError(
-            Problem(
-                "--output", f"{path} exists; add --resume to continue it, or name another folder"
-            )
+        raise InputError.at(
+            "--output", f"{path} exists; add --resume to continue it, or name another folder"
         )
     if not folder.path.is_dir() or (not folder.config.is_file() and any(folder.path.iterdir())):
-        raise InputError(
-            Problem(
-                "--output", f"{path} is no run's folder: it has no config.json; name another one"
-            )
+        raise InputError.at(
+            "--output", f"{path} is no run's folder: it has no config.json; name another one"
         )
     if folder.config.is_file():
         began = load_config(
@@ -149,3 +151,29 @@ def open_folder(folder: RunFolder, config: Config, resources: Resources) -> None
     folder.path.mkdir(parents=True, exist_ok=True)
     write_json(folder.config, config.model_dump(mode="json"))
     write_json(folder.environment, environment(config, resources))
+
+
+def environment(config: Config, resources: Resources) -> dict[str, Any]:
+    """Plain values for `environment.json`; no host names, no environment variables."""
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: version(name) for name in _PACKAGES},
+        "command": ["raykd", *sys.argv[1:]],
+        "cpus": resources.cpus,
+        "gpus": resources.gpus,
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "git": _git_commit(),
+        "seed": config.seed,
+        "seeds": config.seeds,
+    }
+
+
+def _git_commit() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True  # noqa: S607
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

@@ -15,10 +15,9 @@ from raykd.evaluate import Evaluation
 from raykd.evaluate.comparison import compare
 from raykd.evaluate.statistics import holm, paired_t_pvalue
 from raykd.evaluate.summary import json_safe, replica_gain
-from raykd.pipeline.evaluation import evaluate
 from raykd.pipeline.job import Job
 from raykd.pipeline.preparation import vary
-from raykd.pipeline.serving import TeacherTargets
+from raykd.pipeline.target_stage import TargetStage
 from raykd.search.ledger import Ledger, TrialBuilder
 from raykd.search.space import CHECKPOINT, FINALIST, plain_recipe
 from raykd.tasks import find_task
@@ -42,7 +41,7 @@ class FinalResult:
 
 def run_finals(
     job: Job,
-    targets: TeacherTargets,
+    targets: TargetStage,
     builder: TrialBuilder,
     ledger: Ledger,
     recipes: Mapping[str, Config],
@@ -74,17 +73,15 @@ def run_finals(
         for name, varied in students.items()
     ]
     trained = job.train(fits, targets)
-    with job.stage("evaluate"):
-        evaluation = evaluate(job.prepared, targets.store, job.folder, students)
-        evaluation.save(job.folder.evaluation)
-        seconds = {
-            name: [float(trained[f"{name}/replica{r}"]["seconds"]) for r in range(replicas)]
-            for name in students
-        }
-        numbers = compare(evaluation, DEFAULT, seconds)
-        numbers["ranking"] = _ranking(numbers["methods"], job.config, ledger.metric)
-        numbers["pairs"] = _pairs(evaluation, numbers["ranking"])
-        numbers["lead"] = lead_of(numbers["ranking"], numbers["methods"], job.config, ledger.metric)
+    evaluation = job.evaluate(targets, students)
+    seconds = {
+        name: [float(trained[f"{name}/replica{r}"]["seconds"]) for r in range(replicas)]
+        for name in students
+    }
+    numbers = compare(evaluation, DEFAULT, seconds)
+    numbers["ranking"] = _ranking(numbers["methods"], job.config, ledger.metric)
+    numbers["pairs"] = _pairs(evaluation, numbers["ranking"])
+    numbers["lead"] = lead_of(numbers["ranking"], numbers["methods"], job.config, ledger.metric)
     lead = numbers["lead"]
     beyond_noise = lead is not None and lead["mean"] > lead["standard_error"]
     return FinalResult(numbers, lead["trial"] if beyond_noise else None)

@@ -29,7 +29,7 @@ from raykd.folders import read_json, write_json
 from raykd.objective import training_role
 from raykd.pipeline.fits import student_fit
 from raykd.pipeline.preparation import Prepared, vary
-from raykd.pipeline.serving import TeacherTargets
+from raykd.pipeline.target_stage import TargetStage
 from raykd.search.scores import Scores, pareto_front, pruners_for, scores_of
 from raykd.search.space import CHECKPOINT, TRIAL_FIT, Proposal, Values, propose, trial_name
 from raykd.tasks import find_task
@@ -99,7 +99,7 @@ class TrialBuilder:
     """
 
     prepared: Prepared
-    targets: TeacherTargets
+    targets: TargetStage
     _costs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __call__(self, proposal: Proposal) -> BuiltTrial:
@@ -115,8 +115,9 @@ class TrialBuilder:
     def fit(self, varied: Prepared, replica: int = 0, name: str | None = None) -> Fit:
         """The fit of one replica of the student."""
         objective, teachers = varied.config.objective, list(varied.teachers)
-        role = training_role("student", objective, teachers, self.targets.best_teacher)
-        return student_fit(varied, self.targets, role, replica, name=name)
+        known = self.targets.teachers
+        role = training_role("student", objective, teachers, known.best_teacher)
+        return student_fit(varied, known, role, replica, name=name)
 
     def cost(self, varied: Prepared) -> Mapping[str, Any]:
         """Parameters, FLOPs, bytes and latency of the student, with fresh weights, on one CPU thread."""

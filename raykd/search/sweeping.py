@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,16 +12,14 @@ from raykd.config import Config, check_search, load_config
 from raykd.config.check_search import overrides, values_of
 from raykd.config.search import OptunaSearcher, Search
 from raykd.errors import InputError, Problem, TrainingError
-from raykd.folders import RunFolder, write_json
+from raykd.folders import RunFolder
 from raykd.importing import load_package
-from raykd.pipeline.evaluation import labels_used
 from raykd.pipeline.fits import shown_views
-from raykd.pipeline.job import Job, times_tested
+from raykd.pipeline.job import Job
 from raykd.pipeline.placement import Placement, place, target_mode
 from raykd.pipeline.preparation import Prepared, prepare
-from raykd.pipeline.serving import required_answers
 from raykd.pipeline.session import Options, new_run_folder, opened, run_folder
-from raykd.report import write_report
+from raykd.pipeline.target_stage import TargetStage
 from raykd.runtime import Resources, connect, is_connected, machine
 from raykd.search import results
 from raykd.search.finals import FinalResult, run_finals
@@ -172,7 +169,6 @@ def sweep(
 
 
 def _stages(job: Job, plan: SweepPlan, runs: SweepRuns, options: Options) -> Config:
-    started = time.monotonic()
     with job.targets(job.teachers(), plan.views, ahead=True) as targets:
         builder = TrialBuilder(job.prepared, targets)
         ledger = search_trials(job, plan, builder, runs, options)
@@ -181,13 +177,8 @@ def _stages(job: Job, plan: SweepPlan, runs: SweepRuns, options: Options) -> Con
             best_trials = ledger.ranking[: plan.search.finalists.top]
             recipes = {n: results.recipe_of(plan.config, ledger.records[n]) for n in best_trials}
             final = run_finals(job, targets, builder, ledger, recipes)
-    job.timing["total_s"] = time.monotonic() - started
     records = [ledger.records[name] for name in sorted(ledger.records)]
-    job.summary = {
-        "schema": 1,
-        "kind": "sweep",
-        "status": "degraded" if job.emit.degraded else "complete",
-        "task": job.config.task,
+    numbers = {
         "metric": ledger.metric,
         "metrics": list(ledger.metrics),
         "search": plan.search.model_dump(mode="json"),
@@ -198,15 +189,11 @@ def _stages(job: Job, plan: SweepPlan, runs: SweepRuns, options: Options) -> Con
         "pareto": results.pareto(records, ledger),
         "front": ledger.front if len(ledger.metrics) > 1 else None,
         "finalists": None if final is None else final.numbers,
-        "labels_used": labels_used(job.prepared),
-        "test_scored_times": times_tested(job.folder) + (final is not None),
-        "timing": dict(job.timing),
-        "targets": {**job.numbers_of_targets(targets.store), **_saved(job, ledger)},
     }
+    counts = {**job.target_numbers(targets), **_saved(job, targets, ledger)}
+    job.summarise("sweep", numbers, counts, tested=final is not None)
     recipe = results.write(job.folder.path, job.config, job.summary)
-    write_json(job.folder.summary, job.summary)
-    with job.stage("report"):
-        write_report(job.folder.path)
+    job.report()
     return recipe
 
 
@@ -244,7 +231,7 @@ def search_trials(
     work = Work(
         samples=job.samples,
         fits=None,  # each trial has its own
-        make_source=job.sources(builder.targets),
+        make_source=builder.targets.source(),
         run=job.folder,
         emit=job.mailbox.sender,
         depth=job.config.targets.depth,
@@ -258,21 +245,13 @@ def search_trials(
         if ledger.left:
             with connect(options.address) as cluster:
                 resources = trial_resources(job.config, job.placement, cluster)
-            before = _scored_live(builder)
-            run_trials(ledger, work, resources, job.folder.path / ".ray" / "tune")
-            job.scored += _scored_live(builder) - before
+            with builder.targets.counting():
+                run_trials(ledger, work, resources, job.folder.path / ".ray" / "tune")
         ledger.close()
     if not ledger.ranking:
         why = "; ".join(sorted({str(r["why"]) for r in ledger.records.values() if r["why"]}))
         raise TrainingError(f"no trial has numbers and keeps to the limits: {why}")
     return ledger
-
-
-def _scored_live(builder: TrialBuilder) -> int:
-    """Samples that the fleet has scored so far; 0 where targets are stored."""
-    fleet = builder.targets.fleet
-    statistics = {} if fleet is None else fleet.statistics()
-    return sum(int(teacher["samples_scored"]) for teacher in statistics.values())
 
 
 def trial_resources(config: Config, placement: Placement, cluster: Resources) -> TrialResources:
@@ -346,7 +325,7 @@ def _best(ledger: Ledger, final: FinalResult | None) -> Record:
     }
 
 
-def _saved(job: Job, ledger: Ledger) -> dict[str, int]:
+def _saved(job: Job, targets: TargetStage, ledger: Ledger) -> dict[str, int]:
     """How many samples separate runs would have scored: of every trial, and of the recipe itself.
 
     Nothing where targets are live: the trials share the fleet, which scores the samples of each trial anew.
@@ -358,5 +337,6 @@ def _saved(job: Job, ledger: Ledger) -> dict[str, int]:
     counts = [shown_views(results.recipe_of(job.config, record)) for record in started]
     if job.config.search is not None and job.config.search.finalists is not None:
         counts.append(shown_views(job.config))
-    alone = sum(required_answers(job.prepared, teachers, count or 0) for count in counts)
-    return {"teacher_samples_alone": alone, "teacher_samples_saved": max(0, alone - job.scored)}
+    alone = sum(teachers * targets.stored.required(count or 0) for count in counts)
+    saved = max(0, alone - targets.scored)
+    return {"teacher_samples_alone": alone, "teacher_samples_saved": saved}

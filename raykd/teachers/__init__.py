@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from raykd.teachers.live import LiveTargets
@@ -11,7 +10,7 @@ from raykd.teachers.pool import ActorFleet, Place
 from raykd.teachers.write_through import WriteThrough
 
 if TYPE_CHECKING:
-    from raykd.pipeline.fleet import Fleet
+    from raykd import Fleet
 
 __all__ = [
     "ActorFleet",
@@ -26,7 +25,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`Fleet` is made of a whole recipe, which only the stages above can read."""
+    """`raykd.teachers.Fleet` is another name of the public `raykd.Fleet`, which reads a whole recipe.
+
+    Nothing in this package uses it: reading a recipe takes the stages above.
+    """
     if name != "Fleet":
         raise AttributeError(f"module 'raykd.teachers' has no attribute {name!r}")
-    return import_module("raykd.pipeline.fleet").Fleet
+    import raykd
+
+    return raykd.Fleet

@@ -17,7 +17,6 @@ from raykd.config import load_config
 from raykd.folders import RunFolder
 from raykd.models import build_model
 from raykd.models.weights import load_weights, save_weights
-from raykd.pipeline.serving import make_specs
 from raykd.runtime import Resources
 from raykd.teachers.model import TeacherModel
 from raykd.types import ORIGINAL_VIEW
@@ -64,7 +63,7 @@ def whole_batches(tmp_path):
 def test_the_plain_loop_and_raykd_train_the_same_student(whole_batches, tmp_path, one_thread):
     bench = Bench.of(whole_batches, RunFolder(tmp_path / "run"))
     prepared, names = bench.prepared, list(bench.prepared.teachers)
-    specs = make_specs(prepared, {n: c.weights for n, c in prepared.teachers.items()})
+    specs = prepared.specs({n: c.weights for n, c in prepared.teachers.items()})
     source = shared_cores.InProcess({name: TeacherModel(spec) for name, spec in specs.items()})
     bench.fit_s("student/replica0", source, names, lambda event: None)
     ours = load_weights(

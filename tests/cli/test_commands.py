@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from raykd.cli.status import read_status
+from raykd.cli.results import read_status
 from raykd.errors import RaykdError, TeacherError
 from raykd.tracking import JsonLines, events
 

@@ -15,7 +15,6 @@ from raykd.models import build_model
 from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing
 from raykd.pipeline.preparation import prepare
-from raykd.pipeline.serving import make_specs
 from raykd.targets.codec import decode
 from raykd.teachers.model import TeacherModel
 
@@ -38,7 +37,7 @@ def recipe(tree, *teachers):
 def answers(prepared, rows):
     """Teacher -> logits of untransformed samples."""
     weights = {name: one.weights for name, one in prepared.teachers.items()}
-    specs = make_specs(prepared, weights)
+    specs = prepared.specs(weights)
     views = np.full(len(rows), -1)
     return {
         name: decode(TeacherModel(spec).score(prepared.samples, rows, views)).values_NC
@@ -94,7 +93,7 @@ def test_a_function_is_known_by_what_it_answers(tiny_recipe):
         tree = recipe(tiny_recipe, ("forest", {"model": model, "kind": "probabilities"}))
         prepared = prepare(load_config(tree))
         candidate = prepared.teachers["t0"]
-        spec = make_specs(prepared, {"t0": candidate.weights})["t0"]
+        spec = prepared.specs({"t0": candidate.weights})["t0"]
         return candidate.behaviour, spec.fingerprint
 
     one, again, other = fingerprint(seed=0), fingerprint(seed=0), fingerprint(seed=1)

@@ -18,7 +18,6 @@ from raykd.models.zoo import estimator as module
 from raykd.models.zoo.estimator import examples_of
 from raykd.pipeline.evaluation import labels_used
 from raykd.pipeline.preparation import prepare
-from raykd.pipeline.serving import make_specs
 from raykd.targets.codec import decode
 from raykd.teachers.model import TeacherModel
 
@@ -131,7 +130,7 @@ def test_it_is_fitted_on_the_labels_that_it_may_see(tiny_recipe):
     used = labels_used(prepared)
     assert used["teachers"] == {"trees": 200}
     assert used["total"] == 300
-    spec = make_specs(prepared, weights)["trees"]
+    spec = prepared.specs(weights)["trees"]
     fresh()
     validation = samples.splits["validation"]
     scorer = TeacherModel(spec)
@@ -154,7 +153,7 @@ def test_a_version_of_the_library_that_answers_otherwise_is_another_teacher(
         fresh()
         prepared = prepare(load_config(recipe(tiny_recipe)))
         weights = {"trees": prepared.teachers["trees"].weights}
-        return make_specs(prepared, weights)["trees"].fingerprint
+        return prepared.specs(weights)["trees"].fingerprint
 
     one, again = fingerprint(), fingerprint()
     plain = module._classes

@@ -15,8 +15,7 @@ from raykd.errors import InputError
 from raykd.evaluate import Evaluation, holm, paired_t_pvalue
 from raykd.folders import read_json
 from raykd.pipeline import Options, ablate, compare, run
-from raykd.pipeline.comparing import kept_variants
-from raykd.pipeline.ranking import rank
+from raykd.pipeline.comparing import kept_variants, rank
 from raykd.report.comparison import comparison_cells, comparison_verdict
 from raykd.tracking.jsonl import read_lines
 

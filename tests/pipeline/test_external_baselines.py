@@ -14,13 +14,12 @@ from raykd.data import Dataset
 from raykd.errors import InputError
 from raykd.models import build_model
 from raykd.models.weights import save_weights
-from raykd.pipeline.external_baselines import (
+from raykd.pipeline.evaluation import (
     external_baseline_answers,
     external_baseline_specs,
-    with_external_baselines,
+    slices_of_test,
 )
-from raykd.pipeline.preparation import prepare
-from raykd.pipeline.slicing import slices_of_test
+from raykd.pipeline.preparation import prepare, with_external_baselines
 
 
 def columned():

@@ -8,6 +8,7 @@ import torch
 import yaml
 
 import raykd
+import raykd.teachers
 from raykd.errors import InputError
 from raykd.targets import TargetStore
 from raykd.teachers import Fleet
@@ -22,6 +23,10 @@ def fleet(finished):
         patch.setenv("RAYKD_HOME", str(finished.home))
         with Fleet(raykd.load_config(finished.recipe)) as fleet:
             yield fleet
+
+
+def test_it_has_two_public_names():
+    assert raykd.Fleet is Fleet is raykd.teachers.Fleet
 
 
 def same(one, other):

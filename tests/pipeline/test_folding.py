@@ -13,9 +13,8 @@ from raykd.errors import InputError, TrainingError
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.pipeline import Options, run
 from raykd.pipeline.fits import teacher_fit
-from raykd.pipeline.folding import cross_validate
 from raykd.pipeline.preparation import prepare
-from raykd.pipeline.require_check import empty_summary
+from raykd.pipeline.runs import cross_validate, empty_summary
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -30,7 +29,7 @@ def fold(monkeypatch):
     """Stands for the run of a fold: notes what it was given, and leaves a summary of empty answers."""
     seen = SimpleNamespace(recipes=[], fail=set())
 
-    def run_once(recipe, options):
+    def run_once(recipe, options, console):
         index = int(options.output.name)
         if index in seen.fail:
             raise TrainingError("power cut")
@@ -39,7 +38,7 @@ def fold(monkeypatch):
         write_json(folder.config, recipe.model_dump(mode="json"))
         write_json(folder.summary, {**empty_summary(prepare(recipe)), "timing": {"total_s": 1.0}})
 
-    seen.run_once = run_once
+    monkeypatch.setattr("raykd.pipeline.runs._run", run_once)
     return seen
 
 
@@ -62,10 +61,10 @@ def test_finished_folds_are_not_run_again(config, fold, tmp_path):
     fold.fail = {1}
     options = Options(output=tmp_path / "folded")
     with pytest.raises(TrainingError):
-        cross_validate(config, options, fold.run_once)
+        cross_validate(config, options)
     fold.fail = set()
     resumed = Options(output=tmp_path / "folded", resume=True)
-    folder, summary = cross_validate(config, resumed, fold.run_once)
+    folder, summary = cross_validate(config, resumed)
     assert [r.data.splits.fold.index for r in fold.recipes] == [0, 1, 2], "fold 0 but once"
     assert {r.tracking.wandb.group for r in fold.recipes} == {"folded"}
     assert summary == read_json(folder.summary)
@@ -76,7 +75,7 @@ def test_finished_folds_are_not_run_again(config, fold, tmp_path):
         assert text in page
     other = config.model_copy(update={"folds": 4})
     with pytest.raises(InputError, match="folds differ"):
-        cross_validate(other, resumed, fold.run_once)
+        cross_validate(other, resumed)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +89,7 @@ def test_finished_folds_are_not_run_again(config, fold, tmp_path):
 def test_wrong_input_stops_it_before_any_fold(config, fold, tmp_path, overrides, key):
     config = load_config(config.model_dump(mode="json"), overrides)
     with pytest.raises(InputError) as caught:
-        cross_validate(config, Options(output=tmp_path / "folded"), fold.run_once)
+        cross_validate(config, Options(output=tmp_path / "folded"))
     assert [problem.key for problem in caught.value.problems] == [key]
     assert not fold.recipes
     assert not (tmp_path / "folded").exists()
@@ -140,5 +139,5 @@ def test_an_estimator_is_fitted_in_each_fold(config, fold, tmp_path):
         samples = prepare(recipe).samples
         assert len(one.weights["labels"]) == len(samples.labelled_rows("train"))
     assert known[0].behaviour != known[1].behaviour
-    _, summary = cross_validate(config, Options(output=tmp_path / "folded"), fold.run_once)
+    _, summary = cross_validate(config, Options(output=tmp_path / "folded"))
     assert summary["brought"] == [], "it has not seen the test part of its fold"

@@ -11,7 +11,6 @@ from scipy.special import log_softmax, logsumexp, softmax
 from raykd.config import load_config
 from raykd.errors import InputError
 from raykd.pipeline.preparation import prepare
-from raykd.pipeline.serving import make_specs
 from raykd.targets.codec import decode
 from raykd.teachers.model import TeacherModel, host
 
@@ -33,7 +32,7 @@ def recipe(tree, label_map, own=FULL, **given):
 
 
 def answers(prepared, rows):
-    spec = make_specs(prepared, {"mine": prepared.teachers["mine"].weights})["mine"]
+    spec = prepared.specs({"mine": prepared.teachers["mine"].weights})["mine"]
     return decode(
         TeacherModel(spec).score(prepared.samples, rows, np.full(len(rows), -1))
     ).values_NC
@@ -128,7 +127,7 @@ def test_of_recorded_outputs(tiny_recipe, tmp_path):
     prepared = prepare(load_config({**tiny_recipe, "teachers": [one], "data": still}))
     assert prepared.teachers["mine"].known == tuple(sorted(HALF))
     asked = prepared.samples.splits["validation"][:9]
-    recorded = host(make_specs(prepared, {})["mine"])
+    recorded = host(prepared.specs({})["mine"])
     found = decode(recorded.score(prepared.samples, asked, np.full(9, -1))).values_NC
     shares = softmax(found.double().numpy(), axis=1)
     np.testing.assert_allclose(shares[:, HALF], rows[asked], atol=1e-3)

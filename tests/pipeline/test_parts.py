@@ -16,15 +16,14 @@ from raykd.folders import RunFolder, read_json, write_json
 from raykd.models.weights import save_weights
 from raykd.pipeline import Options, load_student
 from raykd.pipeline.evaluation import student_network
-from raykd.pipeline.event_bus import EventBus
 from raykd.pipeline.fits import shown_views
-from raykd.pipeline.job import times_tested
+from raykd.pipeline.job import EventBus, times_tested
 from raykd.pipeline.preparation import prepare
-from raykd.pipeline.require_check import check_required
-from raykd.pipeline.runs import run
-from raykd.pipeline.serving import check_drift, store_keys
+from raykd.pipeline.recipe_store import store_keys
+from raykd.pipeline.runs import check_required, run
 from raykd.pipeline.session import run_folder
 from raykd.pipeline.student import save_student
+from raykd.pipeline.teacher_validation import check_drift
 from raykd.targets import TargetStore
 from raykd.targets.shards import write_shard
 from raykd.targets.store import append
@@ -198,7 +197,8 @@ def test_code_that_was_changed_since_its_answers_were_stored(
     check_drift(prepared, specs, store)
     monkeypatch.setenv("RAYKD_TEST_DRIFT", "1")
     with pytest.raises(
-        TargetError, match=r"'wide' answers otherwise .*code was changed since; delete"
+        TargetError,
+        match=r"'wide' no longer matches its stored outputs .*code was changed since; delete",
     ):
         check_drift(prepared, specs, store)
 

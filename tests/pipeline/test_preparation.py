@@ -16,11 +16,10 @@ from raykd.config import load_config
 from raykd.ensemble import fit_temperature
 from raykd.errors import InputError
 from raykd.models.weights import save_weights
-from raykd.pipeline.deciding import FillEstimate, choose_mode
 from raykd.pipeline.fits import student_fits, teacher_fit
-from raykd.pipeline.placement import Placement, place, target_mode
+from raykd.pipeline.placement import Placement, choose_mode, place, target_mode
 from raykd.pipeline.preparation import prepare
-from raykd.pipeline.serving import TeacherTargets, temperatures
+from raykd.pipeline.teacher_validation import TeacherValidation, temperatures
 from raykd.runtime import Resources
 
 LOCAL = Resources(cpus=2, gpus=0, local=True)
@@ -150,10 +149,10 @@ def test_truncated_weights(tree, tmp_path):
 
 def fits_of(tree, best="wide"):
     prepared = prepare(load_config(tree))
-    specs = {name: SimpleNamespace(fingerprint=f"print of {name}") for name in prepared.teachers}
-    # `judged` is asked only where a weighting or loss needs the teachers' errors.
-    served = TeacherTargets(specs, None, None, {"wide": 1.0, "conv": 2.5}, None, best)
-    fits = student_fits(prepared, served)
+    fingerprints = {name: f"print of {name}" for name in prepared.teachers}
+    # Their answers are read only where a weighting or loss needs the teachers' errors.
+    teachers = TeacherValidation(None, None, None, fingerprints, {"wide": 1.0, "conv": 2.5}, best)
+    fits = student_fits(prepared, teachers)
     return prepared, {fit.fit_id: fit for fit in fits}
 
 
@@ -309,18 +308,16 @@ def test_whether_teachers_can_work_beside_the_first_student(tree, overrides, cpu
 )  # fmt: skip
 def test_whether_the_store_is_filled_ahead(samples, overlaps, mode, said):
     placement = Placement("stored", "because", {}, overlaps=overlaps)
-    outlook = FillEstimate(
-        {"wide": samples, "conv": samples} if samples else {}, {"wide": 1e4, "conv": 100}
-    )
-    found, why = choose_mode(placement, outlook)
+    lacking = {"wide": samples, "conv": samples} if samples else {}
+    found, why = choose_mode(placement, lacking, {"wide": 1e4, "conv": 100})
     assert found == mode
     assert said in why
 
 
 def test_what_was_asked_for_is_done_whatever_it_takes():
-    slow = FillEstimate({"wide": 10**6}, {"wide": 1.0})
+    slow = ({"wide": 10**6}, {"wide": 1.0})
     for mode in ("write_through", "live"):
-        assert choose_mode(Placement(mode, "asked", {}), slow) == (mode, "asked")
+        assert choose_mode(Placement(mode, "asked", {}), *slow) == (mode, "asked")
 
 
 def test_a_local_cluster_shares_its_cores_among_the_teachers(tree):
@@ -418,23 +415,23 @@ def test_a_teacher_s_fit_sees_the_labels_it_may(tree):
 
 def test_a_store_that_the_disk_has_no_room_for(tree, monkeypatch, tmp_path):
     """Asked for it is refused beforehand; left to us, teachers are served live."""
-    from raykd.pipeline import storage_estimate
+    from raykd.pipeline import recipe_store
 
     monkeypatch.setenv("RAYKD_HOME", str(tmp_path))
     prepared = prepare(load_config(tree))
-    needed = storage_estimate.whole_bytes(prepared)
+    needed = recipe_store.RecipeStore(prepared).whole_bytes()
     splits, views = prepared.samples.splits, prepared.config.data.views.count
     rows = views * len(splits["train"]) + len(splits["validation"]) + len(splits["test"])
     assert needed == len(prepared.teachers) * rows * (10 * 2 + 4 + 16)
     usage = SimpleNamespace(free=2 * needed)
-    monkeypatch.setattr(storage_estimate.shutil, "disk_usage", lambda path: usage)
-    assert storage_estimate.storage_shortage(prepared) is None
+    monkeypatch.setattr(recipe_store.shutil, "disk_usage", lambda path: usage)
+    assert recipe_store.RecipeStore(prepared).shortage() is None
     usage.free = needed // 2
-    why = storage_estimate.storage_shortage(prepared)
+    why = recipe_store.RecipeStore(prepared).shortage()
     assert f"has room for {0.95 * usage.free / 1e9:,.2f} GB" in why
     (tmp_path / "targets").mkdir()
     (tmp_path / "targets" / "view+00000-0.safetensors").write_bytes(bytes(needed))
-    assert storage_estimate.storage_shortage(prepared) is None, "it may be these targets"
+    assert recipe_store.RecipeStore(prepared).shortage() is None, "it may be these targets"
     placement = place(prepared.config, REMOTE, why)
     assert (placement.mode, placement.reason) == ("live", why)
     with pytest.raises(InputError, match=r"targets.store: the targets take .* another disk"):

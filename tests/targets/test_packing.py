@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from raykd.cli.forecasts import answer_of
 from raykd.config import load_config
 from raykd.config.check_objective import needed_temperatures, top_k_problems
 from raykd.errors import InputError, TargetError
@@ -263,5 +262,5 @@ def test_a_recipe_is_refused_before_anything_starts(tiny_recipe):
     prepared = prepare(load_config(tiny_recipe, few))
     assert prepared.teachers["wide"].packing == Packing(3, (1.0, 4.0))
     assert prepare(load_config(tiny_recipe)).teachers["wide"].packing == codec.PLAIN
-    answer = answer_of(prepared.teachers["wide"], prepared.samples)
+    answer = prepared.teachers["wide"].empty_answer(prepared.samples)
     assert sum(array.nbytes for array in answer.values()) == 3 * (2 + 2) + 4 + 2 * 4

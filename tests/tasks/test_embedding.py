@@ -33,13 +33,9 @@ from raykd.objective import Context, DistillObjective, TeacherInfo
 from raykd.objective.rule import OUTPUT
 from raykd.pipeline import Options
 from raykd.pipeline.ablating import make_students
-from raykd.pipeline.external_baselines import (
-    external_baseline_answers,
-    external_baseline_specs,
-    with_external_baselines,
-)
-from raykd.pipeline.preparation import prepare
-from raykd.pipeline.require_check import empty_summary
+from raykd.pipeline.evaluation import external_baseline_answers, external_baseline_specs
+from raykd.pipeline.preparation import prepare, with_external_baselines
+from raykd.pipeline.runs import empty_summary
 from raykd.report.folds import folds_verdict
 from raykd.tasks import find_task
 from raykd.tasks.embedding.metrics import (

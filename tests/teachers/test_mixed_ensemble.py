@@ -21,14 +21,7 @@ from raykd.models import build_model
 from raykd.models.weights import load_weights, save_weights
 from raykd.pipeline import Options, run
 from raykd.pipeline.preparation import prepare
-from raykd.pipeline.serving import (
-    fill_store,
-    make_specs,
-    missing_work,
-    open_store,
-    store_keys,
-    store_root,
-)
+from raykd.pipeline.recipe_store import RecipeStore
 from raykd.targets import StoredTargets
 from raykd.targets.codec import decode
 from raykd.teachers import ActorFleet, LiveTargets, Place, TeacherModel
@@ -122,20 +115,20 @@ def test_live_stored_and_this_process_give_the_same_bits(recipe, heard, tmp_path
     ready["teachers"][1] = {**ready["teachers"][1], "model": f"onnx:{graph}"}
     prepared = prepare(load_config(ready))
     graph.unlink()
-    specs = make_specs(prepared, {name: one.weights for name, one in prepared.teachers.items()})
+    specs = prepared.specs({name: one.weights for name, one in prepared.teachers.items()})
     samples, names = prepared.samples, list(specs)
     places = {name: Place(1, 0.5, 0) for name in specs}
     cluster = prepared.config.cluster.teachers
     with ActorFleet(specs, places, ray.put(samples), cluster, heard) as fleet:
-        keys = store_keys(specs, samples)
-        _, parts = missing_work(prepared, keys, [0, 1])
-        fill_store(prepared, parts, fleet, heard)
-        store = open_store(store_root(prepared.config), keys, samples)
+        stored = RecipeStore(prepared, specs)
+        _, parts = stored.missing(2)
+        stored.fill(parts, fleet, heard)
+        store = stored.open()
         rows, views = samples.splits["train"][5:42], np.arange(37) % 2
         batch = samples.batch(rows, views)
-        live, stored = LiveTargets(fleet.client, names), StoredTargets(store)
+        live, source = LiveTargets(fleet.client, names), StoredTargets(store)
         heard_live = live.collect(live.submit(batch), 60)
-        read = stored.collect(stored.submit(batch), 60)
+        read = source.collect(source.submit(batch), 60)
         for name in names:
             alone = decode(TeacherModel(specs[name]).score(samples, rows, views))
             assert same(heard_live[name], read[name]), name

@@ -13,7 +13,7 @@ import ray
 from raykd.config.models import FactoryModel
 from raykd.config.root import TeacherCluster
 from raykd.errors import TeacherError
-from raykd.pipeline.serving import store_keys
+from raykd.pipeline.recipe_store import store_keys
 from raykd.targets import StoredTargets, TargetStore
 from raykd.targets.quarantine_log import read_quarantined
 from raykd.teachers import ActorFleet, LiveTargets, Place, WriteThrough

@@ -25,31 +25,21 @@ import torch
 
 from raykd.data import Samples
 from raykd.folders import RunFolder
-from raykd.models import build_model
 from raykd.objective import Role, training_role
-from raykd.pipeline.candidates import ResolvedTeacher
 from raykd.pipeline.evaluation import split_outputs
 from raykd.pipeline.fits import roles, student_fit, teacher_fit
-from raykd.pipeline.judged import TeacherValidation
-from raykd.pipeline.packing import reading_temperatures
 from raykd.pipeline.placement import Placement
 from raykd.pipeline.preparation import Prepared
-from raykd.pipeline.serving import (
-    Specs,
-    TeacherTargets,
-    make_specs,
-    open_store,
-    store_keys,
-    store_root,
-)
-from raykd.pipeline.storage_estimate import answer_of
+from raykd.pipeline.target_stage import reading_temperatures
+from raykd.pipeline.teacher_validation import TeacherValidation
+from raykd.pipeline.teachers import Specs
 from raykd.targets import NoTargets, TargetSource, Ticket, codec
 from raykd.tasks import find_task
 from raykd.teachers import Spec
 from raykd.teachers.model import TeacherModel
 from raykd.tracking import Event
 from raykd.train import Fit, FolderReporter, World, train
-from raykd.types import Dense, TeacherOutputs
+from raykd.types import TeacherOutputs
 
 _BUDGET_S = 0.4
 """For each teacher and each kind of fit; a batch that takes longer alone is measured once."""
@@ -108,8 +98,9 @@ def measure(prepared: Prepared, placement: Placement, unfitted: tuple[str, ...])
         unfitted: teachers to be fitted.
     """
     student = prepared.config.cluster.student
-    specs = make_specs(prepared, {n: _any_weights(prepared, n) for n in prepared.teachers})
-    score_s, teacher_fit_s, student_fit_s = {}, {}, {}
+    specs = prepared.specs({n: _any_weights(prepared, n) for n in prepared.teachers})
+    score_s, teacher_fit_s = {}, {}
+    student_fit_s: dict[str, float] = {}
     for name, place in placement.teachers.items():
         device = device_of(place.gpus)
         with _threads(max(1, int(place.cpus))):
@@ -164,25 +155,25 @@ def _short_s(
         training=fit.training.model_copy(update=settings),
         plan=replace(fit.plan, epoch_rows=epoch_rows, batch_size=size),
     )
-    heard: list[tuple[float, float, Event]] = []
+    noted: list[tuple[float, float, Event]] = []
     clock = _clock_of(device)
     with TemporaryDirectory() as folder:
-        listen = partial(_note, heard, clock)
+        listen = partial(_note, noted, clock)
         reporter = FolderReporter(RunFolder(Path(folder)), listen)
         train(short, samples, source, reporter, World(device=device))
-    told = [one for one in heard if one[2].kind == "epoch"]
-    (begun_s, began, _), (ended_s, ended, _) = told[0], told[-1]
+    epochs = [one for one in noted if one[2].kind == "epoch"]
+    (begun_s, began, _), (ended_s, ended, _) = epochs[0], epochs[-1]
     part = min(1.0, (ended_s - begun_s) / (ended - began))
-    rates = [float(event.values["samples_per_s"]) for _, _, event in told[1:]]
+    rates = [float(event.values["samples_per_s"]) for _, _, event in epochs[1:]]
     trained_s = part * mean(epoch_rows / rate for rate in rates)
     return trained_s / epoch_rows, max(0.0, part * (ended - began) / len(rates) - trained_s)
 
 
 def _note(
-    heard: list[tuple[float, float, Event]], clock: Callable[[], float], event: Event
+    noted: list[tuple[float, float, Event]], clock: Callable[[], float], event: Event
 ) -> None:
     """Keep an event with the time of two clocks: the one that counts, and that on the wall."""
-    heard.append((clock(), time.perf_counter(), event))
+    noted.append((clock(), time.perf_counter(), event))
 
 
 def _clock_of(device: torch.device) -> Callable[[], float]:
@@ -219,43 +210,35 @@ def _batch_s(teacher: TeacherModel, samples: Samples) -> float:
 
 def _any_weights(prepared: Prepared, name: str) -> Mapping[str, torch.Tensor]:
     """Those of a teacher, or fresh ones: how fast it is does not depend on them."""
-    candidate = prepared.teachers[name]
-    if candidate.weights is not None or candidate.recorded_NC is not None:
-        return candidate.weights or {}
-    shape = candidate.preprocessing.output_shape(prepared.samples.input_shape)
-    assert candidate.settings.model is not None, "a teacher without outputs has a model"
-    key = f"teachers.{name}.model"
-    model = build_model(
-        candidate.settings.model, input_shape=shape, classes=candidate.outputs, key=key
-    )
-    return model.state_dict()
+    teacher = prepared.teachers[name]
+    if teacher.weights is not None or teacher.recorded_NC is not None:
+        return teacher.weights or {}
+    return teacher.network(prepared.samples).model.state_dict()
 
 
-def _student_fits(prepared: Prepared, specs: Specs) -> dict[str, Fit]:
+def _student_fits(prepared: Prepared, specs: Specs) -> dict[Role, Fit]:
     """Role -> its first fit, the first teacher standing for the best one."""
     samples, names = prepared.samples, list(prepared.teachers)
     few = samples.splits["validation"][:_VALIDATED]
     samples = replace(samples, splits={**samples.splits, "validation": few})
-    outputs: dict[str, Dense] = {
-        name: codec.decode(_answers(one, samples, len(few), held_out=True))
+    outputs = {
+        name: codec.decode(one.empty_answer(samples, len(few), held_out=True))
         for name, one in prepared.teachers.items()
     }
-    said = split_outputs(samples, "validation", outputs, {}, {})
-    given = {name: c.settings.temperature for name, c in prepared.teachers.items()}
-    served = TeacherTargets(
-        specs=specs,
-        store=open_store(store_root(prepared.config), store_keys(specs, samples), samples),
-        fleet=None,
+    given = {name: one.settings.temperature for name, one in prepared.teachers.items()}
+    teachers = TeacherValidation(
+        task=find_task(samples.task).metrics,
+        validation=split_outputs(samples, "validation", outputs, {}, {}),
+        scale=samples.scale,
+        fingerprints={name: spec.fingerprint for name, spec in specs.items()},
         temperatures={name: 1.0 if value == "fit" else value for name, value in given.items()},
-        judged=TeacherValidation(find_task(samples.task).metrics, said, samples.scale),
         best_teacher=names[0],
     )
-    found = {}
-    for role in roles(prepared.config):
-        taught: Role = role  # type: ignore[assignment]
-        heard = training_role(taught, prepared.config.objective, names, names[0])
-        found[role] = student_fit(prepared, served, heard, 0)
-    return found
+    objective = prepared.config.objective
+    return {
+        role: student_fit(prepared, teachers, training_role(role, objective, names, names[0]), 0)
+        for role in roles(prepared.config)
+    }
 
 
 def _source(prepared: Prepared, fit: Fit) -> TargetSource:
@@ -263,17 +246,10 @@ def _source(prepared: Prepared, fit: Fit) -> TargetSource:
         return NoTargets()
     size, samples = fit.plan.batch_size, prepared.samples
     answers = {
-        v.name: _answers(prepared.teachers[v.name], samples, size) for v in fit.teacher_infos
+        teacher.name: prepared.teachers[teacher.name].empty_answer(samples, size)
+        for teacher in fit.teacher_infos
     }
     return MadeUp(answers, reading_temperatures(fit))
-
-
-def _answers(
-    candidate: ResolvedTeacher, samples: Samples, rows: int, *, held_out: bool = False
-) -> codec.Arrays:
-    """Encoded answers for so many samples, all alike."""
-    one = answer_of(candidate, samples, held_out=held_out)
-    return {name: np.repeat(array, rows, axis=0) for name, array in one.items()}
 
 
 def _start_s() -> float:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from raykd.cli import pace as pacing
-from raykd.cli.durations import Load, durations, spread_s
-from raykd.cli.forecasts import Share, forecast, total
-from raykd.cli.pace import Pace, measure
+import raykd
 from raykd.config import load_config
+from raykd.forecast import timing
+from raykd.forecast.counts import Share, count, total
+from raykd.forecast.durations import Load, durations, spread_s
+from raykd.forecast.timing import Pace, measure
 from raykd.pipeline import Options, run
 from raykd.pipeline.fits import teacher_fit
 from raykd.pipeline.placement import place
@@ -34,7 +35,7 @@ def on_disk(home: Path) -> dict[str, int]:
 
 
 def planned(tree) -> Share:
-    found = forecast(prepare(load_config(tree)))
+    found = count(prepare(load_config(tree)))
     assert found.stored is not None
     return total(found.stored)
 
@@ -53,7 +54,7 @@ def test_a_run_is_as_planned(finished, raykd_home, monkeypatch):
     assert not raykd_home.exists(), "planning leaves nothing behind"
 
     monkeypatch.setenv("RAYKD_HOME", str(finished.home))
-    after = forecast(prepare(load_config(finished.recipe)))
+    after = count(prepare(load_config(finished.recipe)))
     assert after.unfitted == ()
     assert total(after.stored) == Share(before.passes, 0, before.bytes, 0, before.manifests_bytes)
     live = total(after.live)
@@ -90,7 +91,7 @@ def test_taps_and_top_k_and_a_further_view_are_as_planned(tiny_recipe, raykd_hom
 def test_a_regression_is_as_planned(raykd_home, tmp_path):
     whole = load_config("diabetes", ["teachers.0.fit.epochs=8", "tracking.wandb.mode=disabled"])
     config = whole.model_copy(update={"teachers": whole.teachers[:1]})
-    share = total(forecast(prepare(config)).stored)
+    share = total(count(prepare(config)).stored)
     run(config, Options(output=tmp_path / "run", until="targets"))
     assert on_disk(raykd_home) == {"bytes": share.bytes, "manifests_bytes": share.manifests_bytes}
     assert share.passes == 442
@@ -99,7 +100,7 @@ def test_a_regression_is_as_planned(raykd_home, tmp_path):
 def test_live_is_counted_for_students_and_controls(tiny_recipe):
     tree = tiny_recipe | {"seeds": 3, "evaluate": {"controls": ["labels", "best_teacher", "hard"]}}
     tree["data"]["views"]["count"] = None
-    found = forecast(prepare(load_config(tree)))
+    found = count(prepare(load_config(tree)))
     assert found.stored is None
     assert found.better == found.mode == "live"
     each = 3 * 2 * TRAIN  # replicas, epochs
@@ -110,7 +111,7 @@ def test_live_is_counted_for_students_and_controls(tiny_recipe):
 
 @pytest.mark.parametrize(("store", "mirrored"), [(None, False), ("s3://bucket/prefix", True)])
 def test_a_bucket_is_mirrored_on_each_node(tiny_recipe, store, mirrored):
-    found = forecast(prepare(load_config(tiny_recipe | {"targets": {"store": store}})))
+    found = count(prepare(load_config(tiny_recipe | {"targets": {"store": store}})))
     share = total(found.stored)
     assert found.node_bytes == (share.bytes + share.manifests_bytes if mirrored else 0)
 
@@ -125,8 +126,8 @@ def test_plan_of_a_bucket_fetches_nothing(recipe, call):
 @pytest.fixture
 def hasty(monkeypatch):
     """Measures little, and starts no process."""
-    monkeypatch.setattr(pacing, "_BUDGET_S", 0.02)
-    monkeypatch.setattr(pacing, "_start_s", lambda: 5.0)
+    monkeypatch.setattr(timing, "_BUDGET_S", 0.02)
+    monkeypatch.setattr(timing, "_start_s", lambda: 5.0)
 
 
 def test_plan_says_it_in_a_table_and_as_json(recipe, call):
@@ -146,6 +147,20 @@ def test_plan_says_it_in_a_table_and_as_json(recipe, call):
     assert sum(one["bytes"] for one in told["stored"]["teachers"].values()) == share.bytes
     assert told["time"] is None
     assert "not possible" in call("plan", recipe, "data.views.count=null", "--no-timing").out
+
+
+def test_plan_is_public_and_gives_what_the_command_prints(recipe, call):
+    config = load_config(recipe, ["folds=3"])
+    found = raykd.plan(config, timing=False)
+    assert isinstance(found, raykd.Plan)
+    printed = json.loads(call("plan", recipe, "folds=3", "--no-timing", "--json").out)
+    assert json.loads(json.dumps(found.to_json())) == printed
+    assert (found.mode, found.hours, found.folds) == ("stored", None, 3)
+    assert found.teacher_passes == printed["stored"]["passes_to_come"]
+    assert found.bytes == printed["stored"]["bytes"]
+    live = raykd.plan(load_config(recipe, ["data.views.count=null"]), timing=False)
+    assert live.mode == "live"
+    assert live.teacher_passes == total(live.counts.live).passes_to_come
 
 
 def test_without_the_gpus_that_a_recipe_asks_for_no_time_is_told(recipe, call):
@@ -171,6 +186,12 @@ def test_time_is_told_with_what_it_was_made_from(recipe, call):
 
 
 @pytest.mark.usefixtures("hasty")
+def test_hours_are_those_of_all_stages(recipe):
+    found = raykd.plan(load_config(recipe))
+    assert found.hours == found.to_json()["time"]["total_s"] / 3600 > 0
+
+
+@pytest.mark.usefixtures("hasty")
 def test_recorded_outputs_cost_nothing(tiny_recipe, tmp_path):
     from safetensors.torch import save_file
 
@@ -180,7 +201,7 @@ def test_recorded_outputs_cost_nothing(tiny_recipe, tmp_path):
     tree = tiny_recipe | {"teachers": [tiny_recipe["teachers"][0], known]}
     tree["data"]["views"] = {"count": 1, "policy": []}
     prepared = prepare(load_config(tree))
-    assert forecast(prepared).unfitted == ("wide",)
+    assert count(prepared).unfitted == ("wide",)
     found = measure(prepared, place(prepared.config, Resources(2.0, 0.0, local=True)), ())
     assert found.score_s["known"] == 0.0 < found.score_s["wide"]
     assert found.teacher_fit_s == {}
@@ -198,9 +219,9 @@ def test_a_fit_is_projected_from_a_few_steps(tiny_recipe, monkeypatch, sample_s,
         sizes.append(rows[1])
         return sample_s, 0.25
 
-    monkeypatch.setattr(pacing, "_short_s", short)
+    monkeypatch.setattr(timing, "_short_s", short)
     fit = teacher_fit(prepared, prepared.teachers["wide"].settings)
-    found = pacing.fit_s(fit, prepared.samples, NoTargets(), torch.device("cpu"))
+    found = timing.fit_s(fit, prepared.samples, NoTargets(), torch.device("cpu"))
     assert found == pytest.approx(6 * (200 * sample_s + 0.25))
     assert sizes == asked
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raykd.cli.durations import Load, spread_s
+from raykd.forecast.durations import Load, spread_s
 from raykd.targets import EntryKey, codec
 from raykd.targets.packing import Packing
 from raykd.targets.sizes import shard_bytes

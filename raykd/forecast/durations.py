@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from raykd.cli.forecasts import Share
-from raykd.cli.pace import Pace
 from raykd.config import Config
+from raykd.forecast.counts import Share
+from raykd.forecast.timing import Pace
 from raykd.pipeline.placement import Placement
 from raykd.runtime import Resources
 from raykd.teachers.pool import Place

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from raykd.config import Config
+from raykd.config.check_objective import needed_temperatures
 from raykd.config.models import FactoryModel, Model, SklearnModel, Teacher, brings_weights
 from raykd.config.objective import Objective
+from raykd.config.root import TeacherCluster
 from raykd.data import Samples
 from raykd.errors import InputError, Problem
 from raykd.importing import load_callable
@@ -26,15 +28,25 @@ from raykd.models.preprocess import Preprocessing, preprocessing_for
 from raykd.models.taps import probe, probe_output
 from raykd.models.weights import apply_weights, load_weights
 from raykd.models.zoo.estimator import examples_of
-from raykd.pipeline.label_maps import LabelMap, known_classes, resolve_label_map
-from raykd.pipeline.model_checks import check_answer, check_last_batch, check_trainable
+from raykd.pipeline.model_checks import (
+    LabelMap,
+    Shape,
+    check_answer,
+    check_last_batch,
+    check_trainable,
+    keeps_largest,
+    known_classes,
+    resolve_label_map,
+)
 from raykd.seeding import derive
-from raykd.targets.packing import PLAIN, Packing
+from raykd.targets import codec
+from raykd.targets.packing import PLAIN, Arrays, Packing, packed_shape
 from raykd.tasks import find_task
+from raykd.teachers import Recorded, Spec
 from raykd.teachers.recorded import load_outputs
 from raykd.types import ORIGINAL_VIEW
 
-Shape = tuple[int, ...]
+Specs = Mapping[str, Spec | Recorded]
 _PROBED = 32
 
 
@@ -73,6 +85,68 @@ class ResolvedTeacher:
     code: str | None = None
     answers: int = 0
 
+    def spec(
+        self, weights: Mapping[str, Tensor] | None, samples: Samples, cluster: TeacherCluster
+    ) -> Spec | Recorded:
+        """What its actor hosts.
+
+        Args:
+            weights: of its model; not needed where its outputs are recorded.
+            samples: the data.
+            cluster: the settings of all teachers' actors.
+        """
+        settings, answers = self.settings, find_task(samples.task).metrics.kind
+        if self.recorded_NC is not None:
+            return Recorded(
+                name=settings.name,
+                logits_NC=self.recorded_NC,
+                answers=answers,
+                packing=self.packing,
+            )
+        assert settings.model is not None, "a teacher without outputs has a model"
+        assert weights is not None, "a model is hosted with its weights"
+        return Spec(
+            name=settings.name,
+            key=f"teachers.{settings.name}.model",
+            model=settings.model,
+            weights=weights,
+            preprocessing=self.preprocessing,
+            input_shape=samples.input_shape,
+            outputs=self.outputs,
+            classes=samples.class_count,
+            label_map=self.label_map,
+            kind=settings.kind,
+            dtype=settings.dtype,
+            batch_size=settings.resources.batch_size or cluster.batch_size,
+            taps=self.taps,
+            answers=answers,
+            scale=samples.scale if settings.learns else None,
+            packing=self.packing,
+            behaviour=self.behaviour,
+            vector=settings.embedding,
+        )
+
+    def network(
+        self,
+        samples: Samples,
+        *,
+        key: str | None = None,
+        examples: Mapping[str, Tensor] | None = None,
+    ) -> Network:
+        """Its model with fresh weights; an estimator is fitted on `examples`, where there are any."""
+        assert self.settings.model is not None, "cross_check demands a model where no outputs are"
+        key = key or f"teachers.{self.settings.name}.model"
+        model, outputs = self.settings.model, self.outputs
+        return network_of(model, self.preprocessing, samples, outputs, key, examples)
+
+    def empty_answer(self, samples: Samples, rows: int = 1, *, held_out: bool = False) -> Arrays:
+        """Its encoded answers of zeros for so many samples [rows, ...], untransformed (held out) or in a view."""
+        packing = self.packing.whole() if held_out else self.packing
+        features = {} if held_out else {t: torch.zeros(1, *s) for t, s in self.shapes.items()}
+        outputs, kind = torch.zeros(1, self.answers), find_task(samples.task).metrics.kind
+        arrays = codec.encode(outputs, features, kind, packing)
+        return {name: np.repeat(array, rows, axis=0) for name, array in arrays.items()}
+
 
 def resolve_teacher(
     config: Config,
@@ -88,8 +162,8 @@ def resolve_teacher(
         config: the recipe.
         teacher: its settings.
         samples: the data.
-        objectives: whose feature terms may want taps of it.
-        key: what names it in errors; None = its place among the teachers.
+        objectives: whose feature terms may need taps of it; of none, its answers are kept as they are.
+        key: what names it in errors; None = its key among the teachers.
 
     Raises:
         InputError: its model, weights, answers or taps are wrong.
@@ -97,8 +171,18 @@ def resolve_teacher(
     key = key or f"teachers.{teacher.name}"
     preprocessing = preprocessing_for(teacher.preprocess, samples, key=f"{key}.preprocess")
     label_map = resolve_label_map(teacher, samples, key=f"{key}.label_map")
-    outputs = samples.class_count if label_map is None else len(label_map)
-    if teacher.outputs is not None:
+    resolved = ResolvedTeacher(
+        teacher,
+        preprocessing,
+        weights=None,
+        outputs=samples.class_count if label_map is None else len(label_map),
+        label_map=label_map,
+        known=known_classes(label_map, samples.class_count),
+        answers=samples.class_count,
+    )
+    if teacher.outputs is None:
+        resolved = _with_model(config, resolved, samples, objectives, key)
+    else:
         logits_NC = load_outputs(
             teacher.outputs,
             samples,
@@ -107,50 +191,68 @@ def resolve_teacher(
             kind=teacher.kind,
             label_map=label_map,
         )
-        return ResolvedTeacher(
-            teacher,
-            preprocessing,
-            None,
-            outputs,
-            recorded_NC=logits_NC,
-            label_map=label_map,
-            known=known_classes(label_map, samples.class_count),
-            answers=logits_NC.shape[1],
-        )
+        resolved = replace(resolved, recorded_NC=logits_NC, answers=logits_NC.shape[1])
+    return _packed(config, resolved, samples, objectives) if objectives else resolved
+
+
+def _with_model(
+    config: Config,
+    resolved: ResolvedTeacher,
+    samples: Samples,
+    objectives: Sequence[Objective],
+    key: str,
+) -> ResolvedTeacher:
+    """The same with all that is known once its model was built and run."""
+    teacher, outputs = resolved.settings, resolved.outputs
     assert teacher.model is not None, "cross_check demands a model where there are no outputs"
     if teacher.fit is not None and not outputs:
-        raise InputError(
-            Problem(f"{key}.fit", "the data has no label to be fitted on; give `weights`")
-        )
-    fitted_on = examples(config, teacher, preprocessing, samples)
-    network = network_of(teacher.model, preprocessing, samples, outputs, f"{key}.model", fitted_on)
+        raise InputError.at(f"{key}.fit", "the data has no label to be fitted on; give `weights`")
+    fitted_on = examples(config, teacher, resolved.preprocessing, samples)
+    network = resolved.network(samples, key=f"{key}.model", examples=fitted_on)
     weights = fitted_on or _weights(teacher, network, key)
     inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
     answer = probe_output(network, inputs, key=f"{key}.model")
     if samples.task != "embedding" or teacher.fit is not None:
         check_answer(teacher, answer, outputs, key)
-    answers = samples.class_count
+    answers = resolved.answers
     if samples.task == "embedding":
         answers = vector_length(teacher, network, inputs, answer, key)
     if teacher.fit is not None:
         _check_fit(teacher, network, inputs, samples, key)
     terms = [term for objective in objectives for term in objective.features]
-    wanted = [term for term in terms if term.teacher == teacher.name]
-    taps = tuple(dict.fromkeys(tap for term in wanted for tap in term.teacher_taps))
-    shapes = probe(network, inputs, taps, key=tap_key(config, teacher.name, "teacher_tap"))
-    return ResolvedTeacher(
-        teacher,
-        preprocessing,
-        weights,
-        outputs,
-        taps,
-        shapes,
-        label_map=label_map,
-        known=known_classes(label_map, samples.class_count),
+    tapped = [term for term in terms if term.teacher == teacher.name]
+    taps = tuple(dict.fromkeys(tap for term in tapped for tap in term.teacher_taps))
+    return replace(
+        resolved,
+        weights=weights,
+        taps=taps,
+        shapes=probe(network, inputs, taps, key=tap_key(config, teacher.name, "teacher_tap")),
         behaviour=behaviour(network, samples) if known_by_answers(teacher, weights) else None,
         code=code_of(teacher.model, network),
         answers=answers,
     )
+
+
+def _packed(
+    config: Config, resolved: ResolvedTeacher, samples: Samples, objectives: Sequence[Objective]
+) -> ResolvedTeacher:
+    """The same with what is kept of its answers to training views, and the shapes of its features as students get them.
+
+    Args:
+        config: the recipe, without `data_problems`.
+        resolved: the teacher.
+        samples: the data.
+        objectives: the recipe's objective, and those of its variants.
+    """
+    targets = config.targets
+    packing = Packing(features=targets.features if resolved.taps else PLAIN.features)
+    if keeps_largest(config, samples):
+        listed = targets.temperatures
+        if listed is None:
+            listed = tuple(needed_temperatures(config, objectives, resolved.settings))
+        packing = Packing(targets.top_k, tuple(sorted({1.0, *listed})), packing.features)
+    shapes = {t: packed_shape(shape, packing.features) for t, shape in resolved.shapes.items()}
+    return replace(resolved, packing=packing, shapes=shapes)
 
 
 def _check_fit(
@@ -166,7 +268,7 @@ def _check_fit(
     freeze(network.model, teacher.fit.freeze, key=f"{key}.fit.freeze")
     parameter_groups(network.model, 1.0, teacher.fit.lr_factors, 0.0, key=f"{key}.fit.lr_factors")
     if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise InputError(Problem(f"{key}.fit.freeze", "freezes every parameter; leave one free"))
+        raise InputError.at(f"{key}.fit.freeze", "freezes every parameter; leave one free")
     rows = len(samples.labelled_rows("train", teacher.labels))
     check_last_batch(network, inputs, rows, teacher.fit.batch_size, key=f"{key}.fit")
 

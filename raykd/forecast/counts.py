@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from raykd.objective import Role, training_role
-from raykd.pipeline.fits import roles, shown_views
+from raykd.objective import training_role
+from raykd.pipeline.fits import known_weights, roles, shown_views
 from raykd.pipeline.placement import target_mode
 from raykd.pipeline.preparation import Prepared
-from raykd.pipeline.serving import (
-    make_specs,
-    missing_work,
-    required_answers,
-    store_keys,
-    store_root,
-)
-from raykd.pipeline.storage_estimate import answer_of
-from raykd.pipeline.store_references import known_weights
-from raykd.targets import EntryKey, TeacherKeys
+from raykd.pipeline.recipe_store import RecipeStore
+from raykd.targets import EntryKey
 from raykd.targets.entries import Entry
-from raykd.targets.remote import is_uri
 from raykd.targets.sizes import manifest_bytes, shard_bytes
 from raykd.teachers.filling import Part
 from raykd.types import ORIGINAL_VIEW
@@ -45,9 +36,13 @@ class Share:
     bytes_to_come: int
     manifests_bytes: int
 
+    def asked(self, more: int) -> Share:
+        """The same, and so many answers that are not stored."""
+        return replace(self, passes=self.passes + more, passes_to_come=self.passes_to_come + more)
+
 
 @dataclass(frozen=True)
-class Forecast:
+class Counts:
     """What a recipe will ask of its teachers.
 
     Attributes:
@@ -74,8 +69,8 @@ class Forecast:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, with the sums over the teachers."""
-        stored = None if self.stored is None else _told(self.stored)
-        return {**asdict(self), "stored": stored, "live": _told(self.live)}
+        stored = None if self.stored is None else _summed(self.stored)
+        return {**asdict(self), "stored": stored, "live": _summed(self.live)}
 
 
 def total(shares: Mapping[str, Share]) -> Share:
@@ -84,11 +79,11 @@ def total(shares: Mapping[str, Share]) -> Share:
     return Share(**{name: sum(one[name] for one in every) for name in every[0]})
 
 
-def _told(shares: Mapping[str, Share]) -> dict[str, Any]:
+def _summed(shares: Mapping[str, Share]) -> dict[str, Any]:
     return {**asdict(total(shares)), "teachers": {n: asdict(s) for n, s in shares.items()}}
 
 
-def forecast(prepared: Prepared) -> Forecast:
+def count(prepared: Prepared) -> Counts:
     """Count what a run will score and store; what the store holds already is taken off.
 
     Of a bucket that is what this node has mirrored: nothing is fetched.
@@ -96,104 +91,72 @@ def forecast(prepared: Prepared) -> Forecast:
     Raises:
         TargetError: the store is damaged.
     """
-    config = prepared.config
+    config, views = prepared.config, shown_views(prepared.config)
     mode, reason = target_mode(config)
     known = known_weights(prepared)
     # A teacher to be fitted has no weights yet: its stand-in's fingerprint is nobody's in the store.
-    keys = store_keys(
-        make_specs(prepared, {n: {} for n in prepared.teachers} | known), prepared.samples
-    )
-    count = shown_views(config)
-    originals, augmented = missing_work(prepared, keys, range(count or 0))
-    live = {
-        name: _with_passes(share, asked)
-        for (name, share), asked in zip(
-            _shares(prepared, keys, 0, originals).items(), _asked_live(prepared), strict=True
-        )
-    }
-    stored = None
-    if count is not None:
-        stored = _shares(prepared, keys, count, [*originals, *augmented])
+    store = RecipeStore(prepared, prepared.specs({n: {} for n in prepared.teachers} | known))
+    originals, augmented = store.missing(views or 0)
+    asked = _asked_live(prepared)
+    live = {name: share.asked(asked[name]) for name, share in _shares(store, 0, originals).items()}
+    stored = None if views is None else _shares(store, views, [*originals, *augmented])
     filled = total(stored or live)
-    mirrored = is_uri(config.targets.store)
     fewer = stored and total(stored).passes_to_come <= total(live).passes_to_come
-    return Forecast(
+    answers = [one.empty_answer(prepared.samples) for one in prepared.teachers.values()]
+    step_bytes = sum(array.nbytes for arrays in answers for array in arrays.values())
+    return Counts(
         mode=mode,
         reason=reason,
         stored=stored,
         live=live,
-        node_bytes=filled.bytes + filled.manifests_bytes if mirrored else 0,
-        step_bytes=_step_bytes(prepared),
+        node_bytes=0 if store.bucket is None else filled.bytes + filled.manifests_bytes,
+        step_bytes=config.train.batch_size * step_bytes,
         unfitted=tuple(name for name in prepared.teachers if name not in known),
         better="stored" if fewer else "live",
     )
 
 
-def _shares(
-    prepared: Prepared, keys: Mapping[str, TeacherKeys], views: int, parts: Sequence[Part]
-) -> dict[str, Share]:
+def _shares(store: RecipeStore, views: int, parts: Sequence[Part]) -> dict[str, Share]:
     """Each teacher's share where so many views of each training sample are stored."""
-    needed = required_answers(prepared, 1, views)
     return {
-        name: _share(prepared, name, keys[name], needed, [p for p in parts if p.teacher == name])
-        for name in prepared.teachers
+        name: _share(store, name, store.required(views), [p for p in parts if p.teacher == name])
+        for name in store.keys
     }
 
 
-def _share(
-    prepared: Prepared, name: str, keys: TeacherKeys, needed: int, parts: Iterable[Part]
-) -> Share:
+def _share(store: RecipeStore, name: str, required: int, parts: Sequence[Part]) -> Share:
     """One teacher's share, from what its entries hold and what they lack."""
-    root = store_root(prepared.config)
-    entries = {key: Entry(root, key) for key in (*keys.augmented, keys.originals)}
+    entries = {key: Entry(store.root, key) for key in store.keys[name].every}
     lists = {key: [(s.view, s.rows) for s in entry.shards] for key, entry in entries.items()}
     held = sum(
         (e.folder / shard.file).stat().st_size for e in entries.values() for shard in e.shards
     )
-    passes, to_come = 0, 0
+    to_come = 0
     for part in parts:
-        passes += len(part.rows)
         for key in part.lacking:
-            to_come += _part_bytes(prepared, name, key, part)
+            to_come += _part_bytes(store, key, part)
             lists[key].append((part.view, len(part.rows)))
     manifests = sum(manifest_bytes(key, shards) for key, shards in lists.items() if shards)
-    return Share(needed, passes, held + to_come, to_come, manifests)
+    passes = sum(len(part.rows) for part in parts)
+    return Share(required, passes, held + to_come, to_come, manifests)
 
 
-def _part_bytes(prepared: Prepared, name: str, key: EntryKey, part: Part) -> int:
-    held_out = part.view == ORIGINAL_VIEW
-    answer = answer_of(prepared.teachers[name], prepared.samples, held_out=held_out)
+def _part_bytes(store: RecipeStore, key: EntryKey, part: Part) -> int:
+    teacher = store.prepared.teachers[part.teacher]
+    answer = teacher.empty_answer(store.samples, held_out=part.view == ORIGINAL_VIEW)
     return shard_bytes(key, part.view, len(part.rows), answer)
 
 
-def _with_passes(share: Share, asked: int) -> Share:
-    """The same, and so many answers that are not stored."""
-    passes, to_come = share.passes + asked, share.passes_to_come + asked
-    return Share(passes, to_come, share.bytes, share.bytes_to_come, share.manifests_bytes)
-
-
-def _asked_live(prepared: Prepared) -> list[int]:
+def _asked_live(prepared: Prepared) -> dict[str, int]:
     """How often students and controls ask each teacher where nothing is stored.
 
     Which teacher is the best is not known yet: the first one stands for it.
     """
-    config, train = prepared.config, len(prepared.samples.splits["train"])
-    listens = [heard for role in roles(config) for heard in heard_by(prepared, role)]
-    each = config.seeds * config.train.epochs * train
-    return [each * listens.count(name) for name in prepared.teachers]
-
-
-def heard_by(prepared: Prepared, role: str) -> tuple[str, ...]:
-    """The teachers that a student or control listens to; the first one stands for the best."""
-    names = list(prepared.teachers)
-    taught: Role = role  # type: ignore[assignment]
-    return training_role(taught, prepared.config.objective, names, names[0]).teachers
-
-
-def _step_bytes(prepared: Prepared) -> int:
-    """Of the arrays that answer one batch of the student's."""
-    sizes = [
-        sum(array.nbytes for array in answer_of(candidate, prepared.samples).values())
-        for candidate in prepared.teachers.values()
+    config, names = prepared.config, list(prepared.teachers)
+    asked = [
+        name
+        for role in roles(config)
+        for name in training_role(role, config.objective, names, names[0]).teachers
     ]
-    return prepared.config.train.batch_size * sum(sizes)
+    each = config.seeds * config.train.epochs * len(prepared.samples.splits["train"])
+    return {name: each * asked.count(name) for name in names}

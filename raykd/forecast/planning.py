@@ -1,0 +1,151 @@
+"""`raykd.plan`: teacher passes, bytes and hours of a recipe, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from raykd.config import Config
+from raykd.config.variants import first_fold
+from raykd.errors import InputError
+from raykd.forecast.counts import Counts, Share, count, total
+from raykd.forecast.durations import Durations, durations
+from raykd.forecast.timing import Pace, measure
+from raykd.pipeline.placement import Placement, place
+from raykd.pipeline.preparation import Listen, Prepared, prepare
+from raykd.runtime import Resources, connect, machine
+
+_HOUR_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long a run will take, and what that was made from.
+
+    Attributes:
+        durations: seconds of each stage.
+        measured: seconds that one worker takes on this machine.
+        cpus: that there are.
+        gpus: that there are.
+        lanes: student fits trained side by side.
+        replicas: teacher -> how many actors it has.
+    """
+
+    durations: Durations
+    measured: Pace
+    cpus: float
+    gpus: float
+    lanes: int
+    replicas: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        found = asdict(self)
+        del found["durations"]
+        return {**self.durations.to_json(), **found}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe will ask of its teachers and machines; of a cross-validation, its first fold.
+
+    Attributes:
+        counts: teacher passes and bytes, stored and live.
+        estimate: of the time; None where none was asked for, or the machines lack something.
+        why_not: what they lack.
+        folds: of a cross-validation; the others take about as much as the first one each.
+    """
+
+    counts: Counts
+    estimate: Estimate | None = None
+    why_not: str | None = None
+    folds: int | None = None
+
+    @property
+    def mode(self) -> str:
+        """How students will get the teachers' answers as the run begins: `stored`, `write_through` or `live`."""
+        return self.counts.mode
+
+    @property
+    def share(self) -> Share:
+        """Passes and bytes of all teachers in that mode."""
+        stored = None if self.mode == "live" else self.counts.stored
+        return total(self.counts.live if stored is None else stored)
+
+    @property
+    def teacher_passes(self) -> int:
+        """Samples that teachers are still to score, over samples and views."""
+        return self.share.passes_to_come
+
+    @property
+    def bytes(self) -> int:
+        """Of the target store's shards, once the run has ended."""
+        return self.share.bytes
+
+    @property
+    def hours(self) -> float | None:
+        """Until the students are trained; None where that was not estimated."""
+        return None if self.estimate is None else self.estimate.durations.total_s / _HOUR_S
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, which `raykd plan --json` prints."""
+        time: dict[str, Any] | None = None if self.estimate is None else self.estimate.to_json()
+        if self.why_not is not None:
+            time = {"why_not": self.why_not}
+        return {**self.counts.to_json(), "time": time, "folds": self.folds}
+
+
+def plan(
+    config: Config,
+    *,
+    address: str | None = None,
+    timing: bool = True,
+    listen: Listen | None = None,
+) -> Plan:
+    """Predict teacher passes, bytes of the target store and hours; trains nothing and stores nothing.
+
+    Args:
+        config: the recipe.
+        address: of a Ray cluster, which is only asked what it has; None = this machine.
+        timing: estimate the time too, from a few batches of each model on this machine.
+        listen: is told how far decoding is.
+
+    Raises:
+        InputError: the recipe does not fit its data and models.
+        DataError: samples cannot be read.
+        TargetError: the target store is damaged.
+    """
+    prepared = prepare(first_fold(config), address=address, listen=listen)
+    counts = count(prepared)
+    if not timing:
+        return Plan(counts, folds=config.folds)
+    try:
+        resources, placement = _placed(prepared, address)
+    except InputError as error:
+        return Plan(counts, why_not=" ".join(str(error).split()), folds=config.folds)
+    return Plan(counts, _estimate(prepared, counts, placement, resources), folds=config.folds)
+
+
+def _placed(prepared: Prepared, address: str | None) -> tuple[Resources, Placement]:
+    if address is None:
+        return machine(), place(prepared.config, machine())
+    with connect(address) as resources:
+        return resources, place(prepared.config, resources)
+
+
+def _estimate(
+    prepared: Prepared, counts: Counts, placement: Placement, resources: Resources
+) -> Estimate:
+    pace = measure(prepared, placement, counts.unfitted)
+    stored = None if placement.mode == "live" else counts.stored
+    shares = counts.live if stored is None else stored
+    replicas = {name: place.replicas for name, place in placement.teachers.items()}
+    return Estimate(
+        durations(prepared.config, placement, resources, pace, shares),
+        pace,
+        resources.cpus,
+        resources.gpus,
+        placement.lanes,
+        replicas,
+    )

@@ -1,0 +1,228 @@
+"""The part of the target store that a recipe reads: where it is, what it lacks, what it will take."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from raykd.config import Config
+from raykd.config.variants import fold_recipes
+from raykd.data import Samples
+from raykd.errors import InputError, Problem, TargetError
+from raykd.folders import home, read_json
+from raykd.pipeline.fits import known_weights, shown_views
+from raykd.pipeline.preparation import Prepared, prepare
+from raykd.pipeline.teachers import Specs
+from raykd.targets import EntryKey, TargetStore, TeacherKeys
+from raykd.targets.codec import feature_version, version
+from raykd.targets.maintenance import size_of
+from raykd.targets.quarantine_log import QUARANTINE, read_quarantined
+from raykd.targets.remote import Remote, is_uri, remote_of
+from raykd.targets.store import ORIGINAL
+from raykd.teachers import ActorFleet, Recorded, Spec
+from raykd.teachers.filling import Part, fill, missing_parts
+from raykd.teachers.quarantine import Tolerance
+from raykd.tracking import Event, events
+from raykd.types import ORIGINAL_VIEW
+
+Keys = dict[str, TeacherKeys]
+_KEYS_BYTES = 8 + 8
+"""Sample id and content hash."""
+_MARGIN = 0.95
+"""Part of the free space that a store may fill."""
+
+
+def bucket_of(config: Config) -> Remote | None:
+    """The bucket that the target store is in; None = a folder."""
+    store = config.targets.store
+    return remote_of(store) if store is not None and is_uri(store) else None
+
+
+def store_keys(specs: Specs, samples: Samples) -> Keys:
+    """Where each teacher's answers are kept."""
+    return {name: _keys(spec, samples.view_key) for name, spec in specs.items()}
+
+
+def _keys(spec: Spec | Recorded, views: str) -> TeacherKeys:
+    teacher, features = spec.fingerprint, feature_version(spec.packing)
+    return TeacherKeys(
+        views=EntryKey(teacher, views, codec=version(spec.answers, spec.packing)),
+        originals=EntryKey(teacher, ORIGINAL, codec=version(spec.answers)),
+        features=tuple(EntryKey(teacher, views, tap, features) for tap in spec.taps),
+    )
+
+
+def open_store(
+    root: Path, keys: Keys, samples: Samples, temperatures: Mapping[str, float] | None = None
+) -> TargetStore:
+    """The store as students and evaluation read it."""
+    hashes = samples.content_hash(np.arange(len(samples)))
+    return TargetStore.open(root, keys, samples.ids, hashes, temperatures)
+
+
+class RecipeStore:
+    """The entries of a recipe's teachers in the target store.
+
+    Args:
+        prepared: the recipe with its data.
+        specs: its teachers, as they are hosted; none where only the place and the sizes matter.
+
+    Attributes:
+        bucket: where the store is in one; its `root` is this node's mirror.
+        root: the store's folder.
+        keys: teacher -> its entries.
+    """
+
+    def __init__(self, prepared: Prepared, specs: Specs | None = None) -> None:
+        self.prepared, self.samples = prepared, prepared.samples
+        self.bucket = bucket_of(prepared.config)
+        store = prepared.config.targets.store
+        if self.bucket is not None:
+            self.root = self.bucket.root
+        else:
+            self.root = Path(store).absolute() if store else home() / "targets"
+        self.keys = store_keys(specs or {}, self.samples)
+
+    def open(self) -> TargetStore:
+        """The store, with all that it holds by now."""
+        return open_store(self.root, self.keys, self.samples)
+
+    def sync(self, views: int) -> None:
+        """Make this node's mirror and the bucket alike, before it is judged what the store lacks.
+
+        Args:
+            views: how many are required; of none, only the entries of untransformed samples are fetched.
+
+        Raises:
+            TargetError: an object is damaged or of other targets, or one side cannot be read or written.
+        """
+        if self.bucket is not None:
+            entries = [one.every if views else (one.originals,) for one in self.keys.values()]
+            self.bucket.sync(key for several in entries for key in several)
+
+    def missing(self, views: int) -> tuple[list[Part], list[Part]]:
+        """What the store lacks: validation and test untransformed, and training samples in so many views."""
+        splits = self.samples.splits
+        held_out = np.concatenate([splits["validation"], splits["test"]])
+        augmented = {name: one.augmented for name, one in self.keys.items()}
+        originals = {name: (one.originals,) for name, one in self.keys.items()}
+        shown, train = list(range(views)), splits["train"]
+        return (
+            list(missing_parts(self.root, originals, self.samples, held_out, [ORIGINAL_VIEW])),
+            list(missing_parts(self.root, augmented, self.samples, train, shown)),
+        )
+
+    def required(self, views: int) -> int:
+        """How many answers of one teacher a run needs, over samples and views."""
+        sizes = {name: len(rows) for name, rows in self.samples.splits.items()}
+        return sizes["validation"] + sizes["test"] + views * sizes["train"]
+
+    def fill(
+        self,
+        parts: list[Part],
+        fleet: ActorFleet,
+        emit: Callable[[Event], None],
+        tolerance: Tolerance | None = None,
+    ) -> int:
+        """Score what the store lacks; the number of teacher samples scored.
+
+        Without a tolerance, as for validation and test, no sample may break a teacher.
+
+        Raises:
+            TargetError: the store cannot be written.
+        """
+        try:
+            scored = sum(fill(self.root, parts, fleet, emit, tolerance, self.bucket).values())
+        except OSError as error:
+            raise TargetError(f"the target store {self.root} cannot be written: {error}") from error
+        if self.bucket is not None:
+            keys = [key for part in parts for key in (*part.lacking, part.outputs)]
+            self.bucket.sync(dict.fromkeys(keys))
+        return scored
+
+    def report_quarantined(self, views: int | None, emit: Callable[[Event], None]) -> None:
+        """Tell of samples that broke a teacher in an earlier run: this one has no answer for them either.
+
+        Args:
+            views: how many of each sample this run shows; None = without end.
+            emit: who is told.
+        """
+        for name, one in self.keys.items():
+            folder = self.root / one.views.folder
+            if any(views is None or view < views for _, _, view in read_quarantined(folder)):
+                text = f"teacher {name!r} has samples in quarantine, see {folder / QUARANTINE}; delete it to try again"
+                if self.bucket is not None:
+                    text += f", and the objects gap-* of {one.views.folder} in the bucket"
+                emit(events.failure("targets", text, decision="quarantine", teacher=name))
+
+    def whole_bytes(self) -> int | None:
+        """Bytes of all answers that are stored, headers apart; None where views are endless."""
+        views, splits = shown_views(self.prepared.config), self.samples.splits
+        if views is None:
+            return None
+        held_out = len(splits["validation"]) + len(splits["test"])
+        total = 0
+        for teacher in self.prepared.teachers.values():
+            whole, shown = (
+                sum(
+                    array.nbytes
+                    for array in teacher.empty_answer(self.samples, held_out=h).values()
+                )
+                for h in (True, False)
+            )
+            entries = 1 + len(teacher.taps)
+            total += views * len(splits["train"]) * (shown + entries * _KEYS_BYTES)
+            total += held_out * (whole + _KEYS_BYTES)
+        return total
+
+    def shortage(self) -> str | None:
+        """Why the targets cannot be stored, in words; None where they can.
+
+        What the store takes already counts as free: some of it may be these targets.
+        """
+        needed = self.whole_bytes()
+        if needed is None:
+            return None
+        there = next(path for path in (self.root, *self.root.parents) if path.exists())
+        free = shutil.disk_usage(there).free * _MARGIN + size_of(self.root)
+        if needed <= free:
+            return None
+        return f"the targets take {needed / 1e9:,.2f} GB, {self.root} has room for {free / 1e9:,.2f} GB"
+
+
+def used_entries(config: Config) -> tuple[set[str], list[str]]:
+    """Folders in the store that a recipe reads, and its teachers that were not fitted yet: they have none.
+
+    Raises:
+        InputError: the recipe does not fit its data and models.
+    """
+    if config.folds is not None:
+        found = [used_entries(recipe) for recipe in fold_recipes(config)]
+        unfitted = dict.fromkeys(name for _, names in found for name in names)
+        return set().union(*(folders for folders, _ in found)), list(unfitted)
+    prepared = prepare(config)
+    weights = known_weights(prepared)
+    ready = replace(prepared, teachers={name: prepared.teachers[name] for name in weights})
+    keys = store_keys(ready.specs(weights), prepared.samples)
+    folders = {key.folder for one in keys.values() for key in one.every}
+    return folders, [name for name in prepared.teachers if name not in weights]
+
+
+def referenced_teachers(folder: Path) -> tuple[set[str], int]:
+    """Fingerprints of all teachers of the runs in a folder, and how many runs these are.
+
+    Raises:
+        InputError: there is no run.
+    """
+    configs = sorted(folder.glob("**/config.json")) if folder.is_dir() else []
+    if not configs:
+        raise InputError(
+            Problem("--unused", f"found no run in {folder}; name the folder that holds your runs, or name the "
+                    "recipes whose targets are to stay")
+        )  # fmt: skip
+    cards = [card for one in configs for card in sorted((one.parent / "teachers").glob("*.json"))]
+    return {str(read_json(card).get("fingerprint")) for card in cards}, len(configs)

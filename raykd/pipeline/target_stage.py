@@ -1,0 +1,324 @@
+"""The stage between teachers and students: what the teachers say, scored ahead or served while students train."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raykd.config.data import BadSamples
+from raykd.config.objective import values_of
+from raykd.config.root import TeacherCluster
+from raykd.data import Samples
+from raykd.evaluate import numbers_on
+from raykd.folders import RunFolder, write_json
+from raykd.pipeline.fits import weights_file
+from raykd.pipeline.placement import Mode, Placement, choose_mode
+from raykd.pipeline.preparation import Prepared
+from raykd.pipeline.recipe_store import Keys, RecipeStore, open_store
+from raykd.pipeline.teacher_validation import PROBES, TeacherValidation, validate
+from raykd.pipeline.teachers import Specs
+from raykd.runtime import put
+from raykd.targets import NoTargets, StoredTargets, TargetSource, TargetStore
+from raykd.targets.remote import Remote
+from raykd.teachers import ActorFleet, LiveTargets, Spec, WriteThrough
+from raykd.teachers.client import Client
+from raykd.teachers.filling import Part
+from raykd.teachers.quarantine import Tolerance
+from raykd.teachers.selftest import check_classes, check_repeatable
+from raykd.teachers.utilization import advise_replicas, utilization_of
+from raykd.tracking import Event, events
+from raykd.train import Fit
+from raykd.train.launch import MakeSource
+from raykd.types import ORIGINAL_VIEW
+
+
+@dataclass(eq=False)
+class TargetStage:
+    """The targets of one set of views, and the teachers that make them.
+
+    Attributes:
+        prepared: the recipe with its data, in these views.
+        specs: what hosts each teacher.
+        placement: what runs where.
+        folder: the run folder, for the teachers' cards.
+        emit: where progress and failures are reported.
+        send: the same from other processes.
+        noted: whether the folder's `targets.json` tells of these targets.
+        samples: object reference of the data.
+        mode: how students get the teachers' answers.
+        reason: why.
+        views: how many of each training sample the store holds, or will.
+        fleet: the teachers' actors, while they are needed.
+        store: what the teachers have answered, as far as it is stored.
+        teachers: what is known of them.
+        scored: teacher samples scored so far.
+        hit_rate: part of the answers that were stored before.
+        advice: what would shorten the wait for live teachers, where it is long.
+    """
+
+    prepared: Prepared
+    specs: Specs
+    placement: Placement
+    folder: RunFolder
+    emit: Callable[[Event], None]
+    send: Callable[[Event], None]
+    noted: bool = True
+    samples: Any = None
+    mode: Mode = field(init=False)
+    reason: str = field(init=False)
+    views: int = field(default=0, init=False)
+    fleet: ActorFleet | None = field(default=None, init=False)
+    store: TargetStore = field(init=False)
+    teachers: TeacherValidation = field(init=False)
+    scored: int = field(default=0, init=False)
+    hit_rate: float | None = field(default=None, init=False)
+    advice: str | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.mode, self.reason = self.placement.mode, self.placement.reason
+        self.stored = RecipeStore(self.prepared, self.specs)
+        if self.samples is None:
+            self.samples = put(self.prepared.samples)
+        self._running = ExitStack()
+        self._rates: dict[str, float] = {}
+
+    def required(self, views: int | None) -> int:
+        """Answers of all teachers that a run of so many views needs to be stored."""
+        stored = 0 if self.placement.mode == "live" else views or 0
+        return len(self.specs) * self.stored.required(stored)
+
+    def validate(self) -> None:
+        """Score what the store lacks of validation and test, and hold the teachers against it; no student is to come."""
+        self._score_held_out(live=False)
+        self._open()
+
+    def start(self, views: int | None, *, ahead: bool = False) -> None:
+        """Make everything ready for the first student.
+
+        Args:
+            views: how many of each training sample are required; None = a new one in each epoch.
+            ahead: nothing is left to be stored while the first student trains.
+        """
+        live = self.placement.mode == "live"
+        self.views = 0 if live else views or 0
+        lacking, augmented = self._score_held_out(live=live)
+        self._choose(augmented, ahead=ahead)
+        if self.fleet is not None and self.mode != "write_through":
+            self._fill(augmented)
+        self.stored.report_quarantined(views, self.emit)
+        self._open()
+        required = self.required(views)
+        self.hit_rate = 1 - lacking / required
+        text = f"{self.mode} targets: {self.reason}; {self.scored:,} teacher samples scored, "
+        text += f"{required - lacking:,} of {required:,} were stored before"
+        self.emit(events.message("targets", text))
+        if self.mode == "stored":
+            self.close()
+
+    def _score_held_out(self, *, live: bool) -> tuple[int, list[Part]]:
+        """Answers for validation and test, checked; how many answers were lacking, and what training views lack."""
+        self.stored.sync(self.views)
+        originals, augmented = self.stored.missing(self.views)
+        if originals or augmented or live:
+            cluster = self.prepared.config.cluster.teachers
+            places = self.placement.teachers
+            fleet = ActorFleet(self.specs, places, self.samples, cluster, self.emit)
+            self.fleet = self._running.enter_context(fleet)
+            self._rates = self_test(self.prepared, fleet)
+            self.scored += self.stored.fill(originals, fleet, self.emit)
+        self.teachers = validate(self.prepared, self.specs, self.stored.open(), self.emit)
+        self._write_cards()
+        return sum(len(part.rows) for part in (*originals, *augmented)), augmented
+
+    def _write_cards(self) -> None:
+        """Every teacher's card."""
+        validation, task = self.teachers.validation, self.teachers.task
+        for name, fingerprint in self.teachers.fingerprints.items():
+            settings = self.prepared.teachers[name].settings
+            card = {
+                "name": name,
+                "fingerprint": fingerprint,
+                "spec": settings.model_dump(mode="json"),
+                "labels": settings.labels,
+                "weights": weights_file(self.prepared, name),
+                "temperature": self.teachers.temperatures[name],
+                "validation": numbers_on(task, validation.teachers[name], validation.labels_N),
+            }
+            write_json(self.folder.card(name), card)
+
+    def _choose(self, parts: Sequence[Part], *, ahead: bool) -> None:
+        """How students get what the store lacks, now that the teachers' speed is known."""
+        lacking = Counter[str]()
+        for part in parts:
+            lacking[part.teacher] += len(part.rows)
+        self.mode, self.reason = choose_mode(self.placement, lacking, self._rates)
+        if self.mode == "write_through" and (ahead or not lacking):
+            why = "all trials read one store" if lacking else "the store lacks nothing"
+            self.mode, self.reason = "stored", why
+
+    def _fill(self, parts: list[Part]) -> None:
+        """Score what the store lacks of the training views."""
+        assert self.fleet is not None, "teachers are there while something is lacking"
+        tolerance = _tolerance(self.prepared.samples, self.prepared.config.data.bad_samples)
+        self.scored += self.stored.fill(parts, self.fleet, self.emit, tolerance)
+
+    def _open(self) -> None:
+        """See what the store holds by now, and write down which of its entries are this job's."""
+        self.store = self.stored.open()
+        if self.noted:
+            write_json(self.folder.targets, {**self.store.note(), "mode": self.mode})
+
+    @property
+    def writes_through(self) -> bool:
+        """Whether answers are stored while the next student trains."""
+        return self.mode == "write_through" and self.fleet is not None
+
+    def complete(self) -> None:
+        """Score what the first student was not shown, and release the teachers: the others read."""
+        self.stored.sync(self.views)
+        self._fill(self.stored.missing(self.views)[1])
+        self.close()
+        self._open()
+
+    def close(self) -> None:
+        """End the teachers' actors."""
+        self._running.close()
+        self.fleet = None
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Counts what teachers score for students meanwhile."""
+        fleet, before = self.fleet, _scored(self.fleet)
+        yield
+        self.scored += _scored(fleet) - before
+
+    def source(self) -> MakeSource:
+        """What gives a fit its targets, in whichever process it is trained."""
+        config = self.prepared.config
+        return FitTargets(
+            self.stored.root,
+            self.stored.keys,
+            self.stored.bucket,
+            None if self.fleet is None else self.fleet.actors,
+            config.cluster.teachers,
+            config.data.bad_samples,
+            self.send,
+            writes_through=self.writes_through,
+        )
+
+    def advise(self, live: Sequence[Mapping[str, Any]]) -> None:
+        """Say what would shorten a long wait for live teachers.
+
+        Args:
+            live: records of the epochs in which they were asked.
+        """
+        utilization = utilization_of(live)
+        replicas = {name: place.replicas for name, place in self.placement.teachers.items()}
+        self.advice = None if utilization is None else advise_replicas(utilization, replicas)
+        if self.advice is not None:
+            self.emit(events.message("student", self.advice))
+
+
+@dataclass(frozen=True)
+class FitTargets:
+    """Gives a fit its targets; called in the student's worker.
+
+    Attributes:
+        root: the store's folder.
+        keys: teacher -> its entries there.
+        bucket: of which it is a mirror, or None.
+        actors: teacher -> handles of its replicas; None = everything is read from the store.
+        settings: timeouts and the failure policy.
+        bad: what is done about samples that break a teacher.
+        emit: where failures are reported.
+        writes_through: whether the actors' answers are stored.
+    """
+
+    root: Path
+    keys: Keys
+    bucket: Remote | None
+    actors: Mapping[str, Any] | None
+    settings: TeacherCluster
+    bad: BadSamples
+    emit: Callable[[Event], None]
+    writes_through: bool = False
+
+    def __call__(self, samples: Samples, fit: Fit) -> TargetSource:
+        """The targets of one fit."""
+        if not fit.teacher_infos:
+            return NoTargets()
+        if self.actors is None:
+            return StoredTargets(self._open(samples, fit))
+        client = self._client(self.actors, samples, fit)
+        if self.writes_through:
+            return WriteThrough(client, self._open(samples, fit), fit.plan.rows)
+        return LiveTargets(client, list(client.pools))
+
+    def _open(self, samples: Samples, fit: Fit) -> TargetStore:
+        keys = {teacher.name: self.keys[teacher.name] for teacher in fit.teacher_infos}
+        if self.bucket is not None:  # the first worker on a node fetches what its mirror lacks
+            self.bucket.pull(key for one in keys.values() for key in one.augmented)
+        store = open_store(self.root, keys, samples, reading_temperatures(fit))
+        store.remote = self.bucket
+        return store
+
+    def _client(self, actors: Mapping[str, Any], samples: Samples, fit: Fit) -> Client:
+        handles = {teacher.name: actors[teacher.name] for teacher in fit.teacher_infos}
+        folders = {name: self.root / one.views.folder for name, one in self.keys.items()}
+        tolerance = _tolerance(samples, self.bad, folders)
+        client = Client(handles, self.settings, self.emit, tolerance)
+        client.temperatures = reading_temperatures(fit)
+        return client
+
+
+def reading_temperatures(fit: Fit) -> dict[str, float]:
+    """Teacher -> temperature at which a fit's student reads its answers; to begin with, where that changes."""
+    soft = fit.objective.soft_targets
+    temperature = 1.0 if soft is None else values_of(soft.temperature)[0]
+    return {teacher.name: temperature * teacher.temperature for teacher in fit.teacher_infos}
+
+
+def self_test(prepared: Prepared, fleet: ActorFleet) -> dict[str, float]:
+    """Class count and repeatability of every teacher, on a few samples.
+
+    Returns:
+        teacher -> samples/s of all its replicas, from one batch (a short one is as much work as a full one).
+
+    Raises:
+        TeacherError: names the teacher and what is wrong with it.
+    """
+    rows = prepared.samples.splits["validation"][:PROBES]
+    first = fleet.score(rows, ORIGINAL_VIEW)
+    check_classes(first, prepared.samples.class_count)
+    for pool in fleet.client.pools.values():
+        pool.load.take()
+    check_repeatable(first, fleet.score(rows, ORIGINAL_VIEW))
+    rates = {}
+    for name, pool in fleet.client.pools.items():
+        spec = fleet.specs[name]
+        batch = spec.batch_size if isinstance(spec, Spec) else len(rows)
+        rates[name] = batch * len(pool.actors) / max(pool.load.busy_s, 1e-9)
+    return rates
+
+
+def _tolerance(
+    samples: Samples, bad: BadSamples, folders: Mapping[str, Path] | None = None
+) -> Tolerance | None:
+    """How many samples may break a teacher; None = none.
+
+    Args:
+        samples: the data.
+        bad: what is done about them.
+        folders: teacher -> where they are written down, so that no other fit finds them anew.
+    """
+    return Tolerance(samples, bad.max_fraction, folders or {}) if bad.policy == "skip" else None
+
+
+def _scored(fleet: ActorFleet | None) -> int:
+    if fleet is None:
+        return 0
+    return int(sum(teacher["samples_scored"] for teacher in fleet.statistics().values()))

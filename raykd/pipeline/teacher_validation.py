@@ -1,0 +1,197 @@
+"""The teachers' answers to the validation samples: whether they are what they should be, and what they tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raykd.ensemble import TEMPERATURE_BOUNDS, labels_of_known
+from raykd.errors import TargetError
+from raykd.evaluate import SplitOutputs, TaskMetrics, best_teacher
+from raykd.pipeline.evaluation import split_outputs
+from raykd.pipeline.preparation import Prepared
+from raykd.pipeline.teachers import Specs
+from raykd.targets import TargetStore
+from raykd.targets.codec import decode
+from raykd.targets.remote import is_uri
+from raykd.tasks import find_task
+from raykd.teachers import Spec
+from raykd.teachers.model import TeacherModel
+from raykd.tracking import Event, events
+from raykd.types import ORIGINAL_VIEW, Scale, TeacherOutputs, is_labelled
+
+PROBES = 8
+"""Samples that a teacher is tried on."""
+_LEAST_LABELS = 2
+_DRIFT = 0.02  # other machines, GPUs and the codec make less than a tenth of it
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherValidation:
+    """What is known of the teachers once they have answered the validation samples.
+
+    Attributes:
+        task: what the answers are for.
+        validation: their answers.
+        scale: the unit of a regression, None in other tasks.
+        fingerprints: teacher -> what its answers are kept under.
+        temperatures: teacher -> factor on the objective's temperature.
+        best_teacher: the single teacher that is best on validation.
+    """
+
+    task: TaskMetrics
+    validation: SplitOutputs
+    scale: Scale | None
+    fingerprints: Mapping[str, str]
+    temperatures: Mapping[str, float]
+    best_teacher: str
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """Teacher -> its error: mean squared in regression (squared original units), else the NLL.
+
+        Of a teacher that knows only some classes: on the samples of those.
+        """
+        return {name: self.task.error(numbers) for name, numbers in self._numbers.items()}
+
+    @property
+    def accuracies(self) -> dict[str, float]:
+        """Teacher -> its accuracy, on the samples of classes that it knows; in multilabel of single labels."""
+        return {name: numbers["accuracy"] for name, numbers in self._numbers.items()}
+
+    @property
+    def _numbers(self) -> dict[str, dict[str, float]]:
+        return {
+            name: self.task.numbers(answers, self._of_known(answers))
+            for name, answers in self.validation.teachers.items()
+        }
+
+    def _of_known(self, answers: Tensor) -> Tensor:
+        """The labels, those of classes that a teacher does not know taken for unlabelled."""
+        labels_N = self.validation.labels_N
+        if self.task.kind != "logits":
+            return labels_N
+        return labels_of_known(answers, labels_N)
+
+
+def validate(
+    prepared: Prepared, specs: Specs, store: TargetStore, emit: Callable[[Event], None]
+) -> TeacherValidation:
+    """Hold what the store has of the validation samples against the teachers and their settings.
+
+    Raises:
+        TargetError: a teacher no longer matches its stored outputs.
+        TeacherError: one is no better than chance, or worse than its `expect`.
+    """
+    samples = prepared.samples
+    check_drift(prepared, specs, store)
+    outputs = store.gather(samples.splits["validation"], ORIGINAL_VIEW)
+    values = judge_teachers(prepared, outputs)
+    fitted = temperatures(prepared, outputs, emit)
+    task, text = find_task(samples.task).metrics, find_task(samples.task).text
+    if all(map(math.isfinite, values.values())):
+        named = ", ".join(f"{name} {text.value(value)}" for name, value in values.items())
+        emit(events.message("teachers", f"validation {text.metric.name}: {named}"))
+    validation = split_outputs(samples, "validation", outputs, {}, {})
+    return TeacherValidation(
+        task=task,
+        validation=validation,
+        scale=samples.scale,
+        fingerprints={name: spec.fingerprint for name, spec in specs.items()},
+        temperatures=fitted,
+        best_teacher=best_teacher(validation, samples.task),
+    )
+
+
+def check_drift(prepared: Prepared, specs: Specs, store: TargetStore) -> None:
+    """Score a few stored samples again: the code of a teacher's model is part of no fingerprint.
+
+    Raises:
+        TargetError: names the teacher that no longer matches its stored outputs.
+    """
+    samples = prepared.samples
+    comparable, unit = (
+        find_task(samples.task).metrics.comparable,
+        samples.scale.std if samples.scale else 1.0,
+    )
+    rows = samples.splits["validation"][:PROBES]
+    views = np.full(len(rows), ORIGINAL_VIEW)
+    for name, spec in specs.items():
+        if not isinstance(spec, Spec):
+            continue
+        now = decode(TeacherModel(spec).score(samples, rows, views)).values_NC
+        stored = decode(store.gather_arrays(name, rows, ORIGINAL_VIEW)).values_NC
+        worst = (comparable(now) - comparable(stored)).abs().max().item() / unit
+        if not worst < _DRIFT:
+            folders = (store.originals[name].folder, store.entries[name].folder)
+            bucket = ", in the bucket too," if is_uri(prepared.config.targets.store) else ""
+            raise TargetError(
+                f"teacher {name!r} no longer matches its stored outputs (probabilities, or values in standard "
+                f"deviations, differ by up to {worst:.2g}): its code was changed since; delete {folders[0]} and "
+                f"{folders[1]}{bucket} to score it anew"
+            )
+
+
+def judge_teachers(prepared: Prepared, outputs: TeacherOutputs) -> dict[str, float]:
+    """The task's metric of each teacher on validation, held against `expect` and chance.
+
+    Raises:
+        TeacherError: names the teacher and what is wrong with it.
+    """
+    labels_N = _validation_labels(prepared)
+    known_N = is_labelled(labels_N)
+    return {
+        name: judge_teacher(prepared, name, answer.values_NC[known_N], labels_N[known_N])
+        for name, answer in outputs.items()
+    }
+
+
+def judge_teacher(prepared: Prepared, name: str, values_NC: Tensor, labels_N: Tensor) -> float:
+    """The task's metric of one teacher's answers to labelled samples.
+
+    Raises:
+        TeacherError: it is no better than chance, worse than its `expect`, or its classes look permuted.
+    """
+    candidate = prepared.teachers[name]
+    check = find_task(prepared.samples.task).selftest
+    return check(name, values_NC, labels_N, candidate.settings.expect, candidate.label_map)
+
+
+def _validation_labels(prepared: Prepared) -> Tensor:
+    return torch.from_numpy(prepared.samples.labels[prepared.samples.splits["validation"]])
+
+
+def temperatures(
+    prepared: Prepared, outputs: TeacherOutputs, emit: Callable[[Event], None]
+) -> dict[str, float]:
+    """Each teacher's own temperature; `fit` calibrates it on validation labels, and says so where it cannot."""
+    labels_N = _validation_labels(prepared)
+    found: dict[str, float] = {}
+    for name, candidate in prepared.teachers.items():
+        given = candidate.settings.temperature
+        if given != "fit":
+            found[name] = given
+            continue
+        values_NC = outputs[name].values_NC
+        own_N = labels_N if candidate.known is None else labels_of_known(values_NC, labels_N)
+        fitted = _calibrated(prepared.samples.task, values_NC, own_N)
+        if fitted is None:
+            emit(events.message("teachers", f"teachers.{name}.temperature is 1: the validation labels cannot calibrate "
+                                "it (fewer than two, all answered rightly, or none better than by chance)"))  # fmt: skip
+        found[name] = 1.0 if fitted is None else fitted
+    return found
+
+
+def _calibrated(task: str, values_NC: Tensor, labels_N: Tensor) -> float | None:
+    """The temperature of least loss; None where the loss has no minimum to be found."""
+    calibrate = find_task(task).metrics.calibrate
+    assert calibrate is not None, "cross_check refuses it where outputs have no temperature"
+    if int(is_labelled(labels_N).sum()) < _LEAST_LABELS:
+        return None
+    found = calibrate(values_NC, labels_N)
+    return None if found in TEMPERATURE_BOUNDS else found
