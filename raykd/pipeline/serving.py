@@ -86,6 +86,7 @@ def make_specs(prepared: Prepared, weights: Mapping[str, Mapping[str, Tensor]]) 
             )
             continue
         assert settings.model is not None, "a teacher without outputs has a model"
+        gpus = cluster.gpus if settings.resources.gpus is None else settings.resources.gpus
         specs[name] = Spec(
             name=name,
             key=f"teachers.{name}.model",
@@ -105,6 +106,7 @@ def make_specs(prepared: Prepared, weights: Mapping[str, Mapping[str, Tensor]]) 
             packing=candidate.packing,
             behaviour=candidate.behaviour,
             vector=settings.embedding,
+            device="cuda" if gpus else "cpu",
         )
     return specs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from raykd.config.root import TeacherCluster
 from raykd.errors import NonFiniteError, TeacherError
 from raykd.targets import codec
 from raykd.targets.quarantine_log import assemble
+from raykd.targets.source import Deadline
 from raykd.teachers.model import Inputs, count
 from raykd.teachers.policy import BREAKS, Cause, Decision, FailurePolicy
 from raykd.teachers.quarantine import Isolated, Quarantine, Tolerance, isolate, quarantined
@@ -125,6 +127,9 @@ class _LeftOutError(Exception):
 class Client:
     """Asks the actors; each worker of the student has one of its own. Picklable before its first use.
 
+    A request is waited for until `request_timeout_s` is over (then the policy decides what is tried next) or the
+    deadline of whoever collects, whichever comes first; at the deadline nothing more is tried.
+
     Args:
         actors: teacher name -> handles of its replicas.
         settings: timeouts and the failure policy.
@@ -167,14 +172,25 @@ class Client:
         requests = {pool.name: self._ask(pool, rows, view, inputs=inputs) for pool in pools}
         return {n: Asked(rows, view, places, none, request) for n, request in requests.items()}
 
-    def collect(self, names: Sequence[str], asked: Mapping[str, Asked]) -> TeacherOutputs:
+    def collect(
+        self, names: Sequence[str], asked: Mapping[str, Asked], deadline: Deadline | None = None
+    ) -> TeacherOutputs:
         """The answers, in the order of `names`; a teacher left out answers nothing, validly for no row.
 
+        Args:
+            names: of the teachers.
+            asked: what `submit` returned.
+            deadline: of all the answers; None = each request has its own alone.
+
         Raises:
+            TargetTimeoutError: an answer was not there in time.
             TeacherError: a teacher is lost and the policy is to stop, or all are, or one breaks on more
                 samples than allowed.
         """
-        return self.whole({n: self._answer(n, asked[n]) if n in asked else None for n in names})
+        due = deadline or Deadline(math.inf)
+        return self.whole(
+            {n: self._answer(n, asked[n], due) if n in asked else None for n in names}
+        )
 
     def whole(self, found: Mapping[str, Dense | None]) -> TeacherOutputs:
         """The answers of all teachers to one batch; those that gave none answer validly for no row.
@@ -213,16 +229,19 @@ class Client:
     def _again(self, pool: Pool, request: Request, avoid: int | None = None) -> Request:
         return self._ask(pool, request.rows, request.view, inputs=request.inputs, avoid=avoid)
 
-    def parts(self, name: str, asked: Asked) -> Parts | None:
+    def parts(self, name: str, asked: Asked, deadline: Deadline) -> Parts | None:
         """One teacher's answer as places in what was asked, and the encoded answers for them.
 
         Samples in quarantine are in no part; None comes from a teacher that is left out.
+
+        Raises:
+            TargetTimeoutError: it was not there in time.
         """
         pool = self.pools[name]
         try:
-            parts = self._together(pool, asked)
+            parts = self._together(pool, asked, deadline)
             for place in asked.alone:
-                parts += self._isolated(pool, asked, np.array([place]))
+                parts += self._isolated(pool, asked, np.array([place]), deadline)
         except _LeftOutError:
             return None
         return parts
@@ -233,29 +252,30 @@ class Client:
         pairs = zip(rows.tolist(), view.tolist(), strict=True)
         return np.array([pair in known for pair in pairs], bool)
 
-    def _answer(self, name: str, asked: Asked) -> Dense | None:
+    def _answer(self, name: str, asked: Asked, deadline: Deadline) -> Dense | None:
         """One teacher's answer; None from one that is left out, or where all of it is in quarantine."""
-        parts = self.parts(name, asked)
+        parts = self.parts(name, asked, deadline)
         if parts is None:
             return None
         return assemble(parts, len(asked.rows), self.temperatures.get(name, 1.0))
 
-    def _together(self, pool: Pool, asked: Asked) -> Parts:
+    def _together(self, pool: Pool, asked: Asked, deadline: Deadline) -> Parts:
         if asked.request is None:
             return []
-        arrays = self._settle(pool, asked.request)
+        arrays = self._settle(pool, asked.request, deadline)
         if arrays is None:
-            return self._isolated(pool, asked, asked.places)
+            return self._isolated(pool, asked, asked.places, deadline)
         return [(asked.places, arrays)]
 
     def _settle(
-        self, pool: Pool, request: Request, *, searching: bool = False
+        self, pool: Pool, request: Request, deadline: Deadline, *, searching: bool = False
     ) -> codec.Arrays | None:
         """The answer to a request, made again as the policy says; None when samples in it break the teacher.
 
         Args:
             pool: the teacher.
             request: what was asked.
+            deadline: when it is due.
             searching: whether a single break is an answer already.
         """
         if pool.lost:
@@ -266,7 +286,7 @@ class Client:
                 # asked before it was ended: Ray takes 5 s to kill what hangs, and only then says so
                 self._release(pool, request, restart=False)
                 request = self._again(pool, request)
-            found = self._wait(pool, request)
+            found = self._wait(pool, request, deadline)
             if isinstance(found, dict):
                 return found
             cause, detail = found
@@ -300,13 +320,18 @@ class Client:
             self.settings.on_failure, limit, replicas, isolates=self.tolerance is not None
         )
 
-    def _wait(self, pool: Pool, request: Request) -> codec.Arrays | tuple[Cause, str]:
+    def _wait(
+        self, pool: Pool, request: Request, deadline: Deadline
+    ) -> codec.Arrays | tuple[Cause, str]:
         """The answer, or why there is none."""
-        replica = request.replica
+        replica, left_s = request.replica, deadline.left_s
+        patience_s = self._patience_s(pool, replica)
         try:
             arrays: codec.Arrays
-            arrays, seconds = ray.get(request.reference, timeout=self._patience_s(pool, replica))
+            arrays, seconds = ray.get(request.reference, timeout=min(patience_s, left_s))
         except GetTimeoutError:
+            if left_s <= patience_s:
+                raise deadline.exceeded(f"teacher {pool.name!r}") from None
             return ("slow" if self._lives(pool, replica) else "hung"), ""
         except (RayActorError, ObjectLostError) as error:
             if isinstance(error, ActorDiedError):
@@ -357,14 +382,14 @@ class Client:
             pool.lost = True
             raise _LeftOutError
 
-    def _isolated(self, pool: Pool, asked: Asked, places: np.ndarray) -> Parts:
+    def _isolated(self, pool: Pool, asked: Asked, places: np.ndarray, deadline: Deadline) -> Parts:
         """Answers for what of a batch does not break the teacher; the rest goes into quarantine."""
         assert self.tolerance is not None, "a batch is searched only where that is asked for"
         tolerance, known = self.tolerance, pool.quarantine.rows
 
         def attempt(part: np.ndarray) -> codec.Arrays | None:
             request = self._ask(pool, asked.rows[part], asked.view[part])
-            return self._settle(pool, request, searching=True)
+            return self._settle(pool, request, deadline, searching=True)
 
         elsewhere = known.difference(
             asked.rows.tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raykd.targets import Ticket
+from raykd.targets.source import Deadline
 from raykd.teachers.client import Client
 from raykd.teachers.utilization import describe
 from raykd.types import Batch, TeacherOutputs
@@ -22,9 +23,14 @@ class LiveTargets:
         requests = self.client.submit(self.names, batch.rows.numpy(), batch.view_B.numpy())
         return Ticket(batch, requests)
 
-    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:  # noqa: ARG002
-        """The answers; each request has its own timeout, so the wait as a whole is bounded too."""
-        return self.client.collect(self.names, ticket.pending)
+    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:
+        """The answers; within the time for all of them each request has its own, see `Client`.
+
+        Raises:
+            TargetTimeoutError: a teacher has not answered within `timeout_s` seconds.
+            TeacherError: as `Client.collect`.
+        """
+        return self.client.collect(self.names, ticket.pending, Deadline(timeout_s))
 
     def counters(self) -> list[float]:
         """What was asked and answered since the last call: the load of each teacher, one after the other."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from raykd.targets import TargetStore, Ticket
 from raykd.targets.quarantine_log import assemble
+from raykd.targets.source import Deadline
 from raykd.targets.write_buffer import Parts, WriteBuffer
 from raykd.teachers.client import Asked, Client
 from raykd.teachers.live import LiveTargets
@@ -48,18 +49,21 @@ class WriteThrough:
         rows, view = batch.rows.numpy(), batch.view_B.numpy()
         return Ticket(batch, {name: self._ask(name, rows, view) for name in self.names})
 
-    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:  # noqa: ARG002
-        """The answers, those that were asked for now written to the store; waits are bounded as live.
+    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:
+        """The answers, those that were asked for now written to the store.
 
         Raises:
+            TargetTimeoutError: a teacher has not answered, or the store was not read, within `timeout_s` seconds.
             TeacherError: a teacher is lost and the policy is to stop, or breaks on too many samples.
             TargetError: the store cannot be written.
         """
         rows, view = ticket.batch.rows.numpy(), ticket.batch.view_B.numpy()
         shares: Mapping[str, _Share] = ticket.pending
-        return self.client.whole(
-            {name: self._answer(name, shares[name], rows, view) for name in self.names}
-        )
+        deadline, found = Deadline(timeout_s), {}
+        for name in self.names:
+            found[name] = self._answer(name, shares[name], rows, view, deadline)
+            deadline.check(f"teacher {name!r} in the store {self.store.root}")
+        return self.client.whole(found)
 
     def counters(self) -> list[float]:
         """What was asked and answered since the last call."""
@@ -74,20 +78,24 @@ class WriteThrough:
         asked = self.client.submit([name], rows[places], view[places]) if len(places) else {}
         return _Share(places, asked.get(name))
 
-    def _answer(self, name: str, share: _Share, rows: np.ndarray, view: np.ndarray) -> Dense | None:
-        parts = self._take(name, share, rows, view)
+    def _answer(
+        self, name: str, share: _Share, rows: np.ndarray, view: np.ndarray, deadline: Deadline
+    ) -> Dense | None:
+        parts = self._take(name, share, rows, view, deadline)
         others = np.setdiff1d(np.arange(len(rows)), share.places)
         parts += self._place(others, self.shelves[name].read(rows[others], view[others]))
         again = self._ask(name, rows[others], view[others])  # an earlier batch waited in vain
         if len(again.places):
             again = _Share(others[again.places], again.asked)
-            parts += self._take(name, again, rows, view)
+            parts += self._take(name, again, rows, view, deadline)
         return assemble(parts, len(rows), self.client.temperatures.get(name, 1.0))
 
-    def _take(self, name: str, share: _Share, rows: np.ndarray, view: np.ndarray) -> Parts:
+    def _take(
+        self, name: str, share: _Share, rows: np.ndarray, view: np.ndarray, deadline: Deadline
+    ) -> Parts:
         """What the teacher answers to its share, put on its shelf."""
         shelf, open_places = self.shelves[name], share.places
-        found = [] if share.asked is None else self.client.parts(name, share.asked)
+        found = [] if share.asked is None else self.client.parts(name, share.asked, deadline)
         parts = self._place(share.places, found or [])
         for places, arrays in parts:
             shelf.put(rows[places], view[places], arrays)

@@ -16,11 +16,11 @@ from ray import cloudpickle
 
 from raykd.config.models import FactoryModel
 from raykd.config.root import TeacherCluster
-from raykd.errors import TeacherError
+from raykd.errors import TargetTimeoutError, TeacherError
 from raykd.targets import EntryKey, StoredTargets, TargetStore, TeacherKeys
 from raykd.targets.codec import decode
 from raykd.targets.store import ORIGINAL
-from raykd.teachers import ActorFleet, LiveTargets, Place, TeacherModel
+from raykd.teachers import ActorFleet, LiveTargets, Place, TeacherModel, WriteThrough
 from raykd.teachers.client import Client
 from raykd.teachers.filling import fill, missing_parts
 from raykd.teachers.utilization import WIDTH
@@ -236,6 +236,33 @@ def test_an_actor_that_is_late_is_waited_for_or_passed_over_but_not_hung(
     assert all(same(a["wide"], alone(spec, samples, rows, v)) for v, a in enumerate(answers))
 
 
+@pytest.mark.parametrize("request_timeout_s", [30, 0.3])
+def test_whoever_collects_waits_no_longer_than_it_says(
+    start, samples, make_spec, heard, tmp_path, request_timeout_s
+):
+    """A teacher takes too long: one request outlasts the deadline, or many that are tried one after the other."""
+    kwargs = {"file": str(tmp_path / "late"), "seconds": 60}
+    spec = make_spec(FactoryModel(path="raykd_test_models:ponderous", kwargs=kwargs))
+    rows = samples.splits["train"][:8]
+    batch = samples.batch(rows, np.zeros(8, np.int64))
+    views = EntryKey(spec.fingerprint, samples.view_key)
+    keys = {"wide": TeacherKeys(views, EntryKey(spec.fingerprint, ORIGINAL))}
+    hashes = samples.content_hash(np.arange(len(samples)))
+    store = TargetStore.open(tmp_path / "store", keys, samples.ids, hashes)
+    settings = {"request_timeout_s": request_timeout_s, "max_restarts": 99}
+    (tmp_path / "late").touch()
+    with start(spec, **settings) as fleet:
+        for source in (
+            LiveTargets(fleet.client, ["wide"]),
+            WriteThrough(Client(fleet.actors, fleet.settings, heard), store, rows),
+        ):
+            begun = time.monotonic()
+            with pytest.raises(TargetTimeoutError, match=r"'wide': no answer within 1 s"):
+                source.collect(source.submit(batch), 1)
+            assert time.monotonic() - begun < 5
+    assert bool(heard.decisions()) is (request_timeout_s < 1)
+
+
 def test_nothing_big_goes_through_whoever_asks(start, samples, make_spec):
     """A step sends rows and views; a worker is sent handles: neither data nor weights."""
     spec, rows = make_spec("cnn"), samples.splits["train"]
@@ -358,6 +385,11 @@ def test_a_fleet_that_cannot_start_says_why(start, make_spec):
         TeacherError, match="'wide' did not start within 1 s: the cluster lacks its CPUs"
     ):
         start(make_spec(), cpus=99, start_timeout_s=1).__enter__()
+    with pytest.raises(
+        TeacherError,
+        match=r"could not load its model: .*placed on a GPU, but its process was given 0",
+    ):
+        start(make_spec(device="cuda")).__enter__()
     wrong = make_spec()
     wrong = replace(wrong, weights={n: t[:1] for n, t in wrong.weights.items()})
     with pytest.raises(
