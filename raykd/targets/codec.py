@@ -153,6 +153,14 @@ def absent(like: Dense) -> Dense:
     )
 
 
+def completed(found: Mapping[str, Dense | None]) -> dict[str, Dense] | None:
+    """The answers of all teachers to one batch, those without one `absent`; None where none has any."""
+    like = next((answer for answer in found.values() if answer is not None), None)
+    if like is None:
+        return None
+    return {name: answer or absent(like) for name, answer in found.items()}
+
+
 __all__ = [
     "PLAIN",
     "VERSION",
@@ -160,6 +168,7 @@ __all__ = [
     "Arrays",
     "Packing",
     "absent",
+    "completed",
     "decode",
     "encode",
     "feature_version",

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raykd.errors import TargetError
+from raykd.folders import TEMPORARY
 from raykd.targets.entries import LOCK, MANIFEST, Entry, EntryKey, read_manifest
-from raykd.targets.files import TEMPORARY
 from raykd.targets.shards import Shard
 from raykd.targets.store import Report, verify_entries
 

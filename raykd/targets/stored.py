@@ -37,10 +37,10 @@ class StoredTargets:
         for name in self.store.entries:
             found[name] = self._gather(name, rows, view)
             deadline.check(f"teacher {name!r} in the store {self.store.root}")
-        like = next((answer for answer in found.values() if answer is not None), None)
-        if like is None:
+        answers = codec.completed(found)
+        if answers is None:
             raise TargetError("no teacher answers any sample of a batch: all are in quarantine")
-        return {n: codec.absent(like) if answer is None else answer for n, answer in found.items()}
+        return answers
 
     @cached_property
     def _quarantined(self) -> dict[str, set[tuple[int, int]]]:
