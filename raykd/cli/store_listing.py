@@ -11,17 +11,15 @@ from raykd.targets.maintenance import (
     AT_WORK_S,
     Listing,
     delete,
-    leftovers,
-    list_entries,
-    size_of,
-    verify_store,
-)
-from raykd.targets.maintenance_remote import (
     delete_folder,
     delete_object,
+    leftovers,
     leftovers_in,
+    list_entries,
+    size_of,
     survey_bucket,
     verify_bucket,
+    verify_store,
 )
 from raykd.targets.remote import Remote
 from raykd.targets.store import Report

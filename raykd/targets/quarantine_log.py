@@ -1,4 +1,4 @@
-"""What a teacher does not answer: samples that break it, beside an entry's manifest and in a batch.
+"""What a teacher does not answer: samples that break it, written down beside an entry's manifest.
 
 What is quarantined is one view of one sample. The store holds no answer for it and does not ask again; whoever
 reads gets zeros that are not valid.
@@ -6,18 +6,14 @@ reads gets zeros that are not valid.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from raykd.errors import TargetError
 from raykd.folders import read_json, write_json
-from raykd.targets import codec
 from raykd.targets.entries import locked
-from raykd.types import Dense
 
 QUARANTINE = "quarantine.json"
 QuarantinedView = tuple[int, int, int]
@@ -65,34 +61,3 @@ def quarantined_rows(folder: Path, ids_N: np.ndarray, hashes_N: np.ndarray) -> s
     pairs = zip(ids_N.tolist(), hashes_N.tolist(), strict=True)
     row_of = {pair: row for row, pair in enumerate(pairs)}
     return {(row_of[i, h], view) for i, h, view in quarantined if (i, h) in row_of}
-
-
-def assemble(
-    parts: Sequence[tuple[np.ndarray, codec.Arrays]], size: int, temperature: float = 1.0
-) -> Dense | None:
-    """One teacher's answer for a batch from answers for parts of it; None where there is none.
-
-    Args:
-        parts: indices in the batch, and the encoded answer for them.
-        size: of the batch; rows that no part has are zeros and not valid.
-        temperature: at which the logits are going to be used.
-    """
-    if not parts:
-        return None
-    if len(parts) == 1 and len(parts[0][0]) == size:
-        return codec.decode(parts[0][1], temperature)
-    arrays = {name: np.concatenate([part[name] for _, part in parts]) for name in parts[0][1]}
-    indices = torch.from_numpy(np.concatenate([part for part, _ in parts]))
-    answer = codec.decode(arrays, temperature)
-
-    def spread(tensor: torch.Tensor) -> torch.Tensor:
-        whole = tensor.new_zeros((size, *tensor.shape[1:]))
-        whole[indices] = tensor
-        return whole
-
-    return replace(
-        answer,
-        values_NC=spread(answer.values_NC),
-        valid_N=spread(answer.valid_N),
-        features={tap: spread(feature) for tap, feature in answer.features.items()},
-    )

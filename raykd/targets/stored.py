@@ -9,7 +9,7 @@ import numpy as np
 
 from raykd.errors import TargetError
 from raykd.targets import codec
-from raykd.targets.quarantine_log import assemble, quarantined_rows
+from raykd.targets.quarantine_log import quarantined_rows
 from raykd.targets.source import Deadline, Ticket
 from raykd.targets.store import TargetStore
 from raykd.types import Batch, Dense, TeacherOutputs
@@ -60,4 +60,6 @@ class StoredTargets:
         if not len(indices):
             return None
         arrays = self.store.gather_arrays(name, rows[indices], view[indices])
-        return assemble([(indices, arrays)], len(rows), self.store.temperatures.get(name, 1.0))
+        return codec.assemble(
+            [(indices, arrays)], len(rows), self.store.temperatures.get(name, 1.0)
+        )

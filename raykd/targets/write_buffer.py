@@ -19,7 +19,6 @@ _ABSENT, _CLAIMED, _HELD, _STORED, _QUARANTINED = range(5)
 """Nobody has it; somebody asks for it; it waits to be written; it is stored; the teacher breaks on it."""
 BUFFER_ROWS = 4096
 """Answers that are written together, at most: so many may have to be computed again after a kill."""
-Parts = list[tuple[np.ndarray, codec.Arrays]]
 
 
 @dataclass
@@ -34,7 +33,7 @@ class _View:
 
     state_N: np.ndarray
     lacks_NE: np.ndarray
-    held: Parts = field(default_factory=list)
+    held: codec.Parts = field(default_factory=list)
 
 
 class WriteBuffer:
@@ -89,7 +88,7 @@ class WriteBuffer:
         views = [(int(ids_N[row]), int(hashes_N[row]), number) for row, number in pairs]
         add_quarantined(self.entries[0].folder, views)
 
-    def read(self, rows: np.ndarray, view: np.ndarray) -> Parts:
+    def read(self, rows: np.ndarray, view: np.ndarray) -> codec.Parts:
         """Indices of rows [B] and views [B] that are answered, with the answers; others are left out."""
         there = np.zeros(len(rows), bool)
         for number in np.unique(view).tolist():

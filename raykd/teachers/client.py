@@ -11,7 +11,6 @@ import numpy as np
 from raykd.config.root import TeacherCluster
 from raykd.errors import TeacherError
 from raykd.targets import Ticket, codec
-from raykd.targets.quarantine_log import assemble
 from raykd.targets.source import Deadline
 from raykd.teachers.executor import Call, LeftOutError, Pool, Request, Steps, finish
 from raykd.teachers.model import Inputs, count
@@ -19,8 +18,6 @@ from raykd.teachers.quarantine import Tolerance
 from raykd.teachers.utilization import describe
 from raykd.tracking import Event
 from raykd.types import ORIGINAL_VIEW, Batch, Dense, TeacherOutputs
-
-Parts = list[tuple[np.ndarray, codec.Arrays]]
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ class Client:
         for name in [name for name in names if name in asked]:
             parts = self.parts(name, asked[name], deadline) or []
             size = len(asked[name].rows)
-            found[name] = assemble(parts, size, self.temperatures.get(name, 1.0))
+            found[name] = codec.assemble(parts, size, self.temperatures.get(name, 1.0))
         return self.whole(found)
 
     def whole(self, found: Mapping[str, Dense | None]) -> TeacherOutputs:
@@ -120,7 +117,9 @@ class Client:
             raise TeacherError(f"no teacher is left of {', '.join(found)}")
         return answers
 
-    def parts(self, name: str, asked: Asked, deadline: Deadline | None = None) -> Parts | None:
+    def parts(
+        self, name: str, asked: Asked, deadline: Deadline | None = None
+    ) -> codec.Parts | None:
         """One teacher's answer as indices of what was asked, and the encoded answers for them.
 
         Samples in quarantine are in no part; None comes from a teacher that is left out.
@@ -134,12 +133,12 @@ class Client:
             return None
         return parts
 
-    def _parts(self, pool: Pool, asked: Asked) -> Steps[Parts]:
+    def _parts(self, pool: Pool, asked: Asked) -> Steps[codec.Parts]:
         def attempt(part: np.ndarray) -> Steps[codec.Arrays | None]:
             request = pool.send(_score(asked.rows[part], asked.view[part]))
             return (yield from _settle(pool, request, searching=True))
 
-        parts: Parts = []
+        parts: codec.Parts = []
         searched = [np.array([index]) for index in asked.alone]
         if asked.request is not None:
             arrays = yield from _settle(pool, asked.request)

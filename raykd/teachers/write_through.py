@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raykd.targets import TargetStore, Ticket
-from raykd.targets.quarantine_log import assemble
+from raykd.targets import TargetStore, Ticket, codec
 from raykd.targets.source import Deadline
-from raykd.targets.write_buffer import Parts, WriteBuffer
+from raykd.targets.write_buffer import WriteBuffer
 from raykd.teachers.client import Asked, Client, LiveTargets
 from raykd.types import Batch, Dense, TeacherOutputs
 
@@ -87,11 +86,11 @@ class WriteThrough:
         if len(again.indices):
             again = _Share(others[again.indices], again.asked)
             parts += self._take(name, again, rows, view, deadline)
-        return assemble(parts, len(rows), self.client.temperatures.get(name, 1.0))
+        return codec.assemble(parts, len(rows), self.client.temperatures.get(name, 1.0))
 
     def _take(
         self, name: str, share: _Share, rows: np.ndarray, view: np.ndarray, deadline: Deadline
-    ) -> Parts:
+    ) -> codec.Parts:
         """What the teacher answers to its share, put into its buffer."""
         buffer, unanswered = self.buffers[name], share.indices
         found = [] if share.asked is None else self.client.parts(name, share.asked, deadline)
@@ -105,6 +104,6 @@ class WriteThrough:
         buffer.release(rows[unanswered[~broken]], view[unanswered[~broken]])
         return parts
 
-    def _in_batch(self, indices: np.ndarray, parts: Parts) -> Parts:
+    def _in_batch(self, indices: np.ndarray, parts: codec.Parts) -> codec.Parts:
         """Indices in a part of a batch as indices in the batch."""
         return [(indices[inner], arrays) for inner, arrays in parts]

@@ -20,12 +20,12 @@ import raykd_forked_writers as writers
 from raykd.errors import InputError, TargetError
 from raykd.targets import TargetStore, TeacherKeys, buckets
 from raykd.targets.buckets import Bucket
-from raykd.targets.maintenance import verify_store
-from raykd.targets.maintenance_remote import (
+from raykd.targets.maintenance import (
     delete_folder,
     leftovers_in,
     survey_bucket,
     verify_bucket,
+    verify_store,
 )
 from raykd.targets.quarantine_log import add_quarantined, read_quarantined
 from raykd.targets.remote import Remote, remote_of

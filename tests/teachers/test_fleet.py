@@ -99,7 +99,7 @@ def test_actors_store_and_this_process_give_the_same_bits(
         live = LiveTargets(fleet.client, list(specs))
         assert len(live.counters()) == 2 * WIDTH
         tickets = [live.submit(batch) for batch in batches]
-        answers = [live.collect(ticket, 60) for ticket in tickets]
+        answers = [live.collect(ticket, 600) for ticket in tickets]
         load = live.describe(live.counters(), 60.0)
         assert load["teacher_samples_per_s"] == {"wide": 6 * 21 / 60, "conv": 6 * 21 / 60}
         assert load["teacher_bytes_per_sample"] == {"wide": 3 * 2 + 4, "conv": 3 * 2 + 4 + 8**3 * 2}
@@ -128,7 +128,7 @@ def test_actors_store_and_this_process_give_the_same_bits(
     )
     stored = StoredTargets(store)
     for batch, answer in zip(batches, answers, strict=True):
-        kept = stored.collect(stored.submit(batch), 1)
+        kept = stored.collect(stored.submit(batch), 600)
         for name, spec in specs.items():
             inside = alone(spec, samples, batch.rows.numpy(), batch.view_B.numpy())
             assert same(answer[name], inside)

@@ -14,11 +14,10 @@ from raykd.config.models import FactoryModel
 from raykd.config.root import TeacherCluster
 from raykd.errors import TargetError, TeacherError
 from raykd.targets import EntryKey, StoredTargets, TargetStore, TeacherKeys
-from raykd.targets.codec import decode
+from raykd.targets.codec import assemble, decode
 from raykd.targets.quarantine_log import (
     QUARANTINE,
     add_quarantined,
-    assemble,
     quarantined_rows,
     read_quarantined,
 )
@@ -160,7 +159,7 @@ class TestOnActors:
             client = Client(fleet.actors, fleet.settings, heard, Tolerance(data, 0.01))
             live = LiveTargets(client, ["wide"])
             batch = data.batch(rows, np.zeros(4, np.int64))
-            answers = [live.collect(live.submit(batch), 60)["wide"] for _ in range(2)]
+            answers = [live.collect(live.submit(batch), 600)["wide"] for _ in range(2)]
         good = np.array([0, 2, 3])
         alone = decode(TeacherModel(spec).score(data, rows[good], np.zeros(3, np.int64)))
         for answer in answers:
@@ -182,14 +181,14 @@ class TestOnActors:
             client = Client(fleet.actors, fleet.settings, heard, tolerance)
             live = LiveTargets(client, ["wide"])
             batches = [data.batch(rows, np.full(12, view)) for view in (0, 1, 0)]
-            answers = [live.collect(live.submit(batch), 60)["wide"] for batch in batches]
+            answers = [live.collect(live.submit(batch), 600)["wide"] for batch in batches]
             told = [e.values for e in heard if e.values["decision"] == "quarantine"]
             assert [(e["sample_id"], e["view"]) for e in told] == [
                 (int(data.ids[bad]), 0), (int(data.ids[bad]), 1)
             ]  # fmt: skip
             assert heard.decisions()[:2] == ["retry", "isolate"]
             before = len(heard)
-            live.collect(live.submit(batches[1]), 60)
+            live.collect(live.submit(batches[1]), 600)
             assert len(heard) == before, "what is known is not tried again"
             parts = list(missing_parts(tmp_path, {"wide": (views,)}, data, rows, [0, 1]))
             assert fill(tmp_path, parts, fleet, heard, tolerance) == {"wide": 22}
@@ -199,7 +198,7 @@ class TestOnActors:
         hashes = data.content_hash(np.arange(len(data)))
         stored = StoredTargets(TargetStore.open(tmp_path, keys, data.ids, hashes))
         for batch, answer in zip(batches, answers, strict=True):
-            kept = stored.collect(stored.submit(batch), 1)["wide"]
+            kept = stored.collect(stored.submit(batch), 600)["wide"]
             view = batch.view_B.numpy()[good]
             alone = decode(TeacherModel(spec).score(data, rows[good], view))
             for one in (answer, kept):
@@ -220,7 +219,7 @@ class TestOnActors:
             live = LiveTargets(client, ["wide"])
             tickets = [live.submit(data.batch(rows, np.full(12, view))) for view in (0, 1)]
             for ticket in tickets:
-                answer = live.collect(ticket, 60)["wide"]
+                answer = live.collect(ticket, 600)["wide"]
                 assert answer.valid_N.tolist() == [row != bad for row in rows.tolist()]
 
     def test_what_one_fit_found_costs_the_next_ones_nothing(
@@ -237,7 +236,7 @@ class TestOnActors:
             for _ in range(2):
                 deaths = len(heard)
                 live = LiveTargets(Client(fleet.actors, fleet.settings, heard, tolerance), ["wide"])
-                answers.append([live.collect(live.submit(b), 60)["wide"] for b in batches])
+                answers.append([live.collect(live.submit(b), 600)["wide"] for b in batches])
         assert deaths > 6, "the first fit paid for it"
         assert len(heard) == deaths, "the second fit did not"
         for one, other in zip(*answers, strict=True):
