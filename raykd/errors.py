@@ -62,6 +62,10 @@ class TeacherError(RaykdError):
     """A teacher cannot serve: it failed its self-test, died too often, or answers NaN."""
 
 
+class TargetTimeoutError(TeacherError):
+    """A source of targets had no answer within the time that it was given."""
+
+
 class NonFiniteError(TeacherError):
     """A teacher answered NaN or infinity."""
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-OutputKind = Literal["logits", "probabilities", "value", "label_logits", "embedding"]
+OutputKind = Literal["logits", "value", "label_logits", "embedding"]
 UNLABELLED = -1
 TEXT = "text"
 """Name of the input that holds texts: uint8 [N, L], UTF-8, padded with zeros behind the text."""
@@ -88,7 +88,6 @@ class Batch:
         present_B: bool [B]; False marks padding, which counts in no term.
         mixed: partners' labels, when a view policy blends samples.
         weight_B: float32 [B], sample weights; None means all ones.
-        units: int64 [N], the sample each unit belongs to; None means N = B.
     """
 
     ids: Tensor
@@ -99,7 +98,6 @@ class Batch:
     present_B: Tensor
     mixed: Mixed | None = None
     weight_B: Tensor | None = None
-    units: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
@@ -122,7 +120,6 @@ class Batch:
             present_B=move(self.present_B),
             mixed=mixed,
             weight_B=None if self.weight_B is None else move(self.weight_B),
-            units=None if self.units is None else move(self.units),
         )
 
 
@@ -138,14 +135,12 @@ class Dense:
             for `embedding`.
         valid_N: bool [N]; False where this teacher gave no answer.
         features: tap -> tensor [B, ...], as the teacher's module gave it.
-        class_mask: bool [C], the classes this teacher knows; None means all.
     """
 
     kind: OutputKind
     values_NC: Tensor
     valid_N: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
-    class_mask: Tensor | None = None
 
 
 Output = Dense

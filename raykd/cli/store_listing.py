@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from raykd.targets import maintenance as in_folder
-from raykd.targets import maintenance_remote as in_bucket
+from raykd.targets import maintenance
 from raykd.targets.buckets import PROBE
 from raykd.targets.maintenance import AT_WORK_S, Listing
 from raykd.targets.remote import Remote
@@ -33,26 +32,26 @@ class StoreListing:
     def entries(self) -> list[Listing]:
         """Every folder of it; of a bucket, from the records."""
         if self.remote is None:
-            return in_folder.list_entries(self.root)
-        return in_bucket.survey_bucket(self.remote.bucket)
+            return maintenance.list_entries(self.root)
+        return maintenance.survey_bucket(self.remote.bucket)
 
     def verify(self) -> Report:
         """Reads every shard; of a bucket through this machine's temporary folder."""
         if self.remote is None:
-            return in_folder.verify_store(self.root)
-        return in_bucket.verify_bucket(self.remote.bucket)
+            return maintenance.verify_store(self.root)
+        return maintenance.verify_bucket(self.remote.bucket)
 
     def leftovers(self, older_than_s: float = AT_WORK_S) -> dict[str, int]:
         """What writers left that were killed, and its bytes: in no manifest, or without a record."""
         if self.remote is not None:
-            return in_bucket.leftovers_in(self.remote.bucket, older_than_s=older_than_s)
-        found = in_folder.leftovers(self.root, older_than_s=older_than_s)
-        return {str(path.relative_to(self.root)): in_folder.size_of(path) for path in found}
+            return maintenance.leftovers_in(self.remote.bucket, older_than_s=older_than_s)
+        found = maintenance.leftovers(self.root, older_than_s=older_than_s)
+        return {str(path.relative_to(self.root)): maintenance.size_of(path) for path in found}
 
     def delete(self, name: str) -> int:
         """Delete an entry or a leftover; the bytes that it took."""
         if self.remote is None:
-            return in_folder.delete(self.root / name)
+            return maintenance.delete(self.root / name)
         if "/" in name or name.startswith(PROBE):
-            return in_bucket.delete_object(self.remote.bucket, name)
-        return in_bucket.delete_folder(self.remote, name)
+            return maintenance.delete_object(self.remote.bucket, name)
+        return maintenance.delete_folder(self.remote, name)

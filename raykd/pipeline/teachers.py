@@ -105,6 +105,7 @@ class ResolvedTeacher:
             )
         assert settings.model is not None, "a teacher without outputs has a model"
         assert weights is not None, "a model is hosted with its weights"
+        gpus = cluster.gpus if settings.resources.gpus is None else settings.resources.gpus
         return Spec(
             name=settings.name,
             key=f"teachers.{settings.name}.model",
@@ -124,6 +125,7 @@ class ResolvedTeacher:
             packing=self.packing,
             behaviour=self.behaviour,
             vector=settings.embedding,
+            device="cuda" if gpus else "cpu",
         )
 
     def network(
@@ -204,6 +206,7 @@ def _with_model(
 ) -> ResolvedTeacher:
     """The same with all that is known once its model was built and run."""
     teacher, outputs = resolved.settings, resolved.outputs
+    metrics = find_task(samples.task).metrics
     assert teacher.model is not None, "cross_check demands a model where there are no outputs"
     if teacher.fit is not None and not outputs:
         raise InputError.at(f"{key}.fit", "the data has no label to be fitted on; give `weights`")
@@ -212,10 +215,10 @@ def _with_model(
     weights = fitted_on or _weights(teacher, network, key)
     inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
     answer = probe_output(network, inputs, key=f"{key}.model")
-    if samples.task != "embedding" or teacher.fit is not None:
+    if not metrics.own_width or teacher.fit is not None:
         check_answer(teacher, answer, outputs, key)
     answers = resolved.answers
-    if samples.task == "embedding":
+    if metrics.own_width:
         answers = vector_length(teacher, network, inputs, answer, key)
     if teacher.fit is not None:
         _check_fit(teacher, network, inputs, samples, key)

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pyarrow import fs
 
 from raykd.errors import TargetError
-from raykd.targets.files import write_pieces
+from raykd.targets.shards import write_file
 
 PROBE = ".raykd-probe-"
 """What the names of objects begin with that only try whether one can write."""
@@ -117,7 +117,7 @@ class Bucket:
         with self._explained("written", name):
             system, base = _connect(self.uri)
             if isinstance(system, fs.LocalFileSystem):
-                write_pieces(Path(base) / name, pieces)
+                write_file(Path(base) / name, pieces)
                 return
             with system.open_output_stream(f"{base}/{name}") as stream:
                 for piece in pieces:

@@ -10,6 +10,7 @@ are: each one counts by itself, so no constant may be taken off. Features become
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ VALUES = "values"
 VALUE = "value"
 LABEL_LOGITS = "label_logits"
 EMBEDDING = "embedding"
+Parts = list[tuple[np.ndarray, Arrays]]
+"""Indices of a batch, and the encoded answer for them."""
 
 
 _OWN: dict[OutputKind, str] = {
@@ -144,6 +147,35 @@ def decode(arrays: Mapping[str, np.ndarray], temperature: float = 1.0) -> Dense:
     )
 
 
+def assemble(parts: Parts, size: int, temperature: float = 1.0) -> Dense | None:
+    """One teacher's answer for a batch from answers for parts of it; None where there is none.
+
+    Args:
+        parts: indices in the batch, and the encoded answer for them.
+        size: of the batch; rows that no part has are zeros and not valid.
+        temperature: at which the logits are going to be used.
+    """
+    if not parts:
+        return None
+    if len(parts) == 1 and len(parts[0][0]) == size:
+        return decode(parts[0][1], temperature)
+    arrays = {name: np.concatenate([part[name] for _, part in parts]) for name in parts[0][1]}
+    indices = torch.from_numpy(np.concatenate([part for part, _ in parts]))
+    answer = decode(arrays, temperature)
+
+    def spread(tensor: torch.Tensor) -> torch.Tensor:
+        whole = tensor.new_zeros((size, *tensor.shape[1:]))
+        whole[indices] = tensor
+        return whole
+
+    return replace(
+        answer,
+        values_NC=spread(answer.values_NC),
+        valid_N=spread(answer.valid_N),
+        features={tap: spread(feature) for tap, feature in answer.features.items()},
+    )
+
+
 def absent(like: Dense) -> Dense:
     """The answer of a teacher that gave none: zeros, no row valid, no features."""
     return Dense(
@@ -153,13 +185,24 @@ def absent(like: Dense) -> Dense:
     )
 
 
+def completed(found: Mapping[str, Dense | None]) -> dict[str, Dense] | None:
+    """The answers of all teachers to one batch, those without one `absent`; None where none has any."""
+    like = next((answer for answer in found.values() if answer is not None), None)
+    if like is None:
+        return None
+    return {name: answer or absent(like) for name, answer in found.items()}
+
+
 __all__ = [
     "PLAIN",
     "VERSION",
     "VERSIONS",
     "Arrays",
     "Packing",
+    "Parts",
     "absent",
+    "assemble",
+    "completed",
     "decode",
     "encode",
     "feature_version",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from raykd.errors import TargetError
-from raykd.folders import read_json
+from raykd.folders import lock_file, read_json
 from raykd.targets import codec
-from raykd.targets.files import write_whole
 from raykd.targets.packing import FEATURE, SCALE, Arrays, without_features
-from raykd.targets.shards import Shard, check_shard, map_shard
+from raykd.targets.shards import Shard, check_shard, map_shard, write_file
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
@@ -175,7 +173,7 @@ def append(root: Path, key: EntryKey, shards: Sequence[Shard]) -> None:
     with locked(root / key.folder):
         entry = Entry(root, key)
         every = {shard.file: shard for shard in (*entry.shards, *shards)}
-        write_whole(entry.folder / MANIFEST, manifest_text(key, every.values()).encode())
+        write_file(entry.folder / MANIFEST, [manifest_text(key, every.values()).encode()])
 
 
 def manifest_text(key: EntryKey, shards: Iterable[Shard]) -> str:
@@ -191,14 +189,12 @@ def manifest_text(key: EntryKey, shards: Iterable[Shard]) -> str:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Alone among all processes that write this entry's manifest; the lock ends with the process."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("w")
-    except OSError as error:
-        raise TargetError(
-            f"the target store cannot be written: {folder}: {error.strerror or error}; set targets.store to "
-            "another folder"
-        ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock_file(folder / LOCK))
+        except OSError as error:
+            raise TargetError(
+                f"the target store cannot be written: {folder}: {error.strerror or error}; set targets.store to "
+                "another folder"
+            ) from error
         yield

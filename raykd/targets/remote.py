@@ -22,13 +22,17 @@ from raykd.errors import InputError, Problem, TargetError
 from raykd.folders import home
 from raykd.targets.buckets import Bucket
 from raykd.targets.entries import SCHEMA, Entry, EntryKey, append, locked
-from raykd.targets.files import read_pieces, write_pieces
-from raykd.targets.quarantine_log import QuarantinedView, add_quarantined, read_quarantined
-from raykd.targets.shards import Shard, check_shard, map_shard
+from raykd.targets.quarantine_log import (
+    QuarantinedView,
+    add_quarantined,
+    read_quarantined,
+    to_json,
+)
+from raykd.targets.shards import Shard, check_shard, map_shard, read_pieces, write_file
 
 RECORD = ".json"
 SHARD_NAME = re.compile(r"view[+-]\d{5,9}-[0-9a-f]{16}\.safetensors")
-_GAP_NAME = re.compile(r"gap-(-?\d{1,19})-(\d{1,20})-(\d{1,9})\.json")
+_QUARANTINE_NAME = re.compile(r"gap-(-?\d{1,19})-(\d{1,20})-(\d{1,9})\.json")
 _AT_ONCE = 8
 _LONGEST_RECORD = 1 << 16
 Moved = Callable[[int], None]
@@ -92,9 +96,9 @@ class Remote:
                 for shard in Entry(self.root, key).shards:
                     if shard.file + RECORD not in names:
                         self._upload(key, shard)
-                for gap in read_quarantined(self.root / key.folder) - gaps_in(names):
-                    text = json.dumps(dict(zip(("id", "hash", "view"), gap, strict=True))) + "\n"
-                    self.bucket.write(f"{key.folder}/{gap_name(gap)}", [text.encode()])
+                for view in read_quarantined(self.root / key.folder) - quarantined_in(names):
+                    text = json.dumps(to_json(view)) + "\n"
+                    self.bucket.write(f"{key.folder}/{quarantine_name(view)}", [text.encode()])
 
     def pull(self, keys: Iterable[EntryKey]) -> None:
         """Bring what the bucket has of these entries and the mirror lacks; one process of a node at a time.
@@ -115,7 +119,7 @@ class Remote:
                 shards = list(pool.map(lambda name: self._fetch(key, name), lacking))
             append(self.root, key, shards)
         folder = self.root / key.folder
-        if new := gaps_in(names) - read_quarantined(folder):
+        if new := quarantined_in(names) - read_quarantined(folder):
             add_quarantined(folder, new)
 
     def _fetch(self, key: EntryKey, name: str) -> Shard:
@@ -161,14 +165,14 @@ def shards_in(names: Iterable[str]) -> list[str]:
     return sorted(name for name in bare if SHARD_NAME.fullmatch(name))
 
 
-def gap_name(gap: QuarantinedView) -> str:
-    """The object of a gap."""
-    return f"gap-{gap[0]}-{gap[1]}-{gap[2]}{RECORD}"
+def quarantine_name(view: QuarantinedView) -> str:
+    """The object that stands for a quarantined view."""
+    return f"gap-{view[0]}-{view[1]}-{view[2]}{RECORD}"
 
 
-def gaps_in(names: Iterable[str]) -> set[QuarantinedView]:
-    """The gaps whose objects are there."""
-    found = filter(None, map(_GAP_NAME.fullmatch, names))
+def quarantined_in(names: Iterable[str]) -> set[QuarantinedView]:
+    """The quarantined views whose objects are there."""
+    found = filter(None, map(_QUARANTINE_NAME.fullmatch, names))
     return {(int(one[1]), int(one[2]), int(one[3])) for one in found}
 
 
@@ -209,7 +213,7 @@ def download(bucket: Bucket, key: EntryKey, shard: Shard, folder: Path) -> None:
         return damaged(bucket, key.folder, shard.file, what)
 
     pieces = bucket.pieces(f"{key.folder}/{shard.file}")
-    write_pieces(path, _checked(pieces, shard.xxh3, refuse, None))
+    write_file(path, _checked(pieces, shard.xxh3, refuse, None))
     try:
         map_shard(folder, shard, key.to_json())
     except TargetError as error:

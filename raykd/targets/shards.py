@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import xxhash
 from safetensors.numpy import save
 
 from raykd.errors import TargetError
-from raykd.targets.files import digest_of, write_whole
+from raykd.folders import write_whole
 
 KEYS = ("ids", "hashes")
 """Arrays of a shard that say which samples its rows are of."""
@@ -32,6 +32,7 @@ _DTYPES = {
     "U64": np.uint64,
 }
 _LONGEST_HEADER = 1 << 20
+_CHUNK = 1 << 20
 _ORIGIN = "raykd"  # one entry of metadata: safetensors writes several in no fixed order
 
 
@@ -75,15 +76,46 @@ def write_shard(
     Raises:
         TargetError: the disk is full or cannot be written.
     """
-    told = None if origin is None else told_of(origin, view)
-    payload = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, told)
+    metadata = None if origin is None else metadata_of(origin, view)
+    payload = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
     digest = xxhash.xxh3_128_hexdigest(payload)
     name = file_name(view, digest)
-    write_whole(folder / name, payload)
+    write_file(folder / name, [payload])
     return Shard(file=name, view=view, rows=len(arrays["ids"]), xxh3=digest)
 
 
-def told_of(origin: Mapping[str, Any], view: int) -> dict[str, str]:
+def write_file(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write a file of the store, which is there wholly or not at all, whenever the writer ends.
+
+    Raises:
+        TargetError: the disk is full or cannot be written; what was there before is as it was.
+    """
+    size = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal size
+        for piece in pieces:
+            size += len(piece)
+            yield piece
+
+    try:
+        write_whole(path, counted())
+    except OSError as error:
+        raise TargetError(
+            f"the target store cannot be written: {path}, at byte {size:,}: {error.strerror or error}; "
+            "make room (`raykd targets prune` deletes what is not used), or set targets.store to a folder on "
+            "another disk; all that was finished before is kept"
+        ) from error
+
+
+def read_pieces(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, in pieces of 1 MiB."""
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def metadata_of(origin: Mapping[str, Any], view: int) -> dict[str, str]:
     """What a shard's file says of itself, beside its arrays."""
     return {_ORIGIN: json.dumps({**origin, "view": view})}
 
@@ -102,7 +134,10 @@ def check_shard(folder: Path, shard: Shard) -> str | None:
     path = folder / shard.file
     if path.name != shard.file or not path.is_file():
         return f"shard {shard.file!r} is missing"
-    if (found := digest_of(path)) == shard.xxh3:
+    digest = xxhash.xxh3_128()
+    for chunk in read_pieces(path):
+        digest.update(chunk)
+    if (found := digest.hexdigest()) == shard.xxh3:
         return None
     return (
         f"shard {shard.file!r} is damaged: its {path.stat().st_size:,} bytes have the checksum {found}, "
@@ -131,9 +166,9 @@ def map_shard(
         raw = file.read(size)
     try:
         header = json.loads(raw)
-        told = header.pop("__metadata__", None) or {}
+        metadata = header.pop("__metadata__", None) or {}
         arrays = {n: _map(path, 8 + size, entry, shard.rows) for n, entry in header.items()}
-        written = json.loads(told[_ORIGIN]) if _ORIGIN in told else None
+        written = json.loads(metadata[_ORIGIN]) if _ORIGIN in metadata else None
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise TargetError(f"shard {shard.file!r}: its header is refused ({error})") from error
     if missing := {*KEYS} - arrays.keys():

@@ -13,7 +13,7 @@ import numpy as np
 
 from raykd.targets.entries import EntryKey, manifest_text
 from raykd.targets.packing import Arrays
-from raykd.targets.shards import KEYS, Shard, file_name, told_of
+from raykd.targets.shards import KEYS, Shard, file_name, metadata_of
 
 _DIGEST = "0" * 32
 _LENGTH = 8
@@ -30,22 +30,6 @@ _IN_ORDER = {
 """The kinds of numbers as safetensors orders and names them; arrays of one kind go by their names."""
 
 
-def sample_of(key: EntryKey, answer: Arrays) -> Arrays:
-    """What a shard of this entry keeps of one sample.
-
-    Args:
-        key: the entry's.
-        answer: a teacher's encoded answer for one sample, name -> [1, ...].
-    """
-    ids, hashes = KEYS
-    return {ids: np.zeros(1, np.int64), hashes: np.zeros(1, np.uint64), **key.of(answer)}
-
-
-def sample_bytes(key: EntryKey, answer: Arrays) -> int:
-    """Bytes of one sample in a shard of this entry, headers apart."""
-    return sum(array.nbytes for array in sample_of(key, answer).values())
-
-
 def shard_bytes(key: EntryKey, view: int, rows: int, answer: Arrays) -> int:
     """Bytes of a shard's file, header included.
 
@@ -55,8 +39,10 @@ def shard_bytes(key: EntryKey, view: int, rows: int, answer: Arrays) -> int:
         rows: how many.
         answer: a teacher's encoded answer for one sample, name -> [1, ...].
     """
-    kept, begin = sample_of(key, answer), 0
-    header: dict[str, Mapping[str, object]] = {"__metadata__": told_of(key.to_json(), view)}
+    ids, hashes = KEYS
+    kept = {ids: np.zeros(1, np.int64), hashes: np.zeros(1, np.uint64), **key.of(answer)}
+    begin = 0
+    header: dict[str, Mapping[str, object]] = {"__metadata__": metadata_of(key.to_json(), view)}
     kinds = list(_IN_ORDER)
     for name in sorted(kept, key=lambda name: (kinds.index(kept[name].dtype.name), name)):
         array = kept[name]

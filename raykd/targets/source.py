@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from raykd.errors import TargetTimeoutError
 from raykd.types import Batch, TeacherOutputs
+
+
+class Deadline:
+    """When an answer is due; made when the wait for it begins.
+
+    Args:
+        timeout_s: seconds from now; infinite = whenever it comes.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._end_s = time.monotonic() + timeout_s
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until then, not below 0."""
+        return max(0.0, self._end_s - time.monotonic())
+
+    def check(self, what: str) -> None:
+        """Give up once the time is over.
+
+        Args:
+            what: that is waited for, in words.
+
+        Raises:
+            TargetTimeoutError: it is.
+        """
+        if not self.left_s:
+            raise self.exceeded(what)
+
+    def exceeded(self, what: str) -> TargetTimeoutError:
+        """The error once the time is over."""
+        return TargetTimeoutError(f"{what}: no answer within {self.timeout_s:g} s")
 
 
 @dataclass(frozen=True)
@@ -22,6 +57,11 @@ class TargetSource(Protocol):
 
     A caller submits ahead and collects in the same order. An answer depends on the batch's rows and
     views alone, never on who asked, what else was asked, or which actor answered.
+
+    `timeout_s` bounds the whole of `collect`. What the source bounds by itself inside (a request to an actor, with
+    its retries) comes on top: whichever ends first counts, so a request is waited for until its own time or the
+    deadline is over, and at the deadline nothing more is tried. What the source does in the caller's own thread
+    (reads from a disk, decodes) cannot be interrupted; it looks at the time after each teacher.
     """
 
     def submit(self, batch: Batch) -> Ticket:
@@ -32,7 +72,8 @@ class TargetSource(Protocol):
         """The answer to a ticket.
 
         Raises:
-            TeacherError: no answer within `timeout_s` seconds, or a teacher was lost.
+            TargetTimeoutError: no answer within `timeout_s` seconds.
+            TeacherError: a teacher was lost.
             TargetError: the store holds no answer for this batch.
         """
         ...
@@ -61,5 +102,5 @@ class NoTargets:
         return Ticket(batch)
 
     def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:  # noqa: ARG002
-        """No teacher says anything."""
+        """There are no teachers, so nothing to wait for."""
         return {}

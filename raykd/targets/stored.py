@@ -9,8 +9,8 @@ import numpy as np
 
 from raykd.errors import TargetError
 from raykd.targets import codec
-from raykd.targets.quarantine_log import assemble, quarantined_rows
-from raykd.targets.source import Ticket
+from raykd.targets.quarantine_log import quarantined_rows
+from raykd.targets.source import Deadline, Ticket
 from raykd.targets.store import TargetStore
 from raykd.types import Batch, Dense, TeacherOutputs
 
@@ -25,36 +25,41 @@ class StoredTargets:
         """Nothing to wait for."""
         return Ticket(batch)
 
-    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:  # noqa: ARG002
+    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:
         """The stored answers for the batch's rows and views; samples that broke a teacher are not valid.
 
         Raises:
+            TargetTimeoutError: reading takes longer than that.
             TargetError: the store lacks an answer, or no teacher has one for any of these samples.
         """
         rows, view = ticket.batch.rows.numpy(), ticket.batch.view_B.numpy()
-        if not self._gaps:
-            return self.store.gather(rows, view)
-        found = {name: self._gather(name, rows, view) for name in self.store.entries}
-        like = next((answer for answer in found.values() if answer is not None), None)
-        if like is None:
+        deadline, found = Deadline(timeout_s), {}
+        for name in self.store.entries:
+            found[name] = self._gather(name, rows, view)
+            deadline.check(f"teacher {name!r} in the store {self.store.root}")
+        answers = codec.completed(found)
+        if answers is None:
             raise TargetError("no teacher answers any sample of a batch: all are in quarantine")
-        return {n: codec.absent(like) if answer is None else answer for n, answer in found.items()}
+        return answers
 
     @cached_property
-    def _gaps(self) -> dict[str, set[tuple[int, int]]]:
-        """Teacher -> (row, view) that it does not answer; those without any are left out."""
+    def _quarantined(self) -> dict[str, set[tuple[int, int]]]:
+        """Teacher -> (row, view) that it has no answer for; those without any are left out."""
         ids_N, hashes_N = self.store.ids_N, self.store.hashes_N
         found = {
             name: quarantined_rows(entry.folder, ids_N, hashes_N)
             for name, entry in self.store.entries.items()
         }
-        return {name: gaps for name, gaps in found.items() if gaps}
+        return {name: pairs for name, pairs in found.items() if pairs}
 
     def _gather(self, name: str, rows: np.ndarray, view: np.ndarray) -> Dense | None:
-        gaps = self._gaps.get(name, set())
-        pairs = zip(rows.tolist(), view.tolist(), strict=True)
-        places = np.array([i for i, pair in enumerate(pairs) if pair not in gaps], np.int64)
-        if not len(places):
+        indices = np.arange(len(rows))
+        if quarantined := self._quarantined.get(name):
+            pairs = zip(rows.tolist(), view.tolist(), strict=True)
+            indices = indices[[pair not in quarantined for pair in pairs]]
+        if not len(indices):
             return None
-        arrays = self.store.gather_arrays(name, rows[places], view[places])
-        return assemble([(places, arrays)], len(rows), self.store.temperatures.get(name, 1.0))
+        arrays = self.store.gather_arrays(name, rows[indices], view[indices])
+        return codec.assemble(
+            [(indices, arrays)], len(rows), self.store.temperatures.get(name, 1.0)
+        )

@@ -15,11 +15,10 @@ from raykd.targets.quarantine_log import add_quarantined, read_quarantined
 from raykd.targets.shards import write_shard
 from raykd.targets.store import TargetStore
 
-_ABSENT, _CLAIMED, _HELD, _STORED, _SILENT = range(5)
+_ABSENT, _CLAIMED, _HELD, _STORED, _QUARANTINED = range(5)
 """Nobody has it; somebody asks for it; it waits to be written; it is stored; the teacher breaks on it."""
-SHELF_ROWS = 4096
+BUFFER_ROWS = 4096
 """Answers that are written together, at most: so many may have to be computed again after a kill."""
-Parts = list[tuple[np.ndarray, codec.Arrays]]
 
 
 @dataclass
@@ -34,7 +33,7 @@ class _View:
 
     state_N: np.ndarray
     lacks_NE: np.ndarray
-    held: Parts = field(default_factory=list)
+    held: codec.Parts = field(default_factory=list)
 
 
 class WriteBuffer:
@@ -52,13 +51,13 @@ class WriteBuffer:
         self._views: dict[int, _View] = {}
 
     def reserve(self, rows: np.ndarray, view: np.ndarray) -> np.ndarray:
-        """Places int64 in rows [B] of views [B] that nobody has asked for yet; who calls has to."""
+        """Indices int64 of rows [B] of views [B] that nobody has asked for yet; who calls has to."""
         claimed = []
-        for place, (row, number) in enumerate(zip(rows.tolist(), view.tolist(), strict=True)):
+        for index, (row, number) in enumerate(zip(rows.tolist(), view.tolist(), strict=True)):
             state_N = self._view(number).state_N
             if state_N[row] == _ABSENT:
                 state_N[row] = _CLAIMED
-                claimed.append(place)
+                claimed.append(index)
         return np.array(claimed, np.int64)
 
     def put(self, rows: np.ndarray, view: np.ndarray, arrays: codec.Arrays) -> None:
@@ -72,7 +71,7 @@ class WriteBuffer:
             known.held.append((rows[here], {name: array[here] for name, array in arrays.items()}))
             known.state_N[rows[here]] = _HELD
             waiting = sum(len(part) for part, _ in known.held)
-            if waiting >= SHELF_ROWS or (known.state_N[self.rows] >= _HELD).all():
+            if waiting >= BUFFER_ROWS or (known.state_N[self.rows] >= _HELD).all():
                 self._write(number)
 
     def release(self, rows: np.ndarray, view: np.ndarray) -> None:
@@ -85,22 +84,22 @@ class WriteBuffer:
         ids_N, hashes_N = self.store.ids_N, self.store.hashes_N
         pairs = list(zip(rows.tolist(), view.tolist(), strict=True))
         for row, number in pairs:
-            self._view(number).state_N[row] = _SILENT
-        gaps = [(int(ids_N[row]), int(hashes_N[row]), number) for row, number in pairs]
-        add_quarantined(self.entries[0].folder, gaps)
+            self._view(number).state_N[row] = _QUARANTINED
+        views = [(int(ids_N[row]), int(hashes_N[row]), number) for row, number in pairs]
+        add_quarantined(self.entries[0].folder, views)
 
-    def read(self, rows: np.ndarray, view: np.ndarray) -> Parts:
-        """Places in rows [B] and views [B] that are answered, with the answers; others are left out."""
+    def read(self, rows: np.ndarray, view: np.ndarray) -> codec.Parts:
+        """Indices of rows [B] and views [B] that are answered, with the answers; others are left out."""
         there = np.zeros(len(rows), bool)
         for number in np.unique(view).tolist():
             here, known = view == number, self._view(number)
             if (known.state_N[rows[here]] == _HELD).any():
                 self._write(number)
             there[here] = known.state_N[rows[here]] == _STORED
-        places = np.flatnonzero(there)
-        if not len(places):
+        indices = np.flatnonzero(there)
+        if not len(indices):
             return []
-        return [(places, self.store.gather_arrays(self.name, rows[places], view[places]))]
+        return [(indices, self.store.gather_arrays(self.name, rows[indices], view[indices]))]
 
     def _view(self, number: int) -> _View:
         if number not in self._views:
@@ -110,13 +109,13 @@ class WriteBuffer:
     def _look_up(self, number: int) -> _View:
         ids_N, hashes_N = self.store.ids_N, self.store.hashes_N
         lacks_NE = np.zeros((len(ids_N), len(self.entries)), bool)
-        for place, entry in enumerate(self.entries):
-            lacks_NE[entry.missing(ids_N, hashes_N, number), place] = True
+        for column, entry in enumerate(self.entries):
+            lacks_NE[entry.missing(ids_N, hashes_N, number), column] = True
         state_N = np.where(lacks_NE.any(axis=1), _ABSENT, _STORED).astype(np.uint8)
-        gaps = {(i, h) for i, h, v in read_quarantined(self.entries[0].folder) if v == number}
-        if gaps:
+        every = read_quarantined(self.entries[0].folder)
+        if quarantined := {(i, h) for i, h, v in every if v == number}:
             pairs = zip(ids_N.tolist(), hashes_N.tolist(), strict=True)
-            state_N[[pair in gaps for pair in pairs]] = _SILENT
+            state_N[[pair in quarantined for pair in pairs]] = _QUARANTINED
         return _View(state_N, lacks_NE)
 
     def _write(self, number: int) -> None:
@@ -125,8 +124,8 @@ class WriteBuffer:
         rows = np.concatenate([part for part, _ in known.held])
         every = [arrays for _, arrays in known.held]
         arrays = {name: np.concatenate([one[name] for one in every]) for name in every[0]}
-        for place, entry in enumerate(self.entries):
-            lacking = np.flatnonzero(known.lacks_NE[rows, place])
+        for column, entry in enumerate(self.entries):
+            lacking = np.flatnonzero(known.lacks_NE[rows, column])
             if not len(lacking):
                 continue
             part = rows[lacking]

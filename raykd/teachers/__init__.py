@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raykd.teachers.live import LiveTargets
+from raykd.teachers.client import LiveTargets
 from raykd.teachers.model import Recorded, Spec, TeacherModel
 from raykd.teachers.pool import ActorFleet, Place
 from raykd.teachers.write_through import WriteThrough

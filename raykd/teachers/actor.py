@@ -14,6 +14,7 @@ import torch
 from ray import cloudpickle
 
 from raykd.data import Samples
+from raykd.errors import TeacherError
 from raykd.targets import EntryKey, codec
 from raykd.targets.remote import Remote
 from raykd.targets.shards import Shard, write_shard
@@ -35,6 +36,27 @@ def _method(**options: Any) -> Callable[[_Method], _Method]:
     return decorate
 
 
+def device_of(spec: Spec | Recorded, gpus: int) -> torch.device:
+    """Where a teacher runs: on what its fingerprint says.
+
+    Args:
+        spec: the teacher's.
+        gpus: how many this process was given.
+
+    Raises:
+        TeacherError: it is to run on a GPU, and there is none here.
+    """
+    if not isinstance(spec, Spec) or spec.device == "cpu":
+        return torch.device("cpu")
+    if not gpus or not torch.cuda.is_available():
+        raise TeacherError(
+            f"teacher {spec.name!r} is placed on a GPU, but its process was given {gpus} and CUDA is "
+            f"{'there' if torch.cuda.is_available() else 'missing'}: give it one with cluster.teachers.gpus, or set "
+            "that to 0 to run it on CPUs"
+        )
+    return torch.device("cuda")
+
+
 class TeacherActor:
     """Hosts one teacher; holds the data, so that it is asked by (rows, view) alone.
 
@@ -49,9 +71,8 @@ class TeacherActor:
         spec, samples = ray.get(cloudpickle.loads(references), timeout=_LOAD_TIMEOUT_S)
         self._threads = threads
         torch.set_num_threads(threads)
-        gpu = bool(ray.get_gpu_ids()) and torch.cuda.is_available()
         self._samples = samples
-        self._scorer = host(spec, torch.device("cuda" if gpu else "cpu"))
+        self._scorer = host(spec, device_of(spec, len(ray.get_gpu_ids())))
         self._piece = _BATCHES * (spec.batch_size if isinstance(spec, Spec) else 1)
         self._busy_s = 0.0
         self._scored = 0

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -59,6 +59,7 @@ class Spec:
         packing: what is kept of its answers to training views.
         behaviour: hash of a few answers, of a model that is not known by its weights.
         vector: the module whose output [D] is its embedding; None = what the network returns.
+        device: the kind of device that its actors run it on, from their placement.
     """
 
     name: str
@@ -79,10 +80,11 @@ class Spec:
     packing: Packing = PLAIN
     behaviour: str | None = None
     vector: str | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
 
     @property
     def fingerprint(self) -> str:
-        """Hash of weights, preprocessing, label map, scale, dtype, shape of a batch and spec."""
+        """Hash of weights, preprocessing, label map, scale, dtype, shape of a batch, kind of device and spec."""
         parts = {
             "model": self.model.identity(),
             "weights": fingerprint(self.weights),
@@ -90,7 +92,7 @@ class Spec:
             "outputs": [self.outputs, self.classes, self.label_map, self.kind],
             "dtype": self.dtype,
             "batch_size": self.batch_size,
-            "device": "cuda" if torch.cuda.is_available() else "cpu",
+            "device": self.device,
         }
         if self.scale is not None:
             parts["scale"] = [self.scale.mean, self.scale.std]

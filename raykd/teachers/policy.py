@@ -46,7 +46,15 @@ class FailurePolicy:
     isolates: bool = False
 
     def decide(
-        self, teacher: str, cause: Cause, attempts: int, *, breaks: int = 0, detail: str = ""
+        self,
+        teacher: str,
+        cause: Cause,
+        attempts: int,
+        *,
+        breaks: int = 0,
+        detail: str = "",
+        searched: int | None = None,
+        living: int | None = None,
     ) -> Decision:
         """The decision after `attempts` failed requests for one batch.
 
@@ -56,9 +64,19 @@ class FailurePolicy:
             attempts: failed requests so far.
             breaks: how many of them are something that a sample can do (see `BREAKS`).
             detail: what the model raised.
+            searched: samples of a part of a batch that is searched already, where a single break is an answer;
+                None = it is not.
+            living: replicas that live or come back; None = all.
         """
+        if searched is not None and cause in BREAKS:
+            text = f"{cause} on {searched} samples of a batch that is searched"
+            return Decision("isolate", f"teacher {teacher!r}: {text}")
         what = f"{cause} ({detail})" if detail else cause
         count = f"teacher {teacher!r}: {what}, attempt {attempts} of {self.max_attempts}"
+        if living == 0:
+            return self.end(
+                f"{count}; it died more often than cluster.teachers.max_restarts allows"
+            )
         if self.isolates and cause in BREAKS and breaks >= _SUSPECT:
             return Decision("isolate", f"{count}; the batch is searched for samples that break it")
         if attempts >= self.max_attempts:
@@ -74,6 +92,15 @@ class FailurePolicy:
         if attempts == 1 and self.replicas == 1:
             return "wait" if cause == "slow" else "retry"
         return "retry" if attempts < self.replicas else "restart"
+
+    def refuse(self, why: str, *, sick: bool) -> Decision:
+        """The end of a search that found too many bad samples.
+
+        Args:
+            why: in words.
+            sick: whether nothing was answered: then the teacher is at fault, else the data are.
+        """
+        return self.end(why) if sick else Decision("stop", why)
 
     def end(self, why: str) -> Decision:
         """The end of a teacher that is lost."""

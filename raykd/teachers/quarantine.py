@@ -6,7 +6,7 @@ alone, whoever asked first; the limit counts samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -14,11 +14,11 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from raykd.data import Samples
-from raykd.errors import TeacherError
 from raykd.targets.quarantine_log import QUARANTINE, add_quarantined, quarantined_rows
 from raykd.tracking import Event, events
 
 Found = TypeVar("Found")
+Waited = TypeVar("Waited")
 _NAMED = 8
 
 
@@ -101,12 +101,8 @@ class Quarantine:
         """Samples that broke it in any view."""
         return {row for row, _ in self.known}
 
-    def add(self, row: int, view: int) -> None:
-        """Ask this view of this sample no more."""
-        self.known.add((row, view))
-
     def sort(self, rows: np.ndarray, view: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Places in a batch that are asked together, and those that are asked alone.
+        """Indices of a batch that are asked together, and those that are asked alone.
 
         Args:
             rows: int64 [B].
@@ -129,61 +125,49 @@ class Isolated(Generic[Found]):
     """What a search found.
 
     Attributes:
-        answered: places with what was found for them.
-        bad: places that broke the teacher, each alone and twice.
-        exceeded: whether the search was given up, as there were more than allowed.
+        answered: indices with what was found for them.
+        bad: indices that broke the teacher, each alone and twice.
     """
 
     answered: list[tuple[np.ndarray, Found]]
     bad: list[int]
-    exceeded: bool
 
 
 def isolate(
-    places: np.ndarray, attempt: Callable[[np.ndarray], Found | None], room: int
-) -> Isolated[Found]:
+    indices: np.ndarray,
+    attempt: Callable[[np.ndarray], Generator[Waited, None, Found | None]],
+    room: int,
+) -> Generator[Waited, None, Isolated[Found]]:
     """Halve a batch that broke a teacher until only single samples are left that do.
 
     One bad sample among n takes about 2 + 2·log2(n) attempts, half of which break the teacher.
 
     Args:
-        places: of the batch's samples.
-        attempt: the answer for some places, or None when it broke the teacher.
+        indices: of the batch's samples.
+        attempt: the answer for some indices, or None when it broke the teacher; yields what it waits for.
         room: bad samples allowed; the search ends with the next one.
     """
     answered: list[tuple[np.ndarray, Found]] = []
     bad: list[int] = []
-    waiting = _halves(places)
-    while waiting:
+    waiting = _halves(indices)
+    while waiting and len(bad) <= room:
         part = waiting.pop()
-        found = attempt(part)
+        found = yield from attempt(part)
         if found is None and len(part) == 1:
-            found = attempt(part)  # one process may die for reasons of its own, two hardly do
+            found = yield from attempt(part)  # one process may die by accident, two hardly do
         if found is not None:
             answered.append((part, found))
         elif len(part) > 1:
             waiting += _halves(part)
         else:
             bad.append(int(part[0]))
-            if len(bad) > room:
-                return Isolated(answered, bad, exceeded=True)
-    return Isolated(answered, bad, exceeded=False)
+    return Isolated(answered, bad)
 
 
-def _halves(places: np.ndarray) -> list[np.ndarray]:
+def _halves(indices: np.ndarray) -> list[np.ndarray]:
     """Both halves, the first one last, since the list is worked off from its end."""
-    middle = len(places) // 2
-    return [half for half in (places[middle:], places[:middle]) if len(half)]
-
-
-def check_room(tolerance: Tolerance, teacher: str, rows: set[int]) -> None:
-    """Refuse more bad samples than allowed.
-
-    Raises:
-        TeacherError: names them.
-    """
-    if len(rows) > tolerance.most:
-        raise TeacherError(tolerance.exceeded(teacher, sorted(rows)))
+    middle = len(indices) // 2
+    return [half for half in (indices[middle:], indices[:middle]) if len(half)]
 
 
 def quarantined(

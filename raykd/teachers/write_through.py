@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raykd.targets import TargetStore, Ticket
-from raykd.targets.quarantine_log import assemble
-from raykd.targets.write_buffer import Parts, WriteBuffer
-from raykd.teachers.client import Asked, Client
-from raykd.teachers.live import LiveTargets
+from raykd.targets import TargetStore, Ticket, codec
+from raykd.targets.source import Deadline
+from raykd.targets.write_buffer import WriteBuffer
+from raykd.teachers.client import Asked, Client, LiveTargets
 from raykd.types import Batch, Dense, TeacherOutputs
 
 
@@ -20,11 +19,11 @@ class _Share:
     """What one teacher was asked of a batch; the rest is stored, or was asked for earlier.
 
     Attributes:
-        places: in the batch.
+        indices: in the batch.
         asked: the request for them; None where there are none, or the teacher is left out.
     """
 
-    places: np.ndarray
+    indices: np.ndarray
     asked: Asked | None
 
 
@@ -33,14 +32,14 @@ class WriteThrough:
 
     Args:
         client: asks the actors.
-        store: opened for the teachers, in the order in which they are heard.
+        store: opened for the teachers, in the order of their answers.
         rows: int64, all rows that the student will be shown.
     """
 
     def __init__(self, client: Client, store: TargetStore, rows: np.ndarray) -> None:
         self.client, self.store = client, store
         self.names = tuple(store.entries)
-        self.shelves = {name: WriteBuffer(store, name, rows) for name in self.names}
+        self.buffers = {name: WriteBuffer(store, name, rows) for name in self.names}
         self._live = LiveTargets(client, self.names)
 
     def submit(self, batch: Batch) -> Ticket:
@@ -48,18 +47,21 @@ class WriteThrough:
         rows, view = batch.rows.numpy(), batch.view_B.numpy()
         return Ticket(batch, {name: self._ask(name, rows, view) for name in self.names})
 
-    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:  # noqa: ARG002
-        """The answers, those that were asked for now written to the store; waits are bounded as live.
+    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:
+        """The answers, those that were asked for now written to the store.
 
         Raises:
+            TargetTimeoutError: a teacher has not answered, or the store was not read, within `timeout_s` seconds.
             TeacherError: a teacher is lost and the policy is to stop, or breaks on too many samples.
             TargetError: the store cannot be written.
         """
         rows, view = ticket.batch.rows.numpy(), ticket.batch.view_B.numpy()
         shares: Mapping[str, _Share] = ticket.pending
-        return self.client.whole(
-            {name: self._answer(name, shares[name], rows, view) for name in self.names}
-        )
+        deadline, found = Deadline(timeout_s), {}
+        for name in self.names:
+            found[name] = self._answer(name, shares[name], rows, view, deadline)
+            deadline.check(f"teacher {name!r} in the store {self.store.root}")
+        return self.client.whole(found)
 
     def counters(self) -> list[float]:
         """What was asked and answered since the last call."""
@@ -70,34 +72,38 @@ class WriteThrough:
         return self._live.describe(counters, seconds)
 
     def _ask(self, name: str, rows: np.ndarray, view: np.ndarray) -> _Share:
-        places = self.shelves[name].reserve(rows, view)
-        asked = self.client.submit([name], rows[places], view[places]) if len(places) else {}
-        return _Share(places, asked.get(name))
+        indices = self.buffers[name].reserve(rows, view)
+        asked = self.client.submit([name], rows[indices], view[indices]) if len(indices) else {}
+        return _Share(indices, asked.get(name))
 
-    def _answer(self, name: str, share: _Share, rows: np.ndarray, view: np.ndarray) -> Dense | None:
-        parts = self._take(name, share, rows, view)
-        others = np.setdiff1d(np.arange(len(rows)), share.places)
-        parts += self._place(others, self.shelves[name].read(rows[others], view[others]))
+    def _answer(
+        self, name: str, share: _Share, rows: np.ndarray, view: np.ndarray, deadline: Deadline
+    ) -> Dense | None:
+        parts = self._take(name, share, rows, view, deadline)
+        others = np.setdiff1d(np.arange(len(rows)), share.indices)
+        parts += self._in_batch(others, self.buffers[name].read(rows[others], view[others]))
         again = self._ask(name, rows[others], view[others])  # an earlier batch waited in vain
-        if len(again.places):
-            again = _Share(others[again.places], again.asked)
-            parts += self._take(name, again, rows, view)
-        return assemble(parts, len(rows), self.client.temperatures.get(name, 1.0))
+        if len(again.indices):
+            again = _Share(others[again.indices], again.asked)
+            parts += self._take(name, again, rows, view, deadline)
+        return codec.assemble(parts, len(rows), self.client.temperatures.get(name, 1.0))
 
-    def _take(self, name: str, share: _Share, rows: np.ndarray, view: np.ndarray) -> Parts:
-        """What the teacher answers to its share, put on its shelf."""
-        shelf, open_places = self.shelves[name], share.places
-        found = [] if share.asked is None else self.client.parts(name, share.asked)
-        parts = self._place(share.places, found or [])
-        for places, arrays in parts:
-            shelf.put(rows[places], view[places], arrays)
-            open_places = np.setdiff1d(open_places, places)
-        broken = self.client.in_quarantine(name, rows[open_places], view[open_places])
+    def _take(
+        self, name: str, share: _Share, rows: np.ndarray, view: np.ndarray, deadline: Deadline
+    ) -> codec.Parts:
+        """What the teacher answers to its share, put into its buffer."""
+        buffer, unanswered = self.buffers[name], share.indices
+        found = [] if share.asked is None else self.client.parts(name, share.asked, deadline)
+        parts = self._in_batch(share.indices, found or [])
+        for indices, arrays in parts:
+            buffer.put(rows[indices], view[indices], arrays)
+            unanswered = np.setdiff1d(unanswered, indices)
+        broken = self.client.in_quarantine(name, rows[unanswered], view[unanswered])
         if broken.any():
-            shelf.quarantine(rows[open_places[broken]], view[open_places[broken]])
-        shelf.release(rows[open_places[~broken]], view[open_places[~broken]])
+            buffer.quarantine(rows[unanswered[broken]], view[unanswered[broken]])
+        buffer.release(rows[unanswered[~broken]], view[unanswered[~broken]])
         return parts
 
-    def _place(self, places: np.ndarray, parts: Parts) -> Parts:
-        """Places in a part of a batch as places in the batch."""
-        return [(places[inner], arrays) for inner, arrays in parts]
+    def _in_batch(self, indices: np.ndarray, parts: codec.Parts) -> codec.Parts:
+        """Indices in a part of a batch as indices in the batch."""
+        return [(indices[inner], arrays) for inner, arrays in parts]

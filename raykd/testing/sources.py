@@ -17,6 +17,7 @@ import torch
 from raykd.data import Samples
 from raykd.errors import TeacherError
 from raykd.targets import TargetSource, Ticket
+from raykd.targets.source import Deadline
 from raykd.types import Batch, Dense, TeacherOutputs
 
 _SURE = 3.0
@@ -44,11 +45,15 @@ class TableTargets:
         """Nothing is asked yet."""
         return Ticket(batch)
 
-    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:  # noqa: ARG002
+    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:
         """One answer of each teacher."""
         self.collected += 1
+        deadline, answers = Deadline(timeout_s), {}
         pairs = list(zip(ticket.batch.rows.tolist(), ticket.batch.view_B.tolist(), strict=True))
-        return {name: self._answer(number, pairs) for number, name in enumerate(self.names)}
+        for number, name in enumerate(self.names):
+            answers[name] = self._answer(number, pairs)
+            deadline.check(f"teacher {name!r}")
+        return answers
 
     def _answer(self, number: int, pairs: Sequence[tuple[int, int]]) -> Dense:
         classes = self.samples.class_count
@@ -139,8 +144,10 @@ class Recorded:
 
     def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:
         """As the source."""
+        deadline = Deadline(timeout_s)
         answers = self.source.collect(ticket, timeout_s)
-        time.sleep(self.pause_s)
+        time.sleep(min(self.pause_s, deadline.left_s))
+        deadline.check("the answers")
         batch = ticket.batch
         present = batch.present_B.numpy()
         rows, views = batch.rows.numpy()[present].tolist(), batch.view_B.numpy()[present].tolist()

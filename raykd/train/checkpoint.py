@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import xxhash
 
 from raykd.errors import CheckpointError, InputError
-from raykd.folders import read_json, write_json
+from raykd.folders import RunFolder, read_json, write_json
 from raykd.models.weights import fingerprint, load_weights, save_weights
+from raykd.tracking import Event
 
 State = dict[str, Any]
 STATES = ("state.pt", "state.previous.pt")
@@ -126,6 +128,34 @@ class FitFolder:
         if problems:
             raise CheckpointError(f"{problems[0]}; delete {self.path} to train this fit anew")
         return None
+
+
+class Reporter(Protocol):
+    """The loop's only way out; only rank 0 reports."""
+
+    def report(self, event: Event) -> None:
+        """Tell of an epoch, or of a fit's start or end."""
+        ...
+
+    def folder(self, fit_id: str) -> FitFolder:
+        """Where a fit's checkpoints lie."""
+        ...
+
+
+@dataclass(frozen=True)
+class FolderReporter:
+    """Checkpoints in the run folder, events to a callable."""
+
+    run: RunFolder
+    emit: Callable[[Event], None]
+
+    def report(self, event: Event) -> None:
+        """Pass the event on."""
+        self.emit(event)
+
+    def folder(self, fit_id: str) -> FitFolder:
+        """`checkpoints/<fit>` of the run."""
+        return FitFolder(self.run.checkpoints(fit_id))
 
 
 def sealed(payload: bytes) -> bytes:

@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 import ray.train
@@ -19,6 +18,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.context import get_train_context
+from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.config.root import StudentCluster
 from raykd.data import Samples
@@ -27,15 +28,27 @@ from raykd.folders import RunFolder
 from raykd.runtime import available_slots
 from raykd.targets import TargetSource
 from raykd.tracking import Event, events
+from raykd.train.checkpoint import FolderReporter, Reporter
 from raykd.train.fit import Fit
 from raykd.train.loop import train
-from raykd.train.reporter import FolderReporter, Reporter
 from raykd.train.world import World
 
 _ROOM_S = 5.0  # for what a group that ended gives back
 _GROWTH_S = 1.0
 _NOTICE_POLL_S = 1.0  # how often Ray's watcher asks which nodes are being drained; 5 by default
 MakeSource = Callable[[Samples, Fit], TargetSource]
+
+
+class Message(NamedTuple):
+    """What a worker tells the driver, and all workers that come after it, before it stops early.
+
+    Attributes:
+        failed: whether a fit failed; else it was saved because a node is being taken away.
+        text: of what, or where it was saved.
+    """
+
+    failed: bool
+    text: str
 
 
 @dataclass(frozen=True)
@@ -99,20 +112,31 @@ def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[s
     results = _results(work, fits)
     if len(results) == len(fits):  # starting workers to find nothing to do takes seconds
         return results
-    (work.run.path / ".ray").mkdir(parents=True, exist_ok=True)
-    why, notice = _failure(work.run), _notice(work.run)
-    why.unlink(missing_ok=True)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    messages = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+    try:
+        return _work_off(work, fits, cluster, messages)
+    finally:
+        messages.shutdown(force=True)
+
+
+def _work_off(
+    work: Work, fits: Sequence[Fit], cluster: StudentCluster, messages: Queue
+) -> dict[str, dict[str, Any]]:
+    """One group of workers after the other, until all is done or one ends it; see `run_fits`."""
+    results = _results(work, fits)
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(cluster.start_timeout_s)
     os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", str(_NOTICE_POLL_S))
-    losses = 0
+    losses, failures = 0, list[str]()
     while len(results) < len(fits):
-        notice.unlink(missing_ok=True)
-        error = _group(work, cluster, _size(work, cluster))
+        error = _group(work, cluster, _size(work, cluster), messages)
         before, results = results, _results(work, fits)
-        if why.is_file():
+        received: list[Message] = messages.get_nowait_batch(messages.qsize())
+        if failures := [message.text for message in received if message.failed]:
             break
-        if notice.is_file() or _preempted(error):
-            text = f"a node of the student's workers is being taken away: {_said(notice, error)}"
+        if received or _preempted(error):
+            where = received[0].text if received else str(error)
+            text = f"a node of the student's workers is being taken away: {where}"
             work.emit(events.failure("student", text, decision="move"))
             continue
         if error is None and len(results) == len(before):
@@ -126,7 +150,7 @@ def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[s
         text += f"the last checkpoint, with as many as there is room for ({losses} of {cluster.max_failures})"
         work.emit(events.failure("student", text, decision="resume"))
     if unfinished := [fit.fit_id for fit in fits if fit.fit_id not in results]:
-        cause = why.read_text(encoding="utf-8") if why.is_file() else "see events.jsonl"
+        cause = failures[0] if failures else "see events.jsonl"
         raise TrainingError(
             f"{len(unfinished)} fits did not finish, {unfinished[0]} first: {cause}"
         )
@@ -167,7 +191,9 @@ def _size(work: Work, cluster: StudentCluster) -> int:
             )
 
 
-def _group(work: Work, cluster: StudentCluster, size: int) -> ray.train.TrainingFailedError | None:
+def _group(
+    work: Work, cluster: StudentCluster, size: int, messages: Queue
+) -> ray.train.TrainingFailedError | None:
     """Have a group of workers work off the list; why it ended too early, if it did.
 
     Ray restarts a group of fixed size itself. Its own elastic groups are not used: they go by what the nodes
@@ -180,7 +206,7 @@ def _group(work: Work, cluster: StudentCluster, size: int) -> ray.train.Training
     failures = 0 if _varies(cluster) else cluster.max_failures
     trainer = _Trainer(
         _worker,
-        train_loop_config={"work": work, "cluster": cluster},
+        train_loop_config={"work": work, "cluster": cluster, "messages": messages},
         torch_config=TorchConfig(backend="nccl" if cluster.gpus and together else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=size, use_gpu=cluster.gpus > 0, resources_per_worker=_each(cluster)
@@ -227,20 +253,6 @@ def _interruptible() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-def _failure(run: RunFolder) -> Path:
-    """Where a worker leaves what it failed of, for the driver and for its own restart."""
-    return run.path / ".ray" / "failure.txt"
-
-
-def _notice(run: RunFolder) -> Path:
-    """Where a worker leaves word that it saved and stopped because a node is being taken away."""
-    return run.path / ".ray" / "notice.txt"
-
-
-def _said(notice: Path, error: ray.train.TrainingFailedError | None) -> str:
-    return notice.read_text(encoding="utf-8") if notice.is_file() else str(error)
-
-
 def _preempted(error: ray.train.TrainingFailedError | None) -> bool:
     """Whether a group ended since a node was taken away of which there was word, too short to save in."""
     failures = error.worker_failures if isinstance(error, ray.train.WorkerGroupError) else {}
@@ -257,6 +269,7 @@ def _worker(config: dict[str, Any]) -> None:
     """Work off the list: all ranks together, or each rank every so-manieth fit."""
     work: Work = config["work"]
     cluster: StudentCluster = config["cluster"]
+    messages: Queue = config["messages"]
     samples, fits = ray.get([work.samples, work.fits], timeout=600)
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
@@ -265,9 +278,9 @@ def _worker(config: dict[str, Any]) -> None:
     else:
         world = World(rank, workers, get_device())
     torch.set_num_threads(work.threads)
-    reporter, failure, trained = work.reports, _failure(work.run), 0
+    reporter, trained = work.reports, 0
     for fit in fits:
-        if failure.is_file():  # of another lane, or of the group that this one replaces
+        if not messages.empty():  # another lane, or the group that this one replaces, stopped early
             return
         if fit.fit_id in _results(work, [fit]):
             continue
@@ -277,10 +290,10 @@ def _worker(config: dict[str, Any]) -> None:
             source = work.make_source(samples, fit)
             train(fit, samples, source, reporter, world, depth=work.depth, leaving=_leaving)
         except PreemptedError as notice:
-            _notice(work.run).write_text(str(notice), encoding="utf-8")
+            messages.put(Message(failed=False, text=str(notice)))
             return
         except RaykdError as error:
-            failure.write_text(f"{fit.fit_id}: {error}", encoding="utf-8")
+            messages.put(Message(failed=True, text=f"{fit.fit_id}: {error}"))
             if world.workers > 1:
                 raise  # ends the whole group: the others may be waiting for this worker
             return

@@ -23,13 +23,12 @@ from raykd.targets import TargetSource, Ticket
 from raykd.targets.source import Measured
 from raykd.tasks import find_task
 from raykd.tracking import events
-from raykd.train.checkpoint import State
+from raykd.train.checkpoint import Reporter, State
 from raykd.train.epoch_accumulator import EpochAccumulator, random_states, set_random_state
 from raykd.train.fit import Fit, build_module
 from raykd.train.optim import make_optimizer, make_schedule
 from raykd.train.plan import split
 from raykd.train.prefetch import prefetch
-from raykd.train.reporter import Reporter
 from raykd.train.step import Update
 from raykd.train.validation import Best, validate
 from raykd.train.world import World

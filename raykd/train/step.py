@@ -58,7 +58,6 @@ def _moved(answer: Output, device: torch.device) -> Output:
         values_NC=answer.values_NC.to(device),
         valid_N=answer.valid_N.to(device),
         features={tap: feature.to(device) for tap, feature in answer.features.items()},
-        class_mask=None if answer.class_mask is None else answer.class_mask.to(device),
     )
 
 

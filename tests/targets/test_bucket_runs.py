@@ -23,7 +23,7 @@ from raykd.pipeline.runs import run
 from raykd.pipeline.session import Options
 from raykd.targets import EntryKey, TargetStore, TeacherKeys
 from raykd.targets.buckets import Bucket
-from raykd.targets.maintenance_remote import verify_bucket
+from raykd.targets.maintenance import verify_bucket
 from raykd.targets.remote import Remote
 from raykd.targets.shards import write_shard
 from raykd.targets.store import ORIGINAL

@@ -17,7 +17,7 @@ import xxhash
 
 from raykd.errors import TargetError
 from raykd.folders import read_json, write_json
-from raykd.targets import EntryKey, TargetStore, TeacherKeys, files
+from raykd.targets import EntryKey, TargetStore, TeacherKeys
 from raykd.targets.maintenance import verify_store
 from raykd.targets.shards import write_shard
 from raykd.targets.store import ORIGINAL, Entry, append
@@ -211,7 +211,7 @@ def full(*_, **__):
 
 
 @pytest.mark.parametrize(
-    ("holder", "operation"), [(files.os, "fsync"), (Path, "replace"), (Path, "open")]
+    ("holder", "operation"), [(os, "fsync"), (Path, "replace"), (Path, "open")]
 )
 @pytest.mark.parametrize("what", ["shard", "manifest"])
 def test_a_full_disk_says_so_and_loses_nothing(tmp_path, monkeypatch, holder, operation, what):

@@ -42,14 +42,14 @@ def test_live_stored_and_here_the_same_bits(samples, make_spec, tmp_path, heard,
     ) as fleet:
         live = LiveTargets(fleet.client, ["wide"])
         fleet.client.temperatures = {"wide": 6.0}
-        answer = live.collect(live.submit(batch), 60)["wide"]
+        answer = live.collect(live.submit(batch), 600)["wide"]
         parts = list(missing_parts(tmp_path, {"wide": keys.augmented}, samples, train, [0, 1]))
         parts += missing_parts(tmp_path, {"wide": (keys.originals,)}, samples, held_out, [-1])
         fill(tmp_path, parts, fleet, heard)
     hashes = samples.content_hash(np.arange(len(samples)))
     store = TargetStore.open(tmp_path, {"wide": keys}, samples.ids, hashes, {"wide": 6.0})
     stored = StoredTargets(store)
-    kept = stored.collect(stored.submit(batch), 1)["wide"]
+    kept = stored.collect(stored.submit(batch), 600)["wide"]
     here = decode(TeacherModel(spec).score(samples, batch.rows.numpy(), batch.view_B.numpy()), 6.0)
     assert same(kept, answer)
     assert same(here, answer)

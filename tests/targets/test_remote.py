@@ -18,18 +18,18 @@ import pytest
 import raykd_forked_writers as writers
 
 from raykd.errors import InputError, TargetError
-from raykd.targets import TargetStore, TeacherKeys, buckets, files
+from raykd.targets import TargetStore, TeacherKeys, buckets
 from raykd.targets.buckets import Bucket
-from raykd.targets.maintenance import verify_store
-from raykd.targets.maintenance_remote import (
+from raykd.targets.maintenance import (
     delete_folder,
     leftovers_in,
     survey_bucket,
     verify_bucket,
+    verify_store,
 )
 from raykd.targets.quarantine_log import add_quarantined, read_quarantined
 from raykd.targets.remote import Remote, remote_of
-from raykd.targets.shards import write_shard
+from raykd.targets.shards import write_file, write_shard
 from raykd.targets.store import ORIGINAL, Entry, append
 
 KEY = writers.KEY
@@ -304,7 +304,7 @@ def test_an_upload_that_fails_loses_nothing(folder_uri, tmp_path, monkeypatch):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
     with monkeypatch.context() as patch:
-        patch.setattr(buckets, "write_pieces", refuse)
+        patch.setattr(buckets, "write_file", refuse)
         with pytest.raises(TargetError, match=r"cannot be written: .*the next run goes on from it"):
             remote.keep(KEY, [shard])
     assert rows_in(remote.root, 0) == 10
@@ -445,5 +445,5 @@ def test_pieces_that_raise_leave_no_file(tmp_path):
 
     (tmp_path / "name").write_bytes(b"before")
     with pytest.raises(TargetError, match="no more"):
-        files.write_pieces(tmp_path / "name", pieces())
+        write_file(tmp_path / "name", pieces())
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"name": b"before"}

@@ -71,7 +71,7 @@ PAIRS = st.lists(st.tuples(st.integers(0, COUNT - 1), st.integers(0, 1)), min_si
 def test_whatever_is_asked_is_asked_once_and_answered_right(
     tmp_path_factory, batches, rows, monkeypatch
 ):
-    monkeypatch.setattr(write_buffer, "SHELF_ROWS", rows)
+    monkeypatch.setattr(write_buffer, "BUFFER_ROWS", rows)
     root = tmp_path_factory.mktemp("store")
     one, claimed = shelf_of(root), []
     for batch in batches:

@@ -184,7 +184,7 @@ class FailingOn(TableTargets):
 
 def table_source(samples, fit):
     """Targets of a fit, made in the worker."""
-    names = tuple(voice.name for voice in fit.voices)
+    names = tuple(info.name for info in fit.teacher_infos)
     if not names:
         return NoTargets()
     if fit.fit_id.startswith("failing"):
@@ -285,4 +285,4 @@ def noticing_source(at, file, samples, fit):
     context = ray.train.get_context()
     if context.get_world_rank() < context.get_world_size() - 1:
         return table_source(samples, fit)
-    return Noticing(tuple(voice.name for voice in fit.voices), samples, at, file)
+    return Noticing(tuple(info.name for info in fit.teacher_infos), samples, at, file)

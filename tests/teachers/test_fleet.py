@@ -16,11 +16,11 @@ from ray import cloudpickle
 
 from raykd.config.models import FactoryModel
 from raykd.config.root import TeacherCluster
-from raykd.errors import TeacherError
+from raykd.errors import TargetTimeoutError, TeacherError
 from raykd.targets import EntryKey, StoredTargets, TargetStore, TeacherKeys
 from raykd.targets.codec import decode
 from raykd.targets.store import ORIGINAL
-from raykd.teachers import ActorFleet, LiveTargets, Place, TeacherModel
+from raykd.teachers import ActorFleet, LiveTargets, Place, TeacherModel, WriteThrough
 from raykd.teachers.client import Client
 from raykd.teachers.filling import fill, missing_parts
 from raykd.teachers.utilization import WIDTH
@@ -99,7 +99,7 @@ def test_actors_store_and_this_process_give_the_same_bits(
         live = LiveTargets(fleet.client, list(specs))
         assert len(live.counters()) == 2 * WIDTH
         tickets = [live.submit(batch) for batch in batches]
-        answers = [live.collect(ticket, 60) for ticket in tickets]
+        answers = [live.collect(ticket, 600) for ticket in tickets]
         load = live.describe(live.counters(), 60.0)
         assert load["teacher_samples_per_s"] == {"wide": 6 * 21 / 60, "conv": 6 * 21 / 60}
         assert load["teacher_bytes_per_sample"] == {"wide": 3 * 2 + 4, "conv": 3 * 2 + 4 + 8**3 * 2}
@@ -128,7 +128,7 @@ def test_actors_store_and_this_process_give_the_same_bits(
     )
     stored = StoredTargets(store)
     for batch, answer in zip(batches, answers, strict=True):
-        kept = stored.collect(stored.submit(batch), 1)
+        kept = stored.collect(stored.submit(batch), 600)
         for name, spec in specs.items():
             inside = alone(spec, samples, batch.rows.numpy(), batch.view_B.numpy())
             assert same(answer[name], inside)
@@ -236,6 +236,33 @@ def test_an_actor_that_is_late_is_waited_for_or_passed_over_but_not_hung(
     assert all(same(a["wide"], alone(spec, samples, rows, v)) for v, a in enumerate(answers))
 
 
+@pytest.mark.parametrize("request_timeout_s", [30, 0.3])
+def test_whoever_collects_waits_no_longer_than_it_says(
+    start, samples, make_spec, heard, tmp_path, request_timeout_s
+):
+    """A teacher takes too long: one request outlasts the deadline, or many that are tried one after the other."""
+    kwargs = {"file": str(tmp_path / "late"), "seconds": 60}
+    spec = make_spec(FactoryModel(path="raykd_test_models:ponderous", kwargs=kwargs))
+    rows = samples.splits["train"][:8]
+    batch = samples.batch(rows, np.zeros(8, np.int64))
+    views = EntryKey(spec.fingerprint, samples.view_key)
+    keys = {"wide": TeacherKeys(views, EntryKey(spec.fingerprint, ORIGINAL))}
+    hashes = samples.content_hash(np.arange(len(samples)))
+    store = TargetStore.open(tmp_path / "store", keys, samples.ids, hashes)
+    settings = {"request_timeout_s": request_timeout_s, "max_restarts": 99}
+    (tmp_path / "late").touch()
+    with start(spec, **settings) as fleet:
+        for source in (
+            LiveTargets(fleet.client, ["wide"]),
+            WriteThrough(Client(fleet.actors, fleet.settings, heard), store, rows),
+        ):
+            begun = time.monotonic()
+            with pytest.raises(TargetTimeoutError, match=r"'wide': no answer within 1 s"):
+                source.collect(source.submit(batch), 1)
+            assert time.monotonic() - begun < 5
+    assert bool(heard.decisions()) is (request_timeout_s < 1)
+
+
 def test_nothing_big_goes_through_whoever_asks(start, samples, make_spec):
     """A step sends rows and views; a worker is sent handles: neither data nor weights."""
     spec, rows = make_spec("cnn"), samples.splits["train"]
@@ -298,11 +325,11 @@ def test_a_teacher_that_dies_while_the_store_is_filled(start, samples, make_spec
     key = {"wide": (EntryKey(spec.fingerprint, samples.view_key),)}
     rows = samples.splits["train"]
     with start(spec, max_restarts=0, replicas=2) as fleet:
-        os.kill(pids(fleet)[1], signal.SIGKILL)
+        os.kill(pids(fleet)[0], signal.SIGKILL)
         fill(tmp_path, list(missing_parts(tmp_path, key, samples, rows, [0])), fleet, heard)
         assert heard.decisions() == ["retry"], "the other replica took its part"
         file.touch()
-        with pytest.raises(TeacherError, match="'wide' died more often than"):
+        with pytest.raises(TeacherError, match=r"'wide': .* died more often than"):
             fill(tmp_path, list(missing_parts(tmp_path, key, samples, rows, [0, 1])), fleet, heard)
     (part,) = missing_parts(tmp_path, key, samples, rows, [0, 1])
     assert part.view == 1, "what was finished before is kept"
@@ -358,6 +385,11 @@ def test_a_fleet_that_cannot_start_says_why(start, make_spec):
         TeacherError, match="'wide' did not start within 1 s: the cluster lacks its CPUs"
     ):
         start(make_spec(), cpus=99, start_timeout_s=1).__enter__()
+    with pytest.raises(
+        TeacherError,
+        match=r"could not load its model: .*placed on a GPU, but its process was given 0",
+    ):
+        start(make_spec(device="cuda")).__enter__()
     wrong = make_spec()
     wrong = replace(wrong, weights={n: t[:1] for n, t in wrong.weights.items()})
     with pytest.raises(

@@ -126,9 +126,9 @@ def test_live_stored_and_this_process_give_the_same_bits(recipe, heard, tmp_path
         store = stored.open()
         rows, views = samples.splits["train"][5:42], np.arange(37) % 2
         batch = samples.batch(rows, views)
-        live, source = LiveTargets(fleet.client, names), StoredTargets(store)
-        heard_live = live.collect(live.submit(batch), 60)
-        read = source.collect(source.submit(batch), 60)
+        live, stored = LiveTargets(fleet.client, names), StoredTargets(store)
+        heard_live = live.collect(live.submit(batch), 600)
+        read = stored.collect(stored.submit(batch), 600)
         for name in names:
             alone = decode(TeacherModel(specs[name]).score(samples, rows, views))
             assert same(heard_live[name], read[name]), name

@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 from raykd.errors import TeacherError
 from raykd.targets import codec
 from raykd.targets.codec import decode
+from raykd.teachers.actor import device_of
 from raykd.teachers.model import Recorded, TeacherModel, host
 
 MODELS = ["mlp", "cnn", "batch"]
@@ -140,6 +141,7 @@ def test_a_teacher_that_answers_nan(samples, make_spec):
         lambda spec: replace(spec, dtype="bfloat16"),
         lambda spec: replace(spec, kind="probabilities"),
         lambda spec: replace(spec, batch_size=16),
+        lambda spec: replace(spec, device="cuda"),
         lambda spec: replace(spec, preprocessing=replace(spec.preprocessing, scale=2.0)),
         lambda spec: replace(spec, model=spec.model.model_copy(update={"depth": 2})),
     ],
@@ -148,6 +150,32 @@ def test_the_fingerprint_changes_with_all_that_an_answer_depends_on(make_spec, c
     spec = make_spec()
     assert change(spec).fingerprint != spec.fingerprint
     assert replace(spec, name="other", key="k", taps=("blocks.0",)).fingerprint == spec.fingerprint
+
+
+def test_the_fingerprint_is_the_same_whatever_computes_it(make_spec, monkeypatch):
+    """A driver with a GPU and one without read the same stored targets."""
+    spec = make_spec()
+    found = {}
+    for there in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        found[there] = (spec.fingerprint, replace(spec, device="cuda").fingerprint)
+    assert found[False] == found[True]
+    assert len(set(found[True])) == 2
+
+
+def test_a_teacher_runs_where_its_fingerprint_says(make_spec, monkeypatch):
+    spec, on_gpu = make_spec(), make_spec(device="cuda")
+    recorded = Recorded(name="known", logits_NC=np.zeros((1, 3), np.float32))
+    for there in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert device_of(spec, gpus=1).type == "cpu"
+        assert device_of(recorded, gpus=0).type == "cpu"
+        with pytest.raises(TeacherError, match=r"'wide' is placed on a GPU, .* given 0"):
+            device_of(on_gpu, gpus=0)
+    assert device_of(on_gpu, gpus=1).type == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(TeacherError, match="CUDA is missing"):
+        device_of(on_gpu, gpus=1)
 
 
 def test_teacher_and_student_see_the_identical_pixels(samples, make_spec, tmp_path):

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from raykd.config.models import Expect
+from raykd.config.root import TeacherCluster
 from raykd.errors import TeacherError
 from raykd.targets.codec import decode
 from raykd.tasks.classification.selftest import best_label_map, check_accuracy, permuted
-from raykd.teachers.client import Pool
+from raykd.teachers.executor import Pool
 from raykd.teachers.model import TeacherModel
 from raykd.teachers.policy import BREAKS, FailurePolicy
 from raykd.teachers.selftest import check_classes, check_repeatable
@@ -55,8 +56,34 @@ def test_a_batch_that_broke_a_teacher_twice_is_searched(cause):
     assert f"{cause} (no kernel), attempt 2 of 2" in second.reason
 
 
+def test_a_break_during_a_search_is_an_answer():
+    policy = FailurePolicy("stop", 3, isolates=True)
+    for cause in BREAKS:
+        found = policy.decide("wide", cause, 1, breaks=1, searched=4)
+        assert found.action == "isolate"
+        assert f"'wide': {cause} on 4 samples of a batch that is searched" in found.reason
+    for cause in ("slow", "hung"):
+        assert policy.decide("wide", cause, 1, searched=4).action != "isolate"
+
+
+@pytest.mark.parametrize(("on_failure", "end"), [("stop", "stop"), ("renormalise", "leave_out")])
+def test_a_teacher_without_a_living_replica_is_lost_at_once(on_failure, end):
+    policy = FailurePolicy(on_failure, 9, 2, isolates=True)
+    assert policy.decide("wide", "dead", 1, breaks=1, living=1).action == "retry"
+    found = policy.decide("wide", "dead", 2, breaks=2, living=0)
+    assert found.action == end
+    assert "'wide': dead, attempt 2 of 9; it died more often than" in found.reason
+
+
+@pytest.mark.parametrize(("on_failure", "end"), [("stop", "stop"), ("renormalise", "leave_out")])
+def test_too_many_bad_samples_are_the_fault_of_the_data_unless_nothing_is_answered(on_failure, end):
+    policy = FailurePolicy(on_failure, 3)
+    assert policy.refuse("too many", sick=False).action == "stop"
+    assert policy.refuse("too many", sick=True).action == end
+
+
 def test_the_least_busy_living_replica_is_picked():
-    pool = Pool("wide", ["a", "b", "c"])
+    pool = Pool("wide", ["a", "b", "c"], TeacherCluster(), print)
     pool.outstanding = [2, 0, 1]
     assert pool.pick() == 1
     assert pool.pick(avoid=1) == 2
@@ -67,7 +94,7 @@ def test_the_least_busy_living_replica_is_picked():
     pool.dead = {1, 2}
     assert pool.pick() == 0
     assert pool.pick(avoid=0) == 0, "rather a busy one than a dead one"
-    assert Pool("wide", ["a"]).pick(avoid=0) == 0
+    assert Pool("wide", ["a"], TeacherCluster(), print).pick(avoid=0) == 0
 
 
 def answers(accuracy, count=400, classes=10, order=None, seed=0):

@@ -14,17 +14,17 @@ from raykd.config.models import FactoryModel
 from raykd.config.root import TeacherCluster
 from raykd.errors import TargetError, TeacherError
 from raykd.targets import EntryKey, StoredTargets, TargetStore, TeacherKeys
-from raykd.targets.codec import decode
+from raykd.targets.codec import assemble, decode
 from raykd.targets.quarantine_log import (
     QUARANTINE,
     add_quarantined,
-    assemble,
     quarantined_rows,
     read_quarantined,
 )
 from raykd.targets.store import ORIGINAL
 from raykd.teachers import ActorFleet, LiveTargets, Place, TeacherModel
 from raykd.teachers.client import Client
+from raykd.teachers.executor import finish
 from raykd.teachers.filling import fill, missing_parts
 from raykd.teachers.quarantine import Quarantine, Tolerance, isolate
 
@@ -38,12 +38,20 @@ class Model:
         self.bad, self.accidents, self.asked, self.broke = set(bad), accidents, 0, 0
 
     def __call__(self, part):
+        """Steps that wait for nothing."""
         self.asked += 1
         self.accidents -= 1
         if self.accidents >= 0 or self.bad.intersection(part.tolist()):
             self.broke += 1
             return None
         return part.tolist()
+        yield
+
+
+def search(indices, model, room):
+    """What a search finds."""
+    (found,) = finish([isolate(indices, model, room)])
+    return found
 
 
 @pytest.mark.parametrize("bad", [(), (0,), (63,), (17, 18), (5, 40, 41)])
@@ -51,9 +59,8 @@ class Model:
 def test_the_search_finds_exactly_the_bad_samples(bad, size):
     bad = tuple(place for place in bad if place < size)
     model = Model(*bad)
-    found = isolate(np.arange(size), model, room=3)
+    found = search(np.arange(size), model, room=3)
     assert sorted(found.bad) == sorted(bad)
-    assert not found.exceeded
     answered = [place for part, said in found.answered for place in part.tolist()]
     assert sorted([*answered, *bad]) == list(range(size)), "each sample is answered once, or is bad"
     if len(bad) == 1:
@@ -63,15 +70,14 @@ def test_the_search_finds_exactly_the_bad_samples(bad, size):
 
 def test_an_accident_on_the_way_condemns_nobody():
     for accidents in range(1, 7):
-        assert not isolate(np.arange(8), Model(accidents=accidents), room=0).bad or accidents > 3
-    assert isolate(np.array([4]), Model(accidents=1), room=0).bad == []
+        assert not search(np.arange(8), Model(accidents=accidents), room=0).bad or accidents > 3
+    assert search(np.array([4]), Model(accidents=1), room=0).bad == []
 
 
 def test_the_search_ends_where_more_are_bad_than_allowed():
     model = Model(*range(64))
-    found = isolate(np.arange(64), model, room=1)
-    assert found.exceeded
-    assert found.bad == [0, 1]
+    found = search(np.arange(64), model, room=1)
+    assert found.bad == [0, 1], "one more than allowed"
     assert model.asked < 16, "a sick teacher is not asked about every sample"
     assert not found.answered
 
@@ -81,7 +87,7 @@ def test_quarantine_holds_for_a_view_and_makes_other_views_suspect():
     rows, view = np.array([7, 8, 9]), np.zeros(3, np.int64)
     together, alone = quarantine.sort(rows, view)
     assert (together.tolist(), alone.tolist()) == ([0, 1, 2], [])
-    quarantine.add(8, 0)
+    quarantine.known.add((8, 0))
     together, alone = quarantine.sort(rows, view)
     assert (together.tolist(), alone.tolist()) == ([0, 2], [])
     together, alone = quarantine.sort(rows, view + 1)
@@ -153,7 +159,7 @@ class TestOnActors:
             client = Client(fleet.actors, fleet.settings, heard, Tolerance(data, 0.01))
             live = LiveTargets(client, ["wide"])
             batch = data.batch(rows, np.zeros(4, np.int64))
-            answers = [live.collect(live.submit(batch), 60)["wide"] for _ in range(2)]
+            answers = [live.collect(live.submit(batch), 600)["wide"] for _ in range(2)]
         good = np.array([0, 2, 3])
         alone = decode(TeacherModel(spec).score(data, rows[good], np.zeros(3, np.int64)))
         for answer in answers:
@@ -175,14 +181,14 @@ class TestOnActors:
             client = Client(fleet.actors, fleet.settings, heard, tolerance)
             live = LiveTargets(client, ["wide"])
             batches = [data.batch(rows, np.full(12, view)) for view in (0, 1, 0)]
-            answers = [live.collect(live.submit(batch), 60)["wide"] for batch in batches]
+            answers = [live.collect(live.submit(batch), 600)["wide"] for batch in batches]
             told = [e.values for e in heard if e.values["decision"] == "quarantine"]
             assert [(e["sample_id"], e["view"]) for e in told] == [
                 (int(data.ids[bad]), 0), (int(data.ids[bad]), 1)
             ]  # fmt: skip
             assert heard.decisions()[:2] == ["retry", "isolate"]
             before = len(heard)
-            live.collect(live.submit(batches[1]), 60)
+            live.collect(live.submit(batches[1]), 600)
             assert len(heard) == before, "what is known is not tried again"
             parts = list(missing_parts(tmp_path, {"wide": (views,)}, data, rows, [0, 1]))
             assert fill(tmp_path, parts, fleet, heard, tolerance) == {"wide": 22}
@@ -192,7 +198,7 @@ class TestOnActors:
         hashes = data.content_hash(np.arange(len(data)))
         stored = StoredTargets(TargetStore.open(tmp_path, keys, data.ids, hashes))
         for batch, answer in zip(batches, answers, strict=True):
-            kept = stored.collect(stored.submit(batch), 1)["wide"]
+            kept = stored.collect(stored.submit(batch), 600)["wide"]
             view = batch.view_B.numpy()[good]
             alone = decode(TeacherModel(spec).score(data, rows[good], view))
             for one in (answer, kept):
@@ -213,7 +219,7 @@ class TestOnActors:
             live = LiveTargets(client, ["wide"])
             tickets = [live.submit(data.batch(rows, np.full(12, view))) for view in (0, 1)]
             for ticket in tickets:
-                answer = live.collect(ticket, 60)["wide"]
+                answer = live.collect(ticket, 600)["wide"]
                 assert answer.valid_N.tolist() == [row != bad for row in rows.tolist()]
 
     def test_what_one_fit_found_costs_the_next_ones_nothing(
@@ -230,7 +236,7 @@ class TestOnActors:
             for _ in range(2):
                 deaths = len(heard)
                 live = LiveTargets(Client(fleet.actors, fleet.settings, heard, tolerance), ["wide"])
-                answers.append([live.collect(live.submit(b), 60)["wide"] for b in batches])
+                answers.append([live.collect(live.submit(b), 600)["wide"] for b in batches])
         assert deaths > 6, "the first fit paid for it"
         assert len(heard) == deaths, "the second fit did not"
         for one, other in zip(*answers, strict=True):

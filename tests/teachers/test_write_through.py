@@ -49,8 +49,8 @@ def collect(source, asked):
     for batch in asked:
         waiting.append(source.submit(batch))
         if len(waiting) > DEPTH:
-            yield source.collect(waiting.pop(0), 60)
-    yield from (source.collect(ticket, 60) for ticket in waiting)
+            yield source.collect(waiting.pop(0), 600)
+    yield from (source.collect(ticket, 600) for ticket in waiting)
 
 
 def fleet_of(specs, samples, heard, replicas=1, **settings):
@@ -92,7 +92,7 @@ def test_the_bits_of_live_answers_each_scored_once(specs, samples, heard, tmp_pa
     assert store.verify().rows == 3 * 2 * len(rows), "two teachers' outputs and one tap, twice"
     stored = StoredTargets(store)
     for batch, one, other in zip(asked, found, live, strict=True):
-        kept = stored.collect(stored.submit(batch), 1)
+        kept = stored.collect(stored.submit(batch), 600)
         for name in specs:
             assert same(one[name], other[name])
             assert same(one[name], kept[name])
@@ -130,7 +130,7 @@ def test_an_actor_that_is_killed_loses_no_answer_and_repeats_none_in_the_store(
     assert store.verify().rows == 3 * len(rows)
     stored = StoredTargets(store)
     for batch, one in zip(asked, found, strict=True):
-        kept = stored.collect(stored.submit(batch), 1)
+        kept = stored.collect(stored.submit(batch), 600)
         assert all(same(one[name], kept[name]) for name in specs)
 
 

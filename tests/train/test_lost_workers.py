@@ -16,7 +16,7 @@ from raykd.folders import RunFolder
 from raykd.models.weights import load_weights
 from raykd.runtime import Mailbox, available_slots
 from raykd.train import FolderReporter, World, train
-from raykd.train.launch import Work, _grows, _notice, run_fits
+from raykd.train.launch import Message, Work, _grows, run_fits
 
 pytestmark = [
     pytest.mark.ray,
@@ -192,10 +192,12 @@ class TestGroups:
         def play(*groups, workers=(1, 2), max_failures=1):
             left = iter(groups)
 
-            def group(work, cluster, size):
+            def group(work, cluster, size, messages):
                 finished, error = next(left)
                 if error == "notice":
-                    _notice(work.run).write_text("saved after step 7")
+                    error = Message(failed=False, text="saved after step 7")
+                if isinstance(error, Message):
+                    messages.put(error)
                     error = None
                 for fit in fits:
                     if fit.fit_id[-1] in finished:
@@ -214,6 +216,15 @@ class TestGroups:
     def test_a_group_that_ended_for_more_room_goes_on(self, play, heard):
         assert play(("a", None), ("b", None)) == ["student/a", "student/b"]
         assert sizes(heard) == [2, 2]
+        assert not heard.decisions()
+
+    def test_a_fit_that_failed_ends_the_list_and_is_named(self, play, heard):
+        """Also where the group itself ended well, as lanes do."""
+        failed = Message(failed=True, text="student/b: no answer")
+        with pytest.raises(
+            TrainingError, match=r"1 fits did not finish, student/b first: student/b: no answer"
+        ):
+            play(("a", failed))
         assert not heard.decisions()
 
     def test_losses_are_counted_over_all_groups(self, play, heard):

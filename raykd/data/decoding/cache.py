@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -19,20 +18,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xxhash
 
 from raykd.data.decoding.layout import File, Index, Layout, Part
 from raykd.errors import DataError, InputError, Problem
+from raykd.folders import lock_file, read_json, write_json
 
 FORMAT = 1
 """Raise it when decoding comes to other samples or parts, so that they are decoded anew."""
 HASH_BYTES = 8
 _MARGIN = 0.98
 _LOOKED_AT, _LOOK_BYTES = 64, 2**16
-_LOOK_S = 0.5
 _STALLED_S = 600.0
 
 
@@ -116,23 +114,13 @@ def _ends(file: File) -> str:
     return digest.hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a file that is there wholly or not at all, also after a crash of the machine."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def read_mark(target: Target, part: Part) -> Mark | None:
     """The mark of a part; None where it is not finished."""
     try:
-        told = json.loads(target.mark(part.number).read_text(encoding="utf-8"))
+        found = read_json(target.mark(part.number))
     except FileNotFoundError:
         return None
-    return Mark(part.number, part.count, {int(place): why for place, why in told["bad"].items()})
+    return Mark(part.number, part.count, {int(index): why for index, why in found["bad"].items()})
 
 
 def read_manifest(target: Target) -> dict[int, str] | None:
@@ -142,8 +130,7 @@ def read_manifest(target: Target) -> dict[int, str] | None:
         DataError: it is damaged.
     """
     try:
-        told = json.loads(target.manifest.read_text(encoding="utf-8"))
-        bad = {int(place): str(why) for place, why in told["bad"].items()}
+        bad = {int(index): str(why) for index, why in read_json(target.manifest)["bad"].items()}
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, AttributeError) as error:
@@ -178,19 +165,20 @@ def locked(target: Target, is_stalled_s: float = _STALLED_S) -> Iterator[None]:
         DataError: it has finished none for a long time.
     """
     _make(target.folder.parent)
-    path = target.folder.parent / f"{target.folder.name}.lock"
-    with path.open("w") as file:
-        parts, since = -1, time.monotonic()
-        while not _lock(file.fileno()):
-            there = sum(1 for _ in target.folder.glob("parts/[0-9]*.json"))
-            if there != parts:
-                parts, since = there, time.monotonic()
-            if time.monotonic() - since > is_stalled_s:
-                raise DataError(
-                    f"another process decodes {target.folder} and has finished no part for {is_stalled_s:g} s; end "
-                    "it, and start again: what is finished is kept"
-                )
-            time.sleep(_LOOK_S)
+    parts, since = -1, time.monotonic()
+
+    def check_progress() -> None:
+        nonlocal parts, since
+        finished = sum(1 for _ in target.folder.glob("parts/[0-9]*.json"))
+        if finished != parts:
+            parts, since = finished, time.monotonic()
+        if time.monotonic() - since > is_stalled_s:
+            raise DataError(
+                f"another process decodes {target.folder} and has finished no part for {is_stalled_s:g} s; end "
+                "it, and start again: what is finished is kept"
+            )
+
+    with lock_file(target.folder.with_name(f"{target.folder.name}.lock"), check_progress):
         yield
 
 
@@ -201,14 +189,6 @@ def _make(folder: Path) -> None:
         raise InputError(
             Problem("data.cache", f"{folder} cannot be made: {error}; name another folder")
         ) from error
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def finish(target: Target, bad: Mapping[int, str]) -> None:
@@ -223,8 +203,9 @@ def finish(target: Target, bad: Mapping[int, str]) -> None:
                 payload = os.pread(file.fileno(), size, int(order[row]) * size)
                 os.pwrite(file.fileno(), payload, row * size)
             os.fsync(file.fileno())
-    write_json(target.manifest, {"format": FORMAT, "count": target.count, **asdict(target.layout),
-                                 "bad": {str(place): why for place, why in bad.items()}})  # fmt: skip
+    manifest = {"format": FORMAT, "count": target.count, **asdict(target.layout)}
+    named = {str(index): why for index, why in bad.items()}
+    write_json(target.manifest, {**manifest, "bad": named}, durable=True)
 
 
 def kept_order(count: int, bad: Mapping[int, str]) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from raykd.data.decoding.cache import HASH_BYTES, Mark, Target, write_json
+from raykd.data.decoding.cache import HASH_BYTES, Mark, Target
 from raykd.data.decoding.csv_tables import read_lines
 from raykd.data.decoding.images import decode_images, read_span
 from raykd.data.decoding.layout import Decoded, Layout, Lines, Part, Spans
@@ -15,6 +15,7 @@ from raykd.data.decoding.tables import decode_numbers, encoded_of, read_groups
 from raykd.data.hashing import content_hashes
 from raykd.data.texts import encode_texts
 from raykd.errors import DataError
+from raykd.folders import write_json
 
 
 def in_process(target: Target, parts: Sequence[Part]) -> Iterator[Mark]:
@@ -47,7 +48,8 @@ def write_part(target: Target, part: Part) -> Mark:
         if row != part.first + part.count:
             raise DataError(f"part {part.number} has {row - part.first} samples, not {part.count}: its files were "
                             "changed meanwhile; start again")  # fmt: skip
-        write_json(target.mark(part.number), {"bad": {str(k): why for k, why in bad.items()}})
+        named = {str(index): why for index, why in bad.items()}
+        write_json(target.mark(part.number), {"bad": named}, durable=True)
     except OSError as error:
         raise DataError(
             f"decoded samples cannot be written to {target.folder}: {error}; set data.cache to a folder on another "
