@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 
 _REFUSED = {
     "builtins",
@@ -54,29 +54,25 @@ def load_object(
     """
     module_name, _, name = path.partition(":")
     if module_name.split(".")[0] in _REFUSED:
-        raise InputError(Problem(key, f"{path!r} is refused: name a {what} of your own module"))
+        raise InputError.at(key, f"{path!r} is refused: name a {what} of your own module")
     if name.startswith("_"):
-        raise InputError(Problem(key, f"{path!r} is private: name a public {what}"))
+        raise InputError.at(key, f"{path!r} is private: name a public {what}")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise InputError(
-            Problem(
-                key, f"cannot import {module_name!r} ({error}); run from its folder or install it"
-            )
+        raise InputError.at(
+            key, f"cannot import {module_name!r} ({error}); run from its folder or install it"
         ) from error
     found = getattr(module, name, None)
     if not is_wanted(found):
         public = sorted(
             n for n in vars(module) if not n.startswith("_") and is_wanted(vars(module)[n])
         )
-        raise InputError(
-            Problem(
-                key, f"{module_name!r} has no {what} {name!r}; it has: {', '.join(public) or '-'}"
-            )
+        raise InputError.at(
+            key, f"{module_name!r} has no {what} {name!r}; it has: {', '.join(public) or '-'}"
         )
     return found
 
@@ -100,11 +96,11 @@ def load_package(name: str, *, install: str, key: str) -> ModuleType:
             why = f"needs {package}, which is not installed: {line}"
         else:
             why = f"needs {package}, which lacks the package {error.name}: {line}"
-        raise InputError(Problem(key, why)) from error
+        raise InputError.at(key, why) from error
     except Exception as error:
         told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         why = (
             f"needs {package}, which is installed and cannot be imported ({told}); it may be made for another "
             f"version or build of torch or numpy: {line}"
         )
-        raise InputError(Problem(key, why)) from error
+        raise InputError.at(key, why) from error

@@ -75,8 +75,8 @@ def _inspect(args: argparse.Namespace) -> int:
                     "`pkg.mod:fn`, or --recipe RECIPE --model student")
         )  # fmt: skip
     if args.recipe is not None and specs:
-        raise InputError(
-            Problem("MODEL_SPEC", f"found {specs[0]!r} beside --recipe; name the model by --model")
+        raise InputError.at(
+            "MODEL_SPEC", f"found {specs[0]!r} beside --recipe; name the model by --model"
         )
     if args.recipe is None:
         network, inputs = _from_spec(specs[0], overrides_of(args), args.input, args.classes)
@@ -95,7 +95,7 @@ def _from_spec(
     of_texts = isinstance(spec, OF_TEXTS)
     input_shape = _shape(shape or (_TEXT_INPUT if of_texts else _INPUT))
     if classes < 1:
-        raise InputError(Problem("--classes", f"found {classes}; must be at least 1"))
+        raise InputError.at("--classes", f"found {classes}; must be at least 1")
     import torch
 
     from raykd.models import build_model
@@ -115,11 +115,8 @@ def _hashed(*sides: int) -> TokenShape:
     from raykd.models.shapes import TokenShape
 
     if len(sides) > 1:
-        raise InputError(
-            Problem(
-                "--input",
-                f"found {len(sides)} sides; for a model of texts give the number of ids: 256",
-            )
+        raise InputError.at(
+            "--input", f"found {len(sides)} sides; for a model of texts give the number of ids: 256"
         )
     tokenizer = HashedTokenizer(length=sides[0])
     return TokenShape(tokenizer.length, tokenizer.size + 1, tokenizer.type)
@@ -149,7 +146,7 @@ def _spec(name: str, settings: list[str]) -> Any:
 def _shape(text: str) -> tuple[int, ...]:
     sides = text.replace("x", ",").split(",")
     if not all(side.strip().isdecimal() and int(side) > 0 for side in sides):
-        raise InputError(Problem("--input", f"found {text!r}; write sides with commas: 1,28,28"))
+        raise InputError.at("--input", f"found {text!r}; write sides with commas: 1,28,28")
     return tuple(int(side) for side in sides)
 
 
@@ -157,7 +154,7 @@ def _from_recipe(config: Config, which: str) -> tuple[Network, dict[str, Any]]:
     key, teacher = _teacher(config, which)
     part = config.student if teacher is None else teacher
     if part.model is None:
-        raise InputError(Problem("--model", f"{which} has stored outputs and no model"))
+        raise InputError.at("--model", f"{which} has stored outputs and no model")
     from raykd.models import build_model
     from raykd.models.network import Network
     from raykd.models.preprocess import preprocessing_for
@@ -185,7 +182,7 @@ def _teacher(config: Config, which: str) -> tuple[str, Any]:
         if name in (teacher.name, str(index)):
             return f"teachers.{teacher.name}", teacher
     known = ", ".join(f"teachers.{teacher.name}" for teacher in config.teachers)
-    raise InputError(Problem("--model", f"no {which!r} in the recipe; it has student, {known}"))
+    raise InputError.at("--model", f"no {which!r} in the recipe; it has student, {known}")
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -115,7 +115,7 @@ def make_parent(file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(Problem("--output", f"{file.parent} cannot be made: {error}")) from None
+        raise InputError.at("--output", f"{file.parent} cannot be made: {error}") from None
 
 
 def address_of(args: argparse.Namespace) -> str | None:
@@ -151,16 +151,14 @@ def read_config(args: argparse.Namespace) -> Config:
         InputError: no recipe, or a wrong one; with every problem found.
     """
     if getattr(args, "resume", False) and args.output is None:
-        raise InputError(
-            Problem("--resume", "needs --output DIR, the folder of the run to continue")
-        )
+        raise InputError.at("--resume", "needs --output DIR, the folder of the run to continue")
     recipe = recipe_of(args)
     layers = [*([recipe] if recipe else []), *args.layers]
     if not layers and getattr(args, "resume", False) and args.output is not None:
         layers = [RunFolder(args.output).config]
         if not layers[0].is_file():
-            raise InputError(
-                Problem("--resume", f"{args.output} is no run's folder: it has no config.json")
+            raise InputError.at(
+                "--resume", f"{args.output} is no run's folder: it has no config.json"
             )
     if not layers:
         raise InputError(

@@ -54,7 +54,7 @@ def read_texts(path: Path, length: int) -> tuple[np.ndarray, np.ndarray]:
     readers = {".csv": _texts_of_csv, ".txt": _texts_of_lines}
     ids, texts = _read(path, readers)
     if not texts:
-        raise InputError(Problem("DATA", f"{path} holds no text"))
+        raise InputError.at("DATA", f"{path} holds no text")
     return ids, encode_texts(texts, length)
 
 
@@ -72,22 +72,22 @@ def read_samples(path: Path, columns: tuple[str, ...] = ()) -> tuple[np.ndarray,
     ids, values = _read(path, {".npz": _read_npz, ".npy": _read_npy, ".csv": of_csv})
     if values.ndim < 2 or not len(values) or len(ids) != len(values):
         found = f"{list(values.shape)} values and {list(ids.shape)} ids"
-        raise InputError(Problem("DATA", f"{path} holds {found}; needs [N, ...] and [N]"))
+        raise InputError.at("DATA", f"{path} holds {found}; needs [N, ...] and [N]")
     return ids, values
 
 
 def _read(path: Path, readers: Mapping[str, Callable[[Path], tuple[np.ndarray, Any]]]) -> Any:
     if path.suffix not in readers:
-        raise InputError(Problem("DATA", f"found {path}; needs {', '.join(readers)}"))
+        raise InputError.at("DATA", f"found {path}; needs {', '.join(readers)}")
     if not path.is_file():
-        raise InputError(Problem("DATA", f"no file at {path}; check the path"))
+        raise InputError.at("DATA", f"no file at {path}; check the path")
     try:
         return readers[path.suffix](path)
     except InputError:
         raise
     except _DAMAGED as error:
         what = "texts" if ".txt" in readers else "plain arrays"
-        raise InputError(Problem("DATA", f"{path} cannot be read as {what}: {error}")) from error
+        raise InputError.at("DATA", f"{path} cannot be read as {what}: {error}") from error
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -169,13 +169,11 @@ def predict(
     _, about = describe_student(run)
     shape = about.input.shape
     if values.shape[1:] != shape and values[0].size != np.prod(shape):
-        raise InputError(
-            Problem(
-                "DATA", f"samples are {list(values.shape[1:])}, the student takes {list(shape)}"
-            )
+        raise InputError.at(
+            "DATA", f"samples are {list(values.shape[1:])}, the student takes {list(shape)}"
         )
     if values.dtype.kind not in "uif" or not np.isfinite(values).all():
-        raise InputError(Problem("DATA", f"found {values.dtype} or NaN; needs finite numbers"))
+        raise InputError.at("DATA", f"found {values.dtype} or NaN; needs finite numbers")
     model = load_callable(factory, key="--model")() if factory is not None else None
     student = load_student(run, model=model)
     name = about.input.name

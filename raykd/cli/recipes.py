@@ -60,13 +60,13 @@ def _recipes(args: argparse.Namespace) -> int:
 def _init(args: argparse.Namespace) -> int:
     file: Path = args.file
     if file.exists():
-        raise InputError(Problem("FILE", f"{file} exists and is not overwritten; name another one"))
+        raise InputError.at("FILE", f"{file} exists and is not overwritten; name another one")
     text = recipe_template(load_config(args.recipe), args.recipe)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(Problem("FILE", f"{file} cannot be written: {error}")) from None
+        raise InputError.at("FILE", f"{file} cannot be written: {error}") from None
     print(f"{file} is written; edit it, then: raykd check {file}")
     return 0
 

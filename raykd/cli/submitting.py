@@ -166,7 +166,7 @@ def make_request(
     words = list(args.job)
     if not words or words[0] not in JOBS:
         found = f"found {words[0]!r}" if words else "none given"
-        raise InputError(Problem("COMMAND", f"{found}; allowed are {', '.join(JOBS)}"))
+        raise InputError.at("COMMAND", f"{found}; allowed are {', '.join(JOBS)}")
     job = parse_job(words)
     output, problems = _output(job)
     problems += _recipe_problems(job)

@@ -146,11 +146,11 @@ def read_recipe(name: str | os.PathLike[str]) -> Tree:
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(Problem(str(path), f"is not valid YAML: {error}")) from None
+        raise InputError.at(str(path), f"is not valid YAML: {error}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise InputError(Problem(str(path), f"must hold keys and values, found {_kind(tree)}"))
+        raise InputError.at(str(path), f"must hold keys and values, found {_kind(tree)}")
     return tree
 
 
@@ -173,11 +173,11 @@ def _same_type(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 def _override(tree: Mapping[str, Any], override: str) -> Tree:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise InputError(Problem(override, "an override is written key.sub=value"))
+        raise InputError.at(override, "an override is written key.sub=value")
     try:
         value = text if text.startswith(_MARKS) else yaml.safe_load(text) if text else None
     except yaml.YAMLError as error:
-        raise InputError(Problem(key, f"{text!r} is not valid YAML: {error}")) from None
+        raise InputError.at(key, f"{text!r} is not valid YAML: {error}") from None
     placed = _place(tree, key.split("."), value, key)
     assert isinstance(placed, dict), "the root of a recipe is a mapping"
     return placed
@@ -197,7 +197,7 @@ def _place(node: Any, path: Sequence[str], value: Any, key: str) -> Any:
     if isinstance(node, str):
         node = expand_model(node)
     if not isinstance(node, Mapping):
-        raise InputError(Problem(key, f"{head!r} lies inside {node!r}, which holds no keys"))
+        raise InputError.at(key, f"{head!r} lies inside {node!r}, which holds no keys")
     if head == "type" and not rest and node.get("type") != value:
         return {"type": value}
     return {**node, head: _place(node.get(head), rest, value, key)}

@@ -210,11 +210,8 @@ class Samples:
     @property
     def _only_input(self) -> np.ndarray:
         if len(self.inputs) > 1:
-            raise InputError(
-                Problem(
-                    "data.source",
-                    f"samples have several inputs ({', '.join(self.inputs)}); needs one",
-                )
+            raise InputError.at(
+                "data.source", f"samples have several inputs ({', '.join(self.inputs)}); needs one"
             )
         return next(iter(self.inputs.values()))
 
@@ -349,12 +346,10 @@ def _try_views(samples: Samples) -> None:
     row = samples.splits["train"][:1]
     first, again = samples.batch(row, 0), samples.batch(row, 0)
     if any(not torch.equal(first.inputs[name], again.inputs[name]) for name in first.inputs):
-        raise InputError(
-            Problem(
-                "data.views.policy",
-                "the same view of a sample came out differently the second time; a factory step must draw "
-                "all that is random from the generator it is given",
-            )
+        raise InputError.at(
+            "data.views.policy",
+            "the same view of a sample came out differently the second time; a factory step must draw "
+            "all that is random from the generator it is given",
         )
 
 

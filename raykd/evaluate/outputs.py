@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.tasks import find_task, known_task
 from raykd.types import is_labelled
 
@@ -171,8 +171,8 @@ class Evaluation:
                 examples_inputs=tensors.get("examples/inputs"),
             )
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise InputError(
-                Problem(str(path), f"cannot be read as an evaluation ({error}); evaluate anew")
+            raise InputError.at(
+                str(path), f"cannot be read as an evaluation ({error}); evaluate anew"
             ) from error
 
 

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 
 from raykd.config.base import Count, Name, Settings
 from raykd.config.models import Model
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.folders import read_json
 from raykd.models.preprocess import Preprocessing
 from raykd.tasks import BUILT_IN, unknown_task
@@ -117,6 +117,6 @@ def read_description(file: Path) -> Description:
         wrong = "; ".join(
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:3]
         )
-        raise InputError(Problem(str(file), f"is damaged: {wrong}; export or run anew")) from None
+        raise InputError.at(str(file), f"is damaged: {wrong}; export or run anew") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(Problem(str(file), f"is damaged: {error}; export or run anew")) from None
+        raise InputError.at(str(file), f"is damaged: {error}; export or run anew") from None

@@ -25,7 +25,7 @@ def check_output(output: Path) -> None:
     if not output.exists():
         return
     if not output.is_dir():
-        raise InputError(Problem("--output", f"{output} is a file; name a folder"))
+        raise InputError.at("--output", f"{output} is a file; name a folder")
     own = {INDEX, *_written_before(output)}
     foreign = sorted(
         path.name for path in output.iterdir() if path.name not in own or path.is_dir()
@@ -58,7 +58,7 @@ def replacing(output: Path) -> Iterator[Path]:
     try:
         fresh.mkdir(parents=True)
     except OSError as error:
-        raise InputError(Problem("--output", f"{output} cannot be made: {error}")) from error
+        raise InputError.at("--output", f"{output} cannot be made: {error}") from error
     try:
         yield fresh
         _swap(fresh, output, old)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError
 from raykd.evaluate import Evaluation
 from raykd.evaluate.task import TaskMetrics
 from raykd.folders import RunFolder, read_json
@@ -85,7 +85,7 @@ def read_run(run: Path) -> RunData:
     """
     folder = RunFolder(run)
     if not folder.summary.is_file():
-        raise InputError(Problem(str(run), "is no finished run: it has no summary.json"))
+        raise InputError.at(str(run), "is no finished run: it has no summary.json")
     evaluation = Evaluation.load(folder.evaluation) if folder.evaluation.is_file() else None
     return RunData(
         name=run.absolute().name,
@@ -151,9 +151,9 @@ def _object(path: Path) -> dict[str, Any]:
     try:
         value = read_json(path)
     except (OSError, ValueError) as error:
-        raise InputError(Problem(str(path), f"cannot be read: {error}")) from error
+        raise InputError.at(str(path), f"cannot be read: {error}") from error
     if not isinstance(value, dict):
-        raise InputError(Problem(str(path), "must hold a JSON object"))
+        raise InputError.at(str(path), "must hold a JSON object")
     return value
 
 

@@ -113,7 +113,7 @@ def _start(address: str | None) -> None:
         ray.init(address=address, **common)
     except (OSError, RuntimeError, ValueError) as error:
         why = f"no Ray cluster answers at {address!r} ({error}); start one or leave it out"
-        raise InputError(Problem("--address", why)) from error
+        raise InputError.at("--address", why) from error
 
 
 def _check_listening(address: str) -> None:
@@ -206,8 +206,8 @@ def _touch(key: str, folder: Path, mark: Path) -> None:
     try:
         mark.touch(exist_ok=False)
     except OSError as error:
-        raise InputError(
-            Problem(key, f"{folder} cannot be written: {error}; name another folder")
+        raise InputError.at(
+            key, f"{folder} cannot be written: {error}; name another folder"
         ) from error
 
 

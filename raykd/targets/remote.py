@@ -18,7 +18,7 @@ from typing import Any
 
 import xxhash
 
-from raykd.errors import InputError, Problem, TargetError
+from raykd.errors import InputError, TargetError
 from raykd.folders import home
 from raykd.targets.buckets import Bucket
 from raykd.targets.entries import SCHEMA, Entry, EntryKey, append, locked
@@ -69,7 +69,7 @@ class Remote:
         try:
             self.bucket.probe() if writes else self.bucket.look()
         except TargetError as error:
-            raise InputError(Problem(key, str(error))) from error
+            raise InputError.at(key, str(error)) from error
 
     def keep(self, key: EntryKey, shards: Sequence[Shard], moved: Moved | None = None) -> None:
         """Enter finished shards in the mirror, then upload them.

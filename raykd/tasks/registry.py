@@ -159,7 +159,7 @@ def find_task(name: str, *, key: str = "task") -> Task:
     """
     if name not in _FOUND:
         if ":" not in name:
-            raise InputError(Problem(key, unknown_task(name)))
+            raise InputError.at(key, unknown_task(name))
         found = load_object(name, key=key, what="task")
         if lacking := [facet for facet in FACETS if not hasattr(found, facet)]:
             raise InputError(
@@ -183,7 +183,7 @@ def known_task(name: str, *, where: str) -> Task:
     if name in _FOUND:
         return _FOUND[name]
     if ":" not in name:
-        raise InputError(Problem(where, unknown_task(name)))
+        raise InputError.at(where, unknown_task(name))
     raise InputError(
         Problem(where, f"is of the task {name!r}, whose code is not imported because a file says so; name "
                 f"it yourself: --task {name}, or load_student(path, task={name!r})")

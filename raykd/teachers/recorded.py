@@ -47,7 +47,7 @@ def load_outputs(
     """
     own_key, file = f"{key}.outputs", Path(path).expanduser()
     if not file.is_file():
-        raise InputError(Problem(own_key, f"no file at {file}; check the path"))
+        raise InputError.at(own_key, f"no file at {file}; check the path")
     ids, outputs, said = _read(file, own_key, answers)
     kind = said or kind
     classes = samples.class_count if label_map is None else len(label_map)
@@ -74,7 +74,7 @@ def load_outputs(
     try:
         logits = as_logits(torch.from_numpy(found), kind, answers, classes)
     except TeacherError as error:
-        raise InputError(Problem(own_key, f"{file}: {error}")) from None
+        raise InputError.at(own_key, f"{file}: {error}") from None
     if label_map is not None:
         logits = mapped(logits, label_map, samples.class_count)
     return logits.numpy()
@@ -85,7 +85,7 @@ def _in_order(
 ) -> np.ndarray:
     """Outputs [N, O] in the data's row order; every sample has one."""
     if len(np.unique(ids)) < len(ids):
-        raise InputError(Problem(key, f"{file} holds a sample id twice; ids are unique"))
+        raise InputError.at(key, f"{file} holds a sample id twice; ids are unique")
     place = {int(sample): row for row, sample in enumerate(samples.ids)}
     rows = np.array([place.get(int(sample), -1) for sample in ids], np.int64)
     found = np.full((len(samples), outputs.shape[1]), np.nan, np.float32)
@@ -130,4 +130,4 @@ def _read(file: Path, key: str, answers: OutputKind) -> tuple[np.ndarray, np.nda
             Problem(key, f"{file} cannot be read as outputs ({error!r}); it needs ids and {what}: arrays `ids` and `{what}` of "
                     "a .safetensors, or a column `id` and one for each output of a table")
         ) from None  # fmt: skip
-    raise InputError(Problem(key, f"{file}: allowed are .safetensors, .csv and .parquet"))
+    raise InputError.at(key, f"{file}: allowed are .safetensors, .csv and .parquet")

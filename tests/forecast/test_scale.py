@@ -12,7 +12,6 @@ from raykd.forecast.durations import Load, spread_s
 from raykd.targets import EntryKey, codec
 from raykd.targets.packing import Packing
 from raykd.targets.sizes import shard_bytes
-from raykd.tasks import find_task
 from raykd.teachers.filling import SHARD_ROWS
 
 README = Path(__file__).parents[2] / "README.md"
@@ -45,7 +44,7 @@ class Size:
 
     def store_bytes(self, form: str) -> int:
         """Of all teachers; held-out samples are kept in full."""
-        views = self.views * self.entry_bytes(self.images, 0, find_task(form).labels)
+        views = self.views * self.entry_bytes(self.images, 0, FORMS[form])
         return self.teachers * (views + self.entry_bytes(HELD_OUT, -1, codec.PLAIN))
 
     def entry_bytes(self, rows: int, view: int, packing: Packing) -> int:

@@ -151,7 +151,10 @@ def fits_of(tree, best="wide"):
     prepared = prepare(load_config(tree))
     fingerprints = {name: f"print of {name}" for name in prepared.teachers}
     # Their answers are read only where a weighting or loss needs the teachers' errors.
-    teachers = TeacherValidation(None, None, None, fingerprints, {"wide": 1.0, "conv": 2.5}, best)
+    validation = SimpleNamespace(teachers=dict.fromkeys(fingerprints), labels_N=None)
+    teachers = TeacherValidation(
+        None, validation, None, fingerprints, {"wide": 1.0, "conv": 2.5}, best
+    )
     fits = student_fits(prepared, teachers)
     return prepared, {fit.fit_id: fit for fit in fits}
 

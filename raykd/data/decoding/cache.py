@@ -186,8 +186,8 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            Problem("data.cache", f"{folder} cannot be made: {error}; name another folder")
+        raise InputError.at(
+            "data.cache", f"{folder} cannot be made: {error}; name another folder"
         ) from error
 
 
