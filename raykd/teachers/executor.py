@@ -226,14 +226,15 @@ class Pool:
             raise LeftOutError
         attempts = breaks = 0
         while True:
-            if self._is_outdated(request) and not _is_there(request.reference):
+            outdated = request.turn < self.turns[request.replica]
+            if outdated and not _is_there(request.reference):
                 # asked before it was ended: Ray takes 5 s to kill what hangs, and only then says so
                 self._release(request)
                 request = self.send(request.call)
             found = yield from self._answer(request)
             if not isinstance(found, _Failure):
                 return found
-            if found.cause == "dead" and (request.early or self._is_outdated(request)):
+            if found.cause == "dead" and request.early:
                 self._release(request)
                 request = self.send(request.call)
                 continue
@@ -255,9 +256,6 @@ class Pool:
                 return None
             self._end(decision)
             request = self.send(request.call, avoid=request.replica)
-
-    def _is_outdated(self, request: Request) -> bool:
-        return request.turn < self.turns[request.replica]
 
     def _answer(self, request: Request) -> Steps[Any]:
         """The answer, or why there is none."""
