@@ -98,9 +98,9 @@ def load_package(name: str, *, install: str, key: str) -> ModuleType:
             why = f"needs {package}, which lacks the package {error.name}: {line}"
         raise InputError.at(key, why) from error
     except Exception as error:
-        told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        why_not = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         why = (
-            f"needs {package}, which is installed and cannot be imported ({told}); it may be made for another "
+            f"needs {package}, which is installed and cannot be imported ({why_not}); it may be made for another "
             f"version or build of torch or numpy: {line}"
         )
         raise InputError.at(key, why) from error

@@ -17,7 +17,7 @@ from raykd.runtime import put
 from raykd.teachers import ActorFleet
 from raykd.teachers.client import Client
 from raykd.teachers.filling import fill, missing_parts
-from raykd.teachers.pool import Place
+from raykd.teachers.pool import TeacherResources
 from raykd.tracking import Event
 
 CLASSES = 100
@@ -35,7 +35,7 @@ def fleet_of(bench: Bench, cpus: float = 0.1) -> Iterator[ActorFleet]:
     """
     weights = {n: c.weights or fresh(bench, n) for n, c in bench.prepared.teachers.items()}
     specs = bench.prepared.specs(weights)
-    places = {name: Place(replicas=1, cpus=cpus, gpus=0.0) for name in specs}
+    places = {name: TeacherResources(replicas=1, cpus=cpus, gpus=0.0) for name in specs}
     settings = bench.prepared.config.cluster.teachers
     with ActorFleet(specs, places, put(bench.samples), settings, silent) as fleet:
         yield fleet

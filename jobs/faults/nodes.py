@@ -24,7 +24,7 @@ from raykd.data import Samples
 from raykd.folders import RunFolder
 from raykd.runtime import Mailbox, put
 from raykd.targets import TargetSource
-from raykd.teachers import ActorFleet, LiveTargets, Place
+from raykd.teachers import ActorFleet, LiveTargets, TeacherResources
 from raykd.teachers.client import Client
 from raykd.testing.sources import Recorded, record_of
 from raykd.tracking import Event
@@ -115,7 +115,7 @@ def _fleet(given: Lesson, emit: Callable[[Event], None]) -> Iterator[ActorFleet]
     """Two actors of each teacher, on nodes that have GPUs."""
     weights = {name: fresh(given.bench, name) for name in TEACHERS}
     specs = given.bench.prepared.specs(weights)
-    places = {name: Place(replicas=2, cpus=0, gpus=1) for name in specs}
+    places = {name: TeacherResources(replicas=2, cpus=0, gpus=1) for name in specs}
     with ActorFleet(specs, places, put(given.samples), _SETTINGS, emit) as fleet:
         yield fleet
 

@@ -110,14 +110,14 @@ def _read_npy(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_csv(path: Path, columns: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     ids, names, rows = _cells(path)
-    wanted = columns or tuple(name for name in names if name != _ID)
-    if lacking := [name for name in wanted if name not in names]:
+    required = columns or tuple(name for name in names if name != _ID)
+    if lacking := [name for name in required if name not in names]:
         raise ValueError(
             f"it lacks the columns {', '.join(lacking)}; it has {', '.join(names)}, and the student takes "
-            f"{', '.join(wanted)}"
+            f"{', '.join(required)}"
         )
-    places = [names.index(name) for name in wanted]
-    values = np.array([[float(row[place]) for place in places] for row in rows], np.float32)
+    indices = [names.index(name) for name in required]
+    values = np.array([[float(row[index]) for index in indices] for row in rows], np.float32)
     return ids, values
 
 

@@ -211,13 +211,13 @@ def _counts(
 ) -> dict[str, int]:
     """How many samples to draw for each part that the source does not bring."""
     asked = {"validation": splits.validation, "test": splits.test}
-    wanted = {name: size for name, size in asked.items() if name not in given}
-    counts = {name: _to_count(size, len(labelled)) for name, size in wanted.items()}
+    required = {name: size for name, size in asked.items() if name not in given}
+    counts = {name: _to_count(size, len(labelled)) for name, size in required.items()}
     available = len(labelled) - len(np.unique(labels[labelled]))
     problems = [
         Problem(
             f"data.splits.{name}",
-            f"found {wanted[name]}, which is {count} of {len(labelled)} labelled samples; needs at least 1",
+            f"found {required[name]}, which is {count} of {len(labelled)} labelled samples; needs at least 1",
         )
         for name, count in counts.items()
         if count < 1
@@ -230,7 +230,7 @@ def _counts(
                 f"found {size}: {together} of {len(labelled)} labelled samples leave too few for "
                 f"training; together at most {available}, so that each class keeps one",
             )
-            for name, size in wanted.items()
+            for name, size in required.items()
         ]
     refuse(problems)
     return counts

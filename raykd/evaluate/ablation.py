@@ -9,7 +9,7 @@ Numbers = Mapping[str, Any]
 
 
 def worths(compared: Numbers, about: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """A comparison with the whole recipe as its reference, told as the worth of what was left out.
+    """A comparison with the whole recipe as its reference, about_part as the worth of what was left out.
 
     Args:
         compared: what `raykd.evaluate.comparison.compare` returned.
@@ -22,7 +22,7 @@ def worths(compared: Numbers, about: Mapping[str, Mapping[str, str]]) -> dict[st
         names, worth most on validation first (on test where validation has no labels).
     """
     methods, reference = compared["methods"], compared["reference"]
-    parts = {name: {**told, **_worth(methods[name])} for name, told in about.items()}
+    parts = {name: {**about_part, **_worth(methods[name])} for name, about_part in about.items()}
 
     def rank(name: str) -> float:
         worth = parts[name]["worth_validation"] or parts[name]["worth"]

@@ -1,4 +1,4 @@
-"""What every model of a run said on validation and test, as arrays in one file.
+"""What every model of a run answers on validation and test, as arrays in one file.
 
 Shapes: N samples, C classes, R replicas, E examples.
 """
@@ -84,11 +84,13 @@ class SplitOutputs:
         return SplitOutputs(
             labels_N=self.labels_N[keep_N],
             ids_N=self.ids_N[keep_N],
-            teachers={name: said[keep_N] for name, said in self.teachers.items()},
+            teachers={name: answers[keep_N] for name, answers in self.teachers.items()},
             ensemble=self.ensemble[keep_N],
-            students={role: said[:, keep_N] for role, said in self.students.items()},
-            students_last={role: said[:, keep_N] for role, said in self.students_last.items()},
-            rivals={name: said[keep_N] for name, said in self.rivals.items()},
+            students={role: answers[:, keep_N] for role, answers in self.students.items()},
+            students_last={
+                role: answers[:, keep_N] for role, answers in self.students_last.items()
+            },
+            rivals={name: answers[keep_N] for name, answers in self.rivals.items()},
             task=self.task,
         )
 

@@ -21,12 +21,12 @@ from raykd.evaluate.task import TaskMetrics
 from raykd.types import is_labelled
 
 
-def rank_teachers(task: TaskMetrics, said: SplitOutputs) -> dict[str, Any]:
+def rank_teachers(task: TaskMetrics, outputs: SplitOutputs) -> dict[str, Any]:
     """Every teacher alone, every two of them, and the order in which they help an ensemble.
 
     Args:
         task: what the answers are for.
-        said: the teachers' answers on one split.
+        outputs: the teachers' answers on one split.
 
     Returns:
         `metric` and `samples` (labelled ones); `teachers`: name -> V; `ensemble`: V of all together;
@@ -39,11 +39,11 @@ def rank_teachers(task: TaskMetrics, said: SplitOutputs) -> dict[str, Any]:
     Raises:
         ValueError: no sample is labelled.
     """
-    known_N = is_labelled(said.labels_N)
+    known_N = is_labelled(outputs.labels_N)
     if not bool(known_N.any()):
         raise ValueError("no sample has a label, so no teacher can be ranked")
-    names, labels = list(said.teachers), said.labels_N[known_N]
-    answers = {name: said.teachers[name][known_N] for name in names}
+    names, labels = list(outputs.teachers), outputs.labels_N[known_N]
+    answers = {name: outputs.teachers[name][known_N] for name in names}
     scores_TM = torch.stack([task.scores(answers[name], labels).double() for name in names])
     steps = _greedy(task, answers, labels)
     best = max(range(len(steps)), key=lambda step: (*task.rank(steps[step][1]), -step))

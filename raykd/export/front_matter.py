@@ -81,10 +81,10 @@ def _repository(model: Model | None) -> str | None:
         is_local = Path(model.name).expanduser().exists()
         return model.name if _REPOSITORY.match(model.name) and not is_local else None
     if isinstance(model, TimmModel) and model.pretrained:
-        place, _, name = model.name.rpartition(":")
-        if place in _TIMM_HUB:
+        hub, _, name = model.name.rpartition(":")
+        if hub in _TIMM_HUB:
             return name
-        return f"timm/{name}" if not place and "." in name else None
+        return f"timm/{name}" if not hub and "." in name else None
     return None
 
 

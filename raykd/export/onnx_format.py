@@ -67,10 +67,10 @@ def metadata(student: Student) -> dict[str, str]:
 
 def _preprocessing(about: Description) -> dict[str, Any]:
     tokens = about.preprocessing.tokens
-    told = about.preprocessing.describe()
+    described = about.preprocessing.describe()
     if tokens is None:
-        return {"inside": True, **told}
-    return {"inside": False, **told, "meaning": tokens.meaning}
+        return {"inside": True, **described}
+    return {"inside": False, **described, "meaning": tokens.meaning}
 
 
 def open_graph(student: Student, folder: Path) -> Runner:

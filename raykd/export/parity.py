@@ -33,21 +33,21 @@ def check_parity(student: Student, run: Runner, name: str) -> dict[str, float]:
     for size in BATCHES:
         inputs = student.random_inputs(size, seed=size).numpy()
         pairs = zip(student.outputs, reference(inputs), run(inputs), strict=True)
-        for output, wanted, found in pairs:
-            difference = _difference(wanted, found, unit, f"{name}, {output}, batch of {size}")
+        for output, expected, found in pairs:
+            difference = _difference(expected, found, unit, f"{name}, {output}, batch of {size}")
             largest[output] = max(largest[output], difference)
     return largest
 
 
-def _difference(wanted: np.ndarray, found: np.ndarray, unit: float, what: str) -> float:
-    if found.shape != wanted.shape:
-        raise ExportError(f"{what}: shape {found.shape}, in torch {wanted.shape}")
-    if not np.isfinite(wanted).all() or not np.isfinite(found).all():
+def _difference(expected: np.ndarray, found: np.ndarray, unit: float, what: str) -> float:
+    if found.shape != expected.shape:
+        raise ExportError(f"{what}: shape {found.shape}, in torch {expected.shape}")
+    if not np.isfinite(expected).all() or not np.isfinite(found).all():
         raise ExportError(
             f"{what}: NaN or infinity on inputs like the data's; the student is broken"
         )
-    distance = np.abs(found.astype(np.float64) - wanted)
-    if (distance > ABSOLUTE * unit + RELATIVE * np.abs(wanted)).any():
+    distance = np.abs(found.astype(np.float64) - expected)
+    if (distance > ABSOLUTE * unit + RELATIVE * np.abs(expected)).any():
         raise ExportError(
             f"{what}: differs from torch by up to {distance.max():.3g}, allowed are {ABSOLUTE * unit:.3g} "
             f"and {RELATIVE:g} of the value; nothing was exported; leave this format out with --format"

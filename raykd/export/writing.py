@@ -62,31 +62,31 @@ class Written:
         return asdict(self)
 
 
-def choose(wanted: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
+def choose(formats: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
     """The formats to write, and those left out for want of a package -> what to do.
 
     Args:
-        wanted: names; None = all whose packages are there.
+        formats: names; None = all whose packages are there.
 
     Raises:
         InputError: a name is unknown, or one that was asked for lacks its packages.
     """
-    lacking = {name: _lacking(name) for name in FORMATS if wanted is None or name in wanted}
-    if wanted is None:
+    lacking = {name: _lacking(name) for name in FORMATS if formats is None or name in formats}
+    if formats is None:
         left_out = {name: how for name, how in lacking.items() if how}
         return [name for name in FORMATS if name not in left_out], left_out
     problems = [
         Problem("--format", f"found {name!r}; allowed are {', '.join(FORMATS)}; nearest: "
                 f"{nearest(name, FORMATS, count=1)[0]}")
-        for name in wanted if name not in FORMATS
+        for name in formats if name not in FORMATS
     ]  # fmt: skip
     problems += [
         Problem("--format", f"{name} {lacking[name]}") for name in FORMATS
-        if name in wanted and lacking[name]
+        if name in formats and lacking[name]
     ]  # fmt: skip
-    if problems or not wanted:
+    if problems or not formats:
         raise InputError(problems or Problem("--format", f"names none of {', '.join(FORMATS)}"))
-    return [name for name in FORMATS if name in wanted], {}
+    return [name for name in FORMATS if name in formats], {}
 
 
 def _lacking(name: str) -> str:
@@ -132,7 +132,7 @@ def _latency(student: Student, run: Runner, size: int) -> Latency:
 
 def processor() -> str:
     """What this machine's processor is called; its architecture where it does not say."""
-    told = Path("/proc/cpuinfo")
-    text = told.read_text(encoding="utf-8", errors="replace") if told.is_file() else ""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else ""
     named = re.search(r"^model name\s*:\s*(\S.*)$", text, re.MULTILINE)
     return named[1].strip() if named else platform.processor() or platform.machine()

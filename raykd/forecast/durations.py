@@ -11,7 +11,7 @@ from raykd.forecast.counts import Share
 from raykd.forecast.timing import Pace
 from raykd.pipeline.placement import Placement
 from raykd.runtime import Resources
-from raykd.teachers.pool import Place
+from raykd.teachers.pool import TeacherResources
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def durations(
         max(1, int(student.cpus)),
         _whole(student.gpus),
     )
-    actors = sum(place.replicas for name, place in places.items() if pace.score_s[name])
+    actors = sum(resources.replicas for name, resources in places.items() if pace.score_s[name])
     live = placement.mode == "live"
     filling = bool(any(share.passes_to_come for share in shares.values()))
     return Durations(
@@ -116,8 +116,8 @@ def _fits(config: Config) -> int:
     return config.seeds * (1 + len(config.evaluate.controls))
 
 
-def _load(seconds: float, place: Place, workers: int) -> Load:
-    return Load(seconds, workers, max(1, int(place.cpus)), _whole(place.gpus))
+def _load(seconds: float, resources: TeacherResources, workers: int) -> Load:
+    return Load(seconds, workers, max(1, int(resources.cpus)), _whole(resources.gpus))
 
 
 def _whole(gpus: float) -> float:

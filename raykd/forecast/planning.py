@@ -12,7 +12,7 @@ from raykd.errors import InputError
 from raykd.forecast.counts import Counts, Share, count, total
 from raykd.forecast.durations import Durations, durations
 from raykd.forecast.timing import Pace, measure
-from raykd.pipeline.placement import Placement, place
+from raykd.pipeline.placement import Placement, make_placement
 from raykd.pipeline.preparation import Listen, Prepared, prepare
 from raykd.runtime import Resources, connect, machine
 
@@ -129,9 +129,9 @@ def plan(
 
 def _placed(prepared: Prepared, address: str | None) -> tuple[Resources, Placement]:
     if address is None:
-        return machine(), place(prepared.config, machine())
+        return machine(), make_placement(prepared.config, machine())
     with connect(address) as resources:
-        return resources, place(prepared.config, resources)
+        return resources, make_placement(prepared.config, resources)
 
 
 def _estimate(
@@ -140,7 +140,7 @@ def _estimate(
     pace = measure(prepared, placement, counts.unfitted)
     stored = None if placement.mode == "live" else counts.stored
     shares = counts.live if stored is None else stored
-    replicas = {name: place.replicas for name, place in placement.teachers.items()}
+    replicas = {name: resources.replicas for name, resources in placement.teachers.items()}
     return Estimate(
         durations(prepared.config, placement, resources, pace, shares),
         pace,

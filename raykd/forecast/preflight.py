@@ -14,7 +14,7 @@ from raykd.forecast.counts import count
 from raykd.models.weights import count_parameters
 from raykd.models.zoo.foreign import ForeignModel
 from raykd.pipeline.evaluation import slices_of_test, student_network
-from raykd.pipeline.placement import Placement, place
+from raykd.pipeline.placement import Placement, make_placement
 from raykd.pipeline.preparation import (
     Listen,
     Prepared,
@@ -52,7 +52,7 @@ def prepare_and_place(
         InputError: with every problem found.
     """
     if address is None:  # before any model is loaded
-        place(config, machine())
+        make_placement(config, machine())
     bucket = bucket_of(config)
     if bucket is not None:
         bucket.check()
@@ -63,9 +63,9 @@ def prepare_and_place(
     check_required(prepared)
     shortage = RecipeStore(prepared).shortage()
     if address is None:
-        return prepared, place(config, machine(), shortage)
+        return prepared, make_placement(config, machine(), shortage)
     with connect(address) as resources:
-        return prepared, place(config, resources, shortage)
+        return prepared, make_placement(config, resources, shortage)
 
 
 def facts(prepared: Prepared, placement: Placement) -> dict[str, Any]:

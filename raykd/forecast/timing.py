@@ -101,9 +101,9 @@ def measure(prepared: Prepared, placement: Placement, unfitted: tuple[str, ...])
     specs = prepared.specs({n: _any_weights(prepared, n) for n in prepared.teachers})
     score_s, teacher_fit_s = {}, {}
     student_fit_s: dict[str, float] = {}
-    for name, place in placement.teachers.items():
-        device = device_of(place.gpus)
-        with _threads(max(1, int(place.cpus))):
+    for name, resources in placement.teachers.items():
+        device = device_of(resources.gpus)
+        with _threads(max(1, int(resources.cpus))):
             score_s[name] = _score_s(specs[name], prepared.samples, device)
             if name in unfitted:
                 fit = teacher_fit(prepared, prepared.teachers[name].settings)

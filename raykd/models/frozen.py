@@ -30,10 +30,10 @@ def freeze(module: nn.Module, prefixes: Iterable[str], *, key: str) -> None:
         InputError: unknown prefixes, all at once, with the nearest names; nothing was frozen.
     """
     root = core(module)
-    wanted = tuple(prefixes)
-    _check_prefixes(root, wanted, key)
+    given = tuple(prefixes)
+    _check_prefixes(root, given, key)
     for name, parameter in root.named_parameters(remove_duplicate=False):
-        if any(belongs(name, prefix) for prefix in wanted):
+        if any(belongs(name, prefix) for prefix in given):
             parameter.requires_grad_(False)
 
 
@@ -47,10 +47,10 @@ def set_training(module: nn.Module, frozen_prefixes: Iterable[str] = ()) -> None
         module: the model, or a Network for its model; changed in place.
         frozen_prefixes: what `freeze` was given.
     """
-    wanted = tuple(frozen_prefixes)
+    given = tuple(frozen_prefixes)
     module.train()
     for name, part in core(module).named_modules(remove_duplicate=False):
-        if any(belongs(name, prefix) for prefix in wanted):
+        if any(belongs(name, prefix) for prefix in given):
             part.eval()
 
 

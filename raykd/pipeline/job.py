@@ -22,7 +22,7 @@ from raykd.pipeline.teacher_validation import TeacherValidation
 from raykd.pipeline.teachers import Specs
 from raykd.report import write_report
 from raykd.runtime import Mailbox, put
-from raykd.teachers.fit import TaskPlace, fit_teachers
+from raykd.teachers.fit import TaskResources, fit_teachers
 from raykd.teachers.utilization import WORK
 from raykd.tracking import (
     Broadcast,
@@ -179,7 +179,9 @@ class Job:
         if missing:
             with self.stage("teachers", fits=[fit.fit_id for fit in missing.values()]):
                 places = {
-                    n: TaskPlace(max(1.0, p.cpus), p.gpus)  # of its actor a part of a core may do
+                    n: TaskResources(
+                        max(1.0, p.cpus), p.gpus
+                    )  # of its actor a part of a core may do
                     for n, p in self.placement.teachers.items()
                 }
                 results = fit_teachers(

@@ -12,7 +12,7 @@ from raykd.config.models import Teacher
 from raykd.config.root import StudentCluster
 from raykd.errors import InputError, Problem
 from raykd.runtime import Resources
-from raykd.teachers.pool import Place
+from raykd.teachers.pool import TeacherResources
 
 Mode = Literal["stored", "write_through", "live"]
 WORTH_S = 30.0
@@ -37,7 +37,7 @@ class Placement:
 
     mode: Mode
     reason: str
-    teachers: Mapping[str, Place]
+    teachers: Mapping[str, TeacherResources]
     lanes: int = 1
     overlaps: bool = False
     student: StudentCluster = field(default_factory=StudentCluster)
@@ -93,7 +93,7 @@ def choose_mode(
     )
 
 
-def place(config: Config, resources: Resources, shortage: str | None = None) -> Placement:
+def make_placement(config: Config, resources: Resources, shortage: str | None = None) -> Placement:
     """Where teachers and students run.
 
     A local cluster shares its cores among the teachers when they ask for more than there are. On a
@@ -114,12 +114,12 @@ def place(config: Config, resources: Resources, shortage: str | None = None) -> 
             Problem("targets.store", f"{shortage}; set it to a folder on another disk, lower data.views.count or "
                     "targets.full_up_to, or use targets.mode=live")
         )  # fmt: skip
-    places = {teacher.name: _place(config, teacher) for teacher in config.teachers}
+    resources_of = {teacher.name: _resources(config, teacher) for teacher in config.teachers}
     student = config.cluster.student
     workers = _beside_teachers(config, mode)
     taken, taken_gpus = workers * student.cpus, workers * student.gpus
-    cpus = sum(place.replicas * place.cpus for place in places.values())
-    gpus = sum(place.replicas * place.gpus for place in places.values())
+    cpus = sum(one.replicas * one.cpus for one in resources_of.values())
+    gpus = sum(one.replicas * one.gpus for one in resources_of.values())
     if gpus + taken_gpus > resources.gpus and gpus:
         problems.append(
             Problem("cluster.teachers.gpus", f"asks for {gpus + taken_gpus:g} GPUs in all (teachers and, unless "
@@ -129,9 +129,11 @@ def place(config: Config, resources: Resources, shortage: str | None = None) -> 
     free = max(0.0, resources.cpus - taken)
     if cpus > free and resources.local:
         share = free / cpus
-        places = {
-            name: Place(p.replicas, math.floor(p.cpus * share * 1e4) / 1e4, p.gpus, p.runtime_env)
-            for name, p in places.items()
+        resources_of = {
+            name: TeacherResources(
+                p.replicas, math.floor(p.cpus * share * 1e4) / 1e4, p.gpus, p.runtime_env
+            )
+            for name, p in resources_of.items()
         }
     elif cpus > free:
         problems.append(
@@ -145,10 +147,10 @@ def place(config: Config, resources: Resources, shortage: str | None = None) -> 
         and cpus + student.cpus <= resources.cpus
         and gpus + student.gpus <= resources.gpus
     )
-    beside = sum(p.replicas * p.cpus for p in places.values()) if mode == "live" else 0.0
+    beside = sum(p.replicas * p.cpus for p in resources_of.values()) if mode == "live" else 0.0
     student, note = _lowered(student, resources, beside, gpus if mode == "live" else 0.0)
     lanes = _lanes(config, mode, resources)
-    return Placement(mode, reason, places, lanes, overlaps, student, note)
+    return Placement(mode, reason, resources_of, lanes, overlaps, student, note)
 
 
 def _lowered(
@@ -209,11 +211,11 @@ def _student_problems(config: Config, resources: Resources) -> list[Problem]:
     return problems
 
 
-def _place(config: Config, teacher: Teacher) -> Place:
+def _resources(config: Config, teacher: Teacher) -> TeacherResources:
     cluster, own = config.cluster.teachers, teacher.resources
     if teacher.outputs is not None:
-        return Place(1, 0.0, 0.0)
-    return Place(
+        return TeacherResources(1, 0.0, 0.0)
+    return TeacherResources(
         replicas=own.replicas if own.replicas is not None else cluster.replicas,
         cpus=own.cpus if own.cpus is not None else cluster.cpus,
         gpus=own.gpus if own.gpus is not None else cluster.gpus,

@@ -28,7 +28,7 @@ from raykd.pipeline.evaluation import (
 )
 from raykd.pipeline.fits import roles, shown_views, student_fits
 from raykd.pipeline.job import Job, no_time, times_tested
-from raykd.pipeline.placement import place
+from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import (
     Listen,
     Prepared,
@@ -180,7 +180,7 @@ def cross_validate(
     first = with_external_baselines(prepare(recipes[0], address=options.address, listen=listen))
     check_required_folds(first, len(recipes), config.evaluate.require)
     if options.address is None and not is_connected():
-        place(recipes[0], machine(), RecipeStore(first).shortage())
+        make_placement(recipes[0], machine(), RecipeStore(first).shortage())
     with connect(options.address) as resources:
         open_folder(folder, config, resources)
         for index, recipe in enumerate(recipes):

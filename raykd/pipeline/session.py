@@ -22,7 +22,7 @@ from raykd.data.decoding import cache_root
 from raykd.errors import InputError, Problem, RaykdError
 from raykd.folders import RunFolder, write_json
 from raykd.pipeline.job import Job, times_tested
-from raykd.pipeline.placement import place
+from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.recipe_store import RecipeStore
 from raykd.runtime import Resources, check_shared, connect, is_connected, machine
@@ -80,9 +80,9 @@ def opened(
     if stored.bucket is not None:
         stored.bucket.check()
     if options.address is None and not is_connected():
-        place(config, machine(), stored.shortage())
+        make_placement(config, machine(), stored.shortage())
     with connect(options.address) as resources:
-        placement = place(config, resources, stored.shortage())
+        placement = make_placement(config, resources, stored.shortage())
         if options.address is not None:
             store = {} if stored.bucket is not None else {_store_name(config): stored.root}
             files = isinstance(config.data.source, FilesSource)

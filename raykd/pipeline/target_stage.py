@@ -217,7 +217,7 @@ class TargetStage:
             live: records of the epochs in which they were asked.
         """
         utilization = utilization_of(live)
-        replicas = {name: place.replicas for name, place in self.placement.teachers.items()}
+        replicas = {name: resources.replicas for name, resources in self.placement.teachers.items()}
         self.advice = None if utilization is None else advise_replicas(utilization, replicas)
         if self.advice is not None:
             self.emit(events.message("student", self.advice))

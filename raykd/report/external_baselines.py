@@ -55,12 +55,12 @@ def worst_slice(summary: Summary) -> Iterator[str]:
     """On which slice the student is worst, and which ones are too small to tell."""
     slices: Mapping[str, Any] = summary.get("slices") or {}
     known = {name: part for name, part in slices.items() if part["student"]}
-    told = {name: part for name, part in known.items() if not part["few"]} or known
+    large = {name: part for name, part in known.items() if not part["few"]} or known
     words = text_of(summary)
-    if told:
+    if large:
         sign = 1 if metrics_of(summary).lower else -1
-        name = max(told, key=lambda one: sign * _value(told[one]["student"], words))
-        yield _worst(summary, name, told[name], words)
+        name = max(large, key=lambda one: sign * _value(large[one]["student"], words))
+        yield _worst(summary, name, large[name], words)
     few = [f"{name} ({part['n']})" for name, part in slices.items() if part["few"]]
     if few:
         yield f"Too few labelled test samples to say much (fewer than 30): {', '.join(few)}."

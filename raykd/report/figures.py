@@ -239,12 +239,12 @@ def timing(run: RunData) -> Picture | None:
 
 def _point(axes: Axes, row: Row, marker: str, aside: float) -> None:
     large = row.role in ("student", "ensemble")
-    place, value, tint = aside * (row.parameters or 0), row.value or 0.0, colour(row.role)
+    position, value, tint = aside * (row.parameters or 0), row.value or 0.0, colour(row.role)
     if row.value_std is not None:
         ends = [value - row.value_std, value + row.value_std]
-        axes.plot([place, place], ends, color=tint, linewidth=1.6, zorder=3)
+        axes.plot([position, position], ends, color=tint, linewidth=1.6, zorder=3)
     axes.plot(
-        place,
+        position,
         value,
         marker,
         color=tint,

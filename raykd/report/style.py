@@ -146,14 +146,14 @@ def labels_right(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
     placed: list[list[float]] = []
     ordered = sorted(labels, key=lambda item: item[0])
     for level, _, _ in ordered:
-        wanted = (level - low) / (high - low)
-        placed.append([max(wanted, placed[-1][0] + gap) if placed else wanted])
+        target = (level - low) / (high - low)
+        placed.append([max(target, placed[-1][0] + gap) if placed else target])
     overflow = placed[-1][0] - 1.0 if placed else 0.0
     if overflow > 0:  # shift the top ones down again, pushing what is below
         ceiling = 1.0
-        for place in reversed(placed):
-            place[0] = min(place[0], ceiling)
-            ceiling = place[0] - gap
+        for position in reversed(placed):
+            position[0] = min(position[0], ceiling)
+            ceiling = position[0] - gap
     for (_, text, tint), (height,) in zip(ordered, placed, strict=True):
         axes.annotate(
             text, (1.015, height), xycoords="axes fraction", color=tint, va="center", fontsize=8.5

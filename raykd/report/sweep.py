@@ -28,7 +28,7 @@ _VAGUE = ("weight", "type", "loss", "smoothing")
 
 
 def measure_of(summary: Summary) -> Measure:
-    """How values of the search's metric are told."""
+    """How values of the search's metric are listed."""
     words, metric = text_of(summary), summary["metric"]
     known = {m.key: m for m in (*words.numbers, words.second, words.metric)}
     return known[metric] if metric in known else Measure(key=metric, name=metric, form=_short)
@@ -89,10 +89,10 @@ def _found(summary: Summary) -> str:
             f"({measure.form(lead['standard_error'])}): best.yaml repeats the recipe."
         )
     names = short_names(summary)
-    told = ", ".join(f"{names[key]} {_short(value)}" for key, value in best["values"].items())
+    listed = ", ".join(f"{names[key]} {_short(value)}" for key, value in best["values"].items())
     how = "over the finalists' replicas" if best["chosen_by"] == "finalists" else "of one replica"
     return (
-        f"Best on validation ({how}) is trial {best['trial']}: {told}; as a trial it reached "
+        f"Best on validation ({how}) is trial {best['trial']}: {listed}; as a trial it reached "
         f"{measure.form(best['value'])} validation {measure.name}."
     )
 
@@ -134,9 +134,9 @@ def _joint(summary: Summary) -> list[str]:
     if not front:
         return []
     records = {record["trial"]: record for record in summary["trials"]}
-    told = "; ".join(f"{name} ({_reached(summary, records[name])})" for name in front)
+    listed = "; ".join(f"{name} ({_reached(summary, records[name])})" for name in front)
     return [f"On the front of {' and '.join(summary['metrics'])}, where no trial is better in one without being worse "
-            f"in another: {told}. Their recipes are in pareto/."]  # fmt: skip
+            f"in another: {listed}. Their recipes are in pareto/."]  # fmt: skip
 
 
 def _reached(summary: Summary, record: Record) -> str:
@@ -145,13 +145,15 @@ def _reached(summary: Summary, record: Record) -> str:
     forms: dict[str, Callable[[Any], str]] = {"parameters": count, "flops": count}
     forms |= {m.key: m.form for m in (*words.numbers, words.second, words.metric)}
     numbers = {**record["cost"], **record["validation"]}
-    told = ((metric, forms.get(metric, _short)(numbers[metric])) for metric in summary["metrics"])
-    return ", ".join(f"{value} {metric}" for metric, value in told)
+    listed = ((metric, forms.get(metric, _short)(numbers[metric])) for metric in summary["metrics"])
+    return ", ".join(f"{value} {metric}" for metric, value in listed)
 
 
 def _ended(summary: Summary) -> str:
     states = [record["state"] for record in summary["trials"]]
-    parts = [f"{states.count(state)} {told}" for state, told in STATES.items() if state in states]
+    parts = [
+        f"{states.count(state)} {listed}" for state, listed in STATES.items() if state in states
+    ]
     epochs = sum(record["epochs"] for record in summary["trials"])
     planned = sum(record["epochs_planned"] or 0 for record in summary["trials"])
     return f"Of {len(states)} trials {', '.join(parts)}; {epochs:,} of {planned:,} epochs were trained."

@@ -49,7 +49,7 @@ class Side:
         name: short name.
         places_N: where each trial lies on it.
         log: whether places are log10 of the values.
-        ticks: place -> text, where values are no numbers; empty else.
+        ticks: position -> text, where values are no numbers; empty else.
         form: a value as text.
     """
 
@@ -125,9 +125,9 @@ def _parallel(
         style = "-" if trials[index]["state"] == "finished" else (0, (3, 2))
         axes.plot(range(len(every)), heights[:, index], color=tint, linestyle=style,
                   linewidth=2.6 if own else 1.3, alpha=1.0 if own else 0.8, zorder=3 if own else 2)  # fmt: skip
-    for place, side in enumerate(every):
-        axes.axvline(place, color=MUTED, linewidth=0.8, zorder=1)
-        _scale(axes, place, side)
+    for position, side in enumerate(every):
+        axes.axvline(position, color=MUTED, linewidth=0.8, zorder=1)
+        _scale(axes, position, side)
     axes.set_xticks(range(len(every)), [side.name for side in every])
     axes.set_xlim(-0.15, len(every) - 0.7)
     axes.set_ylim(-0.06, 1.06)
@@ -149,7 +149,7 @@ def _scaled(places_N: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.full_like(places_N, 0.5) if high == low else (places_N - low) / (high - low)
 
 
-def _scale(axes: Axes, place: int, side: Side) -> None:
+def _scale(axes: Axes, position: int, side: Side) -> None:
     """A few values beside a vertical axis."""
     low, high = float(side.places_N.min()), float(side.places_N.max())
     marks = side.ticks or {v: _text(v, side) for v in (low, (low + high) / 2, high)}
@@ -157,12 +157,12 @@ def _scale(axes: Axes, place: int, side: Side) -> None:
         if low <= value <= high:
             height = 0.5 if high == low else (value - low) / (high - low)
             box = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
-            axes.annotate(text, (place, height), xytext=(4, 0), textcoords="offset points", fontsize=7.5,
+            axes.annotate(text, (position, height), xytext=(4, 0), textcoords="offset points", fontsize=7.5,
                           va="center", color=INK, bbox=box, zorder=4)  # fmt: skip
 
 
-def _text(place: float, side: Side) -> str:
-    return side.form(10**place if side.log else place)
+def _text(position: float, side: Side) -> str:
+    return side.form(10**position if side.log else position)
 
 
 def _importance(

@@ -16,7 +16,7 @@ from raykd.folders import RunFolder
 from raykd.importing import load_package
 from raykd.pipeline.fits import shown_views
 from raykd.pipeline.job import Job
-from raykd.pipeline.placement import Placement, place, target_mode
+from raykd.pipeline.placement import Placement, make_placement, target_mode
 from raykd.pipeline.preparation import Prepared, prepare
 from raykd.pipeline.session import Options, new_run_folder, opened, run_folder
 from raykd.pipeline.target_stage import TargetStage
@@ -297,7 +297,7 @@ def plan_resources(config: Config, options: Options) -> tuple[Placement, TrialRe
     else:
         with connect(options.address) as cluster:
             pass
-    placement = place(config, cluster)
+    placement = make_placement(config, cluster)
     return placement, trial_resources(config, placement, cluster)
 
 

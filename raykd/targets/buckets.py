@@ -89,7 +89,7 @@ class Bucket:
         """Bytes of an object; None = there is none.
 
         Raises:
-            TargetError: that cannot be told.
+            TargetError: that cannot be from_environment.
         """
         with self._explained("read", name):
             system, base = _connect(self.uri)
@@ -138,7 +138,7 @@ class Bucket:
         """See whether the bucket is there; of a folder, whether it is.
 
         Raises:
-            TargetError: it is not, or that cannot be told.
+            TargetError: it is not, or that cannot be from_environment.
         """
         with self._explained("read"):
             system, base = _connect(self.uri)
@@ -195,8 +195,8 @@ def _connect_s3(uri: str) -> tuple[Any, str]:
     """As pyarrow reads such a URI, with bounded waits, which a URI cannot ask for."""
     parts = urlsplit(uri)
     given = dict(parse_qsl(parts.query))
-    told = next(filter(None, map(os.environ.get, _ENDPOINTS)), None)
-    host = given.pop("endpoint_override", told)
+    from_environment = next(filter(None, map(os.environ.get, _ENDPOINTS)), None)
+    host = given.pop("endpoint_override", from_environment)
     if host and "://" in host:
         given["scheme"], _, host = host.rstrip("/").partition("://")
     if "region" not in given and not host and not any(map(os.environ.get, _REGIONS)):

@@ -122,8 +122,8 @@ class Entry:
             if shard.view == view:
                 arrays = self.arrays(shard)
                 known.update(zip(arrays["ids"].tolist(), arrays["hashes"].tolist(), strict=True))
-        wanted = zip(ids_N.tolist(), hashes_N.tolist(), strict=True)
-        return np.array([i for i, pair in enumerate(wanted) if pair not in known], np.int64)
+        required = zip(ids_N.tolist(), hashes_N.tolist(), strict=True)
+        return np.array([i for i, pair in enumerate(required) if pair not in known], np.int64)
 
 
 def _read_manifest(folder: Path, key: EntryKey) -> tuple[Shard, ...]:
@@ -131,10 +131,10 @@ def _read_manifest(folder: Path, key: EntryKey) -> tuple[Shard, ...]:
     if not path.is_file():
         return ()
     written, shards = read_manifest(path)
-    wanted = asdict(key)
-    if differing := [n for n, value in wanted.items() if getattr(written, n) != value]:
+    required = asdict(key)
+    if differing := [n for n, value in required.items() if getattr(written, n) != value]:
         found = ", ".join(f"{getattr(written, name)!r}" for name in differing)
-        asked = ", ".join(f"{wanted[name]!r}" for name in differing)
+        asked = ", ".join(f"{required[name]!r}" for name in differing)
         raise TargetError(
             f"{path} belongs to other targets: {', '.join(differing)} differ (found {found}; asked for {asked})"
         )

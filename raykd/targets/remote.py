@@ -36,7 +36,7 @@ _QUARANTINE_NAME = re.compile(r"gap-(-?\d{1,19})-(\d{1,20})-(\d{1,9})\.json")
 _AT_ONCE = 8
 _LONGEST_RECORD = 1 << 16
 Moved = Callable[[int], None]
-"""Is told of bytes that were uploaded."""
+"""Is record of bytes that were uploaded."""
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,8 @@ def read_record(bucket: Bucket, folder: str, name: str) -> tuple[EntryKey, Shard
         if len(payload) > _LONGEST_RECORD:
             raise damaged(bucket, folder, name, f"its record has over {_LONGEST_RECORD} bytes")
     try:
-        told: dict[str, Any] = json.loads(payload)
-        schema, key, shard = told["schema"], EntryKey(**told["key"]), Shard(**told["shard"])
+        record: dict[str, Any] = json.loads(payload)
+        schema, key, shard = record["schema"], EntryKey(**record["key"]), Shard(**record["shard"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged(bucket, folder, name, f"its record is damaged ({error!r})") from None
     if schema != SCHEMA:

@@ -186,10 +186,10 @@ def _check_origin(
         )
     if origin is None or written is None:  # written by an early version
         return
-    wanted = {**origin, "view": shard.view}
+    expected = {**origin, "view": shard.view}
     differing = [
         f"{name} is {written.get(name)!r}, not {value!r}"
-        for name, value in wanted.items()
+        for name, value in expected.items()
         if written.get(name) != value
     ]
     if differing:

@@ -192,8 +192,8 @@ class TargetStore:
         return arrays
 
     def _index(self, entry: Entry, name: str, view: int) -> _Index:
-        place = (entry.key.folder, view)
-        if place not in self._indices:
+        key = (entry.key.folder, view)
+        if key not in self._indices:
             shards = [entry.arrays(shard) for shard in entry.shards if shard.view == view]
             if not shards:
                 raise TargetError(
@@ -209,8 +209,8 @@ class TargetStore:
                 ours = np.flatnonzero(rows >= 0)
                 ours = ours[arrays["hashes"][ours] == self.hashes_N[rows[ours]]]
                 shard_N[rows[ours]], position_N[rows[ours]] = number, ours
-            self._indices[place] = _Index(shards, shard_N, position_N)
-        return self._indices[place]
+            self._indices[key] = _Index(shards, shard_N, position_N)
+        return self._indices[key]
 
     def enter(self, entry: Entry, shard: Shard) -> None:
         """Make a shard of one of the entries visible, to this reader and to all that come."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from raykd.teachers.client import LiveTargets
 from raykd.teachers.model import Recorded, Spec, TeacherModel
-from raykd.teachers.pool import ActorFleet, Place
+from raykd.teachers.pool import ActorFleet, TeacherResources
 from raykd.teachers.write_through import WriteThrough
 
 if TYPE_CHECKING:
@@ -16,10 +16,10 @@ __all__ = [
     "ActorFleet",
     "Fleet",
     "LiveTargets",
-    "Place",
     "Recorded",
     "Spec",
     "TeacherModel",
+    "TeacherResources",
     "WriteThrough",
 ]
 

@@ -19,7 +19,7 @@ from raykd.train import Fit, FolderReporter, World, train
 
 
 @dataclass(frozen=True)
-class TaskPlace:
+class TaskResources:
     """Resources of one fit."""
 
     cpus: float
@@ -28,7 +28,7 @@ class TaskPlace:
 
 def fit_teachers(
     fits: Mapping[str, Fit],
-    places: Mapping[str, TaskPlace],
+    places: Mapping[str, TaskResources],
     samples: Any,
     run: RunFolder,
     emit: Callable[[Event], None],

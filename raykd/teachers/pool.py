@@ -26,7 +26,7 @@ _STATISTICS_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
-class Place:
+class TeacherResources:
     """Resources of one teacher's actors.
 
     Attributes:
@@ -48,7 +48,7 @@ class ActorFleet:
 
     Args:
         specs: teacher name -> what to host.
-        places: teacher name -> resources.
+        resources_of: teacher name -> resources.
         samples: object reference of the data.
         settings: timeouts and the failure policy.
         emit: where failures are reported.
@@ -57,7 +57,7 @@ class ActorFleet:
     def __init__(
         self,
         specs: Mapping[str, Spec | Recorded],
-        places: Mapping[str, Place],
+        resources_of: Mapping[str, TeacherResources],
         samples: Any,
         settings: TeacherCluster,
         emit: Callable[[Event], None],
@@ -69,8 +69,10 @@ class ActorFleet:
         for name, spec in specs.items():
             pickled, held = _pickled([ray.put(spec), samples])
             self._held += held
-            place = places[name]
-            self.actors[name] = [_start(pickled, place, settings) for _ in range(place.replicas)]
+            resources = resources_of[name]
+            self.actors[name] = [
+                _start(pickled, resources, settings) for _ in range(resources.replicas)
+            ]
         self.client = Client(self.actors, settings, emit)
 
     def __enter__(self) -> ActorFleet:
@@ -145,13 +147,13 @@ def _pickled(references: Sequence[Any]) -> tuple[bytes, list[Any]]:
     return pickled, [ray.ObjectRef(one.binary(), skip_adding_local_ref=True) for one in references]
 
 
-def _start(references: bytes, place: Place, settings: TeacherCluster) -> Any:
+def _start(references: bytes, resources: TeacherResources, settings: TeacherCluster) -> Any:
     """An actor that Ray starts again whenever it dies; how often one batch may be tried is the client's."""
     actor = ray.remote(concurrency_groups={CONTROL: 1})(TeacherActor).options(
-        num_cpus=place.cpus,
-        num_gpus=place.gpus,
-        runtime_env=dict(place.runtime_env) if place.runtime_env else None,
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus,
+        runtime_env=dict(resources.runtime_env) if resources.runtime_env else None,
         max_restarts=-1 if settings.max_restarts else 0,
         max_task_retries=-1,
     )
-    return actor.remote(references, max(1, int(place.cpus)))
+    return actor.remote(references, max(1, int(resources.cpus)))

@@ -48,17 +48,17 @@ def load_outputs(
     own_key, file = f"{key}.outputs", Path(path).expanduser()
     if not file.is_file():
         raise InputError.at(own_key, f"no file at {file}; check the path")
-    ids, outputs, said = _read(file, own_key, answers)
-    kind = said or kind
+    ids, outputs, written = _read(file, own_key, answers)
+    kind = written or kind
     classes = samples.class_count if label_map is None else len(label_map)
     columns = 1 if kind == "top1" else classes
     if answers == "embedding":
         columns = max(outputs.shape[1:], default=0)
     if outputs.ndim != 2 or outputs.shape[1] != columns or ids.shape != (len(outputs),):
-        wanted = "[M, dimension]" if answers == "embedding" else f"[M, {columns}]"
+        needed = "[M, dimension]" if answers == "embedding" else f"[M, {columns}]"
         raise InputError(
             Problem(own_key, f"{file} holds {list(ids.shape)} ids and {list(outputs.shape)} outputs; [M] and "
-                    f"{wanted} are needed")
+                    f"{needed} are needed")
         )  # fmt: skip
     found = _in_order(file, ids, outputs, samples, own_key)
     if kind == "probabilities" and not ((found >= 0) & (found <= 1)).all():
@@ -86,8 +86,8 @@ def _in_order(
     """Outputs [N, O] in the data's row order; every sample has one."""
     if len(np.unique(ids)) < len(ids):
         raise InputError.at(key, f"{file} holds a sample id twice; ids are unique")
-    place = {int(sample): row for row, sample in enumerate(samples.ids)}
-    rows = np.array([place.get(int(sample), -1) for sample in ids], np.int64)
+    row_of = {int(sample): row for row, sample in enumerate(samples.ids)}
+    rows = np.array([row_of.get(int(sample), -1) for sample in ids], np.int64)
     found = np.full((len(samples), outputs.shape[1]), np.nan, np.float32)
     found[rows[rows >= 0]] = outputs[rows >= 0]
     if missing := int((~np.isfinite(found).all(axis=1)).sum()):

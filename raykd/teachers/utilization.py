@@ -66,8 +66,8 @@ def describe(
         `teacher_work_s_per_step` (seconds of one replica for one step of the student).
     """
     found: dict[str, dict[str, float]] = {}
-    for place, (name, actors) in enumerate(replicas.items()):
-        load = TeacherLoad(*numbers[place * WIDTH : (place + 1) * WIDTH])
+    for index, (name, actors) in enumerate(replicas.items()):
+        load = TeacherLoad(*numbers[index * WIDTH : (index + 1) * WIDTH])
         steps = load.requests / max(1.0, load.clients)
         values = {
             "teacher_busy_fraction": load.busy_s / max(seconds * actors, 1e-9),
@@ -140,16 +140,16 @@ def advise_replicas(pace: Utilization, replicas: Mapping[str, int]) -> str | Non
             "more replicas would not help; try a greater targets.depth, and larger batches"
         )
     enough = pace.student_s / (1 - LOW_WAIT)
-    wanted = {
+    needed = {
         name: math.floor(work / enough) + 1
         for name, work in pace.work_s.items()
         if work / replicas[name] >= enough
     }
-    others = "".join(f", and {n} of `{name}`," for name, n in wanted.items() if name != slowest)
+    others = "".join(f", and {n} of `{name}`," for name, n in needed.items() if name != slowest)
     return (
         f"teacher `{slowest}` is the bottleneck ({_ms(pace.work_s[slowest])} of work a step for "
         f"{_replicas(replicas[slowest])}, the student takes {_ms(pace.student_s)}): "
-        f"{_replicas(wanted[slowest])}{others} would bring the wait from {_percent(pace.wait)} to under "
+        f"{_replicas(needed[slowest])}{others} would bring the wait from {_percent(pace.wait)} to under "
         f"{_percent(LOW_WAIT)}, if each has a core or GPU of its own"
     )
 

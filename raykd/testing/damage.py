@@ -1,4 +1,4 @@
-"""What happens to files: cut short, a bit flipped, a page of zeros, gone, another one in its place."""
+"""What happens to files: cut short, a bit flipped, a page of zeros, gone, another one in its offset."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from random import Random
 
 PAGE = 4096
 Damage = Callable[[bytes, bytes, Random], bytes | None]
-"""The file's bytes, those of another file of its kind, and what draws the place -> what is there then; None = no file."""
+"""The file's bytes, those of another file of its kind, and what draws the offset -> what is there then; None = no file."""
 
 
-def flip(raw: bytes, place: int, bit: int) -> bytes:
+def flip(raw: bytes, offset: int, bit: int) -> bytes:
     """One bit of one byte turned over."""
-    return raw[:place] + bytes([raw[place] ^ (1 << bit)]) + raw[place + 1 :]
+    return raw[:offset] + bytes([raw[offset] ^ (1 << bit)]) + raw[offset + 1 :]
 
 
 def _truncated(raw: bytes, other: bytes, draw: Random) -> bytes | None:  # noqa: ARG001

@@ -151,8 +151,8 @@ class Recorded:
         batch = ticket.batch
         present = batch.present_B.numpy()
         rows, views = batch.rows.numpy()[present].tolist(), batch.view_B.numpy()[present].tolist()
-        told = {"pid": os.getpid(), "rank": self.rank, "rows": rows, "views": views}
-        line = json.dumps(told) + "\n"
+        record = {"pid": os.getpid(), "rank": self.rank, "rows": rows, "views": views}
+        line = json.dumps(record) + "\n"
         with self.file.open("a", encoding="utf-8") as file:
             file.write(line)
         return answers

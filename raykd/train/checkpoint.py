@@ -83,8 +83,8 @@ class FitFolder:
             weights = load_weights(path, key="checkpoints")
         except InputError as error:
             raise CheckpointError(f"{error}; {advice}") from error
-        told = result.get("fingerprints", {}).get(which)
-        if told not in (None, fingerprint(weights)):
+        written = result.get("fingerprints", {}).get(which)
+        if written not in (None, fingerprint(weights)):
             raise CheckpointError(
                 f"{path} is damaged: it was changed since it was written; {advice}"
             )

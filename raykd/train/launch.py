@@ -232,11 +232,11 @@ def _group(
 def _results(work: Work, fits: Sequence[Fit]) -> dict[str, dict[str, Any]]:
     """The results of those fits that are finished."""
     found = {fit.fit_id: work.reports.folder(fit.fit_id).result() for fit in fits}
-    wanted = {fit.fit_id: fit.identity for fit in fits}
+    expected = {fit.fit_id: fit.identity for fit in fits}
     return {
         name: result
         for name, result in found.items()
-        if result is not None and result["identity"] == wanted[name]
+        if result is not None and result["identity"] == expected[name]
     }
 
 

@@ -43,12 +43,12 @@ class DistillModule(nn.Module):
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._autocast):
             logits_NC = self.network(batch.inputs)
         features = self._taps.take()
-        heard = {name: _moved(answer, device) for name, answer in targets.items()}
-        terms, weights_TN = self.objective(logits_NC.float(), features, batch, heard, context)
+        moved = {name: _moved(answer, device) for name, answer in targets.items()}
+        terms, weights_TN = self.objective(logits_NC.float(), features, batch, moved, context)
         losses = reduce_terms(terms, all_sum, workers)
         if weights_TN is None:
             return losses
-        sums = ensemble_sums(weights_TN, self.objective.disagreement(weights_TN, heard))
+        sums = ensemble_sums(weights_TN, self.objective.disagreement(weights_TN, moved))
         return replace(losses, ensemble=sums)
 
 

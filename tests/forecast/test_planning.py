@@ -17,7 +17,7 @@ from raykd.forecast.durations import Load, durations, spread_s
 from raykd.forecast.timing import Pace, measure
 from raykd.pipeline import Options, run
 from raykd.pipeline.fits import teacher_fit
-from raykd.pipeline.placement import place
+from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import prepare
 from raykd.runtime import Resources
 from raykd.targets import NoTargets
@@ -202,7 +202,7 @@ def test_recorded_outputs_cost_nothing(tiny_recipe, tmp_path):
     tree["data"]["views"] = {"count": 1, "policy": []}
     prepared = prepare(load_config(tree))
     assert count(prepared).unfitted == ("wide",)
-    found = measure(prepared, place(prepared.config, Resources(2.0, 0.0, local=True)), ())
+    found = measure(prepared, make_placement(prepared.config, Resources(2.0, 0.0, local=True)), ())
     assert found.score_s["known"] == 0.0 < found.score_s["wide"]
     assert found.teacher_fit_s == {}
 
@@ -247,11 +247,11 @@ def test_stages_add_up(tiny_recipe):
     shares = {name: Share(5000, 1000, 0, 0, 0) for name in ("wide", "conv")}
     resources = Resources(cpus=2.0, gpus=0.0, local=True)
     config = load_config(tiny_recipe)
-    found = durations(config, place(config, resources), resources, pace, shares)
+    found = durations(config, make_placement(config, resources), resources, pace, shares)
     assert found.teachers_s == pytest.approx(10 + 3)
     assert found.targets_s == pytest.approx(20 + 3)
     assert found.student_s == pytest.approx((8 + 6) / 2 + 3 * 3 / 2)
     live = load_config(tiny_recipe | {"targets": {"mode": "live"}})
-    found = durations(live, place(live, resources), resources, pace, shares)
+    found = durations(live, make_placement(live, resources), resources, pace, shares)
     assert found.targets_s == pytest.approx(3)
     assert found.student_s == pytest.approx((8 + 6 + 10 + 20) / 2 + 3)

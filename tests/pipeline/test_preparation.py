@@ -17,7 +17,7 @@ from raykd.ensemble import fit_temperature
 from raykd.errors import InputError
 from raykd.models.weights import save_weights
 from raykd.pipeline.fits import student_fits, teacher_fit
-from raykd.pipeline.placement import Placement, choose_mode, place, target_mode
+from raykd.pipeline.placement import Placement, choose_mode, make_placement, target_mode
 from raykd.pipeline.preparation import prepare
 from raykd.pipeline.teacher_validation import TeacherValidation, temperatures
 from raykd.runtime import Resources
@@ -296,7 +296,7 @@ def test_modes():
     ],
 )
 def test_whether_teachers_can_work_beside_the_first_student(tree, overrides, cpus, overlaps):
-    placement = place(load_config(tree, overrides), Resources(cpus, 0, local=True))
+    placement = make_placement(load_config(tree, overrides), Resources(cpus, 0, local=True))
     assert placement.overlaps is overlaps
 
 
@@ -325,20 +325,20 @@ def test_what_was_asked_for_is_done_whatever_it_takes():
 
 def test_a_local_cluster_shares_its_cores_among_the_teachers(tree):
     config = load_config(tree, ["cluster.teachers.replicas=2"])
-    places = place(config, LOCAL).teachers
+    places = make_placement(config, LOCAL).teachers
     assert sum(p.replicas * p.cpus for p in places.values()) <= 2
     assert places["wide"].cpus == pytest.approx(0.5)
     for mode in ("live", "write_through"):
-        live = place(load_config(tree, [f"targets.mode={mode}"]), LOCAL).teachers
+        live = make_placement(load_config(tree, [f"targets.mode={mode}"]), LOCAL).teachers
         assert sum(p.replicas * p.cpus for p in live.values()) <= 1, "the student's core is its own"
 
 
 def test_a_remote_cluster_is_taken_as_it_is(tree):
-    assert place(load_config(tree), REMOTE).teachers["wide"].cpus == 1.0
+    assert make_placement(load_config(tree), REMOTE).teachers["wide"].cpus == 1.0
     with pytest.raises(
         InputError, match=r"cluster.teachers.cpus: teachers ask for 16 CPUs, 4 are free"
     ):
-        place(load_config(tree, ["cluster.teachers.cpus=8"]), REMOTE)
+        make_placement(load_config(tree, ["cluster.teachers.cpus=8"]), REMOTE)
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_a_remote_cluster_is_taken_as_it_is(tree):
 )
 def test_more_than_there_is(tree, overrides, key):
     with pytest.raises(InputError) as caught:
-        place(load_config(tree, overrides), LOCAL)
+        make_placement(load_config(tree, overrides), LOCAL)
     assert [problem.key for problem in caught.value.problems] == [key]
 
 
@@ -371,7 +371,7 @@ def test_more_than_there_is(tree, overrides, key):
     ],
 )
 def test_how_many_fits_train_side_by_side(tree, overrides, resources, lanes):
-    assert place(load_config(tree, overrides), globals()[resources]).lanes == lanes
+    assert make_placement(load_config(tree, overrides), globals()[resources]).lanes == lanes
 
 
 @pytest.mark.parametrize(
@@ -389,17 +389,17 @@ def test_a_varying_number_of_workers_needs_room_for_the_fewest(
     tree, workers, overrides, resources, placed, says
 ):
     config = load_config(tree, [f"cluster.student.workers={workers}", *overrides])
-    placement = place(config, globals()[resources])
+    placement = make_placement(config, globals()[resources])
     assert (placement.student.fewest, placement.student.most) == placed
     assert (placement.note is None) == (says is None)
     assert says is None or says in placement.note
     with pytest.raises(InputError, match=r"cluster\.student\.workers: 9 workers of 1 CPUs"):
-        place(load_config(tree, ["cluster.student.workers=[9,10]"]), globals()[resources])
+        make_placement(load_config(tree, ["cluster.student.workers=[9,10]"]), globals()[resources])
 
 
 def test_a_teacher_s_own_resources_override(tree):
     overrides = ["teachers.wide.resources.replicas=3", "teachers.wide.resources.cpus=0.25"]
-    found = place(load_config(tree, overrides), REMOTE).teachers
+    found = make_placement(load_config(tree, overrides), REMOTE).teachers
     assert (found["wide"].replicas, found["wide"].cpus) == (3, 0.25)
     assert (found["conv"].replicas, found["conv"].cpus) == (1, 1.0)
 
@@ -435,7 +435,7 @@ def test_a_store_that_the_disk_has_no_room_for(tree, monkeypatch, tmp_path):
     (tmp_path / "targets").mkdir()
     (tmp_path / "targets" / "view+00000-0.safetensors").write_bytes(bytes(needed))
     assert recipe_store.RecipeStore(prepared).shortage() is None, "it may be these targets"
-    placement = place(prepared.config, REMOTE, why)
+    placement = make_placement(prepared.config, REMOTE, why)
     assert (placement.mode, placement.reason) == ("live", why)
     with pytest.raises(InputError, match=r"targets.store: the targets take .* another disk"):
-        place(load_config(tree, ["targets.mode=stored"]), REMOTE, why)
+        make_placement(load_config(tree, ["targets.mode=stored"]), REMOTE, why)

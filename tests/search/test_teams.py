@@ -18,7 +18,7 @@ from raykd.config import load_config
 from raykd.errors import InputError
 from raykd.folders import read_json
 from raykd.pipeline import Options
-from raykd.pipeline.placement import place
+from raykd.pipeline.placement import make_placement
 from raykd.runtime import Resources
 from raykd.search import sweep
 from raykd.search.sweeping import trial_resources
@@ -122,7 +122,7 @@ def room(tree, resources, workers=1, **given):
     student = {"workers": workers, "cpus": given.pop("cpus", 1)}
     made = {**tree(**given), "cluster": {"student": student}}
     config = load_config(made, given.pop("overrides", ()))
-    return trial_resources(config, place(config, resources), resources)
+    return trial_resources(config, make_placement(config, resources), resources)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from raykd.targets.maintenance import verify_bucket
 from raykd.targets.remote import Remote
 from raykd.targets.shards import write_shard
 from raykd.targets.store import ORIGINAL
-from raykd.teachers import ActorFleet, Place
+from raykd.teachers import ActorFleet, TeacherResources
 from raykd.teachers.filling import fill, missing_parts
 
 
@@ -73,7 +73,7 @@ def test_actors_upload_what_they_write(ray_cluster, samples, make_spec, tmp_path
     remote = Remote(f"file://{tmp_path}/bucket", tmp_path / "node")
     train, wanted = samples.splits["train"], {"wide": (key,)}
     parts = list(missing_parts(remote.root, wanted, samples, train, [0, 1]))
-    settings, place = TeacherCluster(start_timeout_s=120), Place(1, 0.5, 0)
+    settings, place = TeacherCluster(start_timeout_s=120), TeacherResources(1, 0.5, 0)
     with ActorFleet({"wide": spec}, {"wide": place}, ray.put(samples), settings, heard) as fleet:
         scored = fill(remote.root, parts, fleet, heard, None, remote)
     assert scored == {"wide": 2 * len(train)}

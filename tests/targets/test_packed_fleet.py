@@ -14,7 +14,7 @@ from raykd.targets import EntryKey, StoredTargets, TargetStore, TeacherKeys
 from raykd.targets.codec import decode, feature_version, version
 from raykd.targets.packing import Packing
 from raykd.targets.store import ORIGINAL
-from raykd.teachers import ActorFleet, LiveTargets, Place, TeacherModel
+from raykd.teachers import ActorFleet, LiveTargets, TeacherModel, TeacherResources
 from raykd.teachers.filling import fill, missing_parts
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster", "one_thread")]
@@ -38,7 +38,7 @@ def test_live_stored_and_here_the_same_bits(samples, make_spec, tmp_path, heard,
     batch = samples.batch(rng.permutation(train)[:21], rng.integers(0, 2, 21))
     settings = TeacherCluster(start_timeout_s=60)
     with ActorFleet(
-        {"wide": spec}, {"wide": Place(1, 0.5, 0)}, ray.put(samples), settings, heard
+        {"wide": spec}, {"wide": TeacherResources(1, 0.5, 0)}, ray.put(samples), settings, heard
     ) as fleet:
         live = LiveTargets(fleet.client, ["wide"])
         fleet.client.temperatures = {"wide": 6.0}
@@ -70,7 +70,7 @@ def test_a_full_disk_while_actors_fill_loses_nothing(samples, make_spec, tmp_pat
     train = samples.splits["train"]
     settings = TeacherCluster(start_timeout_s=60)
     with ActorFleet(
-        {"wide": spec}, {"wide": Place(1, 0.5, 0)}, ray.put(samples), settings, heard
+        {"wide": spec}, {"wide": TeacherResources(1, 0.5, 0)}, ray.put(samples), settings, heard
     ) as fleet:
         fill(
             tmp_path,

@@ -20,7 +20,7 @@ from raykd.errors import TargetTimeoutError, TeacherError
 from raykd.targets import EntryKey, StoredTargets, TargetStore, TeacherKeys
 from raykd.targets.codec import decode
 from raykd.targets.store import ORIGINAL
-from raykd.teachers import ActorFleet, LiveTargets, Place, TeacherModel, WriteThrough
+from raykd.teachers import ActorFleet, LiveTargets, TeacherModel, TeacherResources, WriteThrough
 from raykd.teachers.client import Client
 from raykd.teachers.filling import fill, missing_parts
 from raykd.teachers.utilization import WIDTH
@@ -35,7 +35,7 @@ def start(samples, heard):
     reference = ray.put(samples)
 
     def start(*specs, replicas=1, cpus=0.5, **settings):
-        places = {spec.name: Place(replicas, cpus, 0) for spec in specs}
+        places = {spec.name: TeacherResources(replicas, cpus, 0) for spec in specs}
         cluster = TeacherCluster(**{"start_timeout_s": 60, "request_timeout_s": 30, **settings})
         return ActorFleet({spec.name: spec for spec in specs}, places, reference, cluster, heard)
 

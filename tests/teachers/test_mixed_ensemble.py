@@ -24,7 +24,7 @@ from raykd.pipeline.preparation import prepare
 from raykd.pipeline.recipe_store import RecipeStore
 from raykd.targets import StoredTargets
 from raykd.targets.codec import decode
-from raykd.teachers import ActorFleet, LiveTargets, Place, TeacherModel
+from raykd.teachers import ActorFleet, LiveTargets, TeacherModel, TeacherResources
 
 pytestmark = [pytest.mark.ray]
 HALF = [8, 1, 3, 9, 5]
@@ -117,7 +117,7 @@ def test_live_stored_and_this_process_give_the_same_bits(recipe, heard, tmp_path
     graph.unlink()
     specs = prepared.specs({name: one.weights for name, one in prepared.teachers.items()})
     samples, names = prepared.samples, list(specs)
-    places = {name: Place(1, 0.5, 0) for name in specs}
+    places = {name: TeacherResources(1, 0.5, 0) for name in specs}
     cluster = prepared.config.cluster.teachers
     with ActorFleet(specs, places, ray.put(samples), cluster, heard) as fleet:
         stored = RecipeStore(prepared, specs)

@@ -22,7 +22,7 @@ from raykd.targets.quarantine_log import (
     read_quarantined,
 )
 from raykd.targets.store import ORIGINAL
-from raykd.teachers import ActorFleet, LiveTargets, Place, TeacherModel
+from raykd.teachers import ActorFleet, LiveTargets, TeacherModel, TeacherResources
 from raykd.teachers.client import Client
 from raykd.teachers.executor import finish
 from raykd.teachers.filling import fill, missing_parts
@@ -146,7 +146,9 @@ def spec_of(make_spec):
 
 def fleet_of(spec, data, heard, **settings):
     cluster = TeacherCluster(**{"start_timeout_s": 60, "request_timeout_s": 30, **settings})
-    return ActorFleet({"wide": spec}, {"wide": Place(1, 0.5, 0)}, ray.put(data), cluster, heard)
+    return ActorFleet(
+        {"wide": spec}, {"wide": TeacherResources(1, 0.5, 0)}, ray.put(data), cluster, heard
+    )
 
 
 class TestOnActors:
@@ -279,7 +281,7 @@ class TestOnActors:
         spec, other = make_spec("raykd_test_models:broken"), make_spec("mlp", name="other")
         rows, zeros = samples.splits["train"][:8], np.zeros(8, np.int64)
         cluster = TeacherCluster(start_timeout_s=60, on_failure="renormalise")
-        places = {name: Place(1, 0.5, 0) for name in ("wide", "other")}
+        places = {name: TeacherResources(1, 0.5, 0) for name in ("wide", "other")}
         specs = {"wide": spec, "other": other}
         with ActorFleet(specs, places, ray.put(samples), cluster, heard) as fleet:
             client = Client(fleet.actors, cluster, heard, Tolerance(samples, 0.01))

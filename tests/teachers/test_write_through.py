@@ -16,7 +16,7 @@ from raykd.errors import TeacherError
 from raykd.pipeline.recipe_store import store_keys
 from raykd.targets import StoredTargets, TargetStore
 from raykd.targets.quarantine_log import read_quarantined
-from raykd.teachers import ActorFleet, LiveTargets, Place, WriteThrough
+from raykd.teachers import ActorFleet, LiveTargets, TeacherResources, WriteThrough
 from raykd.teachers.client import Client
 from raykd.teachers.filling import missing_parts
 from raykd.teachers.quarantine import Tolerance
@@ -55,7 +55,7 @@ def collect(source, asked):
 
 def fleet_of(specs, samples, heard, replicas=1, **settings):
     cluster = TeacherCluster(**{"start_timeout_s": 200, "request_timeout_s": 60, **settings})
-    places = {name: Place(replicas, 0.3, 0) for name in specs}
+    places = {name: TeacherResources(replicas, 0.3, 0) for name in specs}
     return ActorFleet(specs, places, ray.put(samples), cluster, heard)
 
 

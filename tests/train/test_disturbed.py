@@ -18,7 +18,7 @@ from raykd.folders import RunFolder
 from raykd.models.weights import load_weights
 from raykd.pipeline.preparation import prepare
 from raykd.targets import Ticket
-from raykd.teachers import ActorFleet, LiveTargets, Place
+from raykd.teachers import ActorFleet, LiveTargets, TeacherResources
 from raykd.teachers.client import Client
 from raykd.teachers.quarantine import Tolerance
 from raykd.train import FolderReporter, World, train
@@ -111,7 +111,7 @@ def test_kills_and_hangs_cost_no_row_and_no_bit(
     settings = TeacherCluster(
         request_timeout_s=1, start_timeout_s=60, max_restarts=10, on_failure="stop"
     )
-    places = dict.fromkeys(specs, Place(2, 0.5, 0))
+    places = dict.fromkeys(specs, TeacherResources(2, 0.5, 0))
     steps = epochs * fit.plan.steps_per_epoch
     signs = [signal.SIGKILL] * kills + [signal.SIGSTOP] * stops
     moments = np.random.default_rng(1).choice(np.arange(2, steps - 4), len(signs), replace=False)

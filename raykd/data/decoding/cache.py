@@ -84,7 +84,7 @@ class Mark:
 
 
 Decode = Callable[[Target, Sequence[Part]], Iterator[Mark]]
-"""Decodes parts, in any order; each is told when it is on disk."""
+"""Decodes parts, in any order; each mark is yielded when it is on disk."""
 
 
 def digest_of(kind: str, index: Index) -> str:
@@ -93,7 +93,7 @@ def digest_of(kind: str, index: Index) -> str:
     Copies and archives keep times, so some bytes of up to 64 files belong to it too.
     """
     places = sorted({getattr(part.place, "columns", ()) for part in index.parts})
-    told = [
+    parts = [
         FORMAT,
         kind,
         asdict(index.layout),
@@ -101,7 +101,7 @@ def digest_of(kind: str, index: Index) -> str:
         [(f.name, f.bytes, f.changed_ns) for f in index.files],
         [_ends(file) for file in index.files[:: -(-len(index.files) // _LOOKED_AT) or 1]],
     ]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _ends(file: File) -> str:

@@ -193,13 +193,13 @@ def examples(run: RunData) -> Picture | None:
     columns = min(6, len(kept))
     lines = -(-len(kept) // columns)
     figure = Figure(figsize=(1.62 * max(columns, 3), 2.2 * lines))
-    for place, index in enumerate(kept):
+    for position, index in enumerate(kept):
         row = int(rows[index])
-        axes = figure.add_subplot(lines, columns, place + 1)
+        axes = figure.add_subplot(lines, columns, position + 1)
         axes.imshow(images[index], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_axis_off()
-        said = {"student": int(student_N[row]), other: int(other_N[row])}
-        _caption_of(axes, evaluation, int(test.labels_N[row]), said)
+        answered = {"student": int(student_N[row]), other: int(other_N[row])}
+        _caption_of(axes, evaluation, int(test.labels_N[row]), answered)
     return finish(
         figure,
         name="examples",
@@ -209,11 +209,11 @@ def examples(run: RunData) -> Picture | None:
     )
 
 
-def _caption_of(axes: Axes, evaluation: Evaluation, truth: int, said: dict[str, int]) -> None:
+def _caption_of(axes: Axes, evaluation: Evaluation, truth: int, answered: dict[str, int]) -> None:
     names = class_names(evaluation)
     true_name = names[truth] if truth != UNLABELLED else "unknown"
     lines = [(label(true_name, 16), MUTED)]
-    for role, answer in said.items():
+    for role, answer in answered.items():
         mark = "" if truth == UNLABELLED else " ✓" if answer == truth else " ✗"
         lines.append((label(names[answer], 16) + mark, COLOURS[role]))
     for depth, (text, tint) in enumerate(lines):
