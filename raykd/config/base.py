@@ -20,22 +20,25 @@ class Settings(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What decides a result, as JSON: all fields, but those added later at their default."""
-        return {
-            name: _identity(value)
-            for name, value in self
-            if name not in self.added_later or value != type(self).model_fields[name].default
-        }
+        written: dict[str, Any] = self.model_dump(mode="json")
+        _leave_out(self, written)
+        return written
 
 
-def _identity(value: Any) -> Any:
-    """A field's value as JSON, settings inside it by their own identity."""
+def _leave_out(value: Any, written: Any) -> None:
+    """Take fields that were added later and are at their default out of what settings wrote."""
     if isinstance(value, Settings):
-        return value.identity()
-    if isinstance(value, Mapping):
-        return {str(key): _identity(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_identity(item) for item in value]
-    return value
+        for name, own in value:
+            if name in value.added_later and own == type(value).model_fields[name].default:
+                written.pop(name, None)
+            elif name in written:
+                _leave_out(own, written[name])
+    elif isinstance(value, Mapping):
+        for key, own in value.items():
+            _leave_out(own, written[str(key)])
+    elif isinstance(value, list | tuple):
+        for own, part in zip(value, written, strict=True):
+            _leave_out(own, part)
 
 
 def no_bool(value: Any) -> Any:

@@ -181,6 +181,7 @@ def test_every_sample_once_in_each_epoch_and_the_student_of_the_same_data_in_mem
     assert all(0 < wait < 1 for wait in waits)
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 def test_a_run_on_files_finds_the_targets_of_the_run_on_arrays(
     ray_cluster: None, tiny_recipe: dict[str, Any], tmp_path: Path

@@ -62,6 +62,7 @@ def test_a_run_is_as_planned(finished, raykd_home, monkeypatch):
     assert live.bytes_to_come == 0
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")

@@ -292,6 +292,7 @@ def test_a_teacher_at_chance_stops_the_run_before_any_student(recipe, tmp_path):
     assert not lines(tmp_path / "run", "epoch")
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.usefixtures("same_home")
 def test_a_teacher_lost_on_the_way_is_left_out_and_the_run_marked(finished, recipe, tmp_path):

@@ -112,7 +112,10 @@ def test_looking_at_texts_before_a_run(recipe, tmp_path, capsys):
     assert "20×64" in shown
     assert "windows.window5" in shown
     assert main(["inspect", "bag", "--input", "3,8,8"]) == 2
-    assert "--input: found 3 sides; a model of texts takes so many ids" in capsys.readouterr().err
+    assert (
+        "--input: found 3 sides; for a model of texts give the number of ids"
+        in capsys.readouterr().err
+    )
 
 
 def test_every_model_s_tokenizer_is_in_its_fingerprint(recipe):
