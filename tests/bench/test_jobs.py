@@ -43,6 +43,7 @@ def test_a_job_finds_its_helpers_from_any_folder(tmp_path, name):
     assert "usage:" in done.stdout
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 @pytest.mark.slow
 def test_workers_find_the_helpers_of_a_job_from_any_folder(tmp_path):

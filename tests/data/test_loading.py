@@ -54,6 +54,7 @@ def spoil(root: Path) -> None:
     (root / "images/dog/0001.png").write_bytes(b"no image")
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 def test_workers_decode_what_one_process_does(
     ray_cluster: None, tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -342,6 +342,7 @@ def slow_spec(tmp_path, make_spec):
     return make_spec(FactoryModel(path="raykd_test_models:ponderous", kwargs=kwargs), batch_size=1)
 
 
+@pytest.mark.soak
 def test_a_teacher_that_hangs_while_the_store_is_filled(start, samples, make_spec, heard, tmp_path):
     """Stopped in the middle of its part: it gives no sign of life, is ended, and does the part anew."""
     spec, rows = slow_spec(tmp_path, make_spec), samples.splits["train"]
