@@ -37,7 +37,9 @@ def _method(**options: Any) -> Callable[[_Method], _Method]:
 
 
 def device_of(spec: Spec | Recorded, gpus: int) -> torch.device:
-    """Where a teacher runs: on what its fingerprint says.
+    """Where a teacher runs: on what its fingerprint says, unless somebody hides all GPUs from it.
+
+    `CUDA_VISIBLE_DEVICES=""` is how clusters are tried out whose GPUs are logical, as cluster/local has them.
 
     Args:
         spec: the teacher's.
@@ -47,6 +49,8 @@ def device_of(spec: Spec | Recorded, gpus: int) -> torch.device:
         TeacherError: it is to run on a GPU, and there is none here.
     """
     if not isinstance(spec, Spec) or spec.device == "cpu":
+        return torch.device("cpu")
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # hidden on purpose: the GPUs are logical
         return torch.device("cpu")
     if not gpus or not torch.cuda.is_available():
         raise TeacherError(

@@ -174,6 +174,9 @@ def test_a_teacher_runs_where_its_fingerprint_says(make_spec, monkeypatch):
             device_of(on_gpu, gpus=0)
     assert device_of(on_gpu, gpus=1).type == "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # logical GPUs, as of cluster/local
+    assert device_of(on_gpu, gpus=0).type == "cpu"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     with pytest.raises(TeacherError, match="CUDA is missing"):
         device_of(on_gpu, gpus=1)
 
