@@ -59,9 +59,30 @@ class TestBuiltIn(FacetSuite):
 
 @pytest.mark.soak
 @pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster", "built_in")
-class TestBuiltInRuns(TaskSuite):
-    """Whole runs of the four built-in tasks; their own tests look at more of each."""
+@pytest.mark.usefixtures("ray_cluster")
+class TestClassificationRun(TaskSuite):
+    recipe = RECIPES["classification"]
+
+
+@pytest.mark.soak
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+class TestRegressionRun(TaskSuite):
+    recipe = RECIPES["regression"]
+
+
+@pytest.mark.soak
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+class TestMultilabelRun(TaskSuite):
+    recipe = RECIPES["multilabel"]
+
+
+@pytest.mark.soak
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+class TestEmbeddingRun(TaskSuite):
+    recipe = RECIPES["embedding"]
 
 
 @pytest.mark.ray
