@@ -37,7 +37,8 @@ from raykd.teachers import LiveTargets
 from raykd.teachers.client import Client
 from raykd.tracking import Event
 from raykd.train import Fit
-from raykd.train.launch import MakeSource, Work, run_fits
+from raykd.train.launch import run_fits
+from raykd.train.work import MakeSource, Work
 
 _LOGIT_BYTES = 2
 _FILES = Path("/proc/self/fd")

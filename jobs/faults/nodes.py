@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray.train
 
 from jobs.bench.fleets import fresh
 from jobs.faults.machines import STUDENT_CPUS, Machines, machines
 from jobs.faults.scenario import Found
-from jobs.faults.students import STEPS_PER_EPOCH, TEACHERS, Lesson, lesson
+from jobs.faults.students import STEPS_PER_EPOCH, TEACHERS, Lesson, lesson, rank_of_worker
 from raykd.config.root import StudentCluster, TeacherCluster
 from raykd.data import Samples
 from raykd.folders import RunFolder
@@ -29,7 +28,8 @@ from raykd.teachers.client import Client
 from raykd.testing.sources import Recorded, record_of
 from raykd.tracking import Event
 from raykd.train import Fit, Plan
-from raykd.train.launch import Work, run_fits
+from raykd.train.launch import run_fits
+from raykd.train.work import Work
 
 _SETTINGS = TeacherCluster(request_timeout_s=5, start_timeout_s=120, max_restarts=5)
 _PAUSE_S = 0.25
@@ -106,7 +106,7 @@ class _Asking:
     def __call__(self, samples: Samples, fit: Fit) -> TargetSource:  # noqa: ARG002 (they have it)
         client = Client(self.actors, _SETTINGS, self.emit)
         live = LiveTargets(client, [teacher.name for teacher in fit.teacher_infos])
-        rank = ray.train.get_context().get_world_rank()
+        rank = rank_of_worker()
         return Recorded(live, self.record, rank, _PAUSE_S)
 
 

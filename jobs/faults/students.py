@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
-import ray.train
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from jobs.bench.fleets import silent
@@ -27,7 +26,8 @@ from raykd.targets import TargetSource
 from raykd.testing.sources import Failing, Killing, Recorded, TableTargets, record_of
 from raykd.train import Fit, FolderReporter, World, train
 from raykd.train.checkpoint import FitFolder
-from raykd.train.launch import MakeSource, Work, run_fits
+from raykd.train.launch import run_fits
+from raykd.train.work import MakeSource, Work
 
 TEACHERS = ("one", "other")
 BATCH, STEPS_PER_EPOCH = 28, 10
@@ -104,13 +104,18 @@ def kill_workers(folder: Path, quick: bool) -> Found:
     return Found(said, same and done == kills)
 
 
+def rank_of_worker() -> int:
+    """Of this process among those that train together."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
 def weights_in(folder: Path) -> dict[str, Tensor]:
     """The last weights of a fit."""
     return FitFolder(folder).read_weights("last")
 
 
 def _sized(left: int | None, file: Path, samples: Samples, fit: Fit) -> TargetSource:
-    rank = ray.train.get_context().get_world_rank()
+    rank = rank_of_worker()
     return Failing(Recorded(table(samples, fit), file, rank), left)
 
 

@@ -236,6 +236,14 @@ def _training(config: Config) -> Iterator[Problem]:
             "cluster.student.parallel_fits", f"needs cluster.student.workers=1, found {workers}: "
             "several workers train one fit together; leave one of the two out",
         )  # fmt: skip
+    elif (
+        config.cluster.student.trainer == "train"
+        and (config.cluster.student.parallel_fits or 1) > 1
+    ):
+        yield Problem(
+            "cluster.student.parallel_fits", "needs cluster.student.trainer=auto, found train: Ray Train trains one "
+            "fit after the other; leave one of the two out",
+        )  # fmt: skip
     mode = config.targets.mode
     if config.data.views.count is None and mode in ("stored", "write_through"):
         yield Problem(

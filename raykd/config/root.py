@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -145,6 +145,8 @@ class Targets(Settings):
 class StudentCluster(Settings):
     """Resources of student training, per worker."""
 
+    added_later: ClassVar = frozenset({"trainer"})
+
     workers: Workers = 1
     """Data-parallel workers: so many, or [fewest, most], which a fit starts and restarts with as many of as
     there is room for then, beside live teachers and whatever else runs. Between two fits a smaller group
@@ -156,12 +158,20 @@ class StudentCluster(Settings):
     parallel_fits: Count | None = None
     """Fits trained side by side, each by a worker of its own. Null = as many as this machine has CPUs
     (and GPUs) for, at most 8; one on a cluster at an address, with live targets or several workers."""
+    trainer: Literal["auto", "train"] = "auto"
+    """What trains a fit of one worker: `auto` an actor, which starts at once; `train` Ray Train, one fit after the
+    other. Several workers are always Ray Train's."""
     start_timeout_s: Positive = 300
     """How long to wait for the workers to start; of [fewest, most], for room for the fewest."""
     max_failures: Natural = 2
     """Restarts of the worker group, from the last checkpoint, before the run fails. Workers that do not start
     again in time count as a failure too. A node that is drained, as a spot instance is before it is taken back,
     counts as none: the group saves after the step that it is at and goes on elsewhere."""
+
+    @property
+    def uses_ray_train(self) -> bool:
+        """Whether student fits are trained by Ray Train."""
+        return self.trainer == "train" or self.most > 1
 
     @property
     def fewest(self) -> int:

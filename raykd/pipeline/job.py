@@ -37,7 +37,8 @@ from raykd.tracking import (
 from raykd.tracking.jsonl import METRICS, read_lines
 from raykd.train import Fit
 from raykd.train.checkpoint import FitFolder
-from raykd.train.launch import Work, run_fits
+from raykd.train.launch import run_fits
+from raykd.train.work import Work
 
 STAGES = ("teachers", "targets", "student", "evaluate", "report")
 

@@ -185,7 +185,7 @@ def _lanes(config: Config, mode: Mode, resources: Resources) -> int:
     student = config.cluster.student
     if student.parallel_fits is not None:
         return student.parallel_fits
-    if student.most > 1 or mode == "live" or not resources.local:
+    if student.uses_ray_train or mode == "live" or not resources.local:
         return 1
     room = resources.cpus / student.cpus
     if student.gpus:

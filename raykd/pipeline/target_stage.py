@@ -32,7 +32,7 @@ from raykd.teachers.selftest import check_classes, check_repeatable
 from raykd.teachers.utilization import advise_replicas, utilization_of
 from raykd.tracking import Event, events
 from raykd.train import Fit
-from raykd.train.launch import MakeSource
+from raykd.train.work import MakeSource
 from raykd.types import ORIGINAL_VIEW
 
 

@@ -15,7 +15,12 @@ from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.errors import InputError, Problem
@@ -24,6 +29,7 @@ NAMESPACE = "raykd"
 _CONNECT_TIMEOUT_S = 10.0
 _VISIBLE_WITHIN_S = 5.0
 _ANSWER_TIMEOUT_S = 90.0
+_RESERVED_POLL_S = 0.05
 
 FindVisible = Callable[[Sequence[Path]], Mapping[str, Sequence[bool]]]
 """Files -> name of each other node -> which of them it sees."""
@@ -147,11 +153,18 @@ def available_slots(resources: Mapping[str, float], most: int, wait_s: float) ->
     """
     reserved = [placement_group([dict(resources)]) for _ in range(most)]
     try:
-        ready = [one.ready() for one in reserved]
-        return len(ray.wait(ready, num_returns=len(ready), timeout=wait_s)[0])
+        deadline = time.monotonic() + wait_s
+        while (found := sum(map(_is_reserved, reserved))) < most and time.monotonic() < deadline:
+            time.sleep(_RESERVED_POLL_S)
+        return found
     finally:
         for one in reserved:
             remove_placement_group(one)
+
+
+def _is_reserved(group: PlacementGroup) -> bool:
+    """Without the task of `ready()`, which starts a process in every group."""
+    return bool(placement_group_table(group).get("state") == "CREATED")
 
 
 def check_shared(folders: Mapping[str, Path]) -> None:

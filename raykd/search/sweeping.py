@@ -42,7 +42,7 @@ from raykd.search.space import (
 from raykd.search.tune import TrialResources, run_trials
 from raykd.search.wandb_runs import SweepRuns
 from raykd.tracking import Console, events
-from raykd.train.launch import Work
+from raykd.train.work import Work
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,9 @@ from raykd.search.space import CHECKPOINT, TRIALS
 from raykd.tracking import Event, JsonLines
 from raykd.train import Fit, World, train
 from raykd.train.checkpoint import FitFolder
-from raykd.train.launch import Work, run_fits
+from raykd.train.lanes import worker_device
+from raykd.train.launch import run_fits
+from raykd.train.work import Work
 
 Message = dict[str, Any]
 """What a trial reports to Tune: `state` "epoch", "finished" or "failed", and what belongs to it."""
@@ -94,12 +96,13 @@ def single_worker_trial(config: dict[str, Any], work: Work) -> None:
     samples, fit = ray.get([work.samples, config["fit"]], timeout=_FETCH_TIMEOUT_S)
     name = config["trial"]
     torch.set_num_threads(work.threads)
-    device = torch.device("cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
     reporter = TrialReporter(name, work.run.path / TRIALS / name, work.emit, ray.tune.report)
 
     def train_fit() -> dict[str, Any]:
         source = work.make_source(samples, fit)
-        return train(fit, samples, source, reporter, World(device=device), depth=work.depth)
+        return train(
+            fit, samples, source, reporter, World(device=worker_device()), depth=work.depth
+        )
 
     ray.tune.report({"trial": name, **_outcome(train_fit)})
 

@@ -33,7 +33,7 @@ from raykd.search.trials import (
     single_worker_trial,
     wait_for_controllers,
 )
-from raykd.train.launch import Work
+from raykd.train.work import Work
 
 _CLEANUP_S = 0.5
 _MEMORY_BYTES = 2**20

@@ -116,6 +116,10 @@ RECIPE = {
         ["cluster.student.workers=2", "cluster.student.parallel_fits=2"],
         ["cluster.student.parallel_fits"],
     ),
+    "lanes of Ray Train": (
+        ["cluster.student.trainer=train", "cluster.student.parallel_fits=2"],
+        ["cluster.student.parallel_fits", "trainer=auto"],
+    ),
     "malformed requirement": (["evaluate.require=[accuracy is fine]"], ["evaluate.require.0"]),
     "tap that is not there": (
         [FEATURE.format("wide", "hiddens", "fc")],

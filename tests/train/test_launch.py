@@ -14,7 +14,8 @@ from raykd.folders import RunFolder
 from raykd.runtime import Mailbox
 from raykd.tracking import Event
 from raykd.train import FolderReporter, World, train
-from raykd.train.launch import Work, run_fits
+from raykd.train.launch import run_fits
+from raykd.train.work import Work
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 

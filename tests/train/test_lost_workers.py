@@ -16,7 +16,9 @@ from raykd.folders import RunFolder
 from raykd.models.weights import load_weights
 from raykd.runtime import Mailbox, available_slots
 from raykd.train import FolderReporter, World, train
-from raykd.train.launch import Message, Work, _grows, run_fits
+from raykd.train.groups import _grows
+from raykd.train.launch import run_fits
+from raykd.train.work import Message, Work
 
 pytestmark = [
     pytest.mark.ray,
@@ -155,7 +157,7 @@ def test_a_group_of_fixed_size_starts_again_as_large(
 def test_workers_that_there_is_no_room_for_are_not_waited_for_for_ever(
     tmp_path, samples, make_fit, heard, monkeypatch, workers, why
 ):
-    monkeypatch.setattr("raykd.train.launch._ROOM_S", 1.0)
+    monkeypatch.setattr("raykd.train.groups._ROOM_S", 1.0)
     vacant({"CPU": 1}, CPUS, CPUS)
     fit = make_fit(samples)
     work = Work(
@@ -204,7 +206,7 @@ class TestGroups:
                         work.reports.folder(fit.fit_id).finish({"identity": fit.identity})
                 return error
 
-            monkeypatch.setattr("raykd.train.launch._group", group)
+            monkeypatch.setattr("raykd.train.groups._group", group)
             results = run_fits(
                 work, fits, StudentCluster(workers=workers, max_failures=max_failures)
             )

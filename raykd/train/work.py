@@ -1,0 +1,76 @@
+"""What the workers of student training get, and what they tell: the same for lanes and for groups of Ray Train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from raykd.config.root import StudentCluster
+from raykd.data import Samples
+from raykd.folders import RunFolder
+from raykd.targets import TargetSource
+from raykd.tracking import Event
+from raykd.train.checkpoint import FolderReporter, Reporter
+from raykd.train.fit import Fit
+
+MakeSource = Callable[[Samples, Fit], TargetSource]
+
+
+class Message(NamedTuple):
+    """Why a worker stopped early.
+
+    Attributes:
+        failed: whether a fit failed; else it was saved because its node is being taken away.
+        text: of what, or where it was saved.
+    """
+
+    failed: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every worker gets.
+
+    Attributes:
+        samples: object reference of the data.
+        fits: object reference of the list of fits.
+        make_source: gives a fit its targets; called in the worker.
+        run: the run folder.
+        emit: passes an event to the driver; callable from the worker.
+        depth: batches asked for ahead.
+        threads: of torch, in each worker.
+        lanes: fits trained side by side, where each takes one worker.
+        reporter: where progress and checkpoints go; None = events to `emit`, checkpoints to the run folder.
+    """
+
+    samples: Any
+    fits: Any
+    make_source: MakeSource
+    run: RunFolder
+    emit: Callable[[Event], None]
+    depth: int
+    threads: int = 1
+    lanes: int = 1
+    reporter: Reporter | None = None
+
+    @property
+    def reports(self) -> Reporter:
+        """The reporter that was given, or that of the run folder."""
+        return self.reporter or FolderReporter(self.run, self.emit)
+
+    def results(self, fits: Sequence[Fit]) -> dict[str, dict[str, Any]]:
+        """The results of those fits that are finished, by fit id."""
+        found = {fit.fit_id: self.reports.folder(fit.fit_id).result() for fit in fits}
+        expected = {fit.fit_id: fit.identity for fit in fits}
+        return {
+            name: result
+            for name, result in found.items()
+            if result is not None and result["identity"] == expected[name]
+        }
+
+
+def resources_of(cluster: StudentCluster) -> dict[str, float]:
+    """Resources of one worker, by Ray's names."""
+    return {"CPU": cluster.cpus, **({"GPU": cluster.gpus} if cluster.gpus else {})}
