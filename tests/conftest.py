@@ -63,11 +63,13 @@ def call(*argv: str | Path) -> Ended:
 
 _CLUSTERS = {"ray_cluster": "cluster", "cluster": "nodes"}
 """Fixture of a Ray cluster -> the group of tests that share it."""
+_FLEETS = {"methods", "runtime", "targets", "teachers", "train"}
+"""Folders whose tests share a second cluster: about half of the time on Ray."""
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n`, all tests of a cluster go to one process and the others run beside it; alone they come last.
+    """With `-n`, all tests of a cluster go to one process: two clusters beside each other, then all other tests.
 
     What waits for Ray's processes leaves a core idle; an idle cluster takes half a core from the others.
     """
@@ -75,7 +77,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
               for name in getattr(item, "fixturenames", ()) if name in _CLUSTERS}  # fmt: skip
     with_ray = {item.path for item in groups}
     items.sort(key=lambda item: item.path in with_ray)
-    for item, group in groups.items():
+    for item, cluster in groups.items():
+        group = "fleet" if cluster == "cluster" and item.path.parent.name in _FLEETS else cluster
         item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -108,7 +108,7 @@ def durations(
         targets_s=(0.0 if live else spread_s(scores, cpus, gpus))
         + _start_s(pace, actors * filling, cpus),
         student_s=spread_s([students, *(scores if live else [])], cpus, gpus)
-        + _start_s(pace, 1 + students.workers, cpus),
+        + _start_s(pace, student.uses_ray_train + students.workers, cpus),
     )
 
 

@@ -49,7 +49,7 @@ _FEW = 8
 _EPOCHS = 3
 _VALIDATED = 500
 _START_TIMEOUT_S = 120.0
-_WORKER = "import raykd.teachers.actor, raykd.train.launch"
+_WORKER = "import raykd.teachers.actor, raykd.train.lanes"
 
 
 @dataclass(frozen=True)

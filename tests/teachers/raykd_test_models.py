@@ -6,14 +6,12 @@ import uuid
 from pathlib import Path
 
 import numpy as np
-import ray.train
 import torch
-from ray.train import PreemptionInfo
-from ray.train.v2._internal.execution.context import get_train_context
+import torch.distributed as dist
 from torch import nn
 
 from raykd.data import Dataset
-from raykd.errors import TeacherError
+from raykd.errors import PreemptedError, TeacherError
 from raykd.targets import NoTargets
 from raykd.testing.sources import Killing, TableTargets
 
@@ -257,12 +255,39 @@ def ponderous(file="late", seconds=1.0):
     return Ponderous(file, seconds)
 
 
+def _is_last():
+    """Whether this worker has the highest rank of those that train together."""
+    return not dist.is_initialized() or dist.get_rank() == dist.get_world_size() - 1
+
+
 def killing_source(at, file, samples, fit):
     """Targets of a fit, made in the workers, of which they are going to kill the last one."""
-    context = ray.train.get_context()
-    if context.get_world_rank() < context.get_world_size() - 1:
+    if not _is_last():
         return table_source(samples, fit)
     return Killing(table_source(samples, fit), (at,), Path(file))
+
+
+class Leaving(TableTargets):
+    """As the table; at answer number `at` it says once that its node is being taken away."""
+
+    def __init__(self, names, samples, at, file):
+        super().__init__(names, samples)
+        self.at, self.file = at, Path(file)
+
+    def collect(self, ticket, timeout_s):
+        if self.collected == self.at and not self.file.exists():
+            self.file.touch()
+            raise PreemptedError("saved before")
+        return super().collect(ticket, timeout_s)
+
+
+def interrupted_source(at, file, how, samples, fit):
+    """Targets of a fit that interrupt it once: by the end of its process, or by a notice."""
+    if not fit.teacher_infos:
+        return NoTargets()
+    if how == "kill":
+        return Killing(table_source(samples, fit), (at,), Path(file))
+    return Leaving(tuple(info.name for info in fit.teacher_infos), samples, at, file)
 
 
 class Noticing(TableTargets):
@@ -274,6 +299,9 @@ class Noticing(TableTargets):
 
     def collect(self, ticket, timeout_s):
         if self.collected == self.at and not self.file.exists():
+            from ray.train import PreemptionInfo  # a second that other processes need not pay
+            from ray.train.v2._internal.execution.context import get_train_context
+
             self.file.touch()
             notice = PreemptionInfo(deadline_ms=None, preempted_node_to_ranks={"a node": [1]})
             get_train_context().preemption_context.preemption_info = notice
@@ -282,7 +310,6 @@ class Noticing(TableTargets):
 
 def noticing_source(at, file, samples, fit):
     """Targets of a fit, made in the workers, of which the last one hears of a notice."""
-    context = ray.train.get_context()
-    if context.get_world_rank() < context.get_world_size() - 1:
+    if not _is_last():
         return table_source(samples, fit)
     return Noticing(tuple(info.name for info in fit.teacher_infos), samples, at, file)

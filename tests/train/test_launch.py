@@ -78,7 +78,7 @@ def test_two_workers_give_the_curve_of_one_and_a_failing_one_ends_both(
     one = curves(heard)
     assert {fit: len(epochs) for fit, epochs in one.items()} == {f.fit_id: 3 for f in fits}
 
-    # In this process, the same bits as in a Ray Train worker.
+    # In this process, the same bits as in a lane.
     inside: list[Event] = []
     reporter = FolderReporter(RunFolder(tmp_path / "inside"), inside.append)
     for fit in fits:
@@ -103,20 +103,3 @@ def test_two_workers_give_the_curve_of_one_and_a_failing_one_ends_both(
         assert len(two[fit]) == len(epochs)
         for before, after in zip(epochs, two[fit], strict=True):
             assert after == pytest.approx(before, rel=2e-4, abs=2e-4), fit
-
-
-def test_fits_trained_side_by_side_are_those_trained_one_by_one(
-    launch, fits, make_fit, samples, tmp_path, one_thread
-):
-    """The last fit of one lane fails: the other lane ends what it is at, and what is finished stays."""
-    failing = make_fit(samples, model="cnn", fit_id="failing/replica0")
-    with pytest.raises(TrainingError, match=r"failing/replica0.*no answer"):
-        launch([*fits, failing], 1, [], lanes=2)
-    finished = FolderReporter(RunFolder(tmp_path / "workers1lanes2"), lambda event: None)
-    inside = FolderReporter(RunFolder(tmp_path / "inside"), lambda event: None)
-    results = [finished.folder(fit.fit_id).result() for fit in fits]
-    assert sum(result is not None for result in results) >= 3
-    for fit, result in zip(fits, results, strict=True):
-        if result is not None:
-            alone = train(fit, samples, table_source(samples, fit), inside, World())
-            assert {**alone, "seconds": 0} == {**result, "seconds": 0}
