@@ -185,9 +185,10 @@ def predict(
         for start in range(0, len(shown), _BATCH):
             batch = torch.from_numpy(np.ascontiguousarray(shown[start : start + _BATCH]))
             parts.append(student({name: batch}).float())
-    return ids, known_task(about.task, where=str(run)).export.predict(
-        torch.cat(parts), about.classes
-    )
+    outputs = torch.cat(parts)
+    if about.temperature is not None:
+        outputs = outputs / about.temperature
+    return ids, known_task(about.task, where=str(run)).export.predict(outputs, about.classes)
 
 
 def _as_bytes(values: np.ndarray) -> np.ndarray:

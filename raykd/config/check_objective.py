@@ -23,6 +23,7 @@ from raykd.tasks import find_task
 _RAISE = "raise targets.full_up_to to keep all classes"
 _RIGHT_IN_PART = ("kl", "js", "skew_kl", "dkd")
 """Losses of the tempered probabilities, to which little mass in wrong places does little."""
+_POOLED = ("probabilities", "logits")
 _RIGHT_MIXED = ("probabilities", "losses")
 _MAPS = ("positions", "matrices", "pairs")
 _SCHEMES = {
@@ -37,8 +38,10 @@ def objective_problems(config: Config) -> Iterator[Problem]:
     """Every problem of `objective` that needs no data and no model."""
     yield from _active(config)
     yield from _given_weights(config)
+    yield from _replacing(config)
     if config.objective.soft_targets is not None:
         yield from _soft_targets(config, config.objective.soft_targets)
+        yield from _target(config, config.objective.soft_targets)
     for index, term in enumerate(config.objective.features):
         yield from _feature(config, term, f"objective.features.{index}")
     yield from _phases(config.objective)
@@ -48,9 +51,69 @@ def objective_problems(config: Config) -> Iterator[Problem]:
 def _active(config: Config) -> Iterator[Problem]:
     objective = config.objective
     soft = objective.soft_targets
-    weights = [objective.labels.weight, *(term.strength for term in objective.features)]
-    if not any(map(ever_active, weights)) and not (soft and ever_active(soft.weight)):
+    weights = [objective.labels.strength, *(term.strength for term in objective.features)]
+    if not any(map(ever_active, weights)) and not (soft and ever_active(soft.strength)):
         yield Problem("objective", "every term has weight 0: nothing would be learnt")
+
+
+def _replacing(config: Config) -> Iterator[Problem]:
+    """What `labels.mode: replace` leaves no place for."""
+    objective, key = config.objective, "objective.labels.mode"
+    if not objective.labels.replaces:
+        return
+    if not find_task(config.task).settings.class_logits:
+        yield Problem(
+            key,
+            f"found replace with `task: {config.task}`: only class probabilities can be replaced by a label; "
+            "leave it out, or set it to add",
+        )
+    if objective.soft_targets is None:
+        yield Problem(key, "found replace, and soft_targets null: there is nothing to replace")
+    given = {
+        "objective.labels.weight": objective.labels.weight is not None,
+        "objective.labels.fill": objective.labels.fill != "none",
+        "objective.phases": bool(objective.phases),
+    }
+    for other in (name for name, there in given.items() if there):
+        yield Problem(
+            other,
+            "means nothing with objective.labels.mode=replace, where labels stand in the soft targets and have "
+            "their weight; leave it out, or set the mode to add",
+        )
+
+
+def _target(config: Config, soft: SoftTargets) -> Iterator[Problem]:
+    """What `sharpen` and `hard_share` need to make one target of the teachers' mixture."""
+    if not soft.remakes_target:
+        return
+    key = "objective.soft_targets"
+    name = "sharpen" if soft.sharpen is not None else "hard_share"
+    if not find_task(config.task).settings.class_logits:
+        yield Problem(
+            f"{key}.{name}",
+            f"makes a target of class probabilities, which `task: {config.task}` has none of; leave it out",
+        )
+        return
+    if soft.loss.type != "kl" or soft.loss.knob("standardise"):
+        found = "kl of standardised logits" if soft.loss.type == "kl" else soft.loss.type
+        yield Problem(
+            f"{key}.{name}", f"needs the loss kl, found {found}; leave one of the two out"
+        )
+    elif soft.mixing not in _POOLED:
+        yield Problem(
+            f"{key}.combine",
+            f"found {soft.mixing}; with {name}, for which the teachers are mixed first, allowed are "
+            f"{', '.join(_POOLED)}",
+        )
+    phases = config.objective.phases
+    courses = [soft.temperature, *(phase.soft_targets.temperature for phase in phases)]
+    values = {value for course in courses if course is not None for value in values_of(course)}
+    if values - {1.0}:
+        yield Problem(
+            f"{key}.temperature",
+            f"found {', '.join(f'{value:g}' for value in sorted(values))}; with {name} the student learns the "
+            "target at 1: leave it out",
+        )
 
 
 def _given_weights(config: Config) -> Iterator[Problem]:
@@ -142,7 +205,7 @@ def _best_teacher(config: Config) -> Iterator[Problem]:
     objective, soft = config.objective, config.objective.soft_targets
     if "best_teacher" not in config.evaluate.controls:
         return
-    if ever_active(objective.labels.weight) or (soft is not None and ever_active(soft.weight)):
+    if ever_active(objective.labels.strength) or (soft is not None and ever_active(soft.strength)):
         return
     for teacher in config.teachers:
         own = [term for term in objective.features if term.teacher == teacher.name]
@@ -243,7 +306,7 @@ def needed_temperatures(
     assert teacher.temperature != "fit", "refused before"
     own = float(teacher.temperature)
     soft = [objective.soft_targets for objective in objectives]
-    factors = {values_of(one.temperature)[0] for one in soft if one is not None}
+    factors = {values_of(one.course)[0] for one in soft if one is not None}
     if None in soft or "hard" in config.evaluate.controls:
         factors.add(1.0)
     return {factor * own for factor in factors}
@@ -268,7 +331,7 @@ def _losses(config: Config, found: str) -> Iterator[Problem]:
                 f"{key}.combine", f"{soft.mixing} needs every class; {found}; use {', '.join(_RIGHT_MIXED)}, or "
                 f"{_RAISE}",
             )  # fmt: skip
-        courses = [soft.temperature, *(p.soft_targets.temperature for p in objective.phases)]
+        courses = [soft.course, *(p.soft_targets.temperature for p in objective.phases)]
         values = {value for course in courses if course is not None for value in values_of(course)}
         if len(values) > 1:
             yield Problem(
@@ -276,6 +339,8 @@ def _losses(config: Config, found: str) -> Iterator[Problem]:
                 f"which a student reads at one temperature: make it constant, or {_RAISE}",
             )  # fmt: skip
         temperature = max(values)
+    if soft is not None and soft.sharpen is not None:
+        yield Problem(f"{key}.sharpen", f"needs every class; {found}; leave it out, or {_RAISE}")
     weighting = objective.weighting
     if weighting.type == "entropy":
         yield Problem("objective.weighting.type", f"entropy needs every class; {found}; use another one, or {_RAISE}")  # fmt: skip

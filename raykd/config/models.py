@@ -390,7 +390,9 @@ class Teacher(Settings):
     labels: Literal["budget", "all"] = "budget"
     """Which labels it may be fitted on: the same budget as everyone, or all of the training part."""
     temperature: Positive | Literal["fit"] = 1.0
-    """Multiplies `objective.soft_targets.temperature`; `fit` calibrates on validation labels."""
+    """Multiplies `objective.soft_targets.temperature`; `fit` calibrates it on half of the
+    validation labels. That is before the teachers are mixed: `objective.soft_targets.sharpen` acts after it, which is
+    what a mixture needs."""
     label_map: tuple[Natural | str | None, ...] | None = None
     """For each of the teacher's classes, in order, the data's class: its number, its name, or null for none
     of them. Several may stand for one class. Of classes that none stands for it says nothing: it is

@@ -152,20 +152,42 @@ ScheduledPositive = Annotated[Scheduled, AfterValidator(_above_zero)]
 """Above 0, otherwise as `Scheduled`."""
 
 
+LABEL_WEIGHT = 0.1
+SOFT_WEIGHT = 0.9
+FULLY_LABELLED_TEMPERATURE = 4.0
+
+
 class Labels(Settings):
     """Loss with the true labels, over the labelled samples of a batch."""
+
+    added_later = frozenset({"mode"})
 
     loss: LabelLoss | None = None
     """null = the task's own: cross-entropy; in regression mse; in multilabel binary cross-entropy, mean
     over the labels. In regression of standardised values."""
-    weight: Scheduled = 0.1
-    """Factor of the term; a number or a schedule."""
+    mode: Literal["replace", "add"] | None = None
+    """`replace`: a labelled sample is learnt from its label, all others from the ensemble, in one mean over all of
+    them with the weight of the soft targets. `add`: labels are a term of their own, and the ensemble speaks on
+    labelled samples too. null = `add` where `weight` is given, else `replace` where unlabelled training samples
+    outnumber labelled ones, else `add`. Classification only; elsewhere it is `add`."""
+    weight: Scheduled | None = None
+    """Factor of the term; a number or a schedule. null = 0.1. With `mode: replace` there is no such term."""
     smoothing: Unit = 0.0
     """Label smoothing."""
     fill: Literal["none", "ensemble"] = "none"
     """`ensemble`: unlabelled samples take the ensemble's argmax as their label."""
     class_weights: Literal["balanced"] | tuple[NonNegative, ...] | None = None
     """Per-class factors; `balanced` is inverse to the class counts among the labelled samples."""
+
+    @property
+    def strength(self) -> float | Course:
+        """Factor of the term, also where the recipe says nothing."""
+        return LABEL_WEIGHT if self.weight is None else self.weight
+
+    @property
+    def replaces(self) -> bool:
+        """Whether labels take the place of the ensemble's answers."""
+        return self.mode == "replace"
 
 
 class SoftTargets(Settings):
@@ -175,13 +197,23 @@ class SoftTargets(Settings):
     samples that they show.
     """
 
+    added_later = frozenset({"sharpen", "hard_share"})
+
     loss: SoftLoss = LOSSES["kl"]()
     """Distance between the student's and the teachers' distributions."""
-    temperature: ScheduledPositive = 4.0
-    """T, a number or a schedule; a teacher's own `temperature` multiplies it on the teacher's side. A
+    temperature: ScheduledPositive | None = None
+    """T, a number or a schedule; a teacher's own `temperature` multiplies it on the teacher's side. null = 4 where
+    every training sample is labelled, else 1: with few labels T > 1 loses to the ensemble's hard labels. A
     regression has none (1)."""
-    weight: Scheduled = 0.9
-    """Factor of the term; a number or a schedule."""
+    weight: Scheduled | None = None
+    """Factor of the term; a number or a schedule. null = 0.9, or 1 with `labels.mode: replace`."""
+    sharpen: Literal["fit"] | Positive | None = None
+    """T_c: the teachers are mixed first, then their mixture is sharpened (T_c < 1) or smoothed, softmax(log p̄ / T_c),
+    and the student learns it at T = 1. `fit` = the T_c of least NLL on half of validation, within 0.05 and 20
+    ("pool, then calibrate", Rahaman & Thiery 2021). A mean of teachers is under-confident, most of all with few
+    labels; a teacher's own `temperature: fit` acts before mixing and makes the mean less confident still."""
+    hard_share: Unit = 0.0
+    """λ of λ·onehot(argmax p̄) + (1−λ)·p̄, one target, learnt at T = 1. 1 is the ensemble's hard labels."""
     combine: Combine | None = None
     """Mix tempered probabilities (arithmetic mean; or temper after mixing), logits (geometric mean), or
     add up the teachers' own losses; in regression values; of embeddings relations between samples. null = the right one for the loss: whichever
@@ -189,6 +221,21 @@ class SoftTargets(Settings):
     disagreement: Disagreement | None = None
     """How much a sample counts by how far the teachers agree on it; the term is the mean over what
     counts. null = all alike."""
+
+    @property
+    def strength(self) -> float | Course:
+        """Factor of the term, also where the recipe says nothing."""
+        return SOFT_WEIGHT if self.weight is None else self.weight
+
+    @property
+    def course(self) -> float | Course:
+        """T, also before the data has told which."""
+        return 1.0 if self.temperature is None else self.temperature
+
+    @property
+    def remakes_target(self) -> bool:
+        """Whether the mixture of the teachers is sharpened or made hard in part."""
+        return self.sharpen is not None or self.hard_share > 0
 
     @property
     def mixing(self) -> Combine:
@@ -297,6 +344,61 @@ class Objective(Settings):
     """Stretches of training with other weights, in order; after the last one all is as written above."""
 
 
+def resolved(objective: Objective, *, labelled: int, samples: int, classes: bool) -> Objective:
+    """The objective with what it leaves to the data.
+
+    Args:
+        objective: as the recipe has it.
+        labelled: training samples with a label.
+        samples: training samples.
+        classes: whether outputs are logits of classes, of which labels can take the place.
+    """
+    labels, soft = objective.labels, objective.soft_targets
+    mode = labels.mode
+    if mode is None:
+        few = classes and soft is not None and samples - labelled > labelled
+        unusual = bool(objective.phases) or labels.fill != "none"
+        mode = "replace" if few and labels.weight is None and not unusual else "add"
+    replacing = {"mode": mode}
+    adding = {"mode": None, "weight": labels.strength}  # as it was written before there was a mode
+    update: dict[str, Any] = {
+        "labels": labels.model_copy(update=replacing if mode == "replace" else adding)
+    }
+    if soft is not None:
+        smooth = labelled == samples and not soft.remakes_target
+        weight = (1.0 if mode == "replace" else SOFT_WEIGHT) if soft.weight is None else soft.weight
+        temperature = FULLY_LABELLED_TEMPERATURE if smooth else 1.0
+        own = {
+            "weight": weight,
+            "temperature": temperature if soft.temperature is None else soft.temperature,
+        }
+        update["soft_targets"] = soft.model_copy(update=own)
+    return objective.model_copy(update=update)
+
+
+def resolutions(objective: Objective, *, classes: bool) -> list[Objective]:
+    """All that `resolved` can make of an objective, whatever the data."""
+    cases = ((2, 2), (1, 2), (0, 2))
+    return [
+        resolved(objective, labelled=labelled, samples=samples, classes=classes)
+        for labelled, samples in cases
+    ]
+
+
+def is_hard(objective: Objective) -> bool:
+    """Whether all that is learnt are labels: true ones where they are known, the ensemble's hard ones elsewhere."""
+    soft = objective.soft_targets
+    return (
+        soft is not None
+        and (soft.hard_share, soft.weight, soft.disagreement) == (1.0, 1.0, None)
+        and objective.labels.replaces
+        and objective.weighting.row.stored
+        and not objective.weighting.row.random
+        and not objective.features
+        and not objective.phases
+    )
+
+
 def phase_weights(objective: Objective, phase: Phase | None) -> tuple[float | Course, ...]:
     """Weights of labels, soft targets (0 where there are none) and each feature term in a phase.
 
@@ -307,8 +409,8 @@ def phase_weights(objective: Objective, phase: Phase | None) -> tuple[float | Co
     soft, changes = objective.soft_targets, phase or _NO_CHANGE
     own = changes.features or (PhaseTerm(),)
     return (
-        _changed(changes.labels, objective.labels.weight),
-        0.0 if soft is None else _changed(changes.soft_targets, soft.weight),
+        0.0 if objective.labels.replaces else _changed(changes.labels, objective.labels.strength),
+        0.0 if soft is None else _changed(changes.soft_targets, soft.strength),
         *(
             _changed(own[index % len(own)], term.strength)
             for index, term in enumerate(objective.features)
@@ -335,9 +437,12 @@ def restricted(
     """
     update: dict[str, Any] = {"features": tuple(compress(objective.features, features))}
     if not labels:
-        update["labels"] = objective.labels.model_copy(update={"weight": 0.0})
+        update["labels"] = objective.labels.model_copy(update={"weight": 0.0, "mode": "add"})
     if not soft_targets:
         update["soft_targets"] = None
+        if labels and objective.labels.replaces and objective.soft_targets is not None:
+            own = {"weight": objective.soft_targets.strength, "mode": "add"}
+            update["labels"] = objective.labels.model_copy(update=own)
     rest = objective.model_copy(update=update)
     phases = (_of_terms(phase, features, labels, soft_targets) for phase in objective.phases)
     active = tuple(p for p in phases if any(map(ever_active, phase_weights(rest, p))))

@@ -22,9 +22,15 @@ from raykd.ensemble.combine import (
     mean_logits,
     mean_of_known,
     mean_probabilities,
+    sharpened,
     unknown,
 )
-from raykd.ensemble.temperature import TEMPERATURE_BOUNDS, fit_temperature
+from raykd.ensemble.temperature import (
+    SHARPENING_BOUNDS,
+    TEMPERATURE_BOUNDS,
+    calibration_half,
+    fit_temperature,
+)
 from raykd.methods import WEIGHTING_ROWS
 
 WEIGHTINGS: dict[str, Callable[..., Tensor]] = {
@@ -32,8 +38,10 @@ WEIGHTINGS: dict[str, Callable[..., Tensor]] = {
 }
 
 __all__ = [
+    "SHARPENING_BOUNDS",
     "TEMPERATURE_BOUNDS",
     "WEIGHTINGS",
+    "calibration_half",
     "effective_teachers",
     "effective_teachers_per_unit",
     "fit_temperature",
@@ -43,5 +51,6 @@ __all__ = [
     "mean_of_known",
     "mean_probabilities",
     "sample_weights",
+    "sharpened",
     "unknown",
 ]

@@ -98,6 +98,30 @@ def mean_logits(logits_TNC: Tensor, weights_TN: Tensor) -> Tensor:
     return torch.einsum("tnc,tn->nc", _with_weight(logits_TNC, weights_TN), weights_TN)
 
 
+def sharpened(log_probs_NC: Tensor, *, temperature: float = 1.0, hard_share: float = 0.0) -> Tensor:
+    """One target from the mixture of the teachers: λ·onehot(argmax p̄) + (1−λ)·softmax(log p̄ / T_c).
+
+    "Pool, then calibrate": temperature scaling comes after averaging, since an average of models is
+    under-confident (Rahaman & Thiery 2021, "Uncertainty Quantification and Deep Ensembles", Sec. 4).
+
+    Args:
+        log_probs_NC: log of the mixture p̄.
+        temperature: T_c > 0; below 1 sharpens.
+        hard_share: λ in [0, 1].
+
+    Returns:
+        probs_NC, summing to 1.
+    """
+    probs_NC = torch.softmax(log_probs_NC / temperature, dim=-1)
+    if hard_share:
+        top_N1 = log_probs_NC.argmax(dim=-1, keepdim=True)
+        probs_NC = probs_NC * (1 - hard_share)
+        probs_NC = probs_NC.scatter_add(
+            -1, top_N1, torch.full_like(top_N1, hard_share, dtype=probs_NC.dtype)
+        )
+    return probs_NC
+
+
 def jensen_shannon(
     logits_TNC: Tensor, weights_TN: Tensor, temperature: Tensor | float = 1.0
 ) -> Tensor:

@@ -5,16 +5,35 @@ Shape suffixes: N units, C classes.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 TEMPERATURE_BOUNDS = (0.01, 100.0)
-_LOWEST, _HIGHEST = TEMPERATURE_BOUNDS
+SHARPENING_BOUNDS = (0.05, 20.0)
+"""Of the temperature of a mixture that a student is to learn."""
 _ITERATIONS = 60
 _ACCURACY = 1e-10  # relative
 
 
-def fit_temperature(logits_NC: Tensor, labels_N: Tensor) -> float:
+def calibration_half(ids_N: Tensor) -> Tensor:
+    """The fixed half of validation on which temperatures are fitted, bool [N]; the other half chooses.
+
+    It goes by a hash of the id (SplitMix64, Steele et al. 2014), so that a sample stays in its half whatever
+    else is in the data.
+    """
+    mixed = ids_N.cpu().numpy().astype(np.uint64)
+    with np.errstate(over="ignore"):
+        mixed = mixed + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed = mixed ^ (mixed >> np.uint64(31))
+    return torch.from_numpy(mixed >> np.uint64(63) == 0)
+
+
+def fit_temperature(
+    logits_NC: Tensor, labels_N: Tensor, bounds: tuple[float, float] = TEMPERATURE_BOUNDS
+) -> float:
     """The temperature T that minimises the mean negative log likelihood of softmax(z / T).
 
     Guo et al. 2017 (On Calibration of Modern Neural Networks), Sec. 4. The loss is convex in
@@ -24,9 +43,10 @@ def fit_temperature(logits_NC: Tensor, labels_N: Tensor) -> float:
     Args:
         logits_NC: the model's logits.
         labels_N: int64, −1 where unlabelled (left out).
+        bounds: the least and the greatest T.
 
     Returns:
-        T within [0.01, 100]; the lower end where every labelled sample is predicted rightly (the
+        T within the bounds; the lower end where every labelled sample is predicted rightly (the
         loss then has no minimum), the upper where the logits say nothing.
 
     Raises:
@@ -48,12 +68,11 @@ def fit_temperature(logits_NC: Tensor, labels_N: Tensor) -> float:
         raise ValueError("a temperature needs finite logits")
     logits_NC = logits_NC - logits_NC.amax(1, keepdim=True)
     target_N = logits_NC.gather(1, labels_N[known_N].unsqueeze(1)).squeeze(1)
-    return 1.0 / _lowest_loss(logits_NC, target_N)
+    return 1.0 / _lowest_loss(logits_NC, target_N, 1 / bounds[1], 1 / bounds[0])
 
 
-def _lowest_loss(logits_NC: Tensor, target_N: Tensor) -> float:
-    """The inverse temperature at which the derivative of the loss is 0."""
-    low, high = 1 / _HIGHEST, 1 / _LOWEST
+def _lowest_loss(logits_NC: Tensor, target_N: Tensor, low: float, high: float) -> float:
+    """The inverse temperature within [low, high] at which the derivative of the loss is 0."""
     if _derivatives(logits_NC, target_N, low)[0] >= 0:
         return low
     if _derivatives(logits_NC, target_N, high)[0] <= 0:

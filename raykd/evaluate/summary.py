@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from raykd.ensemble import TEMPERATURE_BOUNDS, calibration_half
 from raykd.evaluate.closeness import gap_recovered
 from raykd.evaluate.external_baselines import external_baseline_numbers
 from raykd.evaluate.outputs import Evaluation, Split, SplitOutputs, best_teacher, choose_examples
@@ -34,6 +35,7 @@ __all__ = [
 
 Status = Literal["complete", "degraded", "failed"]
 BOOTSTRAP_SEED = 0
+_LEAST_LABELS = 2
 _UNKNOWN_COST: dict[str, Any] = {
     "parameters": None,
     "flops": None,
@@ -144,15 +146,53 @@ def _over_replicas(
 
 
 def student_numbers(evaluation: Evaluation, role: str) -> dict[str, Any]:
-    """V of one role's replicas on each split."""
+    """V of one role's replicas on each split; on test also `*_calibrated` with `temperature`, where there is one."""
     test, validation = evaluation.splits["test"], evaluation.splits.get("validation")
     task = find_task(evaluation.task).metrics
+    tested = _over_replicas(task, test.students[role], test.labels_N)
     return {
         "validation": validation
         and _over_replicas(task, validation.students.get(role), validation.labels_N),
-        "test": _over_replicas(task, test.students[role], test.labels_N),
+        "test": tested and {**tested, **_calibrated(evaluation, role)},
         "test_last": _over_replicas(task, test.students_last.get(role), test.labels_N),
     }
+
+
+def student_temperatures(evaluation: Evaluation, role: str) -> list[float] | None:
+    """The temperature of each replica of least NLL on the half of validation that fits temperatures.
+
+    Guo et al. 2017 (On Calibration of Modern Neural Networks), Sec. 4. 1 where it has no minimum, as where all
+    samples are answered rightly; None where answers have no temperature, or fewer than two samples are labelled.
+    """
+    validation = evaluation.splits.get("validation")
+    calibrate = find_task(evaluation.task).metrics.calibrate
+    if calibrate is None or validation is None or role not in validation.students:
+        return None
+    half_N = calibration_half(validation.ids_N) & is_labelled(validation.labels_N)
+    if int(half_N.sum()) < _LEAST_LABELS:
+        return None
+    found = [
+        calibrate(answers_NC[half_N], validation.labels_N[half_N])
+        for answers_NC in validation.students[role]
+    ]
+    return [1.0 if value in TEMPERATURE_BOUNDS else value for value in found]
+
+
+def _calibrated(evaluation: Evaluation, role: str) -> dict[str, Any]:
+    """NLL and ECE on test of each replica at its own temperature, and these; nothing where there are none."""
+    temperatures = student_temperatures(evaluation, role)
+    if temperatures is None:
+        return {}
+    task, test = find_task(evaluation.task).metrics, evaluation.splits["test"]
+    replicas = [
+        task.numbers(task.answer(answers_NC / value), test.labels_N)
+        for answers_NC, value in zip(test.students[role], temperatures, strict=True)
+    ]
+    measured = {
+        f"{name}_calibrated": spread([numbers[name] for numbers in replicas])
+        for name in ("nll", "ece")
+    }
+    return {**measured, "temperature": spread(temperatures)}
 
 
 def teacher_numbers(evaluation: Evaluation, name: str | None) -> dict[str, Any]:

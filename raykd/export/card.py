@@ -195,10 +195,17 @@ def _method(story: Story) -> str:
     lines = [f"Student: {_settings(config.student.model)}"]
     if soft is not None:
         lines.append(
-            f"Soft targets: {_settings(soft.loss)}, weight {_plain(soft.weight)}, temperature "
-            f"{_plain(soft.temperature)}, teachers weighted by {_settings(objective.weighting)}"
+            f"Soft targets: {_settings(soft.loss)}, weight {_plain(soft.strength)}, temperature "
+            f"{_plain(soft.course)}, teachers weighted by {_settings(objective.weighting)}"
         )
-    lines.append(f"Labels: weight {_plain(objective.labels.weight)}")
+        if soft.sharpen is not None:
+            lines.append(f"Mixture of the teachers sharpened: {soft.sharpen}")
+        if soft.hard_share:
+            lines.append(f"Share of the mixture's hard label in the target: {soft.hard_share:g}")
+    if objective.labels.replaces:
+        lines.append("Labels: in place of the teachers' answers where they are known")
+    else:
+        lines.append(f"Labels: weight {_plain(objective.labels.strength)}")
     lines += [
         f"Features: {_settings(term.loss)} of {term.teacher}, weight {_plain(term.weight)}"
         for term in objective.features
@@ -256,8 +263,18 @@ def _limits(story: Story) -> str:
         "Inputs unlike the data's get an answer too, and no warning; nothing here tells them apart."
     )
     if find_task(story.about.task).export.has_probabilities:
-        lines.append("Probabilities are as calibrated as `ece` and `nll` above say, on test alone.")
+        lines.append(_calibration(story))
     return "\n".join(f"* {line}" for line in lines)
+
+
+def _calibration(story: Story) -> str:
+    fitted = story.about.temperature
+    if fitted is None:
+        return "Probabilities are as calibrated as `ece` and `nll` above say, on test alone."
+    return (
+        f"Probabilities are at the student's own temperature, {fitted:.3g}, fitted on half of validation: as calibrated "
+        "as `ece_calibrated` and `nll_calibrated` say, on test alone. Logits are as they were trained."
+    )
 
 
 def weak_spots(evaluation: Evaluation, names: Sequence[str]) -> list[str]:

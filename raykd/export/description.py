@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from raykd.config.base import Count, Name, Settings
+from raykd.config.base import Count, Name, Positive, Settings
 from raykd.config.models import Model
 from raykd.errors import InputError
 from raykd.folders import read_json
@@ -72,6 +72,8 @@ class Description(Settings):
     """Names of its outputs, in order."""
     scale: Annotated[Scale, BeforeValidator(_fields_of(Scale))] | None = None
     """Unit of a regression."""
+    temperature: Positive | None = None
+    """The student's own, which its probabilities are calibrated by; None = 1."""
     teachers: tuple[Name, ...] = ()
     """Names of those who taught it."""
     fingerprint: str | None = None

@@ -26,17 +26,19 @@ class Answers(nn.Module):
         network: from `{input name: tensor}` to one tensor [B, C].
         name: of the input.
         task: decides the outputs.
+        temperature: of the student; its probabilities are calibrated by it.
     """
 
-    def __init__(self, network: nn.Module, name: str, task: str) -> None:
+    def __init__(self, network: nn.Module, name: str, task: str, temperature: float = 1.0) -> None:
         super().__init__()
         self.network = network
         self.name = name
+        self.temperature = temperature
         self.outputs = find_task(task).export.of_network
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """[B, ...] in source space, of texts token ids -> the outputs of the task, float32."""
-        return self.outputs(self.network({self.name: inputs}).float())
+        return self.outputs(self.network({self.name: inputs}).float(), self.temperature)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,8 @@ class Student:
         network = self.network
         if self.about.preprocessing.tokens is not None:
             network = Network(core(network), scale=self.about.scale)
-        return Answers(network, self.about.taken.name, self.about.task).eval()
+        about = self.about
+        return Answers(network, about.taken.name, about.task, about.temperature or 1.0).eval()
 
     def random_inputs(self, size: int, seed: int = 0) -> Tensor:
         """Inputs like the data's: [size, ...] around its mean, with its spread, in source space.

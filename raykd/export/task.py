@@ -43,8 +43,8 @@ class TaskExport:
 
     Attributes:
         outputs: names of the exported module's outputs, in order -> what each means.
-        of_network: the network's output [B, C] -> the outputs, in this order.
-        predict: outputs [N, C] and their names -> what the student says in words and arrays.
+        of_network: the network's output [B, C] and the student's temperature -> the outputs, in this order.
+        predict: outputs [N, C], of logits over the student's temperature, and their names -> what the student says in words and arrays.
         weak_spots: answers [N, C], labels [N] and names -> where the student is weak on test, a sentence.
         hub_tag: kind of the inputs (None: another one) -> what Hugging Face calls the task; None where it has
             no name for it.
@@ -53,7 +53,7 @@ class TaskExport:
     """
 
     outputs: Mapping[str, str]
-    of_network: Callable[[Tensor], tuple[Tensor, ...]]
+    of_network: Callable[[Tensor, float], tuple[Tensor, ...]]
     predict: Callable[[Tensor, tuple[str, ...]], Predicted]
     weak_spots: Callable[[Tensor, Tensor, Sequence[str]], str]
     hub_tag: Callable[[Inputs | None], str | None] = lambda _: None

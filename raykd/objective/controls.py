@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raykd.config.methods import WEIGHTINGS
-from raykd.config.objective import Labels, Objective, restricted
+from raykd.config.objective import Labels, Objective, is_hard, restricted
 from raykd.objective.weighting import steady
 
 Role = Literal["student", "labels", "best_teacher", "hard", "untrained"]
@@ -38,7 +38,8 @@ def training_role(
     """What a role is taught, derived from the student's objective.
 
     The controls on labels have neither schedules nor phases. `hard` takes the argmax of an ensemble
-    whose weights are neither drawn nor made by looking at the student.
+    whose weights are neither drawn nor made by looking at the student; a student that is to learn nothing else
+    learns just that.
 
     Args:
         role: who is taught.
@@ -46,7 +47,7 @@ def training_role(
         teachers: names of all teachers.
         best_teacher: name of the teacher that is best on validation.
     """
-    if role == "student":
+    if role == "student" and not is_hard(objective):
         return TrainingRole(role, objective, tuple(teachers))
     if role == "untrained":
         nothing = Objective(labels=Labels(weight=0.0), soft_targets=None)
@@ -60,7 +61,7 @@ def training_role(
     if role == "labels":
         alone = Objective(labels=own, soft_targets=None)
         return TrainingRole(role, alone, (), labelled_only=True)
-    if role == "hard":
+    if role in ("student", "hard"):
         filled = own.model_copy(update={"fill": "ensemble"})
         hard = Objective(labels=filled, soft_targets=None, weighting=steady(objective.weighting))
         return TrainingRole(role, hard, tuple(teachers))

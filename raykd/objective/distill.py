@@ -115,6 +115,8 @@ class DistillObjective(nn.Module):
             if self.settings.labels.fill == "ensemble":
                 pseudo_N = self.rule.pseudo_labels(teacher_batch, weights_TN)
         terms["labels"] = self._labels(outputs_NC, batch, pseudo_N, now.labels)
+        if self.settings.labels.replaces and "soft_targets" in terms:
+            terms["soft_targets"] = _replaced(terms["soft_targets"], terms["labels"], batch)
         for index, (part, weight) in enumerate(zip(self.features, now.features, strict=True)):
             answer = targets[self.settings.features[index].teacher]
             loss_B, counted_B = part(features, batch, answer, context)
@@ -205,6 +207,19 @@ class DistillObjective(nn.Module):
         if self.class_weights_C is not None:
             valid_N = valid_N * self.class_weights_C[labels_N.clamp(min=0)]
         return loss_N, valid_N
+
+
+def _replaced(soft: Term, labels: Term, batch: Batch) -> Term:
+    """The soft targets with the labels in their place where these are known: one mean over all units."""
+    known_N = is_labelled(batch.labels)
+    if batch.mixed is not None:
+        whole_N = batch.mixed.share_B >= 1
+        known_N = known_N & (whole_N | is_labelled(batch.mixed.partner_labels_B))
+    return Term(
+        torch.where(known_N, labels.loss_N, soft.loss_N),
+        torch.where(known_N, labels.valid_N, soft.valid_N.to(labels.valid_N.dtype)),
+        soft.weight,
+    )
 
 
 __all__ = ["DistillObjective", "Shape", "TeacherInfo"]

@@ -24,6 +24,25 @@ Counted = tuple[Tensor, Tensor]
 """Unweighted loss of each unit [N], and how much each unit counts [N], bool or float."""
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Validated:
+    """What teachers of a role answered on validation.
+
+    Attributes:
+        teacher_infos: the teachers, in order.
+        answers: teacher -> answers [N, C] as evaluation keeps them.
+        labels_N: the labels, with unknown ones as the task has them.
+        ids_N: the samples' ids.
+        scale: the unit of a regression, None in other tasks.
+    """
+
+    teacher_infos: Sequence[TeacherInfo]
+    answers: Mapping[str, Tensor]
+    labels_N: Tensor
+    ids_N: Tensor
+    scale: Scale | None
+
+
 def _as_they_are(
     outputs_NC: Tensor, batch: Batch, targets: TeacherOutputs, _scale: Scale | None
 ) -> tuple[Tensor, Batch, TeacherOutputs]:
@@ -47,8 +66,8 @@ class LearningRule:
             teachers on some units, nats [M], or None; None where it is not defined.
         projectors: `objective`, teachers, and shapes of what student (by tap) and teachers (by name and tap) put
             out -> modules trained to compare the student's outputs with each teacher's.
-        facts: `objective`, teachers' answers [N, C] on validation, labels and scale -> what has to be measured
-            there before training, by name.
+        facts: `objective` and what its teachers answered on validation -> what has to be measured there before
+            training, by name.
         with_facts: `objective` and facts -> `objective` with these in place of what it leaves open.
         labels_are_classes: whether labels are numbers of classes and outputs their logits, so that weightings may
             look at both.
@@ -68,9 +87,7 @@ class LearningRule:
         [Objective, Sequence[TeacherInfo], Mapping[str, Shape], Mapping[tuple[str, str], Shape]],
         Sequence[nn.Module],
     ] = lambda *_: ()
-    facts: Callable[
-        [Objective, Mapping[str, Tensor], Tensor, Scale | None], Mapping[str, float]
-    ] = lambda *_: {}
+    facts: Callable[[Objective, Validated], Mapping[str, float]] = lambda *_: {}
     with_facts: Callable[[Objective, Mapping[str, float]], Objective] = lambda settings, _: settings
     labels_are_classes: bool = False
 

@@ -62,7 +62,7 @@ def strengths_at(objective: Objective, epoch: float) -> Strengths:
         value_at(weight, epoch) for weight in phase_weights(objective, phase)
     )
     soft = objective.soft_targets
-    temperature: float | Course = 1.0 if soft is None else soft.temperature
+    temperature: float | Course = 1.0 if soft is None else soft.course
     if phase is not None and phase.soft_targets.temperature is not None:
         temperature = phase.soft_targets.temperature
     return Strengths(labels, soft_targets, value_at(temperature, epoch), tuple(features))

@@ -18,8 +18,10 @@ from raykd.ensemble import (
     WEIGHTINGS,
     jensen_shannon,
     mean_logits,
+    mean_of_known,
     mean_probabilities,
     sample_weights,
+    sharpened,
 )
 from raykd.losses import LOSSES, kl_from_log_probs, standardised
 from raykd.objective.fused import kl_to_mean
@@ -79,6 +81,8 @@ def ensemble_loss(
     if settings.mixing == "losses":
         assert own_TN is not None, "the losses to be added are computed before the weights"
         return (weights_TN * own_TN).sum(dim=0)
+    if settings.remakes_target:
+        return _to_target(settings, teacher_batch, weights_TN)
     teacher_batch = compared(settings.loss, teacher_batch)
     student_NC, temperature = teacher_batch.student_NC, teacher_batch.temperature
     if settings.mixing == "probabilities" and teacher_batch.known is not None:
@@ -93,6 +97,28 @@ def ensemble_loss(
         teacher_batch.stacked, weights_TN, temperatures_T=temperature, order="mix_then_temper"
     )
     return kl_from_log_probs(student_NC, mixed_NC, temperature=temperature)
+
+
+def pooled(settings: SoftTargets, teacher_batch: TeacherBatch, weights_TN: Tensor) -> Tensor:
+    """Log of the mixture of the teachers at temperature 1 [N, C]; of a class those that know it."""
+    if settings.mixing == "logits":
+        return mean_logits(teacher_batch.stacked, weights_TN).log_softmax(dim=-1)
+    if teacher_batch.known is None:
+        return mean_probabilities(teacher_batch.stacked, weights_TN)
+    return mean_of_known(teacher_batch.stacked, weights_TN, teacher_batch.knowing)
+
+
+def _to_target(settings: SoftTargets, teacher_batch: TeacherBatch, weights_TN: Tensor) -> Tensor:
+    """KL(t ‖ q) [N] nats with t of `sharpened`; it has the gradient of the cross-entropy with t."""
+    assert settings.sharpen != "fit", "facts say which"
+    target_NC = sharpened(
+        pooled(settings, teacher_batch, weights_TN),
+        temperature=settings.sharpen or 1.0,
+        hard_share=settings.hard_share,
+    )
+    student_NC = teacher_batch.student_NC
+    log_q_NC = student_NC.to(target_NC.dtype).log_softmax(dim=-1)
+    return (torch.xlogy(target_NC, target_NC) - target_NC * log_q_NC).sum(dim=-1)
 
 
 def _over_known(teacher_batch: TeacherBatch, weights_TN: Tensor) -> Tensor:

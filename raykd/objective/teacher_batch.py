@@ -69,6 +69,18 @@ class TeacherBatch:
             return self.student_NC, self.answers[teacher]
         return self.student_NC[:, some], self.answers[teacher][:, some]
 
+    @property
+    def knowing(self) -> Tensor:
+        """The classes that each teacher knows, bool [T, C]."""
+        first_NC = self.answers[0]
+        known_TC = torch.ones(
+            len(self.answers), first_NC.shape[1], dtype=torch.bool, device=first_NC.device
+        )
+        for known_C, some in zip(known_TC, self.known or (), strict=False):
+            if some is not None:
+                known_C.fill_(False).scatter_(0, some, True)
+        return known_TC
+
     @cached_property
     def stacked(self) -> Tensor:
         """The answers as one tensor [T, N, C]: a copy, which takes as long as two teachers' exponentials."""

@@ -14,7 +14,7 @@ from raykd.config.training import Training
 from raykd.folders import home
 from raykd.models.weights import load_weights
 from raykd.objective import Role, TeacherInfo, TrainingRole, training_role
-from raykd.objective.rule import OUTPUT
+from raykd.objective.rule import OUTPUT, Validated
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.teacher_validation import TeacherValidation
 from raykd.seeding import derive
@@ -194,6 +194,11 @@ def _facts(
 ) -> Mapping[str, float]:
     """What the task's rule has to know of the teachers of a role before training."""
     validation = teachers.validation
-    answers = {name: validation.teachers[name] for name in role.teachers}
-    rule = find_task(prepared.samples.task).rule
-    return rule.facts(role.objective, answers, validation.labels_N, prepared.samples.scale)
+    validated = Validated(
+        teacher_infos=_teacher_infos(prepared, role, teachers),
+        answers={name: validation.teachers[name] for name in role.teachers},
+        labels_N=validation.labels_N,
+        ids_N=validation.ids_N,
+        scale=prepared.samples.scale,
+    )
+    return find_task(prepared.samples.task).rule.facts(role.objective, validated)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from raykd.ensemble import SHARPENING_BOUNDS
 from raykd.evaluate import Evaluation
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.pipeline.evaluation import evaluate, labels_used
@@ -107,6 +108,7 @@ class Job:
         others: who else hears of everything.
         timing: seconds by stage.
         summary: what `summary.json` holds, once it is there.
+        sharpening: role -> fitted temperature of the mixture of its teachers.
     """
 
     prepared: Prepared
@@ -117,6 +119,7 @@ class Job:
     others: Sequence[Listener] = ()
     timing: dict[str, float] = field(default_factory=no_time)
     summary: dict[str, Any] = field(default_factory=dict)
+    sharpening: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.config, self._begun = self.prepared.config, time.monotonic()
@@ -251,6 +254,7 @@ class Job:
 
     def train(self, fits: Sequence[Fit], targets: TargetStage) -> dict[str, dict[str, Any]]:
         """Train students; the result of every fit."""
+        self._tell_sharpening(fits)
         with self.stage("student", fits=[fit.fit_id for fit in fits]):
             if self.placement.note is not None:
                 self.emit(events.message("student", self.placement.note))
@@ -262,6 +266,18 @@ class Job:
             self.mailbox.flush()  # records of live teachers have arrived by then
             targets.advise(self.emit.live)
         return results
+
+    def _tell_sharpening(self, fits: Sequence[Fit]) -> None:
+        """The temperature of each role's mixture of teachers, and whether it is an end of what is tried."""
+        for fit in fits:
+            role, value = fit.fit_id.split("/")[0], fit.facts.get("sharpen")
+            if value is None or role in self.sharpening:
+                continue
+            self.sharpening[role] = value
+            text = f"{role}: the mixture of the teachers is learnt at T = {value:.3g}, of least NLL on half of validation"
+            if value in SHARPENING_BOUNDS:
+                text += ", an end of what is tried: that half is answered rightly throughout, or not at all"
+            self.emit(events.message("student", text))
 
     def _run(self, fits: Sequence[Fit], targets: TargetStage) -> dict[str, dict[str, Any]]:
         work = Work(
@@ -286,6 +302,7 @@ class Job:
             "store_bytes": targets.stored.open().size_bytes(),
             "hit_rate": targets.hit_rate,
             "teacher_wait_fraction": self.emit.wait_fraction("student"),
+            **({"sharpen": self.sharpening} if self.sharpening else {}),
             **({} if targets.advice is None else {"advice": targets.advice}),
         }
 

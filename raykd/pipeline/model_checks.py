@@ -151,6 +151,13 @@ def data_problems(recipes: Sequence[Config], samples: Samples) -> list[Problem]:
                 "for each")
         for count in counts - {classes}
     ]  # fmt: skip
+    if len(samples.labelled_rows("train")) == len(samples.splits["train"]) and any(
+        recipe.objective.labels.replaces for recipe in recipes
+    ):
+        problems.append(
+            Problem("objective.labels.mode", "found replace; every training sample is labelled, so that the student would "
+                    "never see what the teachers answer: set it to add, or lower data.labels")
+        )  # fmt: skip
     return problems
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from raykd.config import Config
+from raykd.config.objective import resolved
 from raykd.config.sources import FilesSource
 from raykd.data import Samples, build_samples
 from raykd.data.decoding import Mark, Part, Target, cache_root, in_process
@@ -202,6 +203,7 @@ def prepare(
             f"found {config.folds}; only `raykd run` and its stages cross-validate: leave it out here",
         )
     samples = load_samples(config, address=address, listen=listen)
+    config, *variants = (with_data(recipe, samples) for recipe in (config, *variants))
     if problems := data_problems([config, *variants], samples):
         raise InputError(problems)
     objectives = [recipe.objective for recipe in (config, *variants)]
@@ -224,6 +226,17 @@ def prepare(
     prepared = Prepared(config, samples, _fingerprint(samples), teachers, **student)
     _check_features(prepared)
     return prepared
+
+
+def with_data(config: Config, samples: Samples) -> Config:
+    """The recipe with what its objective leaves to the data: temperature, and what labels do."""
+    objective = resolved(
+        config.objective,
+        labelled=len(samples.labelled_rows("train")),
+        samples=len(samples.splits["train"]),
+        classes=find_task(config.task).settings.class_logits,
+    )
+    return config.model_copy(update={"objective": objective})
 
 
 def with_external_baselines(prepared: Prepared) -> Prepared:
@@ -255,6 +268,7 @@ def vary(prepared: Prepared, config: Config) -> Prepared:
     Raises:
         InputError: with the problems of the student and of its feature terms.
     """
+    config = with_data(config, prepared.samples)
     teachers = {teacher.name: prepared.teachers[teacher.name] for teacher in config.teachers}
     student = _student(config, prepared.samples)
     varied = replace(prepared, config=config, teachers=teachers, **student)

@@ -18,6 +18,7 @@ from raykd.evaluate.folds import Sizes, over_folds
 from raykd.evaluate.outputs import Split, SplitOutputs
 from raykd.evaluate.requirements import Requirement
 from raykd.evaluate.slices import slice_numbers
+from raykd.evaluate.summary import student_temperatures
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.pipeline.evaluation import (
     costs,
@@ -141,7 +142,8 @@ def _evaluate(job: Job, targets: TargetStage) -> None:
         evaluation.save(job.folder.evaluation)
         measured = costs(prepared, {**targets.specs, **baselines}, job.folder)
         slices = slices_of_test(job.config.evaluate.slices, prepared.samples)
-        save_student(prepared, job.folder)
+        temperatures = student_temperatures(evaluation, "student")
+        save_student(prepared, job.folder, temperatures[0] if temperatures else None)
     summary = summarise(
         evaluation,
         measured,

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from raykd.config import Config, load_config
+from raykd.config.objective import resolutions
 from raykd.config.sources import FilesSource
 from raykd.data.decoding import cache_root
 from raykd.errors import InputError, Problem, RaykdError
@@ -26,6 +27,7 @@ from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.recipe_store import RecipeStore
 from raykd.runtime import Resources, check_shared, connect, is_connected, machine
+from raykd.tasks import find_task
 from raykd.tracking import Console, Listener
 
 _PACKAGES = ("raykd", "ray", "torch", "numpy", "scikit-learn", "pydantic", "wandb")
@@ -132,6 +134,9 @@ def run_folder(config: Config, options: Options) -> RunFolder:
         began = load_config(
             folder.config
         )  # keys that are newer than the folder have their defaults
+        classes = find_task(config.task).settings.class_logits
+        if began.objective in resolutions(config.objective, classes=classes):
+            config = config.model_copy(update={"objective": began.objective})
         _check_same(began.model_dump(mode="json"), config.model_dump(mode="json"), path)
     return folder
 

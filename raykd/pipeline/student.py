@@ -36,16 +36,18 @@ SCHEMA = 2
 CARD = "README.md"
 
 
-def save_student(prepared: Prepared, run: RunFolder) -> Path:
-    """Write replica 0 at its best epoch to `RUN/student`."""
+def save_student(prepared: Prepared, run: RunFolder, temperature: float | None = None) -> Path:
+    """Write replica 0 at its best epoch, with its own temperature, to `RUN/student`."""
     weights = FitFolder(run.checkpoints("student/replica0")).read_weights("best")
     run.student.mkdir(parents=True, exist_ok=True)
     save_weights(weights, run.student / WEIGHTS)
-    write_json(run.student / DESCRIPTION, _describe(prepared, fingerprint(weights)).to_json())
+    write_json(
+        run.student / DESCRIPTION, _describe(prepared, fingerprint(weights), temperature).to_json()
+    )
     return run.student
 
 
-def _describe(prepared: Prepared, weights: str) -> Description:
+def _describe(prepared: Prepared, weights: str, temperature: float | None) -> Description:
     samples = prepared.samples
     name, array = next(iter(samples.inputs.items()))
     integers = array.dtype.kind == "i"
@@ -62,6 +64,7 @@ def _describe(prepared: Prepared, weights: str) -> Description:
         ),
         classes=_outputs(prepared),
         scale=samples.scale,
+        temperature=temperature,
         teachers=tuple(prepared.teachers),
         fingerprint=weights,
     )

@@ -278,7 +278,7 @@ class FitTargets:
 def reading_temperatures(fit: Fit) -> dict[str, float]:
     """Teacher -> temperature at which a fit's student reads its answers; to begin with, where that changes."""
     soft = fit.objective.soft_targets
-    temperature = 1.0 if soft is None else values_of(soft.temperature)[0]
+    temperature = 1.0 if soft is None else values_of(soft.course)[0]
     return {teacher.name: temperature * teacher.temperature for teacher in fit.teacher_infos}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raykd.ensemble import TEMPERATURE_BOUNDS, labels_of_known
+from raykd.ensemble import TEMPERATURE_BOUNDS, calibration_half, labels_of_known
 from raykd.errors import TargetError
 from raykd.evaluate import SplitOutputs, TaskMetrics, best_teacher
 from raykd.pipeline.evaluation import split_outputs
@@ -169,15 +169,17 @@ def _validation_labels(prepared: Prepared) -> Tensor:
 def temperatures(
     prepared: Prepared, outputs: TeacherOutputs, emit: Callable[[Event], None]
 ) -> dict[str, float]:
-    """Each teacher's own temperature; `fit` calibrates it on validation labels, and says so where it cannot."""
-    labels_N = _validation_labels(prepared)
+    """Each teacher's own temperature; `fit` calibrates it on half of validation, and says so where it cannot."""
+    rows = prepared.samples.splits["validation"]
+    half_N = calibration_half(torch.from_numpy(prepared.samples.ids[rows].copy()))
+    labels_N = _validation_labels(prepared)[half_N]
     found: dict[str, float] = {}
     for name, candidate in prepared.teachers.items():
         given = candidate.settings.temperature
         if given != "fit":
             found[name] = given
             continue
-        values_NC = outputs[name].values_NC
+        values_NC = outputs[name].values_NC[half_N]
         own_N = labels_N if candidate.known is None else labels_of_known(values_NC, labels_N)
         fitted = _calibrated(prepared.samples.task, values_NC, own_N)
         if fitted is None:

@@ -116,7 +116,7 @@ def verdict(summary: Summary) -> list[str]:
     others = [role for role in summary["gains"] if role != words.baseline]
     sentences += [_against(summary, role) for role in others]
     sentences += [*against_external_baselines(summary), *worst_slice(summary)]
-    sentences += [*_kept(summary), *_cost(summary), *_caveats(summary)]
+    sentences += [*_kept(summary), *_confidence(summary), *_cost(summary), *_caveats(summary)]
     return sentences
 
 
@@ -273,6 +273,27 @@ def _gap(summary: Summary) -> list[str]:
     return [
         f"It recovers {percent(whole, 0)} of the distance from {words.base} to the ensemble{also}."
     ]
+
+
+def _confidence(summary: Summary) -> list[str]:
+    """How the ensemble's confidence was set right before training, and the student's after it."""
+    found = []
+    if fitted := (summary["targets"].get("sharpen") or {}).get("student"):
+        found.append(
+            f"Its target, the mixture of the teachers, was {'sharpened' if fitted < 1 else 'smoothed'} at "
+            f"T = {fitted:.3g}, fitted on half of validation."
+        )
+    test = summary["student"]["test"]
+    if "nll_calibrated" in test:
+        before, after = (
+            ", ".join(f"{name.upper()} {mean_of(test[name + end]):.3g}" for name in ("nll", "ece"))
+            for end in ("", "_calibrated")
+        )
+        found.append(
+            f"At a temperature of its own ({mean_of(test['temperature']):.3g}, from half of validation), which its "
+            f"export has, it comes to {after} (before: {before})."
+        )
+    return found
 
 
 def _cost(summary: Summary) -> list[str]:

@@ -184,7 +184,7 @@ class FacetSuite:
         names = tuple(map(str, range(outputs.shape[1])))
         predicted = task.export.predict(outputs, names)
         assert len(predicted.words) == len(predicted.label_N) == len(outputs)
-        exported = task.export.of_network(outputs)
+        exported = task.export.of_network(outputs, 1.5)
         assert len(exported) == len(task.export.outputs)
         assert all(len(one) == len(outputs) for one in exported)
 

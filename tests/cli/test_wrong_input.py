@@ -120,6 +120,30 @@ RECIPE = {
         ["cluster.student.trainer=train", "cluster.student.parallel_fits=2"],
         ["cluster.student.parallel_fits", "trainer=auto"],
     ),
+    "labels in place of values": (
+        ["objective.labels={mode: replace}", "task=regression"],
+        ["objective.labels.mode", "only class probabilities"],
+    ),
+    "labels in place of answers, with a weight of their own": (
+        ["objective.labels={mode: replace, weight: 0.2}"],
+        ["objective.labels.weight", "set the mode to add"],
+    ),
+    "sharpening at a temperature": (
+        ["objective.soft_targets.sharpen=fit", "objective.soft_targets.temperature=4"],
+        ["objective.soft_targets.temperature", "found 4", "leave it out"],
+    ),
+    "sharpening of another loss": (
+        ["objective.soft_targets={sharpen: 0.5, loss: {type: dist}}"],
+        ["objective.soft_targets.sharpen", "needs the loss kl, found dist"],
+    ),
+    "hard share of losses that are added up": (
+        ["objective.soft_targets={hard_share: 0.5, combine: losses}"],
+        ["objective.soft_targets.combine", "probabilities, logits"],
+    ),
+    "sharpening to nothing": (
+        ["objective.soft_targets.sharpen=0"],
+        ["objective.soft_targets.sharpen"],
+    ),
     "malformed requirement": (["evaluate.require=[accuracy is fine]"], ["evaluate.require.0"]),
     "tap that is not there": (
         [FEATURE.format("wide", "hiddens", "fc")],

@@ -1,8 +1,12 @@
 import json
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
+from raykd.ensemble import calibration_half
 from raykd.errors import InputError
 from raykd.evaluate import (
     Evaluation,
@@ -15,6 +19,7 @@ from raykd.evaluate import (
 )
 
 NUMBERS = {"accuracy", "precision_macro", "recall_macro", "f1_macro", "nll", "ece", "brier"}
+CALIBRATED = {"nll_calibrated", "ece_calibrated", "temperature"}
 SPREAD = {"mean", "std", "n", "values"}
 MODEL = {"validation", "test", "test_last", "parameters", "flops", "bytes", "latency_ms"}
 
@@ -58,7 +63,7 @@ def test_schema_key_by_key(summary):
     for model in (summary["student"], *summary["controls"].values()):
         assert set(model) == MODEL
         for split in ("validation", "test", "test_last"):
-            assert set(model[split]) == NUMBERS
+            assert set(model[split]) == NUMBERS | (CALIBRATED if split == "test" else set())
             for number in model[split].values():
                 assert set(number) == SPREAD
                 assert number["n"] == len(number["values"]) == 5
@@ -69,6 +74,28 @@ def test_schema_key_by_key(summary):
             assert all(type(number) is float for number in model[split].values())
     assert list(summary["controls"]) == ["labels", "best_teacher", "hard"]
     assert list(summary["teachers"]) == ["wide", "deep", "vit"]
+
+
+def test_students_are_calibrated_on_half_of_validation(summary, make_evaluation):
+    evaluation = make_evaluation()
+    validation, test = evaluation.splits["validation"], evaluation.splits["test"]
+    half = (calibration_half(validation.ids_N) & (validation.labels_N >= 0)).numpy()
+    numbers = summary["student"]["test"]
+    for replica, value in enumerate(numbers["temperature"]["values"]):
+        log_probs = validation.students["student"][replica].double().numpy()[half]
+        labels = validation.labels_N.numpy()[half]
+
+        def nll(temperature, log_probs=log_probs, labels=labels):
+            scaled = log_softmax(log_probs / temperature, axis=1)
+            return -scaled[np.arange(len(labels)), labels].mean()
+
+        best = minimize_scalar(nll, bounds=(0.01, 100), method="bounded", options={"xatol": 1e-9})
+        assert value == pytest.approx(best.x, rel=1e-3)
+        scaled = (test.students["student"][replica] / value).log_softmax(1)
+        expected = classification_metrics(scaled, test.labels_N)
+        for name in ("nll", "ece"):
+            found = numbers[f"{name}_calibrated"]["values"][replica]
+            assert found == pytest.approx(expected[name], rel=1e-6)
 
 
 def test_fidelity_gains_and_cost(summary):
@@ -97,7 +124,7 @@ def test_numbers_are_those_of_the_arrays(summary, make_evaluation):
     test = make_evaluation().splits["test"]
     expected = classification_metrics(test.students["student"][3], test.labels_N)
     found = {name: number["values"][3] for name, number in summary["student"]["test"].items()}
-    assert found == expected
+    assert {name: found[name] for name in expected} == expected
     gain = summary["gains"]["labels"]["values"][3]
     control = classification_metrics(test.students["labels"][3], test.labels_N)
     assert gain == pytest.approx(expected["accuracy"] - control["accuracy"])

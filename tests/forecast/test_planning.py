@@ -251,7 +251,7 @@ def test_stages_add_up(tiny_recipe):
     found = durations(config, make_placement(config, resources), resources, pace, shares)
     assert found.teachers_s == pytest.approx(10 + 3)
     assert found.targets_s == pytest.approx(20 + 3)
-    assert found.student_s == pytest.approx((8 + 6) / 2 + 3 * 3 / 2)
+    assert found.student_s == pytest.approx((8 + 6) / 2 + 3 * 2 / 2)
     live = load_config(tiny_recipe | {"targets": {"mode": "live"}})
     found = durations(live, make_placement(live, resources), resources, pace, shares)
     assert found.targets_s == pytest.approx(3)

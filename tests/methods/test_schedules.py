@@ -48,6 +48,7 @@ def test_phases_hint_first_then_kd():
     objective = Objective.model_validate(
         {
             "labels": {"weight": {"type": "linear", "from": 0, "to": 1, "epochs": 10}},
+            "soft_targets": {"temperature": 3.0},
             "features": [
                 {**term, "loss": {"type": "hint"}},
                 {**term, "loss": {"type": "attention"}, "weight": 5.0},
@@ -65,11 +66,11 @@ def test_phases_hint_first_then_kd():
         now = strengths_at(objective, epoch)
         return now.labels, now.soft_targets, now.temperature, now.features
 
-    assert found(0) == (0.0, 0.0, 4.0, (100.0, 5.0))
-    assert found(1.999) == (0.0, 0.0, 4.0, (100.0, 5.0))
+    assert found(0) == (0.0, 0.0, 3.0, (100.0, 5.0))
+    assert found(1.999) == (0.0, 0.0, 3.0, (100.0, 5.0))
     assert found(2) == (0.2, 0.5, 2.0, (1.0, 5.0))
-    assert found(4) == (0.4, 0.9, 4.0, (0.0, 0.0))
-    assert found(6) == (0.6, 0.9, 4.0, (100.0, 5.0))
+    assert found(4) == (0.4, 0.9, 3.0, (0.0, 0.0))
+    assert found(6) == (0.6, 0.9, 3.0, (100.0, 5.0))
 
 
 def test_an_objective_without_soft_targets():

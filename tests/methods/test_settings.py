@@ -89,13 +89,8 @@ def test_a_weighting_s_knobs_are_those_of_the_paper(member):
 
 def test_the_default_is_kl_of_the_mean_probability():
     soft = SoftTargets()
-    assert (soft.loss.type, soft.mixing, soft.weight, soft.temperature) == (
-        "kl",
-        "probabilities",
-        0.9,
-        4.0,
-    )
-    assert LOSS_ROWS["kl"].default_weight == soft.weight
+    assert (soft.loss.type, soft.mixing, soft.strength) == ("kl", "probabilities", 0.9)
+    assert LOSS_ROWS["kl"].default_weight == soft.strength
 
 
 @pytest.mark.parametrize("name", CLASS_LOSSES)

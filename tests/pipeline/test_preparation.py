@@ -151,7 +151,7 @@ def fits_of(tree, best="wide"):
     prepared = prepare(load_config(tree))
     fingerprints = {name: f"print of {name}" for name in prepared.teachers}
     # Their answers are read only where a weighting or loss needs the teachers' errors.
-    validation = SimpleNamespace(teachers=dict.fromkeys(fingerprints), labels_N=None)
+    validation = SimpleNamespace(teachers=dict.fromkeys(fingerprints), labels_N=None, ids_N=None)
     teachers = TeacherValidation(
         None, validation, None, fingerprints, {"wide": 1.0, "conv": 2.5}, best
     )
@@ -254,16 +254,19 @@ def other():
 )
 def test_a_temperature_is_fitted_where_labels_allow(labels, fitted, heard):
     """Without a wrong answer the loss has no minimum: T would be 0.01 and every target one-hot."""
-    logits = 6 * torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 0]), 3).float()
+    logits = 6 * torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 0, 1, 1]), 3).float()
     samples = SimpleNamespace(
-        task="classification", labels=np.array(labels), splits={"validation": np.arange(4)}
+        task="classification",
+        labels=np.array([*labels, 2, 1]),  # the last two are of the half that chooses
+        ids=np.array([3, 4, 5, 7, 0, 1]),
+        splits={"validation": np.arange(6)},
     )
     wide = SimpleNamespace(settings=SimpleNamespace(temperature="fit"), known=None)
     prepared = SimpleNamespace(samples=samples, teachers={"wide": wide})
     found = temperatures(prepared, {"wide": SimpleNamespace(values_NC=logits)}, heard)["wide"]
     told = [event.values["text"] for event in heard]
     if fitted:
-        assert found == fit_temperature(logits, torch.tensor(labels)) > 1
+        assert found == fit_temperature(logits[:4], torch.tensor(labels)) > 1
         assert told == []
     else:
         assert found == 1.0

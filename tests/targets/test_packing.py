@@ -253,7 +253,7 @@ def test_pooled_features_are_refused_where_a_loss_compares_positions():
 
 def test_a_recipe_is_refused_before_anything_starts(tiny_recipe):
     """How many classes there are is known once the data is read; every problem is named at once."""
-    few = ["targets.full_up_to=5", "targets.top_k=3"]
+    few = ["targets.full_up_to=5", "targets.top_k=3", "objective.soft_targets.temperature=4"]
     wrong = [*few, "objective.soft_targets.loss.type=mse", "teachers.wide.temperature=fit"]
     with pytest.raises(InputError) as caught:
         prepare(load_config(tiny_recipe, wrong))

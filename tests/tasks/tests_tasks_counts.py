@@ -203,7 +203,7 @@ COUNTS = CustomTask(
     figures=TaskFigures(lost=lambda _: ["Counts above ten are rare in it."]),
     export=TaskExport(
         outputs={"log_rates": "[batch, 1], logarithm of the expected count"},
-        of_network=lambda outputs_B1: (outputs_B1,),
+        of_network=lambda outputs_B1, _: (outputs_B1,),
         predict=_predict,
         weak_spots=_worst,
     ),

@@ -35,9 +35,9 @@ def _predict(outputs_NC: Tensor, names: tuple[str, ...]) -> Predicted:
 EXPORT = TaskExport(
     outputs={
         "logits": "[batch, classes], before the softmax",
-        "probabilities": "[batch, classes], softmax of the logits: each row sums to 1",
+        "probabilities": "[batch, classes], softmax of the logits over the student's temperature: each row sums to 1",
     },
-    of_network=lambda logits_BC: (logits_BC, logits_BC.softmax(dim=1)),
+    of_network=lambda logits_BC, temperature: (logits_BC, (logits_BC / temperature).softmax(dim=1)),
     predict=_predict,
     weak_spots=_weak_spots,
     hub_tag=classification_tag,

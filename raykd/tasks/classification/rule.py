@@ -5,19 +5,30 @@ Shape suffixes: N units, T teachers, C classes, M the first units of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.config.objective import Labels, SoftTargets
-from raykd.ensemble import jensen_shannon, mean_of_known, mean_probabilities
-from raykd.objective.rule import LearningRule, knows_few, stacked
-from raykd.objective.soft_targets import agreement_weights, ensemble_loss, own_losses
+from raykd.config.objective import Labels, Objective, SoftTargets
+from raykd.ensemble import (
+    SHARPENING_BOUNDS,
+    calibration_half,
+    fit_temperature,
+    jensen_shannon,
+    mean_of_known,
+    mean_probabilities,
+)
+from raykd.objective.rule import LearningRule, Validated, knows_few, stacked
+from raykd.objective.soft_targets import agreement_weights, ensemble_loss, own_losses, pooled
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
-from raykd.types import UNLABELLED, TeacherOutputs
+from raykd.objective.terms import NOW
+from raykd.objective.weighting import steady, teacher_weights
+from raykd.types import ORIGINAL_VIEW, UNLABELLED, Batch, Dense, TeacherOutputs
 
+SHARPEN = "sharpen"
+"""Name of the fact: T_c."""
 _COMPARED = 16
 """Units of a batch on which the teachers' disagreement is measured."""
 
@@ -47,12 +58,8 @@ def _most_probable(teacher_batch: TeacherBatch, weights_TN: Tensor) -> Tensor:
     """The ensemble's most probable class [N]; −1 where no teacher answered."""
     logits_TNC, temperatures_T = stacked(teacher_batch), teacher_batch.temperatures_T
     if teacher_batch.known is not None:
-        known_TC = torch.ones_like(logits_TNC[:, 0], dtype=torch.bool)
-        for known_C, some in zip(known_TC, teacher_batch.known, strict=True):
-            if some is not None:
-                known_C.fill_(False).scatter_(0, some, True)
         tempered_TNC = logits_TNC / temperatures_T[:, None, None]
-        mixed_NC = mean_of_known(tempered_TNC, weights_TN, known_TC)
+        mixed_NC = mean_of_known(tempered_TNC, weights_TN, teacher_batch.knowing)
     else:
         mixed_NC = mean_probabilities(logits_TNC, weights_TN, temperatures_T=temperatures_T)
     answered_N = weights_TN.sum(dim=0) > 0
@@ -74,11 +81,78 @@ def _disagreement(
     return jensen_shannon(first_TMC, weights_TM, temperatures_T)[answered_M]
 
 
+def _facts(settings: Objective, validated: Validated) -> Mapping[str, float]:
+    """T_c of the mixture of the teachers: of least NLL on the half of validation that fits temperatures.
+
+    The teachers are weighed as the objective does, or uniformly where that looks at the student. Where fewer
+    than two samples of that half are labelled it is 1.
+    """
+    soft = settings.soft_targets
+    if soft is None or soft.sharpen != "fit" or not validated.answers:
+        return {}
+    half_N = calibration_half(validated.ids_N) & (validated.labels_N != UNLABELLED)
+    if int(half_N.sum()) < 2:
+        return {SHARPEN: 1.0}
+    labels_N = validated.labels_N[half_N]
+    teacher_batch = _validation_batch(validated, half_N, labels_N)
+    weighting = steady(settings.weighting)
+    weights_TN = teacher_weights(weighting, None, validated.teacher_infos, teacher_batch, None)
+    log_probs_NC = pooled(soft, teacher_batch, weights_TN)
+    return {SHARPEN: fit_temperature(log_probs_NC, labels_N, SHARPENING_BOUNDS)}
+
+
+def _validation_batch(validated: Validated, rows_N: Tensor, labels_N: Tensor) -> TeacherBatch:
+    """What the teachers answered to some validation samples, as a student that says nothing would see it."""
+    infos = validated.teacher_infos
+    present_N = torch.ones(len(labels_N), dtype=torch.bool)
+    outputs = tuple(
+        Dense(kind="logits", values_NC=validated.answers[info.name][rows_N], valid_N=present_N)
+        for info in infos
+    )
+    ids_N = validated.ids_N[rows_N]
+    device = labels_N.device
+    return TeacherBatch(
+        student_NC=torch.zeros_like(outputs[0].values_NC),
+        answers=tuple(o.values_NC / i.temperature for o, i in zip(outputs, infos, strict=True)),
+        available_TN=present_N.expand(len(infos), len(labels_N)),
+        labels_N=labels_N,
+        ids_N=ids_N,
+        temperature=1.0,
+        context=NOW,
+        batch=Batch(
+            ids=ids_N,
+            rows=ids_N,
+            view_B=torch.full_like(ids_N, ORIGINAL_VIEW),
+            inputs={},
+            labels=labels_N,
+            present_B=present_N,
+        ),
+        outputs=outputs,
+        temperatures_T=torch.tensor([info.temperature for info in infos]),
+        known=tuple(
+            None if i.known is None else torch.tensor(i.known, device=device) for i in infos
+        )
+        if knows_few(infos)
+        else None,
+    )
+
+
+def _with_facts(settings: Objective, facts: Mapping[str, float]) -> Objective:
+    soft = settings.soft_targets
+    if soft is None or soft.sharpen != "fit" or SHARPEN not in facts:
+        return settings
+    return settings.model_copy(
+        update={"soft_targets": soft.model_copy(update={"sharpen": facts[SHARPEN]})}
+    )
+
+
 RULE = LearningRule(
     label_loss=_label_loss,
     soft_loss=_soft_loss,
     pseudo_labels=_most_probable,
     own_losses=own_losses,
     disagreement=_disagreement,
+    facts=_facts,
+    with_facts=_with_facts,
     labels_are_classes=True,
 )

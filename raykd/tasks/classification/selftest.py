@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.stats import binom
+from scipy.special import bdtrc  # scipy.stats takes half a second to import
 from torch import Tensor
 
 from raykd.config.models import Expect
@@ -20,6 +19,8 @@ _BY_CHANCE = 0.025
 
 def best_label_map(predicted_N: np.ndarray, labels_N: np.ndarray, classes: int) -> tuple[int, ...]:
     """The one-to-one map from a teacher's classes to the data's with the most hits."""
+    from scipy.optimize import linear_sum_assignment  # few runs get here
+
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (predicted_N, labels_N), 1)
     _, columns = linear_sum_assignment(-counts)
@@ -94,10 +95,8 @@ def check_accuracy(
             f"its preprocessing and classes, or lower the expectation"
         )
     chance, right = 1 / classes, int((predicted_N == labels_N).sum())
-    too_few = (
-        binom.sf(count - 1, count, chance) > _BY_CHANCE
-    )  # all right would prove nothing either
-    if expect.accuracy is None and not too_few and binom.sf(right - 1, count, chance) > _BY_CHANCE:
+    too_few = _by_chance(count, count, chance)  # all right would prove nothing either
+    if expect.accuracy is None and not too_few and _by_chance(right, count, chance):
         raise TeacherError(
             f"{found}, no better than chance ({chance:.1%}); check its weights, preprocessing and classes, or "
             f"set teachers.{name}.expect.accuracy=0 to use it all the same"
@@ -114,3 +113,8 @@ def _of_known(logits_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor, list
         position_C[labels_N[of_known_N]],
         known_C.nonzero()[:, 0].tolist(),
     )
+
+
+def _by_chance(right: int, count: int, chance: float) -> bool:
+    """Whether guessing would well answer so many or more rightly."""
+    return right == 0 or bool(bdtrc(right - 1, count, chance) > _BY_CHANCE)

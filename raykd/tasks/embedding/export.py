@@ -31,7 +31,7 @@ def _predict(outputs_NC: Tensor, names: tuple[str, ...]) -> Predicted:
 _TAGS = {"text": "sentence-similarity", "image": "image-feature-extraction"}
 EXPORT = TaskExport(
     outputs={"embeddings": "[batch, dimension], of any length; their cosines say what is alike"},
-    of_network=lambda vectors_BD: (vectors_BD,),
+    of_network=lambda vectors_BD, _: (vectors_BD,),
     predict=_predict,
     weak_spots=_weak_spots,
     hub_tag=lambda kind: _TAGS.get(kind or ""),

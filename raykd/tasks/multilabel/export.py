@@ -29,9 +29,9 @@ def _predict(outputs_NC: Tensor, names: tuple[str, ...]) -> Predicted:
 EXPORT = TaskExport(
     outputs={
         "logits": "[batch, labels], before the sigmoid; above 0 the label holds",
-        "probabilities": "[batch, labels], sigmoid of the logits, each label on its own",
+        "probabilities": "[batch, labels], sigmoid of the logits over the student's temperature, each label on its own",
     },
-    of_network=lambda logits_BC: (logits_BC, logits_BC.sigmoid()),
+    of_network=lambda logits_BC, temperature: (logits_BC, (logits_BC / temperature).sigmoid()),
     predict=_predict,
     weak_spots=_weak_spots,
     hub_tag=classification_tag,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from scipy.stats import rankdata
 from torch import Tensor
 
 from raykd.config.models import Expect
@@ -65,6 +64,8 @@ def _area(logits_N: Tensor, labels_N: Tensor) -> tuple[float, float]:
     negative = len(labels_N) - positive
     if not positive or not negative:
         return 0.0, 0.0
+    from scipy.stats import rankdata  # half a second, and multilabel alone needs it
+
     ranks = rankdata(logits_N.numpy())
     above = ranks[labels_N.numpy() == 1].sum() - positive * (positive + 1) / 2
     error = math.sqrt((positive + negative + 1) / (12 * positive * negative))

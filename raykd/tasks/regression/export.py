@@ -29,7 +29,7 @@ def _predict(outputs_NC: Tensor, names: tuple[str, ...]) -> Predicted:
 
 EXPORT = TaskExport(
     outputs={"values": "[batch, 1], in the unit of the target"},
-    of_network=lambda values_B1: (values_B1,),
+    of_network=lambda values_B1, _: (values_B1,),
     predict=_predict,
     weak_spots=_weak_spots,
     hub_tag=lambda kind: "tabular-regression" if kind == "tabular" else None,

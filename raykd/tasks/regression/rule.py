@@ -18,7 +18,7 @@ from raykd.config.methods import LossSettings
 from raykd.config.objective import Labels, Objective, SoftTargets
 from raykd.ensemble import mean_logits
 from raykd.losses import LOSSES
-from raykd.objective.rule import LearningRule, stacked
+from raykd.objective.rule import LearningRule, Validated, stacked
 from raykd.objective.teacher_batch import TeacherBatch
 from raykd.types import Batch, Scale, TeacherOutputs, is_labelled
 
@@ -78,20 +78,19 @@ def _mean_value(teacher_batch: TeacherBatch, weights_TN: Tensor) -> Tensor:
     return torch.where(weights_TN.sum(dim=0) > 0, mean_N, torch.nan)
 
 
-def _facts(
-    settings: Objective, answers: Mapping[str, Tensor], labels_N: Tensor, scale: Scale | None
-) -> Mapping[str, float]:
+def _facts(settings: Objective, validated: Validated) -> Mapping[str, float]:
     """η of attentive imitation: largest less smallest squared error of the mean of the teachers.
 
     In squared standard deviations. The paper takes training samples; the teachers here are fitted
     on those and err little there, so that the range would tell nothing of new samples.
     """
     soft = settings.soft_targets
-    if soft is None or _RANGE not in soft.loss.row.needs or not answers:
+    if soft is None or _RANGE not in soft.loss.row.needs or not validated.answers:
         return {}
+    scale, labels_N = validated.scale, validated.labels_N
     assert scale is not None, "the samples of a regression have a scale"
     known_N = is_labelled(labels_N)
-    mean_N1 = torch.stack(list(answers.values())).mean(dim=0)
+    mean_N1 = torch.stack(list(validated.answers.values())).mean(dim=0)
     errors = (mean_N1[known_N, 0].double() - labels_N[known_N].double()).square() / scale.std**2
     return {_RANGE: max(float(errors.max() - errors.min()), torch.finfo(torch.float32).eps)}
 
