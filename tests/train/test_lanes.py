@@ -100,6 +100,7 @@ def test_a_lane_that_is_killed_is_replaced_and_its_fit_goes_on(
     assert check_bits(lessons) == 3
 
 
+@pytest.mark.soak
 def test_a_lane_that_leaves_its_node_counts_as_no_failure(
     launch, lessons, tmp_path, heard, check_bits, one_thread
 ):
