@@ -86,11 +86,12 @@ def _model(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _values(folds: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
-    """V over the folds; None where one of them has none."""
+    """V over the folds, as far as all have it; None where one of them has none."""
     known = [fold for fold in folds if fold is not None]
     if len(known) < len(folds):
         return None
-    return {name: spread([_mean(fold[name]) for fold in known]) for name in known[0]}
+    shared = [name for name in known[0] if all(name in fold for fold in known)]
+    return {name: spread([_mean(fold[name]) for fold in known]) for name in shared}
 
 
 def _mean(value: Any) -> float | None:

@@ -17,7 +17,7 @@ from raykd.objective import Role, training_role
 from raykd.pipeline.fits import shown_views, student_fit
 from raykd.pipeline.job import Job
 from raykd.pipeline.preparation import Prepared, prepare, vary
-from raykd.pipeline.session import Options, opened, run_folder
+from raykd.pipeline.session import Options, as_begun, opened, run_folder
 from raykd.pipeline.teacher_validation import TeacherValidation
 from raykd.tracking import Console
 from raykd.train import Fit
@@ -76,6 +76,7 @@ def compare(
     reference = reference or variants[0].name
     check_reference(config, variants, reference)
     folder = run_folder(config, options)
+    config = as_begun(config, folder)
     check_same(folder, variants)
     listen = None if console is None else console.on
     recipes = [variant.config for variant in variants]

@@ -20,6 +20,7 @@ from raykd.errors import InputError, Problem
 from raykd.evaluate import Evaluation, SplitOutputs, choose_examples
 from raykd.evaluate.costs import cost, one_thread
 from raykd.evaluate.outputs import Split
+from raykd.evaluate.statistics import spread
 from raykd.folders import RunFolder
 from raykd.models.network import Network
 from raykd.models.weights import apply_weights
@@ -34,6 +35,7 @@ from raykd.train.validation import predict
 from raykd.types import ORIGINAL_VIEW, TeacherOutputs
 
 _EXAMPLES = 24
+_TRAINED_ROWS = 1000
 _COST_ROWS = 16
 _MOST_VALUES = 20
 Parts = dict[str, np.ndarray]
@@ -134,6 +136,33 @@ def _answers(prepared: Prepared, run: RunFolder, role: str, rows: np.ndarray, wh
         network.remembers = True
         replicas.append(predict(network, prepared.samples, rows, torch.device("cpu")))
     return torch.stack(replicas)
+
+
+def training_numbers(prepared: Prepared, run: RunFolder) -> dict[str, Any]:
+    """How the student's training ended, replica by replica, and how well it answers what it was trained on.
+
+    Returns:
+        `epochs` and `best_epoch` (from 1) of each replica; `train`, the task's metric on labelled training samples,
+        at most 1,000, over replicas; None where there are none, or samples are judged by each other.
+    """
+    samples, task = prepared.samples, find_task(prepared.samples.task).metrics
+    results = [
+        FitFolder(run.checkpoints(f"student/replica{replica}")).result() or {}
+        for replica in range(prepared.config.seeds)
+    ]
+    rows = samples.labelled_rows("train")[:_TRAINED_ROWS]
+    found = None
+    if len(rows) and task.tally is not None:
+        labels_N = torch.from_numpy(samples.labels[rows].copy())
+        answers_RNC = _answers(prepared, run, "student", rows, "best")
+        found = spread([task.numbers(one_NC, labels_N)[task.metric] for one_NC in answers_RNC])
+    return {
+        "epochs": [result.get("epochs") for result in results],
+        "best_epoch": [
+            None if (best := result.get("best_epoch")) is None else best + 1 for result in results
+        ],
+        "train": found,
+    }
 
 
 def costs(prepared: Prepared, specs: Specs, run: RunFolder) -> dict[str, dict[str, Any]]:

@@ -26,6 +26,7 @@ from raykd.pipeline.evaluation import (
     external_baseline_specs,
     labels_used,
     slices_of_test,
+    training_numbers,
 )
 from raykd.pipeline.fits import roles, shown_views, student_fits
 from raykd.pipeline.job import Job, no_time, times_tested
@@ -39,7 +40,7 @@ from raykd.pipeline.preparation import (
     with_external_baselines,
 )
 from raykd.pipeline.recipe_store import RecipeStore
-from raykd.pipeline.session import Options, open_folder, opened, run_folder
+from raykd.pipeline.session import Options, as_begun, open_folder, opened, run_folder
 from raykd.pipeline.student import load_student, save_student
 from raykd.pipeline.target_stage import TargetStage
 from raykd.report import write_report
@@ -107,6 +108,7 @@ def _run(
 ) -> tuple[RunFolder, Mapping[str, Any]]:
     """One run; its folder and its summary."""
     folder = run_folder(config, options)
+    config = as_begun(config, folder)
     listen = None if console is None else console.on
     prepared = with_external_baselines(prepare(config, address=options.address, listen=listen))
     slices_of_test(config.evaluate.slices, prepared.samples)
@@ -154,7 +156,9 @@ def _evaluate(job: Job, targets: TargetStage) -> None:
         timing=job.end_timing(),
         targets=job.target_numbers(targets),
     )
-    job.keep({**summary, "slices": slice_numbers(evaluation, slices)})
+    training = training_numbers(prepared, job.folder)
+    slices_of = slice_numbers(evaluation, slices)
+    job.keep({**summary, "training": training, "slices": slices_of})
 
 
 def cross_validate(

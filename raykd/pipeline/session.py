@@ -131,14 +131,23 @@ def run_folder(config: Config, options: Options) -> RunFolder:
             "--output", f"{path} is no run's folder: it has no config.json; name another one"
         )
     if folder.config.is_file():
-        began = load_config(
-            folder.config
-        )  # keys that are newer than the folder have their defaults
-        classes = find_task(config.task).settings.class_logits
-        if began.objective in resolutions(config.objective, classes=classes):
-            config = config.model_copy(update={"objective": began.objective})
+        # Keys that are newer than the folder have their defaults.
+        began, config = load_config(folder.config), as_begun(config, folder)
         _check_same(began.model_dump(mode="json"), config.model_dump(mode="json"), path)
     return folder
+
+
+def as_begun(config: Config, folder: RunFolder) -> Config:
+    """The recipe, with what it leaves to the data as it was decided when the folder's job began.
+
+    An earlier version may have decided otherwise; what it trained is gone on with.
+    """
+    if not folder.config.is_file():
+        return config
+    began, classes = load_config(folder.config), find_task(config.task).settings.class_logits
+    if began.objective in resolutions(config.objective, classes=classes):
+        return config.model_copy(update={"objective": began.objective})
+    return config
 
 
 def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:

@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from raykd.evaluate import holm, paired_t_pvalue
 from raykd.report.folder import RunData, text_of
-from raykd.report.verdicts import result_table, with_std
+from raykd.report.verdicts import p_values, result_table, with_std
 from raykd.report.wording import (
     NONE,
     RIVAL,
@@ -130,10 +129,7 @@ def gains(run: RunData) -> Table | None:
     found: Mapping[str, Any] = run.summary.get("gains") or {}
     if not found:
         return None
-    raw = {role: paired_t_pvalue(gain["values"]) for role, gain in found.items()}
-    known = {role: value for role, value in raw.items() if value is not None}
-    corrected: dict[str, float] = dict(zip(known, holm(list(known.values())), strict=True))
-    rows, records = [], []
+    corrected, rows, records = p_values(run.summary), [], []
     words = text_of(run.summary)
     signed = words.gain.signed
     for role, gain in found.items():
@@ -158,7 +154,7 @@ def gains(run: RunData) -> Table | None:
             words.gain.heading,
             "95 % interval",
             "bootstrap",
-            "p (Holm)",
+            "p",
             "replicas",
         ),
         rows=rows,
@@ -170,11 +166,12 @@ def gains(run: RunData) -> Table | None:
             "high95",
             "bootstrap_low95",
             "bootstrap_high95",
-            "p_holm",
+            "p",
             "replicas",
         ],
         note=f"{_GAIN_NOTES[words.gain.name]}, paired by replica. Interval: t over replicas; bootstrap: over replicas "
-        "and test samples; p: paired t test, corrected for the number of controls.",
+        "and test samples; p: paired t test; the comparison with {role_name(words.baseline)} is the primary one, the "
+        "others are corrected for their number (Holm).",
         dots=[_dot(role) for role in found],
     )
 

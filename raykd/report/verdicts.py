@@ -1,7 +1,8 @@
 """What a run shows, in words and in one table; pure functions of its numbers.
 
-A gain is spoken of as such only where its 95 % interval over replicas leaves 0 out; a loss likewise.
-Everything else is "no difference that these n replicas can show".
+One comparison is the primary one: the student against labels alone (or the task's own baseline). It is spoken of as a
+gain or a loss where its 95 % interval over replicas leaves 0 out. Comparisons with other controls are corrected
+together (Holm 1979), here as in the table. Everything else is "no difference that these n replicas can show".
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from raykd.evaluate import holm, paired_t_pvalue
+from raykd.evaluate.statistics import LEVEL, t_interval
 from raykd.report.external_baselines import against_external_baselines, worst_slice
 from raykd.report.folder import metrics_of, text_of
 from raykd.report.task import Gain, TaskText
@@ -19,11 +22,15 @@ from raykd.report.wording import (
     count,
     mean_of,
     milliseconds,
+    number,
     percent,
     role_name,
     times,
 )
 
+_SHORT, _FAR_SHORT = 0.02, 0.1
+"""So far below the ensemble's score a student's on its own training samples is suspicious: where the best epoch is
+the last, and in any case."""
 Outcome = Literal["win", "loss", "tie", "single"]
 Summary = Mapping[str, Any]
 
@@ -112,7 +119,7 @@ def verdict(summary: Summary) -> list[str]:
         if not words.without_labels:
             return [unknown]
         return [unknown, f"The student {words.follows(summary['fidelity'])}.", *_cost(summary)]
-    sentences = [_headline(summary)]
+    sentences = [_headline(summary), *_training(summary)]
     others = [role for role in summary["gains"] if role != words.baseline]
     sentences += [_against(summary, role) for role in others]
     sentences += [*against_external_baselines(summary), *worst_slice(summary)]
@@ -120,10 +127,26 @@ def verdict(summary: Summary) -> list[str]:
     return sentences
 
 
-def outcome(gain: Mapping[str, Any]) -> Outcome:
-    """Whether a paired gain is a win, a loss, neither, or of a single replica."""
+def p_values(summary: Summary) -> dict[str, float]:
+    """P of each gain that has one: of the primary comparison as it is, of all others corrected together."""
+    found = {role: paired_t_pvalue(gain["values"]) for role, gain in summary["gains"].items()}
+    known = {role: value for role, value in found.items() if value is not None}
+    primary = text_of(summary).baseline
+    others = {role: value for role, value in known.items() if role != primary}
+    return {**known, **dict(zip(others, holm(list(others.values())), strict=True))}
+
+
+def outcome(gain: Mapping[str, Any], p_value: float | None = None) -> Outcome:
+    """Whether a paired gain is a win, a loss, neither, or of a single replica.
+
+    Args:
+        gain: with its interval.
+        p_value: corrected, where it is one of several.
+    """
     if gain["ci95"] is None:
         return "single"
+    if p_value is not None and p_value >= 1 - LEVEL:
+        return "tie"
     low, high = gain["ci95"]
     return "win" if low > 0 else "loss" if high < 0 else "tie"
 
@@ -188,7 +211,7 @@ def _headline(summary: Summary) -> str:
     match outcome(gain):
         case "win":
             much = f"{how_much} {gains.better} {_interval(gain, gains)}"
-            return f"Distillation helps here: {plain}; that is {much}."
+            return f"Distillation helps here: {plain}; that is {much}{_of_gap(summary)}."
         case "loss":
             much = f"{how_much} {gains.worse} {_interval(gain, gains)}"
             return f"Distillation hurts here: {plain}; that is {much}."
@@ -203,21 +226,75 @@ def _headline(summary: Summary) -> str:
     )
 
 
+def _of_gap(summary: Summary) -> str:
+    """The share of the gap to the ensemble that is recovered, with its interval over replicas."""
+    shares = summary["fidelity"]["gap_recovered"]["ensemble"]["values"]
+    if None in shares or len(shares) < 2 or sum(shares) <= 0:
+        return ""
+    low, high = (percent(bound, 0) for bound in t_interval(shares))
+    mean = percent(sum(shares) / len(shares), 0)
+    base = text_of(summary).base
+    return f", {mean} of the distance from {base} to the ensemble (95 % interval {low} to {high})"
+
+
+def _training(summary: Summary) -> list[str]:
+    """Whether the student was trained for too short a time, or too slowly, and what to try."""
+    training, metrics = summary.get("training"), metrics_of(summary)
+    if not training or not training["train"] or not metrics.right_or_wrong:
+        return []
+    words = text_of(summary)
+    own, whole = mean_of(training["train"]), summary["ensemble"]["test"][metrics.metric]
+    pairs = list(zip(training["best_epoch"], training["epochs"], strict=True))
+    late = sum(best == epochs for best, epochs in pairs)
+    if own is None or whole - own < (_SHORT if 2 * late > len(pairs) else _FAR_SHORT):
+        return []
+    last = (
+        f"the best epoch is the last one in {late} of {len(pairs)} replicas, and " if late else ""
+    )
+    return [
+        f"The student looks under-trained: {last}it reaches {words.value(own)} on labelled training samples "
+        f"themselves, where the ensemble reaches {words.value(whole)} on new ones. Before this verdict counts, try more "
+        "train.epochs, train.optimizer.type=adamw with another train.optimizer.lr, or a larger student."
+    ]
+
+
+def _override(summary: Summary, role: str) -> str:
+    """The overrides by which the student would have been taught as a control that beats it."""
+    if role == "best_teacher":
+        best = best_teacher_name(summary)
+        weights = ", ".join(f"{name}: {int(name == best)}" for name in summary["teachers"])
+        return f"objective.weighting='{{type: fixed, weights: {{{weights}}}}}'"
+    if role == "hard":
+        return (
+            "objective.soft_targets=null objective.labels.weight=1 objective.labels.fill=ensemble"
+        )
+    return ""
+
+
 def _against(summary: Summary, role: str) -> str:
     gain, gains = summary["gains"][role], text_of(summary).gain
-    other = _control(summary, role)
+    other, p_value = _control(summary, role), p_values(summary).get(role)
     how_much = gains.size(gain["mean"])
-    match outcome(gain):
+    match outcome(gain, p_value):
         case "win":
             return f"It beats {other} by {how_much} {_interval(gain, gains)}."
         case "loss":
-            return f"It loses to {other} by {how_much} {_interval(gain, gains)}."
+            better = _override(summary, role)
+            instead = f" This would have taught it so: `{better}`." if better else ""
+            return f"It loses to {other} by {how_much} {_interval(gain, gains)}.{instead}"
         case "tie":
             return (
                 f"Against {other} there is no difference that these {gain['n']} replicas can show "
-                f"({gains.change(gain['mean'])}, 95 % interval {_bounds(gain, gains)})."
+                f"({gains.change(gain['mean'])}, 95 % interval {_bounds(gain, gains)}{_corrected(gain, p_value)})."
             )
     return f"Against {other} the {gains.name} is {gains.change(gain['mean'])}, without an interval."
+
+
+def _corrected(gain: Mapping[str, Any], p_value: float | None) -> str:
+    """The corrected p-value, where it and the interval say different things."""
+    if p_value is None or outcome(gain) == "tie":
+        return ""
+    return f", p = {number(p_value)} corrected for the number of controls"
 
 
 def _control(summary: Summary, role: str) -> str:

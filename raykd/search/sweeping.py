@@ -18,7 +18,7 @@ from raykd.pipeline.fits import shown_views
 from raykd.pipeline.job import Job
 from raykd.pipeline.placement import Placement, make_placement, target_mode
 from raykd.pipeline.preparation import Prepared, prepare
-from raykd.pipeline.session import Options, new_run_folder, opened, run_folder
+from raykd.pipeline.session import Options, as_begun, new_run_folder, opened, run_folder
 from raykd.pipeline.target_stage import TargetStage
 from raykd.runtime import Resources, connect, is_connected, machine
 from raykd.search import results
@@ -123,6 +123,7 @@ def plan_sweep(config: Config, options: Options) -> SweepPlan:
     )
     config = config.model_copy(update={"tracking": tracking})
     folder = run_folder(config, options)
+    config = as_begun(config, folder)
     proposals = all_proposals(config)
     tried = [p.config for p in proposals] if proposals is not None else _corners(config, search)
     plain = plain_recipe(config)

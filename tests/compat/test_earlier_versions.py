@@ -50,13 +50,20 @@ def test_a_finished_run_is_resumed_without_training_or_scoring_anything(earlier,
     assert weights_of(earlier / "run" / "checkpoints") == weights
     assert epochs_in(earlier / "run") == epochs
     for model in ("student", "ensemble", "teachers"):
-        assert quality(after[model]) == quality(before[model])
+        assert shared(after[model], before[model]) == quality(before[model])
     assert len(list((earlier / "home" / "teachers").iterdir())) == 2
     assert len(list((earlier / "home" / "targets").iterdir())) == 4
 
 
 def epochs_in(folder: Path) -> int:
     return (folder / "metrics.jsonl").read_text().count('"kind": "epoch"')
+
+
+def shared(value, before):
+    """As far as that version wrote it."""
+    if isinstance(value, dict) and isinstance(before, dict):
+        return {k: shared(value[k], v) for k, v in quality(before).items()}
+    return value
 
 
 def quality(value):

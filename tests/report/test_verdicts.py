@@ -3,9 +3,10 @@ import json
 
 import pytest
 
-from raykd.evaluate import spread
+from raykd.evaluate import paired_t_pvalue, spread
+from raykd.evaluate.statistics import t_interval
 from raykd.report import Row, result_table
-from raykd.report.verdicts import outcome, verdict
+from raykd.report.verdicts import outcome, p_values, verdict
 from raykd.tasks import find_task
 
 
@@ -71,8 +72,16 @@ def test_win():
     assert verdict(summary_of({"labels": WIN}))[0] == (
         "Distillation helps here: the student reaches 93.0 % test accuracy, the same network trained "
         "on labels alone 90.0 %; that is 3.00 points more (95 % interval of the difference +2.10 to "
-        "+3.90, 5 paired replicas)."
+        "+3.90, 5 paired replicas), 50 % of the distance from labels alone to the ensemble (95 % interval "
+        "50 % to 50 %)."
     )
+
+
+def test_a_gain_has_its_share_of_the_gap_only_where_there_is_one():
+    for values in ([None, 0.1], [-0.3, 0.1], [0.5]):
+        summary = summary_of({"labels": WIN})
+        summary["fidelity"]["gap_recovered"]["ensemble"] = spread(values)
+        assert verdict(summary)[0].endswith("5 paired replicas).")
 
 
 def test_a_loss_is_said_as_plainly():
@@ -113,10 +122,65 @@ def test_other_controls():
     assert sentences[2].startswith(
         "It loses to the same network taught the ensemble's hard labels by 2.00 points"
     )
+    assert "`objective.soft_targets=null objective.labels.weight=1" in sentences[2]
+    sentences = verdict(summary_of({"labels": WIN, "best_teacher": LOSS}))
+    assert "objective.weighting='{type: fixed, weights: {deep: 0, wide: 1}}'" in sentences[1]
     sentences = verdict(summary_of({"labels": WIN, "best_teacher": WIN}))
     assert sentences[1].startswith("It beats the same network taught by the best single teacher")
     sentences = verdict(summary_of({"labels": SINGLE, "hard": SINGLE}, n=1))
     assert sentences[1].endswith("the difference is +3.00 points, without an interval.")
+
+
+def test_the_primary_comparison_is_not_corrected_and_the_others_are():
+    """Three differences of p = 0.03 each: one alone is a gain, two are none that the replicas can show."""
+    values = [0.004, 0.0015, 0.006, 0.002, 0.001]
+    mean, interval = sum(values) / 5, t_interval(values)
+    same = {**gain(mean, interval), "values": values}
+    assert 0.025 < paired_t_pvalue(values) < 0.05
+    assert interval[0] > 0
+    summary = summary_of({"labels": same, "best_teacher": same, "hard": same})
+    found = p_values(summary)
+    assert found["labels"] == pytest.approx(paired_t_pvalue(values))
+    assert found["hard"] == found["best_teacher"] == pytest.approx(2 * found["labels"])
+    first, *others = verdict(summary)
+    assert first.startswith("Distillation helps here")
+    for sentence in others[:2]:
+        assert "no difference that these 5 replicas can show" in sentence
+        assert f"p = {found['hard']:.3g} corrected for the number of controls" in sentence
+
+
+def trained(best_epochs, own, epochs=10):
+    summary = summary_of({"labels": WIN})
+    training = {"epochs": [epochs] * 5, "best_epoch": best_epochs, "train": spread([own] * 5)}
+    return verdict({**summary, "training": training})
+
+
+def test_under_training_is_said_before_all_else():
+    sentence = trained([10, 10, 10, 4, 10], 0.90)[1]
+    assert sentence.startswith(
+        "The student looks under-trained: the best epoch is the last one in 4 of 5 replicas, and it reaches "
+        "90.0 % on labelled training samples themselves, where the ensemble reaches 96.0 % on new ones."
+    )
+    assert "train.epochs" in sentence
+    assert trained([3] * 5, 0.80)[1].startswith(
+        "The student looks under-trained: it reaches 80.0 %"
+    )
+
+
+@pytest.mark.parametrize(("best", "own"), [(10, 0.99), (10, 0.95), (3, 0.90)])
+def test_a_student_that_learnt_what_it_saw_is_not_under_trained(best, own):
+    assert not any("under-trained" in sentence for sentence in trained([best] * 5, own))
+
+
+def test_confidence_is_said():
+    summary = summary_of({"labels": WIN}, targets={"sharpen": {"student": 0.43}})
+    tested = {**summary["student"]["test"], "ece": spread([0.2] * 5), "temperature": spread([0.6] * 5),
+              "nll_calibrated": spread([0.11] * 5), "ece_calibrated": spread([0.02] * 5)}  # fmt: skip
+    summary["student"]["test"] = tested
+    text = " ".join(verdict(summary))
+    assert "sharpened at T = 0.43" in text
+    assert "At a temperature of its own (0.6, from half of validation)" in text
+    assert "NLL 0.11, ECE 0.02 (before: NLL 0.3, ECE 0.2)" in text
 
 
 @pytest.mark.parametrize(
