@@ -346,6 +346,11 @@ def _gap(summary: Summary) -> list[str]:
             f"({percent(whole, 0)})."
         ]
     name = best_teacher_name(summary)
+    if outcome(summary["gains"][words.baseline]) == "win" and _of_gap(summary):  # it says the rest
+        return (
+            [] if best is None
+            else [f"Of the distance from {words.base} to the best teacher, {name}, it recovers {percent(best, 0)}."]
+        )  # fmt: skip
     also = "" if best is None else f" (of that to the best teacher, {name}: {percent(best, 0)})"
     return [
         f"It recovers {percent(whole, 0)} of the distance from {words.base} to the ensemble{also}."
@@ -361,7 +366,7 @@ def _confidence(summary: Summary) -> list[str]:
             f"T = {fitted:.3g}, fitted on half of validation."
         )
     test = summary["student"]["test"]
-    if "nll_calibrated" in test:
+    if "nll_calibrated" in test and set(test["temperature"]["values"]) != {1.0}:
         before, after = (
             ", ".join(f"{name.upper()} {mean_of(test[name + end]):.3g}" for name in ("nll", "ece"))
             for end in ("", "_calibrated")
