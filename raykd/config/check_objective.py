@@ -23,6 +23,11 @@ from raykd.tasks import find_task
 _RAISE = "raise targets.full_up_to to keep all classes"
 _RIGHT_IN_PART = ("kl", "js", "skew_kl", "dkd")
 """Losses of the tempered probabilities, to which little mass in wrong places does little."""
+_NOTHING = {
+    "objective.labels.weight": "null",
+    "objective.labels.fill": "none",
+    "objective.phases": "[]",
+}
 _POOLED = ("probabilities", "logits")
 _RIGHT_MIXED = ("probabilities", "losses")
 _MAPS = ("positions", "matrices", "pairs")
@@ -78,7 +83,7 @@ def _replacing(config: Config) -> Iterator[Problem]:
         yield Problem(
             other,
             "means nothing with objective.labels.mode=replace, where labels stand in the soft targets and have "
-            "their weight; leave it out, or set the mode to add",
+            f"their weight; leave it out ({other}={_NOTHING[other]}), or set the mode to add",
         )
 
 
@@ -112,7 +117,7 @@ def _target(config: Config, soft: SoftTargets) -> Iterator[Problem]:
         yield Problem(
             f"{key}.temperature",
             f"found {', '.join(f'{value:g}' for value in sorted(values))}; with {name} the student learns the "
-            "target at 1: leave it out",
+            f"target at 1: leave it out, or give {key}.temperature=null",
         )
 
 

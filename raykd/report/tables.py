@@ -170,7 +170,7 @@ def gains(run: RunData) -> Table | None:
             "replicas",
         ],
         note=f"{_GAIN_NOTES[words.gain.name]}, paired by replica. Interval: t over replicas; bootstrap: over replicas "
-        "and test samples; p: paired t test; the comparison with {role_name(words.baseline)} is the primary one, the "
+        f"and test samples; p: paired t test; the comparison with {role_name(words.baseline)} is the primary one, the "
         "others are corrected for their number (Holm).",
         dots=[_dot(role) for role in found],
     )
