@@ -18,6 +18,7 @@ from raykd.cli.options import (
     read_config,
 )
 from raykd.config import Config
+from raykd.config.objective import Objective
 from raykd.config.variants import first_fold
 from raykd.tasks import find_task
 
@@ -120,9 +121,35 @@ def _check(args: argparse.Namespace) -> int:
     rows = [_row(name, one, words, accuracies.get(name))
             for name, one in found["teachers"].items()]  # fmt: skip
     console.table([*rows, _row("(student)", found["student"], words, None)], title="models")
+    console.print(_learnt(prepared.config.objective))
     _say_placement(found, placement, console)
     console.print("ok")
     return 0
+
+
+def _learnt(objective: Objective) -> str:
+    """What the student learns from, in a line: also what the recipe left to the data."""
+    soft = objective.soft_targets
+    if soft is None:
+        return "objective: labels" + (
+            ", the ensemble's hard ones elsewhere" if objective.labels.fill != "none" else ""
+        )
+    parts = [f"soft targets at T = {_plain(soft.course)}"]
+    if soft.sharpen is not None:
+        fitted = "fitted on half of validation" if soft.sharpen == "fit" else f"{soft.sharpen:g}"
+        parts.append(f"their mixture sharpened (T_c {fitted})")
+    if soft.hard_share:
+        parts.append(f"{soft.hard_share:g} of them hard")
+    if objective.labels.replaces:
+        labels = "labels in their place where they are known"
+    else:
+        labels = f"labels added with weight {_plain(objective.labels.strength)}"
+    return f"objective: {', '.join(parts)}; {labels}"
+
+
+def _plain(value: Any) -> str:
+    """A number, or that it follows a schedule."""
+    return f"{value:g}" if isinstance(value, int | float) else f"a {value.type} schedule"
 
 
 def _row(name: str, one: dict[str, Any], words: TaskText, reached: float | None) -> dict[str, Any]:

@@ -23,11 +23,23 @@ from raykd.cli.options import Command, add_command, add_recipe, print_json, read
 from raykd.config import Config, check_search, load_config
 from raykd.config.base import Settings
 from raykd.config.load import recipe_names, recipe_path
+from raykd.config.objective import resolutions
 from raykd.errors import InputError, Problem
+from raykd.tasks import find_task
 
 _WIDTH = 100
 _EXAMPLE = 60
 _Seen = set[tuple[type[Settings], str]]
+
+
+_OPEN_MODE = (
+    "# objective.labels.mode: null = replace where unlabelled training samples outnumber labelled ones, else add; "
+    "`raykd check` says which"
+)
+_OPEN_TEMPERATURE = (
+    "# objective.soft_targets.temperature: null = 4 where every training sample is labelled and the mixture is not "
+    "remade, else 1"
+)
 
 
 def add(commands: Command) -> None:
@@ -72,12 +84,29 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    resolved = read_config(args).model_dump(mode="json")
+    config = read_config(args)
+    settled, shown = _settled(config), config.model_dump(mode="json")
+    if settled is not None:
+        shown["objective"]["labels"]["mode"] = settled
     if args.json:
-        print_json(resolved)
-    else:
-        print(yaml.safe_dump(resolved, sort_keys=False, width=100).rstrip())
+        print_json(shown)
+        return 0
+    print(yaml.safe_dump(shown, sort_keys=False, width=100).rstrip())
+    if settled is None:
+        print(_OPEN_MODE)
+    if (
+        config.objective.soft_targets is not None
+        and config.objective.soft_targets.temperature is None
+    ):
+        print(_OPEN_TEMPERATURE)
     return 0
+
+
+def _settled(config: Config) -> str | None:
+    """What labels do, where that does not depend on the data."""
+    classes = find_task(config.task).settings.class_logits
+    modes = {one.labels.mode or "add" for one in resolutions(config.objective, classes=classes)}
+    return modes.pop() if len(modes) == 1 else None
 
 
 def _validate(args: argparse.Namespace) -> int:

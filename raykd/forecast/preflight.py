@@ -87,6 +87,7 @@ def facts(prepared: Prepared, placement: Placement) -> dict[str, Any]:
             "cpus": student.cpus,
             "gpus": student.gpus,
         },
+        "objective": config.objective.model_dump(mode="json", by_alias=True),
         "student_fits": config.seeds * (1 + len(config.evaluate.controls)),
         "targets": count(prepared).to_json(),
     }

@@ -145,7 +145,8 @@ def as_begun(config: Config, folder: RunFolder) -> Config:
     if not folder.config.is_file():
         return config
     began, classes = load_config(folder.config), find_task(config.task).settings.class_logits
-    if began.objective in resolutions(config.objective, classes=classes):
+    possible = resolutions(config.objective, classes=classes)
+    if any(one in possible for one in resolutions(began.objective, classes=classes)):
         return config.model_copy(update={"objective": began.objective})
     return config
 

@@ -125,6 +125,22 @@ def test_python_dash_m_is_the_same_command():
     assert ended.stdout.startswith("d")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "mode", "comments"),
+    [
+        (["objective.labels.weight=0.2", "objective.soft_targets.temperature=2"], "add", 0),
+        (["objective.labels={mode: replace}"], "replace", 1),
+        (["objective.soft_targets=null"], "add", 0),
+        ([], None, 2),
+    ],
+)
+def test_config_show_says_what_labels_do(recipe, call, overrides, mode, comments):
+    ended = call("config", "show", recipe, *overrides)
+    assert ended.code == 0
+    assert yaml.safe_load(ended.out)["objective"]["labels"]["mode"] == mode
+    assert sum(line.startswith("# objective.") for line in ended.out.splitlines()) == comments
+
+
 def test_config_show_resolves_and_is_a_recipe_again(recipe, call, folder):
     shown = call("config", "show", recipe, "seeds=3")
     assert shown.code == 0
