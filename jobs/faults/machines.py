@@ -74,7 +74,12 @@ def machines(students: int) -> Iterator[Machines]:
         made.add_teachers()
         for _ in range(students):
             made.add_student()
-        ray.init(address=cluster.address, namespace="raykd", log_to_driver=False)
+        hidden = {
+            "env_vars": {"CUDA_VISIBLE_DEVICES": ""}
+        }  # the GPUs are logical: teachers on them run on the CPU
+        ray.init(
+            address=cluster.address, namespace="raykd", log_to_driver=False, runtime_env=hidden
+        )
         cluster.wait_for_nodes()
         yield made
     finally:
