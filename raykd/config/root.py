@@ -160,7 +160,7 @@ class StudentCluster(Settings):
     (and GPUs) for, at most 8; one on a cluster at an address, with live targets or several workers."""
     trainer: Literal["auto", "train"] = "auto"
     """What trains a fit of one worker: `auto` an actor, which starts at once; `train` Ray Train, one fit after the
-    other. Several workers are always Ray Train's."""
+    other. Several workers are always Ray Train's; a sweep's trial of one worker is always a process of Tune's."""
     start_timeout_s: Positive = 300
     """How long to wait for the workers to start; of [fewest, most], for room for the fewest."""
     max_failures: Natural = 2
