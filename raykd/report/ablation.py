@@ -13,7 +13,7 @@ from raykd.report.folder import RunData, text_of
 from raykd.report.style import COLOURS, INK, Picture, finish, label
 from raykd.report.tables import Table
 from raykd.report.verdicts import outcome
-from raykd.report.wording import NONE
+from raykd.report.wording import NONE, sure
 
 Summary = Mapping[str, Any]
 _WHOLE = "the whole recipe"
@@ -54,18 +54,18 @@ def ablation_verdict(summary: Summary) -> list[str]:
             *_kept(summary),
         ]
     sentences = [f"{text} (95 % interval {interval_of(gain, words.gain.signed)})."]
-    sure = [part for part in known if (part["p_holm"] or 0.0) < LEVEL]
-    helps = [part["about"] for part in sure if part["worth"]["mean"] > 0]
-    hurts = [part["about"] for part in sure if part["worth"]["mean"] < 0]
+    shown = [part for part in known if (part["p_holm"] or 0.0) < LEVEL]
+    helps = [part["about"] for part in shown if part["worth"]["mean"] > 0]
+    hurts = [part["about"] for part in shown if part["worth"]["mean"] < 0]
     for names, how in ((helps, "helps"), (hurts, "hurts")):
         if names:
             sentences.append(
-                f"Surely {how} on test (Holm-corrected p < {LEVEL}): {', '.join(names)}."
+                f"{sure(how, gain['n']).capitalize()} on test (Holm-corrected p < {LEVEL}): {', '.join(names)}."
             )
     rest = len(known) - len(helps) - len(hurts)
     if rest:
         sentences.append(
-            f"Of {rest} {'other ' * bool(sure)}part{'s' * (rest > 1)} these {gain['n']} replicas cannot show that "
+            f"Of {rest} {'other ' * bool(shown)}part{'s' * (rest > 1)} these {gain['n']} replicas cannot show that "
             "they matter. One at a time: two that do the same work each look like nothing, and may not be left out "
             "together."
         )

@@ -9,7 +9,7 @@ from typing import Any
 from raykd.report.folder import RunData, text_of
 from raykd.report.tables import Table
 from raykd.report.verdicts import with_std
-from raykd.report.wording import NONE, number, role_name
+from raykd.report.wording import NONE, number, role_name, sure
 
 Summary = Mapping[str, Any]
 LEVEL = 0.05
@@ -45,9 +45,9 @@ def comparison_verdict(summary: Summary) -> list[str]:
     if not gains:
         return ["There is nothing to hold against the reference: one method, or no labels on test."]
     replicas = next(iter(gains.values()))["n"]
-    sure = {name for name, m in methods.items() if (m.get("p_holm") or 1.0) < LEVEL}
-    better = [name for name in gains if name in sure and gains[name]["mean"] > 0]
-    worse = [name for name in gains if name in sure and gains[name]["mean"] < 0]
+    shown = {name for name, m in methods.items() if (m.get("p_holm") or 1.0) < LEVEL}
+    better = [name for name in gains if name in shown and gains[name]["mean"] > 0]
+    worse = [name for name in gains if name in shown and gains[name]["mean"] < 0]
     first = f"Best on validation is {role_name(best)}"
     if best in gains:
         gain = gains[best]
@@ -60,7 +60,7 @@ def comparison_verdict(summary: Summary) -> list[str]:
         if names:
             listed = ", ".join(role_name(name) for name in names)
             sentences.append(
-                f"Surely {how} than {reference} on test (Holm-corrected p < {LEVEL}): {listed}."
+                f"{sure(how, replicas).capitalize()} than {reference} on test (Holm-corrected p < {LEVEL}): {listed}."
             )
     rest = len(gains) - len(better) - len(worse)
     if rest:

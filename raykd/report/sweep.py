@@ -10,7 +10,7 @@ from raykd.report.comparison import comparison_tables
 from raykd.report.folder import RunData, text_of
 from raykd.report.tables import Table
 from raykd.report.task import Measure
-from raykd.report.wording import NONE, count, duration
+from raykd.report.wording import NONE, count, duration, sure
 
 Summary = Mapping[str, Any]
 Record = Mapping[str, Any]
@@ -124,8 +124,19 @@ def _held(summary: Summary) -> list[str]:
         if pair["gain"]["mean"] < 0:
             ahead, behind = behind, ahead
         size = words.gain.size(pair["gain"]["mean"])
-        found.append(f"{_named(ahead)} is surely better on test than {_named(behind)}, by {size}.")
+        found.append(
+            f"{_sized(summary, ahead)} is {sure('better on test', pair['gain']['n'])} than {_sized(summary, behind)}, by {size}."
+        )
     return found
+
+
+def _sized(summary: Summary, name: str) -> str:
+    """A trial with its size, where that is known: a larger student may well be better."""
+    costs = {record["trial"]: record.get("cost") or {} for record in summary["trials"]}
+    parameters = costs.get(name.removeprefix("trial-"), {}).get("parameters")
+    return (
+        _named(name) if parameters is None else f"{_named(name)} ({count(parameters)} parameters)"
+    )
 
 
 def _joint(summary: Summary) -> list[str]:

@@ -18,11 +18,19 @@ ROLES = {
 RIVAL = "compared"
 """Role of a model that the student is held against."""
 NONE = "–"
+_ENOUGH = 5
 
 
 def role_name(role: str) -> str:
     """What a role is called in a table or figure; a role of the user's own keeps its name."""
     return ROLES.get(role, role)
+
+
+def sure(what: str, replicas: int) -> str:
+    """`surely better`; with fewer than five replicas `probably better (by 2 replicas only)`."""
+    if replicas >= _ENOUGH:
+        return f"surely {what}"
+    return f"probably {what} (by {replicas} replicas only)"
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -1,6 +1,6 @@
 import pytest
 
-from raykd.report.wording import count, duration, milliseconds, percent, points
+from raykd.report.wording import count, duration, milliseconds, percent, points, sure
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,8 @@ def test_milliseconds():
         "123 ms",
         "12.3 s",
     ]
+
+
+def test_few_replicas_are_never_sure():
+    assert sure("better", 5) == "surely better"
+    assert sure("better", 2) == "probably better (by 2 replicas only)"

@@ -22,6 +22,7 @@ from raykd.folders import read_json
 from raykd.pipeline import Options
 from raykd.report import write_report
 from raykd.report.sweep import sweep_verdict
+from raykd.report.wording import count
 from raykd.search import sweep
 from raykd.search.finals import lead_of
 from raykd.search.sweeping import plan_sweep
@@ -114,6 +115,21 @@ def test_a_finalist_leads_by_paired_differences_over_replicas(tiny_recipe):
         assert lead["mean"] == pytest.approx(0.2 / 3)
         assert lead["standard_error"] == pytest.approx(0.1 / 3)
     assert lead_of(["default", "trial-3"], found, config, "accuracy") is None
+
+
+@pytest.mark.parametrize(("replicas", "words"), [(5, "surely better"), (2, "probably better")])
+def test_a_difference_of_finalists_is_told_with_their_sizes(finished, replicas, words):
+    summary = finished.result.summary
+    top = f"trial-{summary['ranking'][0]}"
+    size = next(t for t in summary["trials"] if f"trial-{t['trial']}" == top)["cost"]["parameters"]
+    gain = {"mean": -0.03, "ci95": [-0.04, -0.02], "n": replicas}
+    pair = {"better": "default", "worse": top, "gain": gain, "p_holm": 0.01}
+    told = {**summary, "finalists": {**summary["finalists"], "pairs": [pair]}}
+    (sentence,) = [one for one in sweep_verdict(told) if words in one]
+    assert sentence.startswith(
+        f"trial {summary['ranking'][0]} ({count(size)} parameters) is {words}"
+    )
+    assert sentence.endswith("than the recipe itself, by 3.00 points.")
 
 
 def test_a_lead_within_its_error_keeps_the_recipe_and_is_told(finished):
