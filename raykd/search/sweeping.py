@@ -127,7 +127,8 @@ def plan_sweep(config: Config, options: Options) -> SweepPlan:
     proposals = all_proposals(config)
     tried = [p.config for p in proposals] if proposals is not None else _corners(config, search)
     plain = plain_recipe(config)
-    prepared = prepare(config, tried, address=options.address)
+    # Each trial decides with its own values what the recipe leaves to the data.
+    prepared = replace(prepare(config, tried, address=options.address), config=config)
     for recipe in {repr(one): one for one in tried}.values() if proposals else ():
         varied_within_limits(prepared, recipe)
     counts = [shown_views(recipe) for recipe in (plain, *tried)]

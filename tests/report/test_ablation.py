@@ -55,8 +55,13 @@ def test_words_follow_the_corrected_p(summary):
     assert first == (
         "Worth most on validation is teacher wide: +5.00 points on test (95 % interval +3.00 to +7.00)."
     )
-    assert rest[0] == "Surely helps on test (Holm-corrected p < 0.05): teacher wide."
-    assert rest[1] == "Surely hurts on test (Holm-corrected p < 0.05): labels."
+    assert (
+        rest[0]
+        == "Probably helps (by 3 replicas only) on test (Holm-corrected p < 0.05): teacher wide."
+    )
+    assert (
+        rest[1] == "Probably hurts (by 3 replicas only) on test (Holm-corrected p < 0.05): labels."
+    )
     assert rest[2].startswith("Of 1 other part these 3 replicas cannot show")
     assert rest[3] == "Not left out: teacher x: it is the only one."
 
@@ -67,7 +72,7 @@ def test_one_replica_claims_nothing(summary):
         one["p"] = one["p_holm"] = None
     first, *_ = ablation_verdict(summary)
     assert "One replica cannot show" in first
-    assert not any("Surely" in sentence for sentence in ablation_verdict(summary))
+    assert not any("Probably" in sentence for sentence in ablation_verdict(summary))
 
 
 def test_the_page_has_table_and_figure_of_every_part(summary, tmp_path):

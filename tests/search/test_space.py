@@ -9,8 +9,12 @@ from raykd.config import check_search, load_config
 from raykd.config.load import read_recipe
 from raykd.config.search import Search
 from raykd.errors import InputError
+from raykd.pipeline import Options
+from raykd.pipeline.preparation import vary
+from raykd.search.ledger import varied_within_limits
 from raykd.search.scores import MedianStopping, Patience, SuccessiveHalving, cost_fronts
-from raykd.search.space import all_proposals, grid_values, random_values
+from raykd.search.space import all_proposals, grid_values, plain_recipe, propose, random_values
+from raykd.search.sweeping import plan_sweep
 
 T = "objective.soft_targets.temperature"
 W = "student.model.width"
@@ -100,3 +104,28 @@ def test_a_front_holds_what_nothing_beats():
     costs = {name: {"flops": flops} for name, (flops, _) in points.items()}
     assert cost_fronts(scores, costs)["flops"] == ["a", "c", "f"]
     assert cost_fronts({**scores, "g": 0.8}, {**costs, "g": {"flops": 9}})["flops"][-1] == "f"
+
+
+def test_what_the_data_would_decide_can_be_searched(sweep_tree, tmp_path):
+    """Most samples have no label: the recipe itself replaces, a trial with a weight for labels adds them."""
+    parameters = {
+        "objective.labels.weight": {"space": "uniform", "lower": 0.1, "upper": 0.5},
+        "objective.soft_targets.temperature": {"space": "uniform", "lower": 2, "upper": 8},
+    }
+    plan = plan_sweep(
+        load_config(sweep_tree(parameters=parameters)), Options(output=tmp_path / "sweep")
+    )
+    assert plan.proposals is not None
+    own = vary(plan.prepared, plain_recipe(plan.prepared.config)).config.objective
+    assert own.labels.replaces
+    assert own.soft_targets.temperature == 1.0
+    for index, proposal in enumerate(plan.proposals[:3]):
+        again = propose(plan.prepared.config, index, proposal.values)
+        varied, _ = varied_within_limits(plan.prepared, again.config)
+        objective = varied.config.objective
+        assert not objective.labels.replaces
+        assert objective.labels.weight == proposal.values["objective.labels.weight"]
+        assert (
+            objective.soft_targets.temperature
+            == proposal.values["objective.soft_targets.temperature"]
+        )
