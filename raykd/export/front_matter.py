@@ -111,6 +111,6 @@ def _results(
         "metrics": [
             {"type": key, "name": f"{key}, this replica", "value": number["values"][0]}
             for key, number in numbers.items()
-            if number["values"][0] is not None
+            if number["values"][0] is not None and key != "temperature"  # which measures nothing
         ],
     }
