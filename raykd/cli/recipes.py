@@ -23,7 +23,7 @@ from raykd.cli.options import Command, add_command, add_recipe, print_json, read
 from raykd.config import Config, check_search, load_config
 from raykd.config.base import Settings
 from raykd.config.load import recipe_names, recipe_path
-from raykd.config.objective import resolutions
+from raykd.config.resolving import resolutions
 from raykd.errors import InputError, Problem
 from raykd.tasks import find_task
 

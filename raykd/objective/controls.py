@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raykd.config.methods import WEIGHTINGS
-from raykd.config.objective import Labels, Objective, is_hard, restricted
+from raykd.config.objective import Labels, Objective, restricted
+from raykd.config.resolving import is_hard
 from raykd.objective.weighting import steady
 
 Role = Literal["student", "labels", "best_teacher", "hard", "untrained"]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from raykd.config import Config
-from raykd.config.objective import resolved
+from raykd.config.resolving import resolved
 from raykd.config.sources import FilesSource
 from raykd.data import Samples, build_samples
 from raykd.data.decoding import Mark, Part, Target, cache_root, in_process

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from raykd.config import Config, load_config
-from raykd.config.objective import resolutions
+from raykd.config.resolving import resolutions
 from raykd.config.sources import FilesSource
 from raykd.data.decoding import cache_root
 from raykd.errors import InputError, Problem, RaykdError

@@ -128,7 +128,7 @@ def verdict(summary: Summary) -> list[str]:
 
 
 def p_values(summary: Summary) -> dict[str, float]:
-    """P of each gain that has one: of the primary comparison as it is, of all others corrected together."""
+    """The p-value of each gain that has one: of the primary comparison as it is, of all others corrected together."""
     found = {role: paired_t_pvalue(gain["values"]) for role, gain in summary["gains"].items()}
     known = {role: value for role, value in found.items() if value is not None}
     primary = text_of(summary).baseline

@@ -101,7 +101,7 @@ class _Lanes:
         self.failed: list[str] = []
         self._work, self._cluster = work, cluster
         self._waiting = deque(fit.fit_id for fit in fits)
-        self._size, self._losses, self._any_started = min(work.lanes, len(fits)), 0, False
+        self._size, self._losses = min(work.lanes, len(fits)), 0
         self._calls: dict[Any, tuple[Any, str | None]] = {}  # reference -> actor, the fit it trains
 
     def work_off(self) -> None:
@@ -116,7 +116,6 @@ class _Lanes:
             except (RayActorError, RayTaskError) as error:
                 self._lost(lane, fit, error)
                 continue
-            self._any_started = True
             if message is not None:
                 self._stopped(lane, fit, message)
             elif self._waiting:
@@ -138,7 +137,8 @@ class _Lanes:
 
     def _wait(self) -> Any:
         """The next call that ends."""
-        patience = None if self._any_started else self._cluster.start_timeout_s
+        trains = any(fit for _, fit in self._calls.values())
+        patience = None if trains else self._cluster.start_timeout_s
         done, _ = ray.wait(list(self._calls), timeout=patience)
         if done:
             return done[0]
@@ -149,6 +149,8 @@ class _Lanes:
 
     def _lost(self, lane: Any, fit: str | None, error: Exception) -> None:
         ray.kill(lane)
+        if self.failed:  # the others end what they are at, and nothing is begun any more
+            return
         if fit is not None:
             self._waiting.appendleft(fit)
         if isinstance(error, RayActorError) and error.preempted:
@@ -167,7 +169,7 @@ class _Lanes:
         if message.failed:
             self.failed.append(message.text)
             self._waiting.clear()
-        else:
+        elif not self.failed:
             assert fit is not None, "a lane that trains nothing saves nothing"
             self._waiting.appendleft(fit)
             self._moved(message.text)

@@ -8,7 +8,8 @@ import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax, xlogy
 
-from raykd.config.objective import Objective, is_hard, resolutions, resolved
+from raykd.config.objective import Objective
+from raykd.config.resolving import is_hard, resolutions, resolved
 from raykd.ensemble import calibration_half
 from raykd.objective import TeacherInfo, reduce_terms, training_role
 from raykd.objective.rule import Validated

@@ -267,18 +267,31 @@ def killing_source(at, file, samples, fit):
     return Killing(table_source(samples, fit), (at,), Path(file))
 
 
-class Leaving(TableTargets):
-    """As the table; at answer number `at` it says once that its node is being taken away."""
+class Once(TableTargets):
+    """As the table; at answer number `at` of whichever process is first, something happens."""
 
-    def __init__(self, names, samples, at, file):
+    def __init__(self, names, samples, at, file, happens):
         super().__init__(names, samples)
-        self.at, self.file = at, Path(file)
+        self.at, self.file, self.happens = at, Path(file), happens
 
     def collect(self, ticket, timeout_s):
         if self.collected == self.at and not self.file.exists():
             self.file.touch()
-            raise PreemptedError("saved before")
+            self.happens()
         return super().collect(ticket, timeout_s)
+
+
+def _leave():
+    raise PreemptedError("saved before")
+
+
+def _notice():
+    """What Ray's watcher says of a node that is drained."""
+    from ray.train import PreemptionInfo  # a second that other processes need not pay
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    notice = PreemptionInfo(deadline_ms=None, preempted_node_to_ranks={"a node": [1]})
+    get_train_context().preemption_context.preemption_info = notice
 
 
 def interrupted_source(at, file, how, samples, fit):
@@ -287,29 +300,11 @@ def interrupted_source(at, file, how, samples, fit):
         return NoTargets()
     if how == "kill":
         return Killing(table_source(samples, fit), (at,), Path(file))
-    return Leaving(tuple(info.name for info in fit.teacher_infos), samples, at, file)
-
-
-class Noticing(TableTargets):
-    """As the table; at answer number `at` its worker hears what Ray's watcher says of a node that is drained."""
-
-    def __init__(self, names, samples, at, file):
-        super().__init__(names, samples)
-        self.at, self.file = at, Path(file)
-
-    def collect(self, ticket, timeout_s):
-        if self.collected == self.at and not self.file.exists():
-            from ray.train import PreemptionInfo  # a second that other processes need not pay
-            from ray.train.v2._internal.execution.context import get_train_context
-
-            self.file.touch()
-            notice = PreemptionInfo(deadline_ms=None, preempted_node_to_ranks={"a node": [1]})
-            get_train_context().preemption_context.preemption_info = notice
-        return super().collect(ticket, timeout_s)
+    return Once(tuple(info.name for info in fit.teacher_infos), samples, at, file, _leave)
 
 
 def noticing_source(at, file, samples, fit):
     """Targets of a fit, made in the workers, of which the last one hears of a notice."""
     if not _is_last():
         return table_source(samples, fit)
-    return Noticing(tuple(info.name for info in fit.teacher_infos), samples, at, file)
+    return Once(tuple(info.name for info in fit.teacher_infos), samples, at, file, _notice)

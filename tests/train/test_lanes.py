@@ -34,14 +34,14 @@ def lessons(samples, make_fit):
 
 @pytest.fixture
 def launch(tmp_path, samples, heard):
-    def launch(fits, *, make_source=table_source, lanes=1, **cluster):
+    def launch(fits, *, make_source=table_source, lanes=1, emit=None, **cluster):
         mailbox = Mailbox(heard)
         work = Work(
             samples=ray.put(samples),
             fits=ray.put(fits),
             make_source=make_source,
             run=RunFolder(tmp_path / "run"),
-            emit=mailbox.sender,
+            emit=emit or mailbox.sender,
             depth=2,
             lanes=lanes,
         )
@@ -119,6 +119,41 @@ def test_lanes_that_are_lost_too_often_end_the_run(launch, lessons, tmp_path):
 def test_a_lane_that_there_is_no_room_for_is_not_waited_for_for_ever(launch, lessons):
     with pytest.raises(TrainingError, match=r"no student worker started within 1 s .*'CPU': 100"):
         launch(lessons, cpus=100, start_timeout_s=1)
+
+
+def test_a_lane_that_cannot_be_replaced_is_not_waited_for_for_ever(
+    launch, lessons, tmp_path, heard
+):
+    """It had all CPUs; when it was killed somebody else takes one."""
+    tenants = []
+
+    class Occupying:
+        def __call__(self, event):
+            if event.kind == "failure":
+                tenants.append(ray.remote(num_cpus=1)(_Tenant).remote())
+                ray.get(tenants[0].moved_in.remote(), timeout=60)
+
+    source = partial(interrupted_source, 1, tmp_path / "mark", "kill")
+    try:
+        with pytest.raises(TrainingError, match="no student worker started within 5 s"):
+            launch(
+                lessons,
+                make_source=source,
+                emit=Occupying(),
+                cpus=6,
+                max_failures=1,
+                start_timeout_s=5,
+            )
+    finally:
+        for tenant in tenants:
+            ray.kill(tenant)
+
+
+class _Tenant:
+    """Somebody else on the cluster."""
+
+    def moved_in(self):
+        return True
 
 
 @pytest.mark.soak
