@@ -134,6 +134,11 @@ class RunFolder:
         return self.path / "variants.json"
 
     @property
+    def choice(self) -> Path:
+        """Which target of the menu validation chose, and why."""
+        return self.path / "choice.json"
+
+    @property
     def targets(self) -> Path:
         """Which entries of which store this run's targets are."""
         return self.path / "targets.json"

@@ -121,15 +121,19 @@ def _check(args: argparse.Namespace) -> int:
     rows = [_row(name, one, words, accuracies.get(name))
             for name, one in found["teachers"].items()]  # fmt: skip
     console.table([*rows, _row("(student)", found["student"], words, None)], title="models")
-    console.print(_learnt(prepared.config.objective))
+    console.print(_learnt(prepared.config.objective, found["menu"]))
     _say_placement(found, placement, console)
     console.print("ok")
     return 0
 
 
-def _learnt(objective: Objective) -> str:
+def _learnt(objective: Objective, menu: Sequence[str]) -> str:
     """What the student learns from, in a line: also what the recipe left to the data."""
     soft = objective.soft_targets
+    if objective.choose is not None:
+        each = objective.choose.replicas
+        students = f"{each} student{'s' * (each != 1)} of each"
+        return f"objective: validation chooses among {', '.join(menu)}, by {students}"
     if soft is None:
         return "objective: labels" + (
             ", the ensemble's hard ones elsewhere" if objective.labels.fill != "none" else ""

@@ -22,6 +22,7 @@ from pydantic_core import to_jsonable_python
 from raykd.cli.options import Command, add_command, add_recipe, print_json, read_config
 from raykd.config import Config, check_search, load_config
 from raykd.config.base import Settings
+from raykd.config.choosing import with_menu
 from raykd.config.load import recipe_names, recipe_path
 from raykd.config.resolving import resolutions
 from raykd.errors import InputError, Problem
@@ -39,6 +40,10 @@ _OPEN_MODE = (
 _OPEN_TEMPERATURE = (
     "# objective.soft_targets.temperature: null = 4 where every training sample is labelled and the mixture is not "
     "remade, else 1"
+)
+_OPEN_TARGET = (
+    "# objective.soft_targets: temperature, sharpen and hard_share are chosen on validation by objective.choose, and kept "
+    "in the run's choice.json"
 )
 
 
@@ -73,7 +78,10 @@ def _init(args: argparse.Namespace) -> int:
     file: Path = args.file
     if file.exists():
         raise InputError.at("FILE", f"{file} exists and is not overwritten; name another one")
-    text = recipe_template(load_config(args.recipe), args.recipe)
+    config = load_config(args.recipe)
+    if find_task(config.task).settings.class_logits and config.objective.soft_targets is not None:
+        config = with_menu(config)
+    text = recipe_template(config, args.recipe)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
@@ -94,7 +102,9 @@ def _show(args: argparse.Namespace) -> int:
     print(yaml.safe_dump(shown, sort_keys=False, width=100).rstrip())
     if settled is None:
         print(_OPEN_MODE)
-    if (
+    if config.objective.choose is not None:
+        print(_OPEN_TARGET)
+    elif (
         config.objective.soft_targets is not None
         and config.objective.soft_targets.temperature is None
     ):
@@ -104,6 +114,8 @@ def _show(args: argparse.Namespace) -> int:
 
 def _settled(config: Config) -> str | None:
     """What labels do, where that does not depend on the data."""
+    if config.objective.choose is not None:
+        return None
     classes = find_task(config.task).settings.class_logits
     modes = {one.labels.mode or "add" for one in resolutions(config.objective, classes=classes)}
     return modes.pop() if len(modes) == 1 else None
@@ -119,8 +131,9 @@ def _validate(args: argparse.Namespace) -> int:
             [Problem(p.key, f"{p.message} ({alone})") for p in error.problems]
         ) from None
     fits = config.seeds * (1 + len(config.evaluate.controls))
+    more = "" if config.objective.choose is None else ", and those of the menu"
     print(
-        f"ok  {len(config.teachers)} teachers, {fits} student fits; `raykd check` tries it on the data"
+        f"ok  {len(config.teachers)} teachers, {fits} student fits{more}; `raykd check` tries it on the data"
     )
     return 0
 

@@ -237,13 +237,14 @@ def _fits(
     """Every fit that the recipe asks for, in order."""
     listed = [one for one in lines if one["kind"] == "stage" and isinstance(one.get("fits"), list)]
     announces = any(line["stage"] == "search" for line in listed) or folder.variants.is_file()
+    announced = dict.fromkeys(name for line in listed for name in line["fits"])
     if announces:  # a sweep, a comparison and an ablation have the fits that they announced
-        announced = dict.fromkeys(name for line in listed for name in line["fits"])
         return {fit_id: _fit(folder, fit_id, lines) for fit_id in announced}
     teachers = [f"teacher/{one['name']}" for one in config["teachers"] if one["fit"] is not None]
     roles = ("student", *config["evaluate"]["controls"])
     students = [f"{role}/replica{i}" for i in range(config["seeds"]) for role in roles]
-    return {fit_id: _fit(folder, fit_id, lines) for fit_id in [*teachers, *students]}
+    every = dict.fromkeys([*teachers, *announced, *students])  # also those of a menu of targets
+    return {fit_id: _fit(folder, fit_id, lines) for fit_id in every}
 
 
 def _fit(folder: RunFolder, fit_id: str, lines: Sequence[Line]) -> FitStatus:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import parse_qsl, urlsplit
 
+from raykd.config.choosing import every_recipe, given_keys
 from raykd.config.explanations import nearest
 from raykd.config.methods import DisagreementDiscount, DisagreementFilter
 from raykd.config.models import Teacher
@@ -28,6 +29,11 @@ _NOTHING = {
     "objective.labels.fill": "none",
     "objective.phases": "[]",
 }
+_LEFT_OUT = {
+    "objective.soft_targets.temperature": "null",
+    "objective.soft_targets.sharpen": "null",
+    "objective.soft_targets.hard_share": "0",
+}
 _POOLED = ("probabilities", "logits")
 _RIGHT_MIXED = ("probabilities", "losses")
 _MAPS = ("positions", "matrices", "pairs")
@@ -41,6 +47,9 @@ _SCHEMES = {
 
 def objective_problems(config: Config) -> Iterator[Problem]:
     """Every problem of `objective` that needs no data and no model."""
+    if config.objective.choose is not None:
+        yield from _choosing(config)
+        return
     yield from _active(config)
     yield from _given_weights(config)
     yield from _replacing(config)
@@ -51,6 +60,34 @@ def objective_problems(config: Config) -> Iterator[Problem]:
         yield from _feature(config, term, f"objective.features.{index}")
     yield from _phases(config.objective)
     yield from _best_teacher(config)
+
+
+def _choosing(config: Config) -> Iterator[Problem]:
+    """What leaves no target to be chosen; else the problems of the recipe with each target of the menu."""
+    objective, key = config.objective, "objective.choose"
+    if not find_task(config.task).settings.class_logits:
+        yield Problem(
+            key,
+            f"chooses among targets of class probabilities, which `task: {config.task}` has none of; leave it out",
+        )
+        return
+    if objective.soft_targets is None:
+        yield Problem(
+            key, "has no target to choose: objective.soft_targets is null; leave one of the two out"
+        )
+        return
+    for other in given_keys(objective.soft_targets):
+        yield Problem(
+            other, "is what objective.choose sets; leave it out, or give objective.choose=null"
+        )
+    if objective.phases:
+        yield Problem(
+            "objective.phases", "change what objective.choose compares; leave one of the two out"
+        )
+    found: dict[tuple[str, str], Problem] = {}
+    for recipe in every_recipe(config, fully_labelled=True):
+        found |= {(one.key, one.message): one for one in objective_problems(recipe)}
+    yield from found.values()
 
 
 def _active(config: Config) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from raykd.config.choosing import CHOSEN
 from raykd.config.search import (
     COSTS,
     HIGHER_IS_BETTER,
@@ -82,7 +83,7 @@ def search_problems(config: Config, build: Build) -> list[Problem]:
     """
     search = config.search
     assert search is not None, "only for recipes with a search"
-    found = [*_metric(config, search), *_keys(search), *_scheduler(config, search)]
+    found = [*_metric(config, search), *_keys(config, search), *_scheduler(config, search)]
     shapes = {key: list(_shape(key, space)) for key, space in search.parameters.items()}
     found += [problem for problems in shapes.values() for problem in problems]
     wrong = {problem.key for problem in found}
@@ -129,9 +130,15 @@ def _one_metric(config: Config, metric: str, allowed: Sequence[str]) -> Iterator
                       f"{', '.join(allowed)}")  # fmt: skip
 
 
-def _keys(search: Search) -> Iterator[Problem]:
+def _keys(config: Config, search: Search) -> Iterator[Problem]:
+    chooses = config.objective.choose is not None
     for key in search.parameters:
         head = key.split(".")[0]
+        if key.startswith("objective.choose"):
+            yield Problem(_at(key), "a sweep chooses once, before its trials; leave it out")
+        elif chooses and key in (*CHOSEN, "objective.labels.mode"):
+            yield Problem(_at(key), "is what objective.choose sets, once for all trials; leave one of the two out, or give "
+                          "objective.choose=null")  # fmt: skip
         if head not in SEARCHED or "." not in key:
             yield Problem(_at(key), f"only keys under {', '.join(SEARCHED)} can be searched: data and teachers are "
                           "shared by all trials; vary others in separate runs")  # fmt: skip

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from raykd.config.base import NonNegative, Positive, Settings, Unit
+from raykd.config.base import Count, NonNegative, Positive, Settings, Unit
 from raykd.config.methods import (
     LOSSES,
     WEIGHTINGS,
@@ -328,9 +328,40 @@ class Phase(Settings):
     """Changes of the feature terms: one entry for all of them, or a list with one for each."""
 
 
+Candidate = Literal["hard", "soft", "calibrated", "mixed", "tempered"]
+"""A target of the menu; see `raykd.config.choosing`."""
+
+
+def _menu(value: Any) -> Any:
+    if isinstance(value, list | tuple) and (
+        len(value) < 2 or len(set(map(str, value))) < len(value)
+    ):
+        raise ValueError("needs at least two targets, each of them once, or auto")
+    return value
+
+
+class Choose(Settings):
+    """The target is chosen on validation, from a menu, before any other student is trained."""
+
+    menu: Annotated[Literal["auto"] | tuple[Candidate, ...], BeforeValidator(_menu)] = "auto"
+    """hard: the ensemble's hard labels. soft: its probabilities at T = 1. calibrated: those, sharpened as
+    `sharpen: fit` does. mixed: half hard, half calibrated. tempered: T = 4. auto: the first four, and tempered
+    where every training sample is labelled."""
+    replicas: Count = 2
+    """Students trained with each target. They are the first replicas of the student and of the `hard` control,
+    so that the one that is chosen is not trained again."""
+
+
 class Objective(Settings):
     """The sum of the label, soft-target and feature terms."""
 
+    added_later = frozenset({"choose"})
+
+    choose: Choose | None = None
+    """Choose the target on validation: `soft_targets.temperature`, `sharpen` and `hard_share`, which are left out
+    then. By the task's metric on the half of validation that fits no temperature; of those within one paired
+    standard error of the best, by the NLL at the student's own temperature. The choice is kept in `choice.json`.
+    Classification only."""
     labels: Labels = Labels()
     """True labels."""
     soft_targets: SoftTargets | None = SoftTargets()
@@ -383,7 +414,7 @@ def restricted(
     if not labels:
         update["labels"] = objective.labels.model_copy(update={"weight": 0.0, "mode": "add"})
     if not soft_targets:
-        update["soft_targets"] = None
+        update |= {"soft_targets": None, "choose": None}
         if labels and objective.labels.replaces and objective.soft_targets is not None:
             own = {"weight": objective.soft_targets.strength, "mode": "add"}
             update["labels"] = objective.labels.model_copy(update=own)

@@ -10,7 +10,7 @@ FULLY_LABELLED_TEMPERATURE = 4.0
 
 
 def resolved(objective: Objective, *, labelled: int, samples: int, classes: bool) -> Objective:
-    """The objective with what it leaves to the data.
+    """The objective with what it leaves to the data; as it is where its target is still to be chosen.
 
     Args:
         objective: as the recipe has it.
@@ -18,6 +18,8 @@ def resolved(objective: Objective, *, labelled: int, samples: int, classes: bool
         samples: training samples.
         classes: whether outputs are logits of classes, of which labels can take the place.
     """
+    if objective.choose is not None:
+        return objective
     labels, soft = objective.labels, objective.soft_targets
     mode = labels.mode
     if mode is None:

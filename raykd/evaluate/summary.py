@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from raykd.ensemble import TEMPERATURE_BOUNDS, calibration_half
+from raykd.ensemble import calibration_half
+from raykd.evaluate.choice import own_temperature
 from raykd.evaluate.closeness import gap_recovered
 from raykd.evaluate.external_baselines import external_baseline_numbers
 from raykd.evaluate.outputs import Evaluation, Split, SplitOutputs, best_teacher, choose_examples
@@ -165,17 +166,14 @@ def student_temperatures(evaluation: Evaluation, role: str) -> list[float] | Non
     samples are answered rightly; None where answers have no temperature, or fewer than two samples are labelled.
     """
     validation = evaluation.splits.get("validation")
-    calibrate = find_task(evaluation.task).metrics.calibrate
-    if calibrate is None or validation is None or role not in validation.students:
+    task = find_task(evaluation.task).metrics
+    if task.calibrate is None or validation is None or role not in validation.students:
         return None
     half_N = calibration_half(validation.ids_N) & is_labelled(validation.labels_N)
     if int(half_N.sum()) < _LEAST_LABELS:
         return None
-    found = [
-        calibrate(answers_NC[half_N], validation.labels_N[half_N])
-        for answers_NC in validation.students[role]
-    ]
-    return [1.0 if value in TEMPERATURE_BOUNDS else value for value in found]
+    answers_RNC = validation.students[role][:, half_N]
+    return [own_temperature(task, one_NC, validation.labels_N[half_N]) for one_NC in answers_RNC]
 
 
 def _calibrated(evaluation: Evaluation, role: str) -> dict[str, Any]:

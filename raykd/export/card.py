@@ -200,6 +200,9 @@ def _method(story: Story) -> str:
         )
         if soft.sharpen is not None:
             lines.append(f"Mixture of the teachers sharpened: {soft.sharpen}")
+        if choice := story.summary.get("choice"):
+            menu = ", ".join(choice["menu"])
+            lines.append(f"Target: {choice['target']}, chosen on validation from {menu}")
         if soft.hard_share:
             lines.append(f"Share of the mixture's hard label in the target: {soft.hard_share:g}")
     if objective.labels.replaces:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from raykd.objective import training_role
+from raykd.pipeline.choosing import extra_fits_of, typical
 from raykd.pipeline.fits import known_weights, roles, shown_views
 from raykd.pipeline.placement import target_mode
 from raykd.pipeline.preparation import Prepared
@@ -152,11 +153,12 @@ def _asked_live(prepared: Prepared) -> dict[str, int]:
 
     Which teacher is the best is not known yet: the first one stands for it.
     """
-    config, names = prepared.config, list(prepared.teachers)
+    config, names = typical(prepared).config, list(prepared.teachers)
     asked = [
         name
         for role in roles(config)
         for name in training_role(role, config.objective, names, names[0]).teachers
     ]
-    each = config.seeds * config.train.epochs * len(prepared.samples.splits["train"])
-    return {name: each * asked.count(name) for name in names}
+    each = config.train.epochs * len(prepared.samples.splits["train"])
+    extra = extra_fits_of(prepared)
+    return {name: each * (config.seeds * asked.count(name) + extra) for name in names}

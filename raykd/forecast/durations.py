@@ -75,6 +75,8 @@ def durations(
     resources: Resources,
     pace: Pace,
     shares: Mapping[str, Share],
+    *,
+    for_menu: int = 0,
 ) -> Durations:
     """Seconds of each stage. Evaluation, report and the start of the cluster are not counted.
 
@@ -84,6 +86,7 @@ def durations(
         resources: what there is.
         pace: what one worker takes.
         shares: each teacher's answers to come, in the mode of the placement.
+        for_menu: students that are trained only so that a target can be chosen.
     """
     cpus, gpus = resources.cpus, resources.gpus
     places = placement.teachers
@@ -95,7 +98,7 @@ def durations(
     student = config.cluster.student
     workers = max(student.most, placement.lanes)
     students = Load(
-        config.seeds * sum(pace.student_fit_s.values()),
+        config.seeds * sum(pace.student_fit_s.values()) + for_menu * pace.student_fit_s["student"],
         min(workers, _fits(config)) if student.most == 1 else workers,
         max(1, int(student.cpus)),
         _whole(student.gpus),

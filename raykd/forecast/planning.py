@@ -12,6 +12,7 @@ from raykd.errors import InputError
 from raykd.forecast.counts import Counts, Share, count, total
 from raykd.forecast.durations import Durations, durations
 from raykd.forecast.timing import Pace, measure
+from raykd.pipeline.choosing import extra_fits_of, typical
 from raykd.pipeline.placement import Placement, make_placement
 from raykd.pipeline.preparation import Listen, Prepared, prepare
 from raykd.runtime import Resources, connect, machine
@@ -137,12 +138,19 @@ def _placed(prepared: Prepared, address: str | None) -> tuple[Resources, Placeme
 def _estimate(
     prepared: Prepared, counts: Counts, placement: Placement, resources: Resources
 ) -> Estimate:
-    pace = measure(prepared, placement, counts.unfitted)
+    pace = measure(typical(prepared), placement, counts.unfitted)
     stored = None if placement.mode == "live" else counts.stored
     shares = counts.live if stored is None else stored
     replicas = {name: resources.replicas for name, resources in placement.teachers.items()}
     return Estimate(
-        durations(prepared.config, placement, resources, pace, shares),
+        durations(
+            prepared.config,
+            placement,
+            resources,
+            pace,
+            shares,
+            for_menu=extra_fits_of(prepared),
+        ),
         pace,
         resources.cpus,
         resources.gpus,

@@ -13,6 +13,7 @@ from raykd.errors import InputError, Problem, TeacherError
 from raykd.forecast.counts import count
 from raykd.models.weights import count_parameters
 from raykd.models.zoo.foreign import ForeignModel
+from raykd.pipeline.choosing import extra_fits_of, menu_of
 from raykd.pipeline.evaluation import slices_of_test, student_network
 from raykd.pipeline.placement import Placement, make_placement
 from raykd.pipeline.preparation import (
@@ -88,7 +89,9 @@ def facts(prepared: Prepared, placement: Placement) -> dict[str, Any]:
             "gpus": student.gpus,
         },
         "objective": config.objective.model_dump(mode="json", by_alias=True),
-        "student_fits": config.seeds * (1 + len(config.evaluate.controls)),
+        "menu": list(menu_of(prepared)),
+        "student_fits": config.seeds * (1 + len(config.evaluate.controls))
+        + extra_fits_of(prepared),
         "targets": count(prepared).to_json(),
     }
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raykd.config import Config
+from raykd.config.objective import Candidate
 from raykd.config.variants import WHOLE, Ablation, ablation, names_of
 from raykd.errors import InputError
 from raykd.evaluate.ablation import worths
 from raykd.evaluate.comparison import compare as hold_against
 from raykd.folders import RunFolder
+from raykd.pipeline.choosing import choose, settle
 from raykd.pipeline.comparing import check_same, keep_variants, paired_fits, seconds_of
 from raykd.pipeline.fits import shown_views
 from raykd.pipeline.job import Job
 from raykd.pipeline.preparation import Prepared, prepare, vary, with_views
 from raykd.pipeline.session import Options, opened, run_folder
 from raykd.tracking import Console
-from raykd.train import Fit
 from raykd.train.checkpoint import FitFolder
 
 
@@ -48,6 +48,10 @@ class Students:
 
     stored: Mapping[str, Prepared]
     seeing: Mapping[str, Prepared]
+
+    def settled(self, target: Candidate | None) -> Students:
+        """The same with the target that was chosen from the recipe's menu."""
+        return Students(settle(self.stored, target), settle(self.seeing, target))
 
     @property
     def every(self) -> dict[str, Prepared]:
@@ -139,9 +143,10 @@ def announcement(plan: Ablation, prepared: Prepared) -> list[str]:
 def _stages(job: Job, plan: Ablation, students: Students, of: Path | None) -> None:
     specs = job.teachers()
     with job.targets(specs, shown_views(job.config)) as targets:
+        job.known |= _finished(of)
+        target = choose(job, targets)
+        students = students.settled(target)
         fits = list(paired_fits(job.config, students.stored, targets.teachers))
-        if of is not None:
-            _take_over(fits, job.folder, RunFolder(of))
         results = job.train(fits, targets)
     numbers = job.target_numbers(targets)
     for name, recipe in students.seeing.items():
@@ -156,11 +161,8 @@ def _stages(job: Job, plan: Ablation, students: Students, of: Path | None) -> No
     job.report()
 
 
-def _take_over(fits: Sequence[Fit], folder: RunFolder, of: RunFolder) -> None:
-    """Students of a finished run that are what the whole recipe would train, bit for bit."""
-    for fit in fits:
-        name, replica = fit.fit_id.split("/")
-        before, own = of.checkpoints(f"student/{replica}"), folder.checkpoints(fit.fit_id)
-        result = FitFolder(before).result()
-        if name == WHOLE and not own.exists() and (result or {}).get("identity") == fit.identity:
-            shutil.copytree(before, own)
+def _finished(of: Path | None) -> dict[str, Path]:
+    """Students of a finished run: what they are, bit for bit -> their checkpoints."""
+    folders = [] if of is None else sorted(RunFolder(of).checkpoints("student").glob("replica*"))
+    results = [(folder, FitFolder(folder).result() or {}) for folder in folders]
+    return {result["identity"]: folder for folder, result in results if "identity" in result}

@@ -14,6 +14,7 @@ from raykd.evaluate.comparison import compare as hold_against
 from raykd.evaluate.ranking import rank_teachers
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.objective import Role, training_role
+from raykd.pipeline.choosing import choose, settle
 from raykd.pipeline.fits import shown_views, student_fit
 from raykd.pipeline.job import Job
 from raykd.pipeline.preparation import Prepared, prepare, vary
@@ -131,6 +132,7 @@ def _stages(job: Job, students: Mapping[str, Prepared], reference: str) -> None:
     counts = [shown_views(recipe.config) for recipe in students.values()]
     views = None if None in counts else max(count for count in counts if count is not None)
     with job.targets(specs, views) as targets:
+        students = settle(students, choose(job, targets))
         fits = list(paired_fits(job.config, students, targets.teachers))
         results = job.train(fits, targets)
     compared = hold_against(job.evaluate(targets, students), reference, seconds_of(results))

@@ -5,7 +5,7 @@ Shapes: N samples of the data, M of test.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -127,15 +127,35 @@ def _examples(samples: Samples, test: SplitOutputs) -> tuple[Tensor | None, Tens
     return rows_E, next(iter(inputs.values()))
 
 
-def _answers(prepared: Prepared, run: RunFolder, role: str, rows: np.ndarray, which: str) -> Tensor:
-    """What every replica of a role answers for some rows [R, N, C]."""
+def answers_of(
+    prepared: Prepared,
+    run: RunFolder,
+    fit_ids: Sequence[str],
+    rows: np.ndarray,
+    which: str = "best",
+) -> Tensor:
+    """What the students of some fits answer for some rows [R, N, C].
+
+    Args:
+        prepared: the recipe that all of them were trained by.
+        run: where their weights are.
+        fit_ids: of R fits.
+        rows: N samples.
+        which: `best` or `last` weights.
+    """
     replicas = []
-    for replica in range(prepared.config.seeds):
-        folder = FitFolder(run.checkpoints(f"{role}/replica{replica}"))
-        network = student_network(prepared, folder.read_weights(which))
+    for fit_id in fit_ids:
+        weights = FitFolder(run.checkpoints(fit_id)).read_weights(which)
+        network = student_network(prepared, weights)
         network.remembers = True
         replicas.append(predict(network, prepared.samples, rows, torch.device("cpu")))
     return torch.stack(replicas)
+
+
+def _answers(prepared: Prepared, run: RunFolder, role: str, rows: np.ndarray, which: str) -> Tensor:
+    """What every replica of a role answers for some rows [R, N, C]."""
+    fit_ids = [f"{role}/replica{replica}" for replica in range(prepared.config.seeds)]
+    return answers_of(prepared, run, fit_ids, rows, which)
 
 
 def training_numbers(prepared: Prepared, run: RunFolder) -> dict[str, Any]:

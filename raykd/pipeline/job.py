@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
+from raykd.config import Config
 from raykd.ensemble import SHARPENING_BOUNDS
 from raykd.evaluate import Evaluation
 from raykd.folders import RunFolder, read_json, write_json
@@ -109,6 +111,8 @@ class Job:
         timing: seconds by stage.
         summary: what `summary.json` holds, once it is there.
         sharpening: role -> fitted temperature of the mixture of its teachers.
+        choice: which target of the menu was chosen, and why, as in `choice.json`; empty where there is no menu.
+        known: identity of a fit that was trained in this folder -> its checkpoints.
     """
 
     prepared: Prepared
@@ -120,6 +124,8 @@ class Job:
     timing: dict[str, float] = field(default_factory=no_time)
     summary: dict[str, Any] = field(default_factory=dict)
     sharpening: dict[str, float] = field(default_factory=dict)
+    choice: dict[str, Any] = field(default_factory=dict)
+    known: dict[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.config, self._begun = self.prepared.config, time.monotonic()
@@ -252,8 +258,18 @@ class Job:
             samples=self.samples if prepared is None else put(prepared.samples),
         )
 
+    def settle(self, config: Config) -> None:
+        """Go on with a recipe whose target was chosen from its menu."""
+        self.config, self.prepared = config, replace(self.prepared, config=config)
+
+    def know(self, fits: Sequence[Fit]) -> None:
+        """Fits that were trained, whose results serve every later fit that is the same but for its name."""
+        self.known |= {fit.identity: self.folder.checkpoints(fit.fit_id) for fit in fits}
+
     def train(self, fits: Sequence[Fit], targets: TargetStage) -> dict[str, dict[str, Any]]:
         """Train students; the result of every fit."""
+        for fit in fits:
+            reuse(fit, self.folder, self.known)
         self._tell_sharpening(fits)
         with self.stage("student", fits=[fit.fit_id for fit in fits]):
             if self.placement.note is not None:
@@ -348,14 +364,30 @@ class Job:
         self.keep(summary)
 
     def keep(self, summary: dict[str, Any]) -> None:
-        """Write the summary."""
-        self.summary = summary
-        write_json(self.folder.summary, summary)
+        """Write the summary, with the choice where there was one."""
+        self.summary = {**summary, **({"choice": self.choice} if self.choice else {})}
+        write_json(self.folder.summary, self.summary)
 
     def report(self) -> None:
         """Write the report of what the folder holds."""
         with self.stage("report"):
             write_report(self.folder.path)
+
+
+def reuse(fit: Fit, folder: RunFolder, known: Mapping[str, Path]) -> None:
+    """Take over the checkpoints of a fit that is the same, bit for bit, where there are none of its own.
+
+    Args:
+        fit: which is to be trained in the folder.
+        folder: of the job.
+        known: identity -> checkpoints of a finished fit.
+    """
+    before, own = known.get(fit.identity), folder.checkpoints(fit.fit_id)
+    if before is not None and not own.exists():
+        temporary = own.with_name(f".{own.name}")  # an interrupted copy is no fit
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(before, temporary)
+        temporary.rename(own)
 
 
 def times_tested(folder: RunFolder) -> int:

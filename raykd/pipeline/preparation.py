@@ -14,11 +14,15 @@ import torch
 from torch import Tensor
 
 from raykd.config import Config
+from raykd.config.choosing import every_recipe
+from raykd.config.choosing import with_target as config_with_target
+from raykd.config.objective import Candidate
 from raykd.config.resolving import resolved
 from raykd.config.sources import FilesSource
 from raykd.data import Samples, build_samples
 from raykd.data.decoding import Mark, Part, Target, cache_root, in_process
 from raykd.data.input_checks import cut_texts
+from raykd.ensemble import calibration_half
 from raykd.errors import InputError, Problem
 from raykd.models.preprocess import Preprocessing, preprocessing_for
 from raykd.models.projectors import make_projector
@@ -49,6 +53,8 @@ from raykd.tracking import Event, events
 from raykd.types import ORIGINAL_VIEW
 
 Listen = Callable[[Event], None]
+_LEAST_CHOOSING = 10
+"""Labelled samples without which half of validation cannot tell targets apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,9 +210,14 @@ def prepare(
         )
     samples = load_samples(config, address=address, listen=listen)
     config, *variants = (with_data(recipe, samples) for recipe in (config, *variants))
-    if problems := data_problems([config, *variants], samples):
+    recipes = [
+        with_data(one, samples)
+        for recipe in (config, *variants)
+        for one in every_recipe(recipe, fully_labelled=is_fully_labelled(samples))
+    ]
+    if problems := [*_choice_problems(config, samples), *data_problems(recipes, samples)]:
         raise InputError(problems)
-    objectives = [recipe.objective for recipe in (config, *variants)]
+    objectives = [recipe.objective for recipe in recipes]
     made = {
         teacher.name: collect(
             problems, partial(resolve_teacher, config, teacher, samples, objectives)
@@ -226,6 +237,35 @@ def prepare(
     prepared = Prepared(config, samples, _fingerprint(samples), teachers, **student)
     _check_features(prepared)
     return prepared
+
+
+def is_fully_labelled(samples: Samples) -> bool:
+    """Whether every training sample has a label within the budget."""
+    return len(samples.labelled_rows("train")) == len(samples.splits["train"])
+
+
+def _choice_problems(config: Config, samples: Samples) -> list[Problem]:
+    """Whether validation can choose what `objective.choose` leaves to it."""
+    if config.objective.choose is None:
+        return []
+    rows = samples.labelled_rows("validation")
+    half_N = calibration_half(torch.from_numpy(samples.ids[rows].copy()))
+    parts = int(half_N.sum()), int((~half_N).sum())
+    if min(parts) >= _LEAST_CHOOSING:
+        return []
+    return [
+        Problem(
+            "objective.choose",
+            f"found {parts[0]} and {parts[1]} labelled samples in the halves of validation that fit temperatures and "
+            f"choose, at least {_LEAST_CHOOSING} in each are needed; raise data.splits.validation, or leave it out",
+        )
+    ]
+
+
+def with_target(prepared: Prepared, target: Candidate) -> Prepared:
+    """The same data and models with one target of the recipe's menu."""
+    config = with_data(config_with_target(prepared.config, target), prepared.samples)
+    return replace(prepared, config=config)
 
 
 def with_data(config: Config, samples: Samples) -> Config:

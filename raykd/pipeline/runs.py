@@ -20,6 +20,7 @@ from raykd.evaluate.requirements import Requirement
 from raykd.evaluate.slices import slice_numbers
 from raykd.evaluate.summary import student_temperatures
 from raykd.folders import RunFolder, read_json, write_json
+from raykd.pipeline.choosing import choose
 from raykd.pipeline.evaluation import (
     costs,
     evaluate,
@@ -38,6 +39,7 @@ from raykd.pipeline.preparation import (
     prepare,
     student_outputs,
     with_external_baselines,
+    with_target,
 )
 from raykd.pipeline.recipe_store import RecipeStore
 from raykd.pipeline.session import Options, as_begun, open_folder, opened, run_folder
@@ -126,6 +128,8 @@ def _stages(job: Job, until: str | None) -> None:
     with job.targets(specs, shown_views(job.config)) as targets:
         if until == "targets":
             return
+        if (target := choose(job, targets)) is not None:
+            job.settle(with_target(job.prepared, target).config)
         job.train(student_fits(job.prepared, targets.teachers), targets)
     if until == "distill":
         return

@@ -13,6 +13,7 @@ from torch import nn
 
 from raykd import __version__
 from raykd.config import Config, load_config
+from raykd.config.choosing import with_target
 from raykd.config.models import is_harmless
 from raykd.errors import InputError, Problem
 from raykd.export import Student
@@ -212,7 +213,14 @@ def _finished(folder: RunFolder) -> tuple[RunData, Config]:
         raise InputError.at(
             "RUN", f"{folder.path} is no finished run: {why}; give the folder of `raykd run`"
         )
-    return data, load_config([folder.config])
+    return data, _as_taught(load_config([folder.config]), data.summary)
+
+
+def _as_taught(config: Config, summary: Mapping[str, Any]) -> Config:
+    """The recipe with the target that validation chose, where it was left to it."""
+    if config.objective.choose is None:
+        return config
+    return with_target(config, summary["choice"]["target"])
 
 
 def _student_of(folder: RunFolder, config: Config) -> Description:

@@ -252,6 +252,7 @@ def _tables(run: RunData) -> dict[str, Table]:
     makers: Sequence[Callable[[RunData], Table | None]] = (
         tables.results,
         tables.gains,
+        tables.choice,
         external_baseline_tables.external_baselines,
         external_baseline_tables.slices,
         tables.quality,

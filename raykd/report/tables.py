@@ -206,6 +206,55 @@ def quality(run: RunData) -> Table | None:
     )
 
 
+def choice(run: RunData) -> Table | None:
+    """The menu of targets: what validation says of each, what it cost, and which was chosen."""
+    chosen = run.summary.get("choice")
+    if not chosen:
+        return None
+    words, menu = text_of(run.summary), chosen["menu"]
+    metric = words.metric
+    rows, records = [], []
+    for target, one in menu.items():
+        reached, nll = one[metric.key], one["nll_calibrated"]
+        temperature = sum(one["temperature"]) / len(one["temperature"])
+        verdict = "chosen" if target == chosen["target"] else "equal" if one["equal"] else "worse"
+        rows.append((
+            target, words.value(reached["mean"]), f"{words.spread(one['behind'])} ± {words.spread(one['standard_error'])}",
+            number(nll["mean"]), number(temperature), duration(one["seconds"]), verdict,
+        ))  # fmt: skip
+        records.append((target, reached["mean"], one["behind"], one["standard_error"], nll["mean"], temperature,
+                        one["seconds"], verdict))  # fmt: skip
+    students = f"{chosen['replicas']} student{'s' * (chosen['replicas'] != 1)} of each target"
+    return Table(
+        name="choice",
+        title="The menu of targets",
+        columns=(
+            "target",
+            metric.name,
+            "behind the best",
+            "NLL at its own T",
+            "own T",
+            "training",
+            "verdict",
+        ),
+        rows=rows,
+        records=records,
+        fields=[
+            "target",
+            metric.key,
+            "behind",
+            "standard_error",
+            "nll_calibrated",
+            "temperature",
+            "seconds",
+            "verdict",
+        ],
+        note=f"Means over {students}, on {chosen['n']:,} labelled validation samples; their own temperatures were fitted on "
+        "the other half. Equal: behind the best by at most one standard error of the paired difference; of these the "
+        "least NLL was chosen. Students that are replicas of the student or of a control were not trained twice.",
+    )
+
+
 def costs(run: RunData) -> Table | None:
     """Parameters, operations, bytes and latency of student, teachers and ensemble."""
     models = [entry for entry in _models(run) if entry[1] in _COSTED]

@@ -8,7 +8,7 @@ together (Holm 1979), here as in the table. Everything else is "no difference th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -265,9 +265,8 @@ def _override(summary: Summary, role: str) -> str:
         weights = ", ".join(f"{name}: {int(name == best)}" for name in summary["teachers"])
         return f"objective.weighting='{{type: fixed, weights: {{{weights}}}}}'"
     if role == "hard":
-        return (
-            "objective.soft_targets=null objective.labels.weight=1 objective.labels.fill=ensemble"
-        )
+        chosen = "objective.choose=null " if summary.get("choice") else ""
+        return f"{chosen}objective.soft_targets=null objective.labels.weight=1 objective.labels.fill=ensemble"
     return ""
 
 
@@ -275,6 +274,12 @@ def _against(summary: Summary, role: str) -> str:
     gain, gains = summary["gains"][role], text_of(summary).gain
     other, p_value = _control(summary, role), p_values(summary).get(role)
     how_much = gains.size(gain["mean"])
+    if (
+        role == "hard"
+        and (summary.get("choice") or {}).get("target") == role
+        and not any(gain["values"])
+    ):
+        return f"It is {other}: validation chose this target."
     match outcome(gain, p_value):
         case "win":
             return f"It beats {other} by {how_much} {_interval(gain, gains)}."
@@ -357,9 +362,22 @@ def _gap(summary: Summary) -> list[str]:
     ]
 
 
+def _choice(summary: Summary) -> list[str]:
+    """Which target validation chose for the student, and what that cost."""
+    choice = summary.get("choice")
+    if not choice:
+        return []
+    menu, target = choice["menu"], choice["target"]
+    equals = [name for name, numbers in menu.items() if numbers["equal"]]
+    why = f"on {choice['n']:,} samples it is better than every other one by more than a standard error"
+    if len(equals) > 1:
+        why = f"{choice['n']:,} samples cannot tell {_listed(equals)} apart, and {target} has the least NLL of them"
+    return [f"Validation chose its target from {_listed(list(menu))}: {target}; {why}."]
+
+
 def _confidence(summary: Summary) -> list[str]:
     """How the ensemble's confidence was set right before training, and the student's after it."""
-    found = []
+    found = [*_choice(summary)]
     if fitted := (summary["targets"].get("sharpen") or {}).get("student"):
         found.append(
             f"Its target, the mixture of the teachers, was {'sharpened' if fitted < 1 else 'smoothed'} at "
@@ -392,8 +410,12 @@ def _cost(summary: Summary) -> list[str]:
         parts.append(f"answers one sample {_faster(ratio['latency']['1'])} ({took}, one thread)")
     if not parts:
         return []
-    listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    return [f"Set against the whole ensemble it {listed}."]
+    return [f"Set against the whole ensemble it {_listed(parts)}."]
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """One, two and three."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _fewer(ratio: float) -> str:

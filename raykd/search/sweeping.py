@@ -10,10 +10,13 @@ from typing import Any
 
 from raykd.config import Config, check_search, load_config
 from raykd.config.check_search import overrides, values_of
+from raykd.config.choosing import with_target
+from raykd.config.objective import Candidate
 from raykd.config.search import OptunaSearcher, Search
 from raykd.errors import InputError, Problem, TrainingError
 from raykd.folders import RunFolder
 from raykd.importing import load_package
+from raykd.pipeline.choosing import choose
 from raykd.pipeline.fits import shown_views
 from raykd.pipeline.job import Job
 from raykd.pipeline.placement import Placement, make_placement, target_mode
@@ -96,6 +99,13 @@ class SweepPlan:
     proposals: Sequence[Proposal] | None
     views: int | None
 
+    def settled(self, target: Candidate) -> SweepPlan:
+        """The same with the target that was chosen from the recipe's menu, in every trial."""
+        proposals = self.proposals and [
+            replace(one, config=with_target(one.config, target)) for one in self.proposals
+        ]
+        return replace(self, config=with_target(self.config, target), proposals=proposals)
+
     @property
     def total(self) -> int:
         """How many trials there will be."""
@@ -172,6 +182,9 @@ def sweep(
 
 def _stages(job: Job, plan: SweepPlan, runs: SweepRuns, options: Options) -> Config:
     with job.targets(job.teachers(), plan.views, ahead=True) as targets:
+        if (target := choose(job, targets)) is not None:
+            plan = plan.settled(target)
+            job.settle(plan.config)
         builder = TrialBuilder(job.prepared, targets)
         ledger = search_trials(job, plan, builder, runs, options)
         final = None
