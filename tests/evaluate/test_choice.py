@@ -32,12 +32,12 @@ def data():
 def reference(answers_RNC, best_RNC, labels_N, chooses_N):
     """Accuracy, distance to the best and its standard error, in numpy and float64."""
 
-    def right_M(one_RNC):
+    def right(one_RNC):
         top = one_RNC.numpy().argmax(-1)[:, chooses_N]
         return (top == labels_N[chooses_N]).astype(float).mean(0)
 
-    behind_M = right_M(best_RNC) - right_M(answers_RNC)
-    return right_M(answers_RNC).mean(), behind_M.mean(), behind_M.std(ddof=1) / len(behind_M) ** 0.5
+    behind_M = right(best_RNC) - right(answers_RNC)
+    return right(answers_RNC).mean(), behind_M.mean(), behind_M.std(ddof=1) / len(behind_M) ** 0.5
 
 
 def test_the_numbers_are_those_of_the_half_that_fits_nothing(data):
