@@ -7,6 +7,7 @@ from typing import Any
 from raykd.config.objective import Candidate, Choose, Labels, Objective, SoftTargets
 from raykd.config.resolving import FULLY_LABELLED_TEMPERATURE, is_hard, resolved
 from raykd.config.root import Config
+from raykd.config.search import Search
 
 HALF = 0.5
 TARGETS: dict[Candidate, dict[str, Any]] = {
@@ -93,7 +94,7 @@ def extra_fits(config: Config, *, labelled: int, samples: int) -> int:
 
 
 def with_menu(config: Config) -> Config:
-    """The recipe with the whole menu in place of the target that it gives itself."""
+    """The recipe with the whole menu in place of the target that it gives itself, or searches."""
     soft = config.objective.soft_targets
     assert soft is not None, "there is no target otherwise"
     own = {
@@ -102,7 +103,16 @@ def with_menu(config: Config) -> Config:
         if name in soft.model_fields_set - TARGETS["soft"].keys()
     }
     update = {"choose": Choose(menu="auto", replicas=2), "soft_targets": SoftTargets(**own)}
-    return config.model_copy(update={"objective": config.objective.model_copy(update=update)})
+    changed: dict[str, Any] = {"objective": config.objective.model_copy(update=update)}
+    if config.search is not None:
+        changed["search"] = _searching_others(config.search)
+    return config.model_copy(update=changed)
+
+
+def _searching_others(search: Search) -> Search | None:
+    """A search without the keys that the choice sets; none where nothing is left to be searched."""
+    parameters = {key: space for key, space in search.parameters.items() if key not in CHOSEN}
+    return search.model_copy(update={"parameters": parameters}) if parameters else None
 
 
 def _open(labels: Labels) -> bool:

@@ -50,7 +50,8 @@ def method_variants(
     """The recipe's own method, then each loss and each weighting put in its place.
 
     Args:
-        config: the recipe; its weights, temperature and other settings hold for every variant.
+        config: the recipe; its weights, temperature and other settings hold for every variant. A target that it leaves
+            to `objective.choose` is chosen once, for all variants but those of another loss, which have none.
         losses: soft-target losses, each in place of the recipe's; a feature loss is added to it.
         weightings: ensemble weightings.
         taps: what feature losses compare, `STUDENT_TAP=TEACHER.TEACHER_TAP`.
@@ -110,6 +111,8 @@ def _methods(
             overrides.append(f"objective.features={json.dumps([_feature(loss, taps)])}")
         elif loss != own_loss:
             overrides.append(f"objective.soft_targets.loss.type={loss}")
+            if config.objective.choose is not None:  # its targets are for kl alone
+                overrides.append("objective.choose=null")
         yield name, overrides
 
 

@@ -267,18 +267,27 @@ class Job:
         self.known |= {fit.identity: self.folder.checkpoints(fit.fit_id) for fit in fits}
 
     def train(self, fits: Sequence[Fit], targets: TargetStage) -> dict[str, dict[str, Any]]:
-        """Train students; the result of every fit."""
+        """Train students, those that are the same but for their name once; the result of every fit."""
         for fit in fits:
             reuse(fit, self.folder, self.known)
         self._tell_sharpening(fits)
+        different: dict[str, Fit] = {}
+        for fit in fits:
+            different.setdefault(fit.identity, fit)
+        once = list(different.values())
         with self.stage("student", fits=[fit.fit_id for fit in fits]):
             if self.placement.note is not None:
                 self.emit(events.message("student", self.placement.note))
             results = {}
             if targets.writes_through:
-                results = self._run(fits[:1], targets)
+                results = self._run(once[:1], targets)
                 targets.complete()
-            results |= self._run(fits[len(results) :], targets)
+            results |= self._run(once[len(results) :], targets)
+            self.know(once)
+            if others := [fit for fit in fits if fit.fit_id not in results]:
+                for fit in others:
+                    reuse(fit, self.folder, self.known)
+                results |= self._run(others, targets)
             self.mailbox.flush()  # records of live teachers have arrived by then
             targets.advise(self.emit.live)
         return results
