@@ -1,0 +1,100 @@
+"""The table of `raykd/recipes/README.md`: every packaged recipe against its controls and the fixed default target.
+
+    python jobs/recipes_table.py --output runs/recipes                    # everything whose data is there
+    python jobs/recipes_table.py --output runs/recipes --only letter,digits
+
+Each recipe is one comparison over its own paired replicas. Recipes of classes have one more method, `calibrated`: the
+fixed default, which learns the mixture of the teachers at its T_c and chooses nothing. Test is scored once, by what
+validation has chosen by then. What a folder holds already is not run again; a recipe whose data is not there is left out,
+and said.
+
+Cost: three to six minutes on two cores for each of the short recipes. `fashion_mnist_full` has a command of its own, in its
+file, and is run with `--only` alone.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the clone: `jobs` is not installed
+
+from raykd import load_config
+from raykd.config.load import recipe_names
+from raykd.config.variants import method_variants
+from raykd.errors import InputError
+from raykd.folders import read_json
+from raykd.pipeline import Options, compare
+from raykd.tasks import find_task
+
+_LONG = ("fashion_mnist_full",)
+_CALIBRATED = [
+    *("objective.choose=null", "objective.soft_targets.sharpen=fit"),
+    *("objective.soft_targets.temperature=null", "objective.soft_targets.hard_share=0"),
+]
+_CONTROLS = ("labels", "hard", "best_teacher")
+
+
+def measured(name: str, folder: Path) -> dict[str, Any]:
+    """The summary of a recipe's comparison, and the seconds that it took."""
+    config = load_config(name, ["tracking.wandb.mode=disabled"])
+    classes = find_task(config.task).settings.class_logits
+    others = {"calibrated": _CALIBRATED} if classes else {}
+    begun = time.monotonic()
+    options = Options(output=folder, resume=folder.exists())
+    compare(config, method_variants(config, others=others), options)
+    summary = {**read_json(folder / "summary.json"), "seconds": round(time.monotonic() - begun)}
+    return {key: summary[key] for key in summary if key not in ("targets", "labels_used")}
+
+
+def row(name: str, found: Mapping[str, Any]) -> str:
+    """A recipe's line of the table: its metric on test, and how far its student is ahead of each of the others."""
+    methods, own = found["methods"], found["reference"]
+    text = find_task(found["task"]).text
+    key = text.metric.key
+
+    def reached(method: str) -> str:
+        if method not in methods:
+            return "–"
+        test = methods[method]["test"][key]
+        ahead = "" if method == own else f" ({_ahead(methods[method]['gain'], text.gain.signed)})"
+        return f"{text.value(test['mean'])} ± {text.spread(test['std'])}{ahead}"
+
+    chosen = found.get("choice", {}).get("target", "fixed")
+    others = " | ".join(reached(method) for method in ("calibrated", *_CONTROLS))
+    return f"| `{name}` | {methods[own]['test'][key]['n']} | {chosen} | {reached(own)} | {others} | {found['seconds']} |"
+
+
+def _ahead(gain: Mapping[str, Any], signed: Any) -> str:
+    """The student's gain over a method, of the method's over the student: mean and 95 % interval."""
+    low, high = gain["ci95"]
+    return f"{signed(-gain['mean'])}, {signed(-high)} to {signed(-low)}"
+
+
+def main() -> int:
+    """Run what is asked for, and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True, help="folder of all comparisons")
+    parser.add_argument("--only", help="names of recipes, with commas")
+    given = parser.parse_args()
+    names = given.only.split(",") if given.only else [n for n in recipe_names() if n not in _LONG]
+    lines = []
+    for name in names:
+        try:
+            found = measured(name, given.output / name)
+        except InputError as error:
+            print(f"{name}: left out, {error.problems[0]}", file=sys.stderr)
+            continue
+        (given.output / f"{name}.json").write_text(json.dumps(found, indent=2), encoding="utf-8")
+        lines.append(row(name, found))
+        print(lines[-1], flush=True)
+    print("| recipe | n | target | student | calibrated | labels alone | hard | best teacher | s |")
+    print("|---|---|---|---|---|---|---|---|---|", *lines, sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
