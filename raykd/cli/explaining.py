@@ -56,7 +56,8 @@ def add(commands: Command) -> None:
 def _explain(args: argparse.Namespace) -> int:
     folder = args.output or args.run / _FOLDER
     _check_folder(folder)
-    from raykd.pipeline.explaining import ExplainOptions, explain
+    from raykd.pipeline.explaining import explain
+    from raykd.pipeline.occluding import ExplainOptions
     from raykd.report import write_report
     from raykd.report.explanation import write_explanation
 

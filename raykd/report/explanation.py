@@ -70,16 +70,16 @@ def about(numbers: Numbers) -> list[str]:
 
 
 def explanation_verdict(numbers: Numbers) -> list[str]:
-    """What the maps show: likeness to the ensemble's, to each teacher's, to nobody's; and whether they can be believed."""
-    sentences = [_likeness(numbers), *_of_teachers(numbers), _deletion(numbers)]
+    """What the maps show: whether they are like the ensemble's, like whose most, and whether they can be believed."""
+    sentences = [*_likeness(numbers), *_of_teachers(numbers), _deletion(numbers)]
     own = numbers["control_against_student"]["spearman"]
     if own["mean"] is not None:
         sentences.append(
-            f"So much of its maps comes from architecture and data alone: their rank correlation with those of the "
-            f"same network with fresh weights is {number(own['mean'], 2)}{_interval(own)}."
+            "So much of its maps comes from architecture and data alone: their rank correlation with those of fresh "
+            f"weights is {two_digits(own['mean'])}{_interval(own)}."
         )
     if numbers["samples"] < _FEW:
-        sentences.append(f"{_samples(numbers)} are few: the intervals are wide, or there are none.")
+        sentences.append(f"{_samples(numbers)} are few: intervals are wide, or there are none.")
     sentences += [
         f"Left out: teacher {name}, which {why}." for name, why in numbers["left_out"].items()
     ]
@@ -91,58 +91,57 @@ def _samples(numbers: Numbers) -> str:
     return f"{count} sample{'' if count == 1 else 's'}"
 
 
-def _where(numbers: Numbers) -> str:
-    if is_value(numbers):
-        return f"On the {_samples(numbers)} of {numbers['split']} on which they differ most"
-    count, parted = numbers["samples"], numbers["parted"]
-    of = "" if parted == count else f" of {parted}"
-    return f"On {count}{of} samples of {numbers['split']} on which they part"
-
-
-def _likeness(numbers: Numbers) -> str:
+def _likeness(numbers: Numbers) -> list[str]:
     found = numbers["similarity"]["ensemble"]["spearman"]
     own, control, difference = (found[name] for name in ("student", "control", "difference"))
+    where = "Where they differ most" if is_value(numbers) else "Where they part"
     if own["mean"] is None:
-        return f"{_where(numbers)}, the maps cannot be compared: hiding a part changes nothing, or all parts change as much."
+        return [f"{where}, no map has ranks to compare: all parts are worth the same."]
     low, high = difference["ci95"] or (None, None)
+    does = "the student looks {} where its ensemble looks than the same network with fresh weights does"
     if low is not None and low > 0:
-        says = "the student looks more where its ensemble looks than an untrained network does"
+        says = does.format("more")
     elif high is not None and high < 0:
-        says = "the student looks less where its ensemble looks than an untrained network does"
+        says = does.format("less")
     else:
-        says = "it is not shown that the student looks more where its ensemble looks than an untrained network does"
-    return (
-        f"{_where(numbers)}, {says}: rank correlation of the maps {number(own['mean'], 2)}{_interval(own)}, "
-        f"of the same network with fresh weights {number(control['mean'], 2)}{_interval(control)}."
-    )
+        says = f"it is not shown that {does.format('more')}"
+    count, parted = numbers["samples"], numbers["parted"]
+    of = "" if parted == count else f" of {parted}"
+    return [
+        f"{where}, {says}.",
+        f"On {count}{of} samples of {numbers['split']} the rank correlation of its maps with the ensemble's is "
+        f"{two_digits(own['mean'])}{_interval(own)}, that of fresh weights {two_digits(control['mean'])}{_interval(control)}.",
+    ]
 
 
 def _of_teachers(numbers: Numbers) -> list[str]:
     found = {
-        name: one["spearman"]["student"]
+        name: one["spearman"]["student"]["mean"]
         for name, one in numbers["similarity"].items()
         if name != "ensemble" and one["spearman"]["student"]["mean"] is not None
     }
     if len(found) < 2:
         return []
-    order = sorted(found, key=lambda name: -found[name]["mean"])
-    most, least = order[0], order[-1]
+    most, least = max(found, key=lambda n: found[n]), min(found, key=lambda n: found[n])
     return [
-        f"Of the teachers, its maps are most like those of {model_name(most)} ({number(found[most]['mean'], 2)}) and least "
-        f"like those of {model_name(least)} ({number(found[least]['mean'], 2)})."
+        f"Of the teachers, its maps are most like those of {model_name(most)} ({two_digits(found[most])}) and least like "
+        f"those of {model_name(least)} ({two_digits(found[least])})."
     ]
 
 
 def _deletion(numbers: Numbers) -> str:
-    area, value = numbers["deletion"]["area"], is_value(numbers)
-    size = f"{score_text(numbers, area['mean'])}{_interval(area, numbers)}"
-    does = "changes the student's value more" if value else "lowers the student's probability more"
-    how = f"than removing as much in a random order (area between the curves {size})"
+    area = numbers["deletion"]["area"]
+    moves = "changes its value more" if is_value(numbers) else "lowers its probability more"
+    what = f"what the student's maps call important {moves} than removing as much in a random order"
+    size = f"the area between the curves is {score_text(numbers, area['mean'])}{_interval(area, numbers)}"
     if area["ci95"] is not None and area["ci95"][0] > 0:
-        return (
-            f"Removing first what its maps call important {does} {how}: they show what it rests on."
-        )
-    return f"It is not shown that removing first what its maps call important {does} {how}: do not rely on them."
+        return f"The maps show what the student rests on: removing first {what}; {size}."
+    return f"Do not rely on the maps: it is not shown that removing first {what}; {size}."
+
+
+def two_digits(value: float | None) -> str:
+    """A correlation or share: `0.65`, and `0.00` on both sides of 0."""
+    return number(value if value is None else round(value, 2) + 0.0, 2)
 
 
 def score_text(numbers: Numbers, value: float | None) -> str:
@@ -155,7 +154,8 @@ def _interval(found: Mapping[str, Any], scored: Numbers | None = None) -> str:
     if found["ci95"] is None:
         return ""
     low, high = (
-        number(bound, 2) if scored is None else score_text(scored, bound) for bound in found["ci95"]
+        two_digits(bound) if scored is None else score_text(scored, bound)
+        for bound in found["ci95"]
     )
     return f" ({low} to {high})"
 
@@ -171,8 +171,8 @@ def similarity_table(numbers: Numbers) -> Table:
                 one = found[measure][which]
                 record += [one["mean"], *(one["ci95"] or (None, None))]
             cells += [
-                f"{number(found[measure]['student']['mean'], 2)}{_interval(found[measure]['student'])}",
-                number(found[measure]["control"]["mean"], 2),
+                f"{two_digits(found[measure]['student']['mean'])}{_interval(found[measure]['student'])}",
+                two_digits(found[measure]["control"]["mean"]),
             ]
         count = found["spearman"]["student"]["n"]
         rows.append((model_name(name), *cells, str(count)))
@@ -259,7 +259,7 @@ def samples_table(numbers: Numbers) -> Table:
 def _cell(value: Any) -> str:
     if value is None:
         return NONE
-    return number(value, 2) if isinstance(value, float) else str(value)
+    return two_digits(value) if isinstance(value, float) else str(value)
 
 
 def method(numbers: Numbers) -> Sequence[str]:

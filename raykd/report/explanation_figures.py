@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raykd.evaluate.explanation import Explanation
-from raykd.report.explanation import by_importance, is_value, model_name
+from raykd.report.explanation import by_importance, is_value, model_name, two_digits
 from raykd.report.style import (
     COLOURS,
     INK,
@@ -29,7 +29,6 @@ from raykd.report.style import (
     percent_ticks,
     styled,
 )
-from raykd.report.wording import number
 
 _MOST_SHOWN = 8
 _MOST_TEACHERS = 5
@@ -104,7 +103,10 @@ def maps(found: Explanation, numbers: Numbers) -> Picture:
     grid = figure.subplots(lines, columns, squeeze=False)
     for n, row in enumerate(grid):
         one = numbers["each"][n]
-        _shown(row[0], _image(found.inputs[n]), [(label(one["truth"] or "unknown", 16), MUTED)])
+        told = [(label(one["truth"] or "unknown", 16), MUTED)]
+        if not is_value(numbers):
+            told.append((f"maps of {label(one['explained'], 12)}", MUTED))
+        _shown(row[0], _image(found.inputs[n]), told)
         for axes, (name, value_NU) in zip(row[1:], by_model.items(), strict=True):
             picture = _overlaid(grey[n], value_NU[n].view(grey[n].shape).numpy())
             _shown(axes, picture, _lines(one, name))
@@ -115,7 +117,7 @@ def maps(found: Explanation, numbers: Numbers) -> Picture:
     sign = (
         "Orange: hiding this changes the value."
         if is_value(numbers)
-        else "Of the output that is explained, the ensemble's: orange speaks for it, blue against it."
+        else "The maps are of the output named below the sample: orange speaks for it, blue against it."
     )
     return finish(
         figure,
@@ -132,7 +134,7 @@ def _lines(one: Numbers, name: str) -> list[tuple[str, str]]:
     tint = COLOURS.get(name, INK)
     lines = [(label(answer or "none", 12) + mark, tint)]
     if name in one["similarity"]:
-        lines.append((f"ρ {number(one['similarity'][name]['spearman'], 2)}", MUTED))
+        lines.append((f"ρ {two_digits(one['similarity'][name]['spearman'])}", MUTED))
     return lines
 
 
@@ -186,7 +188,7 @@ def importance(numbers: Numbers) -> Picture:
     axes = figure.add_subplot()
     heights = np.arange(len(features))
     teachers = [name for name in models if name not in COLOURS]
-    for name in [*teachers, "ensemble", "student"]:
+    for name in models:
         marker = MARKERS.get(name) or _TEACHER_MARKERS[teachers.index(name) % len(_TEACHER_MARKERS)]
         large = name not in teachers
         axes.plot(
@@ -194,8 +196,9 @@ def importance(numbers: Numbers) -> Picture:
             heights,
             marker,
             color=COLOURS.get(name, COLOURS["teacher"]),
-            markersize=(12 if marker == "*" else 8) if large else 5.5,
+            markersize=(12 if marker == "*" else 8) if large else 6.5,
             markeredgecolor=PAPER,
+            zorder=4 if large else 3,
             label=label(model_name(name), 20),
         )
     axes.set_yticks(heights, [label(feature) for feature in features])
