@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raykd.cli.options import Command, add_command, add_task, open_console, print_json, show_table
+from raykd.cli.options import (
+    Command,
+    add_command,
+    add_task,
+    make_parent,
+    open_console,
+    print_json,
+    show_table,
+)
 from raykd.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,6 +64,8 @@ def add(commands: Command) -> None:
 def _explain(args: argparse.Namespace) -> int:
     folder = args.output or args.run / _FOLDER
     _check_folder(folder)
+    if args.output is not None:
+        make_parent(args.output)
     from raykd.pipeline.explaining import explain
     from raykd.pipeline.occluding import ExplainOptions
     from raykd.report import write_report
@@ -98,7 +108,8 @@ def _check_folder(folder: Path) -> None:
 
 def _show(numbers: Mapping[str, Any], console: Console) -> None:
     """The verdict, and how alike the maps are."""
-    from raykd.report.explanation import explanation_verdict, similarity_table
+    from raykd.report.explanation import similarity_table
+    from raykd.report.explanation_text import explanation_verdict
 
     table = similarity_table(numbers)
     columns = (

@@ -5,10 +5,12 @@ Shapes: N samples, K parts that are hidden, R control networks, C outputs, F ste
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +21,8 @@ from raykd.tasks import find_task
 
 SCHEMA = 1
 MEASURES = {"spearman": spearman, "top20_iou": top_overlap}
+_RANGES = {"spearman": (-1.0, 1.0), "top20_iou": (0.0, 1.0)}
+_ANY = (-math.inf, math.inf)
 _DIGITS = 6
 
 
@@ -130,7 +134,8 @@ def explanation_numbers(found: Explanation) -> dict[str, Any]:
         "left_out": dict(found.left_out),
         "similarity": {name: similarity(maps, other_NK) for name, other_NK in others.items()},
         "control_against_student": {
-            name: mean_interval(_of_controls(maps, maps.student_NK, name)) for name in MEASURES
+            name: mean_interval(_of_controls(maps, maps.student_NK, name), _RANGES[name])
+            for name in MEASURES
         },
         "importance": mean_importance(maps, found.features) if found.features else None,
         "deletion": _deletion(found.deletion),
@@ -150,8 +155,11 @@ def similarity(maps: Maps, other_NK: Tensor) -> dict[str, Any]:
     found = {}
     for name, measure in MEASURES.items():
         own_N, control_N = measure(maps.student_NK, other_NK), _of_controls(maps, other_NK, name)
-        compared = {"student": own_N, "control": control_N, "difference": own_N - control_N}
-        found[name] = {which: mean_interval(values_N) for which, values_N in compared.items()}
+        found[name] = {
+            "student": mean_interval(own_N, _RANGES[name]),
+            "control": mean_interval(control_N, _RANGES[name]),
+            "difference": mean_interval(own_N - control_N),
+        }
     return found
 
 
@@ -161,12 +169,18 @@ def _of_controls(maps: Maps, other_NK: Tensor, name: str) -> Tensor:
     return each_RN.nanmean(dim=0)
 
 
-def mean_interval(values_N: Tensor) -> dict[str, Any]:
-    """`{"mean", "ci95", "n"}` of the numbers that are no NaN; None where there are too few."""
+def mean_interval(values_N: Tensor, possible: tuple[float, float] = _ANY) -> dict[str, Any]:
+    """`{"mean", "ci95", "n"}` of the numbers that are no NaN; None where there are too few.
+
+    Args:
+        values_N: the numbers.
+        possible: the range that they can be in, which the interval is cut to.
+    """
     known = values_N[~values_N.isnan()]
+    interval = t_interval(known.numpy()) if len(known) > 1 else None
     return {
         "mean": float(known.mean()) if len(known) else None,
-        "ci95": t_interval(known.numpy()) if len(known) > 1 else None,
+        "ci95": None if interval is None else np.clip(interval, *possible).tolist(),
         "n": len(known),
     }
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from raykd.config.models import brings_weights
 from raykd.errors import InputError
 from raykd.evaluate.occlusion import Ask, scores
-from raykd.folders import home
 from raykd.pipeline.evaluation import student_network
 from raykd.pipeline.fits import known_weights
 from raykd.pipeline.preparation import Prepared
@@ -119,7 +118,7 @@ def _teachers(
     weights, teachers, left_out = known_weights(prepared), {}, {}
     for name, resolved in prepared.teachers.items():
         if name not in weights:
-            left_out[name] = f"was fitted, but its weights are not in {home() / 'teachers'}"
+            left_out[name] = "was fitted, but its weights are not in $RAYKD_HOME/teachers"
             continue
         spec = resolved.spec(weights[name], prepared.samples, prepared.config.cluster.teachers)
         if isinstance(spec, Spec):

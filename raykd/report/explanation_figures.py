@@ -5,7 +5,7 @@ Shapes: N samples, U units, H/W height and width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raykd.evaluate.explanation import Explanation
-from raykd.report.explanation import by_importance, is_value, model_name, two_digits
+from raykd.report.explanation_text import Numbers, by_importance, is_value, model_name, two_digits
 from raykd.report.style import (
     COLOURS,
     INK,
@@ -39,7 +39,6 @@ _HEAT = LinearSegmentedColormap.from_list(
 )
 _PALE = 0.55
 """How far an image is lightened beneath its map."""
-Numbers = Mapping[str, Any]
 
 
 def explanation_pictures(found: Explanation, numbers: Numbers) -> dict[str, Picture]:
@@ -72,7 +71,7 @@ def similarity(numbers: Numbers) -> Picture:
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-    figure.axes[0].set_yticks(heights, [label(model_name(name), 20) for name in found])
+    figure.axes[0].set_yticks(heights, [label(model_name(name)) for name in found])
     for name, tint, marker in (("student", COLOURS["student"], "o"), ("fresh weights", MUTED, "D")):
         figure.axes[0].plot([], [], marker, color=tint, label=name)
     figure.legend(loc="outside lower center", ncols=2)

@@ -62,6 +62,8 @@ def test_means_have_the_t_interval_of_the_samples_that_are_known():
     assert found["n"] == 7
     assert found["mean"] == pytest.approx(known.mean())
     assert found["ci95"] == pytest.approx([low, high])
+    assert mean_interval(values, (-9.0, 0.0))["ci95"] == pytest.approx([low, min(high, 0.0)])
+    assert high > 0
 
 
 def test_too_few_samples_have_no_interval_or_no_mean():
