@@ -42,7 +42,7 @@ def explanation_verdict(numbers: Numbers) -> list[str]:
             f"{two_digits(own['mean'])}{interval_text(own)} with the student's: so much comes from architecture and data alone."
         )
     if numbers["samples"] < _FEW:
-        sentences.append(f"{_samples(numbers)} are few: intervals are wide, or there are none.")
+        sentences.append(f"With {_samples(numbers)}, intervals are wide, or there are none.")
     sentences += [
         f"Left out: teacher {name}, which {why}." for name, why in numbers["left_out"].items()
     ]
@@ -78,17 +78,20 @@ def _likeness(numbers: Numbers) -> list[str]:
 
 
 def _of_teachers(numbers: Numbers) -> list[str]:
+    """Whose maps are nearest and furthest, where the two are told apart: their intervals do not meet."""
     found = {
-        name: one["spearman"]["student"]["mean"]
+        model_name(name): one["spearman"]["student"]
         for name, one in numbers["similarity"].items()
-        if name != "ensemble" and one["spearman"]["student"]["mean"] is not None
+        if name != "ensemble" and one["spearman"]["student"]["ci95"] is not None
     }
     if len(found) < 2:
         return []
-    most, least = max(found, key=lambda n: found[n]), min(found, key=lambda n: found[n])
+    most, least = (pick(found, key=lambda name: found[name]["mean"]) for pick in (max, min))
+    if found[most]["ci95"][0] <= found[least]["ci95"][1]:
+        return ["It is not shown that its maps are more like one teacher's than like another's."]
     return [
-        f"Of the teachers, its maps are most like those of {model_name(most)} ({two_digits(found[most])}) and least like "
-        f"those of {model_name(least)} ({two_digits(found[least])})."
+        f"Of the teachers, its maps are most like those of {most} ({two_digits(found[most]['mean'])}) and least like those "
+        f"of {least} ({two_digits(found[least]['mean'])})."
     ]
 
 

@@ -22,7 +22,7 @@ from raykd.models.preprocess import Preprocessing
 from raykd.models.tokens import resolve_tokens
 from raykd.models.weights import load_weights, save_weights
 from raykd.pipeline.evaluation import split_outputs, student_network
-from raykd.pipeline.explaining import _parted, explain
+from raykd.pipeline.explaining import _parted, _truth, explain
 from raykd.pipeline.fits import known_weights
 from raykd.pipeline.occluding import ExplainOptions, check_options
 from raykd.pipeline.preparation import prepare
@@ -30,6 +30,7 @@ from raykd.pipeline.student import save_student
 from raykd.report.explanation import write_explanation
 from raykd.report.folder import read_run
 from raykd.targets.codec import decode
+from raykd.tasks import find_task
 from raykd.teachers.model import host
 from raykd.train.validation import predict
 
@@ -165,12 +166,12 @@ def test_the_samples_are_those_on_which_they_differ_most(finished, found):
     assert found.answers["ensemble"] == tuple(f"{v:.7g}" for v in test.ensemble[order, 0].tolist())
 
 
-def test_teachers_that_cannot_be_asked_are_left_out_and_named(finished, found, tmp_path):
+def test_teachers_that_cannot_be_asked_are_left_out(found):
     assert list(found.maps.teachers) == ["one", "two"]
-    assert found.left_out["known"] == "has recorded outputs and no model"
-    assert "weights are not in" in found.left_out["later"]
-    page, _ = write_explanation(tmp_path / "explain", found)
-    assert "Left out: teacher known, which has recorded outputs and no model." in page.read_text()
+    assert found.left_out == {
+        "known": "has recorded outputs and no model",
+        "later": "was fitted, but its weights are not in $RAYKD_HOME/teachers",
+    }
 
 
 def test_the_controls_have_weights_of_their_own_and_are_the_same_again(finished, found):
@@ -204,6 +205,7 @@ def test_everything_is_written(found, tmp_path):
     text = page.read_text()
     assert "Where they differ most" in text
     assert "On 4 of 10 samples of test" in text
+    assert "Left out: teacher known, which has recorded outputs and no model." in text
     assert "<script" not in text
 
 
@@ -294,3 +296,17 @@ def test_models_that_never_part_are_told(run):
     )
     with pytest.raises(InputError, match="answer alike on all of test; try --split validation"):
         _parted(data, samples, ExplainOptions())
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "words"),
+    [
+        ("classification", [1, -1, 0], ("b", "", "a")),
+        ("multilabel", [[1, 1], [-1, -1], [0, 1]], ("a; b", "", "b")),
+        ("regression", [1.5, float("nan"), -2.0], ("1.5", "", "-2")),
+    ],
+)
+def test_what_samples_are_is_told_in_words(task, labels, words):
+    samples = SimpleNamespace(all_labels=np.array(labels), classes=("a", "b"), class_count=2)
+    assert _truth(samples, find_task(task), np.arange(3)) == words
+    assert _truth(samples, find_task(task), np.array([2])) == words[2:]
