@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raykd import __version__
-from raykd.cli import checking, comparing, jobs, models, recipes, results, submitting
+from raykd.cli import checking, comparing, explaining, jobs, models, recipes, results, submitting
 from raykd.cli.options import Command, parse_words, print_error
 from raykd.errors import InputError, RaykdError
 from raykd.tasks import find_task
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
-_GROUPS = (jobs, comparing, results, checking, models, recipes, submitting)
+_GROUPS = (jobs, comparing, results, explaining, checking, models, recipes, submitting)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

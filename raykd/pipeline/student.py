@@ -181,8 +181,8 @@ def export_student(
     folder = RunFolder(run)
     target = (output or run / "export").resolve()
     check_output(target)
-    data, config = _finished(folder)
-    about = _student_of(folder, config)
+    data, config = finished_run(folder)
+    about = student_of(folder, config)
     student = Student(load_student(folder.student, model=model), about)
     with replacing(target) as fresh:
         written = write_formats(student, names, fresh)
@@ -206,7 +206,12 @@ def export_student(
     return Exported(target, written, left_out)
 
 
-def _finished(folder: RunFolder) -> tuple[RunData, Config]:
+def finished_run(folder: RunFolder) -> tuple[RunData, Config]:
+    """What a finished run's folder holds, and its recipe.
+
+    Raises:
+        InputError: the folder is of no finished run that trained a student.
+    """
     data = read_run(folder.path)
     if not data.summary.get("student") or not folder.config.is_file():
         why = data.summary.get("error") or "it trained no single student"
@@ -223,8 +228,12 @@ def _as_taught(config: Config, summary: Mapping[str, Any]) -> Config:
     return with_target(config, summary["choice"]["target"])
 
 
-def _student_of(folder: RunFolder, config: Config) -> Description:
-    """The description of the run's student, which must be that of its recipe."""
+def student_of(folder: RunFolder, config: Config) -> Description:
+    """The description of the run's student.
+
+    Raises:
+        InputError: there is no student, or it is not that of the run's recipe.
+    """
     _, about = describe_student(folder.student)
     found = {
         "task": (about.task, config.task),

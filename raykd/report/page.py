@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from raykd.report.tables import Table
     from raykd.report.task import TaskFigures
 
+EXPLAINED = "explain/explain.html"
+"""Where a run's occlusion maps are shown, once `raykd explain` has made them."""
 _LEAST_REPLICAS = 2
 
 
@@ -55,20 +57,25 @@ def write_report(run: Path) -> Path:
         "folds": _of_folds,
     }
     content = kinds.get(data.summary.get("kind") or "run", _of_run)(data)
-    pictures, tables = content["pictures"], content["tables"]
+    content["explained"] = EXPLAINED if (run / EXPLAINED).is_file() else ""
     folder = run / "report"
+    write_parts(folder, content["pictures"], content["tables"])
+    page = folder / "index.html"
+    render("index.html.j2", content, page)
+    render("report.md.j2", content, folder / "report.md")
+    return page
+
+
+def write_parts(folder: Path, pictures: Mapping[str, Picture], tables: Mapping[str, Table]) -> None:
+    """`figures/*.png` and `tables/*.csv` of a page, in place of those of an earlier one."""
     for name in ("figures", "tables"):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for old in (folder / name).iterdir():
-            old.unlink()  # left by an earlier report that had more to show
+            old.unlink()  # left by an earlier page that had more to show
     for picture in pictures.values():
         (folder / "figures" / f"{picture.name}.png").write_bytes(picture.png)
     for table in tables.values():
         table.write(folder / "tables")
-    page = folder / "index.html"
-    _render("index.html.j2", content, page)
-    _render("report.md.j2", content, folder / "report.md")
-    return page
 
 
 def _of_run(data: RunData) -> dict[str, Any]:
@@ -282,7 +289,8 @@ def _pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) if value else ""
 
 
-def _render(template: str, content: Mapping[str, Any], path: Path) -> None:
+def render(template: str, content: Mapping[str, Any], path: Path) -> None:
+    """Write a page from a template of this package."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

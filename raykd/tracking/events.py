@@ -27,7 +27,9 @@ from typing import Any, Literal, Protocol
 from raykd.errors import RaykdError
 
 Kind = Literal["stage", "epoch", "fit", "progress", "failure", "message"]
-Stage = Literal["data", "teachers", "fleet", "targets", "search", "student", "evaluate", "report"]
+Stage = Literal[
+    "data", "teachers", "fleet", "targets", "search", "student", "evaluate", "report", "explain"
+]
 StageState = Literal["started", "finished"]
 FitState = Literal["started", "finished", "reused", "resumed", "stopped"]
 

@@ -93,7 +93,7 @@ def test_help_lists_every_command(call):
     listed = call("--help").out
     commands = (
         "run teachers targets distill evaluate report predict status inspect recipes init check "
-        "config data plan"
+        "config data plan explain"
     )
     assert not [command for command in commands.split() if f"\n    {command} " not in listed]
 
