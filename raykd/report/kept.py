@@ -123,7 +123,7 @@ def analyse(run: RunData) -> Analysis | None:
         whole={m: part for m, found in wholes.items() if (part := _parts(found)[0]) is not None},
         places=[
             *_places(names, words.group, shares, wholes),
-            *_places(*_slices(run.summary), wholes),
+            *_places(*_slices(run.summary, names), wholes),
         ],
         names=names,
         counts_G=np.bincount(groups_N[known_N], minlength=len(names)),
@@ -148,9 +148,13 @@ def _overconfidence(run: RunData, decisions: Decisions, groups: int) -> dict[str
     return {name: overconfidence(said, decisions, groups) for name, said in models.items()}
 
 
-def _slices(summary: Mapping[str, Any]) -> tuple[list[str], str, dict[str, Shares]]:
-    """Names, kind, and shares of the slices; a run of an earlier version has none."""
-    found = {n: s["kept"] for n, s in (summary.get("slices") or {}).items() if s.get("kept")}
+def _slices(
+    summary: Mapping[str, Any], classes: Sequence[str]
+) -> tuple[list[str], str, dict[str, Shares]]:
+    """Names, kind, and shares of the slices that are no class; a run of an earlier version has none."""
+    same = {f"class {name}" for name in classes}
+    slices = summary.get("slices") or {}
+    found = {n: s["kept"] for n, s in slices.items() if s.get("kept") and n not in same}
 
     def of(measure: str) -> Shares:
         parts = [kept[measure] for kept in found.values()]

@@ -26,8 +26,8 @@ _NAMES = {
 }
 _MEANT = (
     "Retention: share of what the ensemble gets right that the student gets right, too; negative flips: share of what "
-    "labels alone get right that it gets wrong; positive flips: share of what these get wrong that it gets right. 95 % "
-    "Wilson intervals; counts are means over replicas, so that n is a number of "
+    "labels alone get right that it gets wrong; positive flips: share of what these get wrong that it gets right; n: what "
+    "it is a share of. 95 % Wilson intervals; counts are means over replicas, so that more replicas make none narrower."
 )
 
 
@@ -55,7 +55,7 @@ def _worst(a: Analysis) -> Table | None:
         rows=rows,
         records=records,
         fields=("name", "kind", "measure", *_FIELDS),
-        note=f"The {WORST} lowest retentions and highest negative flips with n ≥ {LEAST}. {_MEANT}{a.words.decisions}. p: "
+        note=f"The {WORST} lowest retentions and highest negative flips with n ≥ {LEAST}. {_MEANT} p: "
         f"Fisher's exact test, one-sided, that more is lost than elsewhere, corrected for the number of {a.words.groups} (or "
         f"of slices) with n ≥ {LEAST} (Holm).",
     )
@@ -102,7 +102,7 @@ def _places(a: Analysis) -> Table | None:
         rows=rows,
         records=records,
         fields=("name", "kind", *(f"{m}_{field}" for m in measures for field in _FIELDS)),
-        note=f"{_MEANT}{a.words.decisions}.",
+        note=_MEANT,
     )
 
 
