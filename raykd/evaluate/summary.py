@@ -101,7 +101,7 @@ def summarise(
         "teachers": teachers,
         "fidelity": _fidelity(evaluation, student, students, ensemble, teachers),
         "gains": _gains(evaluation, students),
-        "kept": _kept(test),
+        "kept": _kept(evaluation),
         "compare": {
             name: {**external_baseline_numbers(evaluation, name), **_cost(costs.get(name))}
             for name in test.rivals
@@ -299,12 +299,12 @@ def _spreads(replicas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _kept(test: SplitOutputs) -> dict[str, Any] | None:
+def _kept(evaluation: Evaluation) -> dict[str, Any] | None:
     """What the student keeps and loses on test; None where the task knows no right or wrong."""
-    decide = find_task(test.task).metrics.decisions
+    decide = find_task(evaluation.task).metrics.decisions
     if decide is None:
         return None
-    decisions = decide(test)
+    decisions = decide(evaluation.splits["test"])
     return {**kept_numbers(decisions), "entropy": entropy_kept(decisions)}
 
 

@@ -231,7 +231,7 @@ def _worst(a: Analysis) -> Iterator[str]:
         "negative_flips": "It loses most of what labels alone get right on",
     }
     for measure, words in said.items():
-        worst = [p for p in a.worst(measure) if p.kind != "slice" or len(a.names) == 1]
+        worst = [p for p in a.worst(measure) if p.kind != "slice"]
         if measure in a.whole and len(worst) > 1:
             named = [f"{p.name} ({percent(p.parts[measure].share)})" for p in worst[:_NAMED]]
             yield f"{words} the {a.words.groups} {listed(named)}; {_sure_of(a, measure)}."
@@ -259,8 +259,7 @@ def _pulled(a: Analysis) -> Iterator[str]:
     order = np.argsort(-shares_T, kind="stable")[:_NAMED]
     start = "what labels alone teach" if a.from_labels else "knowing nothing"
     named = [f"{percent(shares_T[k], 0)} from {a.teachers[k]}" for k in order]
-    named[0] = named[0].replace(" from ", " of that pull comes from ", 1)
-    yield f"The ensemble pulls the student away from {start}: {listed(named)}."
+    yield f"The ensemble pulls the student away from {start}; of that pull come {listed(named)}."
 
 
 def _decided(a: Analysis) -> Iterator[str]:

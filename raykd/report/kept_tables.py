@@ -203,7 +203,7 @@ def _calibration(a: Analysis) -> Table | None:
         records=[(name, n, *gaps) for name, n, gaps in lines],
         fields=(a.words.group, "n", *there),
         note=f"Mean confidence minus accuracy, in points: above 0 a model is too sure of itself. Over the {a.words.decisions} "
-        f"whose true {a.words.group} it is; means over replicas. Its own temperature is fitted on half of validation.",
+        f"of each {a.words.group}; means over replicas. Its own temperature is fitted on half of validation.",
     )
 
 
