@@ -13,8 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raykd.types import UNLABELLED
-
 SMALLEST_GAP = 1e-3
 
 
@@ -98,26 +96,6 @@ def error_correlation(scores_MN: Tensor) -> NDArray[np.float64]:
     correlation = covariance / scale[:, None] / scale[None, :]
     np.fill_diagonal(correlation, 1.0)
     return np.asarray(correlation, dtype=np.float64)
-
-
-def negative_flips(labels_N: Tensor, old_pred_N: Tensor, new_pred_N: Tensor) -> float:
-    """Share of labelled samples that the old model got right and the new one gets wrong.
-
-    Yan et al. 2021, "Positive-Congruent Training", Eq. 1; swap the models for the positive flips.
-
-    Args:
-        labels_N: integer [N], −1 where unlabelled (left out).
-        old_pred_N: predicted classes [N] of the model that is replaced.
-        new_pred_N: predicted classes [N] of the model that replaces it.
-
-    Raises:
-        ValueError: no sample is labelled.
-    """
-    keep_N = labels_N != UNLABELLED
-    if not bool(keep_N.any()):
-        raise ValueError("none of the samples has a label, so no flip can be counted")
-    flipped_N = (old_pred_N == labels_N) & (new_pred_N != labels_N)
-    return float(flipped_N[keep_N].double().mean())
 
 
 def _agreement(first_NC: Tensor, second_NC: Tensor) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr, stdtr, stdtrit  # scipy.stats takes half a second to import
+from scipy.special import bdtr, ndtri, stdtr, stdtrit  # scipy.stats takes half a second to import
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
@@ -146,6 +146,43 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (count - rank) * float(p_values[index])))
         corrected[index] = largest
     return corrected
+
+
+def wilson(hits: ArrayLike, of: ArrayLike) -> Floats:
+    """95 % interval of a share (Wilson 1927, "Probable inference", as in Brown et al. 2001, Eq. 4).
+
+    Args:
+        hits: how many did [...], 0 to `of`; means of counts need not be whole.
+        of: how many there are [...].
+
+    Returns:
+        [..., 2] within [0, 1]; NaN where there are none.
+    """
+    hits, of = np.asarray(hits, float), np.asarray(of, float)
+    count = np.where(of > 0, of, np.nan)
+    share, square = hits / count, float(ndtri((1 + LEVEL) / 2)) ** 2
+    centre = (share + square / (2 * count)) / (1 + square / count)
+    spread_of = np.sqrt(share * (1 - share) / count + square / (4 * count**2))
+    half = float(np.sqrt(square)) * spread_of / (1 + square / count)
+    return np.clip(np.stack([centre - half, centre + half], axis=-1), 0.0, 1.0)
+
+
+def fisher(hits: ArrayLike, of: ArrayLike, all_hits: int, everywhere: int) -> Floats:
+    """One-sided p-values of Fisher's exact test that a part has more hits than all else (Fisher 1934).
+
+    Args:
+        hits: hits in each part [G].
+        of: its size [G].
+        all_hits: hits in all of it, the parts included.
+        everywhere: the size of all.
+
+    Returns:
+        P(a part of this size, drawn without replacement, has so many hits or more) [G].
+    """
+    from scipy.stats import hypergeom  # half a second, which workers need not wait for
+
+    found: Floats = hypergeom.sf(np.asarray(hits) - 1, everywhere, all_hits, np.asarray(of))
+    return found
 
 
 def t_interval(values: ArrayLike, overlap: float = 0.0) -> list[float]:

@@ -17,6 +17,7 @@ from raykd.ensemble import calibration_half
 from raykd.evaluate.choice import own_temperature
 from raykd.evaluate.closeness import gap_recovered
 from raykd.evaluate.external_baselines import external_baseline_numbers
+from raykd.evaluate.kept import entropy_kept, kept_numbers
 from raykd.evaluate.outputs import Evaluation, Split, SplitOutputs, best_teacher, choose_examples
 from raykd.evaluate.requirements import Requirement, check_requirements
 from raykd.evaluate.statistics import paired_gain, spread
@@ -61,7 +62,8 @@ def summarise(
     Controls are the student's network, so they cost what it costs. The ensemble costs the sum of its
     teachers. A teacher without a model (outputs from a file) costs None, and the ensemble with it.
     Teachers are frozen, so their `test_last` is their `test`. `compare` has the other models that the student is
-    held against: M, and what sets the student apart, see `raykd.evaluate.external_baselines`.
+    held against: M, and what sets the student apart, see `raykd.evaluate.external_baselines`. `kept`: what the
+    student keeps of ensemble and labels alone, see `raykd.evaluate.kept`; None in regression and of embeddings.
 
     Args:
         evaluation: outputs of all models; `students` must hold the role `student` on test.
@@ -100,6 +102,7 @@ def summarise(
         "teachers": teachers,
         "fidelity": _fidelity(evaluation, student, students, ensemble, teachers),
         "gains": _gains(evaluation, students),
+        "kept": _kept(evaluation),
         "compare": {
             name: {**external_baseline_numbers(evaluation, name), **_cost(costs.get(name))}
             for name in test.rivals
@@ -292,6 +295,15 @@ def _spreads(replicas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         else spread([replica[name] for replica in replicas])
         for name, first in replicas[0].items()
     }
+
+
+def _kept(evaluation: Evaluation) -> dict[str, Any] | None:
+    """What the student keeps and loses on test; None where the task knows no right or wrong."""
+    decide = find_task(evaluation.task).metrics.decisions
+    if decide is None:
+        return None
+    decisions = decide(evaluation.splits["test"])
+    return {**kept_numbers(decisions), "entropy": entropy_kept(decisions)}
 
 
 def _gains(evaluation: Evaluation, controls: Iterable[str]) -> dict[str, Any]:

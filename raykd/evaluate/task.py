@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from raykd.ensemble.given import uniform
 from raykd.types import OutputKind, is_labelled
+
+if TYPE_CHECKING:
+    from raykd.evaluate.kept import Decisions
+    from raykd.evaluate.outputs import SplitOutputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,8 @@ class TaskMetrics:
         own_width: whether each model's outputs have a width C of their own, and need not be those of the data.
         closeness: the ensemble's answers and the teachers' -> how closely each teacher agrees with it, by which
             the best is found without labels; None where labels are needed.
+        decisions: answers of all models on a split -> what each of them decides, and with which probabilities; None
+            where answers are no choice between alternatives.
     """
 
     kind: OutputKind
@@ -70,6 +76,7 @@ class TaskMetrics:
     right_or_wrong: bool = True
     own_width: bool = False
     closeness: Callable[[Tensor, Mapping[str, Tensor]], Mapping[str, float]] | None = None
+    decisions: Callable[[SplitOutputs], Decisions] | None = None
 
     @property
     def lower(self) -> bool:

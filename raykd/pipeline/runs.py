@@ -42,6 +42,7 @@ from raykd.pipeline.preparation import (
     with_target,
 )
 from raykd.pipeline.recipe_store import RecipeStore
+from raykd.pipeline.representation import features_alike
 from raykd.pipeline.session import Options, as_begun, open_folder, opened, run_folder
 from raykd.pipeline.student import load_student, save_student
 from raykd.pipeline.target_stage import TargetStage
@@ -162,7 +163,8 @@ def _evaluate(job: Job, targets: TargetStage) -> None:
     )
     training = training_numbers(prepared, job.folder)
     slices_of = slice_numbers(evaluation, slices)
-    job.keep({**summary, "training": training, "slices": slices_of})
+    alike = features_alike(prepared, targets.store, job.folder)
+    job.keep({**summary, "training": training, "slices": slices_of, "cka": alike})
 
 
 def cross_validate(

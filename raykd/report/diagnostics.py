@@ -27,6 +27,9 @@ from raykd.report.wording import BASELINE, percent, points, role_name
 from raykd.types import is_labelled
 
 _MOST_CLASSES = 30
+DIVERGING = LinearSegmentedColormap.from_list(
+    "difference", ["#a63a00", "#f0a878", "#f7f7f7", "#86b9dc", "#00507d"]
+)
 _SEQUENTIAL = LinearSegmentedColormap.from_list("agreement", ["#eef4f9", "#7fb2d6", "#00507d"])
 
 
@@ -144,20 +147,22 @@ def cells(
     names: list[str],
     colours: LinearSegmentedColormap,
     limits: tuple[float, float],
+    rows: list[str] | None = None,
 ) -> None:
-    """Coloured cells as shapes rather than pixels, rows from the top."""
+    """Coloured cells as shapes rather than pixels, rows from the top; named as the columns, or as `rows`."""
+    rows = names if rows is None else rows
     masked = np.ma.masked_invalid(values)
     axes.pcolormesh(
         masked, cmap=colours, vmin=limits[0], vmax=limits[1], edgecolors=PAPER, linewidth=1.0
     )
     axes.set_aspect("equal")
-    axes.set_ylim(len(names), 0)
+    axes.set_ylim(len(rows), 0)
     centres = np.arange(len(names)) + 0.5
     if max(map(len, names)) > 3:
         axes.set_xticks(centres, names, rotation=40, ha="right", rotation_mode="anchor")
     else:
         axes.set_xticks(centres, names)
-    axes.set_yticks(centres, names)
+    axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
     axes.grid(visible=False)
     axes.tick_params(length=0)
     for spine in axes.spines.values():

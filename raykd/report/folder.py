@@ -125,6 +125,16 @@ def curve(run: RunData, role: str, *keys: str) -> Curve | None:
     return Curve(np.array(epochs), np.array(table, dtype=np.float64))
 
 
+def mean_weights(run: RunData, teachers: Sequence[str]) -> NDArray[np.float64]:
+    """How much each teacher counted while the student trained [T], over samples, epochs and replicas; sums to 1.
+
+    Equal weights where no epoch has told any.
+    """
+    curves = [curve(run, "student", "weights", name) for name in teachers]
+    found = np.array([0.0 if one is None else np.nanmean(one.values_RE) for one in curves])
+    return found / found.sum() if found.sum() > 0 else np.full(len(found), 1 / max(1, len(found)))
+
+
 def _number(record: Record, keys: Sequence[str]) -> float | None:
     value: Any = record
     for key in keys:

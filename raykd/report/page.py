@@ -17,6 +17,7 @@ from raykd.report.wording import count, mean_of
 from raykd.tasks import known_task
 
 if TYPE_CHECKING:
+    from raykd.report.kept import Analysis
     from raykd.report.style import Picture
     from raykd.report.tables import Table
     from raykd.report.task import TaskFigures
@@ -80,16 +81,19 @@ def write_parts(folder: Path, pictures: Mapping[str, Picture], tables: Mapping[s
 
 def _of_run(data: RunData) -> dict[str, Any]:
     """What the page of a run shows."""
+    from raykd.report.kept import analyse
+
+    analysis = analyse(data)
     return {
         **_of_any(data),
         "kicker": "Distillation report",
         "gains_heading": "What distillation brings",
         "verdict": verdict(data.summary),
-        "lost": _lost(data),
+        "kept": _kept(data, analysis),
         "tiles": tiles(data.summary),
         "about": about(data),
-        "pictures": _pictures(data),
-        "tables": _tables(data),
+        "pictures": _pictures(data, analysis),
+        "tables": _tables(data, analysis),
     }
 
 
@@ -107,7 +111,6 @@ def _of_comparison(data: RunData) -> dict[str, Any]:
         "kicker": "Comparison of methods",
         "gains_heading": "What sets them apart",
         "verdict": comparison.comparison_verdict(data.summary),
-        "lost": [],
         "tiles": [],
         "about": [*about(data), f"{methods} methods"],
         "pictures": pictures,
@@ -128,7 +131,6 @@ def _of_ablation(data: RunData) -> dict[str, Any]:
         "kicker": "Ablation",
         "gains_heading": "What each part is worth",
         "verdict": ablation.ablation_verdict(data.summary),
-        "lost": [],
         "tiles": [],
         "about": [*about(data), f"{len(data.summary['parts'])} parts"],
         "pictures": pictures,
@@ -146,7 +148,6 @@ def _of_folds(data: RunData) -> dict[str, Any]:
         "kicker": "Cross-validation",
         "gains_heading": "What distillation brings",
         "verdict": folds.folds_verdict(data.summary),
-        "lost": [],
         "tiles": [],
         "about": [
             *(part for part in about(data) if "replica" not in part),
@@ -169,8 +170,7 @@ def _of_sweep(data: RunData) -> dict[str, Any]:
         **_of_any(data),
         "kicker": "Search",
         "gains_heading": "The finalists on test",
-        "verdict": sweep.sweep_verdict(data.summary),
-        "lost": sweep.front_words(data.summary),
+        "verdict": [*sweep.sweep_verdict(data.summary), *sweep.front_words(data.summary)],
         "tiles": [Tile(*parts) for parts in sweep.sweep_tiles(data.summary)],
         "about": [*about(data), f"{len(data.summary['trials'])} trials"],
         "pictures": pictures,
@@ -182,6 +182,7 @@ def _of_sweep(data: RunData) -> dict[str, Any]:
 def _of_any(data: RunData) -> dict[str, Any]:
     return {
         "copies": {},
+        "kept": [],
         "run": data,
         "recipe": _pretty(data.config),
         "cards": {name: _pretty(card) for name, card in data.cards.items()},
@@ -235,9 +236,10 @@ def about(run: RunData) -> list[str]:
     return [part for part in parts if part]
 
 
-def _pictures(run: RunData) -> dict[str, Picture]:
+def _pictures(run: RunData, analysis: Analysis | None) -> dict[str, Picture]:
     # Imported here: matplotlib takes a second, and most commands write no report.
     from raykd.report import figures
+    from raykd.report.kept_figures import kept_figures
     from raykd.report.style import styled
 
     makers: Sequence[Callable[[RunData], Picture | None]] = (
@@ -249,12 +251,13 @@ def _pictures(run: RunData) -> dict[str, Picture]:
         figures.timing,
     )
     with styled():
-        made = [make(run) for make in makers]
+        made = [*(make(run) for make in makers), *kept_figures(analysis)]
     return {picture.name: picture for picture in made if picture is not None}
 
 
-def _tables(run: RunData) -> dict[str, Table]:
+def _tables(run: RunData, analysis: Analysis | None) -> dict[str, Table]:
     from raykd.report import external_baseline_tables, tables
+    from raykd.report.kept_tables import kept_tables
 
     makers: Sequence[Callable[[RunData], Table | None]] = (
         tables.results,
@@ -269,16 +272,19 @@ def _tables(run: RunData) -> dict[str, Table]:
         tables.context,
         tables.events,
     )
-    made = [make(run) for make in makers]
+    made = [*(make(run) for make in makers), *kept_tables(run, analysis)]
     return {table.name: table for table in made if table is not None}
 
 
-def _lost(run: RunData) -> list[str]:
+def _kept(run: RunData, analysis: Analysis | None) -> list[str]:
+    """What the student keeps and loses, in sentences."""
     from raykd.report.diagnostics import labelled_test
+    from raykd.report.kept import kept_sentences
 
+    told = [] if analysis is None else kept_sentences(analysis)
     if run.evaluation is None or labelled_test(run) is None:
-        return []
-    return _figures(run).lost(run.evaluation)
+        return told
+    return [*told, *_figures(run).lost(run.evaluation)]
 
 
 def _figures(run: RunData) -> TaskFigures:

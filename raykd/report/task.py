@@ -88,6 +88,9 @@ class TaskText:
         base: what that control is called.
         untaught: how its network came about.
         without_labels: whether fidelity says something of a student where test has no labels.
+        decisions: what `TaskMetrics.decisions` are.
+        group: what these are grouped by.
+        groups: several of them.
     """
 
     metric: Measure
@@ -108,6 +111,9 @@ class TaskText:
     base: str = "labels alone"
     untaught: str = "trained on labels alone"
     without_labels: bool = False
+    decisions: str = "test samples"
+    group: str = "class"
+    groups: str = "classes"
 
     def value(self, value: float | None) -> str:
         """A value of the metric."""
@@ -121,7 +127,8 @@ class TaskFigures:
     Attributes:
         pictures: makers of pictures, in their order; called where matplotlib is styled.
         tables: makers of tables, in their order.
-        lost: what the student loses of its teachers, as sentences; asked only where test has labels.
+        lost: what the student loses of its teachers, as sentences beside those of `raykd.report.kept`; asked only
+            where test has labels.
     """
 
     pictures: tuple[Callable[[RunData], Picture | None], ...] = ()

@@ -129,6 +129,15 @@ class TargetStore:
             )
         return np.asarray(rows, np.int64)
 
+    def holds(self, name: str, rows: np.ndarray, view: int) -> np.ndarray:
+        """Of which rows it has all that a teacher says in an augmented view, its features included; bool [B]."""
+        found = np.ones(len(rows), bool)
+        for entry in (self.entries[name], *self.features[name]):
+            if not any(shard.view == view for shard in entry.shards):
+                return np.zeros(len(rows), bool)
+            found &= self._index(entry, name, view).position_N[rows] >= 0
+        return found
+
     def gather(self, rows: np.ndarray, view: int | np.ndarray) -> TeacherOutputs:
         """What every teacher says of these rows in this view (or in one view per row).
 

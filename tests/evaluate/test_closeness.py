@@ -8,7 +8,6 @@ from raykd.evaluate.closeness import (
     error_correlation,
     fidelity,
     gap_recovered,
-    negative_flips,
 )
 
 
@@ -69,13 +68,3 @@ def test_error_correlation_of_a_perfect_model_is_undefined():
     matrix = error_correlation(torch.tensor([[True, True, True], [True, False, True]]))
     assert np.isnan(matrix[0, 1])
     assert matrix[0, 0] == 1
-
-
-def test_negative_flips():
-    labels = torch.tensor([0, 1, 2, 0, -1])
-    old = torch.tensor([0, 1, 0, 0, 0])
-    new = torch.tensor([0, 2, 2, 1, 1])
-    assert negative_flips(labels, old, new) == 0.5
-    assert negative_flips(labels, new, old) == 0.25
-    with pytest.raises(ValueError, match="label"):
-        negative_flips(torch.tensor([-1]), old[:1], new[:1])

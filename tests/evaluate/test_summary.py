@@ -52,6 +52,7 @@ def test_schema_key_by_key(summary):
         "teachers",
         "fidelity",
         "gains",
+        "kept",
         "compare",
         "labels_used",
         "test_scored_times",

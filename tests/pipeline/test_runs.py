@@ -117,6 +117,9 @@ def test_the_summary_s_schema(finished, summary):
     assert summary["labels_used"]["student"] == 200
     assert summary["labels_used"]["total"] == 300
     assert summary["test_scored_times"] == 1
+    assert 0 < summary["kept"]["retention"]["share"] <= 1
+    assert summary["kept"]["entropy"]["correlation"]["n"] == 1
+    assert summary["cka"] == []  # the objective compares no features
     text = (finished.path / "summary.json").read_text()
     assert "NaN" not in text
     assert "Infinity" not in text

@@ -11,14 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from raykd.evaluate import Evaluation, reliability
 from raykd.evaluate.closeness import agreement_matrix, error_correlation
-from raykd.report.diagnostics import cells, class_names, labelled_test, matrix, ranked, ranked_table
+from raykd.report.diagnostics import (
+    DIVERGING,
+    cells,
+    class_names,
+    labelled_test,
+    matrix,
+    ranked,
+    ranked_table,
+)
 from raykd.report.folder import RunData
 from raykd.report.style import (
     COLOURS,
@@ -34,7 +41,7 @@ from raykd.report.style import (
 from raykd.report.tables import Table
 from raykd.report.task import TaskFigures
 from raykd.report.wording import BASELINE, role_name
-from raykd.tasks.classification.error_analysis import class_recall, mean_confusion, what_is_lost
+from raykd.tasks.classification.error_analysis import class_recall, mean_confusion
 from raykd.tasks.classification.metrics import METRICS
 from raykd.types import UNLABELLED
 
@@ -42,9 +49,6 @@ _MOST_CLASSES = 30
 _MOST_EXAMPLES = 12
 _LEAST_IN_BIN = 5
 _MOST_TEACHERS = 16
-_DIVERGING = LinearSegmentedColormap.from_list(
-    "difference", ["#a63a00", "#f0a878", "#f7f7f7", "#86b9dc", "#00507d"]
-)
 
 
 def agreement(run: RunData) -> Picture | None:
@@ -111,7 +115,7 @@ def confusions(run: RunData) -> Picture | None:
     axes = figure.add_subplot()
     furthest = max(1.0, float(np.nanmax(np.abs(shown))))
     better = np.where(picked[:, None] == picked[None, :], shown, -shown)
-    cells(axes, better, names, _DIVERGING, (-furthest, furthest))
+    cells(axes, better, names, DIVERGING, (-furthest, furthest))
     for (row, column), value in np.ndenumerate(shown):
         if abs(value) >= 0.5:
             tint = "#ffffff" if abs(value) > 0.62 * furthest else "#20242a"
@@ -260,5 +264,4 @@ def recalls(run: RunData) -> Table | None:
 FIGURES = TaskFigures(
     pictures=(classes, confusions, agreement, calibration, examples),
     tables=(recalls,),
-    lost=what_is_lost,
 )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from raykd.ensemble import fit_temperature, mean_of_known
 from raykd.evaluate.closeness import fidelity
+from raykd.evaluate.kept import decisions_of
 from raykd.evaluate.metrics import classification_metrics, labelled
 from raykd.evaluate.task import TaskMetrics, mean_by, nll_of, one_sample
 
@@ -55,4 +56,5 @@ METRICS = TaskMetrics(
     error=nll_of,
     smallest_gap=one_sample,
     calibrate=fit_temperature,
+    decisions=lambda split: decisions_of(split, labels_N=split.labels_N, groups_N=split.labels_N),
 )

@@ -7,7 +7,7 @@ samples whose label is −1 are left out. A label is predicted where its probabi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,14 @@ from torch import Tensor
 from raykd.ensemble import fit_temperature
 from raykd.ensemble.binary import mean_label_probabilities
 from raykd.evaluate.closeness import fidelity
+from raykd.evaluate.kept import Decisions, decisions_of
 from raykd.evaluate.metrics import calibration_error
 from raykd.evaluate.task import TaskMetrics, mean_by, nll_of, one_sample, unchanged
 from raykd.losses.binary import two_class
-from raykd.types import is_labelled
+from raykd.types import UNLABELLED, is_labelled
+
+if TYPE_CHECKING:
+    from raykd.evaluate.outputs import SplitOutputs
 
 
 def multilabel_metrics(logits_NK: Tensor, labels_NK: Tensor) -> dict[str, float]:
@@ -84,12 +88,25 @@ def multilabel_fidelity(
     student_NK: Tensor, ensemble_NK: Tensor, teachers: Mapping[str, Tensor]
 ) -> dict[str, Any]:
     """As `fidelity`, of label decisions: agreement and KL are means over samples and labels."""
+    others = {name: _log_probs(logits_NK.double()) for name, logits_NK in teachers.items()}
+    return fidelity(_log_probs(student_NK.double()), _log_probs(ensemble_NK.double()), others)
 
-    def log_probs(logits_NK: Tensor) -> Tensor:
-        return F.log_softmax(two_class(logits_NK.double()).flatten(0, 1), dim=1)
 
-    others = {name: log_probs(logits_NK) for name, logits_NK in teachers.items()}
-    return fidelity(log_probs(student_NK), log_probs(ensemble_NK), others)
+def label_decisions(split: SplitOutputs) -> Decisions:
+    """Every label of every sample as a decision between yes and no, of the group of its label; [N·K, 2]."""
+    labels_NK = split.labels_N
+    column_NK = torch.arange(labels_NK.shape[1]).expand_as(labels_NK)
+    return decisions_of(
+        split,
+        labels_N=torch.where(labels_NK != UNLABELLED, 1 - labels_NK, UNLABELLED).flatten(),
+        groups_N=column_NK.flatten(),
+        log_probs=_log_probs,
+    )
+
+
+def _log_probs(logits: Tensor) -> Tensor:
+    """Label logits [..., N, K] as log-probabilities of yes and no, [..., N·K, 2]."""
+    return F.log_softmax(two_class(logits), dim=-1).flatten(-3, -2)
 
 
 def multilabel_temperature(logits_NK: Tensor, labels_NK: Tensor) -> float:
@@ -135,4 +152,5 @@ METRICS = TaskMetrics(
     error=nll_of,
     smallest_gap=one_sample,
     calibrate=multilabel_temperature,
+    decisions=label_decisions,
 )

@@ -51,4 +51,7 @@ TEXT = TaskText(
     by_teacher=Measure(key="agreement", name="same label decisions as", form=percent),
     hard="the ensemble's hard labels",
     tile=share_tile("label accuracy"),
+    decisions="label decisions on test",
+    group="label",
+    groups="labels",
 )

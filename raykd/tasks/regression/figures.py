@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raykd.evaluate import Evaluation
+from raykd.evaluate.influence import pull
 from raykd.report.diagnostics import labelled_test, matrix
-from raykd.report.folder import RunData
+from raykd.report.folder import RunData, mean_weights
+from raykd.report.kept_tables import PULL_NOTE, teacher_rows
 from raykd.report.style import MUTED, Picture, colour, finish, label, percent_ticks
 from raykd.report.tables import Table
 from raykd.report.task import TaskFigures
@@ -162,6 +164,26 @@ def quantiles(run: RunData) -> Table | None:
     )
 
 
+def from_whom(run: RunData) -> Table | None:
+    """Each teacher's share of what the ensemble changes in a student of labels alone."""
+    test = None if run.evaluation is None else run.evaluation.splits["test"]
+    if test is None or BASELINE not in test.students or len(test.teachers) < 2:
+        return None
+    teachers = list(test.teachers)
+    weights_T = mean_weights(run, teachers)
+    shares_T = pull(test.students[BASELINE], test.teachers, weights_T).shares()
+    rows, records = teacher_rows(teachers, weights_T, shares_T)
+    return Table(
+        name="teachers_kept",
+        title="From whom",
+        columns=("teacher", "weight", "share of the pull"),
+        rows=rows,
+        records=records,
+        fields=("teacher", "weight", "pull"),
+        note=f"{PULL_NOTE} Here q is what a student of labels alone says, of all test samples.",
+    )
+
+
 def how_wrong(evaluation: Evaluation) -> list[str]:
     """Sizes of the student's errors beside the ensemble's, as a sentence.
 
@@ -203,5 +225,5 @@ def _by_decile(axes: Axes, errors_RN: Floats, truth_N: Floats, role: str) -> Non
 
 
 FIGURES = TaskFigures(
-    pictures=(predictions, residuals, distances), tables=(quantiles,), lost=how_wrong
+    pictures=(predictions, residuals, distances), tables=(quantiles, from_whom), lost=how_wrong
 )
