@@ -301,7 +301,7 @@ def _off(gap: float) -> str:
 
 def samples(n: float) -> str:
     """A number of samples; with a decimal where a mean over replicas is no whole one."""
-    return f"{n:.0f}" if n == round(n) else f"{n:.1f}"
+    return f"{n:.1f}".removesuffix(".0")
 
 
 def listed(parts: Sequence[str]) -> str:
