@@ -3,9 +3,9 @@
     python jobs/recipes_table.py --output runs/recipes                    # everything whose data is there
     python jobs/recipes_table.py --output runs/recipes --only letter,digits
 
-Each recipe is one comparison over its own paired replicas. Recipes of classes have one more method, `calibrated`: the
-fixed default, which learns the mixture of the teachers at its T_c and chooses nothing. Test is scored once, by what
-validation has chosen by then. What a folder holds already is not run again; a recipe whose data is not there is left out,
+Each recipe is one comparison over its own paired replicas. Recipes of classes have two more methods: `calibrated`, the
+fixed default, which learns the mixture of the teachers at its T_c and chooses nothing, and `menu`, which leaves the target
+to `objective.choose`. Test is scored once, by what validation has chosen by then. What a folder holds already is not run again; a recipe whose data is not there is left out,
 and said.
 
 Cost: three to six minutes on two cores for each of the short recipes. `fashion_mnist_full` has a command of its own, in its
@@ -23,8 +23,9 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the clone: `jobs` is not installed
 
 from raykd import load_config
+from raykd.config.choosing import with_menu
 from raykd.config.load import recipe_names
-from raykd.config.variants import method_variants
+from raykd.config.variants import Variant
 from raykd.errors import InputError
 from raykd.folders import read_json
 from raykd.pipeline import Options, compare
@@ -35,37 +36,39 @@ _CALIBRATED = [
     *("objective.choose=null", "objective.soft_targets.sharpen=fit"),
     *("objective.soft_targets.temperature=null", "objective.soft_targets.hard_share=0"),
 ]
-_CONTROLS = ("labels", "hard", "best_teacher")
+_OTHERS = ("hard", "labels", "best_teacher", "calibrated", "menu")
 
 
 def measured(name: str, folder: Path) -> dict[str, Any]:
     """The summary of a recipe's comparison, and the seconds that it took."""
-    config = load_config(name, ["tracking.wandb.mode=disabled"])
-    classes = find_task(config.task).settings.class_logits
-    others = {"calibrated": _CALIBRATED} if classes else {}
+    config = base = load_config(name, ["tracking.wandb.mode=disabled"])
+    variants = [Variant("recipe", config)]
+    if find_task(config.task).settings.class_logits:
+        base = with_menu(config)
+        calibrated = load_config(config.model_dump(mode="json"), _CALIBRATED)
+        variants += [Variant("calibrated", calibrated), Variant("menu", base)]
     begun = time.monotonic()
-    options = Options(output=folder, resume=folder.exists())
-    compare(config, method_variants(config, others=others), options)
+    compare(base, variants, Options(output=folder, resume=folder.exists()))
     summary = {**read_json(folder / "summary.json"), "seconds": round(time.monotonic() - begun)}
     return {key: summary[key] for key in summary if key not in ("targets", "labels_used")}
 
 
 def row(name: str, found: Mapping[str, Any]) -> str:
     """A recipe's line of the table: its metric on test, and how far its student is ahead of each of the others."""
-    methods, own = found["methods"], found["reference"]
-    text = find_task(found["task"]).text
+    methods, text = found["methods"], find_task(found["task"]).text
     key = text.metric.key
 
     def reached(method: str) -> str:
         if method not in methods:
             return "–"
-        test = methods[method]["test"][key]
-        ahead = "" if method == own else f" ({_ahead(methods[method]['gain'], text.gain.signed)})"
-        return f"{text.value(test['mean'])} ± {text.spread(test['std'])}{ahead}"
+        test, gain = methods[method]["test"][key], methods[method].get("gain")
+        chosen = f"{found['choice']['target']}: " if method == "menu" else ""
+        ahead = "" if gain is None else f" ({_ahead(gain, text.gain.signed)})"
+        return f"{chosen}{text.value(test['mean'])} ± {text.spread(test['std'])}{ahead}"
 
-    chosen = found.get("choice", {}).get("target", "fixed")
-    others = " | ".join(reached(method) for method in ("calibrated", *_CONTROLS))
-    return f"| `{name}` | {methods[own]['test'][key]['n']} | {chosen} | {reached(own)} | {others} | {found['seconds']} |"
+    cells = " | ".join(reached(method) for method in ("recipe", *_OTHERS))
+    replicas = methods["recipe"]["test"][key]["n"]
+    return f"| `{name}` | {replicas} | {cells} | {found['seconds']} |"
 
 
 def _ahead(gain: Mapping[str, Any], signed: Any) -> str:
@@ -91,8 +94,8 @@ def main() -> int:
         (given.output / f"{name}.json").write_text(json.dumps(found, indent=2), encoding="utf-8")
         lines.append(row(name, found))
         print(lines[-1], flush=True)
-    print("| recipe | n | target | student | calibrated | labels alone | hard | best teacher | s |")
-    print("|---|---|---|---|---|---|---|---|---|", *lines, sep="\n")
+    print(f"| recipe | n | student | {' | '.join(_OTHERS)} | s |")
+    print(f"|---|---|---|{'---|' * len(_OTHERS)}---|", *lines, sep="\n")
     return 0
 
 

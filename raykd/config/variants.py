@@ -147,7 +147,11 @@ def _misplaced(others: Mapping[str, Sequence[str]]) -> Iterator[Problem]:
             yield Problem("--variant", f"{name!r} is no name for one: letters, digits, _ . + -, and none of "
                           f"{', '.join(RESERVED)}")  # fmt: skip
         for text in overrides:
-            if text.split("=")[0].split(".")[0] not in _MAY_VARY:
+            key, _, value = text.partition("=")
+            if key.startswith("objective.choose") and value != "null":
+                yield Problem(f"--variant {name}", f"cannot set {text!r}: one choice serves all methods, so that it is the "
+                              "recipe's own to set; here only objective.choose=null")  # fmt: skip
+            elif key.split(".")[0] not in _MAY_VARY:
                 yield Problem(f"--variant {name}", f"cannot change {text!r}; only keys under "
                               f"{', '.join(sorted(_MAY_VARY))}: data and teachers are shared")  # fmt: skip
 
