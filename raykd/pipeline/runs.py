@@ -142,7 +142,7 @@ def _evaluate(job: Job, targets: TargetStage) -> None:
         baselines = external_baseline_specs(prepared)
         evaluation = evaluate(prepared, targets.store, job.folder, students, baselines)
         evaluation.save(job.folder.evaluation)
-        measured = costs(prepared, {**targets.specs, **baselines}, job.folder)
+        measured, conditions = costs(prepared, {**targets.specs, **baselines}, job.folder)
         slices = slices_of_test(job.config.evaluate.slices, prepared.samples)
         temperatures = student_temperatures(evaluation, "student")
         save_student(prepared, job.folder, temperatures[0] if temperatures else None)
@@ -158,7 +158,8 @@ def _evaluate(job: Job, targets: TargetStage) -> None:
     )
     training = training_numbers(prepared, job.folder)
     slices_of = slice_numbers(evaluation, slices)
-    job.keep({**summary, "training": training, "slices": slices_of})
+    latency = conditions.to_json()
+    job.keep({**summary, "latency": latency, "training": training, "slices": slices_of})
 
 
 def cross_validate(

@@ -22,15 +22,9 @@ from raykd.pipeline.session import Options, as_begun, new_run_folder, opened, ru
 from raykd.pipeline.target_stage import TargetStage
 from raykd.runtime import Resources, connect, is_connected, machine
 from raykd.search import results
-from raykd.search.finals import FinalResult, run_finals
-from raykd.search.ledger import (
-    FixedSampler,
-    Ledger,
-    Record,
-    Sampler,
-    TrialBuilder,
-    varied_within_limits,
-)
+from raykd.search.builder import TrialBuilder, varied_within_limits
+from raykd.search.finals import DEFAULT, FinalResult, run_finals
+from raykd.search.ledger import FixedSampler, Ledger, Record, Sampler
 from raykd.search.space import (
     TRIAL_FIT,
     TRIALS,
@@ -174,11 +168,16 @@ def _stages(job: Job, plan: SweepPlan, runs: SweepRuns, options: Options) -> Con
     with job.targets(job.teachers(), plan.views, ahead=True) as targets:
         builder = TrialBuilder(job.prepared, targets)
         ledger = search_trials(job, plan, builder, runs, options)
+        recipes = {
+            name: results.recipe_of(plan.config, ledger.records[name]) for name in ledger.ranking
+        }
+        own = {DEFAULT: plain_recipe(plan.config)}
+        latency_ms, conditions = builder.measure_again({**own, **recipes})
+        ledger.measured({name: latency_ms[name] for name in recipes})
         final = None
         if plan.search.finalists is not None:
             best_trials = ledger.ranking[: plan.search.finalists.top]
-            recipes = {n: results.recipe_of(plan.config, ledger.records[n]) for n in best_trials}
-            final = run_finals(job, targets, builder, ledger, recipes)
+            final = run_finals(job, targets, builder, ledger, {n: recipes[n] for n in best_trials})
     records = [ledger.records[name] for name in sorted(ledger.records)]
     numbers = {
         "metric": ledger.metric,
@@ -191,6 +190,7 @@ def _stages(job: Job, plan: SweepPlan, runs: SweepRuns, options: Options) -> Con
         "pareto": results.pareto(records, ledger),
         "front": ledger.front if len(ledger.metrics) > 1 else None,
         "finalists": None if final is None else final.numbers,
+        "latency": conditions.to_json(),
     }
     counts = {**job.target_numbers(targets), **_saved(job, targets, ledger)}
     job.summarise("sweep", numbers, counts, tested=final is not None)

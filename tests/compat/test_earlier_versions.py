@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -15,8 +16,10 @@ import pytest
 import torch
 
 from raykd.config import load_config
+from raykd.errors import InputError
 from raykd.models.weights import fingerprint, load_weights
 from raykd.pipeline import Options, load_student, run
+from raykd.pipeline.measuring import measure_again
 from raykd.report import write_report
 
 ARCHIVE = Path(__file__).parent / "run_of_7d0af11.tar.gz"
@@ -68,7 +71,11 @@ def shared(value, before):
 
 def quality(value):
     if isinstance(value, dict):
-        return {k: quality(v) for k, v in value.items() if k not in ("latency_ms", "flops")}
+        return {
+            k: quality(v)
+            for k, v in value.items()
+            if k not in ("latency_ms", "overhead_ms", "flops")
+        }
     return pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
 
 
@@ -78,6 +85,28 @@ def test_its_student_loads_and_its_report_is_made_anew(earlier):
         found = load_student("run")({"inputs": torch.from_numpy(inputs)})
     assert found.shape == (160, 3)
     assert "accuracy" in write_report(earlier / "run").read_text()
+
+
+def test_its_models_are_measured_again(earlier):
+    summary = json.loads((earlier / "run" / "summary.json").read_text())
+    assert "latency" not in summary
+    measure_again(earlier / "run")
+    after = json.loads((earlier / "run" / "summary.json").read_text())
+    assert after["test_scored_times"] == summary["test_scored_times"]
+    assert after["latency"]["seconds"] > 0
+    for model in ("student", "ensemble", "teachers"):
+        assert shared(after[model], summary[model]) == quality(summary[model])
+    assert after["student"]["latency_ms"] != summary["student"]["latency_ms"]
+    page = write_report(earlier / "run").read_text()
+    assert "overhead" in page
+
+
+def test_what_cannot_be_measured_again_is_said(earlier):
+    shutil.rmtree(earlier / "home" / "teachers")
+    with pytest.raises(InputError, match=r"weights of .* not kept any more.*raykd evaluate"):
+        measure_again(earlier / "run")
+    with pytest.raises(InputError, match="holds no result; give the folder of a finished"):
+        measure_again(earlier / "home")
 
 
 def test_its_config_is_the_recipe_today():
