@@ -84,7 +84,9 @@ def test_reading_targets_is_held_against_a_memory_map_and_a_hand_written_cache(t
 def test_latencies_are_measured_in_processes_of_their_own(tmp_path):
     done = run(*SMALLEST, "--only", "latency", "--output", str(tmp_path / "found.json"))
     assert done.returncode == 0, done.stderr
-    *models, others, took = json.loads((tmp_path / "found.json").read_text())["benchmarks"]["latency"]
+    *models, others, took = json.loads((tmp_path / "found.json").read_text())["benchmarks"][
+        "latency"
+    ]
     assert len(models) == 4 * 2
     assert all(0 < row["min"] <= row["median"] and row["ratio"] >= 1 for row in models)
     assert (others["unit"], took["unit"]) == ("CPUs", "s")
