@@ -74,7 +74,7 @@ def trial_cells(summary: Summary, most: int | None = None) -> list[dict[str, str
 
 def sweep_verdict(summary: Summary) -> list[str]:
     """What the search found, and what it cannot say: sentences."""
-    doubts = trust(summary, "the same `raykd sweep` and --resume")
+    doubts = trust(summary, "`raykd run` of recipes in pareto/")
     return [
         _found(summary),
         *_held(summary),

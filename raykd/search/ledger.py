@@ -144,6 +144,11 @@ class Ledger:
         return self.total - len(ended)
 
     @property
+    def started(self) -> list[str]:
+        """Names of the trials that were started, or gone on with, in this process."""
+        return list(self._trial_started)
+
+    @property
     def ranking(self) -> list[str]:
         """Names of the trials that have numbers and keep to all limits, best first.
 

@@ -12,7 +12,7 @@ from raykd.config import Config, check_search, load_config
 from raykd.config.check_search import overrides, values_of
 from raykd.config.search import OptunaSearcher, Search
 from raykd.errors import InputError, Problem, TrainingError
-from raykd.folders import RunFolder
+from raykd.folders import RunFolder, read_json
 from raykd.importing import load_package
 from raykd.pipeline.fits import shown_views
 from raykd.pipeline.job import Job
@@ -171,9 +171,7 @@ def _stages(job: Job, plan: SweepPlan, runs: SweepRuns, options: Options) -> Con
         recipes = {
             name: results.recipe_of(plan.config, ledger.records[name]) for name in ledger.ranking
         }
-        own = {DEFAULT: plain_recipe(plan.config)}
-        latency_ms, conditions = builder.measure_again({**own, **recipes})
-        ledger.measured({name: latency_ms[name] for name in recipes})
+        latency = _measure_again(job, builder, ledger, recipes)
         final = None
         if plan.search.finalists is not None:
             best_trials = ledger.ranking[: plan.search.finalists.top]
@@ -190,7 +188,7 @@ def _stages(job: Job, plan: SweepPlan, runs: SweepRuns, options: Options) -> Con
         "pareto": results.pareto(records, ledger),
         "front": ledger.front if len(ledger.metrics) > 1 else None,
         "finalists": None if final is None else final.numbers,
-        "latency": conditions.to_json(),
+        "latency": latency,
     }
     counts = {**job.target_numbers(targets), **_saved(job, targets, ledger)}
     job.summarise("sweep", numbers, counts, tested=final is not None)
@@ -254,6 +252,22 @@ def search_trials(
         why = "; ".join(sorted({str(r["why"]) for r in ledger.records.values() if r["why"]}))
         raise TrainingError(f"no trial has numbers and keeps to the limits: {why}")
     return ledger
+
+
+def _measure_again(
+    job: Job, builder: TrialBuilder, ledger: Ledger, recipes: Mapping[str, Config]
+) -> Mapping[str, Any] | None:
+    """Latencies of the trials' students, now that none trains; what else went on meanwhile.
+
+    Where no trial was started now, those of an earlier start stay.
+    """
+    if not ledger.started:
+        before = read_json(job.folder.summary) if job.folder.summary.is_file() else {}
+        return before.get("latency")
+    own = {DEFAULT: plain_recipe(job.config)}
+    latency_ms, conditions = builder.measure_again({**own, **recipes})
+    ledger.measured({name: latency_ms[name] for name in recipes})
+    return conditions.to_json()
 
 
 def trial_resources(config: Config, placement: Placement, cluster: Resources) -> TrialResources:
