@@ -23,6 +23,7 @@ from raykd.cli.options import Command, add_command, add_recipe, print_json, read
 from raykd.config import Config, check_search, load_config
 from raykd.config.base import Settings
 from raykd.config.load import recipe_names, recipe_path
+from raykd.config.optimizers import left_out, with_optimizers
 from raykd.config.resolving import resolutions
 from raykd.errors import InputError, Problem
 from raykd.tasks import find_task
@@ -85,7 +86,7 @@ def _init(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     config = read_config(args)
-    settled, shown = _settled(config), config.model_dump(mode="json")
+    settled, shown = _settled(config), with_optimizers(config).model_dump(mode="json")
     if settled is not None:
         shown["objective"]["labels"]["mode"] = settled
     if args.json:
@@ -99,6 +100,8 @@ def _show(args: argparse.Namespace) -> int:
         and config.objective.soft_targets.temperature is None
     ):
         print(_OPEN_TEMPERATURE)
+    for key, optimizer in left_out(config).items():
+        print(f"# {key}: {optimizer}")
     return 0
 
 

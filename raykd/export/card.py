@@ -215,6 +215,7 @@ def _method(story: Story) -> str:
     ]
     if objective.phases:
         lines.append(f"Phases: {len(objective.phases)}, which change the weights above")
+    assert config.train.optimizer is not None, "a run's folder has it"
     lines.append(f"Training: {config.train.epochs} epochs, {_settings(config.train.optimizer)}")
     return "\n".join(f"* {line}" for line in lines)
 

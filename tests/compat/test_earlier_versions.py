@@ -21,6 +21,7 @@ from raykd.errors import InputError
 from raykd.models.weights import fingerprint, load_weights
 from raykd.pipeline import Options, load_student, run
 from raykd.pipeline.measuring import measure_again
+from raykd.pipeline.session import as_begun, run_folder
 from raykd.report import write_report
 
 ARCHIVE = Path(__file__).parent / "run_of_7d0af11.tar.gz"
@@ -99,6 +100,19 @@ def test_its_models_are_measured_again(earlier):
         assert shared(after[model], summary[model]) == quality(summary[model])
     assert after["student"]["latency_ms"] != summary["student"]["latency_ms"]
     assert "overhead" in (earlier / "run" / "report" / "index.html").read_text()
+
+
+def test_a_recipe_without_optimizers_goes_on_with_those_that_its_run_began_with(earlier):
+    tree = json.loads((earlier / "run" / "config.json").read_text())
+    began, resume = load_config(tree), Options(output=earlier / "run", resume=True)
+    tree["train"].pop("optimizer")
+    tree["teachers"][0]["fit"]["optimizer"] = None
+    folder = run_folder(load_config(tree), resume)
+    found = as_begun(load_config(tree), folder)
+    assert (found.train, found.teachers) == (began.train, began.teachers)
+    tree["train"]["optimizer"] = {"type": "adamw", "lr": 0.5}
+    with pytest.raises(InputError, match=r"train differ; resume with the same one \(.*config.json"):
+        run_folder(load_config(tree), resume)
 
 
 def test_what_cannot_be_measured_again_is_said(earlier):
