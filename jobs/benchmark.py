@@ -6,7 +6,8 @@
 `store`: a gather beside a raw memory map; bytes. `stored`: an epoch from the store beside labels alone and
 a hand-written cache, for a large and a small step. `memory`: of a worker that reads a store. `live`: actors
 that are asked live and only take time. `shared`: live training and the fill on the student's own cores, beside
-a loop in one process. `driver`: bytes that cross the driver. `stream`: samples that stay in a
+a loop in one process. `driver`: bytes that cross the driver. `latency`: the latencies of `summary.json` in
+processes of their own, largest over smallest. `stream`: samples that stay in a
 decoded file, its pages in memory or read from disk, beside the same in memory. `sweep`: trials that share one set of targets beside trials that
 each ask the teachers. `end_to_end`: `raykd run` beside the same
 distillation as a plain PyTorch loop, both from start to end, on Fashion-MNIST (`--images`, `--epochs`,

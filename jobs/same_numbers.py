@@ -34,7 +34,7 @@ _SEARCH = (
     *("search.finalists.top=1", "search.finalists.seeds=2"),
 )
 _QUALITY = ("student", "controls", "ensemble", "teachers", "gains", "fidelity", "labels_used")
-_MEASURED = {"latency_ms"}
+_MEASURED = {"latency_ms", "overhead_ms"}
 
 
 def _weights(folder: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Benchmarks behind the figures of the README: ratios within one run, each with its spread."""
 
 from jobs.bench.driver_traffic import driver
+from jobs.bench.latencies import latency
 from jobs.bench.live_targets import live
 from jobs.bench.mapped_data import stream
 from jobs.bench.measuring import Row, Sizes
@@ -18,6 +19,7 @@ BENCHMARKS = {
     "live": live,
     "shared": shared,
     "driver": driver,
+    "latency": latency,
     "stream": stream,
     "sweep": sweep,
     "end_to_end": end_to_end,

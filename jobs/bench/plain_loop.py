@@ -54,6 +54,7 @@ def distil(config: Config, samples: Samples) -> Network:
     train, views = config.train, config.data.views.count
     assert views is not None, "the recipe says so"
     rows, size = samples.splits["train"], train.batch_size
+    assert train.optimizer is not None, "the recipe says so"
     optimizer = torch.optim.AdamW(
         student.parameters(), lr=train.optimizer.lr, weight_decay=0.0, fused=True
     )

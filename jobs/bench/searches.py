@@ -21,7 +21,7 @@ from raykd.models.weights import save_weights
 from raykd.pipeline import Options
 from raykd.pipeline.session import opened
 from raykd.runtime import connect, machine
-from raykd.search.ledger import TrialBuilder
+from raykd.search.builder import TrialBuilder
 from raykd.search.sweeping import plan_sweep, search_trials
 from raykd.search.wandb_runs import SweepRuns
 

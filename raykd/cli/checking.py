@@ -19,6 +19,7 @@ from raykd.cli.options import (
 )
 from raykd.config import Config
 from raykd.config.objective import Objective
+from raykd.config.optimizers import left_out
 from raykd.config.variants import first_fold
 from raykd.tasks import find_task
 
@@ -122,6 +123,8 @@ def _check(args: argparse.Namespace) -> int:
             for name, one in found["teachers"].items()]  # fmt: skip
     console.table([*rows, _row("(student)", found["student"], words, None)], title="models")
     console.print(_learnt(prepared.config.objective, found["menu"]))
+    for key, optimizer in left_out(config).items():
+        console.print(f"{key}: {optimizer}")
     _say_placement(found, placement, console)
     console.print("ok")
     return 0

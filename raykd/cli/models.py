@@ -228,6 +228,10 @@ def _show(exported: Exported) -> None:
         for name, one in exported.written.items()
     ]
     console.table(rows, title="median ms of a batch on one CPU thread; difference from torch")
+    if signs := exported.conditions.signs:
+        console.print(
+            f"the machine was busy while latency was measured ({signs}); export again when nothing else runs"
+        )
     for name, how in exported.left_out.items():
         console.print(f"left out: {name} {how}")
     console.print(f"\nexport: {exported.path}")

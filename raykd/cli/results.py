@@ -26,6 +26,11 @@ def add(commands: Command) -> None:
     report = add_command(commands, "report", _report, "write a run's report anew, from its folder")
     report.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
     report.add_argument("--quiet", action="store_true", help="print only the report's path")
+    report.add_argument(
+        "--measure",
+        action="store_true",
+        help="first measure again what its models cost, as after a run beside other work; nothing is trained or scored",
+    )
     add_task(report)
     about = "where a run stands, from its folder alone; also while it runs"
     status = add_command(commands, "status", _status, about)
@@ -57,6 +62,10 @@ def _report(args: argparse.Namespace) -> int:
     from raykd.report import write_report
     from raykd.tracking import Console
 
+    if args.measure:
+        from raykd.pipeline.measuring import measure_again
+
+        measure_again(args.run)
     page = write_report(args.run)
     if args.quiet:
         print(page)

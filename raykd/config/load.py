@@ -14,6 +14,7 @@ from raykd.config.check import cross_check
 from raykd.config.check_search import search_problems
 from raykd.config.explanations import explain, nearest
 from raykd.config.models import expand_model
+from raykd.config.optimizers import completed
 from raykd.config.root import Config
 from raykd.errors import InputError, Problem
 from raykd.tasks import find_task
@@ -76,7 +77,7 @@ def parse(tree: Mapping[str, Any]) -> Config:
     Raises:
         InputError: with every problem found: unknown keys, wrong types, impossible combinations.
     """
-    tree = merge(_task_defaults(tree), tree)
+    tree = completed(merge(_task_defaults(tree), tree))
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:

@@ -31,7 +31,7 @@ from raykd.config.data import Data, Preprocess
 from raykd.config.models import Model, Student, Teacher, expand_model
 from raykd.config.objective import Objective
 from raykd.config.search import Search
-from raykd.config.training import Sgd, Training
+from raykd.config.training import Training
 from raykd.errors import InputError
 from raykd.tasks import BUILT_IN, find_task
 
@@ -277,7 +277,7 @@ class Config(Settings):
     """What the student is taught."""
     targets: Targets = Targets()
     """How the teachers' outputs reach it."""
-    train: Training = Training(optimizer=Sgd())
+    train: Training = Training()
     """How the student is trained."""
     cluster: Cluster = Cluster()
     """What runs where."""

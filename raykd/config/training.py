@@ -85,8 +85,9 @@ class Training(Settings):
     """Passes over the training part (for controls: as many updates as the student's)."""
     batch_size: Count = 128
     """Global batch size, split over the workers."""
-    optimizer: Optimizer = Sgd()
-    """Optimizer and its settings."""
+    optimizer: Optimizer | None = None
+    """Optimizer and its settings; null = by the kind of model (raykd/models/README.md). With `lr` alone the rest is
+    that kind's; with `type` and `lr` it is the type's own."""
     schedule: Schedule = CosineSchedule()
     """Learning-rate schedule, stepped after each update."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -110,8 +111,6 @@ class Training(Settings):
 class Fit(Training):
     """How a teacher is trained on the labels it may see."""
 
-    optimizer: Optimizer = AdamW()
-    """Optimizer and its settings."""
     label_smoothing: Unit = 0.0
     """Label smoothing (Szegedy et al. 2016)."""
     seed: Natural | None = None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -14,10 +13,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from raykd.evaluate.latency import LONGEST_CALL_S, ROUNDS, Call, Conditions, latencies
 from raykd.models.network import Network, core
 from raykd.models.zoo.estimator import EstimatorModel
 from raykd.models.zoo.foreign import ForeignModel
 
+BATCH_SIZES = (1, 256)
 Forward = Callable[[nn.Module, Mapping[str, Tensor]], object]
 
 
@@ -30,72 +31,86 @@ def call(network: nn.Module, inputs: Mapping[str, Tensor]) -> object:
     return network(**inputs)
 
 
-def cost(
-    network: nn.Module,
+def costs(
+    networks: Mapping[str, nn.Module],
     inputs: Mapping[str, Tensor],
     *,
-    batch_sizes: Sequence[int] = (1, 256),
-    repeats: int = 30,
-    budget_s: float = 0.1,
-    longest_call_s: float = 20.0,
+    batch_sizes: tuple[int, ...] = BATCH_SIZES,
+    rounds: int = ROUNDS,
+    longest_call_s: float = LONGEST_CALL_S,
     forward: Forward = call,
-) -> dict[str, Any]:
-    """What one network costs to keep and to run, in eval mode and without gradients.
+) -> tuple[dict[str, dict[str, Any]], Conditions]:
+    """What networks cost to keep and to run, in eval mode and without gradients.
 
-    Latency is the median of up to `repeats` calls after a warm-up call. PyTorch is pinned to one CPU
-    thread meanwhile, so that numbers from machines with different core counts compare, and put back
-    afterwards, as are training modes. On a GPU each call is waited for. This is the time of the
-    network alone, with its own preprocessing where it is a `Network`; no transfer.
+    Latency is measured in turns over all of them, see `raykd.evaluate.latency`: the shortest call on one CPU thread,
+    of the network alone, with its own preprocessing where it is a `Network`; no transfer. On a GPU each call is
+    waited for. Modes are put back afterwards, and numbers of threads.
 
     Args:
-        network: the model, on the device to measure.
+        networks: name -> model, on the device to measure.
         inputs: name -> [B, ...], any number of samples; they are repeated to make each batch size.
-        batch_sizes: batch sizes to time.
-        repeats: timed calls per batch size, at most.
-        budget_s: seconds after which no further call is timed at a batch size; one always is.
-        longest_call_s: a batch size whose call is expected to take longer, going by the one before, is
-            not run and its latency is None.
-        forward: how the network is called.
+        batch_sizes: batch sizes to time, in ascending order.
+        rounds: blocks of calls of each model and batch size, at most.
+        longest_call_s: a batch size whose call is expected to take longer is not run, and its latency is None.
+        forward: how a network is called.
 
     Returns:
-        `parameters` (shared ones counted once), `flops` of one sample (2 per multiply-add), `bytes` of
-        parameters and buffers, and `latency_ms`: batch size as text -> median milliseconds or None. Of a
-        model that torch only calls parameters and flops are not known: None; bytes are those of its file, and
-        not known of an estimator.
+        Of each network `parameters` (shared ones counted once), `flops` of one sample (2 per multiply-add), `bytes` of
+        parameters and buffers, and `latency_ms`: batch size as text -> milliseconds or None. Of a model that torch only
+        calls parameters and flops are not known: None; bytes are those of its file, and not known of an estimator.
+        And what else went on while latency was measured.
     """
-    device = next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
-    samples = {name: tensor.to(device) for name, tensor in inputs.items()}
-    with _eval_mode(network), torch.no_grad():
-        flops = _flops(network, _batch(samples, 1), forward)
-        latency: dict[str, float | None] = {}
-        expected_s = 0.0
-        with one_thread():
-            for size in batch_sizes:
-                if expected_s * size > longest_call_s:
-                    latency[str(size)] = None
-                    continue
-                batch = _batch(samples, size)
-                seconds = median_s(partial(forward, network, batch), device, repeats, budget_s)
-                expected_s = seconds / size
-                latency[str(size)] = seconds * 1e3
+    with ExitStack() as modes, torch.no_grad():
+        for network in networks.values():
+            modes.enter_context(_eval_mode(network))
+        found = {name: _size(network, inputs, forward) for name, network in networks.items()}
+        calls = {n: partial(_call, forward, network, inputs) for n, network in networks.items()}
+        latency, conditions = latencies(
+            calls, batch_sizes, rounds=rounds, longest_call_s=longest_call_s
+        )
+    return {name: {**one, "latency_ms": latency[name]} for name, one in found.items()}, conditions
+
+
+def _size(
+    network: nn.Module, inputs: Mapping[str, Tensor], forward: Forward
+) -> dict[str, int | None]:
+    """Parameters, operations and bytes, as far as they are known."""
     model = core(network)
     known = not isinstance(model, ForeignModel)
     held = [*network.parameters(), *network.buffers()]
     if isinstance(model, EstimatorModel):  # which holds what it is fitted on
         held = []
+    flops = _flops(network, _batch(inputs, 1, _device(network)), forward) if known else None
     return {
         "parameters": sum(p.numel() for p in network.parameters()) if known else None,
-        "flops": flops if known else None,
+        "flops": flops,
         "bytes": sum(t.numel() * t.element_size() for t in held) if known or held else None,
-        "latency_ms": latency,
     }
 
 
-def _batch(samples: Mapping[str, Tensor], size: int) -> dict[str, Tensor]:
+def _call(forward: Forward, network: nn.Module, inputs: Mapping[str, Tensor], size: int) -> Call:
+    """A call with a batch of a size, which is waited for."""
+    device = _device(network)
+    run = partial(forward, network, _batch(inputs, size, device))
+    if device.type != "cuda":
+        return run
+
+    def waited_for() -> None:
+        run()
+        torch.cuda.synchronize(device)
+
+    return waited_for
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
+
+
+def _batch(inputs: Mapping[str, Tensor], size: int, device: torch.device) -> dict[str, Tensor]:
     """`size` samples, the given ones over and over."""
     return {
-        name: tensor[torch.arange(size, device=tensor.device) % len(tensor)].contiguous()
-        for name, tensor in samples.items()
+        name: tensor[torch.arange(size, device=tensor.device) % len(tensor)].contiguous().to(device)
+        for name, tensor in inputs.items()
     }
 
 
@@ -113,34 +128,6 @@ def _flops(network: nn.Module, batch: Mapping[str, Tensor], forward: Forward) ->
     return int(counter.get_total_flops())
 
 
-def median_s(
-    run: Callable[[], object], device: torch.device, repeats: int, budget_s: float
-) -> float:
-    """Median seconds of a call, after one that warms up."""
-    seconds = timings_s(run, device, repeats, budget_s)
-    return sorted(seconds)[len(seconds) // 2]
-
-
-def timings_s(
-    run: Callable[[], object], device: torch.device, repeats: int, budget_s: float
-) -> list[float]:
-    """Seconds of each of several calls, at least one, after one that warms up."""
-    _timed_s(run, device)
-    started = time.perf_counter()
-    seconds = [_timed_s(run, device)]
-    while len(seconds) < repeats and time.perf_counter() - started < budget_s:
-        seconds.append(_timed_s(run, device))
-    return seconds
-
-
-def _timed_s(run: Callable[[], object], device: torch.device) -> float:
-    started = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
 @contextmanager
 def _eval_mode(network: nn.Module) -> Iterator[None]:
     """Eval mode, and back to each module's own mode afterwards."""
@@ -151,14 +138,3 @@ def _eval_mode(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch on one CPU thread, and back to as many as before."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

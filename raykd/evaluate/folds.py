@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from raykd.evaluate.cost_numbers import COSTS
 from raykd.evaluate.statistics import holm, paired_t_pvalue, spread, t_interval
 from raykd.evaluate.summary import json_safe
 
 Summary = Mapping[str, Any]
 Sizes = Mapping[str, int]
 _SPLITS = ("validation", "test", "test_last")
-_COSTS = ("parameters", "flops", "bytes", "latency_ms")
 
 
 def over_folds(summaries: Sequence[Summary], sizes: Sequence[Sizes]) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def over_folds(summaries: Sequence[Summary], sizes: Sequence[Sizes]) -> dict[str
 
     Returns:
         `schema`, `kind` (`folds`), `status`, `task`, `folds` (K); `student`, `controls`, `ensemble`, `teachers`, `compare` as in
-        a run's summary, costs being those of the first fold; `gains`: control -> `mean`, `std`, `n`, `values`,
+        a run's summary, costs and `latency` being those of the first fold; `gains`: control -> `mean`, `std`, `n`, `values`,
         `ci95` and `p` of the corrected resampled t test, `ci95_uncorrected` of the plain one, which takes the folds
         for independent, and `p_holm`; `overlap`, the size of a test part over that of a training part;
         `per_fold`: what each fold is; `test_scored_times`, `timing`, `targets`.
@@ -67,6 +67,7 @@ def over_folds(summaries: Sequence[Summary], sizes: Sequence[Sizes]) -> dict[str
             ],
             "test_scored_times": max(one["test_scored_times"] for one in summaries),
             "timing": {"total_s": sum(one["timing"]["total_s"] for one in summaries)},
+            "latency": first.get("latency"),
             "targets": _targets([one["targets"] for one in summaries]),
         }
     )
@@ -81,7 +82,7 @@ def _model(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """M over the folds."""
     return {
         **{split: _values([fold[split] for fold in folds]) for split in _SPLITS},
-        **{name: folds[0][name] for name in _COSTS},
+        **{name: folds[0][name] for name in COSTS if name in folds[0]},
     }
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from raykd.ensemble import calibration_half
 from raykd.evaluate.choice import own_temperature
 from raykd.evaluate.closeness import gap_recovered
+from raykd.evaluate.cost_numbers import with_costs
 from raykd.evaluate.external_baselines import external_baseline_numbers
 from raykd.evaluate.kept import entropy_kept, kept_numbers
 from raykd.evaluate.outputs import Evaluation, Split, SplitOutputs, best_teacher, choose_examples
@@ -38,12 +39,6 @@ __all__ = [
 Status = Literal["complete", "degraded", "failed"]
 BOOTSTRAP_SEED = 0
 _LEAST_LABELS = 2
-_UNKNOWN_COST: dict[str, Any] = {
-    "parameters": None,
-    "flops": None,
-    "bytes": None,
-    "latency_ms": {"1": None, "256": None},
-}
 
 
 def summarise(
@@ -59,15 +54,14 @@ def summarise(
 ) -> dict[str, Any]:
     """All numbers of a run, schema 1 (see the design's "Run folder"); every value is plain JSON.
 
-    Controls are the student's network, so they cost what it costs. The ensemble costs the sum of its
-    teachers. A teacher without a model (outputs from a file) costs None, and the ensemble with it.
-    Teachers are frozen, so their `test_last` is their `test`. `compare` has the other models that the student is
-    held against: M, and what sets the student apart, see `raykd.evaluate.external_baselines`. `kept`: what the
-    student keeps of ensemble and labels alone, see `raykd.evaluate.kept`; None in regression and of embeddings.
+    Costs are those of `raykd.evaluate.cost_numbers`. Teachers are frozen, so their `test_last` is their `test`. `compare`
+    has the other models that the student is held against: M, and what sets the student apart, see
+    `raykd.evaluate.external_baselines`. `kept`: what the student keeps of ensemble and labels alone, see
+    `raykd.evaluate.kept`; None in regression and of embeddings.
 
     Args:
         evaluation: outputs of all models; `students` must hold the role `student` on test.
-        costs: `student`, names of teachers and of other models -> what `cost` returned.
+        costs: `student`, names of teachers and of other models -> what `raykd.evaluate.costs` found of it.
         task: kind of task.
         status: how the run ended.
         labels_used: how many labels teachers, student and validation used.
@@ -81,16 +75,11 @@ def summarise(
     test = evaluation.splits["test"]
     if "student" not in test.students:
         raise ValueError(f"test holds no student, only: {', '.join(test.students) or 'nothing'}")
-    own_cost = _cost(costs["student"])
     if task != evaluation.task:
         raise ValueError(f"the outputs are of {evaluation.task}, the summary is to be of {task}")
-    students = {role: {**student_numbers(evaluation, role), **own_cost} for role in test.students}
-    teacher_costs = {name: _cost(costs.get(name)) for name in test.teachers}
-    teachers = {
-        name: {**teacher_numbers(evaluation, name), **teacher_costs[name]} for name in test.teachers
-    }
-    ensemble_cost = _summed_cost(list(teacher_costs.values()))
-    ensemble = {**teacher_numbers(evaluation, None), **ensemble_cost}
+    students = {role: student_numbers(evaluation, role) for role in test.students}
+    teachers = {name: teacher_numbers(evaluation, name) for name in test.teachers}
+    ensemble = teacher_numbers(evaluation, None)
     student = students.pop("student")
     summary = {
         "schema": 1,
@@ -103,17 +92,13 @@ def summarise(
         "fidelity": _fidelity(evaluation, student, students, ensemble, teachers),
         "gains": _gains(evaluation, students),
         "kept": _kept(evaluation),
-        "compare": {
-            name: {**external_baseline_numbers(evaluation, name), **_cost(costs.get(name))}
-            for name in test.rivals
-        },
+        "compare": {name: external_baseline_numbers(evaluation, name) for name in test.rivals},
         "labels_used": dict(labels_used),
         "test_scored_times": test_scored_times,
-        "cost": _ratios(ensemble_cost, own_cost),
         "timing": dict(timing),
         "targets": dict(targets),
     }
-    clean: dict[str, Any] = json_safe(summary)
+    clean: dict[str, Any] = json_safe(with_costs(summary, costs))
     return clean
 
 
@@ -210,43 +195,6 @@ def teacher_numbers(evaluation: Evaluation, name: str | None) -> dict[str, Any]:
         "validation": on(evaluation.splits.get("validation")),
         "test": test,
         "test_last": test and dict(test),
-    }
-
-
-def _cost(cost: Mapping[str, Any] | None) -> dict[str, Any]:
-    if cost is None:
-        return {**_UNKNOWN_COST, "latency_ms": dict(_UNKNOWN_COST["latency_ms"])}
-    return {name: cost[name] for name in _UNKNOWN_COST}
-
-
-def _summed_cost(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What asking all of them one after the other costs; unknown where one is unknown."""
-
-    def total(values: list[Any]) -> Any:
-        return None if not values or None in values else sum(values)
-
-    latencies = [cost["latency_ms"] for cost in costs]
-    sizes = list(latencies[0]) if latencies else []
-    return {
-        **{
-            name: total([cost[name] for cost in costs]) for name in ("parameters", "flops", "bytes")
-        },
-        "latency_ms": {size: total([one.get(size) for one in latencies]) for size in sizes},
-    }
-
-
-def _ratios(ensemble: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str, Any]:
-    """How many times more the ensemble costs than the student."""
-
-    def ratio(whole: float | None, part: float | None) -> float | None:
-        return None if whole is None or not part else whole / part
-
-    return {
-        **{name: ratio(ensemble[name], student[name]) for name in ("parameters", "flops", "bytes")},
-        "latency": {
-            size: ratio(ensemble["latency_ms"].get(size), milliseconds)
-            for size, milliseconds in student["latency_ms"].items()
-        },
     }
 
 

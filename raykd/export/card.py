@@ -66,6 +66,7 @@ class Story:
         verdict: what distillation was worth, as sentences.
         written: format -> bytes, latency, parity.
         processor: that the latencies were measured on.
+        disturbed: by what it is seen that it was busy then; empty where it was not.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Story:
     verdict: Sequence[str]
     written: Mapping[str, Written]
     processor: str
+    disturbed: str = ""
 
 
 def write_card(story: Story) -> str:
@@ -161,8 +163,9 @@ def _files(story: Story) -> str:
     ]  # fmt: skip
     times = [f"batch {size}, ms {part}" for size in BATCHES for part in ("p50", "p95")]
     heads = ("format", "files", "bytes", *times, "largest difference")
+    disturbed = f", which was busy ({story.disturbed})" if story.disturbed else ""
     note = (
-        f"Time: of a whole batch, repeated calls on one thread of {_cell(story.processor)}. Difference: from "
+        f"Time: of a whole batch, repeated calls on one thread of {_cell(story.processor)}{disturbed}. Difference: from "
         "the student in torch, over random inputs like the data's in batches of several sizes. Weights "
         "are those of replica 0 at its best epoch on validation."
     )
@@ -215,6 +218,7 @@ def _method(story: Story) -> str:
     ]
     if objective.phases:
         lines.append(f"Phases: {len(objective.phases)}, which change the weights above")
+    assert config.train.optimizer is not None, "a run's folder has it"
     lines.append(f"Training: {config.train.epochs} epochs, {_settings(config.train.optimizer)}")
     return "\n".join(f"* {line}" for line in lines)
 

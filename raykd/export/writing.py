@@ -8,21 +8,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from raykd.errors import InputError, Problem
-from raykd.evaluate.costs import one_thread, timings_s
-from raykd.export import FORMATS, Runner, Student
+from raykd.evaluate.latency import Call, Conditions, Turns, one_thread
+from raykd.export import FORMATS, Student
 from raykd.export.parity import check_parity
 from raykd.importing import load_package
 from raykd.models.names import nearest
 
 BATCHES = (1, 64)
-REPEATS, BUDGET_S = 100, 0.5
 INSTALL = "pip install 'raykd[export]'"
 
 
@@ -101,31 +100,41 @@ def _lacking(name: str) -> str:
     return ""
 
 
-def write_formats(student: Student, names: Sequence[str], folder: Path) -> dict[str, Written]:
-    """Write the formats into a folder, open each again and hold it against the student.
+def write_formats(
+    student: Student, names: Sequence[str], folder: Path
+) -> tuple[dict[str, Written], Conditions]:
+    """Write the formats into a folder, open each again, hold it against the student, and time all in turns.
+
+    Returns:
+        Format -> what was written; what else went on while latency was measured.
 
     Raises:
         ExportError: a format cannot be written, or says something else than the student.
     """
-    return {name: _write(student, name, folder) for name in names}
-
-
-def _write(student: Student, name: str, folder: Path) -> Written:
-    chosen = FORMATS[name]
-    chosen.write(student, folder)
-    run = chosen.open(student, folder)
-    return Written(
-        files=chosen.files,
-        bytes=sum((folder / file).stat().st_size for file in chosen.files),
-        parity=check_parity(student, run, name),
-        latency_ms={str(size): _latency(student, run, size) for size in BATCHES},
-    )
-
-
-def _latency(student: Student, run: Runner, size: int) -> Latency:
-    inputs = student.random_inputs(size).numpy()
+    parity: dict[str, dict[str, float]] = {}
+    calls: dict[tuple[str, int], Call] = {}
+    for name in names:
+        FORMATS[name].write(student, folder)
+        run = FORMATS[name].open(student, folder)
+        parity[name] = check_parity(student, run, name)
+        calls |= {(name, n): partial(run, student.random_inputs(n).numpy()) for n in BATCHES}
+    turns = Turns[tuple[str, int]]()
     with one_thread():
-        seconds = timings_s(partial(run, inputs), torch.device("cpu"), REPEATS, BUDGET_S)
+        turns.run(calls)
+    written = {
+        name: Written(
+            files=FORMATS[name].files,
+            bytes=sum((folder / file).stat().st_size for file in FORMATS[name].files),
+            parity=parity[name],
+            latency_ms={str(size): _latency(turns.blocks[name, size]) for size in BATCHES},
+        )
+        for name in names
+    }
+    return written, turns.conditions(lambda key: key[0])
+
+
+def _latency(blocks: Sequence[Sequence[float]]) -> Latency:
+    seconds = list(chain.from_iterable(blocks))
     p50, p95 = 1e3 * np.percentile(seconds, [50, 95])
     return Latency(float(p50), float(p95), len(seconds))
 

@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raykd.config.explanations import nearest
 from raykd.config.root import Slice
 from raykd.data import Samples
 from raykd.errors import InputError, Problem
 from raykd.evaluate import Evaluation, SplitOutputs, choose_examples
-from raykd.evaluate.costs import cost, one_thread
+from raykd.evaluate import costs as model_costs
+from raykd.evaluate.latency import Conditions, one_thread
 from raykd.evaluate.outputs import Split
 from raykd.evaluate.statistics import spread
 from raykd.folders import RunFolder
@@ -185,18 +186,22 @@ def training_numbers(prepared: Prepared, run: RunFolder) -> dict[str, Any]:
     }
 
 
-def costs(prepared: Prepared, specs: Specs, run: RunFolder) -> dict[str, dict[str, Any]]:
-    """Parameters, FLOPs, bytes and latency of the student and each teacher, on one CPU thread."""
-    inputs = _cost_inputs(prepared.samples)
-    folder = FitFolder(run.checkpoints("student/replica0"))
-    weights = folder.read_weights("best")
-    found = {"student": cost(student_network(prepared, weights), inputs)}
-    for name, spec in specs.items():
-        if isinstance(spec, Spec):
-            with one_thread():  # another runtime takes its threads when it is opened
-                network = TeacherModel(spec).network
-            found[name] = cost(network, inputs)
-    return found
+def costs(
+    prepared: Prepared, specs: Specs, run: RunFolder
+) -> tuple[dict[str, dict[str, Any]], Conditions]:
+    """Parameters, FLOPs, bytes and latency of the student and each teacher, and what disturbed the latter.
+
+    All are in memory at once, since they are timed in turns.
+    """
+    weights = FitFolder(run.checkpoints("student/replica0")).read_weights("best")
+    networks: dict[str, nn.Module] = {"student": student_network(prepared, weights)}
+    with one_thread():  # another runtime takes its threads when it is opened
+        networks |= {
+            name: TeacherModel(spec).network
+            for name, spec in specs.items()
+            if isinstance(spec, Spec)
+        }
+    return model_costs.costs(networks, _cost_inputs(prepared.samples))
 
 
 def _cost_inputs(samples: Samples) -> Mapping[str, Tensor]:

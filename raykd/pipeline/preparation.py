@@ -17,6 +17,7 @@ from raykd.config import Config
 from raykd.config.choosing import every_recipe
 from raykd.config.choosing import with_target as config_with_target
 from raykd.config.objective import Candidate
+from raykd.config.optimizers import with_optimizers
 from raykd.config.resolving import resolved
 from raykd.config.sources import FilesSource
 from raykd.data import Samples, build_samples
@@ -269,14 +270,14 @@ def with_target(prepared: Prepared, target: Candidate) -> Prepared:
 
 
 def with_data(config: Config, samples: Samples) -> Config:
-    """The recipe with what its objective leaves to the data: temperature, and what labels do."""
+    """The recipe with what it leaves open: the objective's temperature and what labels do, and optimizers."""
     objective = resolved(
         config.objective,
         labelled=len(samples.labelled_rows("train")),
         samples=len(samples.splits["train"]),
         classes=find_task(config.task).settings.class_logits,
     )
-    return config.model_copy(update={"objective": objective})
+    return with_optimizers(config).model_copy(update={"objective": objective})
 
 
 def with_external_baselines(prepared: Prepared) -> Prepared:

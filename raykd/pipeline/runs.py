@@ -147,7 +147,7 @@ def _evaluate(job: Job, targets: TargetStage) -> None:
         baselines = external_baseline_specs(prepared)
         evaluation = evaluate(prepared, targets.store, job.folder, students, baselines)
         evaluation.save(job.folder.evaluation)
-        measured = costs(prepared, {**targets.specs, **baselines}, job.folder)
+        measured, conditions = costs(prepared, {**targets.specs, **baselines}, job.folder)
         slices = slices_of_test(job.config.evaluate.slices, prepared.samples)
         temperatures = student_temperatures(evaluation, "student")
         save_student(prepared, job.folder, temperatures[0] if temperatures else None)
@@ -161,10 +161,13 @@ def _evaluate(job: Job, targets: TargetStage) -> None:
         timing=job.end_timing(),
         targets=job.target_numbers(targets),
     )
-    training = training_numbers(prepared, job.folder)
-    slices_of = slice_numbers(evaluation, slices)
-    alike = features_alike(prepared, targets.store, job.folder)
-    job.keep({**summary, "training": training, "slices": slices_of, "cka": alike})
+    more = {
+        "latency": conditions.to_json(),
+        "training": training_numbers(prepared, job.folder),
+        "slices": slice_numbers(evaluation, slices),
+        "cka": features_alike(prepared, targets.store, job.folder),
+    }
+    job.keep({**summary, **more})
 
 
 def cross_validate(

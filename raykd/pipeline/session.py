@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from raykd.config import Config, load_config
+from raykd.config.optimizers import optimizers_as_in
 from raykd.config.resolving import resolutions
 from raykd.config.sources import FilesSource
 from raykd.data.decoding import cache_root
@@ -138,13 +139,14 @@ def run_folder(config: Config, options: Options) -> RunFolder:
 
 
 def as_begun(config: Config, folder: RunFolder) -> Config:
-    """The recipe, with what it leaves to the data as it was decided when the folder's job began.
+    """The recipe, with what it leaves open, to the data or the kind of model, as it was when the folder's job began.
 
     An earlier version may have decided otherwise; what it trained is gone on with.
     """
     if not folder.config.is_file():
         return config
     began, classes = load_config(folder.config), find_task(config.task).settings.class_logits
+    config = optimizers_as_in(config, began)
     possible = resolutions(config.objective, classes=classes)
     if any(one in possible for one in resolutions(began.objective, classes=classes)):
         return config.model_copy(update={"objective": began.objective})

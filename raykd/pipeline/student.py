@@ -16,6 +16,7 @@ from raykd.config import Config, load_config
 from raykd.config.choosing import with_target
 from raykd.config.models import is_harmless
 from raykd.errors import InputError, Problem
+from raykd.evaluate.latency import Conditions
 from raykd.export import Student
 from raykd.export.card import Story, write_card
 from raykd.export.description import Description, Input, read_description
@@ -148,11 +149,13 @@ class Exported:
         path: its folder.
         written: format -> bytes, latency, parity.
         left_out: format -> what it needs.
+        conditions: what else went on while latency was measured.
     """
 
     path: Path
     written: Mapping[str, Written]
     left_out: Mapping[str, str]
+    conditions: Conditions
 
 
 def export_student(
@@ -185,7 +188,7 @@ def export_student(
     about = student_of(folder, config)
     student = Student(load_student(folder.student, model=model), about)
     with replacing(target) as fresh:
-        written = write_formats(student, names, fresh)
+        written, conditions = write_formats(student, names, fresh)
         story = Story(
             name=data.name,
             about=about,
@@ -197,13 +200,15 @@ def export_student(
             verdict=verdict(data.summary),
             written=written,
             processor=processor(),
+            disturbed=conditions.signs,
         )
         (fresh / CARD).write_text(write_card(story), encoding="utf-8")
         index = {"schema": SCHEMA, "raykd": __version__, "run": data.name, "task": about.task}
         index |= _contents(student, written, left_out)
-        index["measured_on"] = {"processor": story.processor, "threads": 1}
+        seen = conditions.to_json()
+        index["measured_on"] = {"processor": story.processor, "threads": 1, **seen}
         write_json(fresh / INDEX, {**index, "files": listed(fresh)})
-    return Exported(target, written, left_out)
+    return Exported(target, written, left_out, conditions)
 
 
 def finished_run(folder: RunFolder) -> tuple[RunData, Config]:

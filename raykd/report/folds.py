@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raykd.report.comparison import LEVEL, interval_of, p_value
+from raykd.report.cost import trust
 from raykd.report.folder import RunData, text_of
 from raykd.report.tables import Table
 from raykd.report.task import Gain
@@ -71,7 +72,7 @@ def _caveats(summary: Summary) -> list[str]:
         )
     if summary["status"] == "degraded":
         found.append("A fold is degraded: not everything that it was to use was there.")
-    return found
+    return found + trust(summary, "a run")
 
 
 def folds_tables(run: RunData) -> dict[str, Table]:

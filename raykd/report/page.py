@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from raykd.report.cost import latency_tile
 from raykd.report.folder import RunData, read_run, text_of
 from raykd.report.verdicts import outcome, verdict
 from raykd.report.wording import count, mean_of
@@ -211,13 +212,10 @@ def tiles(summary: Mapping[str, Any]) -> list[Tile]:
     whole = (summary["ensemble"]["test"] or {}).get(key)
     if own is not None and whole:
         found.append(Tile(*words.tile(own, whole), f"ensemble {words.value(whole)}"))
-    ratios = summary["cost"]
-    for ratio, what, size in (
-        (ratios["parameters"], "fewer parameters", count(student["parameters"])),
-        (ratios["latency"].get("1"), "faster, one sample", ""),
-    ):
-        if ratio and ratio >= 1:
-            found.append(Tile(f"{ratio:.1f}×", what, size))
+    if (fewer := summary["cost"]["parameters"]) and fewer >= 1:
+        found.append(Tile(f"{fewer:.1f}×", "fewer parameters", count(student["parameters"])))
+    if (faster := latency_tile(summary)) is not None:
+        found.append(Tile(*faster))
     return found
 
 

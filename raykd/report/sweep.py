@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from raykd.report.comparison import comparison_tables
+from raykd.report.cost import trust
 from raykd.report.folder import RunData, text_of
 from raykd.report.tables import Table
 from raykd.report.task import Measure
@@ -73,7 +74,15 @@ def trial_cells(summary: Summary, most: int | None = None) -> list[dict[str, str
 
 def sweep_verdict(summary: Summary) -> list[str]:
     """What the search found, and what it cannot say: sentences."""
-    return [_found(summary), *_held(summary), *_joint(summary), _ended(summary), *_asked(summary)]
+    doubts = trust(summary, "`raykd run` of recipes in pareto/")
+    return [
+        _found(summary),
+        *_held(summary),
+        *_joint(summary),
+        _ended(summary),
+        *_asked(summary),
+        *doubts,
+    ]
 
 
 def _found(summary: Summary) -> str:

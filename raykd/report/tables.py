@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from raykd.evaluate.latency import overhead_ms
+from raykd.report.cost import OVERHEAD_NOTE, latency_note, trust
 from raykd.report.folder import RunData, text_of
 from raykd.report.verdicts import p_values, result_table, with_std
 from raykd.report.wording import (
@@ -119,7 +121,7 @@ def results(run: RunData) -> Table | None:
             )
             for row in rows
         ],
-        note=f"At the epoch that is best on validation. {several}Latency is the median on one thread.",
+        note=f"At the epoch that is best on validation. {several}{latency_note(run.summary)}",
         dots=[_dot(row.role) for row in rows],
     )
 
@@ -265,19 +267,33 @@ def costs(run: RunData) -> Table | None:
         latency = [model["latency_ms"].get(size) for size in ("1", "256")]
         raw = [model["parameters"], model["flops"], model["bytes"]]
         size = NONE if raw[2] is None else f"{count(raw[2])}B"
+        times = [*latency, overhead_ms(model["latency_ms"])]
         rows.append(
-            (_shown(name, role), count(raw[0]), count(raw[1]), size, *map(milliseconds, latency))
+            (_shown(name, role), count(raw[0]), count(raw[1]), size, *map(milliseconds, times))
         )
-        records.append((name, *raw, *latency))
+        records.append((name, *raw, *times))
     return Table(
         name="costs",
         title="What each model costs",
-        columns=("model", "parameters", "FLOPs", "size", "1 sample", "256 samples"),
+        columns=("model", "parameters", "FLOPs", "size", "1 sample", "256 samples", "overhead"),
         rows=rows,
         records=records,
-        fields=["model", "parameters", "flops", "bytes", "latency_ms_1", "latency_ms_256"],
-        note="FLOPs of one sample, 2 per multiply-add. Latency is the median on one thread. Controls are "
-        "the student's network. The ensemble is the sum of its teachers.",
+        fields=[
+            "model",
+            "parameters",
+            "flops",
+            "bytes",
+            "latency_ms_1",
+            "latency_ms_256",
+            "overhead_ms",
+        ],
+        note=" ".join(
+            [
+                "FLOPs of one sample, 2 per multiply-add. Controls are the student's network. The ensemble is the sum of "
+                f"its teachers. {latency_note(run.summary)} {OVERHEAD_NOTE}",
+                *trust(run.summary),
+            ]
+        ),
         dots=[_dot(role) for _, role, _ in models],
     )
 

@@ -14,18 +14,16 @@ from typing import Any, Literal
 
 from raykd.evaluate import holm, paired_t_pvalue
 from raykd.evaluate.statistics import LEVEL, t_interval
+from raykd.report.cost import cost_words
 from raykd.report.external_baselines import against_external_baselines, worst_slice
 from raykd.report.folder import metrics_of, text_of
 from raykd.report.task import Gain, TaskText
 from raykd.report.wording import (
     RIVAL,
-    count,
     mean_of,
-    milliseconds,
     number,
     percent,
     role_name,
-    times,
 )
 
 _SHORT, _FAR_SHORT = 0.02, 0.1
@@ -47,7 +45,7 @@ class Row:
         second: the second number (NLL, in regression R²).
         second_std: over replicas.
         parameters: count; None where the model is not at hand.
-        latency_ms: one sample, median.
+        latency_ms: one sample, the shortest call.
         replicas: how many trainings the means are over.
     """
 
@@ -118,12 +116,12 @@ def verdict(summary: Summary) -> list[str]:
         unknown = "The test split has no labels, so whether distillation helps here is not known."
         if not words.without_labels:
             return [unknown]
-        return [unknown, f"The student {words.follows(summary['fidelity'])}.", *_cost(summary)]
+        return [unknown, f"The student {words.follows(summary['fidelity'])}.", *cost_words(summary)]
     sentences = [_headline(summary), *_training(summary)]
     others = [role for role in summary["gains"] if role != words.baseline]
     sentences += [_against(summary, role) for role in others]
     sentences += [*against_external_baselines(summary), *worst_slice(summary)]
-    sentences += [*_kept(summary), *_confidence(summary), *_cost(summary), *_caveats(summary)]
+    sentences += [*_kept(summary), *_confidence(summary), *cost_words(summary), *_caveats(summary)]
     return sentences
 
 
@@ -396,34 +394,9 @@ def _confidence(summary: Summary) -> list[str]:
     return found
 
 
-def _cost(summary: Summary) -> list[str]:
-    ratio, student, ensemble = summary["cost"], summary["student"], summary["ensemble"]
-    parts = []
-    if ratio["parameters"]:
-        sizes = f"{count(student['parameters'])} instead of {count(ensemble['parameters'])}"
-        parts.append(f"has {_fewer(ratio['parameters'])} parameters ({sizes})")
-    if ratio["flops"]:
-        parts.append(f"needs {_fewer(ratio['flops'])} FLOPs")
-    if ratio["latency"].get("1"):
-        one, all_of_them = student["latency_ms"]["1"], ensemble["latency_ms"]["1"]
-        took = f"{milliseconds(one)} instead of {milliseconds(all_of_them)}"
-        parts.append(f"answers one sample {_faster(ratio['latency']['1'])} ({took}, one thread)")
-    if not parts:
-        return []
-    return [f"Set against the whole ensemble it {_listed(parts)}."]
-
-
 def _listed(parts: Sequence[str]) -> str:
     """One, two and three."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def _fewer(ratio: float) -> str:
-    return f"{times(ratio)} fewer" if ratio >= 1 else f"{times(1 / ratio)} more"
-
-
-def _faster(ratio: float) -> str:
-    return f"{times(ratio)} faster" if ratio >= 1 else f"{times(1 / ratio)} slower"
 
 
 def _caveats(summary: Summary) -> list[str]:

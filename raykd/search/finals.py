@@ -18,7 +18,8 @@ from raykd.evaluate.summary import json_safe, replica_gain
 from raykd.pipeline.job import Job
 from raykd.pipeline.preparation import vary
 from raykd.pipeline.target_stage import TargetStage
-from raykd.search.ledger import Ledger, TrialBuilder
+from raykd.search.builder import TrialBuilder
+from raykd.search.ledger import Ledger
 from raykd.search.space import CHECKPOINT, FINALIST, plain_recipe
 from raykd.tasks import find_task
 

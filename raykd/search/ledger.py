@@ -11,41 +11,30 @@ that was running goes on from its checkpoint, and all epochs are replayed to the
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
 
 from raykd.config import Config
-from raykd.config.models import Limits
-from raykd.errors import InputError, Problem
+from raykd.config.optimizers import with_optimizers
+from raykd.errors import InputError
 from raykd.evaluate import TaskMetrics
-from raykd.evaluate.costs import cost
 from raykd.folders import read_json, write_json
-from raykd.objective import training_role
-from raykd.pipeline.fits import student_fit
-from raykd.pipeline.preparation import Prepared, vary
-from raykd.pipeline.target_stage import TargetStage
 from raykd.search.scores import Scores, pareto_front, pruners_for, scores_of
-from raykd.search.space import CHECKPOINT, TRIAL_FIT, Proposal, Values, propose, trial_name
+from raykd.search.space import CHECKPOINT, Proposal, Values, propose, trial_name
 from raykd.tasks import find_task
 from raykd.tracking.jsonl import METRICS, read_lines
 from raykd.train import Fit
 from raykd.train.checkpoint import FitFolder
-from raykd.train.fit import build_network
-from raykd.types import ORIGINAL_VIEW
 
 Record = dict[str, Any]
 RUNNING = "running"
 RANKED = ("finished", "stopped", "cut")
 """States in which a trial has numbers: trained to its end, stopped by a pruner, ended with the search."""
-
-_LIMITS = "student.limits."
-_MEASURED_ROWS = 16
 
 
 class Sampler(Protocol):
@@ -87,65 +76,6 @@ class BuiltTrial:
     fit: Fit
     cost: Mapping[str, Any]
     over: Sequence[str] = ()
-
-
-@dataclass
-class TrialBuilder:
-    """Makes trials of one prepared recipe; students of the same architecture are measured once.
-
-    Attributes:
-        prepared: the recipe, with the data and teachers of all trials.
-        targets: of the teachers.
-    """
-
-    prepared: Prepared
-    targets: TargetStage
-    _costs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    def __call__(self, proposal: Proposal) -> BuiltTrial:
-        """The trial, ready to train.
-
-        Raises:
-            InputError: its student or its feature terms cannot be built.
-        """
-        varied, over = varied_within_limits(self.prepared, proposal.config)
-        fit = replace(self.fit(varied), fit_id=f"{TRIAL_FIT}{proposal.name}", stage="search")
-        return BuiltTrial(fit, self.cost(varied), [str(problem) for problem in over])
-
-    def fit(self, varied: Prepared, replica: int = 0, name: str | None = None) -> Fit:
-        """The fit of one replica of the student."""
-        objective, teachers = varied.config.objective, list(varied.teachers)
-        known = self.targets.teachers
-        role = training_role("student", objective, teachers, known.best_teacher)
-        return student_fit(varied, known, role, replica, name=name)
-
-    def cost(self, varied: Prepared) -> Mapping[str, Any]:
-        """Parameters, FLOPs, bytes and latency of the student, with fresh weights, on one CPU thread."""
-        student = varied.config.student
-        key = json.dumps([student.model.model_dump(mode="json"), varied.preprocessing.describe()])
-        if key not in self._costs:
-            samples = varied.samples
-            rows = samples.splits["train"][:_MEASURED_ROWS]
-            inputs = samples.batch(rows, ORIGINAL_VIEW).inputs
-            network = build_network(self.fit(varied), samples)
-            found = cost(network, inputs, batch_sizes=(1,))
-            self._costs[key] = {**found, "latency_ms": found["latency_ms"]["1"]}
-        return self._costs[key]
-
-
-def varied_within_limits(prepared: Prepared, config: Config) -> tuple[Prepared, list[Problem]]:
-    """A trial's recipe on the data and teachers of all, and the limits that its student exceeds.
-
-    Raises:
-        InputError: anything else is wrong with it.
-    """
-    try:
-        return vary(prepared, config), []
-    except InputError as error:
-        if not all(problem.key.startswith(_LIMITS) for problem in error.problems):
-            raise
-        free = config.student.model_copy(update={"limits": Limits()})
-        return vary(prepared, config.model_copy(update={"student": free})), list(error.problems)
 
 
 @dataclass
@@ -213,6 +143,11 @@ class Ledger:
         """How many trials have not ended."""
         ended = [name for name, record in self.records.items() if record["state"] != RUNNING]
         return self.total - len(ended)
+
+    @property
+    def started(self) -> list[str]:
+        """Names of the trials that were started, or gone on with, in this process."""
+        return list(self._trial_started)
 
     @property
     def ranking(self) -> list[str]:
@@ -347,6 +282,13 @@ class Ledger:
             "seconds": time.monotonic() - self._trial_started.get(name, self._started),
         }
 
+    def measured(self, latency_ms: Mapping[str, float | None]) -> None:
+        """Latencies of the trials' students, measured again: name -> milliseconds of one sample; None = unknown."""
+        for name, value in latency_ms.items():
+            record = self.records[name]
+            record["cost"] = {**record["cost"], "latency_ms": value}
+            write_json(self.folder / name / "result.json", record)
+
     def _end(self, name: str, state: str, **numbers: Any) -> None:
         record = self.records[name]
         if record["state"] != RUNNING:
@@ -380,5 +322,6 @@ def _new_record(name: str, values: Values, metric: str) -> Record:
 def write_recipe(path: Path, config: Config, about: str) -> None:
     """Write a resolved recipe as YAML, with a line that describes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=100)
+    resolved = with_optimizers(config).model_dump(mode="json")
+    text = yaml.safe_dump(resolved, sort_keys=False, width=100)
     path.write_text(f"# {about} Run it with: raykd run {path.name}\n{text}", encoding="utf-8")

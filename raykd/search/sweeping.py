@@ -14,7 +14,7 @@ from raykd.config.choosing import with_target
 from raykd.config.objective import Candidate
 from raykd.config.search import OptunaSearcher, Search
 from raykd.errors import InputError, Problem, TrainingError
-from raykd.folders import RunFolder
+from raykd.folders import RunFolder, read_json
 from raykd.importing import load_package
 from raykd.pipeline.choosing import choose
 from raykd.pipeline.fits import shown_views
@@ -25,15 +25,9 @@ from raykd.pipeline.session import Options, as_begun, new_run_folder, opened, ru
 from raykd.pipeline.target_stage import TargetStage
 from raykd.runtime import Resources, connect, is_connected, machine
 from raykd.search import results
-from raykd.search.finals import FinalResult, run_finals
-from raykd.search.ledger import (
-    FixedSampler,
-    Ledger,
-    Record,
-    Sampler,
-    TrialBuilder,
-    varied_within_limits,
-)
+from raykd.search.builder import TrialBuilder, varied_within_limits
+from raykd.search.finals import DEFAULT, FinalResult, run_finals
+from raykd.search.ledger import FixedSampler, Ledger, Record, Sampler
 from raykd.search.space import (
     TRIAL_FIT,
     TRIALS,
@@ -187,11 +181,14 @@ def _stages(job: Job, plan: SweepPlan, runs: SweepRuns, options: Options) -> Con
             job.settle(plan.config)
         builder = TrialBuilder(job.prepared, targets)
         ledger = search_trials(job, plan, builder, runs, options)
+        recipes = {
+            name: results.recipe_of(plan.config, ledger.records[name]) for name in ledger.ranking
+        }
+        latency = _measure_again(job, builder, ledger, recipes)
         final = None
         if plan.search.finalists is not None:
             best_trials = ledger.ranking[: plan.search.finalists.top]
-            recipes = {n: results.recipe_of(plan.config, ledger.records[n]) for n in best_trials}
-            final = run_finals(job, targets, builder, ledger, recipes)
+            final = run_finals(job, targets, builder, ledger, {n: recipes[n] for n in best_trials})
     records = [ledger.records[name] for name in sorted(ledger.records)]
     numbers = {
         "metric": ledger.metric,
@@ -204,6 +201,7 @@ def _stages(job: Job, plan: SweepPlan, runs: SweepRuns, options: Options) -> Con
         "pareto": results.pareto(records, ledger),
         "front": ledger.front if len(ledger.metrics) > 1 else None,
         "finalists": None if final is None else final.numbers,
+        "latency": latency,
     }
     counts = {**job.target_numbers(targets), **_saved(job, targets, ledger)}
     job.summarise("sweep", numbers, counts, tested=final is not None)
@@ -267,6 +265,22 @@ def search_trials(
         why = "; ".join(sorted({str(r["why"]) for r in ledger.records.values() if r["why"]}))
         raise TrainingError(f"no trial has numbers and keeps to the limits: {why}")
     return ledger
+
+
+def _measure_again(
+    job: Job, builder: TrialBuilder, ledger: Ledger, recipes: Mapping[str, Config]
+) -> Mapping[str, Any] | None:
+    """Latencies of the trials' students, now that none trains; what else went on meanwhile.
+
+    Where no trial was started now, those of an earlier start stay.
+    """
+    if not ledger.started:
+        before = read_json(job.folder.summary) if job.folder.summary.is_file() else {}
+        return before.get("latency")
+    own = {DEFAULT: plain_recipe(job.config)}
+    latency_ms, conditions = builder.measure_again({**own, **recipes})
+    ledger.measured({name: latency_ms[name] for name in recipes})
+    return conditions.to_json()
 
 
 def trial_resources(config: Config, placement: Placement, cluster: Resources) -> TrialResources:

@@ -68,6 +68,7 @@ class Trainer:
         if fit.training.ema is not None:
             rule = get_ema_multi_avg_fn(fit.training.ema)
             average = AveragedModel(model, multi_avg_fn=rule, use_buffers=True)
+        assert fit.training.optimizer is not None, "`prepare` has chosen one"
         optimizer = make_optimizer(
             self.module,
             fit.training.optimizer,

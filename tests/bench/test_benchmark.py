@@ -80,6 +80,18 @@ def test_reading_targets_is_held_against_a_memory_map_and_a_hand_written_cache(t
     assert all("1.05" in row["bar"] for row in ratios)
 
 
+@pytest.mark.soak
+def test_latencies_are_measured_in_processes_of_their_own(tmp_path):
+    done = run(*SMALLEST, "--only", "latency", "--output", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    *models, others, took = json.loads((tmp_path / "found.json").read_text())["benchmarks"][
+        "latency"
+    ]
+    assert len(models) == 4 * 2
+    assert all(0 < row["min"] <= row["median"] and row["ratio"] >= 1 for row in models)
+    assert (others["unit"], took["unit"]) == ("CPUs", "s")
+
+
 def test_wrong_arguments_are_explained():
     assert "known: objective, store" in run("--only", "objective,nonsense").stderr
     assert "at least 5" in run("--repeats", "2").stderr

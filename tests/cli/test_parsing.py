@@ -12,6 +12,7 @@ import yaml
 
 from raykd.cli.entry import parse
 from raykd.cli.options import address_of, overrides_of, read_config, recipe_of
+from raykd.config.optimizers import DEFAULTS
 from raykd.errors import InputError
 
 HEAVY = ("torch", "ray", "wandb", "numpy", "matplotlib", "sklearn", "raykd.pipeline")
@@ -139,6 +140,22 @@ def test_config_show_says_what_labels_do(recipe, call, overrides, mode, comments
     assert ended.code == 0
     assert yaml.safe_load(ended.out)["objective"]["labels"]["mode"] == mode
     assert sum(line.startswith("# objective.") for line in ended.out.splitlines()) == comments
+
+
+def test_config_show_says_which_optimizers_are_defaults(recipe, call):
+    named = call("config", "show", recipe)
+    assert "the default of" not in named.out
+    ended = call(
+        "config", "show", recipe, "train.optimizer=null", "teachers.conv.fit.optimizer=null"
+    )
+    tree = yaml.safe_load(ended.out)
+    assert tree["train"]["optimizer"] == DEFAULTS["mlp"].model_dump(mode="json")
+    assert tree["teachers"][1]["fit"]["optimizer"] == DEFAULTS["cnn"].model_dump(mode="json")
+    *_, teacher, student = ended.out.splitlines()
+    assert student.startswith("# train.optimizer: ")
+    assert student.endswith("the default of mlp")
+    assert teacher.startswith("# teachers.conv.fit.optimizer: ")
+    assert teacher.endswith("the default of cnn")
 
 
 def test_config_show_resolves_and_is_a_recipe_again(recipe, call, folder):

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -14,9 +15,13 @@ import numpy as np
 import pytest
 import torch
 
+from raykd.cli import main
 from raykd.config import load_config
+from raykd.errors import InputError
 from raykd.models.weights import fingerprint, load_weights
 from raykd.pipeline import Options, load_student, run
+from raykd.pipeline.measuring import measure_again
+from raykd.pipeline.session import as_begun, run_folder
 from raykd.report import write_report
 
 ARCHIVE = Path(__file__).parent / "run_of_7d0af11.tar.gz"
@@ -68,7 +73,11 @@ def shared(value, before):
 
 def quality(value):
     if isinstance(value, dict):
-        return {k: quality(v) for k, v in value.items() if k not in ("latency_ms", "flops")}
+        return {
+            k: quality(v)
+            for k, v in value.items()
+            if k not in ("latency_ms", "overhead_ms", "flops")
+        }
     return pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
 
 
@@ -78,6 +87,40 @@ def test_its_student_loads_and_its_report_is_made_anew(earlier):
         found = load_student("run")({"inputs": torch.from_numpy(inputs)})
     assert found.shape == (160, 3)
     assert "accuracy" in write_report(earlier / "run").read_text()
+
+
+def test_its_models_are_measured_again(earlier):
+    summary = json.loads((earlier / "run" / "summary.json").read_text())
+    assert "latency" not in summary
+    assert main(["report", "run", "--measure", "--quiet"]) == 0
+    after = json.loads((earlier / "run" / "summary.json").read_text())
+    assert after["test_scored_times"] == summary["test_scored_times"]
+    assert after["latency"]["seconds"] > 0
+    for model in ("student", "ensemble", "teachers"):
+        assert shared(after[model], summary[model]) == quality(summary[model])
+    assert after["student"]["latency_ms"] != summary["student"]["latency_ms"]
+    assert "overhead" in (earlier / "run" / "report" / "index.html").read_text()
+
+
+def test_a_recipe_without_optimizers_goes_on_with_those_that_its_run_began_with(earlier):
+    tree = json.loads((earlier / "run" / "config.json").read_text())
+    began, resume = load_config(tree), Options(output=earlier / "run", resume=True)
+    tree["train"].pop("optimizer")
+    tree["teachers"][0]["fit"]["optimizer"] = None
+    folder = run_folder(load_config(tree), resume)
+    found = as_begun(load_config(tree), folder)
+    assert (found.train, found.teachers) == (began.train, began.teachers)
+    tree["train"]["optimizer"] = {"type": "adamw", "lr": 0.5}
+    with pytest.raises(InputError, match=r"train differ; resume with the same one \(.*config.json"):
+        run_folder(load_config(tree), resume)
+
+
+def test_what_cannot_be_measured_again_is_said(earlier):
+    shutil.rmtree(earlier / "home" / "teachers")
+    with pytest.raises(InputError, match=r"weights of .* not kept any more.*raykd evaluate"):
+        measure_again(earlier / "run")
+    with pytest.raises(InputError, match="holds no result; give the folder of a finished"):
+        measure_again(earlier / "home")
 
 
 def test_its_config_is_the_recipe_today():

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from raykd.config import Config, load_config
 from raykd.config.load import merge, read_recipe, recipe_names
+from raykd.config.optimizers import DEFAULTS, default_optimizer
 from raykd.errors import InputError
 
 # design.md's recipe, without the keys that no stage reads yet.
@@ -132,7 +133,7 @@ def test_overrides(tree, override, get, value):
 def test_another_type_starts_the_entry_anew(tree):
     config = load_config(tree, ["train.optimizer.type=adamw", "student.model.type=mlp"])
     assert config.train.optimizer.betas == (0.9, 0.999)
-    assert config.train.optimizer.lr == 1e-3, "sgd's learning rate must not leak into adamw"
+    assert config.train.optimizer == DEFAULTS["mlp"], "sgd's learning rate must not leak into adamw"
     assert config.student.model.depth == 2
 
 
@@ -170,7 +171,7 @@ def test_later_layers_win_and_leave_the_earlier_ones_as_they_were(tmp_path, tree
     assert (config.seeds, config.train.epochs, config.train.batch_size) == (2, 3, 128)
     assert config.data.views.count == 7
     assert config.data.views.policy[0].pixels == 1
-    assert config.train.optimizer.lr == 1e-3
+    assert config.train.optimizer == default_optimizer(config.student.model)
     before = json.dumps(tree)
     merge(tree, {"train": {"epochs": 3}})
     load_config(tree, ["teachers.wide.fit.epochs=1"])

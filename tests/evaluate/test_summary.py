@@ -21,7 +21,16 @@ from raykd.evaluate import (
 NUMBERS = {"accuracy", "precision_macro", "recall_macro", "f1_macro", "nll", "ece", "brier"}
 CALIBRATED = {"nll_calibrated", "ece_calibrated", "temperature"}
 SPREAD = {"mean", "std", "n", "values"}
-MODEL = {"validation", "test", "test_last", "parameters", "flops", "bytes", "latency_ms"}
+MODEL = {
+    "validation",
+    "test",
+    "test_last",
+    "parameters",
+    "flops",
+    "bytes",
+    "latency_ms",
+    "overhead_ms",
+}
 
 
 def summary_of(evaluation, costs, **kwargs):
@@ -56,9 +65,9 @@ def test_schema_key_by_key(summary):
         "compare",
         "labels_used",
         "test_scored_times",
-        "cost",
         "timing",
         "targets",
+        "cost",
     ]
     assert (summary["schema"], summary["status"]) == (1, "complete")
     for model in (summary["student"], *summary["controls"].values()):
@@ -119,6 +128,8 @@ def test_fidelity_gains_and_cost(summary):
     assert summary["ensemble"]["parameters"] == 15000
     assert summary["ensemble"]["latency_ms"] == {"1": 6.0, "256": 120.0}
     assert summary["controls"]["hard"]["parameters"] == 1000
+    assert summary["student"]["overhead_ms"] == pytest.approx(0.5 - 19 * 0.5 / 255)
+    assert summary["ensemble"]["overhead_ms"] == pytest.approx(6 - 19 * 6 / 255)
 
 
 def test_numbers_are_those_of_the_arrays(summary, make_evaluation):
@@ -163,6 +174,7 @@ def test_a_teacher_without_a_model_has_no_cost(make_evaluation, costs):
     summary = summary_of(make_evaluation(), costs)
     assert summary["teachers"]["vit"]["parameters"] is None
     assert summary["ensemble"]["latency_ms"] == {"1": None, "256": None}
+    assert summary["ensemble"]["overhead_ms"] is None
     assert summary["cost"]["parameters"] is None
 
 

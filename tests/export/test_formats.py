@@ -365,9 +365,11 @@ def test_formats_are_chosen_by_name_or_by_what_is_installed(monkeypatch):
 
 
 def test_a_row_has_size_time_and_parity(make_student, tmp_path):
-    (row,) = write_formats(make_student({"type": "mlp"}), ["safetensors"], tmp_path).values()
+    written, conditions = write_formats(make_student({"type": "mlp"}), ["safetensors"], tmp_path)
+    (row,) = written.values()
     sizes = [path.stat().st_size for path in tmp_path.iterdir()]
     assert row.bytes == sum(sizes)
     assert set(row.latency_ms) == {"1", "64"}
     assert all(0 < time.p50 <= time.p95 and time.calls >= 1 for time in row.latency_ms.values())
     assert row.parity == {"logits": 0.0, "probabilities": 0.0}
+    assert conditions.cpus >= 1

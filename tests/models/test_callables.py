@@ -10,7 +10,7 @@ from raykd_foreign_models import fitted, flat
 from raykd.config import load_config
 from raykd.config.models import FactoryModel
 from raykd.errors import InputError
-from raykd.evaluate.costs import cost
+from raykd.evaluate.costs import costs
 from raykd.models import build_model
 from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing
@@ -58,7 +58,8 @@ def test_the_probabilities_are_the_function_s():
 
 
 def test_its_costs_are_not_known():
-    found = cost(Network(model_of("forest")), {"x": torch.rand(2, 1, 8, 8)}, batch_sizes=(1,))
+    network, inputs = Network(model_of("forest")), {"x": torch.rand(2, 1, 8, 8)}
+    found = costs({"forest": network}, inputs, batch_sizes=(1,), rounds=1)[0]["forest"]
     assert (found["parameters"], found["flops"], found["bytes"]) == (None, None, None)
     assert found["latency_ms"]["1"] > 0
 

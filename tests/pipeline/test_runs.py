@@ -108,6 +108,10 @@ def test_the_summary_s_schema(finished, summary):
     for model in (summary["student"], *summary["teachers"].values()):
         assert model["parameters"] > 0
         assert set(model["latency_ms"]) == {"1", "256"}
+        assert 0 <= model["overhead_ms"] <= model["latency_ms"]["1"]
+    assert set(summary["latency"]) == {
+        "busy", "others", "cpus", "spread", "threaded", "seconds",
+    }  # fmt: skip
     splits = prepare(load_config(finished.path / "config.json")).samples.splits
     needed = 2 * (len(splits["validation"]) + len(splits["test"]) + 2 * len(splits["train"]))
     assert summary["targets"]["teacher_samples_scored"] == needed
@@ -270,7 +274,7 @@ def test_resuming_a_finished_run_trains_nothing(resumed, summary):
 def strip(value):
     """Without what is measured by the clock."""
     if isinstance(value, dict):
-        return {k: strip(v) for k, v in value.items() if k not in ("latency_ms",)}
+        return {k: strip(v) for k, v in value.items() if k not in ("latency_ms", "overhead_ms")}
     return value
 
 

@@ -6,6 +6,7 @@ import pytest
 from raykd.evaluate import paired_t_pvalue, spread
 from raykd.evaluate.statistics import t_interval
 from raykd.report import Row, result_table
+from raykd.report.cost import latency_tile
 from raykd.report.verdicts import outcome, p_values, verdict
 from raykd.tasks import find_task
 
@@ -35,7 +36,7 @@ def over_replicas(accuracy, n):
 
 def summary_of(gains, n=5, **kwargs):
     controls = {role: over_replicas(0.90, n) for role in gains}
-    ensemble = model(0.96, parameters=12_000, latency_ms={"1": 4.0, "256": 90.0})
+    ensemble = model(0.96, parameters=12_000, latency_ms={"1": 4.0, "256": 600.0})
     return {
         "schema": 1,
         "status": "complete",
@@ -53,7 +54,12 @@ def summary_of(gains, n=5, **kwargs):
         "gains": gains,
         "labels_used": {"student": 200},
         "test_scored_times": 1,
-        "cost": {"parameters": 12.0, "flops": 6.0, "bytes": 12.0, "latency": {"1": 8.0}},
+        "cost": {
+            "parameters": 12.0,
+            "flops": 6.0,
+            "bytes": 12.0,
+            "latency": {"1": 8.0, "256": 30.0},
+        },
         "timing": {},
         "targets": {},
         **kwargs,
@@ -203,7 +209,69 @@ def test_what_is_kept_and_what_it_costs():
     assert "recovers 50 % of the distance from labels alone to the ensemble" in text
     assert "(of that to the best teacher, wide: 60 %)" in text
     assert "12.0 times fewer parameters (1.00 k instead of 12.0 k)" in text
-    assert "8.00 times faster (0.50 ms instead of 4.00 ms, one thread)" in text
+    assert (
+        "answers one sample 8.00 times faster (0.50 ms instead of 4.00 ms, one thread) and a batch of 256 30.0 times "
+        "faster (20.0 ms instead of 600 ms)." in text
+    )
+    assert "overhead" not in text
+    assert "busy" not in text
+
+
+def of_forests(**latency):
+    """The ensemble's calls take 20 ms, and 0.1 ms for each sample."""
+    summary = summary_of({"labels": WIN}, **latency)
+    summary["teachers"] = {
+        "forest": model(0.94, latency_ms={"1": 18.05, "256": 30.8}),
+        "wide": model(0.95, latency_ms={"1": 2.05, "256": 14.8}),
+    }
+    summary["ensemble"]["latency_ms"] = {"1": 20.1, "256": 45.6}
+    summary["cost"]["latency"] = {"1": 40.2, "256": 2.28}
+    return summary
+
+
+def test_overhead_of_calls_is_no_merit():
+    text = " ".join(verdict(of_forests()))
+    assert (
+        "and answers a batch of 256 2.28 times faster (20.0 ms instead of 45.6 ms, one thread)."
+        in text
+    )
+    assert (
+        "One sample takes it 0.50 ms instead of 20.1 ms (40.2 times faster), but 100 % of the ensemble's time is "
+        "overhead of its calls, of forest most of all, which a batch pays once." in text
+    )
+    assert latency_tile(of_forests()) == (
+        "2.3×", "faster, batch of 256", "one sample: 40.2×, mostly overhead of calls",
+    )  # fmt: skip
+    assert latency_tile(summary_of({})) == ("8.0×", "faster, one sample", "batch of 256: 30.0×")
+
+
+def test_a_batch_that_was_not_measured_is_left_out():
+    summary = summary_of({"labels": WIN})
+    summary["ensemble"]["latency_ms"] = {"1": 4.0, "256": None}
+    summary["cost"]["latency"] = {"1": 8.0, "256": None}
+    text = " ".join(verdict(summary))
+    assert "answers one sample 8.00 times faster (0.50 ms instead of 4.00 ms, one thread)." in text
+    assert latency_tile(summary) == ("8.0×", "faster, one sample", "")
+    summary["cost"]["latency"] = {"1": 0.8, "256": None}
+    assert latency_tile(summary) is None
+
+
+def test_latency_of_a_busy_machine_is_marked():
+    seen = {
+        "busy": True,
+        "others": 1.53,
+        "cpus": 2,
+        "spread": 0.41,
+        "threaded": ["forest"],
+        "seconds": 2.0,
+    }
+    text = " ".join(verdict(of_forests(latency=seen)))
+    assert (
+        "The machine was busy while latency was measured (other processes used 1.5 of 2 CPUs and typical calls took 41 % "
+        "longer than the shortest): measure again with `raykd report RUN --measure` when nothing else runs."
+        in text
+    )
+    assert "Calls of forest kept several CPUs at work" in text
 
 
 def test_a_student_that_costs_more_is_said_to():

@@ -75,6 +75,11 @@ def test_trials_that_break_a_limit_do_not_run_and_cannot_win(make, tmp_path):
         ledger.on_finished(name, result(0.5 + int(name) / 100))
     assert ledger.ranking == ["005", "004", "002", "001", "000"]
     assert ledger.left == 0
+    ledger.measured({"001": 0.25, "005": None})
+    assert ledger.records["001"]["cost"] == {**COST, "parameters": 20.0, "latency_ms": 0.25}
+    kept = read_json(tmp_path / "trials" / "005" / "result.json")
+    assert (kept["cost"]["latency_ms"], kept["state"]) == (None, "finished")
+    assert pareto(list(ledger.records.values()), ledger)["latency_ms"] == ["001", "004"]
     records = list(ledger.records.values())
     assert pareto(records, ledger)["parameters"] == ["000", "001", "002", "004", "005"]
     assert pareto(records, ledger)["flops"] == ["005"]

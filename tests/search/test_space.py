@@ -11,7 +11,7 @@ from raykd.config.search import Search
 from raykd.errors import InputError
 from raykd.pipeline import Options
 from raykd.pipeline.preparation import vary
-from raykd.search.ledger import varied_within_limits
+from raykd.search.builder import varied_within_limits
 from raykd.search.scores import MedianStopping, Patience, SuccessiveHalving, cost_fronts
 from raykd.search.space import all_proposals, grid_values, plain_recipe, propose, random_values
 from raykd.search.sweeping import plan_sweep

@@ -197,6 +197,8 @@ def test_resuming_a_finished_sweep_trains_nothing_and_another_space_is_refused(
     written = {p: p.stat().st_mtime_ns for p in finished.path.glob("trials/*/result.json")}
     again = sweep(finished.config, options).summary
     assert {p: p.stat().st_mtime_ns for p in written} == written
+    assert again["latency"] == before["latency"]
+    assert before["latency"]["seconds"] > 0
     assert again["trials"] == before["trials"]
     assert again["finalists"]["methods"] == before["finalists"]["methods"]
     changed = load_config(sweep_tree(trials=11))
