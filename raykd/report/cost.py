@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from raykd.evaluate.latency import LONGEST_CALL_S, Conditions, overhead_ms
-from raykd.report.wording import count, milliseconds, percent, times
+from raykd.report.wording import count, listed, milliseconds, percent, times
 
 AGAIN = "`raykd report RUN --measure`"
 ONE, MANY = "1", "256"
@@ -28,8 +28,11 @@ def cost_words(summary: Summary) -> list[str]:
     parts += _answers(summary)
     if not parts:
         return []
-    listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    return [f"Set against the whole ensemble it {listed}.", *_overhead(summary), *trust(summary)]
+    return [
+        f"Set against the whole ensemble it {listed(parts)}.",
+        *_overhead(summary),
+        *trust(summary),
+    ]
 
 
 def latency_tile(summary: Summary) -> tuple[str, str, str] | None:

@@ -28,7 +28,7 @@ from raykd.report.comparison import p_value
 from raykd.report.diagnostics import class_names
 from raykd.report.folder import RunData, mean_weights, metrics_of, text_of
 from raykd.report.task import TaskText
-from raykd.report.wording import mean_of, number, percent
+from raykd.report.wording import listed, mean_of, number, percent
 
 Floats = NDArray[np.float64]
 WORST = 5
@@ -302,8 +302,3 @@ def _off(gap: float) -> str:
 def samples(n: float) -> str:
     """A number of samples; with a decimal where a mean over replicas is no whole one."""
     return f"{n:.1f}".removesuffix(".0")
-
-
-def listed(parts: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

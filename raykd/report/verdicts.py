@@ -8,7 +8,7 @@ together (Holm 1979), here as in the table. Everything else is "no difference th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from raykd.report.folder import metrics_of, text_of
 from raykd.report.task import Gain, TaskText
 from raykd.report.wording import (
     RIVAL,
+    listed,
     mean_of,
     number,
     percent,
@@ -369,8 +370,8 @@ def _choice(summary: Summary) -> list[str]:
     equals = [name for name, numbers in menu.items() if numbers["equal"]]
     why = f"on {choice['n']:,} samples it is better than every other one by more than a standard error"
     if len(equals) > 1:
-        why = f"{choice['n']:,} samples cannot tell {_listed(equals)} apart, and {target} has the least NLL of them"
-    return [f"Validation chose its target from {_listed(list(menu))}: {target}; {why}."]
+        why = f"{choice['n']:,} samples cannot tell {listed(equals)} apart, and {target} has the least NLL of them"
+    return [f"Validation chose its target from {listed(list(menu))}: {target}; {why}."]
 
 
 def _confidence(summary: Summary) -> list[str]:
@@ -392,11 +393,6 @@ def _confidence(summary: Summary) -> list[str]:
             f"export has, it comes to {after} (before: {before})."
         )
     return found
-
-
-def _listed(parts: Sequence[str]) -> str:
-    """One, two and three."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _caveats(summary: Summary) -> list[str]:

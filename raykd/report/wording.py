@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 BASELINE = "labels"
@@ -121,3 +121,8 @@ def _three(value: float) -> str:
 def _minus(text: str) -> str:
     """A proper minus sign."""
     return text.replace("-", "−")
+
+
+def listed(parts: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
