@@ -104,7 +104,9 @@ def _of_comparison(data: RunData) -> dict[str, Any]:
     from raykd.report.style import styled
 
     methods = len(data.summary["methods"])
-    more = [table for table in (tables.context(data), tables.events(data)) if table is not None]
+    more = [
+        t for t in (tables.choice(data), tables.context(data), tables.events(data)) if t is not None
+    ]
     with styled():
         pictures = comparison_figures.comparison_pictures(data)
     return {
@@ -124,7 +126,9 @@ def _of_ablation(data: RunData) -> dict[str, Any]:
     from raykd.report import ablation, tables
     from raykd.report.style import styled
 
-    more = [table for table in (tables.context(data), tables.events(data)) if table is not None]
+    more = [
+        t for t in (tables.choice(data), tables.context(data), tables.events(data)) if t is not None
+    ]
     with styled():
         pictures = ablation.ablation_pictures(data)
     return {
@@ -164,7 +168,9 @@ def _of_sweep(data: RunData) -> dict[str, Any]:
     from raykd.report import sweep, sweep_figures, tables
     from raykd.report.style import styled
 
-    more = [table for table in (tables.context(data), tables.events(data)) if table is not None]
+    more = [
+        t for t in (tables.choice(data), tables.context(data), tables.events(data)) if t is not None
+    ]
     with styled():
         pictures = sweep_figures.sweep_pictures(data)
     return {
