@@ -141,29 +141,6 @@ def test_its_student_is_exported_as_it_was_taught(chosen, tmp_path):
     assert f"Target: {chosen.result.summary['choice']['target']}, chosen on validation" in card
 
 
-def test_methods_that_are_the_same_are_trained_once(chosen, same_home, tmp_path):
-    plain = {
-        **chosen.config.model_dump(mode="json"),
-        "seeds": 1,
-        "objective": {"soft_targets": {"temperature": 1.0}},
-    }
-    same = {"one": ["objective.soft_targets.temperature=1"], "other": ["objective.choose=null"]}
-    config = load_config(plain)
-    result = compare(
-        config, method_variants(config, others=same), Options(output=tmp_path / "compared")
-    )
-    assert sorted(trained(tmp_path / "compared")) == [
-        "hard/replica0",
-        "kl+uniform/replica0",
-        "labels/replica0",
-    ]
-    accuracies = {
-        name: m["test"]["accuracy"]["mean"] for name, m in result.summary["methods"].items()
-    }
-    assert accuracies["one"] == accuracies["other"] == accuracies["kl+uniform"]
-    assert len({m["seconds"]["mean"] for m in result.summary["methods"].values()}) == 3
-
-
 @pytest.mark.soak
 class TestOtherJobs:
     """Each chooses once, before anything else."""
@@ -194,3 +171,25 @@ class TestOtherJobs:
         assert result.summary["choice"]["target"] == target
         assert result.best.objective.choose is None
         assert read_json(tmp_path / "swept" / "config.json")["objective"]["choose"] is not None
+
+    def test_methods_that_are_the_same_are_trained_once(self, chosen, same_home, tmp_path):
+        plain = {
+            **chosen.config.model_dump(mode="json"),
+            "seeds": 1,
+            "objective": {"soft_targets": {"temperature": 1.0}},
+        }
+        same = {"one": ["objective.soft_targets.temperature=1"], "other": ["objective.choose=null"]}
+        config = load_config(plain)
+        result = compare(
+            config, method_variants(config, others=same), Options(output=tmp_path / "compared")
+        )
+        assert sorted(trained(tmp_path / "compared")) == [
+            "hard/replica0",
+            "kl+uniform/replica0",
+            "labels/replica0",
+        ]
+        accuracies = {
+            name: m["test"]["accuracy"]["mean"] for name, m in result.summary["methods"].items()
+        }
+        assert accuracies["one"] == accuracies["other"] == accuracies["kl+uniform"]
+        assert len({m["seconds"]["mean"] for m in result.summary["methods"].values()}) == 3
