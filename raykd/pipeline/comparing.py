@@ -50,6 +50,21 @@ def check_reference(config: Config, variants: Sequence[Variant], reference: str)
         raise InputError.at("--reference", f"knows no {reference!r}; there are {', '.join(names)}")
 
 
+def check_choice(config: Config, variants: Sequence[Variant]) -> None:
+    """One choice of a target serves all methods: the recipe's own.
+
+    Raises:
+        InputError: a method is to choose, and the recipe is not, or otherwise.
+    """
+    own = config.objective.choose
+    if wrong := [one.name for one in variants if one.config.objective.choose not in (None, own)]:
+        raise InputError.at(
+            "objective.choose",
+            f"of the method {wrong[0]!r} is not the recipe's; set it in the recipe, and null in methods that have a "
+            "target of their own",
+        )
+
+
 def compare(
     config: Config,
     variants: Sequence[Variant],
@@ -76,6 +91,7 @@ def compare(
     options = options or Options()
     reference = reference or variants[0].name
     check_reference(config, variants, reference)
+    check_choice(config, variants)
     folder = run_folder(config, options)
     config = as_begun(config, folder)
     check_same(folder, variants)

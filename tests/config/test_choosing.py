@@ -8,7 +8,9 @@ from raykd.config import check_search, load_config
 from raykd.config.choosing import CHOSEN, every_recipe, extra_fits, menu, settled, with_menu
 from raykd.config.objective import Objective
 from raykd.config.resolving import is_hard, resolved
+from raykd.config.variants import method_variants
 from raykd.errors import InputError
+from raykd.pipeline.comparing import check_choice
 
 FEW = {"labelled": 10, "samples": 100}
 ALL = {"labelled": 100, "samples": 100}
@@ -109,3 +111,21 @@ def test_a_menu_in_place_of_a_recipe_s_own_target():
     assert load_config(config.model_dump(mode="json", exclude_unset=True)) == config
     assert len(every_recipe(config, fully_labelled=False)) == 4
     assert every_recipe(load_config("digits"), fully_labelled=True) == [load_config("digits")]
+
+
+def test_methods_have_the_recipe_s_choice_or_none(tiny_recipe):
+    config = load_config(tiny_recipe)
+    with pytest.raises(InputError, match="recipe's own"):
+        method_variants(config, others={"menu": ["objective.choose={}"]})
+    choosing = load_config(tiny_recipe, ["objective.choose={}"])
+    own, plain = method_variants(choosing, others={"plain": ["objective.choose=null"]})
+    check_choice(choosing, [own, plain])
+    with pytest.raises(InputError, match="'kl.uniform' is not the recipe's"):
+        check_choice(config, [own, plain])
+
+
+def test_another_loss_is_compared_without_a_menu(tiny_recipe):
+    choosing = load_config(tiny_recipe, ["objective.choose={}"])
+    own, dkd = method_variants(choosing, losses=["dkd"])
+    assert own.config.objective.choose == choosing.objective.choose
+    assert dkd.config.objective.choose is None
