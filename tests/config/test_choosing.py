@@ -120,7 +120,7 @@ def test_methods_have_the_recipe_s_choice_or_none(tiny_recipe):
     choosing = load_config(tiny_recipe, ["objective.choose={}"])
     own, plain = method_variants(choosing, others={"plain": ["objective.choose=null"]})
     check_choice(choosing, [own, plain])
-    with pytest.raises(InputError, match="'kl.uniform' is not the recipe's"):
+    with pytest.raises(InputError, match=r"'kl.uniform' is not the recipe's"):
         check_choice(config, [own, plain])
 
 
