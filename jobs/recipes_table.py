@@ -8,8 +8,7 @@ fixed default, which learns the mixture of the teachers at its T_c and chooses n
 to `objective.choose`. Test is scored once, by what validation has chosen by then. What a folder holds already is not run again; a recipe whose data is not there is left out,
 and said.
 
-Cost: three to six minutes on two cores for each of the short recipes. `fashion_mnist_full` has a command of its own, in its
-file, and is run with `--only` alone.
+Cost: three to six minutes on two cores for each recipe.
 """
 
 import argparse
@@ -31,7 +30,6 @@ from raykd.folders import read_json
 from raykd.pipeline import Options, compare
 from raykd.tasks import find_task
 
-_LONG = ("fashion_mnist_full",)
 _CALIBRATED = [
     *("objective.choose=null", "objective.soft_targets.sharpen=fit"),
     *("objective.soft_targets.temperature=null", "objective.soft_targets.hard_share=0"),
@@ -83,7 +81,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder of all comparisons")
     parser.add_argument("--only", help="names of recipes, with commas")
     given = parser.parse_args()
-    names = given.only.split(",") if given.only else [n for n in recipe_names() if n not in _LONG]
+    names = given.only.split(",") if given.only else list(recipe_names())
     lines = []
     for name in names:
         try:
