@@ -3,7 +3,7 @@
     RAYKD_HOME=.raykd python jobs/bench/optimizer_defaults.py --output optimizers.json
 
 Of every packaged recipe the student, and the first teacher of each kind of network, is trained with each optimizer of
-`GRID`, twice, and judged on validation at its best epoch; test is never looked at. The student learns all training
+`GRID`, twice (of texts once), and judged on validation at its best epoch; test is never looked at. The student learns all training
 labels in place of its teachers' answers, which are as many. Fits are cut to some hundred updates. The regret of an
 optimizer is how far it is behind the best one of the same network; a kind's default is the one of least mean regret.
 
@@ -38,7 +38,8 @@ def train(recipes: Sequence[str], output: Path) -> list[Record]:
         except RaykdError as error:
             print(f"{name} is left out: {error}", flush=True)
             continue
-        about = {"recipe": name, "metric": find_task(prepared.samples.task).metrics.metric}
+        task = find_task(config.task).settings.fitted_as or config.task  # of teachers
+        about = {"recipe": name, "metric": find_task(task).metrics.metric}
         for teacher in prepared.config.teachers:
             records += [{**about, **found} for found in measured(prepared, teacher)]
             output.write_text(json.dumps(records, indent=1) + "\n")
@@ -57,11 +58,14 @@ def main(arguments: Sequence[str]) -> None:
         records = json.loads(chosen.output.read_text())
     else:
         records = train(chosen.only.split(","), chosen.output)
+    losses = regrets(records, loss=True)
     for kind, found in regrets(records).items():
         recipes = {one["recipe"] for one in records if one["kind"] == kind}
         print(f"\n{kind} ({len(recipes)} recipes: {', '.join(sorted(recipes))})")
+        print("   points     NLL")
         for optimizer, regret in found.items():
-            print(f"  {regret:7.2f}  {optimizer}")
+            nats = losses.get(kind, {}).get(optimizer)
+            print(f"  {regret:7.2f} {'' if nats is None else f'{nats:.3f}':>7}  {optimizer}")
 
 
 if __name__ == "__main__":

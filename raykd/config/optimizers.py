@@ -1,4 +1,9 @@
-"""The optimizer of a fit whose recipe names none, or names a part of one: by the kind of model that is trained."""
+"""The optimizer of a fit whose recipe names none, or names a part of one: by the kind of model that is trained.
+
+Of networks that packaged recipes train it is the setting of least mean regret on validation (`raykd/models/README.md`,
+`jobs/bench/optimizer_defaults.py`). Of others: `vit` as in DeiT (Touvron et al. 2021) with weight decay 0.05, `hf` as for
+fine-tuning BERT (Devlin et al. 2019, App. A.3), `text_transformer` and everything else AdamW's usual 1e-3.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +17,12 @@ from raykd.config.training import AdamW, Optimizer, Training
 _Training = TypeVar("_Training", bound=Training)
 GENERAL = AdamW()
 DEFAULTS: Mapping[str, Optimizer] = {
-    "mlp": AdamW(lr=3e-3),
+    "mlp": AdamW(lr=1e-2),
     "cnn": AdamW(lr=3e-3),
-    "resnet": AdamW(lr=3e-3),
+    "resnet": AdamW(lr=3e-3, weight_decay=0.05),
     "wrn": AdamW(lr=3e-3),
-    "bag": AdamW(lr=3e-3),
-    "text_cnn": AdamW(lr=3e-3),
+    "bag": AdamW(lr=3e-2, weight_decay=0.05),
+    "text_cnn": AdamW(lr=1e-2, weight_decay=0.05),
     "vit": AdamW(lr=1e-3, weight_decay=0.05),
     "text_transformer": AdamW(lr=1e-3),
     "hf": AdamW(lr=5e-5),

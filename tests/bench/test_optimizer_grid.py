@@ -33,6 +33,17 @@ def test_regrets_are_means_over_networks_and_then_recipes():
     assert found["mlp"] == {"sgd 1, weight decay 0": 0.0}
 
 
+def test_regret_of_the_loss_is_of_the_networks_that_have_one():
+    records = [
+        {**record("a", "one", lr, 0.5), "found": {"accuracy": 0.5, "nll": nll}}
+        for lr, nll in ((1, 2.0), (2, 0.5))
+    ]
+    records += [{**record("b", "one", 1, 3.0, metric="rmse"), "found": {"rmse": 3.0}}]
+    assert regrets(records, loss=True) == {
+        "cnn": {"sgd 2, weight decay 0": 0.0, "sgd 1, weight decay 0": 1.5}
+    }
+
+
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_what_is_tried_of_a_recipe_can_be_trained_and_has_a_number_of_updates(recipe):
     networks = fitted(load_config(recipe))
