@@ -11,7 +11,7 @@ from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 from raykd.config import load_config
 from raykd.config.models import SklearnModel
 from raykd.errors import InputError
-from raykd.evaluate.costs import cost
+from raykd.evaluate.costs import costs
 from raykd.models import build_model
 from raykd.models.weights import apply_weights
 from raykd.models.zoo import estimator as module
@@ -137,7 +137,9 @@ def test_it_is_fitted_on_the_labels_that_it_may_see(tiny_recipe):
     said = decode(scorer.score(samples, validation, np.full(len(validation), -1))).values_NC
     accuracy = (said.argmax(1).numpy() == samples.labels[validation]).mean()
     assert accuracy > 0.8
-    known = cost(scorer.network, samples.batch(validation[:2], -1).inputs, batch_sizes=(1,))
+    inputs = samples.batch(validation[:2], -1).inputs
+    found, _ = costs({"trees": scorer.network}, inputs, batch_sizes=(1,))
+    known = found["trees"]
     assert (known["parameters"], known["bytes"]) == (None, None), "its rows are not its size"
 
     every = prepare(load_config(recipe(tiny_recipe, labels="all")))
