@@ -24,32 +24,18 @@ MENU = ("hard", "soft", "mixed")
 
 
 @pytest.fixture(scope="module")
-def chosen(ray_cluster, tmp_path_factory):
-    root = tmp_path_factory.mktemp("chosen")
-    fit = {"epochs": 6, "batch_size": 32, "optimizer": {"type": "adamw", "lr": 0.01}}
-    recipe = {
-        "seeds": 2,
-        "data": {
-            "source": {"type": "digits"},
-            "splits": {"validation": 100, "test": 0.2},
-            "labels": 200,
-            "views": {"count": 2, "policy": [{"type": "shift", "pixels": 1}]},
-        },
-        "teachers": [
-            {"name": "wide", "model": {"type": "mlp", "width": 1.0, "depth": 1}, "fit": fit},
-            {"name": "conv", "model": {"type": "cnn", "width": 0.25, "depth": 2}, "fit": fit},
-        ],
-        "student": {"model": {"type": "mlp", "width": 0.25, "depth": 1}},
-        "train": {"epochs": 2, "batch_size": 128, "optimizer": {"type": "adamw", "lr": 0.01}},
-        "tracking": {"wandb": {"mode": "disabled"}},
-        "objective": {"choose": {"menu": list(MENU), "replicas": 2}},
-        "evaluate": {"controls": ["labels", "hard"]},
-    }
+def chosen(finished, tmp_path_factory):
+    """A run that chooses, with the teachers and targets of another run: only students are trained."""
+    path = tmp_path_factory.mktemp("chosen") / "run"
+    overrides = [
+        *("seeds=2", "objective.choose={menu: [hard, soft, mixed], replicas: 2}"),
+        *("evaluate={controls: [labels, hard], compare: [], slices: [], require: []}",),
+    ]
+    config = load_config(finished.recipe, overrides)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAYKD_HOME", str(root / "home"))
-        config = load_config(recipe)
-        result = run(config, Options(output=root / "run"))
-    return SimpleNamespace(config=config, path=root / "run", home=root / "home", result=result)
+        patch.setenv("RAYKD_HOME", str(finished.home))
+        result = run(config, Options(output=path))
+    return SimpleNamespace(config=config, path=path, home=finished.home, result=result)
 
 
 @pytest.fixture
