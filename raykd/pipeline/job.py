@@ -263,8 +263,11 @@ class Job:
         self.config, self.prepared = config, replace(self.prepared, config=config)
 
     def know(self, fits: Sequence[Fit]) -> None:
-        """Fits that were trained, whose results serve every later fit that is the same but for its name."""
-        self.known |= {fit.identity: self.folder.checkpoints(fit.fit_id) for fit in fits}
+        """Fits of which those that are finished here serve every later fit that is the same but for its name."""
+        for fit in fits:
+            folder = self.folder.checkpoints(fit.fit_id)
+            if (FitFolder(folder).result() or {}).get("identity") == fit.identity:
+                self.known[fit.identity] = folder
 
     def train(self, fits: Sequence[Fit], targets: TargetStage) -> dict[str, dict[str, Any]]:
         """Train students, those that are the same but for their name once; the result of every fit."""

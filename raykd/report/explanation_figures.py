@@ -26,6 +26,7 @@ from raykd.report.style import (
     Picture,
     finish,
     label,
+    lines_below,
     percent_ticks,
     styled,
 )
@@ -140,17 +141,7 @@ def _lines(one: Numbers, name: str) -> list[tuple[str, str]]:
 def _shown(axes: Axes, picture: NDArray[np.float64], lines: Sequence[tuple[str, str]]) -> None:
     axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()
-    for depth, (text, tint) in enumerate(lines):
-        axes.annotate(
-            text,
-            (0.5, 0),
-            xytext=(0, -9 - 10.5 * depth),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            ha="center",
-            color=tint,
-            fontsize=8.0,
-        )
+    lines_below(axes, lines, size=8.0)
 
 
 def _image(sample: Tensor) -> NDArray[np.float64]:

@@ -134,6 +134,27 @@ def finish(figure: Figure, *, name: str, title: str, caption: str) -> Picture:
     return Picture(name, title, caption, _inline(text.getvalue(), name, title), pixels.getvalue())
 
 
+def lines_below(axes: Axes, lines: Sequence[tuple[str, str]], *, size: float) -> None:
+    """Centred lines of text below an image.
+
+    Args:
+        axes: the image's.
+        lines: text and colour, from the top.
+        size: of the type, points.
+    """
+    for depth, (text, tint) in enumerate(lines):
+        axes.annotate(
+            text,
+            (0.5, 0),
+            xytext=(0, -(size + 1.5) - (size + 2.5) * depth),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="center",
+            color=tint,
+            fontsize=size,
+        )
+
+
 def labels_right(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
     """Name horizontal levels at the right edge, moved apart where they would overlap.
 

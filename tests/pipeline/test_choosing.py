@@ -11,7 +11,7 @@ from raykd import plan
 from raykd.config import load_config
 from raykd.config.variants import method_variants
 from raykd.evaluate import Evaluation
-from raykd.folders import read_json
+from raykd.folders import read_json, write_json
 from raykd.models.weights import fingerprint, load_weights
 from raykd.pipeline import Options, ablate, compare, run
 from raykd.pipeline.student import export_student
@@ -179,3 +179,15 @@ class TestOtherJobs:
         }
         assert accuracies["one"] == accuracies["other"] == accuracies["kl+uniform"]
         assert len({m["seconds"]["mean"] for m in result.summary["methods"].values()}) == 3
+
+    def test_a_control_that_is_added_later_is_trained(self, chosen, same_home, tmp_path):
+        without = load_config(chosen.config.model_dump(mode="json"), ["evaluate.controls=[labels]"])
+        folder = shutil.copytree(chosen.path, tmp_path / "run")
+        (folder / "checkpoints" / "hard").rename(folder / "checkpoints" / "choose-hard")
+        write_json(folder / "config.json", without.model_dump(mode="json"))
+        result = run(chosen.config, Options(output=folder, resume=True))
+        assert (
+            result.summary["controls"]["hard"]["test"]
+            == chosen.result.summary["controls"]["hard"]["test"]
+        )
+        assert result.summary["choice"] == chosen.result.summary["choice"]

@@ -36,6 +36,7 @@ from raykd.report.style import (
     colour,
     finish,
     label,
+    lines_below,
     percent_ticks,
 )
 from raykd.report.tables import Table
@@ -220,17 +221,7 @@ def _caption_of(axes: Axes, evaluation: Evaluation, truth: int, answered: dict[s
     for role, answer in answered.items():
         mark = "" if truth == UNLABELLED else " ✓" if answer == truth else " ✗"
         lines.append((label(names[answer], 16) + mark, COLOURS[role]))
-    for depth, (text, tint) in enumerate(lines):
-        axes.annotate(
-            text,
-            (0.5, 0),
-            xytext=(0, -10 - 11 * depth),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            ha="center",
-            color=tint,
-            fontsize=8.5,
-        )
+    lines_below(axes, lines, size=8.5)
 
 
 def _images(inputs: Tensor | None) -> NDArray[np.float64] | None:
