@@ -55,8 +55,15 @@ class Network(nn.Module):
         Raises:
             TypeError: the model returns no tensor, or one preprocessing is given for several inputs.
         """
+        return self.output(self.prepare(inputs))
+
+    def prepare(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs as the model takes them, each sample by itself: the same bits in any batch."""
         dtype = _dtype(self.model)
-        prepared = {name: self._prepare(name, x, inputs, dtype) for name, x in inputs.items()}
+        return {name: self._prepare(name, x, inputs, dtype) for name, x in inputs.items()}
+
+    def output(self, prepared: Mapping[str, Tensor]) -> Tensor:
+        """The model's output for a batch that is prepared; as `forward`."""
         if len(prepared) == 1:
             output = self.model(*prepared.values())
         else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -11,18 +12,22 @@ from raykd.config.objective import Objective, SoftTargets
 from raykd.objective.features import FeatureLoss, Shape
 from raykd.objective.rule import LearningRule, knows_few
 from raykd.objective.schedules import strengths_at
+from raykd.objective.settled import EnsembleTarget, SettledUnits
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
-from raykd.objective.terms import NOW, Context, Term
+from raykd.objective.terms import NOW, Context, Term, ensemble_rows
 from raykd.objective.weighting import needs_losses, teacher_weights
 from raykd.types import UNLABELLED, Batch, Scale, TeacherOutputs, is_labelled
 
 _TINY = 1e-12
+_COMPARED = 16
+"""Units of a batch on which the teachers' disagreement is measured where it is not settled."""
 _PLAIN = SoftTargets(temperature=1.0)
 
 
 class DistillObjective(nn.Module):
     """labels·ℓ + soft_targets·ℓ + Σ features, each per unit and unreduced; a task's rule says what each ℓ is.
 
+    `settles` says whether its target depends on nothing of the student: it can then be made beforehand, by `settle`.
     It is a module because of its projectors, learnt variances and running statistics, which train beside
     the student, are checkpointed, and never reach the export.
 
@@ -59,6 +64,7 @@ class DistillObjective(nn.Module):
         self.features = nn.ModuleList(
             FeatureLoss(term, student_shapes, teacher_shapes) for term in settings.features
         )
+        self.settles = _settles(settings, self.teacher_infos, rule)
         self.matches = nn.ModuleList(
             rule.projectors(settings, self.teacher_infos, student_shapes, teacher_shapes)
         )
@@ -125,9 +131,95 @@ class DistillObjective(nn.Module):
 
     def disagreement(self, weights_TN: Tensor, targets: TeacherOutputs) -> Tensor | None:
         """Jensen-Shannon divergence of the teachers on the first units of a batch, nats [M ≤ 16], or None."""
+        first = {
+            name: replace(
+                output, values_NC=output.values_NC[:_COMPARED], valid_N=output.valid_N[:_COMPARED]
+            )
+            for name, output in targets.items()
+        }
+        weights_TM = weights_TN[:, :_COMPARED]
+        jsd_M = self._jsd(weights_TM, first)
+        return None if jsd_M is None else jsd_M[weights_TM.sum(dim=0) > 0]
+
+    def _jsd(self, weights_TN: Tensor, targets: TeacherOutputs) -> Tensor | None:
         if self.rule.disagreement is None:
             return None
         return self.rule.disagreement(self.teacher_infos, targets, weights_TN, self.temperatures_T)
+
+    @torch.no_grad()
+    def settle(
+        self,
+        batch: Batch,
+        targets: TeacherOutputs,
+        temperature: float,
+        dtype: torch.dtype = torch.float32,
+    ) -> EnsembleTarget | None:
+        """What the teachers make of a batch, each unit by itself; None without teachers.
+
+        Args:
+            batch: the batch; units that are not present count like others here.
+            targets: what each teacher says of it.
+            temperature: T of the soft targets.
+            dtype: of the student's outputs.
+        """
+        if not self.teacher_infos:
+            return None
+        assert self.rule.settled is not None, "`settles` says whether there is one"
+        silent_NC = torch.zeros_like(targets[self.teacher_infos[0].name].values_NC)
+        whole = replace(batch, present_B=torch.ones_like(batch.present_B))
+        teacher_batch = self._batch(silent_NC, whole, targets, temperature, NOW)
+        soft, weighting = self.settings.soft_targets, self.settings.weighting
+        weights_TN = teacher_weights(weighting, soft, self.teacher_infos, teacher_batch, None)
+        counts_N = weights_TN.sum(dim=0) > 0
+        target_NC = None
+        if soft is not None:
+            target_NC = self.rule.settled.target(soft, teacher_batch, weights_TN).to(dtype)
+            counts_N = counts_N * self.rule.settled.counts(soft, teacher_batch)
+        fills = self.settings.labels.fill == "ensemble"
+        return EnsembleTarget(
+            sums_NE=ensemble_rows(weights_TN, self._jsd(weights_TN, targets)),
+            counts_N=counts_N,
+            target_NC=target_NC,
+            pseudo_N=self.rule.pseudo_labels(teacher_batch, weights_TN) if fills else None,
+        )
+
+    @torch.no_grad()
+    def settled_units(
+        self, batch: Batch, ensemble: EnsembleTarget | None, classes: int, dtype: torch.dtype
+    ) -> SettledUnits:
+        """A batch with all that its losses need but the student's outputs.
+
+        Args:
+            batch: the batch.
+            ensemble: of `settle`.
+            classes: C.
+            dtype: of the student's outputs.
+        """
+        assert self.rule.settled is not None, "`settles` says whether there is one"
+        labels, target = self.settings.labels, self.rule.settled.label_target
+
+        def distribution(labels_N: Tensor) -> tuple[Tensor, Tensor]:
+            known_N = self._counted(labels_N, is_labelled(labels_N).to(dtype))
+            return target(labels, labels_N, classes).to(dtype), known_N
+
+        labels_NC, labelled_N = self._blended(
+            batch, None if ensemble is None else ensemble.pseudo_N, distribution
+        )
+        known_N = _known(batch) if labels.replaces else torch.zeros_like(batch.present_B)
+        if ensemble is not None:
+            ensemble = replace(
+                ensemble,
+                counts_N=ensemble.counts_N * batch.present_B,
+                sums_NE=ensemble.sums_NE * batch.present_B[:, None],
+            )
+        return SettledUnits(
+            labels_NC=labels_NC,
+            labelled_N=labelled_N.to(dtype),
+            known_N=known_N,
+            ensemble=ensemble,
+            soft=self.settings.soft_targets is not None,
+            soft_scale=self.settings.weighting.strength(len(self.teacher_infos)),
+        )
 
     def _batch(
         self,
@@ -179,6 +271,25 @@ class DistillObjective(nn.Module):
     def _labels(
         self, outputs_NC: Tensor, batch: Batch, pseudo_N: Tensor | None, weight: float
     ) -> Term:
+        def loss(labels_N: Tensor) -> tuple[Tensor, Tensor]:
+            loss_N, valid_N = self.rule.label_loss(self.settings.labels, outputs_NC, labels_N)
+            return loss_N, self._counted(labels_N, valid_N)
+
+        return Term(*self._blended(batch, pseudo_N, loss), weight)
+
+    def _blended(
+        self,
+        batch: Batch,
+        pseudo_N: Tensor | None,
+        taught: Callable[[Tensor], tuple[Tensor, Tensor]],
+    ) -> tuple[Tensor, Tensor]:
+        """What is taught by labels [N, ...], and how much it counts [N]; of samples that are blended both by their shares.
+
+        Args:
+            batch: the batch.
+            pseudo_N: the ensemble's answers as labels, for samples without one.
+            taught: labels -> loss or distribution of each unit, and how much it counts, its class's factor included.
+        """
         labels_N, mixed = batch.labels, batch.mixed
         partners_N = labels_N if mixed is None else mixed.partner_labels_B
         whole_N = torch.ones(len(labels_N), device=labels_N.device)
@@ -189,32 +300,51 @@ class DistillObjective(nn.Module):
             unknown_N = unknown_N.view(-1, *[1] * (labels_N.ndim - 1))
             labels_N = torch.where(unknown_N, pseudo_N, labels_N)
             partners_N = torch.where(unknown_N, pseudo_N, partners_N)
-        loss_N, valid_N = self._label_loss(outputs_NC, labels_N)
+        own, valid_N = taught(labels_N)
         if mixed is not None:
-            partner_loss_N, partner_valid_N = self._label_loss(outputs_NC, partners_N)
+            other, partner_valid_N = taught(partners_N)
             own_N, other_N = share_N * valid_N, (1 - share_N) * partner_valid_N
             known_N = is_labelled(labels_N) & (is_labelled(partners_N) | ~blended_N)
             valid_N = (own_N + other_N) * known_N
-            loss_N = (own_N * loss_N + other_N * partner_loss_N) / valid_N.clamp(min=_TINY)
+            column = (-1, *[1] * (own.ndim - 1))
+            own = (own_N.view(column) * own + other_N.view(column) * other) / valid_N.clamp(
+                min=_TINY
+            ).view(column)
         valid_N = valid_N * batch.present_B
         if batch.weight_B is not None:
             valid_N = valid_N * batch.weight_B
-        return Term(loss_N, valid_N, weight)
+        return own, valid_N
 
-    def _label_loss(self, outputs_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss against the labels [N], and how much each unit counts [N], its class's factor included."""
-        loss_N, valid_N = self.rule.label_loss(self.settings.labels, outputs_NC, labels_N)
-        if self.class_weights_C is not None:
-            valid_N = valid_N * self.class_weights_C[labels_N.clamp(min=0)]
-        return loss_N, valid_N
+    def _counted(self, labels_N: Tensor, valid_N: Tensor) -> Tensor:
+        """How much each unit counts [N], its class's factor included."""
+        if self.class_weights_C is None:
+            return valid_N
+        return valid_N * self.class_weights_C[labels_N.clamp(min=0)]
+
+
+def _settles(
+    settings: Objective, teacher_infos: Sequence[TeacherInfo], rule: LearningRule
+) -> bool:
+    soft, weighting = settings.soft_targets, settings.weighting.row
+    if rule.settled is None or settings.features:
+        return False
+    if teacher_infos and (weighting.random or not weighting.stored):
+        return False
+    return soft is None or rule.settled.settles(soft, teacher_infos)
+
+
+def _known(batch: Batch) -> Tensor:
+    """Units whose label takes the place of the ensemble's answer, bool [N]; of blended ones both are known."""
+    known_N = is_labelled(batch.labels)
+    if batch.mixed is None:
+        return known_N
+    whole_N = batch.mixed.share_B >= 1
+    return known_N & (whole_N | is_labelled(batch.mixed.partner_labels_B))
 
 
 def _replaced(soft: Term, labels: Term, batch: Batch) -> Term:
     """The soft targets with the labels in their place where these are known: one mean over all units."""
-    known_N = is_labelled(batch.labels)
-    if batch.mixed is not None:
-        whole_N = batch.mixed.share_B >= 1
-        known_N = known_N & (whole_N | is_labelled(batch.mixed.partner_labels_B))
+    known_N = _known(batch)
     return Term(
         torch.where(known_N, labels.loss_N, soft.loss_N),
         torch.where(known_N, labels.valid_N, soft.valid_N.to(labels.valid_N.dtype)),

@@ -50,6 +50,23 @@ def _as_they_are(
 
 
 @dataclass(frozen=True, kw_only=True)
+class SettledRule:
+    """How the distributions that a student learns are made, where they depend on nothing that it says.
+
+    Attributes:
+        settles: soft targets and teachers -> whether these are KL to one distribution of the ensemble's.
+        target: soft targets, batch and weights [T, N] -> that distribution, float64 [N, C].
+        counts: soft targets and batch -> how much each unit counts [N], bool or float.
+        label_target: labels' settings, labels [N] and C -> their distributions [N, C].
+    """
+
+    settles: Callable[[SoftTargets, Sequence[TeacherInfo]], bool]
+    target: Callable[[SoftTargets, TeacherBatch, Tensor], Tensor]
+    counts: Callable[[SoftTargets, TeacherBatch], Tensor]
+    label_target: Callable[[Labels, Tensor, int], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
 class LearningRule:
     """What one task learns, as functions; all state is the objective's.
 
@@ -63,7 +80,9 @@ class LearningRule:
         own_losses: loss and batch -> the student's loss against each teacher [T, N]; None where outputs of
             student and teacher cannot be compared without the modules of `projectors`, or never have to.
         disagreement: teachers, targets, weights [T, N] and temperatures [T] -> Jensen-Shannon divergence of the
-            teachers on some units, nats [M], or None; None where it is not defined.
+            teachers, nats [N], or None; None where it is not defined.
+        settled: what a student learns whose target depends on nothing that it says, see `raykd.objective.settled`;
+            None where losses are no cross-entropies of a softmax.
         projectors: `objective`, teachers, and shapes of what student (by tap) and teachers (by name and tap) put
             out -> modules trained to compare the student's outputs with each teacher's.
         facts: `objective` and what its teachers answered on validation -> what has to be measured there before
@@ -83,6 +102,7 @@ class LearningRule:
     disagreement: (
         Callable[[Sequence[TeacherInfo], TeacherOutputs, Tensor, Tensor], Tensor | None] | None
     ) = None
+    settled: SettledRule | None = None
     projectors: Callable[
         [Objective, Sequence[TeacherInfo], Mapping[str, Shape], Mapping[tuple[str, str], Shape]],
         Sequence[nn.Module],

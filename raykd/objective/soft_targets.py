@@ -108,14 +108,19 @@ def pooled(settings: SoftTargets, teacher_batch: TeacherBatch, weights_TN: Tenso
     return mean_of_known(teacher_batch.stacked, weights_TN, teacher_batch.knowing)
 
 
-def _to_target(settings: SoftTargets, teacher_batch: TeacherBatch, weights_TN: Tensor) -> Tensor:
-    """KL(t ‖ q) [N] nats with t of `sharpened`; it has the gradient of the cross-entropy with t."""
+def remade(settings: SoftTargets, teacher_batch: TeacherBatch, weights_TN: Tensor) -> Tensor:
+    """The mixture of the teachers as `sharpened` makes it [N, C]."""
     assert settings.sharpen != "fit", "facts say which"
-    target_NC = sharpened(
+    return sharpened(
         pooled(settings, teacher_batch, weights_TN),
         temperature=settings.sharpen or 1.0,
         hard_share=settings.hard_share,
     )
+
+
+def _to_target(settings: SoftTargets, teacher_batch: TeacherBatch, weights_TN: Tensor) -> Tensor:
+    """KL(t ‖ q) [N] nats with t of `remade`; it has the gradient of the cross-entropy with t."""
+    target_NC = remade(settings, teacher_batch, weights_TN)
     student_NC = teacher_batch.student_NC
     log_q_NC = student_NC.to(target_NC.dtype).log_softmax(dim=-1)
     return (torch.xlogy(target_NC, target_NC) - target_NC * log_q_NC).sum(dim=-1)

@@ -119,6 +119,24 @@ def ensemble_sums(weights_TN: Tensor, jsd_M: Tensor | None = None) -> Tensor:
     return torch.cat([part.detach().to(weights_TN.device, torch.float64) for part in parts])
 
 
+def ensemble_rows(weights_TN: Tensor, jsd_N: Tensor | None) -> Tensor:
+    """`ensemble_sums` of each unit by itself, float64 [N, T + 4].
+
+    Args:
+        weights_TN: teachers' weights, all 0 for units that no teacher answered.
+        jsd_N: Jensen-Shannon divergence of the teachers on each unit, in nats.
+    """
+    answered_N = weights_TN.sum(dim=0) > 0
+    nothing_N = torch.zeros_like(answered_N)
+    columns = [
+        effective_teachers_per_unit(weights_TN),
+        answered_N,
+        nothing_N if jsd_N is None else torch.where(answered_N, jsd_N, 0.0),
+        nothing_N if jsd_N is None else answered_N,
+    ]
+    return torch.cat([weights_TN.T.double(), torch.stack([c.double() for c in columns], 1)], dim=1)
+
+
 def ensemble_values(sums: Tensor, names: Sequence[str]) -> dict[str, object]:
     """The means that are logged of added `ensemble_sums`: `weights`, `effective_teachers`, `jsd_nats`.
 

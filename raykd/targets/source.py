@@ -62,6 +62,8 @@ class TargetSource(Protocol):
     its retries) comes on top: whichever ends first counts, so a request is waited for until its own time or the
     deadline is over, and at the deadline nothing more is tried. What the source does in the caller's own thread
     (reads from a disk, decodes) cannot be interrupted; it looks at the time after each teacher.
+
+    A source all of whose answers are at hand says `at_once = True`: it is asked for many steps in one batch.
     """
 
     def submit(self, batch: Batch) -> Ticket:
@@ -96,6 +98,8 @@ class Measured(Protocol):
 
 class NoTargets:
     """For fits that learn from labels alone."""
+
+    at_once = True
 
     def submit(self, batch: Batch) -> Ticket:
         """Nothing to ask."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -17,25 +16,21 @@ from raykd.errors import PreemptedError, TrainingError
 from raykd.models.frozen import set_training
 from raykd.models.network import Network
 from raykd.models.weights import fingerprint
-from raykd.objective import Context, ensemble_values
+from raykd.objective import Losses, ensemble_values
 from raykd.seeding import derive
-from raykd.targets import TargetSource, Ticket
+from raykd.targets import TargetSource
 from raykd.targets.source import Measured
 from raykd.tasks import find_task
 from raykd.tracking import events
 from raykd.train.checkpoint import Reporter, State
 from raykd.train.epoch_accumulator import EpochAccumulator, random_states, set_random_state
+from raykd.train.feed import Block, Feed
 from raykd.train.fit import Fit, build_module
 from raykd.train.optim import make_optimizer, make_schedule
-from raykd.train.plan import split
-from raykd.train.prefetch import prefetch
-from raykd.train.step import Update
+from raykd.train.step import Steps, Update
 from raykd.train.validation import Best, validate
 from raykd.train.world import World
-from raykd.types import Batch, TeacherOutputs
 
-ANSWER_TIMEOUT_S = 3600.0
-"""Bound on one answer of a whole fleet; each request inside has its own, shorter one."""
 Leaving = Callable[[], bool]
 """Whether this worker's machine is about to be taken away."""
 
@@ -60,7 +55,7 @@ class Trainer:
         leaving: Leaving,
     ) -> None:
         self.fit, self.samples, self.source, self.reporter = fit, samples, source, reporter
-        self.world, self.depth, self.leaving = world, depth, leaving
+        self.world, self.all_sum, self.leaving = world, world.all_sum, leaving
         self.folder = reporter.folder(fit.fit_id)
         self.module = build_module(fit, samples).to(world.device)
         model = self.module.network.model
@@ -82,8 +77,8 @@ class Trainer:
             schedule,
             clip_norm=fit.training.clip_norm,
             average=average,
-            all_sum=world.all_sum,
         )
+        self.feed = Feed(fit, samples, source, self.module, world, depth=depth)
         self.task = find_task(fit.task or samples.task).metrics
         self.best = Best(self.task, fit.training.select)
         self.last: dict[str, float] = {}
@@ -96,7 +91,9 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Train, and return the result that `result.json` keeps."""
         started = time.monotonic()
-        training, stream = self.fit.training, prefetch(self._stream())
+        training = self.fit.training
+        done = self.within["sums"]["steps"] if self.within else 0
+        stream = self.feed.blocks(self.first_epoch, done)
         epoch = self.first_epoch
         if not training.epochs:  # a control that stays as it is
             self._judge(0)
@@ -120,41 +117,6 @@ class Trainer:
             )
         self.best.update(epoch, self.last, self._weights())
 
-    def _stream(self) -> Iterator[tuple[Batch, TeacherOutputs, float]]:
-        """Batches with their targets, `depth` of them asked for ahead, across epochs; and the wait for these."""
-        waiting: deque[Ticket] = deque()
-        plan, done = self.fit.plan, self.within["sums"]["steps"] if self.within else 0
-        steps = (
-            (epoch, step)
-            for epoch in range(self.first_epoch, self.fit.training.epochs)
-            for step in range(done if epoch == self.first_epoch else 0, plan.steps_per_epoch)
-        )
-        for epoch, step in steps:
-            waiting.append(self.source.submit(self._batch(epoch, step)))
-            if len(waiting) > self.depth:
-                yield self._collect(waiting.popleft())
-        while waiting:
-            yield self._collect(waiting.popleft())
-
-    def _batch(self, epoch: int, step: int) -> Batch:
-        rows, views = self.fit.plan.batch(epoch, step)
-        mine, present = split(rows, self.world.rank, self.world.workers)
-        return self.samples.batch(rows[mine], views[mine], labels=self.fit.labels, present=present)
-
-    def _collect(self, ticket: Ticket) -> tuple[Batch, TeacherOutputs, float]:
-        begun = time.monotonic()
-        targets = self.source.collect(ticket, ANSWER_TIMEOUT_S)
-        return ticket.batch, targets, time.monotonic() - begun
-
-    def _context(self, epoch: int, step: int) -> Context:
-        """Functions of epoch and step alone, so that a resumed fit goes on alike."""
-        return Context(
-            epoch=epoch + step / self.fit.plan.steps_per_epoch,
-            seed=derive(self.fit.seed, "step", epoch, step),
-            gathering=self.world.gathering if self.world.workers > 1 else None,
-            all_sum=self.world.all_sum,
-        )
-
     def _begin(self, epoch: int) -> EpochAccumulator:
         """What the epoch has added up so far, and this worker's random numbers as they were then."""
         torch.manual_seed(derive(self.fit.seed, "epoch", epoch, self.world.rank))
@@ -171,36 +133,55 @@ class Trainer:
             torch.manual_seed(derive(self.fit.seed, *named))
         return sums
 
-    def _train_epoch(
-        self, stream: Iterator[tuple[Batch, TeacherOutputs, float]], epoch: int
-    ) -> EpochAccumulator:
+    def _train_epoch(self, stream: Iterator[Block], epoch: int) -> EpochAccumulator:
         """All steps of an epoch, or those that are left of it.
 
         Raises:
             PreemptedError: a worker's machine is about to be taken away; all is saved.
+            TrainingError: a loss is not finite, on whichever worker; on all of them, so that none waits for one that
+                has given up.
         """
         set_training(self.module.network.model, self.fit.freeze)
         sums = self._begin(epoch)
         begun, before_s = time.monotonic(), sums.seconds
-        for step in range(sums.steps, self.fit.plan.steps_per_epoch):
+        while sums.steps < self.fit.plan.steps_per_epoch:
             asked = time.monotonic()
-            batch, targets, answer_s = next(stream)
+            block = next(stream)
             waited_s = time.monotonic() - asked
-            losses = self.wrapped(
-                batch.to(self.world.device),
-                targets,
-                self.world.all_sum,
-                self.world.workers,
-                self._context(epoch, step),
-            )
-            leaves = self.update(losses.total, leaving=self.leaving())
-            sums.add(losses, int(batch.present_B.sum()), self.world.workers)
-            sums.wait_s += min(waited_s, answer_s)
-            sums.input_wait_s += max(0.0, waited_s - answer_s)
+            steps = Steps(self.wrapped, self.update, self.all_sum, self.world.workers, block.settled)
+            leaves = False
+            for lesson in block.lessons:
+                steps(lesson)
+                if leaves := self._leaves():
+                    break
+            self._count(sums, steps.losses(), block.samples, epoch)
+            sums.wait_s += min(waited_s, block.answer_s)
+            sums.input_wait_s += max(0.0, waited_s - block.answer_s)
             sums.seconds = before_s + time.monotonic() - begun
             if leaves:
                 self._leave(epoch, sums)
         return sums
+
+    def _count(
+        self, sums: EpochAccumulator, losses: Sequence[Losses], samples: Sequence[int], epoch: int
+    ) -> None:
+        """Add up some steps; their losses are read from the device here, once for all of them."""
+        totals = self.all_sum(torch.stack([one.total.float() for one in losses])).tolist()
+        for one, total, count in zip(losses, totals, samples, strict=False):
+            if not math.isfinite(total):
+                step = epoch * self.fit.plan.steps_per_epoch + sums.steps + 1
+                raise TrainingError(
+                    f"the loss became {total} in step {step}; lower train.optimizer.lr or set train.clip_norm"
+                )
+            sums.add(one, count, self.world.workers)
+
+    def _leaves(self) -> bool:
+        """Whether one of the workers is to stop: all of them learn of it in the same step."""
+        leaves = self.leaving()
+        if self.world.workers == 1:
+            return leaves
+        flag = torch.tensor([float(leaves)], device=self.world.device)
+        return bool(self.all_sum(flag) > 0)
 
     def _leave(self, epoch: int, sums: EpochAccumulator) -> NoReturn:
         """Save where every worker stands, for those that go on elsewhere."""

@@ -6,6 +6,7 @@ Shape suffixes: N units, T teachers, C classes, M the first units of a batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +18,19 @@ from raykd.ensemble import (
     calibration_half,
     fit_temperature,
     jensen_shannon,
+    mean_logits,
     mean_of_known,
     mean_probabilities,
 )
-from raykd.objective.rule import LearningRule, Validated, knows_few, stacked
-from raykd.objective.soft_targets import agreement_weights, ensemble_loss, own_losses, pooled
+from raykd.ensemble.combine import Order
+from raykd.objective.rule import LearningRule, SettledRule, Validated, knows_few, stacked
+from raykd.objective.soft_targets import (
+    agreement_weights,
+    ensemble_loss,
+    own_losses,
+    pooled,
+    remade,
+)
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
 from raykd.objective.terms import NOW
 from raykd.objective.weighting import steady, teacher_weights
@@ -29,8 +38,6 @@ from raykd.types import ORIGINAL_VIEW, UNLABELLED, Batch, Dense, TeacherOutputs
 
 SHARPEN = "sharpen"
 """Name of the fact: T_c."""
-_COMPARED = 16
-"""Units of a batch on which the teachers' disagreement is measured."""
 
 
 def _label_loss(settings: Labels, logits_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,9 +56,14 @@ def _soft_loss(
     _projectors: nn.ModuleList,
 ) -> tuple[Tensor, Tensor]:
     loss_N = ensemble_loss(settings, teacher_batch, weights_TN, own_TN)
+    return loss_N, _counts(settings, teacher_batch)
+
+
+def _counts(settings: SoftTargets, teacher_batch: TeacherBatch) -> Tensor:
+    """Units that a teacher answered, [N]; by how far the teachers agree where that counts."""
     if settings.disagreement is not None:
-        return loss_N, agreement_weights(settings.disagreement, teacher_batch)
-    return loss_N, teacher_batch.available_TN.any(dim=0)
+        return agreement_weights(settings.disagreement, teacher_batch)
+    return teacher_batch.available_TN.any(dim=0)
 
 
 def _most_probable(teacher_batch: TeacherBatch, weights_TN: Tensor) -> Tensor:
@@ -72,13 +84,45 @@ def _disagreement(
     weights_TN: Tensor,
     temperatures_T: Tensor,
 ) -> Tensor | None:
-    """Of the first units; None where there is one teacher, or where one knows only some classes."""
+    """None where there is one teacher, or where one knows only some classes."""
     if len(teacher_infos) < 2 or knows_few(teacher_infos):
         return None
-    first_TMC = torch.stack([targets[t.name].values_NC[:_COMPARED] for t in teacher_infos])
-    weights_TM = weights_TN[:, :_COMPARED]
-    answered_M = weights_TM.sum(dim=0) > 0
-    return jensen_shannon(first_TMC, weights_TM, temperatures_T)[answered_M]
+    logits_TNC = torch.stack([targets[teacher.name].values_NC for teacher in teacher_infos])
+    return jensen_shannon(logits_TNC, weights_TN, temperatures_T)
+
+
+def _settles(soft: SoftTargets, teacher_infos: Sequence[TeacherInfo]) -> bool:
+    """Whether the loss is KL to a mixture, over all classes and with the student's logits as they are."""
+    if soft.remakes_target:
+        return True
+    if soft.loss.type != "kl" or soft.loss.knob("standardise") or soft.mixing == "losses":
+        return False
+    return soft.mixing != "probabilities" or not knows_few(teacher_infos)
+
+
+def _target(soft: SoftTargets, teacher_batch: TeacherBatch, weights_TN: Tensor) -> Tensor:
+    """The distribution [N, C], float64, of the mixture that `ensemble_loss` compares the student with."""
+    exact = replace(
+        teacher_batch, answers=tuple(answer_NC.double() for answer_NC in teacher_batch.answers)
+    )
+    if soft.remakes_target:
+        return remade(soft, exact, weights_TN)
+    temperature = teacher_batch.temperature
+    if soft.mixing == "logits":
+        return (mean_logits(exact.stacked, weights_TN) / temperature).softmax(dim=1)
+    order: Order = "temper_then_mix" if soft.mixing == "probabilities" else "mix_then_temper"
+    return mean_probabilities(
+        exact.stacked, weights_TN, temperatures_T=temperature, order=order
+    ).exp()
+
+
+def _label_target(settings: Labels, labels_N: Tensor, classes: int) -> Tensor:
+    """One-hot, smoothed over all classes, float32 [N, C]; of class 0 where unlabelled."""
+    share = settings.smoothing / classes
+    target_NC = torch.full((len(labels_N), classes), share, device=labels_N.device)
+    return target_NC.scatter_add_(
+        1, labels_N.clamp(min=0)[:, None], torch.full_like(target_NC[:, :1], 1 - settings.smoothing)
+    )
 
 
 def _facts(settings: Objective, validated: Validated) -> Mapping[str, float]:
@@ -152,6 +196,7 @@ RULE = LearningRule(
     pseudo_labels=_most_probable,
     own_losses=own_losses,
     disagreement=_disagreement,
+    settled=SettledRule(settles=_settles, target=_target, counts=_counts, label_target=_label_target),
     facts=_facts,
     with_facts=_with_facts,
     labels_are_classes=True,

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from raykd.train.prefetch import prefetch
+from raykd.train.feed import prefetch
 
 
 def test_items_come_in_order_and_one_ahead():
