@@ -8,11 +8,13 @@ from jobs.bench.measuring import Row, Sizes
 from jobs.bench.objective_cost import objective
 from jobs.bench.searches import sweep
 from jobs.bench.shared_cores import shared
+from jobs.bench.small_steps import small
 from jobs.bench.stored_targets import memory, store, stored
 from jobs.bench.whole_runs import end_to_end
 
 BENCHMARKS = {
     "objective": objective,
+    "small": small,
     "store": store,
     "stored": stored,
     "memory": memory,

@@ -7,7 +7,7 @@ from raykd.objective.terms import (
     Context,
     Losses,
     Term,
-    ensemble_sums,
+    ensemble_rows,
     ensemble_values,
     reduce_terms,
 )
@@ -21,7 +21,7 @@ __all__ = [
     "TeacherInfo",
     "Term",
     "TrainingRole",
-    "ensemble_sums",
+    "ensemble_rows",
     "ensemble_values",
     "reduce_terms",
     "training_role",

@@ -27,7 +27,8 @@ _PLAIN = SoftTargets(temperature=1.0)
 class DistillObjective(nn.Module):
     """labels·ℓ + soft_targets·ℓ + Σ features, each per unit and unreduced; a task's rule says what each ℓ is.
 
-    `settles` says whether its target depends on nothing of the student: it can then be made beforehand, by `settle`.
+    `settles` says whether what it teaches by labels and soft targets depends on nothing of the student: that can then
+    be made beforehand, by `settle`, and only the feature terms are left to compute in each step.
     It is a module because of its projectors, learnt variances and running statistics, which train beside
     the student, are checkpointed, and never reach the export.
 
@@ -123,23 +124,55 @@ class DistillObjective(nn.Module):
         terms["labels"] = self._labels(outputs_NC, batch, pseudo_N, now.labels)
         if self.settings.labels.replaces and "soft_targets" in terms:
             terms["soft_targets"] = _replaced(terms["soft_targets"], terms["labels"], batch)
-        for index, (part, weight) in enumerate(zip(self.features, now.features, strict=True)):
+        return {**terms, **self.feature_terms(features, batch, targets, context)}, weights_TN
+
+    def feature_terms(
+        self,
+        features: Mapping[str, Tensor],
+        batch: Batch,
+        targets: TeacherOutputs,
+        context: Context = NOW,
+    ) -> dict[str, Term]:
+        """The terms that compare features with the teachers'; arguments as of `forward`."""
+        weights, terms = strengths_at(self.settings, context.epoch).features, {}
+        for index, (part, weight) in enumerate(zip(self.features, weights, strict=True)):
             answer = targets[self.settings.features[index].teacher]
             loss_B, counted_B = part(features, batch, answer, context)
             terms[f"features.{index}"] = Term(loss_B, counted_B, weight)
-        return terms, weights_TN
+        return terms
 
-    def disagreement(self, weights_TN: Tensor, targets: TeacherOutputs) -> Tensor | None:
-        """Jensen-Shannon divergence of the teachers on the first units of a batch, nats [M ≤ 16], or None."""
+    @torch.no_grad()
+    def ensemble_sums(
+        self, weights: Sequence[Tensor], targets: Sequence[TeacherOutputs]
+    ) -> list[Tensor]:
+        """How the teachers were weighed in each of some batches; the divergence is that of its first 16 units.
+
+        Args:
+            weights: [T, N] of each batch.
+            targets: of each batch.
+
+        Returns:
+            added `ensemble_rows` of each batch, float64 [T + 4].
+        """
         first = {
             name: replace(
-                output, values_NC=output.values_NC[:_COMPARED], valid_N=output.valid_N[:_COMPARED]
+                answer,
+                values_NC=torch.cat([said[name].values_NC[:_COMPARED] for said in targets]),
+                valid_N=torch.cat([said[name].valid_N[:_COMPARED] for said in targets]),
+                features={},
             )
-            for name, output in targets.items()
+            for name, answer in targets[0].items()
         }
-        weights_TM = weights_TN[:, :_COMPARED]
-        jsd_M = self._jsd(weights_TM, first)
-        return None if jsd_M is None else jsd_M[weights_TM.sum(dim=0) > 0]
+        firsts = [weights_TN[:, :_COMPARED] for weights_TN in weights]
+        weights_TM = torch.cat(firsts, dim=1)
+        compared_ME = ensemble_rows(weights_TM, self._jsd(weights_TM, first))
+        rows_NE = ensemble_rows(torch.cat(list(weights), dim=1))
+        compared = compared_ME.split([weights_TN.shape[1] for weights_TN in firsts])
+        rows = rows_NE.split([weights_TN.shape[1] for weights_TN in weights])
+        return [
+            torch.cat([all_NE[:, :-2].sum(dim=0), some_ME[:, -2:].sum(dim=0)])
+            for all_NE, some_ME in zip(rows, compared, strict=True)
+        ]
 
     def _jsd(self, weights_TN: Tensor, targets: TeacherOutputs) -> Tensor | None:
         if self.rule.disagreement is None:
@@ -322,11 +355,9 @@ class DistillObjective(nn.Module):
         return valid_N * self.class_weights_C[labels_N.clamp(min=0)]
 
 
-def _settles(
-    settings: Objective, teacher_infos: Sequence[TeacherInfo], rule: LearningRule
-) -> bool:
+def _settles(settings: Objective, teacher_infos: Sequence[TeacherInfo], rule: LearningRule) -> bool:
     soft, weighting = settings.soft_targets, settings.weighting.row
-    if rule.settled is None or settings.features:
+    if rule.settled is None:
         return False
     if teacher_infos and (weighting.random or not weighting.stored):
         return False

@@ -28,7 +28,7 @@ class EnsembleTarget:
     """What the teachers make of some units, whatever the student says of them.
 
     Attributes:
-        sums_NE: `ensemble_sums` of each unit by itself, float64 [N, T + 4].
+        sums_NE: `ensemble_rows`, float64 [N, T + 4].
         counts_N: how much each unit counts in the soft targets, 0 where no teacher answered.
         target_NC: t; None where only labels are learnt.
         pseudo_N: the ensemble's answers as labels, −1 where there is none; None where they stand for no label.
@@ -197,7 +197,7 @@ class SettledSteps:
         else:
             scale = self._units.soft_scale
             weights = [scale * strengths.soft_targets for strengths in self._strengths]
-        return torch.tensor(weights).to(self._units.labelled_N)
+        return self._units.labelled_N.new_tensor(weights)
 
     def _per_step(self, values_N: Tensor, steps: int | None = None) -> Tensor:
         """Sums [S] over the units of each step."""

@@ -122,7 +122,8 @@ def _to_target(settings: SoftTargets, teacher_batch: TeacherBatch, weights_TN: T
     """KL(t ‖ q) [N] nats with t of `remade`; it has the gradient of the cross-entropy with t."""
     target_NC = remade(settings, teacher_batch, weights_TN)
     student_NC = teacher_batch.student_NC
-    log_q_NC = student_NC.to(target_NC.dtype).log_softmax(dim=-1)
+    dtype = torch.promote_types(student_NC.dtype, target_NC.dtype)
+    log_q_NC = student_NC.to(dtype).log_softmax(dim=-1)
     return (torch.xlogy(target_NC, target_NC) - target_NC * log_q_NC).sum(dim=-1)
 
 

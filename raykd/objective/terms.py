@@ -69,7 +69,7 @@ class Losses:
     Attributes:
         total: scalar to call `backward` on.
         terms: name -> this worker's share of the term's global mean, unweighted; add over the workers.
-        ensemble: how the teachers were weighed, as `ensemble_sums` gives it, or None.
+        ensemble: how the teachers were weighed, added `ensemble_rows`, or None.
     """
 
     total: Tensor
@@ -83,7 +83,8 @@ def reduce_terms(terms: Mapping[str, Term], all_sum: Sum, workers: int) -> Losse
     Dividing by the global count makes one big batch equal its parts on several workers, whatever
     their share of labelled samples. DDP averages gradients over workers, hence the factor `workers`.
     """
-    counts = all_sum(torch.stack([term.valid_N.float().sum() for term in terms.values()]).detach())
+    counted = [term.valid_N.to(term.loss_N.dtype).sum() for term in terms.values()]
+    counts = all_sum(torch.stack(counted).detach())
     shares = {}
     total: Tensor | None = None
     for (name, term), count in zip(terms.items(), counts, strict=True):
@@ -97,34 +98,16 @@ def reduce_terms(terms: Mapping[str, Term], all_sum: Sum, workers: int) -> Losse
     return Losses(total=total, terms=shares)
 
 
-def ensemble_sums(weights_TN: Tensor, jsd_M: Tensor | None = None) -> Tensor:
-    """How the teachers were weighed, as sums that may be added over steps and workers.
-
-    Args:
-        weights_TN: teachers' weights, all 0 for units that no teacher answered.
-        jsd_M: Jensen-Shannon divergence of the teachers on some of the units, in nats.
-
-    Returns:
-        float64 [T + 4]: each teacher's weight, the effective number of teachers exp(H(w_n)) and the
-        answered units; then the divergence and the units that it was computed on.
-    """
-    answered_N = weights_TN.sum(dim=0) > 0
-    parts = [
-        weights_TN.sum(dim=1),
-        effective_teachers_per_unit(weights_TN).sum()[None],
-        answered_N.sum()[None],
-        torch.zeros(1) if jsd_M is None else jsd_M.sum()[None],
-        torch.zeros(1) if jsd_M is None else torch.tensor([float(len(jsd_M))]),
-    ]
-    return torch.cat([part.detach().to(weights_TN.device, torch.float64) for part in parts])
-
-
-def ensemble_rows(weights_TN: Tensor, jsd_N: Tensor | None) -> Tensor:
-    """`ensemble_sums` of each unit by itself, float64 [N, T + 4].
+def ensemble_rows(weights_TN: Tensor, jsd_N: Tensor | None = None) -> Tensor:
+    """How the teachers were weighed for each unit; to be added over units, steps and workers.
 
     Args:
         weights_TN: teachers' weights, all 0 for units that no teacher answered.
         jsd_N: Jensen-Shannon divergence of the teachers on each unit, in nats.
+
+    Returns:
+        float64 [N, T + 4]: each teacher's weight, the effective number of teachers exp(H(w_n)), and 1 for an
+        answered unit; then the divergence, and 1 for a unit that it was computed on.
     """
     answered_N = weights_TN.sum(dim=0) > 0
     nothing_N = torch.zeros_like(answered_N)
@@ -138,7 +121,7 @@ def ensemble_rows(weights_TN: Tensor, jsd_N: Tensor | None) -> Tensor:
 
 
 def ensemble_values(sums: Tensor, names: Sequence[str]) -> dict[str, object]:
-    """The means that are logged of added `ensemble_sums`: `weights`, `effective_teachers`, `jsd_nats`.
+    """The means that are logged of added `ensemble_rows`: `weights`, `effective_teachers`, `jsd_nats`.
 
     Args:
         sums: float64 [T + 4].

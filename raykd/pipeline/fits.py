@@ -66,8 +66,9 @@ def teacher_fit(prepared: Prepared, teacher: Teacher) -> Fit:
 
 
 def kept_folder(fit: Fit) -> Path:
-    """Where a fitted teacher's weights and card are kept for other runs."""
-    return home() / "teachers" / fit.identity
+    """Where a fitted teacher's weights and card are kept for other runs; an earlier version's where there are any."""
+    folders = [home() / "teachers" / identity for identity in fit.identities]
+    return next((folder for folder in folders if (folder / "card.json").is_file()), folders[0])
 
 
 def known_weights(prepared: Prepared) -> dict[str, Mapping[str, Tensor]]:

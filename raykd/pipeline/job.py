@@ -266,7 +266,7 @@ class Job:
         """Fits of which those that are finished here serve every later fit that is the same but for its name."""
         for fit in fits:
             folder = self.folder.checkpoints(fit.fit_id)
-            if (FitFolder(folder).result() or {}).get("identity") == fit.identity:
+            if FitFolder(folder).result_of(fit.identities) is not None:
                 self.known[fit.identity] = folder
 
     def train(self, fits: Sequence[Fit], targets: TargetStage) -> dict[str, dict[str, Any]]:
@@ -394,7 +394,8 @@ def reuse(fit: Fit, folder: RunFolder, known: Mapping[str, Path]) -> None:
         folder: of the job.
         known: identity -> checkpoints of a finished fit.
     """
-    before, own = known.get(fit.identity), folder.checkpoints(fit.fit_id)
+    before = next((known[one] for one in fit.identities if one in known), None)
+    own = folder.checkpoints(fit.fit_id)
     if before is not None and not own.exists():
         temporary = own.with_name(f".{own.name}")  # an interrupted copy is no fit
         shutil.rmtree(temporary, ignore_errors=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,6 +56,11 @@ class FitFolder:
         """The finished fit's result, or None while it is not finished."""
         path = self.path / "result.json"
         return read_json(path) if path.is_file() else None
+
+    def result_of(self, identities: Sequence[str]) -> dict[str, Any] | None:
+        """The result, where the finished fit is one of these."""
+        result = self.result()
+        return result if result is not None and result.get("identity") in identities else None
 
     def finish(self, result: dict[str, Any]) -> None:
         """Mark the fit as finished; its states for resuming are no longer needed."""
@@ -106,8 +111,11 @@ class FitFolder:
             newest.replace(before)
         temporary.replace(newest)
 
-    def load(self, identity: str) -> Restored | None:
+    def load(self, identities: Sequence[str]) -> Restored | None:
         """The state to continue from, or None when there is none.
+
+        Args:
+            identities: of the fit, today's and those of earlier versions.
 
         Raises:
             CheckpointError: none that is there is whole and of this fit.
@@ -118,7 +126,7 @@ class FitFolder:
             if not path.is_file():
                 continue
             try:
-                state = _read(path, identity)
+                state = _read(path, identities)
             except CheckpointError as error:
                 problems.append(str(error))
                 continue
@@ -163,7 +171,7 @@ def sealed(payload: bytes) -> bytes:
     return payload + xxhash.xxh3_128_digest(payload)
 
 
-def _read(path: Path, identity: str) -> State:
+def _read(path: Path, identities: Sequence[str]) -> State:
     """The state in a file.
 
     Raises:
@@ -177,6 +185,6 @@ def _read(path: Path, identity: str) -> State:
         state: object = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(f"{path} is damaged ({type(error).__name__})") from error
-    if not isinstance(state, dict) or state.get("identity") != identity:
+    if not isinstance(state, dict) or state.get("identity") not in identities:
         raise CheckpointError(f"{path} belongs to another fit (other recipe or data)")
     return state

@@ -137,7 +137,9 @@ class Feed:
         waiting: deque[tuple[Ticket, tuple[int, int]]] = deque()
         for number in range(epoch, self._fit.training.epochs):
             for one in range(step if number == epoch else 0, self._fit.plan.steps_per_epoch):
-                waiting.append((self._source.submit(self._batch([(number, one)])[0]), (number, one)))
+                waiting.append(
+                    (self._source.submit(self._batch([(number, one)])[0]), (number, one))
+                )
                 if len(waiting) > self._depth:
                     yield self._answered(*waiting.popleft())
         while waiting:
@@ -170,7 +172,7 @@ class Feed:
         temperature = self._temperature(*steps[0])
         kept = self._kept.get(batch, temperature) if self._objective.settles else None
         targets: TeacherOutputs = {}
-        if kept is None:
+        if kept is None or self._fit.objective.features:
             targets = self._source.collect(ticket, ANSWER_TIMEOUT_S)
         answer_s = time.monotonic() - begun
         device = self._world.device
@@ -181,7 +183,8 @@ class Feed:
         settled = None
         if self._objective.settles:
             settled = self._settled(batch, targets, kept, steps, sizes)
-            targets = {}
+            if not self._fit.objective.features:
+                targets = {}
         parts = zip(parts_of(batch, sizes), _answers(targets, sizes), steps, strict=True)
         return Block(
             lessons=[
@@ -257,7 +260,9 @@ class KeptTargets:
             return None
         made_N, ensemble = table
         index_B = self._index(batch)
-        return ensemble[index_B.to(ensemble.sums_NE.device)] if bool(made_N[index_B].all()) else None
+        return (
+            ensemble[index_B.to(ensemble.sums_NE.device)] if bool(made_N[index_B].all()) else None
+        )
 
     def put(self, batch: Batch, temperature: float, ensemble: EnsembleTarget) -> None:
         """Keep those of a batch, where there is room for the whole view."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,8 +27,10 @@ from raykd.tasks import find_task
 from raykd.train.plan import Plan
 from raykd.train.step import DistillModule
 
-CODE_VERSION = 1
-"""Raise it when a change to the loop changes the numbers: finished fits are then not reused."""
+CODE_VERSION = 2
+"""Raise it when a change to the loop changes the numbers."""
+_EARLIER_VERSIONS = (1,)
+"""Of which what is kept still serves: 1 differs by rounding alone, in steps that are settled."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,8 +87,16 @@ class Fit:
     @property
     def identity(self) -> str:
         """Hash of all that decides the result; equal identities give equal weights."""
-        parts = {
-            "version": CODE_VERSION,
+        return self.identities[0]
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """`identity`, and those under which earlier versions kept what serves as this fit today."""
+        parts = self._parts()
+        return tuple(_hash({"version": v, **parts}) for v in (CODE_VERSION, *_EARLIER_VERSIONS))
+
+    def _parts(self) -> dict[str, Any]:
+        return {
             "model": self.model.identity(),
             "preprocessing": self.preprocessing.describe(),
             "weights": None if self.weights is None else fingerprint(self.weights),
@@ -110,7 +120,10 @@ class Fit:
             **({} if self.outputs is None else {"outputs": self.outputs}),
             **({} if self.code is None else {"code": self.code}),
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _hash(parts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def build_network(fit: Fit, samples: Samples) -> Network:

@@ -148,7 +148,9 @@ class Trainer:
             asked = time.monotonic()
             block = next(stream)
             waited_s = time.monotonic() - asked
-            steps = Steps(self.wrapped, self.update, self.all_sum, self.world.workers, block.settled)
+            steps = Steps(
+                self.wrapped, self.update, self.all_sum, self.world.workers, block.settled
+            )
             leaves = False
             for lesson in block.lessons:
                 steps(lesson)
@@ -287,7 +289,7 @@ class Trainer:
 
     def _restore(self) -> tuple[int, State | None]:
         """Continue from the last whole checkpoint if there is one; the epoch, and where within it, to begin with."""
-        restored = self.folder.load(self.fit.identity)
+        restored = self.folder.load(self.fit.identities)
         if restored is None:
             return 0, None
         state = restored.state
@@ -360,7 +362,7 @@ def train(
         CheckpointError: the checkpoint is damaged or belongs to another fit.
         TeacherError: a teacher was lost and the policy is to stop.
     """
-    done = reporter.folder(fit.fit_id).result()
-    if done is not None and done["identity"] == fit.identity:
+    done = reporter.folder(fit.fit_id).result_of(fit.identities)
+    if done is not None:
         return done
     return Trainer(fit, samples, source, reporter, world, depth=depth, leaving=leaving).run()

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from raykd.models.network import Network
 from raykd.models.taps import Taps
-from raykd.objective import Context, DistillObjective, Losses, ensemble_sums, reduce_terms
+from raykd.objective import Context, DistillObjective, Losses, reduce_terms
 from raykd.objective.settled import SettledSteps
 from raykd.objective.terms import NOW
 from raykd.types import Batch, TeacherOutputs
@@ -30,6 +30,21 @@ class Lesson:
     batch: Batch
     targets: TeacherOutputs
     context: Context = NOW
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Forward:
+    """What one forward pass gives.
+
+    Attributes:
+        outputs_NC: the student's.
+        losses: of all terms; where the objective is settled, of the feature terms alone, None without any.
+        weights_TN: how much each teacher counted; None without teachers, or where that is settled.
+    """
+
+    outputs_NC: Tensor
+    losses: Losses | None
+    weights_TN: Tensor | None
 
 
 class DistillModule(nn.Module):
@@ -51,22 +66,17 @@ class DistillModule(nn.Module):
             outputs_NC = self.network.output(prepared)
         return outputs_NC.float() if outputs_NC.dtype.itemsize < 4 else outputs_NC
 
-    def forward(
-        self, lesson: Lesson, all_sum: Callable[[Tensor], Tensor], workers: int
-    ) -> Losses | Tensor:
-        """The losses of this worker's part of a batch; the student's outputs where the objective is settled."""
+    def forward(self, lesson: Lesson, all_sum: Callable[[Tensor], Tensor], workers: int) -> Forward:
+        """What this worker's part of a batch gives."""
         outputs_NC = self.outputs(lesson.batch.inputs)
+        given = self._taps.take(), lesson.batch, lesson.targets, lesson.context
+        weights_TN = None
         if self.objective.settles:
-            return outputs_NC
-        features, targets = self._taps.take(), lesson.targets
-        terms, weights_TN = self.objective(
-            outputs_NC, features, lesson.batch, targets, lesson.context
-        )
-        losses = reduce_terms(terms, all_sum, workers)
-        if weights_TN is None:
-            return losses
-        sums = ensemble_sums(weights_TN, self.objective.disagreement(weights_TN, targets))
-        return replace(losses, ensemble=sums)
+            terms = self.objective.feature_terms(*given)
+        else:
+            terms, weights_TN = self.objective(outputs_NC, *given)
+        losses = reduce_terms(terms, all_sum, workers) if terms else None
+        return Forward(outputs_NC=outputs_NC, losses=losses, weights_TN=weights_TN)
 
 
 class Update:
@@ -87,15 +97,14 @@ class Update:
         self.clip_norm = clip_norm
         self.average = average
 
-    def __call__(self, of: Tensor, gradient: Tensor | None = None) -> None:
+    def __call__(self, of: Mapping[Tensor, Tensor | None]) -> None:
         """Back-propagate and step.
 
         Args:
-            of: the total loss of this worker's part, or what `gradient` is the gradient with respect to.
-            gradient: None for a loss.
+            of: tensor -> the loss's gradient with respect to it; None of a loss itself. They add up.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        of.backward(gradient)
+        torch.autograd.backward(list(of), list(of.values()))
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
         self.optimizer.step()
@@ -125,21 +134,41 @@ class Steps:
     ) -> None:
         self._wrapped, self._update = wrapped, update
         self._all_sum, self._workers = all_sum, workers
-        self._settled = settled
+        self._settled, self._objective = settled, update.module.objective
         self._logs: list[Tensor] = []
         self._losses: list[Losses] = []
+        self._weighed: list[tuple[Tensor, TeacherOutputs]] = []
 
     def __call__(self, lesson: Lesson) -> None:
         """One update."""
-        found = self._wrapped(lesson, self._all_sum, self._workers)
-        if self._settled is None:
-            self._update(found.total)
-            self._losses.append(replace(found, total=found.total.detach()))
-            return
-        gradient_NC, log_q_NC = self._settled.gradient(len(self._logs), found.detach())
-        self._logs.append(log_q_NC)
-        self._update(found, gradient_NC)
+        found: Forward = self._wrapped(lesson, self._all_sum, self._workers)
+        of: dict[Tensor, Tensor | None] = {}
+        if found.losses is not None:
+            of[found.losses.total] = None
+            self._losses.append(replace(found.losses, total=found.losses.total.detach()))
+        if found.weights_TN is not None:
+            self._weighed.append((found.weights_TN, lesson.targets))
+        if self._settled is not None:
+            gradient_NC, log_q_NC = self._settled.gradient(
+                len(self._logs), found.outputs_NC.detach()
+            )
+            of[found.outputs_NC] = gradient_NC
+            self._logs.append(log_q_NC)
+        self._update(of)
 
     def losses(self) -> list[Losses]:
         """Of the lessons so far."""
-        return self._losses if self._settled is None else self._settled.losses(self._logs)
+        if self._settled is not None:
+            settled = self._settled.losses(self._logs)
+            return list(map(_added, settled, self._losses)) if self._losses else settled
+        if not self._weighed:
+            return self._losses
+        weights, targets = zip(*self._weighed, strict=True)
+        sums = self._objective.ensemble_sums(weights, targets)
+        return [replace(one, ensemble=sum_E) for one, sum_E in zip(self._losses, sums, strict=True)]
+
+
+def _added(settled: Losses, features: Losses) -> Losses:
+    return replace(
+        settled, total=settled.total + features.total, terms={**settled.terms, **features.terms}
+    )

@@ -62,13 +62,8 @@ class Work:
 
     def results(self, fits: Sequence[Fit]) -> dict[str, dict[str, Any]]:
         """The results of those fits that are finished, by fit id."""
-        found = {fit.fit_id: self.reports.folder(fit.fit_id).result() for fit in fits}
-        expected = {fit.fit_id: fit.identity for fit in fits}
-        return {
-            name: result
-            for name, result in found.items()
-            if result is not None and result["identity"] == expected[name]
-        }
+        found = {f.fit_id: self.reports.folder(f.fit_id).result_of(f.identities) for f in fits}
+        return {name: result for name, result in found.items() if result is not None}
 
 
 def resources_of(cluster: StudentCluster) -> dict[str, float]:

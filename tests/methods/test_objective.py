@@ -16,7 +16,7 @@ from raykd.ensemble import WEIGHTINGS
 from raykd.objective import (
     Context,
     TeacherInfo,
-    ensemble_sums,
+    ensemble_rows,
     ensemble_values,
     reduce_terms,
     training_role,
@@ -402,23 +402,23 @@ def test_controls_of_an_objective_with_everything():
 
 def test_what_is_logged_of_the_ensemble(make_objective, make_batch, make_answers, make_student):
     weights = torch.tensor([[0.5, 1.0, 0.0], [0.5, 0.0, 0.0]])
-    twice = ensemble_sums(weights, torch.tensor([0.2, 0.4])) + ensemble_sums(weights)
+    jsd = torch.tensor([0.2, 0.4, 9.0])  # of the last nobody answered
+    twice = ensemble_rows(weights, jsd).sum(0) + ensemble_rows(weights).sum(0)
     values = ensemble_values(twice, ["a", "b"])
     assert values["weights"] == pytest.approx({"a": 0.75, "b": 0.25})
     assert values["effective_teachers"] == pytest.approx(1.5)
     assert values["jsd_nats"] == pytest.approx(0.3)
-    assert ensemble_values(ensemble_sums(torch.zeros(2, 3)), ["a", "b"]) == {}
+    assert ensemble_values(ensemble_rows(torch.zeros(2, 3)).sum(0), ["a", "b"]) == {}
     objective = make_objective({}, "a", "b")
     answers = make_answers("a", "b")
-    jsd = objective.disagreement(torch.full((2, UNITS), 0.5), answers)
-    assert jsd.shape == (UNITS,)
-    assert ((jsd > 0) & (jsd < np.log(2))).all()
-    assert (
-        objective.disagreement(
-            torch.full((2, UNITS), 0.5), {"a": answers["a"], "b": answers["a"]}
-        ).max()
-        < 1e-6
-    )
+    alike = {"a": answers["a"], "b": answers["a"]}
+    halves = torch.full((2, UNITS), 0.5)
+    found = [
+        ensemble_values(sums, ["a", "b"])["jsd_nats"]
+        for sums in objective.ensemble_sums([halves, halves], [answers, alike])
+    ]
+    assert 0.01 < found[0] < np.log(2)
+    assert found[1] < 1e-6
 
 
 @pytest.mark.parametrize(("name", "factor"), [("entropy", 2 / 3), ("confidence", 1 / 3)])

@@ -182,5 +182,6 @@ def test_the_ensemble_s_guess_for_unlabelled_samples():
     weights = torch.tensor(list(WEIGHTS.values()))[:, None].expand(-1, N)
     teacher_batch = taught._batch(student, batch(), targets, 1.0, NOW)
     assert taught.rule.pseudo_labels(teacher_batch, weights).tolist() == [4] * N
-    assert taught.disagreement(weights, targets) is None
+    (sums,) = taught.ensemble_sums([weights], [targets])
+    assert sums[-2:].tolist() == [0, 0], "teachers of other classes are not compared"
     del student

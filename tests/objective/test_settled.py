@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from raykd.config.methods import WEIGHTINGS
-from raykd.objective import Context, TeacherInfo, ensemble_sums, reduce_terms
+from raykd.objective import Context, TeacherInfo, reduce_terms
 from raykd.objective.schedules import strengths_at
 from raykd.objective.settled import SettledSteps
 from raykd.train.feed import parts_of
@@ -38,8 +38,6 @@ SETTLED = [
     and not one(**KNOBS.get(name, {})).row.random
 ]  # fmt: skip
 NOT_SETTLED = {
-    "features": {"features": [{"loss": {"type": "hint"}, "teacher": "a", "student_tap": "tap",
-                               "teacher_tap": "tap"}]},
     "drawn": {"weighting": {"type": "sample"}},
     "looks at the student": {"weighting": {"type": "gradient"}},
     "at its losses": {"weighting": {"type": "drop"}},
@@ -74,7 +72,9 @@ def both(make_objective, make_batch, make_answers, generator):
             given["weights"] = torch.rand(UNITS, generator=generator)
         batch = make_batch(**given)
         silent = torch.arange(UNITS)
-        answers = make_answers("a", "b", units=UNITS, silent={"a": silent == 7, "b": silent % 7 == 0})
+        answers = make_answers(
+            "a", "b", units=UNITS, silent={"a": silent == 7, "b": silent % 7 == 0}
+        )
         z = torch.randn(UNITS, CLASSES, generator=generator, dtype=dtype).mul_(2).requires_grad_()
 
         strengths = [strengths_at(objective.settings, 0.5 * step) for step in range(len(SIZES))]
@@ -95,7 +95,10 @@ def both(make_objective, make_batch, make_answers, generator):
             losses = reduce_terms(terms, lambda sums: sums, 1)
             losses.total.backward()
             general.append(
-                replace(losses, ensemble=ensemble_sums(weights_TN, objective.disagreement(weights_TN, said)))
+                replace(
+                    losses,
+                    ensemble=objective.ensemble_sums([weights_TN], [said])[0],
+                )
             )
         return general, steps.losses([log_q for _, log_q in found]), z.grad, gradient
 
@@ -133,16 +136,76 @@ def test_every_weighting(both, weighting):
         torch.testing.assert_close(one.ensemble, other.ensemble, rtol=1e-5, atol=1e-5)
 
 
+def after_fifty_steps(objective, batch, answers, *, settled):
+    """Weights of a float64 student that Adam has trained on the same units, a part of them at a time."""
+    torch.manual_seed(1)
+    student = torch.nn.Sequential(
+        torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, CLASSES)
+    ).double()
+    optimizer = torch.optim.Adam(student.parameters(), 1e-2)
+    x = torch.randn(UNITS, 6, dtype=torch.float64)
+    ends = [sum(SIZES[: i + 1]) for i in range(len(SIZES))]
+    for step in range(50):
+        place = step % len(SIZES)
+        here = slice(ends[place] - SIZES[place], ends[place])
+        part = parts_of(batch, SIZES)[place]
+        said = {
+            n: replace(a, values_NC=a.values_NC[here], valid_N=a.valid_N[here])
+            for n, a in answers.items()
+        }
+        now = strengths_at(objective.settings, step / 25)
+        optimizer.zero_grad()
+        if settled:
+            ensemble = objective.settle(part, said, now.temperature, torch.float64)
+            units = objective.settled_units(part, ensemble, CLASSES, torch.float64)
+            steps = SettledSteps(units, [len(part)], [now], lambda sums: sums, 1)
+            z = student(x[here])
+            z.backward(steps.gradient(0, z.detach())[0])
+        else:
+            terms, _ = objective(student(x[here]), {}, part, said, Context(epoch=step / 25))
+            reduce_terms(terms, lambda sums: sums, 1).total.backward()
+        optimizer.step()
+    return torch.cat([p.detach().flatten() for p in student.parameters()])
+
+
+FIFTY = {
+    **{f"{t}, {n}": {"soft_targets": TARGETS[t], "labels": LABELS[n]} for t in TARGETS for n in LABELS},
+    **{w: {"weighting": {"type": w, **KNOBS.get(w, {})}, "soft_targets": {"temperature": 2.0},
+           "labels": {"weight": 0.3}} for w in SETTLED},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", FIFTY.values(), ids=FIFTY)
+def test_weights_after_fifty_steps_in_float64(settings, make_objective, make_batch, make_answers):
+    objective = make_objective(settings, "a", "b", temperatures={"b": 1.5})
+    objective.teacher_infos = tuple(
+        TeacherInfo(info.name, info.temperature, error=0.3 + i, accuracy=0.8 - 0.2 * i)
+        for i, info in enumerate(objective.teacher_infos)
+    )
+    batch, silent = make_batch(units=UNITS), torch.arange(UNITS)
+    answers = {
+        name: replace(one, values_NC=one.values_NC.double())
+        for name, one in make_answers("a", "b", units=UNITS, silent={"a": silent == 7}).items()
+    }
+    one, other = (after_fifty_steps(objective, batch, answers, settled=s) for s in (False, True))
+    torch.testing.assert_close(other, one, rtol=0, atol=1e-9)
+
+
 def test_extreme_logits(make_objective, make_batch, make_answers):
     """Probabilities that no float32 holds."""
-    objective = make_objective({"soft_targets": {"temperature": 1.0}, "labels": {"weight": 0.0}}, "a", "b")
+    objective = make_objective(
+        {"soft_targets": {"temperature": 1.0}, "labels": {"weight": 0.0}}, "a", "b"
+    )
     answers = {
-        name: replace(one, values_NC=one.values_NC * 1e3) for name, one in make_answers("a", "b").items()
+        name: replace(one, values_NC=one.values_NC * 1e3)
+        for name, one in make_answers("a", "b").items()
     }
     batch = make_batch()
     z = (make_answers("c")["c"].values_NC * 1e3).requires_grad_()
     units = objective.settled_units(batch, objective.settle(batch, answers, 1.0), CLASSES, z.dtype)
-    steps = SettledSteps(units, [len(batch)], [strengths_at(objective.settings, 0.0)], lambda s: s, 1)
+    steps = SettledSteps(
+        units, [len(batch)], [strengths_at(objective.settings, 0.0)], lambda s: s, 1
+    )
     gradient, log_q = steps.gradient(0, z.detach())
     (losses,) = steps.losses([log_q])
     terms, _ = objective(z, {}, batch, answers)
@@ -152,12 +215,16 @@ def test_extreme_logits(make_objective, make_batch, make_answers):
     torch.testing.assert_close(gradient, z.grad)
 
 
-def test_nothing_is_lost_where_the_student_is_the_ensemble(make_objective, make_batch, make_answers):
+def test_nothing_is_lost_where_the_student_is_the_ensemble(
+    make_objective, make_batch, make_answers
+):
     settings = {"soft_targets": {"temperature": 3.0}, "labels": {"weight": 0.0}}
     objective, batch, answers = make_objective(settings, "a"), make_batch(), make_answers("a")
     ensemble = objective.settle(batch, answers, 3.0)
     units = objective.settled_units(batch, ensemble, CLASSES, torch.float32)
-    steps = SettledSteps(units, [len(batch)], [strengths_at(objective.settings, 0.0)], lambda s: s, 1)
+    steps = SettledSteps(
+        units, [len(batch)], [strengths_at(objective.settings, 0.0)], lambda s: s, 1
+    )
     gradient, log_q = steps.gradient(0, answers["a"].values_NC)
     assert gradient.abs().max() < 1e-7
     assert abs(float(steps.losses([log_q])[0].total)) < 1e-6
@@ -169,7 +236,9 @@ def test_what_looks_at_the_student_is_not_settled(make_objective, why):
 
 
 def test_a_unit_s_target_is_the_same_bits_in_any_batch(make_objective, make_batch, make_answers):
-    objective = make_objective({"soft_targets": {"temperature": 1.0, "sharpen": 0.7}}, "a", "b", "c")
+    objective = make_objective(
+        {"soft_targets": {"temperature": 1.0, "sharpen": 0.7}}, "a", "b", "c"
+    )
     batch, answers = make_batch(units=301), make_answers("a", "b", "c", units=301)
     whole = objective.settle(batch, answers, 1.0)
     start = 0

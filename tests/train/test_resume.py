@@ -246,7 +246,7 @@ def test_a_damaged_state_is_noticed_and_the_one_before_it_used(
     chance = random.Random(0)
     for _ in range(40):
         apply(newest, DAMAGES[kind](last, sealed(buffer.getvalue()), chance))
-        restored = folder.load(fit.identity)
+        restored = folder.load(fit.identities)
         assert str(newest) in restored.instead_of
         assert restored.state["next_epoch"] == expected["next_epoch"] == 2
         assert equal(restored.state["module"], expected["module"])
@@ -264,7 +264,7 @@ def apply(path, content):
 
 def test_a_whole_state_is_not_taken_for_damaged(two_states, fit):
     folder, _ = two_states
-    restored = folder.load(fit.identity)
+    restored = folder.load(fit.identities)
     assert (restored.instead_of, restored.state["next_epoch"]) == (None, 3)
 
 

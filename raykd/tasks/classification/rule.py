@@ -117,9 +117,11 @@ def _target(soft: SoftTargets, teacher_batch: TeacherBatch, weights_TN: Tensor) 
 
 
 def _label_target(settings: Labels, labels_N: Tensor, classes: int) -> Tensor:
-    """One-hot, smoothed over all classes, float32 [N, C]; of class 0 where unlabelled."""
+    """One-hot, smoothed over all classes, float64 [N, C]; of class 0 where unlabelled."""
     share = settings.smoothing / classes
-    target_NC = torch.full((len(labels_N), classes), share, device=labels_N.device)
+    target_NC = torch.full(
+        (len(labels_N), classes), share, dtype=torch.float64, device=labels_N.device
+    )
     return target_NC.scatter_add_(
         1, labels_N.clamp(min=0)[:, None], torch.full_like(target_NC[:, :1], 1 - settings.smoothing)
     )
@@ -196,7 +198,9 @@ RULE = LearningRule(
     pseudo_labels=_most_probable,
     own_losses=own_losses,
     disagreement=_disagreement,
-    settled=SettledRule(settles=_settles, target=_target, counts=_counts, label_target=_label_target),
+    settled=SettledRule(
+        settles=_settles, target=_target, counts=_counts, label_target=_label_target
+    ),
     facts=_facts,
     with_facts=_with_facts,
     labels_are_classes=True,
