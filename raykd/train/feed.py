@@ -23,7 +23,7 @@ from torch import Tensor
 from raykd.data import Samples
 from raykd.objective import Context
 from raykd.objective.schedules import strengths_at
-from raykd.objective.settled import EnsembleTarget, SettledSteps
+from raykd.objective.settled import EnsembleTarget, SettledUnits
 from raykd.seeding import derive
 from raykd.targets import TargetSource, Ticket
 from raykd.train.fit import Fit
@@ -55,13 +55,13 @@ class Block:
     Attributes:
         lessons: one for each step.
         samples: that each step trains on.
-        settled: what is made beforehand of the objective; None where it is not settled.
+        units: of all of them, with what is made beforehand; None where the objective is not settled.
         answer_s: time that teachers were waited for.
     """
 
     lessons: Sequence[Lesson]
     samples: Sequence[int]
-    settled: SettledSteps | None
+    units: SettledUnits | None
     answer_s: float
 
 
@@ -180,9 +180,9 @@ class Feed:
         batch = batch.to(device)
         batch = replace(batch, inputs=self._network.prepare(batch.inputs))
         targets = {name: moved(answer, device) for name, answer in targets.items()}
-        settled = None
+        units = None
         if self._objective.settles:
-            settled = self._settled(batch, targets, kept, steps, sizes)
+            units = self._settled(batch, targets, kept, temperature)
             if not self._fit.objective.features:
                 targets = {}
         parts = zip(parts_of(batch, sizes), _answers(targets, sizes), steps, strict=True)
@@ -192,7 +192,7 @@ class Feed:
                 for part, answers, step in parts
             ],
             samples=present,
-            settled=settled,
+            units=units,
             answer_s=answer_s,
         )
 
@@ -201,23 +201,15 @@ class Feed:
         batch: Batch,
         targets: TeacherOutputs,
         kept: EnsembleTarget | None,
-        steps: Sequence[tuple[int, int]],
-        sizes: Sequence[int],
-    ) -> SettledSteps:
-        temperature, objective = self._temperature(*steps[0]), self._objective
+        temperature: float,
+    ) -> SettledUnits:
         ensemble = kept
         if ensemble is None and targets:
-            ensemble = objective.settle(batch, targets, temperature, self._dtype)
+            ensemble = self._objective.settle(batch, targets, temperature, self._dtype)
             if ensemble is not None and self._at_once:
                 self._kept.put(batch, temperature, ensemble)
         outputs = self._fit.outputs or self._samples.class_count
-        return SettledSteps(
-            objective.settled_units(batch, ensemble, outputs, self._dtype),
-            sizes,
-            [strengths_at(objective.settings, self._time(*step)) for step in steps],
-            self._world.all_sum,
-            self._world.workers,
-        )
+        return self._objective.settled_units(batch, ensemble, outputs, self._dtype)
 
     @cached_property
     def _dtype(self) -> torch.dtype:

@@ -149,8 +149,8 @@ class Trainer:
             block = next(stream)
             waited_s = time.monotonic() - asked
             steps = Steps(
-                self.wrapped, self.update, self.all_sum, self.world.workers, block.settled
-            )
+                self.wrapped, self.update, block.lessons, block.units, self.all_sum, self.world.workers
+            )  # fmt: skip
             leaves = False
             for lesson in block.lessons:
                 steps(lesson)

@@ -12,7 +12,8 @@ from torch.optim.swa_utils import AveragedModel
 from raykd.models.network import Network
 from raykd.models.taps import Taps
 from raykd.objective import Context, DistillObjective, Losses, reduce_terms
-from raykd.objective.settled import SettledSteps
+from raykd.objective.schedules import strengths_at
+from raykd.objective.settled import SettledSteps, SettledUnits
 from raykd.objective.terms import NOW
 from raykd.types import Batch, TeacherOutputs
 
@@ -119,22 +120,30 @@ class Steps:
     Args:
         wrapped: the `DistillModule`, its gradients averaged over the workers.
         update: what follows.
+        lessons: what they train on.
+        units: of all lessons, one after the other; None where the objective is not settled.
         all_sum: adds over the workers.
         workers: how many there are.
-        settled: of all these lessons; None where the objective is not settled.
     """
 
     def __init__(
         self,
         wrapped: nn.Module,
         update: Update,
+        lessons: Sequence[Lesson],
+        units: SettledUnits | None,
         all_sum: Callable[[Tensor], Tensor],
         workers: int,
-        settled: SettledSteps | None,
     ) -> None:
         self._wrapped, self._update = wrapped, update
         self._all_sum, self._workers = all_sum, workers
-        self._settled, self._objective = settled, update.module.objective
+        self._objective = update.module.objective
+        self._settled = None
+        if units is not None:
+            settings = self._objective.settings
+            sizes = [len(lesson.batch) for lesson in lessons]
+            strengths = [strengths_at(settings, lesson.context.epoch) for lesson in lessons]
+            self._settled = SettledSteps(units, sizes, strengths, all_sum, workers)
         self._logs: list[Tensor] = []
         self._losses: list[Losses] = []
         self._weighed: list[tuple[Tensor, TeacherOutputs]] = []
