@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raykd.evaluate.statistics import fisher, holm, spread, wilson
+from raykd.evaluate.statistics import fisher, holm, ranks, spread, wilson
 from raykd.types import UNLABELLED
 
 if TYPE_CHECKING:
@@ -159,8 +159,7 @@ def more_than_elsewhere(parts: Shares, whole: Shares) -> Floats:
     tested = np.flatnonzero((parts.of_G >= LEAST) & (elsewhere_G > 0))
     found: Floats = np.full(len(of_G), np.nan)
     raw = [
-        float(fisher(hits_G[g], of_G[g], hits_G[g] + rest_G[g], of_G[g] + elsewhere_G[g]))
-        for g in tested
+        fisher(hits_G[g], of_G[g], hits_G[g] + rest_G[g], of_G[g] + elsewhere_G[g]) for g in tested
     ]
     found[tested] = holm(raw)
     return found
@@ -197,16 +196,14 @@ def entropy_kept(decisions: Decisions) -> dict[str, Any]:
         Mean entropies in nats of the `student` (over replicas) and of the `ensemble`; `correlation` of the two over
         decisions (Pearson) and `rank_correlation` (Spearman), over replicas.
     """
-    from scipy.stats import rankdata  # half a second, which workers need not wait for
-
     whole_N = _entropy(decisions.ensemble_NC)
     own = [_entropy(one_NC) for one_NC in decisions.student_RNC]
-    ranks_N = rankdata(whole_N)
+    ranks_N = ranks(whole_N)
     return {
         "student": spread([float(one_N.mean()) for one_N in own]),
         "ensemble": float(whole_N.mean()),
         "correlation": spread([correlation(one_N, whole_N) for one_N in own]),
-        "rank_correlation": spread([correlation(rankdata(one_N), ranks_N) for one_N in own]),
+        "rank_correlation": spread([correlation(ranks(one_N), ranks_N) for one_N in own]),
     }
 
 

@@ -32,28 +32,42 @@ def classification_metrics(log_probs_NC: Tensor, labels_N: Tensor) -> dict[str, 
     Raises:
         ValueError: shapes differ, a label is no class, or no row is labelled.
     """
-    # Imported here: it takes seconds, and not everything that reads a summary needs it.
-    from torchmetrics.functional.classification import (
-        multiclass_f1_score,
-        multiclass_precision,
-        multiclass_recall,
-    )
-
     log_probs, labels = labelled(log_probs_NC, labels_N)
     classes = log_probs.shape[1]
     predicted = log_probs.argmax(dim=1)
     truth = torch.nn.functional.one_hot(labels, classes)
-    macro = {"num_classes": classes, "average": "macro", "validate_args": False}
-    numbers = {
-        "accuracy": (predicted == labels).double().mean(),
-        "precision_macro": multiclass_precision(predicted, labels, **macro),
-        "recall_macro": multiclass_recall(predicted, labels, **macro),
-        "f1_macro": multiclass_f1_score(predicted, labels, **macro),
+    right_N = predicted == labels
+    hits_C, predicted_C, true_C = (
+        torch.bincount(of_N, minlength=classes) for of_N in (labels[right_N], predicted, labels)
+    )
+    occurs_C = predicted_C + true_C > 0
+    numbers: dict[str, Tensor | float] = {
+        "accuracy": right_N.double().mean(),
+        **macro_scores(hits_C[occurs_C], predicted_C[occurs_C], true_C[occurs_C]),
         "nll": -log_probs.gather(1, labels[:, None]).mean(),
         "ece": calibration_error(log_probs, labels),
         "brier": (log_probs.exp() - truth).square().sum(dim=1).mean(),
     }
     return {name: float(value) for name, value in numbers.items()}
+
+
+def macro_scores(hits_K: Tensor, predicted_K: Tensor, true_K: Tensor) -> dict[str, Tensor]:
+    """`precision_macro`, `recall_macro` and `f1_macro`: plain means over classes or labels, 0 where one is 0 / 0.
+
+    Args:
+        hits_K: how often each was predicted, and so it was.
+        predicted_K: how often it was predicted.
+        true_K: how often it was so.
+    """
+
+    def mean_share(parts_K: Tensor, of_K: Tensor) -> Tensor:
+        return torch.where(of_K > 0, parts_K.double() / of_K.clamp(min=1), 0.0).mean()
+
+    return {
+        "precision_macro": mean_share(hits_K, predicted_K),
+        "recall_macro": mean_share(hits_K, true_K),
+        "f1_macro": mean_share(2 * hits_K, predicted_K + true_K),
+    }
 
 
 def labelled(log_probs_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,8 +111,7 @@ def reliability(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Mean confidence, accuracy and count of equal-width bins of confidence ((k−1)/K, k/K].
 
-    torchmetrics puts a confidence of exactly 1 into a bin of its own, a sixteenth of fifteen, which
-    saturated networks fill; hence this one.
+    A confidence of exactly 1, which saturated networks have, belongs to the last bin.
 
     Args:
         log_probs_NC: [N, C] log-probabilities.

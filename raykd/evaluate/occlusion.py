@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raykd.evaluate.statistics import ranks
 from raykd.types import OutputKind
 
 Ask = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
@@ -264,12 +265,11 @@ def _asked(
 
 def spearman(one_NK: Tensor, other_NK: Tensor) -> Tensor:
     """Rank correlation of two maps of each sample, float64 [N]; ties have their mean rank; NaN where a map is constant."""
-    from scipy.stats import rankdata
-
-    ranks = [
-        torch.from_numpy(rankdata(maps.numpy(), axis=1)).double() for maps in (one_NK, other_NK)
-    ]
-    one, other = (rank - rank.mean(dim=1, keepdim=True) for rank in ranks)
+    one, other = (
+        torch.from_numpy(np.apply_along_axis(ranks, 1, maps_NK.numpy()))
+        for maps_NK in (one_NK, other_NK)
+    )
+    one, other = (rank_NK - rank_NK.mean(dim=1, keepdim=True) for rank_NK in (one, other))
     size_N = one.norm(dim=1) * other.norm(dim=1)
     correlation_N = (one * other).sum(dim=1) / size_N
     return torch.where(size_N > 0, correlation_N.clamp(-1, 1), torch.nan)

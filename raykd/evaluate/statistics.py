@@ -11,7 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr, ndtri, stdtr, stdtrit  # scipy.stats takes half a second to import
+from scipy.special import (  # scipy.stats takes half a second to import
+    bdtr,
+    gammaln,
+    ndtri,
+    stdtr,
+    stdtrit,
+)
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
@@ -167,21 +173,38 @@ def wilson(hits: ArrayLike, of: ArrayLike) -> Floats:
     return np.clip(np.stack([centre - half, centre + half], axis=-1), 0.0, 1.0)
 
 
-def fisher(hits: ArrayLike, of: ArrayLike, all_hits: int, everywhere: int) -> Floats:
-    """One-sided p-values of Fisher's exact test that a part has more hits than all else (Fisher 1934).
+def fisher(hits: float, of: float, all_hits: float, everywhere: float) -> float:
+    """One-sided p-value of Fisher's exact test that a part has more hits than all else (Fisher 1934).
 
     Args:
-        hits: hits in each part [G].
-        of: its size [G].
-        all_hits: hits in all of it, the parts included.
+        hits: hits in the part, a whole number as all of these.
+        of: its size.
+        all_hits: hits in all of it, the part included.
         everywhere: the size of all.
 
     Returns:
-        P(a part of this size, drawn without replacement, has so many hits or more) [G].
+        P(a part of this size, drawn without replacement, has so many hits or more): the hypergeometric tail.
     """
-    from scipy.stats import hypergeom  # half a second, which workers need not wait for
+    least, size, marked, every = int(hits), int(of), int(all_hits), int(everywhere)
+    count_K = np.arange(max(least, 0, size + marked - every), min(size, marked) + 1)
+    logs_K = (
+        _log_choices(marked, count_K)
+        + _log_choices(every - marked, size - count_K)
+        - _log_choices(every, np.array(size))
+    )
+    return float(min(1.0, np.exp(logs_K).sum()))
 
-    found: Floats = hypergeom.sf(np.asarray(hits) - 1, everywhere, all_hits, np.asarray(of))
+
+def _log_choices(of: int, count: NDArray[np.int64]) -> Floats:
+    found: Floats = gammaln(of + 1) - gammaln(count + 1) - gammaln(of - count + 1)
+    return found
+
+
+def ranks(values: ArrayLike) -> Floats:
+    """Ranks of numbers [N] from 1; equal ones share their mean rank."""
+    _, place_N, count_K = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    mean_K = np.cumsum(count_K) - (count_K - 1) / 2
+    found: Floats = mean_K[place_N]
     return found
 
 

@@ -101,3 +101,30 @@ def test_a_call_that_is_slow_whatever_its_batch_is_run():
 def test_a_network_with_its_preprocessing_gets_the_mapping():
     found = cost(Network(nn.Linear(3, 2)), {"inputs": torch.zeros(2, 3)})
     assert (found["parameters"], found["flops"]) == (8, 2 * 6)
+
+
+def test_operations_are_those_of_torch_s_own_counter():
+    """Of layers that torch fuses, decomposes or knows by themselves."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    layers = {
+        "attention": (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), torch.rand(1, 5, 8)),
+        "grouped": (nn.Conv2d(4, 8, 3, groups=2, stride=2), torch.rand(1, 4, 9, 9)),
+        "transposed": (nn.ConvTranspose1d(4, 2, 3), torch.rand(1, 4, 9)),
+        "recurrent": (nn.LSTM(3, 4, batch_first=True), torch.rand(1, 5, 3)),
+    }
+    for name, (layer, x) in layers.items():
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with (
+                torch.no_grad(),
+                sdpa_kernel(SDPBackend.MATH),
+                FlopCounterMode(display=False) as counter,
+            ):
+                layer.eval()(x)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(True)
+        found = cost(layer, {"x": x}, batch_sizes=(1,))["flops"]
+        assert found == counter.get_total_flops(), name
+        assert found > 0 or name == "recurrent", "torch has no formula of a recurrent layer"

@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from raykd.evaluate import holm, paired_gain, paired_t_pvalue, spread
+from raykd.evaluate.statistics import fisher, ranks
 
 TREATED = [0.91, 0.93, 0.92, 0.95, 0.90]
 CONTROL = [0.90, 0.90, 0.91, 0.91, 0.91]
@@ -108,3 +109,24 @@ def test_holm():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_ranks_and_tails_are_scipy_s():
+    from scipy.stats import hypergeom, rankdata
+
+    draw = np.random.default_rng(4)
+    for values in (draw.normal(size=50), draw.integers(0, 7, 60), np.zeros(5), np.array([2.5])):
+        np.testing.assert_array_equal(ranks(values), rankdata(values))
+    for given in (
+        (0, 20, 40, 500),
+        (3, 20, 40, 500),
+        (9, 9, 40, 500),
+        (40, 480, 40, 500),
+        (1, 1, 40, 500),
+    ):
+        hits, of, all_hits, everywhere = given
+        expected = hypergeom.sf(hits - 1, everywhere, all_hits, of)
+        assert fisher(*given) == pytest.approx(expected, rel=1e-9)
+    assert fisher(900, 30_000, 4000, 200_000) == pytest.approx(
+        hypergeom.sf(899, 200_000, 4000, 30_000), rel=1e-7
+    )

@@ -21,6 +21,7 @@ from raykd.data.named import (
     given_path,
     installed_files,
 )
+from raykd.data.named.scikit_learn import digits_table
 from raykd.errors import InputError, Problem
 
 _HINT = (
@@ -60,13 +61,11 @@ def load_optdigits(source: OptdigitsSource, task: str) -> Dataset:  # noqa: ARG0
     Raises:
         InputError: the file is not there, or holds something else.
     """
-    from sklearn.datasets import load_digits
-
     cells = keel_cells("optdigits", source.path)
     small = np.concatenate([_values(column) for column in cells.T[:-1]], axis=1)
     if small.shape[1] != _SIDE**2 or small.min() < 0 or small.max() > _BRIGHTEST:
         raise _unreadable("optdigits", f"found {small.shape[1]} columns; 64 of 0 to 16 are needed")
-    known = {row.tobytes() for row in load_digits().data.astype(np.float32)}
+    known = {row.tobytes() for row in digits_table()[:, :-1].astype(np.float32)}
     images = torch.from_numpy(small / _BRIGHTEST).reshape(-1, 1, _SIDE, _SIDE)
     drawn = F.interpolate(images, size=(_DRAWN, _DRAWN), mode="bicubic").clamp(0, 1)
     return Dataset(

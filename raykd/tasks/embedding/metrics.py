@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raykd.evaluate.closeness import SMALLEST_GAP
+from raykd.evaluate.statistics import ranks
 from raykd.evaluate.task import TaskMetrics, unchanged
 from raykd.types import is_labelled
 
@@ -149,12 +150,10 @@ def _spearman(one_ND: Tensor, other_ND: Tensor) -> float:
 
 def _pair_ranks(vectors_ND: Tensor) -> Tensor:
     """Ranks of the cosines of all pairs, float64, equal ones with their mean rank."""
-    from scipy.stats import rankdata
-
     unit = F.normalize(vectors_ND.double().cpu(), dim=1)
     above = torch.triu_indices(len(unit), len(unit), offset=1)
     cosines = (unit @ unit.T)[above[0], above[1]]
-    return torch.from_numpy(rankdata(cosines.numpy())).double()
+    return torch.from_numpy(ranks(cosines.numpy()))
 
 
 def _overlap(one_ND: Tensor, other_ND: Tensor) -> float:

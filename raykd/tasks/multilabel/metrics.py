@@ -17,7 +17,7 @@ from raykd.ensemble import fit_temperature
 from raykd.ensemble.binary import mean_label_probabilities
 from raykd.evaluate.closeness import fidelity
 from raykd.evaluate.kept import Decisions, decisions_of
-from raykd.evaluate.metrics import calibration_error
+from raykd.evaluate.metrics import calibration_error, macro_scores
 from raykd.evaluate.task import TaskMetrics, mean_by, nll_of, one_sample, unchanged
 from raykd.losses.binary import two_class
 from raykd.types import UNLABELLED, is_labelled
@@ -39,23 +39,15 @@ def multilabel_metrics(logits_NK: Tensor, labels_NK: Tensor) -> dict[str, float]
     Raises:
         ValueError: shapes differ, or no sample is labelled.
     """
-    from torchmetrics.functional.classification import (
-        multilabel_f1_score,
-        multilabel_precision,
-        multilabel_recall,
-    )
-
     logits, labels = _known(logits_NK, labels_NK)
     right = (logits > 0) == labels.bool()
-    predicted = (logits > 0).long()
-    macro = {"num_labels": labels.shape[1], "average": "macro", "validate_args": False}
+    predicted, truth = logits > 0, labels.bool()
+    counts = ((predicted & truth).sum(dim=0), predicted.sum(dim=0), truth.sum(dim=0))
     log_probs = F.log_softmax(two_class(logits).flatten(0, 1), dim=1)
-    numbers = {
+    numbers: dict[str, Tensor | float] = {
         "accuracy": right.double().mean(),
         "accuracy_subset": right.all(dim=1).double().mean(),
-        "precision_macro": multilabel_precision(predicted, labels, **macro),
-        "recall_macro": multilabel_recall(predicted, labels, **macro),
-        "f1_macro": multilabel_f1_score(predicted, labels, **macro),
+        **macro_scores(*counts),
         "nll": F.binary_cross_entropy_with_logits(logits, labels.double()),
         "ece": calibration_error(log_probs, 1 - labels.flatten()),
         "brier": (logits.sigmoid() - labels).square().mean(),

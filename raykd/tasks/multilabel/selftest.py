@@ -8,6 +8,7 @@ from torch import Tensor
 
 from raykd.config.models import Expect
 from raykd.errors import TeacherError
+from raykd.evaluate.statistics import ranks
 from raykd.tasks.multilabel.metrics import right_shares
 
 
@@ -64,9 +65,7 @@ def _area(logits_N: Tensor, labels_N: Tensor) -> tuple[float, float]:
     negative = len(labels_N) - positive
     if not positive or not negative:
         return 0.0, 0.0
-    from scipy.stats import rankdata  # half a second, and multilabel alone needs it
-
-    ranks = rankdata(logits_N.numpy())
-    above = ranks[labels_N.numpy() == 1].sum() - positive * (positive + 1) / 2
+    rank_N = ranks(logits_N.numpy())
+    above = rank_N[labels_N.numpy() == 1].sum() - positive * (positive + 1) / 2
     error = math.sqrt((positive + negative + 1) / (12 * positive * negative))
     return float(above / (positive * negative)), error

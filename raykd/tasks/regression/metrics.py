@@ -32,16 +32,19 @@ def value_metrics(values_N1: Tensor, labels_N: Tensor) -> dict[str, float]:
     Raises:
         ValueError: shapes differ, or no sample is labelled.
     """
-    # Imported here: it takes seconds, and not everything that reads a summary needs it.
-    from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error, r2_score
-
     values, labels = _known(values_N1, labels_N)
-    enough = len(labels) > 1
+    error = values - labels
     return {
-        "mae": float(mean_absolute_error(values, labels)),
-        "rmse": float(mean_squared_error(values, labels, squared=False)),
-        "r2": float(r2_score(values, labels)) if enough else float("nan"),
+        "mae": float(error.abs().mean()),
+        "rmse": float(error.square().mean().sqrt()),
+        "r2": _explained(error, labels) if len(labels) > 1 else float("nan"),
     }
+
+
+def _explained(error_M: Tensor, labels_M: Tensor) -> float:
+    """R²; of labels that are all the same 1 where these are met, else 0, as scikit-learn has it."""
+    left, all_ = error_M.square().sum(), (labels_M - labels_M.mean()).square().sum()
+    return float(1 - left / all_) if all_ > 0 else float(left == 0)
 
 
 def squared_errors(values_N1: Tensor, labels_N: Tensor) -> Tensor:
