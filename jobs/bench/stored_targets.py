@@ -219,6 +219,7 @@ class _HandWritten:
 
     logits: Mapping[str, np.ndarray]
     place: np.ndarray
+    at_once = True
 
     def submit(self, batch: Batch) -> Ticket:
         return Ticket(batch)
