@@ -24,8 +24,8 @@ from raykd.pipeline.target_stage import TargetStage
 from raykd.pipeline.teacher_validation import TeacherValidation
 from raykd.pipeline.teachers import Specs
 from raykd.report import write_report
-from raykd.runtime import Mailbox, put
-from raykd.teachers.fit import TaskResources, fit_teachers
+from raykd.runtime import Crew, Mailbox, put
+from raykd.teachers.fit import fit_teachers
 from raykd.teachers.utilization import WORK
 from raykd.tracking import (
     Broadcast,
@@ -112,6 +112,7 @@ class Job:
         summary: what `summary.json` holds, once it is there.
         sharpening: role -> fitted temperature of the mixture of its teachers.
         choice: which target of the menu was chosen, and why, as in `choice.json`; empty where there is no menu.
+        crew: processes that fit teachers and train students.
         known: identity of a fit that was trained in this folder -> its checkpoints.
     """
 
@@ -125,6 +126,7 @@ class Job:
     summary: dict[str, Any] = field(default_factory=dict)
     sharpening: dict[str, float] = field(default_factory=dict)
     choice: dict[str, Any] = field(default_factory=dict)
+    crew: Crew = field(default_factory=Crew)
     known: dict[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -156,6 +158,7 @@ class Job:
     def close(self) -> None:
         """Deliver the last events and end the trackers."""
         try:
+            self.crew.dismiss()
             self.mailbox.close()
         finally:
             self.emit.close(self.summary or None)
@@ -188,14 +191,18 @@ class Job:
                 missing[name] = fit
         if missing:
             with self.stage("teachers", fits=[fit.fit_id for fit in missing.values()]):
-                places = {
-                    n: TaskResources(
-                        max(1.0, p.cpus), p.gpus
-                    )  # of its actor a part of a core may do
+                resources = {  # of its actor a part of a core may do
+                    n: {"CPU": max(1.0, p.cpus), "GPU": p.gpus}
                     for n, p in self.placement.teachers.items()
                 }
                 results = fit_teachers(
-                    missing, places, self.samples, self.folder, self.mailbox.sender
+                    missing,
+                    resources,
+                    self.samples,
+                    self.folder,
+                    self.mailbox.sender,
+                    self.crew,
+                    most=self.placement.teacher_lanes or len(missing),
                 )
                 for name, result in results.items():
                     self._keep_teacher(name, missing[name], result)
@@ -256,6 +263,7 @@ class Job:
             self.mailbox.sender,
             noted=prepared is None,
             samples=self.samples if prepared is None else put(prepared.samples),
+            make_room=self.crew.dismiss,
         )
 
     def settle(self, config: Config) -> None:
@@ -317,6 +325,7 @@ class Job:
             depth=self.config.targets.depth,
             threads=max(1, int(self.config.cluster.student.cpus)),
             lanes=max(1, min(self.placement.lanes, len(fits))),
+            crew=self.crew,
         )
         with targets.counting():
             return run_fits(work, fits, self.placement.student)

@@ -30,6 +30,7 @@ class Placement:
         reason: why, in words.
         teachers: name -> resources of its actors.
         lanes: student fits trained side by side.
+        teacher_lanes: fits of teachers side by side; None = all, as the cluster has room.
         overlaps: whether it is for us to say and teachers could fill the store beside the first student.
         student: its workers, of which this machine has room for the most.
         note: what there is to say about their number.
@@ -39,6 +40,7 @@ class Placement:
     reason: str
     teachers: Mapping[str, TeacherResources]
     lanes: int = 1
+    teacher_lanes: int | None = None
     overlaps: bool = False
     student: StudentCluster = field(default_factory=StudentCluster)
     note: str | None = None
@@ -150,7 +152,8 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
     beside = sum(p.replicas * p.cpus for p in resources_of.values()) if mode == "live" else 0.0
     student, note = _lowered(student, resources, beside, gpus if mode == "live" else 0.0)
     lanes = _lanes(config, mode, resources)
-    return Placement(mode, reason, resources_of, lanes, overlaps, student, note)
+    teacher_lanes = max(1, int(resources.cpus)) if resources.local else None
+    return Placement(mode, reason, resources_of, lanes, teacher_lanes, overlaps, student, note)
 
 
 def _lowered(

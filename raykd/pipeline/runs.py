@@ -43,7 +43,7 @@ from raykd.pipeline.preparation import (
 )
 from raykd.pipeline.recipe_store import RecipeStore
 from raykd.pipeline.representation import features_alike
-from raykd.pipeline.session import Options, as_begun, open_folder, opened, run_folder
+from raykd.pipeline.session import Options, as_begun, engine, open_folder, opened, run_folder
 from raykd.pipeline.student import load_student, save_student
 from raykd.pipeline.target_stage import TargetStage
 from raykd.report import write_report
@@ -113,11 +113,12 @@ def _run(
     folder = run_folder(config, options)
     config = as_begun(config, folder)
     listen = None if console is None else console.on
-    prepared = with_external_baselines(prepare(config, address=options.address, listen=listen))
-    slices_of_test(config.evaluate.slices, prepared.samples)
-    check_required(prepared)
-    with opened(prepared, folder, options, console) as job:
-        _stages(job, options.until)
+    with engine(config, options) as crew:
+        prepared = with_external_baselines(prepare(config, address=options.address, listen=listen))
+        slices_of_test(config.evaluate.slices, prepared.samples)
+        check_required(prepared)
+        with opened(prepared, folder, options, console, crew=crew) as job:
+            _stages(job, options.until)
     return folder, job.summary
 
 

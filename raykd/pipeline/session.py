@@ -27,10 +27,23 @@ from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.recipe_store import RecipeStore
-from raykd.runtime import Resources, check_shared, connect, is_connected, machine
+from raykd.runtime import (
+    Crew,
+    Resources,
+    check_shared,
+    connect,
+    is_connected,
+    machine,
+    starting,
+)
 from raykd.tasks import find_task
 from raykd.tracking import Console, Listener
+from raykd.train.work import resources_of
 
+_STARTED_AHEAD = 2
+"""Processes, which take some 400 MB each; more are started once there is work for them."""
+_NEEDED = ("raykd.train.lanes", "raykd.targets", "torch._dynamo")
+"""Modules of a process that trains; an optimizer's first step imports the last one."""
 _PACKAGES = ("raykd", "ray", "torch", "numpy", "scikit-learn", "pydantic", "wandb")
 
 
@@ -62,6 +75,7 @@ def opened(
     *,
     kind: str | None = "run",
     listeners: Sequence[Listener] = (),
+    crew: Crew | None = None,
 ) -> Iterator[Job]:
     """A job with its folder made and a cluster at hand; ends both trackers and cluster.
 
@@ -72,6 +86,7 @@ def opened(
         console: who tells a person; None is quiet.
         kind: W&B's type of job; None = a listener keeps the runs there itself.
         listeners: who else hears of everything.
+        crew: processes that have been started already.
 
     Raises:
         InputError: the cluster lacks what the recipe asks for, its nodes share no such folders, or the bucket
@@ -92,7 +107,7 @@ def opened(
             cache = {"data.cache": cache_root(config.data)} if files else {}
             check_shared({"--output": folder.path, **store, **cache})
         open_folder(folder, config, resources)
-        job = Job(prepared, placement, folder, console, kind, listeners)
+        job = Job(prepared, placement, folder, console, kind, listeners, crew=crew or Crew())
         try:
             yield job
         except RaykdError as error:
@@ -101,6 +116,28 @@ def opened(
             raise
         finally:
             job.close()
+
+
+@contextmanager
+def engine(config: Config, options: Options) -> Iterator[Crew]:
+    """Start a local cluster and its first processes while the data are loaded; all of it ends with the block.
+
+    On a cluster at an address nothing is started ahead: others may need its CPUs.
+
+    Args:
+        config: the recipe.
+        options: how it is run.
+    """
+    crew, student = Crew(), config.cluster.student
+    each = resources_of(student)
+
+    def start() -> None:
+        if not student.uses_ray_train and not student.gpus:
+            count = min(_STARTED_AHEAD, int(machine().cpus // student.cpus))
+            crew.start(each, count, _NEEDED)
+
+    with starting(options.address, start):
+        yield crew
 
 
 def _store_name(config: Config) -> str:

@@ -49,6 +49,7 @@ class TargetStage:
         send: the same from other processes.
         noted: whether the folder's `targets.json` tells of these targets.
         samples: object reference of the data.
+        make_room: gives back what stands idle, before actors are started.
         mode: how students get the teachers' answers.
         reason: why.
         views: how many of each training sample the store holds, or will.
@@ -68,6 +69,7 @@ class TargetStage:
     send: Callable[[Event], None]
     noted: bool = True
     samples: Any = None
+    make_room: Callable[[], None] = lambda: None
     mode: Mode = field(init=False)
     reason: str = field(init=False)
     views: int = field(default=0, init=False)
@@ -126,6 +128,7 @@ class TargetStage:
         if originals or augmented or live:
             cluster = self.prepared.config.cluster.teachers
             places = self.placement.teachers
+            self.make_room()
             fleet = ActorFleet(self.specs, places, self.samples, cluster, self.emit)
             self.fleet = self._running.enter_context(fleet)
             self._rates = self_test(self.prepared, fleet)

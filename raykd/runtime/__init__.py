@@ -8,10 +8,13 @@ from raykd.runtime.cluster import (
     is_connected,
     machine,
     put,
+    starting,
 )
+from raykd.runtime.crew import Crew
 from raykd.runtime.mailbox import Mailbox, Sender
 
 __all__ = [
+    "Crew",
     "Mailbox",
     "Resources",
     "Sender",
@@ -21,4 +24,5 @@ __all__ = [
     "is_connected",
     "machine",
     "put",
+    "starting",
 ]

@@ -8,10 +8,11 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, ClassVar
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
@@ -78,6 +79,8 @@ def connect(address: str | None) -> Iterator[Resources]:
     Raises:
         InputError: no cluster answers at the address.
     """
+    if Start.pending is not None and address is None:
+        Start.pending.wait()
     already = is_connected()
     if not already:
         _start(address)
@@ -93,6 +96,52 @@ def connect(address: str | None) -> Iterator[Resources]:
     finally:
         if not already:
             ray.shutdown()
+
+
+class Start:
+    """A local cluster that starts in the background; whoever connects meanwhile waits for it."""
+
+    pending: ClassVar[Start | None] = None
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        self._then = then
+        self._error: Exception | None = None
+        self._thread = Thread(target=self._run, name="raykd-start", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until it is there; raises what went wrong."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            _start(None)
+            self._then()
+        except Exception as error:  # noqa: BLE001 (raised where it is waited for)
+            self._error = error
+
+
+@contextmanager
+def starting(address: str | None, then: Callable[[], None]) -> Iterator[None]:
+    """Begin to start a local cluster, which ends with the block; `connect` waits for it.
+
+    Args:
+        address: of a running cluster, where there is nothing to start.
+        then: is called once it is there.
+    """
+    if address is not None or is_connected() or Start.pending is not None:
+        yield
+        return
+    Start.pending = Start(then)
+    try:
+        yield
+    finally:
+        start, Start.pending = Start.pending, None
+        with suppress(Exception):
+            start.wait()
+        ray.shutdown()
 
 
 def is_connected() -> bool:

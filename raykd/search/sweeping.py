@@ -250,6 +250,7 @@ def search_trials(
         depth=job.config.targets.depth,
         threads=max(1, int(job.config.cluster.student.cpus)),
     )
+    job.crew.dismiss()
     with job.stage("search", fits=[f"{TRIAL_FIT}{trial_name(i)}" for i in range(plan.total)]):
         for name, record in ledger.records.items():
             if record["state"] != "running":

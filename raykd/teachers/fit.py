@@ -1,76 +1,75 @@
-"""Ray shell for fitting teachers: one task each, all at once as the cluster allows."""
+"""Fits of teachers, side by side as the cluster allows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import ray
-import torch
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
-
 from raykd.data import Samples
-from raykd.errors import RaykdError, TrainingError
+from raykd.errors import TrainingError
 from raykd.folders import RunFolder
+from raykd.runtime import Crew, put
 from raykd.targets import NoTargets
 from raykd.tracking import Event
-from raykd.train import Fit, FolderReporter, World, train
+from raykd.train import Fit
+from raykd.train.lanes import LaneRules, train_in_lanes
+from raykd.train.work import Work
 
-
-@dataclass(frozen=True)
-class TaskResources:
-    """Resources of one fit."""
-
-    cpus: float
-    gpus: float
+_LOSSES_EACH = 2
+_START_TIMEOUT_S = 600.0
 
 
 def fit_teachers(
     fits: Mapping[str, Fit],
-    places: Mapping[str, TaskResources],
+    resources: Mapping[str, Mapping[str, float]],
     samples: Any,
     run: RunFolder,
     emit: Callable[[Event], None],
+    crew: Crew,
+    *,
+    most: int,
 ) -> dict[str, dict[str, Any]]:
     """Fit teachers at the same time; a fit that was finished before is not repeated.
 
     Args:
         fits: teacher name -> what to train.
-        places: teacher name -> resources.
+        resources: teacher name -> `CPU` and `GPU` of its process.
         samples: object reference of the data.
         run: the run folder, which holds the checkpoints.
-        emit: where progress goes; called in the tasks.
+        emit: where progress goes; called in the processes.
+        crew: whose processes train.
+        most: fits at a time.
 
     Raises:
         TrainingError: a fit failed; the others are finished first, so that their work is kept.
     """
-    task = ray.remote(_fit)
-    references = {
-        name: task.options(
-            num_cpus=places[name].cpus, num_gpus=places[name].gpus, max_retries=2
-        ).remote(fit, samples, run, emit, max(1, int(places[name].cpus)))
-        for name, fit in fits.items()
-    }
-    results, failures = {}, []
-    for name, reference in references.items():
-        try:
-            results[name] = ray.get(reference)
-        except RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, RaykdError) else error
-            failures.append(f"teacher {name!r}: {cause}")
-        except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
-            failures.append(
-                f"teacher {name!r}: its process was lost more often than allowed: {error}"
-            )
-    if failures:
-        raise TrainingError("; ".join(failures))
-    return results
+    needs = {fit.fit_id: resources[name] for name, fit in fits.items()}
+    work = Work(
+        samples=samples,
+        fits=put(list(fits.values())),
+        make_source=_no_targets,
+        run=run,
+        emit=emit,
+        depth=1,
+        threads=max(1, min(int(one["CPU"]) for one in needs.values())),
+        crew=crew,
+    )
+    rules = LaneRules(
+        resources=needs.__getitem__,
+        most=most,
+        max_losses=_LOSSES_EACH * len(fits),
+        start_timeout_s=_START_TIMEOUT_S,
+        stage="teachers",
+        worker="teacher's worker",
+        goes_on=True,
+        room="cluster.teachers",
+    )
+    failed = train_in_lanes(work, list(fits.values()), rules)
+    results = work.results(list(fits.values()))
+    if failed or len(results) < len(fits):
+        raise TrainingError("; ".join(failed) or "teachers were not fitted to their end")
+    return {name: results[fit.fit_id] for name, fit in fits.items()}
 
 
-def _fit(
-    fit: Fit, samples: Samples, run: RunFolder, emit: Callable[[Event], None], threads: int
-) -> dict[str, Any]:
-    torch.set_num_threads(threads)
-    device = torch.device("cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
-    return train(fit, samples, NoTargets(), FolderReporter(run, emit), World(device=device))
+def _no_targets(_samples: Samples, _fit: Fit) -> NoTargets:
+    return NoTargets()

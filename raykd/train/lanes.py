@@ -1,4 +1,4 @@
-"""Fits of one worker each, side by side: every lane is an actor that trains one fit after the other.
+"""Fits of one worker each, side by side: every lane is a process that trains one fit after the other.
 
 Ray Train brings up a controller, a worker group and a process group, which takes longer than many a student
 trains; one worker needs none of them. What is promised is the same: retries, resume, notice of a drained node.
@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import ray
 import torch
 from ray._private.state import state
 from ray.exceptions import RayActorError, RayTaskError
 
-from raykd.config.root import StudentCluster
+from raykd.data import Samples
 from raykd.errors import PreemptedError, RaykdError, TrainingError
+from raykd.runtime import Crew
 from raykd.tracking import events
 from raykd.train.fit import Fit
 from raykd.train.loop import train
-from raykd.train.work import Message, Work, resources_of
+from raykd.train.work import Message, Work
 from raykd.train.world import World
 
 _FETCH_TIMEOUT_S = 600.0  # for data and fits from the object store
@@ -47,38 +50,57 @@ class _Notice:
         return self._node in (state.get_draining_nodes() or {})
 
 
-class Lane:
-    """Trains one fit after the other, in a process of its own."""
-
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._samples, fits = ray.get([work.samples, work.fits], timeout=_FETCH_TIMEOUT_S)
-        self._fits: dict[str, Fit] = {fit.fit_id: fit for fit in fits}
-        self._world, self._leaving = World(device=worker_device()), _Notice()
-        torch.set_num_threads(work.threads)
-
-    def ready(self) -> None:
-        """Returns once the process has started."""
-
-    def train(self, fit_id: str) -> Message | None:
-        """Train one fit to its end; why it stopped early, if it did."""
-        work, fit = self._work, self._fits[fit_id]
-        try:
-            source = work.make_source(self._samples, fit)
-            train(fit, self._samples, source, work.reports, self._world,
-                  depth=work.depth, leaving=self._leaving)  # fmt: skip
-        except PreemptedError as notice:
-            return Message(failed=False, text=str(notice))
-        except RaykdError as error:
-            return Message(failed=True, text=f"{fit_id}: {error}")
-        return None
+@lru_cache(maxsize=1)
+def _fetched(samples: Any) -> Samples:
+    """The data, once for all fits of this process: what it works out of them, it works out once."""
+    found: Samples = ray.get(samples, timeout=_FETCH_TIMEOUT_S)
+    return found
 
 
-def train_in_lanes(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> list[str]:
+def _train(work: Work, fit_id: str) -> Message | None:
+    """Train one fit to its end, in a process of the crew; why it stopped early, if it did."""
+    samples = _fetched(work.samples)
+    fits: Sequence[Fit] = ray.get(work.fits, timeout=_FETCH_TIMEOUT_S)
+    (fit,) = (fit for fit in fits if fit.fit_id == fit_id)
+    try:
+        train(fit, samples, work.make_source(samples, fit), work.reports, World(device=worker_device()),
+              depth=work.depth, leaving=_Notice())  # fmt: skip
+    except PreemptedError as notice:
+        return Message(failed=False, text=str(notice))
+    except RaykdError as error:
+        return Message(failed=True, text=f"{fit_id}: {error}")
+    return None
+
+
+@dataclass(frozen=True)
+class LaneRules:
+    """What lanes are made of, and what is done about lost ones.
+
+    Attributes:
+        resources: fit id -> resources of its worker, by Ray's names.
+        most: lanes at a time.
+        max_losses: how many lanes may be lost.
+        start_timeout_s: how long the first lane may take to start.
+        stage: of the events.
+        worker: what a worker is called, such as `student worker`.
+        goes_on: whether other fits are still begun after one has failed.
+        room: the keys that say what a worker needs.
+    """
+
+    resources: Callable[[str], Mapping[str, float]]
+    most: int
+    max_losses: int
+    start_timeout_s: float
+    stage: events.Stage
+    worker: str
+    goes_on: bool
+    room: str
+
+
+def train_in_lanes(work: Work, fits: Sequence[Fit], rules: LaneRules) -> list[str]:
     """Train fits side by side, as many as there are lanes and room for; each lane takes the next fit.
 
-    A lane that is lost is replaced, and its fit goes on from its last checkpoint; the others train on. After a
-    fit failed none is begun any more.
+    A lane that is lost is replaced, and its fit goes on from its last checkpoint; the others train on.
 
     Returns:
         What failed.
@@ -86,7 +108,7 @@ def train_in_lanes(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> 
     Raises:
         TrainingError: lanes were lost more often than allowed, or none started in time.
     """
-    lanes = _Lanes(work, fits, cluster)
+    lanes = _Lanes(work, fits, rules)
     try:
         lanes.work_off()
     finally:
@@ -94,87 +116,123 @@ def train_in_lanes(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> 
     return lanes.failed
 
 
-class _Lanes:
-    """The driver's side: which fits wait, and what each actor is at."""
+class _Lane(NamedTuple):
+    """A member of the crew, its resources, and the fit that it trains."""
 
-    def __init__(self, work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> None:
+    member: Any
+    resources: Mapping[str, float]
+    fit: str | None = None
+
+
+class _Lanes:
+    """The driver's side: which fits wait, and what each process is at."""
+
+    def __init__(self, work: Work, fits: Sequence[Fit], rules: LaneRules) -> None:
         self.failed: list[str] = []
-        self._work, self._cluster = work, cluster
+        self._work, self._rules = work, rules
+        self._crew = work.crew or Crew()
         self._waiting = deque(fit.fit_id for fit in fits)
-        self._size, self._losses = min(work.lanes, len(fits)), 0
-        self._calls: dict[Any, tuple[Any, str | None]] = {}  # reference -> actor, the fit it trains
+        self._losses = 0
+        self._calls: dict[Any, _Lane] = {}
 
     def work_off(self) -> None:
         """Until no fit waits and none is trained."""
-        for _ in range(self._size):
-            self._start()
-        while any(fit for _, fit in self._calls.values()) or self._waiting:
+        for fit in list(self._waiting)[: self._rules.most]:
+            self._start(self._rules.resources(fit))
+        while any(lane.fit for lane in self._calls.values()) or self._waiting:
             done = self._wait()
-            lane, fit = self._calls.pop(done)
+            lane = self._calls.pop(done)
             try:
-                message: Message | None = ray.get(done)
+                found = ray.get(done)
             except (RayActorError, RayTaskError) as error:
-                self._lost(lane, fit, error)
+                self._lost(lane, error)
                 continue
-            if message is not None:
-                self._stopped(lane, fit, message)
-            elif self._waiting:
-                following = self._waiting.popleft()
-                self._calls[lane.train.remote(following)] = lane, following
+            if isinstance(found, Message):
+                self._stopped(lane, found)
             else:
-                ray.kill(lane)
+                self._next(lane)
 
     def end(self) -> None:
-        """End every lane that is there."""
-        for lane, _ in self._calls.values():
-            ray.kill(lane)
+        """End what has not ended by itself; what is idle, too, where the crew is this call's own."""
+        for lane in self._calls.values():
+            ray.kill(lane.member)
+        if self._work.crew is None:
+            self._crew.dismiss()
 
-    def _start(self) -> None:
-        each = resources_of(self._cluster)
-        options = {"num_cpus": each["CPU"], "num_gpus": each.get("GPU", 0)}
-        lane = ray.remote(Lane).options(**options).remote(self._work)
-        self._calls[lane.ready.remote()] = lane, None
+    def _start(self, resources: Mapping[str, float]) -> None:
+        member = self._crew.take(resources)
+        self._calls[member.ready.remote()] = _Lane(member, resources)
+
+    def _next(self, lane: _Lane) -> None:
+        """The next fit that needs just these resources; the lane starts anew where others are needed."""
+        own = [fit for fit in self._waiting if self._rules.resources(fit) == lane.resources]
+        if own:
+            self._waiting.remove(own[0])
+            call = lane.member.do.remote(self._work.threads, _train, self._work, own[0])
+            self._calls[call] = lane._replace(fit=own[0])
+            return
+        self._crew.give_back(lane.member, lane.resources)
+        starting = sum(lane.fit is None for lane in self._calls.values())
+        if len(self._waiting) > starting:
+            self._crew.dismiss()
+            self._start(self._rules.resources(self._waiting[starting]))
 
     def _wait(self) -> Any:
         """The next call that ends."""
-        trains = any(fit for _, fit in self._calls.values())
-        patience = None if trains else self._cluster.start_timeout_s
+        trains = any(lane.fit for lane in self._calls.values())
+        patience = None if trains else self._rules.start_timeout_s
         done, _ = ray.wait(list(self._calls), timeout=patience)
         if done:
             return done[0]
+        needed = self._rules.resources(self._waiting[0])
         raise TrainingError(
-            f"no student worker started within {patience:g} s (cluster.student.start_timeout_s): one asks for "
-            f"{resources_of(self._cluster)}; free that much on a node, and resume the run"
+            f"no {self._rules.worker} started within {patience:g} s ({self._rules.room}): one asks for {dict(needed)}; "
+            "free that much on a node, and resume the run"
         )
 
-    def _lost(self, lane: Any, fit: str | None, error: Exception) -> None:
-        ray.kill(lane)
-        if self.failed:  # the others end what they are at, and nothing is begun any more
+    def _lost(self, lane: _Lane, error: Exception) -> None:
+        ray.kill(lane.member)
+        if (
+            self.failed and not self._rules.goes_on
+        ):  # the others end what they are at, and nothing is begun any more
             return
-        if fit is not None:
-            self._waiting.appendleft(fit)
         if isinstance(error, RayActorError) and error.preempted:
-            self._moved(str(error))
+            self._again(lane)
+            self._moved(str(error), lane)
             return
         self._losses += 1
-        if self._losses > self._cluster.max_failures:
-            raise TrainingError(f"student training failed: {error}") from error
-        text = f"a student worker failed: {str(error).strip().splitlines()[-1]}; {fit or 'it'} starts again from "
-        text += f"the last checkpoint ({self._losses} of {self._cluster.max_failures})"
-        self._work.emit(events.failure("student", text, decision="resume"))
-        self._start()
+        if self._losses > self._rules.max_losses:
+            if not self._rules.goes_on or lane.fit is None:
+                raise TrainingError(f"{self._rules.stage} training failed: {error}") from error
+            self.failed.append(f"{lane.fit}: its process was lost more often than allowed: {error}")
+            self._start(lane.resources)
+            return
+        self._again(lane)
+        text = f"a {self._rules.worker} failed: {str(error).strip().splitlines()[-1]}; {lane.fit or 'it'} starts again "
+        text += f"from the last checkpoint ({self._losses} of {self._rules.max_losses})"
+        self._work.emit(events.failure(self._rules.stage, text, decision="resume"))
+        self._start(lane.resources)
 
-    def _stopped(self, lane: Any, fit: str | None, message: Message) -> None:
-        ray.kill(lane)
+    def _again(self, lane: _Lane) -> None:
+        """The fit that a lane was at is the next one."""
+        if lane.fit is not None:
+            self._waiting.appendleft(lane.fit)
+
+    def _stopped(self, lane: _Lane, message: Message) -> None:
         if message.failed:
             self.failed.append(message.text)
+            if self._rules.goes_on:
+                self._next(lane)
+                return
+            ray.kill(lane.member)
             self._waiting.clear()
-        elif not self.failed:
-            assert fit is not None, "a lane that trains nothing saves nothing"
-            self._waiting.appendleft(fit)
-            self._moved(message.text)
+            return
+        ray.kill(lane.member)
+        if not self.failed or self._rules.goes_on:
+            self._again(lane)
+            self._moved(message.text, lane)
 
-    def _moved(self, where: str) -> None:
-        text = f"the node of a student worker is being taken away: {where}"
-        self._work.emit(events.failure("student", text, decision="move"))
-        self._start()
+    def _moved(self, where: str, lane: _Lane) -> None:
+        text = f"the node of a {self._rules.worker} is being taken away: {where}"
+        self._work.emit(events.failure(self._rules.stage, text, decision="move"))
+        self._start(lane.resources)

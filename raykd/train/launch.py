@@ -8,8 +8,8 @@ from typing import Any
 from raykd.config.root import StudentCluster
 from raykd.errors import TrainingError
 from raykd.train.fit import Fit
-from raykd.train.lanes import train_in_lanes
-from raykd.train.work import Work
+from raykd.train.lanes import LaneRules, train_in_lanes
+from raykd.train.work import Work, resources_of
 
 
 def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[str, dict[str, Any]]:
@@ -32,9 +32,11 @@ def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[s
     if cluster.uses_ray_train:
         from raykd.train.groups import train_in_groups  # seconds that one worker need not wait
 
+        if work.crew is not None:
+            work.crew.dismiss()
         failed = train_in_groups(work, fits, cluster)
     else:
-        failed = train_in_lanes(work, missing, cluster)
+        failed = train_in_lanes(work, missing, _rules(work, cluster))
     results = work.results(fits)
     if unfinished := [fit.fit_id for fit in fits if fit.fit_id not in results]:
         cause = failed[0] if failed else "see events.jsonl"
@@ -42,3 +44,17 @@ def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[s
             f"{len(unfinished)} fits did not finish, {unfinished[0]} first: {cause}"
         )
     return results
+
+
+def _rules(work: Work, cluster: StudentCluster) -> LaneRules:
+    each = resources_of(cluster)
+    return LaneRules(
+        resources=lambda _fit: each,
+        most=work.lanes,
+        max_losses=cluster.max_failures,
+        start_timeout_s=cluster.start_timeout_s,
+        stage="student",
+        worker="student worker",
+        goes_on=False,
+        room="cluster.student.start_timeout_s",
+    )

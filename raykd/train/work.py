@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from raykd.config.root import StudentCluster
 from raykd.data import Samples
 from raykd.folders import RunFolder
+from raykd.runtime import Crew
 from raykd.targets import TargetSource
 from raykd.tracking import Event
 from raykd.train.checkpoint import FolderReporter, Reporter
@@ -42,6 +43,7 @@ class Work:
         depth: batches asked for ahead.
         threads: of torch, in each worker.
         lanes: fits trained side by side, where each takes one worker.
+        crew: whose processes train fits of one worker; None = processes of their own.
         reporter: where progress and checkpoints go; None = events to `emit`, checkpoints to the run folder.
     """
 
@@ -53,6 +55,7 @@ class Work:
     depth: int
     threads: int = 1
     lanes: int = 1
+    crew: Crew | None = None
     reporter: Reporter | None = None
 
     @property
