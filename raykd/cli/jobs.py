@@ -12,6 +12,7 @@ from raykd.cli.options import (
     Command,
     add_command,
     add_job,
+    early_engine,
     job_options,
     open_console,
     print_error,
@@ -69,16 +70,16 @@ def run_job(args: argparse.Namespace, *, until: str | None) -> int:
     if until == "targets" and args.words and args.words[0] in WORDS:
         return look_after_store(args)
     config = read_config(args)
-    # Torch and Ray take seconds to import, so the recipe is checked first.
-    from raykd.pipeline import run
-
-    options = job_options(args, until)
     if args.dry_run:
         from raykd.cli.checking import dry_run
 
-        return dry_run(config, options)
-    console = open_console(quiet=args.quiet)
-    result = run(config, options, console=console)
+        return dry_run(config, job_options(args, until))
+    with early_engine(args, config):
+        from raykd.pipeline import run  # torch takes seconds to import, in which Ray starts
+
+        options = job_options(args, until)
+        console = open_console(quiet=args.quiet)
+        result = run(config, options, console=console)
     if args.quiet:
         print(result.path)
     else:

@@ -6,7 +6,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -181,6 +182,18 @@ def job_options(args: argparse.Namespace, until: str | None = None) -> Options:
 
     args.output = args.output or new_output(args)
     return Options(output=args.output, address=address_of(args), resume=args.resume, until=until)
+
+
+@contextmanager
+def early_engine(args: argparse.Namespace, config: Config) -> Iterator[None]:
+    """Ray starts while torch is imported, unless it is seen already that nothing will be run."""
+    if args.output is not None and args.output.exists() and not args.resume:
+        yield
+        return
+    from raykd.runtime import engine
+
+    with engine(address_of(args), config, resume=args.resume):
+        yield
 
 
 def open_console(*, quiet: bool = False) -> Console:

@@ -174,6 +174,11 @@ class StudentCluster(Settings):
         return self.trainer == "train" or self.most > 1
 
     @property
+    def resources(self) -> dict[str, float]:
+        """Of one worker, by Ray's names."""
+        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+
+    @property
     def fewest(self) -> int:
         """Workers that there have to be."""
         return self.workers if isinstance(self.workers, int) else self.workers[0]

@@ -43,11 +43,11 @@ from raykd.pipeline.preparation import (
 )
 from raykd.pipeline.recipe_store import RecipeStore
 from raykd.pipeline.representation import features_alike
-from raykd.pipeline.session import Options, as_begun, engine, open_folder, opened, run_folder
+from raykd.pipeline.session import Options, as_begun, open_folder, opened, run_folder
 from raykd.pipeline.student import load_student, save_student
 from raykd.pipeline.target_stage import TargetStage
 from raykd.report import write_report
-from raykd.runtime import connect, is_connected, machine
+from raykd.runtime import connect, engine, is_connected, machine
 from raykd.tasks import find_task
 from raykd.tracking import Console
 from raykd.types import is_labelled
@@ -113,7 +113,7 @@ def _run(
     folder = run_folder(config, options)
     config = as_begun(config, folder)
     listen = None if console is None else console.on
-    with engine(config, options) as crew:
+    with engine(options.address, config, resume=options.resume) as crew:
         prepared = with_external_baselines(prepare(config, address=options.address, listen=listen))
         slices_of_test(config.evaluate.slices, prepared.samples)
         check_required(prepared)

@@ -34,16 +34,10 @@ from raykd.runtime import (
     connect,
     is_connected,
     machine,
-    starting,
 )
 from raykd.tasks import find_task
 from raykd.tracking import Console, Listener
-from raykd.train.work import resources_of
 
-_STARTED_AHEAD = 2
-"""Processes, which take some 400 MB each; more are started once there is work for them."""
-_NEEDED = ("raykd.train.lanes", "raykd.targets", "torch._dynamo")
-"""Modules of a process that trains; an optimizer's first step imports the last one."""
 _PACKAGES = ("raykd", "ray", "torch", "numpy", "scikit-learn", "pydantic", "wandb")
 
 
@@ -116,28 +110,6 @@ def opened(
             raise
         finally:
             job.close()
-
-
-@contextmanager
-def engine(config: Config, options: Options) -> Iterator[Crew]:
-    """Start a local cluster and its first processes while the data are loaded; all of it ends with the block.
-
-    On a cluster at an address nothing is started ahead: others may need its CPUs.
-
-    Args:
-        config: the recipe.
-        options: how it is run.
-    """
-    crew, student = Crew(), config.cluster.student
-    each = resources_of(student)
-
-    def start() -> None:
-        if not student.uses_ray_train and not student.gpus:
-            count = min(_STARTED_AHEAD, int(machine().cpus // student.cpus))
-            crew.start(each, count, _NEEDED)
-
-    with starting(options.address, start):
-        yield crew
 
 
 def _store_name(config: Config) -> str:

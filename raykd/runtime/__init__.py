@@ -5,12 +5,13 @@ from raykd.runtime.cluster import (
     available_slots,
     check_shared,
     connect,
+    cpu_count,
     is_connected,
     machine,
     put,
-    starting,
 )
 from raykd.runtime.crew import Crew
+from raykd.runtime.engine import engine
 from raykd.runtime.mailbox import Mailbox, Sender
 
 __all__ = [
@@ -21,8 +22,9 @@ __all__ = [
     "available_slots",
     "check_shared",
     "connect",
+    "cpu_count",
+    "engine",
     "is_connected",
     "machine",
     "put",
-    "starting",
 ]

@@ -8,11 +8,10 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
@@ -61,12 +60,16 @@ class Resources:
         return slots
 
 
+def cpu_count() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine() -> Resources:
     """What a local cluster will offer."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     import torch  # slow to import; checking a recipe must not pay for it
 
-    return Resources(cpus=float(cpus), gpus=float(torch.cuda.device_count()), local=True)
+    return Resources(cpus=float(cpu_count()), gpus=float(torch.cuda.device_count()), local=True)
 
 
 @contextmanager
@@ -79,11 +82,11 @@ def connect(address: str | None) -> Iterator[Resources]:
     Raises:
         InputError: no cluster answers at the address.
     """
-    if Start.pending is not None and address is None:
-        Start.pending.wait()
+    if Pending.engine is not None and address is None:
+        Pending.engine.wait()
     already = is_connected()
     if not already:
-        _start(address)
+        start(address)
     try:
         total = ray.cluster_resources()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -98,50 +101,18 @@ def connect(address: str | None) -> Iterator[Resources]:
             ray.shutdown()
 
 
-class Start:
-    """A local cluster that starts in the background; whoever connects meanwhile waits for it."""
-
-    pending: ClassVar[Start | None] = None
-
-    def __init__(self, then: Callable[[], None]) -> None:
-        self._then = then
-        self._error: Exception | None = None
-        self._thread = Thread(target=self._run, name="raykd-start", daemon=True)
-        self._thread.start()
+class Waited(Protocol):
+    """What `connect` waits for before it starts a cluster of its own."""
 
     def wait(self) -> None:
-        """Until it is there; raises what went wrong."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def _run(self) -> None:
-        try:
-            _start(None)
-            self._then()
-        except Exception as error:  # noqa: BLE001 (raised where it is waited for)
-            self._error = error
+        """Returns once there is a cluster."""
+        ...
 
 
-@contextmanager
-def starting(address: str | None, then: Callable[[], None]) -> Iterator[None]:
-    """Begin to start a local cluster, which ends with the block; `connect` waits for it.
+class Pending:
+    """The local cluster that this process is starting, see `raykd.runtime.engine`."""
 
-    Args:
-        address: of a running cluster, where there is nothing to start.
-        then: is called once it is there.
-    """
-    if address is not None or is_connected() or Start.pending is not None:
-        yield
-        return
-    Start.pending = Start(then)
-    try:
-        yield
-    finally:
-        start, Start.pending = Start.pending, None
-        with suppress(Exception):
-            start.wait()
-        ray.shutdown()
+    engine: ClassVar[Waited | None] = None
 
 
 def is_connected() -> bool:
@@ -154,14 +125,19 @@ def put(value: Any) -> Any:
     return ray.put(value)
 
 
-def _start(address: str | None) -> None:
+def start(address: str | None) -> None:
+    """Connect to a cluster, or start a local one.
+
+    Raises:
+        InputError: no cluster answers at the address.
+    """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     common = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.WARNING}
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     if address is None:
         _authenticate()
-        ray.init(address="local", num_cpus=int(machine().cpus), include_dashboard=False, **common)
+        ray.init(address="local", num_cpus=cpu_count(), include_dashboard=False, **common)
         return
     try:
         _check_listening(address)

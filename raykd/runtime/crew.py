@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import ray
-import torch
 
 Result = TypeVar("Result")
 Needs = tuple[tuple[str, float], ...]
@@ -42,6 +41,8 @@ class Member:
 
 def _afresh(threads: int) -> None:
     """Whatever the piece before it left behind: random numbers, default type, threads, gradients."""
+    import torch  # a driver that starts a crew does without
+
     random.seed(_SEED)
     np.random.seed(_SEED)  # noqa: NPY002 (what a user's code may draw from)
     torch.manual_seed(_SEED)

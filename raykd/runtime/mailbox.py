@@ -23,6 +23,9 @@ class _Mailbox:
     def __init__(self) -> None:
         self.events: list[Event] = []
 
+    def ready(self) -> None:
+        """Returns once the process has started."""
+
     def put(self, event: Event) -> None:
         self.events.append(event)
 
@@ -50,6 +53,7 @@ class Mailbox:
         self._actor = (
             ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
         )  # here, since a lost node would otherwise end the run
+        self._ready = self._actor.ready.remote()
         self._deliver = deliver
         self._closing = threading.Event()
         self._draining = threading.Lock()
@@ -64,6 +68,8 @@ class Mailbox:
 
     def flush(self) -> None:
         """Deliver everything that has arrived so far; raises the error of a listener."""
+        if not ray.wait([self._ready], timeout=0)[0]:  # so nobody can have sent anything
+            return
         with self._draining:
             for event in ray.get(self._actor.drain.remote(), timeout=_DRAIN_TIMEOUT_S):
                 self._deliver(event)

@@ -26,7 +26,7 @@ from raykd.runtime import available_slots
 from raykd.tracking import events
 from raykd.train.fit import Fit
 from raykd.train.loop import train
-from raykd.train.work import Message, Work, resources_of
+from raykd.train.work import Message, Work
 from raykd.train.world import World
 
 _ROOM_S = 5.0  # for what a group that ended gives back
@@ -114,7 +114,7 @@ def _size(work: Work, cluster: StudentCluster) -> int:
         return cluster.most
     until = time.monotonic() + cluster.start_timeout_s
     while True:
-        size = available_slots(resources_of(cluster), cluster.most, _ROOM_S)
+        size = available_slots(cluster.resources, cluster.most, _ROOM_S)
         if size >= cluster.fewest:
             text = f"student: {size} workers, of {cluster.fewest} to {cluster.most}"
             work.emit(events.message("student", text))
@@ -144,7 +144,7 @@ def _group(
         train_loop_config={"work": work, "cluster": cluster, "messages": messages},
         torch_config=TorchConfig(backend="nccl" if cluster.gpus and cluster.most > 1 else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=size, use_gpu=cluster.gpus > 0, resources_per_worker=resources_of(cluster)
+            num_workers=size, use_gpu=cluster.gpus > 0, resources_per_worker=cluster.resources
         ),
         run_config=RunConfig(
             name="train",
@@ -225,5 +225,5 @@ def _grows(cluster: StudentCluster, world: World) -> bool:
     lacking = cluster.most - world.workers
     if not lacking:
         return False
-    found = 0 if world.rank else available_slots(resources_of(cluster), lacking, _GROWTH_S)
+    found = 0 if world.rank else available_slots(cluster.resources, lacking, _GROWTH_S)
     return bool(world.all_sum(torch.tensor([found], device=world.device)).item())

@@ -9,7 +9,7 @@ from raykd.config.root import StudentCluster
 from raykd.errors import TrainingError
 from raykd.train.fit import Fit
 from raykd.train.lanes import LaneRules, train_in_lanes
-from raykd.train.work import Work, resources_of
+from raykd.train.work import Work
 
 
 def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[str, dict[str, Any]]:
@@ -47,7 +47,7 @@ def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[s
 
 
 def _rules(work: Work, cluster: StudentCluster) -> LaneRules:
-    each = resources_of(cluster)
+    each = cluster.resources
     return LaneRules(
         resources=lambda _fit: each,
         most=work.lanes,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from raykd.config.root import StudentCluster
 from raykd.data import Samples
 from raykd.folders import RunFolder
 from raykd.runtime import Crew
@@ -67,8 +66,3 @@ class Work:
         """The results of those fits that are finished, by fit id."""
         found = {f.fit_id: self.reports.folder(f.fit_id).result_of(f.identities) for f in fits}
         return {name: result for name, result in found.items() if result is not None}
-
-
-def resources_of(cluster: StudentCluster) -> dict[str, float]:
-    """Resources of one worker, by Ray's names."""
-    return {"CPU": cluster.cpus, **({"GPU": cluster.gpus} if cluster.gpus else {})}
