@@ -263,7 +263,7 @@ class Job:
             self.mailbox.sender,
             noted=prepared is None,
             samples=self.samples if prepared is None else put(prepared.samples),
-            make_room=self.crew.dismiss,
+            crew=self.crew,
         )
 
     def settle(self, config: Config) -> None:

@@ -31,6 +31,7 @@ class Placement:
         teachers: name -> resources of its actors.
         lanes: student fits trained side by side.
         teacher_lanes: fits of teachers side by side; None = all, as the cluster has room.
+        seats: processes of the crew, each of which answers for all teachers; 0 = they have actors of their own.
         overlaps: whether it is for us to say and teachers could fill the store beside the first student.
         student: its workers, of which this machine has room for the most.
         note: what there is to say about their number.
@@ -41,6 +42,7 @@ class Placement:
     teachers: Mapping[str, TeacherResources]
     lanes: int = 1
     teacher_lanes: int | None = None
+    seats: int = 0
     overlaps: bool = False
     student: StudentCluster = field(default_factory=StudentCluster)
     note: str | None = None
@@ -144,7 +146,8 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
         )  # fmt: skip
     if problems:
         raise InputError(problems)
-    overlaps = (
+    seats = _seats(config, mode, resources)
+    overlaps = (not seats) and (
         (config.targets.mode, mode, student.most) == ("auto", "stored", 1)
         and cpus + student.cpus <= resources.cpus
         and gpus + student.gpus <= resources.gpus
@@ -153,7 +156,9 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
     student, note = _lowered(student, resources, beside, gpus if mode == "live" else 0.0)
     lanes = _lanes(config, mode, resources)
     teacher_lanes = max(1, int(resources.cpus)) if resources.local else None
-    return Placement(mode, reason, resources_of, lanes, teacher_lanes, overlaps, student, note)
+    return Placement(
+        mode, reason, resources_of, lanes, teacher_lanes, seats, overlaps, student, note
+    )
 
 
 def _lowered(
@@ -194,6 +199,15 @@ def _lanes(config: Config, mode: Mode, resources: Resources) -> int:
     if student.gpus:
         room = min(room, resources.gpus / student.gpus)
     return max(1, min(int(room), _MOST_LANES))
+
+
+def _seats(config: Config, mode: Mode, resources: Resources) -> int:
+    """Processes of the crew that fill the store on this machine; none where a teacher asks for resources of its own."""
+    asked = [_resources(config, teacher) for teacher in config.teachers]
+    special = any(one.replicas > 1 or one.cpus > 1 or one.gpus or one.runtime_env for one in asked)
+    if special or mode != "stored" or not resources.local:
+        return 0
+    return max(1, min(int(resources.cpus), _MOST_LANES))
 
 
 def _student_problems(config: Config, resources: Resources) -> list[Problem]:

@@ -21,7 +21,7 @@ from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.recipe_store import Keys, RecipeStore, open_store
 from raykd.pipeline.teacher_validation import PROBES, TeacherValidation, validate
 from raykd.pipeline.teachers import Specs
-from raykd.runtime import put
+from raykd.runtime import Crew, put
 from raykd.targets import NoTargets, StoredTargets, TargetSource, TargetStore
 from raykd.targets.remote import Remote
 from raykd.teachers import ActorFleet, LiveTargets, Spec, WriteThrough
@@ -49,7 +49,7 @@ class TargetStage:
         send: the same from other processes.
         noted: whether the folder's `targets.json` tells of these targets.
         samples: object reference of the data.
-        make_room: gives back what stands idle, before actors are started.
+        crew: processes that may answer for the teachers; those that stand idle make room for actors.
         mode: how students get the teachers' answers.
         reason: why.
         views: how many of each training sample the store holds, or will.
@@ -69,7 +69,7 @@ class TargetStage:
     send: Callable[[Event], None]
     noted: bool = True
     samples: Any = None
-    make_room: Callable[[], None] = lambda: None
+    crew: Crew = field(default_factory=Crew)
     mode: Mode = field(init=False)
     reason: str = field(init=False)
     views: int = field(default=0, init=False)
@@ -128,8 +128,12 @@ class TargetStage:
         if originals or augmented or live:
             cluster = self.prepared.config.cluster.teachers
             places = self.placement.teachers
-            self.make_room()
-            fleet = ActorFleet(self.specs, places, self.samples, cluster, self.emit)
+            seats = self.placement.seats
+            if not seats:
+                self.crew.dismiss()
+            fleet = ActorFleet(
+                self.specs, places, self.samples, cluster, self.emit, self.crew, seats
+            )
             self.fleet = self._running.enter_context(fleet)
             self._rates = self_test(self.prepared, fleet)
             self.scored += self.stored.fill(originals, fleet, self.emit)

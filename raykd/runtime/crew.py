@@ -16,6 +16,14 @@ Result = TypeVar("Result")
 Needs = tuple[tuple[str, float], ...]
 """Resources of one member, by Ray's names."""
 _SEED = 0
+_ASIDE = "aside"
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
+
+def _method(**options: Any) -> Callable[[_Decorated], _Decorated]:
+    """`ray.method`, which is not typed."""
+    decorate: Callable[[_Decorated], _Decorated] = ray.method(**options)
+    return decorate
 
 
 class Member:
@@ -29,10 +37,17 @@ class Member:
         for name in modules:
             import_module(name)
 
+    @_method(concurrency_group=_ASIDE)
     def ready(self) -> int:
-        """Answers once the process has started, with its id."""
+        """Answers once the process has started, with its id; also while it is at work."""
         return os.getpid()
 
+    @_method(concurrency_group=_ASIDE)
+    def aside(self, work: Callable[..., Result], *given: Any) -> Result:
+        """What is asked of a process that is at work."""
+        return work(*given)
+
+    @_method(max_task_retries=0)
     def do(self, threads: int, work: Callable[..., Result], *given: Any) -> Result:
         """One piece of work, as a new process would do it."""
         _afresh(threads)
@@ -72,8 +87,13 @@ class Crew:
     ) -> None:
         """Have idle members start, ahead of what they will be needed for."""
         for _ in range(count):
-            options = {"num_cpus": resources["CPU"], "num_gpus": resources.get("GPU", 0)}
-            self.give_back(ray.remote(Member).options(**options).remote(modules), resources)
+            member = ray.remote(concurrency_groups={_ASIDE: 1})(Member).options(
+                num_cpus=resources["CPU"],
+                num_gpus=resources.get("GPU", 0),
+                max_restarts=-1,
+                max_task_retries=-1,
+            )
+            self.give_back(member.remote(modules), resources)
 
     def give_back(self, member: Any, resources: Mapping[str, float]) -> None:
         """It is idle again."""

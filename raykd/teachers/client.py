@@ -12,7 +12,7 @@ from raykd.config.root import TeacherCluster
 from raykd.errors import TeacherError
 from raykd.targets import Ticket, codec
 from raykd.targets.source import Deadline
-from raykd.teachers.executor import Call, LeftOutError, Pool, Request, Steps, finish
+from raykd.teachers.executor import Call, LeftOutError, Pool, Replicas, Request, Steps, finish
 from raykd.teachers.model import Inputs, count
 from raykd.teachers.quarantine import Tolerance
 from raykd.teachers.utilization import describe
@@ -49,6 +49,7 @@ class Client:
         settings: timeouts and the failure policy.
         emit: where failures are reported.
         tolerance: how many samples may break a teacher; None = no batch is searched for them.
+        shared: what is known of the processes, where each of them answers for all teachers.
     """
 
     def __init__(
@@ -57,9 +58,10 @@ class Client:
         settings: TeacherCluster,
         emit: Callable[[Event], None],
         tolerance: Tolerance | None = None,
+        shared: Replicas | None = None,
     ) -> None:
         self.pools = {
-            name: Pool(name, handles, settings, emit, tolerance=tolerance)
+            name: Pool(name, handles, settings, emit, tolerance=tolerance, replicas=shared)
             for name, handles in actors.items()
         }
         self.temperatures: Mapping[str, float] = {}

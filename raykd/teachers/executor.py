@@ -28,6 +28,7 @@ from raykd.errors import NonFiniteError, TeacherError
 from raykd.targets.source import Deadline
 from raykd.teachers.policy import BREAKS, Cause, Decision, FailurePolicy
 from raykd.teachers.quarantine import Isolated, Quarantine, Tolerance, isolate, quarantined
+from raykd.teachers.seats import end_process
 from raykd.teachers.utilization import TeacherLoad
 from raykd.tracking import Event, events
 
@@ -135,6 +136,33 @@ class _Failure:
     detail: str = ""
 
 
+class Replicas:
+    """What is known of the processes that answer for a teacher, or for several.
+
+    Attributes:
+        outstanding: requests under way at each.
+        dead: those that come back no more.
+        restarting: those that are starting again -> reference to their first sign of life.
+        ended: those that were ended for a restart, and not asked since.
+        turns: how often each was ended for a restart.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.outstanding, self.turns = [0] * count, [0] * count
+        self.dead: set[int] = set()
+        self.restarting: dict[int, Any] = {}
+        self.ended: set[int] = set()
+
+    def pick(self, avoid: int | None = None) -> int:
+        """The least busy one; a dead one, `avoid`, or one that is being restarted only if need be."""
+
+        def rank(replica: int) -> tuple[bool, bool, bool, int]:
+            loading = replica in self.restarting
+            return (replica in self.dead, replica == avoid, loading, self.outstanding[replica])
+
+        return min(range(len(self.outstanding)), key=rank)
+
+
 class LeftOutError(Exception):
     """The teacher is left out from now on."""
 
@@ -150,13 +178,9 @@ class Pool:
         stage: of these reports.
         on_failure: what to do once the teacher is lost; None = as the settings say.
         tolerance: how many samples may break it; None = no batch is searched for them.
+        replicas: what is known of the actors' processes, where other teachers are hosted there, too.
 
     Attributes:
-        outstanding: requests under way at each replica.
-        dead: replicas that come back no more.
-        restarting: replicas that are starting again -> reference to their first sign of life.
-        ended: replicas that were ended for a restart, and not asked since.
-        turns: how often each replica was ended for a restart.
         lost: whether the teacher is left out.
         load: how busy it was.
         quarantine: what it is not asked any more.
@@ -171,45 +195,34 @@ class Pool:
         stage: events.Stage = "fleet",
         on_failure: Literal["stop", "renormalise"] | None = None,
         tolerance: Tolerance | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         self.name, self.actors, self.settings = name, list(actors), settings
         self.emit, self.stage, self.tolerance = emit, stage, tolerance
-        replicas = len(self.actors)
+        count = len(self.actors)
+        self.replicas = replicas or Replicas(count)
         self.policy = FailurePolicy(
             on_failure or settings.on_failure,
-            settings.max_restarts + replicas,
-            replicas,
+            settings.max_restarts + count,
+            count,
             isolates=tolerance is not None,
         )
-        self.outstanding, self.turns = [0] * replicas, [0] * replicas
-        self.dead: set[int] = set()
-        self.restarting: dict[int, Any] = {}
-        self.ended: set[int] = set()
         self.lost = False
         self.load = TeacherLoad()
         self.quarantine = Quarantine(set() if tolerance is None else tolerance.recall(name))
 
-    def pick(self, avoid: int | None = None) -> int:
-        """The least busy replica; a dead one, `avoid`, or one that is being restarted only if need be."""
-
-        def rank(replica: int) -> tuple[bool, bool, bool, int]:
-            loading = replica in self.restarting
-            return (replica in self.dead, replica == avoid, loading, self.outstanding[replica])
-
-        return min(range(len(self.actors)), key=rank)
-
     def send(self, call: Call, avoid: int | None = None) -> Request:
         """Give a call to a replica; returns without waiting."""
-        for back in [i for i, alive in self.restarting.items() if _is_there(alive)]:
-            del self.restarting[back]
-        replica = self.pick(avoid)
+        for back in [i for i, alive in self.replicas.restarting.items() if _is_there(alive)]:
+            del self.replicas.restarting[back]
+        replica = self.replicas.pick(avoid)
         self.load.asked += 1
-        self.load.queued += sum(self.outstanding)
-        self.outstanding[replica] += 1
-        early = replica in self.ended
-        self.ended.discard(replica)
+        self.load.queued += sum(self.replicas.outstanding)
+        self.replicas.outstanding[replica] += 1
+        early = replica in self.replicas.ended
+        self.replicas.ended.discard(replica)
         reference = call.start(self.actors[replica])
-        return Request(call, replica, reference, self.turns[replica], early)
+        return Request(call, replica, reference, self.replicas.turns[replica], early)
 
     def settle(self, request: Request, *, searching: bool = False) -> Steps[Any]:
         """The answer to a request, made again as the policy says; None when samples in it break the teacher.
@@ -226,7 +239,7 @@ class Pool:
             raise LeftOutError
         attempts = breaks = 0
         while True:
-            outdated = request.turn < self.turns[request.replica]
+            outdated = request.turn < self.replicas.turns[request.replica]
             if outdated and not _is_there(request.reference):
                 # asked before it was ended: Ray takes 5 s to kill what hangs, and only then says so
                 self._release(request)
@@ -246,7 +259,7 @@ class Pool:
                 breaks=breaks,
                 detail=found.detail,
                 searched=request.call.samples if searching else None,
-                living=len(self.actors) - len(self.dead),
+                living=len(self.actors) - len(self.replicas.dead),
             )
             self._report(found.cause, decision)
             if decision.action == "wait":
@@ -261,7 +274,7 @@ class Pool:
         """The answer, or why there is none."""
         seen = None
         while True:
-            loading = request.replica in self.restarting  # it has to load its model first
+            loading = request.replica in self.replicas.restarting  # it has to load its model first
             start_s = self.settings.start_timeout_s if loading else 0.0
             yield Wait(request.reference, self.settings.request_timeout_s + start_s)
             if _is_there(request.reference):
@@ -281,9 +294,9 @@ class Pool:
             return _Failure("slow")
         except (RayActorError, ObjectLostError) as error:
             if isinstance(error, ActorDiedError):
-                self.dead.add(replica)
+                self.replicas.dead.add(replica)
             else:
-                self.restarting[replica] = self.actors[replica].alive.remote()
+                self.replicas.restarting[replica] = self.actors[replica].alive.remote()
             return _Failure("dead")
         except RayTaskError as error:
             if isinstance(error.cause, NonFiniteError):
@@ -291,8 +304,8 @@ class Pool:
             if isinstance(error.cause, request.call.fatal):
                 raise error.cause from error
             return _Failure("failed", repr(error.cause))
-        self.outstanding[replica] -= 1
-        self.restarting.pop(replica, None)
+        self.replicas.outstanding[replica] -= 1
+        self.replicas.restarting.pop(replica, None)
         return answer
 
     def _progress(self, replica: int) -> tuple[int, int] | None:
@@ -306,12 +319,12 @@ class Pool:
     def _release(self, request: Request, *, restart: bool = False) -> None:
         """The request is over without an answer."""
         replica = request.replica
-        self.outstanding[replica] -= 1
+        self.replicas.outstanding[replica] -= 1
         if restart:
-            ray.kill(self.actors[replica], no_restart=False)
-            self.ended.add(replica)
-            self.turns[replica] += 1
-            self.restarting[replica] = self.actors[replica].alive.remote()
+            end_process(self.actors[replica])
+            self.replicas.ended.add(replica)
+            self.replicas.turns[replica] += 1
+            self.replicas.restarting[replica] = self.actors[replica].alive.remote()
 
     def search(
         self,

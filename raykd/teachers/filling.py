@@ -23,6 +23,8 @@ from raykd.tracking import Event, events
 
 SHARD_ROWS = 16_384
 """Rows of a shard, at most."""
+_LEAST_ROWS = 2048
+"""Of a part that is cut so that all processes end together."""
 
 
 @dataclass(frozen=True)
@@ -118,17 +120,35 @@ def fill(
             samples than allowed.
         OSError: the store cannot be written.
     """
+    if fleet.shared is not None:  # so that all processes end together
+        parts = list(_cut(parts, len(fleet.shared.outstanding)))
     filling = _Filling(root, parts, fleet, emit, remote)
     if tolerance is not None:
         folders = {part.teacher: root / part.outputs.folder for part in parts}
         tolerance = replace(tolerance, folders=folders)
-    lines = []
-    for name, actors in fleet.actors.items():
-        own = deque(part for part in parts if part.teacher == name)
-        pool = Pool(name, actors, fleet.settings, emit, "targets", "stop", tolerance)
-        lines += [filling.work_off(pool, own) for _ in actors]
+    pools = {
+        name: Pool(name, actors, fleet.settings, emit, "targets", "stop", tolerance, fleet.shared)
+        for name, actors in fleet.actors.items()
+    }
+    if fleet.shared is not None:
+        every = deque(parts)
+        lines = [filling.work_off(pools, every) for _ in fleet.shared.outstanding]
+    else:
+        lines = []
+        for name, pool in pools.items():
+            own = deque(part for part in parts if part.teacher == name)
+            lines += [filling.work_off(pools, own) for _ in pool.actors]
     finish(lines)
     return filling.scored
+
+
+def _cut(parts: Sequence[Part], processes: int) -> Iterator[Part]:
+    """The same in smaller parts: a process has about eight of them."""
+    rows = sum(len(part.rows) for part in parts) // (8 * processes)
+    size = min(SHARD_ROWS, max(_LEAST_ROWS, rows))
+    for part in parts:
+        for start in range(0, len(part.rows), size):
+            yield replace(part, rows=part.rows[start : start + size])
 
 
 class _Filling:
@@ -147,10 +167,11 @@ class _Filling:
         self.total, self.done = sum(len(part.rows) for part in parts), 0
         self.begun = time.monotonic()
 
-    def work_off(self, pool: Pool, parts: deque[Part]) -> Steps[None]:
+    def work_off(self, pools: Mapping[str, Pool], parts: deque[Part]) -> Steps[None]:
         """Take parts until none is left."""
         while parts:
-            yield from self._score(pool, parts.popleft())
+            part = parts.popleft()
+            yield from self._score(pools[part.teacher], part)
 
     def _score(self, pool: Pool, part: Part) -> Steps[None]:
         """Have a part scored; of one that breaks the teacher what does not."""

@@ -16,13 +16,18 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTa
 
 from raykd.config.root import TeacherCluster
 from raykd.errors import TeacherError
+from raykd.runtime import Crew
 from raykd.teachers.actor import CONTROL, TeacherActor
 from raykd.teachers.client import Client
+from raykd.teachers.executor import Replicas
 from raykd.teachers.model import Inputs, Recorded, Spec
+from raykd.teachers.seats import Seat, forget
 from raykd.tracking import Event
 from raykd.types import TeacherOutputs
 
 _STATISTICS_TIMEOUT_S = 60.0
+_SEAT = {"CPU": 1.0}
+"""Of a process of the crew: that of a student's worker, so that it goes on to train."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,11 @@ class ActorFleet:
         samples: object reference of the data.
         settings: timeouts and the failure policy.
         emit: where failures are reported.
+        crew: whose processes answer for all teachers, in place of actors of their own; None = actors.
+        seats: how many of these processes.
+
+    Attributes:
+        shared: what is known of the crew's processes; None of actors.
     """
 
     def __init__(
@@ -61,8 +71,13 @@ class ActorFleet:
         samples: Any,
         settings: TeacherCluster,
         emit: Callable[[Event], None],
+        crew: Crew | None = None,
+        seats: int = 0,
     ) -> None:
         self.specs = dict(specs)
+        self._crew = crew
+        self._members = [crew.take(_SEAT) for _ in range(seats)] if crew is not None else []
+        self.shared = Replicas(len(self._members)) if self._members else None
         self.settings = settings
         self._held: list[Any] = []
         self.actors: dict[str, list[Any]] = {}
@@ -70,10 +85,10 @@ class ActorFleet:
             pickled, held = _pickled([ray.put(spec), samples])
             self._held += held
             resources = resources_of[name]
-            self.actors[name] = [
+            self.actors[name] = [Seat(member, pickled) for member in self._members] or [
                 _start(pickled, resources, settings) for _ in range(resources.replicas)
             ]
-        self.client = Client(self.actors, settings, emit)
+        self.client = Client(self.actors, settings, emit, shared=self.shared)
 
     def __enter__(self) -> ActorFleet:
         try:
@@ -88,11 +103,12 @@ class ActorFleet:
 
     def _await(self) -> None:
         deadline = time.monotonic() + self.settings.start_timeout_s
-        for name, actors in self.actors.items():
-            for actor in actors:
+        loading = {name: [a.ready.remote() for a in actors] for name, actors in self.actors.items()}
+        for name, references in loading.items():
+            for reference in references:
                 try:
                     left = max(0.0, deadline - time.monotonic())
-                    ray.get(actor.ready.remote(), timeout=left)
+                    ray.get(reference, timeout=left)
                 except GetTimeoutError:
                     raise TeacherError(
                         f"teacher {name!r} did not start within {self.settings.start_timeout_s:g} s: the "
@@ -133,7 +149,14 @@ class ActorFleet:
         """End the actors and give their resources back."""
         for actors in self.actors.values():
             while actors:
-                ray.kill(actors.pop())
+                actor = actors.pop()
+                if self.shared is None:
+                    ray.kill(actor)
+        while self._members:
+            member = self._members.pop()
+            assert self._crew is not None, "they are the crew's"
+            member.do.remote(1, forget)
+            self._crew.give_back(member, _SEAT)
         self._held.clear()
 
 

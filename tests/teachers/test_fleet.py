@@ -157,7 +157,9 @@ def test_a_replica_that_stays_dead_is_left_to_the_other_and_logged(
     with start(spec, replicas=2, max_restarts=0) as fleet:
         first, _ = pids(fleet)
         requests = [fleet.client.submit(["wide"], rows, np.full(16, v)) for v in range(4)]
-        assert fleet.client.pools["wide"].outstanding == [2, 2], "the least busy one is asked"
+        assert fleet.client.pools["wide"].replicas.outstanding == [2, 2], (
+            "the least busy one is asked"
+        )
         time.sleep(0.1)
         os.kill(first, signal.SIGKILL)
         answers = [fleet.client.collect(["wide"], request)["wide"] for request in requests]

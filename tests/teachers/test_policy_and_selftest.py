@@ -83,7 +83,7 @@ def test_too_many_bad_samples_are_the_fault_of_the_data_unless_nothing_is_answer
 
 
 def test_the_least_busy_living_replica_is_picked():
-    pool = Pool("wide", ["a", "b", "c"], TeacherCluster(), print)
+    pool = Pool("wide", ["a", "b", "c"], TeacherCluster(), print).replicas
     pool.outstanding = [2, 0, 1]
     assert pool.pick() == 1
     assert pool.pick(avoid=1) == 2
@@ -94,7 +94,7 @@ def test_the_least_busy_living_replica_is_picked():
     pool.dead = {1, 2}
     assert pool.pick() == 0
     assert pool.pick(avoid=0) == 0, "rather a busy one than a dead one"
-    assert Pool("wide", ["a"], TeacherCluster(), print).pick(avoid=0) == 0
+    assert Pool("wide", ["a"], TeacherCluster(), print).replicas.pick(avoid=0) == 0
 
 
 def answers(accuracy, count=400, classes=10, order=None, seed=0):
