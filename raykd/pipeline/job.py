@@ -327,8 +327,12 @@ class Job:
             lanes=max(1, min(self.placement.lanes, len(fits))),
             crew=self.crew,
         )
-        with targets.counting():
-            return run_fits(work, fits, self.placement.student)
+        try:
+            with targets.counting():
+                return run_fits(work, fits, self.placement.student)
+        finally:
+            if self.placement.shared:
+                self.crew.dismiss()
 
     def target_numbers(self, targets: TargetStage) -> dict[str, Any]:
         """What `summary.json` says of the targets."""

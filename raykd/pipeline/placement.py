@@ -32,6 +32,7 @@ class Placement:
         lanes: student fits trained side by side.
         teacher_lanes: fits of teachers side by side; None = all, as the cluster has room.
         seats: processes of the crew, each of which answers for all teachers; 0 = they have actors of their own.
+        shared: whether others may need the CPUs of processes that stand idle.
         overlaps: whether it is for us to say and teachers could fill the store beside the first student.
         student: its workers, of which this machine has room for the most.
         note: what there is to say about their number.
@@ -43,6 +44,7 @@ class Placement:
     lanes: int = 1
     teacher_lanes: int | None = None
     seats: int = 0
+    shared: bool = False
     overlaps: bool = False
     student: StudentCluster = field(default_factory=StudentCluster)
     note: str | None = None
@@ -131,6 +133,7 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
                     "targets.mode=stored")
         )  # fmt: skip
     free = max(0.0, resources.cpus - taken)
+    seats = _seats(config, mode, resources, cpus)
     if cpus > free and resources.local:
         share = free / cpus
         resources_of = {
@@ -139,14 +142,13 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
             )
             for name, p in resources_of.items()
         }
-    elif cpus > free:
+    elif cpus > free and not seats:
         problems.append(
             Problem("cluster.teachers.cpus", f"teachers ask for {cpus:g} CPUs, {free:g} are free of "
                     f"{resources.cpus:g}; lower cpus (fractions share a core) or replicas, or use targets.mode=stored")
         )  # fmt: skip
     if problems:
         raise InputError(problems)
-    seats = _seats(config, mode, resources)
     overlaps = (not seats) and (
         (config.targets.mode, mode, student.most) == ("auto", "stored", 1)
         and cpus + student.cpus <= resources.cpus
@@ -157,7 +159,16 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
     lanes = _lanes(config, mode, resources)
     teacher_lanes = max(1, int(resources.cpus)) if resources.local else None
     return Placement(
-        mode, reason, resources_of, lanes, teacher_lanes, seats, overlaps, student, note
+        mode=mode,
+        reason=reason,
+        teachers=resources_of,
+        lanes=lanes,
+        teacher_lanes=teacher_lanes,
+        seats=seats,
+        shared=not resources.local,
+        overlaps=overlaps,
+        student=student,
+        note=note,
     )
 
 
@@ -201,11 +212,14 @@ def _lanes(config: Config, mode: Mode, resources: Resources) -> int:
     return max(1, min(int(room), _MOST_LANES))
 
 
-def _seats(config: Config, mode: Mode, resources: Resources) -> int:
-    """Processes of the crew that fill the store on this machine; none where a teacher asks for resources of its own."""
+def _seats(config: Config, mode: Mode, resources: Resources, cpus: float) -> int:
+    """Processes of the crew that fill the store: on this machine, and where teachers ask for more CPUs than there are.
+
+    None where a teacher asks for resources of its own.
+    """
     asked = [_resources(config, teacher) for teacher in config.teachers]
     special = any(one.replicas > 1 or one.cpus > 1 or one.gpus or one.runtime_env for one in asked)
-    if special or mode != "stored" or not resources.local:
+    if special or mode != "stored" or not (resources.local or cpus > resources.cpus):
         return 0
     return max(1, min(int(resources.cpus), _MOST_LANES))
 

@@ -195,6 +195,8 @@ class TargetStage:
         """End the teachers' actors."""
         self._running.close()
         self.fleet = None
+        if self.placement.shared:
+            self.crew.dismiss()
 
     @contextmanager
     def counting(self) -> Iterator[None]:

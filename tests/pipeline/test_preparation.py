@@ -299,8 +299,25 @@ def test_modes():
     ],
 )
 def test_whether_teachers_can_work_beside_the_first_student(tree, overrides, cpus, overlaps):
-    placement = make_placement(load_config(tree, overrides), Resources(cpus, 0, local=True))
+    placement = make_placement(load_config(tree, overrides), Resources(cpus, 0, local=False))
     assert placement.overlaps is overlaps
+    here = make_placement(load_config(tree, overrides), Resources(cpus, 0, local=True))
+    assert not here.overlaps, "on one machine all cores fill the store first"
+    assert here.seats == (0 if "targets.mode=live" in overrides else cpus)
+
+
+def test_teachers_answer_in_turns_where_they_ask_for_more_cpus_than_there_are(tree):
+    four = [{**tree["teachers"][0], "name": f"t{k}"} for k in range(4)]
+    place = make_placement(load_config({**tree, "teachers": four}), Resources(2, 0, local=False))
+    assert (place.seats, place.shared) == (2, True)
+    enough = make_placement(load_config({**tree, "teachers": four}), Resources(4, 0, local=False))
+    assert enough.seats == 0, "each has an actor of its own"
+    for special in ("replicas=2", "cpus=1.5"):
+        with pytest.raises(InputError, match=r"cluster.teachers.cpus"):
+            make_placement(
+                load_config({**tree, "teachers": four}, [f"cluster.teachers.{special}"]),
+                Resources(2, 0, local=False),
+            )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""Processes that do one piece of work after the other, each as a new process would."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from raykd.runtime import Crew
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+NEEDS = {"CPU": 0.5}
+
+
+def untidy():
+    """Leaves nothing as it found it."""
+    found = state()
+    random.seed(7)
+    np.random.seed(7)  # noqa: NPY002
+    torch.manual_seed(7)
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(3)
+    torch.set_grad_enabled(False)
+    return found
+
+
+def state():
+    return {
+        "drawn": (random.random(), float(np.random.rand()), float(torch.rand(()))),  # noqa: NPY002
+        "dtype": str(torch.get_default_dtype()),
+        "threads": torch.get_num_threads(),
+        "gradients": torch.is_grad_enabled(),
+        "process": os.getpid(),
+    }
+
+
+def test_each_piece_of_work_finds_a_new_process_s_state_in_the_same_process():
+    crew = Crew()
+    member = crew.take(NEEDS)
+    first = ray.get(member.do.remote(1, untidy), timeout=60)
+    crew.give_back(member, NEEDS)
+    second = ray.get(crew.take(NEEDS).do.remote(1, state), timeout=60)
+    assert second == first
+    assert (first["dtype"], first["threads"], first["gradients"]) == ("torch.float32", 1, True)
+    ray.kill(member)
+
+
+def test_who_needs_something_else_gets_another_process_and_idle_ones_make_room():
+    crew = Crew()
+    crew.start(NEEDS, 2)
+    one, other = crew.take(NEEDS), crew.take(NEEDS)
+    larger = crew.take({"CPU": 1.0})
+    pids = ray.get([member.ready.remote() for member in (one, other, larger)], timeout=60)
+    assert len(set(pids)) == 3
+    for member in (one, other):
+        crew.give_back(member, NEEDS)
+    crew.give_back(larger, {"CPU": 1, "GPU": 0})
+    assert crew.take({"CPU": 1.0}) is larger
+    crew.dismiss()
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(one.do.remote(1, state), timeout=60)
+    assert ray.get(larger.ready.remote(), timeout=60) == pids[2], "it is at work"
+    ray.kill(larger)
