@@ -92,7 +92,11 @@ def durations(
     places = placement.teachers
     fits = [_load(pace.teacher_fit_s[n], places[n], 1) for n in pace.teacher_fit_s]
     scores = [
-        _load(shares[name].passes_to_come * each_s, places[name], places[name].replicas)
+        _load(
+            shares[name].passes_to_come * each_s,
+            places[name],
+            placement.seats or places[name].replicas,
+        )
         for name, each_s in pace.score_s.items()
     ]
     student = config.cluster.student
@@ -106,12 +110,17 @@ def durations(
     actors = sum(resources.replicas for name, resources in places.items() if pace.score_s[name])
     live = placement.mode == "live"
     filling = bool(any(share.passes_to_come for share in shares.values()))
+    starts = [len(fits), actors * filling, student.uses_ray_train + students.workers]
+    if (
+        placement.seats and not student.uses_ray_train
+    ):  # the crew starts once, with the first work there is
+        starts = [len(fits), placement.seats * filling * (not fits)]
+        starts.append(0 if any(starts) else students.workers)
+    start_s = [_start_s(pace, processes, cpus) for processes in starts]
     return Durations(
-        teachers_s=spread_s(fits, cpus, gpus) + _start_s(pace, len(fits), cpus),
-        targets_s=(0.0 if live else spread_s(scores, cpus, gpus))
-        + _start_s(pace, actors * filling, cpus),
-        student_s=spread_s([students, *(scores if live else [])], cpus, gpus)
-        + _start_s(pace, student.uses_ray_train + students.workers, cpus),
+        teachers_s=spread_s(fits, cpus, gpus) + start_s[0],
+        targets_s=(0.0 if live else spread_s(scores, cpus, gpus)) + start_s[1],
+        student_s=spread_s([students, *(scores if live else [])], cpus, gpus) + start_s[2],
     )
 
 

@@ -75,6 +75,7 @@ class MadeUp:
 
     answers: Mapping[str, codec.Arrays]
     temperatures: Mapping[str, float]
+    at_once = True
 
     def submit(self, batch: object) -> Ticket:
         """Nothing to ask."""
