@@ -16,6 +16,7 @@ from raykd.cli.options import (
     add_command,
     add_job,
     address_of,
+    early_engine,
     new_output,
     print_json,
     read_config,
@@ -134,7 +135,8 @@ def _compare(args: argparse.Namespace) -> int:
         print_json({**found, "methods": names, "student_fits": len(names) * config.seeds})
         return 0
     console = _console(args)
-    result = compare(config, variants, options, reference=args.reference, console=console)
+    with early_engine(args, config):
+        result = compare(config, variants, options, reference=args.reference, console=console)
     return _show(args, result, show_comparison, console)
 
 
@@ -198,7 +200,8 @@ def _ablate(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _dry_ablation(plan, options)
     console = _console(args)
-    result = ablate(config, options, views=args.views, of=run, console=console)
+    with early_engine(args, config):
+        result = ablate(config, options, views=args.views, of=run, console=console)
     return _show(args, result, show_ablation, console)
 
 

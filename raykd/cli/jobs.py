@@ -142,7 +142,8 @@ def _sweep(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _dry_run_sweep(config, options)
     console = open_console(quiet=args.quiet)
-    result = sweep(config, options, console=console)
+    with early_engine(args, config):
+        result = sweep(config, options, console=console)
     if args.quiet:
         print(result.path)
         return 0

@@ -113,11 +113,11 @@ def _run(
     folder = run_folder(config, options)
     config = as_begun(config, folder)
     listen = None if console is None else console.on
-    with engine(options.address, config, resume=options.resume) as crew:
+    with engine(options.address, config, resume=options.resume):
         prepared = with_external_baselines(prepare(config, address=options.address, listen=listen))
         slices_of_test(config.evaluate.slices, prepared.samples)
         check_required(prepared)
-        with opened(prepared, folder, options, console, crew=crew) as job:
+        with opened(prepared, folder, options, console) as job:
             _stages(job, options.until)
     return folder, job.summary
 

@@ -28,10 +28,10 @@ from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.recipe_store import RecipeStore
 from raykd.runtime import (
-    Crew,
     Resources,
     check_shared,
     connect,
+    engine,
     is_connected,
     machine,
 )
@@ -69,7 +69,6 @@ def opened(
     *,
     kind: str | None = "run",
     listeners: Sequence[Listener] = (),
-    crew: Crew | None = None,
 ) -> Iterator[Job]:
     """A job with its folder made and a cluster at hand; ends both trackers and cluster.
 
@@ -80,7 +79,6 @@ def opened(
         console: who tells a person; None is quiet.
         kind: W&B's type of job; None = a listener keeps the runs there itself.
         listeners: who else hears of everything.
-        crew: processes that have been started already.
 
     Raises:
         InputError: the cluster lacks what the recipe asks for, its nodes share no such folders, or the bucket
@@ -93,7 +91,10 @@ def opened(
         stored.bucket.check()
     if options.address is None and not is_connected():
         make_placement(config, machine(), stored.shortage())
-    with connect(options.address) as resources:
+    with (
+        engine(options.address, config, resume=True) as crew,
+        connect(options.address) as resources,
+    ):
         placement = make_placement(config, resources, stored.shortage())
         if options.address is not None:
             store = {} if stored.bucket is not None else {_store_name(config): stored.root}
@@ -101,7 +102,7 @@ def opened(
             cache = {"data.cache": cache_root(config.data)} if files else {}
             check_shared({"--output": folder.path, **store, **cache})
         open_folder(folder, config, resources)
-        job = Job(prepared, placement, folder, console, kind, listeners, crew=crew or Crew())
+        job = Job(prepared, placement, folder, console, kind, listeners, crew=crew)
         try:
             yield job
         except RaykdError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,7 +27,7 @@ from raykd.targets import NoTargets, StoredTargets, TargetSource, TargetStore
 from raykd.targets.remote import Remote
 from raykd.teachers import ActorFleet, LiveTargets, Spec, WriteThrough
 from raykd.teachers.client import Client
-from raykd.teachers.filling import Part
+from raykd.teachers.filling import LEAST_ROWS, Part
 from raykd.teachers.quarantine import Tolerance
 from raykd.teachers.selftest import check_classes, check_repeatable
 from raykd.teachers.utilization import advise_replicas, utilization_of
@@ -128,7 +129,8 @@ class TargetStage:
         if originals or augmented or live:
             cluster = self.prepared.config.cluster.teachers
             places = self.placement.teachers
-            seats = self.placement.seats
+            rows = sum(len(part.rows) for part in (*originals, *augmented))
+            seats = min(self.placement.seats, math.ceil(rows / LEAST_ROWS))
             if not seats:
                 self.crew.dismiss()
             fleet = ActorFleet(

@@ -23,7 +23,7 @@ from raykd.tracking import Event, events
 
 SHARD_ROWS = 16_384
 """Rows of a shard, at most."""
-_LEAST_ROWS = 2048
+LEAST_ROWS = 2048
 """Of a part that is cut so that all processes end together."""
 
 
@@ -145,7 +145,7 @@ def fill(
 def _cut(parts: Sequence[Part], processes: int) -> Iterator[Part]:
     """The same in smaller parts: a process has about eight of them."""
     rows = sum(len(part.rows) for part in parts) // (8 * processes)
-    size = min(SHARD_ROWS, max(_LEAST_ROWS, rows))
+    size = min(SHARD_ROWS, max(LEAST_ROWS, rows))
     for part in parts:
         for start in range(0, len(part.rows), size):
             yield replace(part, rows=part.rows[start : start + size])
