@@ -78,6 +78,8 @@ def quality(value):
             for k, v in value.items()
             if k not in ("latency_ms", "overhead_ms", "flops")
         }
+    if isinstance(value, list):
+        return [quality(one) for one in value]
     return pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
 
 

@@ -19,6 +19,7 @@ BY_NAME = {
     "raykd/__init__.py",  # the public names, from above
     "raykd/importing.py",  # what a user's own recipe names
     "raykd/tasks/registry.py",
+    "raykd/runtime/crew.py",  # what a process that trains will need, while nobody waits for it
     "raykd/data/sources.py",
     "raykd/models/__init__.py",
     "raykd/losses/__init__.py",
