@@ -73,12 +73,13 @@ class Crew:
         self._idle: dict[Needs, list[Any]] = defaultdict(list)
 
     def take(self, resources: Mapping[str, float]) -> Any:
-        """A handle of a `Member`: an idle one, or a new one that starts as soon as there is room for it.
+        """A handle of a `Member`: an idle one, or a new one, for which idle ones of other sizes make room.
 
         Args:
             resources: `CPU` and `GPU`.
         """
         if not self._idle[_needs(resources)]:
+            self.dismiss()
             self.start(resources, 1)
         return self._idle[_needs(resources)].pop()
 

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 
 from raykd.config import Config
+from raykd.config.sources import FilesSource
 from raykd.runtime import cluster
 from raykd.runtime.crew import Crew
 
@@ -68,7 +69,10 @@ class Engine:
 def _first(config: Config) -> int:
     """Processes that student fits are sure to need, as far as they are started ahead."""
     student = config.cluster.student
-    if student.uses_ray_train or student.gpus:
+    decodes = isinstance(
+        config.data.source, FilesSource
+    )  # with Ray Data, which needs the CPUs first
+    if student.uses_ray_train or student.gpus or decodes:
         return 0
     fits = config.seeds * (1 + len(config.evaluate.controls))
     return min(_STARTED_AHEAD, int(cluster.cpu_count() // student.cpus), fits)

@@ -51,7 +51,6 @@ def fit_teachers(
         run=run,
         emit=emit,
         depth=1,
-        threads=max(1, min(int(one["CPU"]) for one in needs.values())),
         crew=crew,
     )
     rules = LaneRules(

@@ -168,13 +168,13 @@ class _Lanes:
         own = [fit for fit in self._waiting if self._rules.resources(fit) == lane.resources]
         if own:
             self._waiting.remove(own[0])
-            call = lane.member.do.remote(self._work.threads, _train, self._work, own[0])
+            threads = max(1, int(lane.resources["CPU"]))
+            call = lane.member.do.remote(threads, _train, self._work, own[0])
             self._calls[call] = lane._replace(fit=own[0])
             return
         self._crew.give_back(lane.member, lane.resources)
         starting = sum(lane.fit is None for lane in self._calls.values())
         if len(self._waiting) > starting:
-            self._crew.dismiss()
             self._start(self._rules.resources(self._waiting[starting]))
 
     def _wait(self) -> Any:
@@ -192,9 +192,13 @@ class _Lanes:
 
     def _lost(self, lane: _Lane, error: Exception) -> None:
         ray.kill(lane.member)
-        if (
-            self.failed and not self._rules.goes_on
-        ):  # the others end what they are at, and nothing is begun any more
+        if self.failed and not self._rules.goes_on:  # the others end, and nothing is begun any more
+            return
+        if self._rules.goes_on and lane.fit is not None and isinstance(error, RayTaskError):
+            self.failed.append(
+                f"{lane.fit}: {error.cause}"
+            )  # its own code, which another try would not mend
+            self._start(lane.resources)
             return
         if isinstance(error, RayActorError) and error.preempted:
             self._again(lane)
