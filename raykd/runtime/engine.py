@@ -95,7 +95,11 @@ def engine(address: str | None, config: Config, *, resume: bool = False) -> Iter
         yield outer.crew
         return
     if address is not None or cluster.is_connected() or current_thread() is not main_thread():
-        yield Crew()
+        crew = Crew()
+        try:
+            yield crew
+        finally:
+            crew.dismiss()  # else its processes would hold their CPUs until the handles are collected
         return
     # What Ray does itself where it is started from the main thread, and else warns that it does not.
     before: Any = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))

@@ -10,10 +10,17 @@ import pytest
 import ray
 import torch
 
+from raykd.config import load_config
 from raykd.runtime import Crew
+from raykd.runtime.engine import engine
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 NEEDS = {"CPU": 0.5}
+MINIMAL = {
+    "data": {"source": {"type": "digits"}},
+    "teachers": [{"name": "one", "model": {"type": "mlp"}}],
+    "student": {"model": {"type": "mlp"}},
+}
 
 
 def untidy():
@@ -65,3 +72,14 @@ def test_who_needs_something_else_gets_another_process_and_idle_ones_make_room()
         ray.get(one.do.remote(1, state), timeout=60)
     assert ray.get(larger.ready.remote(), timeout=60) == pids[2], "it is at work"
     ray.kill(larger)
+
+
+def test_a_run_on_a_cluster_that_stays_leaves_no_process_behind():
+    with engine(
+        None, load_config({**MINIMAL, "cluster": {"student": {"cpus": NEEDS["CPU"]}}})
+    ) as crew:
+        member = crew.take(NEEDS)
+        ray.get(member.ready.remote(), timeout=60)
+        crew.give_back(member, NEEDS)
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(member.ready.remote(), timeout=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from functools import partial
 
@@ -38,7 +39,11 @@ class Tenant:
 
 
 def vacant(resources, most, expected, patience_s=30):
-    """Waits until there is room for so many: what others gave back a moment ago arrives with a delay."""
+    """Waits until there is room for so many: what others gave back a moment ago arrives with a delay.
+
+    Actors of earlier tests whose handles hang in reference cycles, such as a caught error's, end when these are collected.
+    """
+    gc.collect()
     until = time.monotonic() + patience_s
     while (found := available_slots(resources, most, wait_s=1)) != expected:
         assert time.monotonic() < until, f"room for {found}, not {expected}, of {resources}"
