@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 NEEDS = {"CPU": 0.5}
 MINIMAL = {
     "data": {"source": {"type": "digits"}},
-    "teachers": [{"name": "one", "model": {"type": "mlp"}}],
+    "teachers": [{"name": "one", "model": {"type": "mlp"}, "fit": {}}],
     "student": {"model": {"type": "mlp"}},
 }
 
