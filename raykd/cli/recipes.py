@@ -24,7 +24,7 @@ from raykd.config import Config, check_search, load_config
 from raykd.config.base import Settings
 from raykd.config.choosing import with_menu
 from raykd.config.load import recipe_names, recipe_path
-from raykd.config.optimizers import left_out, with_optimizers
+from raykd.config.optimizers import left_out, with_training_settings
 from raykd.config.resolving import resolutions
 from raykd.errors import InputError, Problem
 from raykd.tasks import find_task
@@ -94,7 +94,7 @@ def _init(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     config = read_config(args)
-    settled, shown = _settled(config), with_optimizers(config).model_dump(mode="json")
+    settled, shown = _settled(config), with_training_settings(config).model_dump(mode="json")
     if settled is not None:
         shown["objective"]["labels"]["mode"] = settled
     if args.json:

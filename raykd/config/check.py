@@ -42,6 +42,7 @@ def cross_check(config: Config) -> list[Problem]:
         *objective_problems(config),
         *target_problems(config),
         *_training(config),
+        *_gpus(config),
         *_folds(config),
         *_evaluate(config),
         *_requirements(config),
@@ -264,10 +265,13 @@ def _training(config: Config) -> Iterator[Problem]:
                 f"teachers.{teacher.name}.outputs",
                 "has outputs of untransformed samples only; use data.views: {count: 1, policy: []}",
             )
-    if config.train.compile and config.objective.features:
-        yield Problem(
-            "train.compile", "cannot be used with objective.features, which need module hooks"
-        )
+
+
+def _gpus(config: Config) -> Iterator[Problem]:
+    workers, gpus = config.cluster.student.most, config.cluster.student.gpus
+    if workers > 1 and gpus % 1:
+        yield Problem("cluster.student.gpus", f"found {gpus:g} with cluster.student.workers={workers}: several workers add "
+                      "up their gradients by NCCL, which needs a GPU for each; give a whole number, or one worker")  # fmt: skip
 
 
 def _folds(config: Config) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""The optimizer of a fit whose recipe names none, or names a part of one: by the kind of model that is trained.
+"""What a fit is trained with where the recipe leaves it out: the optimizer by the kind of model, the precision by device.
 
 Of networks that packaged recipes train it is the setting of least mean regret on validation (`raykd/models/README.md`,
 `jobs/bench/optimizer_defaults.py`). Of others: `vit` as in DeiT (Touvron et al. 2021) with weight decay 0.05, `hf` as for
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from raykd.config.models import Model, expand_model
+from raykd.config.models import Model, Teacher, expand_model
 from raykd.config.root import Config
 from raykd.config.training import AdamW, Optimizer, Training
 
@@ -65,9 +65,29 @@ def _completed(training: Any, model: Any) -> Any:
     return {**training, "optimizer": {**default.model_dump(mode="json"), **given}}
 
 
-def with_optimizers(config: Config) -> Config:
-    """The recipe with its kind's optimizer wherever it leaves one out."""
-    return _filled(config, lambda _, model: default_optimizer(model))
+def with_training_settings(config: Config) -> Config:
+    """The recipe with its kind's optimizer wherever it leaves one out, and the precision of each fit's device."""
+    return _with_precisions(_filled(config, lambda _, model: default_optimizer(model)))
+
+
+def _with_precisions(config: Config) -> Config:
+    """The recipe with what `precision: auto` comes to: bfloat16 for a fit on a GPU, float32 on a CPU."""
+
+    def fill(training: _Training, gpus: float) -> _Training:
+        if training.precision != "auto":
+            return training
+        return training.model_copy(update={"precision": "bfloat16" if gpus else "float32"})
+
+    def teacher(one: Teacher) -> Teacher:
+        if one.fit is None:
+            return one
+        own = one.resources.gpus
+        gpus = config.cluster.teachers.gpus if own is None else own
+        return one.model_copy(update={"fit": fill(one.fit, gpus)})
+
+    train = fill(config.train, config.cluster.student.gpus)
+    teachers = tuple(map(teacher, config.teachers))
+    return config.model_copy(update={"train": train, "teachers": teachers})
 
 
 def optimizers_as_in(config: Config, began: Config) -> Config:

@@ -90,8 +90,8 @@ class Training(Settings):
     that kind's; with `type` and `lr` it is the type's own."""
     schedule: Schedule = CosineSchedule()
     """Learning-rate schedule, stepped after each update."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 = autocast; losses stay in float32."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """bfloat16 = autocast; losses stay in float32. auto = bfloat16 where the fit has a GPU, else float32."""
     clip_norm: Positive | None = None
     """Clip the gradient's global norm."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -11,6 +11,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from raykd.types import host_sees
+
 
 class Common(TypedDict, total=False):
     """Keyword arguments that every weighting accepts, so that callers can pass them uniformly.
@@ -50,7 +52,7 @@ class Evidence:
 
     def answered_logits(self) -> Tensor:
         """Teachers' logits [T, N, C], with 0 where a teacher gave no answer (NaN would spread)."""
-        if bool(self.available_TN.all()):
+        if host_sees(self.available_TN) and bool(self.available_TN.all()):
             return self.logits_TNC
         return torch.where(self.available_TN.unsqueeze(2), self.logits_TNC, 0.0)
 
@@ -129,14 +131,14 @@ def per_teacher(name: str, values: Tensor, evidence: Evidence) -> Tensor:
 
     Raises:
         ValueError: another number of values than teachers, or a value that is negative or not
-            finite.
+            finite (found where the values lie in the host's memory).
     """
     teachers = evidence.logits_TNC.shape[0]
     if values.shape != (teachers,):
         raise ValueError(
             f"{name} must hold one value per teacher, [{teachers}], found {tuple(values.shape)}"
         )
-    if not bool(((values >= 0) & values.isfinite()).all()):
+    if host_sees(values) and not bool(((values >= 0) & values.isfinite()).all()):
         raise ValueError(f"{name} must be finite and at least 0, found {values.tolist()}")
     return values.detach().to(evidence.logits_TNC).unsqueeze(1)
 

@@ -12,6 +12,7 @@ from typing import Unpack
 from torch import Tensor
 
 from raykd.ensemble.common import Common, gather_evidence, per_teacher
+from raykd.types import host_sees
 
 
 def uniform(logits_TNC: Tensor, labels_N: Tensor | None = None, **more: Unpack[Common]) -> Tensor:
@@ -52,7 +53,7 @@ def fixed(
     """
     evidence = gather_evidence("fixed", logits_TNC, labels_N, more)
     weights_T1 = per_teacher("weights", weights, evidence)
-    if not bool(weights_T1.any()):
+    if host_sees(weights) and not bool(weights.any()):
         raise ValueError("weights must not all be 0")
     return evidence.normalised(weights_T1)
 
@@ -110,6 +111,6 @@ def inverse_error(
     """
     evidence = gather_evidence("inverse_error", logits_TNC, labels_N, more)
     errors_T1 = per_teacher("errors", errors, evidence)
-    if not bool((errors_T1 > 0).all()):
+    if host_sees(errors) and not bool((errors > 0).all()):
         raise ValueError(f"errors must be above 0, found {errors.tolist()}")
     return evidence.normalised(errors_T1.min() / errors_T1)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from raykd.ensemble.common import Common, Evidence, gather_evidence
+from raykd.types import host_sees
 
 _GRAMS = ("per_sample", "summed", "batch")
 _ITERATIONS = 60
@@ -123,7 +124,7 @@ def minimum_norm_weights(gram_MKK: Tensor, active_MK: Tensor, ceiling: float) ->
     count_M1 = mask_MK.sum(1, keepdim=True)
     uniform_MK = mask_MK / count_M1.clamp_min(1)
     free_M1 = ceiling * count_M1 > 1 + 1e-9  # else uniform is the only feasible point
-    if not bool(free_M1.any()):
+    if host_sees(free_M1) and not bool(free_M1.any()):
         return uniform_MK
     gram_MKK = gram_MKK.double() * mask_MK.unsqueeze(1) * mask_MK.unsqueeze(2)
     size_M1 = gram_MKK.diagonal(dim1=1, dim2=2).amax(1, keepdim=True)
@@ -156,7 +157,7 @@ class _InteriorPoint:
             residual_MK = self._residual(alpha_MK, lower_MK, upper_MK, offset_M1)
             unsolved_M1 = (gap_M1 > _GAP) | (residual_MK.abs().amax(1, keepdim=True) > 1e-10)
             going_M1 = open_M1 & unsolved_M1
-            if not bool(going_M1.any()):
+            if host_sees(going_M1) and not bool(going_M1.any()):
                 break
             step = self._direction(alpha_MK, lower_MK, upper_MK, residual_MK, 0.1 * gap_M1)
             d_alpha_MK, d_lower_MK, d_upper_MK, d_offset_M1 = step
@@ -193,7 +194,7 @@ class _InteriorPoint:
         below_MK = torch.where(self.mask_MK > 0, alpha_MK, 1.0)
         above_MK = torch.where(self.mask_MK > 0, self.ceiling - alpha_MK, 1.0)
         curvature_MK = lower_MK / below_MK + upper_MK / above_MK + (1 - self.mask_MK)
-        factor_MKK = torch.linalg.cholesky(self.gram_MKK + torch.diag_embed(curvature_MK))
+        factor_MKK, _ = torch.linalg.cholesky_ex(self.gram_MKK + torch.diag_embed(curvature_MK))
         push_MK = target_M1 / below_MK - lower_MK - target_M1 / above_MK + upper_MK
         right_MK2 = torch.stack(((push_MK - residual_MK) * self.mask_MK, self.mask_MK), dim=2)
         solved_MK2 = torch.cholesky_solve(right_MK2, factor_MKK)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Literal, Unpack
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from raykd.ensemble.common import Common, Evidence, gather_evidence, per_teacher
@@ -68,7 +67,7 @@ def sample(
     cumulative_TN = share_TN.double().cumsum(0)
     passed_TN = cumulative_TN <= draw_N * cumulative_TN[-1]
     chosen_N = passed_TN.sum(0).clamp_max(len(share_TN) - 1)
-    return evidence.normalised(F.one_hot(chosen_N, len(share_TN)).T)
+    return evidence.normalised(_one_hot(chosen_N, len(share_TN)))
 
 
 def drop(
@@ -109,9 +108,14 @@ def drop(
         raise ValueError(f"probability must be within [0, 1], found {probability}")
     teachers, units = evidence.losses_TN.shape
     losses_TN = torch.where(evidence.available_TN, evidence.losses_TN, -torch.inf)
-    hardest_TN = F.one_hot(losses_TN.argmax(0), teachers).T.bool()
+    hardest_TN = _one_hot(losses_TN.argmax(0), teachers)
     kept_TN = _draws(teachers, units, seed, units_N, evidence) >= probability
     return evidence.normalised(hardest_TN | kept_TN)
+
+
+def _one_hot(chosen_N: Tensor, teachers: int) -> Tensor:
+    """Bool [T, N]; `F.one_hot` would look at the numbers."""
+    return chosen_N == torch.arange(teachers, device=chosen_N.device).unsqueeze(1)
 
 
 def _draws(

@@ -21,6 +21,7 @@ from raykd.models.tokens import AnyTokens, describe_tokens, resolve_tokens, toke
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 CONSTANT = 1e-6
+_NO_STATISTICS: Statistics = ((), ())
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,9 @@ def preprocessing_for(settings: Preprocess, samples: Source, *, key: str) -> Pre
         if settings.tokenizer is not None:
             found = f"is for texts; a sample here is {list(samples.input_shape)}"
             raise InputError.at(f"{key}.tokenizer", f"{found}: remove it")
-        return resolve(settings, samples.statistics(), input_shape=samples.input_shape, key=key)
+        # They read every training sample: only where they are needed.
+        statistics = samples.statistics() if settings.normalize == "auto" else _NO_STATISTICS
+        return resolve(settings, statistics, input_shape=samples.input_shape, key=key)
     refuse(
         Problem(f"{key}.{name}", "is for numbers; the samples are texts: remove it")
         for name, field in Preprocess.model_fields.items()

@@ -58,16 +58,21 @@ class Taps:
         module: the model, or a Network for its model.
         paths: dotted module paths; repeated ones count once.
         key: dotted key of the recipe that names them, for errors.
+        watch: notice what is overwritten in place, see `overwritten`. A hook that asks a tensor for its version
+            breaks the graph of a compiled model.
 
     Raises:
         InputError: paths that the model does not have, all at once, with the nearest names.
     """
 
-    def __init__(self, module: nn.Module, paths: Iterable[str], *, key: str = "taps") -> None:
+    def __init__(
+        self, module: nn.Module, paths: Iterable[str], *, key: str = "taps", watch: bool = False
+    ) -> None:
         root = core(module)
         self.paths = tuple(dict.fromkeys(paths))
         self._features: dict[str, Tensor] = {}
         self._versions: dict[str, int] = {}
+        self._watch = watch
         self._other: dict[str, str] = {}
         self._running = False
         known = dict(root.named_modules(remove_duplicate=False))
@@ -99,7 +104,8 @@ class Taps:
             self._other[path] = type(output).__name__
             return
         self._features[path] = tensor
-        self._versions[path] = 0 if tensor.is_inference() else tensor._version
+        if self._watch and not tensor.is_inference():
+            self._versions[path] = tensor._version
 
     @property
     def features(self) -> Mapping[str, Tensor]:
@@ -119,11 +125,11 @@ class Taps:
 
     @property
     def overwritten(self) -> list[str]:
-        """Paths whose tensor a later operation has changed in place (unknown in inference mode)."""
+        """Paths whose tensor a later operation has changed in place; unknown unless watched, or in inference mode."""
         return [
             path
-            for path, tensor in self._features.items()
-            if not tensor.is_inference() and tensor._version != self._versions[path]
+            for path, version in self._versions.items()
+            if self._features[path]._version != version
         ]
 
     def take(self) -> dict[str, Tensor]:
@@ -228,7 +234,7 @@ def probe(
             overwritten by a later in-place operation, so that the feature would not be its output.
     """
     root = core(network)
-    with Taps(root, taps, key=key) as kept, _untouched(root):
+    with Taps(root, taps, key=key, watch=True) as kept, _untouched(root):
         _run(network, inputs, key)
         problems = [
             Problem(key, f"module {path!r} {reason}; tap another one")

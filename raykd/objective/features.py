@@ -88,7 +88,7 @@ class FeatureLoss(nn.Module):
         loss = self.term.loss
         knobs = loss.arguments
         if loss.knob("scope") == "global":
-            knobs["gather"] = context.gather(int(counted_B.sum()))
+            knobs["gather"] = context.gather_counted(counted_B)
         if self.raw_variance is not None:
             knobs["raw_variance"] = self.raw_variance
         if self.statistics is not None:
@@ -101,7 +101,8 @@ class FeatureLoss(nn.Module):
 
         if loss.row.per_sample:
             return function(student, teacher)
-        return masked_pairwise(function, student, teacher, counted_B)
+        everyone = bool(counted_B.all())
+        return masked_pairwise(function, student, teacher, None if everyone else counted_B)
 
 
 class RunningStatistics(nn.Module):

@@ -14,6 +14,7 @@ from torch import Tensor
 from raykd.ensemble import mean_probabilities
 from raykd.losses import kl_from_log_probs
 from raykd.losses.common import at_least_float32
+from raykd.types import host_sees
 
 _CHUNK_BYTES = 360_000
 """Of one [M, C] tensor on a processor: the four in use at a time then fit into a core's cache."""
@@ -27,7 +28,7 @@ def kl_to_mean(
     loss_n = T² KL(p ‖ q) with p = Σ_k w_k softmax(z_k / T); its gradient is T (q − p). Value and
     gradient are computed together, on so many rows at a time that they stay in the processor's cache,
     and the teachers' exponentials without subtracting the largest logit first. Where these leave the
-    range of numbers, or a silent teacher's logits are none, it is `plain_kl_to_mean`.
+    range of numbers, or a silent teacher's logits are none, it is `plain_kl_to_mean`; on a GPU, too.
 
     Args:
         student_NC: logits, with gradient.
@@ -39,6 +40,8 @@ def kl_to_mean(
         loss_N in [0, ∞) nats; a harmless value for a unit without any weight.
     """
     student_NC = at_least_float32(student_NC)
+    if not host_sees(student_NC):
+        return plain_kl_to_mean(student_NC, teachers, weights_TN, temperature=temperature)
     with torch.no_grad():
         loss_N, residual_NC, exact = _in_chunks(student_NC, teachers, weights_TN, temperature)
     if not bool(exact):

@@ -11,7 +11,7 @@ def masked_pairwise(
     loss: Callable[[Tensor, Tensor], Tensor],
     student_B: Tensor,
     teacher_B: Tensor,
-    counted_B: Tensor,
+    counted_B: Tensor | None,
 ) -> Tensor:
     """Loss of each row among the rows that count; 0 for the others, which no row is compared with.
 
@@ -20,12 +20,12 @@ def masked_pairwise(
             case, also with no rows: the other workers may wait for this one.
         student_B: rows of the student, [B, ...].
         teacher_B: rows of the teacher, [B, ...].
-        counted_B: bool [B].
+        counted_B: bool [B]; None = all count.
 
     Returns:
         loss_B.
     """
-    if bool(counted_B.all()):
+    if counted_B is None:
         return loss(student_B, teacher_B)
     among = loss(student_B[counted_B], teacher_B[counted_B])
     return among.new_zeros(len(student_B)).index_put((counted_B.nonzero()[:, 0],), among)

@@ -55,15 +55,17 @@ def own_losses(loss: SoftLoss, teacher_batch: TeacherBatch) -> Tensor:
     function = partial(LOSSES[loss.type], temperature=teacher_batch.temperature, **knobs)
     everywhere = info.scope and getattr(loss, "scope", None) == "global"
     losses = []
+    everyone = not info.per_sample and bool(teacher_batch.available_TN.all())
     for index, available_N in enumerate(teacher_batch.available_TN):
         student_NC, teacher_NC = teacher_batch.compared_with(index)
         if info.per_sample:
             safe_NC = torch.where(available_N[:, None], teacher_NC, 0.0)
             losses.append(torch.where(available_N, function(student_NC, safe_NC), 0.0))
             continue
-        gather = teacher_batch.context.gather(int(available_N.sum())) if everywhere else None
+        gather = teacher_batch.context.gather_counted(available_N) if everywhere else None
         among = partial(function, gather=gather)
-        losses.append(masked_pairwise(among, student_NC, teacher_NC, available_N))
+        counted_N = None if everyone else available_N
+        losses.append(masked_pairwise(among, student_NC, teacher_NC, counted_N))
     return torch.stack(losses)
 
 

@@ -42,6 +42,10 @@ class Context:
         """What gathers `count` rows of this worker; None where it is the only one. All must ask for it."""
         return None if self.gathering is None else self.gathering(count)
 
+    def gather_counted(self, counted_B: Tensor) -> Gather | None:
+        """What gathers the rows that count, bool [B]; as `gather`."""
+        return None if self.gathering is None else self.gathering(int(counted_B.sum()))
+
 
 NOW = Context()
 """The beginning, on one worker."""

@@ -17,7 +17,7 @@ from raykd.config import Config
 from raykd.config.choosing import every_recipe
 from raykd.config.choosing import with_target as config_with_target
 from raykd.config.objective import Candidate
-from raykd.config.optimizers import with_optimizers
+from raykd.config.optimizers import with_training_settings
 from raykd.config.resolving import resolved
 from raykd.config.sources import FilesSource
 from raykd.data import Samples, build_samples
@@ -277,7 +277,7 @@ def with_data(config: Config, samples: Samples) -> Config:
         samples=len(samples.splits["train"]),
         classes=find_task(config.task).settings.class_logits,
     )
-    return with_optimizers(config).model_copy(update={"objective": objective})
+    return with_training_settings(config).model_copy(update={"objective": objective})
 
 
 def with_external_baselines(prepared: Prepared) -> Prepared:

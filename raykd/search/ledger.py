@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import yaml
 
 from raykd.config import Config
-from raykd.config.optimizers import with_optimizers
+from raykd.config.optimizers import with_training_settings
 from raykd.errors import InputError
 from raykd.evaluate import TaskMetrics
 from raykd.folders import read_json, write_json
@@ -322,6 +322,6 @@ def _new_record(name: str, values: Values, metric: str) -> Record:
 def write_recipe(path: Path, config: Config, about: str) -> None:
     """Write a resolved recipe as YAML, with a line that describes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    resolved = with_optimizers(config).model_dump(mode="json")
+    resolved = with_training_settings(config).model_dump(mode="json")
     text = yaml.safe_dump(resolved, sort_keys=False, width=100)
     path.write_text(f"# {about} Run it with: raykd run {path.name}\n{text}", encoding="utf-8")

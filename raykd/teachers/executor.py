@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import ray
+import torch.distributed as dist
 from ray.exceptions import (
     ActorDiedError,
     GetTimeoutError,
@@ -145,22 +146,35 @@ class Replicas:
         restarting: those that are starting again -> reference to their first sign of life.
         ended: those that were ended for a restart, and not asked since.
         turns: how often each was ended for a restart.
+        asked: requests so far, of this process; None before its first one.
     """
 
     def __init__(self, count: int) -> None:
         self.outstanding, self.turns = [0] * count, [0] * count
+        self.asked: int | None = None
         self.dead: set[int] = set()
         self.restarting: dict[int, Any] = {}
         self.ended: set[int] = set()
 
     def pick(self, avoid: int | None = None) -> int:
-        """The least busy one; a dead one, `avoid`, or one that is being restarted only if need be."""
+        """The least busy one; a dead one, `avoid`, or one that is being restarted only if need be.
 
-        def rank(replica: int) -> tuple[bool, bool, bool, int]:
-            loading = replica in self.restarting
-            return (replica in self.dead, replica == avoid, loading, self.outstanding[replica])
+        Of equally busy ones the next in turn. Each process knows of its own requests alone: the turns of several
+        student workers begin at their ranks, so that together they keep all replicas busy.
+        """
+        count, first = len(self.outstanding), _own_rank() if self.asked is None else self.asked
+        self.asked = first + 1
 
-        return min(range(len(self.outstanding)), key=rank)
+        def rank(replica: int) -> tuple[bool, bool, bool, int, int]:
+            loading, turn = replica in self.restarting, (replica - first) % count
+            return replica in self.dead, replica == avoid, loading, self.outstanding[replica], turn
+
+        return min(range(count), key=rank)
+
+
+def _own_rank() -> int:
+    """This process's rank among the student's workers, 0 outside of them."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 class LeftOutError(Exception):

@@ -21,7 +21,7 @@ from raykd.config.models import Model
 from raykd.data import Samples
 from raykd.errors import NonFiniteError, TeacherError
 from raykd.models import build_model
-from raykd.models.network import Network
+from raykd.models.network import Network, placed
 from raykd.models.preprocess import Preprocessing
 from raykd.models.taps import Taps
 from raykd.models.weights import apply_weights, fingerprint
@@ -172,7 +172,7 @@ class TeacherModel:
         )
         apply_weights(model, spec.weights, key=spec.key)
         network = Network(model, spec.preprocessing, spec.scale)
-        self.network = network.to(self.device, DTYPES[spec.dtype]).eval()
+        self.network = placed(network, self.device, tf32=False).to(DTYPES[spec.dtype]).eval()
         self.network.requires_grad_(False)
         vector = () if spec.vector is None else (spec.vector,)
         self._taps = Taps(self.network, (*spec.taps, *vector), key=spec.key)

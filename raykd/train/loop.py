@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from raykd.data import Samples
 from raykd.errors import PreemptedError, TrainingError
 from raykd.models.frozen import set_training
-from raykd.models.network import Network
+from raykd.models.network import Network, placed
 from raykd.models.weights import fingerprint
 from raykd.objective import Losses, ensemble_values
 from raykd.seeding import derive
@@ -57,7 +57,7 @@ class Trainer:
         self.fit, self.samples, self.source, self.reporter = fit, samples, source, reporter
         self.world, self.all_sum, self.leaving = world, world.all_sum, leaving
         self.folder = reporter.folder(fit.fit_id)
-        self.module = build_module(fit, samples).to(world.device)
+        self.module = placed(build_module(fit, samples), world.device, tf32=True)
         model = self.module.network.model
         average = None
         if fit.training.ema is not None:

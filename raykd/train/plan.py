@@ -46,17 +46,14 @@ class Plan:
         rows = np.empty(size, np.int64)
         for number in np.unique(passes):
             here = passes == number
-            rows[here] = self._pass(int(number))[within[here]]
+            order = _permutation(self.seed, int(number), len(self.rows))
+            rows[here] = self.rows[order[within[here]]]
         return rows, self._views(passes)
 
     def _views(self, passes: np.ndarray) -> np.ndarray:
         if self.views == 0:
             return np.full_like(passes, -1)
         return passes if self.views is None else passes % self.views
-
-    def _pass(self, number: int) -> np.ndarray:
-        order = _permutation(self.seed, number, len(self.rows))
-        return np.asarray(self.rows[order])
 
 
 @lru_cache(maxsize=8)

@@ -167,3 +167,9 @@ def test_without_labels_nothing_is_to_be_learnt_from_them():
     tree["task"] = "regression"
     with pytest.raises(InputError, match=r"data\.labels: is 0; the labelled training values"):
         load_config(tree)
+
+
+def test_several_workers_cannot_share_a_gpu(tree):
+    found = problems(tree, "cluster.student.gpus=0.5", "cluster.student.workers=2")
+    assert "a GPU for each" in found["cluster.student.gpus"]
+    assert load_config(tree, ["cluster.student.gpus=0.5"]).cluster.student.gpus == 0.5

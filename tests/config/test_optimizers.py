@@ -12,7 +12,7 @@ from raykd.config.optimizers import (
     default_optimizer,
     left_out,
     optimizers_as_in,
-    with_optimizers,
+    with_training_settings,
 )
 from raykd.config.training import AdamW, Sgd
 from raykd.errors import InputError
@@ -45,11 +45,11 @@ def test_what_is_left_out_is_the_kind_s(load):
     config = load()
     assert list(left_out(config)) == ["teachers.wide.fit.optimizer", "train.optimizer"]
     assert left_out(config)["train.optimizer"].endswith("the default of cnn")
-    whole = with_optimizers(config)
+    whole = with_training_settings(config)
     assert whole.train.optimizer == CNN == default_optimizer(config.student.model)
     assert whole.teachers[0].fit.optimizer == GENERAL
     assert whole.teachers[1].fit.optimizer == config.teachers[1].fit.optimizer == AdamW(lr=0.01)
-    assert with_optimizers(whole) == whole
+    assert with_training_settings(whole) == whole
     assert not left_out(whole)
 
 
@@ -86,12 +86,12 @@ def test_a_learning_rate_alone_can_be_overridden_and_searched(load):
 
 def test_another_kind_of_student_has_its_own_optimizer(load):
     plain = load().model_dump(mode="json")
-    varied = with_optimizers(load_config(plain, ["student.model=mlp"]))
+    varied = with_training_settings(load_config(plain, ["student.model=mlp"]))
     assert varied.train.optimizer == DEFAULTS["mlp"]
 
 
 def test_a_run_that_began_with_other_defaults_goes_on_with_them(load):
-    began = with_optimizers(load())
+    began = with_training_settings(load())
     train = began.train.model_copy(update={"optimizer": Sgd()})
     fit = began.teachers[0].fit.model_copy(update={"optimizer": AdamW(lr=0.5)})
     teachers = (began.teachers[0].model_copy(update={"fit": fit}), *began.teachers[1:])
@@ -108,3 +108,13 @@ def test_a_recipe_that_is_wrong_elsewhere_is_told_so(load, student):
     tree["train"]["optimizer"] = {"lr": 0.1}
     with pytest.raises(InputError, match=r"student"):
         load_config(tree)
+
+
+def test_a_precision_that_is_left_to_the_device_follows_each_fit_s_gpus(load):
+    fits = ["train.precision=auto", "teachers.0.fit.precision=auto"]
+    plain = with_training_settings(load(None, *fits))
+    assert (plain.train.precision, plain.teachers[0].fit.precision) == ("float32", "float32")
+    on_gpus = load(None, *fits, "cluster.student.gpus=1", "teachers.0.resources.gpus=0.5")
+    found = with_training_settings(on_gpus)
+    assert (found.train.precision, found.teachers[0].fit.precision) == ("bfloat16", "bfloat16")
+    assert with_training_settings(load(None, "cluster.student.gpus=1")).train.precision == "float32"

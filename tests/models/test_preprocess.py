@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from raykd.config.data import Preprocess
 from raykd.errors import InputError
-from raykd.models.preprocess import Preprocessing, resolve
+from raykd.models.preprocess import Preprocessing, preprocessing_for, resolve
 
 RGB = ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 GREY = ((0.3,), (0.2,))
@@ -148,3 +148,18 @@ def test_refusals_name_key_and_numbers():
     assert "2 means" in refusal(statistics=((0.0,) * 2, (1.0,) * 2))["student.preprocess.normalize"]
     nan = float("nan")
     assert "finite" in refusal(statistics=((nan,), (1.0,)))["student.preprocess.normalize"]
+
+
+@pytest.mark.parametrize(("normalize", "reads"), [("auto", 1), ("none", 0), (GREY, 0)])
+def test_training_samples_are_read_for_statistics_only_where_these_are_wanted(normalize, reads):
+    class Images:
+        is_text, input_shape, read = False, (1, 8, 8), 0
+
+        def statistics(self):
+            self.read += 1
+            return GREY
+
+    images = Images()
+    found = preprocessing_for(Preprocess(normalize=normalize), images, key="student.preprocess")
+    assert images.read == reads
+    assert found.mean == (None if normalize == "none" else GREY[0])

@@ -15,11 +15,13 @@ from torch.utils.checkpoint import checkpoint
 from raykd.config.models import CnnModel
 from raykd.errors import InputError, RaykdError
 from raykd.models import build_model
-from raykd.models.network import Network, first_tensor
+from raykd.models.network import Network, channels_last, first_tensor
 from raykd.models.preprocess import Preprocessing
 from raykd.models.taps import Taps, describe, probe, probe_output, render_table
 
 INPUTS = {"image": torch.rand(2, 1, 8, 8)}
+
+IMAGES = next(iter(INPUTS.values()))
 
 
 def cnn(norm="batch", dropout=0.5) -> nn.Module:
@@ -275,3 +277,33 @@ def test_first_tensor():
     assert first_tensor({"hidden": x, "other": y}) is x
     assert first_tensor("words") is None
     assert first_tensor(()) is None
+
+
+def test_a_compiled_model_with_taps_is_one_graph():
+    """It was five graphs for one tap, since the hook asked each tensor for its version."""
+    from torch._dynamo.testing import CompileCounter
+
+    counter, network = CompileCounter(), cnn(dropout=0.0)
+    with Taps(network, ["blocks.0", "pool"]) as taps:
+        expected = network(IMAGES)
+        features = taps.take()
+        network.compile(backend=counter)  # as a fit with `compile` does it
+        for _ in range(2):
+            torch.testing.assert_close(network(IMAGES), expected)
+            found = taps.take()
+            torch.testing.assert_close(found, features)
+            network.zero_grad()
+            found["blocks.0"].sum().backward()
+            assert network.blocks[0].conv.weight.grad is not None
+    torch._dynamo.reset()
+    assert counter.frame_count == 1
+
+
+def test_convolutions_lie_channels_last_and_compute_the_same():
+    network, inputs = cnn(dropout=0.0), IMAGES
+    expected = network(inputs)
+    found = channels_last(network)(inputs.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(found, expected)
+    weight = network.blocks[1].conv.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from raykd.config.root import TeacherCluster
 from raykd.errors import TeacherError
 from raykd.targets.codec import decode
 from raykd.tasks.classification.selftest import best_label_map, check_accuracy, permuted
-from raykd.teachers.executor import Pool
+from raykd.teachers.executor import Pool, Replicas
 from raykd.teachers.model import TeacherModel
 from raykd.teachers.policy import BREAKS, FailurePolicy
 from raykd.teachers.selftest import check_classes, check_repeatable
@@ -234,3 +235,30 @@ def test_random_features_are_found_too(samples, make_spec):
     noisy = {tap: feature + 0.5 for tap, feature in second["wide"].features.items()}
     with pytest.raises(TeacherError, match=r"by up to 0\.5"):
         check_repeatable(first, {"wide": replace(second["wide"], features=noisy)})
+
+
+@pytest.mark.parametrize(("workers", "replicas"), [(8, 8), (2, 8), (8, 3)])
+def test_all_replicas_are_asked_by_workers_that_know_of_their_own_requests_alone(
+    workers, replicas, monkeypatch
+):
+    """Of 8 replicas 8 workers with two requests each asked 3: ties went to the first one."""
+    picked = []
+    for rank in range(workers):
+        monkeypatch.setattr("raykd.teachers.executor._own_rank", lambda rank=rank: rank)
+        known = Replicas(replicas)
+        for _ in range(2):
+            picked.append(known.pick())
+            known.outstanding[picked[-1]] += 1
+    counts = Counter(picked)
+    assert len(counts) == min(replicas, workers + 1)
+    if workers >= replicas:
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_the_least_busy_replica_comes_first_and_a_dead_one_last():
+    known = Replicas(3)
+    known.outstanding[:] = [2, 1, 5]
+    assert known.pick() == 1
+    assert known.pick(avoid=1) == 0
+    known.dead.add(1)
+    assert known.pick() == 0
