@@ -12,7 +12,7 @@ from raykd.config.objective import Candidate, Objective
 from raykd.evaluate.choice import choose_target
 from raykd.folders import read_json, write_json
 from raykd.objective import training_role
-from raykd.pipeline.evaluation import answers_of
+from raykd.pipeline.evaluation import best_answers
 from raykd.pipeline.fits import student_fit
 from raykd.pipeline.job import Job
 from raykd.pipeline.preparation import Prepared, is_fully_labelled, with_target
@@ -106,7 +106,7 @@ def _judged(
     samples = job.prepared.samples
     rows = samples.splits["validation"]
     answers: dict[str, torch.Tensor] = {
-        target: answers_of(job.prepared, job.folder, [fit.fit_id for fit in fits], rows)
+        target: best_answers(job.prepared, job.folder, [fit.fit_id for fit in fits], rows, job.ask)
         for target, fits in students.items()
     }
     labels_N, ids_N = (

@@ -5,15 +5,17 @@ Shapes: N samples of the data, M of test.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from raykd.config.explanations import nearest
+from raykd.config.models import Model
 from raykd.config.root import Slice
 from raykd.data import Samples
 from raykd.errors import InputError, Problem
@@ -23,7 +25,8 @@ from raykd.evaluate.latency import Conditions, one_thread
 from raykd.evaluate.outputs import Split
 from raykd.evaluate.statistics import spread
 from raykd.folders import RunFolder
-from raykd.models.network import Network
+from raykd.models.network import Network, placed
+from raykd.models.preprocess import Preprocessing
 from raykd.models.weights import apply_weights
 from raykd.pipeline.preparation import Prepared, collect, student_outputs
 from raykd.pipeline.teachers import Specs, network_of
@@ -32,6 +35,7 @@ from raykd.targets.codec import decode
 from raykd.tasks import find_task
 from raykd.teachers.model import Recorded, Spec, TeacherModel, host
 from raykd.train.checkpoint import FitFolder
+from raykd.train.lanes import worker_device
 from raykd.train.validation import predict
 from raykd.types import ORIGINAL_VIEW, TeacherOutputs
 
@@ -40,16 +44,60 @@ _TRAINED_ROWS = 1000
 _COST_ROWS = 16
 _MOST_VALUES = 20
 Parts = dict[str, np.ndarray]
+Result = TypeVar("Result")
+Rows = Mapping[str, np.ndarray]
+
+
+class Ask(Protocol):
+    """How pieces of an evaluation are done: one after the other here, or side by side in processes of the crew."""
+
+    def __call__(
+        self, work: Callable[..., Result], given: Sequence[tuple[Any, ...]]
+    ) -> list[Result]:
+        """What `work(samples, *arguments)` gives for each of the given arguments, in their order."""
+        ...
+
+
+@dataclass(frozen=True)
+class StudentSpec:
+    """All that it takes to build the student of a recipe anywhere: model, preprocessing, number of outputs."""
+
+    model: Model
+    preprocessing: Preprocessing
+    outputs: int
+
+    @classmethod
+    def of(cls, prepared: Prepared) -> StudentSpec:
+        """That of a recipe."""
+        outputs = student_outputs(prepared.config, prepared.samples)
+        return cls(prepared.config.student.model, prepared.preprocessing, outputs)
+
+    def network(self, samples: Samples, weights: Mapping[str, Tensor] | None) -> Network:
+        """The student in evaluation mode, with given weights or fresh ones."""
+        key = "student.model"
+        network = network_of(self.model, self.preprocessing, samples, self.outputs, key)
+        if weights is not None:
+            apply_weights(network.model, weights, key=key)
+        return network.eval()
 
 
 def student_network(prepared: Prepared, weights: Mapping[str, Tensor] | None = None) -> Network:
     """The student in evaluation mode, with given weights or fresh ones."""
-    config, samples, key = prepared.config, prepared.samples, "student.model"
-    outputs = student_outputs(config, samples)
-    network = network_of(config.student.model, prepared.preprocessing, samples, outputs, key)
-    if weights is not None:
-        apply_weights(network.model, weights, key=key)
-    return network.eval()
+    return StudentSpec.of(prepared).network(prepared.samples, weights)
+
+
+def predict_student(
+    samples: Samples, spec: StudentSpec, folder: FitFolder, which: Sequence[str], rows: Rows
+) -> dict[tuple[str, str], Tensor]:
+    """What a student answers, on this process's device: (`best` or `last`, name of the rows) -> [N, C]."""
+    device, found = worker_device(), {}
+    for weights in which:
+        network = spec.network(samples, folder.read_weights(weights))
+        network.remembers = True
+        network = placed(network, device, tf32=False)
+        for name, rows_N in rows.items():
+            found[weights, name] = predict(network, samples, rows_N, device)
+    return found
 
 
 def split_outputs(
@@ -79,6 +127,7 @@ def evaluate(
     store: TargetStore,
     run: RunFolder,
     students: Mapping[str, Prepared],
+    ask: Ask,
     external_baselines: Specs | None = None,
 ) -> Evaluation:
     """Outputs of every teacher, the ensemble, every replica of each role of the student, and other models.
@@ -88,24 +137,47 @@ def evaluate(
         store: the teachers' answers.
         run: where the weights are.
         students: role (`student`, a control, a method) -> the recipe that it was trained by.
+        ask: does the pieces.
         external_baselines: models that the student is held against.
     """
     samples = prepared.samples
+    rows = {name: samples.splits[name] for name in ("validation", "test")}
+    of_roles = {role: fit_ids(recipe, role) for role, recipe in students.items()}
+    found = dict(
+        zip(
+            (fit_id for ids in of_roles.values() for fit_id in ids),
+            ask(
+                predict_student,
+                [
+                    (StudentSpec.of(students[role]), FitFolder(run.checkpoints(one)), ("best", "last"), rows)
+                    for role, ids in of_roles.items() for one in ids
+                ],
+            ),
+            strict=True,
+        )
+    )  # fmt: skip
+    baselines = external_baselines or {}
+    compared = dict(
+        zip(baselines, ask(predict_baseline, [(spec, rows) for spec in baselines.values()]), strict=True)
+    )  # fmt: skip
+
+    def answers(which: str, split: str) -> dict[str, Tensor]:
+        return {
+            role: torch.stack([found[one][which, split] for one in ids])
+            for role, ids in of_roles.items()
+        }
+
     splits: dict[Split, SplitOutputs] = {}
     names: tuple[Split, Split] = ("validation", "test")
     for split in names:
-        rows = samples.splits[split]
-        outputs = store.gather(rows, ORIGINAL_VIEW)
+        outputs = store.gather(rows[split], ORIGINAL_VIEW)
         splits[split] = split_outputs(
             samples,
             split,
             {name: outputs[name] for name in prepared.teachers},
-            {role: _answers(recipe, run, role, rows, "best") for role, recipe in students.items()},
-            {role: _answers(recipe, run, role, rows, "last") for role, recipe in students.items()},
-            {
-                name: external_baseline_answers(spec, samples, rows)
-                for name, spec in (external_baselines or {}).items()
-            },
+            answers("best", split),
+            answers("last", split),
+            {name: by_split[split] for name, by_split in compared.items()},
         )
     rows_E, inputs = _examples(samples, splits["test"])
     return Evaluation(
@@ -128,38 +200,29 @@ def _examples(samples: Samples, test: SplitOutputs) -> tuple[Tensor | None, Tens
     return rows_E, next(iter(inputs.values()))
 
 
-def answers_of(
-    prepared: Prepared,
-    run: RunFolder,
-    fit_ids: Sequence[str],
-    rows: np.ndarray,
-    which: str = "best",
+def best_answers(
+    prepared: Prepared, run: RunFolder, fit_ids: Sequence[str], rows: np.ndarray, ask: Ask
 ) -> Tensor:
-    """What the students of some fits answer for some rows [R, N, C].
+    """What the students of some fits answer for some rows, at their best epochs [R, N, C].
 
     Args:
         prepared: the recipe that all of them were trained by.
         run: where their weights are.
         fit_ids: of R fits.
         rows: N samples.
-        which: `best` or `last` weights.
+        ask: does the pieces.
     """
-    replicas = []
-    for fit_id in fit_ids:
-        weights = FitFolder(run.checkpoints(fit_id)).read_weights(which)
-        network = student_network(prepared, weights)
-        network.remembers = True
-        replicas.append(predict(network, prepared.samples, rows, torch.device("cpu")))
-    return torch.stack(replicas)
+    spec = StudentSpec.of(prepared)
+    given = [(spec, FitFolder(run.checkpoints(one)), ("best",), {"rows": rows}) for one in fit_ids]
+    return torch.stack([found["best", "rows"] for found in ask(predict_student, given)])
 
 
-def _answers(prepared: Prepared, run: RunFolder, role: str, rows: np.ndarray, which: str) -> Tensor:
-    """What every replica of a role answers for some rows [R, N, C]."""
-    fit_ids = [f"{role}/replica{replica}" for replica in range(prepared.config.seeds)]
-    return answers_of(prepared, run, fit_ids, rows, which)
+def fit_ids(prepared: Prepared, role: str) -> list[str]:
+    """Of all replicas of a role."""
+    return [f"{role}/replica{replica}" for replica in range(prepared.config.seeds)]
 
 
-def training_numbers(prepared: Prepared, run: RunFolder) -> dict[str, Any]:
+def training_numbers(prepared: Prepared, run: RunFolder, ask: Ask) -> dict[str, Any]:
     """How the student's training ended, replica by replica, and how well it answers what it was trained on.
 
     Returns:
@@ -175,7 +238,7 @@ def training_numbers(prepared: Prepared, run: RunFolder) -> dict[str, Any]:
     found = None
     if len(rows) and task.tally is not None:
         labels_N = torch.from_numpy(samples.labels[rows].copy())
-        answers_RNC = _answers(prepared, run, "student", rows, "best")
+        answers_RNC = best_answers(prepared, run, fit_ids(prepared, "student"), rows, ask)
         found = spread([task.numbers(one_NC, labels_N)[task.metric] for one_NC in answers_RNC])
     return {
         "epochs": [result.get("epochs") for result in results],
@@ -187,21 +250,24 @@ def training_numbers(prepared: Prepared, run: RunFolder) -> dict[str, Any]:
 
 
 def costs(
-    prepared: Prepared, specs: Specs, run: RunFolder
+    samples: Samples, spec: StudentSpec, folder: FitFolder, specs: Specs
 ) -> tuple[dict[str, dict[str, Any]], Conditions]:
     """Parameters, FLOPs, bytes and latency of the student and each teacher, and what disturbed the latter.
 
     All are in memory at once, since they are timed in turns.
+
+    Args:
+        samples: the data.
+        spec: the student.
+        folder: its weights.
+        specs: the teachers.
     """
-    weights = FitFolder(run.checkpoints("student/replica0")).read_weights("best")
-    networks: dict[str, nn.Module] = {"student": student_network(prepared, weights)}
+    networks: dict[str, nn.Module] = {"student": spec.network(samples, folder.read_weights("best"))}
     with one_thread():  # another runtime takes its threads when it is opened
         networks |= {
-            name: TeacherModel(spec).network
-            for name, spec in specs.items()
-            if isinstance(spec, Spec)
+            name: TeacherModel(one).network for name, one in specs.items() if isinstance(one, Spec)
         }
-    return model_costs.costs(networks, _cost_inputs(prepared.samples))
+    return model_costs.costs(networks, _cost_inputs(samples))
 
 
 def _cost_inputs(samples: Samples) -> Mapping[str, Tensor]:
@@ -235,12 +301,15 @@ def external_baseline_specs(prepared: Prepared) -> Specs:
     }
 
 
-def external_baseline_answers(spec: Spec | Recorded, samples: Samples, rows: np.ndarray) -> Tensor:
-    """What a model says of untransformed samples [N, C], as evaluation keeps it."""
+def predict_baseline(samples: Samples, spec: Spec | Recorded, rows: Rows) -> dict[str, Tensor]:
+    """What a model says of untransformed samples, as evaluation keeps it: name of the rows -> [N, C]."""
     with one_thread():  # another runtime takes its threads when it is opened
-        scorer = host(spec)
-    arrays = scorer.score(samples, rows, np.full(len(rows), ORIGINAL_VIEW))
-    return find_task(samples.task).metrics.answer(decode(arrays).values_NC)
+        scorer = host(spec, worker_device())
+    answer, found = find_task(samples.task).metrics.answer, {}
+    for name, rows_N in rows.items():
+        arrays = scorer.score(samples, rows_N, np.full(len(rows_N), ORIGINAL_VIEW))
+        found[name] = answer(decode(arrays).values_NC)
+    return found
 
 
 def slices_of_test(slices: tuple[Slice, ...], samples: Samples) -> dict[str, torch.Tensor]:

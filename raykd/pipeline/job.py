@@ -6,11 +6,11 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from raykd.config import Config
 from raykd.ensemble import SHARPENING_BOUNDS
@@ -40,6 +40,7 @@ from raykd.tracking import (
 from raykd.tracking.jsonl import METRICS, read_lines
 from raykd.train import Fit
 from raykd.train.checkpoint import FitFolder
+from raykd.train.lanes import with_samples
 from raykd.train.launch import run_fits
 from raykd.train.work import Work
 
@@ -49,6 +50,9 @@ STAGES = ("teachers", "targets", "student", "evaluate", "report")
 def no_time() -> dict[str, float]:
     """Seconds by stage, before any has run; a stage that has nothing to do takes none."""
     return {f"{stage}_s": 0.0 for stage in STAGES}
+
+
+Result = TypeVar("Result")
 
 
 class EventBus:
@@ -334,6 +338,14 @@ class Job:
             if self.placement.shared:
                 self.crew.dismiss()
 
+    def ask(self, work: Callable[..., Result], given: Sequence[tuple[Any, ...]]) -> list[Result]:
+        """What `work(samples, *arguments)` gives for each, side by side where students are trained; see `Ask`."""
+        student = self.placement.student
+        pieces = [(work, [self.samples], *arguments) for arguments in given]
+        most = max(self.placement.lanes, student.most)
+        patience_s = student.start_timeout_s
+        return self.crew.each(with_samples, pieces, student.resources, most, patience_s=patience_s)
+
     def target_numbers(self, targets: TargetStage) -> dict[str, Any]:
         """What `summary.json` says of the targets."""
         return {
@@ -350,7 +362,7 @@ class Job:
     def evaluate(self, targets: TargetStage, students: Mapping[str, Prepared]) -> Evaluation:
         """Score validation and test; see `raykd.pipeline.evaluation.evaluate`."""
         with self.stage("evaluate"):
-            evaluation = evaluate(self.prepared, targets.store, self.folder, students)
+            evaluation = evaluate(self.prepared, targets.store, self.folder, students, self.ask)
             evaluation.save(self.folder.evaluation)
         return evaluation
 

@@ -9,9 +9,10 @@ from raykd.errors import InputError, Problem
 from raykd.evaluate.cost_numbers import with_costs
 from raykd.evaluate.summary import json_safe
 from raykd.folders import RunFolder, read_json, write_json
-from raykd.pipeline.evaluation import costs, external_baseline_specs
+from raykd.pipeline.evaluation import StudentSpec, costs, external_baseline_specs, fit_ids
 from raykd.pipeline.fits import known_weights
 from raykd.pipeline.preparation import prepare, with_external_baselines
+from raykd.train.checkpoint import FitFolder
 
 
 def measure_again(path: Path) -> None:
@@ -39,6 +40,7 @@ def measure_again(path: Path) -> None:
                     f"more; make them again with `raykd evaluate {path}`")
         )  # fmt: skip
     specs = {**prepared.specs(weights), **external_baseline_specs(prepared)}
-    measured, conditions = costs(prepared, specs, folder)
+    student = FitFolder(folder.checkpoints(fit_ids(prepared, "student")[0]))
+    measured, conditions = costs(prepared.samples, StudentSpec.of(prepared), student, specs)
     again = {**with_costs(summary, measured), "latency": conditions.to_json()}
     write_json(folder.summary, json_safe(again))

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raykd.data import Samples
 from raykd.evaluate.representation import debiased_cka
 from raykd.evaluate.statistics import spread
 from raykd.folders import RunFolder
 from raykd.models.taps import Taps
-from raykd.pipeline.evaluation import student_network
+from raykd.pipeline.evaluation import Ask, StudentSpec, fit_ids
 from raykd.pipeline.fits import roles
 from raykd.pipeline.preparation import Prepared
 from raykd.targets import TargetStore
@@ -26,7 +27,9 @@ _BATCH = 250
 _VIEW = 0
 
 
-def features_alike(prepared: Prepared, store: TargetStore, run: RunFolder) -> list[dict[str, Any]]:
+def features_alike(
+    prepared: Prepared, store: TargetStore, run: RunFolder, ask: Ask
+) -> list[dict[str, Any]]:
     """Debiased CKA of each pair of modules that the objective compares.
 
     Over at most 1,000 training samples in their first view, whose features of the teachers the store has; teachers are
@@ -36,6 +39,7 @@ def features_alike(prepared: Prepared, store: TargetStore, run: RunFolder) -> li
         prepared: the recipe, with the data.
         store: the teachers' answers.
         run: where the weights are.
+        ask: does the pieces.
 
     Returns:
         For each pair `teacher`, `teacher_tap`, `student_tap`; `student` and `baseline` (the control that learns nothing
@@ -57,7 +61,7 @@ def features_alike(prepared: Prepared, store: TargetStore, run: RunFolder) -> li
         theirs = decode(store.gather_arrays(teacher, rows, _VIEW)).features
         mine = [pair for pair in pairs if pair[0] == teacher]
         alike = {
-            role: _by_replica(prepared, run, role, rows, theirs, mine)
+            role: _by_replica(prepared, run, role, rows, theirs, mine, ask)
             for role in ("student", baseline)
             if role in roles(prepared.config)
         }
@@ -76,24 +80,26 @@ def _by_replica(
     rows: np.ndarray,
     theirs: Mapping[str, Tensor],
     pairs: list[tuple[str, str, str]],
+    ask: Ask,
 ) -> list[dict[str, Any]]:
     """CKA of each pair over a role's replicas."""
-    values = []
-    for replica in range(prepared.config.seeds):
-        weights = FitFolder(run.checkpoints(f"{role}/replica{replica}")).read_weights("best")
-        own = _features(prepared, weights, rows, [own for _, _, own in pairs])
-        values.append([debiased_cka(own[tap], theirs[other]) for _, other, tap in pairs])
+    spec, taps = StudentSpec.of(prepared), [own for _, _, own in pairs]
+    folders = [FitFolder(run.checkpoints(one)) for one in fit_ids(prepared, role)]
+    values = [
+        [debiased_cka(own[tap], theirs[other]) for _, other, tap in pairs]
+        for own in ask(_features, [(spec, folder, rows, taps) for folder in folders])
+    ]
     return [spread(list(of_pair)) for of_pair in zip(*values, strict=True)]
 
 
 @torch.inference_mode()
 def _features(
-    prepared: Prepared, weights: Mapping[str, Tensor], rows: np.ndarray, taps: list[str]
+    samples: Samples, spec: StudentSpec, folder: FitFolder, rows: np.ndarray, taps: list[str]
 ) -> dict[str, Tensor]:
     """Student tap -> what it puts out for some rows [N, ...]."""
-    network, parts = student_network(prepared, weights), []
+    network, parts = spec.network(samples, folder.read_weights("best")), []
     with Taps(network, taps, key="objective.features") as kept:
         for start in range(0, len(rows), _BATCH):
-            network(prepared.samples.batch(rows[start : start + _BATCH], _VIEW).inputs)
+            network(samples.batch(rows[start : start + _BATCH], _VIEW).inputs)
             parts.append(kept.take())
     return {tap: torch.cat([part[tap] for part in parts]) for tap in parts[0]}

@@ -22,9 +22,11 @@ from raykd.evaluate.summary import student_temperatures
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.pipeline.choosing import choose
 from raykd.pipeline.evaluation import (
+    StudentSpec,
     costs,
     evaluate,
     external_baseline_specs,
+    fit_ids,
     labels_used,
     slices_of_test,
     training_numbers,
@@ -50,6 +52,7 @@ from raykd.report import write_report
 from raykd.runtime import connect, engine, is_connected, machine
 from raykd.tasks import find_task
 from raykd.tracking import Console
+from raykd.train.checkpoint import FitFolder
 from raykd.types import is_labelled
 
 _DONE = ("complete", "degraded")
@@ -146,9 +149,11 @@ def _evaluate(job: Job, targets: TargetStage) -> None:
     with job.stage("evaluate"):
         students: dict[str, Prepared] = dict.fromkeys(roles(job.config), prepared)
         baselines = external_baseline_specs(prepared)
-        evaluation = evaluate(prepared, targets.store, job.folder, students, baselines)
+        evaluation = evaluate(prepared, targets.store, job.folder, students, job.ask, baselines)
         evaluation.save(job.folder.evaluation)
-        measured, conditions = costs(prepared, {**targets.specs, **baselines}, job.folder)
+        student = FitFolder(job.folder.checkpoints(fit_ids(prepared, "student")[0]))
+        timed = StudentSpec.of(prepared), student, {**targets.specs, **baselines}
+        measured, conditions = job.ask(costs, [timed])[0]
         slices = slices_of_test(job.config.evaluate.slices, prepared.samples)
         temperatures = student_temperatures(evaluation, "student")
         save_student(prepared, job.folder, temperatures[0] if temperatures else None)
@@ -164,9 +169,9 @@ def _evaluate(job: Job, targets: TargetStage) -> None:
     )
     more = {
         "latency": conditions.to_json(),
-        "training": training_numbers(prepared, job.folder),
+        "training": training_numbers(prepared, job.folder, job.ask),
         "slices": slice_numbers(evaluation, slices),
-        "cka": features_alike(prepared, targets.store, job.folder),
+        "cka": features_alike(prepared, targets.store, job.folder, job.ask),
     }
     job.keep({**summary, **more})
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from raykd.config.data import BadSamples
 from raykd.config.objective import values_of
@@ -20,7 +23,12 @@ from raykd.pipeline.fits import weights_file
 from raykd.pipeline.placement import Mode, Placement, choose_mode
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.recipe_store import Keys, RecipeStore, open_store
-from raykd.pipeline.teacher_validation import PROBES, TeacherValidation, validate
+from raykd.pipeline.teacher_validation import (
+    PROBES,
+    TeacherValidation,
+    score_probes,
+    validate,
+)
 from raykd.pipeline.teachers import Specs
 from raykd.runtime import Crew, put
 from raykd.targets import NoTargets, StoredTargets, TargetSource, TargetStore
@@ -33,6 +41,7 @@ from raykd.teachers.selftest import check_classes, check_repeatable
 from raykd.teachers.utilization import advise_replicas, utilization_of
 from raykd.tracking import Event, events
 from raykd.train import Fit
+from raykd.train.lanes import with_samples
 from raykd.train.work import MakeSource
 from raykd.types import ORIGINAL_VIEW
 
@@ -139,9 +148,47 @@ class TargetStage:
             self.fleet = self._running.enter_context(fleet)
             self._rates = self_test(self.prepared, fleet)
             self.scored += self.stored.fill(originals, fleet, self.emit)
-        self.teachers = validate(self.prepared, self.specs, self.stored.open(), self.emit)
+        self.teachers = validate(
+            self.prepared, self._probes(), self.specs, self.stored.open(), self.emit
+        )
         self._write_cards()
         return sum(len(part.rows) for part in (*originals, *augmented)), augmented
+
+    def _probes(self) -> dict[str, Tensor]:
+        """What each teacher with a model says of a few samples now, where it is hosted, or would be."""
+        models = {name: spec for name, spec in self.specs.items() if isinstance(spec, Spec)}
+        if self.fleet is not None:
+            rows = self.prepared.samples.splits["validation"][:PROBES]
+            answers = self.fleet.score(rows, ORIGINAL_VIEW)
+            return {name: answers[name].values_NC for name in models}
+        found: dict[str, Tensor] = {}
+        for (resources, env), names in self._hosts(models).items():
+            given = [(score_probes, [self.samples], models[name]) for name in names]
+            answered = self.crew.each(
+                with_samples,
+                given,
+                dict(resources),
+                max(1, self.placement.lanes),
+                patience_s=self.prepared.config.cluster.teachers.start_timeout_s,
+                runtime_env=json.loads(env),
+            )
+            found |= zip(names, answered, strict=True)
+        return found
+
+    def _hosts(
+        self, names: Iterable[str]
+    ) -> dict[tuple[tuple[tuple[str, float], ...], str], list[str]]:
+        """Resources and runtime environment of a process that can host them -> teachers.
+
+        Where neither a GPU nor an environment of its own is needed it is any process that trains students.
+        """
+        groups: defaultdict[Any, list[str]] = defaultdict(list)
+        for name in names:
+            own, resources = self.placement.teachers[name], self.placement.student.resources
+            if own.gpus or own.runtime_env:
+                resources = {"CPU": own.cpus, **({"GPU": own.gpus} if own.gpus else {})}
+            groups[tuple(resources.items()), json.dumps(own.runtime_env)].append(name)
+        return dict(groups)
 
     def _write_cards(self) -> None:
         """Every teacher's card."""

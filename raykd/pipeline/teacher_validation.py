@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from raykd.data import Samples
 from raykd.ensemble import TEMPERATURE_BOUNDS, calibration_half, labels_of_known
 from raykd.errors import TargetError
 from raykd.evaluate import SplitOutputs, TaskMetrics, best_teacher
@@ -23,12 +24,15 @@ from raykd.tasks import find_task
 from raykd.teachers import Spec
 from raykd.teachers.model import TeacherModel
 from raykd.tracking import Event, events
+from raykd.train.lanes import worker_device
 from raykd.types import ORIGINAL_VIEW, Scale, TeacherOutputs, is_labelled
 
 PROBES = 8
 """Samples that a teacher is tried on."""
 _LEAST_LABELS = 2
 _DRIFT = 0.02  # other machines, GPUs and the codec make less than a tenth of it
+_ROUNDING = {"float32": 1.0, "float16": 1.0, "bfloat16": 3.0}
+"""By how much more a teacher's own precision may differ from one device to another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,16 +84,27 @@ class TeacherValidation:
 
 
 def validate(
-    prepared: Prepared, specs: Specs, store: TargetStore, emit: Callable[[Event], None]
+    prepared: Prepared,
+    again: Mapping[str, Tensor],
+    specs: Specs,
+    store: TargetStore,
+    emit: Callable[[Event], None],
 ) -> TeacherValidation:
     """Hold what the store has of the validation samples against the teachers and their settings.
+
+    Args:
+        prepared: the recipe with its data.
+        again: teacher -> what it says of the first of them now.
+        specs: the teachers.
+        store: what they said.
+        emit: where it is told.
 
     Raises:
         TargetError: a teacher no longer matches its stored outputs.
         TeacherError: one is no better than chance, or worse than its `expect`.
     """
     samples = prepared.samples
-    check_drift(prepared, specs, store)
+    check_drift(prepared, again, specs, store)
     outputs = store.gather(samples.splits["validation"], ORIGINAL_VIEW)
     values = judge_teachers(prepared, outputs)
     fitted = temperatures(prepared, outputs, emit)
@@ -108,8 +123,23 @@ def validate(
     )
 
 
-def check_drift(prepared: Prepared, specs: Specs, store: TargetStore) -> None:
-    """Score a few stored samples again: the code of a teacher's model is part of no fingerprint.
+def score_probes(samples: Samples, spec: Spec) -> Tensor:
+    """What a teacher says of a few validation samples now [P, C]; they are not padded to its fixed shape."""
+    rows = samples.splits["validation"][:PROBES]
+    model = TeacherModel(replace(spec, batch_size=len(rows)), worker_device())
+    return decode(model.score(samples, rows, np.full(len(rows), ORIGINAL_VIEW))).values_NC
+
+
+def check_drift(
+    prepared: Prepared, again: Mapping[str, Tensor], specs: Specs, store: TargetStore
+) -> None:
+    """Hold a few answers of now against those that are stored: the code of a teacher's model is part of no fingerprint.
+
+    Args:
+        prepared: the recipe with its data.
+        again: teacher -> what it says of the probes now.
+        specs: the teachers.
+        store: what they said.
 
     Raises:
         TargetError: names the teacher that no longer matches its stored outputs.
@@ -120,14 +150,11 @@ def check_drift(prepared: Prepared, specs: Specs, store: TargetStore) -> None:
         samples.scale.std if samples.scale else 1.0,
     )
     rows = samples.splits["validation"][:PROBES]
-    views = np.full(len(rows), ORIGINAL_VIEW)
-    for name, spec in specs.items():
-        if not isinstance(spec, Spec):
-            continue
-        now = decode(TeacherModel(spec).score(samples, rows, views)).values_NC
+    for name, now in again.items():
         stored = decode(store.gather_arrays(name, rows, ORIGINAL_VIEW)).values_NC
         worst = (comparable(now) - comparable(stored)).abs().max().item() / unit
-        if not worst < _DRIFT:
+        dtype = getattr(specs[name], "dtype", "float32")
+        if not worst < _DRIFT * _ROUNDING[dtype]:
             folders = (store.originals[name].folder, store.entries[name].folder)
             bucket = ", in the bucket too," if is_uri(prepared.config.targets.store) else ""
             raise TargetError(

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import random
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, TypeVar
 
 import numpy as np
 import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from raykd.errors import RaykdError, TrainingError
 
 Result = TypeVar("Result")
 Needs = tuple[tuple[str, float], ...]
 """Resources of one member, by Ray's names."""
 _SEED = 0
+_MOST_LOSSES = 3
 _ASIDE = "aside"
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
@@ -88,23 +92,96 @@ class Crew:
     ) -> None:
         """Have idle members start, ahead of what they will be needed for."""
         for _ in range(count):
-            member = ray.remote(concurrency_groups={_ASIDE: 1})(Member).options(
-                num_cpus=resources["CPU"],
-                num_gpus=resources.get("GPU", 0),
-                max_restarts=-1,
-                max_task_retries=-1,
-            )
-            self.give_back(member.remote(modules), resources)
+            self.give_back(_started(resources, modules), resources)
 
     def give_back(self, member: Any, resources: Mapping[str, float]) -> None:
         """It is idle again."""
         self._idle[_needs(resources)].append(member)
+
+    def each(
+        self,
+        work: Callable[..., Result],
+        given: Sequence[tuple[Any, ...]],
+        resources: Mapping[str, float],
+        most: int,
+        *,
+        patience_s: float,
+        runtime_env: Mapping[str, Any] | None = None,
+    ) -> list[Result]:
+        """What a piece of work makes of each of the given, in their order, done side by side.
+
+        A piece whose process is lost is done again.
+
+        Args:
+            work: a function of a module.
+            given: its arguments, for each piece.
+            resources: of each process, by Ray's names.
+            most: processes at a time.
+            patience_s: how long the first process may take to start.
+            runtime_env: of processes that need one of their own; they end with the work.
+
+        Raises:
+            TrainingError: no process started in time, or processes were lost again and again.
+        """
+        threads = max(1, int(resources.get("CPU", 1)))
+        members = [self._hired(resources, runtime_env) for _ in range(min(most, len(given)))]
+        calls: dict[Any, tuple[int, Any]] = {}
+        try:
+            if members and not ray.wait([m.ready.remote() for m in members], timeout=patience_s)[0]:
+                raise TrainingError(f"no process started within {patience_s:g} s: one asks for {dict(resources)}; free "
+                                    "that much on a node, and resume the run")  # fmt: skip
+            left, found, losses, idle = deque(enumerate(given)), {}, 0, list(members)
+            while left or calls:
+                while left and idle:
+                    index, arguments = left.popleft()
+                    member = idle.pop()
+                    calls[member.do.remote(threads, work, *arguments)] = index, member
+                done = ray.wait(list(calls))[0][0]
+                index, member = calls.pop(done)
+                idle.append(member)
+                try:
+                    found[index] = ray.get(done)
+                except RayActorError as error:
+                    losses += 1
+                    if losses > _MOST_LOSSES:
+                        raise TrainingError(
+                            f"processes were lost again and again: {error}"
+                        ) from error
+                    left.appendleft((index, given[index]))
+                except RayTaskError as error:
+                    raise (error.cause if isinstance(error.cause, RaykdError) else error) from None
+            return [found[index] for index in range(len(given))]
+        finally:
+            at_work = [member for _, member in calls.values()]
+            for member in members:
+                if runtime_env is not None or member in at_work:
+                    ray.kill(member)
+                else:
+                    self.give_back(member, resources)
+
+    def _hired(self, resources: Mapping[str, float], runtime_env: Mapping[str, Any] | None) -> Any:
+        if runtime_env is None:
+            return self.take(resources)
+        self.dismiss()
+        return _started(resources, (), runtime_env=dict(runtime_env))
 
     def dismiss(self) -> None:
         """End what is idle, so that others get its resources."""
         for idle in self._idle.values():
             while idle:
                 ray.kill(idle.pop())
+
+
+def _started(resources: Mapping[str, float], modules: Sequence[str], **options: Any) -> Any:
+    """A handle of a new member."""
+    member = ray.remote(concurrency_groups={_ASIDE: 1})(Member).options(
+        num_cpus=resources["CPU"],
+        num_gpus=resources.get("GPU", 0),
+        max_restarts=-1,
+        max_task_retries=-1,
+        **options,
+    )
+    return member.remote(modules)
 
 
 def _needs(resources: Mapping[str, float]) -> Needs:

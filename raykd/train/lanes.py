@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import ray
 import torch
@@ -27,13 +27,15 @@ from raykd.train.loop import train
 from raykd.train.work import Message, Work
 from raykd.train.world import World
 
+Result = TypeVar("Result")
 _FETCH_TIMEOUT_S = 600.0  # for data and fits from the object store
 _NOTICE_POLL_S = 1.0
 
 
 def worker_device() -> torch.device:
-    """The device that Ray gave to this worker."""
-    return torch.device("cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
+    """The device that Ray gave to this worker; the CPU outside of Ray."""
+    given = ray.is_initialized() and ray.get_gpu_ids()
+    return torch.device("cuda" if given and torch.cuda.is_available() else "cpu")
 
 
 class _Notice:
@@ -51,15 +53,26 @@ class _Notice:
 
 
 @lru_cache(maxsize=1)
-def _fetched(samples: Any) -> Samples:
+def fetched(samples: Any) -> Samples:
     """The data, once for all fits of this process: what it works out of them, it works out once."""
     found: Samples = ray.get(samples, timeout=_FETCH_TIMEOUT_S)
     return found
 
 
+def with_samples(work: Callable[..., Result], samples: list[Any], *given: Any) -> Result:
+    """What a function makes of the data and of what else it is given, in a process of the crew.
+
+    Args:
+        work: takes the data first.
+        samples: their reference, in a list, so that it is fetched once in each process and not for each call.
+        *given: the rest.
+    """
+    return work(fetched(samples[0]), *given)
+
+
 def _train(work: Work, fit_id: str) -> Message | None:
     """Train one fit to its end, in a process of the crew; why it stopped early, if it did."""
-    samples = _fetched(work.samples)
+    samples = fetched(work.samples)
     fits: Sequence[Fit] = ray.get(work.fits, timeout=_FETCH_TIMEOUT_S)
     (fit,) = (fit for fit in fits if fit.fit_id == fit_id)
     try:

@@ -118,9 +118,6 @@ def test_values_out_of_range(tree, override, key):
         (["cluster.student.workers=2", "targets.mode=write_through"], "targets.mode"),
         (["data.views.policy=[]"], "data.views.count"),
         (["teachers.wide={name: wide, outputs: a.csv}"], "teachers.wide.outputs"),
-        (["train.compile=true",
-          "objective.features=[{loss: {type: hint}, teacher: wide, student_tap: a, teacher_tap: b}]"],
-         "train.compile"),
     ],
 )  # fmt: skip
 def test_combinations_that_cannot_work(tree, overrides, key):

@@ -15,8 +15,8 @@ from raykd.errors import InputError
 from raykd.models import build_model
 from raykd.models.weights import save_weights
 from raykd.pipeline.evaluation import (
-    external_baseline_answers,
     external_baseline_specs,
+    predict_baseline,
     slices_of_test,
 )
 from raykd.pipeline.preparation import prepare, with_external_baselines
@@ -65,9 +65,8 @@ def test_an_old_model_answers_through_its_own_classes(recipe, tmp_path):
         prepare(load_config({**recipe, "evaluate": {"compare": [given]}}))
     )
     rows = prepared.samples.splits["test"]
-    answers = external_baseline_answers(
-        external_baseline_specs(prepared)["old"], prepared.samples, rows
-    )
+    spec = external_baseline_specs(prepared)["old"]
+    answers = predict_baseline(prepared.samples, spec, {"test": rows})["test"]
     with torch.no_grad():
         inputs = torch.from_numpy(prepared.samples.inputs["inputs"][rows])
         expected = old(inputs)[:, [2, 3, 0]].log_softmax(1)
@@ -85,7 +84,8 @@ def test_an_estimator_is_fitted_on_the_budget(recipe):
     samples = prepared.samples
     known, rows = samples.labelled_rows("train"), samples.splits["test"]
     assert len(known) == 15
-    answers = external_baseline_answers(external_baseline_specs(prepared)["nearest"], samples, rows)
+    spec = external_baseline_specs(prepared)["nearest"]
+    answers = predict_baseline(samples, spec, {"test": rows})["test"]
     mean, std = (np.array(found, np.float32) for found in samples.statistics())
     inputs = (samples.inputs["inputs"] - mean) / std
     own = KNeighborsClassifier().fit(inputs[known], samples.labels[known])

@@ -23,7 +23,7 @@ from raykd.pipeline.recipe_store import store_keys
 from raykd.pipeline.runs import check_required, run
 from raykd.pipeline.session import run_folder
 from raykd.pipeline.student import save_student
-from raykd.pipeline.teacher_validation import check_drift
+from raykd.pipeline.teacher_validation import check_drift, score_probes
 from raykd.targets import TargetStore
 from raykd.targets.shards import write_shard
 from raykd.targets.store import append
@@ -194,13 +194,13 @@ def test_code_that_was_changed_since_its_answers_were_stored(
     )
     hashes = samples.content_hash(np.arange(len(samples)))
     store = TargetStore.open(tmp_path, keys, samples.ids, hashes)
-    check_drift(prepared, specs, store)
+    check_drift(prepared, {"wide": score_probes(samples, spec)}, specs, store)
     monkeypatch.setenv("RAYKD_TEST_DRIFT", "1")
     with pytest.raises(
         TargetError,
         match=r"'wide' no longer matches its stored outputs .*code was changed since; delete",
     ):
-        check_drift(prepared, specs, store)
+        check_drift(prepared, {"wide": score_probes(samples, spec)}, specs, store)
 
 
 def test_wrong_input_leaves_no_folder(tiny_recipe, tmp_path, monkeypatch):

@@ -74,10 +74,20 @@ def scored(prepared, make_spec, tmp_path):
     return scored
 
 
-def test_students_are_held_against_what_is_stored_replica_by_replica(prepared, folder, scored):
+@pytest.fixture
+def ask(prepared):
+    """One piece after the other, in this process."""
+
+    def ask(work, given):
+        return [work(prepared.samples, *arguments) for arguments in given]
+
+    return ask
+
+
+def test_students_are_held_against_what_is_stored_replica_by_replica(prepared, folder, scored, ask):
     rows = prepared.samples.splits["train"][:120]
     store, theirs = scored(rows)
-    (found,) = features_alike(prepared, store, folder)
+    (found,) = features_alike(prepared, store, folder, ask)
     assert (found["teacher"], found["teacher_tap"], found["student_tap"]) == (
         "conv",
         "blocks.1",
@@ -101,15 +111,15 @@ def test_students_are_held_against_what_is_stored_replica_by_replica(prepared, f
     assert found["student"]["n"] == 2
 
 
-def test_rows_that_a_teacher_could_not_answer_are_left_out(prepared, folder, scored):
+def test_rows_that_a_teacher_could_not_answer_are_left_out(prepared, folder, scored, ask):
     train = prepared.samples.splits["train"]
     store, _ = scored(train[5:45])
     assert store.holds("conv", train[:50], 0).tolist() == [False] * 5 + [True] * 40 + [False] * 5
     assert not store.holds("conv", train[:50], 1).any()
-    assert features_alike(prepared, store, folder)[0]["n"] == 40
+    assert features_alike(prepared, store, folder, ask)[0]["n"] == 40
 
 
-def test_live_targets_leave_nothing_to_be_compared(prepared, folder, make_spec, tmp_path):
+def test_live_targets_leave_nothing_to_be_compared(prepared, folder, make_spec, tmp_path, ask):
     spec = make_spec(
         prepared.teachers["conv"].settings.model,
         data=prepared.samples,
@@ -119,8 +129,8 @@ def test_live_targets_leave_nothing_to_be_compared(prepared, folder, make_spec, 
     store = open_store(
         tmp_path / "empty", store_keys({"conv": spec}, prepared.samples), prepared.samples
     )
-    assert features_alike(prepared, store, folder) == []
+    assert features_alike(prepared, store, folder, ask) == []
 
 
-def test_an_objective_without_features_compares_none(tiny_recipe, folder):
-    assert features_alike(prepare(load_config(tiny_recipe)), None, folder) == []
+def test_an_objective_without_features_compares_none(tiny_recipe, folder, ask):
+    assert features_alike(prepare(load_config(tiny_recipe)), None, folder, ask) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import ray
 import torch
 
 from raykd.config import load_config
+from raykd.errors import InputError, TrainingError
 from raykd.runtime import Crew
 from raykd.runtime.engine import engine
 
@@ -83,3 +85,32 @@ def test_a_run_on_a_cluster_that_stays_leaves_no_process_behind():
         crew.give_back(member, NEEDS)
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(member.ready.remote(), timeout=60)
+
+
+def doubled(value, killed):
+    """Twice the value; the process that is the first to be given 3 is lost."""
+    if value == 3 and not killed.exists():
+        killed.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if value < 0:
+        raise InputError.at("value", "found a negative one")
+    return 2 * value, os.getpid()
+
+
+def test_pieces_of_work_are_done_side_by_side_and_what_is_lost_is_done_again(tmp_path):
+    crew, killed = Crew(), tmp_path / "killed"
+    try:
+        given = [(value, killed) for value in range(8)]
+        found = crew.each(doubled, given, NEEDS, 2, patience_s=60)
+        assert [value for value, _ in found] == [0, 2, 4, 6, 8, 10, 12, 14]
+        assert killed.exists()
+        assert 2 <= len({process for _, process in found}) <= 3
+        again = crew.each(doubled, [(1, killed)], NEEDS, 2, patience_s=60)
+        assert again[0][1] in {process for _, process in found}, "the same processes go on"
+        with pytest.raises(InputError, match="negative"):
+            crew.each(doubled, [(-1, killed), (2, killed)], NEEDS, 2, patience_s=60)
+        with pytest.raises(TrainingError, match=r"no process started within 0.5 s.*'CPU': 64"):
+            crew.each(doubled, given, {"CPU": 64.0}, 1, patience_s=0.5)
+        assert crew.each(doubled, [], NEEDS, 2, patience_s=60) == []
+    finally:
+        crew.dismiss()

@@ -33,7 +33,7 @@ from raykd.objective import Context, DistillObjective, TeacherInfo
 from raykd.objective.rule import OUTPUT
 from raykd.pipeline import Options
 from raykd.pipeline.ablating import make_students
-from raykd.pipeline.evaluation import external_baseline_answers, external_baseline_specs
+from raykd.pipeline.evaluation import external_baseline_specs, predict_baseline
 from raykd.pipeline.preparation import prepare, with_external_baselines
 from raykd.pipeline.runs import empty_summary
 from raykd.report.folds import folds_verdict
@@ -555,9 +555,8 @@ def test_a_model_of_today_is_held_against_the_student():
         prepare(load_config(RECIPE, [f"evaluate.compare=[{today}]"]))
     )
     rows = prepared.samples.splits["test"]
-    answers = external_baseline_answers(
-        external_baseline_specs(prepared)["today"], prepared.samples, rows
-    )
+    spec = external_baseline_specs(prepared)["today"]
+    answers = predict_baseline(prepared.samples, spec, {"test": rows})["test"]
     assert answers.shape == (100, 5)
     whole = empty_summary(prepared)
     assert set(whole["compare"]) == {"today"}
