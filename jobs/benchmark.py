@@ -3,6 +3,8 @@
     python jobs/benchmark.py --only store,stored --output benchmark.json
 
 `objective`: labels and soft targets of one batch beside log_softmax and kl_div of one teacher.
+`small`: a small student's step beside a loop by hand. `short`: whole commands with little work in them. `whole`:
+the fill beside bare inference loops, many fits on a table beside loops by hand.
 `store`: a gather beside a raw memory map; bytes. `stored`: an epoch from the store beside labels alone and
 a hand-written cache, for a large and a small step. `memory`: of a worker that reads a store. `live`: actors
 that are asked live and only take time. `shared`: live training and the fill on the student's own cores, beside
@@ -14,7 +16,7 @@ distillation as a plain PyTorch loop, both from start to end, on Fashion-MNIST (
 `--fits` repeats). `shared` and `end_to_end` are given at two costs of the teachers, measured in the run.
 
 Cost on two cores: `end_to_end` some forty-five minutes, `shared` five, the others but `sweep` together five; `live`, `shared`,
-`driver`, `sweep` and `end_to_end` start local Ray clusters. Everything smaller, to see that it works:
+`driver`, `short`, `whole`, `sweep` and `end_to_end` start local Ray clusters. Everything smaller, to see that it works:
 
     python jobs/benchmark.py --only shared,end_to_end --samples 256 --units 64 --images 600 --epochs 2 --fits 1
 """

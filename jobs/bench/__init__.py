@@ -1,6 +1,7 @@
 """Benchmarks behind the figures of the README: ratios within one run, each with its spread."""
 
 from jobs.bench.driver_traffic import driver
+from jobs.bench.every_core import whole
 from jobs.bench.latencies import latency
 from jobs.bench.live_targets import live
 from jobs.bench.mapped_data import stream
@@ -8,6 +9,7 @@ from jobs.bench.measuring import Row, Sizes
 from jobs.bench.objective_cost import objective
 from jobs.bench.searches import sweep
 from jobs.bench.shared_cores import shared
+from jobs.bench.short_runs import short
 from jobs.bench.small_steps import small
 from jobs.bench.stored_targets import memory, store, stored
 from jobs.bench.whole_runs import end_to_end
@@ -15,6 +17,8 @@ from jobs.bench.whole_runs import end_to_end
 BENCHMARKS = {
     "objective": objective,
     "small": small,
+    "short": short,
+    "whole": whole,
     "store": store,
     "stored": stored,
     "memory": memory,
