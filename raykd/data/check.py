@@ -200,7 +200,7 @@ def _conflict_line(found: Conflicts) -> str:
 
 
 def _source_warnings(samples: Samples) -> list[str]:
-    warnings = []
+    warnings = list(samples.notes)
     if samples.left_out:
         warnings.append(f"{len(samples.left_out)} samples cannot be decoded and are left out")
     damaged = samples.damaged()

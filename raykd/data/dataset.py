@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from raykd.data.labels import LabelFormat, integral, wrong_shape
+from raykd.data.labels import BOOLEANS, LabelFormat, integral, wrong_shape
 from raykd.data.mapped import Mapped
 from raykd.errors import InputError, Problem
 from raykd.tasks import find_task
@@ -49,6 +49,7 @@ class Dataset:
         features: names of the numbers of a sample in order, where a table brought them.
         user_ids: pyarrow array of N texts, each sample's id as the source writes it (of a number its digits);
             None takes them from `ids`.
+        notes: what a reader of a run should know of the source, in plain words.
 
     Raises:
         InputError: lengths differ, values are not finite, labels are not classes, ids repeat, parts
@@ -67,6 +68,7 @@ class Dataset:
     left_out: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     user_ids: Any = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         given = self.inputs
@@ -77,11 +79,14 @@ class Dataset:
             raise InputError(problems)
         count = len(next(iter(arrays.values())))
         form = find_task(self.task).labels
+        named = self.classes
+        if named is None and self.labels is not None and form.are_booleans(self.labels):
+            named = BOOLEANS
         labels = _labels(self.labels, form, count, problems)
         clean = {
             "inputs": arrays,
             "labels": labels,
-            "classes": _classes(self.classes, form, labels, problems),
+            "classes": _classes(named, form, labels, problems),
             "ids": _ids(self.ids, count, problems),
             "user_ids": _user_ids(self.user_ids, self.ids, count),
             "splits": _splits(self.splits, count, problems),
@@ -202,7 +207,9 @@ def _labels(
 ) -> np.ndarray | None:
     if given is None:
         return None
-    return _accepted("labels", form.clean(np.asarray(given), count), problems)
+    array = np.asarray(given)
+    numbers = array.astype(np.int64) if form.are_booleans(array) else array
+    return _accepted("labels", form.clean(numbers, count), problems)
 
 
 def _accepted(field: str, found: np.ndarray | str, problems: list[Problem]) -> np.ndarray | None:

@@ -14,11 +14,11 @@ import xxhash
 
 from raykd.config.data import Data, ViewStep
 from raykd.config.sources import FilesSource
-from raykd.data.class_names import given_names, renamed
+from raykd.data.class_names import given_names, look_alike, renamed
 from raykd.data.dataset import Dataset
 from raykd.data.decoding import Decode, Tell, in_process, load_decoded
 from raykd.data.hashing import content_hashes
-from raykd.data.mapped import channel_statistics, pieces
+from raykd.data.mapped import channel_statistics, is_coarse, pieces
 from raykd.data.sources import load_source
 from raykd.data.splits import label_budget, make_splits
 from raykd.data.texts import decode_texts
@@ -54,6 +54,7 @@ class Samples:
         hashes: as in `Dataset`.
         left_out, features: as in `Dataset`.
         columns: as in `Dataset`, of those that are asked for.
+        notes: what a reader of a run should know of the data, in plain words.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -73,6 +74,7 @@ class Samples:
     left_out: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -304,7 +306,7 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
                     "columns, and a factory gives Dataset(columns={...})")
         )  # fmt: skip
     given, own = given_names(data.classes), dataset.class_names
-    classes = own if given is None else renamed(given, dataset.classes, own)
+    classes = own if given is None else renamed(given, own)
     splits = make_splits(dataset, data.splits, seed=seed)
     train = splits["train"]
     ids, all_labels = dataset.sample_ids, dataset.known_labels
@@ -334,9 +336,27 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         left_out=dataset.left_out,
         features=dataset.features,
         columns={name: _read_only(dataset.columns[name]) for name in columns},
+        notes=(*dataset.notes, *look_alike(classes), *_coarse(dataset)),
     )
     _try_views(samples)
     return samples
+
+
+def _coarse(dataset: Dataset) -> list[str]:
+    """What is said of columns of which float32, in which models compute, keeps too little."""
+    told = []
+    for name, array in dataset.arrays.items():
+        if array.dtype.kind == "f" and array.ndim == len(("N", "D")):
+            numbers = np.flatnonzero(is_coarse(array))
+            names = [
+                dataset.features[one] if dataset.features else f"{one} of {name}" for one in numbers
+            ]
+            told += [
+                f"column {one} has values around {float(array[0, number]):.6g}, of which float32, in which models compute, keeps "
+                "too little to tell them apart; subtract an offset, such as their minimum, in the file"
+                for one, number in zip(names, numbers, strict=True)
+            ]
+    return told
 
 
 def _scale(values: np.ndarray) -> Scale:

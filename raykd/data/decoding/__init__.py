@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +143,12 @@ class _Found:
         left_out: tuple[str, ...] = (),
     ) -> Dataset:
         """Rows in this order (int64, the sample of each)."""
+        ids = self.index.ids
+        names = ids.texts.take(pa.array(order))
         return Dataset(
             inputs={self.index.layout.input: inputs},
             labels=None if self.labels is None else self.labels[order],
-            ids=self.index.ids.to_numpy(zero_copy_only=False)[order],
+            ids=names.to_numpy(zero_copy_only=False) if ids.numbers is None else ids.numbers[order],
             splits=given_parts(self.index.splits, order),
             classes=self.classes,
             task=self.task,
@@ -154,7 +156,8 @@ class _Found:
             hashes=hashes,
             left_out=left_out,
             features=self._features,
-            user_ids=self.index.ids.take(pa.array(order)).cast(pa.string()),
+            user_ids=names,
+            notes=self.index.notes,
         )
 
     @property
@@ -198,8 +201,7 @@ def _index(source: Any, asked: Mapping[str, str]) -> tuple[Index, tuple[str, ...
         return index, label
     label = columns_of(source.labels.column)
     names = tuple(dict.fromkeys([*label, *in_table]))
-    found = joined(table, source.labels.key, names, index.ids)
-    return replace(index, columns={**index.columns, **found}), label
+    return joined(index, source.labels, table, names), label
 
 
 def _decode(
@@ -230,7 +232,7 @@ def _decode(
 
 
 def _names(index: Index, bad: Mapping[int, str]) -> list[str]:
-    return [f"{index.ids[row].as_py()} ({bad[row]})" for row in sorted(bad)]
+    return [f"{index.ids.named(row)} ({bad[row]})" for row in sorted(bad)]
 
 
 def _check_bad(bad: Mapping[int, str], index: Index, tolerated: BadSamples) -> None:

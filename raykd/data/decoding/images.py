@@ -18,6 +18,7 @@ from raykd.data.decoding.layout import (
     IMAGES,
     KEY,
     Decoded,
+    Ids,
     Index,
     Layout,
     Required,
@@ -64,7 +65,7 @@ def index_images(source: ImagesSource, required: Required) -> Index:
         )  # fmt: skip
     folders = pa.array([name.partition("/")[0] for name in names])
     layout = span_layout(source, spans)
-    return Index(pa.array(names), files, layout, span_parts(spans, layout), {FOLDER: folders})
+    return Index(Ids(pa.array(names)), files, layout, span_parts(spans, layout), {FOLDER: folders})
 
 
 def span_layout(source: FilesSource, spans: Spans) -> Layout:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +74,7 @@ def index_hf(source: HfSource, required: Required) -> Index:
         return found
     tables = [_open(file) for file in found.files]
     splits = [part for part, one in zip(names, tables, strict=True) for _ in range(sum(one.groups))]
-    return Index(
-        found.ids,
-        found.files,
-        found.layout,
-        found.parts,
-        found.columns,
-        found.names,
-        pa.array(splits),
-    )
+    return replace(found, splits=pa.array(splits))
 
 
 def _check_folder(path: str) -> None:
@@ -136,8 +128,8 @@ def _index(source: ParquetSource | HfSource, required: Required, files: Sequence
     names = dict.fromkeys([*required, *([source.id] if source.id is not None else [])])
     read = {name: pa.chunked_array([_read(one, name) for one in tables]) for name in names}
     columns = {name: column.combine_chunks() for name, column in read.items()}
-    counts = ((one.file.name, sum(one.groups)) for one in tables)
-    ids = ids_of(source.id, columns, required, counts)
+    counts = [(one.file.name, sum(one.groups)) for one in tables]
+    ids = ids_of(None if source.id is None else columns[source.id], counts, written=False)
     layout = _layout(source, tables, inputs)
     groups = {one.file.path: one.groups for one in tables}
     return Index(
@@ -145,7 +137,7 @@ def _index(source: ParquetSource | HfSource, required: Required, files: Sequence
         tuple(files),
         layout,
         group_parts(groups, inputs, layout),
-        columns,
+        {name: columns[name] for name in required},
         _class_names(tables[0].schema, required),
     )
 

@@ -16,6 +16,7 @@ from raykd.data.decoding.layout import (
     IMAGES,
     KEY,
     File,
+    Ids,
     Index,
     Required,
     Spans,
@@ -53,7 +54,7 @@ def index_webdataset(source: WebdatasetSource, required: Required) -> Index:
     file_N, offset_N, length_N = np.array(spans_of, np.int64).T
     spans = Spans(tuple(file.path for file in files), file_N, offset_N, length_N)
     layout = span_layout(source, spans)
-    return Index(pa.array(ids), files, layout, span_parts(spans, layout), columns)
+    return Index(Ids(pa.array(ids)), files, layout, span_parts(spans, layout), columns)
 
 
 def _samples(file: File) -> Iterator[tuple[str, int, int, dict[str, Any]]]:
