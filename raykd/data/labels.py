@@ -12,7 +12,7 @@ import numpy as np
 
 from raykd.types import is_labelled
 
-BOOLEANS = ("False", "True")
+BOOLEANS: tuple[str, ...] = ("False", "True")
 """Names of two classes whose labels are booleans."""
 _FEW_CLASSES = 1_000
 _MOST_GAPS = 10

@@ -153,9 +153,8 @@ def _words(column: Any, cells: Any) -> Any:
     texts = column.cast(pa.string()) if cells is None else cells
     if pa.types.is_temporal(column.type):
         return texts
-    known = pc.not_equal(column, pa.scalar(UNLABELLED, pa.int64()).cast(column.type))
-    if pa.types.is_floating(column.type):
-        known = pc.and_not(known, pc.is_nan(column))
+    numbers = column.cast(pa.float64())
+    known = pc.and_not(pc.not_equal(numbers, float(UNLABELLED)), pc.is_nan(numbers))
     return pc.if_else(known, texts, pa.scalar(None, texts.type))
 
 
@@ -165,7 +164,8 @@ def _booleans(column: Any, name: str, given: tuple[str, ...] | None) -> Labels:
         names = BOOLEANS
     else:
         word_of = {word.casefold(): word for word in given}
-        check_known(tuple(word_of), [word.casefold() for word in BOOLEANS], name)
+        if not word_of.keys() >= {word.casefold() for word in BOOLEANS}:
+            check_known(given, BOOLEANS, name)
         names = tuple(word_of[word.casefold()] for word in BOOLEANS)
     texts = pc.if_else(column, names[1], names[0])
     return _texts(texts, name, given or names)
