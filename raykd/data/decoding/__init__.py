@@ -143,12 +143,11 @@ class _Found:
         left_out: tuple[str, ...] = (),
     ) -> Dataset:
         """Rows in this order (int64, the sample of each)."""
-        ids = self.index.ids
-        names = ids.texts.take(pa.array(order))
+        names, numbers = self.index.ids.take(pa.array(order)), self.index.numbers
         return Dataset(
             inputs={self.index.layout.input: inputs},
             labels=None if self.labels is None else self.labels[order],
-            ids=names.to_numpy(zero_copy_only=False) if ids.numbers is None else ids.numbers[order],
+            ids=names.to_numpy(zero_copy_only=False) if numbers is None else numbers[order],
             splits=given_parts(self.index.splits, order),
             classes=self.classes,
             task=self.task,
@@ -232,7 +231,7 @@ def _decode(
 
 
 def _names(index: Index, bad: Mapping[int, str]) -> list[str]:
-    return [f"{index.ids.named(row)} ({bad[row]})" for row in sorted(bad)]
+    return [f"{index.ids[row].as_py()} ({bad[row]})" for row in sorted(bad)]
 
 
 def _check_bad(bad: Mapping[int, str], index: Index, tolerated: BadSamples) -> None:

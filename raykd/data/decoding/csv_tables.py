@@ -57,7 +57,8 @@ def index_csv(source: CsvSource, required: Required) -> Index:
         else Layout("text", (source.length,), "|u1")
     )
     parts = parts_of(zip(sizes, lines, strict=True))
-    return Index(ids, files, layout, parts, columns, texts={name: texts[name] for name in required})
+    written = {name: texts[name] for name in required}
+    return Index(ids.texts, files, layout, parts, columns, texts=written, numbers=ids.numbers)
 
 
 def read_lines(lines: Lines, most_rows: int) -> Iterator[list[Any]]:

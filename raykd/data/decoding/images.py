@@ -19,7 +19,6 @@ from raykd.data.decoding.layout import (
     IMAGES,
     KEY,
     Decoded,
-    Ids,
     Index,
     Layout,
     Required,
@@ -86,7 +85,7 @@ def index_images(source: ImagesSource, required: Required) -> Index:
     parts = span_parts(spans, layout)
     notes = () if parts_N is None or splits is not None else (_NOT_PARTS,)
     return Index(
-        Ids(pa.array(names)), files, layout, parts, {FOLDER: folders}, splits=splits, notes=notes
+        pa.array(names), files, layout, parts, {FOLDER: folders}, splits=splits, notes=notes
     )
 
 

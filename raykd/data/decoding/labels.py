@@ -72,12 +72,12 @@ def joined(index: Index, table: LabelTable, rows: Any, names: tuple[str, ...]) -
         InputError: it knows none of the samples.
     """
     keys, path = rows[table.key].combine_chunks(), Path(table.path).expanduser()
-    found = match(index.ids.texts, keys)
+    found = match(index.ids, keys)
     if (found.key_N < 0).all():
         there = repr(keys[0].as_py()) if len(keys) else "no row"
         raise _problem(
             "key",
-            f"no sample's id is in the column {table.key!r}: samples are called e.g. {index.ids.named(0)!r}, the table has "
+            f"no sample's id is in the column {table.key!r}: samples are called e.g. {index.ids[0].as_py()!r}, the table has "
             f"{there}; take the column with the samples' ids",
         )
     indices = pa.array(found.key_N, mask=found.key_N < 0)

@@ -186,11 +186,6 @@ class Ids:
             return cls.of_texts(texts)
         return cls(texts)
 
-    def named(self, row: int) -> str:
-        """What one is called."""
-        name: str = self.texts[row].as_py()
-        return name
-
 
 def _different(digits: Any) -> np.ndarray | None:
     """The numbers, int64, where no two are the same."""
@@ -206,19 +201,20 @@ class Index:
     """A source's samples.
 
     Attributes:
-        ids: what samples are called, and by what they are drawn.
+        ids: [N], pyarrow array of texts: what samples are called.
         files: what is decoded, for its fingerprint.
         layout: how decoded samples look.
         parts: all samples in order.
         columns: name -> [N], pyarrow array: labels, and what samples are split by.
         texts: name -> [N], pyarrow array of texts: the cells of these columns as they are written, where a text
             file brought them.
-        notes: what a reader should know of the source, in plain words.
         names: column -> names of its classes, where the source has them.
         splits: [N], pyarrow array of `train`, `validation`, `test`, where the source has them.
+        notes: what a reader should know of the source, in plain words.
+        numbers: as of `Ids`.
     """
 
-    ids: Ids
+    ids: Any
     files: tuple[File, ...]
     layout: Layout
     parts: tuple[Part, ...]
@@ -227,9 +223,10 @@ class Index:
     splits: Any = None
     texts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    numbers: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.ids.texts)
+        return len(self.ids)
 
 
 def part_rows(count: int, layout: Layout) -> int:

@@ -133,12 +133,13 @@ def _index(source: ParquetSource | HfSource, required: Required, files: Sequence
     layout = _layout(source, tables, inputs)
     groups = {one.file.path: one.groups for one in tables}
     return Index(
-        ids,
+        ids.texts,
         tuple(files),
         layout,
         group_parts(groups, inputs, layout),
         {name: columns[name] for name in required},
         _class_names(tables[0].schema, required),
+        numbers=ids.numbers,
     )
 
 

@@ -16,7 +16,6 @@ from raykd.data.decoding.layout import (
     IMAGES,
     KEY,
     File,
-    Ids,
     Index,
     Required,
     Spans,
@@ -54,7 +53,7 @@ def index_webdataset(source: WebdatasetSource, required: Required) -> Index:
     file_N, offset_N, length_N = np.array(spans_of, np.int64).T
     spans = Spans(tuple(file.path for file in files), file_N, offset_N, length_N)
     layout = span_layout(source, spans)
-    return Index(Ids(pa.array(ids)), files, layout, span_parts(spans, layout), columns)
+    return Index(pa.array(ids), files, layout, span_parts(spans, layout), columns)
 
 
 def _samples(file: File) -> Iterator[tuple[str, int, int, dict[str, Any]]]:
