@@ -83,12 +83,13 @@ class Dataset:
         if named is None and self.labels is not None and form.are_booleans(self.labels):
             named = BOOLEANS
         labels = _labels(self.labels, form, count, problems)
+        user_ids = _user_ids(self.user_ids, self.ids, count)
         clean = {
             "inputs": arrays,
             "labels": labels,
             "classes": _classes(named, form, labels, problems),
-            "ids": _ids(self.ids, count, problems),
-            "user_ids": _user_ids(self.user_ids, self.ids, count),
+            "ids": _ids(self.ids, user_ids, count, problems),
+            "user_ids": user_ids,
             "splits": _splits(self.splits, count, problems),
             "weights": _weights(self.weights, count, problems),
             "columns": _columns(self.columns, count, problems),
@@ -227,7 +228,7 @@ def ids_of_texts(texts: Iterable[str]) -> np.ndarray:
 
 
 def _ids(
-    given: np.ndarray | Sequence[str] | None, count: int, problems: list[Problem]
+    given: np.ndarray | Sequence[str] | None, texts: Any, count: int, problems: list[Problem]
 ) -> np.ndarray | None:
     if given is None:
         return np.arange(count, dtype=np.int64)
@@ -244,7 +245,7 @@ def _ids(
         return None
     unique, first, times = np.unique(ids, return_index=True, return_counts=True)
     if len(unique) < count:
-        examples = ", ".join(repr(array[[row]].tolist()[0]) for row in first[times > 1][:3])
+        examples = ", ".join(repr(texts[row].as_py()) for row in first[times > 1][:3].tolist())
         problems.append(
             _problem(
                 "ids",

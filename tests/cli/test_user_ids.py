@@ -253,3 +253,26 @@ def test_numbers_of_earlier_versions_are_drawn_as_they_were(tmp_path: Path) -> N
     assert plain.ids.tolist() == padded.ids.tolist() == list(range(40))
     assert plain.named(np.array([7])) == ["7"]
     assert padded.named(np.array([7])) == ["007"]
+
+
+def test_ids_of_parquet_files_of_different_types(tmp_path: Path, call: Call) -> None:
+    """At 7d0af11: "'id' is int64 in ...; string in ...; make it one type"."""
+    (tmp_path / "in").mkdir()
+    for name, ids in (("1", range(20)), ("2", [f"b{row}" for row in range(20)])):
+        kind = pa.int32() if name == "1" else pa.int64()
+        rows = {"id": list(ids), "x": range(20), "label": pa.array([0, 1] * 10, kind)}
+        pq.write_table(pa.table(rows), tmp_path / "in" / f"{name}.parquet")
+    source = {
+        "type": "parquet",
+        "path": str(tmp_path / "in"),
+        "inputs": ["x"],
+        "id": "id",
+        "label": "label",
+    }
+    samples = loaded(source)
+    assert samples.named(np.array([7, 20])) == ["7", "b0"]
+    assert samples.all_labels[:3].tolist() == [0, 1, 0]
+    pq.write_table(pa.table({**rows, "label": ["a", "b"] * 10}), tmp_path / "in" / "2.parquet")
+    ended = call("data", "check", recipe(tmp_path, source))
+    assert ended.code == 2
+    assert "data.source.label: 'label' is int32 in" in ended.err

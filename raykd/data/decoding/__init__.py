@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 from raykd.config.data import BadSamples, Data
 from raykd.config.sources import FilesSource
 from raykd.data.class_names import given_names
-from raykd.data.dataset import Dataset
+from raykd.data.dataset import Dataset, ids_of_texts
 from raykd.data.decoding.cache import (
     HASH_BYTES,
     Decode,
@@ -143,11 +144,10 @@ class _Found:
         left_out: tuple[str, ...] = (),
     ) -> Dataset:
         """Rows in this order (int64, the sample of each)."""
-        names, numbers = self.index.ids.take(pa.array(order)), self.index.numbers
         return Dataset(
             inputs={self.index.layout.input: inputs},
             labels=None if self.labels is None else self.labels[order],
-            ids=names.to_numpy(zero_copy_only=False) if numbers is None else numbers[order],
+            ids=self._ids[order],
             splits=given_parts(self.index.splits, order),
             classes=self.classes,
             task=self.task,
@@ -155,9 +155,15 @@ class _Found:
             hashes=hashes,
             left_out=left_out,
             features=self._features,
-            user_ids=names,
+            user_ids=self.index.ids.take(pa.array(order)),
             notes=self.index.notes,
         )
+
+    @cached_property
+    def _ids(self) -> np.ndarray:
+        """Sample ids, int64."""
+        numbers = self.index.numbers
+        return ids_of_texts(self.index.ids.to_pylist()) if numbers is None else numbers
 
     @property
     def _features(self) -> tuple[str, ...]:
