@@ -119,6 +119,8 @@ def _check(args: argparse.Namespace) -> int:
     sizes = ", ".join(f"{name} {count:,}" for name, count in found["samples"].items())
     console.print(f"data: {sizes} samples; {found['training_labels']:,} training labels; "
                 f"{find_task(prepared.samples.task).labels.counted(found['classes'])}{cut_texts(prepared.samples)}")  # fmt: skip
+    for note in prepared.notes:
+        console.print(f"data: {note}")
     rows = [_row(name, one, words, accuracies.get(name))
             for name, one in found["teachers"].items()]  # fmt: skip
     console.table([*rows, _row("(student)", found["student"], words, None)], title="models")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from raykd.errors import DataError, InputError, Problem, refuse
 
 _INPUTS = "data.source.inputs"
 _TEXT = "data.source.text"
+_ID = "data.source.id"
 _REPOSITORY = re.compile(r"^\w[\w.-]*/\w[\w.-]*$")
 _STATE, _DICT = "state.json", "dataset_dict.json"
 
@@ -74,15 +75,7 @@ def index_hf(source: HfSource, required: Required) -> Index:
         return found
     tables = [_open(file) for file in found.files]
     splits = [part for part, one in zip(names, tables, strict=True) for _ in range(sum(one.groups))]
-    return Index(
-        found.ids,
-        found.files,
-        found.layout,
-        found.parts,
-        found.columns,
-        found.names,
-        pa.array(splits),
-    )
+    return replace(found, splits=pa.array(splits))
 
 
 def _check_folder(path: str) -> None:
@@ -130,23 +123,23 @@ def _index(source: ParquetSource | HfSource, required: Required, files: Sequence
     inputs = _columns(source)
     asked = {**dict.fromkeys(inputs, _INPUTS if source.text is None else _TEXT), **required}
     if source.id is not None:
-        asked[source.id] = "data.source.id"
+        asked[source.id] = _ID
     tables = [_open(file) for file in files]
     _check(tables, asked)
     names = dict.fromkeys([*required, *([source.id] if source.id is not None else [])])
-    read = {name: pa.chunked_array([_read(one, name) for one in tables]) for name in names}
-    columns = {name: column.combine_chunks() for name, column in read.items()}
-    counts = ((one.file.name, sum(one.groups)) for one in tables)
-    ids = ids_of(source.id, columns, required, counts)
+    columns = {name: _together([_read(one, name) for one in tables]) for name in names}
+    counts = [(one.file.name, sum(one.groups)) for one in tables]
+    ids = ids_of(None if source.id is None else columns[source.id], counts, written=False)
     layout = _layout(source, tables, inputs)
     groups = {one.file.path: one.groups for one in tables}
     return Index(
-        ids,
+        ids.texts,
         tuple(files),
         layout,
         group_parts(groups, inputs, layout),
-        columns,
+        {name: columns[name] for name in required},
         _class_names(tables[0].schema, required),
+        numbers=ids.numbers,
     )
 
 
@@ -187,12 +180,35 @@ def _check(tables: Sequence[_Table], asked: Mapping[str, str]) -> None:
             problems.append(Problem(key, f"{path} has no column {name!r}; it has {there}"))
         else:
             kinds = {str(one.schema.field(name).type): one.file.path for one in tables}
-            if len(kinds) > 1:
+            if len(kinds) > 1 and (key == _INPUTS or _clash(tables, name, key)):
                 found = "; ".join(f"{kind} in {path}" for kind, path in list(kinds.items())[:2])
                 problems.append(Problem(key, f"{name!r} is {found}; make it one type"))
     if not problems and not sum(sum(one.groups) for one in tables):
         problems.append(Problem(KEY, f"{tables[0].file.path} has no row; add samples"))
     refuse(problems)
+
+
+def _clash(tables: Sequence[_Table], name: str, key: str) -> bool:
+    """Whether a column's types have no common one; ids are texts at last, whatever they are."""
+    if key == _ID:
+        return False
+    try:
+        pa.unify_schemas(
+            [pa.schema([pa.field(name, one.schema.field(name).type)]) for one in tables],
+            promote_options="permissive",
+        )
+    except pa.ArrowException:
+        return True
+    return False
+
+
+def _together(parts: Sequence[Any]) -> Any:
+    """A column of all files, of their common type; of texts where they have none."""
+    try:
+        tables = [pa.table({"": part}) for part in parts]
+        return pa.concat_tables(tables, promote_options="permissive").column(0).combine_chunks()
+    except pa.ArrowException:
+        return pa.concat_arrays([part.cast(pa.string()) for part in parts])
 
 
 def _read(table: _Table, name: str) -> Any:
