@@ -124,6 +124,11 @@ class RunFolder:
         return self.path / "evaluation.safetensors"
 
     @property
+    def predictions(self) -> Path:
+        """Every model's prediction for each sample of validation and test, by the user's ids."""
+        return self.path / "predictions.parquet"
+
+    @property
     def student(self) -> Path:
         """The student's weights and description, for `raykd.load_student`."""
         return self.path / "student"

@@ -46,7 +46,7 @@ def add(commands: Command) -> None:
         "value of a sample and an optional `id`; texts: .csv with a column `text`, .txt with one in each line",
     )
     predict.add_argument(
-        "--output", type=Path, metavar="FILE", help=".csv or .npz; default: CSV on stdout"
+        "--output", type=Path, metavar="FILE", help=".csv, .npz or .parquet; default: CSV on stdout"
     )
     predict.add_argument(
         "--model",
@@ -91,8 +91,8 @@ def _status(args: argparse.Namespace) -> int:
 def _predict(args: argparse.Namespace) -> int:
     from raykd.cli.prediction import predict, read_for, write_csv, write_npz
 
-    if args.output is not None and args.output.suffix not in (".csv", ".npz"):
-        raise InputError.at("--output", f"found {args.output}; needs .csv or .npz")
+    if args.output is not None and args.output.suffix not in (".csv", ".npz", ".parquet"):
+        raise InputError.at("--output", f"found {args.output}; needs .csv, .npz or .parquet")
     if args.output is not None:
         make_parent(args.output)
     ids, predicted = predict(args.run, read_for(args.run, args.data), args.model)
@@ -100,6 +100,10 @@ def _predict(args: argparse.Namespace) -> int:
         write_csv(sys.stdout, ids, predicted)
     elif args.output.suffix == ".npz":
         write_npz(args.output, ids, predicted)
+    elif args.output.suffix == ".parquet":
+        from raykd.export.predictions import predicted_table, write_table
+
+        write_table(args.output, predicted_table(ids, predicted))
     else:
         with args.output.open("w", encoding="utf-8", newline="") as file:
             write_csv(file, ids, predicted)

@@ -19,6 +19,7 @@ from raykd.evaluate.outputs import Split, SplitOutputs
 from raykd.evaluate.requirements import Requirement
 from raykd.evaluate.slices import slice_numbers
 from raykd.evaluate.summary import student_temperatures
+from raykd.export.predictions import evaluation_table, folds_table, write_table
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.pipeline.choosing import choose
 from raykd.pipeline.evaluation import (
@@ -151,7 +152,13 @@ def _evaluate(job: Job, targets: TargetStage) -> None:
         measured, conditions = costs(prepared, {**targets.specs, **baselines}, job.folder)
         slices = slices_of_test(job.config.evaluate.slices, prepared.samples)
         temperatures = student_temperatures(evaluation, "student")
-        save_student(prepared, job.folder, temperatures[0] if temperatures else None)
+        temperature = temperatures[0] if temperatures else None
+        save_student(prepared, job.folder, temperature)
+        samples = prepared.samples
+        ids = {
+            name: [str(one) for one in samples.ids[rows]] for name, rows in samples.splits.items()
+        }
+        write_table(job.folder.predictions, evaluation_table(evaluation, ids, temperature))
     summary = summarise(
         evaluation,
         measured,
@@ -211,9 +218,10 @@ def cross_validate(
                 _run(_grouped(recipe, folder), again, console)
     if options.until not in (None, "evaluate"):
         return folder, {}
-    summaries = [
-        read_json(folder.path / "folds" / str(i) / "summary.json") for i in range(len(recipes))
-    ]
+    folds = [RunFolder(folder.path / "folds" / str(index)) for index in range(len(recipes))]
+    summaries = [read_json(fold.summary) for fold in folds]
+    if all(fold.predictions.is_file() for fold in folds):  # a fold of an earlier version has none
+        write_table(folder.predictions, folds_table([fold.predictions for fold in folds]))
     brought = [teacher.name for teacher in config.teachers if not teacher.learns]
     summary = {**over_folds(summaries, sizes), "brought": brought}
     write_json(folder.summary, summary)

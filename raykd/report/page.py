@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from raykd.folders import RunFolder
 from raykd.report.cost import latency_tile
 from raykd.report.folder import RunData, read_run, text_of
 from raykd.report.verdicts import outcome, verdict
@@ -60,6 +61,7 @@ def write_report(run: Path) -> Path:
     }
     content = kinds.get(data.summary.get("kind") or "run", _of_run)(data)
     content["explained"] = EXPLAINED if (run / EXPLAINED).is_file() else ""
+    content["predictions"] = RunFolder(run).predictions.is_file()
     folder = run / "report"
     write_parts(folder, content["pictures"], content["tables"])
     page = folder / "index.html"
