@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raykd.config import Config, load_config
 from raykd.errors import InputError, Problem
-from raykd.folders import RunFolder
+from raykd.folders import RunFolder, is_locked, is_taken
 
 if TYPE_CHECKING:
     from raykd.pipeline import Options
@@ -169,7 +169,7 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def new_output(args: argparse.Namespace) -> Path:
-    """A new folder, named after the recipe."""
+    """A new folder, named after the recipe and claimed until the command ends."""
     from raykd.pipeline.session import new_run_folder
 
     recipe = recipe_of(args) or (args.layers[-1] if args.layers else "run")
@@ -187,7 +187,8 @@ def job_options(args: argparse.Namespace, until: str | None = None) -> Options:
 @contextmanager
 def early_engine(args: argparse.Namespace, config: Config) -> Iterator[None]:
     """Ray starts while torch is imported, unless it is seen already that nothing will be run."""
-    if args.output is not None and args.output.exists() and not args.resume:
+    output: Path | None = args.output
+    if output is not None and ((is_taken(output) and not args.resume) or is_locked(output)):
         yield
         return
     from raykd.runtime import engine
