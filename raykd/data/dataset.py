@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import xxhash
 
 from raykd.data.labels import LabelFormat, integral, wrong_shape
@@ -45,6 +47,8 @@ class Dataset:
         hashes: uint64 [N], `content_hashes` of the inputs, where they are known; else computed.
         left_out: names of samples that the source has and that could not be decoded.
         features: names of the numbers of a sample in order, where a table brought them.
+        user_ids: pyarrow array of N texts, each sample's id as the source writes it (of a number its digits);
+            None takes them from `ids`.
 
     Raises:
         InputError: lengths differ, values are not finite, labels are not classes, ids repeat, parts
@@ -62,6 +66,7 @@ class Dataset:
     hashes: np.ndarray | None = None
     left_out: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
+    user_ids: Any = None
 
     def __post_init__(self) -> None:
         given = self.inputs
@@ -78,6 +83,7 @@ class Dataset:
             "labels": labels,
             "classes": _classes(self.classes, form, labels, problems),
             "ids": _ids(self.ids, count, problems),
+            "user_ids": _user_ids(self.user_ids, self.ids, count),
             "splits": _splits(self.splits, count, problems),
             "weights": _weights(self.weights, count, problems),
             "columns": _columns(self.columns, count, problems),
@@ -239,6 +245,17 @@ def _ids(
             )
         )
     return ids
+
+
+def _user_ids(given: Any, ids: np.ndarray | Sequence[str] | None, count: int) -> Any:
+    """Ids as texts, a pyarrow array; of `ids` that are none, `_ids` tells."""
+    if given is not None:
+        return given
+    values = np.arange(count) if ids is None else np.asarray(ids).reshape(-1)
+    if values.dtype.kind == "f" and np.isfinite(values).all():
+        values = values.astype(np.int64)
+    texts = (str(one).encode(errors="backslashreplace").decode() for one in values.tolist())
+    return pa.array(texts, pa.string())
 
 
 def _splits(

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 import xxhash
 
@@ -31,13 +32,15 @@ Labels = Literal["budget", "all"]
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples with splits, label budget and views; numpy arrays only, which may be read-only.
+    """Samples with splits, label budget and views; arrays only, which may be read-only.
 
     Attributes:
         inputs: name -> [N, ...], as the source gave them (see `Dataset.inputs`).
         labels: as in `Dataset`, unlabelled for training samples outside the label budget.
         all_labels: every label that is known.
-        ids: int64 [N], stable sample ids.
+        ids: int64 [N], stable sample ids, from which random numbers are made; not for people.
+        user_ids: pyarrow array of N texts, each sample's id as the user's data have it: `0995`, `A12`,
+            `cats/7.png`, `people.csv#3`; of a number its digits. Results are joined to the user's data by it.
         splits: "train", "validation", "test" -> sorted int64 rows.
         classes: names of a model's outputs: of the classes or labels in order, of the one value of a
             regression; of an embedding the names of its labels' classes, which may be none.
@@ -57,6 +60,7 @@ class Samples:
     labels: np.ndarray
     all_labels: np.ndarray
     ids: np.ndarray
+    user_ids: Any
     splits: Mapping[str, np.ndarray]
     classes: tuple[str, ...]
     seed: int
@@ -140,6 +144,11 @@ class Samples:
             for part in pieces(rows, self._row_bytes)
         ]
         return np.concatenate([np.empty(0, np.uint64), *found])
+
+    def named(self, rows: np.ndarray) -> list[str]:
+        """The user's own ids of some rows (int64 [B]), in their order."""
+        names: list[str] = self.user_ids.take(pa.array(rows)).to_pylist()
+        return names
 
     def labelled_rows(self, split: str, labels: Labels = "budget") -> np.ndarray:
         """Rows of a split that have a label, within the budget or at all, sorted int64."""
@@ -310,6 +319,7 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         labels=_read_only(labels),
         all_labels=_read_only(all_labels),
         ids=_read_only(ids),
+        user_ids=dataset.user_ids,
         splits={name: _read_only(rows) for name, rows in splits.items()},
         classes=classes,
         seed=seed,

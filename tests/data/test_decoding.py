@@ -472,7 +472,9 @@ def test_data_check_finds_what_was_changed_on_disk(tmp_path: Path, raykd_home: P
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte ^ 1]))
     (warning,) = (w for w in check_data(samples).warnings if "changed on disk" in w)
-    assert warning.startswith(f"1 decoded samples were changed on disk (ids {samples.ids[7]});")
+    assert warning.startswith(
+        f"1 decoded samples were changed on disk (ids {samples.named(np.array([7]))[0]});"
+    )
 
 
 def test_a_file_that_goes_away_meanwhile_is_no_bad_sample(tmp_path: Path) -> None:

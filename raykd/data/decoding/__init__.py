@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from raykd.config.data import BadSamples, Data
 from raykd.config.sources import FilesSource
@@ -153,6 +154,7 @@ class _Found:
             hashes=hashes,
             left_out=left_out,
             features=self._features,
+            user_ids=self.index.ids.take(pa.array(order)).cast(pa.string()),
         )
 
     @property
