@@ -5,13 +5,14 @@ Shapes: N samples, C classes or labels, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from raykd.evaluate import Evaluation, SplitOutputs
+from raykd.evaluate.outputs import Split
 from raykd.export.task import Predicted
 from raykd.folders import write_whole
 from raykd.tasks import find_task
@@ -25,14 +26,11 @@ _DIMENSIONS = 2
 Columns = dict[str, "pa.Array"]
 
 
-def evaluation_table(
-    evaluation: Evaluation, ids: Mapping[str, Sequence[str]], temperature: float | None
-) -> pa.Table:
+def evaluation_table(evaluation: Evaluation, temperature: float | None) -> pa.Table:
     """What every model of a run says of each sample of validation and test.
 
     Args:
         evaluation: the answers.
-        ids: split -> the user's id of each of its samples.
         temperature: by which the exported student's outputs are divided; None = 1.
 
     Returns:
@@ -42,16 +40,13 @@ def evaluation_table(
     import pyarrow as pa  # it takes a while to import
 
     parts = [
-        pa.table(_split_columns(evaluation, split, ids[split], temperature))
-        for split in evaluation.splits
+        pa.table(_split_columns(evaluation, split, temperature)) for split in evaluation.splits
     ]
     table = pa.concat_tables(parts)
     return table.set_column(0, "id", id_column(table["id"].to_pylist()))
 
 
-def _split_columns(
-    evaluation: Evaluation, split: Any, ids: Sequence[str], temperature: float | None
-) -> Columns:
+def _split_columns(evaluation: Evaluation, split: Split, temperature: float | None) -> Columns:
     import pyarrow as pa
 
     outputs, export = evaluation.splits[split], find_task(evaluation.task).export
@@ -61,8 +56,8 @@ def _split_columns(
     }
     said = next(iter(predicted.values()))
     columns: Columns = {
-        "id": pa.array(ids, pa.string()),
-        "split": pa.array([split] * len(ids)),
+        "id": pa.array(outputs.user_ids, pa.string()),
+        "split": pa.array([split] * len(outputs.user_ids)),
         "label": _label_column(outputs.labels_N.numpy(), evaluation.classes, said),
     }
     for name, one in predicted.items():

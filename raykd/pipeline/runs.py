@@ -167,11 +167,7 @@ def _evaluate(job: Job, targets: TargetStage) -> None:
         temperatures = student_temperatures(evaluation, "student")
         temperature = temperatures[0] if temperatures else None
         save_student(prepared, job.folder, temperature)
-        samples = prepared.samples
-        ids = {
-            name: [str(one) for one in samples.ids[rows]] for name, rows in samples.splits.items()
-        }
-        write_table(job.folder.predictions, evaluation_table(evaluation, ids, temperature))
+        write_table(job.folder.predictions, evaluation_table(evaluation, temperature))
     summary = summarise(
         evaluation,
         measured,

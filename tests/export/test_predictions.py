@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -16,13 +18,13 @@ from raykd.export.predictions import (
 )
 from raykd.tasks import find_task
 
-IDS = {"validation": ["007", "7"], "test": ["b", "c"]}
+IDS = {"validation": ("007", "7"), "test": ("b", "c")}
 
 
 def evaluated(task: str, labels, outputs, classes, widths=(0, 0)) -> Evaluation:
     """The same two samples in both splits; the second replica says the opposite of the first."""
     answers_NC = torch.tensor(outputs, dtype=torch.float32)
-    split = SplitOutputs(
+    about = SplitOutputs(
         labels_N=torch.tensor(labels),
         ids_N=torch.arange(2),
         teachers={
@@ -33,14 +35,15 @@ def evaluated(task: str, labels, outputs, classes, widths=(0, 0)) -> Evaluation:
         students={"student": torch.stack([answers_NC, -answers_NC]), "labels": answers_NC[None]},
         task=task,
     )
-    return Evaluation(splits={"validation": split, "test": split}, task=task, classes=classes)
+    splits = {split: replace(about, user_ids=ids) for split, ids in IDS.items()}
+    return Evaluation(splits=splits, task=task, classes=classes)
 
 
 def test_of_classes_the_exported_students_at_its_temperature():
     probabilities = [[0.75, 0.25], [0.1, 0.9]]
     logs = torch.tensor(probabilities).log().tolist()
     found = evaluation_table(
-        evaluated("classification", [0, -1], logs, ("cat", "a b")), IDS, temperature=0.5
+        evaluated("classification", [0, -1], logs, ("cat", "a b")), temperature=0.5
     )
     assert found.column_names == [
         *("id", "split", "label"),
@@ -61,7 +64,7 @@ def test_of_classes_the_exported_students_at_its_temperature():
 
 def test_of_values_there_are_no_probabilities():
     table = evaluation_table(
-        evaluated("regression", [1.5, float("nan")], [[1.25], [2.0]], ("price",)), IDS, None
+        evaluated("regression", [1.5, float("nan")], [[1.25], [2.0]], ("price",)), None
     )
     assert table.column_names == [
         "id", "split", "label", "student", "ensemble", "teachers.wide", "teachers.deep"
@@ -74,7 +77,7 @@ def test_of_several_labels_lists_and_a_probability_of_each():
     labels = [[1, 0, 1], [-1, -1, -1]]
     outputs = [[2.0, -1.0, 0.5], [-3.0, -3.0, -3.0]]
     columns = evaluation_table(
-        evaluated("multilabel", labels, outputs, ("x", "y", "z")), IDS, None
+        evaluated("multilabel", labels, outputs, ("x", "y", "z")), None
     ).to_pydict()
     assert columns["label"] == [["x", "z"], None] * 2
     assert columns["teachers.wide"] == [["x", "z"], []] * 2, "an answer without labels is no gap"
@@ -83,7 +86,7 @@ def test_of_several_labels_lists_and_a_probability_of_each():
 
 def test_of_embeddings_each_models_own_vector():
     columns = evaluation_table(
-        evaluated("embedding", [1, -1], [[0.5, 1.0], [2.0, 3.0]], ("n", "m"), (1, 0)), IDS, None
+        evaluated("embedding", [1, -1], [[0.5, 1.0], [2.0, 3.0]], ("n", "m"), (1, 0)), None
     ).to_pydict()
     assert columns["label"] == ["m", None] * 2
     assert columns["student"] == [[0.5, 1.0], [2.0, 3.0]] * 2
