@@ -18,6 +18,7 @@ from raykd.cli.options import (
     read_config,
 )
 from raykd.config import Config
+from raykd.config.controls import left_out_controls
 from raykd.config.objective import Objective
 from raykd.config.optimizers import left_out
 from raykd.config.variants import first_fold
@@ -125,6 +126,8 @@ def _check(args: argparse.Namespace) -> int:
     console.print(_learnt(prepared.config.objective, found["menu"]))
     for key, optimizer in left_out(config).items():
         console.print(f"{key}: {optimizer}")
+    for name, why in left_out_controls(config, find_task(config.task).settings).items():
+        console.print(f"no control {name}: {why}")
     _say_placement(found, placement, console)
     console.print("ok")
     return 0

@@ -145,8 +145,8 @@ def recipe_of(args: argparse.Namespace) -> str | None:
     return found[0] if found else None
 
 
-def read_config(args: argparse.Namespace) -> Config:
-    """The recipe that the arguments name, checked.
+def read_config(args: argparse.Namespace, *, searches: bool = False) -> Config:
+    """The recipe that the arguments name, checked; with the keys that it searches, where it is to be searched.
 
     Raises:
         InputError: no recipe, or a wrong one; with every problem found.
@@ -165,7 +165,7 @@ def read_config(args: argparse.Namespace) -> Config:
         raise InputError(
             Problem("recipe", "none given; name a file or a packaged recipe (`raykd recipes` lists them)")
         )  # fmt: skip
-    return load_config(layers, overrides_of(args))
+    return load_config(layers, overrides_of(args), searches=searches)
 
 
 def new_output(args: argparse.Namespace) -> Path:

@@ -61,6 +61,7 @@ def write_report(run: Path) -> Path:
     }
     content = kinds.get(data.summary.get("kind") or "run", _of_run)(data)
     content["explained"] = EXPLAINED if (run / EXPLAINED).is_file() else ""
+    content["wandb"] = wandb_command(run)
     content["predictions"] = RunFolder(run).predictions.is_file()
     folder = run / "report"
     write_parts(folder, content["pictures"], content["tables"])
@@ -68,6 +69,13 @@ def write_report(run: Path) -> Path:
     render("index.html.j2", content, page)
     render("report.md.j2", content, folder / "report.md")
     return page
+
+
+def wandb_command(run: Path) -> str:
+    """What uploads the runs that W&B kept offline in a run's folder, from inside it; empty where there are none."""
+    places = (f"{place}wandb/offline-run-*" for place in ("", "*/*/"))
+    kept = [place for place in places if any(run.glob(place))]
+    return f"wandb sync {' '.join(kept)}" if kept else ""
 
 
 def write_parts(folder: Path, pictures: Mapping[str, Picture], tables: Mapping[str, Table]) -> None:
