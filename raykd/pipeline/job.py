@@ -159,7 +159,7 @@ class Job:
         for name, why in left_out_controls(self.config, task).items():
             self.emit(events.message("data", f"no control {name}: {why}"))
         if left_out := self.prepared.samples.left_out:
-            self.emit(_not_decoded(left_out))
+            self.emit(not_decoded(left_out))
 
     def close(self) -> None:
         """Deliver the last events and end the trackers."""
@@ -405,7 +405,7 @@ class Job:
             write_report(self.folder.path)
 
 
-def _not_decoded(names: Sequence[str]) -> Event:
+def not_decoded(names: Sequence[str]) -> Event:
     """Tells of samples that cannot be decoded: how many, and the first ones; `samples` has all."""
     more = f" and {len(names) - _NAMED:,} more, see events.jsonl" if len(names) > _NAMED else ""
     text = f"{len(names):,} samples cannot be decoded: {', '.join(names[:_NAMED])}{more}"
