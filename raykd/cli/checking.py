@@ -267,6 +267,8 @@ def _say_time(found: Plan, console: Console) -> None:
                 f"{', '.join(f'{name} {s:.3g}' for name, s in fits.items())}; seconds to start a process: "
                 f"{measured.start_s:.3g}; {estimate.cpus:g} CPUs, {estimate.gpus:g} GPUs, {estimate.lanes} fits "
                 "side by side")  # fmt: skip
+    if measured.skipped:
+        console.print(f"  not measured, and taken to be as slow as the slowest that was, to be done in time: {', '.join(measured.skipped)}")  # fmt: skip
 
 
 def _span(seconds: float) -> str:
