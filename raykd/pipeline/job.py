@@ -356,7 +356,9 @@ class Job:
     def evaluate(self, targets: TargetStage, students: Mapping[str, Prepared]) -> Evaluation:
         """Score validation and test; see `raykd.pipeline.evaluation.evaluate`."""
         with self.stage("evaluate"):
-            evaluation = evaluate(self.prepared, targets.store, self.folder, students)
+            evaluation = evaluate(
+                self.prepared, targets.store, self.folder, students, listen=self.emit
+            )
             evaluation.save(self.folder.evaluation)
         return evaluation
 

@@ -160,7 +160,9 @@ def _evaluate(job: Job, targets: TargetStage) -> None:
     with job.stage("evaluate"):
         students: dict[str, Prepared] = dict.fromkeys(roles(job.config), prepared)
         baselines = external_baseline_specs(prepared)
-        evaluation = evaluate(prepared, targets.store, job.folder, students, baselines)
+        evaluation = evaluate(
+            prepared, targets.store, job.folder, students, baselines, listen=job.emit
+        )
         evaluation.save(job.folder.evaluation)
         measured, conditions = costs(prepared, {**targets.specs, **baselines}, job.folder)
         slices = slices_of_test(job.config.evaluate.slices, prepared.samples)
