@@ -19,7 +19,7 @@ from raykd.pipeline.comparing import check_same, keep_variants, paired_fits, sec
 from raykd.pipeline.fits import shown_views
 from raykd.pipeline.job import Job
 from raykd.pipeline.preparation import Prepared, prepare, vary, with_views
-from raykd.pipeline.session import Options, opened, run_folder
+from raykd.pipeline.session import Options, opened, own_folder, run_folder
 from raykd.tracking import Console
 from raykd.train.checkpoint import FitFolder
 
@@ -87,7 +87,17 @@ def ablate(
     plan = ablation(config, views=views)
     if not plan.parts:
         raise InputError.at("ablate", f"nothing can be left out: {'; '.join(plan.kept)}")
-    folder = run_folder(plan.whole, options)
+    with own_folder(options) as own:
+        return _ablate_in(run_folder(plan.whole, own), plan, own, of, console)
+
+
+def _ablate_in(
+    folder: RunFolder,
+    plan: Ablation,
+    options: Options,
+    of: Path | None,
+    console: Console | None,
+) -> AblateResult:
     check_same(folder, plan.variants)
     prepared, students = make_students(plan, options, console)
     if console is not None:

@@ -18,7 +18,7 @@ from raykd.pipeline.choosing import choose, settle
 from raykd.pipeline.fits import shown_views, student_fit
 from raykd.pipeline.job import Job
 from raykd.pipeline.preparation import Prepared, prepare, vary
-from raykd.pipeline.session import Options, as_begun, opened, run_folder
+from raykd.pipeline.session import Options, as_begun, opened, own_folder, run_folder
 from raykd.pipeline.teacher_validation import TeacherValidation
 from raykd.tracking import Console
 from raykd.train import Fit
@@ -92,7 +92,18 @@ def compare(
     reference = reference or variants[0].name
     check_reference(config, variants, reference)
     check_choice(config, variants)
-    folder = run_folder(config, options)
+    with own_folder(options) as own:
+        return _compare_in(run_folder(config, own), config, variants, own, reference, console)
+
+
+def _compare_in(
+    folder: RunFolder,
+    config: Config,
+    variants: Sequence[Variant],
+    options: Options,
+    reference: str,
+    console: Console | None,
+) -> CompareResult:
     config = as_begun(config, folder)
     check_same(folder, variants)
     listen = None if console is None else console.on
@@ -197,8 +208,13 @@ def rank(
         InputError: before anything starts; also where no validation sample is labelled.
         RaykdError: a stage failed.
     """
-    options = options or Options()
-    folder = run_folder(config, options)
+    with own_folder(options or Options()) as own:
+        return _rank_in(run_folder(config, own), config, own, console)
+
+
+def _rank_in(
+    folder: RunFolder, config: Config, options: Options, console: Console | None
+) -> dict[str, Any]:
     listen = None if console is None else console.on
     prepared = prepare(config, address=options.address, listen=listen)
     if not len(prepared.samples.labelled_rows("validation")):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from raykd.config import Config
+from raykd.config.controls import left_out_controls
 from raykd.ensemble import SHARPENING_BOUNDS
 from raykd.evaluate import Evaluation
 from raykd.folders import RunFolder, read_json, write_json
@@ -25,6 +26,7 @@ from raykd.pipeline.teacher_validation import TeacherValidation
 from raykd.pipeline.teachers import Specs
 from raykd.report import write_report
 from raykd.runtime import Crew, Mailbox, put
+from raykd.tasks import find_task
 from raykd.teachers.fit import fit_teachers
 from raykd.teachers.utilization import WORK
 from raykd.tracking import (
@@ -44,6 +46,8 @@ from raykd.train.lanes import with_samples
 from raykd.train.launch import run_fits
 from raykd.train.work import Work
 
+_NAMED = 5
+"""Samples that are named in a message."""
 STAGES = ("teachers", "targets", "student", "evaluate", "report")
 
 
@@ -157,9 +161,11 @@ class Job:
         self.emit(events.message("data", self.prepared.in_words))
         for note in self.prepared.notes:
             self.emit(events.message("data", note))
+        task = find_task(self.config.task).settings
+        for name, why in left_out_controls(self.config, task).items():
+            self.emit(events.message("data", f"no control {name}: {why}"))
         if left_out := self.prepared.samples.left_out:
-            text = f"{len(left_out)} samples cannot be decoded: {', '.join(left_out)}"
-            self.emit(events.failure("data", text, decision="skip"))
+            self.emit(not_decoded(left_out))
 
     def close(self) -> None:
         """Deliver the last events and end the trackers."""
@@ -345,8 +351,14 @@ class Job:
         student = self.placement.student
         pieces = [(work, [self.samples], *arguments) for arguments in given]
         most = max(self.placement.lanes, student.most)
+
+        def tell(done: int) -> None:
+            self.emit(events.progress("evaluate", done=done, total=len(given), unit="models"))
+
         patience_s = student.start_timeout_s
-        return self.crew.each(with_samples, pieces, student.resources, most, patience_s=patience_s)
+        return self.crew.each(
+            with_samples, pieces, student.resources, most, patience_s=patience_s, tell=tell
+        )
 
     def target_numbers(self, targets: TargetStage) -> dict[str, Any]:
         """What `summary.json` says of the targets."""
@@ -411,6 +423,13 @@ class Job:
         """Write the report of what the folder holds."""
         with self.stage("report"):
             write_report(self.folder.path)
+
+
+def not_decoded(names: Sequence[str]) -> Event:
+    """Tells of samples that cannot be decoded: how many, and the first ones; `samples` has all."""
+    more = f" and {len(names) - _NAMED:,} more, see events.jsonl" if len(names) > _NAMED else ""
+    text = f"{len(names):,} samples cannot be decoded: {', '.join(names[:_NAMED])}{more}"
+    return events.failure("data", text, decision="skip", samples=list(names))
 
 
 def reuse(fit: Fit, folder: RunFolder, known: Mapping[str, Path]) -> None:

@@ -107,6 +107,7 @@ class Crew:
         *,
         patience_s: float,
         runtime_env: Mapping[str, Any] | None = None,
+        tell: Callable[[int], None] | None = None,
     ) -> list[Result]:
         """What a piece of work makes of each of the given, in their order, done side by side.
 
@@ -119,6 +120,7 @@ class Crew:
             most: processes at a time.
             patience_s: how long the first process may take to start.
             runtime_env: of processes that need one of their own; they end with the work.
+            tell: is called with how many pieces are done, after each and before the first.
 
         Raises:
             TrainingError: no process started in time, or processes were lost again and again.
@@ -130,8 +132,11 @@ class Crew:
             if members and not ray.wait([m.ready.remote() for m in members], timeout=patience_s)[0]:
                 raise TrainingError(f"no process started within {patience_s:g} s: one asks for {dict(resources)}; free "
                                     "that much on a node, and resume the run")  # fmt: skip
-            left, found, losses, idle = deque(enumerate(given)), {}, 0, list(members)
+            left, idle, losses = deque(enumerate(given)), list(members), 0
+            found: dict[int, Result] = {}
             while left or calls:
+                if tell is not None:
+                    tell(len(found))
                 while left and idle:
                     index, arguments = left.popleft()
                     member = idle.pop()
