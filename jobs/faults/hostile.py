@@ -12,7 +12,6 @@ import numpy as np
 import xxhash
 
 from jobs.bench.synthetic import Bench, recipe
-from raykd.cli.prediction import read_samples
 from raykd.config import load_config
 from raykd.config.models import MlpModel
 from raykd.data import Samples
@@ -23,6 +22,7 @@ from raykd.models import build_model
 from raykd.models.preprocess import Preprocessing
 from raykd.models.weights import load_weights, save_weights
 from raykd.pipeline import load_student
+from raykd.pipeline.prediction import read_samples
 from raykd.pipeline.preparation import prepare
 from raykd.targets import EntryKey
 from raykd.targets.maintenance import verify_store

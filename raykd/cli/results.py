@@ -89,7 +89,7 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from raykd.cli.prediction import predict, read_for, write_csv, write_npz
+    from raykd.pipeline.prediction import predict, read_for, write_csv, write_npz
 
     if args.output is not None and args.output.suffix not in (".csv", ".npz"):
         raise InputError.at("--output", f"found {args.output}; needs .csv or .npz")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raykd.cli.prediction import _as_bytes, read_samples, read_texts
 from raykd.data.texts import encode_texts
 from raykd.errors import InputError
+from raykd.pipeline.prediction import _as_bytes, read_samples, read_texts
 
 
 def test_a_csv_as_spreadsheets_write_it(tmp_path):

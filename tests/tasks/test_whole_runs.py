@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from raykd.cli.prediction import predict, write_csv
 from raykd.config import load_config
 from raykd.evaluate import Evaluation
 from raykd.pipeline import Options, run
+from raykd.pipeline.prediction import predict, write_csv
 from raykd.pipeline.preparation import prepare
 from raykd.pipeline.student import load_student
 from raykd.report import result_cells
