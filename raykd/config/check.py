@@ -37,6 +37,7 @@ def cross_check(config: Config) -> list[Problem]:
         *(problem for teacher in config.teachers for problem in _teacher(teacher)),
         *_compared_estimators(config),
         *_models(config),
+        *_prefixes(config),
         *_task(config),
         *_without_labels(config),
         *objective_problems(config),
@@ -204,6 +205,15 @@ def _values_at(node: Any, path: Sequence[str], key: str = "") -> Iterator[tuple[
             yield from _values_at(entry, rest, f"{key}.{entry.name}")
     else:
         yield from _values_at(getattr(node, head), rest, f"{key}.{head}" if key else head)
+
+
+def _prefixes(config: Config) -> Iterator[Problem]:
+    """A prefix is of the names in a file of weights."""
+    teachers = [(f"teachers.{one.name}", one) for one in config.teachers]
+    others = [(f"evaluate.compare.{one.name}", one) for one in config.evaluate.compare]
+    for key, one in (*teachers, *others, ("student", config.student)):
+        if one.prefix is not None and one.weights is None:
+            yield Problem(f"{key}.prefix", "does nothing without `weights`; leave it out")
 
 
 def _models(config: Config) -> Iterator[Problem]:

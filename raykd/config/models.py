@@ -375,6 +375,8 @@ class Expect(Settings):
 class Teacher(Settings):
     """One frozen model of the ensemble."""
 
+    added_later: ClassVar = frozenset({"prefix"})
+
     name: Name
     """Unique; used in keys, tables and files."""
     model: Model | None = None
@@ -382,8 +384,11 @@ class Teacher(Settings):
     fit: Fit | None = None
     """Train it on this recipe's data (starting from `weights` when both are given)."""
     weights: str | None = None
-    """A `.safetensors` file, or a `.pt` state dict (loaded with weights_only); `dist:NAME/FILE` is a file of an
-    installed distribution."""
+    """A `.safetensors` file, or a checkpoint of torch or Lightning (`.pt`, `.pth`, `.bin`, `.ckpt`; loaded with
+    weights_only); `dist:NAME/FILE` is a file of an installed distribution."""
+    prefix: str | None = None
+    """Take only the entries of `weights` whose names begin with it, and leave it off, such as `model.`; null finds
+    out itself where the model's own stand behind one."""
     outputs: str | None = None
     """A file with `ids` and `logits` (or `probabilities`; in regression `values`, of embeddings
     `embeddings`): a teacher without a model."""
@@ -431,12 +436,16 @@ class Limits(Settings):
 class Student(Settings):
     """The small model that is to be as good as the ensemble."""
 
+    added_later: ClassVar = frozenset({"prefix"})
+
     model: Model
     """The network."""
     preprocess: Preprocess = Preprocess()
     """Its own input size, channels and normalisation, or tokenizer."""
     weights: str | None = None
     """Start from these weights (same formats as a teacher's)."""
+    prefix: str | None = None
+    """Of names in `weights`, as of a teacher."""
     license: License | None = None
     """Under which it is given away, for its model card, such as apache-2.0; null = unknown."""
     limits: Limits = Limits()

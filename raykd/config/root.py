@@ -44,12 +44,16 @@ class Compared(Settings):
     An estimator (`sklearn`) is fitted on the labels within the budget.
     """
 
+    added_later: ClassVar = frozenset({"prefix"})
+
     name: Name
     """Unique; used in tables and in summary.json."""
     model: Model
     """The network, or an estimator."""
     weights: str | None = None
-    """A `.safetensors` file, or a `.pt` state dict (loaded with weights_only)."""
+    """A `.safetensors` file, or a checkpoint of torch or Lightning (loaded with weights_only)."""
+    prefix: str | None = None
+    """Of names in `weights`, as of a teacher."""
     label_map: tuple[Natural | str | None, ...] | None = None
     """As of a teacher: for each of its classes the data's class, by number or name, or null."""
     embedding: str | None = None

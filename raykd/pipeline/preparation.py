@@ -28,7 +28,7 @@ from raykd.errors import InputError, Problem
 from raykd.models.preprocess import Preprocessing, preprocessing_for
 from raykd.models.projectors import make_projector
 from raykd.models.taps import probe, probe_output
-from raykd.models.weights import apply_weights, load_weights
+from raykd.models.weights import apply_weights, load_weights, matching
 from raykd.objective.features import feature_problem
 from raykd.pipeline.model_checks import (
     Shape,
@@ -342,8 +342,10 @@ def _student(config: Config, samples: Samples) -> dict[str, Any]:
     check_trainable(network.model, "student.model")
     weights = None
     if student.weights is not None:
-        weights = load_weights(student.weights, key="student.weights")
-        apply_weights(network.model, weights, key="student.weights")
+        where = "student.weights"
+        weights = load_weights(student.weights, key=where, prefix=student.prefix)
+        weights = matching(network, weights, key=where)
+        apply_weights(network.model, weights, key=where)
     inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
     check_classes(probe_output(network, inputs, key="student.model"), outputs, "student.model")
     check_limits(config, network.model)

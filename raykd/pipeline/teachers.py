@@ -26,7 +26,7 @@ from raykd.models.frozen import freeze, parameter_groups
 from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing, preprocessing_for
 from raykd.models.taps import probe, probe_output
-from raykd.models.weights import apply_weights, load_weights
+from raykd.models.weights import apply_weights, load_weights, matching
 from raykd.models.zoo.estimator import examples_of
 from raykd.pipeline.model_checks import (
     LabelMap,
@@ -293,8 +293,10 @@ def network_of(
 def _weights(teacher: Teacher, network: Network, key: str) -> Mapping[str, Tensor] | None:
     """Those that it starts from; None = fresh ones."""
     if teacher.weights is not None:
-        weights = load_weights(teacher.weights, key=f"{key}.weights")
-        apply_weights(network.model, weights, key=f"{key}.weights")
+        where = f"{key}.weights"
+        weights = load_weights(teacher.weights, key=where, prefix=teacher.prefix)
+        weights = matching(network, weights, key=where)
+        apply_weights(network.model, weights, key=where)
         return weights
     if teacher.fit is not None:
         return None
