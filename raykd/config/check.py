@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from raykd.config.check_objective import objective_problems, target_problems
+from raykd.config.data import NoTokenizer
 from raykd.config.models import (
     FINISHED,
     ResnetModel,
@@ -38,6 +39,7 @@ def cross_check(config: Config) -> list[Problem]:
         *_compared_estimators(config),
         *_models(config),
         *_prefixes(config),
+        *_texts(config),
         *_task(config),
         *_without_labels(config),
         *objective_problems(config),
@@ -214,6 +216,15 @@ def _prefixes(config: Config) -> Iterator[Problem]:
     for key, one in (*teachers, *others, ("student", config.student)):
         if one.prefix is not None and one.weights is None:
             yield Problem(f"{key}.prefix", "does nothing without `weights`; leave it out")
+
+
+def _texts(config: Config) -> Iterator[Problem]:
+    """Texts themselves are for models that are complete as they are: gradients need numbers."""
+    learning = [(f"teachers.{t.name}", t) for t in config.teachers if t.fit is not None]
+    for key, one in (*learning, ("student", config.student)):
+        if isinstance(one.preprocess.tokenizer, NoTokenizer):
+            yield Problem(f"{key}.preprocess.tokenizer", "found none, which gives a model texts; what is trained here "
+                          "learns from numbers: leave it out")  # fmt: skip
 
 
 def _models(config: Config) -> Iterator[Problem]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from raykd.config.base import (
     Count,
@@ -67,8 +67,21 @@ class HfTokenizer(Settings):
     """Tokens of a text that are kept, from its beginning, those that frame it included."""
 
 
+class NoTokenizer(Settings):
+    """None: a teacher that asks for texts, such as a pipeline of scikit-learn, is given the texts themselves."""
+
+    type: Literal["none"] = "none"
+
+
+def _tokenizer(value: Any) -> Any:
+    """`none` is short for `{type: none}`."""
+    return {"type": value} if isinstance(value, str) else value
+
+
 Tokenizer = Annotated[
-    HashedTokenizer | WordTokenizer | ByteTokenizer | HfTokenizer, Field(discriminator="type")
+    HashedTokenizer | WordTokenizer | ByteTokenizer | HfTokenizer | NoTokenizer,
+    Field(discriminator="type"),
+    BeforeValidator(_tokenizer),
 ]
 
 
@@ -250,4 +263,4 @@ class Preprocess(Settings):
     scale: NonNegative = 1.0
     """Multiply inputs by this before normalising, e.g. 255 for models that expect 0..255."""
     tokenizer: Tokenizer | None = None
-    """Of texts, which know none of the other settings: how they become ids; null = `hashed`."""
+    """Of texts, which know none of the other settings: how they become ids; null = `hashed`. `none`, for a teacher: it is given texts."""

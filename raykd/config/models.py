@@ -31,6 +31,8 @@ class ModelSettings(Settings):
     """`type:value` is short for `{type: type, <this field>: value}`."""
     takes_texts: ClassVar[bool] = False
     """Whether inputs are the ids of a text's tokens."""
+    may_take_texts: ClassVar[bool] = False
+    """Whether inputs may be texts themselves, with `tokenizer: none`."""
     made_of: ClassVar[Literal["weights", "content", "examples"]] = "weights"
     """What is kept of it: weights, or, of what cannot be trained here, a file's content or an estimator's examples."""
 
@@ -162,6 +164,7 @@ class TextTransformerModel(ZooModel):
 class FactoryModel(ModelSettings):
     """Your own function that returns an `nn.Module`, or, for a teacher, a function of arrays."""
 
+    may_take_texts = True
     type: Literal["factory"] = "factory"
     path: ImportPath
     """`module:function`."""
@@ -218,6 +221,7 @@ class SklearnModel(ModelSettings):
 
     short_for = "path"
     made_of = "examples"
+    may_take_texts = True
     type: Literal["sklearn"] = "sklearn"
     path: ImportPath
     """`module:Class`, such as `sklearn.ensemble:ExtraTreesClassifier`, or your own function that returns an

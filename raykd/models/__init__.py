@@ -60,7 +60,12 @@ def build_model(
         InputError: the settings and the input do not go together; the problem names the key.
     """
     build: Callable[[Any, BuildContext], nn.Module] = resolve_name(MODELS[spec.type])
-    return build(spec, BuildContext(input_shape, classes, key, weights))
+    context = BuildContext(input_shape, classes, key, weights)
+    if context.gives_texts and not spec.may_take_texts:
+        raise context.error(
+            f"{spec.type} takes no texts; leave preprocess.tokenizer out, or name another tokenizer than none"
+        )
+    return build(spec, context)
 
 
 __all__ = ["MODELS", "build_model"]

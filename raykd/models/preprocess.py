@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from raykd.config.data import Preprocess
+from raykd.config.data import NoTokenizer, Preprocess
 from raykd.errors import InputError, Problem, refuse
 from raykd.models.shapes import TokenShape
-from raykd.models.tokens import AnyTokens, describe_tokens, resolve_tokens, token_ids
+from raykd.models.tokens import AnyTokens, PlainTexts, describe_tokens, resolve_tokens, token_ids
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 CONSTANT = 1e-6
@@ -171,6 +171,8 @@ def preprocessing_for(settings: Preprocess, samples: Source, *, key: str) -> Pre
         for name, field in Preprocess.model_fields.items()
         if name != "tokenizer" and getattr(settings, name) not in (field.default, "none")
     )
+    if isinstance(settings.tokenizer, NoTokenizer):
+        return Preprocessing(tokens=PlainTexts("none", *samples.input_shape))
     tokens = resolve_tokens(settings.tokenizer, samples.training_texts, key=f"{key}.tokenizer")
     return Preprocessing(tokens=tokens)
 

@@ -25,7 +25,7 @@ from raykd.models import build_model
 from raykd.models.frozen import freeze, parameter_groups
 from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing, preprocessing_for
-from raykd.models.taps import probe, probe_output
+from raykd.models.taps import probe, probe_output, run_model
 from raykd.models.weights import apply_weights, load_weights, matching
 from raykd.models.zoo.estimator import examples_of
 from raykd.pipeline.model_checks import (
@@ -230,7 +230,11 @@ def _with_model(
         weights=weights,
         taps=taps,
         shapes=probe(network, inputs, taps, key=tap_key(config, teacher.name, "teacher_tap")),
-        behaviour=behaviour(network, samples) if known_by_answers(teacher, weights) else None,
+        behaviour=(
+            behaviour(network, samples, key=f"{key}.model")
+            if known_by_answers(teacher, weights)
+            else None
+        ),
         code=code_of(teacher.model, network),
         answers=answers,
     )
@@ -370,9 +374,9 @@ def code_of(spec: Model, network: Network) -> str | None:
 
 
 @torch.no_grad()
-def behaviour(network: Network, samples: Samples) -> str:
+def behaviour(network: Network, samples: Samples, *, key: str) -> str:
     """Hash of the answers to a few samples, to the digits that other machines agree on."""
     rows = samples.splits["train"][:_PROBED]
-    answers = network.eval()(samples.batch(rows, ORIGINAL_VIEW).inputs)
+    answers = run_model(network.eval(), samples.batch(rows, ORIGINAL_VIEW).inputs, key=key)
     rounded = np.round(answers.double().numpy(), 3) + 0.0
     return hashlib.sha256(rounded.tobytes()).hexdigest()[:32]

@@ -5,6 +5,9 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from torch import nn
 
 
@@ -73,3 +76,36 @@ class Regression(nn.Module):
 def regression(classes=tuple(range(10))):
     """A teacher whose class i is the digit classes[i]."""
     return Regression(classes)
+
+
+def topics(count=90):
+    """Short texts of three topics, and the topic's number."""
+    words = (("bread", "soup", "oven"), ("orbit", "moon", "comet"), ("goal", "team", "ball"))
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % len(words)
+    return [" ".join(rng.choice((*words[label], "the"), 8)).title() for label in labels], labels
+
+
+def tfidf():
+    """A pipeline of texts that is to be fitted."""
+    return make_pipeline(TfidfVectorizer(), LogisticRegression())
+
+
+def fitted_tfidf():
+    """What a fitted one says of texts."""
+    return tfidf().fit(*topics()).predict_proba
+
+
+class Listener(nn.Module):
+    """A module that takes a list of texts."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, texts):
+        assert isinstance(texts[0], str)
+        seen = [
+            ["soup" in one.lower(), "moon" in one.lower(), "team" in one.lower()] for one in texts
+        ]
+        return self.scale * torch.tensor(seen, dtype=torch.float32)

@@ -22,7 +22,7 @@ from raykd.errors import InputError
 from raykd.importing import load_callable
 from raykd.models.shapes import BuildContext
 from raykd.models.weights import fingerprint
-from raykd.models.zoo.foreign import ForeignModel
+from raykd.models.zoo.foreign import ForeignModel, array_of
 
 INPUTS, LABELS, WEIGHTS, SEED = "inputs", "labels", "weights", "seed"
 _TINY = 1e-12
@@ -37,7 +37,7 @@ def examples_of(
     """The state of an estimator.
 
     Args:
-        inputs: preprocessed, float [M, ...].
+        inputs: preprocessed, float [M, ...], or texts uint8 [M, L].
         labels: classes int64 [M], values float [M] (standardised), or marks int64 [M, K]; all known.
         weights: float [M], how much each counts; None = equally.
         seed: of all that it draws.
@@ -51,7 +51,7 @@ class EstimatorModel(ForeignModel):
 
     Args:
         examples: what it was fitted on, of `examples_of`; None: it is not fitted, and cannot be asked.
-        answer: inputs float32 [B, D] -> float [B, C].
+        answer: inputs float32 [B, D], or texts [B] -> float [B, C].
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class EstimatorModel(ForeignModel):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The answer, on the device of the inputs."""
-        outputs_BC = self._answer(_flat(inputs.cpu()))
+        outputs_BC = self._answer(_given(inputs))
         return torch.from_numpy(outputs_BC.astype(np.float32)).to(inputs.device)
 
 
@@ -109,11 +109,12 @@ def _fitted(path: str, kwargs: str, rows: _Rows, key: str) -> Any:
     more = {"sample_weight": examples[WEIGHTS].numpy()} if WEIGHTS in examples else {}
     try:
         with threadpool_limits(limits=1):
-            estimator.fit(_flat(examples[INPUTS]), examples[LABELS].numpy(), **more)
-    except (ValueError, TypeError) as error:
-        why = " ".join(str(error).split())[:300]
+            estimator.fit(_given(examples[INPUTS]), examples[LABELS].numpy(), **more)
+    except Exception as error:
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise InputError.at(
-            key, f"{path} cannot be fitted on {len(examples[INPUTS])} samples ({why}); mend its kwargs"
+            key, f"{path} cannot be fitted on {len(examples[INPUTS])} samples ({why}); mend its kwargs, or, where it "
+            "wants texts, set preprocess: {tokenizer: none}"
         ) from error  # fmt: skip
     return estimator
 
@@ -145,9 +146,9 @@ def _unfitted(inputs: np.ndarray) -> np.ndarray:
     )
 
 
-def _flat(inputs: Tensor) -> np.ndarray:
-    flat: np.ndarray = inputs.flatten(1).float().numpy()
-    return flat
+def _given(inputs: Tensor) -> np.ndarray:
+    """Rows of numbers, or texts."""
+    return array_of(inputs if inputs.dtype == torch.uint8 else inputs.flatten(1).float())
 
 
 def _spread(probabilities: np.ndarray, own: np.ndarray, outputs: int) -> np.ndarray:
