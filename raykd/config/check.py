@@ -12,6 +12,7 @@ from raykd.config.check_objective import objective_problems, target_problems
 from raykd.config.data import NoTokenizer
 from raykd.config.models import (
     FINISHED,
+    ObjectModel,
     ResnetModel,
     SklearnModel,
     Teacher,
@@ -90,6 +91,9 @@ def _finished(teacher: Teacher, key: str) -> Iterator[Problem]:
     for field, given in (("fit", teacher.fit), ("weights", teacher.weights)):
         if given is not None:
             yield Problem(f"{key}.{field}", f"is not for {kind}, which {why}; leave it out")
+    asked = isinstance(teacher.model, ObjectModel) and teacher.model.library == "sklearn"
+    if asked and teacher.kind != "logits":
+        yield Problem(f"{key}.kind", "what is asked of an estimator is known; leave it out")
     if teacher.dtype != "float32":
         yield Problem(
             f"{key}.dtype", f"found {teacher.dtype}; {kind} computes in its own; leave it out"

@@ -33,8 +33,9 @@ class ModelSettings(Settings):
     """Whether inputs are the ids of a text's tokens."""
     may_take_texts: ClassVar[bool] = False
     """Whether inputs may be texts themselves, with `tokenizer: none`."""
-    made_of: ClassVar[Literal["weights", "content", "examples"]] = "weights"
-    """What is kept of it: weights, or, of what cannot be trained here, a file's content or an estimator's examples."""
+    made_of: ClassVar[Literal["weights", "content", "examples", "object"]] = "weights"
+    """What is kept of it: weights, or, of what cannot be trained here, a file's content, an estimator's examples, or
+    an object of the user's process."""
 
     @property
     def has_own_weights(self) -> bool:
@@ -298,6 +299,34 @@ class HfModel(ModelSettings):
         return True
 
 
+class ObjectModel(ModelSettings):
+    """A fitted model of your own Python process, as a teacher of `raykd.run` and its kin; no recipe's file can hold it.
+
+    As `model` give the object itself: an `nn.Module` (of Lightning or transformers, too), a pipeline of transformers,
+    or a fitted estimator or pipeline of scikit-learn. It is given samples as they are, not normalised.
+    """
+
+    made_of = "object"
+    may_take_texts = True
+    type: Literal["object"] = "object"
+    fingerprint: str
+    """Hash of its class, settings and weights or fitted arrays, by which `resume` knows it again; found by raykd."""
+    describes: str
+    """What it is, in words; written by raykd."""
+    library: Literal["torch", "sklearn"]
+    """How it is asked: as a module, or by `predict_proba` or `predict`; found by raykd."""
+    wants_texts: bool = False
+    """Whether it takes texts, with a tokenizer of its own; found by raykd."""
+    classes: tuple[str, ...] | None = None
+    """Its own classes in order, where it says them; they are matched to the data's by name; found by raykd."""
+    features: tuple[str, ...] | None = None
+    """Columns that it was fitted on, where it says them; found by raykd."""
+    columns: tuple[Natural, ...] | None = None
+    """Places of its features among the samples' columns; found by raykd."""
+    answers: Literal["classes", "marks", "values"] | None = None
+    """What an estimator is asked for; found by raykd."""
+
+
 def expand_model(value: Any) -> Any:
     """Short forms: `resnet`, `onnx:FILE`, `timm:NAME`, and `pkg.module:function` for a factory."""
     if not isinstance(value, str):
@@ -325,7 +354,8 @@ Model = Annotated[
     | SklearnModel
     | TorchvisionModel
     | TimmModel
-    | HfModel,
+    | HfModel
+    | ObjectModel,
     Field(discriminator="type"),
     BeforeValidator(expand_model),
 ]

@@ -28,9 +28,10 @@ from raykd.config.base import (
     Workers,
 )
 from raykd.config.data import Data, Preprocess
-from raykd.config.models import Model, Student, Teacher, expand_model
+from raykd.config.models import Model, ObjectModel, Student, Teacher, expand_model
 from raykd.config.objective import Objective
 from raykd.config.search import Search
+from raykd.config.sources import ObjectSource
 from raykd.config.training import Training
 from raykd.errors import InputError
 from raykd.tasks import BUILT_IN, find_task
@@ -296,3 +297,13 @@ class Config(Settings):
     """Trackers."""
     search: Search | None = None
     """What `raykd sweep` varies; every other command leaves it aside."""
+
+    @property
+    def objects(self) -> dict[str, ObjectSource | ObjectModel]:
+        """Dotted key -> an object of the user's process that stands there."""
+        models = {f"teachers.{one.name}.model": one.model for one in self.teachers}
+        models |= {f"evaluate.compare.{one.name}.model": one.model for one in self.evaluate.compare}
+        every = {"data.source": self.data.source, **models}
+        return {
+            key: one for key, one in every.items() if isinstance(one, ObjectSource | ObjectModel)
+        }

@@ -228,6 +228,40 @@ class FactorySource(Settings):
     """Keyword arguments of the function."""
 
 
+class ObjectSource(Settings):
+    """Data of your own Python process, which `raykd.run` and its kin take as they are; no recipe's file can hold them.
+
+    As `data.source` give the object itself, or `{object: IT, label: COLUMN, ...}`: a table of pandas, polars, pyarrow or
+    `datasets`; arrays as `(inputs, labels)` or `{inputs: ..., labels: ..., ids: ..., splits: ...}`; a torch `Dataset`; or
+    `{train: ONE, test: ONE}`.
+    """
+
+    type: Literal["object"] = "object"
+    fingerprint: str
+    """Hash of its content, by which `resume` knows it again; found by raykd."""
+    describes: str
+    """What it is, in words; written by raykd."""
+    inputs: str | tuple[str, ...] | None = None
+    """Of a table: columns as of `parquet`; null = all that are numbers, but not the label, the id, or what samples are
+    split by."""
+    text: str | None = None
+    """Of a table: column with a text, instead of `inputs`."""
+    length: Count = TEXT_BYTES
+    """Bytes of a text that are kept, from its beginning."""
+    label: str | tuple[str, ...] | None = None
+    """Of a table: column with the label, several of 0 and 1 for `task: multilabel`; where it is not given, the
+    column `label`, if there is one."""
+    labels: LabelTable | None = None
+    """Of a table: take the labels from this file instead; samples that it lacks are unlabelled."""
+    id: str | None = None
+    """Of a table: column with the samples' ids; where it is not given, the column `id`, the table's own index, or the
+    number of the row."""
+    size: Count | None = None
+    """Of a table with encoded images: as of `parquet`."""
+    mode: Literal["RGB", "L"] = "RGB"
+    """Of a table with encoded images: three channels, or one."""
+
+
 # A new one also needs its function in raykd/data/sources.py.
 Source = Annotated[
     DigitsSource
@@ -245,6 +279,7 @@ Source = Annotated[
     | ImagesSource
     | WebdatasetSource
     | HfSource
-    | FactorySource,
+    | FactorySource
+    | ObjectSource,
     Field(discriminator="type"),
 ]

@@ -12,7 +12,7 @@ import torch
 import xxhash
 
 from raykd.config.data import Data, ViewStep
-from raykd.config.sources import FilesSource
+from raykd.config.sources import FilesSource, ObjectSource
 from raykd.data.class_names import given_names, renamed
 from raykd.data.dataset import Dataset
 from raykd.data.decoding import Decode, Tell, in_process, load_decoded
@@ -260,7 +260,7 @@ def build_samples(
         InputError: anything about the source, the splits, the classes, the budget or the views.
         DataError: decoded samples cannot be written or read.
     """
-    if isinstance(data.source, FilesSource):
+    if isinstance(data.source, FilesSource | ObjectSource):
         check = partial(samples_of, data=data, seed=seed, columns=columns)
         dataset = load_decoded(data, task, decode, tell, check, columns)
     else:

@@ -30,6 +30,7 @@ MODELS = {
     "torchvision": "raykd.models.zoo.hubs:build_torchvision",
     "timm": "raykd.models.zoo.hubs:build_timm",
     "hf": "raykd.models.zoo.hubs:build_hf",
+    "object": "raykd.models.zoo.objects:build_object",
 }
 """`type` -> `module:function`, which is imported when it is asked for."""
 

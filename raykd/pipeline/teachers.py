@@ -15,7 +15,15 @@ from torch import Tensor
 
 from raykd.config import Config
 from raykd.config.check_objective import needed_temperatures
-from raykd.config.models import FactoryModel, Model, SklearnModel, Teacher, brings_weights
+from raykd.config.data import NoTokenizer
+from raykd.config.models import (
+    FactoryModel,
+    Model,
+    ObjectModel,
+    SklearnModel,
+    Teacher,
+    brings_weights,
+)
 from raykd.config.objective import Objective
 from raykd.config.root import TeacherCluster
 from raykd.data import Samples
@@ -28,6 +36,8 @@ from raykd.models.preprocess import Preprocessing, preprocessing_for
 from raykd.models.taps import probe, probe_output, run_model
 from raykd.models.weights import apply_weights, load_weights, matching
 from raykd.models.zoo.estimator import examples_of
+from raykd.models.zoo.objects import column_places, matched_classes
+from raykd.objects import Held, held
 from raykd.pipeline.model_checks import (
     LabelMap,
     Shape,
@@ -47,6 +57,8 @@ from raykd.teachers.recorded import load_outputs
 from raykd.types import ORIGINAL_VIEW
 
 Specs = Mapping[str, Spec | Recorded]
+_ANSWERS = {"logits": "classes", "label_logits": "marks", "value": "values", "embedding": None}
+"""What a task's teachers answer -> what an estimator is asked for."""
 _PROBED = 32
 
 
@@ -126,6 +138,7 @@ class ResolvedTeacher:
             behaviour=self.behaviour,
             vector=settings.embedding,
             device="cuda" if gpus else "cpu",
+            object=_held(settings.model, f"teachers.{settings.name}.model"),
         )
 
     def network(
@@ -150,6 +163,52 @@ class ResolvedTeacher:
         return {name: np.repeat(array, rows, axis=0) for name, array in arrays.items()}
 
 
+def _held(model: Model, key: str) -> Held | None:
+    if not isinstance(model, ObjectModel):
+        return None
+    return held(model.fingerprint, model.describes, key=key)
+
+
+def with_samples(teacher: Teacher, samples: Samples, *, key: str) -> Teacher:
+    """A teacher that is the user's own object, with what the samples decide: columns, classes, what it is given.
+
+    Args:
+        teacher: its settings; another kind of teacher comes back as it is.
+        samples: the data.
+        key: its dotted key, for errors.
+
+    Raises:
+        InputError: its columns or classes are not the data's; it answers another task; nobody says what of a text it
+            takes.
+    """
+    model, changed = teacher.model, dict[str, Any]()
+    if not isinstance(model, ObjectModel):
+        return teacher
+    preprocess = teacher.preprocess
+    if samples.is_text and preprocess.tokenizer is None:
+        if model.library == "torch" and not model.wants_texts:
+            raise InputError(
+                Problem(f"{key}.preprocess.tokenizer", "is needed: none, for a module that takes a list of texts; or the "
+                        "tokenizer that it was trained with (of transformers, give the pipeline instead)")
+            )  # fmt: skip
+        changed["preprocess"] = preprocess.model_copy(update={"tokenizer": NoTokenizer()})
+    answers = _ANSWERS[find_task(samples.task).metrics.kind]
+    fitting = (answers, "classes") if answers == "marks" else (answers,)
+    if model.answers is not None and model.answers not in fitting:
+        raise InputError(
+            Problem(f"{key}.model", f"{model.describes} answers {model.answers}; `task: {samples.task}` needs "
+                    f"{answers or 'a module that puts out vectors'}")
+        )  # fmt: skip
+    where = f"{key}.model"
+    update = {"columns": column_places(model, samples.features, key=where)}
+    if model.answers is not None:
+        update["answers"] = answers
+    changed["model"] = model.model_copy(update=update)
+    if teacher.label_map is None and answers == "classes":
+        changed["label_map"] = matched_classes(model, samples.classes, key=where)
+    return teacher.model_copy(update=changed)
+
+
 def resolve_teacher(
     config: Config,
     teacher: Teacher,
@@ -171,6 +230,7 @@ def resolve_teacher(
         InputError: its model, weights, answers or taps are wrong.
     """
     key = key or f"teachers.{teacher.name}"
+    teacher = with_samples(teacher, samples, key=key)
     preprocessing = preprocessing_for(teacher.preprocess, samples, key=f"{key}.preprocess")
     label_map = resolve_label_map(teacher, samples, key=f"{key}.label_map")
     resolved = ResolvedTeacher(

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raykd.config.sources import FilesSource, LabelTable
+from raykd.config.sources import FilesSource, LabelTable, ObjectSource
 from raykd.data.class_names import check_known
 from raykd.data.dataset import PARTS
 from raykd.data.decoding.csv_tables import read_csv
@@ -74,7 +74,7 @@ def joined(table: Any, key: str, names: tuple[str, ...], ids: Any) -> dict[str, 
 
 def labels_of(
     index: Index,
-    source: FilesSource,
+    source: FilesSource | ObjectSource,
     names: tuple[str, ...],
     task: str,
     given: tuple[str, ...] | None,

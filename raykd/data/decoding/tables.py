@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raykd.config.sources import HfSource, ParquetSource
+from raykd.config.sources import HfSource, ObjectSource, ParquetSource
 from raykd.data.dataset import PARTS
 from raykd.data.decoding.images import image_layout
 from raykd.data.decoding.layout import (
@@ -33,10 +33,15 @@ from raykd.data.decoding.layout import (
     ids_of,
     list_files,
 )
+from raykd.data.objects import ROW
 from raykd.errors import DataError, InputError, Problem, refuse
+from raykd.objects import held
 
 _INPUTS = "data.source.inputs"
 _TEXT = "data.source.text"
+_SOURCE = "data.source"
+_HELD = "object:"
+"""Before the fingerprint of a table that this process holds, in place of a path."""
 _REPOSITORY = re.compile(r"^\w[\w.-]*/\w[\w.-]*$")
 _STATE, _DICT = "state.json", "dataset_dict.json"
 
@@ -57,6 +62,32 @@ def index_parquet(source: ParquetSource | HfSource, required: Required) -> Index
         InputError: a file is damaged, or lacks a column, or a column cannot be an input.
     """
     return _index(source, required, list_files(source.path, ("parquet",)))
+
+
+def index_rows(source: ObjectSource, required: Required) -> Index:
+    """Every row of a table that this process holds.
+
+    Raises:
+        InputError: it is not held here, or lacks a column, or a column cannot be an input.
+    """
+    rows = held(source.fingerprint, source.describes, key=_SOURCE).value
+    file = File("rows", f"{_HELD}{source.fingerprint}", rows.table.nbytes, 0)
+    if source.text is None and source.inputs is None:
+        taken = {*required, source.id, ROW}
+        numbers = [one.name for one in rows.table.schema if _is_number(one.type)]
+        source = source.model_copy(update={"inputs": tuple(n for n in numbers if n not in taken)})
+    if source.inputs == ():
+        there = ", ".join(f"{one.name} ({one.type})" for one in rows.table.schema)
+        raise InputError.at(_INPUTS, f"the table has no column of numbers beside label and id; it has {there}; name "
+                            "the column of the texts as data.source.text")  # fmt: skip
+    return replace(_index(source, required, [file]), splits=rows.splits)
+
+
+def _held_table(path: str) -> Any:
+    """The table that this process holds under a path that is none; None for the path of a file."""
+    if not path.startswith(_HELD):
+        return None
+    return held(path.removeprefix(_HELD), "a table", key=_SOURCE).value.table
 
 
 def index_hf(source: HfSource, required: Required) -> Index:
@@ -126,7 +157,9 @@ def _part_of(name: str) -> str | None:
     return next((part for part in words if part in PARTS), None)
 
 
-def _index(source: ParquetSource | HfSource, required: Required, files: Sequence[File]) -> Index:
+def _index(
+    source: ParquetSource | HfSource | ObjectSource, required: Required, files: Sequence[File]
+) -> Index:
     inputs = _columns(source)
     asked = {**dict.fromkeys(inputs, _INPUTS if source.text is None else _TEXT), **required}
     if source.id is not None:
@@ -150,7 +183,7 @@ def _index(source: ParquetSource | HfSource, required: Required, files: Sequence
     )
 
 
-def _columns(source: ParquetSource | HfSource) -> tuple[str, ...]:
+def _columns(source: ParquetSource | HfSource | ObjectSource) -> tuple[str, ...]:
     """The columns that inputs are made of."""
     if source.text is not None:
         return (source.text,)
@@ -159,6 +192,8 @@ def _columns(source: ParquetSource | HfSource) -> tuple[str, ...]:
 
 
 def _open(file: File) -> _Table:
+    if (rows := _held_table(file.path)) is not None:
+        return _Table(file, rows.schema, [rows.num_rows])
     try:
         if file.path.endswith(".parquet"):
             with pq.ParquetFile(file.path) as opened:
@@ -197,6 +232,8 @@ def _check(tables: Sequence[_Table], asked: Mapping[str, str]) -> None:
 
 def _read(table: _Table, name: str) -> Any:
     """A whole column, for what is small: ids, labels."""
+    if (rows := _held_table(table.file.path)) is not None:
+        return plain_column(rows, name)
     if table.file.path.endswith(".parquet"):
         return plain_column(pq.read_table(table.file.path, columns=[name]), name)
     with _stream(table.file.path) as stream:
@@ -224,7 +261,9 @@ def _class_names(schema: Any, required: Required) -> dict[str, tuple[str, ...]]:
 
 
 def _layout(
-    source: ParquetSource | HfSource, tables: Sequence[_Table], inputs: tuple[str, ...]
+    source: ParquetSource | HfSource | ObjectSource,
+    tables: Sequence[_Table],
+    inputs: tuple[str, ...],
 ) -> Layout:
     kinds = [tables[0].schema.field(name).type for name in inputs]
     if source.text is not None:
@@ -304,6 +343,10 @@ def read_groups(groups: Groups, most_rows: int) -> Iterator[list[Any]]:
     """
     names = list(groups.columns)
     required = range(groups.first, groups.first + groups.count)
+    if (rows := _held_table(groups.path)) is not None:
+        for batch in rows.select(names).combine_chunks().to_batches(max_chunksize=most_rows):
+            yield batch.columns
+        return
     try:
         if groups.path.endswith(".parquet"):
             with pq.ParquetFile(groups.path) as opened:

@@ -81,7 +81,7 @@ def build_estimator(spec: SklearnModel, context: BuildContext) -> EstimatorModel
     estimator = _fitted(spec.path, json.dumps(spec.kwargs, sort_keys=True), rows, context.key)
     kind = _kind(context.weights[LABELS])
     return EstimatorModel(
-        context.weights, lambda inputs: _ANSWERS[kind](estimator, inputs, context.classes)
+        context.weights, lambda inputs: ANSWERS[kind](estimator, inputs, context.classes)
     )
 
 
@@ -158,32 +158,36 @@ def _spread(probabilities: np.ndarray, own: np.ndarray, outputs: int) -> np.ndar
     return whole
 
 
-def _classes(estimator: Any, inputs: np.ndarray, outputs: int) -> np.ndarray:
-    probabilities = _spread(estimator.predict_proba(inputs), estimator.classes_, outputs)
+def _classes(estimator: Any, inputs: Any, outputs: int | None) -> np.ndarray:
+    probabilities = np.asarray(estimator.predict_proba(inputs))
+    if outputs is not None:
+        probabilities = _spread(probabilities, estimator.classes_, outputs)
     logits: np.ndarray = np.log(np.maximum(probabilities, _TINY))
     return logits
 
 
-def _marks(estimator: Any, inputs: np.ndarray, outputs: int) -> np.ndarray:
+def _marks(estimator: Any, inputs: Any, outputs: int | None) -> np.ndarray:
     probabilities = estimator.predict_proba(inputs)
     if isinstance(
         probabilities, list
     ):  # forests: of each label the probabilities of its two classes
         own = zip(probabilities, estimator.classes_, strict=True)
         probabilities = np.stack([_spread(one, classes, 2)[:, 1] for one, classes in own], axis=1)
-    assert probabilities.shape[1] == outputs, "a probability for each label"
+    assert outputs in (None, probabilities.shape[1]), "a probability for each label"
     odds: np.ndarray = np.log(np.maximum(probabilities, _TINY)) - np.log(
         np.maximum(1 - probabilities, _TINY)
     )
     return odds
 
 
-def _values(estimator: Any, inputs: np.ndarray, outputs: int) -> np.ndarray:
-    outputs_BC: np.ndarray = np.asarray(estimator.predict(inputs)).reshape(len(inputs), outputs)
+def _values(estimator: Any, inputs: Any, outputs: int | None) -> np.ndarray:
+    outputs_BC: np.ndarray = np.asarray(estimator.predict(inputs)).reshape(
+        len(inputs), outputs or -1
+    )
     return outputs_BC
 
 
-_ANSWERS: dict[str, Callable[[Any, np.ndarray, int], np.ndarray]] = {
+ANSWERS: dict[str, Callable[[Any, Any, int | None], np.ndarray]] = {
     "classes": _classes,
     "marks": _marks,
     "values": _values,
