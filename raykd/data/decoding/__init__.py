@@ -153,7 +153,14 @@ class _Found:
             hashes=hashes,
             left_out=left_out,
             features=self._features,
+            words=self._words,
+            unused=self.index.unused,
         )
+
+    @property
+    def _words(self) -> dict[str, tuple[str, ...]]:
+        pairs = zip(self._features, self.index.layout.words, strict=False)
+        return {name: words for name, words in pairs if words is not None}
 
     @property
     def _features(self) -> tuple[str, ...]:

@@ -112,8 +112,10 @@ def _fitted(path: str, kwargs: str, rows: _Rows, key: str) -> Any:
             estimator.fit(_flat(examples[INPUTS]), examples[LABELS].numpy(), **more)
     except (ValueError, TypeError) as error:
         why = " ".join(str(error).split())[:300]
+        gaps = bool(examples[INPUTS].isnan().any())
+        mend = "fill the gaps by its preprocess.impute (median)" if gaps else "mend its kwargs"
         raise InputError.at(
-            key, f"{path} cannot be fitted on {len(examples[INPUTS])} samples ({why}); mend its kwargs"
+            key, f"{path} cannot be fitted on {len(examples[INPUTS])} samples ({why}); {mend}"
         ) from error  # fmt: skip
     return estimator
 
