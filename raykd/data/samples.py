@@ -179,6 +179,11 @@ class Samples:
         return all(a.ndim == _VECTORS and a.dtype.kind == "f" for a in self.inputs.values())
 
     @property
+    def has_gaps_or_words(self) -> bool:
+        """Whether samples are rows of a table that each model has to make numbers of."""
+        return self.is_table and bool(self.words or self.gaps.any())
+
+    @property
     def word_columns(self) -> dict[int, tuple[str, ...]]:
         """Of a table the indices of columns of words, and what their codes stand for."""
         return {self.features.index(name): words for name, words in self.words.items()}

@@ -165,8 +165,8 @@ class Source(Protocol):
         ...
 
     @property
-    def gaps(self) -> np.ndarray:
-        """Of a table the rows that have gaps in each column."""
+    def has_gaps_or_words(self) -> bool:
+        """Whether samples are rows of a table that each model has to make numbers of."""
         ...
 
     @property
@@ -195,7 +195,7 @@ def preprocessing_for(settings: Preprocess, samples: Source, *, key: str) -> Pre
             found = f"is for texts; a sample here is {list(samples.input_shape)}"
             raise InputError.at(f"{key}.tokenizer", f"{found}: remove it")
         refuse(_table_problems(settings, samples, key))
-        if samples.is_table and _needs_encoding(settings, samples):
+        if samples.has_gaps_or_words or _changed(settings):
             return _of_table(settings, samples, key)
         return resolve(settings, samples.statistics(), input_shape=samples.input_shape, key=key)
     refuse(
@@ -219,11 +219,6 @@ def _changed(settings: Preprocess) -> list[str]:
     """Settings of tables that are not at their default."""
     fields = Preprocess.model_fields
     return [n for n in ("impute", "categories") if getattr(settings, n) != fields[n].default]
-
-
-def _needs_encoding(settings: Preprocess, samples: Source) -> bool:
-    """Whether there is something to fill or encode; or a setting says what is to be done, should it come."""
-    return bool(samples.word_columns or _changed(settings) or samples.gaps.any())
 
 
 def _of_table(settings: Preprocess, samples: Source, key: str) -> Preprocessing:
