@@ -120,11 +120,12 @@ def _source(config: Config) -> Iterator[Problem]:
     source = config.data.source
     if not isinstance(source, CsvSource | ParquetSource):
         return
-    given = (source.text is not None) + (source.inputs is not None)
-    if given == 2 or (not given and isinstance(source, ParquetSource)):
-        found = "both" if given else "neither"
-        yield Problem("data.source.inputs", f"found {found} of `text` and `inputs`; name the column of the texts by one, or "
-                      "columns of numbers (parquet: also of images, lists, tensors) by the other")  # fmt: skip
+    if source.text is not None and source.inputs is not None:
+        yield Problem("data.source.inputs", "found both of `text` and `inputs`; name the column of the texts by one, or "
+                      "columns of numbers and words (parquet: also of images, lists, tensors) by the other")  # fmt: skip
+    if source.text is not None and source.categories:
+        yield Problem("data.source.categories", "is for columns of words beside numbers; the samples are the texts of "
+                      f"{source.text!r}: remove it")  # fmt: skip
 
 
 def _compared_estimators(config: Config) -> Iterator[Problem]:

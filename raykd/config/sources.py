@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -158,10 +158,13 @@ class FilesSource(Settings):
 class ParquetSource(FilesSource):
     """Parquet files."""
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"categories"})
     type: Literal["parquet"] = "parquet"
     inputs: str | tuple[str, ...] | None = None
     """Column with encoded images, with lists of numbers of one length, or with tensors; or several columns of
-    numbers, which make a vector."""
+    numbers, booleans and words, which make a vector. null = all such columns but those of few use, as of `csv`."""
+    categories: tuple[str, ...] = ()
+    """As of `csv`."""
     text: str | None = None
     """Column with a text, instead of `inputs`."""
     length: Count = TEXT_BYTES
@@ -171,12 +174,20 @@ class ParquetSource(FilesSource):
 
 
 class CsvSource(FilesSource):
-    """Text files of rows: vectors of their columns of numbers, or texts. An empty cell, NA or NaN is no number."""
+    """Text files of rows: vectors of their columns of numbers, booleans and words, or texts.
 
+    What kind a column is of is found from all of its cells in all files. In a column of numbers an empty cell, NA,
+    NaN, null, None or ? is a gap.
+    """
+
+    added_later: ClassVar[frozenset[str]] = frozenset({"categories"})
     type: Literal["csv"] = "csv"
     inputs: str | tuple[str, ...] | None = None
-    """Columns of numbers, which make a vector; null = all that are numbers, but not the label, the id, what samples
-    are split by, or a column without a name."""
+    """Columns of numbers, booleans and words, which make a vector; null = all of them, but not the label, the id,
+    what samples are split by, a column without a name or a value, or words of which most are different (ids, texts):
+    `raykd data check` lists what is used and left out."""
+    categories: tuple[str, ...] = ()
+    """Columns whose cells are words, whatever they look like: codes, numbers of a shop, 1 to 4+."""
     text: str | None = None
     """Column with a text, instead of `inputs`."""
     length: Count = TEXT_BYTES
@@ -205,9 +216,12 @@ class HfSource(FilesSource):
     Its own splits are kept. Read as files: the package `datasets` is not needed.
     """
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"categories"})
     type: Literal["hf"] = "hf"
     inputs: str | tuple[str, ...] = "image"
-    """As of `parquet`."""
+    """As of `parquet`, but never null."""
+    categories: tuple[str, ...] = ()
+    """As of `csv`."""
     text: str | None = None
     """As of `parquet`; `inputs` is then not looked at."""
     length: Count = TEXT_BYTES
@@ -242,8 +256,9 @@ class ObjectSource(Settings):
     describes: str
     """What it is, in words; written by raykd."""
     inputs: str | tuple[str, ...] | None = None
-    """Of a table: columns as of `parquet`; null = all that are numbers, but not the label, the id, or what samples are
-    split by."""
+    """Of a table: columns as of `parquet`; null = all but the label, the id, and what samples are split by."""
+    categories: tuple[str, ...] = ()
+    """Of a table: as of `csv`."""
     text: str | None = None
     """Of a table: column with a text, instead of `inputs`."""
     length: Count = TEXT_BYTES

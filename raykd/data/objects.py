@@ -70,6 +70,8 @@ def hold_source(given: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
         for key, name in (("label", _LABEL), ("id", _ID), ("id", ROW)):
             if key not in plain and name in content.table.column_names:
                 plain[key] = name
+        if plain.get("id") != ROW and ROW in content.table.column_names:
+            content = Rows(content.table.drop_columns([ROW]), content.splits)
         fingerprint, count = _digest(content), content.table.num_rows
     elif extra := sorted(set(plain) - {"length"}):
         raise InputError.at(f"{_KEY}.{extra[0]}", f"is for tables; found {words}: leave it out")

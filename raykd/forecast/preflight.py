@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from raykd.config import Config
+from raykd.data.input_checks import columns_in_words
 from raykd.errors import InputError, Problem, TeacherError
 from raykd.forecast.counts import count
 from raykd.models.weights import count_parameters
@@ -76,6 +77,7 @@ def facts(prepared: Prepared, placement: Placement) -> dict[str, Any]:
     return {
         "samples": {name: len(rows) for name, rows in samples.splits.items()},
         "training_labels": len(samples.labelled_rows("train")),
+        "columns": columns_in_words(samples),
         "task": samples.task,
         "classes": list(samples.classes),
         "teachers": {name: _teacher(prepared, name, placement) for name in prepared.teachers},

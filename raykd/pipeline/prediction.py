@@ -3,151 +3,31 @@
 from __future__ import annotations
 
 import csv
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import torch
 
-from raykd.data.arrays import refuse_bomb
 from raykd.data.steps import as_shown
-from raykd.data.texts import encode_texts
 from raykd.errors import InputError, Problem
 from raykd.export.task import Predicted
 from raykd.importing import load_callable
+from raykd.pipeline.new_samples import NewSamples, read_new
 from raykd.pipeline.student import describe_student, load_student
 from raykd.tasks import known_task
-from raykd.types import TEXT
 
 _BATCH = 256
 _MOST_BYTE = 255
-_ID = "id"
-_DAMAGED = (
-    OSError, ValueError, EOFError, KeyError, csv.Error, zipfile.BadZipFile, zlib.error
-)  # fmt: skip
 
 
-def read_for(run: Path, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(ids, values) of a file as the student of `run` takes them; of texts uint8 [N, L].
+def read_for(run: Path, path: Path) -> NewSamples:
+    """The samples of a file as the student of `run` takes them.
 
     Raises:
         InputError: no student there; the file is missing, of another kind, or damaged.
     """
-    if path.suffix not in (".csv", ".txt"):
-        return read_samples(path)
-    taken = describe_student(run)[1].input
-    if taken.dtype == "uint8":
-        return read_texts(path, *taken.shape)
-    return read_samples(path, taken.columns)
-
-
-def read_texts(path: Path, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """(ids, texts) of a file: a CSV with a column `text`, or with one column beside `id`; or a text in each line.
-
-    Raises:
-        InputError: the file is missing, of another kind, damaged, or has no text.
-    """
-    readers = {".csv": _texts_of_csv, ".txt": _texts_of_lines}
-    ids, texts = _read(path, readers)
-    if not texts:
-        raise InputError.at("DATA", f"{path} holds no text")
-    return ids, encode_texts(texts, length)
-
-
-def read_samples(path: Path, columns: tuple[str, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
-    """(ids, values) of a file; values are [N, ...], of a CSV [N, values].
-
-    Args:
-        path: `.npz`, `.npy` or `.csv`.
-        columns: of a CSV, by name and in this order; none = all but `id`.
-
-    Raises:
-        InputError: the file is missing, of another kind, damaged, or holds objects (pickles).
-    """
-    of_csv = partial(_read_csv, columns=columns)
-    ids, values = _read(path, {".npz": _read_npz, ".npy": _read_npy, ".csv": of_csv})
-    if values.ndim < 2 or not len(values) or len(ids) != len(values):
-        found = f"{list(values.shape)} values and {list(ids.shape)} ids"
-        raise InputError.at("DATA", f"{path} holds {found}; needs [N, ...] and [N]")
-    return ids, values
-
-
-def _read(path: Path, readers: Mapping[str, Callable[[Path], tuple[np.ndarray, Any]]]) -> Any:
-    if path.suffix not in readers:
-        raise InputError.at("DATA", f"found {path}; needs {', '.join(readers)}")
-    if not path.is_file():
-        raise InputError.at("DATA", f"no file at {path}; check the path")
-    try:
-        return readers[path.suffix](path)
-    except InputError:
-        raise
-    except _DAMAGED as error:
-        what = "texts" if ".txt" in readers else "plain arrays"
-        raise InputError.at("DATA", f"{path} cannot be read as {what}: {error}") from error
-
-
-def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as packed:
-            refuse_bomb(packed, path, key="DATA")
-    with np.load(path, allow_pickle=False) as archive:
-        if "inputs" not in archive:
-            raise KeyError(f"no array 'inputs' in {archive.files}")
-        values = archive["inputs"]
-        return (archive["ids"] if "ids" in archive else np.arange(len(values))), values
-
-
-def _read_npy(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    if zipfile.is_zipfile(path):
-        raise ValueError("it is an archive of several arrays; call it .npz")
-    values = np.load(path, allow_pickle=False)
-    return np.arange(len(values)), values
-
-
-def _read_csv(path: Path, columns: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    ids, names, rows = _cells(path)
-    required = columns or tuple(name for name in names if name != _ID)
-    if lacking := [name for name in required if name not in names]:
-        raise ValueError(
-            f"it lacks the columns {', '.join(lacking)}; it has {', '.join(names)}, and the student takes "
-            f"{', '.join(required)}"
-        )
-    indices = [names.index(name) for name in required]
-    values = np.array([[float(row[index]) for index in indices] for row in rows], np.float32)
-    return ids, values
-
-
-def _texts_of_csv(path: Path) -> tuple[np.ndarray, list[str]]:
-    ids, names, rows = _cells(path)
-    others = [name for name in names if name != _ID]
-    if TEXT not in names and len(others) != 1:
-        raise ValueError(f"it has the columns {', '.join(names)}; call that of the texts {TEXT!r}")
-    at = names.index(TEXT if TEXT in names else others[0])
-    return ids, [row[at] for row in rows]
-
-
-def _texts_of_lines(path: Path) -> tuple[np.ndarray, list[str]]:
-    with path.open(encoding="utf-8-sig") as file:  # `splitlines` also breaks at U+2028 and others
-        texts = [line.rstrip("\n") for line in file]
-    return np.arange(len(texts)), texts
-
-
-def _cells(path: Path) -> tuple[np.ndarray, list[str], list[list[str]]]:
-    """Ids, names of the columns, and rows of a CSV."""
-    with path.open(encoding="utf-8-sig", newline="") as file:  # as spreadsheets write it
-        reader = csv.reader(file)
-        names = next(reader, [])
-        rows = [row for row in reader if row]
-    uneven = [number for number, row in enumerate(rows, start=1) if len(row) != len(names)]
-    if uneven:
-        raise ValueError(f"row {uneven[0]} has not {len(names)} columns as its header")
-    if _ID not in names:
-        return np.arange(len(rows)), names, rows
-    return np.array([row[names.index(_ID)] for row in rows]), names, rows
+    return read_new(describe_student(run)[1], path)
 
 
 def predict(
@@ -172,7 +52,8 @@ def predict(
         raise InputError.at(
             "DATA", f"samples are {list(values.shape[1:])}, the student takes {list(shape)}"
         )
-    if values.dtype.kind not in "uif" or not np.isfinite(values).all():
+    wrong = np.isinf if about.preprocessing.table is not None else _is_not_finite
+    if values.dtype.kind not in "uif" or wrong(values).any():
         raise InputError.at("DATA", f"found {values.dtype} or NaN; needs finite numbers")
     model = load_callable(factory, key="--model")() if factory is not None else None
     student = load_student(run, model=model)
@@ -189,6 +70,10 @@ def predict(
     if about.temperature is not None:
         outputs = outputs / about.temperature
     return ids, known_task(about.task, where=str(run)).export.predict(outputs, about.classes)
+
+
+def _is_not_finite(values: np.ndarray) -> np.ndarray:
+    return ~np.isfinite(values)
 
 
 def _as_bytes(values: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from raykd import __version__
 from raykd.config import Config, load_config
 from raykd.config.choosing import with_target
 from raykd.config.models import is_harmless
+from raykd.config.sources import FilesSource, Source
 from raykd.errors import InputError, Problem
 from raykd.evaluate.latency import Conditions
 from raykd.export import Student
@@ -63,6 +64,8 @@ def _describe(prepared: Prepared, weights: str, temperature: float | None) -> De
             dtype="uint8" if samples.is_text else "int64" if integers else "float32",
             bytes=array.dtype == np.uint8 and not samples.is_text,
             columns=samples.features,
+            words=tuple(samples.words),
+            source=_reading(prepared.config.data.source),
         ),
         classes=_outputs(prepared),
         scale=samples.scale,
@@ -70,6 +73,13 @@ def _describe(prepared: Prepared, weights: str, temperature: float | None) -> De
         teachers=tuple(prepared.teachers),
         fingerprint=weights,
     )
+
+
+def _reading(source: Source) -> FilesSource | None:
+    """How new files are read as those that were trained on; nothing of where these are."""
+    if not isinstance(source, FilesSource):
+        return None
+    return source.model_copy(update={"path": "", "label": None, "labels": None})
 
 
 def _outputs(prepared: Prepared) -> tuple[str, ...]:
@@ -110,7 +120,7 @@ def load_student(
         task: `module:name` of a task of your own, where the student learnt that.
 
     Returns:
-        A module that takes `{input name: tensor [B, ...]}` in source space and returns logits [B, C]; in
+        A module that takes a tensor [B, ...] in source space, or `{input name: tensor}`, and returns logits [B, C]; in
         regression values in original units [B, 1], in multilabel label logits [B, K]; embeddings [B, D].
 
     Raises:

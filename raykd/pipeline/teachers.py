@@ -42,6 +42,7 @@ from raykd.pipeline.model_checks import (
     LabelMap,
     Shape,
     check_answer,
+    check_gaps,
     check_last_batch,
     check_trainable,
     keeps_largest,
@@ -275,6 +276,7 @@ def _with_model(
     weights = fitted_on or _weights(teacher, network, key)
     inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
     answer = probe_output(network, inputs, key=f"{key}.model")
+    check_gaps(network, samples, key)
     if not metrics.own_width or teacher.fit is not None:
         check_answer(teacher, answer, outputs, key)
     answers = resolved.answers

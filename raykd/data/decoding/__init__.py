@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from raykd.config.data import BadSamples, Data
-from raykd.config.sources import FilesSource, ObjectSource
+from raykd.config.sources import CsvSource, FilesSource, ObjectSource, ParquetSource
 from raykd.data.class_names import given_names
 from raykd.data.dataset import Dataset
 from raykd.data.decoding.cache import (
@@ -26,6 +26,7 @@ from raykd.data.decoding.cache import (
     read_manifest,
     read_mark,
 )
+from raykd.data.decoding.columns import Known
 from raykd.data.decoding.csv_tables import index_csv
 from raykd.data.decoding.images import FOLDER, index_images
 from raykd.data.decoding.labels import (
@@ -53,6 +54,7 @@ __all__ = [
     "Tell",
     "cache_root",
     "in_process",
+    "index_files",
     "load_decoded",
     "load_files",
     "write_part",
@@ -82,6 +84,23 @@ def cache_root(data: Data) -> Path:
 def load_files(source: FilesSource | ObjectSource, task: str) -> Dataset:
     """The samples of a source of files, or of an object, with all other settings of `data` at their defaults."""
     return load_decoded(Data(source=source), task)
+
+
+def index_files(source: FilesSource, known: Known = None) -> Index:
+    """The samples of a source of files without labels, and where each lies.
+
+    Args:
+        source: the files.
+        known: of each column of a table's inputs the words that it may hold, None of one of numbers.
+
+    Raises:
+        InputError: a file is missing, damaged, or lacks a column.
+    """
+    if isinstance(source, CsvSource):
+        return index_csv(source, {}, known)
+    if isinstance(source, ParquetSource):
+        return index_parquet(source, {}, known)
+    return _INDEX[source.type](source, {})
 
 
 def load_decoded(
@@ -178,7 +197,14 @@ class _Found:
             hashes=hashes,
             left_out=left_out,
             features=self._features,
+            words=self._words,
+            unused=self.index.unused,
         )
+
+    @property
+    def _words(self) -> dict[str, tuple[str, ...]]:
+        pairs = zip(self._features, self.index.layout.words, strict=False)
+        return {name: words for name, words in pairs if words is not None}
 
     @property
     def _features(self) -> tuple[str, ...]:

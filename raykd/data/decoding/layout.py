@@ -51,6 +51,8 @@ class Layout:
         dtype: uint8 (`|u1`) or float32 (`<f4`).
         mode: of images, `RGB` or `L`.
         size: to which images are resized and cropped, pixels; None = they have it already.
+        words: of a table's columns, of each the words that its codes stand for, None of a column of numbers; empty
+            where samples are something else.
     """
 
     kind: Literal["image", "numbers", "text"]
@@ -58,6 +60,7 @@ class Layout:
     dtype: str
     mode: str | None = None
     size: int | None = None
+    words: tuple[tuple[str, ...] | None, ...] = ()
 
     @property
     def input(self) -> str:
@@ -124,13 +127,11 @@ class Lines:
         path: the file.
         columns: the columns that inputs are made of.
         delimiter: between two cells.
-        texts: whether their cells are texts; else they are numbers.
     """
 
     path: str
     columns: tuple[str, ...]
     delimiter: str
-    texts: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +163,7 @@ class Index:
         columns: name -> [N], pyarrow array: labels, and what samples are split by.
         names: column -> names of its classes, where the source has them.
         splits: [N], pyarrow array of `train`, `validation`, `test`, where the source has them.
+        unused: column of a table that is left out -> why.
     """
 
     ids: Any
@@ -171,6 +173,7 @@ class Index:
     columns: Mapping[str, Any] = field(default_factory=dict)
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     splits: Any = None
+    unused: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -19,6 +19,17 @@ import pyarrow.parquet as pq
 
 from raykd.config.sources import HfSource, ObjectSource, ParquetSource
 from raykd.data.dataset import PARTS
+from raykd.data.decoding.columns import (
+    Block,
+    Choice,
+    Known,
+    Survey,
+    as_texts,
+    check_categories,
+    choose,
+    is_text,
+    survey,
+)
 from raykd.data.decoding.images import image_layout
 from raykd.data.decoding.layout import (
     KEY,
@@ -33,7 +44,6 @@ from raykd.data.decoding.layout import (
     ids_of,
     list_files,
 )
-from raykd.data.objects import ROW
 from raykd.errors import DataError, InputError, Problem, refuse
 from raykd.objects import held
 
@@ -43,6 +53,7 @@ _SOURCE = "data.source"
 _HELD = "object:"
 """Before the fingerprint of a table that this process holds, in place of a path."""
 _REPOSITORY = re.compile(r"^\w[\w.-]*/\w[\w.-]*$")
+_BLOCK_ROWS = 2**16
 _STATE, _DICT = "state.json", "dataset_dict.json"
 
 
@@ -55,13 +66,18 @@ class _Table:
     groups: list[int]
 
 
-def index_parquet(source: ParquetSource | HfSource, required: Required) -> Index:
+def index_parquet(source: ParquetSource, required: Required, known: Known = None) -> Index:
     """Every row of some Parquet files.
+
+    Args:
+        source: the files.
+        required: columns that they have to have beside the inputs.
+        known: as of `index_csv`.
 
     Raises:
         InputError: a file is damaged, or lacks a column, or a column cannot be an input.
     """
-    return _index(source, required, list_files(source.path, ("parquet",)))
+    return _index(source, required, list_files(source.path, ("parquet",)), known)
 
 
 def index_rows(source: ObjectSource, required: Required) -> Index:
@@ -72,14 +88,6 @@ def index_rows(source: ObjectSource, required: Required) -> Index:
     """
     rows = held(source.fingerprint, source.describes, key=_SOURCE).value
     file = File("rows", f"{_HELD}{source.fingerprint}", rows.table.nbytes, 0)
-    if source.text is None and source.inputs is None:
-        taken = {*required, source.id, ROW}
-        numbers = [one.name for one in rows.table.schema if _is_number(one.type)]
-        source = source.model_copy(update={"inputs": tuple(n for n in numbers if n not in taken)})
-    if source.inputs == ():
-        there = ", ".join(f"{one.name} ({one.type})" for one in rows.table.schema)
-        raise InputError.at(_INPUTS, f"the table has no column of numbers beside label and id; it has {there}; name "
-                            "the column of the texts as data.source.text")  # fmt: skip
     return replace(_index(source, required, [file]), splits=rows.splits)
 
 
@@ -105,15 +113,7 @@ def index_hf(source: HfSource, required: Required) -> Index:
         return found
     tables = [_open(file) for file in found.files]
     splits = [part for part, one in zip(names, tables, strict=True) for _ in range(sum(one.groups))]
-    return Index(
-        found.ids,
-        found.files,
-        found.layout,
-        found.parts,
-        found.columns,
-        found.names,
-        pa.array(splits),
-    )
+    return replace(found, splits=pa.array(splits))
 
 
 def _check_folder(path: str) -> None:
@@ -158,20 +158,33 @@ def _part_of(name: str) -> str | None:
 
 
 def _index(
-    source: ParquetSource | HfSource | ObjectSource, required: Required, files: Sequence[File]
+    source: ParquetSource | HfSource | ObjectSource,
+    required: Required,
+    files: Sequence[File],
+    known: Known = None,
 ) -> Index:
-    inputs = _columns(source)
-    asked = {**dict.fromkeys(inputs, _INPUTS if source.text is None else _TEXT), **required}
-    if source.id is not None:
-        asked[source.id] = "data.source.id"
+    asked = dict(required) | ({} if source.id is None else {source.id: "data.source.id"})
     tables = [_open(file) for file in files]
-    _check(tables, asked)
+    inputs, unused = _columns(source, tables, asked)
+    key = _INPUTS if source.text is None else _TEXT
+    named = {} if source.text is None and source.inputs is None else dict.fromkeys(inputs, key)
+    _check(tables, {**named, **asked})
+    check_categories(source.categories, inputs, asked)
     names = dict.fromkeys([*required, *([source.id] if source.id is not None else [])])
     read = {name: pa.chunked_array([_read(one, name) for one in tables]) for name in names}
     columns = {name: column.combine_chunks() for name, column in read.items()}
     counts = ((one.file.name, sum(one.groups)) for one in tables)
     ids = ids_of(source.id, columns, required, counts)
-    layout = _layout(source, tables, inputs)
+    if source.text is None and all(
+        _is_cell(kind) for name in inputs for kind in _kinds(tables, name)
+    ):
+        choice = _choice(source, tables, inputs, named=bool(named), known=known)
+        inputs, unused = choice.names, {**unused, **choice.unused}
+        if not inputs:
+            raise _none_fit(tables[0], unused)
+        layout = Layout("numbers", (len(inputs),), "<f4", words=choice.words)
+    else:
+        layout = _layout(source, tables, inputs)
     groups = {one.file.path: one.groups for one in tables}
     return Index(
         ids,
@@ -180,15 +193,79 @@ def _index(
         group_parts(groups, inputs, layout),
         columns,
         _class_names(tables[0].schema, required),
+        unused=unused,
     )
 
 
-def _columns(source: ParquetSource | HfSource | ObjectSource) -> tuple[str, ...]:
-    """The columns that inputs are made of."""
+def _columns(
+    source: ParquetSource | HfSource | ObjectSource,
+    tables: Sequence[_Table],
+    asked: Mapping[str, str],
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The columns that inputs are made of, as far as their types tell, and those that are left out -> why."""
     if source.text is not None:
-        return (source.text,)
-    assert source.inputs is not None, "cross_check demands one of the two"
-    return columns_of(source.inputs)
+        return (source.text,), {}
+    if source.inputs is not None:
+        return columns_of(source.inputs), {}
+    every = dict.fromkeys(name for one in tables for name in one.schema.names)
+    free = {name: _kinds(tables, name) for name in every if name.strip() and name not in asked}
+    unused = {
+        name: f"has {', '.join(map(str, kinds))}, which is neither numbers nor words"
+        for name, kinds in free.items()
+        if not all(map(_is_cell, kinds))
+    }
+    found = tuple(name for name in free if name not in unused)
+    if not found:
+        raise _none_fit(tables[0], unused)
+    return found, unused
+
+
+def _none_fit(table: _Table, unused: Mapping[str, str]) -> InputError:
+    why = "; ".join(f"{name!r} {why}" for name, why in unused.items()) or "it has no other column"
+    return InputError.at(
+        _INPUTS, f"{table.file.path} has no column of numbers or words beside label and id: {why}; name the column of "
+        "images, lists or tensors here, or that of texts in data.source.text"
+    )  # fmt: skip
+
+
+def _kinds(tables: Sequence[_Table], name: str) -> list[Any]:
+    """The types that a column has, each once."""
+    kinds = [one.schema.field(name).type for one in tables if name in one.schema.names]
+    return list({str(kind): kind for kind in kinds}.values())
+
+
+def _choice(
+    source: ParquetSource | HfSource | ObjectSource,
+    tables: Sequence[_Table],
+    names: tuple[str, ...],
+    *,
+    named: bool,
+    known: Known,
+) -> Choice:
+    """What each column is taken for; only columns that may hold words are read."""
+    if known is not None:
+        return Choice(names, tuple(known), {})
+    kinds = {name: [k for k in _kinds(tables, name) if not pa.types.is_null(k)] for name in names}
+    texts = [name for name in names if kinds[name] and all(map(_is_words, kinds[name]))]
+    texts += [name for name in source.categories if name not in texts]
+    read = [n for n in names if n in texts or any(map(_is_words, kinds[n]))]
+    found = survey(_blocks(tables, read), read, names if named else (), texts)
+    numbers = {
+        name: Survey(0, filled=bool(kind), numbers=bool(kind)) for name, kind in kinds.items()
+    }
+    return choose({**numbers, **found}, source.categories, named=named, key=_INPUTS)
+
+
+def _blocks(tables: Sequence[_Table], names: Sequence[str]) -> Iterator[Block]:
+    """All rows of all files, as texts, without the columns that a file lacks."""
+    for one in tables:
+        there = tuple(name for name in names if name in one.schema.names)
+        first = 1
+        for columns in read_groups(Groups(one.file.path, 0, len(one.groups), there), _BLOCK_ROWS):
+            if there:
+                cells = {n: as_texts(column) for n, column in zip(there, columns, strict=True)}
+                yield one.file.name, first, cells
+                first += len(columns[0])
 
 
 def _open(file: File) -> _Table:
@@ -213,7 +290,7 @@ def _stream(path: str) -> Any:
 
 
 def _check(tables: Sequence[_Table], asked: Mapping[str, str]) -> None:
-    """Every file has every column, of one type in all."""
+    """Every file has every column, of one type in all; of inputs that are cells any."""
     problems = []
     for name, key in asked.items():
         lacking = [one for one in tables if name not in one.schema.names]
@@ -222,7 +299,8 @@ def _check(tables: Sequence[_Table], asked: Mapping[str, str]) -> None:
             problems.append(Problem(key, f"{path} has no column {name!r}; it has {there}"))
         else:
             kinds = {str(one.schema.field(name).type): one.file.path for one in tables}
-            if len(kinds) > 1:
+            cells = key == _INPUTS and all(map(_is_cell, _kinds(tables, name)))
+            if len(kinds) > 1 and not cells:
                 found = "; ".join(f"{kind} in {path}" for kind, path in list(kinds.items())[:2])
                 problems.append(Problem(key, f"{name!r} is {found}; make it one type"))
     if not problems and not sum(sum(one.groups) for one in tables):
@@ -267,11 +345,9 @@ def _layout(
 ) -> Layout:
     kinds = [tables[0].schema.field(name).type for name in inputs]
     if source.text is not None:
-        if not _is_text(kinds[0]):
+        if not is_text(kinds[0]):
             raise InputError.at(_TEXT, f"{source.text!r} has {kinds[0]}; needs texts")
         return Layout("text", (source.length,), "|u1")
-    if all(map(_is_number, kinds)):
-        return Layout("numbers", (len(inputs),), "<f4")
     if len(kinds) > 1 or _is_foreign(tables[0].schema.field(inputs[0])):
         raise _unfit(inputs, kinds)
     (kind,) = kinds
@@ -300,8 +376,14 @@ def _is_number(kind: Any) -> bool:
     )
 
 
-def _is_text(kind: Any) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+def _is_words(kind: Any) -> bool:
+    return is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
+
+
+def _is_cell(kind: Any) -> bool:
+    """Whether a column of this type is one of numbers or words."""
+    plain = _is_number(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)
+    return plain or _is_words(kind)
 
 
 def _is_list(kind: Any) -> bool:
@@ -331,21 +413,26 @@ def _unfit(inputs: Sequence[str], kinds: Sequence[Any]) -> InputError:
     found = ", ".join(f"{name} ({kind})" for name, kind in zip(inputs, kinds, strict=True))
     return InputError.at(
         _INPUTS, f"found {found}; allowed are one column of encoded images (bytes, or {{bytes, path}}), of "
-        "lists of numbers or of fixed_shape_tensor, or any number of columns of numbers; a text goes into `text`"
+        "lists of numbers or of fixed_shape_tensor, or any number of columns of numbers and words; a text goes into `text`"
     )  # fmt: skip
 
 
 def read_groups(groups: Groups, most_rows: int) -> Iterator[list[Any]]:
-    """Stretches of rows in order, as one pyarrow array for each column.
+    """Stretches of rows in order, as one pyarrow array for each column; a column that the file lacks is null.
 
     Raises:
         DataError: the file cannot be read.
     """
     names = list(groups.columns)
     required = range(groups.first, groups.first + groups.count)
+
+    def of_batch(batch: Any) -> list[Any]:
+        there = batch.schema.names
+        return [batch.column(n) if n in there else pa.nulls(batch.num_rows) for n in names]
+
     if (rows := _held_table(groups.path)) is not None:
-        for batch in rows.select(names).combine_chunks().to_batches(max_chunksize=most_rows):
-            yield batch.columns
+        for batch in rows.combine_chunks().to_batches(max_chunksize=most_rows):
+            yield of_batch(batch)
         return
     try:
         if groups.path.endswith(".parquet"):
@@ -353,14 +440,13 @@ def read_groups(groups: Groups, most_rows: int) -> Iterator[list[Any]]:
                 for batch in opened.iter_batches(
                     most_rows, row_groups=list(required), columns=names
                 ):
-                    yield [batch.column(name) for name in names]
+                    yield of_batch(batch)
             return
         with _stream(groups.path) as stream:
             for number, batch in enumerate(stream):
                 if number in required:
                     for start in range(0, batch.num_rows, most_rows):
-                        rows = batch.slice(start, most_rows)
-                        yield [rows.column(name) for name in names]
+                        yield of_batch(batch.slice(start, most_rows))
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{groups.path} cannot be read here: {error}; every node needs to see data.source.path"
@@ -372,24 +458,16 @@ def encoded_of(column: Any) -> list[Any]:
     return [one["bytes"] if isinstance(one, dict) else one for one in column.to_pylist()]
 
 
-def decode_numbers(columns: Sequence[Any], layout: Layout) -> Decoded:
-    """Samples of one column of lists or tensors, or of several columns of numbers (pyarrow arrays)."""
+def decode_lists(column: Any, layout: Layout) -> Decoded:
+    """Samples of one column of lists or tensors, a pyarrow array."""
     with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused below
-        if len(columns) == 1 and _is_nested(columns[0]):
-            values, bad = _nested(columns[0], layout)
-        else:
-            every = [column.cast("float64").to_numpy(zero_copy_only=False) for column in columns]
-            values, bad = np.stack(every, axis=1).astype(layout.dtype), {}
+        values, bad = _nested(column, layout)
     if values.dtype.kind == "f":
         finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
         for index in np.flatnonzero(~finite).tolist():
             bad.setdefault(index, "has NaN, infinity or no value")
             values[index] = 0
     return values, bad
-
-
-def _is_nested(column: Any) -> bool:
-    return hasattr(column, "storage") or hasattr(column, "flatten")
 
 
 def _nested(column: Any, layout: Layout) -> Decoded:

@@ -112,9 +112,12 @@ def _fitted(path: str, kwargs: str, rows: _Rows, key: str) -> Any:
             estimator.fit(_given(examples[INPUTS]), examples[LABELS].numpy(), **more)
     except Exception as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        numbers = examples[INPUTS].is_floating_point()
+        gaps = numbers and bool(examples[INPUTS].isnan().any())
+        mend = "fill the gaps by its preprocess.impute (median)" if gaps else "mend its kwargs"
         raise InputError.at(
-            key, f"{path} cannot be fitted on {len(examples[INPUTS])} samples ({why}); mend its kwargs, or, where it "
-            "wants texts, set preprocess: {tokenizer: none}"
+            key, f"{path} cannot be fitted on {len(examples[INPUTS])} samples ({why}); {mend}, or, where it wants texts, "
+            "set preprocess: {tokenizer: none}"
         ) from error  # fmt: skip
     return estimator
 
