@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ablate,
         compare,
         load_student,
+        predict,
         run,
     )
     from raykd.search import SweepResult, sweep
@@ -38,6 +39,7 @@ __all__ = [
     "load_config",
     "load_student",
     "plan",
+    "predict",
     "run",
     "sweep",
 ]
@@ -54,6 +56,7 @@ _HOMES = {
     "compare": "raykd.pipeline",
     "load_student": "raykd.pipeline",
     "plan": "raykd.forecast",
+    "predict": "raykd.pipeline",
     "run": "raykd.pipeline",
     "SweepResult": "raykd.search",
     "sweep": "raykd.search",

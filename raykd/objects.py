@@ -171,9 +171,7 @@ class _Structure:
         if array.dtype.hasobject:
             return _joined("objects", shape, *map(self.of, array.ravel().tolist()))
         plain = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        return _joined(
-            "array", array.dtype.str.encode(), shape, memoryview(plain).cast("B").tobytes()
-        )
+        return _joined("array", array.dtype.str.encode(), shape, plain.tobytes())
 
     def _tensor(self, tensor: Any) -> bytes:
         import torch

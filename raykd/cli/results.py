@@ -90,7 +90,7 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from raykd.pipeline.prediction import predict, read_for, write_csv, write_npz
+    from raykd.pipeline.prediction import ask_student, read_for, write_csv, write_npz
 
     if args.output is not None and args.output.suffix not in (".csv", ".npz"):
         raise InputError.at("--output", f"found {args.output}; needs .csv or .npz")
@@ -99,7 +99,7 @@ def _predict(args: argparse.Namespace) -> int:
     new = read_for(args.run, args.data)
     for line in _shown(new.left_out):
         print(f"left out  {line}", file=sys.stderr)
-    ids, predicted = predict(args.run, (new.ids, new.values), args.model)
+    ids, predicted = ask_student(args.run, (new.ids, new.values), args.model)
     if args.output is None:
         write_csv(sys.stdout, ids, predicted)
     elif args.output.suffix == ".npz":

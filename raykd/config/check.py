@@ -15,12 +15,13 @@ from raykd.config.models import (
     ObjectModel,
     ResnetModel,
     SklearnModel,
+    Student,
     Teacher,
     VitModel,
     WrnModel,
     brings_weights,
 )
-from raykd.config.root import Config, Slice
+from raykd.config.root import Compared, Config, Slice
 from raykd.config.sources import CsvSource, ParquetSource
 from raykd.errors import Problem
 from raykd.tasks import find_task
@@ -216,17 +217,19 @@ def _values_at(node: Any, path: Sequence[str], key: str = "") -> Iterator[tuple[
 
 def _prefixes(config: Config) -> Iterator[Problem]:
     """A prefix is of the names in a file of weights."""
-    teachers = [(f"teachers.{one.name}", one) for one in config.teachers]
-    others = [(f"evaluate.compare.{one.name}", one) for one in config.evaluate.compare]
-    for key, one in (*teachers, *others, ("student", config.student)):
+    every: dict[str, Teacher | Compared | Student] = {"student": config.student}
+    every |= {f"teachers.{one.name}": one for one in config.teachers}
+    every |= {f"evaluate.compare.{one.name}": one for one in config.evaluate.compare}
+    for key, one in every.items():
         if one.prefix is not None and one.weights is None:
             yield Problem(f"{key}.prefix", "does nothing without `weights`; leave it out")
 
 
 def _texts(config: Config) -> Iterator[Problem]:
     """Texts themselves are for models that are complete as they are: gradients need numbers."""
-    learning = [(f"teachers.{t.name}", t) for t in config.teachers if t.fit is not None]
-    for key, one in (*learning, ("student", config.student)):
+    learning: dict[str, Teacher | Student] = {"student": config.student}
+    learning |= {f"teachers.{one.name}": one for one in config.teachers if one.fit is not None}
+    for key, one in learning.items():
         if isinstance(one.preprocess.tokenizer, NoTokenizer):
             yield Problem(f"{key}.preprocess.tokenizer", "found none, which gives a model texts; what is trained here "
                           "learns from numbers: leave it out")  # fmt: skip

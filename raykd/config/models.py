@@ -323,6 +323,8 @@ class ObjectModel(ModelSettings):
     """Columns that it was fitted on, where it says them; found by raykd."""
     columns: tuple[Natural, ...] | None = None
     """Places of its features among the samples' columns; found by raykd."""
+    words: dict[Natural, tuple[str, ...]] = Field(default_factory=dict)
+    """Place of a column of words among the samples' columns -> what its codes stand for; found by raykd."""
     answers: Literal["classes", "marks", "values"] | None = None
     """What an estimator is asked for; found by raykd."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from raykd.config.base import TEXT_BYTES
 from raykd.data.dataset import PARTS, Dataset
 from raykd.data.texts import encode_texts
 from raykd.errors import InputError
@@ -64,7 +65,7 @@ def hold_source(given: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
     Raises:
         InputError: it is something else, or has no samples.
     """
-    content = rows_or_arrays(given)
+    content = rows_or_arrays(given, settings.get("length", TEXT_BYTES))
     words, plain = named(type(given)), dict(settings)
     if isinstance(content, Rows):
         for key, name in (("label", _LABEL), ("id", _ID), ("id", ROW)):
@@ -83,8 +84,12 @@ def hold_source(given: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
             "describes": f"{words}, {count:,} samples"}, held  # fmt: skip
 
 
-def rows_or_arrays(given: Any) -> Rows | Arrays | Dataset:
+def rows_or_arrays(given: Any, length: int = TEXT_BYTES) -> Rows | Arrays | Dataset:
     """What the user's data are, whichever library they are of.
+
+    Args:
+        given: a table, arrays, texts, a torch data set, or one of these for each part.
+        length: bytes that are kept of each text that is in no table.
 
     Raises:
         InputError: they are of none that is known.
@@ -92,7 +97,7 @@ def rows_or_arrays(given: Any) -> Rows | Arrays | Dataset:
     if isinstance(given, Dataset):
         return given
     if isinstance(given, Mapping) and given and set(given) <= set(PARTS):
-        return _of_parts({part: rows_or_arrays(one) for part, one in given.items()})
+        return _of_parts({part: rows_or_arrays(one, length) for part, one in given.items()})
     if is_table(given):
         return Rows(arrow_table(given))
     if isinstance(given, Mapping) and "inputs" in given:
@@ -100,13 +105,13 @@ def rows_or_arrays(given: Any) -> Rows | Arrays | Dataset:
             raise InputError.at(
                 f"{_KEY}.{unknown[0]}", f"is unknown; known are {', '.join(_NAMES)}"
             )
-        return _of_arrays(**given)
+        return _of_arrays(**given, length=length)
     if isinstance(given, tuple) and 1 <= len(given) <= 2:
-        return _of_arrays(*given)
+        return _of_arrays(*given, length=length)
     if hasattr(given, "__array__") or _is_texts(given):
-        return _of_arrays(given)
+        return _of_arrays(given, length=length)
     if is_of(given, "torch") and hasattr(given, "__getitem__"):
-        return _of_torch(given)
+        return _of_torch(given, length)
     raise InputError.at(_KEY, f"found an object of {named(type(given))}; give {_ALLOWED}")
 
 
@@ -245,9 +250,9 @@ def _merged(name: str, values: Sequence[Any]) -> Any:
     return np.concatenate(values)
 
 
-def _of_arrays(inputs: Any, labels: Any = None, **more: Any) -> Arrays:
+def _of_arrays(inputs: Any, labels: Any = None, *, length: int = TEXT_BYTES, **more: Any) -> Arrays:
     """Arrays, tensors or lists; labels that are texts become classes in the order of the alphabet."""
-    fields: dict[str, Any] = {"inputs": _inputs(inputs)}
+    fields: dict[str, Any] = {"inputs": _inputs(inputs, length)}
     if labels is not None:
         fields |= _labels(_array(labels))
     for name, value in more.items():
@@ -269,11 +274,11 @@ def _field(name: str, value: Any) -> Any:
     return {part: np.flatnonzero(parts == part) for part in PARTS if (parts == part).any()}
 
 
-def _inputs(given: Any) -> dict[str, np.ndarray]:
+def _inputs(given: Any, length: int) -> dict[str, np.ndarray]:
     if isinstance(given, Mapping):
         return {name: _array(one) for name, one in given.items()}
     if _is_texts(given):
-        return {TEXT: encode_texts([str(one) for one in given])}
+        return {TEXT: encode_texts([str(one) for one in given], length)}
     return {"inputs": _known(_array(given))}
 
 
@@ -309,7 +314,7 @@ def _first(inputs: Any) -> Any:
     return next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs
 
 
-def _of_torch(dataset: Any) -> Arrays:
+def _of_torch(dataset: Any, length: int) -> Arrays:
     """Every sample of a map-style torch data set: (input, label), or an input alone.
 
     Raises:
@@ -338,9 +343,8 @@ def _of_torch(dataset: Any) -> Arrays:
             _KEY, f"samples of {what} have shapes {sorted(shapes)[:3]}; make them one"
         )
     labels = [_label(one[1]) for one in pairs if len(one) > 1] or None
-    found = dict(
-        _of_arrays(inputs if isinstance(inputs[0], str) else np.stack(inputs), labels).fields
-    )
+    whole = inputs if isinstance(inputs[0], str) else np.stack(inputs)
+    found = dict(_of_arrays(whole, labels, length=length).fields)
     classes = getattr(dataset, "classes", None)
     if classes is not None and "classes" not in found:
         found["classes"] = tuple(str(name) for name in classes)

@@ -6,6 +6,7 @@ Shapes: N samples, D columns of a table, L bytes of a text.
 from __future__ import annotations
 
 import csv
+import secrets
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,18 +18,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raykd.config.sources import CsvSource, FilesSource, HfSource, ParquetSource
+from raykd.config.base import TEXT_BYTES
+from raykd.config.sources import CsvSource, FilesSource, HfSource, ObjectSource, ParquetSource
 from raykd.data.arrays import refuse_bomb
 from raykd.data.decoding import index_files
 from raykd.data.decoding.columns import Known
 from raykd.data.decoding.layout import Index, columns_of, list_files
 from raykd.data.decoding.writing import decoded_blocks
+from raykd.data.objects import ROW, Arrays, Rows, rows_or_arrays
 from raykd.data.texts import encode_texts
 from raykd.errors import DataError, InputError, Problem
 from raykd.export.description import Description, Input
+from raykd.objects import hold
 from raykd.types import TEXT
 
 KEY = "DATA"
+_HERE = "the table"
 _ID = "id"
 _TABLES = (".csv", ".tsv", ".txt")
 _DELIMITERS = (",", "\t", ";", "|")
@@ -75,13 +80,44 @@ def read_new(about: Description, path: Path) -> NewSamples:
         found = _of_lines(path, about.input.shape[0])
     else:
         found = _of_source(about, _reading(about.input, path, suffix))
+    return _kept(about, found, str(path))
+
+
+def _kept(about: Description, found: _Read, where: str) -> NewSamples:
+    """The samples without rows that are none."""
     ids, values, bad = found
     bad = {**_gaps(values, about), **bad}
     kept = np.setdiff1d(np.arange(len(ids)), list(bad))
     left_out = tuple(_rows(bad, ids))
     if not len(kept):
-        raise InputError.at(KEY, f"{path}: no row is left: {'; '.join(left_out[:3]) or 'it has none'}")
+        raise InputError.at(KEY, f"{where}: no row is left: {'; '.join(left_out[:3]) or 'it has none'}")
     return NewSamples(ids[kept], values[kept], left_out)
+
+
+def given_new(about: Description, given: Any) -> NewSamples:
+    """The samples of a table, arrays, texts or a torch data set of this process, as a student takes them.
+
+    Raises:
+        InputError: it is none of them, it lacks a column, or no row is left.
+    """
+    length = about.input.shape[0] if about.input.dtype == "uint8" else TEXT_BYTES
+    try:
+        content = rows_or_arrays(given, length)
+    except InputError as error:
+        raise _about_data(error) from error
+    if isinstance(content, Rows):
+        names = content.table.column_names
+        held = hold(secrets.token_hex(16), content)
+        columns = _columns(about.input, _HERE, [name for name in names if name != ROW])
+        columns["id"] = columns["id"] or next((name for name in (ROW,) if name in names), None)
+        source = ObjectSource(fingerprint=held.fingerprint, describes="a table", **columns)
+        return _kept(about, _of_source(about, source), _HERE)
+    fields = content.fields if isinstance(content, Arrays) else vars(content)
+    inputs, ids = fields["inputs"], fields.get("ids")
+    if len(inputs) > 1:
+        raise InputError.at(KEY, f"found inputs {', '.join(inputs)}; the student takes one")
+    (values,) = inputs.values()
+    return _kept(about, (np.arange(len(values)) if ids is None else ids, values, {}), "the arrays")
 
 
 def _of_arrays(path: Path, suffix: str) -> _Read:
@@ -139,13 +175,15 @@ def _reading(taken: Input, path: Path, suffix: str) -> FilesSource:
     return own.model_copy(update={"path": str(path), "label": None, "labels": None})
 
 
-def _of_source(about: Description, source: FilesSource) -> _Read:
-    """Everything that a source of files reads, decoded here and now."""
+def _of_source(about: Description, source: FilesSource | ObjectSource) -> _Read:
+    """Everything that a source of files, or a table of this process, has, decoded here and now."""
     try:
         index = index_files(source, _known_words(about, source))
         values, bad = _decoded(index)
     except (InputError, DataError) as error:
         raise _about_data(error) from error
+    if isinstance(source, ObjectSource):
+        return index.ids.to_numpy(zero_copy_only=False), values, bad
     ids = np.array(index.ids.cast(pa.string()).to_pylist())
     if isinstance(source, CsvSource | ParquetSource) and source.id is None:
         ids = np.arange(len(ids))
@@ -203,7 +241,7 @@ def _id_column(taken: Input, names: Sequence[str]) -> str | None:
     return next((name for name in (own, _ID) if name in names and name not in inputs), None)
 
 
-def _columns(taken: Input, path: Path, names: Sequence[str]) -> dict[str, Any]:
+def _columns(taken: Input, path: Path | str, names: Sequence[str]) -> dict[str, Any]:
     """What of a table's columns is the sample, and what its id, as settings of its source.
 
     Raises:
@@ -221,7 +259,7 @@ def _columns(taken: Input, path: Path, names: Sequence[str]) -> dict[str, Any]:
     return {"id": key, "inputs": trained or others}
 
 
-def _text_column(path: Path, trained: Sequence[str], names: Sequence[str]) -> str:
+def _text_column(path: Path | str, trained: Sequence[str], names: Sequence[str]) -> str:
     """The column that was trained on; else the only one; where none is known, the one called `text`."""
     for name in (*trained, *(() if trained else (TEXT,))):
         if name in names:
@@ -261,9 +299,9 @@ def _schema_names(path: Path) -> list[str]:
         raise InputError.at(KEY, f"{path} cannot be read: {error}") from error
 
 
-def _known_words(about: Description, source: FilesSource) -> Known:
+def _known_words(about: Description, source: FilesSource | ObjectSource) -> Known:
     """Of each column of a table the words that the student knows; None of one of numbers."""
-    if not isinstance(source, CsvSource | ParquetSource) or source.text is not None:
+    if not isinstance(source, CsvSource | ParquetSource | ObjectSource) or source.text is not None:
         return None
     table = about.preprocessing.table
     words = {} if table is None else {one.column: one.words for one in table.words}

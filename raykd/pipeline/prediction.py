@@ -1,8 +1,10 @@
-"""The student on new data: arrays in; classes, labels, values or embeddings out."""
+"""The student on new data: files, tables or arrays in; classes, labels, values or embeddings out."""
 
 from __future__ import annotations
 
 import csv
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,7 +15,7 @@ from raykd.data.steps import as_shown
 from raykd.errors import InputError, Problem
 from raykd.export.task import Predicted
 from raykd.importing import load_callable
-from raykd.pipeline.new_samples import NewSamples, read_new
+from raykd.pipeline.new_samples import NewSamples, given_new, read_new
 from raykd.pipeline.student import describe_student, load_student
 from raykd.tasks import known_task
 
@@ -30,7 +32,57 @@ def read_for(run: Path, path: Path) -> NewSamples:
     return read_new(describe_student(run)[1], path)
 
 
-def predict(
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a student says of new samples.
+
+    Attributes:
+        ids: [N], the samples' own; of a table its `id`, its index, or the numbers of its rows.
+        said: the student's answers; see `Predicted`.
+        left_out: rows that are no sample, and why, in words.
+    """
+
+    ids: np.ndarray
+    said: Predicted
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Each prediction [N]: a class or the labels that hold, in words; in regression the value, float32."""
+        values = self.said.probability_NC is None and self.said.vector_ND is None
+        return self.said.label_N if values else np.array(self.said.words)
+
+    @property
+    def probabilities(self) -> np.ndarray | None:
+        """Of each class or label, float32 [N, C], in the order of `classes`; None in other tasks."""
+        return self.said.probability_NC
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes or labels."""
+        return self.said.classes
+
+
+def predict(path: str | os.PathLike[str], data: Any, *, model: str | None = None) -> Predictions:
+    """What the student of a run says of new samples; as `raykd predict`.
+
+    Args:
+        path: a run's folder, or its student's.
+        data: a file or folder, as the command takes it; or a table of pandas, polars, pyarrow or `datasets` with the
+            columns that the student was trained on, arrays, texts, or a torch `Dataset`.
+        model: `module:function` that makes the architecture, where the zoo has it not.
+
+    Raises:
+        InputError: no student there, or the data do not fit it.
+    """
+    about = describe_student(path)[1]
+    is_path = isinstance(data, str | os.PathLike)
+    new = read_new(about, Path(data)) if is_path else given_new(about, data)
+    ids, said = ask_student(Path(path), (new.ids, new.values), model)
+    return Predictions(ids, said, new.left_out)
+
+
+def ask_student(
     run: Path, samples: tuple[np.ndarray, np.ndarray], factory: str | None
 ) -> tuple[np.ndarray, Predicted]:
     """The ids again, and what the student of `run` says of the values.

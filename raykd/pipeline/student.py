@@ -15,7 +15,8 @@ from raykd import __version__
 from raykd.config import Config, load_config
 from raykd.config.choosing import with_target
 from raykd.config.models import is_harmless
-from raykd.config.sources import FilesSource, Source
+from raykd.config.sources import FilesSource, ObjectSource, ParquetSource, Source
+from raykd.data.objects import ROW
 from raykd.errors import InputError, Problem
 from raykd.evaluate.latency import Conditions
 from raykd.export import Student
@@ -77,6 +78,12 @@ def _describe(prepared: Prepared, weights: str, temperature: float | None) -> De
 
 def _reading(source: Source) -> FilesSource | None:
     """How new files are read as those that were trained on; nothing of where these are."""
+    if isinstance(source, ObjectSource):
+        common = ParquetSource.model_fields.keys() & ObjectSource.model_fields.keys() - {"type"}
+        columns = {name: getattr(source, name) for name in common}
+        source = ParquetSource(
+            path="", **{**columns, "id": None if source.id == ROW else source.id}
+        )
     if not isinstance(source, FilesSource):
         return None
     return source.model_copy(update={"path": "", "label": None, "labels": None})

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from raykd.config import Config
 from raykd.config.check_objective import needed_temperatures
-from raykd.config.data import NoTokenizer
+from raykd.config.data import NoTokenizer, Preprocess
 from raykd.config.models import (
     FactoryModel,
     Model,
@@ -32,7 +32,7 @@ from raykd.importing import load_callable
 from raykd.models import build_model
 from raykd.models.frozen import freeze, parameter_groups
 from raykd.models.network import Network
-from raykd.models.preprocess import Preprocessing, preprocessing_for
+from raykd.models.preprocess import IDENTITY, Preprocessing, preprocessing_for
 from raykd.models.taps import probe, probe_output, run_model
 from raykd.models.weights import apply_weights, load_weights, matching
 from raykd.models.zoo.estimator import examples_of
@@ -170,6 +170,13 @@ def _held(model: Model, key: str) -> Held | None:
     return held(model.fingerprint, model.describes, key=key)
 
 
+def is_raw(teacher: Teacher, samples: Samples) -> bool:
+    """Whether it is given rows of a table as they are, gaps and words too: a pipeline that the user has fitted on them."""
+    model = teacher.model
+    own = isinstance(model, ObjectModel) and model.library == "sklearn"
+    return own and samples.is_table and teacher.preprocess == Preprocess(normalize="none")
+
+
 def with_samples(teacher: Teacher, samples: Samples, *, key: str) -> Teacher:
     """A teacher that is the user's own object, with what the samples decide: columns, classes, what it is given.
 
@@ -201,9 +208,12 @@ def with_samples(teacher: Teacher, samples: Samples, *, key: str) -> Teacher:
                     f"{answers or 'a module that puts out vectors'}")
         )  # fmt: skip
     where = f"{key}.model"
-    update = {"columns": column_places(model, samples.features, key=where)}
+    columns = column_places(model, samples.features, key=where)
+    update: dict[str, Any] = {"columns": columns}
     if model.answers is not None:
         update["answers"] = answers
+        words = samples.word_columns if is_raw(teacher, samples) else {}
+        update["words"] = {n: w for n, w in words.items() if columns is None or n in columns}
     changed["model"] = model.model_copy(update=update)
     if teacher.label_map is None and answers == "classes":
         changed["label_map"] = matched_classes(model, samples.classes, key=where)
@@ -232,7 +242,9 @@ def resolve_teacher(
     """
     key = key or f"teachers.{teacher.name}"
     teacher = with_samples(teacher, samples, key=key)
-    preprocessing = preprocessing_for(teacher.preprocess, samples, key=f"{key}.preprocess")
+    preprocessing = IDENTITY
+    if not is_raw(teacher, samples):
+        preprocessing = preprocessing_for(teacher.preprocess, samples, key=f"{key}.preprocess")
     label_map = resolve_label_map(teacher, samples, key=f"{key}.label_map")
     resolved = ResolvedTeacher(
         teacher,

@@ -86,8 +86,8 @@ def load_files(source: FilesSource | ObjectSource, task: str) -> Dataset:
     return load_decoded(Data(source=source), task)
 
 
-def index_files(source: FilesSource, known: Known = None) -> Index:
-    """The samples of a source of files without labels, and where each lies.
+def index_files(source: FilesSource | ObjectSource, known: Known = None) -> Index:
+    """The samples of a source of files, or of a table of this process, without labels, and where each lies.
 
     Args:
         source: the files.
@@ -98,6 +98,8 @@ def index_files(source: FilesSource, known: Known = None) -> Index:
     """
     if isinstance(source, CsvSource):
         return index_csv(source, {}, known)
+    if isinstance(source, ObjectSource):
+        return index_rows(source, {}, known)
     if isinstance(source, ParquetSource):
         return index_parquet(source, {}, known)
     return _INDEX[source.type](source, {})
@@ -155,7 +157,9 @@ def _of_process(data: Data, source: ObjectSource, task: str, columns: Sequence[s
     if isinstance(content, Arrays):
         return content.dataset(task)
     found = _found(data, task, columns)
-    index, values, bad, row = found.index, [], {}, 0
+    index, row = found.index, 0
+    values: list[np.ndarray] = []
+    bad: dict[int, str] = {}
     for part in index.parts:
         for block, wrong in decoded_blocks(part, index.layout):
             bad |= {row + place: why for place, why in wrong.items()}

@@ -80,15 +80,15 @@ def index_parquet(source: ParquetSource, required: Required, known: Known = None
     return _index(source, required, list_files(source.path, ("parquet",)), known)
 
 
-def index_rows(source: ObjectSource, required: Required) -> Index:
-    """Every row of a table that this process holds.
+def index_rows(source: ObjectSource, required: Required, known: Known = None) -> Index:
+    """Every row of a table that this process holds; see `index_parquet`.
 
     Raises:
         InputError: it is not held here, or lacks a column, or a column cannot be an input.
     """
     rows = held(source.fingerprint, source.describes, key=_SOURCE).value
     file = File("rows", f"{_HELD}{source.fingerprint}", rows.table.nbytes, 0)
-    return replace(_index(source, required, [file]), splits=rows.splits)
+    return replace(_index(source, required, [file], known), splits=rows.splits)
 
 
 def _held_table(path: str) -> Any:

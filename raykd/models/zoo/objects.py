@@ -21,7 +21,10 @@ from raykd.models.zoo.estimator import ANSWERS
 from raykd.models.zoo.foreign import ForeignModel, array_of, given_texts
 from raykd.models.zoo.hubs import Unpadded
 from raykd.objects import Held, digest_of, held, hold, is_of, library_of, named, version_of
+from raykd.types import UNKNOWN_WORD
 
+_NEW_WORD = "\0"
+"""Stands for a word that no sample had when the words were collected."""
 _NUMBERED = re.compile(r"LABEL_\d+")
 _ALLOWED = "a torch.nn.Module, a pipeline of transformers, or a fitted estimator or pipeline of scikit-learn"
 
@@ -155,12 +158,12 @@ def _estimator(given: Any, key: str) -> dict[str, Any]:
             "sklearn.calibration.CalibratedClassifierCV, or take a classifier that has it"
         )  # fmt: skip
     features = getattr(given, "feature_names_in_", None)
-    plain = classes is not None and not isinstance(classes, list)
+    own = None if classes is None or isinstance(classes, list) else [str(name) for name in classes]
     return {
         "library": "sklearn",
-        "classes": [str(name) for name in classes] if plain else None,
+        "classes": own,
         "features": None if features is None else [str(name) for name in features],
-        "answers": "values" if classes is None else "classes" if plain else "marks",
+        "answers": "values" if classes is None else "marks" if own is None else "classes",
     }
 
 
@@ -204,14 +207,28 @@ class FittedEstimator(ForeignModel):
         return torch.from_numpy(outputs_BC.astype(np.float32)).to(inputs.device)
 
     def _framed(self, given: np.ndarray) -> Any:
-        """In the columns that it was fitted on, by their names."""
-        if self._spec.columns is not None:
-            given = given[:, list(self._spec.columns)]
-        if self._spec.features is None:
+        """In the columns that it was fitted on, by their names, and with words as words."""
+        spec = self._spec
+        if spec.features is None and not spec.words:
             return given
+        rows_BD = given[:, None] if given.ndim == 1 else given
+        places = range(rows_BD.shape[1]) if spec.columns is None else spec.columns
+        cells = [_cells(rows_BD[:, place], spec.words.get(place)) for place in places]
+        if spec.features is None:
+            return np.stack([one.astype(object) for one in cells], axis=1)
         import pandas as pd
 
-        return pd.DataFrame(given, columns=list(self._spec.features))
+        return pd.DataFrame(dict(zip(spec.features, cells, strict=True)))
+
+
+def _cells(codes_B: np.ndarray, words: tuple[str, ...] | None) -> np.ndarray:
+    """A column as its user has it: numbers, or the words of codes, and NaN where there is a gap."""
+    if words is None:
+        return codes_B
+    known = np.array([*words, _NEW_WORD, np.nan], dtype=object)
+    codes = np.where(np.isnan(codes_B), len(words) + 1, codes_B).astype(np.int64)
+    found: np.ndarray = known[np.where(codes == UNKNOWN_WORD, len(words), codes)]
+    return found
 
 
 def column_places(
