@@ -308,7 +308,8 @@ def _geometry_problems(
     if len(input_shape) != 3:
         for name in ("crop", "size", "channels"):
             if getattr(settings, name) is not None:
-                found = f"is for images [C, H, W]; a sample here is {list(input_shape)}"
+                grey = " (grey images [H, W]: add a channel axis)" if len(input_shape) == 2 else ""
+                found = f"is for images [C, H, W]; a sample here is {list(input_shape)}{grey}"
                 yield Problem(f"{key}.{name}", found)
         return
     channels, height, width = input_shape

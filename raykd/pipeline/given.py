@@ -121,12 +121,12 @@ def _sendable(model: Any, *, key: str) -> tuple[Tree, Held]:
 
 def _source(given: Any) -> tuple[Any, Mapping[str, Any]] | None:
     """The object that data are, and the settings beside it; None where there is none."""
+    if isinstance(given, Mapping) and _OBJECT in given:
+        return given[_OBJECT], {k: v for k, v in given.items() if k not in (_OBJECT, "type")}
     if _is_plain(given):
         return None
     if not isinstance(given, Mapping) or any(key in given for key in _ARRAYS):
         return given, {}
-    if _OBJECT in given:
-        return given[_OBJECT], {k: v for k, v in given.items() if k not in (_OBJECT, "type")}
     return None
 
 

@@ -6,9 +6,8 @@ import csv
 
 import pytest
 import yaml
-from raykd_foreign_models import topics
+from raykd_foreign_models import NAMES, topics
 
-NAMES = ("food", "space", "sport")
 PLAIN = {"tokenizer": "none"}
 
 

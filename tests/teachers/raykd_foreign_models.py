@@ -78,6 +78,9 @@ def regression(classes=tuple(range(10))):
     return Regression(classes)
 
 
+NAMES = ("food", "space", "sport")
+
+
 def topics(count=90):
     """Short texts of three topics, and the topic's number."""
     words = (("bread", "soup", "oven"), ("orbit", "moon", "comet"), ("goal", "team", "ball"))
