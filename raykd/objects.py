@@ -6,6 +6,7 @@ that Ray sends it to, for as long as somebody needs it; raykd writes it nowhere.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -203,6 +204,8 @@ class _Structure:
         """What pickle would write of it: class, arguments, state, items."""
         if library_of(value) == "sklearn" and hasattr(value, "get_arrays"):
             return _joined("tree", self.of(value.get_arrays()))  # its state also counts questions
+        if is_of(value, "transformers") and hasattr(value, "backend_tokenizer"):
+            return _joined("tokenizer", self.of(_settings_of_tokenizer(value)))
         made = value.__reduce_ex__(4)
         if isinstance(made, str):
             return _joined("name", f"{type(value).__module__}.{made}".encode())
@@ -210,6 +213,14 @@ class _Structure:
         parts = (make, args, state, list(entries or ()), dict(pairs or ()))
         about = f"{named(type(value))} {version_of(value)}".encode()
         return _joined("object", about, *map(self.of, parts))
+
+
+def _settings_of_tokenizer(tokenizer: Any) -> dict[str, Any]:
+    """What decides the ids of a tokenizer of transformers; not how it cut and padded the last time."""
+    told = json.loads(tokenizer.backend_tokenizer.to_str())
+    more = ("model_max_length", "padding_side", "truncation_side")
+    kept = {name: one for name, one in told.items() if name not in ("truncation", "padding")}
+    return {**kept, **{name: getattr(tokenizer, name) for name in more}}
 
 
 def _settings_of(module: Any) -> list[tuple[str, Any]]:

@@ -77,9 +77,19 @@ def without_objects(recipe: Mapping[str, Any]) -> tuple[Tree, list[Held]]:
             Problem("student.model", "found an object; a student is made anew for each replica: name a model of the zoo, "
                     "or 'module:function' that makes it")
         )  # fmt: skip
+    problems += _searched(tree.get("search"))
     if problems:
         raise InputError(problems)
     return tree, objects
+
+
+def _searched(search: Any) -> Iterator[Problem]:
+    """A search writes down what it varies, which an object cannot be."""
+    parameters = search.get("parameters") if isinstance(search, Mapping) else None
+    for key, space in parameters.items() if isinstance(parameters, Mapping) else ():
+        if not _is_plain(space):
+            yield Problem(f"search.parameters.{key}", "holds an object; a search varies what a file can say: compare "
+                          "objects as teachers of one recipe (raykd.ablate), or in a run each")  # fmt: skip
 
 
 def _set(tree: Tree, path: Sequence[str], change: Any) -> None:
