@@ -25,8 +25,8 @@ ROW = "__row__"
 _KEY = "data.source"
 _NAMES = ("inputs", "labels", "ids", "splits", "classes", "weights", "columns")
 _ALLOWED = (
-    "a table of pandas, polars, pyarrow or datasets, (inputs, labels), {inputs: ..., labels: ...}, a torch Dataset, or "
-    "{train: ONE, test: ONE}"
+    "a raykd.data.Dataset, a table of pandas, polars, pyarrow or datasets, (inputs, labels), {inputs: ..., labels: ...}, a "
+    "torch Dataset, or {train: ONE, test: ONE}"
 )
 _LABEL, _ID = "label", "id"
 
@@ -298,13 +298,15 @@ def _array(given: Any) -> np.ndarray:
 
 def _known(array: np.ndarray) -> np.ndarray:
     """Numbers of a dtype that samples may have."""
-    if array.dtype.kind in "bu" and array.dtype != np.uint8:
+    if array.dtype.kind in ("b", "u") and array.dtype != np.uint8:
         return array.astype(np.float32)
     return array.astype(np.int32) if array.dtype.kind == "i" and array.dtype.itemsize < 4 else array
 
 
 def _labels(labels: np.ndarray) -> dict[str, Any]:
-    if labels.dtype.kind not in "OUb" or (labels.dtype.kind == "O" and not _is_texts(labels)):
+    if labels.dtype.kind not in ("O", "U", "b") or (
+        labels.dtype.kind == "O" and not _is_texts(labels)
+    ):
         return {"labels": labels}
     names, numbers = np.unique(labels.astype(str), return_inverse=True)
     return {"labels": numbers.astype(np.int64), "classes": tuple(names.tolist())}
@@ -357,7 +359,7 @@ def _sample(value: Any, what: str) -> Any:
         return value
     pixels = library_of(value) == "PIL"
     array = _array(value)
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in ("b", "i", "u", "f"):
         raise InputError.at(
             _KEY,
             f"a sample of {what} is {named(type(value))}; needs an array, a tensor or an image",

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from raykd_foreign_models import NAMES, tfidf, topics
+from raykd_foreign_models import NAMES, Listener, tfidf, topics
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
@@ -32,6 +32,7 @@ from raykd.config import load_config
 from raykd.data import Dataset
 from raykd.errors import InputError
 from raykd.objects import digest_of, is_held
+from raykd.pipeline import Options
 from raykd.pipeline.given import given_recipe, without_objects
 from raykd.pipeline.preparation import prepare
 from raykd.teachers.model import TeacherModel
@@ -59,7 +60,10 @@ def text_recipe(table, pipeline):
             "source": {"object": table, "text": "body"},
             "splits": {"validation": 24, "test": 24},
         },
-        "teachers": [{"name": "tfidf", "model": pipeline}],
+        "teachers": [
+            {"name": "tfidf", "model": pipeline},
+            {"name": "listener", "model": Listener(), "preprocess": {"tokenizer": "none"}},
+        ],
         "student": {"model": {"type": "bag", "width": 0.25}},
         **QUICK,
     }
@@ -112,7 +116,7 @@ def test_no_file_holds_the_objects(ran, fitted):
 def test_to_resume_takes_the_same_objects(ran, fitted, call, ray_cluster, tmp_path):
     """The command line, which has no objects, says whom to ask."""
     recipe = text_recipe(posts(), copy.deepcopy(fitted))
-    assert raykd.run(recipe, output=ran.path, resume=True).summary["status"] == "complete"
+    raykd.run(recipe, Options(until="teachers"), output=ran.path, resume=True)
     other = tfidf().set_params(logisticregression__C=2).fit(posts()["body"], posts()["label"])
     with pytest.raises(InputError, match=r"tfidf.model: is another object than the run began with"):
         raykd.run(text_recipe(posts(), other), output=ran.path, resume=True)
@@ -131,11 +135,14 @@ def test_to_resume_takes_the_same_objects(ran, fitted, call, ray_cluster, tmp_pa
 # -- fingerprints ---------------------------------------------------------------------------------
 
 _FRESH = """
-import sys
-from raykd_foreign_models import tfidf, topics
-from raykd.objects import digest_of
+import json, sys
 import joblib
-print(digest_of(tfidf().fit(*topics())), digest_of(joblib.load(sys.argv[1])))
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from raykd.objects import digest_of
+fitted = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(*json.loads(sys.argv[2]))
+print(digest_of(fitted), digest_of(joblib.load(sys.argv[1])))
 """
 
 
@@ -145,7 +152,15 @@ def test_a_fingerprint_outlives_copies_files_and_processes(tmp_path):
     estimator.predict(topics()[0])
     joblib.dump(estimator, tmp_path / "e.joblib")
     assert digest_of(estimator) == digest_of(copy.deepcopy(estimator)) == found
-    fresh = subprocess.run([sys.executable, "-c", _FRESH, tmp_path / "e.joblib"], capture_output=True, text=True, check=True)  # fmt: skip
+    texts, labels = topics()
+    words = [
+        sys.executable,
+        "-c",
+        _FRESH,
+        tmp_path / "e.joblib",
+        json.dumps([texts, labels.tolist()]),
+    ]
+    fresh = subprocess.run(words, capture_output=True, text=True, check=True)
     assert fresh.stdout.split() == [found, found]
 
 
@@ -254,7 +269,7 @@ def test_a_torch_dataset_is_read_through_an_adapter():
     with pytest.raises(InputError, match=r"differs when it is read again.* data.views.policy"):
         samples_of(Pictures(random=True))
     with pytest.raises(
-        InputError, match=r"data.source: found an object of builtins.int; give a table"
+        InputError, match=r"data.source: found an object of builtins.int; give a raykd.data.Dataset"
     ):
         samples_of({"object": 3, "label": "a"})
 
@@ -309,13 +324,13 @@ def test_images_without_channels_say_what_to_do():
 # -- teachers -------------------------------------------------------------------------------------
 
 
-def teacher_of(source, model, task="classification", **teacher):
+def teacher_of(source, model, task="classification", student=STUDENT, **teacher):
     """The samples, and a teacher as the actors host it."""
     recipe = {
         "task": task,
         "data": {"source": source, "splits": {"validation": 0.2, "test": 0.2}},
         "teachers": [{"name": "own", "model": model, **teacher}],
-        "student": STUDENT,
+        "student": student,
         **QUICK,
     }
     with given_recipe(recipe) as config:
@@ -461,3 +476,122 @@ def test_what_objects_do_not_go_with_is_refused(call, tmp_path):
         assert ended.code == 2
         assert "teachers.own.model: is an object of a Python process (a forest)" in ended.err
     assert load_config(recipe).objects.keys() == {"teachers.own.model"}
+
+
+# -- libraries that most recipes do without ----------------------------------------------------------
+
+
+def test_tables_of_polars_and_datasets():
+    polars, datasets = pytest.importorskip("polars"), pytest.importorskip("datasets")
+    frame = table()
+    expected = samples_of(frame)
+    for source in (
+        polars.from_pandas(frame),
+        polars.from_pandas(frame).lazy(),
+        datasets.Dataset.from_pandas(frame),
+    ):
+        found = samples_of(source)
+        np.testing.assert_array_equal(found.inputs["inputs"], expected.inputs["inputs"])
+        np.testing.assert_array_equal(found.ids, expected.ids)
+    names = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
+    )
+    posts = datasets.Dataset.from_dict({"text": ["a b", "c d"] * 20, "label": [0, 1] * 20}, names)
+    parts = datasets.DatasetDict({"train": posts, "test": posts.select(range(10))})
+    found = samples_of({"object": parts, "text": "text"})
+    assert found.classes == ("neg", "pos")
+    assert found.splits["test"].tolist() == list(range(40, 50))
+
+
+def test_a_pipeline_of_transformers_brings_its_tokenizer_and_classes(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    words = sorted({word.lower() for text in topics()[0] for word in text.split()})
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    (tmp_path / "vocab.txt").write_text("\n".join([*special, *words]))
+    labels = dict(enumerate(("sport", "food", "space")))
+    config = transformers.BertConfig(
+        vocab_size=len(words) + 5, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        id2label=labels, label2id={name: number for number, name in labels.items()},
+    )  # fmt: skip
+    model = transformers.BertForSequenceClassification(config).eval()
+    pipeline = transformers.pipeline(
+        "text-classification",
+        model=model,
+        tokenizer=transformers.BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt")),
+    )
+    source, student = {"object": posts(60), "text": "body"}, {"model": {"type": "bag"}}
+    samples, teacher, spec = teacher_of(source, pipeline, student=student)
+    assert spec.label_map == (2, 0, 1)
+    rows, logits = said(samples, teacher)
+    own = pipeline(posts(60)["body"].iloc[rows].tolist(), top_k=None, batch_size=4)
+    told = [{one["label"]: one["score"] for one in answer} for answer in own]
+    expected = [[answer[name] for name in labels.values()] for answer in told]
+    np.testing.assert_allclose(torch.from_numpy(logits).softmax(1), expected, atol=1e-6)
+    again = teacher_of(source, pipeline, student=student)[2]
+    assert again.fingerprint == spec.fingerprint, "being used changes nothing"
+    with pytest.raises(InputError, match=r"preprocess.tokenizer: is needed.* give the pipeline"):
+        teacher_of(source, model, student=student)
+
+
+def test_a_module_of_lightning():
+    lightning = pytest.importorskip("lightning")
+
+    class Lit(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.net(x)
+
+    inputs, labels = numbers()
+    module = Lit().eval()
+    samples, teacher, _ = teacher_of((inputs, labels), module)
+    rows, logits = said(samples, teacher)
+    with torch.no_grad():
+        np.testing.assert_allclose(logits, module(torch.from_numpy(inputs[rows])), atol=1e-6)
+
+
+# -- on the cluster -----------------------------------------------------------------------------------
+
+
+def two_teachers():
+    inputs, labels = numbers()
+    forest = RandomForestClassifier(5, random_state=0).fit(inputs, labels)
+    return (
+        inputs,
+        forest,
+        {
+            "data": {"source": (inputs, labels)},
+            "teachers": [{"name": "forest", "model": forest}, {"name": "net", "model": Net()}],
+            "student": STUDENT,
+            **QUICK,
+        },
+    )
+
+
+@pytest.mark.soak
+def test_a_fleet_hosts_objects(ray_cluster):
+    inputs, forest, recipe = two_teachers()
+    with raykd.Fleet(recipe) as fleet:
+        answers = fleet.score_inputs(inputs[:4])
+    probabilities = answers["forest"].values_NC.softmax(1)
+    np.testing.assert_allclose(probabilities, forest.predict_proba(inputs[:4]), atol=1e-3)
+    assert answers["net"].values_NC.shape == (4, 2)
+
+
+def test_a_plan_takes_objects_and_a_search_over_them_is_refused():
+    _, forest, recipe = two_teachers()
+    assert raykd.plan(recipe, timing=False).counts
+    space = {"space": "choice", "categories": [forest, Net()]}
+    with pytest.raises(InputError, match=r"search.parameters.teachers.0.model: holds an object"):
+        raykd.sweep({**recipe, "search": {"parameters": {"teachers.0.model": space}}})
+
+
+def test_objects_are_not_submitted(ran, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(ran.path)
+    words = ("--address", "http://127.0.0.1:8265", "run", "config.json", "--output", tmp_path / "x")
+    ended = call("submit", *words)
+    assert ended.code == 2
+    assert "teachers.tfidf.model: is an object of a Python process" in ended.err
+    assert "cannot be submitted; call raykd.run" in ended.err
