@@ -191,7 +191,11 @@ class Samples:
     def training_rows(self, most: int) -> np.ndarray:
         """Training samples of the single input, at most so many, evenly spaced over all of them."""
         train = self.splits["train"]
-        rows = train if len(train) <= most else train[np.linspace(0, len(train) - 1, most).astype(np.int64)]
+        rows = (
+            train
+            if len(train) <= most
+            else train[np.linspace(0, len(train) - 1, most).astype(np.int64)]
+        )
         values: np.ndarray = self._only_input[rows]
         return values
 

@@ -225,7 +225,9 @@ def _of_table(settings: Preprocess, samples: Source, key: str) -> Preprocessing:
     values_ND = samples.training_rows(FITTED_ROWS)
     encoding = fit_encoding(settings, values_ND, samples.word_columns)
     if not encoding.width:
-        raise InputError.at(f"{key}.categories", "is null, but all columns are of words: nothing is left; remove it")
+        raise InputError.at(
+            f"{key}.categories", "is null, but all columns are of words: nothing is left; remove it"
+        )
     statistics = _amounts(encoding, values_ND)
     shape = (encoding.width,)
     return replace(resolve(settings, statistics, input_shape=shape, key=key), table=encoding)

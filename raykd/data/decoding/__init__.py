@@ -97,7 +97,7 @@ def index_files(source: FilesSource, known: Known = None) -> Index:
         return index_csv(source, {}, known)
     if isinstance(source, ParquetSource):
         return index_parquet(source, {}, known)
-    return _INDEX[source.type](source, {})
+    return _INDEX[type(source).model_fields["type"].default](source, {})
 
 
 def load_decoded(

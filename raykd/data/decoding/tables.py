@@ -153,7 +153,9 @@ def _index(
     columns = {name: column.combine_chunks() for name, column in read.items()}
     counts = ((one.file.name, sum(one.groups)) for one in tables)
     ids = ids_of(source.id, columns, required, counts)
-    if source.text is None and all(_is_cell(kind) for name in inputs for kind in _kinds(tables, name)):
+    if source.text is None and all(
+        _is_cell(kind) for name in inputs for kind in _kinds(tables, name)
+    ):
         choice = _choice(source, tables, inputs, named=bool(named), known=known)
         inputs, unused = choice.names, {**unused, **choice.unused}
         if not inputs:
@@ -224,7 +226,9 @@ def _choice(
     texts += [name for name in source.categories if name not in texts]
     read = [n for n in names if n in texts or any(map(_is_words, kinds[n]))]
     found = survey(_blocks(tables, read), read, names if named else (), texts)
-    numbers = {name: Survey(0, filled=bool(kind), numbers=bool(kind)) for name, kind in kinds.items()}
+    numbers = {
+        name: Survey(0, filled=bool(kind), numbers=bool(kind)) for name, kind in kinds.items()
+    }
     return choose({**numbers, **found}, source.categories, named=named, key=_INPUTS)
 
 
