@@ -65,7 +65,9 @@ def range_of(samples: Samples, name: str) -> ValueRange:
     array = samples.inputs[name]
     words = list(samples.word_columns)
     lows, highs = [], []
-    low_D = np.full(array[0].size, np.nan, array.dtype) if samples.is_table else array[0].reshape(-1)
+    low_D = (
+        np.full(array[0].size, np.nan, array.dtype) if samples.is_table else array[0].reshape(-1)
+    )
     high_D = low_D
     for rows in pieces(np.arange(len(array)), array.nbytes // len(array)):
         flat_ND = array[rows].reshape(len(rows), -1)

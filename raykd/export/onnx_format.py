@@ -65,7 +65,7 @@ def metadata(student: Student) -> dict[str, str]:
         "raykd_version": __version__,
         "task": about.task,
         "classes": json.dumps(about.classes),
-        "input": json.dumps(about.taken.model_dump()),
+        "input": json.dumps(about.taken.model_dump(exclude={"words", "source"})),
         **({} if columns is None else {"columns": json.dumps(columns.described)}),
         "outputs": json.dumps(student.outputs),
         "preprocessing": json.dumps(_preprocessing(about)),

@@ -46,7 +46,9 @@ class RawColumns:
 
     def taken(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Rows with codes, float32 [B, D], as the graph takes them: an empty text is a gap."""
-        found = {NUMBERS: np.ascontiguousarray(inputs[:, list(self.numbers)])} if self.numbers else {}
+        found = (
+            {NUMBERS: np.ascontiguousarray(inputs[:, list(self.numbers)])} if self.numbers else {}
+        )
         columns = [
             _texts(inputs[:, column], words)
             for column, words in zip(self.words, self.known, strict=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 from raykd.config.data import (
     CategoryCode,
     ConstantImpute,
+    Impute,
     OneHotCategories,
     Preprocess,
 )
@@ -104,7 +105,9 @@ class TableEncoding:
         if self.numbers:
             numbers = x_BD[:, list(self.numbers)]
             if self.fill is not None:
-                numbers = torch.where(numbers.isnan(), torch.tensor(self.fill, device=x_BD.device), numbers)
+                numbers = torch.where(
+                    numbers.isnan(), torch.tensor(self.fill, device=x_BD.device), numbers
+                )
             parts.append(numbers)
         if self.indicators:
             parts.append(x_BD[:, list(self.indicators)].isnan().to(torch.float32))
@@ -147,19 +150,12 @@ def fit_encoding(
         values_ND: training samples, floats with NaN where there are gaps.
         words: index of a column of words -> what its codes stand for.
     """
-    transformer = column_transformer(settings, values_ND.shape[1], words)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a column that is empty in all of these rows
-        transformer.fit(_alphabetical(values_ND, words))
     numbers = tuple(index for index in range(values_ND.shape[1]) if index not in words)
     encoding = TableEncoding(numbers, None, (), ())
     if settings.impute is not None and numbers:
-        imputer = transformer.named_transformers_["numbers"]
-        indicator = imputer.indicator_
-        found = () if indicator is None else tuple(numbers[i] for i in indicator.features_)
-        encoding = replace(encoding, fill=tuple(imputer.statistics_.tolist()), indicators=found)
+        encoding = _filled(encoding, settings.impute, values_ND[:, list(numbers)])
     if settings.categories is not None and words:
-        encoder = transformer.named_transformers_["words"]
+        encoder = encoder_of(settings.categories).fit(alphabetical(values_ND, words))
         columns = tuple(
             _word_column(settings.categories, encoder, place, column, known)
             for place, (column, known) in enumerate(words.items())
@@ -168,45 +164,47 @@ def fit_encoding(
     return encoding
 
 
-def column_transformer(
-    settings: Preprocess, columns: int, words: Mapping[int, tuple[str, ...]]
-) -> Any:
-    """The settings as a `ColumnTransformer` of scikit-learn, not fitted, for codes in alphabetical order."""
-    from sklearn.compose import ColumnTransformer
+def _filled(encoding: TableEncoding, impute: Impute, values_NP: np.ndarray) -> TableEncoding:
+    """The same with what stands in gaps."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a column that is empty in all of these rows
+        imputer = imputer_of(impute).fit(values_NP.astype(np.float64))
+    indicator = imputer.indicator_
+    found = () if indicator is None else tuple(encoding.numbers[i] for i in indicator.features_)
+    return replace(encoding, fill=tuple(imputer.statistics_.tolist()), indicators=found)
+
+
+def imputer_of(impute: Impute) -> Any:
+    """The `SimpleImputer` of scikit-learn for columns of numbers, not fitted."""
     from sklearn.impute import SimpleImputer
+
+    return SimpleImputer(
+        strategy=impute.type,
+        fill_value=impute.value if isinstance(impute, ConstantImpute) else None,
+        add_indicator=impute.indicator,
+        keep_empty_features=True,
+    )
+
+
+def encoder_of(code: CategoryCode) -> Any:
+    """The encoder of scikit-learn for columns of words, whose codes are in alphabetical order; not fitted."""
     from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
-    impute, code = settings.impute, settings.categories
-    numbers = [index for index in range(columns) if index not in words]
-    filled: Any = "passthrough"
-    if impute is not None:
-        filled = SimpleImputer(
-            strategy=impute.type,
-            fill_value=impute.value if isinstance(impute, ConstantImpute) else None,
-            add_indicator=impute.indicator,
-            keep_empty_features=True,
-        )
-    encoded: Any = "drop"
     if isinstance(code, OneHotCategories):
-        encoded = OneHotEncoder(
-            handle_unknown="infrequent_if_exist", max_categories=code.most, sparse_output=False
-        )
-    elif code is not None:
-        encoded = OrdinalEncoder(
-            handle_unknown="use_encoded_value", unknown_value=_NEW, encoded_missing_value=_GAP
-        )
-    return ColumnTransformer([("numbers", filled, numbers), ("words", encoded, list(words))])
+        return OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=code.most)
+    return OrdinalEncoder(
+        handle_unknown="use_encoded_value", unknown_value=_NEW, encoded_missing_value=_GAP
+    )
 
 
-def _alphabetical(values_ND: np.ndarray, words: Mapping[int, tuple[str, ...]]) -> np.ndarray:
-    """The samples with each code replaced by its word's place in alphabetical order, float64."""
-    out = values_ND.astype(np.float64)
+def alphabetical(values_ND: np.ndarray, words: Mapping[int, tuple[str, ...]]) -> np.ndarray:
+    """The columns of words [N, P], each code replaced by its word's place in alphabetical order, float64."""
+    columns = []
     for column, known in words.items():
         rank = np.array([*_ranks(known), np.nan])
-        codes = out[:, column]
-        gap = np.isnan(codes)
-        out[:, column] = rank[np.where(gap, len(known), np.nan_to_num(codes)).astype(np.int64)]
-    return out
+        codes = values_ND[:, column].astype(np.float64)
+        columns.append(rank[np.where(np.isnan(codes), len(known), codes).astype(np.int64)])
+    return np.stack(columns, axis=1)
 
 
 def _ranks(words: Sequence[str]) -> np.ndarray:
@@ -252,4 +250,5 @@ def _hot_places(encoder: Any, place: int) -> dict[Any, int]:
 
 
 def _among(values: np.ndarray, some: np.ndarray) -> np.ndarray:
-    return np.isin(values, some) | (np.isnan(values) & np.isnan(some).any())
+    found: np.ndarray = np.isin(values, some) | (np.isnan(values) & np.isnan(some).any())
+    return found

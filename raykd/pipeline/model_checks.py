@@ -211,7 +211,7 @@ def check_gaps(network: Network, samples: Samples, key: str) -> None:
         return
     columns = [index for index in table.numbers if samples.gaps[index]]
     (values_ND,) = samples.inputs.values()
-    rows = np.flatnonzero(np.isnan(values_ND[:, columns]).any(axis=1))[:2] if columns else []
+    rows = np.flatnonzero(np.isnan(values_ND[:, columns]).any(axis=1))[:2]
     if not len(rows):
         return
     try:

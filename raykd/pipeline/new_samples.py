@@ -90,7 +90,9 @@ def _kept(about: Description, found: _Read, where: str) -> NewSamples:
     kept = np.setdiff1d(np.arange(len(ids)), list(bad))
     left_out = tuple(_rows(bad, ids))
     if not len(kept):
-        raise InputError.at(KEY, f"{where}: no row is left: {'; '.join(left_out[:3]) or 'it has none'}")
+        raise InputError.at(
+            KEY, f"{where}: no row is left: {'; '.join(left_out[:3]) or 'it has none'}"
+        )
     return NewSamples(ids[kept], values[kept], left_out)
 
 
@@ -154,7 +156,9 @@ def _read_npy(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _of_lines(path: Path, length: int) -> _Read:
     """A text in each line."""
     try:
-        with path.open(encoding="utf-8-sig") as file:  # `splitlines` also breaks at U+2028 and others
+        with path.open(
+            encoding="utf-8-sig"
+        ) as file:  # `splitlines` also breaks at U+2028 and others
             texts = [line.rstrip("\n") for line in file]
     except (OSError, ValueError) as error:
         raise InputError.at(KEY, f"{path} cannot be read as texts: {error}") from error
@@ -198,7 +202,9 @@ def _about_data(error: InputError | DataError) -> InputError:
 
 def _decoded(index: Index) -> tuple[np.ndarray, dict[int, str]]:
     """All samples in memory, and place -> what is wrong with one."""
-    blocks, bad, row = [], {}, 0
+    blocks: list[np.ndarray] = []
+    bad: dict[int, str] = {}
+    row = 0
     for part in index.parts:
         for values, wrong in decoded_blocks(part, index.layout):
             blocks.append(values)
@@ -274,7 +280,11 @@ def _text_column(path: Path | str, trained: Sequence[str], names: Sequence[str])
 
 def _header(path: Path, wanted: Sequence[str], trained: str) -> tuple[list[str], str]:
     """Names of a text file's columns, and what stands between its cells: what makes most of the columns wanted."""
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in _TABLES)
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(p for p in path.rglob("*") if p.suffix.lower() in _TABLES)
+    )
     if not files:
         raise InputError.at(KEY, f"{path} has no .csv, .tsv or .txt file")
     try:
@@ -286,7 +296,9 @@ def _header(path: Path, wanted: Sequence[str], trained: str) -> tuple[list[str],
         (next(csv.reader([first], delimiter=one), []), one)
         for one in dict.fromkeys((trained, *_DELIMITERS))
     ]
-    return max(found, key=lambda pair: (len(set(wanted) & set(pair[0])), not wanted and len(pair[0])))
+    return max(
+        found, key=lambda pair: (len(set(wanted) & set(pair[0])), not wanted and len(pair[0]))
+    )
 
 
 def _schema_names(path: Path) -> list[str]:

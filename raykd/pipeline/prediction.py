@@ -125,7 +125,8 @@ def ask_student(
 
 
 def _is_not_finite(values: np.ndarray) -> np.ndarray:
-    return ~np.isfinite(values)
+    found: np.ndarray = ~np.isfinite(values)
+    return found
 
 
 def _as_bytes(values: np.ndarray) -> np.ndarray:

@@ -102,7 +102,7 @@ def index_files(source: FilesSource | ObjectSource, known: Known = None) -> Inde
         return index_rows(source, {}, known)
     if isinstance(source, ParquetSource):
         return index_parquet(source, {}, known)
-    return _INDEX[source.type](source, {})
+    return _INDEX[type(source).model_fields["type"].default](source, {})
 
 
 def load_decoded(

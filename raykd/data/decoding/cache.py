@@ -93,7 +93,9 @@ def digest_of(kind: str, index: Index) -> str:
     Copies and archives keep times, so some bytes of up to 64 files belong to it too.
     """
     places = sorted({getattr(part.place, "columns", ()) for part in index.parts})
-    layout = {name: value for name, value in asdict(index.layout).items() if value or name != "words"}
+    layout = {
+        name: value for name, value in asdict(index.layout).items() if value or name != "words"
+    }
     parts = [
         FORMAT,
         kind,

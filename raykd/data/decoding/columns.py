@@ -100,6 +100,10 @@ class Survey:
             file: that they are of.
             first: the number of the first one's row in the file, from 1.
         """
+        self._add_words(cells)
+        if self.filled and not self.numbers and not self.booleans:  # nothing but words so far
+            self.filled += len(cells) - cells.null_count
+            return
         parsed = parse_numbers(cells)
         boolean = 0 if parsed.boolean is None else pc.sum(parsed.boolean).as_py() or 0
         wrong = 0 if parsed.wrong is None else pc.sum(parsed.wrong).as_py() or 0
@@ -110,7 +114,6 @@ class Survey:
         if wrong and not self.stray:
             row = pc.index(parsed.wrong, value=True).as_py()
             self.stray = f"{cells[row].as_py()!r} in row {first + row:,} of {file}"
-        self._add_words(cells)
 
     def _add_words(self, cells: Any) -> None:
         if self.words is None:
@@ -191,7 +194,10 @@ def choose(
     Raises:
         InputError: a column that is named has no value, too many words, or some cells that are no numbers.
     """
-    reasons = {name: _unfit(one, is_category=name in categories, named=named) for name, one in found.items()}
+    reasons = {
+        name: _unfit(one, is_category=name in categories, named=named)
+        for name, one in found.items()
+    }
     unused = {name: why for name, why in reasons.items() if why}
     asked = {name: why for name, why in unused.items() if named or name in categories}
     refuse(
@@ -313,6 +319,4 @@ def check_categories(
                 f"is named by {taken[name]} too" if name in taken else "is no column of the inputs"
             )
             there = ", ".join(names)
-            raise InputError.at(
-                "data.source.categories", f"{name!r} {why}; the inputs are {there}"
-            )
+            raise InputError.at("data.source.categories", f"{name!r} {why}; the inputs are {there}")
