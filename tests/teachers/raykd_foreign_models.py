@@ -9,6 +9,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from torch import nn
+from torch.utils.data import TensorDataset
 
 
 def flat(images):
@@ -73,6 +74,13 @@ class Regression(nn.Module):
         return self.linear(images.flatten(1))
 
 
+def blank():
+    """The same before it is fitted."""
+    module = Regression(range(10))
+    nn.init.zeros_(module.linear.weight)
+    return module
+
+
 def regression(classes=tuple(range(10))):
     """A teacher whose class i is the digit classes[i]."""
     return Regression(classes)
@@ -112,3 +120,16 @@ class Listener(nn.Module):
             ["soup" in one.lower(), "moon" in one.lower(), "team" in one.lower()] for one in texts
         ]
         return self.scale * torch.tensor(seen, dtype=torch.float32)
+
+
+def pairs():
+    """Digits as a torch data set of (image, label)."""
+    data = load_digits()
+    return TensorDataset(torch.tensor(data.images[:, None] / 16).float(), torch.tensor(data.target))
+
+
+def table():
+    """A table, which only Python can give."""
+    import pyarrow as pa
+
+    return pa.table({"a": [1.0, 2.0]})
