@@ -92,6 +92,14 @@ def test_what_torch_refuses_is_named_and_a_prefix_is_chosen(check, tmp_path):
     assert "teachers.own.prefix: does nothing without `weights`" in ended.err
 
 
+def test_whatever_a_teacher_raises_names_it(check):
+    """At 7d0af11: exit 1, "an error in raykd, or in your own code", and no teacher named."""
+    ended = check(model="raykd_foreign_models:picky", kind="probabilities")
+    assert ended.code == 2
+    assert "teachers.own.model: the model does not run on" in ended.err
+    assert "AttributeError: no such pixel" in ended.err
+
+
 def test_a_factory_may_return_a_torch_dataset(check):
     """At 7d0af11: exit 2, "returned torch.utils.data.dataset.TensorDataset; needs a raykd.data.Dataset"."""
     source = {"type": "factory", "path": "raykd_foreign_models:pairs"}
