@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ablate,
         compare,
         load_student,
+        predict,
         run,
     )
     from raykd.search import SweepResult, sweep
@@ -41,6 +42,7 @@ __all__ = [
     "load_config",
     "load_student",
     "plan",
+    "predict",
     "run",
     "sweep",
 ]
@@ -57,6 +59,7 @@ _HOMES = {
     "compare": "raykd.pipeline",
     "load_student": "raykd.pipeline",
     "plan": "raykd.forecast",
+    "predict": "raykd.pipeline",
     "run": "raykd.pipeline",
     "SweepResult": "raykd.search",
     "sweep": "raykd.search",

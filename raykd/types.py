@@ -18,6 +18,8 @@ OutputKind = Literal["logits", "value", "label_logits", "embedding"]
 UNLABELLED = -1
 TEXT = "text"
 """Name of the input that holds texts: uint8 [N, L], UTF-8, padded with zeros behind the text."""
+UNKNOWN_WORD = -1
+"""Code of a word that a table's column of words does not know."""
 ORIGINAL_VIEW = -1
 
 

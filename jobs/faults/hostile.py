@@ -12,7 +12,6 @@ import numpy as np
 import xxhash
 
 from jobs.bench.synthetic import Bench, recipe
-from raykd.cli.prediction import read_samples
 from raykd.config import load_config
 from raykd.config.models import MlpModel
 from raykd.data import Samples
@@ -23,6 +22,7 @@ from raykd.models import build_model
 from raykd.models.preprocess import Preprocessing
 from raykd.models.weights import load_weights, save_weights
 from raykd.pipeline import load_student
+from raykd.pipeline.new_samples import read_new
 from raykd.pipeline.preparation import prepare
 from raykd.targets import EntryKey
 from raykd.targets.maintenance import verify_store
@@ -61,19 +61,25 @@ def shards(root: Path) -> tuple[Shard, ...]:
     return tuple(made)
 
 
-def student(folder: Path) -> Path:
-    """A small student's own folder."""
-    spec = MlpModel(width=0.25, depth=1)
-    model = build_model(spec, input_shape=(4,), classes=3, key="model")
-    save_weights(model, folder / WEIGHTS)
-    about = Description(
+_MODEL = MlpModel(width=0.25, depth=1)
+
+
+def _about() -> Description:
+    """Of a small student."""
+    return Description(
         task="classification",
-        model=spec,
+        model=_MODEL,
         preprocessing=Preprocessing(),
         input=Input(name="inputs", shape=(4,), dtype="float32"),
         classes=("a", "b", "c"),
     )
-    write_json(folder / DESCRIPTION, about.to_json())
+
+
+def student(folder: Path) -> Path:
+    """A small student's own folder."""
+    model = build_model(_MODEL, input_shape=(4,), classes=3, key="model")
+    save_weights(model, folder / WEIGHTS)
+    write_json(folder / DESCRIPTION, _about().to_json())
     return folder
 
 
@@ -117,7 +123,7 @@ def _arrays(folder: Path, content: bytes) -> None:
 
 def _predict(name: str) -> Place:
     def read(folder: Path, content: bytes) -> None:
-        read_samples(_written(folder / name, content))
+        read_new(_about(), _written(folder / name, content))
 
     return read
 

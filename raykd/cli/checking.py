@@ -109,7 +109,6 @@ def dry_run(config: Config, options: Options) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     config = first_fold(read_config(args))
-    from raykd.data.input_checks import cut_texts
     from raykd.forecast.preflight import facts, judge_ready_teachers
     from raykd.tracking import Console
 
@@ -117,9 +116,7 @@ def _check(args: argparse.Namespace) -> int:
     accuracies = judge_ready_teachers(prepared)
     found, words = facts(prepared, placement), find_task(prepared.samples.task).text
     console = Console(quiet=False, stream=sys.stdout)
-    sizes = ", ".join(f"{name} {count:,}" for name, count in found["samples"].items())
-    console.print(f"data: {sizes} samples; {found['training_labels']:,} training labels; "
-                f"{find_task(prepared.samples.task).labels.counted(found['classes'])}{cut_texts(prepared.samples)}")  # fmt: skip
+    console.print(f"data: {prepared.in_words}")
     for note in prepared.notes:
         console.print(f"data: {note}")
     rows = [_row(name, one, words, accuracies.get(name))

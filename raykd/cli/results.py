@@ -42,8 +42,9 @@ def add(commands: Command) -> None:
         "data",
         type=Path,
         metavar="DATA",
-        help=".npz with `inputs` [N, ...] and optional `ids`; .npy; or .csv with one column for each "
-        "value of a sample and an optional `id`; texts: .csv with a column `text`, .txt with one in each line",
+        help=".csv, .tsv, .txt or .parquet with the columns that the student was trained on (and the id's, where there is "
+        "one), in any order; of texts also .txt with one in each line; what else its data source reads, such as a folder "
+        "of images; .npz with `inputs` [N, ...] and optional `ids`; .npy",
     )
     predict.add_argument(
         "--output", type=Path, metavar="FILE", help=".csv, .npz or .parquet; default: CSV on stdout"
@@ -89,13 +90,16 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from raykd.cli.prediction import predict, read_for, write_csv, write_npz
+    from raykd.pipeline.prediction import ask_student, read_for, write_csv, write_npz
 
     if args.output is not None and args.output.suffix not in (".csv", ".npz", ".parquet"):
         raise InputError.at("--output", f"found {args.output}; needs .csv, .npz or .parquet")
     if args.output is not None:
         make_parent(args.output)
-    ids, predicted = predict(args.run, read_for(args.run, args.data), args.model)
+    new = read_for(args.run, args.data)
+    for line in _shown(new.left_out):
+        print(f"left out  {line}", file=sys.stderr)
+    ids, predicted = ask_student(args.run, (new.ids, new.values), args.model)
     if args.output is None:
         write_csv(sys.stdout, ids, predicted)
     elif args.output.suffix == ".npz":
@@ -110,6 +114,12 @@ def _predict(args: argparse.Namespace) -> int:
     if args.output is not None:
         print(f"{len(ids):,} predictions: {args.output}")
     return 0
+
+
+def _shown(lines: Sequence[str]) -> list[str]:
+    """Lines, of which not too many are shown."""
+    more = [f"{len(lines) - _LAST:,} more"] if len(lines) > _LAST else []
+    return [*lines[:_LAST], *more]
 
 
 @dataclass(frozen=True)

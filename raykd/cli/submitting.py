@@ -235,9 +235,14 @@ def _recipe_problems(job: argparse.Namespace) -> list[Problem]:
         if not Path(layer).is_absolute() and not _below_here(Path(layer))
     ]  # fmt: skip
     try:
-        read_config(job)
+        objects = read_config(job).objects
     except InputError as error:
-        problems += error.problems
+        return problems + list(error.problems)
+    problems += [
+        Problem(key, f"is an object of a Python process ({one.describes}), which cannot be submitted; call raykd.run "
+                "from a process that has it, with Options(address=...) for the cluster")
+        for key, one in objects.items()
+    ]  # fmt: skip
     return problems
 
 

@@ -9,16 +9,19 @@ from itertools import pairwise
 from typing import Any
 
 from raykd.config.check_objective import objective_problems, target_problems
+from raykd.config.data import NoTokenizer
 from raykd.config.models import (
     FINISHED,
+    ObjectModel,
     ResnetModel,
     SklearnModel,
+    Student,
     Teacher,
     VitModel,
     WrnModel,
     brings_weights,
 )
-from raykd.config.root import Config, Slice
+from raykd.config.root import Compared, Config, Slice
 from raykd.config.sources import CsvSource, ParquetSource
 from raykd.errors import Problem
 from raykd.tasks import find_task
@@ -37,6 +40,8 @@ def cross_check(config: Config) -> list[Problem]:
         *(problem for teacher in config.teachers for problem in _teacher(teacher)),
         *_compared_estimators(config),
         *_models(config),
+        *_prefixes(config),
+        *_texts(config),
         *_task(config),
         *_without_labels(config),
         *objective_problems(config),
@@ -88,6 +93,9 @@ def _finished(teacher: Teacher, key: str) -> Iterator[Problem]:
     for field, given in (("fit", teacher.fit), ("weights", teacher.weights)):
         if given is not None:
             yield Problem(f"{key}.{field}", f"is not for {kind}, which {why}; leave it out")
+    asked = isinstance(teacher.model, ObjectModel) and teacher.model.library == "sklearn"
+    if asked and teacher.kind != "logits":
+        yield Problem(f"{key}.kind", "what is asked of an estimator is known; leave it out")
     if teacher.dtype != "float32":
         yield Problem(
             f"{key}.dtype", f"found {teacher.dtype}; {kind} computes in its own; leave it out"
@@ -114,11 +122,12 @@ def _source(config: Config) -> Iterator[Problem]:
     source = config.data.source
     if not isinstance(source, CsvSource | ParquetSource):
         return
-    given = (source.text is not None) + (source.inputs is not None)
-    if given == 2 or (not given and isinstance(source, ParquetSource)):
-        found = "both" if given else "neither"
-        yield Problem("data.source.inputs", f"found {found} of `text` and `inputs`; name the column of the texts by one, or "
-                      "columns of numbers (parquet: also of images, lists, tensors) by the other")  # fmt: skip
+    if source.text is not None and source.inputs is not None:
+        yield Problem("data.source.inputs", "found both of `text` and `inputs`; name the column of the texts by one, or "
+                      "columns of numbers and words (parquet: also of images, lists, tensors) by the other")  # fmt: skip
+    if source.text is not None and source.categories:
+        yield Problem("data.source.categories", "is for columns of words beside numbers; the samples are the texts of "
+                      f"{source.text!r}: remove it")  # fmt: skip
 
 
 def _compared_estimators(config: Config) -> Iterator[Problem]:
@@ -205,6 +214,26 @@ def _values_at(node: Any, path: Sequence[str], key: str = "") -> Iterator[tuple[
             yield from _values_at(entry, rest, f"{key}.{entry.name}")
     else:
         yield from _values_at(getattr(node, head), rest, f"{key}.{head}" if key else head)
+
+
+def _prefixes(config: Config) -> Iterator[Problem]:
+    """A prefix is of the names in a file of weights."""
+    every: dict[str, Teacher | Compared | Student] = {"student": config.student}
+    every |= {f"teachers.{one.name}": one for one in config.teachers}
+    every |= {f"evaluate.compare.{one.name}": one for one in config.evaluate.compare}
+    for key, one in every.items():
+        if one.prefix is not None and one.weights is None:
+            yield Problem(f"{key}.prefix", "does nothing without `weights`; leave it out")
+
+
+def _texts(config: Config) -> Iterator[Problem]:
+    """Texts themselves are for models that are complete as they are: gradients need numbers."""
+    learning: dict[str, Teacher | Student] = {"student": config.student}
+    learning |= {f"teachers.{one.name}": one for one in config.teachers if one.fit is not None}
+    for key, one in learning.items():
+        if isinstance(one.preprocess.tokenizer, NoTokenizer):
+            yield Problem(f"{key}.preprocess.tokenizer", "found none, which gives a model texts; what is trained here "
+                          "learns from numbers: leave it out")  # fmt: skip
 
 
 def _models(config: Config) -> Iterator[Problem]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from raykd.config.base import (
     Count,
@@ -15,6 +15,7 @@ from raykd.config.base import (
     NonNegative,
     PartOrCount,
     Positive,
+    Real,
     Settings,
     Unit,
 )
@@ -67,8 +68,21 @@ class HfTokenizer(Settings):
     """Tokens of a text that are kept, from its beginning, those that frame it included."""
 
 
+class NoTokenizer(Settings):
+    """None: a teacher that asks for texts, such as a pipeline of scikit-learn, is given the texts themselves."""
+
+    type: Literal["none"] = "none"
+
+
+def _tokenizer(value: Any) -> Any:
+    """`none` is short for `{type: none}`."""
+    return {"type": value} if isinstance(value, str) else value
+
+
 Tokenizer = Annotated[
-    HashedTokenizer | WordTokenizer | ByteTokenizer | HfTokenizer, Field(discriminator="type")
+    HashedTokenizer | WordTokenizer | ByteTokenizer | HfTokenizer | NoTokenizer,
+    Field(discriminator="type"),
+    BeforeValidator(_tokenizer),
 ]
 
 
@@ -236,8 +250,65 @@ class Data(Settings):
     else .raykd/decoded. Fast local disk on one machine; on several nodes one that all see."""
 
 
+class _Filled(Settings):
+    """What the ways to fill the gaps of a column of numbers share."""
+
+    indicator: bool = True
+    """Add a column of 0 and 1 for each column that has gaps in the training samples: was this cell empty?"""
+
+
+class MedianImpute(_Filled):
+    """The median of the column's training values."""
+
+    type: Literal["median"] = "median"
+
+
+class MeanImpute(_Filled):
+    """The mean of the column's training values."""
+
+    type: Literal["mean"] = "mean"
+
+
+class MostFrequentImpute(_Filled):
+    """The most frequent of the column's training values."""
+
+    type: Literal["most_frequent"] = "most_frequent"
+
+
+class ConstantImpute(_Filled):
+    """The same number in every column."""
+
+    type: Literal["constant"] = "constant"
+    value: Real = 0.0
+    """The number."""
+
+
+Impute = Annotated[
+    MedianImpute | MeanImpute | MostFrequentImpute | ConstantImpute, Field(discriminator="type")
+]
+
+
+class OneHotCategories(Settings):
+    """A column of 0 and 1 for each category of the training samples; an empty cell is a category of its own."""
+
+    type: Literal["one_hot"] = "one_hot"
+    most: Count = 32
+    """Columns that a column of words becomes at most; its rarest categories, and any that comes new, then share one."""
+
+
+class OrdinalCategories(Settings):
+    """The number of the category, in alphabetical order from 0; of a new one -1, of an empty cell -2."""
+
+    type: Literal["ordinal"] = "ordinal"
+
+
+CategoryCode = Annotated[OneHotCategories | OrdinalCategories, Field(discriminator="type")]
+
+
 class Preprocess(Settings):
     """What a model does to a sample in source space before its first layer."""
+
+    added_later: ClassVar[frozenset[str]] = frozenset({"impute", "categories"})
 
     size: Count | None = None
     """Resize to size × size pixels (bilinear, antialiased); null keeps the source's size."""
@@ -249,5 +320,12 @@ class Preprocess(Settings):
     """[means, stds] per channel; auto takes them from the training samples."""
     scale: NonNegative = 1.0
     """Multiply inputs by this before normalising, e.g. 255 for models that expect 0..255."""
+    impute: Impute | None = MedianImpute()
+    """Tables: what stands in empty cells of columns of numbers (scikit-learn's SimpleImputer, fitted on the training
+    samples); null leaves them NaN, for models that take it."""
+    categories: CategoryCode | None = OneHotCategories()
+    """Tables: how columns of words become numbers (scikit-learn's OneHotEncoder or OrdinalEncoder, fitted on the
+    training samples); null leaves these columns out."""
     tokenizer: Tokenizer | None = None
-    """Of texts, which know none of the other settings: how they become ids; null = `hashed`."""
+    """Of texts, which know none of the other settings: how they become ids; null = `hashed`. `none`, for a
+    teacher: it is given the texts."""

@@ -31,8 +31,11 @@ class ModelSettings(Settings):
     """`type:value` is short for `{type: type, <this field>: value}`."""
     takes_texts: ClassVar[bool] = False
     """Whether inputs are the ids of a text's tokens."""
-    made_of: ClassVar[Literal["weights", "content", "examples"]] = "weights"
-    """What is kept of it: weights, or, of what cannot be trained here, a file's content or an estimator's examples."""
+    may_take_texts: ClassVar[bool] = False
+    """Whether inputs may be texts themselves, with `tokenizer: none`."""
+    made_of: ClassVar[Literal["weights", "content", "examples", "object"]] = "weights"
+    """What is kept of it: weights, or, of what cannot be trained here, a file's content, an estimator's examples, or
+    an object of the user's process."""
 
     @property
     def has_own_weights(self) -> bool:
@@ -162,6 +165,7 @@ class TextTransformerModel(ZooModel):
 class FactoryModel(ModelSettings):
     """Your own function that returns an `nn.Module`, or, for a teacher, a function of arrays."""
 
+    may_take_texts = True
     type: Literal["factory"] = "factory"
     path: ImportPath
     """`module:function`."""
@@ -218,6 +222,7 @@ class SklearnModel(ModelSettings):
 
     short_for = "path"
     made_of = "examples"
+    may_take_texts = True
     type: Literal["sklearn"] = "sklearn"
     path: ImportPath
     """`module:Class`, such as `sklearn.ensemble:ExtraTreesClassifier`, or your own function that returns an
@@ -294,6 +299,36 @@ class HfModel(ModelSettings):
         return True
 
 
+class ObjectModel(ModelSettings):
+    """A fitted model of your own Python process, as a teacher of `raykd.run` and its kin; no recipe's file can hold it.
+
+    As `model` give the object itself: an `nn.Module` (of Lightning or transformers, too), a pipeline of transformers,
+    or a fitted estimator or pipeline of scikit-learn. It is given samples as they are, not normalised.
+    """
+
+    made_of = "object"
+    may_take_texts = True
+    type: Literal["object"] = "object"
+    fingerprint: str
+    """Hash of its class, settings and weights or fitted arrays, by which `resume` knows it again; found by raykd."""
+    describes: str
+    """What it is, in words; written by raykd."""
+    library: Literal["torch", "sklearn"]
+    """How it is asked: as a module, or by `predict_proba` or `predict`; found by raykd."""
+    wants_texts: bool = False
+    """Whether it takes texts, with a tokenizer of its own; found by raykd."""
+    classes: tuple[str, ...] | None = None
+    """Its own classes in order, where it says them; they are matched to the data's by name; found by raykd."""
+    features: tuple[str, ...] | None = None
+    """Columns that it was fitted on, where it says them; found by raykd."""
+    columns: tuple[Natural, ...] | None = None
+    """Places of its features among the samples' columns; found by raykd."""
+    words: dict[Natural, tuple[str, ...]] = Field(default_factory=dict)
+    """Place of a column of words among the samples' columns -> what its codes stand for; found by raykd."""
+    answers: Literal["classes", "marks", "values"] | None = None
+    """What an estimator is asked for; found by raykd."""
+
+
 def expand_model(value: Any) -> Any:
     """Short forms: `resnet`, `onnx:FILE`, `timm:NAME`, and `pkg.module:function` for a factory."""
     if not isinstance(value, str):
@@ -321,7 +356,8 @@ Model = Annotated[
     | SklearnModel
     | TorchvisionModel
     | TimmModel
-    | HfModel,
+    | HfModel
+    | ObjectModel,
     Field(discriminator="type"),
     BeforeValidator(expand_model),
 ]
@@ -375,6 +411,8 @@ class Expect(Settings):
 class Teacher(Settings):
     """One frozen model of the ensemble."""
 
+    added_later: ClassVar = frozenset({"prefix"})
+
     name: Name
     """Unique; used in keys, tables and files."""
     model: Model | None = None
@@ -382,8 +420,11 @@ class Teacher(Settings):
     fit: Fit | None = None
     """Train it on this recipe's data (starting from `weights` when both are given)."""
     weights: str | None = None
-    """A `.safetensors` file, or a `.pt` state dict (loaded with weights_only); `dist:NAME/FILE` is a file of an
-    installed distribution."""
+    """A `.safetensors` file, or a checkpoint of torch or Lightning (`.pt`, `.pth`, `.bin`, `.ckpt`; loaded with
+    weights_only); `dist:NAME/FILE` is a file of an installed distribution."""
+    prefix: str | None = None
+    """Take only the entries of `weights` whose names begin with it, and leave it off, such as `model.`; null finds
+    out itself where the model's own stand behind one."""
     outputs: str | None = None
     """A file with `ids` and `logits` (or `probabilities`; in regression `values`, of embeddings
     `embeddings`): a teacher without a model."""
@@ -431,12 +472,16 @@ class Limits(Settings):
 class Student(Settings):
     """The small model that is to be as good as the ensemble."""
 
+    added_later: ClassVar = frozenset({"prefix"})
+
     model: Model
     """The network."""
     preprocess: Preprocess = Preprocess()
     """Its own input size, channels and normalisation, or tokenizer."""
     weights: str | None = None
     """Start from these weights (same formats as a teacher's)."""
+    prefix: str | None = None
+    """Of names in `weights`, as of a teacher."""
     license: License | None = None
     """Under which it is given away, for its model card, such as apache-2.0; null = unknown."""
     limits: Limits = Limits()

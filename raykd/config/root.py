@@ -28,9 +28,10 @@ from raykd.config.base import (
     Workers,
 )
 from raykd.config.data import Data, Preprocess
-from raykd.config.models import Model, Student, Teacher, expand_model
+from raykd.config.models import Model, ObjectModel, Student, Teacher, expand_model
 from raykd.config.objective import Objective
 from raykd.config.search import Search
+from raykd.config.sources import ObjectSource
 from raykd.config.training import Training
 from raykd.errors import InputError
 from raykd.tasks import BUILT_IN, find_task
@@ -44,12 +45,16 @@ class Compared(Settings):
     An estimator (`sklearn`) is fitted on the labels within the budget.
     """
 
+    added_later: ClassVar = frozenset({"prefix"})
+
     name: Name
     """Unique; used in tables and in summary.json."""
     model: Model
     """The network, or an estimator."""
     weights: str | None = None
-    """A `.safetensors` file, or a `.pt` state dict (loaded with weights_only)."""
+    """A `.safetensors` file, or a checkpoint of torch or Lightning (loaded with weights_only)."""
+    prefix: str | None = None
+    """Of names in `weights`, as of a teacher."""
     label_map: tuple[Natural | str | None, ...] | None = None
     """As of a teacher: for each of its classes the data's class, by number or name, or null."""
     embedding: str | None = None
@@ -292,3 +297,13 @@ class Config(Settings):
     """Trackers."""
     search: Search | None = None
     """What `raykd sweep` varies; every other command leaves it aside."""
+
+    @property
+    def objects(self) -> dict[str, ObjectSource | ObjectModel]:
+        """Dotted key -> an object of the user's process that stands there."""
+        models = {f"teachers.{one.name}.model": one.model for one in self.teachers}
+        models |= {f"evaluate.compare.{one.name}.model": one.model for one in self.evaluate.compare}
+        every = {"data.source": self.data.source, **models}
+        return {
+            key: one for key, one in every.items() if isinstance(one, ObjectSource | ObjectModel)
+        }

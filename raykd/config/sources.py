@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -158,10 +158,13 @@ class FilesSource(Settings):
 class ParquetSource(FilesSource):
     """Parquet files."""
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"categories"})
     type: Literal["parquet"] = "parquet"
     inputs: str | tuple[str, ...] | None = None
     """Column with encoded images, with lists of numbers of one length, or with tensors; or several columns of
-    numbers, which make a vector."""
+    numbers, booleans and words, which make a vector. null = all such columns but those of few use, as of `csv`."""
+    categories: tuple[str, ...] = ()
+    """As of `csv`."""
     text: str | None = None
     """Column with a text, instead of `inputs`."""
     length: Count = TEXT_BYTES
@@ -171,12 +174,20 @@ class ParquetSource(FilesSource):
 
 
 class CsvSource(FilesSource):
-    """Text files of rows: vectors of their columns of numbers, or texts. An empty cell, NA or NaN is no number."""
+    """Text files of rows: vectors of their columns of numbers, booleans and words, or texts.
 
+    What kind a column is of is found from all of its cells in all files. In a column of numbers an empty cell, NA,
+    NaN, null, None or ? is a gap.
+    """
+
+    added_later: ClassVar[frozenset[str]] = frozenset({"categories"})
     type: Literal["csv"] = "csv"
     inputs: str | tuple[str, ...] | None = None
-    """Columns of numbers, which make a vector; null = all that are numbers, but not the label, the id, what samples
-    are split by, or a column without a name."""
+    """Columns of numbers, booleans and words, which make a vector; null = all of them, but not the label, the id,
+    what samples are split by, a column without a name or a value, or words of which most are different (ids, texts):
+    `raykd data check` lists what is used and left out."""
+    categories: tuple[str, ...] = ()
+    """Columns whose cells are words, whatever they look like: codes, numbers of a shop, 1 to 4+."""
     text: str | None = None
     """Column with a text, instead of `inputs`."""
     length: Count = TEXT_BYTES
@@ -205,9 +216,12 @@ class HfSource(FilesSource):
     Its own splits are kept. Read as files: the package `datasets` is not needed.
     """
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"categories"})
     type: Literal["hf"] = "hf"
     inputs: str | tuple[str, ...] = "image"
-    """As of `parquet`."""
+    """As of `parquet`, but never null."""
+    categories: tuple[str, ...] = ()
+    """As of `csv`."""
     text: str | None = None
     """As of `parquet`; `inputs` is then not looked at."""
     length: Count = TEXT_BYTES
@@ -228,6 +242,41 @@ class FactorySource(Settings):
     """Keyword arguments of the function."""
 
 
+class ObjectSource(Settings):
+    """Data of your own Python process, which `raykd.run` and its kin take as they are; no recipe's file can hold them.
+
+    As `data.source` give the object itself, or `{object: IT, label: COLUMN, ...}`: a table of pandas, polars, pyarrow or
+    `datasets`; arrays as `(inputs, labels)` or `{inputs: ..., labels: ..., ids: ..., splits: ...}`; a torch `Dataset`; or
+    `{train: ONE, test: ONE}`.
+    """
+
+    type: Literal["object"] = "object"
+    fingerprint: str
+    """Hash of its content, by which `resume` knows it again; found by raykd."""
+    describes: str
+    """What it is, in words; written by raykd."""
+    inputs: str | tuple[str, ...] | None = None
+    """Of a table: columns as of `parquet`; null = all but the label, the id, and what samples are split by."""
+    categories: tuple[str, ...] = ()
+    """Of a table: as of `csv`."""
+    text: str | None = None
+    """Of a table: column with a text, instead of `inputs`."""
+    length: Count = TEXT_BYTES
+    """Bytes of a text that are kept, from its beginning."""
+    label: str | tuple[str, ...] | None = None
+    """Of a table: column with the label, several of 0 and 1 for `task: multilabel`; where it is not given, the
+    column `label`, if there is one."""
+    labels: LabelTable | None = None
+    """Of a table: take the labels from this file instead; samples that it lacks are unlabelled."""
+    id: str | None = None
+    """Of a table: column with the samples' ids; where it is not given, the column `id`, the table's own index, or the
+    number of the row."""
+    size: Count | None = None
+    """Of a table with encoded images: as of `parquet`."""
+    mode: Literal["RGB", "L"] = "RGB"
+    """Of a table with encoded images: three channels, or one."""
+
+
 # A new one also needs its function in raykd/data/sources.py.
 Source = Annotated[
     DigitsSource
@@ -245,6 +294,7 @@ Source = Annotated[
     | ImagesSource
     | WebdatasetSource
     | HfSource
-    | FactorySource,
+    | FactorySource
+    | ObjectSource,
     Field(discriminator="type"),
 ]

@@ -13,8 +13,10 @@ import numpy as np
 
 from raykd.config.sources import ArraysSource, FactorySource
 from raykd.data.dataset import PARTS, Dataset
+from raykd.data.objects import Arrays, Rows, rows_or_arrays
 from raykd.errors import InputError, Problem, refuse
 from raykd.importing import load_callable
+from raykd.objects import named
 
 _HARMLESS_BYTES = 2**28
 _MOST_TIMES = 100
@@ -81,7 +83,7 @@ def _named_parts(names: np.ndarray) -> dict[str, np.ndarray]:
     return {part: np.flatnonzero(names == part) for part in PARTS if (names == part).any()}
 
 
-def load_factory(source: FactorySource, task: str) -> Dataset:  # noqa: ARG001 - one signature
+def load_factory(source: FactorySource, task: str) -> Dataset:
     """What the user's function returns.
 
     Raises:
@@ -94,11 +96,18 @@ def load_factory(source: FactorySource, task: str) -> Dataset:  # noqa: ARG001 -
         raise InputError.at(
             "data.source.kwargs", f"{source.path} does not take {source.kwargs}: {error}"
         ) from error
-    dataset = make(**source.kwargs)
-    if not isinstance(dataset, Dataset):
-        found = f"{type(dataset).__module__}.{type(dataset).__qualname__}"
-        raise InputError.at(_KEY, f"{source.path} returned {found}; needs a raykd.data.Dataset")
-    return dataset
+    made = make(**source.kwargs)
+    try:
+        content = rows_or_arrays(made)
+    except InputError as error:
+        why = "; ".join(problem.message for problem in error.problems)
+        raise InputError.at(_KEY, f"{source.path} returned {named(type(made))}: {why}") from error
+    if isinstance(content, Rows):
+        raise InputError.at(
+            _KEY, f"{source.path} returned {named(type(made))}; needs a raykd.data.Dataset, arrays (inputs, labels) or "
+            "a torch Dataset; write a table to a CSV or Parquet file, or give it to raykd.run itself"
+        )  # fmt: skip
+    return content.dataset(task) if isinstance(content, Arrays) else content
 
 
 def refuse_bomb(archive: zipfile.ZipFile, path: Path, *, key: str) -> None:

@@ -13,6 +13,7 @@ from raykd.data.dataset import PARTS
 from raykd.data.input_checks import (
     TextLengths,
     ValueRange,
+    columns_in_words,
     length_warnings,
     lengths_of,
     range_of,
@@ -70,6 +71,7 @@ class DataReport:
         effective_classes: exp of the entropy of the classes among labelled training samples: as many equally
             frequent classes are as even.
         texts: how long texts are; None where there are none.
+        columns: what is used of a table, and what is left out, in words.
         warnings: what to look at, in plain words.
     """
 
@@ -84,6 +86,7 @@ class DataReport:
     imbalance: float
     effective_classes: float
     texts: TextLengths | None
+    columns: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -112,6 +115,7 @@ class DataReport:
             )
         text += ["", *self._class_lines(), ""]
         text += [values.line() for values in self.ranges]
+        text += self.columns
         text += [] if self.texts is None else [self.texts.line()]
         if any(item.labelled for item in self.classes["train"]):
             text.append(
@@ -163,6 +167,7 @@ def check_data(samples: Samples) -> DataReport:
         imbalance=max(labelled) / min(labelled) if min(labelled) else float("inf"),
         effective_classes=_effective(labelled),
         texts=lengths_of(samples),
+        columns=tuple(columns_in_words(samples)),
     )
     warnings = (*_source_warnings(samples), *_warnings(report))
     return DataReport(**{**vars(report), "warnings": warnings})

@@ -18,6 +18,7 @@ from raykd.tasks import find_task
 from raykd.types import TEXT
 
 PARTS = ("train", "validation", "test")
+_VECTORS = len(("N", "D"))
 _KINDS = "unsigned 8-bit (0..255), floats, or 32- or 64-bit integers"
 
 
@@ -32,7 +33,8 @@ class Dataset:
     Attributes:
         inputs: name -> [N, ...]; one array alone becomes `{"inputs": array}`. Images are [N, C, H, W],
             vectors [N, D]. uint8 means 0..255 and is shown to models as float32 in [0, 1]; floats
-            are shown as they are. The name `text` is for texts alone, as `encode_texts` makes them.
+            are shown as they are; in vectors NaN is a gap, which each model fills. The name `text` is for texts
+            alone, as `encode_texts` makes them.
         labels: int64 [N] in [−1, C), −1 where unlabelled; for `regression` float32 [N] in original
             units, NaN where unlabelled; for `multilabel` int64 [N, K] of 0 and 1, rows of −1 where
             unlabelled; for `embedding` as for `classification`. None means no sample has a label.
@@ -46,10 +48,12 @@ class Dataset:
         columns: name -> [N], numbers, texts or times that samples can be split by (`data.splits.by`).
         hashes: uint64 [N], `content_hashes` of the inputs, where they are known; else computed.
         left_out: names of samples that the source has and that could not be decoded.
-        features: names of the numbers of a sample in order, where a table brought them.
+        features: names of the columns of a sample in order, where a table brought them.
         user_ids: pyarrow array of N texts, each sample's id as the source writes it (of a number its digits);
             None takes them from `ids`.
         notes: what a reader of a run should know of the source, in plain words.
+        words: of columns of words, by name, the words that their codes 0, 1, ... stand for.
+        unused: column of the table that is left out -> why.
 
     Raises:
         InputError: lengths differ, values are not finite, labels are not classes, ids repeat, parts
@@ -69,6 +73,8 @@ class Dataset:
     features: tuple[str, ...] = ()
     user_ids: Any = None
     notes: tuple[str, ...] = ()
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unused: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         given = self.inputs
@@ -169,7 +175,8 @@ def _check_inputs(arrays: Mapping[str, np.ndarray]) -> list[Problem]:
             problems.append(
                 _problem(
                     "inputs",
-                    f"{name!r} has NaN or infinity in {bad} of {len(array)} samples; remove them",
+                    f"{name!r} has {'infinity' if array.ndim == _VECTORS else 'NaN or infinity'} in {bad} of "
+                    f"{len(array)} samples; remove them",
                 )
             )
     lengths = {name: len(array) for name, array in arrays.items() if array.ndim}
@@ -186,10 +193,11 @@ def _plain(given: np.ndarray) -> np.ndarray:
 
 
 def _not_finite(array: np.ndarray) -> int:
-    """Samples with NaN or infinity; in decoded files there are none."""
-    if array.dtype.kind != "f" or isinstance(array, Mapped) or np.isfinite(array).all():
+    """Samples with infinity or, unless they are vectors, NaN; in decoded files there are none."""
+    if array.dtype.kind != "f" or isinstance(array, Mapped):
         return 0
-    return int((~np.isfinite(array).reshape(len(array), -1).all(axis=1)).sum())
+    wrong = np.isinf(array) if array.ndim == _VECTORS else ~np.isfinite(array)
+    return int(wrong.reshape(len(array), -1).any(axis=1).sum())
 
 
 def _is_known(dtype: np.dtype) -> bool:

@@ -18,6 +18,7 @@ from raykd.types import TEXT
 _CHANNELS = (1, 3, 4)
 _BYTE = 255
 _LONGEST_CHARACTER = 4
+_NAMED = 12
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,22 @@ class ValueRange:
 
 
 def range_of(samples: Samples, name: str) -> ValueRange:
-    """The values of one input over all samples."""
+    """The values of one input over all samples; gaps of a table, and codes of its words, are none."""
     array = samples.inputs[name]
+    words = list(samples.word_columns)
     lows, highs = [], []
-    low_D, high_D = array[0].reshape(-1), array[0].reshape(-1)
+    low_D = (
+        np.full(array[0].size, np.nan, array.dtype) if samples.is_table else array[0].reshape(-1)
+    )
+    high_D = low_D
     for rows in pieces(np.arange(len(array)), array.nbytes // len(array)):
         flat_ND = array[rows].reshape(len(rows), -1)
-        lows.append(flat_ND.min(axis=1))
-        highs.append(flat_ND.max(axis=1))
-        low_D = np.minimum(low_D, flat_ND.min(axis=0))
-        high_D = np.maximum(high_D, flat_ND.max(axis=0))
+        if words:
+            flat_ND[:, words] = np.nan
+        lows.append(np.fmin.reduce(flat_ND, axis=1))
+        highs.append(np.fmax.reduce(flat_ND, axis=1))
+        low_D = np.fmin(low_D, np.fmin.reduce(flat_ND, axis=0))
+        high_D = np.fmax(high_D, np.fmax.reduce(flat_ND, axis=0))
     low_N, high_N = np.concatenate(lows), np.concatenate(highs)
     constant = np.flatnonzero(low_N == high_N)
     is_vector = array.ndim == len(("N", "D"))
@@ -77,8 +84,8 @@ def range_of(samples: Samples, name: str) -> ValueRange:
         name=name,
         dtype=str(array.dtype),
         shape=tuple(array.shape[1:]),
-        low=float(low_N.min()),
-        high=float(high_N.max()),
+        low=float(np.fmin.reduce(low_N)),
+        high=float(np.fmax.reduce(high_N)),
         constant=len(constant),
         empty=int((low_N[constant] == 0).sum()),
         examples=tuple(samples.named(constant[:EXAMPLES])),
@@ -187,6 +194,36 @@ def length_warnings(texts: TextLengths, count: int) -> list[str]:
     if texts.empty:
         warnings.append(f"{texts.empty} texts are empty")
     return warnings
+
+
+def columns_in_words(samples: Samples) -> list[str]:
+    """What is used of a table, and what is left out and why, a line each; none where samples are no table of names."""
+    if not samples.features or not samples.is_table:
+        return []
+    gaps = dict(zip(samples.features, samples.gaps.tolist(), strict=True))
+    numbers = [name for name in samples.features if name not in samples.words]
+    words = [f"{n}: {len(known):,} words" for n, known in samples.words.items()]
+    words = [f"{one}{_gaps(gaps[n])}" for one, n in zip(words, samples.words, strict=True)]
+    parts = [
+        f"{len(some)} of {kind} ({_some(shown)})"
+        for kind, some, shown in (
+            ("numbers", numbers, [f"{name}{_gaps(gaps[name])}" for name in numbers]),
+            ("words", words, words),
+        )
+        if some
+    ]
+    left_out = [f"{name!r} {why}" for name, why in samples.unused.items()]
+    return [f"columns: {', '.join(parts)}", *(f"left out: {one}" for one in left_out)]
+
+
+def _gaps(count: int) -> str:
+    return f", {count:,} gap{'s' * (count != 1)}" if count else ""
+
+
+def _some(names: list[str]) -> str:
+    """Names, of which not too many are shown."""
+    more = f"; and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return "; ".join(names[:_NAMED]) + more
 
 
 def cut_texts(samples: Samples) -> str:

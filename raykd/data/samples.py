@@ -13,7 +13,7 @@ import torch
 import xxhash
 
 from raykd.config.data import Data, ViewStep
-from raykd.config.sources import FilesSource
+from raykd.config.sources import FilesSource, ObjectSource
 from raykd.data.class_names import given_names, look_alike, renamed
 from raykd.data.dataset import Dataset
 from raykd.data.decoding import Decode, Tell, in_process, load_decoded
@@ -28,6 +28,8 @@ from raykd.tasks import find_task
 from raykd.types import ORIGINAL_VIEW, TEXT, UNLABELLED, Batch, Mixed, Scale, is_labelled
 
 Labels = Literal["budget", "all"]
+_BLENDS = ("noise", "mixup")
+_VECTORS = len(("N", "D"))
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Samples:
         scale: mean and deviation of the labelled training values, in which models compute; None where
             labels are no values.
         hashes: as in `Dataset`.
-        left_out, features: as in `Dataset`.
+        left_out, features, words, unused: as in `Dataset`.
         columns: as in `Dataset`, of those that are asked for.
         notes: what a reader of a run should know of the data, in plain words.
     """
@@ -75,6 +77,8 @@ class Samples:
     features: tuple[str, ...] = ()
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unused: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -181,6 +185,41 @@ class Samples:
         return tuple(self._only_input.shape[1:])
 
     @property
+    def is_table(self) -> bool:
+        """Whether samples are vectors of floats, in which NaN is a gap."""
+        return all(a.ndim == _VECTORS and a.dtype.kind == "f" for a in self.inputs.values())
+
+    @property
+    def has_gaps_or_words(self) -> bool:
+        """Whether samples are rows of a table that each model has to make numbers of."""
+        return self.is_table and bool(self.words or self.gaps.any())
+
+    @property
+    def word_columns(self) -> dict[int, tuple[str, ...]]:
+        """Of a table the indices of columns of words, and what their codes stand for."""
+        return {self.features.index(name): words for name, words in self.words.items()}
+
+    def training_rows(self, most: int) -> np.ndarray:
+        """Training samples of the single input, at most so many, evenly spaced over all of them."""
+        train = self.splits["train"]
+        rows = (
+            train
+            if len(train) <= most
+            else train[np.linspace(0, len(train) - 1, most).astype(np.int64)]
+        )
+        values: np.ndarray = self._only_input[rows]
+        return values
+
+    @cached_property
+    def gaps(self) -> np.ndarray:
+        """Of a table the rows that have gaps in each column, int64 [D]; reads all samples."""
+        array = self._only_input
+        found = np.zeros(array.shape[1], np.int64)
+        for rows in pieces(np.arange(len(array)), self._row_bytes):
+            found += np.isnan(array[rows]).sum(axis=0)
+        return found
+
+    @property
     def class_count(self) -> int:
         """Number of outputs that a model needs: one for each class or label, one for a value.
 
@@ -271,7 +310,7 @@ def build_samples(
         InputError: anything about the source, the splits, the classes, the budget or the views.
         DataError: decoded samples cannot be written or read.
     """
-    if isinstance(data.source, FilesSource):
+    if isinstance(data.source, FilesSource | ObjectSource):
         check = partial(samples_of, data=data, seed=seed, columns=columns)
         dataset = load_decoded(data, task, decode, tell, check, columns)
     else:
@@ -337,6 +376,8 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         features=dataset.features,
         columns={name: _read_only(dataset.columns[name]) for name in columns},
         notes=(*dataset.notes, *look_alike(classes), *_coarse(dataset)),
+        words=dataset.words,
+        unused=dataset.unused,
     )
     _try_views(samples)
     return samples
@@ -371,11 +412,26 @@ def _scale(values: np.ndarray) -> Scale:
     return Scale(mean=float(known.mean()), std=deviation)
 
 
+def _check_blending(samples: Samples) -> None:
+    """Codes of words are no amounts: half of one and half of another is a third word."""
+    for index, step in enumerate(samples.policy):
+        if samples.words and step.type in _BLENDS:
+            raise InputError.at(
+                f"data.views.policy.{index}",
+                f"{step.type} needs numbers; the table has columns of words ({', '.join(samples.words)}): remove it, "
+                "or name the columns of numbers in data.source.inputs",
+            )
+
+
 def _try_views(samples: Samples) -> None:
     """Make one view twice: a step that does not fit, or is not a pure function, is found before all else."""
+    _check_blending(samples)
     row = samples.splits["train"][:1]
-    first, again = samples.batch(row, 0), samples.batch(row, 0)
-    if any(not torch.equal(first.inputs[name], again.inputs[name]) for name in first.inputs):
+    first, again = (
+        {name: shown.numpy() for name, shown in samples.batch(row, 0).inputs.items()}
+        for _ in range(2)
+    )
+    if any(first[name].tobytes() != again[name].tobytes() for name in first):
         raise InputError.at(
             "data.views.policy",
             "the same view of a sample came out differently the second time; a factory step must draw "

@@ -28,6 +28,7 @@ SOURCES = {
     "webdataset": "raykd.data.decoding:load_files",
     "hf": "raykd.data.decoding:load_files",
     "factory": "raykd.data.arrays:load_factory",
+    "object": "raykd.data.decoding:load_files",
 }
 """`type` -> `module:function`, which is imported when it is asked for."""
 

@@ -14,10 +14,12 @@ from raykd.evaluate import Evaluation
 from raykd.evaluate.statistics import t_interval
 from raykd.export.description import Description
 from raykd.export.front_matter import front_matter
+from raykd.export.raw_columns import NUMBERS, WORDS, RawColumns, raw_columns
 from raykd.export.torch_format import PROGRAM
+from raykd.export.weights_format import DESCRIPTION
 from raykd.export.writing import BATCHES, Written
 from raykd.tasks import find_task, known_task
-from raykd.types import is_labelled
+from raykd.types import UNKNOWN_WORD, is_labelled
 
 Record = Mapping[str, Any]
 _ONNX = """\
@@ -25,7 +27,7 @@ import json, onnxruntime
 
 session = onnxruntime.InferenceSession("model.onnx")
 names = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-{outputs} = session.run(None, {{{input}: samples}})  # float32 {shape}
+{outputs} = session.run(None, {feed})  # {what}
 """
 _TORCH = """\
 import torch
@@ -128,11 +130,16 @@ def _intended(story: Story) -> str:
 def _use(story: Story) -> str:
     about, names = story.about, ", ".join(story.outputs)
     taken, tokens = about.taken, about.preprocessing.tokens
+    columns, shape = raw_columns(about), f"[{', '.join(map(str, ['N', *taken.shape]))}]"
+    feed, what = f"{{{json.dumps(taken.name)}: samples}}", f"float32 {shape}"
+    if columns is not None:
+        feed = f"{{{', '.join(f'{json.dumps(one)}: {one}' for one in columns.described)}}}"
+        what = "columns of the table, see below"
     words = {
         "outputs": names if len(story.outputs) > 1 else f"({names},)",
-        "input": json.dumps(taken.name),
         "source": json.dumps(about.input.name),
-        "shape": f"[{', '.join(map(str, ['N', *taken.shape]))}]",
+        "feed": feed,
+        "what": what,
         "last": next(iter(story.outputs)),
     }
     loaded = _RAYKD if tokens is None else _RAYKD_TEXTS
@@ -140,18 +147,35 @@ def _use(story: Story) -> str:
     blocks = [
         f"```python\n{shown[name].format(**words)}```" for name in shown if name in story.written
     ]
-    inputs = f"Inputs are {taken.dtype} {words['shape']}"
+    inputs = f"Inputs are {taken.dtype} {shape}"
     if tokens is None:
         inputs += (
             " in the space of the data source: all preprocessing is inside. Images of 0..255 come "
             "divided by 255."
         )
+        if about.preprocessing.table is not None:
+            inputs += " A gap of the table is NaN; true and false are 1 and 0."
+        if columns is not None:
+            inputs += _raw(columns)
     else:
         inputs += f": token ids. {tokens.meaning}. Where raykd loads the student it takes texts."
     meanings = [f"* `{name}`: {meaning}" for name, meaning in story.outputs.items()]
     trusted = f"Open `{PROGRAM}` only where you trust its origin: torch may unpickle parts of it."
     rest = [trusted] if "torch" in story.written else []
     return "\n\n".join([*blocks, inputs, "\n".join(meanings), *rest])
+
+
+def _raw(columns: RawColumns) -> str:
+    """How ONNX takes a table with words, and torch."""
+    kinds = {NUMBERS: "float32", WORDS: "texts, empty where there is a gap"}
+    lines = "; ".join(
+        f"`{one}` [N, {len(names)}] ({kinds[one]}): {', '.join(map(_code, names))}"
+        for one, names in columns.described.items()
+    )
+    return (
+        f" ONNX takes the table's columns as they are: {lines}. torch takes all columns in one tensor, with the place of each "
+        f"word in `preprocessing.table` of `{DESCRIPTION}` in place of the word, {UNKNOWN_WORD} for a new one."
+    )
 
 
 def _files(story: Story) -> str:

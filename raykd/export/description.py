@@ -12,6 +12,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 
 from raykd.config.base import Count, Name, Positive, Settings
 from raykd.config.models import Model
+from raykd.config.sources import (
+    CsvSource,
+    HfSource,
+    ImagesSource,
+    ParquetSource,
+    WebdatasetSource,
+)
 from raykd.errors import InputError
 from raykd.folders import read_json
 from raykd.models.preprocess import Preprocessing
@@ -40,6 +47,12 @@ def _named(task: str) -> str:
     return task
 
 
+FileSource = Annotated[
+    CsvSource | ParquetSource | ImagesSource | WebdatasetSource | HfSource,
+    Field(discriminator="type"),
+]
+
+
 class Input(Settings):
     """What the student takes."""
 
@@ -53,6 +66,10 @@ class Input(Settings):
     """Whether its files held 0 to 255 where it takes 0 to 1."""
     columns: tuple[str, ...] = ()
     """Names of its numbers in order, where a table brought them."""
+    words: tuple[str, ...] = ()
+    """Of these the columns of words, whose numbers are codes: `preprocessing.table` lists what they stand for."""
+    source: FileSource | None = None
+    """How the files that it was trained on are read, without their path and labels."""
 
 
 class Description(Settings):
@@ -85,6 +102,7 @@ class Description(Settings):
         divisors = [*(shown.std or ()), *([self.scale.std] if self.scale else [])]
         numbers = [*divisors, shown.scale, *(shown.mean or ())]
         numbers += [self.scale.mean] if self.scale else []
+        numbers += (shown.table and shown.table.fill) or ()
         if not all(map(math.isfinite, numbers)) or not all(value > 0 for value in divisors):
             raise ValueError("numbers must be finite, and deviations above 0")
         tokens = shown.tokens
@@ -99,7 +117,7 @@ class Description(Settings):
         """What the student takes without raykd around it: what the source gives, of texts the ids of their tokens."""
         tokens = self.preprocessing.tokens
         if tokens is None:
-            return self.input
+            return self.input.model_copy(update={"source": None})
         return Input(name="tokens", shape=(tokens.length,), dtype="int64")
 
     def to_json(self) -> dict[str, Any]:

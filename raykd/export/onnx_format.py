@@ -12,6 +12,7 @@ import torch
 from raykd import __version__
 from raykd.errors import ExportError
 from raykd.export.description import Description
+from raykd.export.raw_columns import raw_columns, with_words
 from raykd.export.student import Runner, Student
 from raykd.export.torch_format import quiet, trace
 
@@ -22,7 +23,8 @@ OPSET = 20
 def write_graph(student: Student, folder: Path) -> None:
     """Write `model.onnx`: preprocessing inside, any batch size, names and task in its metadata.
 
-    Tokenizers are not inside: the graph takes token ids, and the metadata tell how they are made.
+    Tokenizers are not inside: the graph takes token ids, and the metadata tell how they are made. A table with columns
+    of words is taken as it is: `numbers` float32 [B, P] with NaN for gaps, `words` texts [B, Q], empty for gaps.
 
     Raises:
         ExportError: the model cannot be traced, or has operators that ONNX lacks.
@@ -48,17 +50,23 @@ def write_graph(student: Student, folder: Path) -> None:
     for node in made.model.graph.all_nodes():
         node.metadata_props.clear()  # paths and source lines of this machine
     made.model.metadata_props.update(metadata(student))
-    made.save(folder / GRAPH, external_data=False)
+    if (columns := raw_columns(student.about)) is None:
+        made.save(folder / GRAPH, external_data=False)
+        return
+    whole = with_words(made.model_proto, columns, student.about.taken.name)
+    (folder / GRAPH).write_bytes(whole.SerializeToString())
 
 
 def metadata(student: Student) -> dict[str, str]:
     """What the file says of itself: plain text, or JSON where there is more than one thing to say."""
     about = student.about
+    columns = raw_columns(about)
     return {
         "raykd_version": __version__,
         "task": about.task,
         "classes": json.dumps(about.classes),
-        "input": json.dumps(about.taken.model_dump()),
+        "input": json.dumps(about.taken.model_dump(exclude={"words", "source"})),
+        **({} if columns is None else {"columns": json.dumps(columns.described)}),
         "outputs": json.dumps(student.outputs),
         "preprocessing": json.dumps(_preprocessing(about)),
         "teachers": json.dumps(about.teachers),
@@ -83,9 +91,20 @@ def open_graph(student: Student, folder: Path) -> Runner:
         folder / GRAPH, options, providers=["CPUExecutionProvider"]
     )
     name, names = student.about.taken.name, list(student.outputs)
+    columns = raw_columns(student.about)
+    made: dict[int, tuple[np.ndarray, dict[str, np.ndarray]]] = {}
+
+    def taken(inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """As the graph takes them; made once for the same array, since its calls are timed."""
+        if columns is None:
+            return {name: inputs}
+        if id(inputs) not in made:
+            made.clear()
+            made[id(inputs)] = inputs, columns.taken(inputs)
+        return made[id(inputs)][1]
 
     def run(inputs: np.ndarray) -> list[np.ndarray]:
-        found: list[np.ndarray] = session.run(names, {name: inputs})
+        found: list[np.ndarray] = session.run(names, taken(inputs))
         return found
 
     return run

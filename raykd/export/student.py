@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from raykd.export.description import Description
+from raykd.models.encoding import TableEncoding
 from raykd.models.network import Network, core
+from raykd.models.preprocess import Preprocessing
 from raykd.tasks import find_task
 
+_GAPS = 0.2
 Runner = Callable[[np.ndarray], list[np.ndarray]]
 
 
@@ -70,7 +73,8 @@ class Student:
         """Inputs like the data's: [size, ...] around its mean, with its spread, in source space.
 
         Where the preprocessing normalises nothing, standard normal; integers are 0 or 1. Of texts token ids,
-        of half the length at least, then padding.
+        of half the length at least, then padding. Of a table with gaps or words also gaps, and codes of known and new
+        words.
         """
         generator = torch.Generator().manual_seed(seed)
         shape = (size, *self.about.taken.shape)
@@ -79,11 +83,32 @@ class Student:
             return _random_ids(shape, shown.tokens.size, generator)
         if self.about.input.dtype == "int64":
             return torch.randint(0, 2, shape, generator=generator)
+        if shown.table is not None:
+            return _random_table(shape, shown, shown.table, generator)
         mean, std = (
             _per_channel(shown.mean or (0.0,), shape),
             _per_channel(shown.std or (1.0,), shape),
         )
         return (mean + std * torch.randn(shape, generator=generator)) / shown.scale
+
+
+def _random_table(
+    shape: tuple[int, ...], shown: Preprocessing, table: TableEncoding, generator: torch.Generator
+) -> Tensor:
+    numbers, rows_BD = list(table.numbers), torch.zeros(shape)
+    spread = torch.randn(shape[0], len(numbers), generator=generator)
+    mean, std = (
+        torch.tensor((values or (default,) * len(numbers))[: len(numbers)])
+        for values, default in ((shown.mean, 0.0), (shown.std, 1.0))
+    )
+    rows_BD[:, numbers] = (mean + std * spread) / shown.scale
+    for one in table.words:
+        codes = torch.randint(-1, len(one.words) + 1, (shape[0],), generator=generator)
+        rows_BD[:, one.column] = codes.float()
+    gaps_BD = torch.rand(shape, generator=generator) < _GAPS
+    if table.fill is None:
+        gaps_BD[:, numbers] = False
+    return rows_BD.masked_fill(gaps_BD, torch.nan)
 
 
 def _random_ids(shape: tuple[int, ...], most: int, generator: torch.Generator) -> Tensor:

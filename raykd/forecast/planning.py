@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from raykd.config import Config
 from raykd.config.variants import first_fold
 from raykd.errors import InputError
 from raykd.forecast.counts import Counts, Share, count, total
 from raykd.forecast.durations import Durations, durations
 from raykd.forecast.timing import Pace, measure
 from raykd.pipeline.choosing import extra_fits_of, typical
+from raykd.pipeline.given import Recipe, given_recipe
 from raykd.pipeline.placement import Placement, make_placement
 from raykd.pipeline.preparation import Listen, Prepared, prepare
 from raykd.runtime import Resources, connect, machine
@@ -98,7 +98,7 @@ class Plan:
 
 
 def plan(
-    config: Config,
+    config: Recipe,
     *,
     address: str | None = None,
     timing: bool = True,
@@ -107,7 +107,7 @@ def plan(
     """Predict teacher passes, bytes of the target store and hours; trains nothing and stores nothing.
 
     Args:
-        config: the recipe.
+        config: the recipe; its data and teachers may be objects of this process.
         address: of a Ray cluster, which is only asked what it has; None = this machine.
         timing: estimate the time too, from a few batches of each model on this machine.
         listen: is told how far decoding is.
@@ -117,15 +117,16 @@ def plan(
         DataError: samples cannot be read.
         TargetError: the target store is damaged.
     """
-    prepared = prepare(first_fold(config), address=address, listen=listen)
-    counts = count(prepared)
-    if not timing:
-        return Plan(counts, folds=config.folds)
-    try:
-        resources, placement = _placed(prepared, address)
-    except InputError as error:
-        return Plan(counts, why_not=" ".join(str(error).split()), folds=config.folds)
-    return Plan(counts, _estimate(prepared, counts, placement, resources), folds=config.folds)
+    with given_recipe(config) as recipe:
+        prepared = prepare(first_fold(recipe), address=address, listen=listen)
+        counts = count(prepared)
+        if not timing:
+            return Plan(counts, folds=recipe.folds)
+        try:
+            resources, placement = _placed(prepared, address)
+        except InputError as error:
+            return Plan(counts, why_not=" ".join(str(error).split()), folds=recipe.folds)
+        return Plan(counts, _estimate(prepared, counts, placement, resources), folds=recipe.folds)
 
 
 def _placed(prepared: Prepared, address: str | None) -> tuple[Resources, Placement]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from raykd.config import Config
+from raykd.data.input_checks import columns_in_words
 from raykd.errors import InputError, Problem, TeacherError
 from raykd.forecast.counts import count
 from raykd.models.weights import count_parameters
@@ -77,6 +78,7 @@ def facts(prepared: Prepared, placement: Placement) -> dict[str, Any]:
         "samples": {name: len(rows) for name, rows in samples.splits.items()},
         "training_labels": len(samples.labelled_rows("train")),
         "notes": list(prepared.notes),
+        "columns": columns_in_words(samples),
         "task": samples.task,
         "classes": list(samples.classes),
         "teachers": {name: _teacher(prepared, name, placement) for name in prepared.teachers},
@@ -147,6 +149,9 @@ def judge_ready_teachers(prepared: Prepared) -> dict[str, float]:
             found[name] = judge_teacher(prepared, name, answer.values_NC, batch.labels)
         except TeacherError as error:
             problems.append(Problem(f"teachers.{name}", str(error)))
+        except Exception as error:  # noqa: BLE001 (of a model's own code, which may raise anything)
+            raised = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            problems.append(Problem(f"teachers.{name}.model", f"raised {raised}"))
     if problems:
         raise InputError(problems)
     return found

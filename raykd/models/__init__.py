@@ -30,6 +30,7 @@ MODELS = {
     "torchvision": "raykd.models.zoo.hubs:build_torchvision",
     "timm": "raykd.models.zoo.hubs:build_timm",
     "hf": "raykd.models.zoo.hubs:build_hf",
+    "object": "raykd.models.zoo.objects:build_object",
 }
 """`type` -> `module:function`, which is imported when it is asked for."""
 
@@ -60,7 +61,12 @@ def build_model(
         InputError: the settings and the input do not go together; the problem names the key.
     """
     build: Callable[[Any, BuildContext], nn.Module] = resolve_name(MODELS[spec.type])
-    return build(spec, BuildContext(input_shape, classes, key, weights))
+    context = BuildContext(input_shape, classes, key, weights)
+    if context.gives_texts and not spec.may_take_texts:
+        raise context.error(
+            f"{spec.type} takes no texts; leave preprocess.tokenizer out, or name another tokenizer than none"
+        )
+    return build(spec, context)
 
 
 __all__ = ["MODELS", "build_model"]

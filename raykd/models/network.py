@@ -43,12 +43,12 @@ class Network(nn.Module):
         self.scale = scale
         self.remembers = False
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, inputs: Mapping[str, Tensor] | Tensor) -> Tensor:
         """The model's output for a batch.
 
         Args:
-            inputs: name -> tensor [B, ...] in source space. One input is passed by position, several by
-                keyword. Floating-point inputs are cast to the dtype of the model's parameters.
+            inputs: name -> tensor [B, ...] in source space; of one input the tensor alone will do. One input is passed
+                by position, several by keyword. Floating-point inputs are cast to the dtype of the model's parameters.
 
         Returns:
             The output, or its `logits`, or its first tensor, [B, ...]; with a scale float32 in original
@@ -57,7 +57,8 @@ class Network(nn.Module):
         Raises:
             TypeError: the model returns no tensor, or one preprocessing is given for several inputs.
         """
-        return self.output(self.prepare(inputs))
+        named = {"inputs": inputs} if isinstance(inputs, Tensor) else inputs
+        return self.output(self.prepare(named))
 
     def prepare(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inputs as the model takes them, each sample by itself: the same bits in any batch."""

@@ -6,18 +6,20 @@ Shapes: B batch, C channels, H/W height and width, D features.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from raykd.config.data import Preprocess
+from raykd.config.data import NoTokenizer, Preprocess
 from raykd.errors import InputError, Problem, refuse
+from raykd.models.encoding import FITTED_ROWS, TableEncoding, fit_encoding
 from raykd.models.shapes import TokenShape
-from raykd.models.tokens import AnyTokens, describe_tokens, resolve_tokens, token_ids
+from raykd.models.tokens import AnyTokens, PlainTexts, describe_tokens, resolve_tokens, token_ids
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 CONSTANT = 1e-6
@@ -27,6 +29,8 @@ _NO_STATISTICS: Statistics = ((), ())
 @dataclass(frozen=True)
 class Preprocessing:
     """Crop, resize, channels, scale, normalise, in this order; of texts the ids of their tokens; each row on its own.
+
+    A table's gaps are filled and its words encoded before all else.
 
     A row's result does not depend on the batch it is in, bit for bit. The default changes nothing.
 
@@ -38,6 +42,7 @@ class Preprocessing:
         mean: one number per channel (the first dimension of a sample), or one for all; None = 0.
         std: likewise, positive; None = 1.
         tokens: of texts, which know none of the others.
+        table: of tables with gaps or words.
     """
 
     crop: int | None = None
@@ -47,6 +52,7 @@ class Preprocessing:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     tokens: AnyTokens | None = None
+    table: TableEncoding | None = None
 
     @property
     def changes_nothing(self) -> bool:
@@ -68,6 +74,8 @@ class Preprocessing:
             return token_ids(self.tokens, x, remember=remember)
         if self.changes_nothing:
             return x
+        if self.table is not None:
+            x = self.table(x)
         # One memory layout, so that the resizing kernel does not depend on how a batch was made.
         out = self._resize(self._crop(x.to(torch.float32))).contiguous()
         if self.channels is not None and self.channels != out.shape[1]:
@@ -101,6 +109,8 @@ class Preprocessing:
         """The shape of a preprocessed sample of `input_shape`, both without the batch."""
         if self.tokens is not None:
             return TokenShape(self.tokens.length, self.tokens.size + 1, self.tokens.type)
+        if self.table is not None:
+            return (self.table.width,)
         side = self.size or self.crop
         if side is None and self.channels is None:
             return input_shape
@@ -112,13 +122,13 @@ class Preprocessing:
         described = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
-            if name != "tokens"
+            if name not in ("tokens", "table")
         }
-        return (
-            described
-            if self.tokens is None
-            else {**described, "tokens": describe_tokens(self.tokens)}
-        )
+        if self.table is not None:
+            described["table"] = asdict(self.table)
+        if self.tokens is not None:
+            described["tokens"] = describe_tokens(self.tokens)
+        return described
 
 
 IDENTITY = Preprocessing()
@@ -150,6 +160,25 @@ class Source(Protocol):
         """The texts of the training part."""
         ...
 
+    @property
+    def is_table(self) -> bool:
+        """Whether samples are vectors of floats, in which NaN is a gap."""
+        ...
+
+    @property
+    def has_gaps_or_words(self) -> bool:
+        """Whether samples are rows of a table that each model has to make numbers of."""
+        ...
+
+    @property
+    def word_columns(self) -> Mapping[int, tuple[str, ...]]:
+        """Of a table the columns of words, and what their codes stand for."""
+        ...
+
+    def training_rows(self, most: int) -> np.ndarray:
+        """Training samples of the single input, at most so many, evenly spaced over all of them."""
+        ...
+
 
 def preprocessing_for(settings: Preprocess, samples: Source, *, key: str) -> Preprocessing:
     """Preprocessing with everything that the samples decide.
@@ -166,6 +195,9 @@ def preprocessing_for(settings: Preprocess, samples: Source, *, key: str) -> Pre
         if settings.tokenizer is not None:
             found = f"is for texts; a sample here is {list(samples.input_shape)}"
             raise InputError.at(f"{key}.tokenizer", f"{found}: remove it")
+        refuse(_table_problems(settings, samples, key))
+        if samples.has_gaps_or_words or _changed(settings):
+            return _of_table(settings, samples, key)
         # They read every training sample: only where they are needed.
         statistics = samples.statistics() if settings.normalize == "auto" else _NO_STATISTICS
         return resolve(settings, statistics, input_shape=samples.input_shape, key=key)
@@ -174,8 +206,51 @@ def preprocessing_for(settings: Preprocess, samples: Source, *, key: str) -> Pre
         for name, field in Preprocess.model_fields.items()
         if name != "tokenizer" and getattr(settings, name) not in (field.default, "none")
     )
+    if isinstance(settings.tokenizer, NoTokenizer):
+        return Preprocessing(tokens=PlainTexts("none", *samples.input_shape))
     tokens = resolve_tokens(settings.tokenizer, samples.training_texts, key=f"{key}.tokenizer")
     return Preprocessing(tokens=tokens)
+
+
+def _table_problems(settings: Preprocess, samples: Source, key: str) -> Iterator[Problem]:
+    """Settings of tables for what is none."""
+    for name in ("impute", "categories"):
+        if not samples.is_table and name in _changed(settings):
+            found = f"is for tables; a sample here is {list(samples.input_shape)}: remove it"
+            yield Problem(f"{key}.{name}", found)
+
+
+def _changed(settings: Preprocess) -> list[str]:
+    """Settings of tables that are not at their default."""
+    fields = Preprocess.model_fields
+    return [n for n in ("impute", "categories") if getattr(settings, n) != fields[n].default]
+
+
+def _of_table(settings: Preprocess, samples: Source, key: str) -> Preprocessing:
+    values_ND = samples.training_rows(FITTED_ROWS)
+    encoding = fit_encoding(settings, values_ND, samples.word_columns)
+    if not encoding.width:
+        raise InputError.at(
+            f"{key}.categories", "is null, but all columns are of words: nothing is left; remove it"
+        )
+    statistics = _amounts(encoding, values_ND)
+    shape = (encoding.width,)
+    return replace(resolve(settings, statistics, input_shape=shape, key=key), table=encoding)
+
+
+def _amounts(encoding: TableEncoding, values_ND: np.ndarray) -> Statistics:
+    """Means and deviations of the amounts among the columns of the result; 0 and 1 of all others."""
+    amount_M = np.array(encoding.is_amount)
+    means_M, stds_M = np.zeros(len(amount_M)), np.ones(len(amount_M))
+    if not amount_M.any():
+        return tuple(means_M.tolist()), tuple(stds_M.tolist())
+    ordinals = tuple(one for one in encoding.words if one.type == "ordinal")
+    amounts = TableEncoding(encoding.numbers, encoding.fill, (), ordinals)
+    values = np.ma.masked_invalid(amounts(torch.from_numpy(values_ND)).numpy().astype(np.float64))
+    means_M[amount_M] = values.mean(axis=0).filled(0.0)
+    spread = values.std(axis=0).filled(1.0)
+    stds_M[amount_M] = np.where(spread > 0, spread, 1.0)
+    return tuple(means_M.tolist()), tuple(stds_M.tolist())
 
 
 def resolve(
@@ -236,7 +311,8 @@ def _geometry_problems(
     if len(input_shape) != 3:
         for name in ("crop", "size", "channels"):
             if getattr(settings, name) is not None:
-                found = f"is for images [C, H, W]; a sample here is {list(input_shape)}"
+                grey = " (grey images [H, W]: add a channel axis)" if len(input_shape) == 2 else ""
+                found = f"is for images [C, H, W]; a sample here is {list(input_shape)}{grey}"
                 yield Problem(f"{key}.{name}", found)
         return
     channels, height, width = input_shape

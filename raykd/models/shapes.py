@@ -15,7 +15,7 @@ class TokenShape(tuple[int, ...]):
 
     Attributes:
         vocabulary: ids are below it; 0 is padding.
-        kind: type of the tokenizer.
+        kind: type of the tokenizer; `none` = ids are the bytes of the text itself.
     """
 
     vocabulary: int
@@ -46,6 +46,11 @@ class BuildContext:
     classes: int
     key: str
     weights: Mapping[str, Tensor] | None = None
+
+    @property
+    def gives_texts(self) -> bool:
+        """Whether the model is given texts, as uint8 rows, and no ids."""
+        return isinstance(self.input_shape, TokenShape) and self.input_shape.kind == "none"
 
     def error(self, message: str, *, field: str = "") -> InputError:
         """An error about the model, or about a field of its settings."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from raykd.errors import InputError, Problem, RaykdError, refuse
 from raykd.models.names import unknown
 from raykd.models.network import Network, core, first_tensor
+from raykd.models.preprocess import Preprocessing
 from raykd.models.weights import count_parameters
 
 Shape = tuple[int, ...]
@@ -190,17 +191,41 @@ def _untouched(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _run(network: nn.Module, inputs: Mapping[str, Tensor], key: str) -> Tensor:
-    """One pass, its errors turned into one that names the key and the shapes."""
+def run_model(network: nn.Module, inputs: Mapping[str, Tensor], *, key: str) -> Tensor:
+    """One pass.
+
+    Args:
+        network: a Network, or a model without preprocessing.
+        inputs: name -> tensor [B, ...].
+        key: dotted key of the recipe that names it, for errors.
+
+    Raises:
+        InputError: the model raises whatever it is, which may be anything.
+    """
     whole = network if isinstance(network, Network) else Network(network)
     try:
         output: Tensor = whole(inputs)
-    except (RuntimeError, TypeError, ValueError, LookupError) as error:
+    except RaykdError:
+        raise
+    except Exception as error:
         shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in inputs.items())
         raise InputError.at(
-            key, f"the model does not run on {shapes}: {type(error).__name__}: {error}"
+            key,
+            f"the model does not run on {shapes}: {type(error).__name__}: {error}{_hint(whole)}",
         ) from error
     return output
+
+
+def _hint(network: Network) -> str:
+    """What a model of texts may have wanted instead of ids."""
+    preprocessing = network.preprocessing
+    tokens = preprocessing.tokens if isinstance(preprocessing, Preprocessing) else None
+    if tokens is None or tokens.type == "none":
+        return ""
+    return (
+        f" (it was given ids of the tokenizer {tokens.type}; a teacher that wants the texts themselves: preprocess: "
+        "{tokenizer: none})"
+    )
 
 
 def _sample_shape(tensor: Tensor, inputs: Mapping[str, Tensor], what: str, key: str) -> Shape:
@@ -235,7 +260,7 @@ def probe(
     """
     root = core(network)
     with Taps(root, taps, key=key, watch=True) as kept, _untouched(root):
-        _run(network, inputs, key)
+        run_model(network, inputs, key=key)
         problems = [
             Problem(key, f"module {path!r} {reason}; tap another one")
             for path, reason in kept.missing.items()
@@ -262,7 +287,7 @@ def probe_output(network: nn.Module, inputs: Mapping[str, Tensor], *, key: str) 
         InputError: the model does not run on the inputs, or its output's first dimension is not the batch.
     """
     with _untouched(core(network)):
-        return _sample_shape(_run(network, inputs, key), inputs, "the output", key)
+        return _sample_shape(run_model(network, inputs, key=key), inputs, "the output", key)
 
 
 @dataclass(frozen=True)
@@ -296,7 +321,7 @@ def describe(model: nn.Module, inputs: Mapping[str, Tensor], *, key: str = "mode
     root = core(model)
     modules = dict(root.named_modules(remove_duplicate=False))
     with Taps(root, [path for path in modules if path]) as kept, _untouched(root):
-        output = _run(model, inputs, key)
+        output = run_model(model, inputs, key=key)
         shapes = {path: tuple(tensor.shape[1:]) for path, tensor in kept.features.items()}
     shapes[""] = tuple(output.shape[1:])
     return [

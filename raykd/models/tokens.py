@@ -175,7 +175,29 @@ class HfTokens:
         return [[token + 1 for token in row] for row in made["input_ids"]]
 
 
-AnyTokens = HashedTokens | WordTokens | ByteTokens | HfTokens
+@dataclass(frozen=True)
+class PlainTexts:
+    """No tokenizer: texts stay the bytes that they are, for models that ask for texts; see `texts_of`."""
+
+    type: Literal["none"]
+    length: int
+
+    @property
+    def size(self) -> int:
+        """See `AnyTokens`; a byte is an id."""
+        return 255
+
+    @property
+    def meaning(self) -> str:
+        """See `AnyTokens`."""
+        return f"the first {self.length} bytes of the text in UTF-8, then 0"
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """See `AnyTokens`."""
+        return [list(text.encode(errors="replace")[: self.length]) for text in texts]
+
+
+AnyTokens = HashedTokens | WordTokens | ByteTokens | HfTokens | PlainTexts
 """A tokenizer with everything that was found out about it; frozen and hashable, equal ones give equal ids.
 
 `type` is as in the recipe, `length` the ids of a text, `size` the number of different ids beside padding (1 to
@@ -262,12 +284,22 @@ def token_ids(tokens: AnyTokens, text_BL: Tensor, *, remember: bool = False) -> 
         remember: look each text up first, and keep what is new, up to 128 MiB for each tokenizer.
 
     Returns:
-        int64 [B, length] on the device of the texts.
+        int64 [B, length] on the device of the texts; the texts as they are where there is no tokenizer.
     """
-    rows = text_BL.cpu().numpy()
-    payloads = [row.tobytes().rstrip(b"\0") for row in rows]
+    if isinstance(tokens, PlainTexts):
+        return text_BL
+    payloads = _payloads(text_BL)
     made = _memory(tokens)(payloads) if remember else _padded(tokens, payloads)
     return torch.from_numpy(made.astype(np.int64)).to(text_BL.device)
+
+
+def texts_of(text_BL: Tensor) -> list[str]:
+    """The texts in uint8 rows, for a model that asks for texts."""
+    return [payload.decode(errors="replace") for payload in _payloads(text_BL)]
+
+
+def _payloads(text_BL: Tensor) -> list[bytes]:
+    return [row.tobytes().rstrip(b"\0") for row in text_BL.cpu().numpy()]
 
 
 def _padded(tokens: AnyTokens, payloads: Sequence[bytes]) -> np.ndarray:

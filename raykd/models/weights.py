@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import json
 import os
+import pathlib
 import pickle
+import re
 import struct
 import uuid
 import warnings
@@ -13,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import xxhash
 from safetensors import SafetensorError
@@ -24,9 +29,32 @@ from raykd.models.names import nearest, some
 from raykd.models.network import core
 
 _DIST = "dist:"
-WRAPPERS = ("state_dict", "model")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 PREFIXES = ("module.", "_orig_mod.")
-TORCH_SUFFIXES = (".pt", ".pth", ".bin")
+TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+_REFUSED = re.compile(r"Unsupported (?:global: GLOBAL|class) ([\w.<>]+)")
+_HARMLESS: tuple[Any, ...] = (
+    argparse.Namespace,
+    datetime.date,
+    datetime.datetime,
+    datetime.timedelta,
+    datetime.timezone,
+    pathlib.PosixPath,
+    pathlib.PurePosixPath,
+    np.dtype,
+    np.ndarray,
+    *(
+        kind
+        for name, kind in vars(np.dtypes).items()
+        if name.endswith("DType") and name not in ("ObjectDType", "VoidDType")
+    ),
+    *(
+        (made, f"{home}.multiarray.{made.__name__}")
+        for made in (np._core.multiarray.scalar, np._core.multiarray._reconstruct)  # type: ignore[attr-defined]
+        for home in ("numpy._core", "numpy.core")
+    ),
+)
+"""What people keep beside weights, and what cannot do anything: settings, dates, paths, numbers of numpy."""
 # What torch's restricted unpickler raises on bytes that are not what it expects.
 DAMAGED = (
     RuntimeError,
@@ -39,21 +67,27 @@ DAMAGED = (
 )
 
 
-def load_weights(path: str | Path, *, key: str) -> dict[str, Tensor]:
+def load_weights(path: str | Path, *, key: str, prefix: str | None = None) -> dict[str, Tensor]:
     """The state dict in a file, on the CPU; no code in the file is ever run.
 
-    `.safetensors`, or `.pt`, `.pth`, `.bin` with `weights_only=True`. A state dict may lie under
-    `state_dict` or `model`; a `module.` (DDP) or `_orig_mod.` (torch.compile) in front of every name is
-    removed.
+    `.safetensors`, or `.pt`, `.pth`, `.bin`, `.ckpt` with `weights_only=True`; harmless values may lie beside the
+    tensors. A state dict may lie under `state_dict`, `model_state_dict`, `model` or `net`; a `module.` (DDP) or
+    `_orig_mod.` (torch.compile) in front of every name is removed.
 
     Args:
         path: the file; `~` is the home folder; `dist:NAME/FILE` is a file of an installed distribution.
         key: dotted key of the recipe that names it, for errors.
+        prefix: take the entries whose names begin with it, without it, and no others; None = all.
 
     Raises:
-        InputError: the file is missing, of another kind, damaged, holds more than tensors, or no state
-            dict.
+        InputError: the file is missing, of another kind, damaged, holds objects that torch refuses, no state
+            dict, or nothing under the prefix.
     """
+    state = _unprefixed(_read(path, key))
+    return state if prefix is None else _below(state, prefix, str(path), key)
+
+
+def _read(path: str | Path, key: str) -> dict[str, Tensor]:
     file = _distributed(path, key) if str(path).startswith(_DIST) else Path(path).expanduser()
     if not file.is_file():
         if "://" in str(path):
@@ -62,13 +96,53 @@ def load_weights(path: str | Path, *, key: str) -> dict[str, Tensor]:
             )
         raise InputError.at(key, f"no weights file at {file}; check the path")
     if file.suffix == ".safetensors":
-        return _unprefixed(_read_safetensors(file, key))
+        return _read_safetensors(file, key)
     if file.suffix not in TORCH_SUFFIXES:
         allowed = ", ".join((".safetensors", *TORCH_SUFFIXES))
         raise InputError.at(
             key, f"{file} is not a weights file that can be read; save it as one of {allowed}"
         )
-    return _unprefixed(_state_dict(_read_torch(file, key), file, key))
+    return _state_dict(_read_torch(file, key), file, key)
+
+
+def _below(state: Mapping[str, Tensor], prefix: str, path: str, key: str) -> dict[str, Tensor]:
+    """The entries under a prefix, without it."""
+    found = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
+    if not found:
+        heads = dict.fromkeys(f"{name.partition('.')[0]}." for name in state)
+        raise InputError.at(
+            f"{key.rpartition('.')[0]}.prefix", f"found {prefix!r}; no entry of {path} begins with it, they begin "
+            f"with {some(heads)}"
+        )  # fmt: skip
+    return found
+
+
+def matching(module: nn.Module, state: Mapping[str, Tensor], *, key: str) -> dict[str, Tensor]:
+    """The entries of `state` that are the model's, under the model's names.
+
+    Where names differ and all of the model's stand behind one prefix, as in a checkpoint of Lightning (`model.`), the
+    prefix is removed, and what is not behind it, such as a criterion's buffers, is left aside.
+
+    Args:
+        module: the model, or a Network for its model.
+        state: name -> tensor.
+        key: dotted key of the recipe that names the weights, for errors.
+
+    Raises:
+        InputError: they stand behind several prefixes, so that somebody has to choose.
+    """
+    own = core(module).state_dict()
+    first = next(iter(own), None)
+    if first is None or all(name in state for name in own):
+        return dict(state)
+    ends = (name.removesuffix(first) for name in state if name.endswith(f".{first}"))
+    fitting = [prefix for prefix in ends if all(f"{prefix}{name}" in state for name in own)]
+    if len(fitting) > 1:
+        raise InputError.at(
+            f"{key.rpartition('.')[0]}.prefix", f"the model's weights stand behind {', '.join(map(repr, fitting))}; "
+            "set prefix to the one that is meant"
+        )  # fmt: skip
+    return _below(state, fitting[0], key, key) if fitting else dict(state)
 
 
 def _distributed(path: str | Path, key: str) -> Path:
@@ -104,11 +178,18 @@ def _read_torch(file: Path, key: str) -> Any:
         with warnings.catch_warnings():
             # It warns of pickle protocols that it may not read; the error below says what matters.
             warnings.simplefilter("ignore", UserWarning)
-            return torch.load(file, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(list(_HARMLESS)):
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        refused = _REFUSED.search(str(error))
+        found = (
+            f"holds an object of {refused[1]}, not only tensors,"
+            if refused is not None
+            else "is damaged, or holds more than tensors"
+        )
         raise InputError.at(
             key,
-            f"{file} is damaged, or holds more than tensors and was not loaded, since that could "
+            f"{file} {found} and was not loaded, since that could "
             "run code; where you trust its origin, load it yourself and save only the tensors: "
             "torch.save(model.state_dict(), path) or safetensors",
         ) from error

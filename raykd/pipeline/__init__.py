@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from raykd.pipeline.ablating import AblateResult, ablate
     from raykd.pipeline.comparing import CompareResult, compare
     from raykd.pipeline.fleet import Fleet
+    from raykd.pipeline.prediction import Predictions, predict
     from raykd.pipeline.runs import RunResult, run
     from raykd.pipeline.session import Options
     from raykd.pipeline.student import load_student
@@ -21,10 +22,12 @@ __all__ = [
     "CompareResult",
     "Fleet",
     "Options",
+    "Predictions",
     "RunResult",
     "ablate",
     "compare",
     "load_student",
+    "predict",
     "run",
 ]
 
@@ -37,6 +40,8 @@ _HOMES = {
     "Options": "session",
     "RunResult": "runs",
     "load_student": "student",
+    "Predictions": "prediction",
+    "predict": "prediction",
     "run": "runs",
 }
 

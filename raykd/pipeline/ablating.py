@@ -17,6 +17,7 @@ from raykd.folders import RunFolder
 from raykd.pipeline.choosing import choose, settle
 from raykd.pipeline.comparing import check_same, keep_variants, paired_fits, seconds_of
 from raykd.pipeline.fits import shown_views
+from raykd.pipeline.given import Recipe, given_recipe
 from raykd.pipeline.job import Job
 from raykd.pipeline.preparation import Prepared, prepare, vary, with_views
 from raykd.pipeline.session import Options, opened, own_folder, run_folder
@@ -60,7 +61,7 @@ class Students:
 
 
 def ablate(
-    config: Config,
+    config: Recipe,
     options: Options | None = None,
     *,
     views: bool = False,
@@ -73,7 +74,7 @@ def ablate(
     there, none is asked again. Test is scored once, at the end.
 
     Args:
-        config: the recipe.
+        config: the recipe; its data and teachers may be objects of this process.
         options: folder, cluster, resume.
         views: leave out the steps of the view policy too, for which the teachers are asked anew.
         of: a finished run of this recipe, whose students need not be trained again.
@@ -83,8 +84,13 @@ def ablate(
         InputError: before anything starts; also where nothing can be left out.
         RaykdError: a stage failed; what was finished is kept, and `resume` continues.
     """
-    options = options or Options()
-    plan = ablation(config, views=views)
+    with given_recipe(config) as recipe:
+        return _ablate(ablation(recipe, views=views), options or Options(), of, console)
+
+
+def _ablate(
+    plan: Ablation, options: Options, of: Path | None, console: Console | None
+) -> AblateResult:
     if not plan.parts:
         raise InputError.at("ablate", f"nothing can be left out: {'; '.join(plan.kept)}")
     with own_folder(options) as own:

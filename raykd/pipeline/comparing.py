@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raykd.config import Config, load_config
-from raykd.config.variants import Variant
+from raykd.config.variants import Variant, method_variants
 from raykd.errors import InputError, Problem
 from raykd.evaluate.comparison import compare as hold_against
 from raykd.evaluate.ranking import rank_teachers
@@ -16,9 +17,17 @@ from raykd.folders import RunFolder, read_json, write_json
 from raykd.objective import Role, training_role
 from raykd.pipeline.choosing import choose, settle
 from raykd.pipeline.fits import shown_views, student_fit
+from raykd.pipeline.given import Recipe, given_recipe
 from raykd.pipeline.job import Job
 from raykd.pipeline.preparation import Prepared, prepare, vary
-from raykd.pipeline.session import Options, as_begun, opened, own_folder, run_folder
+from raykd.pipeline.session import (
+    Options,
+    as_begun,
+    opened,
+    options_of,
+    own_folder,
+    run_folder,
+)
 from raykd.pipeline.teacher_validation import TeacherValidation
 from raykd.tracking import Console
 from raykd.train import Fit
@@ -66,12 +75,15 @@ def check_choice(config: Config, variants: Sequence[Variant]) -> None:
 
 
 def compare(
-    config: Config,
-    variants: Sequence[Variant],
+    config: Recipe,
+    variants: Sequence[Variant] | None = None,
     options: Options | None = None,
     *,
     reference: str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    resume: bool | None = None,
     console: Console | None = None,
+    **methods: Any,
 ) -> CompareResult:
     """Train each variant and the recipe's controls over the same replicas; rank on validation.
 
@@ -79,17 +91,32 @@ def compare(
 
     Args:
         config: the recipe, whose data, teachers, controls and number of replicas all share.
-        variants: the methods; see `raykd.config.variants.method_variants`.
+        variants: the methods; None = those that `raykd.config.variants.method_variants` makes of `methods`.
         options: folder, cluster, resume.
         reference: the variant or control that all are held against; None = the first variant.
+        output: the folder; None = as the options say.
+        resume: continue in a folder that exists, with the same objects; None = as the options say.
         console: who tells a person; None is quiet.
+        methods: `losses=["kl", "mse"]`, `weightings=[...]`, `others={name: ["key.sub=value"]}`, `taps`, `cross`.
 
     Raises:
         InputError: before anything starts.
         RaykdError: a stage failed; what was finished is kept, and `resume` continues.
     """
-    options = options or Options()
-    reference = reference or variants[0].name
+    options = options_of(options, output, resume)
+    with given_recipe(config) as recipe:
+        if variants is None:
+            variants = method_variants(recipe, **methods)
+        return _compare(recipe, variants, options, reference or variants[0].name, console)
+
+
+def _compare(
+    config: Config,
+    variants: Sequence[Variant],
+    options: Options,
+    reference: str,
+    console: Console | None,
+) -> CompareResult:
     check_reference(config, variants, reference)
     check_choice(config, variants)
     with own_folder(options) as own:

@@ -13,6 +13,7 @@ from raykd.data.steps import as_shown
 from raykd.data.texts import encode_texts
 from raykd.errors import InputError, Problem
 from raykd.pipeline.fits import known_weights
+from raykd.pipeline.given import Recipe, given_recipe
 from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import Listen, prepare
 from raykd.runtime import connect, put
@@ -28,7 +29,8 @@ class Fleet:
     started again, and whether a lost teacher stops or answers validly for no row.
 
     Args:
-        config: the recipe; teachers with `fit` were fitted by a run of it before.
+        config: the recipe; its data and teachers may be objects of this process; teachers with `fit` were fitted by a
+            run of it before.
         address: of a Ray cluster; None = the one at hand, or a local one until `close`.
         listen: hears of failures and of decoding.
 
@@ -42,8 +44,12 @@ class Fleet:
     """
 
     def __init__(
-        self, config: Config, *, address: str | None = None, listen: Listen | None = None
+        self, config: Recipe, *, address: str | None = None, listen: Listen | None = None
     ) -> None:
+        with given_recipe(config) as recipe:
+            self._start(recipe, address, listen)
+
+    def _start(self, config: Config, address: str | None, listen: Listen | None) -> None:
         prepared = prepare(config, address=address, listen=listen)
         self.samples = prepared.samples
         weights = known_weights(prepared)
@@ -114,7 +120,8 @@ class Fleet:
                 raise ValueError(
                     f"{name}: found {list(array.shape)}; needs [B, {str(list(sides))[1:]}"
                 )
-            if array.dtype.kind not in "uif" or not np.isfinite(array).all():
+            wrong = np.isinf(array) if self.samples.has_gaps_or_words else ~np.isfinite(array)
+            if array.dtype.kind not in "uif" or wrong.any():
                 raise ValueError(f"{name}: found {array.dtype} or NaN; needs finite numbers")
         return self._actors.score_inputs(as_shown(arrays))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -20,9 +21,11 @@ from raykd.data import Samples
 from raykd.errors import InputError, Problem
 from raykd.methods import WEIGHTING_ROWS
 from raykd.models.names import nearest
+from raykd.models.network import Network
 from raykd.models.weights import count_parameters, size_bytes
 from raykd.models.zoo.foreign import ForeignModel
 from raykd.tasks import find_task
+from raykd.types import ORIGINAL_VIEW
 
 Shape = tuple[int, ...]
 LabelMap = tuple[int | None, ...]
@@ -192,6 +195,36 @@ def check_classes(found: Shape, classes: int, key: str) -> None:
         raise InputError(
             Problem(key, f"answers {list(found)} per sample; the data has {classes} classes (labels, values); "
                     "mend the model's number of outputs, or give a label_map")
+        )  # fmt: skip
+
+
+def check_gaps(network: Network, samples: Samples, key: str) -> None:
+    """A model that is shown a table's gaps as they are (`preprocess.impute: null`) takes them.
+
+    Args:
+        network: the model on its preprocessing.
+        samples: the data.
+        key: of whose `preprocess` it is, such as `student`.
+    """
+    table = getattr(network.preprocessing, "table", None)
+    if table is None or table.fill is not None:
+        return
+    columns = [index for index in table.numbers if samples.gaps[index]]
+    (values_ND,) = samples.inputs.values()
+    rows = np.flatnonzero(np.isnan(values_ND[:, columns]).any(axis=1))[:2]
+    if not len(rows):
+        return
+    try:
+        with torch.no_grad():
+            output = deepcopy(network).eval()(samples.batch(rows, ORIGINAL_VIEW).inputs)
+        found = "" if bool(output.isfinite().all()) else "answers NaN"
+    except (RuntimeError, TypeError, ValueError) as error:
+        found = f"says {' '.join(str(error).split())[:200]}"
+    if found:
+        named = ", ".join(samples.features[index] for index in columns[:5] if samples.features)
+        raise InputError(
+            Problem(f"{key}.preprocess.impute", f"is null, but the model {found} where there are gaps"
+                    f"{f' ({named})' if named else ''}; leave it out (median), or set another type")
         )  # fmt: skip
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from raykd.data import Samples
 from raykd.errors import InputError, Problem, refuse
 from raykd.evaluate.occlusion import (
@@ -19,6 +21,7 @@ from raykd.evaluate.occlusion import (
 )
 from raykd.evaluate.outputs import Split
 from raykd.export.description import Description
+from raykd.models.encoding import FITTED_ROWS
 from raykd.tasks import find_task
 from raykd.types import ORIGINAL_VIEW
 
@@ -92,7 +95,10 @@ def _patch_and_stride(shape: tuple[int, ...], options: ExplainOptions) -> tuple[
 
 def occlusion_of(samples: Samples, options: ExplainOptions) -> tuple[Occlusion, dict[str, Any]]:
     """What is hidden of each sample, and the same in plain values for `Explanation.settings`."""
-    means, shape = samples.statistics()[0], samples.input_shape
+    shape = samples.input_shape
+    if samples.has_gaps_or_words:
+        return _of_columns(samples)
+    means = samples.statistics()[0]
     if len(shape) == _IMAGE:
         patch, stride = _patch_and_stride(shape, options)
         occlusion = image_occlusion(shape[1], shape[2], means, patch=patch, stride=stride)
@@ -102,6 +108,19 @@ def occlusion_of(samples: Samples, options: ExplainOptions) -> tuple[Occlusion, 
     groups = features_of(values_ND)
     names = [_feature(columns, samples.features) for columns in groups]
     occlusion = table_occlusion(means, groups)
+    return occlusion, {"features": names, "reference": occlusion.reference.tolist()}
+
+
+def _of_columns(samples: Samples) -> tuple[Occlusion, dict[str, Any]]:
+    """A table with gaps or words: its numbers give way to their mean, its words to the most frequent one."""
+    values_ND = np.ma.masked_invalid(samples.training_rows(FITTED_ROWS).astype(np.float64))
+    reference = values_ND.mean(axis=0).filled(0.0)
+    for column, words in samples.word_columns.items():
+        codes = values_ND[:, column].compressed().astype(np.int64)
+        reference[column] = int(np.bincount(codes, minlength=len(words)).argmax())
+    groups = tuple((column,) for column in range(len(reference)))
+    occlusion = table_occlusion(tuple(reference.tolist()), groups)
+    names = [_feature(columns, samples.features) for columns in groups]
     return occlusion, {"features": names, "reference": occlusion.reference.tolist()}
 
 

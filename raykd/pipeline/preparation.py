@@ -22,17 +22,18 @@ from raykd.config.resolving import resolved
 from raykd.config.sources import FilesSource
 from raykd.data import Samples, build_samples
 from raykd.data.decoding import Mark, Part, Target, cache_root, in_process
-from raykd.data.input_checks import cut_texts
+from raykd.data.input_checks import columns_in_words, cut_texts
 from raykd.ensemble import calibration_half
 from raykd.errors import InputError, Problem
 from raykd.models.preprocess import Preprocessing, preprocessing_for
 from raykd.models.projectors import make_projector
 from raykd.models.taps import probe, probe_output
-from raykd.models.weights import apply_weights, load_weights
+from raykd.models.weights import apply_weights, load_weights, matching
 from raykd.objective.features import feature_problem
 from raykd.pipeline.model_checks import (
     Shape,
     check_classes,
+    check_gaps,
     check_last_batch,
     check_limits,
     check_trainable,
@@ -103,12 +104,13 @@ class Prepared:
 
     @property
     def in_words(self) -> str:
-        """Sizes of the parts, labels and outputs, in a line."""
+        """Sizes of the parts, labels and outputs, in a line; of a table also its columns, in lines of their own."""
         samples = self.samples
         sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in samples.splits.items())
         labelled = len(samples.labelled_rows("train"))
         outputs = find_task(samples.task).labels.counted(samples.classes)
-        return f"{sizes} samples; {labelled:,} training labels; {outputs}{cut_texts(samples)}"
+        line = f"{sizes} samples; {labelled:,} training labels; {outputs}{cut_texts(samples)}"
+        return "\n".join([line, *columns_in_words(samples)])
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -348,10 +350,13 @@ def _student(config: Config, samples: Samples) -> dict[str, Any]:
     check_trainable(network.model, "student.model")
     weights = None
     if student.weights is not None:
-        weights = load_weights(student.weights, key="student.weights")
-        apply_weights(network.model, weights, key="student.weights")
+        where = "student.weights"
+        weights = load_weights(student.weights, key=where, prefix=student.prefix)
+        weights = matching(network, weights, key=where)
+        apply_weights(network.model, weights, key=where)
     inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
     check_classes(probe_output(network, inputs, key="student.model"), outputs, "student.model")
+    check_gaps(network, samples, "student")
     check_limits(config, network.model)
     rows, workers = len(samples.splits["train"]), config.cluster.student.most
     check_last_batch(network, inputs, rows, config.train.batch_size, key="train", workers=workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from raykd.pipeline.evaluation import (
     training_numbers,
 )
 from raykd.pipeline.fits import roles, shown_views, student_fits
+from raykd.pipeline.given import Recipe, given_recipe
 from raykd.pipeline.job import Job, no_time, times_tested
 from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import (
@@ -51,6 +53,7 @@ from raykd.pipeline.session import (
     as_begun,
     open_folder,
     opened,
+    options_of,
     own_folder,
     run_folder,
 )
@@ -93,28 +96,36 @@ class RunResult:
 
 
 def run(
-    config: Config, options: Options | None = None, *, console: Console | None = None
+    config: Recipe,
+    options: Options | None = None,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    resume: bool | None = None,
+    console: Console | None = None,
 ) -> RunResult:
     """Fit or load teachers, make targets, train student and controls, evaluate, report.
 
     With `folds` all of that for each fold.
 
     Args:
-        config: the recipe.
+        config: the recipe; its data and teachers may be objects of this process.
         options: folder, cluster, resume.
+        output: the run folder; None = as the options say.
+        resume: continue in a folder that exists, with the same objects; None = as the options say.
         console: who tells a person; None is quiet.
 
     Raises:
         InputError: before anything starts.
         RaykdError: a stage failed; what was finished is kept, and `resume` continues.
     """
-    options = options or Options()
-    if config.folds is not None:
-        folder, summary = cross_validate(config, options, console)
-    else:
-        folder, summary = _run(config, options, console)
-    held = check_requirements(summary, config.evaluate.require) if summary else []
-    return RunResult(folder.path, summary, tuple(held))
+    options = options_of(options, output, resume)
+    with given_recipe(config) as recipe:
+        if recipe.folds is not None:
+            folder, summary = cross_validate(recipe, options, console)
+        else:
+            folder, summary = _run(recipe, options, console)
+    met = check_requirements(summary, recipe.evaluate.require) if summary else []
+    return RunResult(folder.path, summary, tuple(met))
 
 
 def _run(

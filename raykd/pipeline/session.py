@@ -21,8 +21,9 @@ from raykd.config.optimizers import optimizers_as_in
 from raykd.config.resolving import resolutions
 from raykd.config.sources import FilesSource
 from raykd.data.decoding import cache_root
-from raykd.errors import InputError, Problem, RaykdError
+from raykd.errors import InputError, Problem, RaykdError, refuse
 from raykd.folders import RunFolder, claim, claim_new, is_taken, release, write_json
+from raykd.objects import is_held
 from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import Prepared
@@ -58,6 +59,15 @@ class Options:
     address: str | None = None
     resume: bool = False
     until: str | None = None
+
+
+def options_of(
+    options: Options | None, output: str | os.PathLike[str] | None, resume: bool | None
+) -> Options:
+    """The options, with a folder and whether to resume where these are given by themselves."""
+    options = options or Options()
+    path = options.output if output is None else Path(output)
+    return replace(options, output=path, resume=options.resume if resume is None else resume)
 
 
 @contextmanager
@@ -161,8 +171,10 @@ def run_folder(config: Config, options: Options) -> RunFolder:
     """The folder that a run would use; makes nothing.
 
     Raises:
-        InputError: it exists and is not to be resumed, or holds something else.
+        InputError: it exists and is not to be resumed, or holds something else; the recipe names objects that this
+            process does not have.
     """
+    refuse_lost_objects(config)
     path = options.output
     assert path is not None, "`own_folder`, or the command line, has chosen one"
     _check_output(path, options)
@@ -172,6 +184,20 @@ def run_folder(config: Config, options: Options) -> RunFolder:
         began, config = load_config(folder.config), as_begun(config, folder)
         _check_same(began.model_dump(mode="json"), config.model_dump(mode="json"), path)
     return folder
+
+
+def refuse_lost_objects(config: Config) -> None:
+    """Nothing where this process has every object that the recipe names.
+
+    Raises:
+        InputError: it lacks some, as the command line always does.
+    """
+    lost = {key: one for key, one in config.objects.items() if not is_held(one.fingerprint)}
+    refuse(
+        Problem(key, f"is an object of a Python process ({one.describes}), which no file holds: call raykd.run(config, "
+                "output=..., resume=True), or whichever function it was, with the same object in the config")
+        for key, one in lost.items()
+    )  # fmt: skip
 
 
 def as_begun(config: Config, folder: RunFolder) -> Config:
@@ -190,6 +216,8 @@ def as_begun(config: Config, folder: RunFolder) -> Config:
 
 
 def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
+    if others := list(_other_objects(old, new)):
+        raise InputError(others)
     free = {"tracking", "cluster", "evaluate"}
     differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     if wrong := [key for key in differing if key not in free]:
@@ -197,6 +225,22 @@ def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> N
             Problem("--resume", f"{path} was started with another recipe: {', '.join(wrong)} differ; resume with "
                     f"the same one ({path / 'config.json'}), or name another --output")
         )  # fmt: skip
+
+
+def _other_objects(old: Any, new: Any, key: str = "") -> Iterator[Problem]:
+    """Where an object stands whose fingerprint is not what it was."""
+    if isinstance(old, list) and isinstance(new, list):
+        named = [one.get("name", at) if isinstance(one, dict) else at for at, one in enumerate(old)]
+        old, new = dict(zip(named, old, strict=False)), dict(zip(named, new, strict=False))
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return
+    prints = old.get("fingerprint"), new.get("fingerprint")
+    if old.get("type") == new.get("type") == "object" and prints[0] != prints[1]:
+        yield Problem(key, f"is another object than the run began with: {new['describes']}, fingerprint {prints[1]}; it "
+                      f"was {old['describes']}, fingerprint {prints[0]}: give the same one, or name another output")  # fmt: skip
+        return
+    for name in old.keys() & new.keys():
+        yield from _other_objects(old[name], new[name], f"{key}.{name}".lstrip("."))
 
 
 def open_folder(folder: RunFolder, config: Config, resources: Resources) -> None:

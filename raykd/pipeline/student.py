@@ -15,6 +15,8 @@ from raykd import __version__
 from raykd.config import Config, load_config
 from raykd.config.choosing import with_target
 from raykd.config.models import is_harmless
+from raykd.config.sources import FilesSource, ObjectSource, ParquetSource, Source
+from raykd.data.objects import ROW
 from raykd.errors import InputError, Problem
 from raykd.evaluate.latency import Conditions
 from raykd.export import Student
@@ -65,6 +67,8 @@ def _describe(prepared: Prepared, weights: str, temperature: float | None) -> De
             dtype="uint8" if samples.is_text else "int64" if integers else "float32",
             bytes=array.dtype == np.uint8 and not samples.is_text,
             columns=samples.features,
+            words=tuple(samples.words),
+            source=_reading(prepared.config.data.source),
         ),
         classes=_outputs(prepared),
         scale=samples.scale,
@@ -72,6 +76,19 @@ def _describe(prepared: Prepared, weights: str, temperature: float | None) -> De
         teachers=tuple(prepared.teachers),
         fingerprint=weights,
     )
+
+
+def _reading(source: Source) -> FilesSource | None:
+    """How new files are read as those that were trained on; nothing of where these are."""
+    if isinstance(source, ObjectSource):
+        common = ParquetSource.model_fields.keys() & ObjectSource.model_fields.keys() - {"type"}
+        columns = {name: getattr(source, name) for name in common}
+        source = ParquetSource(
+            path="", **{**columns, "id": None if source.id == ROW else source.id}
+        )
+    if not isinstance(source, FilesSource):
+        return None
+    return source.model_copy(update={"path": "", "label": None, "labels": None})
 
 
 def _outputs(prepared: Prepared) -> tuple[str, ...]:
@@ -112,7 +129,7 @@ def load_student(
         task: `module:name` of a task of your own, where the student learnt that.
 
     Returns:
-        A module that takes `{input name: tensor [B, ...]}` in source space and returns logits [B, C]; in
+        A module that takes a tensor [B, ...] in source space, or `{input name: tensor}`, and returns logits [B, C]; in
         regression values in original units [B, 1], in multilabel label logits [B, K]; embeddings [B, D].
 
     Raises:

@@ -15,7 +15,15 @@ from torch import Tensor
 
 from raykd.config import Config
 from raykd.config.check_objective import needed_temperatures
-from raykd.config.models import FactoryModel, Model, SklearnModel, Teacher, brings_weights
+from raykd.config.data import NoTokenizer, Preprocess
+from raykd.config.models import (
+    FactoryModel,
+    Model,
+    ObjectModel,
+    SklearnModel,
+    Teacher,
+    brings_weights,
+)
 from raykd.config.objective import Objective
 from raykd.config.root import TeacherCluster
 from raykd.data import Samples
@@ -24,14 +32,17 @@ from raykd.importing import load_callable
 from raykd.models import build_model
 from raykd.models.frozen import freeze, parameter_groups
 from raykd.models.network import Network
-from raykd.models.preprocess import Preprocessing, preprocessing_for
-from raykd.models.taps import probe, probe_output
-from raykd.models.weights import apply_weights, load_weights
+from raykd.models.preprocess import IDENTITY, Preprocessing, preprocessing_for
+from raykd.models.taps import probe, probe_output, run_model
+from raykd.models.weights import apply_weights, load_weights, matching
 from raykd.models.zoo.estimator import examples_of
+from raykd.models.zoo.objects import column_places, matched_classes
+from raykd.objects import Held, held
 from raykd.pipeline.model_checks import (
     LabelMap,
     Shape,
     check_answer,
+    check_gaps,
     check_last_batch,
     check_trainable,
     keeps_largest,
@@ -47,6 +58,8 @@ from raykd.teachers.recorded import load_outputs
 from raykd.types import ORIGINAL_VIEW
 
 Specs = Mapping[str, Spec | Recorded]
+_ANSWERS = {"logits": "classes", "label_logits": "marks", "value": "values", "embedding": None}
+"""What a task's teachers answer -> what an estimator is asked for."""
 _PROBED = 32
 
 
@@ -128,6 +141,7 @@ class ResolvedTeacher:
             behaviour=self.behaviour,
             vector=settings.embedding,
             device="cuda" if gpus else "cpu",
+            object=_held(settings.model, f"teachers.{settings.name}.model"),
         )
 
     def network(
@@ -152,6 +166,62 @@ class ResolvedTeacher:
         return {name: np.repeat(array, rows, axis=0) for name, array in arrays.items()}
 
 
+def _held(model: Model, key: str) -> Held | None:
+    if not isinstance(model, ObjectModel):
+        return None
+    return held(model.fingerprint, model.describes, key=key)
+
+
+def is_raw(teacher: Teacher, samples: Samples) -> bool:
+    """Whether it is given rows of a table as they are, gaps and words too: a pipeline that the user has fitted on them."""
+    model = teacher.model
+    own = isinstance(model, ObjectModel) and model.library == "sklearn"
+    return own and samples.is_table and teacher.preprocess == Preprocess(normalize="none")
+
+
+def with_samples(teacher: Teacher, samples: Samples, *, key: str) -> Teacher:
+    """A teacher that is the user's own object, with what the samples decide: columns, classes, what it is given.
+
+    Args:
+        teacher: its settings; another kind of teacher comes back as it is.
+        samples: the data.
+        key: its dotted key, for errors.
+
+    Raises:
+        InputError: its columns or classes are not the data's; it answers another task; nobody says what of a text it
+            takes.
+    """
+    model, changed = teacher.model, dict[str, Any]()
+    if not isinstance(model, ObjectModel):
+        return teacher
+    preprocess = teacher.preprocess
+    if samples.is_text and preprocess.tokenizer is None:
+        if model.library == "torch" and not model.wants_texts:
+            raise InputError(
+                Problem(f"{key}.preprocess.tokenizer", "is needed: none, for a module that takes a list of texts; or the "
+                        "tokenizer that it was trained with (of transformers, give the pipeline instead)")
+            )  # fmt: skip
+        changed["preprocess"] = preprocess.model_copy(update={"tokenizer": NoTokenizer()})
+    answers = _ANSWERS[find_task(samples.task).metrics.kind]
+    fitting = (answers, "classes") if answers == "marks" else (answers,)
+    if model.answers is not None and model.answers not in fitting:
+        raise InputError(
+            Problem(f"{key}.model", f"{model.describes} answers {model.answers}; `task: {samples.task}` needs "
+                    f"{answers or 'a module that puts out vectors'}")
+        )  # fmt: skip
+    where = f"{key}.model"
+    columns = column_places(model, samples.features, key=where)
+    update: dict[str, Any] = {"columns": columns}
+    if model.answers is not None:
+        update["answers"] = answers
+        words = samples.word_columns if is_raw(teacher, samples) else {}
+        update["words"] = {n: w for n, w in words.items() if columns is None or n in columns}
+    changed["model"] = model.model_copy(update=update)
+    if teacher.label_map is None and answers == "classes":
+        changed["label_map"] = matched_classes(model, samples.classes, key=where)
+    return teacher.model_copy(update=changed)
+
+
 def resolve_teacher(
     config: Config,
     teacher: Teacher,
@@ -173,7 +243,10 @@ def resolve_teacher(
         InputError: its model, weights, answers or taps are wrong.
     """
     key = key or f"teachers.{teacher.name}"
-    preprocessing = preprocessing_for(teacher.preprocess, samples, key=f"{key}.preprocess")
+    teacher = with_samples(teacher, samples, key=key)
+    preprocessing = IDENTITY
+    if not is_raw(teacher, samples):
+        preprocessing = preprocessing_for(teacher.preprocess, samples, key=f"{key}.preprocess")
     label_map = resolve_label_map(teacher, samples, key=f"{key}.label_map")
     resolved = ResolvedTeacher(
         teacher,
@@ -218,6 +291,7 @@ def _with_model(
     weights = fitted_on or _weights(teacher, network, key)
     inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
     answer = probe_output(network, inputs, key=f"{key}.model")
+    check_gaps(network, samples, key)
     if not metrics.own_width or teacher.fit is not None:
         check_answer(teacher, answer, outputs, key)
     answers = resolved.answers
@@ -233,7 +307,11 @@ def _with_model(
         weights=weights,
         taps=taps,
         shapes=probe(network, inputs, taps, key=tap_key(config, teacher.name, "teacher_tap")),
-        behaviour=behaviour(network, samples) if known_by_answers(teacher, weights) else None,
+        behaviour=(
+            behaviour(network, samples, key=f"{key}.model")
+            if known_by_answers(teacher, weights)
+            else None
+        ),
         code=code_of(teacher.model, network),
         answers=answers,
     )
@@ -296,8 +374,10 @@ def network_of(
 def _weights(teacher: Teacher, network: Network, key: str) -> Mapping[str, Tensor] | None:
     """Those that it starts from; None = fresh ones."""
     if teacher.weights is not None:
-        weights = load_weights(teacher.weights, key=f"{key}.weights")
-        apply_weights(network.model, weights, key=f"{key}.weights")
+        where = f"{key}.weights"
+        weights = load_weights(teacher.weights, key=where, prefix=teacher.prefix)
+        weights = matching(network, weights, key=where)
+        apply_weights(network.model, weights, key=where)
         return weights
     if teacher.fit is not None:
         return None
@@ -371,9 +451,9 @@ def code_of(spec: Model, network: Network) -> str | None:
 
 
 @torch.no_grad()
-def behaviour(network: Network, samples: Samples) -> str:
+def behaviour(network: Network, samples: Samples, *, key: str) -> str:
     """Hash of the answers to a few samples, to the digits that other machines agree on."""
     rows = samples.splits["train"][:_PROBED]
-    answers = network.eval()(samples.batch(rows, ORIGINAL_VIEW).inputs)
+    answers = run_model(network.eval(), samples.batch(rows, ORIGINAL_VIEW).inputs, key=key)
     rounded = np.round(answers.double().numpy(), 3) + 0.0
     return hashlib.sha256(rounded.tobytes()).hexdigest()[:32]

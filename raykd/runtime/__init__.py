@@ -9,6 +9,7 @@ from raykd.runtime.cluster import (
     is_connected,
     machine,
     put,
+    why_unsendable,
 )
 from raykd.runtime.crew import Crew
 from raykd.runtime.engine import engine
@@ -27,4 +28,5 @@ __all__ = [
     "is_connected",
     "machine",
     "put",
+    "why_unsendable",
 ]

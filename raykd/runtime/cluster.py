@@ -128,6 +128,23 @@ def put(value: Any) -> Any:
     return ray.put(value)
 
 
+def why_unsendable(value: Any) -> str | None:
+    """Why a value cannot be sent to another process; None = it can. What is written on the way is kept nowhere."""
+    try:
+        ray.cloudpickle.CloudPickler(_Nowhere()).dump(value)
+    except Exception as error:  # noqa: BLE001 (whatever an object's own code raises)
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return None
+
+
+class _Nowhere:
+    """A file that keeps nothing."""
+
+    def write(self, payload: Any) -> int:
+        """How much was written."""
+        return len(payload)
+
+
 def start(address: str | None) -> None:
     """Connect to a cluster, or start a local one.
 

@@ -7,7 +7,7 @@ import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import ray
@@ -125,44 +125,23 @@ class Crew:
         Raises:
             TrainingError: no process started in time, or processes were lost again and again.
         """
-        threads = max(1, int(resources.get("CPU", 1)))
         members = [self._hired(resources, runtime_env) for _ in range(min(most, len(given)))]
-        calls: dict[Any, tuple[int, Any]] = {}
+        pieces = _Pieces(members, work, given, max(1, int(resources.get("CPU", 1))))
         try:
-            if members and not ray.wait([m.ready.remote() for m in members], timeout=patience_s)[0]:
+            if members and not ray.wait(list(pieces.starting), timeout=patience_s)[0]:
                 raise TrainingError(f"no process started within {patience_s:g} s: one asks for {dict(resources)}; free "
                                     "that much on a node, and resume the run")  # fmt: skip
-            left, idle, losses = deque(enumerate(given)), list(members), 0
-            found: dict[int, Result] = {}
-            while left or calls:
+            while len(pieces.found) < len(given):
                 if tell is not None:
-                    tell(len(found))
-                while left and idle:
-                    index, arguments = left.popleft()
-                    member = idle.pop()
-                    calls[member.do.remote(threads, work, *arguments)] = index, member
-                done = ray.wait(list(calls))[0][0]
-                index, member = calls.pop(done)
-                idle.append(member)
-                try:
-                    found[index] = ray.get(done)
-                except RayActorError as error:
-                    losses += 1
-                    if losses > _MOST_LOSSES:
-                        raise TrainingError(
-                            f"processes were lost again and again: {error}"
-                        ) from error
-                    left.appendleft((index, given[index]))
-                except RayTaskError as error:
-                    raise (error.cause if isinstance(error.cause, RaykdError) else error) from None
-            return [found[index] for index in range(len(given))]
+                    tell(len(pieces.found))
+                pieces.advance()
+            return [pieces.found[index] for index in range(len(given))]
         finally:
-            at_work = [member for _, member in calls.values()]
             for member in members:
-                if runtime_env is not None or member in at_work:
-                    ray.kill(member)
-                else:
+                if runtime_env is None and member in pieces.idle:
                     self.give_back(member, resources)
+                else:
+                    ray.kill(member)
 
     def _hired(self, resources: Mapping[str, float], runtime_env: Mapping[str, Any] | None) -> Any:
         if runtime_env is None:
@@ -175,6 +154,46 @@ class Crew:
         for idle in self._idle.values():
             while idle:
                 ray.kill(idle.pop())
+
+
+class _Pieces(Generic[Result]):
+    """Pieces of work under way: who starts, who is idle, what is left, what is found."""
+
+    def __init__(
+        self,
+        members: Sequence[Any],
+        work: Callable[..., Result],
+        given: Sequence[tuple[Any, ...]],
+        threads: int,
+    ) -> None:
+        self.starting = {member.ready.remote(): member for member in members}
+        self.idle: list[Any] = []
+        self.found: dict[int, Result] = {}
+        self._left = deque(range(len(given)))
+        self._calls: dict[Any, tuple[int, Any]] = {}
+        self._work, self._given, self._threads, self._losses = work, given, threads, 0
+
+    def advance(self) -> None:
+        """Until the next process is ready, or the next piece done."""
+        while self._left and self.idle:
+            index, member = self._left.popleft(), self.idle.pop()
+            call = member.do.remote(self._threads, self._work, *self._given[index])
+            self._calls[call] = index, member
+        done = ray.wait([*self.starting, *self._calls])[0][0]
+        if done in self.starting:
+            self.idle.append(self.starting.pop(done))
+            return
+        index, member = self._calls.pop(done)
+        self.idle.append(member)
+        try:
+            self.found[index] = ray.get(done)
+        except RayActorError as error:
+            self._left.appendleft(index)
+            self._losses += 1
+            if self._losses > _MOST_LOSSES:
+                raise TrainingError(f"processes were lost again and again: {error}") from error
+        except RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, RaykdError) else error) from None
 
 
 def _started(resources: Mapping[str, float], modules: Sequence[str], **options: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,10 +19,18 @@ from raykd.folders import RunFolder, read_json
 from raykd.importing import load_package
 from raykd.pipeline.choosing import choose
 from raykd.pipeline.fits import shown_views
+from raykd.pipeline.given import Recipe, given_recipe
 from raykd.pipeline.job import Job
 from raykd.pipeline.placement import Placement, make_placement, target_mode
 from raykd.pipeline.preparation import Prepared, prepare
-from raykd.pipeline.session import Options, as_begun, opened, own_folder, run_folder
+from raykd.pipeline.session import (
+    Options,
+    as_begun,
+    opened,
+    options_of,
+    own_folder,
+    run_folder,
+)
 from raykd.pipeline.target_stage import TargetStage
 from raykd.runtime import Resources, connect, is_connected, machine
 from raykd.search import results
@@ -151,24 +160,32 @@ def _corners(config: Config, search: Search) -> list[Config]:
 
 
 def sweep(
-    config: Config, options: Options | None = None, *, console: Console | None = None
+    config: Recipe,
+    options: Options | None = None,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    resume: bool | None = None,
+    console: Console | None = None,
 ) -> SweepResult:
     """Search as the recipe's `search` says; the teachers are run once for all trials and finalists.
 
     Args:
-        config: the recipe.
+        config: the recipe; its data and teachers may be objects of this process, and no parameter can be one.
         options: folder, cluster, resume.
+        output: the folder; None = as the options say.
+        resume: continue in a folder that exists, with the same objects; None = as the options say.
         console: shows the progress; None is quiet.
 
     Raises:
         InputError: before anything starts.
         RaykdError: a stage failed; what was finished is kept, and `resume` continues.
     """
-    with own_folder(options or Options(name="sweep")) as own:
-        return _sweep_in(config, own, console)
+    options = options_of(options or Options(name="sweep"), output, resume)
+    with given_recipe(config) as recipe, own_folder(options) as own:
+        return _sweep(recipe, own, console)
 
 
-def _sweep_in(config: Config, options: Options, console: Console | None) -> SweepResult:
+def _sweep(config: Config, options: Options, console: Console | None) -> SweepResult:
     plan = plan_sweep(config, options)
     plan_resources(plan.config, options)
     runs = SweepRuns(plan.config, plan.folder, console)

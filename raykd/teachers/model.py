@@ -25,6 +25,7 @@ from raykd.models.network import Network, placed
 from raykd.models.preprocess import Preprocessing
 from raykd.models.taps import Taps
 from raykd.models.weights import apply_weights, fingerprint
+from raykd.objects import Held
 from raykd.targets import codec
 from raykd.targets.packing import PLAIN, Packing
 from raykd.teachers.answers import TINY, as_logits, mapped
@@ -60,6 +61,7 @@ class Spec:
         behaviour: hash of a few answers, of a model that is not known by its weights.
         vector: the module whose output [D] is its embedding; None = what the network returns.
         device: the kind of device that its actors run it on, from their placement.
+        object: the user's own, of a model that is one; it comes along to every process that hosts it.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Spec:
     behaviour: str | None = None
     vector: str | None = None
     device: Literal["cpu", "cuda"] = "cpu"
+    object: Held | None = None
 
     @property
     def fingerprint(self) -> str:

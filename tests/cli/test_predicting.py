@@ -1,35 +1,152 @@
-"""What `raykd predict` reads of the files that people have."""
+"""What `raykd predict` reads of the files that people have: what training reads."""
 
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
-from raykd.cli.prediction import _as_bytes, read_samples, read_texts
+from raykd.config.data import Preprocess
+from raykd.config.models import MlpModel
+from raykd.config.sources import CsvSource, Source
 from raykd.data.texts import encode_texts
 from raykd.errors import InputError
+from raykd.export.description import Description, Input
+from raykd.models.encoding import fit_encoding
+from raykd.models.network import Network
+from raykd.models.preprocess import Preprocessing
+from raykd.models.tokens import ByteTokens
+from raykd.pipeline.new_samples import read_new
+from raykd.pipeline.prediction import _as_bytes
+
+
+def about(
+    *columns: str, source: Source | None = None, words: dict[str, tuple[str, ...]] | None = None
+) -> Description:
+    """A student of a table of these columns."""
+    table = None
+    if words is not None:
+        known = {columns.index(name): every for name, every in words.items()}
+        rows_ND = np.zeros((9, len(columns)), np.float32)
+        for index, every in known.items():
+            rows_ND[:, index] = np.arange(9) % len(every)
+        table = fit_encoding(Preprocess(), rows_ND, known)
+    return Description(
+        task="classification",
+        model=MlpModel(),
+        preprocessing=Preprocessing(table=table),
+        input=Input(
+            name="inputs", shape=(len(columns) or 2,), columns=columns, words=tuple(words or ()), source=source
+        ),
+        classes=("a", "b"),
+    )  # fmt: skip
+
+
+def of_texts(length: int, source: Source | None = None) -> Description:
+    """A student of texts."""
+    return Description(
+        task="classification",
+        model=MlpModel(),
+        preprocessing=Preprocessing(tokens=ByteTokens("bytes", 8, lower=False)),
+        input=Input(name="text", shape=(length,), dtype="uint8", source=source),
+        classes=("a", "b"),
+    )
 
 
 def test_a_csv_as_spreadsheets_write_it(tmp_path):
     numbers, posts = tmp_path / "numbers.csv", tmp_path / "posts.csv"
     numbers.write_text("id,a,b\nk1,1,2\nk2,3,4\n", encoding="utf-8-sig")
     posts.write_text("id,body\nk1,Grüße\n", encoding="utf-8-sig")
-    ids, values = read_samples(numbers)
-    assert (ids.tolist(), values.tolist()) == (["k1", "k2"], [[1.0, 2.0], [3.0, 4.0]])
-    ids, texts = read_texts(posts, 16)
-    assert ids.tolist() == ["k1"]
-    assert (texts == encode_texts(["Grüße"], 16)).all()
+    found = read_new(about(), numbers)
+    assert found.ids.tolist() == ["k1", "k2"]
+    assert found.values.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    found = read_new(of_texts(16), posts)
+    assert found.ids.tolist() == ["k1"]
+    assert (found.values == encode_texts(["Grüße"], 16)).all()
 
 
 def test_columns_are_taken_by_name(tmp_path):
     path = tmp_path / "new.csv"
     path.write_text("label,b,id,a\nx,2,k1,1\ny,4,k2,3\n")
-    ids, values = read_samples(path, ("a", "b"))
-    assert (ids.tolist(), values.tolist()) == (["k1", "k2"], [[1.0, 2.0], [3.0, 4.0]])
+    found = read_new(about("a", "b"), path)
+    assert found.ids.tolist() == ["k1", "k2"]
+    assert found.values.tolist() == [[1.0, 2.0], [3.0, 4.0]]
     with pytest.raises(
         InputError, match="lacks the columns c; it has label, b, id, a, and the student takes a, c"
     ):
-        read_samples(path, ("a", "c"))
+        read_new(about("a", "c"), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "delimiter"),
+    [("new.tsv", "\t"), ("new.csv", ";"), ("new.CSV", ","), ("new.txt", "|"), ("new.TSV", "\t")],
+)
+def test_files_that_training_takes(tmp_path, name, delimiter):
+    """At 7d0af11: exit 2 for each, though training took them."""
+    path = tmp_path / name
+    path.write_text("\n".join(delimiter.join(row.split()) for row in ("a key b", "1 k1 2")))
+    found = read_new(about("a", "b", source=CsvSource(path="", id="key")), path)
+    assert (found.ids.tolist(), found.values.tolist()) == (["k1"], [[1.0, 2.0]])
+    texts = of_texts(8, CsvSource(path="", text="b"))
+    if path.suffix != ".txt":  # of texts one in each line
+        assert read_new(texts, path).values.tolist() == encode_texts(["2"], 8).tolist()
+
+
+def test_parquet_is_read_as_well(tmp_path):
+    table = {"b": [2, 4], "a": [1.5, None], "city": ["Rome", "Oslo"], "id": ["x", "y"]}
+    pq.write_table(pa.table(table), tmp_path / "new.parquet")
+    found = read_new(about("a", "b", "city", words={"city": ("Oslo",)}), tmp_path / "new.parquet")
+    assert found.ids.tolist() == ["x", "y"]
+    assert np.array_equal(found.values, [[1.5, 2, -1], [np.nan, 4, 0]], equal_nan=True)
+
+
+def test_the_texts_of_the_column_that_was_trained_on(tmp_path):
+    """At 7d0af11 the column `text` was read, whatever the recipe named."""
+    path = tmp_path / "new.csv"
+    path.write_text("text,body\nwrong,right\n")
+    trained = of_texts(8, CsvSource(path="", text="body"))
+    assert read_new(trained, path).values.tolist() == encode_texts(["right"], 8).tolist()
+    assert read_new(of_texts(8), path).values.tolist() == encode_texts(["wrong"], 8).tolist()
+    path.write_text("id,whatever\n1,alone\n")
+    assert read_new(trained, path).values.tolist() == encode_texts(["alone"], 8).tolist()
+    path.write_text("text,other\n1,2\n")
+    with pytest.raises(InputError, match="columns text, other; call that of the texts 'body'"):
+        read_new(trained, path)
+
+
+def test_a_cell_of_any_length(tmp_path):
+    """At 7d0af11: exit 2, 'field larger than field limit (131072)'."""
+    path = tmp_path / "new.csv"
+    path.write_text(f"text\n{'x' * 200_000}\n")
+    assert read_new(of_texts(8), path).values.tolist() == encode_texts(["x" * 8], 8).tolist()
+
+
+def test_rows_that_are_no_samples_are_told_one_by_one(tmp_path):
+    """At 7d0af11: exit 2 for the whole file, "could not convert string to float: ''"."""
+    path = tmp_path / "new.csv"
+    path.write_text("id,a,b\nk1,1,2\nk2,,4\nk3,x,6\nk4,7,8\n")
+    found = read_new(about("a", "b"), path)
+    assert found.ids.tolist() == ["k1", "k4"]
+    assert found.left_out == (
+        "row 2 (id k2): 'a' is empty, and no training sample had a gap",
+        "row 3 (id k3): 'a' is 'x', which is no number",
+    )
+    filled = read_new(about("a", "b", words={}), path)
+    assert filled.ids.tolist() == ["k1", "k2", "k4"]
+    assert np.isnan(filled.values[1, 0])
+    path.write_text("a,b\n,4\n")
+    with pytest.raises(InputError, match=r"no row is left: row 1: 'a' is empty"):
+        read_new(about("a", "b"), path)
+
+
+def test_words_get_the_codes_of_training_and_booleans_are_numbers(tmp_path):
+    path = tmp_path / "new.csv"
+    path.write_text("member,city\ntrue,Oslo\nFALSE,Rome\n,\n")
+    found = read_new(about("city", "member", words={"city": ("Bern", "Oslo")}), path)
+    wanted = [[1, 1], [-1, 0], [np.nan, np.nan]]
+    assert np.array_equal(found.values, wanted, equal_nan=True)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -37,9 +154,9 @@ def test_a_text_in_each_line_whatever_breaks_it_holds(tmp_path, end):
     lines = ["one\u2028still one", "two\x0b\x0c\x85still two", "", "three"]
     path = tmp_path / "posts.txt"
     path.write_bytes((end.join(lines) + end).encode())
-    ids, texts = read_texts(path, 32)
-    assert ids.tolist() == [0, 1, 2, 3]
-    assert (texts == encode_texts(lines, 32)).all()
+    found = read_new(of_texts(32), path)
+    assert found.ids.tolist() == [0, 1, 2, 3]
+    assert (found.values == encode_texts(lines, 32)).all()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32, np.float64])
@@ -55,3 +172,10 @@ def test_fractions_stay_and_what_is_neither_is_refused():
     for wrong in (values * 200.5, values - 1, np.array([[256]]), np.array([[-1]])):
         with pytest.raises(InputError, match="whole numbers of 0 to 255, or fractions of 0 to 1"):
             _as_bytes(wrong)
+
+
+def test_a_tensor_alone_is_the_only_input():
+    """At 7d0af11: AttributeError, 'Tensor' object has no attribute 'items'."""
+    network = Network(torch.nn.Linear(3, 2), Preprocessing(scale=2.0))
+    inputs = torch.rand(4, 3)
+    assert torch.equal(network(inputs), network({"inputs": inputs}))

@@ -244,7 +244,7 @@ WRONG = {
     "data.source.sise=8": "data.source.sise",
     "data.splits.by={type: month, column: x}": "data.splits.by.type",
     "data.splits.by={type: group}": "data.splits.by.column",
-    "data.source={type: parquet, path: x}": "data.source.inputs",
+    "data.source={type: parquet, path: x, text: a, inputs: b}": "data.source.inputs",
     "data.source.labels={path: nowhere.csv}": "data.source.labels.path",
 }
 

@@ -311,7 +311,7 @@ def test_factory(importable):
         (
             "view_functions:make_nothing",
             {},
-            r"path: .* returned builtins\.NoneType; needs a raykd\.data",
+            r"path: .* returned builtins\.NoneType: .* give a raykd\.data\.Dataset",
         ),
         ("view_functions:no_such", {}, r"path: .*has no function 'no_such'"),
         ("no_such_module:make", {}, r"path: cannot import 'no_such_module'"),

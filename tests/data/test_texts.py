@@ -235,7 +235,7 @@ def test_a_csv_of_texts(tmp_path):
     ("content", "given", "key", "message"),
     [
         (b"a,b\n1,2\n", {"text": "c"}, "text", "has no column 'c'; it has a, b"),
-        (b"a,b\nx,2\n", {"inputs": "a"}, "inputs", "a text goes into `text`"),
+        (b"a,b\nx,2\n", {"inputs": "a"}, "inputs", "texts go into data.source.text"),
         (b"a,b\nok,2\n\xff\xfe,2\n", {"text": "a"}, "text", "have to be UTF-8"),
         (b"a,b\n", {"text": "a"}, "path", "has no row"),
     ],
@@ -249,13 +249,10 @@ def test_a_csv_of_texts_that_does_not_fit(tmp_path, content, given, key, message
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_one_of_text_and_inputs(tiny_recipe, kind):
-    wrong = [
-        ({"text": "a", "inputs": "b"}, "both"),
-        *([({}, "neither")] if kind == "parquet" else []),
-    ]
-    for given, found in wrong:
-        tiny_recipe["data"]["source"] = {"type": kind, "path": "x", **given}
-        with pytest.raises(InputError, match=rf"data\.source\.inputs: found {found} of `text` and"):
+    wrong = {"inputs": "found both of `text` and", "categories": "the samples are the texts of 'a'"}
+    for key, told in wrong.items():
+        tiny_recipe["data"]["source"] = {"type": kind, "path": "x", "text": "a", key: ["b"]}
+        with pytest.raises(InputError, match=rf"data\.source\.{key}: .*{told}"):
             load_config(tiny_recipe)
 
 

@@ -159,8 +159,8 @@ def test_a_version_of_the_library_that_answers_otherwise_is_another_teacher(
 
     one, again = fingerprint(), fingerprint()
     plain = module._classes
-    changed = {**module._ANSWERS, "classes": lambda *given: 0.9 * plain(*given)}
-    monkeypatch.setattr(module, "_ANSWERS", changed)
+    changed = {**module.ANSWERS, "classes": lambda *given: 0.9 * plain(*given)}
+    monkeypatch.setattr(module, "ANSWERS", changed)
     assert one == again != fingerprint()
     fresh()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
+from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,6 +22,7 @@ from raykd.models.weights import (
     count_parameters,
     fingerprint,
     load_weights,
+    matching,
     save_weights,
     size_bytes,
 )
@@ -171,12 +175,61 @@ def test_contents_that_are_no_state_dict(tmp_path):
         (torch.ones(2), "Tensor"),
         ({}, "empty"),
         ({"epoch": 3, "lr": 0.1}, "'epoch': int"),
-        ({"net": {"weight": torch.ones(2)}}, "'net': dict"),
+        ({"weights": {"weight": torch.ones(2)}}, "'weights': dict"),
     ):
         torch.save(content, file)
         assert found in refusal(file)
     torch.save(nn.Linear(2, 2), file)
-    assert "more than tensors" in refusal(file)
+    message = refusal(file)
+    assert "torch.nn.modules.linear.Linear" in message, "torch names what it refuses"
+    assert "state_dict()" in message
+
+
+class Plain:
+    """A class of somebody's training script."""
+
+
+BESIDE = {
+    "args": argparse.Namespace(lr=0.1, out=Path("runs"), at=datetime(2026, 1, 2)),
+    "best": np.float64(0.5),
+    "epoch": np.int64(3),
+    "history": np.arange(3.0),
+    "names": np.array(["a", "b"]),
+}
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("wrap", ["state_dict", "model_state_dict", "model", "net"])
+def test_numbers_and_settings_lie_beside_the_weights(tmp_path, wrap, legacy):
+    """At 7d0af11: "is damaged, or holds more than tensors"; `net` and `model_state_dict` were unknown."""
+    state, file = model().state_dict(), tmp_path / "m.ckpt"
+    torch.save({wrap: state, **BESIDE}, file, _use_new_zipfile_serialization=not legacy)
+    assert same(load_weights(file, key=KEY), state)
+    torch.save({wrap: state, "extra": Plain()}, file, _use_new_zipfile_serialization=not legacy)
+    assert f"{Plain.__module__}.Plain" in refusal(file)
+
+
+def test_a_checkpoint_of_lightning_is_found_behind_its_prefix(tmp_path):
+    target, state = model(), model().state_dict()
+    content = {f"model.{name}": tensor for name, tensor in state.items()}
+    content["criterion.weight"] = torch.ones(10)
+    torch.save(
+        {"state_dict": content, "epoch": 3, "hyper_parameters": {"lr": 0.1}}, tmp_path / "m.ckpt"
+    )
+    loaded = load_weights(tmp_path / "m.ckpt", key=KEY)
+    assert same(matching(target, loaded, key=KEY), state)
+    assert same(load_weights(tmp_path / "m.ckpt", key=KEY, prefix="model."), state)
+    own = nn.ModuleDict({"model": model()})
+    assert same(matching(own, own.state_dict(), key=KEY), own.state_dict()), "names that fit stay"
+    both = {**content, **{f"teacher.{name}": tensor for name, tensor in state.items()}}
+    with pytest.raises(
+        InputError, match=r"teachers.wide.prefix: .*'model.', 'teacher.'; set prefix"
+    ):
+        matching(target, both, key=KEY)
+    with pytest.raises(
+        InputError, match=r"teachers.wide.prefix: found 'net.'; .* model., criterion."
+    ):
+        load_weights(tmp_path / "m.ckpt", key=KEY, prefix="net.")
 
 
 def test_weights_that_do_not_fit_are_named_and_nothing_is_copied():

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from raykd.cli.prediction import predict, write_csv
 from raykd.config import load_config
 from raykd.evaluate import Evaluation
 from raykd.pipeline import Options, run
+from raykd.pipeline.prediction import ask_student as predict
+from raykd.pipeline.prediction import write_csv
 from raykd.pipeline.preparation import prepare
 from raykd.pipeline.student import load_student
 from raykd.report import result_cells

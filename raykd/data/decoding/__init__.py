@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from raykd.config.data import BadSamples, Data
-from raykd.config.sources import FilesSource
+from raykd.config.sources import CsvSource, FilesSource, ObjectSource, ParquetSource
 from raykd.data.class_names import given_names
 from raykd.data.dataset import Dataset, ids_of_texts
 from raykd.data.decoding.cache import (
@@ -28,6 +28,7 @@ from raykd.data.decoding.cache import (
     read_manifest,
     read_mark,
 )
+from raykd.data.decoding.columns import Known
 from raykd.data.decoding.csv_tables import index_csv
 from raykd.data.decoding.images import FOLDER, index_images
 from raykd.data.decoding.labels import (
@@ -38,12 +39,14 @@ from raykd.data.decoding.labels import (
     read_table,
 )
 from raykd.data.decoding.layout import Index, Part, Required, columns_of
-from raykd.data.decoding.tables import index_hf, index_parquet
+from raykd.data.decoding.tables import index_hf, index_parquet, index_rows
 from raykd.data.decoding.webdataset import CLS, index_webdataset
-from raykd.data.decoding.writing import in_process, write_part
+from raykd.data.decoding.writing import decoded_blocks, in_process, write_part
 from raykd.data.mapped import open_mapped
+from raykd.data.objects import Arrays
 from raykd.errors import InputError
 from raykd.folders import home
+from raykd.objects import held
 
 __all__ = [
     "Decode",
@@ -53,6 +56,7 @@ __all__ = [
     "Tell",
     "cache_root",
     "in_process",
+    "index_files",
     "load_decoded",
     "load_files",
     "write_part",
@@ -67,6 +71,7 @@ _INDEX: Mapping[str, Callable[[Any, Required], Index]] = {
     "images": index_images,
     "webdataset": index_webdataset,
     "hf": index_hf,
+    "object": index_rows,
 }
 SLICES = "evaluate.slices"
 _OWN_LABEL = {"images": FOLDER, "webdataset": CLS}
@@ -78,9 +83,28 @@ def cache_root(data: Data) -> Path:
     return Path(data.cache).expanduser().absolute() if data.cache else home() / "decoded"
 
 
-def load_files(source: FilesSource, task: str) -> Dataset:
-    """The samples of a source of files, with all other settings of `data` at their defaults."""
+def load_files(source: FilesSource | ObjectSource, task: str) -> Dataset:
+    """The samples of a source of files, or of an object, with all other settings of `data` at their defaults."""
     return load_decoded(Data(source=source), task)
+
+
+def index_files(source: FilesSource | ObjectSource, known: Known = None) -> Index:
+    """The samples of a source of files, or of a table of this process, without labels, and where each lies.
+
+    Args:
+        source: the files.
+        known: of each column of a table's inputs the words that it may hold, None of one of numbers.
+
+    Raises:
+        InputError: a file is missing, damaged, or lacks a column.
+    """
+    if isinstance(source, CsvSource):
+        return index_csv(source, {}, known)
+    if isinstance(source, ObjectSource):
+        return index_rows(source, {}, known)
+    if isinstance(source, ParquetSource):
+        return index_parquet(source, {}, known)
+    return _INDEX[type(source).model_fields["type"].default](source, {})
 
 
 def load_decoded(
@@ -91,7 +115,7 @@ def load_decoded(
     check: Check | None = None,
     columns: Sequence[str] = (),
 ) -> Dataset:
-    """The samples of a source of files, decoded unless they were before.
+    """The samples of a source of files, decoded unless they were before; or of an object of this process.
 
     Args:
         data: the recipe's `data`.
@@ -105,8 +129,11 @@ def load_decoded(
         InputError: the source, its labels, or too many samples that cannot be decoded.
         DataError: samples cannot be read or written.
     """
+    if isinstance(data.source, ObjectSource):
+        return _of_process(data, data.source, task, columns)
     found = _found(data, task, columns)
-    index, target = found.index, found.target
+    index = found.index
+    target = Target(cache_root(data) / digest_of(data.source.type, index), index.layout, len(index))
     bad = read_manifest(target)
     if bad is None:
         shape = (len(index), *index.layout.shape)
@@ -124,12 +151,33 @@ def load_decoded(
     return found.dataset(inputs, order, hashes=hashes, left_out=tuple(_names(index, bad)))
 
 
+def _of_process(data: Data, source: ObjectSource, task: str, columns: Sequence[str]) -> Dataset:
+    """The samples of an object that this process holds; a table is decoded in memory."""
+    content = held(source.fingerprint, source.describes, key="data.source").value
+    if isinstance(content, Dataset):
+        return content
+    if isinstance(content, Arrays):
+        return content.dataset(task)
+    found = _found(data, task, columns)
+    index, row = found.index, 0
+    values: list[np.ndarray] = []
+    bad: dict[int, str] = {}
+    for part in index.parts:
+        for block, wrong in decoded_blocks(part, index.layout):
+            bad |= {row + place: why for place, why in wrong.items()}
+            values.append(block)
+            row += len(block)
+    _check_bad(bad, index, data.bad_samples)
+    order = kept_order(len(index), bad)
+    left_out = tuple(_names(index, bad))
+    return found.dataset(np.concatenate(values)[order], order, left_out=left_out)
+
+
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """A source's samples with their labels, and where they are decoded to."""
+    """A source's samples with their labels."""
 
     index: Index
-    target: Target
     labels: np.ndarray | None
     classes: tuple[str, ...] | None
     columns: Mapping[str, np.ndarray]
@@ -157,6 +205,8 @@ class _Found:
             features=self._features,
             user_ids=self.index.ids.take(pa.array(order)),
             notes=self.index.notes,
+            words=self._words,
+            unused=self.index.unused,
         )
 
     @cached_property
@@ -164,6 +214,11 @@ class _Found:
         """Sample ids, int64."""
         numbers = self.index.numbers
         return ids_of_texts(self.index.ids.to_pylist()) if numbers is None else numbers
+
+    @property
+    def _words(self) -> dict[str, tuple[str, ...]]:
+        pairs = zip(self._features, self.index.layout.words, strict=False)
+        return {name: words for name, words in pairs if words is not None}
 
     @property
     def _features(self) -> tuple[str, ...]:
@@ -174,13 +229,12 @@ class _Found:
 
 def _found(data: Data, task: str, more: Sequence[str]) -> _Found:
     source = data.source
-    assert isinstance(source, FilesSource), "other sources are small enough to load"
+    assert isinstance(source, FilesSource | ObjectSource), "other sources are small enough to load"
     asked = _asked(data, more)
     index, label = _index(source, asked)
     labels, classes = labels_of(index, source, label, task, given_names(data.classes))
-    target = Target(cache_root(data) / digest_of(source.type, index), index.layout, len(index))
     columns = {name: grouping(index.columns[name], name, key) for name, key in asked.items()}
-    return _Found(index, target, labels, classes, columns, task)
+    return _Found(index, labels, classes, columns, task)
 
 
 def _asked(data: Data, more: Sequence[str]) -> dict[str, str]:

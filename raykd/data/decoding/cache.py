@@ -95,10 +95,13 @@ def digest_of(kind: str, index: Index) -> str:
     Copies and archives keep times, so some bytes of up to 64 files belong to it too.
     """
     places = sorted({getattr(part.place, "columns", ()) for part in index.parts})
+    layout = {
+        name: value for name, value in asdict(index.layout).items() if value or name != "words"
+    }
     parts = [
         FORMAT,
         kind,
-        asdict(index.layout),
+        layout,
         places,
         [(f.name, f.bytes, f.changed_ns) for f in index.files],
         [_ends(file) for file in index.files[:: -(-len(index.files) // _LOOKED_AT) or 1]],

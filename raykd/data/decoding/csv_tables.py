@@ -1,9 +1,11 @@
-"""Text files of rows: samples that are vectors of their columns of numbers, or texts."""
+"""Text files of rows: samples that are vectors of their columns of numbers and words, or texts."""
 
 from __future__ import annotations
 
 import io
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from raykd.config.sources import CsvSource
+from raykd.data.decoding.columns import Block, Choice, Known, check_categories, choose, survey
 from raykd.data.decoding.layout import (
     KEY,
     File,
@@ -31,38 +34,59 @@ _BLOCK_BYTES = 16 * 2**20
 _READ = pa_csv.ReadOptions(block_size=_BLOCK_BYTES)
 
 
-def index_csv(source: CsvSource, required: Required) -> Index:
-    """Every row of some text files; all of their input columns are read once, to be sure of them.
+def index_csv(source: CsvSource, required: Required, known: Known = None) -> Index:
+    """Every row of some text files; all cells of their inputs are looked at once, to be sure of them.
+
+    Args:
+        source: the files.
+        required: columns that they have to have beside the inputs.
+        known: of each column of `source.inputs`, where a student knows it.
 
     Raises:
-        InputError: a file is damaged, lacks a column, or has something else than numbers in an input.
+        InputError: a file is damaged, or lacks a column; a column that the recipe names cannot be an input.
     """
     key = _INPUTS if source.text is None else _TEXT
     files = list_files(source.path, _SUFFIXES)
     heads = [_head(file, source.delimiter) for file in files]
     asked = {**required, **({} if source.id is None else {source.id: "data.source.id"})}
-    inputs = _inputs(source, heads[0], asked, files[0])
-    refuse(_lacking(files, heads, {**dict.fromkeys(inputs, key), **asked}))
-    lines = [Lines(file.path, inputs, source.delimiter, source.text is not None) for file in files]
-    sizes = [_rows(one, key) for one in lines]
+    names = _inputs(source, heads, asked, files)
+    named = {} if source.text is None and source.inputs is None else dict.fromkeys(names, key)
+    refuse(_lacking(files, heads, {**named, **asked}))
+    check_categories(source.categories, names, asked)
+    lines = [Lines(file.path, names, source.delimiter) for file in files]
+    sizes = [0] * len(files)
+    blocks = _blocks(files, lines, heads, sizes, key)
+    if source.text is not None or known is not None:
+        found = {}
+        deque(blocks, maxlen=0)
+    else:
+        found = survey(blocks, names, named, source.categories)
     if not sum(sizes):
         raise InputError.at(KEY, f"{files[0].path} has no row; add samples")
+    choice = Choice(names, tuple(known or ()), {})
+    if found:
+        choice = choose(found, source.categories, named=bool(named), key=_INPUTS)
+        _check_any(choice, files[0])
+        lines = [replace(one, columns=choice.names) for one in lines]
     texts = _texts(files, asked, source.delimiter)
     counts = list(zip([file.name for file in files], sizes, strict=True))
     ids = ids_of(None if source.id is None else texts[source.id], counts, written=True)
     columns = {name: inferred(texts[name]) for name in required}
     layout = (
-        Layout("numbers", (len(inputs),), "<f4")
+        Layout("numbers", (len(choice.names),), "<f4", words=choice.words)
         if source.text is None
         else Layout("text", (source.length,), "|u1")
     )
     parts = parts_of(zip(sizes, lines, strict=True))
     written = {name: texts[name] for name in required}
-    return Index(ids.texts, files, layout, parts, columns, texts=written, numbers=ids.numbers)
+    return Index(
+        ids.texts, files, layout, parts, columns,
+        texts=written, numbers=ids.numbers, unused=choice.unused,
+    )  # fmt: skip
 
 
 def read_lines(lines: Lines, most_rows: int) -> Iterator[list[Any]]:
-    """Stretches of rows in order, as one pyarrow array of float64, or of texts, for each column.
+    """Stretches of rows in order, as one pyarrow array of texts for each column; null where a cell is empty.
 
     Raises:
         DataError: the file cannot be read.
@@ -119,9 +143,15 @@ def _parsing(delimiter: str) -> Any:
 
 
 def _batches(lines: Lines) -> Iterator[Any]:
+    """Rows in order; a column that the file lacks is null."""
     names = list(lines.columns)
-    kind = pa.string() if lines.texts else pa.float64()
-    convert = pa_csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, kind))
+    convert = pa_csv.ConvertOptions(
+        include_columns=names,
+        include_missing_columns=True,
+        column_types=dict.fromkeys(names, pa.string()),
+        null_values=[""],
+        strings_can_be_null=True,
+    )
     with pa_csv.open_csv(lines.path, _READ, _parsing(lines.delimiter), convert) as stream:
         yield from stream
 
@@ -144,29 +174,31 @@ def _head(file: File, delimiter: str) -> Any:
     return schema
 
 
-def _inputs(source: CsvSource, head: Any, asked: Mapping[str, str], file: File) -> tuple[str, ...]:
+def _inputs(
+    source: CsvSource, heads: Sequence[Any], asked: Mapping[str, str], files: Sequence[File]
+) -> tuple[str, ...]:
+    """The columns that may be inputs: those that the recipe names, or all of all files that are nothing else."""
     if source.text is not None:
         return (source.text,)
     if source.inputs is not None:
         return columns_of(source.inputs)
-    found = tuple(
-        field.name
-        for field in head
-        if _is_number(field.type) and field.name.strip() and field.name not in asked
-    )
-    if not found and all(pa.types.is_null(field.type) for field in head):
-        raise InputError.at(KEY, f"{file.path} has no row below its header; mend the file")
+    every = dict.fromkeys(name for head in heads for name in head.names)
+    found = tuple(name for name in every if name.strip() and name not in asked)
     if not found:
-        there = ", ".join(f"{field.name} ({field.type})" for field in head)
-        raise InputError.at(
-            _INPUTS, f"{file.path} has no column of numbers beside label and id; it has {there}; another "
-            "data.source.delimiter?"
-        )  # fmt: skip
+        raise _no_input(files[0], f"it has {', '.join(every)}")
     return found
 
 
-def _is_number(kind: Any) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+def _no_input(file: File, why: str) -> InputError:
+    return InputError.at(
+        _INPUTS, f"{file.path} has no column of numbers or words beside label and id; {why}; another "
+        "data.source.delimiter?"
+    )  # fmt: skip
+
+
+def _check_any(choice: Choice, file: File) -> None:
+    if not choice.names:
+        raise _no_input(file, "; ".join(f"{name!r} {why}" for name, why in choice.unused.items()))
 
 
 def _lacking(
@@ -180,15 +212,21 @@ def _lacking(
             yield Problem(key, f"{file.path} has no column {name!r}; it has {there}")
 
 
-def _rows(lines: Lines, key: str) -> int:
-    """Rows of a file whose inputs are all texts, or all numbers or missing."""
-    try:
-        return sum(batch.num_rows for batch in _batches(lines))
-    except (pa.ArrowException, OSError) as error:
-        what = "UTF-8" if lines.texts else "numbers; a text goes into `text`"
-        raise InputError.at(
-            key, f"{lines.path}: {error}; inputs have to be {what}: mend the file, or name other columns"
-        ) from error  # fmt: skip
+def _blocks(
+    files: Sequence[File], lines: Sequence[Lines], heads: Sequence[Any], sizes: list[int], key: str
+) -> Iterator[Block]:
+    """All rows of all files, without the columns that a file lacks; counts the rows of each in `sizes`."""
+    for number, (file, one, head) in enumerate(zip(files, lines, heads, strict=True)):
+        there = [name for name in one.columns if name in head.names]
+        try:
+            for batch in _batches(one):
+                first = sizes[number] + 1
+                yield file.name, first, {name: batch.column(name) for name in there}
+                sizes[number] += batch.num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise InputError.at(
+                key, f"{one.path}: {error}; inputs have to be UTF-8: mend the file, or name other columns"
+            ) from error  # fmt: skip
 
 
 def _texts(files: Sequence[File], asked: Mapping[str, str], delimiter: str) -> dict[str, Any]:

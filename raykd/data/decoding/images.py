@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from raykd.config.sources import FilesSource, ImagesSource
+from raykd.config.sources import FilesSource, ImagesSource, ObjectSource
 from raykd.data.decoding.layout import (
     IMAGES,
     KEY,
@@ -103,7 +103,7 @@ def span_layout(source: FilesSource, spans: Spans) -> Layout:
     return image_layout(source, (read_span(spans, row) for row in range(len(spans.file_N))))
 
 
-def image_layout(source: FilesSource, encoded: Iterator[bytes | None]) -> Layout:
+def image_layout(source: FilesSource | ObjectSource, encoded: Iterator[bytes | None]) -> Layout:
     """How images are decoded; where no size is given, that of the first one which can be.
 
     Raises:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raykd.config.sources import FilesSource, LabelTable
+from raykd.config.sources import FilesSource, LabelTable, ObjectSource
 from raykd.data.class_names import check_known
 from raykd.data.dataset import PARTS
 from raykd.data.decoding.csv_tables import inferred, read_texts
@@ -99,7 +99,7 @@ def joined(index: Index, table: LabelTable, rows: Any, names: tuple[str, ...]) -
 
 def labels_of(
     index: Index,
-    source: FilesSource,
+    source: FilesSource | ObjectSource,
     names: tuple[str, ...],
     task: str,
     given: tuple[str, ...] | None,

@@ -54,6 +54,8 @@ class Layout:
         dtype: uint8 (`|u1`) or float32 (`<f4`).
         mode: of images, `RGB` or `L`.
         size: to which images are resized and cropped, pixels; None = they have it already.
+        words: of a table's columns, of each the words that its codes stand for, None of a column of numbers; empty
+            where samples are something else.
     """
 
     kind: Literal["image", "numbers", "text"]
@@ -61,6 +63,7 @@ class Layout:
     dtype: str
     mode: str | None = None
     size: int | None = None
+    words: tuple[tuple[str, ...] | None, ...] = ()
 
     @property
     def input(self) -> str:
@@ -127,13 +130,11 @@ class Lines:
         path: the file.
         columns: the columns that inputs are made of.
         delimiter: between two cells.
-        texts: whether their cells are texts; else they are numbers.
     """
 
     path: str
     columns: tuple[str, ...]
     delimiter: str
-    texts: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,6 +213,7 @@ class Index:
         splits: [N], pyarrow array of `train`, `validation`, `test`, where the source has them.
         notes: what a reader should know of the source, in plain words.
         numbers: as of `Ids`.
+        unused: column of a table that is left out -> why.
     """
 
     ids: Any
@@ -224,6 +226,7 @@ class Index:
     texts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     numbers: np.ndarray | None = None
+    unused: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

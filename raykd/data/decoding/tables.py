@@ -17,8 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raykd.config.sources import HfSource, ParquetSource
+from raykd.config.sources import HfSource, ObjectSource, ParquetSource
 from raykd.data.dataset import PARTS
+from raykd.data.decoding.columns import (
+    Block,
+    Choice,
+    Known,
+    Survey,
+    as_texts,
+    check_categories,
+    choose,
+    is_text,
+    survey,
+)
 from raykd.data.decoding.images import image_layout
 from raykd.data.decoding.layout import (
     KEY,
@@ -34,11 +45,16 @@ from raykd.data.decoding.layout import (
     list_files,
 )
 from raykd.errors import DataError, InputError, Problem, refuse
+from raykd.objects import held
 
 _INPUTS = "data.source.inputs"
 _TEXT = "data.source.text"
 _ID = "data.source.id"
+_SOURCE = "data.source"
+_HELD = "object:"
+"""Before the fingerprint of a table that this process holds, in place of a path."""
 _REPOSITORY = re.compile(r"^\w[\w.-]*/\w[\w.-]*$")
+_BLOCK_ROWS = 2**16
 _STATE, _DICT = "state.json", "dataset_dict.json"
 
 
@@ -51,13 +67,36 @@ class _Table:
     groups: list[int]
 
 
-def index_parquet(source: ParquetSource | HfSource, required: Required) -> Index:
+def index_parquet(source: ParquetSource, required: Required, known: Known = None) -> Index:
     """Every row of some Parquet files.
+
+    Args:
+        source: the files.
+        required: columns that they have to have beside the inputs.
+        known: as of `index_csv`.
 
     Raises:
         InputError: a file is damaged, or lacks a column, or a column cannot be an input.
     """
-    return _index(source, required, list_files(source.path, ("parquet",)))
+    return _index(source, required, list_files(source.path, ("parquet",)), known)
+
+
+def index_rows(source: ObjectSource, required: Required, known: Known = None) -> Index:
+    """Every row of a table that this process holds; see `index_parquet`.
+
+    Raises:
+        InputError: it is not held here, or lacks a column, or a column cannot be an input.
+    """
+    rows = held(source.fingerprint, source.describes, key=_SOURCE).value
+    file = File("rows", f"{_HELD}{source.fingerprint}", rows.table.nbytes, 0)
+    return replace(_index(source, required, [file], known), splits=rows.splits)
+
+
+def _held_table(path: str) -> Any:
+    """The table that this process holds under a path that is none; None for the path of a file."""
+    if not path.startswith(_HELD):
+        return None
+    return held(path.removeprefix(_HELD), "a table", key=_SOURCE).value.table
 
 
 def index_hf(source: HfSource, required: Required) -> Index:
@@ -119,18 +158,33 @@ def _part_of(name: str) -> str | None:
     return next((part for part in words if part in PARTS), None)
 
 
-def _index(source: ParquetSource | HfSource, required: Required, files: Sequence[File]) -> Index:
-    inputs = _columns(source)
-    asked = {**dict.fromkeys(inputs, _INPUTS if source.text is None else _TEXT), **required}
-    if source.id is not None:
-        asked[source.id] = _ID
+def _index(
+    source: ParquetSource | HfSource | ObjectSource,
+    required: Required,
+    files: Sequence[File],
+    known: Known = None,
+) -> Index:
+    asked = dict(required) | ({} if source.id is None else {source.id: _ID})
     tables = [_open(file) for file in files]
-    _check(tables, asked)
+    inputs, unused = _columns(source, tables, asked)
+    key = _INPUTS if source.text is None else _TEXT
+    named = {} if source.text is None and source.inputs is None else dict.fromkeys(inputs, key)
+    _check(tables, {**named, **asked})
+    check_categories(source.categories, inputs, asked)
     names = dict.fromkeys([*required, *([source.id] if source.id is not None else [])])
     columns = {name: _together([_read(one, name) for one in tables]) for name in names}
     counts = [(one.file.name, sum(one.groups)) for one in tables]
     ids = ids_of(None if source.id is None else columns[source.id], counts, written=False)
-    layout = _layout(source, tables, inputs)
+    if source.text is None and all(
+        _is_cell(kind) for name in inputs for kind in _kinds(tables, name)
+    ):
+        choice = _choice(source, tables, inputs, named=bool(named), known=known)
+        inputs, unused = choice.names, {**unused, **choice.unused}
+        if not inputs:
+            raise _none_fit(tables[0], unused)
+        layout = Layout("numbers", (len(inputs),), "<f4", words=choice.words)
+    else:
+        layout = _layout(source, tables, inputs)
     groups = {one.file.path: one.groups for one in tables}
     return Index(
         ids.texts,
@@ -140,18 +194,84 @@ def _index(source: ParquetSource | HfSource, required: Required, files: Sequence
         {name: columns[name] for name in required},
         _class_names(tables[0].schema, required),
         numbers=ids.numbers,
+        unused=unused,
     )
 
 
-def _columns(source: ParquetSource | HfSource) -> tuple[str, ...]:
-    """The columns that inputs are made of."""
+def _columns(
+    source: ParquetSource | HfSource | ObjectSource,
+    tables: Sequence[_Table],
+    asked: Mapping[str, str],
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The columns that inputs are made of, as far as their types tell, and those that are left out -> why."""
     if source.text is not None:
-        return (source.text,)
-    assert source.inputs is not None, "cross_check demands one of the two"
-    return columns_of(source.inputs)
+        return (source.text,), {}
+    if source.inputs is not None:
+        return columns_of(source.inputs), {}
+    every = dict.fromkeys(name for one in tables for name in one.schema.names)
+    free = {name: _kinds(tables, name) for name in every if name.strip() and name not in asked}
+    unused = {
+        name: f"has {', '.join(map(str, kinds))}, which is neither numbers nor words"
+        for name, kinds in free.items()
+        if not all(map(_is_cell, kinds))
+    }
+    found = tuple(name for name in free if name not in unused)
+    if not found:
+        raise _none_fit(tables[0], unused)
+    return found, unused
+
+
+def _none_fit(table: _Table, unused: Mapping[str, str]) -> InputError:
+    why = "; ".join(f"{name!r} {why}" for name, why in unused.items()) or "it has no other column"
+    return InputError.at(
+        _INPUTS, f"{table.file.path} has no column of numbers or words beside label and id: {why}; name the column of "
+        "images, lists or tensors here, or that of texts in data.source.text"
+    )  # fmt: skip
+
+
+def _kinds(tables: Sequence[_Table], name: str) -> list[Any]:
+    """The types that a column has, each once."""
+    kinds = [one.schema.field(name).type for one in tables if name in one.schema.names]
+    return list({str(kind): kind for kind in kinds}.values())
+
+
+def _choice(
+    source: ParquetSource | HfSource | ObjectSource,
+    tables: Sequence[_Table],
+    names: tuple[str, ...],
+    *,
+    named: bool,
+    known: Known,
+) -> Choice:
+    """What each column is taken for; only columns that may hold words are read."""
+    if known is not None:
+        return Choice(names, tuple(known), {})
+    kinds = {name: [k for k in _kinds(tables, name) if not pa.types.is_null(k)] for name in names}
+    texts = [name for name in names if kinds[name] and all(map(_is_words, kinds[name]))]
+    texts += [name for name in source.categories if name not in texts]
+    read = [n for n in names if n in texts or any(map(_is_words, kinds[n]))]
+    found = survey(_blocks(tables, read), read, names if named else (), texts)
+    numbers = {
+        name: Survey(0, filled=bool(kind), numbers=bool(kind)) for name, kind in kinds.items()
+    }
+    return choose({**numbers, **found}, source.categories, named=named, key=_INPUTS)
+
+
+def _blocks(tables: Sequence[_Table], names: Sequence[str]) -> Iterator[Block]:
+    """All rows of all files, as texts, without the columns that a file lacks."""
+    for one in tables:
+        there = tuple(name for name in names if name in one.schema.names)
+        first = 1
+        for columns in read_groups(Groups(one.file.path, 0, len(one.groups), there), _BLOCK_ROWS):
+            if there:
+                cells = {n: as_texts(column) for n, column in zip(there, columns, strict=True)}
+                yield one.file.name, first, cells
+                first += len(columns[0])
 
 
 def _open(file: File) -> _Table:
+    if (rows := _held_table(file.path)) is not None:
+        return _Table(file, rows.schema, [rows.num_rows])
     try:
         if file.path.endswith(".parquet"):
             with pq.ParquetFile(file.path) as opened:
@@ -171,7 +291,7 @@ def _stream(path: str) -> Any:
 
 
 def _check(tables: Sequence[_Table], asked: Mapping[str, str]) -> None:
-    """Every file has every column, of one type in all."""
+    """Every file has every column, of one type in all; of inputs that are cells any."""
     problems = []
     for name, key in asked.items():
         lacking = [one for one in tables if name not in one.schema.names]
@@ -180,7 +300,8 @@ def _check(tables: Sequence[_Table], asked: Mapping[str, str]) -> None:
             problems.append(Problem(key, f"{path} has no column {name!r}; it has {there}"))
         else:
             kinds = {str(one.schema.field(name).type): one.file.path for one in tables}
-            if len(kinds) > 1 and (key == _INPUTS or _clash(tables, name, key)):
+            cells = key == _INPUTS and all(map(_is_cell, _kinds(tables, name)))
+            if len(kinds) > 1 and not cells and (key == _INPUTS or _clash(tables, name, key)):
                 found = "; ".join(f"{kind} in {path}" for kind, path in list(kinds.items())[:2])
                 problems.append(Problem(key, f"{name!r} is {found}; make it one type"))
     if not problems and not sum(sum(one.groups) for one in tables):
@@ -213,6 +334,8 @@ def _together(parts: Sequence[Any]) -> Any:
 
 def _read(table: _Table, name: str) -> Any:
     """A whole column, for what is small: ids, labels."""
+    if (rows := _held_table(table.file.path)) is not None:
+        return plain_column(rows, name)
     if table.file.path.endswith(".parquet"):
         return plain_column(pq.read_table(table.file.path, columns=[name]), name)
     with _stream(table.file.path) as stream:
@@ -240,15 +363,15 @@ def _class_names(schema: Any, required: Required) -> dict[str, tuple[str, ...]]:
 
 
 def _layout(
-    source: ParquetSource | HfSource, tables: Sequence[_Table], inputs: tuple[str, ...]
+    source: ParquetSource | HfSource | ObjectSource,
+    tables: Sequence[_Table],
+    inputs: tuple[str, ...],
 ) -> Layout:
     kinds = [tables[0].schema.field(name).type for name in inputs]
     if source.text is not None:
-        if not _is_text(kinds[0]):
+        if not is_text(kinds[0]):
             raise InputError.at(_TEXT, f"{source.text!r} has {kinds[0]}; needs texts")
         return Layout("text", (source.length,), "|u1")
-    if all(map(_is_number, kinds)):
-        return Layout("numbers", (len(inputs),), "<f4")
     if len(kinds) > 1 or _is_foreign(tables[0].schema.field(inputs[0])):
         raise _unfit(inputs, kinds)
     (kind,) = kinds
@@ -277,8 +400,14 @@ def _is_number(kind: Any) -> bool:
     )
 
 
-def _is_text(kind: Any) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+def _is_words(kind: Any) -> bool:
+    return is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
+
+
+def _is_cell(kind: Any) -> bool:
+    """Whether a column of this type is one of numbers or words."""
+    plain = _is_number(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)
+    return plain or _is_words(kind)
 
 
 def _is_list(kind: Any) -> bool:
@@ -308,32 +437,40 @@ def _unfit(inputs: Sequence[str], kinds: Sequence[Any]) -> InputError:
     found = ", ".join(f"{name} ({kind})" for name, kind in zip(inputs, kinds, strict=True))
     return InputError.at(
         _INPUTS, f"found {found}; allowed are one column of encoded images (bytes, or {{bytes, path}}), of "
-        "lists of numbers or of fixed_shape_tensor, or any number of columns of numbers; a text goes into `text`"
+        "lists of numbers or of fixed_shape_tensor, or any number of columns of numbers and words; a text goes into `text`"
     )  # fmt: skip
 
 
 def read_groups(groups: Groups, most_rows: int) -> Iterator[list[Any]]:
-    """Stretches of rows in order, as one pyarrow array for each column.
+    """Stretches of rows in order, as one pyarrow array for each column; a column that the file lacks is null.
 
     Raises:
         DataError: the file cannot be read.
     """
     names = list(groups.columns)
     required = range(groups.first, groups.first + groups.count)
+
+    def of_batch(batch: Any) -> list[Any]:
+        there = batch.schema.names
+        return [batch.column(n) if n in there else pa.nulls(batch.num_rows) for n in names]
+
+    if (rows := _held_table(groups.path)) is not None:
+        for batch in rows.combine_chunks().to_batches(max_chunksize=most_rows):
+            yield of_batch(batch)
+        return
     try:
         if groups.path.endswith(".parquet"):
             with pq.ParquetFile(groups.path) as opened:
                 for batch in opened.iter_batches(
                     most_rows, row_groups=list(required), columns=names
                 ):
-                    yield [batch.column(name) for name in names]
+                    yield of_batch(batch)
             return
         with _stream(groups.path) as stream:
             for number, batch in enumerate(stream):
                 if number in required:
                     for start in range(0, batch.num_rows, most_rows):
-                        rows = batch.slice(start, most_rows)
-                        yield [rows.column(name) for name in names]
+                        yield of_batch(batch.slice(start, most_rows))
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{groups.path} cannot be read here: {error}; every node needs to see data.source.path"
@@ -345,24 +482,16 @@ def encoded_of(column: Any) -> list[Any]:
     return [one["bytes"] if isinstance(one, dict) else one for one in column.to_pylist()]
 
 
-def decode_numbers(columns: Sequence[Any], layout: Layout) -> Decoded:
-    """Samples of one column of lists or tensors, or of several columns of numbers (pyarrow arrays)."""
+def decode_lists(column: Any, layout: Layout) -> Decoded:
+    """Samples of one column of lists or tensors, a pyarrow array."""
     with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused below
-        if len(columns) == 1 and _is_nested(columns[0]):
-            values, bad = _nested(columns[0], layout)
-        else:
-            every = [column.cast("float64").to_numpy(zero_copy_only=False) for column in columns]
-            values, bad = np.stack(every, axis=1).astype(layout.dtype), {}
+        values, bad = _nested(column, layout)
     if values.dtype.kind == "f":
         finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
         for index in np.flatnonzero(~finite).tolist():
             bad.setdefault(index, "has NaN, infinity or no value")
             values[index] = 0
     return values, bad
-
-
-def _is_nested(column: Any) -> bool:
-    return hasattr(column, "storage") or hasattr(column, "flatten")
 
 
 def _nested(column: Any, layout: Layout) -> Decoded:

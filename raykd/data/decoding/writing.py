@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from raykd.data.decoding.cache import HASH_BYTES, Mark, Target
+from raykd.data.decoding.columns import decode_cells
 from raykd.data.decoding.csv_tables import read_lines
 from raykd.data.decoding.images import decode_images, read_span
 from raykd.data.decoding.layout import Decoded, Layout, Lines, Part, Spans
-from raykd.data.decoding.tables import decode_numbers, encoded_of, read_groups
+from raykd.data.decoding.tables import decode_lists, encoded_of, read_groups
 from raykd.data.hashing import content_hashes
 from raykd.data.texts import encode_texts
 from raykd.errors import DataError
@@ -72,8 +73,10 @@ def decoded_blocks(part: Part, layout: Layout) -> Iterator[Decoded]:
             yield decode_images(encoded_of(columns[0]), layout)
         elif layout.kind == "text":
             yield encode_texts([one or "" for one in columns[0].to_pylist()], *layout.shape), {}
+        elif layout.words:
+            yield decode_cells(columns, place.columns, layout)
         else:
-            yield decode_numbers(columns, layout)
+            yield decode_lists(columns[0], layout)
 
 
 def _open(path: os.PathLike[str]) -> int:

@@ -22,7 +22,7 @@ from raykd.errors import InputError
 from raykd.importing import load_callable
 from raykd.models.shapes import BuildContext
 from raykd.models.weights import fingerprint
-from raykd.models.zoo.foreign import ForeignModel
+from raykd.models.zoo.foreign import ForeignModel, array_of
 
 INPUTS, LABELS, WEIGHTS, SEED = "inputs", "labels", "weights", "seed"
 _TINY = 1e-12
@@ -37,7 +37,7 @@ def examples_of(
     """The state of an estimator.
 
     Args:
-        inputs: preprocessed, float [M, ...].
+        inputs: preprocessed, float [M, ...], or texts uint8 [M, L].
         labels: classes int64 [M], values float [M] (standardised), or marks int64 [M, K]; all known.
         weights: float [M], how much each counts; None = equally.
         seed: of all that it draws.
@@ -51,7 +51,7 @@ class EstimatorModel(ForeignModel):
 
     Args:
         examples: what it was fitted on, of `examples_of`; None: it is not fitted, and cannot be asked.
-        answer: inputs float32 [B, D] -> float [B, C].
+        answer: inputs float32 [B, D], or texts [B] -> float [B, C].
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class EstimatorModel(ForeignModel):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The answer, on the device of the inputs."""
-        outputs_BC = self._answer(_flat(inputs.cpu()))
+        outputs_BC = self._answer(_given(inputs))
         return torch.from_numpy(outputs_BC.astype(np.float32)).to(inputs.device)
 
 
@@ -81,7 +81,7 @@ def build_estimator(spec: SklearnModel, context: BuildContext) -> EstimatorModel
     estimator = _fitted(spec.path, json.dumps(spec.kwargs, sort_keys=True), rows, context.key)
     kind = _kind(context.weights[LABELS])
     return EstimatorModel(
-        context.weights, lambda inputs: _ANSWERS[kind](estimator, inputs, context.classes)
+        context.weights, lambda inputs: ANSWERS[kind](estimator, inputs, context.classes)
     )
 
 
@@ -109,11 +109,15 @@ def _fitted(path: str, kwargs: str, rows: _Rows, key: str) -> Any:
     more = {"sample_weight": examples[WEIGHTS].numpy()} if WEIGHTS in examples else {}
     try:
         with threadpool_limits(limits=1):
-            estimator.fit(_flat(examples[INPUTS]), examples[LABELS].numpy(), **more)
-    except (ValueError, TypeError) as error:
-        why = " ".join(str(error).split())[:300]
+            estimator.fit(_given(examples[INPUTS]), examples[LABELS].numpy(), **more)
+    except Exception as error:
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        numbers = examples[INPUTS].is_floating_point()
+        gaps = numbers and bool(examples[INPUTS].isnan().any())
+        mend = "fill the gaps by its preprocess.impute (median)" if gaps else "mend its kwargs"
         raise InputError.at(
-            key, f"{path} cannot be fitted on {len(examples[INPUTS])} samples ({why}); mend its kwargs"
+            key, f"{path} cannot be fitted on {len(examples[INPUTS])} samples ({why}); {mend}, or, where it wants texts, "
+            "set preprocess: {tokenizer: none}"
         ) from error  # fmt: skip
     return estimator
 
@@ -145,9 +149,9 @@ def _unfitted(inputs: np.ndarray) -> np.ndarray:
     )
 
 
-def _flat(inputs: Tensor) -> np.ndarray:
-    flat: np.ndarray = inputs.flatten(1).float().numpy()
-    return flat
+def _given(inputs: Tensor) -> np.ndarray:
+    """Rows of numbers, or texts."""
+    return array_of(inputs if inputs.dtype == torch.uint8 else inputs.flatten(1).float())
 
 
 def _spread(probabilities: np.ndarray, own: np.ndarray, outputs: int) -> np.ndarray:
@@ -157,32 +161,36 @@ def _spread(probabilities: np.ndarray, own: np.ndarray, outputs: int) -> np.ndar
     return whole
 
 
-def _classes(estimator: Any, inputs: np.ndarray, outputs: int) -> np.ndarray:
-    probabilities = _spread(estimator.predict_proba(inputs), estimator.classes_, outputs)
+def _classes(estimator: Any, inputs: Any, outputs: int | None) -> np.ndarray:
+    probabilities = np.asarray(estimator.predict_proba(inputs))
+    if outputs is not None:
+        probabilities = _spread(probabilities, estimator.classes_, outputs)
     logits: np.ndarray = np.log(np.maximum(probabilities, _TINY))
     return logits
 
 
-def _marks(estimator: Any, inputs: np.ndarray, outputs: int) -> np.ndarray:
+def _marks(estimator: Any, inputs: Any, outputs: int | None) -> np.ndarray:
     probabilities = estimator.predict_proba(inputs)
     if isinstance(
         probabilities, list
     ):  # forests: of each label the probabilities of its two classes
         own = zip(probabilities, estimator.classes_, strict=True)
         probabilities = np.stack([_spread(one, classes, 2)[:, 1] for one, classes in own], axis=1)
-    assert probabilities.shape[1] == outputs, "a probability for each label"
+    assert outputs in (None, probabilities.shape[1]), "a probability for each label"
     odds: np.ndarray = np.log(np.maximum(probabilities, _TINY)) - np.log(
         np.maximum(1 - probabilities, _TINY)
     )
     return odds
 
 
-def _values(estimator: Any, inputs: np.ndarray, outputs: int) -> np.ndarray:
-    outputs_BC: np.ndarray = np.asarray(estimator.predict(inputs)).reshape(len(inputs), outputs)
+def _values(estimator: Any, inputs: Any, outputs: int | None) -> np.ndarray:
+    outputs_BC: np.ndarray = np.asarray(estimator.predict(inputs)).reshape(
+        len(inputs), outputs or -1
+    )
     return outputs_BC
 
 
-_ANSWERS: dict[str, Callable[[Any, np.ndarray, int], np.ndarray]] = {
+ANSWERS: dict[str, Callable[[Any, Any, int | None], np.ndarray]] = {
     "classes": _classes,
     "marks": _marks,
     "values": _values,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from raykd.config.models import FactoryModel
 from raykd.importing import load_callable
 from raykd.models.shapes import BuildContext
+from raykd.models.tokens import texts_of
 
 CONTENT = "content"
 """Name of the state of a model that is a file."""
@@ -29,8 +30,8 @@ class CallableModel(ForeignModel):
     """A function of arrays, such as `predict_proba` of a fitted scikit-learn estimator.
 
     Args:
-        function: takes a float array [B, ...] (the preprocessed inputs; several by their names), returns
-            [B, C], or [B] where it says only the best class.
+        function: takes a float array [B, ...] (the preprocessed inputs; several by their names; texts as an array of
+            objects [B]), returns [B, C], or [B] where it says only the best class.
         name: how the function is called, for errors.
     """
 
@@ -46,13 +47,26 @@ class CallableModel(ForeignModel):
             TypeError: it returns something that is no array of numbers.
         """
         device = next(iter((*args, *kwargs.values()))).device
-        given = [x.cpu().numpy() for x in args]
-        named = {name: x.cpu().numpy() for name, x in kwargs.items()}
+        given = [array_of(x) for x in args]
+        named = {name: array_of(x) for name, x in kwargs.items()}
         found = np.asarray(self._function(*given, **named))
         if found.dtype.kind not in "fiu":
             raise TypeError(f"{self._name} returned {found.dtype}; an array of numbers is needed")
         kept = found.astype(np.float32) if found.dtype.kind == "f" else found.astype(np.int64)
         return torch.from_numpy(kept).to(device)
+
+
+def array_of(x: Tensor) -> np.ndarray:
+    """Inputs as others' models take them: texts, which are uint8 rows, as objects [B], numbers as they are."""
+    if x.dtype != torch.uint8:
+        return x.cpu().numpy()
+    return np.array(texts_of(x), dtype=object)
+
+
+def given_texts(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A hook before the forward pass of a module that takes a list of texts: uint8 rows become one."""
+    del module
+    return tuple(texts_of(x) for x in args)
 
 
 def build_factory(spec: FactoryModel, context: BuildContext) -> nn.Module:
@@ -74,6 +88,8 @@ def build_factory(spec: FactoryModel, context: BuildContext) -> nn.Module:
         ) from error
     model = factory(**spec.kwargs)
     if isinstance(model, nn.Module):
+        if context.gives_texts:
+            model.register_forward_pre_hook(given_texts)
         return model
     if callable(model):
         return CallableModel(model, spec.path)

@@ -17,6 +17,9 @@ from raykd.models.shapes import BuildContext, TokenShape
 
 MAX_GROUPS = 8
 MIN_SIDE = 8
+_GREY = len(("H", "W"))
+_COLOURS = (1, 3, 4)
+_LAST = "; where the channels come last, put them first: inputs.transpose(0, 3, 1, 2)"
 FEATURES_PER_HEAD = 16
 MLP_RATIO = 4
 EMBEDDING_STD = 0.1
@@ -76,12 +79,16 @@ def image_shape(spec: Model, context: BuildContext) -> tuple[int, int, int]:
     refuse_texts(spec, context)
     if len(context.input_shape) != 3:
         found = list(context.input_shape)
-        raise context.error(f"{spec.type} needs images [C, H, W], found {found}; use type: mlp")
+        grey = ", or, where these are grey images, add a channel axis: inputs[:, None]"
+        raise context.error(
+            f"{spec.type} needs images [C, H, W], found {found}; use type: mlp{grey if len(found) == _GREY else ''}"
+        )
     channels, height, width = context.input_shape
     if min(height, width) < MIN_SIDE:
         raise context.error(
             f"{spec.type} needs images of at least {MIN_SIDE}×{MIN_SIDE} pixels, found "
             f"{height}×{width}; enlarge them (preprocess.size) or use type: mlp"
+            + (_LAST if width in _COLOURS and channels >= MIN_SIDE else "")
         )
     return channels, height, width
 
