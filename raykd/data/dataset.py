@@ -49,11 +49,11 @@ class Dataset:
         hashes: uint64 [N], `content_hashes` of the inputs, where they are known; else computed.
         left_out: names of samples that the source has and that could not be decoded.
         features: names of the columns of a sample in order, where a table brought them.
+        words: of columns of words, by name, the words that their codes 0, 1, ... stand for.
+        unused: column of the table that is left out -> why.
         user_ids: pyarrow array of N texts, each sample's id as the source writes it (of a number its digits);
             None takes them from `ids`.
         notes: what a reader of a run should know of the source, in plain words.
-        words: of columns of words, by name, the words that their codes 0, 1, ... stand for.
-        unused: column of the table that is left out -> why.
 
     Raises:
         InputError: lengths differ, values are not finite, labels are not classes, ids repeat, parts
@@ -71,10 +71,10 @@ class Dataset:
     hashes: np.ndarray | None = None
     left_out: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
-    user_ids: Any = None
-    notes: tuple[str, ...] = ()
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unused: Mapping[str, str] = field(default_factory=dict)
+    user_ids: Any = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         given = self.inputs

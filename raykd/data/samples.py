@@ -76,9 +76,9 @@ class Samples:
     left_out: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unused: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -375,9 +375,9 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         left_out=dataset.left_out,
         features=dataset.features,
         columns={name: _read_only(dataset.columns[name]) for name in columns},
-        notes=(*dataset.notes, *look_alike(classes), *_coarse(dataset)),
         words=dataset.words,
         unused=dataset.unused,
+        notes=(*dataset.notes, *look_alike(classes), *_coarse(dataset)),
     )
     _try_views(samples)
     return samples

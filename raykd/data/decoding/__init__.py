@@ -203,10 +203,10 @@ class _Found:
             hashes=hashes,
             left_out=left_out,
             features=self._features,
-            user_ids=self.index.ids.take(pa.array(order)),
-            notes=self.index.notes,
             words=self._words,
             unused=self.index.unused,
+            user_ids=self.index.ids.take(pa.array(order)),
+            notes=self.index.notes,
         )
 
     @cached_property

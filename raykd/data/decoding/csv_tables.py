@@ -80,9 +80,15 @@ def index_csv(source: CsvSource, required: Required, known: Known = None) -> Ind
     parts = parts_of(zip(sizes, lines, strict=True))
     written = {name: texts[name] for name in required}
     return Index(
-        ids.texts, files, layout, parts, columns,
-        texts=written, numbers=ids.numbers, unused=choice.unused,
-    )  # fmt: skip
+        ids.texts,
+        files,
+        layout,
+        parts,
+        columns,
+        texts=written,
+        numbers=ids.numbers,
+        unused=choice.unused,
+    )
 
 
 def read_lines(lines: Lines, most_rows: int) -> Iterator[list[Any]]:

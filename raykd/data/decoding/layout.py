@@ -211,9 +211,9 @@ class Index:
             file brought them.
         names: column -> names of its classes, where the source has them.
         splits: [N], pyarrow array of `train`, `validation`, `test`, where the source has them.
+        unused: column of a table that is left out -> why.
         notes: what a reader should know of the source, in plain words.
         numbers: as of `Ids`.
-        unused: column of a table that is left out -> why.
     """
 
     ids: Any
@@ -223,10 +223,10 @@ class Index:
     columns: Mapping[str, Any] = field(default_factory=dict)
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     splits: Any = None
+    unused: Mapping[str, str] = field(default_factory=dict)
     texts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     numbers: np.ndarray | None = None
-    unused: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

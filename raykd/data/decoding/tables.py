@@ -193,8 +193,8 @@ def _index(
         group_parts(groups, inputs, layout),
         {name: columns[name] for name in required},
         _class_names(tables[0].schema, required),
-        numbers=ids.numbers,
         unused=unused,
+        numbers=ids.numbers,
     )
 
 
@@ -301,7 +301,8 @@ def _check(tables: Sequence[_Table], asked: Mapping[str, str]) -> None:
         else:
             kinds = {str(one.schema.field(name).type): one.file.path for one in tables}
             cells = key == _INPUTS and all(map(_is_cell, _kinds(tables, name)))
-            if len(kinds) > 1 and not cells and (key == _INPUTS or _clash(tables, name, key)):
+            differ = len(kinds) > 1 and not cells
+            if differ and (key == _INPUTS or _clash(tables, name, key)):
                 found = "; ".join(f"{kind} in {path}" for kind, path in list(kinds.items())[:2])
                 problems.append(Problem(key, f"{name!r} is {found}; make it one type"))
     if not problems and not sum(sum(one.groups) for one in tables):
