@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from raykd.report.cost import latency_tile
 from raykd.report.folder import RunData, read_run, text_of
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 EXPLAINED = "explain/explain.html"
 """Where a run's occlusion maps are shown, once `raykd explain` has made them."""
 _LEAST_REPLICAS = 2
+_PHONE, _CHARACTER, _PADDING, _NAME = 358.0, 7.4, 16.0, 14
+"""Pixels of a table on a phone, of a character in it, and around the text of a cell; characters that a model's name
+has in a line at least."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +104,12 @@ def _of_run(data: RunData) -> dict[str, Any]:
 def _of_comparison(data: RunData) -> dict[str, Any]:
     """What the page of a comparison shows."""
     from raykd.report import comparison, comparison_figures, tables
-    from raykd.report.style import styled
+    from raykd.report.style import drawn
 
     methods = len(data.summary["methods"])
     more = [
         t for t in (tables.choice(data), tables.context(data), tables.events(data)) if t is not None
     ]
-    with styled():
-        pictures = comparison_figures.comparison_pictures(data)
     return {
         **_of_any(data),
         "kicker": "Comparison of methods",
@@ -116,7 +117,7 @@ def _of_comparison(data: RunData) -> dict[str, Any]:
         "verdict": comparison.comparison_verdict(data.summary),
         "tiles": [],
         "about": [*about(data), f"{methods} methods"],
-        "pictures": pictures,
+        "pictures": drawn(lambda: comparison_figures.comparison_pictures(data)),
         "tables": {**comparison.comparison_tables(data), **{t.name: t for t in more}},
     }
 
@@ -124,13 +125,11 @@ def _of_comparison(data: RunData) -> dict[str, Any]:
 def _of_ablation(data: RunData) -> dict[str, Any]:
     """What the page of an ablation shows."""
     from raykd.report import ablation, tables
-    from raykd.report.style import styled
+    from raykd.report.style import drawn
 
     more = [
         t for t in (tables.choice(data), tables.context(data), tables.events(data)) if t is not None
     ]
-    with styled():
-        pictures = ablation.ablation_pictures(data)
     return {
         **_of_any(data),
         "kicker": "Ablation",
@@ -138,7 +137,7 @@ def _of_ablation(data: RunData) -> dict[str, Any]:
         "verdict": ablation.ablation_verdict(data.summary),
         "tiles": [],
         "about": [*about(data), f"{len(data.summary['parts'])} parts"],
-        "pictures": pictures,
+        "pictures": drawn(lambda: ablation.ablation_pictures(data)),
         "tables": {**ablation.ablation_tables(data), **{t.name: t for t in more}},
     }
 
@@ -166,13 +165,11 @@ def _of_folds(data: RunData) -> dict[str, Any]:
 def _of_sweep(data: RunData) -> dict[str, Any]:
     """What the page of a search shows."""
     from raykd.report import sweep, sweep_figures, tables
-    from raykd.report.style import styled
+    from raykd.report.style import drawn
 
     more = [
         t for t in (tables.choice(data), tables.context(data), tables.events(data)) if t is not None
     ]
-    with styled():
-        pictures = sweep_figures.sweep_pictures(data)
     return {
         **_of_any(data),
         "kicker": "Search",
@@ -180,7 +177,7 @@ def _of_sweep(data: RunData) -> dict[str, Any]:
         "verdict": [*sweep.sweep_verdict(data.summary), *sweep.front_words(data.summary)],
         "tiles": [Tile(*parts) for parts in sweep.sweep_tiles(data.summary)],
         "about": [*about(data), f"{len(data.summary['trials'])} trials"],
-        "pictures": pictures,
+        "pictures": drawn(lambda: sweep_figures.sweep_pictures(data)),
         "tables": {**sweep.sweep_tables(data), **{t.name: t for t in more}},
         "copies": sweep.copies(data),
     }
@@ -244,7 +241,7 @@ def _pictures(run: RunData, analysis: Analysis | None) -> dict[str, Picture]:
     # Imported here: matplotlib takes a second, and most commands write no report.
     from raykd.report import figures
     from raykd.report.kept_figures import kept_figures
-    from raykd.report.style import styled
+    from raykd.report.style import drawn
 
     makers: Sequence[Callable[[RunData], Picture | None]] = (
         figures.gains,
@@ -254,9 +251,7 @@ def _pictures(run: RunData, analysis: Analysis | None) -> dict[str, Picture]:
         figures.weights,
         figures.timing,
     )
-    with styled():
-        made = [*(make(run) for make in makers), *kept_figures(analysis)]
-    return {picture.name: picture for picture in made if picture is not None}
+    return drawn(lambda: [*(make(run) for make in makers), *kept_figures(analysis)])
 
 
 def _tables(run: RunData, analysis: Analysis | None) -> dict[str, Table]:
@@ -315,13 +310,26 @@ def render(template: str, content: Mapping[str, Any], path: Path) -> None:
     environment.filters["figure"] = _figure
     environment.filters["block"] = _block
     environment.filters["prose"] = _prose
+    environment.filters["scrolls"] = _scrolls
     text = environment.get_template(template).render(content)
     path.write_text(text, encoding="utf-8")
 
 
-def _prose(text: str) -> str:
-    """A number and its unit stay on one line."""
-    return re.sub(r"(?<=\d) (?=%|ms\b|µs\b|s\b|points\b|[kMGT]\b|±)", "\u00a0", text)
+def _prose(text: str) -> Markup:
+    """A number and its unit stay on one line; what stands between backticks is code."""
+    joined = re.sub(r"(?<=\d) (?=%|ms\b|µs\b|s\b|points\b|[kMGT]\b|±)", "\u00a0", text)
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(joined))))  # noqa: S704
+
+
+def _scrolls(table: Table) -> bool:
+    """Whether a table is wider than a phone, by its text: names are broken between words, other cells are not."""
+    if table.wordy:
+        return False
+    lines = [table.columns, *table.rows]
+    longest = [max(len(line[place]) for line in lines) for place in range(len(table.columns))]
+    words = max(len(word) for line in lines for word in (line[0].split() or ("",)))
+    longest[0] = max(words, _NAME) if table.dots else words
+    return sum(_CHARACTER * length + _PADDING for length in longest) > _PHONE
 
 
 def _figure(picture: Picture) -> Markup:
