@@ -61,7 +61,7 @@ document.querySelector("iframe").addEventListener("load", event => {
   }
   for (const cell of page.querySelectorAll("th, td")) {
     const area = cell.getBoundingClientRect();
-    if (shown(cell) && area.height > 90 && area.width < 45) found.push(`${name(cell)} is squeezed`);
+    if (shown(cell) && area.height > 90 && area.width < 45 && cell.innerText.length > 9) found.push(`${name(cell)} is squeezed`);
   }
   for (const table of page.querySelectorAll(".scroll")) {
     const cue = table.closest("section").querySelector(".cue");

@@ -22,6 +22,7 @@ from raykd.report.style import (
     label,
     percent_ticks,
     sheet,
+    wrapped,
 )
 from raykd.report.tables import Table
 from raykd.report.wording import BASELINE, percent, points, role_name
@@ -155,7 +156,7 @@ def matrix(
             axes.text(
                 column + 0.5, row + 0.5, text, ha="center", va="center", color=tint, fontsize=8
             )
-    axes.set_title(title)
+    axes.set_title(wrapped(title, 28))
 
 
 def cells(

@@ -24,6 +24,7 @@ from raykd.report.style import (
     panels,
     percent_ticks,
     sheet,
+    wrapped,
 )
 from raykd.report.wording import BASELINE
 
@@ -57,7 +58,7 @@ def _kept(a: Analysis) -> Picture | None:
     for axes, measure in zip(every, measures, strict=True):
         _intervals(axes, shown, measure)
         axes.axvline(a.whole[measure].share, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
-        axes.set_title(titles[measure])
+        axes.set_title(wrapped(titles[measure], 28))
         percent_ticks(axes.xaxis)
         axes.grid(visible=False, axis="y")
     every[0].set_yticks(np.arange(len(shown)), [label(place.name) for place in shown])

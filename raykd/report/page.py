@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 EXPLAINED = "explain/explain.html"
 """Where a run's occlusion maps are shown, once `raykd explain` has made them."""
 _LEAST_REPLICAS = 2
-_PHONE, _CHARACTER, _PADDING, _NAME = 358.0, 7.4, 16.0, 14
-"""Pixels of a table on a phone, of a character in it, and around the text of a cell; characters that a model's name
-has in a line at least."""
+_NAME, _PADDING, _SHORT = 120.0, 16.0, 12
+"""Pixels of a column of names, and around the text of a cell; characters of a name that needs no more room."""
+_CHARACTER, _HEADING = 8.0, 9.0
+"""Pixels of a character of a cell and of a heading."""
 
 
 @dataclass(frozen=True)
@@ -311,6 +312,7 @@ def render(template: str, content: Mapping[str, Any], path: Path) -> None:
     environment.filters["block"] = _block
     environment.filters["prose"] = _prose
     environment.filters["scrolls"] = _scrolls
+    environment.filters["is_named"] = _is_named
     text = environment.get_template(template).render(content)
     path.write_text(text, encoding="utf-8")
 
@@ -321,15 +323,25 @@ def _prose(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(joined))))  # noqa: S704
 
 
-def _scrolls(table: Table) -> bool:
-    """Whether a table is wider than a phone, by its text: names are broken between words, other cells are not."""
+def _scrolls(table: Table, room: float) -> bool:
+    """Whether a table is wider than so many pixels, by its text: names are broken between words, other cells are not."""
     if table.wordy:
         return False
-    lines = [table.columns, *table.rows]
-    longest = [max(len(line[place]) for line in lines) for place in range(len(table.columns))]
-    words = max(len(word) for line in lines for word in (line[0].split() or ("",)))
-    longest[0] = max(words, _NAME) if table.dots else words
-    return sum(_CHARACTER * length + _PADDING for length in longest) > _PHONE
+    widths = []
+    for place in range(len(table.columns)):
+        texts = [line[place] for line in (table.columns, *table.rows)]
+        if place == 0:
+            texts = [max(text.split(), key=len, default="") for text in texts]
+        longest = max(len(text) for text in texts[1:]) if table.rows else 0
+        widths.append(_PADDING + max(_HEADING * len(texts[0]), _CHARACTER * longest))
+    if _is_named(table):
+        widths[0] = max(widths[0], _NAME)
+    return sum(widths) > room
+
+
+def _is_named(table: Table) -> bool:
+    """Whether rows have names that are best read on few lines."""
+    return bool(table.dots) or max((len(row[0]) for row in table.rows), default=0) > _SHORT
 
 
 def _figure(picture: Picture) -> Markup:

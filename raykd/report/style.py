@@ -200,9 +200,9 @@ def label(text: str, longest: int = 28) -> str:
     return f" {short}" if short.startswith("_") else short
 
 
-def wrapped(text: str) -> str:
-    """Words below an axis, over as many lines as a phone needs."""
-    return "\n".join(textwrap.wrap(text, 40)) if is_narrow() else text
+def wrapped(text: str, width: int = 40) -> str:
+    """Words below or above axes, over as many lines of so many characters as a phone needs."""
+    return "\n".join(textwrap.wrap(text, width)) if is_narrow() else text
 
 
 def percent_ticks(axis: Axis) -> None:
