@@ -27,50 +27,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 WIDTHS = (390, 1280)
 _TIMEOUT_S = 60
 # The page is shown in a frame of the wanted width: a window of Chromium is never narrower than 500 pixels.
-_FRAME = """<!DOCTYPE html><meta charset="utf-8"><style>body { margin: 0 } iframe { border: 0; display: block }</style>
-<iframe width="WIDTH" height="HEIGHT" srcdoc="PAGE"></iframe><pre id="found"></pre>
-<script>
-document.querySelector("iframe").addEventListener("load", event => {
-  const page = event.target.contentDocument, root = page.documentElement, found = [];
-  const height = root.scrollHeight;
-  page.querySelectorAll("details").forEach(one => { one.open = OPEN; });
-  const edge = root.clientWidth + 0.5;
-  const shown = one => one.getClientRects().length > 0;
-  const name = one => {
-    const place = one.closest("figure, section, details, main"), words = one.innerText ?? one.textContent;
-    const kind = place ? place.id || place.tagName.toLowerCase() : "the page";
-    return `${kind}: <${one.tagName.toLowerCase()}> ${words.trim().replace(/\\s+/g, " ").slice(0, 40)}`;
-  };
-  const scrolled = one => one.closest(".scroll, pre");
-  if (root.scrollWidth > edge) found.push(`the page is ${root.scrollWidth} pixels wide`);
-  for (const one of page.body.querySelectorAll("*:not(svg *, svg)"))
-    if (shown(one) && one.getBoundingClientRect().right > edge && !scrolled(one)) found.push(`${name(one)} sticks out`);
-  for (const svg of page.querySelectorAll("figure svg")) {
-    if (!shown(svg)) continue;
-    const frame = svg.getBoundingClientRect(), box = svg.parentElement;
-    if (box.scrollWidth > box.clientWidth + 1) found.push(`${svg.ariaLabel}: the chart has to be scrolled`);
-    let least = 8;
-    for (const text of svg.querySelectorAll("text")) {
-      const area = text.getBoundingClientRect();
-      const size = parseFloat(getComputedStyle(text).fontSize) * frame.width / svg.viewBox.baseVal.width;
-      if (area.left < frame.left - 1 || area.right > frame.right + 1 || area.top < frame.top - 3 ||
-          area.bottom > frame.bottom + 3) found.push(`${name(text)} is cut by its chart`);
-      least = Math.min(least, size);
-    }
-    if (least < 8) found.push(`${svg.ariaLabel}: text of ${least.toFixed(1)} pixels`);
-  }
-  for (const cell of page.querySelectorAll("th, td")) {
-    const area = cell.getBoundingClientRect();
-    if (shown(cell) && area.height > 90 && area.width < 45 && cell.innerText.length > 9) found.push(`${name(cell)} is squeezed`);
-  }
-  for (const table of page.querySelectorAll(".scroll")) {
-    const cue = table.closest("section").querySelector(".cue");
-    if (shown(table) && table.scrollWidth > table.clientWidth + 1 && !(cue && shown(cue)))
-      found.push(`${name(table.closest("section").querySelector("h3"))}: the table scrolls without saying so`);
-  }
-  document.querySelector("#found").textContent = JSON.stringify({height: height, found: found});
-});
-</script>"""
+_FRAME = Path(__file__).with_suffix(".html")
 
 
 def chromium() -> str | None:
@@ -99,7 +56,7 @@ def measure(browser: str, page: Path, width: int, picture: Path | None = None) -
 def _shown(browser: str, page: Path, width: int, height: int, opened: str, *options: str) -> str:
     """Standard output of the browser that shows the page in a frame."""
     parts = {"WIDTH": str(width), "HEIGHT": str(height), "OPEN": opened}
-    whole = _FRAME
+    whole = _FRAME.read_text(encoding="utf-8")
     for name, value in parts.items():
         whole = whole.replace(name, value)
     whole = whole.replace("PAGE", html.escape(page.read_text(encoding="utf-8")))

@@ -363,7 +363,8 @@ def _limits(axes: Axes, curves: Sequence[Curve], levels: dict[str, float]) -> in
     steep = last // 8
 
     def finite(part: Callable[[NDArray[np.int64]], NDArray[np.bool_]]) -> NDArray[np.float64]:
-        values = np.concatenate([one.values_RE[:, part(one.epochs_E)].ravel() for one in curves])
+        parts = [one.values_RE[:, part(one.epochs_E)].ravel() for one in curves]
+        values: NDArray[np.float64] = np.concatenate(parts)
         return values[np.isfinite(values)]
 
     later, early = (

@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from raykd.report.comparison_figures import differences
@@ -332,7 +332,7 @@ def _fronts(summary: Summary, trials: Sequence[Mapping[str, Any]]) -> Picture | 
                 trial["trial"], point, xytext=(4, 5), textcoords="offset points", fontsize=8
             )
         axes.xaxis.set_major_formatter(lambda value, _: compact(value))
-        axes.xaxis.get_major_locator().set_params(nbins=5)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.set_xlabel(words)
         axes.margins(x=0.12, y=0.12)
     if _is_share(summary):
