@@ -35,7 +35,9 @@ class Fleet:
         listen: hears of failures and of decoding.
 
     Attributes:
+        config: the recipe, with what it leaves to data and models filled in: temperature, what labels do, optimizers.
         samples: the recipe's data, whose rows are asked about.
+        teachers: names of the teachers, in the recipe's order.
 
     Raises:
         InputError: the recipe does not fit its data and models, a teacher is not fitted yet, or the cluster lacks
@@ -51,7 +53,8 @@ class Fleet:
 
     def _start(self, config: Config, address: str | None, listen: Listen | None) -> None:
         prepared = prepare(config, address=address, listen=listen)
-        self.samples = prepared.samples
+        self.config, self.samples = prepared.config, prepared.samples
+        self.teachers = tuple(prepared.teachers)
         weights = known_weights(prepared)
         if missing := [name for name in prepared.teachers if name not in weights]:
             raise InputError(

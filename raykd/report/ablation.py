@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from raykd.report.comparison import LEVEL, interval_of, mean_in, p_value
 from raykd.report.folder import RunData, text_of
-from raykd.report.style import COLOURS, INK, Picture, finish, label
+from raykd.report.style import COLOURS, INK, Picture, finish, label, sheet, wrapped
 from raykd.report.tables import Table
 from raykd.report.verdicts import outcome
 from raykd.report.wording import NONE, sure
@@ -103,14 +102,14 @@ def ablation_tables(run: RunData) -> dict[str, Table]:
     }  # fmt: skip
 
 
-def ablation_pictures(run: RunData) -> dict[str, Picture]:
+def ablation_pictures(run: RunData) -> list[Picture | None]:
     """Bars with intervals: the worth of each part on test. Call it inside `styled()`."""
     summary = run.summary
     words = text_of(summary)
     parts = [part for part in reversed(_parts(summary)) if part["worth"]]
     if not parts:
-        return {}
-    figure = Figure(figsize=(7.2, 1.0 + 0.4 * len(parts)))
+        return []
+    figure = sheet(7.2, 1.0 + 0.4 * len(parts))
     axes = figure.add_subplot()
     axes.axvline(0, color=INK, linewidth=1.0)
     for height, part in enumerate(parts):
@@ -122,7 +121,7 @@ def ablation_pictures(run: RunData) -> dict[str, Picture]:
     axes.spines["left"].set_visible(False)
     unit = f" ({words.gain.unit.strip()})" if words.gain.unit else ""
     axes.set_xlabel(
-        f"{words.gain.name} in test {words.metric.name}{unit}; right of 0 the part helps"
+        wrapped(f"{words.gain.name} in test {words.metric.name}{unit}; right of 0 the part helps")
     )
     picture = finish(
         figure,
@@ -132,7 +131,7 @@ def ablation_pictures(run: RunData) -> dict[str, Picture]:
         "lines are 95 % intervals over replicas (not corrected for their number), dots the single replicas. Worth "
         "most on validation on top.",
     )
-    return {picture.name: picture}
+    return [picture]
 
 
 def _bar(axes: Axes, height: int, worth: Mapping[str, Any], factor: float) -> None:

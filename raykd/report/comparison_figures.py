@@ -6,11 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from raykd.report.comparison import time_ratio
 from raykd.report.folder import RunData, text_of
-from raykd.report.style import COLOURS, INK, MUTED, PAPER, Picture, finish, label
+from raykd.report.style import (
+    COLOURS,
+    INK,
+    MUTED,
+    PAPER,
+    Picture,
+    finish,
+    label,
+    name_points,
+    sheet,
+    wrapped,
+)
 from raykd.report.verdicts import outcome
 from raykd.report.wording import role_name
 
@@ -18,18 +28,18 @@ Summary = Mapping[str, Any]
 _TONES = {"win": "best_teacher", "loss": "labels", "tie": "teacher", "single": "teacher"}
 
 
-def comparison_pictures(run: RunData) -> dict[str, Picture]:
+def comparison_pictures(run: RunData) -> list[Picture | None]:
     """Differences with their intervals; what they cost."""
-    made = (_differences(run.summary), _cost(run.summary))
-    return {picture.name: picture for picture in made if picture is not None}
+    return [differences(run.summary), _cost(run.summary)]
 
 
-def _differences(summary: Summary) -> Picture | None:
+def differences(summary: Summary) -> Picture | None:
+    """Each method's paired difference from the reference on test, with its interval."""
     words, methods = text_of(summary), summary["methods"]
     names = [name for name in reversed(summary["ranking"]) if methods[name].get("gain")]
     if not names:
         return None
-    figure = Figure(figsize=(7.2, 1.0 + 0.36 * len(names)))
+    figure = sheet(7.2, 1.0 + 0.36 * len(names))
     axes = figure.add_subplot()
     axes.axvline(0, color=INK, linewidth=1.0)
     for height, name in enumerate(names):
@@ -42,7 +52,9 @@ def _differences(summary: Summary) -> Picture | None:
     unit = f" ({words.gain.unit.strip()})" if words.gain.unit else ""
     reference = role_name(summary["reference"])
     axes.set_xlabel(
-        f"{words.gain.name} in test {words.metric.name}{unit}; right of 0 is better than {reference}"
+        wrapped(
+            f"{words.gain.name} in test {words.metric.name}{unit}; right of 0 is better than {reference}"
+        )
     )
     return finish(
         figure,
@@ -69,26 +81,19 @@ def _cost(summary: Summary) -> Picture | None:
     ratios = {name: ratio for name in held if (ratio := time_ratio(summary, name)) is not None}
     if not ratios:
         return None
-    figure = Figure(figsize=(7.2, 3.6))
+    figure = sheet(7.2, 3.6)
     axes = figure.add_subplot()
     axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.plot(1.0, 0.0, "D", color=COLOURS["student"], markersize=7)
-    axes.annotate(
-        role_name(summary["reference"]),
-        (1.0, 0.0),
-        xytext=(7, 4),
-        textcoords="offset points",
-        fontsize=8,
-    )
+    named = [(1.0, 0.0, label(role_name(summary["reference"]), 22))]
     for name, ratio in ratios.items():
         gain = methods[name]["gain"]
         point = (ratio, words.gain.factor * gain["mean"])
         axes.plot(*point, "o", color=COLOURS[_TONES[outcome(gain)]], markersize=7)
-        axes.annotate(
-            label(role_name(name)), point, xytext=(7, 4), textcoords="offset points", fontsize=8
-        )
-    axes.margins(x=0.25, y=0.15)
-    axes.set_xlabel(f"training time, as a multiple of {role_name(summary['reference'])}'s")
+        named.append((*point, label(role_name(name), 22)))
+    axes.margins(x=0.1, y=0.15)
+    name_points(axes, named)
+    axes.set_xlabel(wrapped(f"training time, as a multiple of {role_name(summary['reference'])}'s"))
     axes.set_ylabel(f"{words.gain.heading} on test")
     return finish(
         figure,

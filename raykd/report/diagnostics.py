@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from raykd.evaluate import Evaluation, SplitOutputs
@@ -19,8 +18,11 @@ from raykd.report.style import (
     Picture,
     colour,
     finish,
+    is_narrow,
     label,
     percent_ticks,
+    sheet,
+    wrapped,
 )
 from raykd.report.tables import Table
 from raykd.report.wording import BASELINE, percent, points, role_name
@@ -84,7 +86,7 @@ def ranked(
     known = np.flatnonzero(recall.samples_C)
     picked = known[np.argsort(behind_C[known], kind="stable")][:_MOST_CLASSES][::-1]
     heights = np.arange(len(picked))
-    figure = Figure(figsize=(7.2, 1.3 + 0.27 * len(picked)))
+    figure = sheet(7.2, 1.3 + 0.27 * len(picked))
     axes = figure.add_subplot()
     spans = [recall.ensemble_C[picked], recall.student_C[picked]]
     axes.hlines(heights, *spans, color=RULE, linewidth=3.5, zorder=1)
@@ -109,7 +111,7 @@ def ranked(
     percent_ticks(axes.xaxis)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(axis)
-    figure.legend(loc="outside upper center", ncols=3)
+    figure.legend(loc="outside upper center", ncols=2 if is_narrow() else 3)
     rest = f" The {_MOST_CLASSES} worst {kind} are shown." if len(known) > _MOST_CLASSES else ""
     return finish(
         figure,
@@ -121,24 +123,40 @@ def ranked(
 
 
 def matrix(
-    axes: Axes, values: NDArray[np.float64], names: list[str], title: str, form: str
+    axes: Axes,
+    values: NDArray[np.float64],
+    names: list[str],
+    title: str,
+    form: str,
+    *,
+    span: float,
 ) -> None:
-    """A square table of numbers as coloured cells, the diagonal left out."""
+    """A square table of numbers as coloured cells, the diagonal left out.
+
+    Args:
+        axes: where.
+        values: [M, M].
+        names: of rows and columns.
+        title: above it.
+        form: of a number.
+        span: the colours cover at least so much, so that small differences look small.
+    """
     others = values[~np.eye(len(values), dtype=bool)]
     known = others[np.isfinite(others)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    low = min(low, high - span)
     shown = values.copy()
     np.fill_diagonal(shown, np.nan)
-    pad = 0.1 * (high - low) or 0.1
+    pad = 0.1 * (high - low)
     cells(axes, shown, names, _SEQUENTIAL, (low - pad, high + pad))
     for (row, column), value in np.ndenumerate(shown):
         if np.isfinite(value):
-            tint = "#ffffff" if (value - low) / ((high - low) or 1.0) > 0.6 else "#20242a"
+            tint = "#ffffff" if (value - low) / (high - low) > 0.6 else "#20242a"
             text = form.format(value).replace("-", "−")
             axes.text(
                 column + 0.5, row + 0.5, text, ha="center", va="center", color=tint, fontsize=8
             )
-    axes.set_title(title)
+    axes.set_title(wrapped(title, 28))
 
 
 def cells(

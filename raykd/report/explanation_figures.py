@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,11 +23,16 @@ from raykd.report.style import (
     MUTED,
     PAPER,
     Picture,
+    drawn,
     finish,
+    is_narrow,
     label,
+    legend_beside,
     lines_below,
+    panels,
     percent_ticks,
-    styled,
+    sheet,
+    wrapped,
 )
 
 _MOST_SHOWN = 8
@@ -44,25 +48,23 @@ _PALE = 0.55
 
 def explanation_pictures(found: Explanation, numbers: Numbers) -> dict[str, Picture]:
     """All pictures that there are."""
-    with styled():
-        made = [
+    return drawn(
+        lambda: [
             similarity(numbers),
             None if found.features else maps(found, numbers),
             importance(numbers) if found.features else None,
             deletion(numbers),
         ]
-    return {picture.name: picture for picture in made if picture is not None}
+    )
 
 
 def similarity(numbers: Numbers) -> Picture:
     """Likeness of the student's maps to each model's, beside that of networks with fresh weights."""
     found = numbers["similarity"]
-    figure = Figure(figsize=(9.0, 1.5 + 0.42 * len(found)))
+    figure, every = panels(9.0, 1.5 + 0.42 * len(found), 2, sharey=True)
     heights = np.arange(len(found))[::-1]
     titles = {"spearman": "rank correlation (Spearman)", "top20_iou": "IoU of the top 20 %"}
-    for axes, (measure, title) in zip(
-        figure.subplots(1, 2, sharey=True), titles.items(), strict=True
-    ):
+    for axes, (measure, title) in zip(every, titles.items(), strict=True):
         for height, one in zip(heights, found.values(), strict=True):
             _interval(axes, one[measure]["control"], height - 0.16, MUTED, "D")
             _interval(axes, one[measure]["student"], height + 0.16, COLOURS["student"], "o")
@@ -95,11 +97,12 @@ def _interval(axes: Axes, one: Numbers, height: float, tint: str, marker: str) -
 
 def maps(found: Explanation, numbers: Numbers) -> Picture:
     """Samples, and on each what every model rests on."""
-    models = dict(list(found.maps.taught.items())[: 2 + _MOST_TEACHERS])
+    most = 0 if is_narrow() else _MOST_TEACHERS
+    models = dict(list(found.maps.taught.items())[: 2 + most])
     by_model = {name: found.occlusion.by_unit(maps_NK) for name, maps_NK in models.items()}
     grey = _grey(found.inputs)
     lines, columns = min(_MOST_SHOWN, len(grey)), 1 + len(models)
-    figure = Figure(figsize=(1.35 * columns, 0.35 + 1.62 * lines))
+    figure = sheet(1.35 * columns, 0.45 + 1.62 * lines)
     grid = figure.subplots(lines, columns, squeeze=False)
     for n, row in enumerate(grid):
         one = numbers["each"][n]
@@ -113,7 +116,8 @@ def maps(found: Explanation, numbers: Numbers) -> Picture:
     for axes, title in zip(grid[0], ("sample", *map(model_name, models)), strict=True):
         axes.set_title(label(title, 12), loc="center")
     rest = len(found.maps.taught) - len(models)
-    more = f" {rest} more teachers are in explain.json." if rest else ""
+    held = "in the PNG file and " if is_narrow() else ""
+    more = f" {rest} more teachers are {held}in explain.json." if rest else ""
     sign = (
         "Orange: hiding this changes the value."
         if is_value(numbers)
@@ -174,7 +178,7 @@ def importance(numbers: Numbers) -> Picture:
     found = numbers["importance"]
     features = by_importance(numbers)[:_MOST_FEATURES][::-1]
     models = list(next(iter(found.values())))
-    figure = Figure(figsize=(8.0, 1.4 + 0.3 * len(features)))
+    figure = sheet(8.0, 1.4 + 0.3 * len(features))
     axes = figure.add_subplot()
     heights = np.arange(len(features))
     teachers = [name for name in models if name not in COLOURS]
@@ -196,8 +200,8 @@ def importance(numbers: Numbers) -> Picture:
     axes.set_xlim(left=0)
     axes.tick_params(axis="y", length=0)
     unit = "change of the value" if is_value(numbers) else "change of the probability"
-    axes.set_xlabel(f"mean {unit} when the feature is hidden")
-    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.7)
+    axes.set_xlabel(wrapped(f"mean {unit} when the feature is hidden"))
+    legend_beside(axes)
     left_out = len(found) - len(features)
     rest = f" The {len(features)} most important to the ensemble are shown." if left_out else ""
     return finish(
@@ -212,7 +216,7 @@ def importance(numbers: Numbers) -> Picture:
 def deletion(numbers: Numbers) -> Picture:
     """How the student's score falls as its most important parts go first, or any."""
     found = numbers["deletion"]
-    figure = Figure(figsize=(7.2, 3.2))
+    figure = sheet(7.2, 3.2)
     axes = figure.add_subplot()
     curves: Sequence[tuple[str, str, str, Callable[[Any], Any] | str]] = (
         ("random", "in a random order", MUTED, "--"),
@@ -231,7 +235,7 @@ def deletion(numbers: Numbers) -> Picture:
     axes.set_xlabel("removed from the sample")
     axes.set_ylabel("change of the value" if is_value(numbers) else "fall of the probability")
     axes.margins(x=0.01)
-    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    legend_beside(axes)
     return finish(
         figure,
         name="deletion",

@@ -6,12 +6,13 @@ inside `styled()`. Shapes: R replicas, E epochs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
 
 from raykd.report.folder import Curve, RunData, curve, metrics_of, text_of
 from raykd.report.style import (
@@ -23,16 +24,22 @@ from raykd.report.style import (
     Picture,
     colour,
     finish,
+    is_narrow,
     label,
     labels_right,
+    legend_below,
+    panels,
     percent_ticks,
+    sheet,
+    wrapped,
 )
 from raykd.report.verdicts import Row, result_table
 from raykd.report.wording import RIVAL, compact, duration, percent, role_name
 
 _TEACHER_MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 _TEACHER_LINES = 8
-_FALLING = ("nll", "rmse")
+_SAME = 0.02
+"""Weights that differ by less are the same in a figure; a table has them exactly."""
 
 
 def gains(run: RunData) -> Picture | None:
@@ -42,7 +49,7 @@ def gains(run: RunData) -> Picture | None:
         return None
     words = text_of(run.summary)
     factor, signed = words.gain.factor, words.gain.signed
-    figure = Figure(figsize=(7.2, 1.0 + 0.62 * len(found)))
+    figure = sheet(7.2, 1.0 + 0.62 * len(found))
     axes = figure.add_subplot()
     axes.axvline(0, color=INK, linewidth=1.0)
     for height, (role, gain) in enumerate(reversed(found.items())):
@@ -65,7 +72,8 @@ def gains(run: RunData) -> Picture | None:
             fontsize=8.5,
             bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.8},
         )
-    axes.set_yticks(range(len(found)), [f"against {label(role_name(r))}" for r in reversed(found)])
+    against = "against\n" if is_narrow() else "against "
+    axes.set_yticks(range(len(found)), [against + label(role_name(r)) for r in reversed(found)])
     axes.set_ylim(-0.6, len(found) - 0.4)
     axes.margins(x=0.12)
     axes.grid(visible=False, axis="y")
@@ -73,7 +81,7 @@ def gains(run: RunData) -> Picture | None:
     axes.spines["left"].set_visible(False)
     unit = f" ({words.gain.unit.strip()})" if words.gain.unit else ""
     what = f"{words.gain.name} {'of' if metrics_of(run.summary).lower else 'in'} test {words.metric.name}{unit}"
-    axes.set_xlabel(f"{what}; right of 0 the student is better")
+    axes.set_xlabel(wrapped(f"{what}; right of 0 the student is better"))
     several = next(iter(found.values()))["n"] > 1
     intervals = (
         "lines are 95 % intervals over replicas, small dots the single replicas. A line that crosses 0 "
@@ -92,76 +100,118 @@ def gains(run: RunData) -> Picture | None:
 def size(run: RunData) -> Picture | None:
     """The task's metric against the number of parameters."""
     words = text_of(run.summary)
-    rows = [row for row in result_table(run.summary) if row.parameters and row.value is not None]
-    if not rows:
+    rows = [row for row in result_table(run.summary) if row.value is not None]
+    if not any(row.parameters for row in rows):
         return None
-    figure = Figure(figsize=(7.2, 3.6))
-    axes = figure.add_subplot()
+    unsized = not all(row.parameters for row in rows)
+    figure = sheet(7.2, 3.6)
+    axes, aside = _sized(figure, unsized=unsized)
     teachers = 0
     own = [row.role for row in rows if row.role not in ("teacher", "ensemble", RIVAL)]
     for row in rows:
         marker = MARKERS.get(row.role, "h")
         # One network taught several ways has one size: side by side they can be told apart.
-        aside = own.index(row.role) - (len(own) - 1) / 2 if row.role in own else 0.0
+        apart = own.index(row.role) - (len(own) - 1) / 2 if row.role in own else 0.0
         if row.role == "teacher":
             marker = _TEACHER_MARKERS[teachers % len(_TEACHER_MARKERS)]
             teachers += 1
-        _point(axes, row, marker, 1.07**aside)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
-    axes.xaxis.set_minor_locator(NullLocator())
+        if row.parameters:
+            _point(axes, row, marker, 1.07**apart * row.parameters)
+        else:
+            _point(aside, row, marker, 0.0)
     if words.metric.form is percent:
         percent_ticks(axes.yaxis)
     axes.margins(x=0.12, y=0.15)
-    axes.set_xlabel("parameters")
+    axes.set_xlabel("parameters (logarithmic)")
     axes.set_ylabel(f"test {words.metric.name}")
-    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.7)
+    _legend_of(figure, axes, aside)
+    apart_words = (
+        " Apart at the right: models whose parameters are not counted, such as estimators and functions, and an "
+        "ensemble with one of them."
+        if unsized
+        else ""
+    )
     return finish(
         figure,
         name="size",
         title=f"{words.metric.name[0].upper()}{words.metric.name[1:]} against size",
         caption=f"{'Down' if metrics_of(run.summary).lower else 'Up'} and to the left is better. Student and controls are one network, so they share "
-        "one size and are drawn side by side; bars are ±1 standard deviation over replicas. The ensemble counts all teachers.",
+        "one size and are drawn side by side; bars are ±1 standard deviation over replicas. The ensemble counts all teachers."
+        f"{apart_words}",
     )
+
+
+def _sized(figure: Figure, *, unsized: bool) -> tuple[Axes, Axes]:
+    """Axes for models by their size, and axes beside them for models whose size is not known (else the same)."""
+    if not unsized:
+        axes = aside = figure.add_subplot()
+    else:
+        axes, aside = figure.subplots(1, 2, sharey=True, width_ratios=[6, 1])
+        aside.set_xlim(-1, 1)
+        aside.set_xticks([0], ["not\ncounted"])
+        aside.tick_params(axis="y", length=0)
+        aside.spines["left"].set_visible(False)
+        aside.grid(visible=False, axis="x")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=5 if is_narrow() else 8))
+    axes.xaxis.set_minor_locator(NullLocator())
+    return axes, aside
+
+
+def _legend_of(figure: Figure, axes: Axes, aside: Axes) -> None:
+    """One legend of both, right of them; on a phone below."""
+    handles, names = axes.get_legend_handles_labels()
+    if aside is not axes:
+        more_handles, more_names = aside.get_legend_handles_labels()
+        handles, names = [*handles, *more_handles], [*names, *more_names]
+    if is_narrow():
+        figure.legend(handles, names, loc="outside lower center", ncols=2)
+    else:
+        figure.legend(handles, names, loc="outside right center", labelspacing=0.7)
 
 
 def learning(run: RunData) -> Picture | None:
     """The task's validation metrics over epochs, with the teachers' level."""
     roles = ["student", *(run.summary.get("controls") or {})]
-    panels = text_of(run.summary).panels
+    measures = text_of(run.summary).panels
     found = {
         panel.key: {role: c for role in roles if (c := curve(run, role, "validation", panel.key))}
-        for panel in panels
+        for panel in measures
     }
-    shown = [panel for panel in panels if found[panel.key]]
+    shown = [panel for panel in measures if found[panel.key]]
     if not shown:
         return None
-    figure = Figure(figsize=(10.0, 3.7))
-    for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
+    figure, every = panels(10.0, 3.7, len(shown))
+    cut = 0
+    for axes, panel in zip(every, shown, strict=True):
         key = panel.key
         for role, one in found[key].items():
             _line(axes, one, role)
-        _limits(axes, list(found[key].values()), _levels(run, key), upwards=key not in _FALLING)
+        cut = max(cut, _limits(axes, list(found[key].values()), _levels(run, key)))
         _teacher_levels(axes, run, key)
         axes.set_title(panel.name)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if panel.form is percent:
             percent_ticks(axes.yaxis)
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+    legend_below(figure, figure.axes[0])
+    steep = (
+        f" Of the first {cut} epoch{'s' * (cut > 1)} some values lie outside, so that the rest can be told apart."
+        if cut
+        else ""
+    )
     return finish(
         figure,
         name="learning",
         title="Learning curves",
         caption="Mean over replicas; bands span the lowest and the highest replica. Horizontal lines "
-        "are where the frozen teachers and their ensemble stand.",
+        f"are where the frozen teachers and their ensemble stand.{steep}",
     )
 
 
 def weights(run: RunData) -> Picture | None:
-    """Mean weight of each teacher over the student's epochs."""
+    """Mean weight of each teacher over the student's epochs; None where all count the same all the time."""
     names = sorted(
         {
             name
@@ -172,9 +222,11 @@ def weights(run: RunData) -> Picture | None:
         }
     )
     found = {name: one for name in names if (one := curve(run, "student", "weights", name))}
-    if len(found) < 2:
+    if len(found) < 2 or all(
+        np.nanmax(np.abs(one.values_RE - 1 / len(found))) < _SAME for one in found.values()
+    ):
         return None
-    figure = Figure(figsize=(7.2, 3.0))
+    figure = sheet(7.2, 3.0)
     axes = figure.add_subplot()
     tints = (INK, COLOURS["teacher"])
     styles = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
@@ -210,7 +262,7 @@ def timing(run: RunData) -> Picture | None:
     }
     if not found:
         return None
-    figure = Figure(figsize=(7.2, 0.9 + 0.34 * len(found)))
+    figure = sheet(7.2, 0.9 + 0.34 * len(found))
     axes = figure.add_subplot()
     heights = np.arange(len(found))[::-1]
     axes.barh(heights, list(found.values()), height=0.62, color=COLOURS["student"])
@@ -224,7 +276,7 @@ def timing(run: RunData) -> Picture | None:
             fontsize=8.5,
         )
     axes.set_yticks(heights, [label(name) for name in found])
-    axes.margins(x=0.14)
+    axes.margins(x=0.3 if is_narrow() else 0.14)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("seconds")
@@ -237,9 +289,9 @@ def timing(run: RunData) -> Picture | None:
     )
 
 
-def _point(axes: Axes, row: Row, marker: str, aside: float) -> None:
+def _point(axes: Axes, row: Row, marker: str, position: float) -> None:
     large = row.role in ("student", "ensemble")
-    position, value, tint = aside * (row.parameters or 0), row.value or 0.0, colour(row.role)
+    value, tint = row.value or 0.0, colour(row.role)
     if row.value_std is not None:
         ends = [value - row.value_std, value + row.value_std]
         axes.plot([position, position], ends, color=tint, linewidth=1.6, zorder=3)
@@ -301,13 +353,28 @@ def _teacher_levels(axes: Axes, run: RunData, key: str) -> None:
     labels_right(axes, named)
 
 
-def _limits(
-    axes: Axes, curves: Sequence[Curve], levels: dict[str, float], *, upwards: bool
-) -> None:
-    """Leave the steep first epochs out of the range, so that the ends can be told apart."""
-    values = np.concatenate([one.values_RE.ravel() for one in curves])
-    values = values[np.isfinite(values)]
-    ends = [*np.quantile(values, [0.12, 1.0] if upwards else [0.0, 0.88]), *levels.values()]
-    pad = 0.06 * (max(ends) - min(ends)) or 0.05
-    axes.set_ylim(min(ends) - pad, max(ends) + pad)
+def _limits(axes: Axes, curves: Sequence[Curve], levels: dict[str, float]) -> int:
+    """A range in which the ends can be told apart: of all epochs but the first eighth, where curves are steep.
+
+    Returns:
+        how many epochs are left out of it; 0 where their values lie inside all the same.
+    """
+    last = max(int(one.epochs_E[-1]) for one in curves)
+    steep = last // 8
+
+    def finite(part: Callable[[NDArray[np.int64]], NDArray[np.bool_]]) -> NDArray[np.float64]:
+        parts = [one.values_RE[:, part(one.epochs_E)].ravel() for one in curves]
+        values: NDArray[np.float64] = np.concatenate(parts)
+        return values[np.isfinite(values)]
+
+    later, early = (
+        finite(lambda epochs_E: epochs_E > steep),
+        finite(lambda epochs_E: epochs_E <= steep),
+    )
+    ends = [*(later if later.size else early), *levels.values()]
+    low, high = min(ends), max(ends)
+    pad = 0.06 * (high - low) or 0.05
+    axes.set_ylim(low - pad, high + pad)
     axes.margins(x=0.01)
+    outside = later.size > 0 and bool(((early < low - pad) | (early > high + pad)).any())
+    return steep if outside else 0

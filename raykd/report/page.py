@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from raykd.folders import RunFolder
 from raykd.report.cost import latency_tile
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 EXPLAINED = "explain/explain.html"
 """Where a run's occlusion maps are shown, once `raykd explain` has made them."""
 _LEAST_REPLICAS = 2
+_NAME, _PADDING, _SHORT = 120.0, 16.0, 12
+"""Pixels of a column of names, and around the text of a cell; characters of a name that needs no more room."""
+_CHARACTER, _HEADING = 8.0, 9.0
+"""Pixels of a character of a cell and of a heading."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +115,12 @@ def _of_run(data: RunData) -> dict[str, Any]:
 def _of_comparison(data: RunData) -> dict[str, Any]:
     """What the page of a comparison shows."""
     from raykd.report import comparison, comparison_figures, tables
-    from raykd.report.style import styled
+    from raykd.report.style import drawn
 
     methods = len(data.summary["methods"])
     more = [
         t for t in (tables.choice(data), tables.context(data), tables.events(data)) if t is not None
     ]
-    with styled():
-        pictures = comparison_figures.comparison_pictures(data)
     return {
         **_of_any(data),
         "kicker": "Comparison of methods",
@@ -126,7 +128,7 @@ def _of_comparison(data: RunData) -> dict[str, Any]:
         "verdict": comparison.comparison_verdict(data.summary),
         "tiles": [],
         "about": [*about(data), f"{methods} methods"],
-        "pictures": pictures,
+        "pictures": drawn(lambda: comparison_figures.comparison_pictures(data)),
         "tables": {**comparison.comparison_tables(data), **{t.name: t for t in more}},
     }
 
@@ -134,13 +136,11 @@ def _of_comparison(data: RunData) -> dict[str, Any]:
 def _of_ablation(data: RunData) -> dict[str, Any]:
     """What the page of an ablation shows."""
     from raykd.report import ablation, tables
-    from raykd.report.style import styled
+    from raykd.report.style import drawn
 
     more = [
         t for t in (tables.choice(data), tables.context(data), tables.events(data)) if t is not None
     ]
-    with styled():
-        pictures = ablation.ablation_pictures(data)
     return {
         **_of_any(data),
         "kicker": "Ablation",
@@ -148,7 +148,7 @@ def _of_ablation(data: RunData) -> dict[str, Any]:
         "verdict": ablation.ablation_verdict(data.summary),
         "tiles": [],
         "about": [*about(data), f"{len(data.summary['parts'])} parts"],
-        "pictures": pictures,
+        "pictures": drawn(lambda: ablation.ablation_pictures(data)),
         "tables": {**ablation.ablation_tables(data), **{t.name: t for t in more}},
     }
 
@@ -176,13 +176,11 @@ def _of_folds(data: RunData) -> dict[str, Any]:
 def _of_sweep(data: RunData) -> dict[str, Any]:
     """What the page of a search shows."""
     from raykd.report import sweep, sweep_figures, tables
-    from raykd.report.style import styled
+    from raykd.report.style import drawn
 
     more = [
         t for t in (tables.choice(data), tables.context(data), tables.events(data)) if t is not None
     ]
-    with styled():
-        pictures = sweep_figures.sweep_pictures(data)
     return {
         **_of_any(data),
         "kicker": "Search",
@@ -190,7 +188,7 @@ def _of_sweep(data: RunData) -> dict[str, Any]:
         "verdict": [*sweep.sweep_verdict(data.summary), *sweep.front_words(data.summary)],
         "tiles": [Tile(*parts) for parts in sweep.sweep_tiles(data.summary)],
         "about": [*about(data), f"{len(data.summary['trials'])} trials"],
-        "pictures": pictures,
+        "pictures": drawn(lambda: sweep_figures.sweep_pictures(data)),
         "tables": {**sweep.sweep_tables(data), **{t.name: t for t in more}},
         "copies": sweep.copies(data),
     }
@@ -254,7 +252,7 @@ def _pictures(run: RunData, analysis: Analysis | None) -> dict[str, Picture]:
     # Imported here: matplotlib takes a second, and most commands write no report.
     from raykd.report import figures
     from raykd.report.kept_figures import kept_figures
-    from raykd.report.style import styled
+    from raykd.report.style import drawn
 
     makers: Sequence[Callable[[RunData], Picture | None]] = (
         figures.gains,
@@ -264,9 +262,7 @@ def _pictures(run: RunData, analysis: Analysis | None) -> dict[str, Picture]:
         figures.weights,
         figures.timing,
     )
-    with styled():
-        made = [*(make(run) for make in makers), *kept_figures(analysis)]
-    return {picture.name: picture for picture in made if picture is not None}
+    return drawn(lambda: [*(make(run) for make in makers), *kept_figures(analysis)])
 
 
 def _tables(run: RunData, analysis: Analysis | None) -> dict[str, Table]:
@@ -325,13 +321,37 @@ def render(template: str, content: Mapping[str, Any], path: Path) -> None:
     environment.filters["figure"] = _figure
     environment.filters["block"] = _block
     environment.filters["prose"] = _prose
+    environment.filters["scrolls"] = _scrolls
+    environment.filters["is_named"] = _is_named
     text = environment.get_template(template).render(content)
     path.write_text(text, encoding="utf-8")
 
 
-def _prose(text: str) -> str:
-    """A number and its unit stay on one line."""
-    return re.sub(r"(?<=\d) (?=%|ms\b|µs\b|s\b|points\b|[kMGT]\b|±)", "\u00a0", text)
+def _prose(text: str) -> Markup:
+    """A number and its unit stay on one line; what stands between backticks is code."""
+    joined = re.sub(r"(?<=\d) (?=%|ms\b|µs\b|s\b|points\b|[kMGT]\b|±)", "\u00a0", text)
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(joined))))  # noqa: S704
+
+
+def _scrolls(table: Table, room: float) -> bool:
+    """Whether a table is wider than so many pixels, by its text: names are broken between words, other cells are not."""
+    if table.wordy:
+        return False
+    widths = []
+    for place in range(len(table.columns)):
+        texts = [line[place] for line in (table.columns, *table.rows)]
+        if place == 0:
+            texts = [max(text.split(), key=len, default="") for text in texts]
+        longest = max(len(text) for text in texts[1:]) if table.rows else 0
+        widths.append(_PADDING + max(_HEADING * len(texts[0]), _CHARACTER * longest))
+    if _is_named(table):
+        widths[0] = max(widths[0], _NAME)
+    return sum(widths) > room
+
+
+def _is_named(table: Table) -> bool:
+    """Whether rows have names that are best read on few lines."""
+    return bool(table.dots) or max((len(row[0]) for row in table.rows), default=0) > _SHORT
 
 
 def _figure(picture: Picture) -> Markup:

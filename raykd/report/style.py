@@ -3,20 +3,28 @@
 The hues are Okabe and Ito's, told apart by people with any colour vision; roles differ in marker or
 line style too. In SVG each colour below becomes a CSS variable of the page, so that figures turn dark
 with it; PNG files keep the light colours.
+
+Every figure is drawn twice, for a desktop and for a phone: type has the same size in both, and what stands side by
+side in the one stands one below the other in the other. `styled(NARROW)` says which; makers of figures take their
+`Figure` and its panels from `sheet` and `panels`, and put legends where `legend_beside` and `legend_below` do.
 """
 
 from __future__ import annotations
 
 import io
 import re
+import textwrap
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -78,6 +86,8 @@ _SETTINGS = {
     "svg.hashsalt": "raykd",
 }
 _DPI = 160
+WIDE, NARROW = 10.0, 4.0
+"""Inches that a figure may take on a desktop, and on a phone of 390 pixels."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,8 @@ class Picture:
         title: heading.
         caption: what to see in it.
         svg: an `<svg>` element without external references, for inlining.
-        png: the same as a PNG file on white.
+        png: the same as a PNG file on white; empty of a picture for a phone.
+        narrow: the same for a phone; None where there is no other.
     """
 
     name: str
@@ -97,15 +108,83 @@ class Picture:
     caption: str
     svg: str
     png: bytes
+    narrow: Picture | None = None
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """Figures made inside look like raykd's; matplotlib's own settings are put back."""
-    with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
+def styled(room: float = WIDE) -> Iterator[None]:
+    """Figures made inside look like raykd's; matplotlib's own settings are put back.
+
+    Args:
+        room: inches that a figure may take, `WIDE` or `NARROW`.
+    """
+    settings = {**_SETTINGS, "figure.figsize": (room, room)}
+    with mpl.rc_context(settings), warnings.catch_warnings():
         # A class may be named in a script that the font lacks; the browser has it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
+
+
+def drawn(make: Callable[[], Sequence[Picture | None]]) -> dict[str, Picture]:
+    """Pictures by name, each drawn for a desktop and for a phone.
+
+    Args:
+        make: makes all pictures, None for one that has nothing to show; called inside `styled`, once for each room.
+    """
+    with styled():
+        wide = [picture for picture in make() if picture is not None]
+    with styled(NARROW):
+        narrow = {one.name: one for one in make() if one is not None and one.svg}
+    return {one.name: replace(one, narrow=narrow.get(one.name)) for one in wide}
+
+
+def is_narrow() -> bool:
+    """Whether figures are being drawn for a phone."""
+    return bool(mpl.rcParams["figure.figsize"][0] <= NARROW)
+
+
+def sheet(width: float, height: float) -> Figure:
+    """An empty figure.
+
+    Args:
+        width: inches; on a phone all that there are, or less.
+        height: inches.
+    """
+    return Figure(figsize=(min(width, mpl.rcParams["figure.figsize"][0]), height))
+
+
+def square(side: float) -> float:
+    """Inches of a square picture's side: `side`, or what a phone has."""
+    return min(side, 0.92 * NARROW) if is_narrow() else side
+
+
+def panels(width: float, height: float, count: int, **shared: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of several panels: side by side, on a phone one below the other.
+
+    Args:
+        width: inches of all together.
+        height: inches of each.
+        count: how many.
+        shared: `sharex` or `sharey`, as `Figure.subplots` takes them.
+    """
+    rows, columns = (count, 1) if is_narrow() else (1, count)
+    figure = sheet(width, height * rows)
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
+
+
+def legend_beside(axes: Axes) -> None:
+    """A legend right of the axes; on a phone below them."""
+    if is_narrow():
+        legend_below(axes.figure, axes)
+    else:
+        axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.7)
+
+
+def legend_below(figure: Any, axes: Axes, most: int = 4) -> None:
+    """A legend of what `axes` show below all panels, in as many columns as there is room for."""
+    handles, names = axes.get_legend_handles_labels()
+    columns = min(2 if is_narrow() else most, len(names))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns)
 
 
 def colour(role: str) -> str:
@@ -116,21 +195,37 @@ def colour(role: str) -> str:
 def label(text: str, longest: int = 28) -> str:
     """A name fit for a figure: on one line, not too long, not hidden for its leading underscore."""
     line = " ".join(text.split())
+    longest = min(longest, 18) if is_narrow() else longest
     short = line if len(line) <= longest else f"{line[: longest - 1]}…"
     return f" {short}" if short.startswith("_") else short
 
 
+def wrapped(text: str, width: int = 40) -> str:
+    """Words below or above axes, over as many lines of so many characters as a phone needs."""
+    return "\n".join(textwrap.wrap(text, width)) if is_narrow() else text
+
+
 def percent_ticks(axis: Axis) -> None:
     """Ticks of a share as `95 %`, with decimals only where they are needed."""
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 6):g} %"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 6):zg} %"))
 
 
 def finish(figure: Figure, *, name: str, title: str, caption: str) -> Picture:
-    """Draw a figure as SVG for the page and as PNG for files."""
+    """Draw a figure as SVG for the page, and as PNG for files unless it is for a phone."""
     text, pixels = io.StringIO(), io.BytesIO()
     nothing: Mapping[str, None] = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    figure.savefig(text, format="svg", transparent=True, metadata=dict(nothing))
-    figure.savefig(pixels, format="png", dpi=_DPI, facecolor="white")
+    engine = figure.get_layout_engine()
+    if engine is not None:  # once for both files; `savefig` would lay out and draw twice for each
+        engine.execute(figure)
+    figure.set_layout_engine("none")
+    FigureCanvasSVG(figure).print_svg(text, metadata=dict(nothing))
+    if is_narrow():  # a figure that is wide all the same stays with the desktop's
+        fits = figure.get_figwidth() <= NARROW
+        svg = _inline(text.getvalue(), f"{name}-narrow", title) if fits else ""
+        return Picture(name, title, caption, svg, b"")
+    figure.set_dpi(_DPI)
+    figure.set_facecolor("white")
+    FigureCanvasAgg(figure).print_png(pixels)
     return Picture(name, title, caption, _inline(text.getvalue(), name, title), pixels.getvalue())
 
 
@@ -163,22 +258,43 @@ def labels_right(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
         labels: level in data units, text, colour.
     """
     low, high = axes.get_ylim()
-    gap = 0.062
-    placed: list[list[float]] = []
     ordered = sorted(labels, key=lambda item: item[0])
-    for level, _, _ in ordered:
-        target = (level - low) / (high - low)
-        placed.append([max(target, placed[-1][0] + gap) if placed else target])
-    overflow = placed[-1][0] - 1.0 if placed else 0.0
-    if overflow > 0:  # shift the top ones down again, pushing what is below
-        ceiling = 1.0
-        for position in reversed(placed):
-            position[0] = min(position[0], ceiling)
-            ceiling = position[0] - gap
-    for (_, text, tint), (height,) in zip(ordered, placed, strict=True):
+    heights = _apart([(level - low) / (high - low) for level, _, _ in ordered])
+    for (_, text, tint), height in zip(ordered, heights, strict=True):
         axes.annotate(
             text, (1.015, height), xycoords="axes fraction", color=tint, va="center", fontsize=8.5
         )
+
+
+def name_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Name points of a plot at its right edge, each by a thin line, so that no name lies on another.
+
+    Args:
+        axes: where; its limits must be final.
+        points: x, y and name of each.
+    """
+    low, high = axes.get_ylim()
+    ordered = sorted(points, key=lambda point: point[1])
+    heights = _apart([(y - low) / (high - low) for _, y, _ in ordered])
+    for (x, y, text), height in zip(ordered, heights, strict=True):
+        axes.annotate(
+            text, (x, y), xytext=(1.03, height), textcoords="axes fraction", va="center", fontsize=8.5,
+            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkB": 4.0},
+        )  # fmt: skip
+
+
+def _apart(heights: Sequence[float], gap: float = 0.062) -> list[float]:
+    """Heights in [0, 1] in rising order, moved so that none is nearer than `gap` to the next."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(max(height, placed[-1] + gap) if placed else height)
+    ceiling = max(1.0, gap * (len(placed) - 1))
+    for index in reversed(
+        range(len(placed))
+    ):  # shift the top ones down again, pushing what is below
+        placed[index] = min(placed[index], ceiling)
+        ceiling = placed[index] - gap
+    return placed
 
 
 def _inline(svg: str, name: str, title: str) -> str:

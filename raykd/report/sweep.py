@@ -92,6 +92,8 @@ def _found(summary: Summary) -> str:
         lead = summary["finalists"].get("lead")
         if lead is None:
             return f"None of {trials} trials is better on validation than the recipe itself, which best.yaml repeats."
+        if lead["mean"] == 0:
+            return f"Of {trials} trials {lead['trial']} is best on validation, and no better than the recipe itself, which best.yaml repeats."
         return (
             f"Of {trials} trials {lead['trial']} is best on validation, ahead of the recipe itself by "
             f"{measure.form(lead['mean'])}, which is not more than its standard error "
@@ -133,8 +135,9 @@ def _held(summary: Summary) -> list[str]:
         if pair["gain"]["mean"] < 0:
             ahead, behind = behind, ahead
         size = words.gain.size(pair["gain"]["mean"])
+        subject = _sized(summary, ahead)
         found.append(
-            f"{_sized(summary, ahead)} is {sure('better on test', pair['gain']['n'])} than {_sized(summary, behind)}, by {size}."
+            f"{subject[0].upper()}{subject[1:]} is {sure('better on test', pair['gain']['n'])} than {_sized(summary, behind)}, by {size}."
         )
     return found
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +12,10 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from raykd.report.comparison_figures import comparison_pictures
+from raykd.report.comparison_figures import differences
 from raykd.report.folder import RunData
 from raykd.report.style import (
     COLOURS,
@@ -24,8 +25,11 @@ from raykd.report.style import (
     RULE,
     Picture,
     finish,
+    is_narrow,
     label,
+    panels,
     percent_ticks,
+    sheet,
 )
 from raykd.report.sweep import Summary, as_comparison, measure_of, short_names
 from raykd.report.wording import compact
@@ -57,27 +61,22 @@ class Side:
     places_N: NDArray[np.float64]
     log: bool
     ticks: Mapping[float, str]
-    form: Callable[[float], str] = "{:.3g}".format
+    form: Callable[[float], str] = "{:z.3g}".format
 
 
-def sweep_pictures(run: RunData) -> dict[str, Picture]:
+def sweep_pictures(run: RunData) -> list[Picture | None]:
     """All figures of a search that its trials allow."""
     summary = run.summary
     trials = [record for record in summary["trials"] if record["state"] in _RANKED]
     sides = [_side(summary, key, trials) for key in summary["search"]["parameters"]]
-    made = [
+    return [
         _parallel(summary, trials, sides),
         _importance(summary, trials, sides),
         _slices(summary, trials, sides),
         _learning(run, trials),
         _fronts(summary, trials),
+        differences(as_comparison(run).summary) if summary["finalists"] else None,
     ]
-    found = {picture.name: picture for picture in made if picture is not None}
-    if summary["finalists"]:
-        gains = comparison_pictures(as_comparison(run)).get("gains")
-        if gains is not None:
-            found["gains"] = gains
-    return found
 
 
 def _side(summary: Summary, key: str, trials: Sequence[Mapping[str, Any]]) -> Side:
@@ -113,7 +112,7 @@ def _parallel(
         return None
     values_N, measure = _values(trials), measure_of(summary)
     last = Side(f"validation {measure.name}", values_N, False, {}, measure.form)
-    figure = Figure(figsize=(7.2, 3.4))
+    figure = sheet(7.2, 3.4)
     axes = figure.add_subplot()
     every = [*sides, last]
     heights = np.stack([_scaled(side.places_N) for side in every])
@@ -128,7 +127,7 @@ def _parallel(
     for position, side in enumerate(every):
         axes.axvline(position, color=MUTED, linewidth=0.8, zorder=1)
         _scale(axes, position, side)
-    axes.set_xticks(range(len(every)), [side.name for side in every])
+    axes.set_xticks(range(len(every)), [_broken(side.name) for side in every])
     axes.set_xlim(-0.15, len(every) - 0.7)
     axes.set_ylim(-0.06, 1.06)
     axes.set_yticks([])
@@ -140,8 +139,24 @@ def _parallel(
         name="parallel",
         title="All trials",
         caption="A line is a trial, from what it tried to what it reached on validation; lighter is better, dashes were "
-        "stopped early. The thick line is what best.yaml holds.",
+        f"stopped early. {_best_words(summary, 'The thick line')}",
     )  # fmt: skip
+
+
+def _best_words(summary: Summary, what: str) -> str:
+    """How the trial that best.yaml holds is drawn, where it holds one."""
+    if summary["best"]["trial"] is None:
+        return "best.yaml repeats the recipe itself, which is none of them."
+    return f"{what} is what best.yaml holds."
+
+
+def _broken(name: str) -> str:
+    """A name on several short lines where there is little room beside the next one."""
+    return (
+        "\n".join(textwrap.wrap(re.sub(r"([._])", r"\1 ", name), 11)).replace("_ ", "_")
+        if is_narrow()
+        else name
+    )
 
 
 def _scaled(places_N: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -173,7 +188,7 @@ def _importance(
         return None
     means, stds = importances(np.stack([side.places_N for side in sides], axis=1), _values(trials))
     order = np.argsort(means)
-    figure = Figure(figsize=(7.2, 0.9 + 0.34 * len(sides)))
+    figure = sheet(7.2, 0.9 + 0.34 * len(sides))
     axes = figure.add_subplot()
     heights = np.arange(len(sides))
     axes.barh(heights, means[order], xerr=stds[order], height=0.55, color=COLOURS["student"],
@@ -211,24 +226,25 @@ def _slices(
     """The metric against each key alone."""
     if not trials:
         return None
-    rows = -(-len(sides) // _COLUMNS)
-    columns = min(_COLUMNS, len(sides))
-    figure = Figure(figsize=(7.2, 0.4 + 2.2 * rows))
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
+    columns = min(1 if is_narrow() else _COLUMNS, len(sides))
+    rows = -(-len(sides) // columns)
+    figure = sheet(7.2, 0.4 + 2.2 * rows)
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
     values_N = _values(trials)
     tints = [_STATE_COLOURS[trial["state"]] for trial in trials]
-    for axes, side in zip(panels, sides, strict=False):
+    for axes, side in zip(grid, sides, strict=False):
         places_N = 10**side.places_N if side.log else side.places_N
         axes.scatter(places_N, values_N, c=tints, s=26, edgecolors=PAPER, linewidths=0.7)
         if side.log:
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:zg}")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
             axes.xaxis.set_minor_formatter(NullFormatter())
         if side.ticks:
             axes.set_xticks(list(side.ticks), list(side.ticks.values()), fontsize=7.5)
             axes.set_xlim(-0.5, len(side.ticks) - 0.5)
         axes.set_xlabel(side.name)
-    for axes in list(panels)[len(sides) :]:
+    for axes in list(grid)[len(sides) :]:
         axes.set_visible(False)
     first = figure.axes[0]
     if _is_share(summary):
@@ -254,7 +270,7 @@ def _learning(run: RunData, trials: Sequence[Mapping[str, Any]]) -> Picture | No
             curves[trial["trial"]] = points
     if not curves:
         return None
-    figure = Figure(figsize=(7.2, 3.4))
+    figure = sheet(7.2, 3.4)
     axes = figure.add_subplot()
     for trial in trials:
         points = curves.get(trial["trial"], [])
@@ -277,7 +293,7 @@ def _learning(run: RunData, trials: Sequence[Mapping[str, Any]]) -> Picture | No
         figure,
         name="learning",
         title="Trials over their epochs",
-        caption="Blue is what best.yaml holds, grey ran to its end, orange was stopped early at the cross. Dashed "
+        caption=f"{_best_words(summary, 'Blue')} Grey ran to its end, orange was stopped early at the cross. Dashed "
         "lines are the rungs at which trials are stopped.",
     )  # fmt: skip
 
@@ -294,13 +310,16 @@ def _rungs(summary: Summary, last: int) -> list[int]:
 
 def _fronts(summary: Summary, trials: Sequence[Mapping[str, Any]]) -> Picture | None:
     """The metric against what the student costs."""
-    axes_of = {"parameters": "parameters", "flops": "FLOPs of one sample"}
-    if not trials:
+    axes_of = {
+        axis: words
+        for axis, words in {"parameters": "parameters", "flops": "FLOPs of one sample"}.items()
+        if len({trial["cost"].get(axis) for trial in trials}) > 1
+    }
+    if not axes_of:  # students of one size have no front
         return None
-    figure = Figure(figsize=(7.2, 3.2))
-    panels = figure.subplots(1, 2, sharey=True)
+    figure, every = panels(7.2, 3.2, len(axes_of), sharey=True)
     records = {trial["trial"]: trial for trial in trials}
-    for axes, (axis, words) in zip(panels, axes_of.items(), strict=True):
+    for axes, (axis, words) in zip(every, axes_of.items(), strict=True):
         prices = [trial["cost"].get(axis) or np.nan for trial in trials]
         tints = [_STATE_COLOURS[trial["state"]] for trial in trials]
         axes.scatter(prices, _values(trials), c=tints, s=22, alpha=0.75, linewidths=0)
@@ -313,12 +332,12 @@ def _fronts(summary: Summary, trials: Sequence[Mapping[str, Any]]) -> Picture | 
                 trial["trial"], point, xytext=(4, 5), textcoords="offset points", fontsize=8
             )
         axes.xaxis.set_major_formatter(lambda value, _: compact(value))
-        axes.xaxis.get_major_locator().set_params(nbins=5)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.set_xlabel(words)
         axes.margins(x=0.12, y=0.12)
     if _is_share(summary):
-        percent_ticks(panels[0].yaxis)
-    panels[0].set_ylabel(f"validation {measure_of(summary).name}")
+        percent_ticks(every[0].yaxis)
+    every[0].set_ylabel(f"validation {measure_of(summary).name}")
     return finish(
         figure,
         name="size",

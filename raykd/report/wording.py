@@ -35,13 +35,13 @@ def sure(what: str, replicas: int) -> str:
 
 def percent(share: float | None, digits: int = 1) -> str:
     """`95.3 %`."""
-    return NONE if share is None else f"{_minus(f'{100 * share:.{digits}f}')} %"
+    return NONE if share is None else f"{_minus(f'{100 * share:z.{digits}f}')} %"
 
 
 def points(share: float, *, signed: bool = True) -> str:
     """A difference of shares in percentage points, without the unit: `+2.13`, `−0.40`, `0.00`."""
-    text = f"{100 * share:+.2f}"
-    if text in ("+0.00", "-0.00"):
+    text = f"{100 * share:+z.2f}"
+    if text == "+0.00":
         return "0.00"
     return _minus(text) if signed else text[1:]
 
@@ -58,7 +58,7 @@ def significant(value: float | None, digits: int = 4, *, signed: bool = False) -
 
 def number(value: float | None, digits: int = 3) -> str:
     """A plain number with fixed digits."""
-    return NONE if value is None else _minus(f"{value:.{digits}f}")
+    return NONE if value is None else _minus(f"{value:z.{digits}f}")
 
 
 def count(value: float | None) -> str:
@@ -68,7 +68,7 @@ def count(value: float | None) -> str:
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= size * 0.9995:
             return f"{_three(value / size)} {unit}"
-    return f"{value:.0f}"
+    return _minus(f"{value:z.0f}")
 
 
 def milliseconds(value: float | None) -> str:
@@ -96,8 +96,8 @@ def compact(value: float) -> str:
     """A tick of an axis: `500`, `20 k`, `1.5 M`."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= size:
-            return f"{value / size:g} {unit}"
-    return f"{value:g}"
+            return f"{value / size:zg} {unit}"
+    return f"{value:zg}"
 
 
 def times(ratio: float) -> str:
@@ -115,7 +115,7 @@ def _three(value: float) -> str:
     """At least three digits, and no exponent."""
     size = abs(value)
     digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2
-    return _minus(f"{value:.{digits}f}")
+    return _minus(f"{value:z.{digits}f}")
 
 
 def _minus(text: str) -> str:

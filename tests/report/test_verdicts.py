@@ -138,7 +138,10 @@ def test_other_controls():
 
 
 def test_the_primary_comparison_is_not_corrected_and_the_others_are():
-    """Three differences of p = 0.03 each: one alone is a gain, two are none that the replicas can show."""
+    """Three differences of p = 0.03 each: one alone is a gain, two are none that the replicas can show.
+
+    At 7d0af11: "Distillation helps here" above a table that said p = 0.115 of the same difference.
+    """
     values = [0.004, 0.0015, 0.006, 0.002, 0.001]
     mean, interval = sum(values) / 5, t_interval(values)
     same = {**gain(mean, interval), "values": values}
@@ -162,6 +165,7 @@ def trained(best_epochs, own, epochs=10):
 
 
 def test_under_training_is_said_before_all_else():
+    """At 7d0af11: "Distillation helps here" by 0.8 points, 17 below the ensemble, after SGD that had hardly begun."""
     sentence = trained([10, 10, 10, 4, 10], 0.90)[1]
     assert sentence.startswith(
         "The student looks under-trained: the best epoch is the last one in 4 of 5 replicas, and it reaches "
@@ -230,6 +234,7 @@ def of_forests(**latency):
 
 
 def test_overhead_of_calls_is_no_merit():
+    """At 7d0af11: a tile "1223×" of an estimator's calls with one sample."""
     text = " ".join(verdict(of_forests()))
     assert (
         "and answers a batch of 256 2.28 times faster (20.0 ms instead of 45.6 ms, one thread)."
@@ -257,6 +262,7 @@ def test_a_batch_that_was_not_measured_is_left_out():
 
 
 def test_latency_of_a_busy_machine_is_marked():
+    """At 7d0af11: one teacher 29.9 ms in one run and 2.6 in the next, "188×" and "20×", without a word."""
     seen = {
         "busy": True,
         "others": 1.53,

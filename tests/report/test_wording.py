@@ -1,6 +1,15 @@
 import pytest
 
-from raykd.report.wording import count, duration, milliseconds, percent, points, sure
+from raykd.report.wording import (
+    compact,
+    count,
+    duration,
+    milliseconds,
+    number,
+    percent,
+    points,
+    sure,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +34,7 @@ def test_signs():
     assert points(-0.004) == "−0.40"
     assert points(-0.00001) == "0.00"
     assert points(-0.02, signed=False) == "2.00"
+    assert points(-0.00001, signed=False) == "0.00"
     assert percent(-0.5) == "−50.0 %"
     assert percent(None) == "–"
 
@@ -50,3 +60,19 @@ def test_milliseconds():
 def test_few_replicas_are_never_sure():
     assert sure("better", 5) == "surely better"
     assert sure("better", 2) == "probably better (by 2 replicas only)"
+
+
+@pytest.mark.parametrize(
+    ("shown", "text"),
+    [
+        (percent(-0.0001), "0.0 %"),
+        (number(-1e-5), "0.000"),
+        (number(-0.0), "0.000"),
+        (count(-0.2), "0"),
+        (compact(-0.0), "0"),
+        (milliseconds(-0.0), "0.00 µs"),
+    ],
+)
+def test_zero_has_no_sign(shown, text):
+    """At 7d0af11: "−0.0 %" and "−0.000"."""
+    assert shown == text

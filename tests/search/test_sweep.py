@@ -119,6 +119,7 @@ def test_a_finalist_leads_by_paired_differences_over_replicas(tiny_recipe):
 
 @pytest.mark.parametrize(("replicas", "words"), [(5, "surely better"), (2, "probably better")])
 def test_a_difference_of_finalists_is_told_with_their_sizes(finished, replicas, words):
+    """At 7d0af11: "surely better" by two replicas, of a finalist with 55 k parameters against one with 26 k."""
     summary = finished.result.summary
     top = f"trial-{summary['ranking'][0]}"
     size = next(t for t in summary["trials"] if f"trial-{t['trial']}" == top)["cost"]["parameters"]
@@ -127,7 +128,7 @@ def test_a_difference_of_finalists_is_told_with_their_sizes(finished, replicas, 
     told = {**summary, "finalists": {**summary["finalists"], "pairs": [pair]}}
     (sentence,) = [one for one in sweep_verdict(told) if words in one]
     assert sentence.startswith(
-        f"trial {summary['ranking'][0]} ({count(size)} parameters) is {words}"
+        f"Trial {summary['ranking'][0]} ({count(size)} parameters) is {words}"
     )
     assert sentence.endswith("than the recipe itself, by 3.00 points.")
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,9 +34,14 @@ from raykd.report.style import (
     Picture,
     colour,
     finish,
+    is_narrow,
     label,
+    legend_below,
     lines_below,
+    panels,
     percent_ticks,
+    sheet,
+    square,
 )
 from raykd.report.tables import Table
 from raykd.report.task import TaskFigures
@@ -46,10 +50,12 @@ from raykd.tasks.classification.error_analysis import class_recall, mean_confusi
 from raykd.tasks.classification.metrics import METRICS
 from raykd.types import UNLABELLED
 
-_MOST_CLASSES = 30
+_MOST_CLASSES, _MOST_CLASSES_ON_PHONE = 30, 10
+_GRAVE = 10.0
+"""Points of a class by which student and ensemble differ that have the full colour, at least."""
 _MOST_EXAMPLES = 12
 _LEAST_IN_BIN = 5
-_MOST_TEACHERS = 16
+_MOST_TEACHERS, _MOST_TEACHERS_ON_PHONE = 16, 5
 
 
 def agreement(run: RunData) -> Picture | None:
@@ -57,7 +63,8 @@ def agreement(run: RunData) -> Picture | None:
     test = labelled_test(run)
     if test is None or not test.teachers:
         return None
-    teachers = dict(list(test.teachers.items())[:_MOST_TEACHERS])
+    most = _MOST_TEACHERS_ON_PHONE if is_narrow() else _MOST_TEACHERS
+    teachers = dict(list(test.teachers.items())[:most])
     fixed = [*teachers.values(), test.ensemble]
     roles = ["student", *([BASELINE] if BASELINE in test.students else [])]
     names = [label(name, 16) for name in teachers]
@@ -70,18 +77,17 @@ def agreement(run: RunData) -> Picture | None:
     right = METRICS.scores
     scores = [torch.stack([right(model, test.labels_N) for model in models]) for models in replicas]
     shared = np.mean([error_correlation(scores_MN) for scores_MN in scores], axis=0)
-    side = 1.6 + 0.46 * len(names)
-    figure = Figure(figsize=(2 * side + 1.4, side))
-    left, right = figure.subplots(1, 2, sharey=True)
-    matrix(left, 100 * same, names, "same answer (% of test samples)", "{:.0f}")
-    matrix(right, shared, names, "shared mistakes (correlation)", "{:.2f}")
+    side = square(1.6 + 0.46 * len(names))
+    figure, (first, second) = panels(2 * side + 1.4, side, 2, sharey=True)
+    matrix(first, 100 * same, names, "same answer (% of test samples)", "{:.0f}", span=10.0)
+    matrix(second, shared, names, "shared mistakes (correlation)", "{:z.2f}", span=0.3)
     left_out = len(test.teachers) - len(teachers)
     rest = f" {left_out} more teachers are not shown." if left_out else ""
     return finish(
         figure,
         name="agreement",
         title="Who agrees with whom",
-        caption="Left: how often two models give the same answer. Right: correlation of being wrong; "
+        caption="How often two models give the same answer, and the correlation of being wrong; "
         f"teachers that share few mistakes make a better ensemble. Means over replicas.{rest}",
     )
 
@@ -108,17 +114,18 @@ def confusions(run: RunData) -> Picture | None:
     student = mean_confusion(test.students["student"], test.labels_N)
     difference = 100 * (student - mean_confusion(test.ensemble[None], test.labels_N))
     moved_C = np.nan_to_num(np.abs(difference)).sum(axis=1)
-    picked = np.sort(np.argsort(-moved_C, kind="stable")[:_MOST_CLASSES])
+    most = _MOST_CLASSES_ON_PHONE if is_narrow() else _MOST_CLASSES
+    picked = np.sort(np.argsort(-moved_C, kind="stable")[:most])
     shown = difference[np.ix_(picked, picked)]
     names = [label(class_names(run.evaluation)[index], 16) for index in picked]
-    side = 2.2 + 0.34 * len(picked)
-    figure = Figure(figsize=(side + 0.6, side))
+    side = square(2.2 + 0.34 * len(picked))
+    figure = sheet(side + 0.6, side)
     axes = figure.add_subplot()
-    furthest = max(1.0, float(np.nanmax(np.abs(shown))))
+    furthest = max(_GRAVE, float(np.nanmax(np.abs(shown), initial=0.0)))
     better = np.where(picked[:, None] == picked[None, :], shown, -shown)
     cells(axes, better, names, DIVERGING, (-furthest, furthest))
     for (row, column), value in np.ndenumerate(shown):
-        if abs(value) >= 0.5:
+        if np.isfinite(value) and round(value):
             tint = "#ffffff" if abs(value) > 0.62 * furthest else "#20242a"
             text = f"{value:+.0f}".replace("-", "−")
             axes.text(
@@ -126,12 +133,14 @@ def confusions(run: RunData) -> Picture | None:
             )
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
+    rest = f" The {most} classes that differ most are shown." if len(moved_C) > most else ""
     return finish(
         figure,
         name="confusions",
         title="Confusions: student minus ensemble",
         caption="In points of each true class (row). Orange: the student does worse, since it recognises "
-        "the class less often (diagonal) or makes a mistake more often; blue: it does better.",
+        "the class less often (diagonal) or makes a mistake more often; blue: it does better. Full colour is "
+        f"{furthest:.0f} points.{rest}",
     )
 
 
@@ -142,8 +151,7 @@ def calibration(run: RunData) -> Picture | None:
         return None
     models: dict[str, Tensor] = {"ensemble": test.ensemble[None]}
     models.update({r: test.students[r] for r in (BASELINE, "student") if r in test.students})
-    figure = Figure(figsize=(8.6, 3.5))
-    left, right = figure.subplots(1, 2, width_ratios=[1, 1])
+    figure, (left, right) = panels(8.6, 3.5, 2)
     left.plot([0, 1], [0, 1], color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)))
     for role, log_probs_RNC in models.items():
         pooled = log_probs_RNC.flatten(0, 1)
@@ -169,14 +177,14 @@ def calibration(run: RunData) -> Picture | None:
         axes.set_xlabel("confidence")
     left.set_title("accuracy at each confidence")
     right.set_title("share of test samples")
-    figure.legend(loc="outside lower center", ncols=3)
+    legend_below(figure, left)
     return finish(
         figure,
         name="calibration",
         title="Calibration",
         caption="On the diagonal a model is right as often as it claims; below it, it is too sure of "
         f"itself. 15 equal-width bins, replicas pooled; bins with fewer than {_LEAST_IN_BIN} samples per "
-        "replica are left out on the left.",
+        "replica are left out of the accuracies.",
     )
 
 
@@ -195,9 +203,9 @@ def examples(run: RunData) -> Picture | None:
     kept = torch.nonzero(student_N[rows] != other_N[rows]).flatten()[:_MOST_EXAMPLES].tolist()
     if not kept:
         return None
-    columns = min(6, len(kept))
+    columns = min(3 if is_narrow() else 6, len(kept))
     lines = -(-len(kept) // columns)
-    figure = Figure(figsize=(1.62 * max(columns, 3), 2.2 * lines))
+    figure = sheet(1.62 * max(columns, 3), (1.9 if is_narrow() else 2.2) * lines)
     for position, index in enumerate(kept):
         row = int(rows[index])
         axes = figure.add_subplot(lines, columns, position + 1)

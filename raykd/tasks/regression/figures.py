@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,7 +16,19 @@ from raykd.evaluate.influence import pull
 from raykd.report.diagnostics import labelled_test, matrix
 from raykd.report.folder import RunData, mean_weights
 from raykd.report.kept_tables import PULL_NOTE, teacher_rows
-from raykd.report.style import MUTED, Picture, colour, finish, label, percent_ticks
+from raykd.report.style import (
+    MUTED,
+    Picture,
+    colour,
+    finish,
+    is_narrow,
+    label,
+    legend_below,
+    panels,
+    percent_ticks,
+    sheet,
+    square,
+)
 from raykd.report.tables import Table
 from raykd.report.task import TaskFigures
 from raykd.report.wording import BASELINE, role_name, significant
@@ -25,7 +36,7 @@ from raykd.types import is_labelled
 
 Floats = NDArray[np.float64]
 _MOST_POINTS = 1200
-_MOST_TEACHERS = 16
+_MOST_TEACHERS, _MOST_TEACHERS_ON_PHONE = 16, 4
 _DECILES = 10
 _SHARES = (0.5, 0.9, 0.95)
 
@@ -48,22 +59,19 @@ def predictions(run: RunData) -> Picture | None:
     picked = np.argsort(truth_N, kind="stable")
     picked = picked[np.linspace(0, len(picked) - 1, min(_MOST_POINTS, len(picked))).astype(int)]
     name = run.evaluation.classes[0] if run.evaluation.classes else "value"
-    figure = Figure(figsize=(3.1 * len(models), 3.2))
+    figure, every = panels(3.1 * len(models), 3.2, len(models), sharex=True, sharey=True)
     shown = [truth_N, *(values_RN[0] for values_RN in models.values())]
     low, high = min(map(np.min, shown)), max(map(np.max, shown))
-    for axes, (role, values_RN) in zip(
-        np.atleast_1d(figure.subplots(1, len(models), sharex=True, sharey=True)),
-        models.items(),
-        strict=True,
-    ):
+    for axes, (role, values_RN) in zip(every, models.items(), strict=True):
         axes.plot([low, high], [low, high], color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)))
         axes.scatter(
             truth_N[picked], values_RN[0, picked], s=7, color=colour(role), alpha=0.45, linewidths=0
         )
         axes.set_title(role_name(role))
-        axes.set_xlabel("true")
         axes.set_box_aspect(1)
-    figure.axes[0].set_ylabel(f"predicted {label(name, 30)}")
+    for axes in every if not is_narrow() else every[-1:]:
+        axes.set_xlabel("true")
+    every[0].set_ylabel(f"predicted {label(name, 30)}")
     several = len(truth_N) > _MOST_POINTS
     rest = (
         f" {_MOST_POINTS} of {len(truth_N)} test samples, evenly by true value." if several else ""
@@ -81,8 +89,7 @@ def residuals(run: RunData) -> Picture | None:
     if labelled_test(run) is None or run.evaluation is None:
         return None
     truth_N, models = models_of(run.evaluation)
-    figure = Figure(figsize=(8.6, 3.4))
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = panels(8.6, 3.4, 2)
     for role, values_RN in models.items():
         errors_RN = values_RN - truth_N
         _sizes(left, errors_RN, role)
@@ -95,13 +102,13 @@ def residuals(run: RunData) -> Picture | None:
     right.set_title("RMSE by true value")
     right.set_xlabel("true value, tenths of the test samples")
     right.set_ylim(bottom=0)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    legend_below(figure, left)
     return finish(
         figure,
         name="residuals",
         title="Errors",
-        caption="Left: lower is better; half of the samples have an error of at most the value at 50 %. "
-        "Right: where in the range of the target the errors are large. Replicas pooled, up to 99 %.",
+        caption="Size: lower is better; half of the samples have an error of at most the value at 50 %. "
+        "RMSE: where in the range of the target the errors are large. Replicas pooled, up to 99 %.",
     )
 
 
@@ -112,7 +119,8 @@ def distances(run: RunData) -> Picture | None:
         return None
     known = is_labelled(test.labels_N)
     truth_N = test.labels_N[known].double().numpy()
-    teachers = dict(list(test.teachers.items())[:_MOST_TEACHERS])
+    most = _MOST_TEACHERS_ON_PHONE if is_narrow() else _MOST_TEACHERS
+    teachers = dict(list(test.teachers.items())[:most])
     roles = ["student", *([BASELINE] if BASELINE in test.students else [])]
     names = [label(name, 16) for name in teachers]
     names += [role_name(role) for role in ("ensemble", *roles)]
@@ -123,9 +131,16 @@ def distances(run: RunData) -> Picture | None:
         errors_MN = np.stack([values[known, 0].double().numpy() - truth_N for values in models])
         with np.errstate(invalid="ignore", divide="ignore"):
             found.append(np.corrcoef(errors_MN))
-    side = 1.6 + 0.52 * len(names)
-    figure = Figure(figsize=(side + 0.9, side))
-    matrix(figure.add_subplot(), np.mean(found, axis=0), names, "correlation of errors", "{:.2f}")
+    side = square(1.6 + 0.52 * len(names))
+    figure = sheet(side + 0.9, side)
+    matrix(
+        figure.add_subplot(),
+        np.mean(found, axis=0),
+        names,
+        "correlation of errors",
+        "{:z.2f}",
+        span=0.3,
+    )
     return finish(
         figure,
         name="distances",
