@@ -10,6 +10,8 @@ from typing import Any
 from raykd import __version__
 from raykd.config import Config
 from raykd.config.base import Settings
+from raykd.config.models import ObjectModel
+from raykd.config.sources import ObjectSource
 from raykd.evaluate import Evaluation
 from raykd.evaluate.statistics import t_interval
 from raykd.export.description import Description
@@ -117,7 +119,7 @@ def _intended(story: Story) -> str:
         else "It is meant for where its teachers together are too slow or too large."
     )
     lines = [
-        f"{about.task.capitalize()} of {inputs} such as those of `{story.config.data.source.type}`, "
+        f"{about.task.capitalize()} of {inputs} such as those of `{_source(story.config)}`, "
         f"to {outputs}. {cost}",
         "Not intended: inputs of another origin without a test on them first, and decisions about people "
         "on its word alone.",
@@ -253,6 +255,8 @@ def _teachers(story: Story) -> str:
     for teacher in story.config.teachers:
         card = story.cards.get(teacher.name, {})
         model = "outputs from a file" if teacher.model is None else _settings(teacher.model)
+        if isinstance(teacher.model, ObjectModel):
+            model = f"object: {teacher.model.describes}"
         test = story.summary["teachers"].get(teacher.name, {}).get("test") or {}
         temperature = card.get("temperature", teacher.temperature)
         rows.append((teacher.name, model, _number(test.get(metric)), _plain(temperature), teacher.labels,
@@ -269,6 +273,12 @@ def _teachers(story: Story) -> str:
     return _table(heads, rows)
 
 
+def _source(config: Config) -> str:
+    """Where the samples are from: a kind of source, or what the user's object was."""
+    source = config.data.source
+    return source.describes if isinstance(source, ObjectSource) else source.type
+
+
 def _data(story: Story) -> str:
     views, used = story.config.data.views, story.summary["labels_used"]
     names = story.about.classes
@@ -276,7 +286,7 @@ def _data(story: Story) -> str:
     count = "a new one in each epoch" if views.count is None else views.count
     more = ", …" if len(names) > _SHOWN else ""
     lines = [
-        f"Source: {story.config.data.source.type}; licence: {_licence(story.config.data.license)}",
+        f"Source: {_source(story.config)}; licence: {_licence(story.config.data.license)}",
         f"Labels: the student {used['student']:,}, validation {used['validation']:,}",
         f"Views: {count} of each sample ({policy})",
         f"Outputs: {len(names)} ({', '.join(map(_code, names[:_SHOWN]))}{more})",

@@ -113,7 +113,10 @@ def given_new(about: Description, given: Any) -> NewSamples:
         columns = _columns(about.input, _HERE, [name for name in names if name != ROW])
         columns["id"] = columns["id"] or next((name for name in (ROW,) if name in names), None)
         source = ObjectSource(fingerprint=held.fingerprint, describes="a table", **columns)
-        return _kept(about, _of_source(about, source), _HERE)
+        _, values, bad = _of_source(about, source)
+        named = columns["id"]
+        ids = np.arange(len(values)) if named is None else content.table[named].to_numpy()
+        return _kept(about, (ids, values, bad), _HERE)
     fields = content.fields if isinstance(content, Arrays) else vars(content)
     inputs, ids = fields["inputs"], fields.get("ids")
     if len(inputs) > 1:
@@ -186,8 +189,6 @@ def _of_source(about: Description, source: FilesSource | ObjectSource) -> _Read:
         values, bad = _decoded(index)
     except (InputError, DataError) as error:
         raise _about_data(error) from error
-    if isinstance(source, ObjectSource):
-        return index.ids.to_numpy(zero_copy_only=False), values, bad
     ids = np.array(index.ids.cast(pa.string()).to_pylist())
     if isinstance(source, CsvSource | ParquetSource) and source.id is None:
         ids = np.arange(len(ids))

@@ -113,6 +113,14 @@ def test_no_file_holds_the_objects(ran, fitted):
         assert word not in content or file.suffix == ".html", file
 
 
+def test_its_student_is_exported_with_a_card(ran, call, tmp_path):
+    ended = call("export", ran.path, "--format", "safetensors", "--output", tmp_path / "export")
+    assert ended.code == 0, ended.err
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert "such as those of `pandas.DataFrame, 120 samples`" in card
+    assert "| tfidf | object: sklearn.pipeline.Pipeline of sklearn" in card
+
+
 def test_to_resume_takes_the_same_objects(ran, fitted, call, ray_cluster, tmp_path):
     """The command line, which has no objects, says whom to ask."""
     recipe = text_recipe(posts(), copy.deepcopy(fitted))
