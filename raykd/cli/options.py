@@ -190,8 +190,10 @@ def early_engine(args: argparse.Namespace, config: Config) -> Iterator[None]:
     if args.output is not None and args.output.exists() and not args.resume:
         yield
         return
+    from raykd.objects import refuse_lost
     from raykd.runtime import engine
 
+    refuse_lost(config.objects)
     with engine(address_of(args), config, resume=args.resume):
         yield
 

@@ -138,6 +138,7 @@ def test_to_resume_takes_the_same_objects(ran, fitted, call, ray_cluster, tmp_pa
             in ended.err
         )
         assert "call raykd.run(config, output=..., resume=True)" in ended.err
+        assert ("teachers.tfidf.model: is an object" in ended.err) == (words[0] == "run")
 
 
 # -- fingerprints ---------------------------------------------------------------------------------
