@@ -77,8 +77,10 @@ def hold_source(given: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
     elif extra := sorted(set(plain) - {"length"}):
         raise InputError.at(f"{_KEY}.{extra[0]}", f"is for tables; found {words}: leave it out")
     else:
-        own = isinstance(content, Dataset)
-        fields = {n: getattr(content, n) for n in _NAMES} if own else dict(content.fields)
+        if isinstance(content, Dataset):
+            fields = {name: getattr(content, name) for name in _NAMES}
+        else:
+            fields = dict(content.fields)
         fingerprint, count = digest_of(fields), len(_first(fields["inputs"]))
     held = hold(fingerprint, content)
     return {**plain, "type": "object", "fingerprint": fingerprint,
