@@ -250,6 +250,9 @@ def test_arrays_of_any_kind():
     parts = samples_of({"train": (inputs[:30], labels[:30]), "test": (inputs[30:], labels[30:])})
     assert parts.splits["test"].tolist() == list(range(30, 40))
 
+    tree, _ = without_objects({"data": {"source": {"train": (inputs, labels)}}})
+    assert tree["data"]["source"]["describes"] == "numpy.ndarray (train), 40 samples"
+
 
 class Pictures(TorchDataset):
     """Pictures of Pillow and their labels."""
