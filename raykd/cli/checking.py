@@ -116,6 +116,8 @@ def _check(args: argparse.Namespace) -> int:
     found, words = facts(prepared, placement), find_task(prepared.samples.task).text
     console = Console(quiet=False, stream=sys.stdout)
     console.print(f"data: {prepared.in_words}")
+    for note in prepared.notes:
+        console.print(f"data: {note}")
     rows = [_row(name, one, words, accuracies.get(name))
             for name, one in found["teachers"].items()]  # fmt: skip
     console.table([*rows, _row("(student)", found["student"], words, None)], title="models")

@@ -205,12 +205,12 @@ def _conflict_line(found: Conflicts) -> str:
 
 
 def _source_warnings(samples: Samples) -> list[str]:
-    warnings = []
+    warnings = list(samples.notes)
     if samples.left_out:
         warnings.append(f"{len(samples.left_out)} samples cannot be decoded and are left out")
     damaged = samples.damaged()
     if len(damaged):
-        shown = ", ".join(str(key) for key in samples.ids[damaged[:EXAMPLES]])
+        shown = ", ".join(samples.named(damaged[:EXAMPLES]))
         warnings.append(
             f"{len(damaged)} decoded samples were changed on disk (ids {shown}); delete their folder in data.cache"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,34 +55,27 @@ def _read(path: Path) -> list[str]:
     return [name.strip() for name in found]
 
 
-def renamed(
-    given: tuple[str, ...], own: tuple[str, ...] | None, shown: tuple[str, ...]
-) -> tuple[str, ...]:
+def renamed(given: tuple[str, ...], shown: tuple[str, ...]) -> tuple[str, ...]:
     """The given names in place of the source's, whose labels are numbers.
 
     Args:
         given: names in label order.
-        own: names that the source brings; None where it has numbers alone.
         shown: the source's names, or else its numbers.
 
     Raises:
-        InputError: there are more or fewer than classes, or the source's own names stand in another order,
-            so that every label would change its meaning.
+        InputError: there are more or fewer than classes, or the source's own names or numbers stand in another
+            order, so that every label would change its meaning.
     """
     if len(given) != len(shown):
         raise _problem(
             f"found {len(given)} names; the source has {len(shown)} classes "
             f"({', '.join(shown[:10])}): give one name for each, or null (classes are numbered from 0)"
         )
-    moved = [
-        name
-        for index, name in enumerate(given)
-        if own is not None and name in own and own[index] != name
-    ]
+    moved = [name for index, name in enumerate(given) if name in shown and shown[index] != name]
     if moved:
         raise _problem(
             f"{moved[0]!r} has index {given.index(moved[0])}, and is class "
-            f"{(own or ()).index(moved[0])} of the source: its labels are numbers, which would then mean "
+            f"{shown.index(moved[0])} of the source: its labels are numbers, which would then mean "
             f"another class; keep its order ({', '.join(shown[:10])}), or give null"
         )
     return given
@@ -99,6 +93,20 @@ def check_known(given: tuple[str, ...], found: Sequence[str], column: str) -> No
             f"{column!r} has {_some(unknown)}, not among the {len(given)} names "
             f"({', '.join(given[:10])}); name every class of the column, or give null"
         )
+
+
+def look_alike(names: Sequence[str]) -> list[str]:
+    """What a reader should know of names that differ in blanks, case or Unicode form alone."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        groups.setdefault(plain, []).append(name)
+    return [
+        f"classes {', '.join(map(ascii, group))} look alike and are kept apart: they differ in blanks, case or "
+        "Unicode form alone; rename one if they are meant to be one"
+        for group in groups.values()
+        if len(group) > 1
+    ]
 
 
 def _some(names: Sequence[str]) -> str:

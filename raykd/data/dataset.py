@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import xxhash
 
-from raykd.data.labels import LabelFormat, integral, wrong_shape
+from raykd.data.labels import BOOLEANS, LabelFormat, integral, wrong_shape
 from raykd.data.mapped import Mapped
 from raykd.errors import InputError, Problem
 from raykd.tasks import find_task
@@ -49,6 +51,9 @@ class Dataset:
         features: names of the columns of a sample in order, where a table brought them.
         words: of columns of words, by name, the words that their codes 0, 1, ... stand for.
         unused: column of the table that is left out -> why.
+        user_ids: pyarrow array of N texts, each sample's id as the source writes it (of a number its digits);
+            None takes them from `ids`.
+        notes: what a reader of a run should know of the source, in plain words.
 
     Raises:
         InputError: lengths differ, values are not finite, labels are not classes, ids repeat, parts
@@ -68,6 +73,8 @@ class Dataset:
     features: tuple[str, ...] = ()
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unused: Mapping[str, str] = field(default_factory=dict)
+    user_ids: Any = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         given = self.inputs
@@ -78,12 +85,17 @@ class Dataset:
             raise InputError(problems)
         count = len(next(iter(arrays.values())))
         form = find_task(self.task).labels
+        named = self.classes
+        if named is None and self.labels is not None and form.are_booleans(self.labels):
+            named = BOOLEANS
         labels = _labels(self.labels, form, count, problems)
+        user_ids = _user_ids(self.user_ids, self.ids, count)
         clean = {
             "inputs": arrays,
             "labels": labels,
-            "classes": _classes(self.classes, form, labels, problems),
-            "ids": _ids(self.ids, count, problems),
+            "classes": _classes(named, form, labels, problems),
+            "ids": _ids(self.ids, user_ids, count, problems),
+            "user_ids": user_ids,
             "splits": _splits(self.splits, count, problems),
             "weights": _weights(self.weights, count, problems),
             "columns": _columns(self.columns, count, problems),
@@ -204,7 +216,9 @@ def _labels(
 ) -> np.ndarray | None:
     if given is None:
         return None
-    return _accepted("labels", form.clean(np.asarray(given), count), problems)
+    array = np.asarray(given)
+    numbers = array.astype(np.int64) if form.are_booleans(array) else array
+    return _accepted("labels", form.clean(numbers, count), problems)
 
 
 def _accepted(field: str, found: np.ndarray | str, problems: list[Problem]) -> np.ndarray | None:
@@ -222,7 +236,7 @@ def ids_of_texts(texts: Iterable[str]) -> np.ndarray:
 
 
 def _ids(
-    given: np.ndarray | Sequence[str] | None, count: int, problems: list[Problem]
+    given: np.ndarray | Sequence[str] | None, texts: Any, count: int, problems: list[Problem]
 ) -> np.ndarray | None:
     if given is None:
         return np.arange(count, dtype=np.int64)
@@ -239,7 +253,7 @@ def _ids(
         return None
     unique, first, times = np.unique(ids, return_index=True, return_counts=True)
     if len(unique) < count:
-        examples = ", ".join(repr(array[[row]].tolist()[0]) for row in first[times > 1][:3])
+        examples = ", ".join(repr(texts[row].as_py()) for row in first[times > 1][:3].tolist())
         problems.append(
             _problem(
                 "ids",
@@ -247,6 +261,17 @@ def _ids(
             )
         )
     return ids
+
+
+def _user_ids(given: Any, ids: np.ndarray | Sequence[str] | None, count: int) -> Any:
+    """Ids as texts, a pyarrow array; of `ids` that are none, `_ids` tells."""
+    if given is not None:
+        return given
+    values = np.arange(count) if ids is None else np.asarray(ids).reshape(-1)
+    if values.dtype.kind == "f" and np.isfinite(values).all():
+        values = values.astype(np.int64)
+    texts = (str(one).encode(errors="backslashreplace").decode() for one in values.tolist())
+    return pa.array(texts, pa.string())
 
 
 def _splits(

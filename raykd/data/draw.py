@@ -23,6 +23,7 @@ _CELL_INCHES = 0.95
 _RGB = 3
 _IMAGE_AXES = 3
 _FONT_POINTS = 7
+_ID_SHOWN = 14  # characters
 _CHARACTERS_A_LINE, _CHARACTERS_SHOWN, _WORDS_SHOWN = 24, 190, 32
 
 
@@ -113,7 +114,7 @@ def draw_classes(samples: Samples, path: Path | str, *, count: int = 8, most: in
         for index, cell in enumerate(cells[1:]):
             if index < len(rows):
                 draw_one(cell, shown[index], raw=True)
-                cell.set_xlabel(str(samples.ids[rows[index]]), fontsize=_FONT_POINTS)
+                cell.set_xlabel(_short(samples, rows[index]), fontsize=_FONT_POINTS)
             else:
                 cell.axis("off")
     _save(figure, path)
@@ -197,4 +198,10 @@ def _note_share(cell: Any, batch: Batch, index: int) -> None:
 
 def _name_of(samples: Samples, row: int) -> str:
     name = find_task(samples.task).labels.shown(samples.all_labels[row], samples.classes)
-    return f"{name[:14]}\n{samples.ids[row]}"
+    return f"{name[:14]}\n{_short(samples, row)}"
+
+
+def _short(samples: Samples, row: int) -> str:
+    """The user's own id of a sample, its end where it is long."""
+    (name,) = samples.named(np.array([row]))
+    return name if len(name) <= _ID_SHOWN else f"…{name[1 - _ID_SHOWN :]}"

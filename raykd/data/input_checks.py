@@ -33,7 +33,7 @@ class ValueRange:
         high: largest value.
         constant: samples whose values are all the same.
         empty: samples whose values are all zero.
-        examples: ids of constant samples.
+        examples: the user's ids of constant samples.
         still: of vectors, indices of values that are the same in every sample.
     """
 
@@ -44,7 +44,7 @@ class ValueRange:
     high: float
     constant: int
     empty: int
-    examples: tuple[int, ...]
+    examples: tuple[str, ...]
     still: tuple[int, ...]
 
     @property
@@ -88,7 +88,7 @@ def range_of(samples: Samples, name: str) -> ValueRange:
         high=float(np.fmax.reduce(high_N)),
         constant=len(constant),
         empty=int((low_N[constant] == 0).sum()),
-        examples=tuple(samples.ids[constant[:EXAMPLES]].tolist()),
+        examples=tuple(samples.named(constant[:EXAMPLES])),
         still=tuple(np.flatnonzero(low_D == high_D).tolist()) if is_vector else (),
     )
 
@@ -97,7 +97,7 @@ def range_warnings(values: ValueRange) -> list[str]:
     """What looks wrong, in plain words."""
     warnings = [*_image_warnings(values)] if values.is_image else []
     if values.constant:
-        shown = ", ".join(map(str, values.examples))
+        shown = ", ".join(values.examples)
         warnings.append(
             f"{values.constant} samples of {values.name} have one value everywhere (ids {shown})"
         )

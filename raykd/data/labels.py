@@ -12,6 +12,12 @@ import numpy as np
 
 from raykd.types import is_labelled
 
+BOOLEANS: tuple[str, ...] = ("False", "True")
+"""Names of two classes whose labels are booleans."""
+_FEW_CLASSES = 1_000
+_MOST_GAPS = 10
+"""Numbers of classes for each one that occurs; with more of them, labels are ids, codes or times."""
+
 
 @dataclass(frozen=True)
 class LabelFormat:
@@ -57,6 +63,10 @@ class LabelFormat:
     alike: Callable[[str], str] | None = None
     counted: Callable[[tuple[str, ...]], str] = lambda names: f"{len(names)} outputs"
 
+    def are_booleans(self, labels: np.ndarray) -> bool:
+        """Whether labels of two classes are written as False and True."""
+        return not (self.columns or self.measured) and np.asarray(labels).dtype == np.bool_
+
     def hidden(self, labels: np.ndarray, hide_N: np.ndarray) -> np.ndarray:
         """A copy of the labels without those of some samples (bool [N])."""
         kept = labels.copy()
@@ -68,6 +78,25 @@ class LabelFormat:
         shape = (count, outputs) if self.columns else (count,)
         kind = np.float32 if np.isnan(self.unknown) else np.int64
         return np.full(shape, self.unknown, dtype=kind)
+
+
+def gaps_of(labels: np.ndarray) -> str:
+    """What is wrong with labels that cannot be the numbers of classes; empty where they can.
+
+    Args:
+        labels: int64 [N], −1 where unlabelled.
+    """
+    highest = int(labels.max(initial=-1))
+    if highest < _FEW_CLASSES:
+        return ""
+    found = np.unique(labels[labels >= 0])
+    if highest < _MOST_GAPS * len(found):
+        return ""
+    shown = ", ".join(map(str, found[:3].tolist()))
+    return (
+        f"labels up to {highest}, of which {len(found):,} are different ({shown}, ...); classes are numbered from 0 without "
+        "gaps: take another column, write them as texts, or name them in data.classes"
+    )
 
 
 def integral(field: str, array: np.ndarray, low: int) -> np.ndarray | str:

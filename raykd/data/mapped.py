@@ -17,6 +17,11 @@ from raykd.errors import DataError
 
 PIECE_BYTES = 64 * 2**20
 """Of an array, looked at in one go by whoever goes through all of it."""
+_LOOKED_AT = 10_000
+_COARSE = 1e-3
+"""Rounding error over standard deviation of a column of which float32 keeps too little."""
+_LEAST_ERROR = 0.5
+"""A column of one value that float32 rounds by more than this may have had several."""
 
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -126,6 +131,25 @@ def _float_statistics(array: np.ndarray, parts: Sequence[np.ndarray]) -> Statist
         mean_C = (sizes * mean_PC).sum(axis=0)
         std_C = np.sqrt((sizes * (std_PC**2 + (mean_PC - mean_C) ** 2)).sum(axis=0))
     return tuple(mean_C.tolist()), tuple(np.where(std_C > 0, std_C, 1.0).tolist())
+
+
+def is_coarse(array_ND: np.ndarray) -> np.ndarray:
+    """Columns whose values lie so far from 0 for their spread that float32 hardly tells them apart: bool [D].
+
+    Args:
+        array_ND: floats, NaN where there is no value; 10,000 rows at most are looked at.
+    """
+    step = -(-len(array_ND) // _LOOKED_AT) or 1
+    values_MD = array_ND[::step].astype(np.float64)
+    known_MD = np.isfinite(values_MD)
+    count_D = np.maximum(1, known_MD.sum(axis=0))
+    filled_MD = np.where(known_MD, values_MD, 0.0)
+    mean_D = filled_MD.sum(axis=0) / count_D
+    spread_D = np.sqrt((np.where(known_MD, filled_MD - mean_D, 0.0) ** 2).sum(axis=0) / count_D)
+    error_D = np.abs(mean_D) * np.finfo(np.float32).eps / 2
+    varies_D = (spread_D > 0) | (error_D > _LEAST_ERROR)
+    coarse: np.ndarray = (error_D > _COARSE * spread_D) & varies_D
+    return coarse
 
 
 def _all_but_channels(array: np.ndarray) -> tuple[int, ...]:

@@ -38,12 +38,12 @@ class Duplicates:
     Attributes:
         splits: the two splits that share them; the same twice when they are within one.
         count: samples of the second split that the first has too (within one: beyond the first copy).
-        examples: pairs of sample ids.
+        examples: pairs of sample ids, as the user's data have them.
     """
 
     splits: tuple[str, str]
     count: int
-    examples: tuple[tuple[int, int], ...]
+    examples: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Conflicts:
     """
 
     count: int
-    examples: tuple[tuple[tuple[int, str], tuple[int, str]], ...]
+    examples: tuple[tuple[tuple[str, str], tuple[str, str]], ...]
 
 
 def find_duplicates(samples: Samples, hashes: Mapping[str, np.ndarray]) -> tuple[Duplicates, ...]:
@@ -66,14 +66,14 @@ def find_duplicates(samples: Samples, hashes: Mapping[str, np.ndarray]) -> tuple
         samples: the samples.
         hashes: split -> content hash of each of its samples.
     """
-    ids = {split: samples.ids[samples.splits[split]] for split in hashes}
+    rows = {split: samples.splits[split] for split in hashes}
     found = []
     for split, own in hashes.items():
         copies, first = _later(own)
-        found.append(_group((split, split), ids[split][first], ids[split][copies]))
+        found.append(_group(samples, (split, split), rows[split][first], rows[split][copies]))
     for one, other in combinations(hashes, 2):
         there, first = _matching_indices(hashes[one], hashes[other])
-        found.append(_group((one, other), ids[one][first], ids[other][there]))
+        found.append(_group(samples, (one, other), rows[one][first], rows[other][there]))
     return tuple(group for group in found if group.count)
 
 
@@ -92,8 +92,11 @@ def _matching_indices(one_N: np.ndarray, other_M: np.ndarray) -> tuple[np.ndarra
     return there, first[near[there]]
 
 
-def _group(splits: tuple[str, str], one: np.ndarray, other: np.ndarray) -> Duplicates:
-    pairs = zip(one[:EXAMPLES].tolist(), other[:EXAMPLES].tolist(), strict=True)
+def _group(
+    samples: Samples, splits: tuple[str, str], one: np.ndarray, other: np.ndarray
+) -> Duplicates:
+    """Pairs of rows of two splits."""
+    pairs = zip(samples.named(one[:EXAMPLES]), samples.named(other[:EXAMPLES]), strict=True)
     return Duplicates(splits, len(one), tuple(pairs))
 
 
@@ -109,10 +112,10 @@ def find_conflicts(samples: Samples, hashes: Mapping[str, np.ndarray]) -> Confli
     torn = np.zeros(len(first), dtype=bool)
     torn[back[other]] = True
 
-    def example(index: int) -> tuple[int, str]:
+    def example(index: int) -> tuple[str, str]:
         row = rows[index]
         label = find_task(samples.task).labels.shown(samples.all_labels[row], samples.classes)
-        return int(samples.ids[row]), label
+        return samples.named(rows[[index]])[0], label
 
     examples = ((example(first[back[index]]), example(index)) for index in other[:EXAMPLES])
     return Conflicts(int(torn[back].sum()), tuple(examples))
@@ -143,8 +146,7 @@ def find_near(samples: Samples, hashes: Mapping[str, np.ndarray]) -> tuple[Dupli
         index, best = _matches(thumbs[one], thumbs[other], new, within=one == other)
         left, right = rows_of[one][best], rows_of[other][index]
         same = _correlations(images, left, right) >= ALIKE
-        ids = samples.ids
-        found.append(_group((one, other), ids[left[same]], ids[right[same]]))
+        found.append(_group(samples, (one, other), left[same], right[same]))
     return tuple(group for group in found if group.count)
 
 

@@ -8,16 +8,17 @@ from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 import xxhash
 
 from raykd.config.data import Data, ViewStep
 from raykd.config.sources import FilesSource, ObjectSource
-from raykd.data.class_names import given_names, renamed
+from raykd.data.class_names import given_names, look_alike, renamed
 from raykd.data.dataset import Dataset
 from raykd.data.decoding import Decode, Tell, in_process, load_decoded
 from raykd.data.hashing import content_hashes
-from raykd.data.mapped import channel_statistics, pieces
+from raykd.data.mapped import channel_statistics, is_coarse, pieces
 from raykd.data.sources import load_source
 from raykd.data.splits import label_budget, make_splits
 from raykd.data.texts import decode_texts
@@ -33,13 +34,15 @@ _VECTORS = len(("N", "D"))
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples with splits, label budget and views; numpy arrays only, which may be read-only.
+    """Samples with splits, label budget and views; arrays only, which may be read-only.
 
     Attributes:
         inputs: name -> [N, ...], as the source gave them (see `Dataset.inputs`).
         labels: as in `Dataset`, unlabelled for training samples outside the label budget.
         all_labels: every label that is known.
-        ids: int64 [N], stable sample ids.
+        ids: int64 [N], stable sample ids, from which random numbers are made; not for people.
+        user_ids: pyarrow array of N texts, each sample's id as the user's data have it: `0995`, `A12`,
+            `cats/7.png`, `people.csv#3`; of a number its digits. Results are joined to the user's data by it.
         splits: "train", "validation", "test" -> sorted int64 rows.
         classes: names of a model's outputs: of the classes or labels in order, of the one value of a
             regression; of an embedding the names of its labels' classes, which may be none.
@@ -53,12 +56,14 @@ class Samples:
         hashes: as in `Dataset`.
         left_out, features, words, unused: as in `Dataset`.
         columns: as in `Dataset`, of those that are asked for.
+        notes: what a reader of a run should know of the data, in plain words.
     """
 
     inputs: Mapping[str, np.ndarray]
     labels: np.ndarray
     all_labels: np.ndarray
     ids: np.ndarray
+    user_ids: Any
     splits: Mapping[str, np.ndarray]
     classes: tuple[str, ...]
     seed: int
@@ -73,6 +78,7 @@ class Samples:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unused: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -144,6 +150,11 @@ class Samples:
             for part in pieces(rows, self._row_bytes)
         ]
         return np.concatenate([np.empty(0, np.uint64), *found])
+
+    def named(self, rows: np.ndarray) -> list[str]:
+        """The user's own ids of some rows (int64 [B]), in their order."""
+        names: list[str] = self.user_ids.take(pa.array(rows)).to_pylist()
+        return names
 
     def labelled_rows(self, split: str, labels: Labels = "budget") -> np.ndarray:
         """Rows of a split that have a label, within the budget or at all, sorted int64."""
@@ -334,7 +345,7 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
                     "columns, and a factory gives Dataset(columns={...})")
         )  # fmt: skip
     given, own = given_names(data.classes), dataset.class_names
-    classes = own if given is None else renamed(given, dataset.classes, own)
+    classes = own if given is None else renamed(given, own)
     splits = make_splits(dataset, data.splits, seed=seed)
     train = splits["train"]
     ids, all_labels = dataset.sample_ids, dataset.known_labels
@@ -349,6 +360,7 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         labels=_read_only(labels),
         all_labels=_read_only(all_labels),
         ids=_read_only(ids),
+        user_ids=dataset.user_ids,
         splits={name: _read_only(rows) for name, rows in splits.items()},
         classes=classes,
         seed=seed,
@@ -365,9 +377,27 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         columns={name: _read_only(dataset.columns[name]) for name in columns},
         words=dataset.words,
         unused=dataset.unused,
+        notes=(*dataset.notes, *look_alike(classes), *_coarse(dataset)),
     )
     _try_views(samples)
     return samples
+
+
+def _coarse(dataset: Dataset) -> list[str]:
+    """What is said of columns of which float32, in which models compute, keeps too little."""
+    told = []
+    for name, array in dataset.arrays.items():
+        if array.dtype.kind == "f" and array.ndim == len(("N", "D")):
+            numbers = np.flatnonzero(is_coarse(array))
+            names = [
+                dataset.features[one] if dataset.features else f"{one} of {name}" for one in numbers
+            ]
+            told += [
+                f"column {one} has values around {float(array[0, number]):.6g}, of which float32, in which models compute, keeps "
+                "too little to tell them apart; subtract an offset, such as their minimum, in the file"
+                for one, number in zip(names, numbers, strict=True)
+            ]
+    return told
 
 
 def _scale(values: np.ndarray) -> Scale:

@@ -77,7 +77,7 @@ class Explanation:
         occlusion: what was hidden.
         settings: how, in plain values: `patch` and `stride` of images, `features` of a table.
         inputs: the samples [N, ...] in source space, largest divergence first.
-        ids_N: their ids.
+        ids: as the user's data have them.
         outputs: name of the output of each sample that is explained.
         truth: what each sample is, in words; empty where it has no label.
         answers: model, as in `Maps.taught` -> what it says of each sample, in words.
@@ -93,7 +93,7 @@ class Explanation:
     occlusion: Occlusion
     settings: Mapping[str, Any]
     inputs: Tensor
-    ids_N: Tensor
+    ids: tuple[str, ...]
     outputs: tuple[str, ...]
     truth: tuple[str, ...]
     answers: Mapping[str, tuple[str, ...]]
@@ -129,7 +129,7 @@ def explanation_numbers(found: Explanation) -> dict[str, Any]:
         "score": "value" if kind == "value" else "probability",
         "split": found.split,
         "parted": found.parted,
-        "samples": len(found.ids_N),
+        "samples": len(found.ids),
         "settings": dict(found.settings),
         "left_out": dict(found.left_out),
         "similarity": {name: similarity(maps, other_NK) for name, other_NK in others.items()},
@@ -139,7 +139,7 @@ def explanation_numbers(found: Explanation) -> dict[str, Any]:
         },
         "importance": mean_importance(maps, found.features) if found.features else None,
         "deletion": _deletion(found.deletion),
-        "each": [_sample(found, n) for n in range(len(found.ids_N))],
+        "each": [_sample(found, n) for n in range(len(found.ids))],
     }
     clean: dict[str, Any] = json_safe(numbers)
     return clean
@@ -216,7 +216,7 @@ def _sample(found: Explanation, n: int) -> dict[str, Any]:
         if name != "student"
     }
     return {
-        "id": int(found.ids_N[n]),
+        "id": found.ids[n],
         "truth": found.truth[n] or None,
         "explained": found.outputs[n],
         "answers": {name: words[n] for name, words in found.answers.items()},

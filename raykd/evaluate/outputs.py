@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from raykd.data.texts import decode_texts, encode_texts
 from raykd.errors import InputError
 from raykd.tasks import find_task, known_task
 from raykd.types import is_labelled
@@ -36,7 +38,8 @@ class SplitOutputs:
     Attributes:
         labels_N: int64 [N], −1 where unlabelled; in regression float32 [N], NaN where unlabelled; in
             multilabel int64 [N, C], rows of −1 where unlabelled.
-        ids_N: int64 [N], sample ids.
+        ids_N: int64 [N], sample ids, as random numbers are made from them.
+        user_ids: the same samples' ids as the user's data have them; none in runs of earlier versions.
         teachers: name -> float32 [N, C].
         ensemble: float32 [N, C].
         students: role (`student`, `labels`, `best_teacher`, `hard`) -> float32 [R, N, C], at the epoch
@@ -57,6 +60,7 @@ class SplitOutputs:
     students_last: Mapping[str, Tensor] = field(default_factory=dict)
     rivals: Mapping[str, Tensor] = field(default_factory=dict)
     task: str = "classification"
+    user_ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape = tuple(self.ensemble.shape)
@@ -92,6 +96,7 @@ class SplitOutputs:
             },
             rivals={name: answers[keep_N] for name, answers in self.rivals.items()},
             task=self.task,
+            user_ids=tuple(compress(self.user_ids, keep_N.tolist())),
         )
 
 
@@ -229,10 +234,23 @@ def choose_examples(test: SplitOutputs, count: int = 12, task: str = "classifica
 def _flatten(outputs: SplitOutputs) -> Iterator[tuple[str, Tensor]]:
     yield "labels", outputs.labels_N
     yield "ids", outputs.ids_N
+    if outputs.user_ids:
+        yield "user_ids", _as_rows(outputs.user_ids)
     yield "ensemble", outputs.ensemble
     for group in _GROUPS:
         for name, tensor in getattr(outputs, group).items():
             yield f"{group}/{name}", tensor
+
+
+def _as_rows(texts: Sequence[str]) -> Tensor:
+    """Texts in UTF-8, uint8 [N, length of the longest], padded with zeros."""
+    longest = max(len(text.encode()) for text in texts)
+    return torch.from_numpy(encode_texts(texts, max(1, longest)))
+
+
+def _as_texts(rows: Tensor | None) -> tuple[str, ...]:
+    """What `_as_rows` was given."""
+    return () if rows is None else tuple(decode_texts(rows.numpy()))
 
 
 def _unflatten(
@@ -245,6 +263,7 @@ def _unflatten(
     return SplitOutputs(
         labels_N=tensors[f"{split}/labels"],
         ids_N=tensors[f"{split}/ids"],
+        user_ids=_as_texts(tensors.get(f"{split}/user_ids")),
         ensemble=tensors[f"{split}/ensemble"],
         task=task,
         **groups,

@@ -78,6 +78,7 @@ def facts(prepared: Prepared, placement: Placement) -> dict[str, Any]:
         "samples": {name: len(rows) for name, rows in samples.splits.items()},
         "training_labels": len(samples.labelled_rows("train")),
         "columns": columns_in_words(samples),
+        "notes": list(prepared.notes),
         "task": samples.task,
         "classes": list(samples.classes),
         "teachers": {name: _teacher(prepared, name, placement) for name in prepared.teachers},

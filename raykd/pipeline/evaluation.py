@@ -65,6 +65,7 @@ def split_outputs(
     return SplitOutputs(
         labels_N=torch.from_numpy(samples.labels[rows].copy()),
         ids_N=torch.from_numpy(samples.ids[rows].copy()),
+        user_ids=tuple(samples.named(rows)),
         teachers={name: task.answer(output.values_NC) for name, output in outputs.items()},
         ensemble=task.ensemble([output.values_NC for output in outputs.values()]),
         students=students,

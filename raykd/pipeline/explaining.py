@@ -93,7 +93,7 @@ def explain(
         occlusion=occlusion,
         settings=settings,
         inputs=inputs,
-        ids_N=answered.ids_N[places_N],
+        ids=tuple(samples.named(rows)),
         outputs=tuple(samples.classes[output] for output in chosen_N.tolist()),
         truth=_truth(samples, task, rows),
         answers={

@@ -151,6 +151,8 @@ class Job:
         self.mailbox = Mailbox(self.emit)
         self.samples = put(self.prepared.samples)
         self.emit(events.message("data", self.prepared.in_words))
+        for note in self.prepared.notes:
+            self.emit(events.message("data", note))
         if left_out := self.prepared.samples.left_out:
             text = f"{len(left_out)} samples cannot be decoded: {', '.join(left_out)}"
             self.emit(events.failure("data", text, decision="skip"))

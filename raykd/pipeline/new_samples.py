@@ -268,7 +268,7 @@ def _columns(taken: Input, path: Path | str, names: Sequence[str]) -> dict[str, 
 
 def _text_column(path: Path | str, trained: Sequence[str], names: Sequence[str]) -> str:
     """The column that was trained on; else the only one; where none is known, the one called `text`."""
-    for name in (*trained, *(() if trained else (TEXT,))):
+    for name in trained or (TEXT,):
         if name in names:
             return name
     if len(names) != 1:

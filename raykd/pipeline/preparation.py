@@ -112,6 +112,12 @@ class Prepared:
         line = f"{sizes} samples; {labelled:,} training labels; {outputs}{cut_texts(samples)}"
         return "\n".join([line, *columns_in_words(samples)])
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of the data and of recorded outputs, in plain words."""
+        teachers = (note for teacher in self.teachers.values() for note in teacher.notes)
+        return (*self.samples.notes, *teachers)
+
 
 def load_samples(
     config: Config, *, address: str | None = None, listen: Listen | None = None

@@ -77,6 +77,7 @@ class ResolvedTeacher:
         code: hash of the user's own code that it is written in, or None.
         answers: how many numbers it answers for a sample: one for each of the data's outputs, or the length of
             its embedding.
+        notes: what a reader of a run should know of its recorded outputs, in plain words.
     """
 
     settings: Teacher
@@ -92,6 +93,7 @@ class ResolvedTeacher:
     behaviour: str | None = None
     code: str | None = None
     answers: int = 0
+    notes: tuple[str, ...] = ()
 
     def spec(
         self, weights: Mapping[str, Tensor] | None, samples: Samples, cluster: TeacherCluster
@@ -197,7 +199,7 @@ def resolve_teacher(
     if teacher.outputs is None:
         resolved = _with_model(config, resolved, samples, objectives, key)
     else:
-        logits_NC = load_outputs(
+        logits_NC, told = load_outputs(
             teacher.outputs,
             samples,
             key=key,
@@ -205,7 +207,8 @@ def resolve_teacher(
             kind=teacher.kind,
             label_map=label_map,
         )
-        resolved = replace(resolved, recorded_NC=logits_NC, answers=logits_NC.shape[1])
+        notes = tuple(f"teacher {teacher.name!r}: {one}" for one in told)
+        resolved = replace(resolved, recorded_NC=logits_NC, answers=logits_NC.shape[1], notes=notes)
     return _packed(config, resolved, samples, objectives) if objectives else resolved
 
 

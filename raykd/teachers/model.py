@@ -251,7 +251,7 @@ class RecordedTeacher:
             )
         logits = torch.from_numpy(self.recorded.logits_NC[rows])
         if (silent := logits.isnan().any(dim=1)).any():
-            sample = int(samples.ids[rows[int(silent.nonzero()[0])]])
+            (sample,) = samples.named(rows[[int(silent.nonzero()[0])]])
             raise TeacherError(
                 f"teacher {self.recorded.name!r} has no outputs for sample id {sample}"
             )

@@ -73,7 +73,7 @@ class Tolerance:
 
     def named(self, rows: Sequence[int]) -> str:
         """The ids of some rows, in words."""
-        ids = [str(int(self.ids[row])) for row in sorted(set(rows))]
+        ids = self.samples.named(np.array(sorted(set(rows)), np.int64))
         more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
         return f"sample id{'s' * (len(ids) > 1)} {', '.join(ids[:_NAMED])}{more}"
 
@@ -174,7 +174,7 @@ def quarantined(
     stage: events.Stage, tolerance: Tolerance, teacher: str, row: int, view: int
 ) -> Event:
     """The event that tells of one sample that breaks a teacher."""
-    sample = int(tolerance.ids[row])
+    (sample,) = tolerance.samples.named(np.array([row]))
     text = (
         f"teacher {teacher!r} breaks on sample id {sample} in view {view}; it is answered as absent"
     )

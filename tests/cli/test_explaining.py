@@ -50,7 +50,7 @@ def test_it_explains_the_samples_on_which_they_part(explained):
     student, ensemble = (a.argmax(1) for a in (test.students["student"][0], test.ensemble))
     assert numbers["parted"] == int((student != ensemble).sum()) > 6
     assert numbers["samples"] == len(numbers["each"]) == 6
-    place = {int(key): row for row, key in enumerate(test.ids_N)}
+    place = {key: row for row, key in enumerate(test.user_ids)}
     for one in numbers["each"]:
         row = place[one["id"]]
         assert one["answers"]["student"] == str(int(student[row]))

@@ -47,15 +47,15 @@ def test_leaks_duplicates_and_conflicts():
     report = check_data(samples_from(inputs, labels, parts, ids=ids))
     found = {group.splits: (group.count, group.examples) for group in report.duplicates}
     assert found == {
-        ("train", "train"): (1, ((104, 105),)),
-        ("test", "test"): (1, ((131, 132),)),
-        ("train", "validation"): (1, ((103, 121),)),
-        ("train", "test"): (3, ((100, 130), (101, 131), (101, 132))),
+        ("train", "train"): (1, (("104", "105"),)),
+        ("test", "test"): (1, (("131", "132"),)),
+        ("train", "validation"): (1, (("103", "121"),)),
+        ("train", "test"): (3, (("100", "130"), ("101", "131"), ("101", "132"))),
     }
     assert [group.splits for group in report.leaks] == [("train", "validation"), ("train", "test")]
     # Rows 4 and 5 have different labels, and so have 1, 31 and 32.
     assert report.conflicts.count == 5
-    assert report.conflicts.examples == (((104, "0"), (105, "1")), ((101, "1"), (132, "0")))
+    assert report.conflicts.examples == ((("104", "0"), ("105", "1")), (("101", "1"), ("132", "0")))
     assert "5 samples in conflict (ids 104 is 0, 105 is 1; 101 is 1, 132 is 0)" in report.lines()
     text = "\n".join(report.lines())
     assert "warning: leak: 3 test samples are also in train" in text
@@ -118,7 +118,7 @@ def test_values_that_never_change_are_named():
     inputs[:, [1, 4]] = (0, 7)
     inputs[3] = 7
     (one,) = check_data(samples_from(inputs, np.arange(60) % 2)).ranges
-    assert (one.still, one.constant, one.empty, one.examples) == ((4,), 1, 0, (3,))
+    assert (one.still, one.constant, one.empty, one.examples) == ((4,), 1, 0, ("3",))
     inputs[3, 1] = 0
     report = check_data(samples_from(inputs, np.arange(60) % 2))
     assert "2 of 5 values of inputs are the same in every sample (indices 1, 4)" in "\n".join(
@@ -149,8 +149,8 @@ def test_images_that_look_the_same_are_found():
     samples = samples_from((images * 255).astype(np.uint8), np.arange(60) % 2, parts)
     report = check_data(samples)
     assert {found.splits: found.examples for found in report.near} == {
-        ("train", "train"): ((8, 9),),
-        ("train", "test"): ((2, 40), (3, 41)),
+        ("train", "train"): (("8", "9"),),
+        ("train", "test"): (("2", "40"), ("3", "41")),
     }
     assert [found.splits for found in report.near_leaks] == [("train", "test")]
     assert "2 near-duplicates in test that train has too (ids 2 ~ 40, 3 ~ 41)" in report.lines()

@@ -104,7 +104,7 @@ def test_few_different_cells_are_words_even_if_most_are_numbers(tmp_path):
     )
     root = write(tmp_path / "in", a=text)
     assert loaded(root).words == {"rooms": ("1", "2", "3", "4+")}
-    with pytest.raises(InputError, match="'4\\+' in row 4 of a.csv"):
+    with pytest.raises(InputError, match=r"'4\+' in row 4 of a\.csv"):
         loaded(root, inputs=["rooms"])
     assert loaded(root, inputs=["rooms"], categories=["rooms"]).words["rooms"][3] == "4+"
 

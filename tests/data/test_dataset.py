@@ -65,7 +65,7 @@ def test_text_ids_are_hashed_the_same_each_time(dtype):
         ({"labels": np.array(list("abcdef"))}, r"labels: found dtype <U1.*name classes in `classes`"),
         ({"labels": np.arange(6) - 2}, r"labels: found values from -2 to 3; allowed are -1 and above"),
         ({"labels": np.full(6, np.nan)}, r"labels: found dtype float64"),
-        ({"ids": np.zeros(6, int)}, r"ids: 5 ids are repeated \(e\.g\. 0\)"),
+        ({"ids": np.zeros(6, int)}, r"ids: 5 ids are repeated \(e\.g\. '0'\)"),
         ({"ids": list("abcdea")}, r"ids: 1 ids are repeated \(e\.g\. 'a'\)"),
         ({"ids": np.arange(6) - 1}, r"ids: found values from -1 to 4; allowed are 0"),
         ({"ids": np.arange(6, dtype=np.uint64) + np.uint64(2**63)}, r"ids: found values from 9223"),

@@ -43,7 +43,7 @@ def make_explanation(maps, occlusion, features=()):
         occlusion=occlusion,
         settings={"features": list(features)} if features else {"patch": 2, "stride": 1},
         inputs=torch.zeros(samples, 1, 4, 4),
-        ids_N=torch.arange(samples) + 100,
+        ids=tuple(map(str, range(100, 100 + samples))),
         outputs=("cat",) * samples,
         truth=("cat", "", *["dog"] * (samples - 2)),
         answers=dict.fromkeys(maps.taught, ("cat",) * samples),
@@ -114,7 +114,7 @@ def test_numbers_of_images_are_strict_json():
     assert first["similarity"]["ensemble"] == {"spearman": None, "top20_iou": None}
     assert first["maps"]["student"] == [[0.25] * 3] * 3
     assert second["maps"]["student"][0][0] == 0.333333
-    assert (first["id"], first["truth"], second["truth"]) == (100, "cat", None)
+    assert (first["id"], first["truth"], second["truth"]) == ("100", "cat", None)
     assert numbers["left_out"] == {"known": "has recorded outputs and no model"}
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -215,6 +216,19 @@ def test_a_damaged_file_is_named(tmp_path, content, make_evaluation):
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"evaluation\.safetensors.*evaluate anew"):
         Evaluation.load(path)
+
+
+def test_user_ids_are_kept_beside_the_answers(make_evaluation, tmp_path):
+    """At 7d0af11 the file had hashes of them alone."""
+    path = tmp_path / "evaluation.safetensors"
+    splits = make_evaluation().splits
+    count = len(splits["test"].ids_N)
+    names = tuple(f"café/{row:04d}.png" for row in range(count))
+    Evaluation(splits={**splits, "test": replace(splits["test"], user_ids=names)}).save(path)
+    loaded = Evaluation.load(path).splits
+    assert loaded["test"].user_ids == names
+    assert loaded["validation"].user_ids == (), "as of a run of an earlier version"
+    assert loaded["test"].only(torch.arange(count) % 2 == 1).user_ids == names[1::2]
 
 
 def test_a_truncated_or_foreign_file_is_refused(tmp_path, make_evaluation):

@@ -266,3 +266,14 @@ def test_stages_add_up(tiny_recipe):
     found = durations(live, make_placement(live, resources), resources, pace, shares)
     assert found.targets_s == pytest.approx(3)
     assert found.student_s == pytest.approx((8 + 6 + 10 + 20) / 2 + 3)
+
+
+def test_made_up_answers_do_for_several_steps_at_once(tiny_recipe):
+    """At 7d0af11: IndexError of `raykd plan` for samples so small that several steps are one block."""
+    prepared = prepare(load_config(tiny_recipe))
+    teacher = prepared.teachers["wide"]
+    answers = {"wide": teacher.empty_answer(prepared.samples, 4)}
+    batch = prepared.samples.batch(prepared.samples.splits["train"][:10], 0)
+    source = timing.MadeUp(answers, {"wide": 1.0})
+    found = source.collect(source.submit(batch), 1.0)["wide"]
+    assert found.values_NC.shape == (10, prepared.samples.class_count)

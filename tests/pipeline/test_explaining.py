@@ -160,7 +160,7 @@ def test_the_samples_are_those_on_which_they_differ_most(finished, found):
     test = Evaluation.load(finished[0] / "evaluation.safetensors").splits["test"]
     apart = (test.students["student"][0] - test.ensemble).abs()[:, 0].numpy()
     order = np.argsort(-apart, kind="stable")[:4]
-    assert found.ids_N.tolist() == test.ids_N[order].tolist()
+    assert list(found.ids) == [test.user_ids[row] for row in order]
     assert found.parted == HELD_OUT
     assert [float(word) for word in found.truth] == pytest.approx(test.labels_N[order].tolist())
     assert found.answers["ensemble"] == tuple(f"{v:.7g}" for v in test.ensemble[order, 0].tolist())
@@ -253,7 +253,7 @@ def test_data_that_has_changed_is_refused(run):
     evaluation.splits["test"].ids_N[0] += 1000
     evaluation.save(run / "evaluation.safetensors")
     assert refused(run).startswith("RUN: its data has changed: the samples of test are not those")
-    assert len(explain(run, ExplainOptions(samples=1, split="validation")).ids_N) == 1
+    assert len(explain(run, ExplainOptions(samples=1, split="validation")).ids) == 1
 
 
 def described(**changed):

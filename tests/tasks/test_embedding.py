@@ -472,7 +472,7 @@ def test_recorded_embeddings_may_have_any_length(tmp_path):
     given = np.random.default_rng(0).normal(size=(50, 9)).astype(np.float32)
     file = tmp_path / "e.safetensors"
     save_file({"ids": samples.ids.copy(), "embeddings": given}, file)
-    found = load_outputs(str(file), samples, key="k", answers="embedding")
+    found, _ = load_outputs(str(file), samples, key="k", answers="embedding")
     assert np.array_equal(found, given)
     save_file({"ids": samples.ids[1:].copy(), "embeddings": given[1:]}, file)
     with pytest.raises(InputError, match="for 1 of 50"):

@@ -84,7 +84,7 @@ def test_recorded_values_and_marks(tmp_path):
     save_file(
         {"ids": samples.ids[::-1].copy(), "values": said[::-1].copy()}, tmp_path / "v.safetensors"
     )
-    found = load_outputs(str(tmp_path / "v.safetensors"), samples, key="k", answers="value")
+    found, _ = load_outputs(str(tmp_path / "v.safetensors"), samples, key="k", answers="value")
     assert found[:, 0].tolist() == said.tolist()
     teacher = host(Recorded(name="known", logits_NC=found, answers="value"))
     rows = np.array([5, 2])

@@ -169,7 +169,7 @@ class TestOnActors:
             assert answer.values_NC[good].equal(alone.values_NC)
         decisions = heard.decisions()
         assert decisions == ["retry", *["isolate"] * 4, "quarantine"], "5 deaths, then none"
-        assert heard[-1].values["sample_id"] == int(data.ids[bad])
+        assert heard[-1].values["sample_id"] == str(data.ids[bad])
 
     @pytest.mark.parametrize("how", ["raise", "nan"])
     def test_a_bad_sample_is_found_and_left_out_live_and_stored_alike(
@@ -186,7 +186,7 @@ class TestOnActors:
             answers = [live.collect(live.submit(batch), 600)["wide"] for batch in batches]
             told = [e.values for e in heard if e.values["decision"] == "quarantine"]
             assert [(e["sample_id"], e["view"]) for e in told] == [
-                (int(data.ids[bad]), 0), (int(data.ids[bad]), 1)
+                (str(data.ids[bad]), 0), (str(data.ids[bad]), 1)
             ]  # fmt: skip
             assert heard.decisions()[:2] == ["retry", "isolate"]
             before = len(heard)

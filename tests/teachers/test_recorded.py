@@ -37,7 +37,7 @@ def written(path, ids, logits):
 
 
 def load(path, samples, **said):
-    return load_outputs(str(path), samples, key=TEACHER, **said)
+    return load_outputs(str(path), samples, key=TEACHER, **said)[0]
 
 
 def refused(path, samples, match):
@@ -158,7 +158,7 @@ def test_other_things_that_are_no_outputs(samples, table, tmp_path):
     save_file({"ids": table[0], "logits": table[1][:-3]}, tmp_path / "o.safetensors")
     refused(tmp_path / "o.safetensors", samples, r"holds \[145\] ids and \[142, 3\] outputs")
     save_file({"ids": table[0][:, None], "logits": table[1]}, tmp_path / "o.safetensors")
-    refused(tmp_path / "o.safetensors", samples, r"holds \[145, 1\] ids")
+    refused(tmp_path / "o.safetensors", samples, r"`ids` is \[145, 1\], not \[M\]")
     (tmp_path / "o.csv").write_text("id,a,b,c\n1,2,3,words\n")
     refused(tmp_path / "o.csv", samples, "cannot be read as outputs")
     (tmp_path / "o.csv").write_text("name,a,b,c\n1,2,3,4\n")

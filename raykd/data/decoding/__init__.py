@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from raykd.config.data import BadSamples, Data
 from raykd.config.sources import CsvSource, FilesSource, ObjectSource, ParquetSource
 from raykd.data.class_names import given_names
-from raykd.data.dataset import Dataset
+from raykd.data.dataset import Dataset, ids_of_texts
 from raykd.data.decoding.cache import (
     HASH_BYTES,
     Decode,
@@ -193,7 +195,7 @@ class _Found:
         return Dataset(
             inputs={self.index.layout.input: inputs},
             labels=None if self.labels is None else self.labels[order],
-            ids=self.index.ids.to_numpy(zero_copy_only=False)[order],
+            ids=self._ids[order],
             splits=given_parts(self.index.splits, order),
             classes=self.classes,
             task=self.task,
@@ -203,7 +205,15 @@ class _Found:
             features=self._features,
             words=self._words,
             unused=self.index.unused,
+            user_ids=self.index.ids.take(pa.array(order)),
+            notes=self.index.notes,
         )
+
+    @cached_property
+    def _ids(self) -> np.ndarray:
+        """Sample ids, int64."""
+        numbers = self.index.numbers
+        return ids_of_texts(self.index.ids.to_pylist()) if numbers is None else numbers
 
     @property
     def _words(self) -> dict[str, tuple[str, ...]]:
@@ -250,8 +260,7 @@ def _index(source: Any, asked: Mapping[str, str]) -> tuple[Index, tuple[str, ...
         return index, label
     label = columns_of(source.labels.column)
     names = tuple(dict.fromkeys([*label, *in_table]))
-    found = joined(table, source.labels.key, names, index.ids)
-    return replace(index, columns={**index.columns, **found}), label
+    return joined(index, source.labels, table, names), label
 
 
 def _decode(

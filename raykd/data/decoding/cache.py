@@ -28,6 +28,8 @@ from raykd.folders import lock_file, read_json, write_json
 
 FORMAT = 1
 """Raise it when decoding comes to other samples or parts, so that they are decoded anew."""
+_PIXELS = "16 bits are scaled"
+"""How images are decoded; before, values above 255 were clipped."""
 HASH_BYTES = 8
 _MARGIN = 0.98
 _LOOKED_AT, _LOOK_BYTES = 64, 2**16
@@ -103,6 +105,7 @@ def digest_of(kind: str, index: Index) -> str:
         places,
         [(f.name, f.bytes, f.changed_ns) for f in index.files],
         [_ends(file) for file in index.files[:: -(-len(index.files) // _LOOKED_AT) or 1]],
+        *([_PIXELS] if index.layout.kind == "image" else []),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 

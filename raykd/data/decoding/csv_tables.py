@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -67,16 +68,27 @@ def index_csv(source: CsvSource, required: Required, known: Known = None) -> Ind
         choice = choose(found, source.categories, named=bool(named), key=_INPUTS)
         _check_any(choice, files[0])
         lines = [replace(one, columns=choice.names) for one in lines]
-    columns = _columns(files, asked, source.delimiter)
-    counts = zip([file.name for file in files], sizes, strict=True)
-    ids = ids_of(source.id, columns, required, counts)
+    texts = _texts(files, asked, source.delimiter)
+    counts = list(zip([file.name for file in files], sizes, strict=True))
+    ids = ids_of(None if source.id is None else texts[source.id], counts, written=True)
+    columns = {name: inferred(texts[name]) for name in required}
     layout = (
         Layout("numbers", (len(choice.names),), "<f4", words=choice.words)
         if source.text is None
         else Layout("text", (source.length,), "|u1")
     )
     parts = parts_of(zip(sizes, lines, strict=True))
-    return Index(ids, files, layout, parts, columns, unused=choice.unused)
+    written = {name: texts[name] for name in required}
+    return Index(
+        ids.texts,
+        files,
+        layout,
+        parts,
+        columns,
+        texts=written,
+        numbers=ids.numbers,
+        unused=choice.unused,
+    )
 
 
 def read_lines(lines: Lines, most_rows: int) -> Iterator[list[Any]]:
@@ -96,15 +108,40 @@ def read_lines(lines: Lines, most_rows: int) -> Iterator[list[Any]]:
         ) from error
 
 
-def read_csv(path: str | Path, columns: Sequence[str] | None = None, delimiter: str = ",") -> Any:
-    """Some columns of a text file, or all, as a pyarrow table; each of the type that all of its cells have.
+def read_texts(path: str | Path, columns: Sequence[str] | None = None, delimiter: str = ",") -> Any:
+    """Some columns of a text file, or all, as a pyarrow table of texts: the cells as they are written.
 
-    Only an empty cell is none at all: a class may be called NA.
+    Only an empty cell is none at all: a class, or a sample, may be called NA.
+
+    Raises:
+        pa.ArrowException: it is damaged.
+        OSError: it cannot be read.
     """
+    if columns is None:
+        with pa_csv.open_csv(path, _READ, _parsing(delimiter)) as stream:
+            columns = stream.schema.names
     convert = pa_csv.ConvertOptions(
-        null_values=[""], strings_can_be_null=True, include_columns=columns
+        null_values=[""],
+        strings_can_be_null=True,
+        include_columns=columns,
+        column_types=dict.fromkeys(columns, pa.string()),
     )
     return pa_csv.read_csv(path, _READ, _parsing(delimiter), convert)
+
+
+def inferred(cells: Any) -> Any:
+    """A column of a text file with the type that all of its cells have: numbers, booleans, times or texts.
+
+    Args:
+        cells: pyarrow array of texts, of all files.
+    """
+    written = io.BytesIO()
+    pa_csv.write_csv(pa.table({"cells": cells}), written)
+    written.seek(0)
+    parse = pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False)
+    convert = pa_csv.ConvertOptions(null_values=[""], strings_can_be_null=True)
+    found = pa_csv.read_csv(written, _READ, parse, convert)
+    return found["cells"].combine_chunks()
 
 
 def _parsing(delimiter: str) -> Any:
@@ -198,15 +235,18 @@ def _blocks(
             ) from error  # fmt: skip
 
 
-def _columns(files: Sequence[File], asked: Mapping[str, str], delimiter: str) -> dict[str, Any]:
-    """What is small: labels, ids, what samples are split by."""
+def _texts(files: Sequence[File], asked: Mapping[str, str], delimiter: str) -> dict[str, Any]:
+    """What is small, as it is written: labels, ids, what samples are split by."""
     if not asked:
         return {}
-    tables = [read_csv(file.path, list(asked), delimiter) for file in files]
-    try:
-        whole = pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise InputError.at(
-            KEY, f"columns are of another type from file to file: {error}; make each one type"
-        ) from error
+    tables = []
+    for file in files:
+        try:
+            tables.append(read_texts(file.path, list(asked), delimiter))
+        except (pa.ArrowException, OSError) as error:
+            names = ", ".join(map(repr, asked))
+            raise InputError.at(
+                KEY, f"{file.path}: {error}; the columns {names} have to be UTF-8: mend the file"
+            ) from error
+    whole = pa.concat_tables(tables)
     return {name: whole[name].combine_chunks() for name in asked}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,11 +29,24 @@ from raykd.data.decoding.layout import (
 from raykd.errors import DataError, InputError, Problem, refuse
 
 FOLDER = "folder"
-"""Column of an image folder: the first folder of each path."""
+"""Column of an image folder: the first folder of each path or, where that is a part (`train/`), the second."""
 _BREAKS = (OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError)
 """What Pillow raises for damaged files."""
 _TRIED = 16
 _CHANNELS = {"RGB": 3, "L": 1}
+_TO_BYTES = 65_535 / 255
+_OF_16_BITS = ("PNG", "PPM")
+"""Formats whose 16 bits Pillow may give as 32."""
+_UNSCALED = {"I": "32-bit or signed whole numbers", "F": "floats"}
+_PARTS = {
+    "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
+    "dev": "validation", "test": "test", "testing": "test",
+}  # fmt: skip
+"""Names of folders that are parts of the data, not classes."""
+_NOT_PARTS = (
+    "the folders are called like parts (train, val, test), but samples with labels of a table are split by data.splits; name "
+    "their part in a column of it, and that column in data.splits.by, to keep them"
+)
 
 
 def index_images(source: ImagesSource, required: Required) -> Index:
@@ -56,15 +70,32 @@ def index_images(source: ImagesSource, required: Required) -> Index:
         np.full(count, -1),
     )
     names = [file.name for file in files]
-    loose = [name for name in names if "/" not in name]
+    parts_N = _parts_of(names)
+    splits = parts_N if FOLDER in required else None
+    below = names if splits is None else [name.partition("/")[2] for name in names]
+    loose = [name for name, inner in zip(names, below, strict=True) if "/" not in inner]
     if FOLDER in required and loose:
+        where = "" if splits is None else " of their part"
         raise InputError.at(
-            required[FOLDER], f"{len(loose)} images lie in no sub-folder (e.g. {loose[0]}), which would be "
+            required[FOLDER], f"{len(loose)} images lie in no sub-folder{where} (e.g. {loose[0]}), which would be "
             "their class; move them, or give data.source.labels"
         )  # fmt: skip
-    folders = pa.array([name.partition("/")[0] for name in names])
+    folders = pa.array([inner.partition("/")[0] for inner in below])
     layout = span_layout(source, spans)
-    return Index(pa.array(names), files, layout, span_parts(spans, layout), {FOLDER: folders})
+    parts = span_parts(spans, layout)
+    notes = () if parts_N is None or splits is not None else (_NOT_PARTS,)
+    return Index(
+        pa.array(names), files, layout, parts, {FOLDER: folders}, splits=splits, notes=notes
+    )
+
+
+def _parts_of(names: Sequence[str]) -> Any:
+    """The part that each path's first folder says, a pyarrow array; None where they are no parts."""
+    firsts = [name.partition("/")[0].lower() for name in names]
+    parts = {_PARTS.get(first) for first in firsts}
+    if None in parts or "train" not in parts:
+        return None
+    return pa.array([_PARTS[first] for first in firsts])
 
 
 def span_layout(source: FilesSource, spans: Spans) -> Layout:
@@ -144,11 +175,27 @@ def _decode_image(payload: bytes | None, mode: str | None, size: int | None) -> 
     if payload is None:
         raise ValueError("has no image")
     with Image.open(io.BytesIO(payload)) as opened:
-        image: Image.Image = opened.convert(mode)
+        image: Image.Image = _of_bytes(opened).convert(mode)
     if size is not None:
         image = _square(image, size)
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == len(("H", "W")) else pixels.transpose(2, 0, 1)
+
+
+def _of_bytes(opened: Image.Image) -> Image.Image:
+    """The same image with 8 bits for each value: 16 bits are scaled, so that 65,535 becomes 255.
+
+    Raises:
+        ValueError: its values have no fixed white, so that no scale can be known.
+    """
+    if opened.mode.startswith("I;16") or (opened.mode == "I" and opened.format in _OF_16_BITS):
+        values = np.asarray(opened).astype(np.float64)
+        return Image.fromarray(np.rint(values / _TO_BYTES).astype(np.uint8))
+    if opened.mode in _UNSCALED:
+        raise ValueError(
+            f"has {_UNSCALED[opened.mode]}, which have no fixed white; scale it and save it with 8 or 16 bits"
+        )
+    return opened
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:

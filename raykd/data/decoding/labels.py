@@ -5,6 +5,7 @@ Shapes: N samples, K labels of a sample.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import pyarrow.parquet as pq
 from raykd.config.sources import FilesSource, LabelTable, ObjectSource
 from raykd.data.class_names import check_known
 from raykd.data.dataset import PARTS
-from raykd.data.decoding.csv_tables import read_csv
+from raykd.data.decoding.csv_tables import inferred, read_texts
 from raykd.data.decoding.layout import Index, columns_of
 from raykd.data.decoding.tables import plain_column
+from raykd.data.joining import match
+from raykd.data.labels import BOOLEANS, gaps_of
 from raykd.errors import InputError
 from raykd.tasks import find_task
 from raykd.types import UNLABELLED
@@ -29,7 +32,7 @@ Labels = tuple[np.ndarray | None, tuple[str, ...] | None]
 
 
 def read_table(table: LabelTable) -> Any:
-    """A table of labels, as a pyarrow table whose keys are texts.
+    """A table of labels, as a pyarrow table whose keys are texts; of a text file all cells are.
 
     Raises:
         InputError: it is missing, damaged, lacks a column, or has a key twice.
@@ -40,7 +43,7 @@ def read_table(table: LabelTable) -> Any:
             "path", f"found {path} (in {Path.cwd()}); needs a .csv or .parquet file that is there"
         )
     try:
-        found = pq.read_table(path) if path.suffix == ".parquet" else read_csv(path)
+        found = pq.read_table(path) if path.suffix == ".parquet" else read_texts(path)
     except (pa.ArrowException, OSError) as error:
         raise _problem("path", f"{path} cannot be read: {error}") from error
     for field, names in (("key", (table.key,)), ("column", columns_of(table.column))):
@@ -48,7 +51,7 @@ def read_table(table: LabelTable) -> Any:
             there = ", ".join(found.column_names)
             raise _problem(field, f"{path} has no column {lacking[0]!r}; it has {there}")
     found = found.filter(pc.is_valid(found[table.key]))
-    keys = found[table.key].cast("string")
+    keys = found[table.key].cast(pa.string())
     if (twice := len(keys) - pc.count_distinct(keys).as_py()) > 0:
         counts = pc.value_counts(keys.combine_chunks())
         worst = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()
@@ -56,20 +59,42 @@ def read_table(table: LabelTable) -> Any:
     return found.set_column(found.column_names.index(table.key), table.key, keys)
 
 
-def joined(table: Any, key: str, names: tuple[str, ...], ids: Any) -> dict[str, Any]:
-    """Columns of a table in the order of the samples; null where it lacks one.
+def joined(index: Index, table: LabelTable, rows: Any, names: tuple[str, ...]) -> Index:
+    """The samples with columns of a table; null where it lacks a sample.
+
+    Args:
+        index: the samples.
+        table: for the names of its file and its keys.
+        rows: what `read_table` found.
+        names: of the columns.
 
     Raises:
         InputError: it knows none of the samples.
     """
-    indices = pc.index_in(ids.cast("string"), value_set=table[key].combine_chunks())
-    if indices.null_count == len(indices):
+    keys, path = rows[table.key].combine_chunks(), Path(table.path).expanduser()
+    found = match(index.ids, keys)
+    if (found.key_N < 0).all():
+        there = repr(keys[0].as_py()) if len(keys) else "no row"
         raise _problem(
             "key",
-            f"no sample's id is in the column {key!r}: samples are called e.g. {ids[0].as_py()!r}, the table has "
-            f"{table[key][0].as_py()!r}; take the column with the samples' ids",
+            f"no sample's id is in the column {table.key!r}: samples are called e.g. {index.ids[0].as_py()!r}, the table has "
+            f"{there}; take the column with the samples' ids",
         )
-    return {name: plain_column(table, name).take(indices) for name in names}
+    indices = pa.array(found.key_N, mask=found.key_N < 0)
+    cells = {name: plain_column(rows, name) for name in names}
+    texts = {} if path.suffix == ".parquet" else cells
+    columns = {
+        name: inferred(column) if name in texts else column for name, column in cells.items()
+    }
+    return replace(
+        index,
+        columns={
+            **index.columns,
+            **{name: column.take(indices) for name, column in columns.items()},
+        },
+        texts={**index.texts, **{name: column.take(indices) for name, column in texts.items()}},
+        notes=(*index.notes, *found.in_words(table.path)),
+    )
 
 
 def labels_of(
@@ -89,7 +114,7 @@ def labels_of(
         given: names of the classes, by which texts become labels; None = the texts themselves, sorted.
 
     Raises:
-        InputError: the columns are of another kind than the task needs, or a text is not among the names.
+        InputError: the columns are of another kind than the task needs, or a value is not among the names.
     """
     key = f"{TABLE}.column" if source.labels is not None else "data.source.label"
     if not names:
@@ -106,7 +131,44 @@ def labels_of(
         return _numbers(column, names[0], key), names
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return _texts(column, names[0], given)
-    return _whole(column, names[0], key), index.names.get(names[0])
+    if pa.types.is_boolean(column.type):
+        return _booleans(column, names[0], given)
+    if given is not None and names[0] not in index.names:
+        cells = _words(column, index.texts.get(names[0]))
+        if pc.all(pc.is_in(cells.drop_null(), pa.array(given, cells.type)), min_count=0).as_py():
+            return _texts(cells, names[0], given)
+    numbers = _whole(column, names[0], key)
+    if wrong := gaps_of(numbers):
+        raise InputError.at(key, f"{names[0]!r} has {wrong}")
+    return numbers, index.names.get(names[0])
+
+
+def _words(column: Any, cells: Any) -> Any:
+    """Labels that are numbers or times as texts, none where they are −1 or NaN.
+
+    Args:
+        column: typed.
+        cells: the same as they are written, where that is known.
+    """
+    texts = column.cast(pa.string()) if cells is None else cells
+    if pa.types.is_temporal(column.type):
+        return texts
+    numbers = column.cast(pa.float64())
+    known = pc.and_not(pc.not_equal(numbers, float(UNLABELLED)), pc.is_nan(numbers))
+    return pc.if_else(known, texts, pa.scalar(None, texts.type))
+
+
+def _booleans(column: Any, name: str, given: tuple[str, ...] | None) -> Labels:
+    """False and True in this order, or in that of the names, which have to be these two words."""
+    if given is None:
+        names = BOOLEANS
+    else:
+        word_of = {word.casefold(): word for word in given}
+        if not word_of.keys() >= {word.casefold() for word in BOOLEANS}:
+            check_known(given, BOOLEANS, name)
+        names = tuple(word_of[word.casefold()] for word in BOOLEANS)
+    texts = pc.if_else(column, names[1], names[0])
+    return _texts(texts, name, given or names)
 
 
 def _marks(index: Index, names: tuple[str, ...], key: str) -> np.ndarray:
@@ -115,17 +177,24 @@ def _marks(index: Index, names: tuple[str, ...], key: str) -> np.ndarray:
 
 def _numbers(column: Any, name: str, key: str) -> np.ndarray:
     try:
-        found = column.cast("float32")
+        found = column.cast("float64")
     except pa.ArrowException as error:
         raise InputError.at(
             key, f"{name!r} has {column.type}: {error}; a regression needs numbers"
         ) from error
-    values: np.ndarray = found.to_numpy(zero_copy_only=False).astype(np.float32)
+    values: np.ndarray = found.to_numpy(zero_copy_only=False).astype(np.float64)
     return values
 
 
 def _whole(column: Any, name: str, key: str) -> np.ndarray:
     """Whole numbers, −1 where there is none."""
+    if pa.types.is_temporal(column.type):
+        first = column.drop_null()
+        shown = f", e.g. {first[0].as_py()}" if len(first) else ""
+        raise InputError.at(
+            key, f"{name!r} has times ({column.type}{shown}); a label is a whole number or a text: take another column, or "
+            "name each of its values in data.classes"
+        )  # fmt: skip
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     try:

@@ -9,11 +9,13 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raykd.errors import InputError
 from raykd.types import TEXT
@@ -30,6 +32,7 @@ BLOCK_BYTES = 8 * 2**20
 _MOST_PARTS = 64  # of data that fits into fewer, unless they get too small
 _LEAST_ROWS = 16
 _MAGIC = set("*?[")
+_WHOLE = r"^\d+(\.0*)?$"
 
 
 class File(NamedTuple):
@@ -152,18 +155,65 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
+class Ids:
+    """What the samples of a source are called.
+
+    Attributes:
+        texts: [N], pyarrow array of texts, as the source writes them.
+        numbers: int64 [N], where all are different whole numbers, from which random numbers are made then.
+    """
+
+    texts: Any
+    numbers: np.ndarray | None = None
+
+    @classmethod
+    def of_texts(cls, texts: Any) -> Ids:
+        """Of the cells of a text file, where numbers are texts, too."""
+        trimmed = pc.utf8_trim_whitespace(texts)
+        if not pc.all(pc.match_substring_regex(trimmed, _WHOLE)).as_py():
+            return cls(texts)
+        return cls(texts, _different(pc.replace_substring_regex(trimmed, r"\.0*$", "")))
+
+    @classmethod
+    def of_values(cls, values: Any) -> Ids:
+        """Of a typed column: numbers by their digits.
+
+        Raises:
+            pa.ArrowException: they cannot be written as texts.
+        """
+        texts = values.cast(pa.string())
+        kind = values.type
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            return cls.of_texts(texts)
+        return cls(texts)
+
+
+def _different(digits: Any) -> np.ndarray | None:
+    """The numbers, int64, where no two are the same."""
+    try:
+        numbers: np.ndarray = digits.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid:  # more than 63 bits
+        return None
+    return numbers if len(np.unique(numbers)) == len(numbers) else None
+
+
+@dataclass(frozen=True, eq=False)
 class Index:
     """A source's samples.
 
     Attributes:
-        ids: [N], pyarrow array of integers or texts; as texts they name samples in messages.
+        ids: [N], pyarrow array of texts: what samples are called.
         files: what is decoded, for its fingerprint.
         layout: how decoded samples look.
         parts: all samples in order.
         columns: name -> [N], pyarrow array: labels, and what samples are split by.
+        texts: name -> [N], pyarrow array of texts: the cells of these columns as they are written, where a text
+            file brought them.
         names: column -> names of its classes, where the source has them.
         splits: [N], pyarrow array of `train`, `validation`, `test`, where the source has them.
         unused: column of a table that is left out -> why.
+        notes: what a reader should know of the source, in plain words.
+        numbers: as of `Ids`.
     """
 
     ids: Any
@@ -174,6 +224,9 @@ class Index:
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     splits: Any = None
     unused: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    numbers: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -231,20 +284,39 @@ def columns_of(setting: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (setting,) if isinstance(setting, str) else setting or ()
 
 
-def ids_of(
-    name: str | None, columns: dict[str, Any], required: Required, counts: Iterable[tuple[str, int]]
-) -> Any:
-    """Ids of the rows of some files, a pyarrow array: a column's, or `file#row` of each.
+def ids_of(column: Any, counts: Sequence[tuple[str, int]], *, written: bool) -> Ids:
+    """Ids of the rows of some files: a column's, or `file#row` of each.
 
     Args:
-        name: of the column; None = it has none.
-        columns: that were read; the one of the ids is taken out where nothing else requires it.
-        required: as of the source.
+        column: pyarrow array; None = there is none.
         counts: each file's name, and its rows.
+        written: whether the column has the cells of text files as they are written.
+
+    Raises:
+        InputError: a row has no id, or one that is no text.
     """
-    if name is None:
-        return pa.array([f"{file}#{row}" for file, count in counts for row in range(count)])
-    return columns[name] if name in required else columns.pop(name)
+    if column is None:
+        return Ids(pa.array([f"{file}#{row}" for file, count in counts for row in range(count)]))
+    if column.null_count:
+        first = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+        raise InputError.at(
+            "data.source.id", f"{column.null_count} of {len(column):,} rows have no id, the first is row "
+            f"{_row_of(first, counts)}; give each its own, or name another column (null = file#row)"
+        )  # fmt: skip
+    try:
+        return Ids.of_texts(column) if written else Ids.of_values(column)
+    except pa.ArrowException as error:
+        raise InputError.at(
+            "data.source.id", f"the column has {column.type}: {error}; ids are texts or numbers"
+        ) from error
+
+
+def _row_of(row: int, counts: Sequence[tuple[str, int]]) -> str:
+    """A row's place in its file, from 1, in words."""
+    firsts = accumulate((count for _, count in counts), initial=0)
+    places = [(file, first) for (file, _), first in zip(counts, firsts, strict=False)]
+    file, first = next((file, first) for file, first in reversed(places) if first <= row)
+    return f"{row - first + 1} of {file}"
 
 
 def list_files(path: str | Sequence[str], suffixes: Sequence[str]) -> tuple[File, ...]:

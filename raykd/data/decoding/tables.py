@@ -49,6 +49,7 @@ from raykd.objects import held
 
 _INPUTS = "data.source.inputs"
 _TEXT = "data.source.text"
+_ID = "data.source.id"
 _SOURCE = "data.source"
 _HELD = "object:"
 """Before the fingerprint of a table that this process holds, in place of a path."""
@@ -163,7 +164,7 @@ def _index(
     files: Sequence[File],
     known: Known = None,
 ) -> Index:
-    asked = dict(required) | ({} if source.id is None else {source.id: "data.source.id"})
+    asked = dict(required) | ({} if source.id is None else {source.id: _ID})
     tables = [_open(file) for file in files]
     inputs, unused = _columns(source, tables, asked)
     key = _INPUTS if source.text is None else _TEXT
@@ -171,10 +172,9 @@ def _index(
     _check(tables, {**named, **asked})
     check_categories(source.categories, inputs, asked)
     names = dict.fromkeys([*required, *([source.id] if source.id is not None else [])])
-    read = {name: pa.chunked_array([_read(one, name) for one in tables]) for name in names}
-    columns = {name: column.combine_chunks() for name, column in read.items()}
-    counts = ((one.file.name, sum(one.groups)) for one in tables)
-    ids = ids_of(source.id, columns, required, counts)
+    columns = {name: _together([_read(one, name) for one in tables]) for name in names}
+    counts = [(one.file.name, sum(one.groups)) for one in tables]
+    ids = ids_of(None if source.id is None else columns[source.id], counts, written=False)
     if source.text is None and all(
         _is_cell(kind) for name in inputs for kind in _kinds(tables, name)
     ):
@@ -187,13 +187,14 @@ def _index(
         layout = _layout(source, tables, inputs)
     groups = {one.file.path: one.groups for one in tables}
     return Index(
-        ids,
+        ids.texts,
         tuple(files),
         layout,
         group_parts(groups, inputs, layout),
-        columns,
+        {name: columns[name] for name in required},
         _class_names(tables[0].schema, required),
         unused=unused,
+        numbers=ids.numbers,
     )
 
 
@@ -300,12 +301,36 @@ def _check(tables: Sequence[_Table], asked: Mapping[str, str]) -> None:
         else:
             kinds = {str(one.schema.field(name).type): one.file.path for one in tables}
             cells = key == _INPUTS and all(map(_is_cell, _kinds(tables, name)))
-            if len(kinds) > 1 and not cells:
+            differ = len(kinds) > 1 and not cells
+            if differ and (key == _INPUTS or _clash(tables, name, key)):
                 found = "; ".join(f"{kind} in {path}" for kind, path in list(kinds.items())[:2])
                 problems.append(Problem(key, f"{name!r} is {found}; make it one type"))
     if not problems and not sum(sum(one.groups) for one in tables):
         problems.append(Problem(KEY, f"{tables[0].file.path} has no row; add samples"))
     refuse(problems)
+
+
+def _clash(tables: Sequence[_Table], name: str, key: str) -> bool:
+    """Whether a column's types have no common one; ids are texts at last, whatever they are."""
+    if key == _ID:
+        return False
+    try:
+        pa.unify_schemas(
+            [pa.schema([pa.field(name, one.schema.field(name).type)]) for one in tables],
+            promote_options="permissive",
+        )
+    except pa.ArrowException:
+        return True
+    return False
+
+
+def _together(parts: Sequence[Any]) -> Any:
+    """A column of all files, of their common type; of texts where they have none."""
+    try:
+        tables = [pa.table({"": part}) for part in parts]
+        return pa.concat_tables(tables, promote_options="permissive").column(0).combine_chunks()
+    except pa.ArrowException:
+        return pa.concat_arrays([part.cast(pa.string()) for part in parts])
 
 
 def _read(table: _Table, name: str) -> Any:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from raykd.data.labels import LabelFormat, integral, wrong_shape
+from raykd.data.labels import LabelFormat, gaps_of, integral, wrong_shape
 from raykd.types import UNLABELLED
 
 
 def _clean(array: np.ndarray, count: int) -> np.ndarray | str:
     if array.shape != (count,):
         return wrong_shape(array, count)
-    return integral("labels", array, UNLABELLED)
+    labels = integral("labels", array, UNLABELLED)
+    if not isinstance(labels, str) and (wrong := gaps_of(labels)):
+        return f"found {wrong}"
+    return labels
 
 
 def _names(labels: np.ndarray) -> tuple[str, ...]:

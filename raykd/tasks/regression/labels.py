@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from raykd.data.labels import LabelFormat, wrong_shape
+from raykd.data.mapped import is_coarse
 from raykd.types import UNLABELLED, is_labelled
 
 _BINS = 10
@@ -20,7 +21,14 @@ def _clean(array: np.ndarray, count: int) -> np.ndarray | str:
     values = array.astype(np.float32)
     if np.isinf(values).any():
         return "found infinite values; a regression needs finite numbers, NaN where unlabelled"
-    return values
+    if np.isnan(values).all() or not is_coarse(array.astype(np.float64)[:, None])[0]:
+        return values
+    low, high = np.nanmin(array), np.nanmax(array)
+    found, kept = (len(np.unique(one[~np.isnan(values)])) for one in (array, values))
+    return (
+        f"found {found:,} different values from {low:.12g} to {high:.12g}, of which models, which compute in float32, tell "
+        f"{kept:,} apart; subtract an offset, such as {low:.12g}"
+    )
 
 
 def _names(labels: np.ndarray) -> tuple[str, ...]:  # noqa: ARG001 - one form for all tasks
