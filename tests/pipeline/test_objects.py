@@ -313,6 +313,9 @@ def test_tables_of_any_library_are_read_as_files_are(tmp_path):
         np.testing.assert_array_equal(found.labels, of_file.labels)
         np.testing.assert_array_equal(found.ids, of_file.ids)
         assert (found.classes, found.words) == (of_file.classes, of_file.words)
+        assert found.user_ids == of_file.user_ids
+    indexed = samples_of(frame.drop(columns="id").set_index(frame["id"].str.replace("r", "00")))
+    assert indexed.user_ids[:2].to_pylist() == ["000", "001"]
     several = samples_of({"train": frame[:40], "test": frame[40:]})
     assert several.splits["test"].tolist() == list(range(40, 60))
     with pytest.raises(InputError, match=r"data.source.label: .* has no column 'kind'"):
