@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from raykd.importing import search_own_folders_last
+
 if TYPE_CHECKING:
     from raykd.config import Config, load_config
     from raykd.forecast import Plan, plan
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     )
     from raykd.search import SweepResult, sweep
 
+search_own_folders_last()
 __version__ = "0.1.0"
 __all__ = [
     "AblateResult",

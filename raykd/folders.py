@@ -10,8 +10,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from raykd.errors import InputError, Problem
 
 TEMPORARY = "."
 """What the names of files begin with that are not finished yet."""
@@ -20,7 +23,7 @@ _BUSY_POLL_S = 0.5
 
 def home() -> Path:
     """`$RAYKD_HOME`, else `.raykd` in the working directory: fitted teachers and stored targets."""
-    return Path(os.environ.get("RAYKD_HOME", ".raykd")).absolute()
+    return Path(os.environ.get("RAYKD_HOME", ".raykd")).expanduser().absolute()
 
 
 def write_whole(path: Path, pieces: Iterable[bytes], *, durable: bool = True) -> None:
@@ -86,6 +89,105 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
+_CLAIMED: dict[Path, tuple[IO[str], list[Path]]] = {}
+"""Folders that this process has claimed -> the open lock file, and the folders that were made for it."""
+_LOCK = ".lock"
+
+
+def claim(path: Path) -> bool:
+    """Make a job's folder, if need be, and lock it against all other processes until `release`, or this one's end.
+
+    Returns:
+        Whether it is claimed now; False where this process had done so before.
+
+    Raises:
+        InputError: another process works in it, or it cannot be made.
+    """
+    path = path.absolute()
+    if path in _CLAIMED:
+        return False
+    own = (path, *path.parents)
+    made = (
+        [folder for folder in own if not folder.exists()]
+        if is_taken(path) or not path.exists()
+        else [path]
+    )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        file = (path / _LOCK).open("a+")
+    except OSError as error:
+        raise InputError.at("--output", f"{path} cannot be made or written: {error}") from None
+    if not _locks(file) or not _is_at(file, path / _LOCK):
+        file.close()
+        raise InputError(
+            Problem("--output", f"{path} is in use: another raykd is working in it; wait until that has ended, or name "
+                    "another folder")
+        )  # fmt: skip
+    _CLAIMED[path] = file, made
+    return True
+
+
+def claim_new(base: Path) -> Path:
+    """Claim a folder of that name that nobody has; with a number behind it where it is taken."""
+    for number in count(1):
+        path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        with suppress(InputError):
+            if not path.exists() and claim(path):
+                return path
+    raise AssertionError("there is always another number")
+
+
+def release(path: Path) -> None:
+    """Let others have a folder that this process claimed; one into which nothing was written is removed."""
+    path = path.absolute()
+    file, made = _CLAIMED.pop(path)
+    if not is_taken(path):
+        (path / _LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # somebody else uses the next one
+            for folder in made:
+                folder.rmdir()
+    file.close()
+
+
+def release_all() -> None:
+    """Let others have every folder that this process claimed."""
+    for path in list(_CLAIMED):
+        release(path)
+
+
+def is_taken(path: Path) -> bool:
+    """Whether something is there, other than the claim of a job that has not begun."""
+    if not path.is_dir():
+        return path.exists()
+    return [one.name for one in path.iterdir()] != [_LOCK]
+
+
+def is_worked_in(path: Path) -> bool:
+    """Whether a living process has claimed a folder."""
+    return path.absolute() in _CLAIMED or is_locked(path)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another living process has claimed a folder."""
+    if path.absolute() in _CLAIMED or not (path / _LOCK).is_file():
+        return False
+    with (path / _LOCK).open() as file:
+        return not _locks(file)
+
+
+def _locks(file: IO[str]) -> bool:
+    """Lock an open file, unless another process has; a file system without locks counts as locked by us."""
+    try:
+        return _try_lock(file.fileno())
+    except OSError:
+        return True
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Whether an open file is still the one at a path: who locked it before may have removed it."""
+    return path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino
+
+
 def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
     """Write JSON; see `write_whole`."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
@@ -122,6 +224,11 @@ class RunFolder:
     def evaluation(self) -> Path:
         """Every model's outputs on validation and test."""
         return self.path / "evaluation.safetensors"
+
+    @property
+    def predictions(self) -> Path:
+        """Every model's prediction for each sample of validation and test, by the user's ids."""
+        return self.path / "predictions.parquet"
 
     @property
     def student(self) -> Path:

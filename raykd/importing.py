@@ -11,6 +11,7 @@ from typing import Any
 
 from raykd.errors import InputError
 
+_RAY_WORKER = "default_worker.py"
 _REFUSED = {
     "builtins",
     "os",
@@ -57,9 +58,9 @@ def load_object(
         raise InputError.at(key, f"{path!r} is refused: name a {what} of your own module")
     if name.startswith("_"):
         raise InputError.at(key, f"{path!r} is private: name a public {what}")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    here = Path.cwd()
+    if str(here) not in sys.path:
+        sys.path.append(str(here))
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -68,6 +69,7 @@ def load_object(
         ) from error
     found = getattr(module, name, None)
     if not is_wanted(found):
+        _refuse_hidden(module, here, key)
         public = sorted(
             n for n in vars(module) if not n.startswith("_") and is_wanted(vars(module)[n])
         )
@@ -75,6 +77,35 @@ def load_object(
             key, f"{module_name!r} has no {what} {name!r}; it has: {', '.join(public) or '-'}"
         )
     return found
+
+
+def _refuse_hidden(module: ModuleType, here: Path, key: str) -> None:
+    """Tell of a file in the working directory that is not what its name imports.
+
+    Raises:
+        InputError: there is one.
+    """
+    name = module.__name__.split(".")[0]
+    own = [path for path in (here / f"{name}.py", here / name / "__init__.py") if path.is_file()]
+    found = Path(module.__file__).resolve() if module.__file__ else None
+    if own and (found is None or not found.is_relative_to(here.resolve())):
+        raise InputError.at(
+            key, f"{own[0]} has the name of another module, {found or 'a part of Python'}, which is imported in its place; "
+            "give your file another name"
+        )  # fmt: skip
+
+
+def search_own_folders_last() -> None:
+    """In a process of Ray's, search the driver's folders, which Ray puts first, after all installed packages.
+
+    Else a user's file called `torch.py` or `wandb.py` would be imported in place of the package.
+    """
+    worker = Path(sys.argv[0]) if sys.argv else Path()
+    if worker.name != _RAY_WORKER:
+        return
+    own = str(worker.parents[2])  # Ray's package, whose folders come next
+    first = next((i for i, path in enumerate(sys.path) if path.startswith(own)), 0)
+    sys.path[:] = [*sys.path[first:], *sys.path[:first]]
 
 
 def load_package(name: str, *, install: str, key: str) -> ModuleType:

@@ -18,6 +18,7 @@ from raykd.cli.options import (
     read_config,
 )
 from raykd.config import Config
+from raykd.config.controls import left_out_controls
 from raykd.config.objective import Objective
 from raykd.config.optimizers import left_out
 from raykd.config.variants import first_fold
@@ -124,6 +125,8 @@ def _check(args: argparse.Namespace) -> int:
     console.print(_learnt(prepared.config.objective, found["menu"]))
     for key, optimizer in left_out(config).items():
         console.print(f"{key}: {optimizer}")
+    for name, why in left_out_controls(config, find_task(config.task).settings).items():
+        console.print(f"no control {name}: {why}")
     _say_placement(found, placement, console)
     console.print("ok")
     return 0
@@ -263,6 +266,8 @@ def _say_time(found: Plan, console: Console) -> None:
                 f"{', '.join(f'{name} {s:.3g}' for name, s in fits.items())}; seconds to start a process: "
                 f"{measured.start_s:.3g}; {estimate.cpus:g} CPUs, {estimate.gpus:g} GPUs, {estimate.lanes} fits "
                 "side by side")  # fmt: skip
+    if measured.skipped:
+        console.print(f"  not measured, and taken to be as slow as the slowest that was, to be done in time: {', '.join(measured.skipped)}")  # fmt: skip
 
 
 def _span(seconds: float) -> str:

@@ -17,6 +17,7 @@ from raykd import __version__
 from raykd.cli import checking, comparing, explaining, jobs, models, recipes, results, submitting
 from raykd.cli.options import Command, parse_words, print_error
 from raykd.errors import InputError, RaykdError
+from raykd.folders import release_all
 from raykd.tasks import find_task
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 (the outermost frame: it reports and ends)
         _report(error, args)
         return FAILED
+    finally:
+        release_all()
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -135,7 +135,7 @@ def _check_requirements(result: RunResult) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    config = read_config(args)
+    config = read_config(args, searches=True)
     from raykd.search import sweep
 
     options = job_options(args)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raykd.config import Config, load_config
 from raykd.errors import InputError, Problem
-from raykd.folders import RunFolder
+from raykd.folders import RunFolder, is_locked, is_taken
 
 if TYPE_CHECKING:
     from raykd.pipeline import Options
@@ -145,8 +145,8 @@ def recipe_of(args: argparse.Namespace) -> str | None:
     return found[0] if found else None
 
 
-def read_config(args: argparse.Namespace) -> Config:
-    """The recipe that the arguments name, checked.
+def read_config(args: argparse.Namespace, *, searches: bool = False) -> Config:
+    """The recipe that the arguments name, checked; with the keys that it searches, where it is to be searched.
 
     Raises:
         InputError: no recipe, or a wrong one; with every problem found.
@@ -165,11 +165,11 @@ def read_config(args: argparse.Namespace) -> Config:
         raise InputError(
             Problem("recipe", "none given; name a file or a packaged recipe (`raykd recipes` lists them)")
         )  # fmt: skip
-    return load_config(layers, overrides_of(args))
+    return load_config(layers, overrides_of(args), searches=searches)
 
 
 def new_output(args: argparse.Namespace) -> Path:
-    """A new folder, named after the recipe."""
+    """A new folder, named after the recipe and claimed until the command ends."""
     from raykd.pipeline.session import new_run_folder
 
     recipe = recipe_of(args) or (args.layers[-1] if args.layers else "run")
@@ -187,7 +187,8 @@ def job_options(args: argparse.Namespace, until: str | None = None) -> Options:
 @contextmanager
 def early_engine(args: argparse.Namespace, config: Config) -> Iterator[None]:
     """Ray starts while torch is imported, unless it is seen already that nothing will be run."""
-    if args.output is not None and args.output.exists() and not args.resume:
+    output: Path | None = args.output
+    if output is not None and ((is_taken(output) and not args.resume) or is_locked(output)):
         yield
         return
     from raykd.objects import refuse_lost

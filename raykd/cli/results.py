@@ -6,14 +6,14 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from raykd.cli.options import Command, add_command, add_task, make_parent, print_json
 from raykd.config.variants import WHOLE
 from raykd.errors import InputError
-from raykd.folders import RunFolder, read_json
+from raykd.folders import RunFolder, is_worked_in, read_json
 
 _STAGES = ("teachers", "targets", "student", "evaluate", "report")
 _LAST = 5
@@ -47,7 +47,7 @@ def add(commands: Command) -> None:
         "of images; .npz with `inputs` [N, ...] and optional `ids`; .npy",
     )
     predict.add_argument(
-        "--output", type=Path, metavar="FILE", help=".csv or .npz; default: CSV on stdout"
+        "--output", type=Path, metavar="FILE", help=".csv, .npz or .parquet; default: CSV on stdout"
     )
     predict.add_argument(
         "--model",
@@ -92,8 +92,8 @@ def _status(args: argparse.Namespace) -> int:
 def _predict(args: argparse.Namespace) -> int:
     from raykd.pipeline.prediction import ask_student, read_for, write_csv, write_npz
 
-    if args.output is not None and args.output.suffix not in (".csv", ".npz"):
-        raise InputError.at("--output", f"found {args.output}; needs .csv or .npz")
+    if args.output is not None and args.output.suffix not in (".csv", ".npz", ".parquet"):
+        raise InputError.at("--output", f"found {args.output}; needs .csv, .npz or .parquet")
     if args.output is not None:
         make_parent(args.output)
     new = read_for(args.run, args.data)
@@ -104,6 +104,10 @@ def _predict(args: argparse.Namespace) -> int:
         write_csv(sys.stdout, ids, predicted)
     elif args.output.suffix == ".npz":
         write_npz(args.output, ids, predicted)
+    elif args.output.suffix == ".parquet":
+        from raykd.export.predictions import predicted_table, write_table
+
+        write_table(args.output, predicted_table(ids.tolist(), predicted))
     else:
         with args.output.open("w", encoding="utf-8", newline="") as file:
             write_csv(file, ids, predicted)
@@ -139,9 +143,9 @@ class RunStatus:
 
     Attributes:
         run: its folder.
-        status: `complete`, `degraded`, `failed` or `unfinished` (running, or interrupted).
+        status: `complete`, `degraded` or `failed`; before its end `running`, or `unfinished` where nobody works in it.
         error: of a failed run.
-        stages: stage -> `waiting`, `running`, `done` or `reused`.
+        stages: stage -> `waiting`, `running`, `interrupted`, `done`, `reused`, or `skipped` where there was nothing to do.
         fits: fit id -> where it stands.
         failures: how many failures were logged.
         last: the last events, in words.
@@ -168,13 +172,15 @@ class RunStatus:
         from raykd.tracking.progress import duration
 
         head = f"{self.run}: {self.status}"
-        if self.status == "unfinished" and self.silent_s is not None:
+        if self.status in ("running", "unfinished") and self.silent_s is not None:
             head += f"; last event {duration(self.silent_s)} ago"
         done = sum(fit.state in ("finished", "reused", "stopped") for fit in self.fits.values())
         stages = ", ".join(f"{name} {state}" for name, state in self.stages.items())
-        text = [head, f"stages    {stages}", f"fits      {done} of {len(self.fits)} done"]
+        what = "folds" if not self.stages else "fits"
+        text = [head, *([f"stages    {stages}"] if stages else [])]
+        text.append(f"{what:<10}{done} of {len(self.fits)} done")
         for fit_id, fit in self.fits.items():
-            if fit.state == "running":
+            if fit.state in ("running", "interrupted"):
                 text.append(f"          {fit_id}: epoch {fit.epoch} of {fit.epochs or '?'}")
         if self.failures:
             text.append(f"failures  {self.failures} logged in events.jsonl")
@@ -200,16 +206,21 @@ def read_status(run: Path, *, now: float) -> RunStatus:
     folder = RunFolder(run)
     if not folder.config.is_file():
         raise InputError.at("RUN", f"{run} is no run's folder: it has no config.json")
-    lines = [*_lines(run / "metrics.jsonl")]
+    config, lines = read_json(folder.config), [*_lines(run / "metrics.jsonl")]
+    stages = {} if config.get("folds") else _stages(lines)
     summary = read_json(folder.summary) if folder.summary.is_file() else {}
     failed = sum(line["kind"] == "failure" for line in lines)
     status = _state(folder, summary, lines)
+    stopped = status in ("failed", "unfinished")
     return RunStatus(
         run=str(run),
         status=status,
         error=summary.get("error") if status == "failed" else None,
-        stages=_stages(lines),
-        fits=_fits(folder, read_json(folder.config), lines),
+        stages={name: _told(state, stopped=stopped) for name, state in stages.items()},
+        fits={
+            fit_id: replace(fit, state=_told(fit.state, stopped=stopped))
+            for fit_id, fit in _fits(folder, config, lines).items()
+        },
         failures=failed,
         last=tuple(_words(line) for line in lines[-_LAST:]),
         silent_s=max(0.0, now - lines[-1]["time"]) if lines else None,
@@ -217,8 +228,15 @@ def read_status(run: Path, *, now: float) -> RunStatus:
     )
 
 
+def _told(state: str, *, stopped: bool) -> str:
+    """What runs in a job that has stopped was interrupted."""
+    return "interrupted" if stopped and state == "running" else state
+
+
 def _command(folder: RunFolder) -> str:
-    """The command that made a folder."""
+    """The command that made a folder, as far as it can be gone on with."""
+    if (folder.path / "trials").is_dir():
+        return "sweep"
     if not folder.variants.is_file():
         return "run"
     return "ablate" if WHOLE in read_json(folder.variants) else "compare"
@@ -231,7 +249,9 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _state(folder: RunFolder, summary: Mapping[str, Any], lines: Sequence[Line]) -> str:
-    """A failure that lies before the last event was followed by another try."""
+    """A summary that lies before the last event is of an earlier try."""
+    if is_worked_in(folder.path):
+        return "running"
     status = str(summary.get("status", "unfinished"))
     written = folder.summary.stat().st_mtime if summary else 0.0
     if status == "failed" and lines and lines[-1]["time"] > written + _SLACK_S:
@@ -240,20 +260,28 @@ def _state(folder: RunFolder, summary: Mapping[str, Any], lines: Sequence[Line])
 
 
 def _stages(lines: Sequence[Line]) -> dict[str, str]:
-    states = dict.fromkeys(_STAGES, "waiting")
+    names = [name for name in (*_STAGES[:2], "search", *_STAGES[2:])
+             if name != "search" or any(line["stage"] == "search" for line in lines)]  # fmt: skip
+    states = dict.fromkeys(names, "waiting")
     for line in lines:
         name = line["stage"]
         if line["kind"] == "stage" and name in states:
             states[name] = "running" if line["state"] == "started" else "done"
         elif line["kind"] == "fit" and line["state"] == "reused" and states[name] == "waiting":
             states[name] = "reused"
+    begun = max((i for i, name in enumerate(names) if states[name] != "waiting"), default=0)
+    for name in names[:begun]:
+        if states[name] == "waiting":
+            states[name] = "skipped"
     return states
 
 
 def _fits(
     folder: RunFolder, config: Mapping[str, Any], lines: Sequence[Line]
 ) -> dict[str, FitStatus]:
-    """Every fit that the recipe asks for, in order."""
+    """Every fit that the recipe asks for, in order; of a cross-validation every fold."""
+    if config.get("folds"):
+        return {f"folds/{i}": _fold(folder.path / "folds" / str(i)) for i in range(config["folds"])}
     listed = [one for one in lines if one["kind"] == "stage" and isinstance(one.get("fits"), list)]
     announces = any(line["stage"] == "search" for line in listed) or folder.variants.is_file()
     announced = dict.fromkeys(name for line in listed for name in line["fits"])
@@ -264,6 +292,14 @@ def _fits(
     students = [f"{role}/replica{i}" for i in range(config["seeds"]) for role in roles]
     every = dict.fromkeys([*teachers, *announced, *students])  # also those of a menu of targets
     return {fit_id: _fit(folder, fit_id, lines) for fit_id in every}
+
+
+def _fold(path: Path) -> FitStatus:
+    summary = RunFolder(path).summary
+    if is_worked_in(path):
+        return FitStatus("running")
+    done = summary.is_file() and read_json(summary)["status"] != "failed"
+    return FitStatus("finished" if done else "waiting")
 
 
 def _fit(folder: RunFolder, fit_id: str, lines: Sequence[Line]) -> FitStatus:

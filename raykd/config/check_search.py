@@ -83,14 +83,28 @@ def search_problems(config: Config, build: Build) -> list[Problem]:
     """
     search = config.search
     assert search is not None, "only for recipes with a search"
-    found = [*_metric(config, search), *_keys(config, search), *_scheduler(config, search)]
+    chooses = config.objective.choose is not None
+    found = [*_metric(config, search), *_scheduler(config, search)]
+    found += parameter_problems(search, build, chooses=chooses)
+    return found or [*_searcher(search)]
+
+
+def parameter_problems(search: Search, build: Build, *, chooses: bool = False) -> list[Problem]:
+    """What is wrong with the keys and spaces that are searched.
+
+    Args:
+        search: the search.
+        build: as of `search_problems`.
+        chooses: whether the recipe leaves its target to `objective.choose`.
+    """
+    found = list(_keys(search, chooses=chooses))
     shapes = {key: list(_shape(key, space)) for key, space in search.parameters.items()}
     found += [problem for problems in shapes.values() for problem in problems]
     wrong = {problem.key for problem in found}
     sound = {k: s for k, s in search.parameters.items() if not wrong & {_at(k), *_ats(k, wrong)}}
     for key, space in sound.items():
         found += _fits_schema(key, space, build)
-    return found or [*_searcher(search)]
+    return found
 
 
 def _at(key: str) -> str:
@@ -130,8 +144,7 @@ def _one_metric(config: Config, metric: str, allowed: Sequence[str]) -> Iterator
                       f"{', '.join(allowed)}")  # fmt: skip
 
 
-def _keys(config: Config, search: Search) -> Iterator[Problem]:
-    chooses = config.objective.choose is not None
+def _keys(search: Search, *, chooses: bool) -> Iterator[Problem]:
     for key in search.parameters:
         head = key.split(".")[0]
         if key.startswith("objective.choose"):

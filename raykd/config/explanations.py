@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -14,6 +15,9 @@ from raykd.config.objective import NUMBER
 from raykd.config.root import Config
 from raykd.errors import Problem
 
+_ALMOST = 0.75
+"""Likeness above which a key is a slip of the pen."""
+_DEEPEST = 4
 _WRITTEN = {
     "model_type": "keys and values",
     "model_attributes_type": "keys and values",
@@ -28,6 +32,38 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the closest of the known names, or nothing."""
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _meant(path: Sequence[str], value: Any, siblings: Sequence[str]) -> str:
+    """`; did you mean 'x'?` for an unknown key: a sibling written almost so, else a key of that name elsewhere.
+
+    Args:
+        path: where it was written.
+        value: what it was to be; `student.train.epochs=5` is an unknown `student.train` that holds `epochs`.
+        siblings: the keys that are known there.
+    """
+    if difflib.get_close_matches(path[-1], siblings, n=1, cutoff=_ALMOST):
+        return nearest(path[-1], siblings)
+    inside = ""
+    while isinstance(value, Mapping) and len(value) == 1:
+        [(key, value)] = value.items()
+        inside += f".{key}"
+    elsewhere = [key for key in _every_key() if f".{key}".endswith(f".{path[-1]}{inside}")]
+    found = min(elsewhere, key=lambda key: key.count("."), default=None)
+    return nearest(path[-1], siblings) if found is None else f"; did you mean {found!r}?"
+
+
+@cache
+def _every_key() -> tuple[str, ...]:
+    """Dotted keys of a recipe, but those inside lists; the shortest first."""
+    found: dict[str, None] = {}
+    level: list[tuple[str, type[BaseModel]]] = [("", Config)]
+    for _ in range(_DEEPEST):
+        fields = [(f"{prefix}{field.alias or name}", field.annotation)
+                  for prefix, model in level for name, field in model.model_fields.items()]  # fmt: skip
+        found |= dict.fromkeys(key for key, _ in fields)
+        level = [(f"{key}.", model) for key, annotation in fields for model in _models(annotation)]
+    return tuple(found)
 
 
 def explain(error: ValidationError, tree: Mapping[str, Any]) -> list[Problem]:
@@ -132,7 +168,7 @@ def _message(detail: ErrorDetails, path: Sequence[str], model: type[BaseModel] |
         fields = model.model_fields if model else {}
         known = sorted(field.alias or name for name, field in fields.items())
         allowed = f"; allowed here: {', '.join(known)}" if known else ""
-        return f"unknown key{nearest(path[-1], known)}{allowed}"
+        return f"unknown key{_meant(path, found, known)}{allowed}"
     if kind == "missing":
         return "is required and missing"
     if kind == "union_tag_invalid":

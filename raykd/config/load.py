@@ -11,11 +11,14 @@ import yaml
 from pydantic import ValidationError
 
 from raykd.config.check import cross_check
-from raykd.config.check_search import search_problems
+from raykd.config.check_search import parameter_problems, search_problems
+from raykd.config.controls import with_controls
 from raykd.config.explanations import explain, nearest
 from raykd.config.models import expand_model
 from raykd.config.optimizers import completed
 from raykd.config.root import Config
+from raykd.config.search import Search
+from raykd.config.tasks import TaskSettings
 from raykd.errors import InputError, Problem
 from raykd.tasks import find_task
 
@@ -47,6 +50,8 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 def load_config(
     source: str | os.PathLike[str] | Mapping[str, Any] | Sequence[str | os.PathLike[str]],
     overrides: Sequence[str] = (),
+    *,
+    searches: bool = False,
 ) -> Config:
     """The resolved recipe.
 
@@ -55,6 +60,7 @@ def load_config(
             which later ones win. Mappings merge; lists are replaced; naming another `type` starts
             that entry anew.
         overrides: `key.sub=value`, the value in YAML; teachers by index or by name.
+        searches: where the recipe is wrong, tell what is wrong with the keys that it searches too.
 
     Raises:
         InputError: with every problem found.
@@ -68,7 +74,29 @@ def load_config(
             tree = merge(tree, read_recipe(layer))
     for override in overrides:
         tree = _override(tree, override)
-    return parse(tree)
+    try:
+        return parse(tree)
+    except InputError as error:
+        more = _searched_problems(tree, error.problems) if searches else []
+        raise InputError([*error.problems, *more]) from None
+
+
+def _searched_problems(tree: Tree, known: Sequence[Problem]) -> list[Problem]:
+    """What is wrong with the keys that a recipe searches, beside what is known to be wrong with the recipe."""
+    try:
+        search = Search.model_validate(tree.get("search"))
+    except ValidationError:
+        return []  # which is known
+    plain = {**tree, "search": None}
+
+    def build(given: Sequence[str]) -> None:
+        try:
+            load_config(plain, given)
+        except InputError as error:
+            if new := [problem for problem in error.problems if problem not in known]:
+                raise InputError(new) from None
+
+    return parameter_problems(search, build)
 
 
 def parse(tree: Mapping[str, Any]) -> Config:
@@ -77,7 +105,10 @@ def parse(tree: Mapping[str, Any]) -> Config:
     Raises:
         InputError: with every problem found: unknown keys, wrong types, impossible combinations.
     """
-    tree = completed(merge(_task_defaults(tree), tree))
+    task = _task_of(tree)
+    if task is not None:
+        tree = with_controls(merge(task.defaults, tree), tree, task)
+    tree = completed(tree)
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
@@ -100,12 +131,12 @@ def check_search(config: Config) -> None:
         raise InputError(problems)
 
 
-def _task_defaults(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the task takes where the recipe says nothing; nothing for a task that does not exist."""
+def _task_of(tree: Mapping[str, Any]) -> TaskSettings | None:
+    """The settings of a recipe's task; None for one that does not exist."""
     try:
-        return find_task(str(tree.get("task", "classification"))).settings.defaults
+        return find_task(str(tree.get("task", "classification"))).settings
     except InputError:
-        return {}
+        return None
 
 
 def recipe_names() -> list[str]:

@@ -19,12 +19,14 @@ from raykd.config.methods import WEIGHTINGS, Weighting
 from raykd.config.objective import Objective, ever_active, phase_weights, restricted
 from raykd.config.root import Config, Evaluate
 from raykd.errors import InputError, Problem
-from raykd.methods import WEIGHTING_ROWS, feature_losses, soft_losses
+from raykd.methods import WEIGHTING_ROWS, feature_losses
 from raykd.tasks import find_task
 
 WHOLE = "whole"
 """Name of the recipe from which nothing is left out."""
 Kind = Literal["teacher", "term", "weighting", "view"]
+_OTHER_NAMES = {"ce": "kl", "cross_entropy": "kl", "kd": "kl", "l2": "mse"}
+"""What losses are called elsewhere: cross-entropy with the teachers has the gradient of `kl`."""
 _MAY_VARY = frozenset({"objective", "student", "train"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _TAPS = re.compile(r"(?P<student>[^=\s]+)=(?P<teacher>[^.=\s]+)\.(?P<tap>[^=\s]+)")
@@ -65,7 +67,7 @@ def method_variants(
         InputError: with every problem of every variant.
     """
     problems = [
-        *_unknown("--losses", losses, tuple(dict.fromkeys((*soft_losses(), *feature_losses())))),
+        *_unknown_losses(losses, config.task),
         *_unknown("--weightings", weightings, tuple(WEIGHTING_ROWS)),
         *_misplaced(others or {}),
     ]
@@ -138,6 +140,17 @@ def _unknown(option: str, given: Sequence[str], known: Sequence[str]) -> Iterato
             yield Problem(
                 option, f"knows no {name!r}{nearest(name, known)}; there are {', '.join(known)}"
             )
+
+
+def _unknown_losses(given: Sequence[str], task: str) -> Iterator[Problem]:
+    """Names that are no loss of the task; of those of other tasks none is offered."""
+    soft = find_task(task).settings.soft_losses
+    features = tuple(name for name in feature_losses() if name not in soft)
+    for name in given:
+        if name not in (*soft, *features):
+            meant = nearest(_OTHER_NAMES.get(name, name), soft) or nearest(name, features)
+            yield Problem("--losses", f"knows no {name!r}{meant}; of task {task} there are {', '.join(soft)}; and of features, "
+                          f"with --taps, {', '.join(features)}")  # fmt: skip
 
 
 def _misplaced(others: Mapping[str, Sequence[str]]) -> Iterator[Problem]:

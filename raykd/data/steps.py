@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.special import betaincinv
 
 from raykd.types import TEXT
 
@@ -124,6 +123,8 @@ def cutout(
 
 def beta_share(alpha: float, uniform_B: np.ndarray) -> np.ndarray:
     """Beta(alpha, alpha) by inversion: float64 [B] in [0, 1] from uniform numbers."""
+    from scipy.special import betaincinv  # it takes a while to import
+
     share_B: np.ndarray = betaincinv(alpha, alpha, uniform_B)
     return share_B
 

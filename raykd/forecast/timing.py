@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -45,6 +45,8 @@ _BUDGET_S = 0.4
 """For each teacher and each kind of fit; a batch that takes longer alone is measured once."""
 _LONGEST_S = 1.5
 """Of a batch: where it seems to take longer, a few samples of it are measured instead."""
+_MEASURED_S = 6.0
+"""For all together; what is not measured by then is skipped."""
 _FEW = 8
 _EPOCHS = 3
 _VALIDATED = 500
@@ -61,12 +63,14 @@ class Pace:
         score_s: teacher -> for one sample; recorded outputs take no time.
         teacher_fit_s: teacher -> for its whole fit; those that are to be fitted.
         student_fit_s: role -> for one fit of the student.
+        skipped: teachers and roles for which there was no time, and which count as the slowest that was measured.
     """
 
     start_s: float
     score_s: Mapping[str, float]
     teacher_fit_s: Mapping[str, float]
     student_fit_s: Mapping[str, float]
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,22 +104,59 @@ def measure(prepared: Prepared, placement: Placement, unfitted: tuple[str, ...])
         placement: what runs where; a model that is given GPUs is timed on one, where there is one here.
         unfitted: teachers to be fitted.
     """
+    with _starting() as start_s:
+        return _measure(prepared, placement, unfitted, start_s)
+
+
+def _measure(
+    prepared: Prepared,
+    placement: Placement,
+    unfitted: tuple[str, ...],
+    start_s: Callable[[], float],
+) -> Pace:
     student = prepared.config.cluster.student
     specs = prepared.specs({n: _any_weights(prepared, n) for n in prepared.teachers})
-    score_s, teacher_fit_s = {}, {}
+    score_s: dict[str, float] = {}
+    teacher_fit_s: dict[str, float] = {}
     student_fit_s: dict[str, float] = {}
+    fits = _student_fits(prepared, specs)
+    late, skipped = _limit(), []
     for name, resources in placement.teachers.items():
         device = device_of(resources.gpus)
+        if score_s and late():
+            skipped.append(name)
+            continue
         with _threads(max(1, int(resources.cpus))):
             score_s[name] = _score_s(specs[name], prepared.samples, device)
             if name in unfitted:
                 fit = teacher_fit(prepared, prepared.teachers[name].settings)
                 teacher_fit_s[name] = fit_s(fit, prepared.samples, NoTargets(), device)
     with _threads(max(1, int(student.cpus))):
-        for role, fit in _student_fits(prepared, specs).items():
+        for role, fit in fits.items():
+            if student_fit_s and late():
+                skipped.append(role)
+                continue
             source = _source(prepared, fit)
             student_fit_s[role] = fit_s(fit, prepared.samples, source, device_of(student.gpus))
-    return Pace(_start_s(), score_s, teacher_fit_s, student_fit_s)
+    return Pace(
+        start_s(),
+        _as_slowest(score_s, placement.teachers),
+        _as_slowest(teacher_fit_s, unfitted),
+        _as_slowest(student_fit_s, fits),
+        tuple(skipped),
+    )
+
+
+def _limit() -> Callable[[], bool]:
+    """Tells whether measuring has taken as long as it may."""
+    until = time.perf_counter() + _MEASURED_S
+    return lambda: time.perf_counter() > until
+
+
+def _as_slowest(measured: Mapping[str, float], wanted: Iterable[str]) -> dict[str, float]:
+    """What was not measured takes as long as the slowest that was."""
+    slowest = max(measured.values(), default=0.0)
+    return {name: measured.get(name, slowest) for name in wanted}
 
 
 def device_of(gpus: float) -> torch.device:
@@ -255,14 +296,20 @@ def _source(prepared: Prepared, fit: Fit) -> TargetSource:
     return MadeUp(answers, reading_temperatures(fit))
 
 
-def _start_s() -> float:
-    """Processor seconds until a new process has loaded what a worker needs."""
-    before = os.times()
-    subprocess.run(  # noqa: S603 (a constant command)
-        [sys.executable, "-c", _WORKER], check=True, timeout=_START_TIMEOUT_S, capture_output=True
-    )
-    after = os.times()
-    return sum(after[2:4]) - sum(before[2:4])
+@contextmanager
+def _starting() -> Iterator[Callable[[], float]]:
+    """Starts a process that loads what a worker needs; what it yields waits for it and tells its processor seconds."""
+    with subprocess.Popen(  # noqa: S603 (a constant command)
+        [sys.executable, "-c", _WORKER], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+
+        def seconds() -> float:
+            before = os.times()
+            process.wait(_START_TIMEOUT_S)
+            after = os.times()  # those of children count once they have been waited for
+            return sum(after[2:4]) - sum(before[2:4])
+
+        yield seconds
 
 
 @contextmanager

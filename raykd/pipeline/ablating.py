@@ -20,7 +20,7 @@ from raykd.pipeline.fits import shown_views
 from raykd.pipeline.given import Recipe, given_recipe
 from raykd.pipeline.job import Job
 from raykd.pipeline.preparation import Prepared, prepare, vary, with_views
-from raykd.pipeline.session import Options, opened, run_folder
+from raykd.pipeline.session import Options, opened, own_folder, run_folder
 from raykd.tracking import Console
 from raykd.train.checkpoint import FitFolder
 
@@ -93,7 +93,17 @@ def _ablate(
 ) -> AblateResult:
     if not plan.parts:
         raise InputError.at("ablate", f"nothing can be left out: {'; '.join(plan.kept)}")
-    folder = run_folder(plan.whole, options)
+    with own_folder(options) as own:
+        return _ablate_in(run_folder(plan.whole, own), plan, own, of, console)
+
+
+def _ablate_in(
+    folder: RunFolder,
+    plan: Ablation,
+    options: Options,
+    of: Path | None,
+    console: Console | None,
+) -> AblateResult:
     check_same(folder, plan.variants)
     prepared, students = make_students(plan, options, console)
     if console is not None:

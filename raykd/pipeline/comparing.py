@@ -20,7 +20,14 @@ from raykd.pipeline.fits import shown_views, student_fit
 from raykd.pipeline.given import Recipe, given_recipe
 from raykd.pipeline.job import Job
 from raykd.pipeline.preparation import Prepared, prepare, vary
-from raykd.pipeline.session import Options, as_begun, opened, options_of, run_folder
+from raykd.pipeline.session import (
+    Options,
+    as_begun,
+    opened,
+    options_of,
+    own_folder,
+    run_folder,
+)
 from raykd.pipeline.teacher_validation import TeacherValidation
 from raykd.tracking import Console
 from raykd.train import Fit
@@ -112,7 +119,18 @@ def _compare(
 ) -> CompareResult:
     check_reference(config, variants, reference)
     check_choice(config, variants)
-    folder = run_folder(config, options)
+    with own_folder(options) as own:
+        return _compare_in(run_folder(config, own), config, variants, own, reference, console)
+
+
+def _compare_in(
+    folder: RunFolder,
+    config: Config,
+    variants: Sequence[Variant],
+    options: Options,
+    reference: str,
+    console: Console | None,
+) -> CompareResult:
     config = as_begun(config, folder)
     check_same(folder, variants)
     listen = None if console is None else console.on
@@ -217,8 +235,13 @@ def rank(
         InputError: before anything starts; also where no validation sample is labelled.
         RaykdError: a stage failed.
     """
-    options = options or Options()
-    folder = run_folder(config, options)
+    with own_folder(options or Options()) as own:
+        return _rank_in(run_folder(config, own), config, own, console)
+
+
+def _rank_in(
+    folder: RunFolder, config: Config, options: Options, console: Console | None
+) -> dict[str, Any]:
     listen = None if console is None else console.on
     prepared = prepare(config, address=options.address, listen=listen)
     if not len(prepared.samples.labelled_rows("validation")):

@@ -5,7 +5,7 @@ Shapes: N samples of the data, M of test.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,12 +25,13 @@ from raykd.evaluate.statistics import spread
 from raykd.folders import RunFolder
 from raykd.models.network import Network
 from raykd.models.weights import apply_weights
-from raykd.pipeline.preparation import Prepared, collect, student_outputs
+from raykd.pipeline.preparation import Listen, Prepared, collect, student_outputs
 from raykd.pipeline.teachers import Specs, network_of
 from raykd.targets import TargetStore
 from raykd.targets.codec import decode
 from raykd.tasks import find_task
 from raykd.teachers.model import Recorded, Spec, TeacherModel, host
+from raykd.tracking import events
 from raykd.train.checkpoint import FitFolder
 from raykd.train.validation import predict
 from raykd.types import ORIGINAL_VIEW, TeacherOutputs
@@ -40,6 +41,7 @@ _TRAINED_ROWS = 1000
 _COST_ROWS = 16
 _MOST_VALUES = 20
 Parts = dict[str, np.ndarray]
+Tell = Callable[[Callable[[], Tensor]], Tensor]
 
 
 def student_network(prepared: Prepared, weights: Mapping[str, Tensor] | None = None) -> Network:
@@ -81,6 +83,8 @@ def evaluate(
     run: RunFolder,
     students: Mapping[str, Prepared],
     external_baselines: Specs | None = None,
+    *,
+    listen: Listen | None = None,
 ) -> Evaluation:
     """Outputs of every teacher, the ensemble, every replica of each role of the student, and other models.
 
@@ -90,8 +94,11 @@ def evaluate(
         run: where the weights are.
         students: role (`student`, a control, a method) -> the recipe that it was trained by.
         external_baselines: models that the student is held against.
+        listen: is told how many models are to answer, and how many have.
     """
     samples = prepared.samples
+    fits = sum(recipe.config.seeds for recipe in students.values())
+    tell = _Told(listen, 2 * (2 * fits + len(external_baselines or {})))
     splits: dict[Split, SplitOutputs] = {}
     names: tuple[Split, Split] = ("validation", "test")
     for split in names:
@@ -101,10 +108,16 @@ def evaluate(
             samples,
             split,
             {name: outputs[name] for name in prepared.teachers},
-            {role: _answers(recipe, run, role, rows, "best") for role, recipe in students.items()},
-            {role: _answers(recipe, run, role, rows, "last") for role, recipe in students.items()},
             {
-                name: external_baseline_answers(spec, samples, rows)
+                role: _answers(recipe, run, role, rows, "best", tell)
+                for role, recipe in students.items()
+            },
+            {
+                role: _answers(recipe, run, role, rows, "last", tell)
+                for role, recipe in students.items()
+            },
+            {
+                name: tell(partial(external_baseline_answers, spec, samples, rows))
                 for name, spec in (external_baselines or {}).items()
             },
         )
@@ -135,6 +148,7 @@ def answers_of(
     fit_ids: Sequence[str],
     rows: np.ndarray,
     which: str = "best",
+    tell: Tell = lambda answer: answer(),
 ) -> Tensor:
     """What the students of some fits answer for some rows [R, N, C].
 
@@ -144,20 +158,49 @@ def answers_of(
         fit_ids: of R fits.
         rows: N samples.
         which: `best` or `last` weights.
+        tell: asks each of them in turn.
     """
     replicas = []
     for fit_id in fit_ids:
         weights = FitFolder(run.checkpoints(fit_id)).read_weights(which)
         network = student_network(prepared, weights)
         network.remembers = True
-        replicas.append(predict(network, prepared.samples, rows, torch.device("cpu")))
+        replicas.append(
+            tell(partial(predict, network, prepared.samples, rows, torch.device("cpu")))
+        )
     return torch.stack(replicas)
 
 
-def _answers(prepared: Prepared, run: RunFolder, role: str, rows: np.ndarray, which: str) -> Tensor:
+class _Told:
+    """Asks models one by one, and tells before each how many have answered.
+
+    Args:
+        listen: who hears of it.
+        total: how many there are.
+    """
+
+    def __init__(self, listen: Listen | None, total: int) -> None:
+        self._listen, self._total, self._done = listen, total, 0
+
+    def __call__(self, answer: Callable[[], Tensor]) -> Tensor:
+        if self._listen is not None:
+            done, total = self._done, self._total
+            self._listen(events.progress("evaluate", done=done, total=total, unit="answers"))
+        self._done += 1
+        return answer()
+
+
+def _answers(
+    prepared: Prepared,
+    run: RunFolder,
+    role: str,
+    rows: np.ndarray,
+    which: str,
+    tell: Tell = lambda answer: answer(),
+) -> Tensor:
     """What every replica of a role answers for some rows [R, N, C]."""
     fit_ids = [f"{role}/replica{replica}" for replica in range(prepared.config.seeds)]
-    return answers_of(prepared, run, fit_ids, rows, which)
+    return answers_of(prepared, run, fit_ids, rows, which, tell)
 
 
 def training_numbers(prepared: Prepared, run: RunFolder) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raykd.config import Config
+from raykd.config.controls import left_out_controls
 from raykd.ensemble import SHARPENING_BOUNDS
 from raykd.evaluate import Evaluation
 from raykd.folders import RunFolder, read_json, write_json
@@ -25,6 +26,7 @@ from raykd.pipeline.teacher_validation import TeacherValidation
 from raykd.pipeline.teachers import Specs
 from raykd.report import write_report
 from raykd.runtime import Crew, Mailbox, put
+from raykd.tasks import find_task
 from raykd.teachers.fit import fit_teachers
 from raykd.teachers.utilization import WORK
 from raykd.tracking import (
@@ -43,6 +45,8 @@ from raykd.train.checkpoint import FitFolder
 from raykd.train.launch import run_fits
 from raykd.train.work import Work
 
+_NAMED = 5
+"""Samples that are named in a message."""
 STAGES = ("teachers", "targets", "student", "evaluate", "report")
 
 
@@ -153,9 +157,11 @@ class Job:
         self.emit(events.message("data", self.prepared.in_words))
         for note in self.prepared.notes:
             self.emit(events.message("data", note))
+        task = find_task(self.config.task).settings
+        for name, why in left_out_controls(self.config, task).items():
+            self.emit(events.message("data", f"no control {name}: {why}"))
         if left_out := self.prepared.samples.left_out:
-            text = f"{len(left_out)} samples cannot be decoded: {', '.join(left_out)}"
-            self.emit(events.failure("data", text, decision="skip"))
+            self.emit(not_decoded(left_out))
 
     def close(self) -> None:
         """Deliver the last events and end the trackers."""
@@ -352,7 +358,9 @@ class Job:
     def evaluate(self, targets: TargetStage, students: Mapping[str, Prepared]) -> Evaluation:
         """Score validation and test; see `raykd.pipeline.evaluation.evaluate`."""
         with self.stage("evaluate"):
-            evaluation = evaluate(self.prepared, targets.store, self.folder, students)
+            evaluation = evaluate(
+                self.prepared, targets.store, self.folder, students, listen=self.emit
+            )
             evaluation.save(self.folder.evaluation)
         return evaluation
 
@@ -399,6 +407,13 @@ class Job:
         """Write the report of what the folder holds."""
         with self.stage("report"):
             write_report(self.folder.path)
+
+
+def not_decoded(names: Sequence[str]) -> Event:
+    """Tells of samples that cannot be decoded: how many, and the first ones; `samples` has all."""
+    more = f" and {len(names) - _NAMED:,} more, see events.jsonl" if len(names) > _NAMED else ""
+    text = f"{len(names):,} samples cannot be decoded: {', '.join(names[:_NAMED])}{more}"
+    return events.failure("data", text, decision="skip", samples=list(names))
 
 
 def reuse(fit: Fit, folder: RunFolder, known: Mapping[str, Path]) -> None:

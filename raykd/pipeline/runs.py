@@ -20,6 +20,7 @@ from raykd.evaluate.outputs import Split, SplitOutputs
 from raykd.evaluate.requirements import Requirement
 from raykd.evaluate.slices import slice_numbers
 from raykd.evaluate.summary import student_temperatures
+from raykd.export.predictions import evaluation_table, folds_table, write_table
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.pipeline.choosing import choose
 from raykd.pipeline.evaluation import (
@@ -45,7 +46,15 @@ from raykd.pipeline.preparation import (
 )
 from raykd.pipeline.recipe_store import RecipeStore
 from raykd.pipeline.representation import features_alike
-from raykd.pipeline.session import Options, as_begun, open_folder, opened, options_of, run_folder
+from raykd.pipeline.session import (
+    Options,
+    as_begun,
+    open_folder,
+    opened,
+    options_of,
+    own_folder,
+    run_folder,
+)
 from raykd.pipeline.student import load_student, save_student
 from raykd.pipeline.target_stage import TargetStage
 from raykd.report import write_report
@@ -120,7 +129,13 @@ def _run(
     config: Config, options: Options, console: Console | None
 ) -> tuple[RunFolder, Mapping[str, Any]]:
     """One run; its folder and its summary."""
-    folder = run_folder(config, options)
+    with own_folder(options) as own:
+        return _run_in(run_folder(config, own), config, own, console)
+
+
+def _run_in(
+    folder: RunFolder, config: Config, options: Options, console: Console | None
+) -> tuple[RunFolder, Mapping[str, Any]]:
     config = as_begun(config, folder)
     listen = None if console is None else console.on
     with engine(options.address, config, resume=options.resume):
@@ -156,12 +171,16 @@ def _evaluate(job: Job, targets: TargetStage) -> None:
     with job.stage("evaluate"):
         students: dict[str, Prepared] = dict.fromkeys(roles(job.config), prepared)
         baselines = external_baseline_specs(prepared)
-        evaluation = evaluate(prepared, targets.store, job.folder, students, baselines)
+        evaluation = evaluate(
+            prepared, targets.store, job.folder, students, baselines, listen=job.emit
+        )
         evaluation.save(job.folder.evaluation)
         measured, conditions = costs(prepared, {**targets.specs, **baselines}, job.folder)
         slices = slices_of_test(job.config.evaluate.slices, prepared.samples)
         temperatures = student_temperatures(evaluation, "student")
-        save_student(prepared, job.folder, temperatures[0] if temperatures else None)
+        temperature = temperatures[0] if temperatures else None
+        save_student(prepared, job.folder, temperature)
+        write_table(job.folder.predictions, evaluation_table(evaluation, temperature))
     summary = summarise(
         evaluation,
         measured,
@@ -200,7 +219,15 @@ def cross_validate(
         InputError: before anything starts.
         RaykdError: a fold failed; what was finished is kept, and `resume` continues.
     """
-    folder, recipes = run_folder(config, options), fold_recipes(config)
+    with own_folder(options) as own:
+        folder = run_folder(config, own)
+        return folder, _cross_validate_in(folder, config, own, console)
+
+
+def _cross_validate_in(
+    folder: RunFolder, config: Config, options: Options, console: Console | None
+) -> Mapping[str, Any]:
+    recipes = fold_recipes(config)
     listen = None if console is None else console.on
     sizes = [_sizes(recipe, options, listen) for recipe in recipes]
     first = with_external_baselines(prepare(recipes[0], address=options.address, listen=listen))
@@ -220,16 +247,17 @@ def cross_validate(
                 again = replace(options, output=own.path, resume=there)
                 _run(_grouped(recipe, folder), again, console)
     if options.until not in (None, "evaluate"):
-        return folder, {}
-    summaries = [
-        read_json(folder.path / "folds" / str(i) / "summary.json") for i in range(len(recipes))
-    ]
+        return {}
+    folds = [RunFolder(folder.path / "folds" / str(index)) for index in range(len(recipes))]
+    summaries = [read_json(fold.summary) for fold in folds]
+    if all(fold.predictions.is_file() for fold in folds):  # a fold of an earlier version has none
+        write_table(folder.predictions, folds_table([fold.predictions for fold in folds]))
     brought = [teacher.name for teacher in config.teachers if not teacher.learns]
     summary = {**over_folds(summaries, sizes), "brought": brought}
     write_json(folder.summary, summary)
     if options.until is None:
         write_report(folder.path)
-    return folder, summary
+    return summary
 
 
 def _sizes(recipe: Config, options: Options, listen: Listen | None) -> Sizes:

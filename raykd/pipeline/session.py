@@ -22,7 +22,7 @@ from raykd.config.resolving import resolutions
 from raykd.config.sources import FilesSource
 from raykd.data.decoding import cache_root
 from raykd.errors import InputError, Problem, RaykdError
-from raykd.folders import RunFolder, write_json
+from raykd.folders import RunFolder, claim, claim_new, is_taken, release, write_json
 from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import Prepared
@@ -128,8 +128,42 @@ def _store_name(config: Config) -> str:
 
 
 def new_run_folder(name: str) -> Path:
-    """`runs/<name>-<UTC time>`."""
-    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+    """Claims `runs/<name>-<UTC time>`, with a number behind it where another job began in that second."""
+    return claim_new(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
+
+
+@contextmanager
+def own_folder(options: Options) -> Iterator[Options]:
+    """The options with the job's folder, which is this process's alone as long as the block lasts.
+
+    A folder into which nothing was written by then is removed again.
+
+    Raises:
+        InputError: another process works in it, or it exists and is not to be resumed, or holds something else.
+    """
+    path = options.output or new_run_folder(options.name)
+    fresh = options.output is None
+    try:
+        _check_output(path, options)
+        fresh |= claim(path)
+        _check_output(path, options)  # another job may have ended there meanwhile
+        yield replace(options, output=path)
+    finally:
+        if fresh:
+            release(path)
+
+
+def _check_output(path: Path, options: Options) -> None:
+    if not is_taken(path):
+        return
+    if not options.resume:
+        raise InputError.at(
+            "--output", f"{path} exists; add --resume to continue it, or name another folder"
+        )
+    if not path.is_dir() or (not RunFolder(path).config.is_file() and any(path.iterdir())):
+        raise InputError.at(
+            "--output", f"{path} is no run's folder: it has no config.json; name another one"
+        )
 
 
 def run_folder(config: Config, options: Options) -> RunFolder:
@@ -138,18 +172,10 @@ def run_folder(config: Config, options: Options) -> RunFolder:
     Raises:
         InputError: it exists and is not to be resumed, or holds something else.
     """
-    path = options.output or new_run_folder(options.name)
+    path = options.output
+    assert path is not None, "`own_folder`, or the command line, has chosen one"
+    _check_output(path, options)
     folder = RunFolder(path.absolute())
-    if not folder.path.exists():
-        return folder
-    if not options.resume:
-        raise InputError.at(
-            "--output", f"{path} exists; add --resume to continue it, or name another folder"
-        )
-    if not folder.path.is_dir() or (not folder.config.is_file() and any(folder.path.iterdir())):
-        raise InputError.at(
-            "--output", f"{path} is no run's folder: it has no config.json; name another one"
-        )
     if folder.config.is_file():
         # Keys that are newer than the folder have their defaults.
         began, config = load_config(folder.config), as_begun(config, folder)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -30,11 +30,13 @@ from raykd.folders import RunFolder, write_json
 from raykd.models import build_model
 from raykd.models.network import Network
 from raykd.models.weights import apply_weights, fingerprint, load_weights, save_weights
-from raykd.pipeline.preparation import Prepared
 from raykd.report import verdict
 from raykd.report.folder import RunData, read_run
 from raykd.tasks import find_task, known_task
 from raykd.train.checkpoint import FitFolder
+
+if TYPE_CHECKING:
+    from raykd.pipeline.preparation import Prepared  # imports ray
 
 SCHEMA = 2
 CARD = "README.md"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from raykd.folders import RunFolder
 from raykd.report.cost import latency_tile
 from raykd.report.folder import RunData, read_run, text_of
 from raykd.report.verdicts import outcome, verdict
@@ -60,12 +61,21 @@ def write_report(run: Path) -> Path:
     }
     content = kinds.get(data.summary.get("kind") or "run", _of_run)(data)
     content["explained"] = EXPLAINED if (run / EXPLAINED).is_file() else ""
+    content["wandb"] = wandb_command(run)
+    content["predictions"] = RunFolder(run).predictions.is_file()
     folder = run / "report"
     write_parts(folder, content["pictures"], content["tables"])
     page = folder / "index.html"
     render("index.html.j2", content, page)
     render("report.md.j2", content, folder / "report.md")
     return page
+
+
+def wandb_command(run: Path) -> str:
+    """What uploads the runs that W&B kept offline in a run's folder, from inside it; empty where there are none."""
+    places = (f"{place}wandb/offline-run-*" for place in ("", "*/*/"))
+    kept = [place for place in places if any(run.glob(place))]
+    return f"wandb sync {' '.join(kept)}" if kept else ""
 
 
 def write_parts(folder: Path, pictures: Mapping[str, Picture], tables: Mapping[str, Table]) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raykd.errors import InputError, Problem
 
 NAMESPACE = "raykd"
+_LONGEST_TEMPORARY = 38
+_SHORT = "/tmp"  # noqa: S108 (Ray makes a folder of its own there)
 _CONNECT_TIMEOUT_S = 10.0
 _VISIBLE_WITHIN_S = 5.0
 _ANSWER_TIMEOUT_S = 90.0
@@ -154,7 +157,8 @@ def start(address: str | None) -> None:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     if address is None:
         _authenticate()
-        ray.init(address="local", num_cpus=cpu_count(), include_dashboard=False, **common)
+        short = {} if (folder := _short_folder()) is None else {"_temp_dir": folder}
+        ray.init(address="local", num_cpus=cpu_count(), include_dashboard=False, **short, **common)
         return
     try:
         _check_listening(address)
@@ -162,6 +166,24 @@ def start(address: str | None) -> None:
     except (OSError, RuntimeError, ValueError) as error:
         why = f"no Ray cluster answers at {address!r} ({error}); start one or leave it out"
         raise InputError.at("--address", why) from error
+
+
+def _short_folder() -> str | None:
+    """Where Ray keeps its session if the folder of temporary files is too long; None = where it usually does.
+
+    The names of its sockets are that folder's and 69 characters more, of at most 107.
+
+    Raises:
+        InputError: there is no shorter folder that can be written.
+    """
+    usual = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    if len(os.fsencode(usual)) <= _LONGEST_TEMPORARY:
+        return None
+    if not os.access(_SHORT, os.W_OK):
+        name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+        raise InputError.at(f"${name}", f"{usual} has {len(os.fsencode(usual))} characters; the names of Ray's sockets begin with it, "
+                            f"and it may have {_LONGEST_TEMPORARY}: set RAY_TMPDIR to a shorter one")  # fmt: skip
+    return f"{_SHORT}/ray"
 
 
 def _check_listening(address: str) -> None:

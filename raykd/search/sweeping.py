@@ -26,9 +26,9 @@ from raykd.pipeline.preparation import Prepared, prepare
 from raykd.pipeline.session import (
     Options,
     as_begun,
-    new_run_folder,
     opened,
     options_of,
+    own_folder,
     run_folder,
 )
 from raykd.pipeline.target_stage import TargetStage
@@ -128,8 +128,7 @@ def plan_sweep(config: Config, options: Options) -> SweepPlan:
                     "{student.model.width: {space: choice, categories: [0.25, 0.5]}}}, or take `raykd sweep digits`")
         )  # fmt: skip
     check_search(config)
-    options = replace(options, output=options.output or new_run_folder(options.name))
-    assert options.output is not None, "made just now"
+    assert options.output is not None, "`own_folder`, or the command line, has chosen one"
     wandb = config.tracking.wandb
     tracking = config.tracking.model_copy(
         update={"wandb": wandb.model_copy(update={"group": wandb.group or options.output.name})}
@@ -187,6 +186,11 @@ def sweep(
 
 
 def _sweep(config: Config, options: Options, console: Console | None) -> SweepResult:
+    with own_folder(options) as own:
+        return _sweep_in(config, own, console)
+
+
+def _sweep_in(config: Config, options: Options, console: Console | None) -> SweepResult:
     plan = plan_sweep(config, options)
     plan_resources(plan.config, options)
     runs = SweepRuns(plan.config, plan.folder, console)

@@ -101,7 +101,7 @@ class SweepRuns:
             self._close(name, self._results.get(name))
         for thread in self._closing:
             thread.join()
-        if any(sink.sync_command is not None for sink in self._closed):
+        if any(sink.fell_offline for sink in self._closed):
             folder = shlex.quote(str(self._folder.path))
             inner = ("", f"{TRIALS}/*/", f"{_OTHERS}/*/")
             parts = " ".join(f"{folder}/{one}wandb/{_OFFLINE}" for one in inner)

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from raykd.tracking.events import Event
 from raykd.tracking.progress import (
+    SEPARATOR,
     LineLimiter,
     StageProgress,
     counted,
@@ -119,11 +120,11 @@ class Console:
     def _show(self, event: Event) -> None:
         now = self._clock()
         stage = self._stage(event, now)
-        stage.update(event)
+        stage.update(event, now)
         if event.kind == "stage":
             self._show_stage(event, stage)
         elif event.kind == "epoch":
-            self._show_epoch(event, now)
+            self._show_epoch(event, stage, now)
         elif event.kind == "fit":
             self._show_fit(event)
         elif event.kind == "progress":
@@ -150,7 +151,7 @@ class Console:
                 self._bars.remove(event.stage)
         self._rule(stage_line(event, listed))
 
-    def _show_epoch(self, event: Event, now: float) -> None:
+    def _show_epoch(self, event: Event, stage: StageProgress, now: float) -> None:
         fit, done = event.fit or event.stage, event.epoch or 0
         epochs = int(number(event.values, "epochs") or 0)
         self._with_epochs.add(fit)
@@ -159,7 +160,8 @@ class Console:
             due = 0 < epochs <= done
         if due:
             self._unprinted.pop(fit, None)
-            self._write(epoch_line(event))
+            left = "" if self._bars is not None else stage.left(now)
+            self._write(SEPARATOR.join([epoch_line(event), *([left] if left else [])]))
         else:
             self._unprinted[fit] = event
 

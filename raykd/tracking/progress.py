@@ -11,6 +11,7 @@ from raykd.tracking.events import Event
 
 LINES_PER_FIT = 5
 LEAST_PAUSE_S = 2.0
+LEAST_LEFT_S = 5.0
 LONGEST_SILENCE_S = 60.0
 SEPARATOR = "  "
 
@@ -67,6 +68,8 @@ class StageProgress:
     current: str | None = None
     quality: str | None = None
     wait: float | None = None
+    first: tuple[float, float] | None = None
+    """When the first epoch was told, and what had been worked off by then: before that processes were starting."""
 
     @classmethod
     def start(cls, event: Event, now: float) -> StageProgress:
@@ -76,8 +79,8 @@ class StageProgress:
             return cls(event.stage, now, len(listed), {str(name): FitProgress() for name in listed})
         return cls(event.stage, now, number(event.values, "fits"))
 
-    def update(self, event: Event) -> None:
-        """Take an event of this stage into account."""
+    def update(self, event: Event, now: float) -> None:
+        """Take an event of this stage into account, which came now."""
         if event.kind == "progress":
             self.units[event.fit] = event.values
         elif event.fit is not None and event.kind in {"epoch", "fit"}:
@@ -85,6 +88,7 @@ class StageProgress:
             fit = self.fits.setdefault(event.fit, FitProgress())
             if event.kind == "epoch":
                 self._epoch(fit, event)
+                self.first = self.first or (now, self._worked)
             else:
                 _change(fit, event)
 
@@ -127,9 +131,26 @@ class StageProgress:
             return None
         rate = self.rate_per_s if self.by_units else 0.0
         if not rate and now > self.started:
-            worked = self.done - sum(fit.skipped for fit in self.fits.values())
-            rate = worked / (now - self.started)
+            rate = self._steady_rate(now) or self._worked / (now - self.started)
         return max(0.0, self.whole - self.done) / rate if rate > 0 else None
+
+    @property
+    def _worked(self) -> float:
+        """Fits or units done by this run."""
+        return self.done - sum(fit.skipped for fit in self.fits.values())
+
+    def _steady_rate(self, now: float) -> float | None:
+        """Fits a second since the first epoch; None until there is something to judge by."""
+        if self.first is None or now - self.first[0] < LEAST_PAUSE_S:
+            return None
+        return (self._worked - self.first[1]) / (now - self.first[0])
+
+    def left(self, now: float) -> str:
+        """E.g. `student 4 min 10 s left`; nothing where the stage's work or its pace is not known, or it is nearly done."""
+        if self.total is None or not self._steady_rate(now):
+            return ""
+        eta_s = self.eta_s(now) or 0.0
+        return f"{self.name} {duration(eta_s)} left" if eta_s >= LEAST_LEFT_S else ""
 
     def count(self) -> str:
         """E.g. `3/20 fits` or `1,280/5,000 views`."""

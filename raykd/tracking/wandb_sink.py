@@ -77,6 +77,7 @@ class WandbSink:
         self._limits = limits = limits or Limits()
         self._secrets = secrets()
         self._mode = self._choose_mode(settings.mode)
+        self._online_wanted = settings.mode == "online" or self._mode == "online"
         self._fits: set[str] = set()
         self._failures = 0
         self._dropped = 0
@@ -180,8 +181,13 @@ class WandbSink:
         if self._lost is not None:
             self._give_up(self._lost)
         self._gave_up()
-        if self.sync_command is not None:
+        if self.fell_offline:
             self._notifier.print(f"W&B is offline; upload this run with\n  {self.sync_command}")
+
+    @property
+    def fell_offline(self) -> bool:
+        """Whether the run was to be online and is kept offline."""
+        return self.sync_command is not None and self._online_wanted
 
     def _finish(self, summary: Mapping[str, Any] | None) -> None:
         numbers = flat_numbers(summary or {}) | {"failures": self._failures}

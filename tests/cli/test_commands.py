@@ -10,6 +10,7 @@ import pytest
 
 from raykd.cli.results import read_status
 from raykd.errors import RaykdError, TeacherError
+from raykd.folders import claim, release_all
 from raykd.tracking import JsonLines, events
 
 
@@ -174,9 +175,14 @@ def test_status_of_a_run_in_progress(run_folder, call):
         events.epoch("teachers", "teacher/conv", epoch=3, epochs=6),
         events.failure("fleet", "teacher 'conv' died", decision="restart"),
     )
+    claim(run_folder)  # as a job does for as long as it lives
     standing = read_status(run_folder, now=time.time() + 60)
-    assert standing.status == "unfinished"
-    assert standing.stages["teachers"] == "running"
+    assert (standing.status, standing.stages["teachers"]) == ("running", "running")
+    live = call("status", run_folder).out
+    assert "running; last event" in live
+    assert "resume" not in live, "at 7d0af11 a live run was `unfinished`, with a line to resume it"
+    standing = read_status(run_folder, now=time.time() + 60)  # a command ends with its claims
+    assert (standing.status, standing.stages["teachers"]) == ("unfinished", "interrupted")
     assert standing.stages["student"] == "waiting"
     assert standing.fits["teacher/wide"].state == "reused"
     assert (standing.fits["teacher/conv"].epoch, standing.fits["teacher/conv"].epochs) == (3, 6)
@@ -186,6 +192,37 @@ def test_status_of_a_run_in_progress(run_folder, call):
     for text in ("1 of 4 done", "teacher/conv: epoch 3 of 6", "1 logged", "died", "--resume"):
         assert text in ended.out
     assert json.loads(call("status", run_folder, "--json").out)["failures"] == 1
+
+
+def test_status_of_a_run_whose_teachers_are_ready_waits_for_none(run_folder):
+    """At 7d0af11 a complete run with ready teachers said `teachers waiting`."""
+    _write(run_folder, events.stage("targets", state="started"))
+    (run_folder / "summary.json").write_text(json.dumps({"status": "complete"}))
+    stages = read_status(run_folder, now=time.time()).stages
+    assert (stages["teachers"], stages["student"]) == ("skipped", "waiting")
+
+
+def test_status_of_an_interrupted_sweep_names_its_own_command(run_folder):
+    """At 7d0af11 it advised `raykd run --resume`, which made a run of a sweep's folder."""
+    _write(run_folder, events.stage("search", state="started", fits=["trial/000"]))
+    (run_folder / "trials").mkdir()
+    standing = read_status(run_folder, now=time.time())
+    assert standing.stages["search"] == "interrupted"
+    assert standing.lines()[-1] == f"resume    raykd sweep --resume --output {run_folder}"
+
+
+def test_status_of_a_cross_validation_counts_folds(run_folder):
+    config = json.loads((run_folder / "config.json").read_text())
+    (run_folder / "config.json").write_text(json.dumps({**config, "folds": 3}))
+    done = run_folder / "folds" / "0"
+    done.mkdir(parents=True)
+    (done / "summary.json").write_text(json.dumps({"status": "complete"}))
+    for path in (run_folder, run_folder / "folds" / "1"):
+        claim(path)
+    standing = read_status(run_folder, now=time.time())
+    assert [fit.state for fit in standing.fits.values()] == ["finished", "running", "waiting"]
+    assert "folds     1 of 3 done" in standing.lines()
+    release_all()
 
 
 def test_status_of_an_ablation_has_its_own_fits_and_command(tmp_path):

@@ -14,7 +14,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from sklearn.datasets import load_digits
 
 from raykd.train.checkpoint import STATES
 
@@ -60,8 +62,6 @@ def test_a_report_is_written_anew(finished, call, tmp_path):
 
 @pytest.fixture
 def digits():
-    from sklearn.datasets import load_digits
-
     bunch = load_digits()
     return (bunch.images[:30] / 16).astype(np.float32), bunch.target[:30]
 
@@ -93,6 +93,28 @@ def test_predictions_are_the_same_from_every_kind_of_file(finished, call, folder
         assert found["ids"].tolist() == ids.tolist()
         assert found["labels"].tolist() == [int(row["prediction"]) for row in rows]
         assert found["probabilities"].shape == (30, 10)
+
+
+def test_predictions_join_to_the_data_and_are_those_of_the_exported_student(finished, call, folder):
+    """At 7d0af11 there was no such file; `evaluation.safetensors` had logarithms and hashes."""
+    found = pq.read_table(finished.path / "predictions.parquet").to_pydict()
+    bunch = load_digits()
+    ids = np.array(found["id"])
+    assert found["label"] == [str(label) for label in bunch.target[ids]]
+    assert {split: found["split"].count(split) for split in ("validation", "test")} == {
+        "validation": 100,
+        "test": 359,
+    }
+    np.savez("rows.npz", inputs=(bunch.images[ids, None] / 16).astype(np.float32), ids=ids)
+    assert call("predict", finished.path, "rows.npz", "--output", "again.parquet").code == 0
+    again = pq.read_table("again.parquet").to_pydict()
+    assert (again["id"], again["prediction"]) == (found["id"], found["student"])
+    np.testing.assert_allclose(again["p_3"], found["student.p_3"], atol=1e-6)
+    test = np.array(found["split"]) == "test"
+    right = np.array(found["teachers.wide"])[test] == np.array(found["label"])[test]
+    summary = json.loads((finished.path / "summary.json").read_text())
+    assert right.mean() == pytest.approx(summary["teachers"]["wide"]["test"]["accuracy"])
+    assert "predictions.parquet" in (finished.path / "report" / "index.html").read_text()
 
 
 def test_new_data_of_another_shape_is_refused(finished, call, folder):

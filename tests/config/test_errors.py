@@ -151,7 +151,10 @@ def test_without_labels_nothing_is_to_be_learnt_from_them():
             {"name": "trees", "model": "sklearn:sklearn.ensemble:ExtraTreesClassifier"},
         ],
         "student": {"model": "mlp"},
-        "evaluate": {"compare": ["sklearn:sklearn.svm:SVC"]},
+        "evaluate": {
+            "controls": ["labels", "best_teacher", "hard"],
+            "compare": ["sklearn:sklearn.svm:SVC"],
+        },
     }
     with pytest.raises(InputError) as caught:
         load_config(tree)

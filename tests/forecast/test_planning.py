@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ from raykd.pipeline.fits import teacher_fit
 from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import prepare
 from raykd.runtime import Resources
-from raykd.targets import NoTargets
+from raykd.targets import NoTargets, codec
 
 TRAIN, HELD_OUT = 1797 - 100 - 359, 100 + 359
 TAPS = [{"loss": {"type": "hint"}, "teacher": "conv", "student_tap": "blocks.0", "teacher_tap": "blocks.1"}]  # fmt: skip
@@ -128,7 +130,7 @@ def test_plan_of_a_bucket_fetches_nothing(recipe, call):
 def hasty(monkeypatch):
     """Measures little, and starts no process."""
     monkeypatch.setattr(timing, "_BUDGET_S", 0.02)
-    monkeypatch.setattr(timing, "_start_s", lambda: 5.0)
+    monkeypatch.setattr(timing, "_starting", lambda: nullcontext(lambda: 5.0))
 
 
 def test_plan_says_it_in_a_table_and_as_json(recipe, call):
@@ -207,6 +209,26 @@ def test_recorded_outputs_cost_nothing(tiny_recipe, tmp_path):
     found = measure(prepared, make_placement(prepared.config, Resources(2.0, 0.0, local=True)), ())
     assert found.score_s["known"] == 0.0 < found.score_s["wide"]
     assert found.teacher_fit_s == {}
+
+
+@pytest.mark.usefixtures("hasty")
+def test_what_there_is_no_time_to_measure_is_named(recipe, call, monkeypatch):
+    """At 7d0af11 a plan took as long as its models did."""
+    monkeypatch.setattr(timing, "_MEASURED_S", 0.0)
+    ended = call("plan", recipe, "--json")
+    measured = json.loads(ended.out)["time"]["measured"]
+    assert measured["skipped"] == ["conv", "labels"]
+    assert measured["score_s"]["conv"] == measured["score_s"]["wide"] > 0
+    assert measured["student_fit_s"]["labels"] == measured["student_fit_s"]["student"] > 0
+    assert "to be done in time: conv, labels" in call("plan", recipe).out
+
+
+def test_several_steps_are_measured_at_once():
+    """`raykd plan digits` ended with an IndexError where steps are short: answers for one were there, 32 asked."""
+    answers = codec.encode(torch.randn(3, 2), {}, "logits")
+    source = timing.MadeUp({"wide": answers}, {"wide": 1.0})
+    batch = SimpleNamespace(rows=torch.zeros(7))
+    assert len(source.collect(source.submit(batch), 1.0)["wide"].values_NC) == 7
 
 
 @pytest.mark.parametrize(("sample_s", "asked"), [(0.001, [8, 128]), (1.0, [8])])

@@ -100,6 +100,14 @@ def test_a_table_and_a_fitted_pipeline_make_a_student(ran, tmp_path, call):
     assert again.labels.tolist() == said.labels[:5].tolist()
 
 
+def test_its_predictions_join_the_table(ran):
+    kept = pd.read_parquet(ran.path / "predictions.parquet")
+    joined = posts().merge(kept, left_index=True, right_on="id", suffixes=("", "_kept"))
+    assert len(joined) == len(kept) == 48, "validation and test"
+    assert (joined["label"] == joined["label_kept"]).all()
+    assert (joined["teachers.tfidf"] == joined["label"]).mean() > 0.9
+
+
 def test_no_file_holds_the_objects(ran, fitted):
     source = json.loads((ran.path / "config.json").read_text())["data"]["source"]
     assert source["type"] == "object"

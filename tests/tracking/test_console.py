@@ -253,12 +253,12 @@ def test_odd_streams_do_not_hurt(clock, monkeypatch) -> None:
 def test_time_left_comes_from_the_measured_rate(clock) -> None:
     start = events.stage("student", state="started", fits=["a", "b", "c", "d"])
     stage = StageProgress.start(start, clock())
-    stage.update(events.fit("student", "a", state="reused"))
+    stage.update(events.fit("student", "a", state="reused"), clock())
     assert stage.eta_s(clock()) is None  # what was there before says nothing of the pace
-    stage.update(events.fit("student", "b", state="resumed", epoch=5))
+    stage.update(events.fit("student", "b", state="resumed", epoch=5), clock())
     clock.sleep(10)
-    stage.update(_epoch("b", 10, 10))
-    stage.update(events.fit("student", "b", state="finished"))
+    stage.update(_epoch("b", 10, 10), clock())
+    stage.update(events.fit("student", "b", state="finished"), clock())
     assert stage.done == 2
     assert stage.eta_s(clock()) == pytest.approx(40)  # half a fit in 10 s, two are left
     assert stage.count() == "2/4 fits"
@@ -269,7 +269,8 @@ def test_units_of_several_replicas_add_up(clock) -> None:
     stage = StageProgress.start(events.stage("targets", state="started"), clock())
     for fit in ("r0", "r1"):
         stage.update(
-            events.progress("targets", done=50, total=100, unit="views", rate_per_s=5, fit=fit)
+            events.progress("targets", done=50, total=100, unit="views", rate_per_s=5, fit=fit),
+            clock(),
         )
     assert (stage.done, stage.whole, stage.eta_s(clock())) == (100, 200, 10)
 
@@ -292,3 +293,33 @@ def test_durations() -> None:
         "4 min 10 s",
         "2 h 05 min",
     ]
+
+
+def test_epochs_of_long_stages_tell_when_all_will_be_done(clock) -> None:
+    """At 7d0af11 only bars did; starting processes is no part of the pace."""
+    console, stream = _plain(clock)
+    fits = [f"student/replica{replica}" for replica in range(2)]
+    console.on(events.stage("student", state="started", fits=fits))
+    clock.sleep(100)
+    for fit in fits:
+        for epoch in range(1, 41):
+            clock.sleep(30)
+            console.on(_epoch(fit, epoch))
+    lines = stream.getvalue().splitlines()[1:]
+    assert "left" not in lines[0]
+    assert lines[1].endswith("student 38 min 30 s left")
+    assert lines[-2].endswith("student 30.0 s left")
+    assert "left" not in lines[-1]
+
+
+def test_short_stages_and_those_of_unknown_size_tell_no_end(clock) -> None:
+    console, stream = _plain(clock)
+    for epoch in range(1, 41):
+        clock.sleep(30)
+        console.on(_epoch(STUDENT, epoch))
+    assert "left" not in stream.getvalue()
+    console.on(events.stage("student", state="started", fits=[STUDENT]))
+    for epoch in range(1, 41):
+        clock.sleep(0.1)
+        console.on(_epoch(STUDENT, epoch))
+    assert "left" not in stream.getvalue()
