@@ -131,7 +131,7 @@ class LabelTable(Settings):
     """
 
     path: str
-    """`.csv` or `.parquet`."""
+    """`.csv`, `.tsv`, `.txt` (`,`, `;`, `|` or tabs, as the first line has them) or `.parquet`."""
     key: str = "id"
     """Column with the samples' ids: of images the path below their folder, of tar shards `shard/key`."""
     column: str | tuple[str, ...] = "label"
