@@ -17,6 +17,7 @@ import yaml
 from raykd.config.data import Data
 from raykd.data import Dataset, Samples, build_samples
 from raykd.errors import InputError
+from raykd.evaluate import Evaluation
 from raykd.teachers.recorded import load_outputs
 
 Call = Callable[..., Any]
@@ -149,6 +150,7 @@ def test_a_table_of_labels_is_joined_by_texts(
     (told,) = (text for text in report["warnings"] if "match no sample" in text)
     assert told.startswith("2 of 62 keys of")
     assert "('995', '1e4')" in told
+    assert "zeros" not in told
 
 
 def test_keys_that_only_look_different_are_matched_and_told(tmp_path: Path, call: Call) -> None:
@@ -276,3 +278,68 @@ def test_ids_of_parquet_files_of_different_types(tmp_path: Path, call: Call) -> 
     ended = call("data", "check", recipe(tmp_path, source))
     assert ended.code == 2
     assert "data.source.label: 'label' is int32 in" in ended.err
+
+
+@pytest.mark.ray
+def test_a_run_joins_by_the_users_ids(
+    ray_cluster: None, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 7d0af11: "repeated"; without `id`, hashes in evaluation.safetensors, and labels lost without a word."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    ids = ["007", "7", "0995", "1.10", "1.1", "NA", *(f"A{row}" for row in range(114))]
+    rng = np.random.default_rng(0)
+    x_ND, truth = rng.normal(size=(120, 3)), np.arange(120) % 2
+    x_ND[:, 0] += 4 * truth
+    rows = [",".join([key, *map(str, row)]) for key, row in zip(ids, x_ND.tolist(), strict=True)]
+    (tmp_path / "rows.csv").write_text("\n".join(["id,a,b,c", *rows]))
+    labels = [f"{key},{bool(one)}" for key, one in zip(ids, truth.tolist(), strict=True)]
+    (tmp_path / "labels.csv").write_text("\n".join(["id,label", *labels, "A995,True"]))
+    said = [
+        f"{key},{2 - 4 * one},{4 * one - 2}" for key, one in zip(ids, truth.tolist(), strict=True)
+    ]
+    (tmp_path / "said.csv").write_text("\n".join(["id,no,yes", *reversed(said), "B1,0,0"]))
+    source = {"type": "csv", "path": "rows.csv", "id": "id", "labels": {"path": "labels.csv"}}
+    given = {
+        "data": {"source": source, "splits": {"validation": 30, "test": 30}},
+        "teachers": [{"name": "known", "outputs": "said.csv"}],
+        "student": {"model": {"type": "mlp", "width": 0.25, "depth": 1}},
+        "train": {"epochs": 2, "batch_size": 32, "optimizer": {"type": "adamw", "lr": 0.01}},
+        "evaluate": {"controls": []},
+        "tracking": {"wandb": {"mode": "disabled"}},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(given))
+    ended = call("run", "recipe.yaml", "--output", "out")
+    assert ended.code == 0, ended.err
+    assert "1 of 121 keys of labels.csv match no sample ('A995')" in ended.out
+    assert "teacher 'known': 1 of 121 keys of said.csv match no sample ('B1')" in ended.out
+    test = Evaluation.load(tmp_path / "out" / "evaluation.safetensors").splits["test"]
+    for key, label, answer in zip(
+        test.user_ids, test.labels_N.tolist(), test.ensemble.argmax(1).tolist(), strict=True
+    ):
+        assert label == answer == truth[ids.index(key)]
+    ended = call("predict", "out", "rows.csv")
+    assert [line.split(",")[0] for line in ended.out.splitlines()[1:]] == ids
+    assert ended.out.splitlines()[0] == "id,prediction,p_False,p_True"
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("L.CSV", ","), ("l.csv", ";"), ("l.tsv", "\t")])
+def test_tables_as_spreadsheets_write_them(
+    tmp_path: Path, call: Call, name: str, delimiter: str
+) -> None:
+    """At 7d0af11: "needs a .csv or .parquet file", and 0995 to 0999 unlabelled without a word."""
+    ids = [f"{row:04d}" for row in range(980, 1020)]
+    write_rows(tmp_path / "rows.csv", ids)
+    lines = [f"{int(key)}{delimiter}{'ab'[row % 2]}" for row, key in enumerate(ids)]
+    (tmp_path / name).write_text("\n".join([f"id{delimiter}label", *lines]), encoding="utf-8-sig")
+    table = {"path": str(tmp_path / name)}
+    source = {
+        "type": "csv",
+        "path": str(tmp_path / "rows.csv"),
+        "id": "id",
+        "inputs": "x",
+        "labels": table,
+    }
+    told = "\n".join(loaded(source).notes)
+    assert "20 of 40 keys of" in told
+    assert "match no sample (e.g. '980', '981', '982'); 20 samples have no row in it; zeros" in told
