@@ -80,7 +80,7 @@ def load_object(
 
 
 def _refuse_hidden(module: ModuleType, here: Path, key: str) -> None:
-    """Tell of a file in the working directory that is not what its name imports.
+    """Tell of a file in the working directory whose name imports a part of Python, or an installed package.
 
     Raises:
         InputError: there is one.
@@ -88,7 +88,9 @@ def _refuse_hidden(module: ModuleType, here: Path, key: str) -> None:
     name = module.__name__.split(".")[0]
     own = [path for path in (here / f"{name}.py", here / name / "__init__.py") if path.is_file()]
     found = Path(module.__file__).resolve() if module.__file__ else None
-    if own and (found is None or not found.is_relative_to(here.resolve())):
+    installed = [Path(folder).resolve() for folder in (sys.prefix, sys.base_prefix)]
+    hides = found is None or any(found.is_relative_to(folder) for folder in installed)
+    if own and hides and (found is None or not found.is_relative_to(here.resolve())):
         raise InputError.at(
             key, f"{own[0]} has the name of another module, {found or 'a part of Python'}, which is imported in its place; "
             "give your file another name"

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import xxhash
 
-from raykd.errors import InputError
+from raykd.errors import InputError, Problem, refuse
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +57,26 @@ def held(fingerprint: str, describes: str, *, key: str) -> Held:
     """
     found = _HELD.get(fingerprint)
     if found is None:
-        raise InputError.at(
-            key, f"is an object of a Python process ({describes}), which no file holds: call raykd.run(config, "
-            "output=..., resume=True), or whichever function it was, with the same object in the config"
-        )  # fmt: skip
+        raise InputError([_lost(key, describes)])
     return found
+
+
+def refuse_lost(objects: Mapping[str, Any]) -> None:
+    """Nothing where this process has every object that a recipe names.
+
+    Args:
+        objects: dotted key -> its settings, as `Config.objects` has them.
+
+    Raises:
+        InputError: it lacks some, as the command line always does.
+    """
+    lost = ((key, one) for key, one in objects.items() if not is_held(one.fingerprint))
+    refuse(_lost(key, one.describes) for key, one in lost)
+
+
+def _lost(key: str, describes: str) -> Problem:
+    return Problem(key, f"is an object of a Python process ({describes}), which no file holds: call raykd.run(config, "
+                   "output=..., resume=True), or whichever function it was, with the same object in the config")  # fmt: skip
 
 
 def named(kind: Any) -> str:

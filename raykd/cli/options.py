@@ -191,8 +191,10 @@ def early_engine(args: argparse.Namespace, config: Config) -> Iterator[None]:
     if output is not None and ((is_taken(output) and not args.resume) or is_locked(output)):
         yield
         return
+    from raykd.objects import refuse_lost
     from raykd.runtime import engine
 
+    refuse_lost(config.objects)
     with engine(address_of(args), config, resume=args.resume):
         yield
 

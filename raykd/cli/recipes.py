@@ -204,7 +204,10 @@ def _field(name: str, field: FieldInfo, value: Any, line: _Line, seen: _Seen) ->
         elif live:
             yield _Line(indent, f"{name}: {{}}", line.doc, live)
         else:  # explained before, under another key
-            yield _Line(indent, f"{name}: {_flow(value.model_dump(mode='json'))}", line.doc, live)
+            text = f"{name}: {_flow(value.model_dump(mode='json'))}"
+            if indent + len(text) > _WIDTH:
+                text = f"{name}: {_flow(value.model_dump(mode='json', exclude_defaults=True))}"
+            yield _Line(indent, text, line.doc, live)
     elif isinstance(value, tuple) and value and isinstance(value[0], Settings):
         yield _Line(indent, f"{name}:", line.doc, live)
         for item in value:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from raykd.config.base import (
     Count,
@@ -250,59 +250,31 @@ class Data(Settings):
     else .raykd/decoded. Fast local disk on one machine; on several nodes one that all see."""
 
 
-class _Filled(Settings):
-    """What the ways to fill the gaps of a column of numbers share."""
+class Impute(Settings):
+    """What stands in the gaps of a table's columns of numbers: scikit-learn's SimpleImputer."""
 
+    type: Literal["median", "mean", "most_frequent", "constant"] = "median"
+    """Of the column's training values; constant: the same number in every column."""
+    value: Real = 0.0
+    """Of `constant`: the number."""
     indicator: bool = True
     """Add a column of 0 and 1 for each column that has gaps in the training samples: was this cell empty?"""
 
-
-class MedianImpute(_Filled):
-    """The median of the column's training values."""
-
-    type: Literal["median"] = "median"
-
-
-class MeanImpute(_Filled):
-    """The mean of the column's training values."""
-
-    type: Literal["mean"] = "mean"
+    @model_validator(mode="after")
+    def _has_value_if_constant(self) -> Impute:
+        if self.value and self.type != "constant":
+            raise ValueError(f"value {self.value:g} is for `type: constant`; found {self.type}")
+        return self
 
 
-class MostFrequentImpute(_Filled):
-    """The most frequent of the column's training values."""
+class Categories(Settings):
+    """How a table's columns of words become numbers: scikit-learn's OneHotEncoder or OrdinalEncoder."""
 
-    type: Literal["most_frequent"] = "most_frequent"
-
-
-class ConstantImpute(_Filled):
-    """The same number in every column."""
-
-    type: Literal["constant"] = "constant"
-    value: Real = 0.0
-    """The number."""
-
-
-Impute = Annotated[
-    MedianImpute | MeanImpute | MostFrequentImpute | ConstantImpute, Field(discriminator="type")
-]
-
-
-class OneHotCategories(Settings):
-    """A column of 0 and 1 for each category of the training samples; an empty cell is a category of its own."""
-
-    type: Literal["one_hot"] = "one_hot"
+    type: Literal["one_hot", "ordinal"] = "one_hot"
+    """one_hot: a column of 0 and 1 for each category of the training samples; an empty cell is one of its own.
+    ordinal: the category's number, in alphabetical order from 0; -1 of a new one, -2 of an empty cell."""
     most: Count = 32
-    """Columns that a column of words becomes at most; its rarest categories, and any that comes new, then share one."""
-
-
-class OrdinalCategories(Settings):
-    """The number of the category, in alphabetical order from 0; of a new one -1, of an empty cell -2."""
-
-    type: Literal["ordinal"] = "ordinal"
-
-
-CategoryCode = Annotated[OneHotCategories | OrdinalCategories, Field(discriminator="type")]
+    """Of `one_hot`: columns that a column of words becomes at most; its rarest categories, and any new one, share one."""
 
 
 class Preprocess(Settings):
@@ -320,12 +292,11 @@ class Preprocess(Settings):
     """[means, stds] per channel; auto takes them from the training samples."""
     scale: NonNegative = 1.0
     """Multiply inputs by this before normalising, e.g. 255 for models that expect 0..255."""
-    impute: Impute | None = MedianImpute()
-    """Tables: what stands in empty cells of columns of numbers (scikit-learn's SimpleImputer, fitted on the training
-    samples); null leaves them NaN, for models that take it."""
-    categories: CategoryCode | None = OneHotCategories()
-    """Tables: how columns of words become numbers (scikit-learn's OneHotEncoder or OrdinalEncoder, fitted on the
-    training samples); null leaves these columns out."""
+    impute: Impute | None = Impute()
+    """Tables: what stands in empty cells of columns of numbers, fitted on the training samples; null leaves them NaN,
+    for models that take it."""
+    categories: Categories | None = Categories()
+    """Tables: how columns of words become numbers, fitted on the training samples; null leaves these columns out."""
     tokenizer: Tokenizer | None = None
     """Of texts, which know none of the other settings: how they become ids; null = `hashed`. `none`, for a
     teacher: it is given the texts."""

@@ -125,10 +125,13 @@ class ArraysSource(Settings):
 
 
 class LabelTable(Settings):
-    """A table with a row for each sample: its label, and what samples are split by."""
+    """A table with a row for each sample: its label, and what samples are split by.
+
+    Keys and ids are compared as texts.
+    """
 
     path: str
-    """`.csv` or `.parquet`."""
+    """`.csv`, `.tsv`, `.txt` (`,`, `;`, `|` or tabs, as the first line has them) or `.parquet`."""
     key: str = "id"
     """Column with the samples' ids: of images the path below their folder, of tar shards `shard/key`."""
     column: str | tuple[str, ...] = "label"
@@ -199,7 +202,10 @@ class CsvSource(FilesSource):
 
 
 class ImagesSource(FilesSource):
-    """A folder of images; `label: null` takes the first folder of each path as its class."""
+    """A folder of images; `label: null` takes the first folder of each path as its class.
+
+    Where all first folders are parts (train, val, test and the like), these are kept, and the second one is the class.
+    """
 
     type: Literal["images"] = "images"
 

@@ -28,11 +28,13 @@ class Match:
         key_N: int64, the number of each sample's key; −1 where it has none.
         strangers: keys that no sample has.
         alike: pairs of key and id that are the same but for how they are written.
+        lost_zeros: whether a key that no sample has is one's without the zeros at its front, as spreadsheets write it.
     """
 
     key_N: np.ndarray
     strangers: tuple[str, ...]
     alike: tuple[tuple[str, str], ...]
+    lost_zeros: bool = False
 
     def in_words(self, table: str) -> list[str]:
         """What a reader should know of a table's keys; nothing where each is a sample's.
@@ -45,8 +47,10 @@ class Match:
             count = len(self.strangers) + int((self.key_N >= 0).sum())
             lacking = int((self.key_N < 0).sum())
             others = f"; {lacking:,} samples have no row in it" if lacking else ""
+            zeros = "; zeros at the front were lost: write ids as texts" if self.lost_zeros else ""
             told.append(
-                f"{len(self.strangers):,} of {count:,} keys of {table} match no sample ({_some(self.strangers)}){others}"
+                f"{len(self.strangers):,} of {count:,} keys of {table} match no sample ({_some(self.strangers)})"
+                f"{others}{zeros}"
             )
         if self.alike:
             key, sample = self.alike[0]
@@ -82,8 +86,10 @@ def match(ids: Any, keys: Any) -> Match:
     for key, row in pairs:
         key_N[row] = key
     alike = tuple((keys[key].as_py(), ids[row].as_py()) for key, row in pairs)
-    strangers = np.setdiff1d(left, key_N)
-    return Match(key_N, tuple(keys.take(pa.array(strangers)).to_pylist()), alike)
+    strangers = tuple(keys.take(pa.array(np.setdiff1d(left, key_N))).to_pylist())
+    unmatched = ids.take(pa.array(np.flatnonzero(key_N < 0))).to_pylist()
+    bare = {text.lstrip("0") for text in unmatched if text.startswith("0")}
+    return Match(key_N, strangers, alike, not bare.isdisjoint(strangers))
 
 
 def _evened(text: str) -> str:

@@ -14,7 +14,8 @@ from raykd.types import is_labelled
 
 BOOLEANS: tuple[str, ...] = ("False", "True")
 """Names of two classes whose labels are booleans."""
-_FEW_CLASSES = 1_000
+_FEW_CLASSES = 1_000_000
+"""Names of so many classes are made at once; whether each occurs is looked at later."""
 _MOST_GAPS = 10
 """Numbers of classes for each one that occurs; with more of them, labels are ids, codes or times."""
 

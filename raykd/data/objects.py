@@ -66,7 +66,7 @@ def hold_source(given: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
         InputError: it is something else, or has no samples.
     """
     content = rows_or_arrays(given, settings.get("length", TEXT_BYTES))
-    words, plain = named(type(given)), dict(settings)
+    words, plain = _in_words(given), dict(settings)
     if isinstance(content, Rows):
         for key, name in (("label", _LABEL), ("id", _ID), ("id", ROW)):
             if key not in plain and name in content.table.column_names:
@@ -77,12 +77,24 @@ def hold_source(given: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
     elif extra := sorted(set(plain) - {"length"}):
         raise InputError.at(f"{_KEY}.{extra[0]}", f"is for tables; found {words}: leave it out")
     else:
-        own = isinstance(content, Dataset)
-        fields = {n: getattr(content, n) for n in _NAMES} if own else dict(content.fields)
+        if isinstance(content, Dataset):
+            fields = {name: getattr(content, name) for name in _NAMES}
+        else:
+            fields = dict(content.fields)
         fingerprint, count = digest_of(fields), len(_first(fields["inputs"]))
     held = hold(fingerprint, content)
     return {**plain, "type": "object", "fingerprint": fingerprint,
             "describes": f"{words}, {count:,} samples"}, held  # fmt: skip
+
+
+def _in_words(given: Any) -> str:
+    """The class of what was given; of arrays, and of parts, that of the first one."""
+    if isinstance(given, tuple) and given:
+        return _in_words(given[0])
+    if isinstance(given, Mapping) and given:
+        parts = f" ({', '.join(given)})" if set(given) <= set(PARTS) else ""
+        return _in_words(given.get("inputs", next(iter(given.values())))) + parts
+    return named(type(given))
 
 
 def rows_or_arrays(given: Any, length: int = TEXT_BYTES) -> Rows | Arrays | Dataset:

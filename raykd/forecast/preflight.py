@@ -150,8 +150,8 @@ def judge_ready_teachers(prepared: Prepared) -> dict[str, float]:
         except TeacherError as error:
             problems.append(Problem(f"teachers.{name}", str(error)))
         except Exception as error:  # noqa: BLE001 (of a model's own code, which may raise anything)
-            raised = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            problems.append(Problem(f"teachers.{name}.model", f"raised {raised}"))
+            why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            problems.append(Problem(f"teachers.{name}.model", f"raised {why}"))
     if problems:
         raise InputError(problems)
     return found

@@ -17,13 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raykd.config.data import (
-    CategoryCode,
-    ConstantImpute,
-    Impute,
-    OneHotCategories,
-    Preprocess,
-)
+from raykd.config.data import Categories, Impute, Preprocess
 from raykd.types import UNKNOWN_WORD
 
 FITTED_ROWS = 200_000
@@ -180,17 +174,17 @@ def imputer_of(impute: Impute) -> Any:
 
     return SimpleImputer(
         strategy=impute.type,
-        fill_value=impute.value if isinstance(impute, ConstantImpute) else None,
+        fill_value=impute.value if impute.type == "constant" else None,
         add_indicator=impute.indicator,
         keep_empty_features=True,
     )
 
 
-def encoder_of(code: CategoryCode) -> Any:
+def encoder_of(code: Categories) -> Any:
     """The encoder of scikit-learn for columns of words, whose codes are in alphabetical order; not fitted."""
     from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
-    if isinstance(code, OneHotCategories):
+    if code.type == "one_hot":
         return OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=code.most)
     return OrdinalEncoder(
         handle_unknown="use_encoded_value", unknown_value=_NEW, encoded_missing_value=_GAP
@@ -214,7 +208,7 @@ def _ranks(words: Sequence[str]) -> np.ndarray:
 
 
 def _word_column(
-    code: CategoryCode, encoder: Any, place: int, column: int, words: tuple[str, ...]
+    code: Categories, encoder: Any, place: int, column: int, words: tuple[str, ...]
 ) -> WordColumn:
     """What the fitted encoder does with each word."""
     seen = encoder.categories_[place].tolist()

@@ -38,9 +38,9 @@ _HOMES = {
     "compare": "comparing",
     "Fleet": "fleet",
     "Options": "session",
+    "Predictions": "prediction",
     "RunResult": "runs",
     "load_student": "student",
-    "Predictions": "prediction",
     "predict": "prediction",
     "run": "runs",
 }

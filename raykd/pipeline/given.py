@@ -15,7 +15,7 @@ from raykd.config import Config, load_config
 from raykd.data.objects import hold_source
 from raykd.errors import InputError, Problem
 from raykd.models.zoo.objects import hold_model
-from raykd.objects import Held, is_held
+from raykd.objects import Held, is_held, refuse_lost
 from raykd.runtime import why_unsendable
 
 Recipe = Config | Mapping[str, Any] | str | os.PathLike[str]
@@ -38,6 +38,7 @@ def given_recipe(recipe: Recipe) -> Iterator[Config]:
         InputError: with every problem found; an object cannot be used, or cannot be sent to other processes.
     """
     if isinstance(recipe, Config):
+        refuse_lost(recipe.objects)
         yield recipe
     elif not isinstance(recipe, Mapping):
         yield load_config(recipe)

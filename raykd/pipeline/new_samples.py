@@ -268,9 +268,9 @@ def _columns(taken: Input, path: Path | str, names: Sequence[str]) -> dict[str, 
 
 def _text_column(path: Path | str, trained: Sequence[str], names: Sequence[str]) -> str:
     """The column that was trained on; else the only one; where none is known, the one called `text`."""
-    candidates: tuple[str, ...] = tuple(trained) or (TEXT,)
-    if there := [name for name in candidates if name in names]:
-        return there[0]
+    for name in trained or (TEXT,):
+        if name in names:
+            return name
     if len(names) != 1:
         wanted = trained[0] if trained else TEXT
         raise InputError.at(

@@ -21,9 +21,8 @@ from raykd.config.optimizers import optimizers_as_in
 from raykd.config.resolving import resolutions
 from raykd.config.sources import FilesSource
 from raykd.data.decoding import cache_root
-from raykd.errors import InputError, Problem, RaykdError, refuse
+from raykd.errors import InputError, Problem, RaykdError
 from raykd.folders import RunFolder, claim, claim_new, is_taken, release, write_json
-from raykd.objects import is_held
 from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import Prepared
@@ -171,10 +170,8 @@ def run_folder(config: Config, options: Options) -> RunFolder:
     """The folder that a run would use; makes nothing.
 
     Raises:
-        InputError: it exists and is not to be resumed, or holds something else; the recipe names objects that this
-            process does not have.
+        InputError: it exists and is not to be resumed, or holds something else.
     """
-    refuse_lost_objects(config)
     path = options.output
     assert path is not None, "`own_folder`, or the command line, has chosen one"
     _check_output(path, options)
@@ -184,20 +181,6 @@ def run_folder(config: Config, options: Options) -> RunFolder:
         began, config = load_config(folder.config), as_begun(config, folder)
         _check_same(began.model_dump(mode="json"), config.model_dump(mode="json"), path)
     return folder
-
-
-def refuse_lost_objects(config: Config) -> None:
-    """Nothing where this process has every object that the recipe names.
-
-    Raises:
-        InputError: it lacks some, as the command line always does.
-    """
-    lost = {key: one for key, one in config.objects.items() if not is_held(one.fingerprint)}
-    refuse(
-        Problem(key, f"is an object of a Python process ({one.describes}), which no file holds: call raykd.run(config, "
-                "output=..., resume=True), or whichever function it was, with the same object in the config")
-        for key, one in lost.items()
-    )  # fmt: skip
 
 
 def as_begun(config: Config, folder: RunFolder) -> Config:

@@ -15,11 +15,9 @@ from torch import Tensor
 
 from raykd.config import Config
 from raykd.config.check_objective import needed_temperatures
-from raykd.config.data import NoTokenizer, Preprocess
 from raykd.config.models import (
     FactoryModel,
     Model,
-    ObjectModel,
     SklearnModel,
     Teacher,
     brings_weights,
@@ -36,8 +34,6 @@ from raykd.models.preprocess import IDENTITY, Preprocessing, preprocessing_for
 from raykd.models.taps import probe, probe_output, run_model
 from raykd.models.weights import apply_weights, load_weights, matching
 from raykd.models.zoo.estimator import examples_of
-from raykd.models.zoo.objects import column_places, matched_classes
-from raykd.objects import Held, held
 from raykd.pipeline.model_checks import (
     LabelMap,
     Shape,
@@ -49,6 +45,7 @@ from raykd.pipeline.model_checks import (
     known_classes,
     resolve_label_map,
 )
+from raykd.pipeline.object_teachers import held_object, is_raw, with_samples
 from raykd.seeding import derive
 from raykd.targets import codec
 from raykd.targets.packing import PLAIN, Arrays, Packing, packed_shape
@@ -58,8 +55,6 @@ from raykd.teachers.recorded import load_outputs
 from raykd.types import ORIGINAL_VIEW
 
 Specs = Mapping[str, Spec | Recorded]
-_ANSWERS = {"logits": "classes", "label_logits": "marks", "value": "values", "embedding": None}
-"""What a task's teachers answer -> what an estimator is asked for."""
 _PROBED = 32
 
 
@@ -141,7 +136,7 @@ class ResolvedTeacher:
             behaviour=self.behaviour,
             vector=settings.embedding,
             device="cuda" if gpus else "cpu",
-            object=_held(settings.model, f"teachers.{settings.name}.model"),
+            object=held_object(settings.model, f"teachers.{settings.name}.model"),
         )
 
     def network(
@@ -164,62 +159,6 @@ class ResolvedTeacher:
         outputs, kind = torch.zeros(1, self.answers), find_task(samples.task).metrics.kind
         arrays = codec.encode(outputs, features, kind, packing)
         return {name: np.repeat(array, rows, axis=0) for name, array in arrays.items()}
-
-
-def _held(model: Model, key: str) -> Held | None:
-    if not isinstance(model, ObjectModel):
-        return None
-    return held(model.fingerprint, model.describes, key=key)
-
-
-def is_raw(teacher: Teacher, samples: Samples) -> bool:
-    """Whether it is given rows of a table as they are, gaps and words too: a pipeline that the user has fitted on them."""
-    model = teacher.model
-    own = isinstance(model, ObjectModel) and model.library == "sklearn"
-    return own and samples.is_table and teacher.preprocess == Preprocess(normalize="none")
-
-
-def with_samples(teacher: Teacher, samples: Samples, *, key: str) -> Teacher:
-    """A teacher that is the user's own object, with what the samples decide: columns, classes, what it is given.
-
-    Args:
-        teacher: its settings; another kind of teacher comes back as it is.
-        samples: the data.
-        key: its dotted key, for errors.
-
-    Raises:
-        InputError: its columns or classes are not the data's; it answers another task; nobody says what of a text it
-            takes.
-    """
-    model, changed = teacher.model, dict[str, Any]()
-    if not isinstance(model, ObjectModel):
-        return teacher
-    preprocess = teacher.preprocess
-    if samples.is_text and preprocess.tokenizer is None:
-        if model.library == "torch" and not model.wants_texts:
-            raise InputError(
-                Problem(f"{key}.preprocess.tokenizer", "is needed: none, for a module that takes a list of texts; or the "
-                        "tokenizer that it was trained with (of transformers, give the pipeline instead)")
-            )  # fmt: skip
-        changed["preprocess"] = preprocess.model_copy(update={"tokenizer": NoTokenizer()})
-    answers = _ANSWERS[find_task(samples.task).metrics.kind]
-    fitting = (answers, "classes") if answers == "marks" else (answers,)
-    if model.answers is not None and model.answers not in fitting:
-        raise InputError(
-            Problem(f"{key}.model", f"{model.describes} answers {model.answers}; `task: {samples.task}` needs "
-                    f"{answers or 'a module that puts out vectors'}")
-        )  # fmt: skip
-    where = f"{key}.model"
-    columns = column_places(model, samples.features, key=where)
-    update: dict[str, Any] = {"columns": columns}
-    if model.answers is not None:
-        update["answers"] = answers
-        words = samples.word_columns if is_raw(teacher, samples) else {}
-        update["words"] = {n: w for n, w in words.items() if columns is None or n in columns}
-    changed["model"] = model.model_copy(update=update)
-    if teacher.label_map is None and answers == "classes":
-        changed["label_map"] = matched_classes(model, samples.classes, key=where)
-    return teacher.model_copy(update=changed)
 
 
 def resolve_teacher(

@@ -24,6 +24,7 @@ from raykd.types import OutputKind
 _NAMES: dict[OutputKind, str] = {"value": "values", "embedding": "embeddings"}
 """How outputs that are no logits are called in a file."""
 _ID = "id"
+_WRITTEN = (".csv", ".tsv")
 _NO_NUMBER = pa.array(["", "NA", "N/A", "NaN", "nan", "null", "None"])
 
 
@@ -129,7 +130,8 @@ def _look_like_probabilities(outputs_NO: np.ndarray) -> bool:
 def _read(file: Path, key: str, answers: OutputKind) -> tuple[Ids, np.ndarray, str | None]:
     """Ids of M outputs, outputs [M, O], and their kind where the file names it."""
     try:
-        if file.suffix == ".safetensors":
+        suffix = file.suffix.lower()
+        if suffix == ".safetensors":
             arrays = load_file(file)
             if answers in _NAMES:
                 values = arrays[_NAMES[answers]].astype(np.float32)
@@ -138,7 +140,7 @@ def _read(file: Path, key: str, answers: OutputKind) -> tuple[Ids, np.ndarray, s
             if "probabilities" in arrays and "logits" not in arrays:
                 return ids, arrays["probabilities"].astype(np.float32), "probabilities"
             return ids, arrays["logits"].astype(np.float32), None
-        if file.suffix in (".csv", ".parquet"):
+        if suffix in (*_WRITTEN, ".parquet"):
             return (*_read_table(file), None)
     except (
         SafetensorError,
@@ -153,7 +155,7 @@ def _read(file: Path, key: str, answers: OutputKind) -> tuple[Ids, np.ndarray, s
             Problem(key, f"{file} cannot be read as outputs ({error!r}); it needs ids and {what}: arrays `ids` and `{what}` of "
                     "a .safetensors, or a column `id` and one for each output of a table")
         ) from None  # fmt: skip
-    raise InputError.at(key, f"{file}: allowed are .safetensors, .csv and .parquet")
+    raise InputError.at(key, f"{file}: allowed are .safetensors, .csv, .tsv and .parquet")
 
 
 def _numbered(ids: np.ndarray) -> Ids:
@@ -165,7 +167,7 @@ def _numbered(ids: np.ndarray) -> Ids:
 
 def _read_table(file: Path) -> tuple[Ids, np.ndarray]:
     """Ids of M outputs, and outputs [M, O] of a table; an empty cell, NA and NaN are none."""
-    written = file.suffix == ".csv"
+    written = file.suffix.lower() in _WRITTEN
     table = read_texts(file) if written else pq.read_table(file)
     if _ID not in table.column_names:
         raise KeyError(f"no column {_ID!r} in {', '.join(table.column_names)}")

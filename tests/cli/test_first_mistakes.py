@@ -41,9 +41,9 @@ def test_a_key_in_the_wrong_place_is_found(recipe, call, override, meant):
 
 SEARCH = {
     "parameters": {
-        "objective.soft_targets.temperatur": {"space": "uniform", "lower": 1, "upper": 4},
+        "objective.soft_targets.temperatures": {"space": "uniform", "lower": 1, "upper": 4},
         "train.epoch": {"space": "choice", "categories": [1, 2]},
-        "studnt.model.width": {"space": "uniform", "lower": 0.1, "upper": 1},
+        "pupil.model.width": {"space": "uniform", "lower": 0.1, "upper": 1},
     }
 }
 
@@ -52,7 +52,7 @@ SEARCH = {
     ("elsewhere", "key"),
     [
         (["train.epochs=0"], "train.epochs"),
-        (["data.lables=3"], "data.lables"),
+        (["data.labelled=3"], "data.labelled"),
         (["objective.weighting={type: fixed, weights: {wide: 1}}"], "objective.weighting.weights"),
     ],
 )

@@ -69,9 +69,9 @@ def test_a_csv_as_spreadsheets_write_it(tmp_path):
 
 def test_columns_are_taken_by_name(tmp_path):
     path = tmp_path / "new.csv"
-    path.write_text("label,b,id,a\nx,2,k1,1\ny,4,k2,3\n")
+    path.write_text("label,b,id,a\nx,2,007,1\ny,4,7,3\n")
     found = read_new(about("a", "b"), path)
-    assert found.ids.tolist() == ["k1", "k2"]
+    assert found.ids.tolist() == ["007", "7"]
     assert found.values.tolist() == [[1.0, 2.0], [3.0, 4.0]]
     with pytest.raises(
         InputError, match="lacks the columns c; it has label, b, id, a, and the student takes a, c"

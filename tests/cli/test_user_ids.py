@@ -150,6 +150,7 @@ def test_a_table_of_labels_is_joined_by_texts(
     (told,) = (text for text in report["warnings"] if "match no sample" in text)
     assert told.startswith("2 of 62 keys of")
     assert "('995', '1e4')" in told
+    assert "zeros" not in told
 
 
 def test_keys_that_only_look_different_are_matched_and_told(tmp_path: Path, call: Call) -> None:
@@ -320,3 +321,25 @@ def test_a_run_joins_by_the_users_ids(
     ended = call("predict", "out", "rows.csv")
     assert [line.split(",")[0] for line in ended.out.splitlines()[1:]] == ids
     assert ended.out.splitlines()[0] == "id,prediction,p_False,p_True"
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("L.CSV", ","), ("l.csv", ";"), ("l.tsv", "\t")])
+def test_tables_as_spreadsheets_write_them(
+    tmp_path: Path, call: Call, name: str, delimiter: str
+) -> None:
+    """At 7d0af11: "needs a .csv or .parquet file", and 0995 to 0999 unlabelled without a word."""
+    ids = [f"{row:04d}" for row in range(980, 1020)]
+    write_rows(tmp_path / "rows.csv", ids)
+    lines = [f"{int(key)}{delimiter}{'ab'[row % 2]}" for row, key in enumerate(ids)]
+    (tmp_path / name).write_text("\n".join([f"id{delimiter}label", *lines]), encoding="utf-8-sig")
+    table = {"path": str(tmp_path / name)}
+    source = {
+        "type": "csv",
+        "path": str(tmp_path / "rows.csv"),
+        "id": "id",
+        "inputs": "x",
+        "labels": table,
+    }
+    told = "\n".join(loaded(source).notes)
+    assert "20 of 40 keys of" in told
+    assert "match no sample (e.g. '980', '981', '982'); 20 samples have no row in it; zeros" in told

@@ -70,7 +70,7 @@ def test_anything_else_by_name(config):
         ({"losses": ["hint"], "taps": "blocks.1=nobody.blocks.1"},
          ["kl+uniform+hint: objective.features.0.teacher"]),
         ({"weightings": ["fixed"]}, ["kl+fixed: objective.weighting.weights"]),
-        ({"losses": ["huber"]}, ["huber+uniform: objective.soft_targets.loss.type"]),
+        ({"losses": ["huber"]}, ["--losses"]),
         ({"others": {"student": []}}, ["--variant"]),
         ({"others": {"../up": []}}, ["--variant"]),
         ({"others": {"few": ["data.labels=10"]}}, ["--variant few"]),

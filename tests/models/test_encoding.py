@@ -12,18 +12,7 @@ import torch
 from sklearn.compose import ColumnTransformer
 from sklearn.preprocessing import StandardScaler
 
-from raykd.config.data import (
-    ConstantImpute,
-    Data,
-    MeanImpute,
-    MedianImpute,
-    MostFrequentImpute,
-    OneHotCategories,
-    OrdinalCategories,
-    Preprocess,
-    Splits,
-    Views,
-)
+from raykd.config.data import Categories, Data, Impute, Preprocess, Splits, Views
 from raykd.config.sources import FactorySource
 from raykd.data import Dataset
 from raykd.data.samples import samples_of
@@ -67,12 +56,17 @@ def as_texts(values: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "impute",
-    [MedianImpute(), MeanImpute(indicator=False), ConstantImpute(value=3.0), MostFrequentImpute()],
+    [
+        Impute(),
+        Impute(type="mean", indicator=False),
+        Impute(type="constant", value=3.0),
+        Impute(type="most_frequent"),
+    ],
     ids=lambda one: one.type,
 )
 @pytest.mark.parametrize(
     "categories",
-    [OneHotCategories(), OneHotCategories(most=4), OneHotCategories(most=1), OrdinalCategories()],
+    [Categories(), Categories(most=4), Categories(most=1), Categories(type="ordinal")],
     ids=lambda one: f"{one.type} {getattr(one, 'most', '')}",
 )
 def test_torch_does_what_scikit_learn_does_with_the_words_themselves(impute, categories):
@@ -126,7 +120,7 @@ def test_numbers_are_normalised_after_they_are_filled_and_columns_of_zeros_and_o
     made = samples()
     preprocessing = preprocessing_for(Preprocess(), made, key="student.preprocess")
     train = made.inputs["inputs"][made.splits["train"]]
-    filled = imputer_of(MedianImpute(indicator=False)).fit_transform(train[:, NUMBERS])
+    filled = imputer_of(Impute(indicator=False)).fit_transform(train[:, NUMBERS])
     wanted = StandardScaler().fit_transform(filled)
     found = preprocessing(torch.from_numpy(train)).numpy()
     np.testing.assert_allclose(found[:, :3], wanted, atol=1e-5)
@@ -140,8 +134,8 @@ def test_it_is_part_of_the_fingerprint_and_of_a_description():
         name: preprocessing_for(Preprocess(**given), made, key="x")
         for name, given in {
             "default": {},
-            "mean": {"impute": MeanImpute()},
-            "ordinal": {"categories": OrdinalCategories()},
+            "mean": {"impute": Impute(type="mean")},
+            "ordinal": {"categories": Categories(type="ordinal")},
         }.items()
     }
     other = table()
@@ -173,7 +167,7 @@ def test_a_table_without_gaps_and_words_is_as_it_always_was():
     plain = preprocessing_for(Preprocess(), made, key="x")
     assert plain.table is None
     assert "table" not in plain.describe()
-    asked = preprocessing_for(Preprocess(impute=MeanImpute()), made, key="x")
+    asked = preprocessing_for(Preprocess(impute=Impute(type="mean")), made, key="x")
     assert asked.table is not None, "what new data are to be filled with may be said"
     rows = torch.from_numpy(values)
     torch.testing.assert_close(asked(rows), plain(rows))

@@ -37,7 +37,7 @@ class Texts:
 
 
 class Images(Texts):
-    is_text = False
+    is_text = is_table = has_gaps_or_words = False
     input_shape = (1, 8, 8)
 
     def statistics(self):

@@ -100,6 +100,14 @@ def test_a_table_and_a_fitted_pipeline_make_a_student(ran, tmp_path, call):
     assert again.labels.tolist() == said.labels[:5].tolist()
 
 
+def test_its_predictions_join_the_table(ran):
+    kept = pd.read_parquet(ran.path / "predictions.parquet")
+    joined = posts().merge(kept, left_index=True, right_on="id", suffixes=("", "_kept"))
+    assert len(joined) == len(kept) == 48, "validation and test"
+    assert (joined["label"] == joined["label_kept"]).all()
+    assert (joined["teachers.tfidf"] == joined["label"]).mean() > 0.9
+
+
 def test_no_file_holds_the_objects(ran, fitted):
     source = json.loads((ran.path / "config.json").read_text())["data"]["source"]
     assert source["type"] == "object"
@@ -138,6 +146,7 @@ def test_to_resume_takes_the_same_objects(ran, fitted, call, ray_cluster, tmp_pa
             in ended.err
         )
         assert "call raykd.run(config, output=..., resume=True)" in ended.err
+        assert ("teachers.tfidf.model: is an object" in ended.err) == (words[0] == "run")
 
 
 # -- fingerprints ---------------------------------------------------------------------------------
@@ -249,6 +258,9 @@ def test_arrays_of_any_kind():
     parts = samples_of({"train": (inputs[:30], labels[:30]), "test": (inputs[30:], labels[30:])})
     assert parts.splits["test"].tolist() == list(range(30, 40))
 
+    tree, _ = without_objects({"data": {"source": {"train": (inputs, labels)}}})
+    assert tree["data"]["source"]["describes"] == "numpy.ndarray (train), 40 samples"
+
 
 class Pictures(TorchDataset):
     """Pictures of Pillow and their labels."""
@@ -309,6 +321,9 @@ def test_tables_of_any_library_are_read_as_files_are(tmp_path):
         np.testing.assert_array_equal(found.labels, of_file.labels)
         np.testing.assert_array_equal(found.ids, of_file.ids)
         assert (found.classes, found.words) == (of_file.classes, of_file.words)
+        assert found.user_ids == of_file.user_ids
+    indexed = samples_of(frame.drop(columns="id").set_index(frame["id"].str.replace("r", "00")))
+    assert indexed.user_ids[:2].to_pylist() == ["000", "001"]
     several = samples_of({"train": frame[:40], "test": frame[40:]})
     assert several.splits["test"].tolist() == list(range(40, 60))
     with pytest.raises(InputError, match=r"data.source.label: .* has no column 'kind'"):

@@ -17,6 +17,7 @@ from raykd.tasks.registry import FACETS
 ROOT = Path(raykd.__file__).parent
 BY_NAME = {
     "raykd/__init__.py",  # the public names, from above
+    "raykd/pipeline/__init__.py",  # its own, each when it is asked for
     "raykd/importing.py",  # what a user's own recipe names
     "raykd/tasks/registry.py",
     "raykd/runtime/crew.py",  # what a process that trains will need, while nobody waits for it

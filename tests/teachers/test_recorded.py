@@ -152,7 +152,7 @@ def test_truncated(samples, table, tmp_path):
 def test_other_things_that_are_no_outputs(samples, table, tmp_path):
     refused(tmp_path / "none.csv", samples, "no file at")
     (tmp_path / "o.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    refused(tmp_path / "o.pkl", samples, r"allowed are .safetensors, .csv and .parquet")
+    refused(tmp_path / "o.pkl", samples, r"allowed are .safetensors, .csv, .tsv and .parquet")
     save_file({"ids": samples.ids}, tmp_path / "o.safetensors")
     refused(tmp_path / "o.safetensors", samples, "it needs ids and logits")
     save_file({"ids": table[0], "logits": table[1][:-3]}, tmp_path / "o.safetensors")

@@ -30,6 +30,7 @@ from raykd.errors import DataError, InputError, Problem, refuse
 
 _INPUTS, _TEXT = "data.source.inputs", "data.source.text"
 _SUFFIXES = ("csv", "tsv", "txt")
+_DELIMITERS = (",", ";", "\t", "|")
 _BLOCK_BYTES = 16 * 2**20
 _READ = pa_csv.ReadOptions(block_size=_BLOCK_BYTES)
 
@@ -108,17 +109,25 @@ def read_lines(lines: Lines, most_rows: int) -> Iterator[list[Any]]:
         ) from error
 
 
-def read_texts(path: str | Path, columns: Sequence[str] | None = None, delimiter: str = ",") -> Any:
+def read_texts(
+    path: str | Path, columns: Sequence[str] | None = None, delimiter: str | None = None
+) -> Any:
     """Some columns of a text file, or all, as a pyarrow table of texts: the cells as they are written.
 
     Only an empty cell is none at all: a class, or a sample, may be called NA.
+
+    Args:
+        path: the file.
+        columns: None = all.
+        delimiter: between two cells; None = what is most frequent in the first line.
 
     Raises:
         pa.ArrowException: it is damaged.
         OSError: it cannot be read.
     """
+    parsing = _parsing(_delimiter_of(path) if delimiter is None else delimiter)
     if columns is None:
-        with pa_csv.open_csv(path, _READ, _parsing(delimiter)) as stream:
+        with pa_csv.open_csv(path, _READ, parsing) as stream:
             columns = stream.schema.names
     convert = pa_csv.ConvertOptions(
         null_values=[""],
@@ -126,7 +135,14 @@ def read_texts(path: str | Path, columns: Sequence[str] | None = None, delimiter
         include_columns=columns,
         column_types=dict.fromkeys(columns, pa.string()),
     )
-    return pa_csv.read_csv(path, _READ, _parsing(delimiter), convert)
+    return pa_csv.read_csv(path, _READ, parsing, convert)
+
+
+def _delimiter_of(path: str | Path) -> str:
+    """What stands between two cells of the first line."""
+    with Path(path).open("rb") as file:
+        first = file.readline()
+    return max(_DELIMITERS, key=lambda one: first.count(one.encode()))
 
 
 def inferred(cells: Any) -> Any:

@@ -27,6 +27,7 @@ from raykd.tasks import find_task
 from raykd.types import UNLABELLED
 
 TABLE = "data.source.labels"
+_WRITTEN = (".csv", ".tsv", ".txt")
 Labels = tuple[np.ndarray | None, tuple[str, ...] | None]
 """Labels and names of the outputs, where there are some."""
 
@@ -38,12 +39,14 @@ def read_table(table: LabelTable) -> Any:
         InputError: it is missing, damaged, lacks a column, or has a key twice.
     """
     path = Path(table.path).expanduser()
-    if path.suffix not in (".csv", ".parquet") or not path.is_file():
+    suffix = path.suffix.lower()
+    if suffix not in (*_WRITTEN, ".parquet") or not path.is_file():
         raise _problem(
-            "path", f"found {path} (in {Path.cwd()}); needs a .csv or .parquet file that is there"
+            "path",
+            f"found {path} (in {Path.cwd()}); needs a .csv, .tsv, .txt or .parquet file that is there",
         )
     try:
-        found = pq.read_table(path) if path.suffix == ".parquet" else read_texts(path)
+        found = read_texts(path) if suffix in _WRITTEN else pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise _problem("path", f"{path} cannot be read: {error}") from error
     for field, names in (("key", (table.key,)), ("column", columns_of(table.column))):
@@ -71,7 +74,7 @@ def joined(index: Index, table: LabelTable, rows: Any, names: tuple[str, ...]) -
     Raises:
         InputError: it knows none of the samples.
     """
-    keys, path = rows[table.key].combine_chunks(), Path(table.path).expanduser()
+    keys = rows[table.key].combine_chunks()
     found = match(index.ids, keys)
     if (found.key_N < 0).all():
         there = repr(keys[0].as_py()) if len(keys) else "no row"
@@ -82,7 +85,7 @@ def joined(index: Index, table: LabelTable, rows: Any, names: tuple[str, ...]) -
         )
     indices = pa.array(found.key_N, mask=found.key_N < 0)
     cells = {name: plain_column(rows, name) for name in names}
-    texts = {} if path.suffix == ".parquet" else cells
+    texts = cells if Path(table.path).suffix.lower() in _WRITTEN else {}
     columns = {
         name: inferred(column) if name in texts else column for name, column in cells.items()
     }

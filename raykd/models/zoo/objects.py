@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -229,59 +229,3 @@ def _cells(codes_B: np.ndarray, words: tuple[str, ...] | None) -> np.ndarray:
     codes = np.where(np.isnan(codes_B), len(words) + 1, codes_B).astype(np.int64)
     found: np.ndarray = known[np.where(codes == UNKNOWN_WORD, len(words), codes)]
     return found
-
-
-def column_places(
-    spec: ObjectModel, features: tuple[str, ...], *, key: str
-) -> tuple[int, ...] | None:
-    """Places of an estimator's own columns among those of the samples; None where the samples' have no names.
-
-    Args:
-        spec: the estimator.
-        features: names of the samples' columns; none = they have none.
-        key: dotted key of the model, for errors.
-
-    Raises:
-        InputError: the samples lack a column.
-    """
-    if spec.features is None or not features:
-        return None
-    if lacking := [name for name in spec.features if name not in features]:
-        raise InputError.at(
-            key, f"was fitted on columns that the samples lack: {', '.join(map(repr, lacking[:5]))}; they have "
-            f"{', '.join(features)}: name its columns as data.source.inputs"
-        )  # fmt: skip
-    return tuple(features.index(name) for name in spec.features)
-
-
-def matched_classes(
-    spec: ObjectModel, names: tuple[str, ...], *, key: str
-) -> tuple[str, ...] | None:
-    """The data's class of each class of a model, by name; None where they are the data's own, in order.
-
-    Args:
-        spec: the model.
-        names: of the data's classes.
-        key: dotted key of the model, for errors.
-
-    Raises:
-        InputError: a class of the model is none of the data's.
-    """
-    own = spec.classes
-    if own is None or own == names:
-        return None
-    if all(name in names for name in own):
-        return own
-    if own == tuple(map(str, range(len(names)))):
-        return None
-    unknown = next(name for name in own if name not in names)
-    raise InputError.at(
-        f"{key.removesuffix('.model')}.label_map", f"is needed: the model's classes are {', '.join(_few(own))}, of which "
-        f"{unknown!r} is none of the data's ({', '.join(_few(names))}); give the data's class of each, or null"
-    )  # fmt: skip
-
-
-def _few(names: tuple[str, ...]) -> Iterator[str]:
-    yield from names[:5]
-    if len(names) > 5:
-        yield f"and {len(names) - 5} more"
