@@ -82,10 +82,12 @@ class MadeUp:
         return Ticket(batch)  # type: ignore[arg-type]
 
     def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:  # noqa: ARG002
-        """The first answers there are, one for each sample."""
+        """The answers there are, in turns: one for each sample, also of several steps in one batch."""
         rows = np.arange(len(ticket.batch.rows))
         return {
-            name: codec.decode({n: a[rows] for n, a in arrays.items()}, self.temperatures[name])
+            name: codec.decode(
+                {n: a[rows % len(a)] for n, a in arrays.items()}, self.temperatures[name]
+            )
             for name, arrays in self.answers.items()
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from raykd.pipeline.fits import teacher_fit
 from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import prepare
 from raykd.runtime import Resources
-from raykd.targets import NoTargets
+from raykd.targets import NoTargets, codec
 
 TRAIN, HELD_OUT = 1797 - 100 - 359, 100 + 359
 TAPS = [{"loss": {"type": "hint"}, "teacher": "conv", "student_tap": "blocks.0", "teacher_tap": "blocks.1"}]  # fmt: skip
@@ -207,6 +208,16 @@ def test_recorded_outputs_cost_nothing(tiny_recipe, tmp_path):
     found = measure(prepared, make_placement(prepared.config, Resources(2.0, 0.0, local=True)), ())
     assert found.score_s["known"] == 0.0 < found.score_s["wide"]
     assert found.teacher_fit_s == {}
+
+
+def test_made_up_answers_serve_several_steps_in_one_batch():
+    """`raykd plan` of a table with small batches ended with exit 1: "index 32 is out of bounds"."""
+    arrays = codec.encode(torch.arange(12.0).view(4, 3), {})
+    source = timing.MadeUp({"wide": arrays}, {"wide": 1.0})
+    batch = SimpleNamespace(rows=torch.arange(10))
+    values_NC = source.collect(source.submit(batch), 1.0)["wide"].values_NC
+    assert values_NC.shape == (10, 3)
+    assert values_NC[4:8].equal(values_NC[:4])
 
 
 @pytest.mark.parametrize(("sample_s", "asked"), [(0.001, [8, 128]), (1.0, [8])])
