@@ -1,4 +1,4 @@
-"""Figures of the README: what distillation costs beside the same work without raykd, as ratios of one run.
+"""Figures of `jobs/README.md`: what distillation costs beside the same work without raykd, as ratios of one run.
 
     python jobs/benchmark.py --only store,stored --output benchmark.json
 

@@ -1,4 +1,4 @@
-"""The README's table of faults: each is done for real, in a process and Ray clusters of its own.
+"""The table of faults in `jobs/README.md`: each is done for real, in a process and Ray clusters of its own.
 
     python jobs/chaos.py --output chaos.json            # all rows
     python jobs/chaos.py --only R1,S3 --quick           # some, with fewer faults

@@ -1,4 +1,4 @@
-"""Benchmarks behind the figures of the README: ratios within one run, each with its spread."""
+"""Benchmarks behind the figures of `jobs/README.md`: ratios within one run, each with its spread."""
 
 from jobs.bench.driver_traffic import driver
 from jobs.bench.every_core import whole

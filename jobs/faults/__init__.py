@@ -1,4 +1,4 @@
-"""Faults done for real, one scenario for each row of the README's table: nothing lost, nothing run, nothing left."""
+"""Faults done for real, one scenario for each row of the table of `jobs/README.md`: nothing lost, nothing run, nothing left."""
 
 from jobs.faults.heads import restart_head
 from jobs.faults.nodes import grow, lose_nodes, take_back

@@ -69,7 +69,7 @@ def target_mode(config: Config, shortage: str | None = None) -> tuple[Mode, str]
         return "live", shortage
     return (
         "stored",
-        f"{count} view{'s' * (count > 1)} of each sample are scored once and read ever after",
+        f"{count} view{'s' * (count > 1)} of each sample {'are' if count > 1 else 'is'} scored once and read ever after",
     )
 
 

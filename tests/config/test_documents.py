@@ -13,6 +13,7 @@ from raykd.config.load import merge, read_recipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("raykd/*/README.md"))]
+EVERY = [*PAGES, ROOT / "raykd/README.md", ROOT / "cluster/README.md", ROOT / "jobs/README.md"]
 BLOCKS = [
     pytest.param(text, id=f"{page.relative_to(ROOT)}-{place}")
     for page in PAGES
@@ -27,6 +28,28 @@ def test_what_is_shown_loads(block):
     whole = {key: read_recipe("digits")[key] for key in ("data", "teachers", "student")}
     whole["teachers"][0]["name"] = "wide"
     assert load_config(merge(whole, shown))
+
+
+def _slug(heading: str) -> str:
+    """A heading as the anchor that GitHub makes of it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", EVERY, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_within_the_repository_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        path, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        other = page.parent / path if path else page
+        assert other.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", other.read_text("utf-8"), re.M)
+            assert anchor in map(_slug, headings), target
+
+
+def test_the_front_page_is_short():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 200
 
 
 def test_there_are_some():

@@ -1,4 +1,4 @@
-"""The README's arithmetic for sizes that no test machine has, made anew from the functions of `raykd plan`."""
+"""The arithmetic of `raykd/targets/README.md` for sizes that no test machine has, made anew from the functions of `raykd plan`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from raykd.targets.packing import Packing
 from raykd.targets.sizes import shard_bytes
 from raykd.teachers.filling import SHARD_ROWS
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "raykd" / "targets" / "README.md"
 CLASSES, RATE, HELD_OUT = 1000, 1000, 50_000
 KEY = EntryKey("0" * 32, '["raykd views", 1, {"seed": 0, "policy": []}]')
 FORMS = {"full": codec.PLAIN, "top-32": Packing(32, (1.0, 4.0))}

@@ -229,6 +229,7 @@ class TestFittedSharpening:
 def test_what_a_recipe_leaves_to_the_data(
     written, labelled, mode, label_weight, weight, temperature
 ):
+    """At 7d0af11: T = 4 whatever the labels; without any the student lost to hard labels by 1.98 points."""
     objective = Objective.model_validate(written)
     found = resolved(objective, labelled=labelled, samples=100, classes=True)
     assert (found.labels.mode, found.labels.weight) == (mode, label_weight)
