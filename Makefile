@@ -22,11 +22,14 @@ help:
 
 install: $(STAMP)
 
-# torch comes first and alone: with its exact version installed, nothing asks for another build of it.
+# torch comes first and alone: with its exact version installed, nothing asks for another build of it. torchvision and
+# timm come without what they need, since the index has builds of torchvision for CUDA alone; on a CPU it imports beside
+# a declaration of its operators (tests/conftest.py), and what is advertised of them is tested.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,export]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,export,optuna,hf]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps torchvision timm
 	touch $(STAMP)
 
 quickstart: $(STAMP)
