@@ -7,11 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from raykd.cli.prediction import _as_bytes
 from raykd.config.data import Preprocess
 from raykd.config.models import MlpModel
-from raykd.config.sources import CsvSource, Source
+from raykd.config.sources import CsvSource, ImagesSource, Source
 from raykd.data.texts import encode_texts
 from raykd.errors import InputError
 from raykd.export.description import Description, Input
@@ -179,3 +180,16 @@ def test_a_tensor_alone_is_the_only_input():
     network = Network(torch.nn.Linear(3, 2), Preprocessing(scale=2.0))
     inputs = torch.rand(4, 3)
     assert torch.equal(network(inputs), network({"inputs": inputs}))
+
+
+def test_a_folder_of_images_as_training_reads_it(tmp_path):
+    (tmp_path / "cat").mkdir()
+    for name in ("a.png", "cat/b.png"):
+        Image.fromarray(np.full((8, 8), 50, np.uint8)).save(tmp_path / name)
+    student = about().model_copy(
+        update={"input": Input(name="inputs", shape=(1, 8, 8), source=ImagesSource(path="", mode="L"))}
+    )  # fmt: skip
+    found = read_new(student, tmp_path)
+    assert found.ids.tolist() == ["a.png", "cat/b.png"]
+    assert (found.values.dtype, found.values.shape) == (np.uint8, (2, 1, 8, 8))
+    assert read_new(student, tmp_path / "a.png").ids.tolist() == ["a.png"]
