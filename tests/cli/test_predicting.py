@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
+import raykd
 from raykd.config.data import Preprocess
-from raykd.config.models import MlpModel
-from raykd.config.sources import CsvSource, Source
+from raykd.config.models import BagModel, MlpModel
+from raykd.config.sources import CsvSource, ImagesSource, Source
 from raykd.data.texts import encode_texts
 from raykd.errors import InputError
 from raykd.export.description import Description, Input
+from raykd.export.weights_format import DESCRIPTION, WEIGHTS
+from raykd.folders import write_json
+from raykd.models import build_model
 from raykd.models.encoding import fit_encoding
 from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing
 from raykd.models.tokens import ByteTokens
+from raykd.models.weights import save_weights
 from raykd.pipeline.new_samples import read_new
 from raykd.pipeline.prediction import _as_bytes
 
@@ -179,3 +187,79 @@ def test_a_tensor_alone_is_the_only_input():
     network = Network(torch.nn.Linear(3, 2), Preprocessing(scale=2.0))
     inputs = torch.rand(4, 3)
     assert torch.equal(network(inputs), network({"inputs": inputs}))
+
+
+def test_a_folder_of_images_as_training_reads_it(tmp_path):
+    (tmp_path / "cat").mkdir()
+    for name in ("a.png", "cat/b.png"):
+        Image.fromarray(np.full((8, 8), 50, np.uint8)).save(tmp_path / name)
+    student = about().model_copy(
+        update={"input": Input(name="inputs", shape=(1, 8, 8), source=ImagesSource(path="", mode="L"))}
+    )  # fmt: skip
+    found = read_new(student, tmp_path)
+    assert found.ids.tolist() == ["a.png", "cat/b.png"]
+    assert (found.values.dtype, found.values.shape) == (np.uint8, (2, 1, 8, 8))
+    assert read_new(student, tmp_path / "a.png").ids.tolist() == ["a.png"]
+
+
+def saved(folder: Path, described: Description) -> Path:
+    """A student's folder, with fresh weights."""
+    folder.mkdir()
+    shape = described.preprocessing.output_shape(described.input.shape)
+    model = build_model(described.model, input_shape=shape, classes=2, key="model")
+    save_weights(model, folder / WEIGHTS)
+    write_json(folder / DESCRIPTION, described.to_json())
+    return folder
+
+
+def test_the_command_reads_what_training_reads(call, tmp_path):
+    """At 7d0af11: exit 2 for each of these files ("needs .npz, .npy, .csv"; "field larger than field limit (131072)")."""
+    numbers = saved(tmp_path / "numbers", about("a", "b"))
+    wanted = None
+    for name, text in {
+        "new.csv": "id,a,b\nk1,1,2\n",
+        "new.CSV": "id,a,b\nk1,1,2\n",
+        "new.tsv": "b\tid\ta\n2\tk1\t1\n",
+        "semicolons.csv": "id;a;b\nk1;1;2\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+        told = call("predict", numbers, tmp_path / name)
+        assert (told.code, told.err) == (0, "")
+        assert told.out.splitlines()[1].startswith("k1,")
+        wanted = wanted or told.out
+        assert told.out == wanted
+    source = CsvSource(path="", text="body")
+    texts = saved(tmp_path / "texts", of_texts(8, source).model_copy(update={"model": BagModel()}))
+    outs = []
+    for name, text in {"one.csv": "text,body\nno,yes\n", "other.csv": "body\nyes\n"}.items():
+        (tmp_path / name).write_text(text)
+        outs.append(call("predict", texts, tmp_path / name).out)
+    assert outs[0] == outs[1] != ""
+    (tmp_path / "long.csv").write_text(f"body\n{'x' * 200_000}\n")
+    assert call("predict", texts, tmp_path / "long.csv").code == 0
+
+
+def test_the_command_tells_rows_that_it_leaves_out(call, tmp_path):
+    """At 7d0af11: exit 2, "could not convert string to float: ''", for the whole file."""
+    student = saved(tmp_path / "student", about("a", "b"))
+    (tmp_path / "new.csv").write_text("id,a,b\nk1,1,2\nk2,,4\nk3,x,6\n")
+    told = call("predict", student, tmp_path / "new.csv")
+    assert told.code == 0
+    assert told.out.splitlines()[1].startswith("k1,")
+    assert len(told.out.splitlines()) == 2
+    assert told.err.splitlines() == [
+        "left out  row 2 (id k2): 'a' is empty, and no training sample had a gap",
+        "left out  row 3 (id k3): 'a' is 'x', which is no number",
+    ]
+    (tmp_path / "new.csv").write_text("id,a,b\nk2,,4\n")
+    told = call("predict", student, tmp_path / "new.csv")
+    assert (told.code, told.out) == (2, "")
+    assert "error  DATA: " in told.err
+    assert "no row is left: row 1 (id k2): 'a' is empty" in told.err
+
+
+def test_a_loaded_student_takes_a_tensor(tmp_path):
+    """At 7d0af11: AttributeError, 'Tensor' object has no attribute 'items'."""
+    student = raykd.load_student(saved(tmp_path / "student", about("a", "b")))
+    inputs = torch.rand(3, 2)
+    assert torch.equal(student(inputs), student({"inputs": inputs}))
