@@ -93,7 +93,7 @@ def test_latencies_are_measured_in_processes_of_their_own(tmp_path):
 
 
 def test_wrong_arguments_are_explained():
-    assert "known: objective, small, store" in run("--only", "objective,nonsense").stderr
+    assert "known: objective, small, short" in run("--only", "objective,nonsense").stderr
     assert "at least 5" in run("--repeats", "2").stderr
 
 

@@ -258,6 +258,21 @@ def test_the_command_tells_rows_that_it_leaves_out(call, tmp_path):
     assert "no row is left: row 1 (id k2): 'a' is empty" in told.err
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("no.npz", "no file"), ("nameless.npz", ""), ("empty", ""), ("objects.npz", "")],
+)
+def test_data_that_cannot_be_read_are_refused(call, tmp_path, name, why):
+    student = saved(tmp_path / "student", about("a", "b"))
+    np.savez(tmp_path / "nameless.npz", values=np.zeros((9, 3)))
+    np.savez(tmp_path / "objects.npz", inputs=np.array([{}, None], dtype=object))
+    (tmp_path / "empty").write_text("")
+    told = call("predict", student, tmp_path / name)
+    assert told.code == 2
+    assert told.err.startswith("error  DATA: ")
+    assert why in told.err
+
+
 def test_a_loaded_student_takes_a_tensor(tmp_path):
     """At 7d0af11: AttributeError, 'Tensor' object has no attribute 'items'."""
     student = raykd.load_student(saved(tmp_path / "student", about("a", "b")))

@@ -281,6 +281,7 @@ def test_ids_of_parquet_files_of_different_types(tmp_path: Path, call: Call) -> 
 
 
 @pytest.mark.ray
+@pytest.mark.soak
 def test_a_run_joins_by_the_users_ids(
     ray_cluster: None, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -329,10 +329,7 @@ def test_looking_ahead_refuses_the_same(files, call, command):
     [
         (["report", "taken"], "taken"),
         (["status", "taken"], "error  RUN: "),
-        (["predict", "taken", "nameless.npz"], "error  DATA: "),
-        (["predict", "taken", "no.npz"], "error  DATA: no file"),
-        (["predict", "taken", "file"], "error  DATA: "),
-        (["predict", "taken", "objects.npz"], "error  DATA: "),
+        (["predict", "taken", "nameless.npz"], "error  taken: holds no student"),
         (["predict", "taken", "whole.npy", "--output", "x.txt"], "error  --output: "),
         (["inspect"], "error  MODEL_SPEC: "),
         (["inspect", "resnt"], "did you mean 'resnet'"),

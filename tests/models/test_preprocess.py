@@ -153,7 +153,7 @@ def test_refusals_name_key_and_numbers():
 @pytest.mark.parametrize(("normalize", "reads"), [("auto", 1), ("none", 0), (GREY, 0)])
 def test_training_samples_are_read_for_statistics_only_where_these_are_wanted(normalize, reads):
     class Images:
-        is_text, input_shape, read = False, (1, 8, 8), 0
+        is_text, is_table, has_gaps_or_words, input_shape, read = False, False, False, (1, 8, 8), 0
 
         def statistics(self):
             self.read += 1

@@ -46,7 +46,9 @@ def reported(make_run, call):
 
 
 @needs_browser
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    "width", [WIDTHS[0], *(pytest.param(one, marks=pytest.mark.soak) for one in WIDTHS[1:])]
+)
 def test_nothing_is_cut_on_a_phone_or_a_desktop(reported, width):
     """At 7d0af11: exit 0, and charts and wide tables were cut at the right edge of a phone."""
     assert measure(BROWSER, reported / "report" / "index.html", width) == []

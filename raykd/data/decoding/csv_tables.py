@@ -63,7 +63,7 @@ def index_csv(source: CsvSource, required: Required, known: Known = None) -> Ind
     else:
         found = survey(blocks, names, named, source.categories)
     if not sum(sizes):
-        raise InputError.at(KEY, f"{files[0].path} has no row; add samples")
+        raise InputError.at(KEY, f"{files[0].path} has no row below its header; add samples")
     choice = Choice(names, tuple(known or ()), {})
     if found:
         choice = choose(found, source.categories, named=bool(named), key=_INPUTS)
