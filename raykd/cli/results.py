@@ -10,10 +10,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from raykd.cli.options import Command, add_command, add_task, make_parent, print_json
+from raykd.cli.options import (
+    Command,
+    add_command,
+    add_task,
+    add_trust,
+    make_parent,
+    print_json,
+)
 from raykd.config.variants import WHOLE
 from raykd.errors import InputError
-from raykd.folders import RunFolder, is_worked_in, read_json
+from raykd.folders import RunFolder, is_worked_in, read_json, refuse_links
 
 _STAGES = ("teachers", "targets", "student", "evaluate", "report")
 _LAST = 5
@@ -32,6 +39,7 @@ def add(commands: Command) -> None:
         help="first measure again what its models cost, as after a run beside other work; nothing is trained or scored",
     )
     add_task(report)
+    add_trust(report)
     about = "where a run stands, from its folder alone; also while it runs"
     status = add_command(commands, "status", _status, about)
     status.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
@@ -66,7 +74,7 @@ def _report(args: argparse.Namespace) -> int:
     if args.measure:
         from raykd.pipeline.measuring import measure_again
 
-        measure_again(args.run)
+        measure_again(args.run, trust=args.trust)
     page = write_report(args.run)
     if args.quiet:
         print(page)
@@ -204,6 +212,7 @@ def read_status(run: Path, *, now: float) -> RunStatus:
         RaykdError: one of its files is damaged.
     """
     folder = RunFolder(run)
+    refuse_links(run)
     if not folder.config.is_file():
         raise InputError.at("RUN", f"{run} is no run's folder: it has no config.json")
     config, lines = read_json(folder.config), [*_lines(run / "metrics.jsonl")]

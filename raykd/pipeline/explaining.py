@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from raykd.config.trusting import refuse_code
 from raykd.data import Samples
 from raykd.errors import InputError
 from raykd.evaluate.explanation import Deletion, Explanation, Maps
@@ -43,7 +44,11 @@ from raykd.types import ORIGINAL_VIEW, OutputKind, is_labelled
 
 
 def explain(
-    run: Path, options: ExplainOptions | None = None, *, listen: Listen | None = None
+    run: Path,
+    options: ExplainOptions | None = None,
+    *,
+    listen: Listen | None = None,
+    trust: bool = False,
 ) -> Explanation:
     """Occlusion maps on samples where student and ensemble part, the largest divergence first.
 
@@ -55,6 +60,7 @@ def explain(
         run: a finished run's folder; its recipe is loaded, and the code that it names.
         options: which samples, and what is hidden.
         listen: hears how far it is.
+        trust: run that code, whoever wrote the folder.
 
     Raises:
         InputError: no finished run, samples that are neither images nor tables, a task without classes, labels or
@@ -65,6 +71,7 @@ def explain(
     options = options or ExplainOptions()
     folder = RunFolder(run)
     data, config = finished_run(folder)
+    refuse_code(folder.config, config.model_dump(mode="json"), trust=trust)
     check_options(student_of(folder, config), options)
     prepared = prepare(config, listen=listen)
     samples, task = prepared.samples, find_task(config.task)

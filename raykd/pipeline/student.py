@@ -12,8 +12,9 @@ import numpy as np
 from torch import nn
 
 from raykd import __version__
-from raykd.config import Config, load_config
+from raykd.config import Config
 from raykd.config.choosing import with_target
+from raykd.config.load import recipe_as_data
 from raykd.config.models import is_harmless
 from raykd.config.sources import FilesSource, ObjectSource, ParquetSource, Source
 from raykd.data.objects import ROW
@@ -22,11 +23,11 @@ from raykd.evaluate.latency import Conditions
 from raykd.export import Student
 from raykd.export.card import Story, write_card
 from raykd.export.description import Description, Input, read_description
-from raykd.export.folder import INDEX, check_output, listed, replacing
+from raykd.export.folder import INDEX, check_output, listed
 from raykd.export.parity import ABSOLUTE, RELATIVE
 from raykd.export.weights_format import DESCRIPTION, WEIGHTS
 from raykd.export.writing import Written, choose, processor, write_formats
-from raykd.folders import RunFolder, write_json
+from raykd.folders import RunFolder, refuse_links, replacing, write_json
 from raykd.models import build_model
 from raykd.models.network import Network
 from raykd.models.weights import apply_weights, fingerprint, load_weights, save_weights
@@ -103,9 +104,11 @@ def describe_student(path: str | os.PathLike[str]) -> tuple[Path, Description]:
     """Folder and description of a student, from a run folder or the student's own.
 
     Raises:
-        InputError: there is no student, its description is damaged, or it learnt a task that is not known here.
+        InputError: there is no student, its description is damaged, it learnt a task that is not known here, or a link
+            leads out of the folder.
     """
     folder = Path(path)
+    refuse_links(folder)
     if (folder / "student" / DESCRIPTION).is_file():
         folder = folder / "student"
     if not (folder / DESCRIPTION).is_file():
@@ -201,6 +204,7 @@ def export_student(
     """
     names, left_out = choose(formats)
     folder = RunFolder(run)
+    refuse_links(run)
     target = (output or run / "export").resolve()
     check_output(target)
     data, config = finished_run(folder)
@@ -242,7 +246,7 @@ def finished_run(folder: RunFolder) -> tuple[RunData, Config]:
         raise InputError.at(
             "RUN", f"{folder.path} is no finished run: {why}; give the folder of `raykd run`"
         )
-    return data, _as_taught(load_config([folder.config]), data.summary)
+    return data, _as_taught(recipe_as_data(folder.config), data.summary)
 
 
 def _as_taught(config: Config, summary: Mapping[str, Any]) -> Config:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from raykd.errors import InputError
 from raykd.evaluate import Evaluation
 from raykd.evaluate.task import TaskMetrics
-from raykd.folders import RunFolder, read_json
+from raykd.folders import RunFolder, read_json, refuse_links
 from raykd.report.task import TaskText
 from raykd.tasks import known_task
 
@@ -81,9 +81,10 @@ def read_run(run: Path) -> RunData:
     """Read a run's folder; only summary.json has to be there.
 
     Raises:
-        InputError: the folder has no summary, or one of its files is damaged.
+        InputError: the folder has no summary, one of its files is damaged, or a link leads out of it.
     """
     folder = RunFolder(run)
+    refuse_links(run)
     if not folder.summary.is_file():
         raise InputError.at(str(run), "is no finished run: it has no summary.json")
     evaluation = Evaluation.load(folder.evaluation) if folder.evaluation.is_file() else None

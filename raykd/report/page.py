@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from raykd.folders import RunFolder
+from raykd.folders import RunFolder, replacing, write_whole
 from raykd.report.cost import latency_tile
 from raykd.report.folder import RunData, read_run, text_of
 from raykd.report.verdicts import outcome, verdict
@@ -84,14 +84,12 @@ def wandb_command(run: Path) -> str:
 
 def write_parts(folder: Path, pictures: Mapping[str, Picture], tables: Mapping[str, Table]) -> None:
     """`figures/*.png` and `tables/*.csv` of a page, in place of those of an earlier one."""
-    for name in ("figures", "tables"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for old in (folder / name).iterdir():
-            old.unlink()  # left by an earlier page that had more to show
-    for picture in pictures.values():
-        (folder / "figures" / f"{picture.name}.png").write_bytes(picture.png)
-    for table in tables.values():
-        table.write(folder / "tables")
+    with replacing(folder / "figures") as fresh:
+        for picture in pictures.values():
+            (fresh / f"{picture.name}.png").write_bytes(picture.png)
+    with replacing(folder / "tables") as fresh:
+        for table in tables.values():
+            table.write(fresh)
 
 
 def _of_run(data: RunData) -> dict[str, Any]:
@@ -324,7 +322,7 @@ def render(template: str, content: Mapping[str, Any], path: Path) -> None:
     environment.filters["scrolls"] = _scrolls
     environment.filters["is_named"] = _is_named
     text = environment.get_template(template).render(content)
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, [text.encode()], durable=False)
 
 
 def _prose(text: str) -> Markup:
