@@ -306,6 +306,44 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        InputError: it cannot be read, is damaged, or holds something else.
+    """
+    try:
+        value = read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError.at(str(path), f"cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError.at(str(path), f"must hold a JSON object, found {type(value).__name__}")
+    return value
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What goes wrong in the block does so because of what a file of somebody's folder holds.
+
+    Args:
+        path: the file; RAYKD_DEBUG=1 shows where its content was not as expected.
+
+    Raises:
+        InputError: names the file.
+    """
+    try:
+        yield
+    except RaykdError:
+        raise
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError,
+            RuntimeError, TypeError, ValueError) as error:  # fmt: skip
+        found = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError.at(
+            str(path), f"does not hold what raykd writes there ({found}); it is damaged, or of another version: restore it, "
+            "or make the folder anew"
+        ) from error  # fmt: skip
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Paths inside one run's folder."""

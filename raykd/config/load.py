@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from raykd.config.search import Search
 from raykd.config.tasks import TaskSettings
 from raykd.config.trusting import is_of_folder, refuse_code
 from raykd.errors import InputError, Problem
-from raykd.folders import refuse_links
+from raykd.folders import reading, refuse_links
 from raykd.tasks import find_task, known_task
 
 Tree = dict[str, Any]
@@ -70,6 +71,7 @@ def load_config(
         InputError: with every problem found; a folder's recipe names code, and was not written here.
     """
     tree: Tree = {}
+    named: str | os.PathLike[str] | None = None
     if isinstance(source, Mapping):
         tree = merge(tree, source)
     else:
@@ -77,12 +79,14 @@ def load_config(
         for layer in layers:
             own = read_recipe(layer)
             if is_of_folder(Path(layer)):
+                named = layer
                 refuse_code(Path(layer), own, trust=trust)
             tree = merge(tree, own)
     for override in overrides:
         tree = _override(tree, override)
     try:
-        return parse(tree)
+        with reading(Path(str(named))) if named else nullcontext():
+            return parse(tree)
     except InputError as error:
         more = _searched_problems(tree, error.problems) if searches else []
         raise InputError([*error.problems, *more]) from None
@@ -96,7 +100,8 @@ def recipe_as_data(file: Path) -> Config:
     """
     tree = read_recipe(file)
     known_task(str(tree.get("task", "classification")), where=str(file))
-    return parse(tree)
+    with reading(file):
+        return parse(tree)
 
 
 def _searched_problems(tree: Tree, known: Sequence[Problem]) -> list[Problem]:
@@ -197,7 +202,7 @@ def read_recipe(name: str | os.PathLike[str]) -> Tree:
         refuse_links(path.parent)
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError.at(str(path), f"is not valid YAML: {error}") from None
     if tree is None:
         return {}

@@ -30,7 +30,7 @@ from raykd.evaluate.occlusion import (
     whole_scores,
 )
 from raykd.evaluate.outputs import SplitOutputs
-from raykd.folders import RunFolder
+from raykd.folders import RunFolder, reading
 from raykd.pipeline.evaluation import student_network
 from raykd.pipeline.explained_models import CONTROLS, ExplainedModels, explained_models
 from raykd.pipeline.occluding import ExplainOptions, check_options, occlusion_of
@@ -75,7 +75,8 @@ def explain(
     check_options(student_of(folder, config), options)
     prepared = prepare(config, listen=listen)
     samples, task = prepared.samples, find_task(config.task)
-    answered, places_N = _parted(data, samples, options)
+    with reading(folder.evaluation):
+        answered, places_N = _parted(data, samples, options)
     student = load_student(folder.student, model=student_network(prepared).model)
     models, left_out = explained_models(prepared, student)
     answers = {

@@ -8,7 +8,7 @@ from raykd.config import load_config
 from raykd.errors import InputError, Problem
 from raykd.evaluate.cost_numbers import with_costs
 from raykd.evaluate.summary import json_safe
-from raykd.folders import RunFolder, read_json, refuse_links, write_json
+from raykd.folders import RunFolder, read_object, reading, refuse_links, write_json
 from raykd.pipeline.evaluation import StudentSpec, costs, external_baseline_specs, fit_ids
 from raykd.pipeline.fits import known_weights
 from raykd.pipeline.preparation import prepare, with_external_baselines
@@ -27,7 +27,7 @@ def measure_again(path: Path, *, trust: bool = False) -> None:
     """
     folder = RunFolder(path)
     refuse_links(path)
-    summary = read_json(folder.summary) if folder.summary.is_file() else {}
+    summary = read_object(folder.summary) if folder.summary.is_file() else {}
     if summary.get("kind") or not summary.get("student"):
         found = summary.get("kind") or "no result"
         raise InputError.at(
@@ -44,5 +44,6 @@ def measure_again(path: Path, *, trust: bool = False) -> None:
     specs = {**prepared.specs(weights), **external_baseline_specs(prepared)}
     student = FitFolder(folder.checkpoints(fit_ids(prepared, "student")[0]))
     measured, conditions = costs(prepared.samples, StudentSpec.of(prepared), student, specs)
-    again = {**with_costs(summary, measured), "latency": conditions.to_json()}
+    with reading(folder.summary):
+        again = {**with_costs(summary, measured), "latency": conditions.to_json()}
     write_json(folder.summary, json_safe(again))

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ COMMANDS = {
 """Every command that reads a run's folder, without what would start Ray."""
 
 
-SLOW = ("explain", "measure")
+SLOW = ("explain", "measure", "report")  # of which the test of a hard link writes one
 EVERY = [pytest.param(name, marks=pytest.mark.soak) if name in SLOW else name for name in COMMANDS]
 
 
@@ -324,3 +325,117 @@ def test_what_loads_or_starts_others_code_is_no_factory(path, folder, call):
     assert ended.code == 2
     assert "student.model.path: " in ended.err
     assert "is refused: name a function of your own" in ended.err
+
+
+DEEP = "[" * 100_000
+HUGE = "9" * 10_000
+
+
+def text(name, content):
+    """A file of other content."""
+
+    def change(run):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return change
+
+
+def value(name, key, new):
+    """A file of JSON with another value at a dotted key."""
+
+    def change(run):
+        write_json(run / name, naming(key, new, read_json(run / name)))
+
+    return change
+
+
+def gone(name):
+    """Without a file or folder."""
+
+    def change(run):
+        at = run / name
+        shutil.rmtree(at) if at.is_dir() else at.unlink()
+
+    return change
+
+
+def as_folder(name):
+    """A folder in the place of a file."""
+
+    def change(run):
+        (run / name).unlink()
+        (run / name).mkdir()
+
+    return change
+
+
+JSONS = ("config.json", "summary.json", "student/model.json", "teachers/one.json")
+EVENT = {"time": 1.0, "stage": "student", "kind": "epoch", "fit": None, "step": 1, "epoch": 1}
+MUTATIONS = {
+    **{f"{name} {word}": text(name, content) for name in JSONS for word, content in (
+        ("empty", ""), ("{}", "{}"), ("[]", "[]"), ("null", "null"), ("deep", DEEP), ("huge", HUGE), ("bytes", b"\xff\x00"))},
+    **{f"{name} gone": gone(name) for name in (*JSONS, "metrics.jsonl", "evaluation.safetensors",
+                                               "student/model.safetensors", "checkpoints")},
+    **{f"{name} a folder": as_folder(name) for name in ("metrics.jsonl", "summary.json", "student/model.safetensors")},
+    **{f"lines {number}": text("metrics.jsonl", line + "\n" + line + "\n") for number, line in enumerate((
+        "{}", "null", "3", DEEP, json.dumps({**EVENT, "time": "now"}), json.dumps({**EVENT, "fit": 3}),
+        json.dumps({**EVENT, "epoch": "x", "fit": "student/replica0", "train_loss": 0.1}),
+        json.dumps({**EVENT, "kind": "stage"}), json.dumps({**EVENT, "kind": ["fit"]})))},
+    **{f"events {number}": text("events.jsonl", line + "\n") for number, line in enumerate(("{}", "null", '{"kind": 3}', DEEP))},
+    **{f"summary {key} {new!r}": value("summary.json", key, new) for key, new in (
+        ("status", 3), ("kind", ["x"]), ("kind", "sweep"), ("kind", "folds"), ("kind", "ablation"), ("kind", "comparison"),
+        ("student", "good"), ("student", {}), ("student", [1]), ("teachers", []), ("teachers", {"one": 3}), ("task", "os:system"),
+        ("task", 3), ("ensemble", None), ("ensemble", "x"), ("timing", []), ("cost", "x"), ("labels_used", 3))},
+    **{f"config {key} {new!r}": value("config.json", key, new) for key, new in (
+        ("seeds", 10**12), ("seeds", "many"), ("folds", 10**12), ("folds", [1]), ("teachers", None), ("teachers", [3]),
+        ("teachers.0.name", "../../x"), ("evaluate", []), ("evaluate.controls", 3), ("task", ["x"]), ("data", "x"),
+        ("objective", 3), ("train", None), ("student", "x"), ("student.model", {"type": "mlp", "width": 1e300}))},
+    **{f"model {key} {new!r}": value("student/model.json", key, new) for key, new in (
+        ("model.width", 20_000), ("model.width", 1e300), ("model.depth", 1_000_000), ("model.depth", 10**15), ("model.type", "cnn"),
+        ("classes", []), ("classes", 3), ("input.shape", [10**9, 10**9]), ("input.shape", [0]), ("preprocessing", {}),
+        ("preprocessing.size", [10**6, 10**6]), ("task", "os:system"), ("fingerprint", 3), ("teachers", 3))},
+    **{f"{name} {word}": text(name, content) for name in ("student/model.safetensors", "evaluation.safetensors")
+       for word, content in (("empty", ""), ("long header", b"\xff" * 16), ("deep header", b"\x10\x27\0\0\0\0\0\0" + b"[" * 10_000))},
+}  # fmt: skip
+"""What is wrong with a folder; each is tried with every command."""
+QUICK = ("status", "predict", "show")
+HEAVY = [name for name in COMMANDS if name not in QUICK]
+
+
+def held(run, folder, call, names):
+    """A command ends, says whose fault it is in our words, and touches nothing outside of the folder."""
+    before = {path: content for path, content in everything_in(folder).items() if run not in path.parents}  # fmt: skip
+    for name in names:
+        ended = call(*COMMANDS[name](run))
+        assert ended.code in (0, 2), f"{name}: {ended}"
+        assert "in raykd" not in ended.err, f"{name}: {ended}"
+        assert ended.code == 0 or "error  " in ended.err
+        assert not (folder / RAN).exists()
+    after = {path: content for path, content in everything_in(folder).items() if run not in path.parents}  # fmt: skip
+    assert after == before
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_damaged_folder_is_named(mutation, run, folder, call):
+    """At 7d0af11 28 of 95 calls of `status` and `report` on such folders said "an error in raykd"; exit 1."""
+    MUTATIONS[mutation](run)
+    held(run, folder, call, QUICK)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_damaged_folder_is_named_by_every_command(mutation, run, folder, call):
+    MUTATIONS[mutation](run)
+    held(run, folder, call, HEAVY)
+
+
+@pytest.mark.parametrize("key", ["width", "depth"])
+def test_a_student_that_claims_to_be_larger_than_its_weights_is_not_built(key, run, call):
+    """At 7d0af11 `width: 20000` and `depth: 1000000` were built first: minutes, gigabytes."""
+    value("student/model.json", f"model.{key}", 1_000_000)(run)
+    began = time.monotonic()
+    ended = call(*COMMANDS["predict"](run))
+    assert ended.code == 2
+    assert str(run / "student") in ended.err
+    assert time.monotonic() - began < 5
