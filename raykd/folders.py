@@ -6,6 +6,8 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,11 +16,13 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError, Problem, RaykdError
 
 TEMPORARY = "."
 """What the names of files begin with that are not finished yet."""
 _BUSY_POLL_S = 0.5
+_OTHERS = "wandb"
+"""The folder in which W&B keeps runs: links in these lead to its logs, and raykd opens none of their files."""
 
 
 def home() -> Path:
@@ -62,6 +66,109 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def refuse_links(folder: Path) -> None:
+    """Whoever reads or writes a run, an export, a store or a sweep asks this first: all of it lies in its folder.
+
+    The folder itself may be a link, since the user named it; so may what leads to another place in it.
+
+    Args:
+        folder: what is not there, or is a file, is right.
+
+    Raises:
+        InputError: a link leads out of it, or it holds a pipe or a device, which would be waited for.
+    """
+    root = folder.resolve()
+    refused = [(Path(path), why) for path in _inside(root) if (why := _why_refused(path, root))]
+    if refused:
+        path, why = refused[0]
+        more = f"; {len(refused) - 1} more such" if refused[1:] else ""
+        raise InputError.at(
+            str(folder / path.relative_to(root)), f"{why}{more}; nothing was read or written: put the file itself there, "
+            "or delete it"
+        )  # fmt: skip
+
+
+def _inside(root: Path) -> Iterator[os.DirEntry[str]]:
+    """Everything in a folder and in those below it, but for what W&B keeps of each of its runs; follows no link.
+
+    Raises:
+        InputError: one of the folders cannot be listed.
+    """
+    folders = [root] if root.is_dir() else []
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except FileNotFoundError:  # another process has moved it away
+            continue
+        except OSError as error:
+            raise InputError.at(str(folder), f"cannot be listed: {error.strerror}") from None
+        yield from entries
+        if folder.name != _OTHERS:
+            folders += [Path(one.path) for one in entries if one.is_dir(follow_symlinks=False)]
+
+
+def _why_refused(entry: os.DirEntry[str], root: Path) -> str | None:
+    """What is wrong with one thing in a folder; None where nothing is."""
+    if entry.is_symlink():
+        return (
+            None
+            if _leads_into(Path(entry.path), root)
+            else "is a link that leads out of the folder"
+        )
+    try:
+        mode = entry.stat(follow_symlinks=False).st_mode
+    except FileNotFoundError:  # a temporary file of another process
+        return None
+    return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "is neither a file nor a folder"
+
+
+def _leads_into(link: Path, root: Path) -> bool:
+    """Whether a link ends in a folder, and not at its root; one that goes in a circle ends nowhere."""
+    try:
+        end = link.resolve()
+    except (OSError, RuntimeError):
+        return False
+    return end != root and end.is_relative_to(root)
+
+
+@contextmanager
+def replacing(output: Path) -> Iterator[Path]:
+    """A new folder beside `output`, which takes its place if the block ends without an error.
+
+    Raises:
+        InputError: the folder cannot be made.
+        RaykdError: another process took the place meanwhile.
+    """
+    beside = f".{output.name}.{secrets.token_hex(8)}"
+    fresh, old = output.with_name(f"{beside}.tmp"), output.with_name(f"{beside}.old")
+    try:
+        fresh.mkdir(parents=True)
+    except OSError as error:
+        raise InputError.at("--output", f"{output} cannot be made: {error}") from error
+    try:
+        yield fresh
+        _swap(fresh, output, old)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _swap(fresh: Path, output: Path, old: Path) -> None:
+    there = os.path.lexists(output)
+    if there:
+        output.rename(old)
+    try:
+        fresh.rename(output)
+    except OSError as error:
+        if there and not output.exists():
+            old.rename(output)
+        raise RaykdError(f"{output} could not be replaced: {error}; try again") from error
+    if old.is_dir() and not old.is_symlink():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -197,6 +304,44 @@ def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
 def read_json(path: Path) -> Any:
     """The value of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        InputError: it cannot be read, is damaged, or holds something else.
+    """
+    try:
+        value = read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError.at(str(path), f"cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError.at(str(path), f"must hold a JSON object, found {type(value).__name__}")
+    return value
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What goes wrong in the block does so because of what a file of somebody's folder holds.
+
+    Args:
+        path: the file; RAYKD_DEBUG=1 shows where its content was not as expected.
+
+    Raises:
+        InputError: names the file.
+    """
+    try:
+        yield
+    except RaykdError:
+        raise
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError,
+            RuntimeError, TypeError, ValueError) as error:  # fmt: skip
+        found = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError.at(
+            str(path), f"does not hold what raykd writes there ({found}); it is damaged, or of another version: restore it, "
+            "or make the folder anew"
+        ) from error  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -6,23 +6,59 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from raykd.errors import InputError
 
 _RAY_WORKER = "default_worker.py"
-_REFUSED = {
-    "builtins",
-    "os",
-    "subprocess",
-    "sys",
-    "shutil",
-    "importlib",
-    "pickle",
-    "runpy",
-    "ctypes",
-}
+_LOADERS = frozenset(
+    [
+        "_pickle",
+        "cffi",
+        "cloudpickle",
+        "Cython",
+        "dill",
+        "distutils",
+        "hickle",
+        "IPython",
+        "jnius",
+        "joblib",
+        "jsonpickle",
+        "klepto",
+        "marshal",
+        "numba",
+        "pip",
+        "pkg_resources",
+        "pty_process",
+        "ptyprocess",
+        "pexpect",
+        "setuptools",
+        "sh",
+        "skops",
+        "numpy:load",
+        "numpy:fromfile",
+        "numpy.f2py",
+        "numpy:loadtxt",
+        "numpy.lib",
+        "pandas:read_pickle",
+        "pandas:eval",
+        "torch:load",
+        "torch.jit",
+        "torch.hub",
+        "torch.package",
+        "torch.serialization",
+        "torch.export:load",
+        "torch.ops",
+        "torch.classes",
+        "torch.utils.cpp_extension",
+        "torch.multiprocessing",
+        "torch.distributed",
+        "torch.utils.model_zoo",
+        "ray",
+    ]
+)
+"""Packages, modules and functions that run what they are given, or what is in a file."""
 
 
 def load_callable(path: str, *, key: str) -> Callable[..., Any]:
@@ -54,8 +90,7 @@ def load_object(
         InputError: the module or the object is not there, private, or of another kind.
     """
     module_name, _, name = path.partition(":")
-    if module_name.split(".")[0] in _REFUSED:
-        raise InputError.at(key, f"{path!r} is refused: name a {what} of your own module")
+    refuse_loader(path, key=key, what=what)
     if name.startswith("_"):
         raise InputError.at(key, f"{path!r} is private: name a public {what}")
     here = Path.cwd()
@@ -76,7 +111,37 @@ def load_object(
         raise InputError.at(
             key, f"{module_name!r} has no {what} {name!r}; it has: {', '.join(public) or '-'}"
         )
+    if isinstance(
+        found, type | FunctionType | BuiltinFunctionType
+    ):  # imported there from elsewhere?
+        refuse_loader(f"{found.__module__}:{found.__name__}", key=key, what=what)
     return found
+
+
+def refuse_loader(path: str, *, key: str, what: str = "function") -> None:
+    """Refuse what makes anything run, whoever names it.
+
+    Args:
+        path: `module:name`.
+        key: dotted key of the recipe that holds it, for the error.
+        what: what was to be named.
+
+    Raises:
+        InputError: it belongs to Python itself, or to what loads or starts others' code.
+    """
+    module, _, name = path.partition(":")
+    parts = module.split(".")
+    above = {".".join(parts[: end + 1]) for end in range(len(parts))}
+    own = Path.cwd() / f"{parts[0]}.py"
+    if parts[0] in sys.stdlib_module_names or parts[0] == "__main__":
+        if own.is_file():
+            raise InputError.at(
+                key,
+                f"{own} has the name of another module, a part of Python; give your file another name",
+            )
+    elif not above & _LOADERS and f"{module}:{name}" not in _LOADERS:
+        return
+    raise InputError.at(key, f"{path!r} is refused: name a {what} of your own module")
 
 
 def _refuse_hidden(module: ModuleType, here: Path, key: str) -> None:

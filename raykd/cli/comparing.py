@@ -147,7 +147,7 @@ def _variants(args: argparse.Namespace) -> list[Variant]:
     if not named and args.resume and recipe_of(args) is None and args.output is not None:
         from raykd.pipeline.comparing import kept_variants
 
-        return kept_variants(RunFolder(args.output))
+        return kept_variants(RunFolder(args.output), trust=args.trust)
     if not named:
         raise InputError.at(
             "compare", "nothing to compare; name methods with --losses, --weightings or --variant"
@@ -227,7 +227,8 @@ def _began_with_views(args: argparse.Namespace) -> bool:
     from raykd.pipeline.comparing import kept_variants
 
     return any(
-        variant.name.startswith("view.") for variant in kept_variants(RunFolder(args.output))
+        variant.name.startswith("view.")
+        for variant in kept_variants(RunFolder(args.output), trust=args.trust)
     )
 
 

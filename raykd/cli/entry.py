@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             find_task(args.task, key="--task")
         return int(args.act(args))
     except InputError as error:
+        if _debugs() and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
         for problem in error.problems:
             print_error(f"error  {' '.join(str(problem).split())}")  # one line for each
         return WRONG_INPUT
@@ -70,10 +72,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parse_words(parser, argv)
 
 
+def _debugs() -> bool:
+    """Whether tracebacks are wanted."""
+    return os.environ.get("RAYKD_DEBUG", "") not in ("", "0")
+
+
 def _report(error: Exception, args: argparse.Namespace) -> None:
     """One clear message; the traceback only on request, or as a file."""
-    debug = os.environ.get("RAYKD_DEBUG", "") not in ("", "0")
-    if debug:
+    if debug := _debugs():
         traceback.print_exception(error)
     if isinstance(error, RaykdError):
         print_error(f"error  {error}")

@@ -11,12 +11,14 @@ from raykd.cli.options import (
     Command,
     add_command,
     add_task,
+    add_trust,
     make_parent,
     open_console,
     print_json,
     show_table,
 )
 from raykd.errors import InputError
+from raykd.folders import refuse_links
 
 if TYPE_CHECKING:
     from raykd.tracking import Console
@@ -59,6 +61,7 @@ def add(commands: Command) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     add_task(parser)
+    add_trust(parser)
 
 
 def _explain(args: argparse.Namespace) -> int:
@@ -76,7 +79,7 @@ def _explain(args: argparse.Namespace) -> int:
     )
     console = open_console(quiet=args.json)
     try:
-        found = explain(args.run, options, listen=console.on)
+        found = explain(args.run, options, listen=console.on, trust=args.trust)
     finally:
         console.close(None)
     page, numbers = write_explanation(folder, found)
@@ -98,6 +101,7 @@ def _check_folder(folder: Path) -> None:
     """
     from raykd.report.explanation import NUMBERS
 
+    refuse_links(folder)
     if not folder.exists() or (folder / NUMBERS).is_file():
         return
     if not folder.is_dir() or any(folder.iterdir()):

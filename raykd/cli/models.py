@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raykd.cli.options import Command, add_command, add_task, open_console, overrides_of
+from raykd.cli.options import (
+    Command,
+    add_command,
+    add_task,
+    add_trust,
+    open_console,
+    overrides_of,
+)
 from raykd.config import Config, load_config
 from raykd.config.data import HashedTokenizer
 from raykd.config.models import FINISHED, OF_TEXTS, expand_model
@@ -44,6 +51,7 @@ def add(commands: Command) -> None:
     parser.add_argument(
         "--model", default=_STUDENT, metavar="student|teachers.NAME", help="which one of the recipe"
     )
+    add_trust(parser)
     about = "the distilled student as safetensors, ONNX and torch.export, with a model card"
     export = add_command(commands, "export", _export, about)
     export.add_argument("run", type=Path, metavar="RUN", help="a finished run's folder")
@@ -81,7 +89,9 @@ def _inspect(args: argparse.Namespace) -> int:
     if args.recipe is None:
         network, inputs = _from_spec(specs[0], overrides_of(args), args.input, args.classes)
     else:
-        network, inputs = _from_recipe(load_config(args.recipe, overrides_of(args)), args.model)
+        network, inputs = _from_recipe(
+            load_config(args.recipe, overrides_of(args), trust=args.trust), args.model
+        )
     from raykd.models.taps import describe, render_table
 
     print(render_table(describe(network, inputs)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raykd.config import Config, load_config
 from raykd.errors import InputError, Problem
-from raykd.folders import RunFolder, is_locked, is_taken
+from raykd.folders import RunFolder, is_locked, is_taken, refuse_links
 
 if TYPE_CHECKING:
     from raykd.pipeline import Options
@@ -64,6 +64,17 @@ def add_recipe(parser: argparse.ArgumentParser, *, or_run: bool = False) -> None
         default=[],
         metavar="FILE",
         help="another recipe, whose settings replace those of the ones before; may be repeated",
+    )
+    add_trust(parser)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """`--trust`."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="run the code that a folder's recipe names, though raykd has not written it here; your own recipes need no "
+        "such word",
     )
 
 
@@ -156,6 +167,7 @@ def read_config(args: argparse.Namespace, *, searches: bool = False) -> Config:
     recipe = recipe_of(args)
     layers = [*([recipe] if recipe else []), *args.layers]
     if not layers and getattr(args, "resume", False) and args.output is not None:
+        refuse_links(args.output)
         layers = [RunFolder(args.output).config]
         if not layers[0].is_file():
             raise InputError.at(
@@ -165,7 +177,7 @@ def read_config(args: argparse.Namespace, *, searches: bool = False) -> Config:
         raise InputError(
             Problem("recipe", "none given; name a file or a packaged recipe (`raykd recipes` lists them)")
         )  # fmt: skip
-    return load_config(layers, overrides_of(args), searches=searches)
+    return load_config(layers, overrides_of(args), searches=searches, trust=args.trust)
 
 
 def new_output(args: argparse.Namespace) -> Path:

@@ -10,13 +10,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from raykd.cli.options import Command, add_command, add_task, make_parent, print_json
+from raykd.cli.options import (
+    Command,
+    add_command,
+    add_task,
+    add_trust,
+    make_parent,
+    print_json,
+)
 from raykd.config.variants import WHOLE
-from raykd.errors import InputError
-from raykd.folders import RunFolder, is_worked_in, read_json
+from raykd.errors import InputError, RaykdError
+from raykd.folders import RunFolder, is_worked_in, read_object, reading, refuse_links
 
 _STAGES = ("teachers", "targets", "student", "evaluate", "report")
 _LAST = 5
+_MOST = 100_000
 _SLACK_S = 1.0
 Line = Mapping[str, Any]
 
@@ -32,6 +40,7 @@ def add(commands: Command) -> None:
         help="first measure again what its models cost, as after a run beside other work; nothing is trained or scored",
     )
     add_task(report)
+    add_trust(report)
     about = "where a run stands, from its folder alone; also while it runs"
     status = add_command(commands, "status", _status, about)
     status.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
@@ -66,16 +75,17 @@ def _report(args: argparse.Namespace) -> int:
     if args.measure:
         from raykd.pipeline.measuring import measure_again
 
-        measure_again(args.run)
+        measure_again(args.run, trust=args.trust)
     page = write_report(args.run)
     if args.quiet:
         print(page)
         return 0
     console = Console(quiet=False, stream=sys.stdout)
-    summary = read_json(RunFolder(args.run).summary)
+    summary = read_object(RunFolder(args.run).summary)
     kinds = {"comparison": show_comparison, "ablation": show_ablation, "sweep": show_sweep,
              "folds": show_folds}  # fmt: skip
-    kinds.get(summary.get("kind"), show_summary)(summary, console)
+    with reading(RunFolder(args.run).summary):
+        kinds.get(str(summary.get("kind")), show_summary)(summary, console)
     console.print(f"\nreport: {page}")
     return 0
 
@@ -200,20 +210,34 @@ def read_status(run: Path, *, now: float) -> RunStatus:
         now: seconds since 1970.
 
     Raises:
-        InputError: it is no run's folder.
-        RaykdError: one of its files is damaged.
+        InputError: it is no run's folder, or one of its files is damaged.
     """
     folder = RunFolder(run)
+    refuse_links(run)
     if not folder.config.is_file():
         raise InputError.at("RUN", f"{run} is no run's folder: it has no config.json")
-    config, lines = read_json(folder.config), [*_lines(run / "metrics.jsonl")]
+    config, lines = read_object(folder.config), _lines(run / "metrics.jsonl")
+    summary = read_object(folder.summary) if folder.summary.is_file() else {}
+    with reading(folder.config):
+        return _status_of(folder, config, lines, summary, now)
+
+
+def _status_of(
+    folder: RunFolder,
+    config: Mapping[str, Any],
+    lines: Sequence[Line],
+    summary: Mapping[str, Any],
+    now: float,
+) -> RunStatus:
+    """Where a run stands, from what its files hold."""
+    if max(int(config.get("folds") or 0), int(config.get("seeds", 1))) > _MOST:
+        raise ValueError(f"more than {_MOST:,} folds or seeds")
     stages = {} if config.get("folds") else _stages(lines)
-    summary = read_json(folder.summary) if folder.summary.is_file() else {}
     failed = sum(line["kind"] == "failure" for line in lines)
     status = _state(folder, summary, lines)
     stopped = status in ("failed", "unfinished")
     return RunStatus(
-        run=str(run),
+        run=str(folder.path),
         status=status,
         error=summary.get("error") if status == "failed" else None,
         stages={name: _told(state, stopped=stopped) for name, state in stages.items()},
@@ -239,13 +263,37 @@ def _command(folder: RunFolder) -> str:
         return "sweep"
     if not folder.variants.is_file():
         return "run"
-    return "ablate" if WHOLE in read_json(folder.variants) else "compare"
+    return "ablate" if WHOLE in read_object(folder.variants) else "compare"
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of events.
+
+    Raises:
+        InputError: one of them is damaged, or no event.
+    """
     from raykd.tracking import read_lines
 
-    return read_lines(path) if path.is_file() else []
+    if not path.is_file():
+        return []
+    try:
+        lines = read_lines(path)
+    except RaykdError as error:
+        raise InputError.at(str(path), str(error)) from error
+    for number, line in enumerate(lines, start=1):
+        if not _is_event(line):
+            raise InputError.at(str(path), f"line {number} is no event of a run; delete it")
+    return lines
+
+
+def _is_event(line: Line) -> bool:
+    """Whether it has what every event has, and what one of its kind has."""
+    kinds = {"epoch": "epoch", "fit": "state", "stage": "state"}
+    wanted = {"time": int | float, "stage": str, "kind": str, "fit": str | None}
+    wanted |= {name: (int if name == "epoch" else str) for kind, name in kinds.items() if kind == line.get("kind")}  # fmt: skip
+    right = all(name in line and isinstance(line[name], kind) for name, kind in wanted.items())
+    fits = line.get("fits", [])
+    return right and (not isinstance(fits, list) or all(isinstance(name, str) for name in fits))
 
 
 def _state(folder: RunFolder, summary: Mapping[str, Any], lines: Sequence[Line]) -> str:
@@ -298,7 +346,7 @@ def _fold(path: Path) -> FitStatus:
     summary = RunFolder(path).summary
     if is_worked_in(path):
         return FitStatus("running")
-    done = summary.is_file() and read_json(summary)["status"] != "failed"
+    done = summary.is_file() and read_object(summary)["status"] != "failed"
     return FitStatus("finished" if done else "waiting")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raykd.errors import InputError, Problem
-from raykd.folders import home
+from raykd.folders import home, refuse_links
 
 if TYPE_CHECKING:
     from raykd.cli.store_listing import StoreListing
@@ -59,10 +59,13 @@ def _listing(store: str | None) -> StoreListing:
     from raykd.targets.remote import is_uri, remote_of
 
     if store is None:
-        return StoreListing(home() / "targets")
+        store = str(home() / "targets")
+        refuse_links(Path(store))
+        return StoreListing(Path(store))
     if not is_uri(store):
         if not Path(store).is_dir():
             raise InputError.at("--store", f"found no folder at {store}; check the path")
+        refuse_links(Path(store))
         return StoreListing(Path(store))
     if problems := list(uri_problems(store, "--store")):
         raise InputError(problems)
@@ -148,7 +151,7 @@ def _by_recipes(args: argparse.Namespace, found: list[Listing]) -> list[Listing]
             Problem("targets prune", "names nothing to keep; name the recipes whose targets are to stay, or give "
                     "--unused to keep what your runs have read")
         )  # fmt: skip
-    configs = [load_config([recipe], overrides) for recipe in recipes]
+    configs = [load_config([recipe], overrides, trust=args.trust) for recipe in recipes]
     from raykd.pipeline.recipe_store import used_entries
 
     kept: set[str] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from raykd.config.optimizers import completed
 from raykd.config.root import Config
 from raykd.config.search import Search
 from raykd.config.tasks import TaskSettings
+from raykd.config.trusting import is_of_folder, refuse_code
 from raykd.errors import InputError, Problem
-from raykd.tasks import find_task
+from raykd.folders import reading, refuse_links
+from raykd.tasks import find_task, known_task
 
 Tree = dict[str, Any]
 _MARKS = tuple("*&!@%`")
@@ -52,6 +55,7 @@ def load_config(
     overrides: Sequence[str] = (),
     *,
     searches: bool = False,
+    trust: bool = False,
 ) -> Config:
     """The resolved recipe.
 
@@ -61,24 +65,43 @@ def load_config(
             that entry anew.
         overrides: `key.sub=value`, the value in YAML; teachers by index or by name.
         searches: where the recipe is wrong, tell what is wrong with the keys that it searches too.
+        trust: run the code that a recipe names which lies in a run's or a sweep's folder, whoever wrote it.
 
     Raises:
-        InputError: with every problem found.
+        InputError: with every problem found; a folder's recipe names code, and was not written here.
     """
     tree: Tree = {}
+    named: str | os.PathLike[str] | None = None
     if isinstance(source, Mapping):
         tree = merge(tree, source)
     else:
         layers = [source] if isinstance(source, str | os.PathLike) else source
         for layer in layers:
-            tree = merge(tree, read_recipe(layer))
+            own = read_recipe(layer)
+            if is_of_folder(Path(layer)):
+                named = layer
+                refuse_code(Path(layer), own, trust=trust)
+            tree = merge(tree, own)
     for override in overrides:
         tree = _override(tree, override)
     try:
-        return parse(tree)
+        with reading(Path(str(named))) if named else nullcontext():
+            return parse(tree)
     except InputError as error:
         more = _searched_problems(tree, error.problems) if searches else []
         raise InputError([*error.problems, *more]) from None
+
+
+def recipe_as_data(file: Path) -> Config:
+    """The recipe in a run's folder, of which nothing is to be run.
+
+    Raises:
+        InputError: it is damaged, or of a task of somebody's own that the user has not named.
+    """
+    tree = read_recipe(file)
+    known_task(str(tree.get("task", "classification")), where=str(file))
+    with reading(file):
+        return parse(tree)
 
 
 def _searched_problems(tree: Tree, known: Sequence[Problem]) -> list[Problem]:
@@ -175,9 +198,11 @@ def read_recipe(name: str | os.PathLike[str]) -> Tree:
         InputError: the file is missing, not YAML, or not a mapping.
     """
     path = recipe_path(name)
+    if is_of_folder(path):
+        refuse_links(path.parent)
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError.at(str(path), f"is not valid YAML: {error}") from None
     if tree is None:
         return {}

@@ -177,7 +177,7 @@ class Evaluation:
                 examples_rows=tensors.get("examples/rows"),
                 examples_inputs=tensors.get("examples/inputs"),
             )
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:  # fmt: skip
             raise InputError.at(
                 str(path), f"cannot be read as an evaluation ({error}); evaluate anew"
             ) from error

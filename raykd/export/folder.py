@@ -1,17 +1,13 @@
-"""The export's folder: made beside the old one and put in its place when it is complete."""
+"""The export's folder: what lies in it, and what it may take the place of."""
 
 from __future__ import annotations
 
 import hashlib
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from raykd.errors import ExportError, InputError, Problem
-from raykd.folders import read_json
+from raykd.errors import InputError, Problem
+from raykd.folders import read_json, refuse_links
 
 INDEX = "export.json"
 
@@ -20,8 +16,9 @@ def check_output(output: Path) -> None:
     """Refuse a place where something else would be lost.
 
     Raises:
-        InputError: it is no folder, or holds what no export wrote.
+        InputError: it is no folder, holds what no export wrote, or a link leads out of it.
     """
+    refuse_links(output)
     if not output.exists():
         return
     if not output.is_dir():
@@ -43,40 +40,6 @@ def _written_before(output: Path) -> list[str]:
         return list(read_json(output / INDEX)["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return []
-
-
-@contextmanager
-def replacing(output: Path) -> Iterator[Path]:
-    """A new folder, which takes the place of `output` if the block ends without an error.
-
-    Raises:
-        InputError: the folder cannot be made.
-        ExportError: another export took the place meanwhile.
-    """
-    beside = f".{output.name}.{uuid.uuid4().hex}"
-    fresh, old = output.with_name(f"{beside}.tmp"), output.with_name(f"{beside}.old")
-    try:
-        fresh.mkdir(parents=True)
-    except OSError as error:
-        raise InputError.at("--output", f"{output} cannot be made: {error}") from error
-    try:
-        yield fresh
-        _swap(fresh, output, old)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _swap(fresh: Path, output: Path, old: Path) -> None:
-    there = output.exists()
-    if there:
-        output.rename(old)
-    try:
-        fresh.rename(output)
-    except OSError as error:
-        if there and not output.exists():
-            old.rename(output)
-        raise ExportError(f"{output} could not be replaced: {error}; export again") from error
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def listed(folder: Path) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ import re
 import struct
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import xxhash
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from raykd.errors import InputError
 from raykd.models.names import nearest, some
@@ -243,6 +244,16 @@ def apply_weights(module: nn.Module, state: Mapping[str, Tensor], *, key: str) -
     Raises:
         InputError: entries missing, unexpected or of another shape; nothing was copied.
     """
+    refuse_unfit(module, state, key=key)
+    core(module).load_state_dict(dict(state), strict=True)
+
+
+def refuse_unfit(module: nn.Module, state: Mapping[str, Tensor], *, key: str) -> None:
+    """Hold the names and shapes of `state` against the model's, which may lie on the meta device.
+
+    Raises:
+        InputError: entries missing, unexpected or of another shape.
+    """
     root = core(module)
     own = root.state_dict()
     missing = [name for name in own if name not in state]
@@ -267,7 +278,39 @@ def apply_weights(module: nn.Module, state: Mapping[str, Tensor], *, key: str) -
             f"the weights do not fit {type(root).__name__} ({len(own)} entries): "
             f"{'; '.join(parts)}; use the model settings that the weights were made with",
         )
-    root.load_state_dict(dict(state), strict=True)
+
+
+def outline(make: Callable[[], nn.Module], most: int) -> nn.Module | None:
+    """The module that `make` builds, on the meta device: its names and shapes, without memory for its numbers.
+
+    Args:
+        make: builds it.
+        most: so many parameters, and no more, are expected.
+
+    Returns:
+        None where it would have more of them; building it was given up then.
+    """
+    registered = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal registered
+        del module, name
+        registered += parameter is not None
+        if registered > most:
+            raise _TooManyError
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            return make()
+    except _TooManyError:
+        return None
+    finally:
+        handle.remove()
+
+
+class _TooManyError(Exception):
+    """A module has more parameters than were expected."""
 
 
 def save_weights(

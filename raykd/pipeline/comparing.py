@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raykd.config import Config, load_config
+from raykd.config.trusting import refuse_code, remember
 from raykd.config.variants import Variant, method_variants
 from raykd.errors import InputError, Problem
 from raykd.evaluate.comparison import compare as hold_against
@@ -144,24 +145,31 @@ def _compare_in(
     return CompareResult(folder.path, job.summary)
 
 
-def kept_variants(folder: RunFolder) -> list[Variant]:
+def kept_variants(folder: RunFolder, *, trust: bool = False) -> list[Variant]:
     """The variants that a comparison began with.
 
+    Args:
+        folder: of the comparison.
+        trust: run the code that they name, whoever wrote them.
+
     Raises:
-        InputError: the folder is no comparison's.
+        InputError: the folder is no comparison's, or names code and was not written here.
     """
     kept = folder.variants
     if not kept.is_file():
         raise InputError.at(
             "--output", f"{folder.path} is no comparison's folder: it has no {kept.name}"
         )
-    return [Variant(name, load_config(tree)) for name, tree in read_json(kept).items()]
+    trees = read_json(kept)
+    refuse_code(kept, trees, trust=trust)
+    return [Variant(name, load_config(tree)) for name, tree in trees.items()]
 
 
 def keep_variants(folder: RunFolder, variants: Sequence[Variant]) -> None:
     """Write down what each variant is."""
     trees = {variant.name: variant.config.model_dump(mode="json") for variant in variants}
     write_json(folder.variants, trees)
+    remember(folder.variants, trees)
 
 
 def check_same(folder: RunFolder, variants: Sequence[Variant]) -> None:

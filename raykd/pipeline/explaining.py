@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from raykd.config.trusting import refuse_code
 from raykd.data import Samples
 from raykd.errors import InputError
 from raykd.evaluate.explanation import Deletion, Explanation, Maps
@@ -29,7 +30,7 @@ from raykd.evaluate.occlusion import (
     whole_scores,
 )
 from raykd.evaluate.outputs import SplitOutputs
-from raykd.folders import RunFolder
+from raykd.folders import RunFolder, reading
 from raykd.pipeline.evaluation import student_network
 from raykd.pipeline.explained_models import CONTROLS, ExplainedModels, explained_models
 from raykd.pipeline.occluding import ExplainOptions, check_options, occlusion_of
@@ -43,7 +44,11 @@ from raykd.types import ORIGINAL_VIEW, OutputKind, is_labelled
 
 
 def explain(
-    run: Path, options: ExplainOptions | None = None, *, listen: Listen | None = None
+    run: Path,
+    options: ExplainOptions | None = None,
+    *,
+    listen: Listen | None = None,
+    trust: bool = False,
 ) -> Explanation:
     """Occlusion maps on samples where student and ensemble part, the largest divergence first.
 
@@ -55,6 +60,7 @@ def explain(
         run: a finished run's folder; its recipe is loaded, and the code that it names.
         options: which samples, and what is hidden.
         listen: hears how far it is.
+        trust: run that code, whoever wrote the folder.
 
     Raises:
         InputError: no finished run, samples that are neither images nor tables, a task without classes, labels or
@@ -65,10 +71,12 @@ def explain(
     options = options or ExplainOptions()
     folder = RunFolder(run)
     data, config = finished_run(folder)
+    refuse_code(folder.config, config.model_dump(mode="json"), trust=trust)
     check_options(student_of(folder, config), options)
     prepared = prepare(config, listen=listen)
     samples, task = prepared.samples, find_task(config.task)
-    answered, places_N = _parted(data, samples, options)
+    with reading(folder.evaluation):
+        answered, places_N = _parted(data, samples, options)
     student = load_student(folder.student, model=student_network(prepared).model)
     models, left_out = explained_models(prepared, student)
     answers = {

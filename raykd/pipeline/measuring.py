@@ -8,31 +8,33 @@ from raykd.config import load_config
 from raykd.errors import InputError, Problem
 from raykd.evaluate.cost_numbers import with_costs
 from raykd.evaluate.summary import json_safe
-from raykd.folders import RunFolder, read_json, write_json
+from raykd.folders import RunFolder, read_object, reading, refuse_links, write_json
 from raykd.pipeline.evaluation import StudentSpec, costs, external_baseline_specs, fit_ids
 from raykd.pipeline.fits import known_weights
 from raykd.pipeline.preparation import prepare, with_external_baselines
 from raykd.train.checkpoint import FitFolder
 
 
-def measure_again(path: Path) -> None:
+def measure_again(path: Path, *, trust: bool = False) -> None:
     """Measure size and latency of all models of a run, and put them into its `summary.json`.
 
     Args:
         path: a finished run's folder.
+        trust: run the code that its recipe names, whoever wrote the folder.
 
     Raises:
         InputError: it is no finished run of one recipe, or its data or weights of a teacher are not there any more.
     """
     folder = RunFolder(path)
-    summary = read_json(folder.summary) if folder.summary.is_file() else {}
+    refuse_links(path)
+    summary = read_object(folder.summary) if folder.summary.is_file() else {}
     if summary.get("kind") or not summary.get("student"):
         found = summary.get("kind") or "no result"
         raise InputError.at(
             "--measure",
             f"{path} holds {found}; give the folder of a finished `raykd run`, of a cross-validation one in its folds/",
         )
-    prepared = with_external_baselines(prepare(load_config(folder.config)))
+    prepared = with_external_baselines(prepare(load_config(folder.config, trust=trust)))
     weights = known_weights(prepared)
     if lacking := [name for name in prepared.teachers if name not in weights]:
         raise InputError(
@@ -42,5 +44,6 @@ def measure_again(path: Path) -> None:
     specs = {**prepared.specs(weights), **external_baseline_specs(prepared)}
     student = FitFolder(folder.checkpoints(fit_ids(prepared, "student")[0]))
     measured, conditions = costs(prepared.samples, StudentSpec.of(prepared), student, specs)
-    again = {**with_costs(summary, measured), "latency": conditions.to_json()}
+    with reading(folder.summary):
+        again = {**with_costs(summary, measured), "latency": conditions.to_json()}
     write_json(folder.summary, json_safe(again))

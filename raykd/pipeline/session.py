@@ -16,13 +16,15 @@ from typing import Any
 
 import torch
 
-from raykd.config import Config, load_config
+from raykd.config import Config
+from raykd.config.load import recipe_as_data
 from raykd.config.optimizers import optimizers_as_in
 from raykd.config.resolving import resolutions
 from raykd.config.sources import FilesSource
+from raykd.config.trusting import remember
 from raykd.data.decoding import cache_root
 from raykd.errors import InputError, Problem, RaykdError
-from raykd.folders import RunFolder, claim, claim_new, is_taken, release, write_json
+from raykd.folders import RunFolder, claim, claim_new, is_taken, refuse_links, release, write_json
 from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import Prepared
@@ -96,6 +98,7 @@ def opened(
     config = prepared.config
     console = console or Console(quiet=True, stream=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     stored = RecipeStore(prepared)
+    refuse_links(stored.root)
     if stored.bucket is not None:
         stored.bucket.check()
     if options.address is None and not is_connected():
@@ -154,6 +157,7 @@ def own_folder(options: Options) -> Iterator[Options]:
 
 
 def _check_output(path: Path, options: Options) -> None:
+    refuse_links(path)
     if not is_taken(path):
         return
     if not options.resume:
@@ -178,7 +182,7 @@ def run_folder(config: Config, options: Options) -> RunFolder:
     folder = RunFolder(path.absolute())
     if folder.config.is_file():
         # Keys that are newer than the folder have their defaults.
-        began, config = load_config(folder.config), as_begun(config, folder)
+        began, config = recipe_as_data(folder.config), as_begun(config, folder)
         _check_same(began.model_dump(mode="json"), config.model_dump(mode="json"), path)
     return folder
 
@@ -190,7 +194,7 @@ def as_begun(config: Config, folder: RunFolder) -> Config:
     """
     if not folder.config.is_file():
         return config
-    began, classes = load_config(folder.config), find_task(config.task).settings.class_logits
+    began, classes = recipe_as_data(folder.config), find_task(config.task).settings.class_logits
     config = optimizers_as_in(config, began)
     possible = resolutions(config.objective, classes=classes)
     if any(one in possible for one in resolutions(began.objective, classes=classes)):
@@ -229,7 +233,9 @@ def _other_objects(old: Any, new: Any, key: str = "") -> Iterator[Problem]:
 def open_folder(folder: RunFolder, config: Config, resources: Resources) -> None:
     """Make a job's folder, and write down what it runs and where."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    write_json(folder.config, config.model_dump(mode="json"))
+    written = config.model_dump(mode="json")
+    write_json(folder.config, written)
+    remember(folder.config, written)
     write_json(folder.environment, environment(config, resources))
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from raykd import __version__
-from raykd.config import Config, load_config
+from raykd.config import Config
 from raykd.config.choosing import with_target
-from raykd.config.models import is_harmless
+from raykd.config.load import recipe_as_data
+from raykd.config.models import ZooModel, is_harmless
 from raykd.config.sources import FilesSource, ObjectSource, ParquetSource, Source
 from raykd.data.objects import ROW
 from raykd.errors import InputError, Problem
@@ -22,14 +23,21 @@ from raykd.evaluate.latency import Conditions
 from raykd.export import Student
 from raykd.export.card import Story, write_card
 from raykd.export.description import Description, Input, read_description
-from raykd.export.folder import INDEX, check_output, listed, replacing
+from raykd.export.folder import INDEX, check_output, listed
 from raykd.export.parity import ABSOLUTE, RELATIVE
 from raykd.export.weights_format import DESCRIPTION, WEIGHTS
 from raykd.export.writing import Written, choose, processor, write_formats
-from raykd.folders import RunFolder, write_json
+from raykd.folders import RunFolder, reading, refuse_links, replacing, write_json
 from raykd.models import build_model
 from raykd.models.network import Network
-from raykd.models.weights import apply_weights, fingerprint, load_weights, save_weights
+from raykd.models.weights import (
+    apply_weights,
+    fingerprint,
+    load_weights,
+    outline,
+    refuse_unfit,
+    save_weights,
+)
 from raykd.report import verdict
 from raykd.report.folder import RunData, read_run
 from raykd.tasks import find_task, known_task
@@ -103,9 +111,11 @@ def describe_student(path: str | os.PathLike[str]) -> tuple[Path, Description]:
     """Folder and description of a student, from a run folder or the student's own.
 
     Raises:
-        InputError: there is no student, its description is damaged, or it learnt a task that is not known here.
+        InputError: there is no student, its description is damaged, it learnt a task that is not known here, or a link
+            leads out of the folder.
     """
     folder = Path(path)
+    refuse_links(folder)
     if (folder / "student" / DESCRIPTION).is_file():
         folder = folder / "student"
     if not (folder / DESCRIPTION).is_file():
@@ -147,17 +157,39 @@ def load_student(
         )  # fmt: skip
     weights = load_weights(folder / WEIGHTS, key=str(folder))
     if model is None:
-        input_shape = about.preprocessing.output_shape(about.input.shape)
-        classes = len(about.classes)
-        model = build_model(
-            about.model, input_shape=input_shape, classes=classes, key="model", weights=weights
-        )
+        model = _built(about, weights, folder)
     if about.fingerprint not in (None, fingerprint(weights)):
         raise InputError(
             Problem(str(folder / WEIGHTS), f"was changed since {DESCRIPTION} was written; copy both again")
         )  # fmt: skip
     apply_weights(model, weights, key=str(folder))
     return Network(model, about.preprocessing, about.scale).eval()
+
+
+def _built(about: Description, weights: Mapping[str, Tensor], folder: Path) -> nn.Module:
+    """The network that a description names, once it is seen that it is as large as its weights.
+
+    Raises:
+        InputError: it has other weights, or cannot be built.
+    """
+
+    def make() -> nn.Module:
+        return build_model(about.model, input_shape=shape, classes=len(about.classes), key="model", weights=weights)  # fmt: skip
+
+    with reading(folder / DESCRIPTION):
+        shape = about.preprocessing.output_shape(about.input.shape)
+        too_deep = getattr(about.model, "depth", 0) > len(weights)  # each of them has weights
+        like = None
+        if isinstance(about.model, ZooModel) and not too_deep:
+            like = outline(make, len(weights))
+        if like is not None:
+            refuse_unfit(like, weights, key=str(folder))
+        elif isinstance(about.model, ZooModel):
+            raise InputError(
+                Problem(str(folder / DESCRIPTION), f"describes a larger network than {WEIGHTS} has the {len(weights)} weights "
+                        "of; copy both again")
+            )  # fmt: skip
+        return make()
 
 
 @dataclass(frozen=True)
@@ -201,11 +233,14 @@ def export_student(
     """
     names, left_out = choose(formats)
     folder = RunFolder(run)
+    refuse_links(run)
     target = (output or run / "export").resolve()
     check_output(target)
     data, config = finished_run(folder)
     about = student_of(folder, config)
     student = Student(load_student(folder.student, model=model), about)
+    with reading(folder.summary):
+        said = verdict(data.summary)
     with replacing(target) as fresh:
         written, conditions = write_formats(student, names, fresh)
         story = Story(
@@ -216,12 +251,14 @@ def export_student(
             summary=data.summary,
             cards=data.cards,
             evaluation=data.evaluation,
-            verdict=verdict(data.summary),
+            verdict=said,
             written=written,
             processor=processor(),
             disturbed=conditions.signs,
         )
-        (fresh / CARD).write_text(write_card(story), encoding="utf-8")
+        with reading(folder.summary):
+            card = write_card(story)
+        (fresh / CARD).write_text(card, encoding="utf-8")
         index = {"schema": SCHEMA, "raykd": __version__, "run": data.name, "task": about.task}
         index |= _contents(student, written, left_out)
         seen = conditions.to_json()
@@ -242,7 +279,9 @@ def finished_run(folder: RunFolder) -> tuple[RunData, Config]:
         raise InputError.at(
             "RUN", f"{folder.path} is no finished run: {why}; give the folder of `raykd run`"
         )
-    return data, _as_taught(load_config([folder.config]), data.summary)
+    config = recipe_as_data(folder.config)
+    with reading(folder.summary):
+        return data, _as_taught(config, data.summary)
 
 
 def _as_taught(config: Config, summary: Mapping[str, Any]) -> Config:

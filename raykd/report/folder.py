@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from raykd.errors import InputError
 from raykd.evaluate import Evaluation
 from raykd.evaluate.task import TaskMetrics
-from raykd.folders import RunFolder, read_json
+from raykd.folders import RunFolder, read_object, reading, refuse_links
 from raykd.report.task import TaskText
 from raykd.tasks import known_task
 
@@ -81,19 +81,22 @@ def read_run(run: Path) -> RunData:
     """Read a run's folder; only summary.json has to be there.
 
     Raises:
-        InputError: the folder has no summary, or one of its files is damaged.
+        InputError: the folder has no summary, one of its files is damaged, or a link leads out of it.
     """
     folder = RunFolder(run)
+    refuse_links(run)
     if not folder.summary.is_file():
         raise InputError.at(str(run), "is no finished run: it has no summary.json")
     evaluation = Evaluation.load(folder.evaluation) if folder.evaluation.is_file() else None
+    with reading(run / "metrics.jsonl"):
+        epochs = _epochs(_lines(run / "metrics.jsonl"))
     return RunData(
         name=run.absolute().name,
-        summary=_object(folder.summary),
-        config=_object(folder.config) if folder.config.is_file() else {},
-        epochs=_epochs(_lines(run / "metrics.jsonl")),
+        summary=read_object(folder.summary),
+        config=read_object(folder.config) if folder.config.is_file() else {},
+        epochs=epochs,
         events=_lines(run / "events.jsonl"),
-        cards={path.stem: _object(path) for path in sorted((run / "teachers").glob("*.json"))},
+        cards={path.stem: read_object(path) for path in sorted((run / "teachers").glob("*.json"))},
         evaluation=evaluation,
     )
 
@@ -157,16 +160,6 @@ def _epochs(lines: Sequence[Record]) -> dict[str, list[Record]]:
     }
 
 
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        value = read_json(path)
-    except (OSError, ValueError) as error:
-        raise InputError.at(str(path), f"cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError.at(str(path), "must hold a JSON object")
-    return value
-
-
 def _lines(path: Path) -> list[Record]:
     """The objects of a JSON-lines file; a line that a killed writer left unfinished is left out."""
     if not path.is_file():
@@ -175,7 +168,7 @@ def _lines(path: Path) -> list[Record]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
             found.append(value)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from raykd.folders import RunFolder
+from raykd.errors import InputError
+from raykd.folders import RunFolder, reading, replacing, write_whole
 from raykd.report.cost import latency_tile
 from raykd.report.folder import RunData, read_run, text_of
 from raykd.report.verdicts import outcome, verdict
@@ -63,16 +65,47 @@ def write_report(run: Path) -> Path:
         "ablation": _of_ablation,
         "folds": _of_folds,
     }
-    content = kinds.get(data.summary.get("kind") or "run", _of_run)(data)
+    content = _told(kinds.get(str(data.summary.get("kind")), _of_run), data, run)
     content["explained"] = EXPLAINED if (run / EXPLAINED).is_file() else ""
     content["wandb"] = wandb_command(run)
     content["predictions"] = RunFolder(run).predictions.is_file()
     folder = run / "report"
     write_parts(folder, content["pictures"], content["tables"])
     page = folder / "index.html"
-    render("index.html.j2", content, page)
-    render("report.md.j2", content, folder / "report.md")
+    with reading(RunFolder(run).summary):
+        render("index.html.j2", content, page)
+        render("report.md.j2", content, folder / "report.md")
     return page
+
+
+def _told(make: Callable[[RunData], dict[str, Any]], data: RunData, run: Path) -> dict[str, Any]:
+    """What a page shows.
+
+    Raises:
+        InputError: names the file that holds something else than raykd writes: the one without which it can be told.
+    """
+    folder = RunFolder(run)
+    try:
+        with reading(folder.summary):
+            return make(data)
+    except InputError:
+        for name, other in _without(data).items():
+            with suppress(InputError), reading(folder.summary):
+                make(other)
+                with reading(run / name):
+                    make(data)
+        raise
+
+
+def _without(data: RunData) -> dict[str, RunData]:
+    """File of a run's folder -> what the others tell."""
+    return {
+        "config.json": replace(data, config={}),
+        "metrics.jsonl": replace(data, epochs={}),
+        "events.jsonl": replace(data, events=()),
+        "teachers": replace(data, cards={}),
+        "evaluation.safetensors": replace(data, evaluation=None),
+    }
 
 
 def wandb_command(run: Path) -> str:
@@ -84,14 +117,12 @@ def wandb_command(run: Path) -> str:
 
 def write_parts(folder: Path, pictures: Mapping[str, Picture], tables: Mapping[str, Table]) -> None:
     """`figures/*.png` and `tables/*.csv` of a page, in place of those of an earlier one."""
-    for name in ("figures", "tables"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for old in (folder / name).iterdir():
-            old.unlink()  # left by an earlier page that had more to show
-    for picture in pictures.values():
-        (folder / "figures" / f"{picture.name}.png").write_bytes(picture.png)
-    for table in tables.values():
-        table.write(folder / "tables")
+    with replacing(folder / "figures") as fresh:
+        for picture in pictures.values():
+            (fresh / f"{picture.name}.png").write_bytes(picture.png)
+    with replacing(folder / "tables") as fresh:
+        for table in tables.values():
+            table.write(fresh)
 
 
 def _of_run(data: RunData) -> dict[str, Any]:
@@ -306,8 +337,12 @@ def _pretty(value: Any) -> str:
 
 
 def render(template: str, content: Mapping[str, Any], path: Path) -> None:
-    """Write a page from a template of this package."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    """Write a page from a template of this package.
+
+    Raises:
+        ValueError: the content lacks what the template shows.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
     environment = Environment(
         loader=PackageLoader("raykd.report"),
@@ -323,8 +358,11 @@ def render(template: str, content: Mapping[str, Any], path: Path) -> None:
     environment.filters["prose"] = _prose
     environment.filters["scrolls"] = _scrolls
     environment.filters["is_named"] = _is_named
-    text = environment.get_template(template).render(content)
-    path.write_text(text, encoding="utf-8")
+    try:
+        text = environment.get_template(template).render(content)
+    except UndefinedError as error:
+        raise ValueError(str(error)) from error
+    write_whole(path, [text.encode()], durable=False)
 
 
 def _prose(text: str) -> Markup:

@@ -21,9 +21,10 @@ import yaml
 
 from raykd.config import Config
 from raykd.config.optimizers import with_training_settings
+from raykd.config.trusting import remember
 from raykd.errors import InputError
 from raykd.evaluate import TaskMetrics
-from raykd.folders import read_json, write_json
+from raykd.folders import read_json, write_json, write_whole
 from raykd.search.scores import Scores, pareto_front, pruners_for, scores_of
 from raykd.search.space import CHECKPOINT, Proposal, Values, propose, trial_name
 from raykd.tasks import find_task
@@ -321,7 +322,8 @@ def _new_record(name: str, values: Values, metric: str) -> Record:
 
 def write_recipe(path: Path, config: Config, about: str) -> None:
     """Write a resolved recipe as YAML, with a line that describes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     resolved = with_training_settings(config).model_dump(mode="json")
     text = yaml.safe_dump(resolved, sort_keys=False, width=100)
-    path.write_text(f"# {about} Run it with: raykd run {path.name}\n{text}", encoding="utf-8")
+    whole = f"# {about} Run it with: raykd run {path.name}\n{text}"
+    write_whole(path, [whole.encode()], durable=False)
+    remember(path, resolved)

@@ -77,7 +77,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     for number, raw in enumerate(raw_lines, start=1):
         try:
             lines.append(_parsed(raw))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(raw_lines):
                 break
             raise RaykdError(

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from raykd.errors import ExportError, InputError
-from raykd.export.folder import check_output, listed, replacing
+from raykd.errors import InputError, RaykdError
+from raykd.export.folder import check_output, listed
+from raykd.folders import replacing
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_the_new_one_takes_its_place(export):
     assert names(export.parent) == ["export"]
 
 
-@pytest.mark.parametrize("error", [ExportError("no"), KeyboardInterrupt(), ZeroDivisionError()])
+@pytest.mark.parametrize("error", [RaykdError("no"), KeyboardInterrupt(), ZeroDivisionError()])
 def test_a_failure_leaves_the_old_one(export, error):
     def fail():
         with replacing(export) as fresh:
@@ -47,7 +48,7 @@ def test_a_failure_leaves_the_old_one(export, error):
 
 
 def test_a_swap_that_fails_puts_the_old_one_back(export):
-    with pytest.raises(ExportError, match="could not be replaced"), replacing(export) as fresh:
+    with pytest.raises(RaykdError, match="could not be replaced"), replacing(export) as fresh:
         fresh.rmdir()
     assert names(export) == ["export.json", "old.txt"]
     assert names(export.parent) == ["export"]
