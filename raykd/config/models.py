@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from raykd.config.base import (
     Count,
+    Depth,
     ImportPath,
     License,
     Name,
@@ -17,6 +18,7 @@ from raykd.config.base import (
     Real,
     Settings,
     Unit,
+    Width,
 )
 from raykd.config.data import Preprocess
 from raykd.config.training import Fit
@@ -61,9 +63,9 @@ class MlpModel(ZooModel):
     """Multi-layer perceptron on the flattened input; 64·width units in each hidden layer."""
 
     type: Literal["mlp"] = "mlp"
-    width: Positive = 1.0
+    width: Width = 1.0
     """Scales the hidden layers: 1.0 is 64 units."""
-    depth: Count = 2
+    depth: Depth = 2
     """Hidden layers."""
     dropout: Unit = 0.0
     """Chance of dropping a hidden unit while training."""
@@ -73,9 +75,9 @@ class CnnModel(ZooModel):
     """Plain convolutional network: `depth` blocks of conv, norm, ReLU; resolution halves between them."""
 
     type: Literal["cnn"] = "cnn"
-    width: Positive = 1.0
+    width: Width = 1.0
     """Scales the channels: 1.0 is 32, 64, 128, ..."""
-    depth: Count = 3
+    depth: Depth = 3
     """Convolution blocks."""
     norm: Norm = "group"
     """Group norm gives the same result for any number of workers; batch norm does not."""
@@ -87,9 +89,9 @@ class ResnetModel(ZooModel):
     """CIFAR-style residual network (He et al. 2016, Sec. 4.2)."""
 
     type: Literal["resnet"] = "resnet"
-    width: Positive = 1.0
+    width: Width = 1.0
     """Scales the channels: 1.0 is 16, 32, 64."""
-    depth: Count = 20
+    depth: Depth = 20
     """Layers, 6n + 2: 8, 14, 20, 32, 44, 56, 110."""
     norm: Norm = "group"
     """Group norm gives the same result for any number of workers; batch norm does not."""
@@ -99,9 +101,9 @@ class WrnModel(ZooModel):
     """Wide residual network (Zagoruyko & Komodakis 2016); width is the widening factor k."""
 
     type: Literal["wrn"] = "wrn"
-    width: Positive = 2.0
+    width: Width = 2.0
     """Widening factor: channels are 16k, 32k, 64k."""
-    depth: Count = 16
+    depth: Depth = 16
     """Layers, 6n + 4: 10, 16, 22, 28, 40."""
     norm: Norm = "group"
     """Group norm gives the same result for any number of workers; batch norm does not."""
@@ -113,9 +115,9 @@ class VitModel(ZooModel):
     """Small vision transformer (Dosovitskiy et al. 2021) with a class token."""
 
     type: Literal["vit"] = "vit"
-    width: Positive = 1.0
+    width: Width = 1.0
     """Scales the embedding: 1.0 is 64 with 4 heads."""
-    depth: Count = 4
+    depth: Depth = 4
     """Transformer blocks."""
     patch: Count = 4
     """Side of a patch, in pixels."""
@@ -128,9 +130,9 @@ class BagModel(ZooModel):
 
     takes_texts = True
     type: Literal["bag"] = "bag"
-    width: Positive = 1.0
+    width: Width = 1.0
     """Scales embeddings and hidden layers: 1.0 is 64 of each."""
-    depth: Natural = 1
+    depth: Annotated[Natural, Field(le=10_000)] = 1
     """Hidden layers; 0 = the mean goes into the classifier (fastText)."""
     dropout: Unit = 0.0
     """Chance of dropping a feature of the mean, or a hidden unit, while training."""
@@ -141,9 +143,9 @@ class TextCnnModel(ZooModel):
 
     takes_texts = True
     type: Literal["text_cnn"] = "text_cnn"
-    width: Positive = 1.0
+    width: Width = 1.0
     """Scales embeddings and filters: 1.0 is 64 of each for each window."""
-    depth: Count = 1
+    depth: Depth = 1
     """Layers of convolution; those before the last see 3 tokens."""
     dropout: Unit = 0.0
     """Chance of dropping a feature before the classifier while training."""
@@ -154,9 +156,9 @@ class TextTransformerModel(ZooModel):
 
     takes_texts = True
     type: Literal["text_transformer"] = "text_transformer"
-    width: Positive = 1.0
+    width: Width = 1.0
     """Scales the embedding: 1.0 is 64 with 4 heads."""
-    depth: Count = 2
+    depth: Depth = 2
     """Transformer blocks."""
     dropout: Unit = 0.0
     """Chance of dropping a feature while training."""

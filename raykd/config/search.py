@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from raykd.config.base import Count, Positive, Real, Settings
+from raykd.config.base import Count, Positive, Real, Replicas, Settings, Whole
 
 HIGHER_IS_BETTER = frozenset({"accuracy"})
 """Of the metrics that a search can take; of all others less is better."""
@@ -79,9 +79,9 @@ class RandInt(Settings):
 
     space: Literal["randint"] = "randint"
     """Kind of space."""
-    lower: int
+    lower: Whole
     """Least value."""
-    upper: int
+    upper: Whole
     """Largest value."""
 
 
@@ -156,7 +156,7 @@ class Finalists(Settings):
 
     top: Count = 3
     """How many of the best trials on validation."""
-    seeds: Annotated[Count, Field(ge=2)] = 5
+    seeds: Annotated[Replicas, Field(ge=2)] = 5
     """Paired replicas of each."""
 
 
