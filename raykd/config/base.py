@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
@@ -83,6 +85,29 @@ TEXT_BYTES = 2000
 ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$", max_length=64)]
 License = Annotated[str, Field(pattern=r"^\S(.*\S)?$", max_length=100)]
+
+
+def _as_json(value: Any) -> Any:
+    """The value as JSON gives it back, so that a run that goes on has the settings it began with."""
+    if isinstance(value, Mapping):
+        if other := [key for key in value if not isinstance(key, str)]:
+            raise ValueError(f"has the key {other[0]!r}; keys inside are texts: write '{other[0]}'")
+        return {key: _as_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(inner) for inner in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    raise ValueError(
+        f"holds {value!r}; allowed are texts, finite numbers, true, false, null, lists and mappings"
+    )
+
+
+Json = Annotated[Any, BeforeValidator(_as_json)]
+"""Whatever a function of the user's own takes, as JSON knows it."""
 
 
 def _workers(value: Any) -> Any:

@@ -10,6 +10,7 @@ from raykd.config.base import (
     Count,
     Depth,
     ImportPath,
+    Json,
     License,
     Name,
     Natural,
@@ -171,7 +172,7 @@ class FactoryModel(ModelSettings):
     type: Literal["factory"] = "factory"
     path: ImportPath
     """`module:function`."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    kwargs: dict[str, Json] = Field(default_factory=dict)
     """Keyword arguments of the function."""
 
     @property
@@ -229,7 +230,7 @@ class SklearnModel(ModelSettings):
     path: ImportPath
     """`module:Class`, such as `sklearn.ensemble:ExtraTreesClassifier`, or your own function that returns an
     estimator. Classes need its `predict_proba`."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    kwargs: dict[str, Json] = Field(default_factory=dict)
     """Its arguments. A `random_state` that is not given is derived from the recipe's seed."""
 
 
@@ -242,7 +243,7 @@ class TorchvisionModel(ModelSettings):
     """As `torchvision.models.list_models()` has it."""
     pretrained: str | None = None
     """Weights of its hub, such as DEFAULT; a local file goes into `weights` instead."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    kwargs: dict[str, Json] = Field(default_factory=dict)
     """More arguments of the model."""
 
     @property
@@ -265,7 +266,7 @@ class TimmModel(ModelSettings):
     """As `timm.list_models()` has it."""
     pretrained: bool = False
     """With weights of its hub; a local file goes into `weights` instead."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    kwargs: dict[str, Json] = Field(default_factory=dict)
     """More arguments of the model."""
 
     @property
@@ -292,7 +293,7 @@ class HfModel(ModelSettings):
     """What it is for; an encoder gives a vector for each text, with `task: embedding`."""
     pooling: Literal["mean", "first"] = "mean"
     """Of an encoder: the vector is the mean of a text's tokens (Reimers & Gurevych 2019), or its first one."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    kwargs: dict[str, Json] = Field(default_factory=dict)
     """More arguments of `from_pretrained`."""
 
     @property
@@ -393,7 +394,7 @@ class TeacherResources(Settings):
     """GPUs per actor; fractions share a GPU."""
     batch_size: Count | None = None
     """The one fixed shape, in samples, that this teacher is run with."""
-    runtime_env: dict[str, Any] | None = None
+    runtime_env: dict[str, Json] | None = None
     """Ray runtime environment of this teacher's actors."""
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from raykd.config.base import Count, Positive, Real, Replicas, Settings, Whole
+from raykd.config.base import Count, Json, Positive, Real, Replicas, Settings, Whole
 
 HIGHER_IS_BETTER = frozenset({"accuracy"})
 """Of the metrics that a search can take; of all others less is better."""
@@ -20,7 +20,7 @@ class Choice(Settings):
 
     space: Literal["choice"] = "choice"
     """Kind of space."""
-    categories: Annotated[tuple[Any, ...], Field(min_length=1)]
+    categories: Annotated[tuple[Json, ...], Field(min_length=1)]
     """The values, each as it would stand in the recipe."""
 
 
