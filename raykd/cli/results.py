@@ -10,7 +10,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from raykd.cli.options import Command, add_command, add_task, make_parent, print_json
+from raykd.cli.options import (
+    Command,
+    add_command,
+    add_task,
+    make_parent,
+    print_error,
+    print_json,
+    print_text,
+)
 from raykd.config.variants import WHOLE
 from raykd.errors import InputError
 from raykd.folders import RunFolder, is_worked_in, read_json
@@ -85,7 +93,7 @@ def _status(args: argparse.Namespace) -> int:
     if args.json:
         print_json(status.to_json())
     else:
-        print("\n".join(status.lines()))
+        print_text("\n".join(status.lines()))
     return 0
 
 
@@ -98,7 +106,7 @@ def _predict(args: argparse.Namespace) -> int:
         make_parent(args.output)
     new = read_for(args.run, args.data)
     for line in _shown(new.left_out):
-        print(f"left out  {line}", file=sys.stderr)
+        print_error(f"left out  {line}")
     ids, predicted = ask_student(args.run, (new.ids, new.values), args.model)
     if args.output is None:
         write_csv(sys.stdout, ids, predicted)
