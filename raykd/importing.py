@@ -90,6 +90,8 @@ def load_object(
         InputError: the module or the object is not there, private, or of another kind.
     """
     module_name, _, name = path.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), name)):
+        raise InputError.at(key, f"found {path!r}; a {what} of your own is written module:name")
     refuse_loader(path, key=key, what=what)
     if name.startswith("_"):
         raise InputError.at(key, f"{path!r} is private: name a public {what}")
@@ -102,6 +104,9 @@ def load_object(
         raise InputError.at(
             key, f"cannot import {module_name!r} ({error}); run from its folder or install it"
         ) from error
+    except Exception as error:  # whatever the user's module raises while it is imported
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise InputError.at(key, f"importing {module_name!r} ends with {why}; correct it") from error  # fmt: skip
     found = getattr(module, name, None)
     if not is_wanted(found):
         _refuse_hidden(module, here, key)

@@ -15,6 +15,7 @@ from raykd.cli.options import (
     add_recipe,
     address_of,
     print_json,
+    print_text,
     read_config,
 )
 from raykd.config import Config
@@ -290,7 +291,7 @@ def _data(args: argparse.Namespace) -> int:
     if args.json:
         print_json(report.to_json())
     else:
-        print("\n".join(report.lines()))
+        print_text("\n".join(report.lines()))
     if args.picture is not None:
         models = {"student": config.student.preprocess}
         models |= {teacher.name: teacher.preprocess for teacher in config.teachers}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from raykd.config import Config, load_config
 from raykd.errors import InputError, Problem
 from raykd.folders import RunFolder, is_locked, is_taken, refuse_links
+from raykd.shown import for_terminal
 
 if TYPE_CHECKING:
     from raykd.pipeline import Options
@@ -233,6 +234,11 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
+def print_text(text: str) -> None:
+    """A text with names that others gave, on stdout."""
+    print(for_terminal(text))
+
+
 def print_error(text: str) -> None:
     """A text on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(for_terminal(text), file=sys.stderr, flush=True)

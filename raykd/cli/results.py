@@ -16,7 +16,9 @@ from raykd.cli.options import (
     add_task,
     add_trust,
     make_parent,
+    print_error,
     print_json,
+    print_text,
 )
 from raykd.config.variants import WHOLE
 from raykd.errors import InputError, RaykdError
@@ -95,7 +97,7 @@ def _status(args: argparse.Namespace) -> int:
     if args.json:
         print_json(status.to_json())
     else:
-        print("\n".join(status.lines()))
+        print_text("\n".join(status.lines()))
     return 0
 
 
@@ -108,7 +110,7 @@ def _predict(args: argparse.Namespace) -> int:
         make_parent(args.output)
     new = read_for(args.run, args.data)
     for line in _shown(new.left_out):
-        print(f"left out  {line}", file=sys.stderr)
+        print_error(f"left out  {line}")
     ids, predicted = ask_student(args.run, (new.ids, new.values), args.model)
     if args.output is None:
         write_csv(sys.stdout, ids, predicted)

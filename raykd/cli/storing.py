@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from raykd.cli.options import print_error, print_text
 from raykd.errors import InputError, Problem
 from raykd.folders import home, refuse_links
 
@@ -80,7 +81,7 @@ def _list(listing: StoreListing, *, quiet: bool) -> int:
     found = listing.entries()
     if quiet:
         for one in found:
-            print(one.folder.name)
+            print_text(one.folder.name)
         return 0
     console = Console(quiet=False, stream=sys.stdout)
     console.table([_row(one) for one in found], title=f"targets in {listing.location}")
@@ -109,7 +110,7 @@ def _row(one: Listing) -> dict[str, str]:
 def _verify(listing: StoreListing) -> int:
     report = listing.verify()
     for problem in report.problems:
-        print(f"error  {problem}", file=sys.stderr)
+        print_error(f"error  {problem}")
     print(
         f"{report.shards:,} shards, {report.rows:,} rows, {report.bytes:,} bytes read in {listing.location}: "
         f"{f'{len(report.problems)} problems' if report.problems else 'all whole'}"
@@ -132,7 +133,7 @@ def _prune(args: argparse.Namespace, listing: StoreListing) -> int:
         total += size
         if not args.quiet:
             verb = "would delete" if args.dry_run else "deleted"
-            print(f"{verb} {listing.location}/{name}: {size:,} bytes")
+            print_text(f"{verb} {listing.location}/{name}: {size:,} bytes")
     verb = "would be deleted" if args.dry_run else "deleted"
     print(
         f"{len(going)} of {len(found)} entries and {len(stray)} leftovers {verb}: {total:,} bytes"

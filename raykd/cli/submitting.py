@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from raykd.cli.options import (
     Command,
     add_command,
@@ -29,6 +27,7 @@ from raykd.cli.options import (
     recipe_of,
 )
 from raykd.cli.storing import WORDS, take_imported
+from raykd.config.yaml_text import read_yaml
 from raykd.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -284,8 +283,8 @@ def _read_runtime_env(path: Path | None) -> tuple[dict[str, Any], list[Problem]]
     if path is None:
         return {}, []
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        given = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError, InputError) as error:
         return {}, [Problem("--runtime-env", f"{path} cannot be read: {error}")]
     if not isinstance(given, dict) or not isinstance(given.get("env_vars", {}), dict):
         why = f"{path}, or its env_vars, is not a mapping; see cluster/runtime_env.yaml"

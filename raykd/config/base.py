@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 
 class Settings(BaseModel):
@@ -54,14 +57,57 @@ Real = Annotated[float, _NO_BOOL]
 Positive = Annotated[float, Field(gt=0), _NO_BOOL]
 NonNegative = Annotated[float, Field(ge=0), _NO_BOOL]
 Unit = Annotated[float, Field(ge=0, le=1), _NO_BOOL]
-Count = Annotated[int, Field(ge=1), _NO_BOOL]
-Folds = Annotated[int, Field(ge=2), _NO_BOOL]
-Natural = Annotated[int, Field(ge=0), _NO_BOOL]
+
+
+def _at_most(limit: int, why: str) -> tuple[FieldInfo, AfterValidator]:
+    def check(value: int) -> int:
+        if value > limit:
+            raise ValueError(f"must be at most {limit:,}: {why}")
+        return value
+
+    return Field(json_schema_extra={"maximum": limit}), AfterValidator(check)
+
+
+MOST = 10**12
+"""No count of anything is larger; what is, would fail far from where it was written."""
+Count = Annotated[int, Field(ge=1, le=MOST), _NO_BOOL]
+Natural = Annotated[int, Field(ge=0, le=MOST), _NO_BOOL]
+Whole = Annotated[int, Field(ge=-MOST, le=MOST), _NO_BOOL]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1), _NO_BOOL]
+Folds = Annotated[int, Field(ge=2), _NO_BOOL, *_at_most(1000, "each is a run of its own")]
+Replicas = Annotated[
+    int, Field(ge=1), _NO_BOOL, *_at_most(1000, "each is trained, and so are its controls")
+]
+Width = Annotated[float, Field(gt=0, le=1000), _NO_BOOL]
+Depth = Annotated[int, Field(ge=1, le=10_000), _NO_BOOL]
 TEXT_BYTES = 2000
 """So many bytes of a text are kept where a recipe says nothing."""
 ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$", max_length=64)]
 License = Annotated[str, Field(pattern=r"^\S(.*\S)?$", max_length=100)]
+
+
+def _as_json(value: Any) -> Any:
+    """The value as JSON gives it back, so that a run that goes on has the settings it began with."""
+    if isinstance(value, Mapping):
+        if other := [key for key in value if not isinstance(key, str)]:
+            raise ValueError(f"has the key {other[0]!r}; keys inside are texts: write '{other[0]}'")
+        return {key: _as_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(inner) for inner in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    raise ValueError(
+        f"holds {value!r}; allowed are texts, finite numbers, true, false, null, lists and mappings"
+    )
+
+
+Json = Annotated[Any, BeforeValidator(_as_json)]
+"""Whatever a function of the user's own takes, as JSON knows it."""
 
 
 def _workers(value: Any) -> Any:
@@ -83,6 +129,8 @@ def _part_or_count(value: Any) -> Any:
     if isinstance(value, int | float):
         if value < 0:
             raise ValueError("must not be negative; an integer is a count, a float below 1 a part")
+        if value > MOST:
+            raise ValueError(f"must be at most {MOST:,}")
         if isinstance(value, float) and value > 1:
             raise ValueError("a float is a part and must be at most 1; write a count as an integer")
     return value

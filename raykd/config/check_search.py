@@ -52,9 +52,13 @@ def overrides(values: dict[str, Any]) -> list[str]:
 
 
 def values_of(space: Space) -> list[Any] | None:
-    """Every value of a space; None where there is no end of them."""
+    """Every value of a space; None where there is no end of them, or more than `_MOST`."""
     if isinstance(space, Choice):
         return list(space.categories)
+    if isinstance(space, RandInt | QUniform):
+        step = space.step if isinstance(space, QUniform) else 1
+        if (space.upper - space.lower) / step >= _MOST:
+            return None
     if isinstance(space, RandInt):
         return list(range(space.lower, space.upper + 1))
     if isinstance(space, QUniform):
@@ -196,6 +200,10 @@ def _shape(key: str, space: Space) -> Iterator[Problem]:
     ) and space.lower <= 0:
         yield Problem(f"{_at(key)}.lower", f"found {space.lower:g}, must be above 0 on a logarithmic scale; "
                       "raise it, or use uniform")  # fmt: skip
+    if values_of(space) is None and not isinstance(space, Uniform | LogUniform):
+        yield Problem(f"{_at(key)}.upper", f"found {space.upper:g}, which makes more than {_MOST:,} values; lower it, take "
+                      "a larger step, or uniform")  # fmt: skip
+        return
     if isinstance(space, QUniform) and space.step > space.upper - space.lower:
         yield Problem(f"{_at(key)}.step", f"found {space.step:g}, is more than upper - lower = "
                       f"{space.upper - space.lower:g}; lower it")  # fmt: skip
@@ -226,7 +234,8 @@ def _probes(space: Space) -> Iterator[tuple[str, Any]]:
         yield "between the bounds", _between(space, 0.381966)
         return
     values = values_of(space)
-    assert values, "a space that is not a choice, and has bounds, has values"
+    if values is None:  # too many of them, which `_shape` has told
+        return
     yield from (("lower", values[0]), ("upper", values[-1]))
     yield "between the bounds", values[len(values) // 2]
 

@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from raykd.config.check import cross_check
@@ -21,6 +20,7 @@ from raykd.config.root import Config
 from raykd.config.search import Search
 from raykd.config.tasks import TaskSettings
 from raykd.config.trusting import is_of_folder, refuse_code
+from raykd.config.yaml_text import DEEPEST, LONGEST, read_yaml, unreadable
 from raykd.errors import InputError, Problem
 from raykd.folders import reading, refuse_links
 from raykd.tasks import find_task, known_task
@@ -28,25 +28,6 @@ from raykd.tasks import find_task, known_task
 Tree = dict[str, Any]
 _MARKS = tuple("*&!@%`")
 """What has a meaning of its own at the beginning of YAML; after `key=` it is a text, such as the path *.csv."""
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As in SafeLoader."""
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag.endswith(":merge"):
-                continue  # `<<: *name` has keys that this mapping may well repeat
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key_node.value!r} is given twice", key_node.start_mark
-                )
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
 RECIPES = Path(__file__).parent.parent / "recipes"
 
 
@@ -174,7 +155,11 @@ def recipe_path(name: str | os.PathLike[str]) -> Path:
         InputError: neither a file nor a packaged recipe.
     """
     path = Path(name)
-    if path.is_file():
+    try:
+        found = path.is_file()
+    except OSError as error:  # a name over 255 bytes
+        raise InputError.at("recipe", f"{str(name)[:40]!r}… cannot be a file's name: {error.strerror}") from None  # fmt: skip
+    if found:
         return path
     packaged = RECIPES / f"{name}.yaml"
     if path.suffix == "" and path.parent == Path() and packaged.is_file():
@@ -201,9 +186,13 @@ def read_recipe(name: str | os.PathLike[str]) -> Tree:
     if is_of_folder(path):
         refuse_links(path.parent)
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LONGEST + 1)
+    except UnicodeDecodeError as error:
         raise InputError.at(str(path), f"is not valid YAML: {error}") from None
+    except OSError as error:
+        raise InputError.at(str(path), f"cannot be read: {error.strerror}") from None
+    tree = read_yaml(text, str(path))
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -229,13 +218,15 @@ def _same_type(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 def _override(tree: Mapping[str, Any], override: str) -> Tree:
     key, equals, text = override.partition("=")
-    if not equals or not key:
+    path = key.split(".")
+    if not equals or not all(path):
         raise InputError.at(override, "an override is written key.sub=value")
-    try:
-        value = text if text.startswith(_MARKS) else yaml.safe_load(text) if text else None
-    except yaml.YAMLError as error:
-        raise InputError.at(key, f"{text!r} is not valid YAML: {error}") from None
-    placed = _place(tree, key.split("."), value, key)
+    if len(path) > DEEPEST:
+        raise InputError.at(key, f"has {len(path)} parts; no key has more than {DEEPEST}")
+    if what := unreadable(override):
+        raise InputError.at(ascii(key)[1:-1], f"holds {what}")
+    value = text if text.startswith(_MARKS) else read_yaml(text, key) if text else None
+    placed = _place(tree, path, value, key)
     assert isinstance(placed, dict), "the root of a recipe is a mapping"
     return placed
 

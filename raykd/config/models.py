@@ -8,7 +8,9 @@ from pydantic import BeforeValidator, Field
 
 from raykd.config.base import (
     Count,
+    Depth,
     ImportPath,
+    Json,
     License,
     Name,
     Natural,
@@ -17,6 +19,7 @@ from raykd.config.base import (
     Real,
     Settings,
     Unit,
+    Width,
 )
 from raykd.config.data import Preprocess
 from raykd.config.training import Fit
@@ -61,9 +64,9 @@ class MlpModel(ZooModel):
     """Multi-layer perceptron on the flattened input; 64·width units in each hidden layer."""
 
     type: Literal["mlp"] = "mlp"
-    width: Positive = 1.0
+    width: Width = 1.0
     """Scales the hidden layers: 1.0 is 64 units."""
-    depth: Count = 2
+    depth: Depth = 2
     """Hidden layers."""
     dropout: Unit = 0.0
     """Chance of dropping a hidden unit while training."""
@@ -73,9 +76,9 @@ class CnnModel(ZooModel):
     """Plain convolutional network: `depth` blocks of conv, norm, ReLU; resolution halves between them."""
 
     type: Literal["cnn"] = "cnn"
-    width: Positive = 1.0
+    width: Width = 1.0
     """Scales the channels: 1.0 is 32, 64, 128, ..."""
-    depth: Count = 3
+    depth: Depth = 3
     """Convolution blocks."""
     norm: Norm = "group"
     """Group norm gives the same result for any number of workers; batch norm does not."""
@@ -87,9 +90,9 @@ class ResnetModel(ZooModel):
     """CIFAR-style residual network (He et al. 2016, Sec. 4.2)."""
 
     type: Literal["resnet"] = "resnet"
-    width: Positive = 1.0
+    width: Width = 1.0
     """Scales the channels: 1.0 is 16, 32, 64."""
-    depth: Count = 20
+    depth: Depth = 20
     """Layers, 6n + 2: 8, 14, 20, 32, 44, 56, 110."""
     norm: Norm = "group"
     """Group norm gives the same result for any number of workers; batch norm does not."""
@@ -99,9 +102,9 @@ class WrnModel(ZooModel):
     """Wide residual network (Zagoruyko & Komodakis 2016); width is the widening factor k."""
 
     type: Literal["wrn"] = "wrn"
-    width: Positive = 2.0
+    width: Width = 2.0
     """Widening factor: channels are 16k, 32k, 64k."""
-    depth: Count = 16
+    depth: Depth = 16
     """Layers, 6n + 4: 10, 16, 22, 28, 40."""
     norm: Norm = "group"
     """Group norm gives the same result for any number of workers; batch norm does not."""
@@ -113,9 +116,9 @@ class VitModel(ZooModel):
     """Small vision transformer (Dosovitskiy et al. 2021) with a class token."""
 
     type: Literal["vit"] = "vit"
-    width: Positive = 1.0
+    width: Width = 1.0
     """Scales the embedding: 1.0 is 64 with 4 heads."""
-    depth: Count = 4
+    depth: Depth = 4
     """Transformer blocks."""
     patch: Count = 4
     """Side of a patch, in pixels."""
@@ -128,9 +131,9 @@ class BagModel(ZooModel):
 
     takes_texts = True
     type: Literal["bag"] = "bag"
-    width: Positive = 1.0
+    width: Width = 1.0
     """Scales embeddings and hidden layers: 1.0 is 64 of each."""
-    depth: Natural = 1
+    depth: Annotated[Natural, Field(le=10_000)] = 1
     """Hidden layers; 0 = the mean goes into the classifier (fastText)."""
     dropout: Unit = 0.0
     """Chance of dropping a feature of the mean, or a hidden unit, while training."""
@@ -141,9 +144,9 @@ class TextCnnModel(ZooModel):
 
     takes_texts = True
     type: Literal["text_cnn"] = "text_cnn"
-    width: Positive = 1.0
+    width: Width = 1.0
     """Scales embeddings and filters: 1.0 is 64 of each for each window."""
-    depth: Count = 1
+    depth: Depth = 1
     """Layers of convolution; those before the last see 3 tokens."""
     dropout: Unit = 0.0
     """Chance of dropping a feature before the classifier while training."""
@@ -154,9 +157,9 @@ class TextTransformerModel(ZooModel):
 
     takes_texts = True
     type: Literal["text_transformer"] = "text_transformer"
-    width: Positive = 1.0
+    width: Width = 1.0
     """Scales the embedding: 1.0 is 64 with 4 heads."""
-    depth: Count = 2
+    depth: Depth = 2
     """Transformer blocks."""
     dropout: Unit = 0.0
     """Chance of dropping a feature while training."""
@@ -169,7 +172,7 @@ class FactoryModel(ModelSettings):
     type: Literal["factory"] = "factory"
     path: ImportPath
     """`module:function`."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    kwargs: dict[str, Json] = Field(default_factory=dict)
     """Keyword arguments of the function."""
 
     @property
@@ -227,7 +230,7 @@ class SklearnModel(ModelSettings):
     path: ImportPath
     """`module:Class`, such as `sklearn.ensemble:ExtraTreesClassifier`, or your own function that returns an
     estimator. Classes need its `predict_proba`."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    kwargs: dict[str, Json] = Field(default_factory=dict)
     """Its arguments. A `random_state` that is not given is derived from the recipe's seed."""
 
 
@@ -240,7 +243,7 @@ class TorchvisionModel(ModelSettings):
     """As `torchvision.models.list_models()` has it."""
     pretrained: str | None = None
     """Weights of its hub, such as DEFAULT; a local file goes into `weights` instead."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    kwargs: dict[str, Json] = Field(default_factory=dict)
     """More arguments of the model."""
 
     @property
@@ -263,7 +266,7 @@ class TimmModel(ModelSettings):
     """As `timm.list_models()` has it."""
     pretrained: bool = False
     """With weights of its hub; a local file goes into `weights` instead."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    kwargs: dict[str, Json] = Field(default_factory=dict)
     """More arguments of the model."""
 
     @property
@@ -290,7 +293,7 @@ class HfModel(ModelSettings):
     """What it is for; an encoder gives a vector for each text, with `task: embedding`."""
     pooling: Literal["mean", "first"] = "mean"
     """Of an encoder: the vector is the mean of a text's tokens (Reimers & Gurevych 2019), or its first one."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    kwargs: dict[str, Json] = Field(default_factory=dict)
     """More arguments of `from_pretrained`."""
 
     @property
@@ -391,7 +394,7 @@ class TeacherResources(Settings):
     """GPUs per actor; fractions share a GPU."""
     batch_size: Count | None = None
     """The one fixed shape, in samples, that this teacher is run with."""
-    runtime_env: dict[str, Any] | None = None
+    runtime_env: dict[str, Json] | None = None
     """Ray runtime environment of this teacher's actors."""
 
 

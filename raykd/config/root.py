@@ -24,6 +24,8 @@ from raykd.config.base import (
     NonNegative,
     Positive,
     Real,
+    Replicas,
+    Seed,
     Settings,
     Workers,
 )
@@ -270,9 +272,9 @@ class Config(Settings):
     """What is learnt: one class of several, one value, several yes-or-no labels, or an embedding: vectors
     whose cosines say what is alike, from teachers' vectors and without labels. Or a task of your own, as
     `module:name`."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Fixes splits, label budget, views and teachers."""
-    seeds: Count = 1
+    seeds: Replicas = 1
     """Paired replicas of student and controls: they differ in initialisation and order only."""
     folds: Folds | None = None
     """Cross-validation: so many runs, the i-th tested on the i-th part of the samples (stratified, or by

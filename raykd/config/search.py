@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from raykd.config.base import Count, Positive, Real, Settings
+from raykd.config.base import Count, Json, Positive, Real, Replicas, Settings, Whole
 
 HIGHER_IS_BETTER = frozenset({"accuracy"})
 """Of the metrics that a search can take; of all others less is better."""
@@ -20,7 +20,7 @@ class Choice(Settings):
 
     space: Literal["choice"] = "choice"
     """Kind of space."""
-    categories: Annotated[tuple[Any, ...], Field(min_length=1)]
+    categories: Annotated[tuple[Json, ...], Field(min_length=1)]
     """The values, each as it would stand in the recipe."""
 
 
@@ -79,9 +79,9 @@ class RandInt(Settings):
 
     space: Literal["randint"] = "randint"
     """Kind of space."""
-    lower: int
+    lower: Whole
     """Least value."""
-    upper: int
+    upper: Whole
     """Largest value."""
 
 
@@ -156,7 +156,7 @@ class Finalists(Settings):
 
     top: Count = 3
     """How many of the best trials on validation."""
-    seeds: Annotated[Count, Field(ge=2)] = 5
+    seeds: Annotated[Replicas, Field(ge=2)] = 5
     """Paired replicas of each."""
 
 

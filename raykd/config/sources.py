@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from raykd.config.base import TEXT_BYTES, Count, ImportPath, Settings
+from raykd.config.base import TEXT_BYTES, Count, ImportPath, Json, Settings
 
 
 class DigitsSource(Settings):
@@ -244,7 +244,7 @@ class FactorySource(Settings):
     type: Literal["factory"] = "factory"
     path: ImportPath
     """`module:function`."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    kwargs: dict[str, Json] = Field(default_factory=dict)
     """Keyword arguments of the function."""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from raykd.config.base import Count, Natural, NonNegative, Positive, Settings, Unit
+from raykd.config.base import Count, NonNegative, Positive, Seed, Settings, Unit
 
 
 class Sgd(Settings):
@@ -113,7 +113,7 @@ class Fit(Training):
 
     label_smoothing: Unit = 0.0
     """Label smoothing (Szegedy et al. 2016)."""
-    seed: Natural | None = None
+    seed: Seed | None = None
     """Initialisation and order; null derives one from the recipe's seed and the teacher's name."""
     freeze: tuple[str, ...] = ()
     """Module paths whose parameters stay as loaded (transfer learning)."""

@@ -17,9 +17,11 @@ from raykd.evaluate.statistics import t_interval
 from raykd.export.description import Description
 from raykd.export.front_matter import front_matter
 from raykd.export.raw_columns import NUMBERS, WORDS, RawColumns, raw_columns
+from raykd.export.task import quoted
 from raykd.export.torch_format import PROGRAM
 from raykd.export.weights_format import DESCRIPTION
 from raykd.export.writing import BATCHES, Written
+from raykd.shown import for_markdown
 from raykd.tasks import find_task, known_task
 from raykd.types import UNKNOWN_WORD, is_labelled
 
@@ -93,8 +95,12 @@ def write_card(story: Story) -> str:
         front_matter(
             story.name, story.about, story.config, story.summary["student"]["test"], story.written
         ),
-        f"# {story.name}\n\nA student for {story.about.task}, {taught}, made by raykd {__version__}.",
-        *([] if not story.verdict else ["\n".join(f"* {line}" for line in story.verdict)]),
+        f"# {for_markdown(story.name)}\n\nA student for {story.about.task}, {taught}, made by raykd {__version__}.",
+        *(
+            []
+            if not story.verdict
+            else ["\n".join(f"* {for_markdown(line)}" for line in story.verdict)]
+        ),
         "## Intended use\n\n" + _intended(story),
         "## Use\n\n" + _use(story),
         "## Files\n\n" + _files(story),
@@ -119,7 +125,7 @@ def _intended(story: Story) -> str:
         else "It is meant for where its teachers together are too slow or too large."
     )
     lines = [
-        f"{about.task.capitalize()} of {inputs} such as those of `{_source(story.config)}`, "
+        f"{about.task.capitalize()} of {inputs} such as those of {_code(_source(story.config))}, "
         f"to {outputs}. {cost}",
         "Not intended: inputs of another origin without a test on them first, and decisions about people "
         "on its word alone.",
@@ -191,7 +197,7 @@ def _files(story: Story) -> str:
     heads = ("format", "files", "bytes", *times, "largest difference")
     disturbed = f", which was busy ({story.disturbed})" if story.disturbed else ""
     note = (
-        f"Time: of a whole batch, repeated calls on one thread of {_cell(story.processor)}{disturbed}. Difference: from "
+        f"Time: of a whole batch, repeated calls on one thread of {for_markdown(story.processor)}{disturbed}. Difference: from "
         "the student in torch, over random inputs like the data's in batches of several sizes. Weights "
         "are those of replica 0 at its best epoch on validation."
     )
@@ -230,8 +236,10 @@ def _method(story: Story) -> str:
         if soft.sharpen is not None:
             lines.append(f"Mixture of the teachers sharpened: {soft.sharpen}")
         if choice := story.summary.get("choice"):
-            menu = ", ".join(choice["menu"])
-            lines.append(f"Target: {choice['target']}, chosen on validation from {menu}")
+            menu = for_markdown(", ".join(choice["menu"]))
+            lines.append(
+                f"Target: {for_markdown(choice['target'])}, chosen on validation from {menu}"
+            )
         if soft.hard_share:
             lines.append(f"Share of the mixture's hard label in the target: {soft.hard_share:g}")
     if objective.labels.replaces:
@@ -239,7 +247,7 @@ def _method(story: Story) -> str:
     else:
         lines.append(f"Labels: weight {_plain(objective.labels.strength)}")
     lines += [
-        f"Features: {_settings(term.loss)} of {term.teacher}, weight {_plain(term.weight)}"
+        f"Features: {_settings(term.loss)} of {for_markdown(term.teacher)}, weight {_plain(term.weight)}"
         for term in objective.features
     ]
     if objective.phases:
@@ -256,10 +264,10 @@ def _teachers(story: Story) -> str:
         card = story.cards.get(teacher.name, {})
         model = "outputs from a file" if teacher.model is None else _settings(teacher.model)
         if isinstance(teacher.model, ObjectModel):
-            model = f"object: {teacher.model.describes}"
+            model = f"object: {for_markdown(teacher.model.describes)}"
         test = story.summary["teachers"].get(teacher.name, {}).get("test") or {}
         temperature = card.get("temperature", teacher.temperature)
-        rows.append((teacher.name, model, _number(test.get(metric)), _plain(temperature), teacher.labels,
+        rows.append((for_markdown(teacher.name), model, _number(test.get(metric)), _plain(temperature), teacher.labels,
                      _code(str(card.get("fingerprint", "unknown"))), _licence(teacher.license)))  # fmt: skip
     heads = (
         "teacher",
@@ -286,7 +294,7 @@ def _data(story: Story) -> str:
     count = "a new one in each epoch" if views.count is None else views.count
     more = ", …" if len(names) > _SHOWN else ""
     lines = [
-        f"Source: {_source(story.config)}; licence: {_licence(story.config.data.license)}",
+        f"Source: {for_markdown(_source(story.config))}; licence: {_licence(story.config.data.license)}",
         f"Labels: the student {used['student']:,}, validation {used['validation']:,}",
         f"Views: {count} of each sample ({policy})",
         f"Outputs: {len(names)} ({', '.join(map(_code, names[:_SHOWN]))}{more})",
@@ -342,18 +350,18 @@ def _settings(settings: Settings) -> str:
     tree = settings.model_dump(mode="json")
     rest = [f"{key} {_plain(v)}" for key, v in tree.items() if key != "type" and v is not None]
     shown = f" ({', '.join(rest)})" if rest else ""
-    return f"{tree['type']}{shown}"
+    return f"{for_markdown(str(tree['type']))}{shown}"
 
 
 def _licence(text: str | None) -> str:
-    return "not stated" if text is None else _cell(text)
+    return "not stated" if text is None else for_markdown(text)
 
 
 def _plain(value: Any) -> str:
     """A number or a word; a schedule as its settings."""
     if isinstance(value, Settings):
         return _settings(value)
-    return _cell(str(value) if isinstance(value, int | float | str) else json.dumps(value))
+    return for_markdown(str(value) if isinstance(value, int | float | str) else json.dumps(value))
 
 
 def _number(value: float | None) -> str:
@@ -361,12 +369,7 @@ def _number(value: float | None) -> str:
 
 
 def _code(name: str) -> str:
-    return f"`{_cell(name.replace('`', '´'))}`"
-
-
-def _cell(text: str) -> str:
-    """Text that ends neither a table's cell nor its row."""
-    return " ".join(text.replace("|", "\\|").split())
+    return quoted(name.replace("|", "\\|"))
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

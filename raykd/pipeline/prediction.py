@@ -17,6 +17,7 @@ from raykd.export.task import Predicted
 from raykd.importing import load_callable
 from raykd.pipeline.new_samples import NewSamples, given_new, read_new
 from raykd.pipeline.student import describe_student, load_student
+from raykd.shown import for_spreadsheet
 from raykd.tasks import known_task
 
 _BATCH = 256
@@ -148,20 +149,24 @@ def _as_bytes(values: np.ndarray) -> np.ndarray:
 
 
 def write_csv(file: IO[str], ids: np.ndarray, predicted: Predicted) -> None:
-    """`id`, `prediction` and, but for values, one probability for each class or label; `id` and the embedding."""
+    """`id`, `prediction` and, but for values, one probability for each class or label; `id` and the embedding.
+
+    Ids and words go through `for_spreadsheet`; the other formats have them as they are.
+    """
+    keys, said = map(for_spreadsheet, ids.tolist()), map(for_spreadsheet, predicted.words)
     writer = csv.writer(file, lineterminator="\n")
     if predicted.vector_ND is not None:
         writer.writerow(["id", *(f"e_{name}" for name in predicted.classes)])
-        for key, row_D in zip(ids.tolist(), predicted.vector_ND, strict=True):
+        for key, row_D in zip(keys, predicted.vector_ND, strict=True):
             writer.writerow([key, *(f"{value:.9g}" for value in row_D)])
         return
     probability_NC = predicted.probability_NC
     if probability_NC is None:
         writer.writerow(["id", "prediction"])
-        writer.writerows(zip(ids.tolist(), predicted.words, strict=True))
+        writer.writerows(zip(keys, said, strict=True))
         return
     writer.writerow(["id", "prediction", *(f"p_{name}" for name in predicted.classes)])
-    for key, words, row_C in zip(ids.tolist(), predicted.words, probability_NC, strict=True):
+    for key, words, row_C in zip(keys, said, probability_NC, strict=True):
         writer.writerow([key, words, *(f"{p:.6g}" for p in row_C)])
 
 

@@ -18,6 +18,7 @@ from raykd.report.cost import latency_tile
 from raykd.report.folder import RunData, read_run, text_of
 from raykd.report.verdicts import outcome, verdict
 from raykd.report.wording import count, mean_of
+from raykd.shown import for_markdown
 from raykd.tasks import known_task
 
 if TYPE_CHECKING:
@@ -406,6 +407,4 @@ def _markdown(value: Any) -> Any:
     """Text that stays text in Markdown: no tags, links, cells or lines of its own."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    line = " ".join(value.split())
-    escaped = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return Markup(re.sub(r"([\\`|\[\]*_])", r"\\\1", escaped))  # noqa: S704
+    return Markup(for_markdown(value))  # noqa: S704

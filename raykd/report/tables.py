@@ -25,6 +25,7 @@ from raykd.report.wording import (
     percent,
     role_name,
 )
+from raykd.shown import for_spreadsheet
 
 _GAIN_NOTES = {
     "difference": "Percentage points",
@@ -65,8 +66,8 @@ class Table:
         """`<name>.csv` in a folder."""
         with (folder / f"{self.name}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(self.fields)
-            writer.writerows(self.records)
+            for cells in (self.fields, *self.records):
+                writer.writerow([for_spreadsheet(cell) for cell in cells])
 
 
 def results(run: RunData) -> Table | None:

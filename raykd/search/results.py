@@ -14,6 +14,7 @@ from raykd.config.search import COSTS
 from raykd.search.ledger import RANKED, Ledger, Record, write_recipe
 from raykd.search.scores import cost_fronts, costs_of
 from raykd.search.space import plain_recipe, propose
+from raykd.shown import for_spreadsheet
 from raykd.tasks import find_task
 
 _COLUMNS = ("trial", "state", "why", "value", "epochs", "epochs_planned", "best_epoch", "seconds")
@@ -63,9 +64,9 @@ def write(folder: Path, config: Config, summary: Mapping[str, Any]) -> Config:
     """Write `results.csv`, `results.parquet`, `best.yaml` and `pareto/`; returns the best recipe."""
     rows = rows_of(summary)
     with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(file)
+        for cells in (rows[0], *(row.values() for row in rows)):
+            writer.writerow([for_spreadsheet(cell) for cell in cells])
     _write_parquet(folder / "results.parquet", rows)
     records = {record["trial"]: record for record in summary["trials"]}
     shutil.rmtree(folder / "pareto", ignore_errors=True)

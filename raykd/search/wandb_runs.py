@@ -13,9 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from raykd.config import Config
+from raykd.config.load import read_recipe
 from raykd.folders import RunFolder
 from raykd.search.results import rows_of
 from raykd.search.space import FINALIST, TRIAL_FIT, TRIALS, plain_recipe
@@ -173,8 +172,7 @@ class SweepRuns:
         if not finalist.startswith(FINALIST):
             return plain_recipe(self._config).model_dump(mode="json")
         path = self._folder.path / TRIALS / finalist.removeprefix(FINALIST) / "config.yaml"
-        recipe: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return recipe
+        return read_recipe(path)
 
     def _open(self, key: str, job_type: str, name: str, run_dir: Path | None, config: Any) -> None:
         if self._settings.mode == "disabled":

@@ -15,6 +15,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from raykd.shown import for_terminal
 from raykd.tracking.events import Event
 from raykd.tracking.progress import (
     SEPARATOR,
@@ -192,12 +193,12 @@ class Console:
 
     def _rule(self, text: str) -> None:
         if self._terminal:
-            self._rich.print(Rule(Text(text), align="left", style="dim"))
+            self._rich.print(Rule(_text(text), align="left", style="dim"))
         else:
             self._write(f"--- {text} ---")
 
     def _write(self, text: str, style: str = "") -> None:
-        self._rich.print(Text(text, style=style), soft_wrap=True)
+        self._rich.print(_text(text, style), soft_wrap=True)
 
     @staticmethod
     def _make_rich(stream: io.TextIOBase, terminal: bool) -> rich.console.Console:
@@ -275,7 +276,7 @@ class _Bars:
         if stage.name not in self._tasks:
             self._progress.start()
             self._tasks[stage.name] = self._progress.add_task(
-                stage.name, total=None, count="", eta="", detail=""
+                for_terminal(stage.name), total=None, count="", eta="", detail=""
             )
         eta = stage.eta_s(now)
         self._progress.update(
@@ -284,7 +285,7 @@ class _Bars:
             completed=stage.done,
             count=stage.count(),
             eta="" if eta is None else f"{duration(eta)} left",
-            detail=stage.detail(),
+            detail=for_terminal(stage.detail()),
         )
 
     def remove(self, name: str) -> None:
@@ -320,10 +321,15 @@ def _table(rows: Sequence[Mapping[str, Any]], style: box.Box) -> Table:
     table = Table(box=style, header_style="bold")
     for column in columns:
         numeric = all(isinstance(row.get(column), int | float | None) for row in rows)
-        table.add_column(Text(column), justify="right" if numeric else "left", no_wrap=True)
+        table.add_column(_text(column), justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(_cell(row.get(column))) for column in columns))
+        table.add_row(*(_text(_cell(row.get(column))) for column in columns))
     return table
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Neither markup of rich nor an escape sequence in it means anything."""
+    return Text(for_terminal(text), style=style)
 
 
 def _cell(value: Any) -> str:

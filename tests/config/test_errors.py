@@ -173,3 +173,18 @@ def test_several_workers_cannot_share_a_gpu(tree):
     found = problems(tree, "cluster.student.gpus=0.5", "cluster.student.workers=2")
     assert "a GPU for each" in found["cluster.student.gpus"]
     assert load_config(tree, ["cluster.student.gpus=0.5"]).cluster.student.gpus == 0.5
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("{a: 2020-01-02}", "datetime.date(2020, 1, 2)"),
+        ("{a: [.nan]}", "holds nan"),
+        ("{a: {0: x}}", "write '0'"),
+    ],
+)
+def test_kwargs_hold_what_a_run_that_goes_on_reads_again(tree, value, words):
+    """At 7d0af11 accepted: the run's config.json then had a text, null, or the key "0" in their place."""
+    model = "student.model={type: factory, path: 'raykd_test_models:chance', kwargs: {}}"
+    found = problems(tree, model, f"student.model.kwargs={value}")
+    assert words in found["student.model.kwargs.a"]

@@ -134,6 +134,20 @@ def test_names_break_neither_table_nor_yaml(story, make_student):
     assert "`a´\\|b`" in card
 
 
+def test_names_licences_and_verdicts_are_text_in_the_card(story, tiny_recipe):
+    """At 7d0af11 the heading, verdicts and licences were written as they are: tags and links of whoever named the run."""
+    markup = "<img src=x onerror=alert(1)> [a](http://x) | **b**"
+    recipe = tiny_recipe | {"data": tiny_recipe["data"] | {"license": markup}}
+    recipe["student"] = recipe["student"] | {"license": markup}
+    recipe["teachers"] = [{**one, "license": markup} for one in recipe["teachers"]]
+    card = write_card(story(name=markup, verdict=[markup], config=load_config(recipe)))
+    assert front(card)["license_name"] == markup
+    text = card.split("---\n", 2)[2]
+    shown = r"&lt;img src=x onerror=alert(1)&gt; \[a\](http://x) \| \*\*b\*\*"
+    assert text.count(shown) == 4 + len(recipe["teachers"])
+    assert "<img" not in text
+
+
 def test_licences_are_those_of_the_recipe(story):
     config = story().config
     wide = config.teachers[0].model_copy(update={"license": "CC-BY-NC-4.0"})
