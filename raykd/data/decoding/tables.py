@@ -497,7 +497,9 @@ def decode_lists(column: Any, layout: Layout) -> Decoded:
     if values.dtype.kind == "f":
         finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
         for index in np.flatnonzero(~finite).tolist():
-            bad.setdefault(index, "has NaN, infinity or no value")
+            place = int(np.flatnonzero(~np.isfinite(values[index].reshape(-1)))[0])
+            why = f"has NaN, infinity, a number too large for float32 or no value at place {place}, from 0"
+            bad.setdefault(index, why)
             values[index] = 0
     return values, bad
 
