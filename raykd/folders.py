@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +29,30 @@ _OTHERS = "wandb"
 def home() -> Path:
     """`$RAYKD_HOME`, else `.raykd` in the working directory: fitted teachers and stored targets."""
     return Path(os.environ.get("RAYKD_HOME", ".raykd")).expanduser().absolute()
+
+
+def why_unwritable(folder: Path) -> str | None:
+    """Why files cannot be written below a folder, which need not exist yet, in words; None where they can.
+
+    It is tried, since permissions alone do not tell of read-only mounts, `/dev/null` or names that are too long.
+    What is missing is made, beside where it would lie, and removed again: nobody else sees a folder come and go.
+    """
+    folder = folder.absolute()
+    try:
+        there = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+        if there == folder:
+            with tempfile.TemporaryFile(dir=folder):
+                return None
+        trial = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}raykd-", dir=there))
+        try:
+            (trial / folder.relative_to(there)).mkdir(parents=True)
+            return None
+        finally:
+            shutil.rmtree(trial, ignore_errors=True)
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError as error:  # a name with a NUL
+        return str(error)
 
 
 def write_whole(path: Path, pieces: Iterable[bytes], *, durable: bool = True) -> None:
@@ -235,7 +260,14 @@ def claim(path: Path) -> bool:
 
 
 def claim_new(base: Path) -> Path:
-    """Claim a folder of that name that nobody has; with a number behind it where it is taken."""
+    """Claim a folder of that name that nobody has; with a number behind it where it is taken.
+
+    Raises:
+        InputError: no folder can be made there.
+    """
+    if why := why_unwritable(base.parent):
+        message = f"is not given, and {base.parent.absolute()} cannot be written: {why}; name a folder that can"
+        raise InputError.at("--output", message)
     for number in count(1):
         path = base if number == 1 else base.with_name(f"{base.name}-{number}")
         with suppress(InputError):

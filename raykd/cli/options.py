@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raykd.config import Config, load_config
+from raykd.config.places import RUNS, check_places
 from raykd.errors import InputError, Problem
 from raykd.folders import RunFolder, is_locked, is_taken, refuse_links
 from raykd.shown import for_terminal
@@ -204,6 +205,7 @@ def early_engine(args: argparse.Namespace, config: Config) -> Iterator[None]:
     if output is not None and ((is_taken(output) and not args.resume) or is_locked(output)):
         yield
         return
+    check_places(config, output or RUNS)
     from raykd.objects import refuse_lost
     from raykd.runtime import engine
 

@@ -10,8 +10,9 @@ import json
 import os
 import re
 import shlex
+import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,9 +36,30 @@ if TYPE_CHECKING:
 
 JOBS = ("run", "teachers", "targets", "distill", "evaluate", "sweep", "compare", "ablate")
 _HOME = "RAYKD_HOME"
-_SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
+_SECRET = re.compile(
+    r"(^|_)(KEY|KEY_ID|APIKEY|TOKEN|SECRET|SECRETS|CREDENTIALS?|PASS|PAT|SAS|DSN|CONN(ECTION)?_?STR(ING)?)$|"
+    r"PASSWORD$|PASSWD$|PASSPHRASE$|_PWD$|"
+    r"(^|_)(DATABASE|DB|POSTGRES(QL)?|PG|MYSQL|MARIADB|MONGO(DB)?|REDIS|AMQP|RABBITMQ|CELERY_BROKER|BROKER|SQLALCHEMY\w*)_UR[IL]$"
+)
+"""Names, in capital letters, of what is secret."""
+_SECRET_VALUE = re.compile(
+    r"\w://[^/\s:@]*:[^/\s@]+@|(?i:\b(password|pwd|accountkey|sharedaccesskey|sharedaccesssignature)=[^;\s&]{4})|"
+    r"\b(AKIA|ASIA)[A-Z0-9]{16}\b|\b(ghp|gho|ghs|github_pat|glpat|hf|xox[abp])[-_]\w{20}|-----BEGIN [A-Z ]*PRIVATE KEY"
+)
+"""What only a secret looks like: a password in an address, a connection string, keys of clouds."""
+_PLAIN_NAMES = ("KEY", "TOKEN", "PASS", "PAT")
+"""Names in a recipe that may well be something else."""
 _LEAST_SECRET = 8  # characters; a shorter value is found by chance
 _EXCLUDES = ("/runs", "/.raykd", "/wandb")
+_NEVER_SENT = (
+    ".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "*.kdbx", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*",
+    ".netrc", "_netrc", ".pgpass", ".pypirc", ".git-credentials", ".git/", ".ssh/", ".aws/", ".gnupg/", ".kube/", ".azure/",
+    "gcloud/",
+)  # fmt: skip
+"""Patterns of files that hold secrets; as in .gitignore, at any depth."""
+_GIT_S = 30
+_SPECIAL = re.compile(r"([\\*?\[ ])")
+"""What a pattern of .gitignore takes for more than itself."""
 _STOPPING = {
     "RAY_JOB_STOP_SIGNAL": "SIGINT",  # as Ctrl-C: the driver ends its workers and prints how to continue
     "RAY_JOB_STOP_WAIT_TIME_S": "30",
@@ -168,14 +190,20 @@ def make_request(
         raise InputError.at("COMMAND", f"{found}; allowed are {', '.join(JOBS)}")
     job = parse_job(words)
     output, problems = _output(job)
-    problems += _recipe_problems(job)
+    found_problems, recipe = _recipe_problems(job)
+    problems += found_problems
     address, found_problems = _address(args.address, environ)
     problems += found_problems + _token_problems(environ)
     given, found_problems = _read_runtime_env(args.runtime_env)
     problems += found_problems
     env_vars = {**_STOPPING, _HOME: _home(output, environ), **given.get("env_vars", {})}
     runtime_env = {"working_dir": ".", "excludes": list(_EXCLUDES), **given, "env_vars": env_vars}
-    problems += _secret_problems(words, runtime_env, environ)
+    runtime_env["excludes"] = [
+        *(runtime_env["excludes"] or ()),
+        *ignored_by_git(str(runtime_env["working_dir"])),
+        *_NEVER_SENT,
+    ]
+    problems += _secret_problems(words, runtime_env, recipe, environ)
     if problems:
         raise InputError(problems)
     entrypoint = shlex.join(["python", "-m", "raykd", *words])
@@ -208,15 +236,39 @@ def _output(job: argparse.Namespace) -> tuple[Path, list[Problem]]:
     return path or Path(), [Problem("--output", why)]
 
 
-def _recipe_problems(job: argparse.Namespace) -> list[Problem]:
-    """Whether the recipe is right and the cluster gets its files. One in a run's folder is read there."""
+def ignored_by_git(folder: str) -> list[str]:
+    """Patterns of what git ignores in a folder: also by a .gitignore above it, which Ray does not read.
+
+    Args:
+        folder: of a working tree; none where it is no such folder, or there is no git.
+    """
+    command = [
+        "git",
+        "ls-files",
+        "--others",
+        "--ignored",
+        "--exclude-standard",
+        "--directory",
+        "-z",
+    ]
+    try:
+        found = subprocess.run(  # noqa: S603
+            command, cwd=folder, capture_output=True, timeout=_GIT_S, check=True, text=True
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return []
+    return ["/" + _SPECIAL.sub(r"\\\1", name) for name in found.stdout.split("\0") if name]
+
+
+def _recipe_problems(job: argparse.Namespace) -> tuple[list[Problem], Mapping[str, Any]]:
+    """Whether the recipe is right and the cluster gets its files, and what it says. One in a run's folder is read there."""
     if job.address is not None:
         why = "is among the job's own arguments; give it before the command: the job uses the cluster that it is submitted to"
-        return [Problem("--address", why)]
+        return [Problem("--address", why)], {}
     special = job.words[0] if job.words else ""
     if job.command == "targets" and special in WORDS:
         why = f"`targets {special}` reads files and needs no cluster; run it where the store is mounted"
-        return [Problem("COMMAND", why)]
+        return [Problem("COMMAND", why)], {}
     if job.command == "teachers" and special == "rank":
         job.words.pop(0)
     if job.command == "targets" and special == "import":
@@ -226,7 +278,7 @@ def _recipe_problems(job: argparse.Namespace) -> list[Problem]:
         job.words[job.words.index(recipe)] = recipe = str(Path(recipe, "config.json"))
     of_run = job.command == "evaluate" and job.output is None
     if of_run or (job.resume and recipe is None and not job.layers):
-        return []
+        return [], {}
     problems = [
         Problem("recipe", f"{layer} is outside the working directory, and only that is sent; move it there, or give "
                 "an absolute path that every node sees")
@@ -234,15 +286,15 @@ def _recipe_problems(job: argparse.Namespace) -> list[Problem]:
         if not Path(layer).is_absolute() and not _below_here(Path(layer))
     ]  # fmt: skip
     try:
-        objects = read_config(job).objects
+        config = read_config(job)
     except InputError as error:
-        return problems + list(error.problems)
+        return problems + list(error.problems), {}
     problems += [
         Problem(key, f"is an object of a Python process ({one.describes}), which cannot be submitted; call raykd.run "
                 "from a process that has it, with Options(address=...) for the cluster")
-        for key, one in objects.items()
+        for key, one in config.objects.items()
     ]  # fmt: skip
-    return problems
+    return problems, config.model_dump(mode="json")
 
 
 def _below_here(path: Path) -> bool:
@@ -304,19 +356,56 @@ def _home(output: Path, environ: Mapping[str, str]) -> str:
 
 
 def _secret_problems(
-    words: Sequence[str], runtime_env: Mapping[str, Any], environ: Mapping[str, str]
+    words: Sequence[str],
+    runtime_env: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    environ: Mapping[str, str],
 ) -> list[Problem]:
-    """Ray shows runtime environment and command to everyone who can list jobs, and writes them into logs."""
+    """Ray shows runtime environment and command to everyone who can list jobs, and writes them into logs.
+
+    What a recipe says is kept in the run's folder, too.
+    """
     advice = "secrets come from the nodes' own environment (a Kubernetes Secret, a netrc file), or as a path to a file"
+    variables, others = runtime_env["env_vars"], {**runtime_env, "env_vars": {}}
+    shown = f"looks like a secret, and Ray shows it to everyone; {advice}"
+    leaves = {
+        **{f"runtime_env.env_vars.{name}": value for name, value in variables.items()},
+        **dict(_leaves(others, "runtime_env")),
+        **dict(_leaves(recipe, "")),
+        **{f"COMMAND, word {place}": word for place, word in enumerate(words, start=1)},
+    }
     problems = [
-        Problem(f"runtime_env.env_vars.{name}", f"looks like a secret, and Ray shows it to everyone; {advice}")
-        for name in runtime_env["env_vars"]
-        if _SECRET.search(str(name).upper())
-    ]  # fmt: skip
-    sent = json.dumps([list(words), runtime_env], default=str)
+        Problem(key, shown)
+        for key, value in leaves.items()
+        if _is_secret_name(key, value, variables) or _SECRET_VALUE.search(str(value))
+    ]
+    sent = json.dumps([list(words), runtime_env, recipe], default=str)
     problems += [
-        Problem(f"${name}", f"its value is in the command or the runtime environment; {advice}")
+        Problem(f"${name}", f"its value is in the command, the recipe or the runtime environment; {advice}")
         for name, value in environ.items()
         if _SECRET.search(name.upper()) and len(value) >= _LEAST_SECRET and value in sent
-    ]
+    ]  # fmt: skip
     return problems
+
+
+def _is_secret_name(key: str, value: Any, variables: Mapping[str, Any]) -> bool:
+    """Whether a variable, or a text of the recipe, is called like a secret."""
+    name = key.rpartition(".")[2].upper()
+    if not _SECRET.search(name):
+        return False
+    forwarded = key.startswith("runtime_env.env_vars.") and key.rpartition(".")[2] in variables
+    return forwarded or (name not in _PLAIN_NAMES and isinstance(value, str) and bool(value))
+
+
+def _leaves(tree: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of all that is no mapping and no list."""
+    pairs = (
+        tree.items() if isinstance(tree, Mapping)
+        else enumerate(tree) if isinstance(tree, list | tuple)
+        else None
+    )  # fmt: skip
+    if pairs is None:
+        yield key, tree
+        return
+    for name, value in pairs:
+        yield from _leaves(value, f"{key}.{name}".lstrip("."))

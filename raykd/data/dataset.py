@@ -171,14 +171,8 @@ def _check_inputs(arrays: Mapping[str, np.ndarray]) -> list[Problem]:
             )
         elif not _is_known(array.dtype):
             problems.append(_problem("inputs", f"{name!r} has dtype {array.dtype}; use {_KINDS}"))
-        elif bad := _not_finite(array):
-            problems.append(
-                _problem(
-                    "inputs",
-                    f"{name!r} has {'infinity' if array.ndim == _VECTORS else 'NaN or infinity'} in {bad} of "
-                    f"{len(array)} samples; remove them",
-                )
-            )
+        elif len(places := _not_finite(array)):
+            problems.append(_problem("inputs", f"{name!r} {_unfit_number(array, places)}"))
     lengths = {name: len(array) for name, array in arrays.items() if array.ndim}
     if len(set(lengths.values())) > 1:
         problems.append(
@@ -192,12 +186,27 @@ def _plain(given: np.ndarray) -> np.ndarray:
     return given if isinstance(given, Mapped) else np.asarray(given)
 
 
-def _not_finite(array: np.ndarray) -> int:
-    """Samples with infinity or, unless they are vectors, NaN; in decoded files there are none."""
+def _not_finite(array: np.ndarray) -> np.ndarray:
+    """Places, int64 [M, dims], of numbers that are no float32, and of NaN unless samples are vectors.
+
+    In decoded files there are none.
+    """
     if array.dtype.kind != "f" or isinstance(array, Mapped):
-        return 0
-    wrong = np.isinf(array) if array.ndim == _VECTORS else ~np.isfinite(array)
-    return int(wrong.reshape(len(array), -1).any(axis=1).sum())
+        return np.empty((0, array.ndim), np.int64)
+    with np.errstate(over="ignore"):
+        values = array.astype(np.float32, copy=False)
+    return np.argwhere(np.isinf(values) if array.ndim == _VECTORS else ~np.isfinite(values))
+
+
+def _unfit_number(array: np.ndarray, places: np.ndarray) -> str:
+    """What is wrong with the numbers at some places, in words."""
+    row, *inner = places[0].tolist()
+    kinds = "infinity" if array.ndim == _VECTORS else "NaN, infinity"
+    where = f"column {inner[0]}" if array.ndim == _VECTORS else f"at {inner}"
+    return (
+        f"has {kinds} or a number too large for float32 in {len(np.unique(places[:, 0]))} of {len(array)} samples (the "
+        f"first is {array[tuple(places[0])]} in row {row}, {where}, both from 0); remove these samples, or scale the numbers"
+    )
 
 
 def _is_known(dtype: np.dtype) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from raykd.config.places import check_places
 from raykd.config.variants import first_fold
 from raykd.errors import InputError
 from raykd.forecast.counts import Counts, Share, count, total
@@ -113,11 +114,12 @@ def plan(
         listen: is told how far decoding is.
 
     Raises:
-        InputError: the recipe does not fit its data and models.
+        InputError: the recipe does not fit its data and models, or a place that it writes into cannot be written.
         DataError: samples cannot be read.
         TargetError: the target store is damaged.
     """
     with given_recipe(config) as recipe:
+        check_places(recipe)
         prepared = prepare(first_fold(recipe), address=address, listen=listen)
         counts = count(prepared)
         if not timing:

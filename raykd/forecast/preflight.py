@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from raykd.config import Config
+from raykd.config.places import check_places
 from raykd.data.input_checks import columns_in_words
 from raykd.errors import InputError, Problem, TeacherError
 from raykd.forecast.counts import count
@@ -53,6 +54,7 @@ def prepare_and_place(
     Raises:
         InputError: with every problem found.
     """
+    check_places(config)
     if address is None:  # before any model is loaded
         make_placement(config, machine())
     bucket = bucket_of(config)

@@ -18,10 +18,11 @@ from raykd.config.choosing import every_recipe
 from raykd.config.choosing import with_target as config_with_target
 from raykd.config.objective import Candidate
 from raykd.config.optimizers import with_training_settings
+from raykd.config.places import cache_root
 from raykd.config.resolving import resolved
 from raykd.config.sources import FilesSource
 from raykd.data import Samples, build_samples
-from raykd.data.decoding import Mark, Part, Target, cache_root, in_process
+from raykd.data.decoding import Mark, Part, Target, in_process
 from raykd.data.input_checks import columns_in_words, cut_texts
 from raykd.ensemble import calibration_half
 from raykd.errors import InputError, Problem

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from raykd.config import Config
+from raykd.config.places import store_root
 from raykd.config.variants import fold_recipes
 from raykd.data import Samples
 from raykd.errors import InputError, Problem, TargetError
-from raykd.folders import home, read_json
+from raykd.folders import read_json
 from raykd.pipeline.fits import known_weights, shown_views
 from raykd.pipeline.preparation import Prepared, prepare
 from raykd.pipeline.teachers import Specs
@@ -80,11 +81,8 @@ class RecipeStore:
     def __init__(self, prepared: Prepared, specs: Specs | None = None) -> None:
         self.prepared, self.samples = prepared, prepared.samples
         self.bucket = bucket_of(prepared.config)
-        store = prepared.config.targets.store
-        if self.bucket is not None:
-            self.root = self.bucket.root
-        else:
-            self.root = Path(store).absolute() if store else home() / "targets"
+        folder = store_root(prepared.config)
+        self.root = folder if self.bucket is None else self.bucket.root
         self.keys = store_keys(specs or {}, self.samples)
 
     def open(self) -> TargetStore:

@@ -19,10 +19,10 @@ import torch
 from raykd.config import Config
 from raykd.config.load import recipe_as_data
 from raykd.config.optimizers import optimizers_as_in
+from raykd.config.places import RUNS, cache_root, check_places, store_name
 from raykd.config.resolving import resolutions
 from raykd.config.sources import FilesSource
 from raykd.config.trusting import remember
-from raykd.data.decoding import cache_root
 from raykd.errors import InputError, Problem, RaykdError
 from raykd.folders import RunFolder, claim, claim_new, is_taken, refuse_links, release, write_json
 from raykd.pipeline.job import Job, times_tested
@@ -109,7 +109,7 @@ def opened(
     ):
         placement = make_placement(config, resources, stored.shortage())
         if options.address is not None:
-            store = {} if stored.bucket is not None else {_store_name(config): stored.root}
+            store = {} if stored.bucket is not None else {store_name(config): stored.root}
             files = isinstance(config.data.source, FilesSource)
             cache = {"data.cache": cache_root(config.data)} if files else {}
             check_shared({"--output": folder.path, **store, **cache})
@@ -125,14 +125,9 @@ def opened(
             job.close()
 
 
-def _store_name(config: Config) -> str:
-    """What names the folder of the target store."""
-    return "targets.store" if config.targets.store else "$RAYKD_HOME"
-
-
 def new_run_folder(name: str) -> Path:
     """Claims `runs/<name>-<UTC time>`, with a number behind it where another job began in that second."""
-    return claim_new(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
+    return claim_new(RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
 
 
 @contextmanager
@@ -171,14 +166,15 @@ def _check_output(path: Path, options: Options) -> None:
 
 
 def run_folder(config: Config, options: Options) -> RunFolder:
-    """The folder that a run would use; makes nothing.
+    """The folder that a run would use; makes nothing, and tries each place that the run will write into.
 
     Raises:
-        InputError: it exists and is not to be resumed, or holds something else.
+        InputError: it exists and is not to be resumed, or holds something else; a place cannot be written.
     """
     path = options.output
     assert path is not None, "`own_folder`, or the command line, has chosen one"
     _check_output(path, options)
+    check_places(config, path)
     folder = RunFolder(path.absolute())
     if folder.config.is_file():
         # Keys that are newer than the folder have their defaults.

@@ -2,7 +2,7 @@
 
 Because both go through it, a student cannot tell them apart. Logits become float16 after the row's
 maximum is taken off (mean error of the tempered probabilities about 0.001, against 0.008 in bfloat16);
-the maximum itself is kept in float32. Of very many classes the largest logits are kept, and what the
+the maximum itself is kept in float32, up to ±65,504. Of very many classes the largest logits are kept, and what the
 others amount to (`packing`). Values of a regression, and embeddings, stay float32. Label logits become float16 as they
 are: each one counts by itself, so no constant may be taken off. Features become float16, or smaller.
 """

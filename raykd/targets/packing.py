@@ -72,9 +72,14 @@ def label_of(temperature: float) -> str:
 
 
 def shifted(logits_NC: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits minus their row maximum, float16 [N, C], and that maximum, float32 [N]."""
+    """Logits minus their row maximum, float16 [N, C], and that maximum, float32 [N].
+
+    The maximum is kept up to ±65,504: added to a larger one, the differences between classes, which alone decide the
+    probabilities, would be lost in float32.
+    """
     offset_N = logits_NC.amax(dim=1)
-    return (logits_NC - offset_N[:, None]).clamp_(min=-LARGEST).half(), offset_N
+    shifted_NC = (logits_NC - offset_N[:, None]).clamp_(min=-LARGEST).half()
+    return shifted_NC, offset_N.clamp(-LARGEST, LARGEST)
 
 
 def encode_top(logits_NC: Tensor, packing: Packing) -> Arrays:

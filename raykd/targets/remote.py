@@ -18,8 +18,8 @@ from typing import Any
 
 import xxhash
 
+from raykd.config.places import mirrors_root
 from raykd.errors import InputError, TargetError
-from raykd.folders import home
 from raykd.targets.buckets import Bucket
 from raykd.targets.entries import SCHEMA, Entry, EntryKey, append, locked
 from raykd.targets.quarantine_log import (
@@ -156,7 +156,7 @@ def remote_of(store: str) -> Remote:
     """The store at a URI, mirrored below raykd's home."""
     uri = store.rstrip("/")
     name = hashlib.sha256(uri.encode()).hexdigest()[:16]
-    return Remote(uri, home() / "targets-of" / name)
+    return Remote(uri, mirrors_root() / name)
 
 
 def shards_in(names: Iterable[str]) -> list[str]:

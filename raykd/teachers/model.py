@@ -222,7 +222,9 @@ class TeacherModel:
             output_BC = output_BC.masked_fill(output_BC == -torch.inf, math.log(TINY))
         features = {tap: tapped[tap].float().cpu() for tap in self.spec.taps}
         if not all(torch.isfinite(tensor).all() for tensor in (output_BC, *features.values())):
-            raise NonFiniteError(f"teacher {self.spec.name!r} answered NaN or infinity")
+            raise NonFiniteError(
+                f"teacher {self.spec.name!r} answered {_not_finite(output_BC, features)}"
+            )
         return codec.encode(self._aligned(output_BC).cpu(), features, self.spec.answers, packing)
 
     def _aligned(self, output_BC: Tensor) -> Tensor:
@@ -263,6 +265,19 @@ class RecordedTeacher:
         raise TeacherError(
             f"teacher {self.recorded.name!r} has outputs of its own samples only, and no model"
         )
+
+
+def _not_finite(output_BC: Tensor, features: Mapping[str, Tensor]) -> str:
+    """What of an answer is no finite number, in words."""
+    wrong_BC = ~output_BC.isfinite()
+    if not bool(wrong_BC.any()):
+        tap = next(tap for tap, feature in features.items() if not bool(feature.isfinite().all()))
+        return f"NaN or infinity at the tap {tap!r}"
+    found = wrong_BC.flatten(1).any(dim=0).nonzero().flatten().tolist()
+    if len(found) == wrong_BC.flatten(1).shape[1]:
+        return "NaN or infinity for every class"
+    some = ", ".join(map(str, found[:5])) + (f" and {len(found) - 5} more" if found[5:] else "")
+    return f"NaN or infinity for its output{'s' * (len(found) > 1)} {some} (from 0, in the order of its classes)"
 
 
 def _packing_for(packing: Packing, view: np.ndarray) -> Packing:

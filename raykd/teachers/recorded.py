@@ -113,12 +113,14 @@ def _in_order(
     if not len(lacking):
         return found
     (sample,) = samples.named(lacking[:1])
+    wrong_O = np.flatnonzero(~np.isfinite(found[lacking[0]]))
+    which = f", its output {wrong_O[0]} from 0" if len(wrong_O) < found.shape[1] else ""
     others = (
         f"; of its ids no sample has e.g. {matched.strangers[0]!r}" if matched.strangers else ""
     )
     raise InputError(
         Problem(key, f"{file} has no output, or one that is not finite, for {len(lacking)} of {len(samples)} "
-                f"samples (e.g. {sample!r}); every sample needs one{others}")
+                f"samples (e.g. {sample!r}{which}); every sample needs one{others}")
     )  # fmt: skip
 
 

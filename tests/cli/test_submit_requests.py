@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from functools import partial
 
 import pytest
+import yaml
 
 import raykd.cli.submitting
 from raykd.cli import entry
@@ -58,7 +60,7 @@ def test_targets_are_kept_where_the_user_keeps_them(job, folder):
     given = job(options=("--address", URL, "--runtime-env", "env.yaml")).runtime_env
     assert given["env_vars"]["RAYKD_HOME"] == "/else"
     assert given["env_vars"]["MORE"] == "1"
-    assert given["excludes"] == ["big"]
+    assert given["excludes"][0] == "big"
 
 
 @pytest.mark.parametrize("variable", ["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"])
@@ -178,3 +180,95 @@ def test_no_cluster_at_the_address_is_exit_code_2(call, recipe, tmp_path, monkey
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith("error  --address: no Ray dashboard answers")
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_SAS",
+        "WANDB_APIKEY", "GITHUB_PAT", "SMTP_PASS", "PGPASSWORD", "PGPASSFILE_PASSPHRASE", "MYSQL_PWD", "DATABASE_URL", "REDIS_URL",
+        "MONGODB_URI", "SENTRY_DSN", "CELERY_BROKER_URL",
+    ],
+)  # fmt: skip
+def test_the_usual_names_of_secrets_are_refused(job, folder, name):
+    """At 7d0af11 `PGPASSWORD`, `DATABASE_URL`, `*_PASS`, `*_PAT` and key ids were sent, with exit 0."""
+    (folder / "env.yaml").write_text(f"env_vars: {{{name}: x}}")
+    with pytest.raises(InputError, match=f"runtime_env.env_vars.{name}: looks like a secret"):
+        job(options=("--address", URL, "--runtime-env", "env.yaml"))
+    with pytest.raises(
+        InputError, match=rf"\${name}: its value is in the command, the recipe"
+    ) as no:
+        job("tracking.wandb.entity=canary-4711", environ={**CLEAN, name: "canary-4711"})
+    assert "canary" not in str(no.value)
+
+
+@pytest.mark.parametrize("name", ["PWD", "PATH", "LANG", "COMPASS", "RAY_AUTH_MODE", "HTTP_URL"])
+def test_other_names_are_none(job, folder, name):
+    (folder / "env.yaml").write_text(f"env_vars: {{{name}: plain}}")
+    made = job(
+        "tracking.wandb.entity=canary-4711",
+        options=("--address", URL, "--runtime-env", "env.yaml"),
+        environ={**CLEAN, name: "canary-4711"},
+    )
+    assert made.runtime_env["env_vars"][name] == "plain"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "postgresql://me:canary@db.example.org/x",
+        "Server=db;User=me;Password=canary;",
+        "DefaultEndpointsProtocol=https;AccountKey=canary==",
+        "AKIA" + "CANARY7890123456",
+        "ghp_" + "canary" * 6,
+    ],
+)
+def test_secrets_are_known_by_their_looks(job, folder, value):
+    """In a forwarded variable, a URL of an index, the command, or the recipe: none was seen at 7d0af11."""
+    environments = {
+        "runtime_env.env_vars.PLAIN": {"env_vars": {"PLAIN": value}},
+        "runtime_env.pip.0": {"pip": [value]},
+    }
+    for key, content in environments.items():
+        (folder / "env.yaml").write_text(yaml.safe_dump(content))
+        with pytest.raises(InputError, match=f"{key}: looks like a secret") as no:
+            job(options=("--address", URL, "--runtime-env", "env.yaml"))
+        assert "canary" not in str(no.value).lower()
+    with pytest.raises(InputError, match=r"tracking.wandb.entity: looks like a secret") as no:
+        job(f"tracking.wandb.entity={value}")
+    assert "COMMAND, word 5: looks like" in str(no.value)
+    assert "canary" not in str(no.value).lower()
+
+
+def sent_files(folder, request):
+    """What Ray would send."""
+    from ray._private.runtime_env.packaging import _get_excludes
+
+    excluded = _get_excludes(folder, list(request.runtime_env["excludes"]))
+    files = [path for path in folder.rglob("*") if path.is_file() and not excluded(path)]
+    return {path.relative_to(folder).as_posix() for path in files}
+
+
+def test_keys_and_what_git_ignores_are_not_sent(job, folder):
+    """At 7d0af11 `.env` and keys were sent, and what a .gitignore above the folder names, too."""
+    subprocess.run(["git", "init", "-q", str(folder.parent)], check=True)
+    (folder.parent / ".gitignore").write_text("private/\n*.ckpt\n")
+    secret = [
+        ".env",
+        ".env.local",
+        "deep/.env",
+        "tls.pem",
+        "id_rsa",
+        "id_ed25519.pub",
+        ".netrc",
+        ".ssh/config",
+    ]
+    ignored = ["private/notes.txt", "deep/a b[1].ckpt"]
+    plain = ["model.py", "deep/data.csv", "environment.yaml"]
+    for name in [*secret, *ignored, *plain]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    assert sent_files(folder, job()) == {*plain, "recipe.yaml"}
+    (folder / "env.yaml").write_text("excludes: ['!.env', /model.py]")
+    given = job(options=("--address", URL, "--runtime-env", "env.yaml"))
+    assert sent_files(folder, given) == {*plain[1:], "recipe.yaml", "env.yaml"}

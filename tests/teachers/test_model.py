@@ -128,8 +128,19 @@ def test_label_map(samples, make_spec, label_map, outputs):
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=5e-3)
 
 
+def test_nan_in_one_class_names_teacher_and_class(samples, make_spec):
+    """At 7d0af11 the class was not named."""
+    spec = make_spec("mlp")
+    last = next(name for name in reversed(list(spec.weights)) if name.endswith("bias"))
+    spec.weights[last][2] = float("nan")
+    with pytest.raises(
+        TeacherError, match=r"'wide' answered NaN or infinity for its output 2 \(from 0"
+    ):
+        ask(TeacherModel(spec), samples, range(3))
+
+
 def test_a_teacher_that_answers_nan(samples, make_spec):
-    with pytest.raises(TeacherError, match="'wide' answered NaN or infinity"):
+    with pytest.raises(TeacherError, match="'wide' answered NaN or infinity for every class"):
         ask(TeacherModel(make_spec("raykd_test_models:broken")), samples, range(3))
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from raykd.config.data import BadSamples, Data
+from raykd.config.places import cache_root
 from raykd.config.sources import CsvSource, FilesSource, ObjectSource, ParquetSource
 from raykd.data.class_names import given_names
 from raykd.data.dataset import Dataset, ids_of_texts
@@ -45,7 +45,6 @@ from raykd.data.decoding.writing import decoded_blocks, in_process, write_part
 from raykd.data.mapped import open_mapped
 from raykd.data.objects import Arrays
 from raykd.errors import InputError
-from raykd.folders import home
 from raykd.objects import held
 
 __all__ = [
@@ -54,7 +53,6 @@ __all__ = [
     "Part",
     "Target",
     "Tell",
-    "cache_root",
     "in_process",
     "index_files",
     "load_decoded",
@@ -76,11 +74,6 @@ _INDEX: Mapping[str, Callable[[Any, Required], Index]] = {
 SLICES = "evaluate.slices"
 _OWN_LABEL = {"images": FOLDER, "webdataset": CLS}
 _NAMED = 5
-
-
-def cache_root(data: Data) -> Path:
-    """Folder of decoded samples."""
-    return Path(data.cache).expanduser().absolute() if data.cache else home() / "decoded"
 
 
 def load_files(source: FilesSource | ObjectSource, task: str) -> Dataset:

@@ -194,14 +194,15 @@ def choose(
     Raises:
         InputError: a column that is named has no value, too many words, or some cells that are no numbers.
     """
+    words_named = frozenset(categories)
     reasons = {
-        name: _unfit(one, is_category=name in categories, named=named)
+        name: _unfit(one, is_category=name in words_named, named=named)
         for name, one in found.items()
     }
     unused = {name: why for name, why in reasons.items() if why}
-    asked = {name: why for name, why in unused.items() if named or name in categories}
+    asked = {name: why for name, why in unused.items() if named or name in words_named}
     refuse(
-        Problem("data.source.categories" if name in categories else key, f"{name!r} {why}")
+        Problem("data.source.categories" if name in words_named else key, f"{name!r} {why}")
         for name, why in asked.items()
     )
     used = {name: one for name, one in found.items() if name not in unused}
@@ -295,6 +296,11 @@ def as_texts(column: Any) -> Any:
     return pc.if_else(empty, pa.scalar(None, pa.string()), cells)
 
 
+def by_name(batch: Any) -> dict[str, Any]:
+    """The columns of a record batch; asking it for each by its name takes time with the square of their number."""
+    return dict(zip(batch.schema.names, batch.columns, strict=True))
+
+
 def is_text(kind: Any) -> bool:
     """Whether a column holds texts."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
@@ -313,8 +319,9 @@ def check_categories(
     Raises:
         InputError: one is not among them.
     """
+    inputs = frozenset(names)
     for name in categories:
-        if name not in names:
+        if name not in inputs:
             why = (
                 f"is named by {taken[name]} too" if name in taken else "is no column of the inputs"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,15 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from raykd.config.sources import CsvSource
-from raykd.data.decoding.columns import Block, Choice, Known, check_categories, choose, survey
+from raykd.data.decoding.columns import (
+    Block,
+    Choice,
+    Known,
+    by_name,
+    check_categories,
+    choose,
+    survey,
+)
 from raykd.data.decoding.layout import (
     KEY,
     File,
@@ -102,7 +110,8 @@ def read_lines(lines: Lines, most_rows: int) -> Iterator[list[Any]]:
         for batch in _batches(lines):
             for start in range(0, batch.num_rows, most_rows):
                 rows = batch.slice(start, most_rows)
-                yield [rows.column(name) for name in lines.columns]
+                cells = by_name(rows)
+                yield [cells[name] for name in lines.columns]
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{lines.path} cannot be read here: {error}; every node needs to see data.source.path"
@@ -178,33 +187,36 @@ def _batches(lines: Lines) -> Iterator[Any]:
         yield from stream
 
 
-def _head(file: File, delimiter: str) -> Any:
-    """The schema, with types as the first rows have them."""
+def _head(file: File, delimiter: str) -> dict[str, None]:
+    """The names of the columns, in order."""
     try:
         with pa_csv.open_csv(file.path, _READ, _parsing(delimiter)) as stream:
-            schema = stream.schema
+            names = Counter(stream.schema.names)
     except (pa.ArrowException, OSError) as error:
         raise InputError.at(
             KEY, f"{file.path} cannot be read: {error}; it needs a first line with the names of its columns, and "
             "as many cells in every row"
         ) from error  # fmt: skip
-    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    twice = sorted(name for name, count in names.items() if count > 1)
     if twice:
         raise InputError.at(
             KEY, f"{file.path} has columns of one name: {', '.join(map(repr, twice))}; rename them"
         )
-    return schema
+    return dict.fromkeys(names)
 
 
 def _inputs(
-    source: CsvSource, heads: Sequence[Any], asked: Mapping[str, str], files: Sequence[File]
+    source: CsvSource,
+    heads: Sequence[Mapping[str, None]],
+    asked: Mapping[str, str],
+    files: Sequence[File],
 ) -> tuple[str, ...]:
     """The columns that may be inputs: those that the recipe names, or all of all files that are nothing else."""
     if source.text is not None:
         return (source.text,)
     if source.inputs is not None:
         return columns_of(source.inputs)
-    every = dict.fromkeys(name for head in heads for name in head.names)
+    every = dict.fromkeys(name for head in heads for name in head)
     found = tuple(name for name in every if name.strip() and name not in asked)
     if not found:
         raise _no_input(files[0], f"it has {', '.join(every)}")
@@ -224,26 +236,31 @@ def _check_any(choice: Choice, file: File) -> None:
 
 
 def _lacking(
-    files: Sequence[File], heads: Sequence[Any], asked: Mapping[str, str]
+    files: Sequence[File], heads: Sequence[Mapping[str, None]], asked: Mapping[str, str]
 ) -> Iterator[Problem]:
     """Columns that a file has not."""
     for name, key in asked.items():
-        lacking = [pair for pair in zip(files, heads, strict=True) if name not in pair[1].names]
+        lacking = [pair for pair in zip(files, heads, strict=True) if name not in pair[1]]
         for file, head in lacking[:1]:
-            there = ", ".join(head.names)
+            there = ", ".join(head)
             yield Problem(key, f"{file.path} has no column {name!r}; it has {there}")
 
 
 def _blocks(
-    files: Sequence[File], lines: Sequence[Lines], heads: Sequence[Any], sizes: list[int], key: str
+    files: Sequence[File],
+    lines: Sequence[Lines],
+    heads: Sequence[Mapping[str, None]],
+    sizes: list[int],
+    key: str,
 ) -> Iterator[Block]:
     """All rows of all files, without the columns that a file lacks; counts the rows of each in `sizes`."""
     for number, (file, one, head) in enumerate(zip(files, lines, heads, strict=True)):
-        there = [name for name in one.columns if name in head.names]
+        there = [name for name in one.columns if name in head]
         try:
             for batch in _batches(one):
                 first = sizes[number] + 1
-                yield file.name, first, {name: batch.column(name) for name in there}
+                cells = by_name(batch)
+                yield file.name, first, {name: cells[name] for name in there}
                 sizes[number] += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise InputError.at(

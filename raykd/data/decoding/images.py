@@ -6,6 +6,8 @@ Shapes: B samples of a block.
 from __future__ import annotations
 
 import io
+import math
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,10 @@ from raykd.errors import DataError, InputError, Problem, refuse
 
 FOLDER = "folder"
 """Column of an image folder: the first folder of each path or, where that is a part (`train/`), the second."""
-_BREAKS = (OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError)
-"""What Pillow raises for damaged files."""
+_BREAKS = (
+    OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+"""What Pillow raises for damaged files, and for those of more pixels than its limit."""
 _TRIED = 16
 _CHANNELS = {"RGB": 3, "L": 1}
 _TO_BYTES = 65_535 / 255
@@ -170,16 +174,24 @@ def _decode_image(payload: bytes | None, mode: str | None, size: int | None) -> 
     """One image, uint8 [C, H, W].
 
     Raises:
-        OSError, ValueError, SyntaxError, EOFError, IndexError, DecompressionBombError: it is damaged.
+        OSError, ValueError, SyntaxError, EOFError, IndexError: it is damaged.
+        DecompressionBombError, DecompressionBombWarning: it has more pixels than `Image.MAX_IMAGE_PIXELS`.
     """
     if payload is None:
         raise ValueError("has no image")
-    with Image.open(io.BytesIO(payload)) as opened:
+    with _open(payload) as opened:
         image: Image.Image = _of_bytes(opened).convert(mode)
     if size is not None:
         image = _square(image, size)
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == len(("H", "W")) else pixels.transpose(2, 0, 1)
+
+
+def _open(payload: bytes) -> Image.Image:
+    """The header of an image; Pillow would only warn of one that has up to twice the pixels of its limit."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return Image.open(io.BytesIO(payload))
 
 
 def _of_bytes(opened: Image.Image) -> Image.Image:
@@ -199,9 +211,17 @@ def _of_bytes(opened: Image.Image) -> Image.Image:
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:
-    """Shorter side resized to `size` pixels, the central square cropped."""
+    """Shorter side resized to `size` pixels, the central square cropped.
+
+    Raises:
+        ValueError: it is so narrow that it would have more pixels than Pillow's limit.
+    """
     shorter = min(image.size)
     width, height = (max(size, round(side * size / shorter)) for side in image.size)
+    if width * height > (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise ValueError(
+            f"is {image.width}×{image.height} pixels, too narrow to be resized to {size}: crop it"
+        )
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = (width - size) // 2, (height - size) // 2

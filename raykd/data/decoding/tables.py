@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from raykd.data.decoding.columns import (
     Known,
     Survey,
     as_texts,
+    by_name,
     check_categories,
     choose,
     is_text,
@@ -65,6 +67,11 @@ class _Table:
     file: File
     schema: Any
     groups: list[int]
+
+    @cached_property
+    def kinds(self) -> dict[str, Any]:
+        """Name -> type of each column, in order."""
+        return dict(zip(self.schema.names, self.schema.types, strict=True))
 
 
 def index_parquet(source: ParquetSource, required: Required, known: Known = None) -> Index:
@@ -208,7 +215,7 @@ def _columns(
         return (source.text,), {}
     if source.inputs is not None:
         return columns_of(source.inputs), {}
-    every = dict.fromkeys(name for one in tables for name in one.schema.names)
+    every = dict.fromkeys(name for one in tables for name in one.kinds)
     free = {name: _kinds(tables, name) for name in every if name.strip() and name not in asked}
     unused = {
         name: f"has {', '.join(map(str, kinds))}, which is neither numbers nor words"
@@ -231,7 +238,7 @@ def _none_fit(table: _Table, unused: Mapping[str, str]) -> InputError:
 
 def _kinds(tables: Sequence[_Table], name: str) -> list[Any]:
     """The types that a column has, each once."""
-    kinds = [one.schema.field(name).type for one in tables if name in one.schema.names]
+    kinds = [one.kinds[name] for one in tables if name in one.kinds]
     return list({str(kind): kind for kind in kinds}.values())
 
 
@@ -247,8 +254,8 @@ def _choice(
     if known is not None:
         return Choice(names, tuple(known), {})
     kinds = {name: [k for k in _kinds(tables, name) if not pa.types.is_null(k)] for name in names}
-    texts = [name for name in names if kinds[name] and all(map(_is_words, kinds[name]))]
-    texts += [name for name in source.categories if name not in texts]
+    of_words = (name for name in names if kinds[name] and all(map(_is_words, kinds[name])))
+    texts = dict.fromkeys([*of_words, *source.categories])
     read = [n for n in names if n in texts or any(map(_is_words, kinds[n]))]
     found = survey(_blocks(tables, read), read, names if named else (), texts)
     numbers = {
@@ -260,7 +267,7 @@ def _choice(
 def _blocks(tables: Sequence[_Table], names: Sequence[str]) -> Iterator[Block]:
     """All rows of all files, as texts, without the columns that a file lacks."""
     for one in tables:
-        there = tuple(name for name in names if name in one.schema.names)
+        there = tuple(name for name in names if name in one.kinds)
         first = 1
         for columns in read_groups(Groups(one.file.path, 0, len(one.groups), there), _BLOCK_ROWS):
             if there:
@@ -294,12 +301,12 @@ def _check(tables: Sequence[_Table], asked: Mapping[str, str]) -> None:
     """Every file has every column, of one type in all; of inputs that are cells any."""
     problems = []
     for name, key in asked.items():
-        lacking = [one for one in tables if name not in one.schema.names]
+        lacking = [one for one in tables if name not in one.kinds]
         if lacking:
-            path, there = lacking[0].file.path, ", ".join(lacking[0].schema.names)
+            path, there = lacking[0].file.path, ", ".join(lacking[0].kinds)
             problems.append(Problem(key, f"{path} has no column {name!r}; it has {there}"))
         else:
-            kinds = {str(one.schema.field(name).type): one.file.path for one in tables}
+            kinds = {str(one.kinds[name]): one.file.path for one in tables}
             cells = key == _INPUTS and all(map(_is_cell, _kinds(tables, name)))
             differ = len(kinds) > 1 and not cells
             if differ and (key == _INPUTS or _clash(tables, name, key)):
@@ -452,8 +459,8 @@ def read_groups(groups: Groups, most_rows: int) -> Iterator[list[Any]]:
     required = range(groups.first, groups.first + groups.count)
 
     def of_batch(batch: Any) -> list[Any]:
-        there = batch.schema.names
-        return [batch.column(n) if n in there else pa.nulls(batch.num_rows) for n in names]
+        cells = by_name(batch)
+        return [cells[n] if n in cells else pa.nulls(batch.num_rows) for n in names]
 
     if (rows := _held_table(groups.path)) is not None:
         for batch in rows.combine_chunks().to_batches(max_chunksize=most_rows):
@@ -490,7 +497,9 @@ def decode_lists(column: Any, layout: Layout) -> Decoded:
     if values.dtype.kind == "f":
         finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
         for index in np.flatnonzero(~finite).tolist():
-            bad.setdefault(index, "has NaN, infinity or no value")
+            place = int(np.flatnonzero(~np.isfinite(values[index].reshape(-1)))[0])
+            why = f"has NaN, infinity, a number too large for float32 or no value at place {place}, from 0"
+            bad.setdefault(index, why)
             values[index] = 0
     return values, bad
 

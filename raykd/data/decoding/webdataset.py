@@ -26,6 +26,12 @@ from raykd.errors import InputError
 
 CLS = "cls"
 """Column of tar shards: what is in a sample's `.cls`."""
+_FIELDS = (CLS, "json")
+_MOST_FIELD_BYTES = 16 * 2**20
+_KINDS = {
+    tarfile.LNKTYPE: "hard link", tarfile.SYMTYPE: "symbolic link", tarfile.CHRTYPE: "device", tarfile.BLKTYPE: "device",
+    tarfile.FIFOTYPE: "pipe", tarfile.GNUTYPE_SPARSE: "sparse file",
+}  # fmt: skip
 
 
 def index_webdataset(source: WebdatasetSource, required: Required) -> Index:
@@ -62,19 +68,21 @@ def _samples(file: File) -> Iterator[tuple[str, int, int, dict[str, Any]]]:
     try:
         with tarfile.open(file.path, "r:") as shard:
             for member in shard:
-                if not member.isfile():
-                    continue
                 folder, _, base = member.name.rpartition("/")
                 stem, _, suffix = base.partition(".")
+                suffix = suffix.lower()
+                if suffix in (*IMAGES, *_FIELDS):
+                    _check_member(member, file, suffix)
+                if not member.isfile():
+                    continue
                 own = f"{folder}/{stem}" if folder else stem
                 if own != key:
                     if image is not None:
                         yield key, *image, fields
                     key, image, fields = own, None, {}
-                suffix = suffix.lower()
                 if suffix in IMAGES:
                     image = (member.offset_data, member.size)
-                elif suffix in (CLS, "json"):
+                elif suffix in _FIELDS:
                     payload = shard.extractfile(member)
                     assert payload is not None, "a regular file has a payload"
                     fields |= _fields(suffix, payload.read(), f"{file.name}/{own}")
@@ -84,6 +92,25 @@ def _samples(file: File) -> Iterator[tuple[str, int, int, dict[str, Any]]]:
         ) from error  # fmt: skip
     if image is not None:
         yield key, *image, fields
+
+
+def _check_member(member: tarfile.TarInfo, file: File, suffix: str) -> None:
+    """Whether a part of a sample has its own bytes in the shard, and not without end.
+
+    Raises:
+        InputError: it is a link, a device, a sparse file, or too long.
+    """
+    kind = "sparse file" if member.issparse() else _KINDS.get(member.type)
+    where = f"{file.name} has {member.name!r}"
+    if kind is not None:
+        raise InputError.at(
+            KEY, f"{where}, which is a {kind}; a sample's parts are plain files: pack the shard again with tar's options "
+            "--dereference and --hard-dereference, or without it"
+        )  # fmt: skip
+    if suffix in _FIELDS and member.size > _MOST_FIELD_BYTES:
+        raise InputError.at(
+            KEY, f"{where} of {member.size:,} bytes; .{CLS} and .json have up to {_MOST_FIELD_BYTES:,}: take it out"
+        )  # fmt: skip
 
 
 def _fields(suffix: str, payload: bytes, name: str) -> dict[str, Any]:
