@@ -21,10 +21,10 @@ import yaml
 
 from raykd.config import Config
 from raykd.config.optimizers import with_training_settings
-from raykd.config.trusting import remember
+from raykd.config.trusting import named_code, remember
 from raykd.errors import InputError
 from raykd.evaluate import TaskMetrics
-from raykd.folders import read_json, write_json, write_whole
+from raykd.folders import read_object, write_json, write_whole
 from raykd.search.scores import Scores, pareto_front, pruners_for, scores_of
 from raykd.search.space import CHECKPOINT, Proposal, Values, propose, trial_name
 from raykd.tasks import find_task
@@ -131,7 +131,8 @@ class Ledger:
             path = self.folder / name / "result.json"
             if not path.is_file():
                 return
-            self.records[name] = record = read_json(path)
+            self.records[name] = record = read_object(path)
+            _refuse_other_code(path, record, self.config)
             lines = self.folder / name / METRICS
             for line in read_lines(lines) if lines.is_file() else []:
                 if line["kind"] == "epoch":
@@ -300,6 +301,21 @@ class Ledger:
             FitFolder(self.folder / name / CHECKPOINT).forget()
         self.sampler.tell(int(name), record["values"], self.scores(record))
         self.notify(name, record, None)
+
+
+def _refuse_other_code(path: Path, record: Record, config: Config) -> None:
+    """A trial is gone on with as the recipe searches it, whoever wrote the folder.
+
+    Raises:
+        InputError: its values name code that the recipe does not.
+    """
+    own = {code for _, code in named_code(config.model_dump(mode="json"))}
+    other = [code for _, code in named_code(record.get("values")) if code not in own]
+    if other:
+        raise InputError.at(
+            str(path),
+            f"names {other[0]}, which the recipe does not search; delete the trial's folder",
+        )
 
 
 def _new_record(name: str, values: Values, metric: str) -> Record:

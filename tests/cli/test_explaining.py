@@ -102,13 +102,15 @@ def test_json_alone_is_printed_and_the_run_is_left_as_it_is(finished, call, monk
 def test_wrong_arguments_are_refused(finished, call, folder, words, why):
     (folder / "report").mkdir()
     (folder / "report" / "figures").mkdir()
-    ended = call("explain", finished.path, *words)
+    ended = call("explain", finished.path, "--trust", *words)
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith(f"error  {why}"), ended.err
     assert (folder / "report" / "figures").is_dir()
 
 
 def test_teachers_whose_weights_are_gone_are_named(finished, call):
-    ended = call("explain", finished.path)  # in a home of its own, where no teacher is kept
+    ended = call(
+        "explain", finished.path, "--trust"
+    )  # in a home of its own, where no teacher is kept
     assert (ended.code, ended.out) == (2, "")
     assert "none of its teachers can be asked about new inputs: wide was fitted, but" in ended.err

@@ -177,3 +177,14 @@ def test_a_killed_search_goes_on_with_every_trial_once(make, tmp_path):
     assert [third.records[n]["state"] for n in sorted(third.records)] == [
         "finished", "failed", "finished", "cut", "stopped", "finished", "over_limit", "over_limit"
     ]  # fmt: skip
+
+
+def test_a_kept_trial_does_not_bring_code_that_the_recipe_does_not_search(make, tmp_path):
+    """At 7d0af11 `sweep --resume --output FOLDER` went on with whatever values a trial of the folder had."""
+    launch_all(make())
+    file = tmp_path / "trials" / "000" / "result.json"
+    record = read_json(file)
+    record["values"] = {"student.model": "strange:make"}
+    file.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"000/result.json: names strange:make, which the recipe"):
+        make()
