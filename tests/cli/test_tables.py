@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -92,6 +93,13 @@ def test_a_strangers_table_from_nothing_to_its_export(call, folder, table, ray_c
     predicted = np.array([[float(row["p_no"]), float(row["p_yes"])] for row in rows])
     right = [row["prediction"] == one["kind"] for row, one in zip(rows, table, strict=True)]
     assert np.mean(right) > 0.6
+    joined = pq.read_table(folder / "run" / "predictions.parquet").to_pylist()
+    by_id, answers_of = {row["pid"]: row for row in table}, {row["id"]: row for row in rows}
+    assert {one["split"] for one in joined} == {"validation", "test"}
+    for one in joined:
+        assert one["label"] == by_id[one["id"]]["kind"]
+        assert one["student"] == answers_of[one["id"]]["prediction"]
+        assert {one["teachers.trees"], one["teachers.boost"], one["ensemble"]} <= {"yes", "no"}
 
     assert call("export", "run", "--format", "onnx,torch").code == 0
     session = onnxruntime.InferenceSession(folder / "run" / "export" / "model.onnx")

@@ -257,6 +257,7 @@ def test_budget_of_a_part_and_too_many():
         build_samples(data.model_copy(update={"labels": 5000}), seed=0)
 
 
+@pytest.mark.soak
 def test_limited_fashion_mnist_end_to_end():
     source = FashionMnistSource(limit=600)
     try:

@@ -325,6 +325,7 @@ def test_wrong_factories_are_named(importable, path, kwargs, message):
 REAL = Path("/usr/share/datasets/fashion-mnist")
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the Debian package dataset-fashion-mnist")
 def test_the_real_fashion_mnist():
     dataset = load_source(FashionMnistSource(root=str(REAL), limit=600))

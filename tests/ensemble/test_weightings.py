@@ -164,10 +164,8 @@ def test_absent_teachers_equal_a_smaller_ensemble(name):
     torch.testing.assert_close(found_TN[kept], expected_TN, rtol=0, atol=1e-7)
 
 
-@ALL
+@pytest.mark.parametrize("name", [n for n in WEIGHTINGS if "labels" in WEIGHTING_ROWS[n].needs])
 def test_where_a_label_is_missing_label_based_weights_are_uniform(name):
-    if "labels" not in WEIGHTING_ROWS[name].needs:
-        pytest.skip("does not use labels")
     logits_TNC, labels_N, common = situation()
     weights_TN = WEIGHTINGS[name](logits_TNC, labels_N, **common)
     assert (weights_TN[:, labels_N < 0] == 1 / T).all()
