@@ -43,7 +43,7 @@ lint: $(STAMP)
 	$(BIN)/codespell
 
 test: lint
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --durations=15
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=15
 
 coverage: $(STAMP)
 	rm -f .coverage .coverage.*
