@@ -154,6 +154,7 @@ def fleet_of(spec, data, heard, **settings):
 class TestOnActors:
     pytestmark = uses_ray
 
+    @pytest.mark.soak
     def test_a_sample_that_kills_actors_is_found_and_left_out(self, poisoned, spec_of, heard):
         data, (bad,) = poisoned(1)
         spec, rows = spec_of(data, "die"), data.splits["train"][:4]

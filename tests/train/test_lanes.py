@@ -121,6 +121,7 @@ def test_a_lane_that_there_is_no_room_for_is_not_waited_for_for_ever(launch, les
         launch(lessons, cpus=100, start_timeout_s=1)
 
 
+@pytest.mark.soak
 def test_a_lane_that_cannot_be_replaced_is_not_waited_for_for_ever(
     launch, lessons, tmp_path, heard
 ):
