@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,29 @@ if TYPE_CHECKING:
     from raykd.teachers import Spec
 
 
+_OPERATORS = (
+    "nms", "qnms", "roi_align", "_roi_align_backward", "qroi_align", "ps_roi_align",
+    "_ps_roi_align_backward", "roi_pool", "_roi_pool_backward", "ps_roi_pool", "_ps_roi_pool_backward",
+    "deform_conv2d", "_deform_conv2d_backward",
+)  # fmt: skip
+
+
+def _declare_operators() -> Any:
+    """Declare torchvision's operators where it has no build for this torch: it, timm and transformers import then.
+
+    Its ordinary wheel is for CUDA, and its compiled part does not load beside a CPU build of torch. Before any of them
+    is imported; the library ends with what this returns.
+    """
+    here = importlib.util.find_spec("torchvision") is not None
+    if not here or "+cpu" not in torch.__version__ or "+cpu" in version("torchvision"):
+        return None
+    declared = torch.library.Library("torchvision", "DEF")
+    for name in _OPERATORS:
+        declared.define(f"{name}(Tensor x) -> Tensor")
+    return declared
+
+
+_DECLARED = _declare_operators()
 CHANCE = {"type": "factory", "path": "raykd_test_models:chance"}
 
 

@@ -28,11 +28,6 @@ from raykd.models.tokens import _loaded
 from raykd.models.weights import save_weights
 from raykd.pipeline.preparation import prepare
 
-OPERATORS = (
-    "nms", "qnms", "roi_align", "_roi_align_backward", "qroi_align", "ps_roi_align",
-    "_ps_roi_align_backward", "roi_pool", "_roi_pool_backward", "ps_roi_pool", "_ps_roi_pool_backward",
-    "deform_conv2d", "_deform_conv2d_backward",
-)  # fmt: skip
 SPECS = [
     ("torchvision", TorchvisionModel(name="squeezenet1_1")),
     ("timm", TimmModel(name="resnet10t")),
@@ -44,19 +39,8 @@ def build(spec, classes=4, shape=(3, 32, 32), weights=None):
     return build_model(spec, input_shape=shape, classes=classes, key="model", weights=weights)
 
 
-@pytest.fixture(scope="session")
-def operators():
-    """The ordinary torchvision wheel imports beside a CPU build of torch where its operators are declared."""
-    if importlib.util.find_spec("torchvision") is None or hasattr(torch.ops.torchvision, "nms"):
-        return None
-    declared = torch.library.Library("torchvision", "DEF")
-    for name in OPERATORS:
-        declared.define(f"{name}(Tensor x) -> Tensor")
-    return declared
-
-
 @pytest.fixture
-def package(operators):
+def package():
     def package(name):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
