@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,14 +21,13 @@ from torch import Tensor
 from jobs.bench.fleets import fill_s, fresh, silent
 from jobs.bench.measuring import Row, Sizes, paired, row_of
 from jobs.bench.ratios import COUNT, TEACHERS
-from jobs.bench.synthetic import Bench, logits, recipe
+from jobs.bench.synthetic import AtHand, Bench, logits, recipe
 from raykd.config import Config, load_config
 from raykd.data import Dataset, Samples
 from raykd.folders import RunFolder
 from raykd.models.network import placed
 from raykd.objective import TeacherInfo
 from raykd.runtime import Crew, connect, machine, put
-from raykd.targets import Ticket
 from raykd.teachers import ActorFleet
 from raykd.teachers.model import Spec, TeacherModel
 from raykd.teachers.pool import TeacherResources
@@ -37,7 +36,6 @@ from raykd.train.fit import build_network
 from raykd.train.lanes import with_samples
 from raykd.train.launch import run_fits
 from raykd.train.work import Work
-from raykd.types import Batch, Dense, TeacherOutputs
 
 _ONE = {"CPU": 1.0}
 _PATIENCE_S = 120.0
@@ -114,29 +112,8 @@ def table(samples: int) -> Dataset:
     return Dataset(inputs=columns, labels=rows % _CLASSES, splits=splits)  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class _Said:
-    """Made-up answers in memory."""
-
-    logits_TNC: Tensor
-    at_once = True
-
-    def submit(self, batch: Batch) -> Ticket:
-        """Nothing is to be done ahead."""
-        return Ticket(batch)
-
-    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:  # noqa: ARG002
-        """The teachers' logits."""
-        rows_B = ticket.batch.rows
-        valid_B = torch.ones(len(rows_B), dtype=torch.bool)
-        return {
-            name: Dense(kind="logits", values_NC=said[rows_B], valid_N=valid_B)
-            for name, said in zip(_TAUGHT, self.logits_TNC, strict=True)
-        }
-
-
-def _said(logits_TNC: Tensor, _samples: Samples, _fit: Fit) -> _Said:
-    return _Said(logits_TNC)
+def _said(logits_TNC: Tensor, _samples: Samples, _fit: Fit) -> AtHand:
+    return AtHand(dict(zip(_TAUGHT, logits_TNC, strict=True)))
 
 
 def _fitted(crew: Crew, cores: int, sizes: Sizes) -> list[Row]:

@@ -19,16 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jobs.bench.measuring import Row, Sizes, paired, rotated, row_of
-from jobs.bench.synthetic import Bench, logits, recipe
+from jobs.bench.synthetic import AtHand, Bench, logits, recipe
 from raykd.config.objective import Objective
 from raykd.ensemble import WEIGHTINGS
 from raykd.folders import RunFolder
 from raykd.models.projectors import make_projector
 from raykd.objective import TeacherInfo
-from raykd.targets import NoTargets, Ticket
+from raykd.targets import NoTargets
 from raykd.train import Fit, FolderReporter, World, train
 from raykd.train.fit import build_network
-from raykd.types import Batch, Dense, TeacherOutputs
 
 _CLASSES, _BATCH, _EPOCHS = 10, 128, 6
 _STUDENT = {"type": "mlp", "width": 1 / 16, "depth": 1}
@@ -138,7 +137,7 @@ class _Pair:
     def _ours_ms(self, fit: Fit, name: str, repeat: int) -> float:
         heard: list[Any] = []
         fit = replace(fit, fit_id=f"{name}/replica{repeat}")
-        source = _AtHand(self.logits_TNC, self.features_ND) if fit.teacher_infos else NoTargets()
+        source = self._at_hand if fit.teacher_infos else NoTargets()
         train(
             fit,
             self.bench.samples,
@@ -181,6 +180,11 @@ class _Pair:
         assert total.isfinite(), "noise in small batches must not diverge"
         return 1000 * sum(seconds[1:]) / len(seconds[1:]) / self._steps(fit)
 
+    @property
+    def _at_hand(self) -> AtHand:
+        said = dict(zip(_TEACHERS, self.logits_TNC, strict=True))
+        return AtHand(said, {_TAP: self.features_ND})
+
     @staticmethod
     def _steps(fit: Fit) -> int:
         return fit.plan.steps_per_epoch
@@ -213,24 +217,3 @@ class _Pair:
         return self.mixed(logits_BC, rows_B, features_BD) + F.mse_loss(
             projected_BD, self.features_ND[rows_B]
         )
-
-
-@dataclass(frozen=True)
-class _AtHand:
-    """Made-up answers in memory."""
-
-    logits_TNC: Tensor
-    features_ND: Tensor
-    at_once = True
-
-    def submit(self, batch: Batch) -> Ticket:
-        return Ticket(batch)
-
-    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:  # noqa: ARG002
-        rows_B = ticket.batch.rows
-        valid_B = torch.ones(len(rows_B), dtype=torch.bool)
-        features = {_TAP: self.features_ND[rows_B]}
-        return {
-            name: Dense(kind="logits", values_NC=said[rows_B], valid_N=valid_B, features=features)
-            for name, said in zip(_TEACHERS, self.logits_TNC, strict=True)
-        }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ from raykd.data import Dataset, Samples
 from raykd.folders import RunFolder
 from raykd.objective import TeacherInfo
 from raykd.pipeline.preparation import Prepared, prepare
-from raykd.targets import TargetSource
+from raykd.targets import TargetSource, Ticket
 from raykd.tracking import Event
 from raykd.train import Fit, FolderReporter, Plan, World, train
+from raykd.types import Batch, Dense, TeacherOutputs
 
 SIDE = 28
 
@@ -164,3 +165,28 @@ class Bench:
 def logits(rows: int, classes: int, seed: int) -> Tensor:
     """What a made-up teacher says [rows, classes]."""
     return 3 * torch.randn(rows, classes, generator=torch.Generator().manual_seed(seed))
+
+
+@dataclass(frozen=True)
+class AtHand:
+    """Made-up answers in memory: teacher -> its logits [N, C], and the features by tap of all of them."""
+
+    said: Mapping[str, Tensor]
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    at_once = True
+
+    def submit(self, batch: Batch) -> Ticket:
+        """Nothing is to be done ahead."""
+        return Ticket(batch)
+
+    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:  # noqa: ARG002 (there is nothing to wait for)
+        """What they say of a batch."""
+        rows_B = ticket.batch.rows
+        valid_B = torch.ones(len(rows_B), dtype=torch.bool)
+        features = {tap: feature_ND[rows_B] for tap, feature_ND in self.features.items()}
+        return {
+            name: Dense(
+                kind="logits", values_NC=said_NC[rows_B], valid_N=valid_B, features=features
+            )
+            for name, said_NC in self.said.items()
+        }

@@ -120,7 +120,7 @@ class Crew:
             most: processes at a time.
             patience_s: how long the first process may take to start.
             runtime_env: of processes that need one of their own; they end with the work.
-            tell: is called with how many pieces are done, after each and before the first.
+            tell: is called with how many pieces are done, whenever a process is ready or a piece done.
 
         Raises:
             TrainingError: no process started in time, or processes were lost again and again.
@@ -132,9 +132,9 @@ class Crew:
                 raise TrainingError(f"no process started within {patience_s:g} s: one asks for {dict(resources)}; free "
                                     "that much on a node, and resume the run")  # fmt: skip
             while len(pieces.found) < len(given):
+                pieces.advance()
                 if tell is not None:
                     tell(len(pieces.found))
-                pieces.advance()
             return [pieces.found[index] for index in range(len(given))]
         finally:
             for member in members:

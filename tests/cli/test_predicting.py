@@ -13,7 +13,7 @@ from PIL import Image
 
 import raykd
 from raykd.config.data import Preprocess
-from raykd.config.models import BagModel, MlpModel
+from raykd.config.models import BagModel, FactoryModel, MlpModel
 from raykd.config.sources import CsvSource, ImagesSource, Source
 from raykd.data.texts import encode_texts
 from raykd.errors import InputError
@@ -278,3 +278,26 @@ def test_a_loaded_student_takes_a_tensor(tmp_path):
     student = raykd.load_student(saved(tmp_path / "student", about("a", "b")))
     inputs = torch.rand(3, 2)
     assert torch.equal(student(inputs), student({"inputs": inputs}))
+
+
+def test_16_bit_images_are_scaled_by_the_command(call, tmp_path):
+    """At 7d0af11 they were clipped to 0, 200, 255, 255, 255, 255."""
+    values, scaled = (0, 200, 300, 4095, 30000, 65535), (0, 1, 1, 16, 117, 255)
+    (tmp_path / "photos").mkdir()
+    for number, value in enumerate(values):
+        Image.fromarray(np.full((8, 8), value, np.uint16)).save(
+            tmp_path / "photos" / f"{number}.png"
+        )
+    described = about().model_copy(
+        update={
+            "task": "regression",
+            "classes": ("value",),
+            "model": FactoryModel(path="raykd_test_models:mean_pixel"),
+            "input": Input(name="inputs", shape=(1, 8, 8), source=ImagesSource(path="", mode="L")),
+        }
+    )
+    student = saved(tmp_path / "student", described)
+    told = call("predict", student, tmp_path / "photos", "--model", "raykd_test_models:mean_pixel")
+    assert told.code == 0, told.err
+    found = [float(line.split(",")[1]) * 255 for line in told.out.splitlines()[1:]]
+    assert found == pytest.approx(scaled, abs=1e-3)
