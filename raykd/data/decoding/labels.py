@@ -19,7 +19,7 @@ from raykd.data.class_names import check_known
 from raykd.data.dataset import PARTS
 from raykd.data.decoding.csv_tables import inferred, read_texts
 from raykd.data.decoding.layout import Index, columns_of
-from raykd.data.decoding.tables import plain_column
+from raykd.data.decoding.rows import plain_column
 from raykd.data.joining import match
 from raykd.data.labels import BOOLEANS, gaps_of
 from raykd.errors import InputError

@@ -8,15 +8,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from raykd.config.sources import HfSource, ObjectSource, ParquetSource
 from raykd.data.dataset import PARTS
@@ -26,7 +22,6 @@ from raykd.data.decoding.columns import (
     Known,
     Survey,
     as_texts,
-    by_name,
     check_categories,
     choose,
     is_text,
@@ -35,7 +30,6 @@ from raykd.data.decoding.columns import (
 from raykd.data.decoding.images import image_layout
 from raykd.data.decoding.layout import (
     KEY,
-    Decoded,
     File,
     Groups,
     Index,
@@ -46,32 +40,17 @@ from raykd.data.decoding.layout import (
     ids_of,
     list_files,
 )
-from raykd.errors import DataError, InputError, Problem, refuse
+from raykd.data.decoding.rows import HELD, Table, encoded_of, open_table, read_column, read_groups
+from raykd.errors import InputError, Problem, refuse
 from raykd.objects import held
 
 _INPUTS = "data.source.inputs"
 _TEXT = "data.source.text"
 _ID = "data.source.id"
 _SOURCE = "data.source"
-_HELD = "object:"
-"""Before the fingerprint of a table that this process holds, in place of a path."""
 _REPOSITORY = re.compile(r"^\w[\w.-]*/\w[\w.-]*$")
 _BLOCK_ROWS = 2**16
 _STATE, _DICT = "state.json", "dataset_dict.json"
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A file with its columns and the rows of each of its groups."""
-
-    file: File
-    schema: Any
-    groups: list[int]
-
-    @cached_property
-    def kinds(self) -> dict[str, Any]:
-        """Name -> type of each column, in order."""
-        return dict(zip(self.schema.names, self.schema.types, strict=True))
 
 
 def index_parquet(source: ParquetSource, required: Required, known: Known = None) -> Index:
@@ -95,15 +74,8 @@ def index_rows(source: ObjectSource, required: Required, known: Known = None) ->
         InputError: it is not held here, or lacks a column, or a column cannot be an input.
     """
     rows = held(source.fingerprint, source.describes, key=_SOURCE).value
-    file = File("rows", f"{_HELD}{source.fingerprint}", rows.table.nbytes, 0)
+    file = File("rows", f"{HELD}{source.fingerprint}", rows.table.nbytes, 0)
     return replace(_index(source, required, [file], known), splits=rows.splits)
-
-
-def _held_table(path: str) -> Any:
-    """The table that this process holds under a path that is none; None for the path of a file."""
-    if not path.startswith(_HELD):
-        return None
-    return held(path.removeprefix(_HELD), "a table", key=_SOURCE).value.table
 
 
 def index_hf(source: HfSource, required: Required) -> Index:
@@ -119,7 +91,7 @@ def index_hf(source: HfSource, required: Required) -> Index:
     names = [_part_of(file.name) for file in found.files]
     if None in names:
         return found
-    tables = [_open(file) for file in found.files]
+    tables = [open_table(file) for file in found.files]
     splits = [part for part, one in zip(names, tables, strict=True) for _ in range(sum(one.groups))]
     return replace(found, splits=pa.array(splits))
 
@@ -172,14 +144,14 @@ def _index(
     known: Known = None,
 ) -> Index:
     asked = dict(required) | ({} if source.id is None else {source.id: _ID})
-    tables = [_open(file) for file in files]
+    tables = [open_table(file) for file in files]
     inputs, unused = _columns(source, tables, asked)
     key = _INPUTS if source.text is None else _TEXT
     named = {} if source.text is None and source.inputs is None else dict.fromkeys(inputs, key)
     _check(tables, {**named, **asked})
     check_categories(source.categories, inputs, asked)
     names = dict.fromkeys([*required, *([source.id] if source.id is not None else [])])
-    columns = {name: _together([_read(one, name) for one in tables]) for name in names}
+    columns = {name: _together([read_column(one, name) for one in tables]) for name in names}
     counts = [(one.file.name, sum(one.groups)) for one in tables]
     ids = ids_of(None if source.id is None else columns[source.id], counts, written=False)
     if source.text is None and all(
@@ -207,7 +179,7 @@ def _index(
 
 def _columns(
     source: ParquetSource | HfSource | ObjectSource,
-    tables: Sequence[_Table],
+    tables: Sequence[Table],
     asked: Mapping[str, str],
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """The columns that inputs are made of, as far as their types tell, and those that are left out -> why."""
@@ -228,7 +200,7 @@ def _columns(
     return found, unused
 
 
-def _none_fit(table: _Table, unused: Mapping[str, str]) -> InputError:
+def _none_fit(table: Table, unused: Mapping[str, str]) -> InputError:
     why = "; ".join(f"{name!r} {why}" for name, why in unused.items()) or "it has no other column"
     return InputError.at(
         _INPUTS, f"{table.file.path} has no column of numbers or words beside label and id: {why}; name the column of "
@@ -236,7 +208,7 @@ def _none_fit(table: _Table, unused: Mapping[str, str]) -> InputError:
     )  # fmt: skip
 
 
-def _kinds(tables: Sequence[_Table], name: str) -> list[Any]:
+def _kinds(tables: Sequence[Table], name: str) -> list[Any]:
     """The types that a column has, each once."""
     kinds = [one.kinds[name] for one in tables if name in one.kinds]
     return list({str(kind): kind for kind in kinds}.values())
@@ -244,7 +216,7 @@ def _kinds(tables: Sequence[_Table], name: str) -> list[Any]:
 
 def _choice(
     source: ParquetSource | HfSource | ObjectSource,
-    tables: Sequence[_Table],
+    tables: Sequence[Table],
     names: tuple[str, ...],
     *,
     named: bool,
@@ -264,7 +236,7 @@ def _choice(
     return choose({**numbers, **found}, source.categories, named=named, key=_INPUTS)
 
 
-def _blocks(tables: Sequence[_Table], names: Sequence[str]) -> Iterator[Block]:
+def _blocks(tables: Sequence[Table], names: Sequence[str]) -> Iterator[Block]:
     """All rows of all files, as texts, without the columns that a file lacks."""
     for one in tables:
         there = tuple(name for name in names if name in one.kinds)
@@ -276,28 +248,7 @@ def _blocks(tables: Sequence[_Table], names: Sequence[str]) -> Iterator[Block]:
                 first += len(columns[0])
 
 
-def _open(file: File) -> _Table:
-    if (rows := _held_table(file.path)) is not None:
-        return _Table(file, rows.schema, [rows.num_rows])
-    try:
-        if file.path.endswith(".parquet"):
-            with pq.ParquetFile(file.path) as opened:
-                about = opened.metadata
-                rows = [about.row_group(number).num_rows for number in range(about.num_row_groups)]
-                return _Table(file, opened.schema_arrow, rows)
-        with _stream(file.path) as stream:
-            return _Table(file, stream.schema, [batch.num_rows for batch in stream])
-    except (pa.ArrowException, OSError) as error:
-        raise InputError.at(
-            KEY, f"{file.path} is damaged, or of another kind: {error}; fetch it again"
-        ) from error
-
-
-def _stream(path: str) -> Any:
-    return pa.ipc.open_stream(pa.memory_map(path))
-
-
-def _check(tables: Sequence[_Table], asked: Mapping[str, str]) -> None:
+def _check(tables: Sequence[Table], asked: Mapping[str, str]) -> None:
     """Every file has every column, of one type in all; of inputs that are cells any."""
     problems = []
     for name, key in asked.items():
@@ -317,7 +268,7 @@ def _check(tables: Sequence[_Table], asked: Mapping[str, str]) -> None:
     refuse(problems)
 
 
-def _clash(tables: Sequence[_Table], name: str, key: str) -> bool:
+def _clash(tables: Sequence[Table], name: str, key: str) -> bool:
     """Whether a column's types have no common one; ids are texts at last, whatever they are."""
     if key == _ID:
         return False
@@ -340,22 +291,6 @@ def _together(parts: Sequence[Any]) -> Any:
         return pa.concat_arrays([part.cast(pa.string()) for part in parts])
 
 
-def _read(table: _Table, name: str) -> Any:
-    """A whole column, for what is small: ids, labels."""
-    if (rows := _held_table(table.file.path)) is not None:
-        return plain_column(rows, name)
-    if table.file.path.endswith(".parquet"):
-        return plain_column(pq.read_table(table.file.path, columns=[name]), name)
-    with _stream(table.file.path) as stream:
-        return plain_column(stream.read_all(), name)
-
-
-def plain_column(table: Any, name: str) -> Any:
-    """A column of a pyarrow table as one array of its values, also where it is categorical."""
-    column = table[name].combine_chunks()
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-
-
 def _class_names(schema: Any, required: Required) -> dict[str, tuple[str, ...]]:
     """Of the columns that Hugging Face wrote down as class labels."""
     about = (schema.metadata or {}).get(b"huggingface")
@@ -372,7 +307,7 @@ def _class_names(schema: Any, required: Required) -> dict[str, tuple[str, ...]]:
 
 def _layout(
     source: ParquetSource | HfSource | ObjectSource,
-    tables: Sequence[_Table],
+    tables: Sequence[Table],
     inputs: tuple[str, ...],
 ) -> Layout:
     kinds = [tables[0].schema.field(name).type for name in inputs]
@@ -396,7 +331,7 @@ def _layout(
     raise _unfit(inputs, kinds)
 
 
-def _values(tables: Sequence[_Table], inputs: tuple[str, ...]) -> Iterator[Any]:
+def _values(tables: Sequence[Table], inputs: tuple[str, ...]) -> Iterator[Any]:
     for one in tables:
         for batch in read_groups(Groups(one.file.path, 0, len(one.groups), inputs), 1):
             yield encoded_of(batch[0])[0]
@@ -447,83 +382,3 @@ def _unfit(inputs: Sequence[str], kinds: Sequence[Any]) -> InputError:
         _INPUTS, f"found {found}; allowed are one column of encoded images (bytes, or {{bytes, path}}), of "
         "lists of numbers or of fixed_shape_tensor, or any number of columns of numbers and words; a text goes into `text`"
     )  # fmt: skip
-
-
-def read_groups(groups: Groups, most_rows: int) -> Iterator[list[Any]]:
-    """Stretches of rows in order, as one pyarrow array for each column; a column that the file lacks is null.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    names = list(groups.columns)
-    required = range(groups.first, groups.first + groups.count)
-
-    def of_batch(batch: Any) -> list[Any]:
-        cells = by_name(batch)
-        return [cells[n] if n in cells else pa.nulls(batch.num_rows) for n in names]
-
-    if (rows := _held_table(groups.path)) is not None:
-        for batch in rows.combine_chunks().to_batches(max_chunksize=most_rows):
-            yield of_batch(batch)
-        return
-    try:
-        if groups.path.endswith(".parquet"):
-            with pq.ParquetFile(groups.path) as opened:
-                for batch in opened.iter_batches(
-                    most_rows, row_groups=list(required), columns=names
-                ):
-                    yield of_batch(batch)
-            return
-        with _stream(groups.path) as stream:
-            for number, batch in enumerate(stream):
-                if number in required:
-                    for start in range(0, batch.num_rows, most_rows):
-                        yield of_batch(batch.slice(start, most_rows))
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{groups.path} cannot be read here: {error}; every node needs to see data.source.path"
-        ) from error
-
-
-def encoded_of(column: Any) -> list[Any]:
-    """Encoded images of a column, or its lists."""
-    return [one["bytes"] if isinstance(one, dict) else one for one in column.to_pylist()]
-
-
-def decode_lists(column: Any, layout: Layout) -> Decoded:
-    """Samples of one column of lists or tensors, a pyarrow array."""
-    with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused below
-        values, bad = _nested(column, layout)
-    if values.dtype.kind == "f":
-        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-        for index in np.flatnonzero(~finite).tolist():
-            place = int(np.flatnonzero(~np.isfinite(values[index].reshape(-1)))[0])
-            why = f"has NaN, infinity, a number too large for float32 or no value at place {place}, from 0"
-            bad.setdefault(index, why)
-            values[index] = 0
-    return values, bad
-
-
-def _nested(column: Any, layout: Layout) -> Decoded:
-    """Lists of one length, or tensors."""
-    column = getattr(column, "storage", column)
-    width = int(np.prod(layout.shape))
-    flat = column.flatten()
-    if not column.null_count and len(flat) == width * len(column) and _even(column, width):
-        numbers = flat.to_numpy(zero_copy_only=False).astype(layout.dtype)
-        return numbers.reshape(len(column), *layout.shape), {}
-    values, bad = np.zeros((len(column), width), dtype=layout.dtype), {}
-    for index, row in enumerate(column):
-        found = row.as_py()
-        if found is not None and len(found) == width:
-            values[index] = found
-        else:
-            bad[index] = (
-                "has no value" if found is None else f"has {len(found)} numbers, not {width}"
-            )
-    return values.reshape(len(column), *layout.shape), bad
-
-
-def _even(column: Any, width: int) -> bool:
-    lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
-    return bool((lengths == width).all())

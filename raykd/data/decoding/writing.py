@@ -12,7 +12,7 @@ from raykd.data.decoding.columns import decode_cells
 from raykd.data.decoding.csv_tables import read_lines
 from raykd.data.decoding.images import decode_images, read_span
 from raykd.data.decoding.layout import Decoded, Layout, Lines, Part, Spans
-from raykd.data.decoding.tables import decode_lists, encoded_of, read_groups
+from raykd.data.decoding.rows import decode_lists, encoded_of, read_groups
 from raykd.data.hashing import content_hashes
 from raykd.data.texts import encode_texts
 from raykd.errors import DataError
