@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import yaml
+
+from raykd.runtime import Crew
+
+
+class NoEngine:
+    """In place of Ray, which a command starts ahead of what it finds wrong: nothing may wait for it."""
+
+    def __init__(self, resources, count):
+        self.crew = Crew()
+
+    def wait(self):
+        raise AssertionError("a cluster was asked for")
+
+    def end(self):
+        """Nothing was started."""
+
+
+@pytest.fixture(autouse=True)
+def engine_only_with_ray(request, monkeypatch):
+    """Starting Ray and ending it again takes two and a half seconds of a core, in tests that never use it."""
+    if request.node.get_closest_marker("ray") is None and "ray_cluster" not in request.fixturenames:
+        monkeypatch.setattr(sys.modules["raykd.runtime.engine"], "Engine", NoEngine)
 
 
 @pytest.fixture

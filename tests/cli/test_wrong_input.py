@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -293,6 +298,25 @@ def test_it_is_refused_before_anything_starts(files, call, wrong):
     left = {path for path in set(files.rglob("*")) - set(before) if "__pycache__" not in path.parts}
     assert not left
     assert (files / "taken" / "thesis.txt").read_text() == "do not touch"
+
+
+@pytest.mark.ray
+def test_what_was_started_ahead_ends_with_the_refusal(files):
+    """Ray starts while the recipe is still being looked at; here as a process of its own."""
+    own = tempfile.mkdtemp(prefix="raykd-")  # Ray's sockets need a short path
+    try:
+        wrong = "evaluate.require=[student.test.acc > 0]"
+        command = [sys.executable, "-m", "raykd", "run", "recipe.yaml", wrong, "--output", "new"]
+        ended = subprocess.run(
+            command, cwd=files, env=os.environ | {"TMPDIR": own}, capture_output=True, text=True, timeout=120
+        )  # fmt: skip
+        assert ended.returncode == 2, ended.stderr
+        assert ended.stderr.startswith("error  evaluate.require.0")
+        assert not (files / "new").exists()
+        running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+        assert [line for line in running.stdout.splitlines() if own in line] == []
+    finally:
+        shutil.rmtree(own)
 
 
 def test_there_are_thirty_and_more():
