@@ -111,6 +111,7 @@ def dry_run(config: Config, options: Options) -> int:
 def _check(args: argparse.Namespace) -> int:
     config = first_fold(read_config(args))
     from raykd.forecast.preflight import facts, judge_ready_teachers
+    from raykd.pipeline.halves import choosing_in_words
     from raykd.tracking import Console
 
     prepared, placement = try_recipe(config, address_of(args))
@@ -124,6 +125,7 @@ def _check(args: argparse.Namespace) -> int:
             for name, one in found["teachers"].items()]  # fmt: skip
     console.table([*rows, _row("(student)", found["student"], words, None)], title="models")
     console.print(_learnt(prepared.config.objective, found["menu"]))
+    console.print(f"best epoch: by {choosing_in_words(prepared.config, prepared.samples)}")
     for key, optimizer in left_out(config).items():
         console.print(f"{key}: {optimizer}")
     for name, why in left_out_controls(config, find_task(config.task).settings).items():

@@ -208,7 +208,7 @@ class Splits(Settings):
     """Stratified, seeded splits. Ignored for the parts that the source brings itself."""
 
     validation: PartOrCount = 0.15
-    """Samples to choose by: early stopping, best epoch, ranking, calibration."""
+    """Samples to choose by: early stopping, best epoch, ranking; a fixed half of them fits temperatures (`train.select_on`)."""
     test: PartOrCount = 0.2
     """Samples scored once, at the end."""
     by: SplitBy | None = None

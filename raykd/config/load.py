@@ -82,7 +82,25 @@ def recipe_as_data(file: Path) -> Config:
     tree = read_recipe(file)
     known_task(str(tree.get("task", "classification")), where=str(file))
     with reading(file):
-        return parse(tree)
+        return parse(_as_it_was_read(tree))
+
+
+def _as_it_was_read(tree: Tree) -> Tree:
+    """A recipe that raykd wrote, with what its version did where it had no key for it.
+
+    All of validation chose the best epoch before there was a `select_on`. A folder has every key of its version.
+    """
+
+    def fit(training: Any) -> Any:
+        return {"select_on": "all", **training} if isinstance(training, Mapping) else training
+
+    found = {**tree, "train": fit(tree.get("train"))} if "train" in tree else dict(tree)
+    if isinstance(teachers := tree.get("teachers"), list):
+        found["teachers"] = [
+            {**one, "fit": fit(one["fit"])} if isinstance(one, Mapping) and "fit" in one else one
+            for one in teachers
+        ]
+    return found
 
 
 def _searched_problems(tree: Tree, known: Sequence[Problem]) -> list[Problem]:

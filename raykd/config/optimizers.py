@@ -1,4 +1,6 @@
-"""What a fit is trained with where the recipe leaves it out: the optimizer by the kind of model, the precision by device.
+"""What a fit is trained with where the recipe leaves it open: optimizer, precision, what chooses the best epoch.
+
+The optimizer goes by the kind of model, the precision by the device, the choosing samples by the data.
 
 Of networks that packaged recipes train it is the setting of least mean regret on validation (`raykd/models/README.md`,
 `jobs/bench/optimizer_defaults.py`). Of others: `vit` as in DeiT (Touvron et al. 2021) with weight decay 0.05, `hf` as for
@@ -8,13 +10,21 @@ fine-tuning BERT (Devlin et al. 2019, App. A.3), `text_transformer` and everythi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from raykd.config.models import Model, Teacher, expand_model
+from raykd.config.models import Model, expand_model
 from raykd.config.root import Config
-from raykd.config.training import AdamW, Optimizer, Training
+from raykd.config.training import AdamW, Optimizer, SelectOn, Training
 
 _Training = TypeVar("_Training", bound=Training)
+
+
+class _Change(Protocol):
+    """Another training of a model, of the same kind; takes a teacher's name (None: the student)."""
+
+    def __call__(self, name: str | None, training: _Training, /) -> _Training: ...
+
+
 GENERAL = AdamW()
 DEFAULTS: Mapping[str, Optimizer] = {
     "mlp": AdamW(lr=1e-2),
@@ -72,34 +82,67 @@ def with_training_settings(config: Config) -> Config:
 
 def _with_precisions(config: Config) -> Config:
     """The recipe with what `precision: auto` comes to: bfloat16 for a fit on a GPU, float32 on a CPU."""
+    shared = config.cluster.teachers.gpus
+    own = {one.name: one.resources.gpus for one in config.teachers}
+    gpus = {name: shared if one is None else one for name, one in own.items()}
 
-    def fill(training: _Training, gpus: float) -> _Training:
+    def settle(name: str | None, training: _Training) -> _Training:
         if training.precision != "auto":
             return training
-        return training.model_copy(update={"precision": "bfloat16" if gpus else "float32"})
+        on_gpu = config.cluster.student.gpus if name is None else gpus[name]
+        return training.model_copy(update={"precision": "bfloat16" if on_gpu else "float32"})
 
-    def teacher(one: Teacher) -> Teacher:
-        if one.fit is None:
-            return one
-        own = one.resources.gpus
-        gpus = config.cluster.teachers.gpus if own is None else own
-        return one.model_copy(update={"fit": fill(one.fit, gpus)})
+    return _each_fit(config, settle)
 
-    train = fill(config.train, config.cluster.student.gpus)
-    teachers = tuple(map(teacher, config.teachers))
-    return config.model_copy(update={"train": train, "teachers": teachers})
+
+def with_choosing_samples(config: Config, select_on: SelectOn) -> Config:
+    """The recipe with what `select_on: null` of the student and of every teacher comes to."""
+
+    def settle(_: str | None, training: _Training) -> _Training:
+        if training.select_on is not None:
+            return training
+        return training.model_copy(update={"select_on": select_on})
+
+    return _each_fit(config, settle)
 
 
 def optimizers_as_in(config: Config, began: Config) -> Config:
     """The recipe with the optimizer of an earlier version of itself wherever it leaves one out."""
-    fits: dict[str | None, Training | None] = {one.name: one.fit for one in began.teachers}
-    fits[None] = began.train
+    fits = _fits(began)
 
     def find(name: str | None, _: Model) -> Optimizer | None:
         found = fits.get(name)
         return None if found is None else found.optimizer
 
     return _filled(config, find)
+
+
+def choosing_samples_as_in(config: Config, began: Config) -> Config:
+    """The recipe with the `select_on` of an earlier version of itself, or of what it varies, wherever it leaves it open."""
+    fits = _fits(began)
+
+    def choose(name: str | None, training: _Training) -> _Training:
+        found = fits.get(name)
+        if found is None or training.select_on is not None:
+            return training
+        return training.model_copy(update={"select_on": found.select_on})
+
+    return _each_fit(config, choose)
+
+
+def _fits(config: Config) -> dict[str | None, Training | None]:
+    """How each teacher is trained by its name, and the student (None)."""
+    return {None: config.train, **{one.name: one.fit for one in config.teachers}}
+
+
+def _each_fit(config: Config, change: _Change) -> Config:
+    """The recipe with the training of the student (None) and of every teacher that is fitted, by name, changed."""
+    teachers = tuple(
+        one if one.fit is None else one.model_copy(update={"fit": change(one.name, one.fit)})
+        for one in config.teachers
+    )
+    train = change(None, config.train)
+    return config.model_copy(update={"train": train, "teachers": teachers})
 
 
 def left_out(config: Config) -> dict[str, str]:

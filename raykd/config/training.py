@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -78,9 +78,15 @@ class EarlyStopping(Settings):
     """Epochs without a better value before stopping."""
 
 
+SelectOn = Literal["half", "all"]
+LEAST_IN_A_HALF = 20
+"""Labelled samples in each half of validation without which all of them choose the best epoch."""
+
+
 class Training(Settings):
     """How one model is trained."""
 
+    added_later: ClassVar = frozenset({"select_on"})
     epochs: Count = 30
     """Passes over the training part (for controls: as many updates as the student's)."""
     batch_size: Count = 128
@@ -104,6 +110,10 @@ class Training(Settings):
     """Validation metric that chooses the best epoch; null = the task's own: accuracy (ties: the lower
     NLL), in regression RMSE (ties: the lower MAE), of embeddings map_10 (ties: recall_1), or the last epoch
     where validation has no labels."""
+    select_on: SelectOn | None = None
+    """Which labelled samples of validation choose the best epoch. half = those that fit no temperature (a fixed half, by
+    a hash of the id), so that what is calibrated has not been chosen by the same samples. all = every one. null = half
+    where the task's answers have a temperature and both halves hold at least 20 labelled samples, else all."""
     checkpoint_every_epochs: Count = 1
     """How often the state for resuming is written."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from raykd.config.methods import WEIGHTINGS
 from raykd.config.objective import Labels, Objective, restricted
@@ -67,6 +69,52 @@ def training_role(
         hard = Objective(labels=filled, soft_targets=None, weighting=steady(objective.weighting))
         return TrainingRole(role, hard, tuple(teachers))
     return TrainingRole(role, _alone(objective, best_teacher), (best_teacher,))
+
+
+def overrides_of(
+    role: Role, objective: Objective, teachers: Sequence[str], best_teacher: str, *, chosen: bool
+) -> str:
+    """Overrides of a recipe by which its student learns what a control learns; empty where there are none.
+
+    The student of `labels` has unlabelled samples in its batches, the control has none.
+
+    Args:
+        role: the control.
+        objective: the recipe's objective.
+        teachers: names of all teachers.
+        best_teacher: name of the teacher that is best on validation.
+        chosen: whether the recipe leaves its target to a menu.
+    """
+    if role in ("student", "untrained"):
+        return ""
+    taught = training_role(role, objective, teachers, best_teacher).objective
+    found: dict[str, Any] = {}
+    if role == "best_teacher":
+        weights = ", ".join(f"{name}: {int(name == best_teacher)}" for name in teachers)
+        found["weighting"] = f"{{type: fixed, weights: {{{weights}}}}}"
+        if objective.soft_targets is not None and objective.soft_targets.disagreement is not None:
+            found["soft_targets.disagreement"] = "null"
+    else:
+        found |= {"choose": "null"} if chosen else {}
+        found |= {"soft_targets": "null"}
+        found |= {"labels.mode": "null"} if objective.labels.mode is not None else {}
+        found |= {"labels.weight": "1"}
+        if taught.labels.fill != objective.labels.fill:
+            found["labels.fill"] = taught.labels.fill
+        if role == "hard" and taught.weighting != objective.weighting:
+            found["weighting"] = json.dumps(taught.weighting.model_dump(mode="json"))
+    for name in ("features", "phases"):
+        own, others = getattr(taught, name), getattr(objective, name)
+        if own != others:
+            found[name] = json.dumps(
+                [one.model_dump(mode="json", exclude_none=True) for one in own]
+            )
+    return " ".join(f"objective.{key}={_quoted(value)}" for key, value in found.items())
+
+
+def _quoted(value: str) -> str:
+    """As a shell takes it."""
+    return value if re.fullmatch(r"[\w.]+", value) else f"'{value}'"
 
 
 def _alone(objective: Objective, teacher: str) -> Objective:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from raykd.pipeline.fits import shown_views
 from raykd.pipeline.given import Recipe, given_recipe
 from raykd.pipeline.job import Job
 from raykd.pipeline.preparation import Prepared, prepare, vary, with_views
-from raykd.pipeline.session import Options, opened, own_folder, run_folder
+from raykd.pipeline.session import Options, as_begun, opened, own_folder, run_folder
 from raykd.tracking import Console
 from raykd.train.checkpoint import FitFolder
 
@@ -105,14 +105,21 @@ def _ablate_in(
     console: Console | None,
 ) -> AblateResult:
     check_same(folder, plan.variants)
-    prepared, students = make_students(plan, options, console)
+    begun = _as_begun(plan, folder)
+    prepared, students = make_students(begun, options, console)
     if console is not None:
-        for line in announcement(plan, prepared):
+        for line in announcement(begun, prepared):
             console.print(line)
     with opened(prepared, folder, options, console, kind="ablate") as job:
         keep_variants(folder, plan.variants)
-        _stages(job, plan, students, of)
+        _stages(job, begun, students, of)
     return AblateResult(folder.path, job.summary)
+
+
+def _as_begun(plan: Ablation, folder: RunFolder) -> Ablation:
+    """The recipe and its variants, with what they leave open as it was when the folder's job began."""
+    parts = (replace(part, config=as_begun(part.config, folder)) for part in plan.parts)
+    return replace(plan, whole=as_begun(plan.whole, folder), parts=tuple(parts))
 
 
 def make_students(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raykd.config import Config, load_config
+from raykd.config.optimizers import choosing_samples_as_in
 from raykd.config.trusting import refuse_code, remember
 from raykd.config.variants import Variant, method_variants
 from raykd.errors import InputError, Problem
@@ -135,9 +136,10 @@ def _compare_in(
     config = as_begun(config, folder)
     check_same(folder, variants)
     listen = None if console is None else console.on
-    recipes = [variant.config for variant in variants]
-    prepared = prepare(config, recipes, address=options.address, listen=listen)
-    students = {variant.name: vary(prepared, variant.config) for variant in variants}
+    # The controls are those of the recipe: students that are compared have their best epoch chosen alike.
+    recipes = {one.name: choosing_samples_as_in(one.config, config) for one in variants}
+    prepared = prepare(config, list(recipes.values()), address=options.address, listen=listen)
+    students = {name: vary(prepared, recipe) for name, recipe in recipes.items()}
     students |= dict.fromkeys(config.evaluate.controls, prepared)
     with opened(prepared, folder, options, console, kind="compare") as job:
         keep_variants(folder, variants)

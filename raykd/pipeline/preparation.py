@@ -17,20 +17,20 @@ from raykd.config import Config
 from raykd.config.choosing import every_recipe
 from raykd.config.choosing import with_target as config_with_target
 from raykd.config.objective import Candidate
-from raykd.config.optimizers import with_training_settings
+from raykd.config.optimizers import with_choosing_samples, with_training_settings
 from raykd.config.places import cache_root
 from raykd.config.resolving import resolved
 from raykd.config.sources import FilesSource
 from raykd.data import Samples, build_samples
 from raykd.data.decoding import Mark, Part, Target, in_process
 from raykd.data.input_checks import columns_in_words, cut_texts
-from raykd.ensemble import calibration_half
 from raykd.errors import InputError, Problem
 from raykd.models.preprocess import Preprocessing, preprocessing_for
 from raykd.models.projectors import make_projector
 from raykd.models.taps import probe, probe_output
 from raykd.models.weights import apply_weights, load_weights, matching
 from raykd.objective.features import feature_problem
+from raykd.pipeline.halves import choice_problems, choosing_samples, epoch_problems, not_halved
 from raykd.pipeline.model_checks import (
     Shape,
     check_classes,
@@ -56,8 +56,6 @@ from raykd.tracking import Event, events
 from raykd.types import ORIGINAL_VIEW
 
 Listen = Callable[[Event], None]
-_LEAST_CHOOSING = 10
-"""Labelled samples without which half of validation cannot tell targets apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +113,9 @@ class Prepared:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know of the data and of recorded outputs, in plain words."""
+        """What a reader should know of the data, of recorded outputs and of a small validation part, in plain words."""
         teachers = (note for teacher in self.teachers.values() for note in teacher.notes)
-        return (*self.samples.notes, *teachers)
+        return (*self.samples.notes, *teachers, *not_halved(self.config, self.samples))
 
 
 def load_samples(
@@ -225,7 +223,9 @@ def prepare(
         for recipe in (config, *variants)
         for one in every_recipe(recipe, fully_labelled=is_fully_labelled(samples))
     ]
-    if problems := [*_choice_problems(config, samples), *data_problems(recipes, samples)]:
+    problems = choice_problems(config, samples)
+    problems += [one for recipe in (config, *variants) for one in epoch_problems(recipe, samples)]
+    if problems := [*dict.fromkeys(problems), *data_problems(recipes, samples)]:
         raise InputError(problems)
     objectives = [recipe.objective for recipe in recipes]
     made = {
@@ -254,24 +254,6 @@ def is_fully_labelled(samples: Samples) -> bool:
     return len(samples.labelled_rows("train")) == len(samples.splits["train"])
 
 
-def _choice_problems(config: Config, samples: Samples) -> list[Problem]:
-    """Whether validation can choose what `objective.choose` leaves to it."""
-    if config.objective.choose is None:
-        return []
-    rows = samples.labelled_rows("validation")
-    half_N = calibration_half(torch.from_numpy(samples.ids[rows].copy()))
-    parts = int(half_N.sum()), int((~half_N).sum())
-    if min(parts) >= _LEAST_CHOOSING:
-        return []
-    return [
-        Problem(
-            "objective.choose",
-            f"found {parts[0]} and {parts[1]} labelled samples in the halves of validation that fit temperatures and "
-            f"choose, at least {_LEAST_CHOOSING} in each are needed; raise data.splits.validation, or leave it out",
-        )
-    ]
-
-
 def with_target(prepared: Prepared, target: Candidate) -> Prepared:
     """The same data and models with one target of the recipe's menu."""
     config = with_data(config_with_target(prepared.config, target), prepared.samples)
@@ -279,14 +261,15 @@ def with_target(prepared: Prepared, target: Candidate) -> Prepared:
 
 
 def with_data(config: Config, samples: Samples) -> Config:
-    """The recipe with what it leaves open: the objective's temperature and what labels do, and optimizers."""
+    """The recipe with what it leaves open: temperature and use of labels, optimizers, what chooses the best epoch."""
     objective = resolved(
         config.objective,
         labelled=len(samples.labelled_rows("train")),
         samples=len(samples.splits["train"]),
         classes=find_task(config.task).settings.class_logits,
     )
-    return with_training_settings(config).model_copy(update={"objective": objective})
+    whole = with_choosing_samples(with_training_settings(config), choosing_samples(config, samples))
+    return whole.model_copy(update={"objective": objective})
 
 
 def with_external_baselines(prepared: Prepared) -> Prepared:

@@ -22,6 +22,7 @@ from raykd.evaluate.slices import slice_numbers
 from raykd.evaluate.summary import student_temperatures
 from raykd.export.predictions import evaluation_table, folds_table, write_table
 from raykd.folders import RunFolder, read_json, write_json
+from raykd.objective import overrides_of
 from raykd.pipeline.choosing import choose
 from raykd.pipeline.evaluation import (
     StudentSpec,
@@ -197,10 +198,27 @@ def _evaluate(job: Job, targets: TargetStage) -> None:
     more = {
         "latency": conditions.to_json(),
         "training": training_numbers(prepared, job.folder, job.ask),
+        "overrides": _overrides(job, targets),
         "slices": slice_numbers(evaluation, slices),
         "cka": features_alike(prepared, targets.store, job.folder, job.ask),
     }
     job.keep({**summary, **more})
+
+
+def _overrides(job: Job, targets: TargetStage) -> dict[str, str]:
+    """Control -> the overrides by which the recipe's student is taught as it is."""
+    objective, teachers = job.config.objective, targets.teachers
+    found = {
+        role: overrides_of(
+            role,
+            objective,
+            list(job.prepared.teachers),
+            teachers.best_teacher,
+            chosen=bool(job.choice),
+        )
+        for role in job.config.evaluate.controls
+    }
+    return {role: words for role, words in found.items() if words}
 
 
 def cross_validate(

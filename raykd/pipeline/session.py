@@ -18,7 +18,7 @@ import torch
 
 from raykd.config import Config
 from raykd.config.load import recipe_as_data
-from raykd.config.optimizers import optimizers_as_in
+from raykd.config.optimizers import choosing_samples_as_in, optimizers_as_in
 from raykd.config.places import RUNS, cache_root, check_places, store_name
 from raykd.config.resolving import resolutions
 from raykd.config.sources import FilesSource
@@ -191,7 +191,7 @@ def as_begun(config: Config, folder: RunFolder) -> Config:
     if not folder.config.is_file():
         return config
     began, classes = recipe_as_data(folder.config), find_task(config.task).settings.class_logits
-    config = optimizers_as_in(config, began)
+    config = choosing_samples_as_in(optimizers_as_in(config, began), began)
     possible = resolutions(config.objective, classes=classes)
     if any(one in possible for one in resolutions(began.objective, classes=classes)):
         return config.model_copy(update={"objective": began.objective})

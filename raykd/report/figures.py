@@ -205,8 +205,9 @@ def learning(run: RunData) -> Picture | None:
         figure,
         name="learning",
         title="Learning curves",
-        caption="Mean over replicas; bands span the lowest and the highest replica. Horizontal lines "
-        f"are where the frozen teachers and their ensemble stand.{steep}",
+        caption="On the samples of validation that choose the best epoch (train.select_on). Mean over replicas; bands span "
+        "the lowest and the highest replica. Horizontal lines are where the frozen teachers and their ensemble stand on all "
+        f"of validation.{steep}",
     )
 
 

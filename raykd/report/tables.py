@@ -203,7 +203,7 @@ def quality(run: RunData) -> Table | None:
         rows=rows,
         records=records,
         fields=("model", f"validation_{key}", *fields, f"{key}_last_epoch"),
-        note=f"Test, but for the column “validation” ({name_of_it}). {words.numbers_note}; “last epoch” "
+        note=f"Test, but for the column “validation” ({name_of_it} on all of it). {words.numbers_note}; “last epoch” "
         f"is test {name_of_it} without choosing the epoch on validation.",
         dots=[_dot(role) for _, role, _ in models],
     )

@@ -213,7 +213,9 @@ def _headline(summary: Summary) -> str:
             return f"Distillation helps here: {plain}; that is {much}{_of_gap(summary)}."
         case "loss":
             much = f"{how_much} {gains.worse} {_interval(gain, gains)}"
-            return f"Distillation hurts here: {plain}; that is {much}."
+            better = summary.get("overrides", {}).get(words.baseline)
+            instead = f" This teaches it labels alone: `{better}`." if better else ""
+            return f"Distillation hurts here: {plain}; that is {much}.{instead}"
         case "tie":
             return (
                 f"Distillation makes no difference that these {replicas} replicas can show: {plain} "
@@ -257,18 +259,6 @@ def _training(summary: Summary) -> list[str]:
     ]
 
 
-def _override(summary: Summary, role: str) -> str:
-    """The overrides by which the student would have been taught as a control that beats it."""
-    if role == "best_teacher":
-        best = best_teacher_name(summary)
-        weights = ", ".join(f"{name}: {int(name == best)}" for name in summary["teachers"])
-        return f"objective.weighting='{{type: fixed, weights: {{{weights}}}}}'"
-    if role == "hard":
-        chosen = "objective.choose=null " if summary.get("choice") else ""
-        return f"{chosen}objective.soft_targets=null objective.labels.weight=1 objective.labels.fill=ensemble"
-    return ""
-
-
 def _against(summary: Summary, role: str) -> str:
     gain, gains = summary["gains"][role], text_of(summary).gain
     other, p_value = _control(summary, role), p_values(summary).get(role)
@@ -283,7 +273,7 @@ def _against(summary: Summary, role: str) -> str:
         case "win":
             return f"It beats {other} by {how_much} {_interval(gain, gains)}."
         case "loss":
-            better = _override(summary, role)
+            better = summary.get("overrides", {}).get(role)
             instead = f" This would have taught it so: `{better}`." if better else ""
             return f"It loses to {other} by {how_much} {_interval(gain, gains)}.{instead}"
         case "tie":

@@ -105,7 +105,7 @@ class Fit:
             "training": {
                 name: value
                 for name, value in self.training.identity().items()
-                if name != "checkpoint_every_epochs"
+                if name != "checkpoint_every_epochs" and (name, value) != ("select_on", "all")
             },
             "rows": hashlib.sha256(self.plan.rows.tobytes()).hexdigest(),
             "plan": [self.plan.epoch_rows, self.plan.batch_size, self.plan.seed, self.plan.views],

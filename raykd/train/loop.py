@@ -28,7 +28,7 @@ from raykd.train.feed import Block, Feed
 from raykd.train.fit import Fit, build_module
 from raykd.train.optim import make_optimizer, make_schedule
 from raykd.train.step import Steps, Update
-from raykd.train.validation import Best, validate
+from raykd.train.validation import Best, choosing_rows, validate
 from raykd.train.world import World
 
 Leaving = Callable[[], bool]
@@ -82,7 +82,7 @@ class Trainer:
         self.task = find_task(fit.task or samples.task).metrics
         self.best = Best(self.task, fit.training.select)
         self.last: dict[str, float] = {}
-        self.validation_rows = samples.labelled_rows("validation")
+        self.validation_rows = choosing_rows(samples, fit.training.select_on)
         self.first_epoch, self.within = self._restore()
         if fit.training.compile:
             self.module.network.model.compile()

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from raykd.config.training import SelectOn
 from raykd.data import Samples
+from raykd.ensemble import calibration_half
 from raykd.evaluate.task import TaskMetrics
 from raykd.tasks import find_task
 from raykd.train.world import World
@@ -42,6 +44,16 @@ class Best:
         if not self.metrics or rank(metrics, self.select) > rank(self.metrics, self.select):
             self.epoch, self.metrics = epoch, metrics
             self.weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+
+
+def choosing_rows(samples: Samples, select_on: SelectOn | None) -> np.ndarray:
+    """The labelled rows of validation that choose the best epoch: those that fit no temperature, or all of them."""
+    rows = samples.labelled_rows("validation")
+    if select_on != "half":
+        return rows
+    fits_N = calibration_half(torch.from_numpy(samples.ids[rows].copy())).numpy()
+    found: np.ndarray = rows[~fits_N]
+    return found
 
 
 def _batches(samples: Samples, rows: np.ndarray) -> Iterator[Batch]:

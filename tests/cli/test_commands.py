@@ -91,7 +91,7 @@ def test_check_shows_models_placement_and_mode(recipe, call):
         assert "error  objective.features.0" in ended.err
     ended = call("check", recipe)
     assert ended.code == 0, ended
-    for text in ("wide", "conv", "(student)", "1×8×8", "targets: stored", "ok"):
+    for text in ("wide", "conv", "(student)", "1×8×8", "best epoch: by", "targets: stored", "ok"):
         assert text in ended.out
 
 

@@ -17,6 +17,7 @@ import torch
 
 from raykd.cli import main
 from raykd.config import load_config
+from raykd.config.optimizers import choosing_samples_as_in
 from raykd.errors import InputError
 from raykd.models.weights import fingerprint, load_weights
 from raykd.pipeline import Options, load_student, run
@@ -24,6 +25,11 @@ from raykd.pipeline.measuring import measure_again
 from raykd.pipeline.session import as_begun, run_folder
 from raykd.report import write_report
 
+SELECT_ON_ALL = [
+    "train.select_on=all",
+    "teachers.0.fit.select_on=all",
+    "teachers.1.fit.select_on=all",
+]
 ARCHIVE = Path(__file__).parent / "run_of_7d0af11.tar.gz"
 
 
@@ -111,7 +117,10 @@ def test_a_recipe_without_optimizers_goes_on_with_those_that_its_run_began_with(
     tree["teachers"][0]["fit"]["optimizer"] = None
     folder = run_folder(load_config(tree), resume)
     found = as_begun(load_config(tree), folder)
+    # All of validation chose the best epoch in that version, for which it had no key.
+    began = choosing_samples_as_in(began, load_config(tree, SELECT_ON_ALL))
     assert (found.train, found.teachers) == (began.train, began.teachers)
+    assert found.train.select_on == found.teachers[0].fit.select_on == "all"
     tree["train"]["optimizer"] = {"type": "adamw", "lr": 0.5}
     with pytest.raises(InputError, match=r"train differ; resume with the same one \(.*config.json"):
         run_folder(load_config(tree), resume)

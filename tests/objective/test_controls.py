@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
+from raykd.config import load_config
+from raykd.config.methods import WEIGHTINGS
 from raykd.config.objective import Objective
-from raykd.objective import training_role
+from raykd.config.resolving import resolved
+from raykd.objective import overrides_of, training_role
 
 TEACHERS = ("a", "b")
 
@@ -62,3 +67,50 @@ def test_the_best_teacher_alone(objective):
     assert taught.objective.soft_targets == objective.soft_targets
     assert taught.objective.labels == objective.labels
     assert not taught.labelled_only
+
+
+UNIFORM = WEIGHTINGS["uniform"]()
+FEATURES = (
+    "objective.features=[{loss: {type: hint}, teacher: cnn, student_tap: a, teacher_tap: b}, \
+{loss: {type: hint}, teacher: wrn, student_tap: a, teacher_tap: b, weight: 2}]"
+)
+RECIPES = {
+    "the recipe": [],
+    "labels replace": ["objective.labels.mode=replace"],
+    "labels weighed and smooth": ["objective.labels={weight: 0.3, smoothing: 0.1}"],
+    "features": [FEATURES],
+    "phases": [
+        FEATURES,
+        "objective.phases=[{until_epoch: 3, features: [{weight: 1}, {weight: 0}], soft_targets: {weight: 0}}, {until_epoch: 60, soft_targets: {weight: 1}}]",
+    ],
+    "a weighting of its own": ["objective.weighting={type: confidence}"],
+    "a weighting by gradients": ["objective.weighting={type: gradient}"],
+    "disagreement": ["objective.soft_targets.disagreement={type: filter}"],
+}
+
+
+@pytest.mark.parametrize("role", ["hard", "labels", "best_teacher"])
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("written", [False, True], ids=["as given", "as a run's folder has it"])
+def test_an_override_teaches_the_student_what_the_control_is_taught(role, recipe, written):
+    config = load_config("digits", RECIPES[recipe])
+    counts = {"labelled": 200, "samples": 1247, "classes": True}
+    objective, names = resolved(config.objective, **counts), [one.name for one in config.teachers]
+    if written:
+        config = config.model_copy(update={"objective": objective})
+    words = shlex.split(overrides_of(role, objective, names, "wrn", chosen=False))
+    again = load_config(config.model_dump(mode="json"), words)
+    own = training_role("student", resolved(again.objective, **counts), names, "wrn").objective
+    control = training_role(role, objective, names, "wrn").objective
+    if role == "best_teacher":
+        assert own.weighting.per_teacher == {"weights": {"resnet": 0, "cnn": 0, "wrn": 1}}
+    if role != "hard":  # of one teacher alone, or of none, they are all the same
+        own, control = (one.model_copy(update={"weighting": UNIFORM}) for one in (own, control))
+    assert own == control
+
+
+def test_overrides_leave_a_menu_and_an_untrained_student_has_none():
+    objective = load_config("digits").objective
+    words = overrides_of("hard", objective, ["a"], "a", chosen=True)
+    assert words.startswith("objective.choose=null objective.soft_targets=null ")
+    assert overrides_of("untrained", objective, ["a"], "a", chosen=False) == ""

@@ -120,7 +120,12 @@ def test_without_the_baseline_nothing_is_claimed():
 
 
 def test_other_controls():
-    sentences = verdict(summary_of({"labels": WIN, "best_teacher": TIE, "hard": LOSS}))
+    overrides = {
+        "hard": "objective.soft_targets=null objective.labels.weight=1",
+        "labels": "objective.a=b",
+    }
+    lost = {"labels": WIN, "best_teacher": TIE, "hard": LOSS}
+    sentences = verdict(summary_of(lost) | {"overrides": overrides})
     assert sentences[1] == (
         "Against the same network taught by the best single teacher (wide) there is no difference "
         "that these 5 replicas can show (+0.20 points, 95 % interval −1.00 to +1.40)."
@@ -128,9 +133,13 @@ def test_other_controls():
     assert sentences[2].startswith(
         "It loses to the same network taught the ensemble's hard labels by 2.00 points"
     )
-    assert "`objective.soft_targets=null objective.labels.weight=1" in sentences[2]
-    sentences = verdict(summary_of({"labels": WIN, "best_teacher": LOSS}))
-    assert "objective.weighting='{type: fixed, weights: {deep: 0, wide: 1}}'" in sentences[1]
+    assert sentences[2].endswith(f" This would have taught it so: `{overrides['hard']}`.")
+    assert not any(overrides["labels"] in sentence for sentence in sentences)
+    first = verdict(summary_of({"labels": LOSS}) | {"overrides": overrides})[0]
+    assert first.endswith(" This teaches it labels alone: `objective.a=b`.")
+    assert verdict(summary_of(lost))[2].endswith("paired replicas)."), (
+        "an earlier version's summary"
+    )
     sentences = verdict(summary_of({"labels": WIN, "best_teacher": WIN}))
     assert sentences[1].startswith("It beats the same network taught by the best single teacher")
     sentences = verdict(summary_of({"labels": SINGLE, "hard": SINGLE}, n=1))

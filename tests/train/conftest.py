@@ -111,7 +111,8 @@ class Runs:
     def __call__(self, fit: Fit, name: str = "run", **given: Any) -> dict[str, Any]:
         source = given.pop("source", None) or self.source(fit)
         reporter = given.pop("reporter", None) or self.reporter(name)
-        return train(fit, self.samples, source, reporter, World(), **given)
+        samples = given.pop("samples", self.samples)
+        return train(fit, samples, source, reporter, World(), **given)
 
     def weights(self, fit: Fit, name: str = "run", which: str = "last") -> dict[str, torch.Tensor]:
         path = self.reporter(name).folder(fit.fit_id).weights(which)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from raykd.config.models import FactoryModel
+from raykd.ensemble import calibration_half
 from raykd.errors import TrainingError
 from raykd.models.network import Network
 from raykd.targets import NoTargets
@@ -139,6 +140,33 @@ def test_select_by_nll(runs, samples, make_fit, heard):
     assert result["best_epoch"] == nlls.index(min(nlls))
 
 
+def test_half_of_validation_chooses_the_best_epoch(runs, samples, make_fit, heard):
+    """The half that fits temperatures has no say, whatever its labels are."""
+    training = {"epochs": 6, "optimizer": {"type": "sgd", "lr": 0.5}}
+    rows = samples.labelled_rows("validation")
+    fits_N = calibration_half(torch.from_numpy(samples.ids[rows].copy())).numpy()
+    assert 0 < fits_N.sum() < len(rows)
+    wrong = samples.labels.copy()
+    wrong[rows[fits_N]] = (wrong[rows[fits_N]] + 1) % samples.class_count
+    mislabelled = replace(samples, labels=wrong, all_labels=wrong)
+
+    def told(data, select_on):
+        heard.clear()
+        fit = make_fit(samples, train={**training, "select_on": select_on})
+        result = runs(fit, f"{select_on}-{data is samples}", samples=data)
+        return result["best_epoch"], [event.values["validation"] for event in epochs(heard)], fit
+
+    best, numbers, fit = told(samples, "half")
+    assert told(mislabelled, "half")[:2] == (best, numbers)
+    assert told(mislabelled, "all")[1] != told(samples, "all")[1]
+    order = [(one["accuracy"], -one["nll"]) for one in numbers]
+    assert best == order.index(max(order))
+    network = build_network(fit, samples)
+    network.model.load_state_dict(runs.weights(fit, "half-True", which="best"))
+    found = validate(network, samples, rows[~fits_N], World())
+    assert found == pytest.approx(numbers[best], rel=1e-6)
+
+
 def test_early_stopping(runs, samples, make_fit, heard):
     # A learning rate of almost nothing: the first epoch stays the best.
     fit = make_fit(
@@ -189,6 +217,15 @@ def test_another_recipe_is_trained_anew_in_the_same_folder(runs, samples, make_f
 def test_all_that_decides_the_result_is_in_the_identity(samples, make_fit, change):
     given = {"teachers": {"a": "a fingerprint"}}
     assert make_fit(samples, **{**given, **change}).identity != make_fit(samples, **given).identity
+
+
+def test_a_fit_whose_epoch_all_of_validation_chooses_is_what_it_was_before_half_could(
+    samples, make_fit
+):
+    plain, whole, half = (
+        make_fit(samples, train={"select_on": one}).identity for one in (None, "all", "half")
+    )
+    assert plain == whole != half
 
 
 def test_how_often_a_checkpoint_is_written_is_not(samples, make_fit):
