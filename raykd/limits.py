@@ -20,6 +20,7 @@ _LEAST_STORE_BYTES = 100_000_000
 _SESSION_BYTES = 32_000_000
 _STORE_SHARE = 0.3
 """Part of the memory that Ray takes for its object store."""
+_STORE_MOST = "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES"
 _MEMORY = Path("/proc/meminfo")
 
 
@@ -77,7 +78,8 @@ def object_store_bytes() -> int | None:
     if soft == resource.RLIM_INFINITY:
         return None
     left = max(_LEAST_STORE_BYTES, soft - _WORKER_BYTES)
-    return left if left < _STORE_SHARE * _available_bytes() else None
+    usual = min(_STORE_SHARE * _available_bytes(), float(os.environ.get(_STORE_MOST, "inf")))
+    return left if left < usual else None
 
 
 def _available_bytes() -> int:
