@@ -1,4 +1,4 @@
-"""Full disks: small ones of their own, which only this process and its children see; run by `jobs.faults.small_disks`."""
+"""Full disks: small ones of their own, which only this process and its children see."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jobs.faults.scenario import Found
@@ -23,6 +23,7 @@ from jobs.faults.small_runs import (
 )
 from raykd.folders import read_json
 
+_START = "import sys; from jobs.faults.disks import main; main(sys.argv[1:])"
 _PAGE = 4096
 _ROOM = 256 << 20
 _FAILED = (1, 2)
@@ -46,7 +47,7 @@ class InNamespace:
         unshare = ["unshare", "--mount", "--propagation", "private"]
         unshare += [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
         answer = folder / "disks.json"
-        command = [sys.executable, "-m", "jobs.faults.disks", self.name, str(folder), str(answer)]
+        command = [sys.executable, "-c", _START, self.name, str(folder), str(answer)]
         done = subprocess.run(  # noqa: S603 (ourselves)
             [*unshare, *command, *(["--quick"] if quick else [])],
             capture_output=True, text=True, check=False,
@@ -238,13 +239,9 @@ def others(folder: Path, quick: bool) -> Found:
 
 def _fill(path: Path) -> None:
     """Take all room that is left."""
-    with path.open("wb") as file:
-        try:
-            while True:
-                file.write(bytes(_PAGE))
-                file.flush()
-        except OSError:
-            return
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(_PAGE))
 
 
 def _commands(folder: Path, run: Path, home: Path) -> list[str]:
@@ -298,12 +295,6 @@ SCENARIOS = {"whole_runs": whole_runs, "others": others}
 
 def main(arguments: Sequence[str]) -> None:
     """One of them, in this process."""
-    from dataclasses import asdict
-
     name, folder, answer, *more = arguments
     found = SCENARIOS[name](Path(folder), "--quick" in more)
     Path(answer).write_text(json.dumps(asdict(found)), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
