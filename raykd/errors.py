@@ -58,6 +58,22 @@ def refuse(problems: Iterable[Problem]) -> None:
         raise InputError(found)
 
 
+class DiskError(RaykdError):
+    """A file cannot be written: the disk is full, gone, or may only be read.
+
+    Attributes:
+        what: place, cause, and the bytes that are needed and free.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(f"{what}; make room there or name another place, and run the same command again (a job that had begun "
+                         "with --resume: what was finished is kept)")  # fmt: skip
+
+    def __reduce__(self) -> tuple[type[DiskError], tuple[str]]:
+        return (type(self), (self.what,))
+
+
 class TeacherError(RaykdError):
     """A teacher cannot serve: it failed its self-test, died too often, or answers NaN."""
 

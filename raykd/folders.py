@@ -8,19 +8,17 @@ import os
 import secrets
 import shutil
 import stat
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
+from raykd.disks import disk_error, is_full, why_unwritable, write_whole
 from raykd.errors import InputError, Problem, RaykdError
 
-TEMPORARY = "."
-"""What the names of files begin with that are not finished yet."""
 _BUSY_POLL_S = 0.5
 _OTHERS = "wandb"
 """The folder in which W&B keeps runs: links in these lead to its logs, and raykd opens none of their files."""
@@ -29,68 +27,6 @@ _OTHERS = "wandb"
 def home() -> Path:
     """`$RAYKD_HOME`, else `.raykd` in the working directory: fitted teachers and stored targets."""
     return Path(os.environ.get("RAYKD_HOME", ".raykd")).expanduser().absolute()
-
-
-def why_unwritable(folder: Path) -> str | None:
-    """Why files cannot be written below a folder, which need not exist yet, in words; None where they can.
-
-    It is tried, since permissions alone do not tell of read-only mounts, `/dev/null` or names that are too long.
-    What is missing is made, beside where it would lie, and removed again: nobody else sees a folder come and go.
-    """
-    folder = folder.absolute()
-    try:
-        there = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
-        if there == folder:
-            with tempfile.TemporaryFile(dir=folder):
-                return None
-        trial = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}raykd-", dir=there))
-        try:
-            (trial / folder.relative_to(there)).mkdir(parents=True)
-            return None
-        finally:
-            shutil.rmtree(trial, ignore_errors=True)
-    except OSError as error:
-        return error.strerror or str(error)
-    except ValueError as error:  # a name with a NUL
-        return str(error)
-
-
-def write_whole(path: Path, pieces: Iterable[bytes], *, durable: bool = True) -> None:
-    """Write a file under a temporary name and rename it: a reader sees the old file or the new one, never a part.
-
-    Where making the pieces or writing them raises, what was there before is as it was.
-
-    Args:
-        path: the file; its folder is made.
-        pieces: its bytes, in order.
-        durable: sync the file and its folder, so that it also lasts through a crash of the machine.
-    """
-    temporary = path.with_name(f"{TEMPORARY}{path.name}.{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            for piece in pieces:
-                file.write(piece)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-        if durable:
-            _sync_folder(path.parent)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in a folder last; nothing where the file system knows no such thing."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def refuse_links(folder: Path) -> None:
@@ -165,6 +101,7 @@ def replacing(output: Path) -> Iterator[Path]:
 
     Raises:
         InputError: the folder cannot be made.
+        DiskError: the disk is full.
         RaykdError: another process took the place meanwhile.
     """
     beside = f".{output.name}.{secrets.token_hex(8)}"
@@ -172,6 +109,8 @@ def replacing(output: Path) -> Iterator[Path]:
     try:
         fresh.mkdir(parents=True)
     except OSError as error:
+        if is_full(error):
+            raise disk_error(output, error) from error
         raise InputError.at("--output", f"{output} cannot be made: {error}") from error
     try:
         yield fresh
@@ -328,7 +267,11 @@ def _is_at(file: IO[str], path: Path) -> bool:
 
 
 def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
-    """Write JSON; see `write_whole`."""
+    """Write JSON.
+
+    Raises:
+        DiskError: as of `raykd.disks.write_whole`.
+    """
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     write_whole(path, [text.encode()], durable=durable)
 

@@ -1,9 +1,12 @@
 """Faults done for real, one scenario for each row of the table of `jobs/README.md`: nothing lost, nothing run, nothing left."""
 
+from jobs.faults.disks import InNamespace
 from jobs.faults.heads import restart_head
 from jobs.faults.nodes import grow, lose_nodes, take_back
 from jobs.faults.proofs import proved_by
 from jobs.faults.scenario import Found, Record, Scenario, isolated
+from jobs.faults.sharing import prune_beside_runs, sweeps_at_once
+from jobs.faults.small_limits import clock_set_back, small_limits
 from jobs.faults.soak import soak
 from jobs.faults.stores import sick_bucket
 from jobs.faults.students import kill_workers, resize
@@ -134,6 +137,42 @@ SCENARIOS = {
         "10,000 live steps, a teacher killed every 500",
         "memory grows by less than 5 %; no actor, open file or object left",
         soak,
+        limit_s=900,
+    ),
+    "R22": Scenario(
+        "a full disk of the output folder, then of the home, in every stage of a run",
+        "one line with place and bytes, nothing half-written; with room: weights and numbers as undisturbed, no fit repeated",
+        InNamespace("whole_runs"),
+        limit_s=2400,
+    ),
+    "R23": Scenario(
+        "a full folder of temporary files, of W&B, of a report and an export",
+        "told in one line; what was there before is whole; numbers as undisturbed",
+        InNamespace("others"),
+        limit_s=1800,
+    ),
+    "R24": Scenario(
+        "targets pruned, and deleted by hand, while a run trains; in a bucket from another node",
+        "no entry of a live run goes; a run whose entry is gone says so, and ends with the numbers of an undisturbed one",
+        prune_beside_runs,
+        limit_s=1800,
+    ),
+    "R25": Scenario(
+        "3 and 2 GB of address space, an object store of 100 MB, 128 and 64 open files",
+        "each ends well, or says in one line what it needs before it starts",
+        small_limits,
+        limit_s=1800,
+    ),
+    "R26": Scenario(
+        "the clock of all processes set back an hour in the middle of a run",
+        "ends as undisturbed, with the same weights and numbers",
+        clock_set_back,
+        limit_s=900,
+    ),
+    "R27": Scenario(
+        "two sweeps in one home that fit the same teachers at once",
+        "both end well, each teacher is fitted once",
+        sweeps_at_once,
         limit_s=900,
     ),
     "S1": Scenario(

@@ -11,12 +11,14 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from raykd import __version__
 from raykd.cli import checking, comparing, explaining, jobs, models, recipes, results, submitting
 from raykd.cli.options import Command, parse_words, print_error
-from raykd.errors import InputError, RaykdError
+from raykd.disks import disk_error, is_full, write_whole
+from raykd.errors import DiskError, InputError, RaykdError
 from raykd.folders import release_all
 from raykd.tasks import find_task
 
@@ -81,8 +83,10 @@ def _report(error: Exception, args: argparse.Namespace) -> None:
     """One clear message; the traceback only on request, or as a file."""
     if debug := _debugs():
         traceback.print_exception(error)
+    if isinstance(error, OSError) and is_full(error):
+        error = disk_error(Path(error.filename or "standard output, or a temporary file"), error)
     if isinstance(error, RaykdError):
-        print_error(f"error  {error}")
+        print_error(f"error  {' '.join(str(error).split())}")
         return
     print_error(
         f"error  {type(error).__name__}: {error} (this is an error in raykd, or in your own code)"
@@ -90,8 +94,10 @@ def _report(error: Exception, args: argparse.Namespace) -> None:
     run = _run_folder(args)
     if run is not None:
         file = run / "traceback.txt"
-        file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        print_error(f"       traceback: {file}")
+        with suppress(DiskError):  # that it went wrong matters less than why
+            lines = "".join(traceback.format_exception(error))
+            write_whole(file, [lines.encode()], durable=False)
+            print_error(f"       traceback: {file}")
     elif not debug:
         print_error("       RAYKD_DEBUG=1 shows the traceback")
 

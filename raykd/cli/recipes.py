@@ -26,7 +26,8 @@ from raykd.config.choosing import with_menu
 from raykd.config.load import recipe_names, recipe_path
 from raykd.config.optimizers import left_out, with_training_settings
 from raykd.config.resolving import resolutions
-from raykd.errors import InputError, Problem
+from raykd.disks import write_whole
+from raykd.errors import DiskError, InputError, Problem
 from raykd.tasks import find_task
 
 _WIDTH = 100
@@ -84,10 +85,9 @@ def _init(args: argparse.Namespace) -> int:
         config = with_menu(config)
     text = recipe_template(config, args.recipe)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError.at("FILE", f"{file} cannot be written: {error}") from None
+        write_whole(file, [text.encode()], durable=False)
+    except DiskError as error:
+        raise InputError.at("FILE", error.what) from None
     print(f"{file} is written; edit it, then: raykd check {file}")
     return 0
 

@@ -21,6 +21,7 @@ from raykd.cli.options import (
     print_text,
 )
 from raykd.config.variants import WHOLE
+from raykd.disks import new_file
 from raykd.errors import InputError, RaykdError
 from raykd.folders import RunFolder, is_worked_in, read_object, reading, refuse_links
 
@@ -121,7 +122,10 @@ def _predict(args: argparse.Namespace) -> int:
 
         write_table(args.output, predicted_table(ids.tolist(), predicted))
     else:
-        with args.output.open("w", encoding="utf-8", newline="") as file:
+        with (
+            new_file(args.output) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
             write_csv(file, ids, predicted)
     if args.output is not None:
         print(f"{len(ids):,} predictions: {args.output}")

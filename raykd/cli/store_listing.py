@@ -8,6 +8,7 @@ from pathlib import Path
 from raykd.targets import maintenance
 from raykd.targets.buckets import PROBE
 from raykd.targets.maintenance import AT_WORK_S, Listing
+from raykd.targets.marks import Board, board_of
 from raykd.targets.remote import Remote
 from raykd.targets.store import Report
 
@@ -47,6 +48,11 @@ class StoreListing:
             return maintenance.leftovers_in(self.remote.bucket, older_than_s=older_than_s)
         found = maintenance.leftovers(self.root, older_than_s=older_than_s)
         return {str(path.relative_to(self.root)): maintenance.size_of(path) for path in found}
+
+    @property
+    def board(self) -> Board:
+        """Where live jobs leave their marks."""
+        return board_of(self.root, self.remote)
 
     def delete(self, name: str) -> int:
         """Delete an entry or a leftover; the bytes that it took."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,26 +121,40 @@ def _verify(listing: StoreListing) -> int:
 
 
 def _prune(args: argparse.Namespace, listing: StoreListing) -> int:
+    from raykd.targets.marks import Mark, hold, in_use
+
     found = listing.entries()
-    gone = _by_runs(args, found) if args.unused else _by_recipes(args, found)
-    going = {one.folder.name: one.bytes for one in gone}
-    stray = {
-        name: size
-        for name, size in listing.leftovers().items()
-        if name.partition("/")[0] not in going
-    }
-    total = 0
-    for name, foreseen in {**going, **stray}.items():
-        size = foreseen if args.dry_run else listing.delete(name)
-        total += size
-        if not args.quiet:
-            verb = "would delete" if args.dry_run else "deleted"
-            print_text(f"{verb} {listing.location}/{name}: {size:,} bytes")
+    unread = _by_runs(args, found) if args.unused else _by_recipes(args, found)
+    own = Mark.own("prunes", (), f"raykd targets prune of {listing.location}")
+    with nullcontext() if args.dry_run else hold(listing.board, own):  # jobs that begin now wait
+        used = in_use(listing.board)
+        for one in unread:
+            if (mark := used.get(one.folder.name)) is not None:
+                print_text(f"kept {listing.location}/{one.folder.name}: in use by {mark.who}")
+        going = {one.folder.name: one.bytes for one in unread if one.folder.name not in used}
+        stray = {
+            name: size
+            for name, size in listing.leftovers().items()
+            if name.partition("/")[0] not in {*going, *used}
+        }
+        total = _delete(args, listing, {**going, **stray})
     verb = "would be deleted" if args.dry_run else "deleted"
     print(
         f"{len(going)} of {len(found)} entries and {len(stray)} leftovers {verb}: {total:,} bytes"
     )
     return 0
+
+
+def _delete(args: argparse.Namespace, listing: StoreListing, going: Mapping[str, int]) -> int:
+    """Delete what goes, unless it is only asked for; the bytes that it took."""
+    total = 0
+    for name, foreseen in going.items():
+        size = foreseen if args.dry_run else listing.delete(name)
+        total += size
+        if not args.quiet:
+            verb = "would delete" if args.dry_run else "deleted"
+            print_text(f"{verb} {listing.location}/{name}: {size:,} bytes")
+    return total
 
 
 def _by_recipes(args: argparse.Namespace, found: list[Listing]) -> list[Listing]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from raykd.config.data import Data
 from raykd.config.root import Config
 from raykd.config.sources import FilesSource
+from raykd.disks import why_unwritable
 from raykd.errors import Problem, refuse
-from raykd.folders import home, why_unwritable
+from raykd.folders import home
 
 HOME = "$RAYKD_HOME"
 RUNS = Path("runs")

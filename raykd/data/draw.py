@@ -14,6 +14,7 @@ from torch import Tensor
 from raykd.data.dataset import PARTS
 from raykd.data.samples import Samples
 from raykd.data.texts import decode_texts
+from raykd.disks import new_file
 from raykd.errors import InputError
 from raykd.tasks import find_task
 from raykd.types import ORIGINAL_VIEW, Batch, is_labelled
@@ -132,8 +133,8 @@ def _figure(rows: int, widths: Sequence[float]) -> tuple[Any, Any]:
 
 def _save(figure: Any, path: Path | str) -> None:
     figure.tight_layout(pad=0.3)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, format="png")
+    with new_file(Path(path)) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
 
 
 def _drawn(counts_C: np.ndarray, most: int) -> list[int]:

@@ -6,7 +6,6 @@ Shapes: N samples, C classes, R replicas, E examples.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from raykd.data.texts import decode_texts, encode_texts
+from raykd.disks import new_file
 from raykd.errors import InputError
 from raykd.tasks import find_task, known_task
 from raykd.types import is_labelled
@@ -135,7 +135,11 @@ class Evaluation:
             )
 
     def save(self, path: Path) -> None:
-        """Write everything as one safetensors file; a reader sees the old file or the new one."""
+        """Write everything as one safetensors file; a reader sees the old file or the new one.
+
+        Raises:
+            DiskError: the disk is full or cannot be written.
+        """
         tensors = {}
         for split, outputs in self.splits.items():
             tensors.update({f"{split}/{name}": tensor for name, tensor in _flatten(outputs)})
@@ -147,15 +151,14 @@ class Evaluation:
             for split, outputs in self.splits.items()
         }
         about = {_FORMAT: json.dumps(order), "classes": json.dumps(self.classes), "task": self.task}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         # safetensors refuses tensors that share memory, such as replicas sliced from one array.
         owned = {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in tensors.items()
         }
-        save_file(owned, temporary, metadata=about)
-        temporary.replace(path)
+        needed = sum(tensor.nbytes for tensor in owned.values())
+        with new_file(path, needed, (SafetensorError,)) as temporary:
+            save_file(owned, temporary, metadata=about)
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from raykd import __version__
+from raykd.disks import write_whole, writing
 from raykd.errors import ExportError
 from raykd.export.description import Description
 from raykd.export.raw_columns import raw_columns, with_words
@@ -51,10 +52,11 @@ def write_graph(student: Student, folder: Path) -> None:
         node.metadata_props.clear()  # paths and source lines of this machine
     made.model.metadata_props.update(metadata(student))
     if (columns := raw_columns(student.about)) is None:
-        made.save(folder / GRAPH, external_data=False)
+        with writing(folder / GRAPH):
+            made.save(folder / GRAPH, external_data=False)
         return
     whole = with_words(made.model_proto, columns, student.about.taken.name)
-    (folder / GRAPH).write_bytes(whole.SerializeToString())
+    write_whole(folder / GRAPH, [whole.SerializeToString()], durable=False)
 
 
 def metadata(student: Student) -> dict[str, str]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raykd.disks import write_whole
 from raykd.evaluate import Evaluation, SplitOutputs
 from raykd.evaluate.outputs import Split
 from raykd.export.task import Predicted
-from raykd.folders import write_whole
 from raykd.tasks import find_task
 from raykd.types import is_labelled
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import warnings
@@ -13,6 +14,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from raykd import __version__
+from raykd.disks import write_whole
 from raykd.errors import ExportError
 from raykd.export.student import Runner, Student, run_module
 
@@ -55,7 +57,9 @@ def write_program(student: Student, folder: Path) -> None:
     about = {"raykd": __version__, "outputs": student.outputs, **student.about.to_json()}
     with quiet():
         extra = {ABOUT: json.dumps(about)}
-        torch.export.save(trace(student), folder / PROGRAM, extra_files=extra)
+        whole = io.BytesIO()
+        torch.export.save(trace(student), whole, extra_files=extra)
+    write_whole(folder / PROGRAM, [whole.getvalue()], durable=False)
 
 
 def open_program(student: Student, folder: Path) -> Runner:

@@ -10,7 +10,6 @@ import pathlib
 import pickle
 import re
 import struct
-import uuid
 import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, files
@@ -25,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from raykd.disks import new_file
 from raykd.errors import InputError
 from raykd.models.names import nearest, some
 from raykd.models.network import core
@@ -323,21 +323,19 @@ def save_weights(
             for each name.
         path: the file; its folder is made.
         durable: wait until the disk has it (about 10 ms); a killed process loses nothing without.
+
+    Raises:
+        DiskError: the disk is full or cannot be written.
     """
     state = core(weights).state_dict() if isinstance(weights, nn.Module) else weights
     # clone(): safetensors refuses tensors that share memory.
     plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in state.items()}
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    needed = sum(tensor.nbytes for tensor in plain.values())
+    with new_file(Path(path), needed, (SafetensorError,)) as temporary:
         save_file(plain, temporary, metadata={"format": "pt"})
         if durable:
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from raykd.config import Config
 from raykd.config.controls import left_out_controls
+from raykd.disks import copy_folder
 from raykd.ensemble import SHARPENING_BOUNDS
 from raykd.evaluate import Evaluation
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.pipeline.evaluation import evaluate, labels_used
-from raykd.pipeline.fits import kept_folder, known_weights, teacher_fit
+from raykd.pipeline.fits import known_weights, teacher_fit
+from raykd.pipeline.fitted import alone, card_of, keep_teacher
 from raykd.pipeline.placement import Placement
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.target_stage import TargetStage
@@ -122,6 +122,7 @@ class Job:
         choice: which target of the menu was chosen, and why, as in `choice.json`; empty where there is no menu.
         crew: processes that fit teachers and train students.
         known: identity of a fit that was trained in this folder -> its checkpoints.
+        held: marks of the entries of the target store that the job uses, until it ends.
     """
 
     prepared: Prepared
@@ -136,6 +137,7 @@ class Job:
     choice: dict[str, Any] = field(default_factory=dict)
     crew: Crew = field(default_factory=Crew)
     known: dict[str, Path] = field(default_factory=dict)
+    held: ExitStack = field(default_factory=ExitStack)
 
     def __post_init__(self) -> None:
         self.config, self._begun = self.prepared.config, time.monotonic()
@@ -173,6 +175,7 @@ class Job:
             self.crew.dismiss()
             self.mailbox.close()
         finally:
+            self.held.close()
             self.emit.close(self.summary or None)
 
     @contextmanager
@@ -193,42 +196,42 @@ class Job:
             for name, teacher in self.prepared.teachers.items()
             if teacher.settings.fit is not None
         }
+        lacking = [fit for fit in fits.values() if not card_of(fit).is_file()]
+        with alone(lacking, self._waits_for):
+            self._fit(fits)
+        return self.prepared.specs(known_weights(self.prepared))
+
+    def _waits_for(self, fit_id: str) -> None:
+        text = f"{fit_id} is being fitted by another job with the same home; this one waits for it, and reuses it"
+        self.emit(events.message("teachers", text))
+
+    def _fit(self, fits: Mapping[str, Fit]) -> None:
+        """Fit the teachers that are not kept, and keep them."""
         missing = {}
         for name, fit in fits.items():
-            card = kept_folder(fit) / "card.json"
-            if card.is_file():
-                metrics = read_json(card)["best"]
+            if card_of(fit).is_file():
+                metrics = read_json(card_of(fit))["best"]
                 self.emit(events.fit("teachers", fit.fit_id, state="reused", metrics=metrics))
             else:
                 missing[name] = fit
-        if missing:
-            with self.stage("teachers", fits=[fit.fit_id for fit in missing.values()]):
-                resources = {  # of its actor a part of a core may do
-                    n: {"CPU": max(1.0, p.cpus), "GPU": p.gpus}
-                    for n, p in self.placement.teachers.items()
-                }
-                results = fit_teachers(
-                    missing,
-                    resources,
-                    self.samples,
-                    self.folder,
-                    self.mailbox.sender,
-                    self.crew,
-                    most=self.placement.teacher_lanes or len(missing),
-                )
-                for name, result in results.items():
-                    self._keep_teacher(name, missing[name], result)
-        return self.prepared.specs(known_weights(self.prepared))
-
-    def _keep_teacher(self, name: str, fit: Fit, result: Mapping[str, Any]) -> None:
-        folder = kept_folder(fit)
-        folder.mkdir(parents=True, exist_ok=True)
-        best = FitFolder(self.folder.checkpoints(fit.fit_id)).weights("best")
-        temporary = folder / f".weights.{os.getpid()}"
-        shutil.copyfile(best, temporary)  # another run may read what it replaces
-        temporary.replace(folder / "weights.safetensors")
-        model = fit.model.model_dump(mode="json")
-        write_json(folder / "card.json", {"name": name, "model": model, **result})
+        if not missing:
+            return
+        with self.stage("teachers", fits=[fit.fit_id for fit in missing.values()]):
+            resources = {  # of its actor a part of a core may do
+                n: {"CPU": max(1.0, p.cpus), "GPU": p.gpus}
+                for n, p in self.placement.teachers.items()
+            }
+            results = fit_teachers(
+                missing,
+                resources,
+                self.samples,
+                self.folder,
+                self.mailbox.sender,
+                self.crew,
+                most=self.placement.teacher_lanes or len(missing),
+            )
+            for name, result in results.items():
+                keep_teacher(self.folder, name, missing[name], result)
 
     def validate_teachers(self, specs: Specs) -> TeacherValidation:
         """What the teachers say of validation and test, and how wrong they are on validation."""
@@ -276,6 +279,7 @@ class Job:
             noted=prepared is None,
             samples=self.samples if prepared is None else put(prepared.samples),
             crew=self.crew,
+            held=self.held,
         )
 
     def settle(self, config: Config) -> None:
@@ -443,10 +447,7 @@ def reuse(fit: Fit, folder: RunFolder, known: Mapping[str, Path]) -> None:
     before = next((known[one] for one in fit.identities if one in known), None)
     own = folder.checkpoints(fit.fit_id)
     if before is not None and not own.exists():
-        temporary = own.with_name(f".{own.name}")  # an interrupted copy is no fit
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(before, temporary)
-        temporary.rename(own)
+        copy_folder(before, own)
 
 
 def times_tested(folder: RunFolder) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from raykd.data.steps import as_shown
+from raykd.disks import new_file
 from raykd.errors import InputError, Problem
 from raykd.export.task import Predicted
 from raykd.importing import load_callable
@@ -183,4 +184,5 @@ def write_npz(path: Path, ids: np.ndarray, predicted: Predicted) -> None:
         arrays["values"] = predicted.label_N
     else:
         arrays |= {"labels": predicted.label_N, "probabilities": predicted.probability_NC}
-    np.savez(path, **arrays)
+    with new_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from raykd.pipeline.preparation import Prepared, prepare
 from raykd.pipeline.teachers import Specs
 from raykd.targets import EntryKey, TargetStore, TeacherKeys
 from raykd.targets.codec import feature_version, version
+from raykd.targets.entries import MANIFEST
 from raykd.targets.maintenance import size_of
+from raykd.targets.marks import Mark, board_of, hold
 from raykd.targets.quarantine_log import QUARANTINE, read_quarantined
 from raykd.targets.remote import Remote, is_uri, remote_of
 from raykd.targets.store import ORIGINAL
@@ -101,6 +104,36 @@ class RecipeStore:
         if self.bucket is not None:
             entries = [one.every if views else (one.originals,) for one in self.keys.values()]
             self.bucket.sync(key for several in entries for key in several)
+
+    @contextmanager
+    def in_use(self, job: str, waiting: Callable[[Mark], None]) -> Iterator[None]:
+        """Keep `raykd targets prune`, of any node, from these entries for the length of a block.
+
+        Args:
+            job: what is told whoever prunes.
+            waiting: is told who prunes while the block waits for it to begin.
+
+        Raises:
+            TargetError: the mark cannot be written.
+        """
+        entries = {key.folder for one in self.keys.values() for key in one.every}
+        with hold(board_of(self.root, self.bucket), Mark.own("reads", entries, job), waiting):
+            yield
+
+    def gone(self, noted: Path) -> list[str]:
+        """Folders of these entries that a job once noted as filled and that are not in the store any more.
+
+        Args:
+            noted: its `targets.json`, which need not be there.
+        """
+        if not noted.is_file():
+            return []
+        before = read_json(noted)
+        if before.get("store") != str(self.root):
+            return []
+        own = {key.folder for one in self.keys.values() for key in one.every}
+        lost = {one["folder"] for one in before["entries"]} & own
+        return sorted(name for name in lost if not (self.root / name / MANIFEST).is_file())
 
     def missing(self, views: int) -> tuple[list[Part], list[Part]]:
         """What the store lacks: validation and test untransformed, and training samples in so many views."""

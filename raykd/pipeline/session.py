@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,8 +23,9 @@ from raykd.config.places import RUNS, cache_root, check_places, store_name
 from raykd.config.resolving import resolutions
 from raykd.config.sources import FilesSource
 from raykd.config.trusting import remember
-from raykd.errors import InputError, Problem, RaykdError
+from raykd.errors import DiskError, InputError, Problem, RaykdError
 from raykd.folders import RunFolder, claim, claim_new, is_taken, refuse_links, release, write_json
+from raykd.limits import check_limits
 from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import Prepared
@@ -33,6 +34,7 @@ from raykd.runtime import (
     Resources,
     check_shared,
     connect,
+    cpu_count,
     engine,
     is_connected,
     machine,
@@ -119,7 +121,8 @@ def opened(
             yield job
         except RaykdError as error:
             failed = {"schema": 1, "status": "failed", "error": str(error)}
-            write_json(folder.summary, {**failed, "test_scored_times": times_tested(folder)})
+            with suppress(DiskError):  # what went wrong may be just that
+                write_json(folder.summary, {**failed, "test_scored_times": times_tested(folder)})
             raise
         finally:
             job.close()
@@ -175,6 +178,8 @@ def run_folder(config: Config, options: Options) -> RunFolder:
     assert path is not None, "`own_folder`, or the command line, has chosen one"
     _check_output(path, options)
     check_places(config, path)
+    if options.address is None and not is_connected():
+        check_limits(cpu_count())
     folder = RunFolder(path.absolute())
     if folder.config.is_file():
         # Keys that are newer than the folder have their defaults.
@@ -228,7 +233,6 @@ def _other_objects(old: Any, new: Any, key: str = "") -> Iterator[Problem]:
 
 def open_folder(folder: RunFolder, config: Config, resources: Resources) -> None:
     """Make a job's folder, and write down what it runs and where."""
-    folder.path.mkdir(parents=True, exist_ok=True)
     written = config.model_dump(mode="json")
     write_json(folder.config, written)
     remember(folder.config, written)

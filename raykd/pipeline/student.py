@@ -18,6 +18,7 @@ from raykd.config.load import recipe_as_data
 from raykd.config.models import ZooModel, is_harmless
 from raykd.config.sources import FilesSource, ObjectSource, ParquetSource, Source
 from raykd.data.objects import ROW
+from raykd.disks import write_whole
 from raykd.errors import InputError, Problem
 from raykd.evaluate.latency import Conditions
 from raykd.export import Student
@@ -53,11 +54,10 @@ CARD = "README.md"
 def save_student(prepared: Prepared, run: RunFolder, temperature: float | None = None) -> Path:
     """Write replica 0 at its best epoch, with its own temperature, to `RUN/student`."""
     weights = FitFolder(run.checkpoints("student/replica0")).read_weights("best")
-    run.student.mkdir(parents=True, exist_ok=True)
-    save_weights(weights, run.student / WEIGHTS)
-    write_json(
-        run.student / DESCRIPTION, _describe(prepared, fingerprint(weights), temperature).to_json()
-    )
+    with replacing(run.student) as fresh:
+        save_weights(weights, fresh / WEIGHTS)
+        about = _describe(prepared, fingerprint(weights), temperature)
+        write_json(fresh / DESCRIPTION, about.to_json())
     return run.student
 
 
@@ -258,7 +258,7 @@ def export_student(
         )
         with reading(folder.summary):
             card = write_card(story)
-        (fresh / CARD).write_text(card, encoding="utf-8")
+        write_whole(fresh / CARD, [card.encode()], durable=False)
         index = {"schema": SCHEMA, "raykd": __version__, "run": data.name, "task": about.task}
         index |= _contents(student, written, left_out)
         seen = conditions.to_json()

@@ -32,6 +32,7 @@ from raykd.pipeline.teacher_validation import (
 from raykd.pipeline.teachers import Specs
 from raykd.runtime import Crew, put
 from raykd.targets import NoTargets, StoredTargets, TargetSource, TargetStore
+from raykd.targets.marks import Mark
 from raykd.targets.remote import Remote
 from raykd.teachers import ActorFleet, LiveTargets, Spec, WriteThrough
 from raykd.teachers.client import Client
@@ -60,6 +61,7 @@ class TargetStage:
         noted: whether the folder's `targets.json` tells of these targets.
         samples: object reference of the data.
         crew: processes that may answer for the teachers; those that stand idle make room for actors.
+        held: gets the mark of the entries that are used; None = they are marked as long as the teachers live.
         mode: how students get the teachers' answers.
         reason: why.
         views: how many of each training sample the store holds, or will.
@@ -80,6 +82,7 @@ class TargetStage:
     noted: bool = True
     samples: Any = None
     crew: Crew = field(default_factory=Crew)
+    held: ExitStack | None = None
     mode: Mode = field(init=False)
     reason: str = field(init=False)
     views: int = field(default=0, init=False)
@@ -133,6 +136,7 @@ class TargetStage:
 
     def _score_held_out(self, *, live: bool) -> tuple[int, list[Part]]:
         """Answers for validation and test, checked; how many answers were lacking, and what training views lack."""
+        self._mark()
         self.stored.sync(self.views)
         originals, augmented = self.stored.missing(self.views)
         if originals or augmented or live:
@@ -153,6 +157,22 @@ class TargetStage:
         )
         self._write_cards()
         return sum(len(part.rows) for part in (*originals, *augmented)), augmented
+
+    def _mark(self) -> None:
+        """Before the store is looked into: its entries are in use, and those that went since the last time are named."""
+
+        def waiting(by: Mark) -> None:
+            text = (
+                f"the target store is being pruned by {by.who}; this job waits until that has ended"
+            )
+            self.emit(events.message("targets", text))
+
+        held = self._running if self.held is None else self.held
+        held.enter_context(self.stored.in_use(str(self.folder.path), waiting))
+        if self.noted and (gone := self.stored.gone(self.folder.targets)):
+            text = f"{len(gone)} entries of the target store that this run had used are gone from {self.stored.root}, deleted "
+            text += f"by `raykd targets prune` or by hand: {', '.join(gone)}; what is needed of them is scored anew"
+            self.emit(events.message("targets", text))
 
     def _probes(self) -> dict[str, Tensor]:
         """What each teacher with a model says of a few samples now, where it is hosted, or would be."""

@@ -44,7 +44,6 @@ def write_explanation(folder: Path, found: Explanation) -> tuple[Path, dict[str,
     made = [similarity_table(numbers), importance_table(numbers), samples_table(numbers)]
     tables = {table.name: table for table in made if table is not None}
     pictures = explanation_pictures(found, numbers)
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / NUMBERS, numbers)  # first: it marks the folder as an explanation's
     write_parts(folder, pictures, tables)
     content = {

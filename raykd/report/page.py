@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
+from raykd.disks import write_whole
 from raykd.errors import InputError
-from raykd.folders import RunFolder, reading, replacing, write_whole
+from raykd.folders import RunFolder, reading, replacing
 from raykd.report.cost import latency_tile
 from raykd.report.folder import RunData, read_run, text_of
 from raykd.report.verdicts import outcome, verdict
@@ -120,7 +121,7 @@ def write_parts(folder: Path, pictures: Mapping[str, Picture], tables: Mapping[s
     """`figures/*.png` and `tables/*.csv` of a page, in place of those of an earlier one."""
     with replacing(folder / "figures") as fresh:
         for picture in pictures.values():
-            (fresh / f"{picture.name}.png").write_bytes(picture.png)
+            write_whole(fresh / f"{picture.name}.png", [picture.png], durable=False)
     with replacing(folder / "tables") as fresh:
         for table in tables.values():
             table.write(fresh)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from raykd.disks import write_whole
 from raykd.evaluate.latency import overhead_ms
 from raykd.report.cost import OVERHEAD_NOTE, latency_note, trust
 from raykd.report.folder import RunData, text_of
@@ -64,10 +66,11 @@ class Table:
 
     def write(self, folder: Path) -> None:
         """`<name>.csv` in a folder."""
-        with (folder / f"{self.name}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            for cells in (self.fields, *self.records):
-                writer.writerow([for_spreadsheet(cell) for cell in cells])
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        for cells in (self.fields, *self.records):
+            writer.writerow([for_spreadsheet(cell) for cell in cells])
+        write_whole(folder / f"{self.name}.csv", [text.getvalue().encode()], durable=False)
 
 
 def results(run: RunData) -> Table | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, ObjectStoreFullError, OutOfDiskError, RayError
 from ray.util.placement_group import (
     PlacementGroup,
     placement_group,
@@ -24,7 +24,8 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raykd.errors import InputError, Problem
+from raykd.errors import DiskError, InputError, Problem
+from raykd.limits import object_store_bytes
 
 NAMESPACE = "raykd"
 _LONGEST_TEMPORARY = 38
@@ -124,8 +125,18 @@ def is_connected() -> bool:
 
 
 def put(value: Any) -> Any:
-    """An object reference to `value`, which is stored once and read by every process of a node."""
-    return ray.put(value)
+    """An object reference to `value`, which is stored once and read by every process of a node.
+
+    Raises:
+        DiskError: neither Ray's object store nor its temporary folder has room for it.
+    """
+    try:
+        return ray.put(value)
+    except (ObjectStoreFullError, OutOfDiskError) as error:
+        why = " ".join(str(error).partition("\n")[0].split())
+        raise DiskError(
+            f"Ray's object store and its temporary folder cannot take an object: {why}"
+        ) from error
 
 
 def why_unsendable(value: Any) -> str | None:
@@ -158,7 +169,15 @@ def start(address: str | None) -> None:
     if address is None:
         _authenticate()
         short = {} if (folder := _short_folder()) is None else {"_temp_dir": folder}
-        ray.init(address="local", num_cpus=cpu_count(), include_dashboard=False, **short, **common)
+        size = {} if (store := object_store_bytes()) is None else {"object_store_memory": store}
+        ray.init(
+            address="local",
+            num_cpus=cpu_count(),
+            include_dashboard=False,
+            **short,
+            **size,
+            **common,
+        )
         return
     try:
         _check_listening(address)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from raykd.config import Config
+from raykd.disks import copy_folder
 from raykd.evaluate import Evaluation
 from raykd.evaluate.comparison import compare
 from raykd.evaluate.statistics import holm, paired_t_pvalue
@@ -126,7 +126,7 @@ def _reuse_trial(job: Job, ledger: Ledger, name: str) -> None:
     """A trial that was trained to its end is replica 0 of its recipe: the same fit, so the same weights."""
     replica = job.folder.checkpoints(f"{FINALIST}{name}/replica0")
     if ledger.records[name]["state"] == "finished" and not replica.exists():
-        shutil.copytree(ledger.folder / name / CHECKPOINT, replica)
+        copy_folder(ledger.folder / name / CHECKPOINT, replica)
 
 
 def _ranking(methods: Mapping[str, Any], config: Config, metric: str) -> list[str]:

@@ -22,9 +22,10 @@ import yaml
 from raykd.config import Config
 from raykd.config.optimizers import with_training_settings
 from raykd.config.trusting import named_code, remember
+from raykd.disks import write_whole
 from raykd.errors import InputError
 from raykd.evaluate import TaskMetrics
-from raykd.folders import read_object, write_json, write_whole
+from raykd.folders import read_object, write_json
 from raykd.search.scores import Scores, pareto_front, pruners_for, scores_of
 from raykd.search.space import CHECKPOINT, Proposal, Values, propose, trial_name
 from raykd.tasks import find_task

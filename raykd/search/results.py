@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from raykd.config import Config
 from raykd.config.search import COSTS
+from raykd.disks import new_file, write_whole
 from raykd.search.ledger import RANKED, Ledger, Record, write_recipe
 from raykd.search.scores import cost_fronts, costs_of
 from raykd.search.space import plain_recipe, propose
@@ -63,10 +65,11 @@ def rows_of(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 def write(folder: Path, config: Config, summary: Mapping[str, Any]) -> Config:
     """Write `results.csv`, `results.parquet`, `best.yaml` and `pareto/`; returns the best recipe."""
     rows = rows_of(summary)
-    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        for cells in (rows[0], *(row.values() for row in rows)):
-            writer.writerow([for_spreadsheet(cell) for cell in cells])
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    for cells in (rows[0], *(row.values() for row in rows)):
+        writer.writerow([for_spreadsheet(cell) for cell in cells])
+    write_whole(folder / "results.csv", [text.getvalue().encode()], durable=False)
     _write_parquet(folder / "results.parquet", rows)
     records = {record["trial"]: record for record in summary["trials"]}
     shutil.rmtree(folder / "pareto", ignore_errors=True)
@@ -92,7 +95,8 @@ def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         if len(kinds) > 1 and kinds != {int, float}:
             values = [None if value is None else str(value) for value in values]
         columns[name] = pa.array(values)
-    pq.write_table(pa.table(columns), path)
+    with new_file(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
 
 
 def _plain(value: Any) -> Any:

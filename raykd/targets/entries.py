@@ -21,6 +21,10 @@ from raykd.targets.shards import Shard, check_shard, map_shard, write_file
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 _ANEW = "delete the folder to score it anew"
+_GONE = (
+    "this entry of the target store is gone: `raykd targets prune`, or somebody by hand, has deleted it while it was "
+    "needed; resume the job, and it is scored anew"
+)
 SCHEMA = 2
 ORIGINAL = "original"
 
@@ -104,7 +108,7 @@ class Entry:
         """
         if shard.file not in self._maps:
             if problem := check_shard(self.folder, shard):
-                raise TargetError(f"{self.folder}: {problem}; {_ANEW}")
+                raise TargetError(f"{self.folder}: {self.why_gone() or f'{problem}; {_ANEW}'}")
             try:
                 found = map_shard(self.folder, shard, self.key.to_json())
             except TargetError as error:
@@ -114,6 +118,10 @@ class Entry:
                 raise TargetError(f"{self.folder}: {what}; {_ANEW}")
             self._maps[shard.file] = found
         return self._maps[shard.file]
+
+    def why_gone(self) -> str | None:
+        """In words, where somebody has deleted the entry, or never filled it; None where it is there."""
+        return None if (self.folder / MANIFEST).is_file() else _GONE
 
     def missing(self, ids_N: np.ndarray, hashes_N: np.ndarray, view: int) -> np.ndarray:
         """Positions in `ids_N` that no shard answers for this view with the same content."""

@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from raykd.disks import TEMPORARY
 from raykd.errors import TargetError
-from raykd.folders import TEMPORARY
 from raykd.targets.buckets import PROBE, Bucket, Found
 from raykd.targets.entries import LOCK, MANIFEST, Entry, EntryKey, read_manifest
+from raykd.targets.marks import MARKS
 from raykd.targets.remote import RECORD, SHARD_NAME, Remote, download, read_record, shards_in
 from raykd.targets.shards import Shard
 from raykd.targets.store import Report, verify_entries
@@ -108,7 +109,9 @@ def leftovers(root: Path, *, older_than_s: float = AT_WORK_S) -> list[Path]:
 
 def _unlisted(root: Path) -> Iterator[Path]:
     yield from (
-        path for path in root.iterdir() if path.name.startswith(TEMPORARY) and path.is_dir()
+        path
+        for path in root.iterdir()
+        if path.name.startswith(TEMPORARY) and path.name != MARKS and path.is_dir()
     )
     for listing in list_entries(root):
         if listing.problem:

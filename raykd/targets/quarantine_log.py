@@ -6,14 +6,16 @@ reads gets zeros that are not valid.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from raykd.errors import TargetError
-from raykd.folders import read_json, write_json
+from raykd.folders import read_json
 from raykd.targets.entries import locked
+from raykd.targets.shards import write_file
 
 QUARANTINE = "quarantine.json"
 QuarantinedView = tuple[int, int, int]
@@ -36,10 +38,15 @@ def read_quarantined(folder: Path) -> set[QuarantinedView]:
 
 
 def add_quarantined(folder: Path, views: Iterable[QuarantinedView]) -> None:
-    """Add to the quarantined views of an entry; deleting the file has them asked again."""
+    """Add to the quarantined views of an entry; deleting the file has them asked again.
+
+    Raises:
+        TargetError: it cannot be written.
+    """
     with locked(folder):
         every = sorted(read_quarantined(folder) | set(views))
-        write_json(folder / QUARANTINE, [to_json(one) for one in every])
+        text = json.dumps([to_json(one) for one in every], indent=2) + "\n"
+        write_file(folder / QUARANTINE, [text.encode()])
 
 
 def to_json(view: QuarantinedView) -> dict[str, int]:

@@ -19,6 +19,7 @@ from typing import Any
 import xxhash
 
 from raykd.config.places import mirrors_root
+from raykd.disks import read_pieces
 from raykd.errors import InputError, TargetError
 from raykd.targets.buckets import Bucket
 from raykd.targets.entries import SCHEMA, Entry, EntryKey, append, locked
@@ -28,7 +29,7 @@ from raykd.targets.quarantine_log import (
     read_quarantined,
     to_json,
 )
-from raykd.targets.shards import Shard, check_shard, map_shard, read_pieces, write_file
+from raykd.targets.shards import Shard, check_shard, map_shard, write_file
 
 RECORD = ".json"
 SHARD_NAME = re.compile(r"view[+-]\d{5,9}-[0-9a-f]{16}\.safetensors")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import numpy as np
 import xxhash
 from safetensors.numpy import save
 
-from raykd.errors import TargetError
-from raykd.folders import write_whole
+from raykd.disks import read_pieces, write_whole
+from raykd.errors import DiskError, TargetError
 
 KEYS = ("ids", "hashes")
 """Arrays of a shard that say which samples its rows are of."""
@@ -32,7 +32,6 @@ _DTYPES = {
     "U64": np.uint64,
 }
 _LONGEST_HEADER = 1 << 20
-_CHUNK = 1 << 20
 _ORIGIN = "raykd"  # one entry of metadata: safetensors writes several in no fixed order
 
 
@@ -90,29 +89,13 @@ def write_file(path: Path, pieces: Iterable[bytes]) -> None:
     Raises:
         TargetError: the disk is full or cannot be written; what was there before is as it was.
     """
-    size = 0
-
-    def counted() -> Iterator[bytes]:
-        nonlocal size
-        for piece in pieces:
-            size += len(piece)
-            yield piece
-
     try:
-        write_whole(path, counted())
-    except OSError as error:
+        write_whole(path, pieces)
+    except DiskError as error:
         raise TargetError(
-            f"the target store cannot be written: {path}, at byte {size:,}: {error.strerror or error}; "
-            "make room (`raykd targets prune` deletes what is not used), or set targets.store to a folder on "
-            "another disk; all that was finished before is kept"
+            f"the target store cannot be written: {error.what}; make room (`raykd targets prune` deletes what is not used), or set "
+            "targets.store to a folder on another disk; all that was finished before is kept, and --resume goes on from it"
         ) from error
-
-
-def read_pieces(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, in pieces of 1 MiB."""
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
 
 
 def metadata_of(origin: Mapping[str, Any], view: int) -> dict[str, str]:

@@ -180,7 +180,7 @@ class TargetStore:
         if (absent := position_N < 0).any():
             raise TargetError(
                 f"store {self.root}: teacher {name!r} has no {_what(entry)} for {int(absent.sum())} of {rows.size} "
-                f"rows in view {view} (sample id {self.ids_N[rows[absent][0]]} among them)"
+                f"rows in view {view} (sample id {self.ids_N[rows[absent][0]]} among them){_lack(entry)}"
             )
         names = [
             key
@@ -206,7 +206,7 @@ class TargetStore:
             shards = [entry.arrays(shard) for shard in entry.shards if shard.view == view]
             if not shards:
                 raise TargetError(
-                    f"store {self.root}: teacher {name!r} has no {_what(entry)} for view {view}"
+                    f"store {self.root}: teacher {name!r} has no {_what(entry)} for view {view}{_lack(entry)}"
                 )
             row_of_id = {int(key): row for row, key in enumerate(self.ids_N)}
             shard_N = np.full(len(self.ids_N), -1, np.int32)
@@ -302,6 +302,12 @@ def _scored(root: Path, keys: Mapping[str, TeacherKeys]) -> tuple[np.ndarray, np
     hashes = np.concatenate([arrays["hashes"] for arrays in shards])
     ids_N, first_N = np.unique(ids, return_index=True)
     return ids_N, hashes[first_N]
+
+
+def _lack(entry: Entry) -> str:
+    """What more is to be said of an entry that lacks an answer."""
+    why = entry.why_gone()
+    return "" if why is None else f"; {entry.folder.name}: {why}"
 
 
 def _what(entry: Entry) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from raykd.errors import RaykdError
+from raykd.disks import disk_error
+from raykd.errors import DiskError, RaykdError
 from raykd.tracking.events import Event
 
 METRICS = "metrics.jsonl"
@@ -32,7 +35,7 @@ class JsonLines:
         run: the run folder; made if it is missing.
 
     Raises:
-        RaykdError: a file cannot be opened.
+        DiskError: a file cannot be opened.
     """
 
     def __init__(self, run: Path) -> None:
@@ -47,7 +50,7 @@ class JsonLines:
         """Append the event.
 
         Raises:
-            RaykdError: the line could not be written completely (the disk is full, or no longer there).
+            DiskError: the line could not be written completely (the disk is full, or no longer there).
         """
         if event.kind == "progress":
             return
@@ -137,14 +140,13 @@ def _append(file: FileIO, line: bytes) -> None:
     except OSError as error:
         with suppress(OSError):  # otherwise it is removed when the run resumes
             file.truncate(start)
-        raise _write_error(file.name, error) from error
+        raise _write_error(file.name, error, len(line)) from error
 
 
 def _write(file: FileIO, line: bytes) -> None:
-    written = file.write(line)
-    if written != len(line):
-        raise OSError(f"only {written} of {len(line)} bytes were written: the disk is full")
+    if file.write(line) != len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _write_error(path: Any, error: OSError) -> RaykdError:
-    return RaykdError(f"cannot write {path}: {error}; free some space there, then use --resume")
+def _write_error(path: Any, error: OSError, needed: int = 0) -> DiskError:
+    return disk_error(Path(os.fsdecode(path)), error, needed)

@@ -13,7 +13,6 @@ read with `weights_only=True`.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, Protocol
 import torch
 import xxhash
 
+from raykd.disks import new_file
 from raykd.errors import CheckpointError, InputError
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.models.weights import fingerprint, load_weights, save_weights
@@ -98,18 +98,21 @@ class FitFolder:
     def save(
         self, state: State, last: dict[str, torch.Tensor], best: dict[str, torch.Tensor]
     ) -> None:
-        """Write weights, then the state that makes them count; the state before it is kept."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Write weights, then the state that makes them count; the state before it is kept.
+
+        Raises:
+            DiskError: the disk is full or cannot be written; the state that was there is.
+        """
         save_weights(last, self.weights("last"), durable=False)
         save_weights(best, self.weights("best"), durable=False)
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        temporary = self.path / f".state.{os.getpid()}"
-        temporary.write_bytes(sealed(buffer.getvalue()))
         newest, before = (self.path / name for name in STATES)
-        if newest.is_file():
-            newest.replace(before)
-        temporary.replace(newest)
+        whole = sealed(buffer.getvalue())
+        with new_file(newest, len(whole)) as temporary:
+            temporary.write_bytes(whole)
+            if newest.is_file():
+                newest.replace(before)
 
     def load(self, identities: Sequence[str]) -> Restored | None:
         """The state to continue from, or None when there is none.

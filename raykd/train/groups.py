@@ -21,6 +21,7 @@ from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.config.root import StudentCluster
+from raykd.disks import disk_error, is_full
 from raykd.errors import PreemptedError, RaykdError, TrainingError
 from raykd.runtime import available_slots
 from raykd.tracking import events
@@ -212,8 +213,11 @@ def _worker(config: dict[str, Any]) -> None:
         except PreemptedError as notice:
             messages.put(Message(failed=False, text=str(notice)))
             return
-        except RaykdError as error:
-            messages.put(Message(failed=True, text=f"{fit.fit_id}: {error}"))
+        except (RaykdError, OSError) as error:
+            if isinstance(error, OSError) and not is_full(error):
+                raise
+            why = disk_error(work.run.path, error) if isinstance(error, OSError) else error
+            messages.put(Message(failed=True, text=f"{fit.fit_id}: {why}"))
             if world.workers > 1:
                 raise  # ends the whole group: the others may be waiting for this worker
             return

@@ -19,6 +19,7 @@ from ray._private.state import state
 from ray.exceptions import RayActorError, RayTaskError
 
 from raykd.data import Samples
+from raykd.disks import disk_error, is_full
 from raykd.errors import PreemptedError, RaykdError, TrainingError
 from raykd.runtime import Crew
 from raykd.tracking import events
@@ -82,6 +83,10 @@ def _train(work: Work, fit_id: str) -> Message | None:
         return Message(failed=False, text=str(notice))
     except RaykdError as error:
         return Message(failed=True, text=f"{fit_id}: {error}")
+    except OSError as error:
+        if not is_full(error):
+            raise
+        return Message(failed=True, text=f"{fit_id}: {disk_error(work.run.path, error)}")
     return None
 
 

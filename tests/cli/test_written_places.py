@@ -11,8 +11,9 @@ import sys
 
 import pytest
 
+from raykd.disks import why_unwritable
 from raykd.errors import InputError
-from raykd.folders import claim_new, why_unwritable
+from raykd.folders import claim_new
 from raykd.runtime import engine
 
 COMMANDS = {

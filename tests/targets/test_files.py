@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 
 import pytest
 
-from raykd.folders import lock_file, read_json, write_json, write_whole
+from raykd.disks import write_whole
+from raykd.errors import DiskError
+from raykd.folders import lock_file, read_json, write_json
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -20,8 +23,8 @@ def test_a_file_is_there_wholly_or_not_at_all(tmp_path, durable):
         assert path.read_bytes() == b"ab", "what was there is seen until the new one is whole"
         raise error
 
-    for error in (OSError("disk"), ValueError("no more"), KeyboardInterrupt()):
-        with pytest.raises(type(error)):
+    for error in (OSError(errno.EIO, "disk"), ValueError("no more"), KeyboardInterrupt()):
+        with pytest.raises(DiskError if isinstance(error, OSError) else type(error)):
             write_whole(path, pieces(error), durable=durable)
     assert {p.name: p.read_bytes() for p in path.parent.iterdir()} == {"name": b"ab"}
 

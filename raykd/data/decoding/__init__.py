@@ -44,6 +44,7 @@ from raykd.data.decoding.webdataset import CLS, index_webdataset
 from raykd.data.decoding.writing import decoded_blocks, in_process, write_part
 from raykd.data.mapped import open_mapped
 from raykd.data.objects import Arrays
+from raykd.disks import writing
 from raykd.errors import InputError
 from raykd.objects import held
 
@@ -265,7 +266,7 @@ def _decode(
     done = sum(mark.count for mark in there)
     check_room(target, done)
     for path, size in ((target.inputs, target.layout.row_bytes), (target.hashes, HASH_BYTES)):
-        with path.open("ab") as file:
+        with writing(path, target.count * size), path.open("ab") as file:
             file.truncate(target.count * size)
     bad = {index: why for mark in there for index, why in mark.bad.items()}
     lacking = [part for part in index.parts if marks[part.number] is None]

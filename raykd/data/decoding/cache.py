@@ -23,6 +23,7 @@ import numpy as np
 import xxhash
 
 from raykd.data.decoding.layout import File, Index, Layout, Part
+from raykd.disks import writing
 from raykd.errors import DataError, InputError, Problem
 from raykd.folders import lock_file, read_json, write_json
 
@@ -204,7 +205,7 @@ def finish(target: Target, bad: Mapping[int, str]) -> None:
     """
     order = kept_order(target.count, bad)
     for path, size in ((target.inputs, target.layout.row_bytes), (target.hashes, HASH_BYTES)):
-        with path.open("r+b") as file:
+        with writing(path), path.open("r+b") as file:
             for row in np.flatnonzero(order != np.arange(len(order))).tolist():
                 payload = os.pread(file.fileno(), size, int(order[row]) * size)
                 os.pwrite(file.fileno(), payload, row * size)

@@ -15,7 +15,8 @@ from raykd.data.decoding.layout import Decoded, Layout, Lines, Part, Spans
 from raykd.data.decoding.rows import decode_lists, encoded_of, read_groups
 from raykd.data.hashing import content_hashes
 from raykd.data.texts import encode_texts
-from raykd.errors import DataError
+from raykd.disks import disk_error
+from raykd.errors import DataError, DiskError
 from raykd.folders import write_json
 
 
@@ -51,9 +52,14 @@ def write_part(target: Target, part: Part) -> Mark:
                             "changed meanwhile; start again")  # fmt: skip
         named = {str(index): why for index, why in bad.items()}
         write_json(target.mark(part.number), {"bad": named}, durable=True)
-    except OSError as error:
+    except (OSError, DiskError) as error:
+        what = (
+            error.what
+            if isinstance(error, DiskError)
+            else disk_error(target.folder, error, part.count * size).what
+        )
         raise DataError(
-            f"decoded samples cannot be written to {target.folder}: {error}; set data.cache to a folder on another "
+            f"decoded samples cannot be written: {what}; set data.cache to a folder on another "
             "disk, or make room; parts that are finished are kept"
         ) from error
     return Mark(part.number, part.count, bad)

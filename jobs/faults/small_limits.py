@@ -1,0 +1,142 @@
+"""Small machines: little address space, a small object store, few open files, a clock that is set back."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from jobs.faults.scenario import Found
+from jobs.faults.small_runs import RECIPE, Small, lines, outcome, reached
+
+_ADDRESS_KIB = 3_000_000
+_TOO_LITTLE_KIB = 2_000_000
+_STORE_BYTES = 100_000_000
+_ROWS, _WIDE_BYTES = 2000, 160_000_000
+_FILES, _ENOUGH = 64, 128
+_CLOCK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+static int is_back(void) {
+    const char *mark = getenv("RAYKD_CHAOS_CLOCK");
+    return mark && access(mark, F_OK) == 0;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    int code = syscall(SYS_clock_gettime, clock, now);
+    if (code == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE) && is_back())
+        now->tv_sec -= 3600;
+    return code;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    struct timespec found;
+    (void)zone;
+    clock_gettime(CLOCK_REALTIME, &found);
+    now->tv_sec = found.tv_sec;
+    now->tv_usec = found.tv_nsec / 1000;
+    return 0;
+}
+
+time_t time(time_t *into) {
+    struct timespec found;
+    clock_gettime(CLOCK_REALTIME, &found);
+    if (into) *into = found.tv_sec;
+    return found.tv_sec;
+}
+"""
+"""Loaded before libc in every process of a run: an hour is taken off the time of day once a file is there."""
+
+
+def small_limits(folder: Path, quick: bool) -> Found:
+    """Each ends well, or says in one line what it needs before it starts."""
+    small = Small(folder)
+    if (first := small.run(folder / "plain", "--quiet", home=folder / "home")).code != 0:
+        return Found(
+            f"the undisturbed run ended with {first.code}: {first.said[-1:]}", passed=False
+        )
+    wanted, good, bad = outcome(folder / "plain"), [], []
+
+    def ends_well(name: str, limited: Small) -> None:
+        run = folder / name.replace(" ", "-")
+        ended = limited.run(run, "--quiet", home=folder / f"home-{run.name}")
+        if ended.code == 0 and outcome(run) == wanted:
+            good.append(f"{name}: ends well")
+        else:
+            bad.append(f"{name}: exit {ended.code}: {ended.said[-2:]}")
+
+    def is_refused(name: str, limited: Small, word: str) -> None:
+        ended = limited.run(folder / "refused", "--quiet", home=folder / "home")
+        if ended.code == 2 and ended.clear and word in ended.errors[0]:
+            good.append(f"{name}: refused within {ended.seconds:.0f} s")
+        else:
+            bad.append(f"{name}: exit {ended.code}: {ended.said[-2:]}")
+
+    is_refused(f"{_FILES} open files", _limited(small, "n", _FILES), "ulimit -n")
+    little = _limited(small, "v", _TOO_LITTLE_KIB)
+    is_refused(f"{_TOO_LITTLE_KIB // 1_000_000} GB of address space", little, "ulimit -v")
+    enough = _limited(small, "v", _ADDRESS_KIB)
+    ends_well(f"{_ADDRESS_KIB // 1_000_000} GB of address space", enough)
+    if not quick:
+        ends_well(f"{_ENOUGH} open files", _limited(small, "n", _ENOUGH))
+        bad += _of_small_store(folder)
+        good.append(
+            f"data of {_WIDE_BYTES // 1_000_000} MB in an object store of 100 MB: ends well"
+        )
+    return Found("; ".join([*bad, *good]), passed=not bad)
+
+
+def _limited(small: Small, which: str, most: int) -> Small:
+    return replace(small, before=f"ulimit -{which} {most}")
+
+
+def _of_small_store(folder: Path) -> list[str]:
+    """A run on data that are larger than the object store; what went wrong."""
+    draw, path = np.random.default_rng(0), folder / "wide.npz"
+    inputs = draw.standard_normal((_ROWS, _WIDE_BYTES // (4 * _ROWS)), dtype=np.float32)
+    np.savez(path, inputs=inputs, labels=(inputs[:, :8].sum(axis=1) > 0).astype(np.int64))
+    own = folder / "wide"
+    own.mkdir()
+    data = {"source": {"type": "arrays", "path": str(path)}, "labels": 200}
+    data |= {"splits": {"validation": 100, "test": 0.2}}
+    store = {"RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(_STORE_BYTES)}
+    small = Small(own, store, recipe={**RECIPE, "data": data})
+    ended = small.run(own / "run", "--quiet", home=own / "home")
+    return [] if ended.code == 0 else [f"small store: exit {ended.code}: {ended.said[-2:]}"]
+
+
+def clock_set_back(folder: Path, quick: bool) -> Found:  # noqa: ARG001 (it is done once)
+    """The time of day of all processes of a run goes back by an hour once its teachers are fitted."""
+    source, library, mark = folder / "clock.c", folder / "clock.so", folder / "an-hour-back"
+    source.write_text(_CLOCK, encoding="utf-8")
+    try:
+        command = ["cc", "-shared", "-fPIC", "-O2", str(source), "-o", str(library)]
+        subprocess.run(command, check=True)  # noqa: S603 (a source of our own)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return Found(f"needs a C compiler: {error}", passed=False)
+    plain, run = folder / "plain", folder / "run"
+    given = {"LD_PRELOAD": str(library), "RAYKD_CHAOS_CLOCK": str(mark)}
+    first = Small(folder).run(plain, "--quiet", home=folder / "home")
+
+    def set_back() -> None:
+        if not mark.exists() and reached(run, "teachers"):
+            mark.touch()
+
+    ended = Small(folder, given).run(run, "--quiet", home=folder / "home-2", during=set_back)
+    if first.code or ended.code:
+        return Found(f"exit {first.code}, set back {ended.code}: {ended.said[-2:]}", passed=False)
+    times = [float(one["time"]) for one in lines(run)]
+    back = max(a - b for a, b in pairwise(times))
+    same = outcome(run) == outcome(plain)
+    said = f"the events' clock went back by {back:,.0f} s; ended in {ended.seconds:.0f} s (undisturbed {first.seconds:.0f} s), "
+    said += "weights and numbers as undisturbed" if same else "OTHER numbers"
+    return Found(said, passed=same and back > 3000)
