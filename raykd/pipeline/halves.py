@@ -50,8 +50,8 @@ def not_halved(config: Config, samples: Samples) -> list[str]:
     ):
         return []
     return [
-        f"validation has {sum(found)} labelled samples, {found[0]} of them in the half that fits temperatures and {found[1]} "
-        f"in the other: with fewer than {LEAST_IN_A_HALF} in either, all of them choose the best epoch"
+        f"the halves of validation hold {found[0]} and {found[1]} labelled samples: with fewer than {LEAST_IN_A_HALF} in either, "
+        "all of them choose the best epoch, also those that fit temperatures"
     ]
 
 

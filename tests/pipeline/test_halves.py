@@ -21,6 +21,10 @@ from raykd.pipeline.preparation import prepare, vary
 from raykd.pipeline.session import Options, as_begun, run_folder
 from raykd.train.validation import choosing_rows
 
+LARGE = 300
+HALVED = [f"data.splits.validation={LARGE}"]
+"""Of a validation part that is large enough."""
+
 
 def chosen(config):
     """Of the student and of each teacher."""
@@ -34,8 +38,8 @@ def halves_of(validation, tree):
 
 
 def test_half_chooses_for_student_and_teachers_alike(tiny_recipe):
-    found, prepared = halves_of(100, tiny_recipe)
-    assert sum(found) == 100
+    found, prepared = halves_of(LARGE, tiny_recipe)
+    assert sum(found) == LARGE
     assert min(found) >= LEAST_IN_A_HALF
     assert chosen(prepared.config) == {"half"}
     assert teacher_fit(prepared, prepared.teachers["wide"].settings).training.select_on == "half"
@@ -55,17 +59,15 @@ def test_all_choose_where_a_half_is_small_and_that_is_said(tiny_recipe):
     assert chosen(prepared.config) == {"all"}
     assert choosing_in_words(prepared.config, prepared.samples).startswith(f"all {sum(found)} ")
     (note,) = prepared.notes
-    assert note.startswith(f"validation has {sum(found)} labelled samples, {found[0]} of them in")
-    assert note.endswith(
-        f"fewer than {LEAST_IN_A_HALF} in either, all of them choose the best epoch"
-    )
+    assert note.startswith(f"the halves of validation hold {found[0]} and {found[1]} labelled")
+    assert f"fewer than {LEAST_IN_A_HALF} in either, all of them choose the best epoch" in note
 
 
 def test_where_no_temperature_is_fitted_all_choose(tiny_recipe):
     tree = {
         **tiny_recipe,
         "task": "regression",
-        "data": {"source": {"type": "diabetes"}, "splits": {"validation": 100}},
+        "data": {"source": {"type": "diabetes"}, "splits": {"validation": 250}},
         "teachers": tiny_recipe["teachers"][:1],
     }
     prepared = prepare(load_config(tree))
@@ -96,7 +98,7 @@ def test_half_of_nothing_is_refused(tiny_recipe):
 @pytest.fixture
 def earlier(tiny_recipe, tmp_path):
     """A folder of a version that had no such key."""
-    written = load_config(tiny_recipe).model_dump(mode="json")
+    written = load_config(tiny_recipe, HALVED).model_dump(mode="json")
     for training in (written["train"], *(one["fit"] for one in written["teachers"])):
         del training["select_on"]
     folder = RunFolder(tmp_path / "run")
@@ -107,27 +109,27 @@ def earlier(tiny_recipe, tmp_path):
 
 def test_a_run_that_an_earlier_version_began_goes_on_with_all(earlier, tiny_recipe):
     assert chosen(recipe_as_data(earlier.config)) == {"all"}
-    recipe, resume = load_config(tiny_recipe), Options(output=earlier.path, resume=True)
+    recipe, resume = load_config(tiny_recipe, HALVED), Options(output=earlier.path, resume=True)
     began = as_begun(recipe, run_folder(recipe, resume))
     assert chosen(began) == chosen(prepare(began).config) == {"all"}
-    other = load_config(tiny_recipe, ["train.select_on=half"])
+    other = load_config(tiny_recipe, [*HALVED, "train.select_on=half"])
     with pytest.raises(InputError, match="started with another recipe: train differ"):
         run_folder(other, resume)
 
 
 def test_what_is_compared_in_it_goes_on_with_all_too(earlier, tiny_recipe):
-    began = as_begun(load_config(tiny_recipe), earlier)
-    variant = load_config(tiny_recipe, ["student.model.width=0.5"])
+    began = as_begun(load_config(tiny_recipe, HALVED), earlier)
+    variant = load_config(tiny_recipe, [*HALVED, "student.model.width=0.5"])
     prepared = prepare(began)
     assert vary(prepared, variant).config.train.select_on == "half"
     assert vary(prepared, choosing_samples_as_in(variant, began)).config.train.select_on == "all"
-    named = load_config(tiny_recipe, ["train.select_on=half"])
+    named = load_config(tiny_recipe, [*HALVED, "train.select_on=half"])
     assert choosing_samples_as_in(named, began).train.select_on == "half"
 
 
 def test_a_run_of_today_goes_on_as_it_began(tiny_recipe, tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
-    prepared = prepare(load_config(tiny_recipe))
+    prepared = prepare(load_config(tiny_recipe, HALVED))
     folder.config.write_text(json.dumps(prepared.config.model_dump(mode="json")))
-    assert chosen(as_begun(load_config(tiny_recipe), folder)) == {"half"}
+    assert chosen(as_begun(load_config(tiny_recipe, HALVED), folder)) == {"half"}
