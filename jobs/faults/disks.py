@@ -7,16 +7,19 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jobs.faults.scenario import Found
 from jobs.faults.small_runs import (
     Ended,
     Small,
     finished_fits,
+    lines,
     outcome,
     reached,
     unfinished_files,
@@ -26,6 +29,7 @@ from raykd.folders import read_json
 _START = "import sys; from jobs.faults.disks import main; main(sys.argv[1:])"
 _PAGE = 4096
 _ROOM = 256 << 20
+_STAGES = ("teachers", "targets", "student", "evaluate", "report")
 _FAILED = (1, 2)
 """A full disk is found at run time, or before the run has begun."""
 _TMP_BYTES, _LITTLE_BYTES = 40 << 20, 1 << 20
@@ -68,6 +72,11 @@ class Disk:
         """Give it so many bytes, in whole pages."""
         _mount("-o", f"remount,size={_pages(size)}", str(self.folder))
 
+    def shrink(self) -> None:
+        """Take away all room that is free; more than that is refused while somebody writes."""
+        command = ["mount", "-o", f"remount,size={_pages(self.used)}", str(self.folder)]
+        subprocess.run(command, capture_output=True, check=False)  # noqa: S603 (ours)
+
     @property
     def used(self) -> int:
         """Bytes that are taken."""
@@ -93,86 +102,67 @@ def _pages(size: int) -> int:
     return -(-size // _PAGE) * _PAGE
 
 
-def _taken(folder: Path, upto: Callable[[Path], bool]) -> int:
-    """Bytes, in whole pages, of all that was written before the first file of a kind, and of half of that one."""
-    files = sorted(
-        (one for one in folder.rglob("*") if one.is_file()), key=lambda p: p.stat().st_mtime_ns
-    )
-    total = 0
-    for path in files:
-        size = path.stat().st_size
-        if upto(path.relative_to(folder)):
-            return total + _pages(size) // 2
-        total += _pages(size) + (_PAGE if path.parent == folder else 0)
-    raise RuntimeError(f"no such file in {folder}")
-
-
 def whole_runs(folder: Path, quick: bool) -> Found:
-    """Disks of output folder and home that are full at one point after the other; each time a little room is made."""
+    """The disk of the output folder, then that of the home, is full in one stage after the other of a run."""
     small = Small(folder)
     home, run = folder / "home", folder / "run"
     if (first := small.run(run, "--quiet", home=home)).code != 0:
-        return Found(
-            f"the undisturbed run ended with {first.code}: {first.said[-1:]}", passed=False
-        )
+        return Found(f"undisturbed: exit {first.code}: {first.said[-1:]}", passed=False)
     wanted = outcome(run)
-    output_points = {
-        "a teacher's checkpoint": lambda p: p.match("checkpoints/teacher/*/*.safetensors"),
-        "the student's checkpoint": lambda p: p.match("checkpoints/student/*/*.safetensors"),
-        "the evaluation": lambda p: p.name == "evaluation.safetensors",
-        "the report": lambda p: p.suffix == ".png",
-    }
-    home_points = {
-        "a kept teacher": lambda p: p.match("teachers/*/weights.safetensors"),
-        "the targets": lambda p: p.match("targets/*/*.safetensors"),
-    }
-    if quick:
-        output_points.pop("a teacher's checkpoint")
-        output_points.pop("the student's checkpoint")
-        home_points.pop("a kept teacher")
-    sizes = {name: _taken(run, point) for name, point in output_points.items()}
-    found = [
-        _step_by_step(small, "output", folder / "small-output", folder / "home-2", sizes, wanted)
-    ]
-    sizes = {name: _taken(home, point) for name, point in home_points.items()}
-    found += [_step_by_step(small, "home", folder / "run-3", folder / "small-home", sizes, wanted)]
+    on_output, on_home = _STAGES[-1:] if quick else _STAGES, _STAGES[:2]
+    own = folder / "small-output" / "run"
+    found = [_stage_by_stage(small, own.parent, own, folder / "home-2", on_output, wanted)]
+    if not quick:
+        own = folder / "small-home"
+        found += [_stage_by_stage(small, own, folder / "run-3", own, on_home, wanted)]
     return Found("; ".join(one.measured for one in found), all(one.passed for one in found))
 
 
-def _step_by_step(
-    small: Small, place: str, run: Path, home: Path, sizes: Mapping[str, int], wanted: object
+def _stage_by_stage(
+    small: Small, where: Path, run: Path, home: Path, stages: Sequence[str], wanted: object
 ) -> Found:
-    """One run that fails at each size of its disk, and is gone on with."""
-    where = run if place == "output" else home
-    run = run / "run" if place == "output" else run
+    """One run whose disk is full when a stage begins; with room it goes on to the next one."""
     stopped, problems = [], []
-    with disk(where, min(sizes.values())) as own:
-        for name, size in sizes.items():
-            own.resize(max(size, own.used))
-            ended, repeated = _go_on(small, run, home)
+    with disk(where, _ROOM) as own:
+        for stage in stages:
+            own.resize(_ROOM)
+            ended, repeated = _go_on(
+                small, run, home, partial(_fill_up, own, run, stage, [*lines(run)])
+            )
             if ended.code == 0:
-                problems.append(f"{place} with {size:,} bytes for {name}: not full")
-                continue
-            stopped.append(name)
-            problems += [f"{place}, {name}: {one}" for one in _wrong(ended, where, (run, home))]
-            problems += [f"{place}, {name}: fitted again: {one}" for one in repeated]
+                problems.append(f"{stage}: was not full")
+                break
+            stopped.append(f"{stage} ({ended.seconds:.0f} s)")
+            problems += [f"{stage}: {one}" for one in _wrong(ended, where, (run, home))]
+            problems += [f"{stage}: fitted again: {one}" for one in repeated]
         own.resize(_ROOM)
         ended, repeated = _go_on(small, run, home)
         if ended.code != 0:
-            problems.append(f"{place}, resumed: exit {ended.code}: {ended.said[-1:]}")
+            problems.append(f"resumed: exit {ended.code}: {ended.said[-1:]}")
         elif outcome(run) != wanted:
-            problems.append(f"{place}, resumed: other numbers")
-        problems += [f"{place}, resumed: fitted again: {one}" for one in repeated]
-    said = f"{place} full {len(stopped)} times ({', '.join(stopped)}), each one line with place and bytes; resumed: "
-    said += "weights and numbers as undisturbed, no fit repeated"
-    return Found("; ".join(problems) if problems else said, passed=not problems)
+            problems.append("resumed: other numbers")
+        problems += [f"resumed: fitted again: {one}" for one in repeated]
+    said = f"{where.name} full in {', '.join(stopped)}: one line each with place and bytes; resumed: weights and numbers as "
+    said += "undisturbed, no finished fit repeated"
+    return Found(f"{where.name}: {'; '.join(problems)}" if problems else said, passed=not problems)
 
 
-def _go_on(small: Small, run: Path, home: Path) -> tuple[Ended, list[str]]:
+def _fill_up(own: Disk, run: Path, stage: str, before: list[dict[str, Any]]) -> None:
+    """Leave no room from when a stage begins in this process."""
+    new = lines(run)[len(before) :]
+    if any(
+        (one["kind"], one["stage"], one.get("state")) == ("stage", stage, "started") for one in new
+    ):
+        own.shrink()
+
+
+def _go_on(
+    small: Small, run: Path, home: Path, during: Callable[[], None] | None = None
+) -> tuple[Ended, list[str]]:
     """Run, or resume where there is something to resume; and the fits that were done again though they were finished."""
     before = {**finished_fits(run), **finished_fits(home)}
     more = ["--resume"] if (run / "config.json").is_file() else []
-    ended = small.run(run, "--quiet", *more, home=home)
+    ended = small.run(run, "--quiet", *more, home=home, during=during)
     after = {**finished_fits(run), **finished_fits(home)}
     return ended, [name for name, when in before.items() if after.get(name) != when]
 
