@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from jobs.faults.scenario import Found
 from jobs.faults.small_runs import (
@@ -29,7 +28,15 @@ from raykd.folders import read_json
 _START = "import sys; from jobs.faults.disks import main; main(sys.argv[1:])"
 _PAGE = 4096
 _ROOM = 256 << 20
-_STAGES = ("teachers", "targets", "student", "evaluate", "report")
+_POINTS = (
+    ("home", "teachers"),
+    ("output", "teachers"),
+    ("home", "targets"),
+    ("output", "student"),
+    ("output", "evaluate"),
+    ("output", "report"),
+)
+"""Whose disk is full, and in which stage."""
 _FAILED = (1, 2)
 """A full disk is found at run time, or before the run has begun."""
 _TMP_BYTES, _LITTLE_BYTES = 40 << 20, 1 << 20
@@ -103,53 +110,42 @@ def _pages(size: int) -> int:
 
 
 def whole_runs(folder: Path, quick: bool) -> Found:
-    """The disk of the output folder, then that of the home, is full in one stage after the other of a run."""
-    small = Small(folder)
-    home, run = folder / "home", folder / "run"
+    """A run whose output folder, or whose home, is full when a stage begins; with room it goes on to the next one."""
+    small, run, home = Small(folder), folder / "run", folder / "home"
     if (first := small.run(run, "--quiet", home=home)).code != 0:
         return Found(f"undisturbed: exit {first.code}: {first.said[-1:]}", passed=False)
-    wanted = outcome(run)
-    on_output, on_home = _STAGES[-1:] if quick else _STAGES, _STAGES[:2]
-    own = folder / "small-output" / "run"
-    found = [_stage_by_stage(small, own.parent, own, folder / "home-2", on_output, wanted)]
-    if not quick:
-        own = folder / "small-home"
-        found += [_stage_by_stage(small, own, folder / "run-3", own, on_home, wanted)]
-    return Found("; ".join(one.measured for one in found), all(one.passed for one in found))
-
-
-def _stage_by_stage(
-    small: Small, where: Path, run: Path, home: Path, stages: Sequence[str], wanted: object
-) -> Found:
-    """One run whose disk is full when a stage begins; with room it goes on to the next one."""
-    stopped, problems = [], []
-    with disk(where, _ROOM) as own:
-        for stage in stages:
+    wanted, stopped, problems = outcome(run), [], []
+    points = _POINTS[-2:] if quick else _POINTS
+    with disk(folder / "small-output", _ROOM) as output, disk(folder / "small-home", _ROOM) as kept:
+        run, home = output.folder / "run", kept.folder
+        for place, stage in points:
+            own = output if place == "output" else kept
+            fill = partial(_fill_up, own, run, stage, len(lines(run)))
+            ended, repeated = _go_on(small, run, home, fill)
             own.resize(_ROOM)
-            ended, repeated = _go_on(
-                small, run, home, partial(_fill_up, own, run, stage, [*lines(run)])
-            )
             if ended.code == 0:
-                problems.append(f"{stage}: was not full")
+                problems.append(f"{place}, {stage}: was not full")
                 break
-            stopped.append(f"{stage} ({ended.seconds:.0f} s)")
-            problems += [f"{stage}: {one}" for one in _wrong(ended, where, (run, home))]
-            problems += [f"{stage}: fitted again: {one}" for one in repeated]
-        own.resize(_ROOM)
+            stopped.append(f"{place} in {stage}")
+            found = [
+                *_wrong(ended, own.folder, (run, home)),
+                *(f"fitted again: {one}" for one in repeated),
+            ]
+            problems += [f"{place}, {stage}: {one}" for one in found]
         ended, repeated = _go_on(small, run, home)
         if ended.code != 0:
             problems.append(f"resumed: exit {ended.code}: {ended.said[-1:]}")
         elif outcome(run) != wanted:
             problems.append("resumed: other numbers")
         problems += [f"resumed: fitted again: {one}" for one in repeated]
-    said = f"{where.name} full in {', '.join(stopped)}: one line each with place and bytes; resumed: weights and numbers as "
-    said += "undisturbed, no finished fit repeated"
-    return Found(f"{where.name}: {'; '.join(problems)}" if problems else said, passed=not problems)
+    said = f"full {len(stopped)} times ({', '.join(stopped)}): one line each with place and bytes; resumed: weights and "
+    said += "numbers as undisturbed, no finished fit repeated"
+    return Found("; ".join(problems) if problems else said, passed=not problems)
 
 
-def _fill_up(own: Disk, run: Path, stage: str, before: list[dict[str, Any]]) -> None:
-    """Leave no room from when a stage begins in this process."""
-    new = lines(run)[len(before) :]
+def _fill_up(own: Disk, run: Path, stage: str, before: int) -> None:
+    """Leave no room from when a stage begins, in a run that has so many lines from before."""
+    new = lines(run)[before:]
     if any(
         (one["kind"], one["stage"], one.get("state")) == ("stage", stage, "started") for one in new
     ):
