@@ -18,8 +18,9 @@ from raykd import __version__
 from raykd.cli import checking, comparing, explaining, jobs, models, recipes, results, submitting
 from raykd.cli.options import Command, parse_words, print_error
 from raykd.disks import disk_error, is_full, write_whole
-from raykd.errors import DiskError, InputError, RaykdError
+from raykd.errors import DiskError, InputError, Problem, RaykdError
 from raykd.folders import release_all
+from raykd.limits import too_little_memory
 from raykd.tasks import find_task
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
@@ -40,9 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         if _debugs() and error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
-        for problem in error.problems:
-            print_error(f"error  {' '.join(str(problem).split())}")  # one line for each
-        return WRONG_INPUT
+        return _refuse(error.problems)
     except KeyboardInterrupt:
         print_error(_how_to_resume(args))
         return INTERRUPTED
@@ -50,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:  # noqa: BLE001 (the outermost frame: it reports and ends)
+        if isinstance(error, ImportError | MemoryError) and (problems := [*too_little_memory()]):
+            return _refuse(problems)  # torch or a library of its had no room
         _report(error, args)
         return FAILED
     finally:
@@ -72,6 +73,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     for group in _GROUPS:
         group.add(commands)
     return parse_words(parser, argv)
+
+
+def _refuse(problems: Sequence[Problem]) -> int:
+    """One line for each; the exit code."""
+    for problem in problems:
+        print_error(f"error  {' '.join(str(problem).split())}")
+    return WRONG_INPUT
 
 
 def _debugs() -> bool:

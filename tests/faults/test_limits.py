@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from raykd import limits
+from raykd.cli import main
 from raykd.errors import InputError
 from raykd.limits import check_limits, object_store_bytes
 
@@ -93,3 +94,16 @@ def test_all_that_is_too_small_is_told_at_once(shell, monkeypatch):
         "ulimit -v",
         "$TMPDIR",
     ]
+
+
+def test_a_library_that_has_no_room_is_the_limit_s_fault(shell, monkeypatch, capsys):
+    def act(args):
+        raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
+
+    monkeypatch.setattr("raykd.cli.entry.parse", lambda argv: SimpleNamespace(act=act))
+    shell(memory=1_000_000_000)
+    assert main([]) == 2
+    assert capsys.readouterr().err.startswith("error  ulimit -v: allows 1,000,000,000 bytes")
+    shell()
+    assert main([]) == 1
+    assert "failed to map segment" in capsys.readouterr().err
