@@ -315,3 +315,13 @@ def test_numbers_of_a_line_that_had_no_room_are_not_half_there(tmp_path):
         log_line(tmp_path)
     assert content(tmp_path) == before
     json.loads(Path(tmp_path / "metrics.jsonl").read_text())
+
+
+def test_standard_output_on_a_full_disk_is_one_line(monkeypatch, capsys):
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["recipes"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "error  standard output, or a file without a name, cannot be written: No space left on device"
+    )
