@@ -44,11 +44,9 @@ def disk_error(path: Path, error: BaseException, needed: int = 0) -> DiskError:
 
 
 def _meaning(error: BaseException) -> str:
-    if isinstance(error, shutil.Error) and isinstance(error.args[0], list) and error.args[0]:
-        return str(error.args[0][0][-1])  # of the first file of a tree that was copied
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return next((words for words in _IN_WORDS if words in str(error)), str(error))
+    if said := next((words for words in _IN_WORDS if words in str(error)), None):
+        return said  # libraries put more around it, and a tree that was copied a line for each file
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _free_bytes(path: Path) -> int:

@@ -67,8 +67,9 @@ class DiskError(RaykdError):
 
     def __init__(self, what: str) -> None:
         self.what = what
-        super().__init__(f"{what}; make room there or name another place, and run the same command again (a job that had begun "
-                         "with --resume: what was finished is kept)")  # fmt: skip
+        super().__init__(
+            f"{what}; make room there, or name another place, and repeat the command (a job goes on with --resume)"
+        )
 
     def __reduce__(self) -> tuple[type[DiskError], tuple[str]]:
         return (type(self), (self.what,))

@@ -34,7 +34,7 @@ def check_limits(cpus: int) -> None:
         InputError: with what is needed, and what to do.
     """
     files = _FILES + _FILES_PER_CPU * cpus
-    refuse([*_too_few_files(files), *_too_little_memory(), *_too_small_temporary()])
+    refuse([*_too_few_files(files), *too_little_memory(), *_too_small_temporary()])
 
 
 def _too_small_temporary() -> Iterator[Problem]:
@@ -59,7 +59,8 @@ def _too_few_files(needed: int) -> Iterator[Problem]:
                   f"(`ulimit -n {_USUAL_FILES}`, or nofile in limits.conf), or use a cluster that runs: --address")  # fmt: skip
 
 
-def _too_little_memory() -> Iterator[Problem]:
+def too_little_memory() -> Iterator[Problem]:
+    """What is wrong where `ulimit -v` leaves no room for torch and Ray; nothing where it does."""
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     needed = _WORKER_BYTES + _LEAST_STORE_BYTES
     if not _allows(soft, needed):

@@ -7,9 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from jobs.faults.scenario import Found
@@ -17,6 +18,7 @@ from jobs.faults.small_runs import (
     Ended,
     Small,
     finished_fits,
+    lines,
     outcome,
     reached,
     unfinished_files,
@@ -26,6 +28,15 @@ from raykd.folders import read_json
 _START = "import sys; from jobs.faults.disks import main; main(sys.argv[1:])"
 _PAGE = 4096
 _ROOM = 256 << 20
+_POINTS = (
+    ("home", "teachers"),
+    ("output", "teachers"),
+    ("home", "targets"),
+    ("output", "student"),
+    ("output", "evaluate"),
+    ("output", "report"),
+)
+"""Whose disk is full, and in which stage."""
 _FAILED = (1, 2)
 """A full disk is found at run time, or before the run has begun."""
 _TMP_BYTES, _LITTLE_BYTES = 40 << 20, 1 << 20
@@ -68,6 +79,11 @@ class Disk:
         """Give it so many bytes, in whole pages."""
         _mount("-o", f"remount,size={_pages(size)}", str(self.folder))
 
+    def shrink(self) -> None:
+        """Take away all room that is free; more than that is refused while somebody writes."""
+        command = ["mount", "-o", f"remount,size={_pages(self.used)}", str(self.folder)]
+        subprocess.run(command, capture_output=True, check=False)  # noqa: S603 (ours)
+
     @property
     def used(self) -> int:
         """Bytes that are taken."""
@@ -93,86 +109,56 @@ def _pages(size: int) -> int:
     return -(-size // _PAGE) * _PAGE
 
 
-def _taken(folder: Path, upto: Callable[[Path], bool]) -> int:
-    """Bytes, in whole pages, of all that was written before the first file of a kind, and of half of that one."""
-    files = sorted(
-        (one for one in folder.rglob("*") if one.is_file()), key=lambda p: p.stat().st_mtime_ns
-    )
-    total = 0
-    for path in files:
-        size = path.stat().st_size
-        if upto(path.relative_to(folder)):
-            return total + _pages(size) // 2
-        total += _pages(size) + (_PAGE if path.parent == folder else 0)
-    raise RuntimeError(f"no such file in {folder}")
-
-
 def whole_runs(folder: Path, quick: bool) -> Found:
-    """Disks of output folder and home that are full at one point after the other; each time a little room is made."""
-    small = Small(folder)
-    home, run = folder / "home", folder / "run"
+    """A run whose output folder, or whose home, is full when a stage begins; with room it goes on to the next one."""
+    small, run, home = Small(folder), folder / "run", folder / "home"
     if (first := small.run(run, "--quiet", home=home)).code != 0:
-        return Found(
-            f"the undisturbed run ended with {first.code}: {first.said[-1:]}", passed=False
-        )
-    wanted = outcome(run)
-    output_points = {
-        "a teacher's checkpoint": lambda p: p.match("checkpoints/teacher/*/*.safetensors"),
-        "the student's checkpoint": lambda p: p.match("checkpoints/student/*/*.safetensors"),
-        "the evaluation": lambda p: p.name == "evaluation.safetensors",
-        "the report": lambda p: p.suffix == ".png",
-    }
-    home_points = {
-        "a kept teacher": lambda p: p.match("teachers/*/weights.safetensors"),
-        "the targets": lambda p: p.match("targets/*/*.safetensors"),
-    }
-    if quick:
-        output_points.pop("a teacher's checkpoint")
-        output_points.pop("the student's checkpoint")
-        home_points.pop("a kept teacher")
-    sizes = {name: _taken(run, point) for name, point in output_points.items()}
-    found = [
-        _step_by_step(small, "output", folder / "small-output", folder / "home-2", sizes, wanted)
-    ]
-    sizes = {name: _taken(home, point) for name, point in home_points.items()}
-    found += [_step_by_step(small, "home", folder / "run-3", folder / "small-home", sizes, wanted)]
-    return Found("; ".join(one.measured for one in found), all(one.passed for one in found))
-
-
-def _step_by_step(
-    small: Small, place: str, run: Path, home: Path, sizes: Mapping[str, int], wanted: object
-) -> Found:
-    """One run that fails at each size of its disk, and is gone on with."""
-    where = run if place == "output" else home
-    run = run / "run" if place == "output" else run
-    stopped, problems = [], []
-    with disk(where, min(sizes.values())) as own:
-        for name, size in sizes.items():
-            own.resize(max(size, own.used))
-            ended, repeated = _go_on(small, run, home)
+        return Found(f"undisturbed: exit {first.code}: {first.said[-1:]}", passed=False)
+    wanted, stopped, problems = outcome(run), [], []
+    points = _POINTS[-2:] if quick else _POINTS
+    with disk(folder / "small-output", _ROOM) as output, disk(folder / "small-home", _ROOM) as kept:
+        run, home = output.folder / "run", kept.folder
+        for place, stage in points:
+            own = output if place == "output" else kept
+            fill = partial(_fill_up, own, run, stage, len(lines(run)))
+            ended, repeated = _go_on(small, run, home, fill)
+            own.resize(_ROOM)
             if ended.code == 0:
-                problems.append(f"{place} with {size:,} bytes for {name}: not full")
-                continue
-            stopped.append(name)
-            problems += [f"{place}, {name}: {one}" for one in _wrong(ended, where, (run, home))]
-            problems += [f"{place}, {name}: fitted again: {one}" for one in repeated]
-        own.resize(_ROOM)
+                problems.append(f"{place}, {stage}: was not full")
+                break
+            stopped.append(f"{place} in {stage}")
+            found = [
+                *_wrong(ended, own.folder, (run, home)),
+                *(f"fitted again: {one}" for one in repeated),
+            ]
+            problems += [f"{place}, {stage}: {one}" for one in found]
         ended, repeated = _go_on(small, run, home)
         if ended.code != 0:
-            problems.append(f"{place}, resumed: exit {ended.code}: {ended.said[-1:]}")
+            problems.append(f"resumed: exit {ended.code}: {ended.said[-1:]}")
         elif outcome(run) != wanted:
-            problems.append(f"{place}, resumed: other numbers")
-        problems += [f"{place}, resumed: fitted again: {one}" for one in repeated]
-    said = f"{place} full {len(stopped)} times ({', '.join(stopped)}), each one line with place and bytes; resumed: "
-    said += "weights and numbers as undisturbed, no fit repeated"
+            problems.append("resumed: other numbers")
+        problems += [f"resumed: fitted again: {one}" for one in repeated]
+    said = f"full {len(stopped)} times ({', '.join(stopped)}): one line each with place and bytes; resumed: weights and "
+    said += "numbers as undisturbed, no finished fit repeated"
     return Found("; ".join(problems) if problems else said, passed=not problems)
 
 
-def _go_on(small: Small, run: Path, home: Path) -> tuple[Ended, list[str]]:
+def _fill_up(own: Disk, run: Path, stage: str, before: int) -> None:
+    """Leave no room from when a stage begins, in a run that has so many lines from before."""
+    new = lines(run)[before:]
+    if any(
+        (one["kind"], one["stage"], one.get("state")) == ("stage", stage, "started") for one in new
+    ):
+        own.shrink()
+
+
+def _go_on(
+    small: Small, run: Path, home: Path, during: Callable[[], None] | None = None
+) -> tuple[Ended, list[str]]:
     """Run, or resume where there is something to resume; and the fits that were done again though they were finished."""
     before = {**finished_fits(run), **finished_fits(home)}
     more = ["--resume"] if (run / "config.json").is_file() else []
-    ended = small.run(run, "--quiet", *more, home=home)
+    ended = small.run(run, "--quiet", *more, home=home, during=during)
     after = {**finished_fits(run), **finished_fits(home)}
     return ended, [name for name, when in before.items() if after.get(name) != when]
 

@@ -26,11 +26,13 @@ RECIPE: dict[str, Any] = {
     "student": {"model": {"type": "mlp", "width": 0.25, "depth": 1}},
     "train": _FIT,
     "evaluate": {"controls": ["labels"]},
+    "cluster": {"student": {"parallel_fits": 1}},
     "tracking": {"wandb": {"mode": "disabled"}},
 }  # fmt: skip
 NUMBERS = ("student", "controls", "teachers", "ensemble", "fidelity", "gains")
-_LIMIT_S = 420.0
+_LIMIT_S = 900.0
 _POLL_S = 0.1
+_LATE = "node timed out during startup"
 
 
 @dataclass(frozen=True)
@@ -97,20 +99,24 @@ class Small:
         path.write_text(yaml.safe_dump(dict(self.recipe)), encoding="utf-8")
         return path
 
-    def command(self, *words: str, home: Path, during: Callable[[], None] | None = None) -> Ended:
-        """A command of raykd, to its end."""
+    def command(
+        self, *words: str, home: Path, during: Callable[[], None] | None = None, tries: int = 3
+    ) -> Ended:
+        """A command of raykd, to its end; again where Ray did not start within its 30 s, as on a machine under load."""
         process, log, begun = self.start(*words, home=home)
         until = begun + _LIMIT_S
         while process.poll() is None and time.monotonic() < until:
             if during is not None:
                 during()
             time.sleep(_POLL_S)
-        if process.poll() is None:
+        over = process.poll() is None
+        if over:
             process.kill()
             process.wait()
         said = tuple(log.read_text(encoding="utf-8", errors="replace").splitlines())
-        code = process.returncode if time.monotonic() < until else None
-        return Ended(code, said, time.monotonic() - begun)
+        if tries > 1 and any(_LATE in line for line in said):
+            return self.command(*words, home=home, during=during, tries=tries - 1)
+        return Ended(None if over else process.returncode, said, time.monotonic() - begun)
 
     def start(self, *words: str, home: Path) -> tuple[subprocess.Popen[bytes], Path, float]:
         """A command of raykd: its process, the file that it writes to, and when it began."""

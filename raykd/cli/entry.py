@@ -18,8 +18,9 @@ from raykd import __version__
 from raykd.cli import checking, comparing, explaining, jobs, models, recipes, results, submitting
 from raykd.cli.options import Command, parse_words, print_error
 from raykd.disks import disk_error, is_full, write_whole
-from raykd.errors import DiskError, InputError, RaykdError
+from raykd.errors import DiskError, InputError, Problem, RaykdError
 from raykd.folders import release_all
+from raykd.limits import too_little_memory
 from raykd.tasks import find_task
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
@@ -36,22 +37,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if getattr(args, "task", None):
             find_task(args.task, key="--task")
-        return int(args.act(args))
+        code = int(args.act(args))
+        sys.stdout.flush()  # what has no room is to be found here
     except InputError as error:
         if _debugs() and error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
-        for problem in error.problems:
-            print_error(f"error  {' '.join(str(problem).split())}")  # one line for each
-        return WRONG_INPUT
+        return _refuse(error.problems)
     except KeyboardInterrupt:
         print_error(_how_to_resume(args))
         return INTERRUPTED
     except BrokenPipeError:  # `raykd … | head`: nobody reads the rest
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return FAILED
     except Exception as error:  # noqa: BLE001 (the outermost frame: it reports and ends)
+        if isinstance(error, ImportError | MemoryError) and (problems := [*too_little_memory()]):
+            return _refuse(problems)  # torch or a library of its had no room
         _report(error, args)
         return FAILED
+    else:
+        return code
     finally:
         release_all()
 
@@ -74,6 +78,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parse_words(parser, argv)
 
 
+def _refuse(problems: Sequence[Problem]) -> int:
+    """One line for each; the exit code."""
+    for problem in problems:
+        print_error(f"error  {' '.join(str(problem).split())}")
+    return WRONG_INPUT
+
+
 def _debugs() -> bool:
     """Whether tracebacks are wanted."""
     return os.environ.get("RAYKD_DEBUG", "") not in ("", "0")
@@ -84,7 +95,7 @@ def _report(error: Exception, args: argparse.Namespace) -> None:
     if debug := _debugs():
         traceback.print_exception(error)
     if isinstance(error, OSError) and is_full(error):
-        error = disk_error(Path(error.filename or "standard output, or a temporary file"), error)
+        error = _told(error)
     if isinstance(error, RaykdError):
         print_error(f"error  {' '.join(str(error).split())}")
         return
@@ -100,6 +111,21 @@ def _report(error: Exception, args: argparse.Namespace) -> None:
             print_error(f"       traceback: {file}")
     elif not debug:
         print_error("       RAYKD_DEBUG=1 shows the traceback")
+
+
+def _told(error: OSError) -> DiskError:
+    """A full disk that no part of raykd has told of."""
+    if error.filename is not None:
+        return disk_error(Path(os.fsdecode(error.filename)), error)
+    _forget_output()  # else it would be written once more, and fail again, when Python ends
+    return DiskError(
+        f"standard output, or a file without a name, cannot be written: {error.strerror or error}"
+    )
+
+
+def _forget_output() -> None:
+    """What is still to be written to standard output goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _how_to_resume(args: argparse.Namespace) -> str:

@@ -1,4 +1,4 @@
-"""Teachers that are fitted once and kept in raykd's home, for every job that wants the same."""
+"""What is fitted once and used again: teachers, kept in raykd's home for every job, and fits of the same job."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from raykd.disks import read_pieces, write_whole
+from raykd.disks import copy_folder, read_pieces, write_whole
 from raykd.folders import RunFolder, lock_file, write_json
 from raykd.pipeline.fits import kept_folder
 from raykd.train import Fit
@@ -59,3 +59,17 @@ def alone(fits: Iterable[Fit], waiting: Callable[[str], None]) -> Iterator[None]
             with suppress(OSError):
                 stack.enter_context(lock_file(folder.with_name(f".{folder.name}.lock"), busy))
         yield
+
+
+def reuse(fit: Fit, folder: RunFolder, known: Mapping[str, Path]) -> None:
+    """Take over the checkpoints of a fit that is the same, bit for bit, where there are none of its own.
+
+    Args:
+        fit: which is to be trained in the folder.
+        folder: of the job.
+        known: identity -> checkpoints of a finished fit.
+    """
+    before = next((known[one] for one in fit.identities if one in known), None)
+    own = folder.checkpoints(fit.fit_id)
+    if before is not None and not own.exists():
+        copy_folder(before, own)

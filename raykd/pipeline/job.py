@@ -12,13 +12,12 @@ from typing import Any, Literal, TypeVar
 
 from raykd.config import Config
 from raykd.config.controls import left_out_controls
-from raykd.disks import copy_folder
 from raykd.ensemble import SHARPENING_BOUNDS
 from raykd.evaluate import Evaluation
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.pipeline.evaluation import evaluate, labels_used
 from raykd.pipeline.fits import known_weights, teacher_fit
-from raykd.pipeline.fitted import alone, card_of, keep_teacher
+from raykd.pipeline.fitted import alone, card_of, keep_teacher, reuse
 from raykd.pipeline.placement import Placement
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.target_stage import TargetStage
@@ -434,20 +433,6 @@ def not_decoded(names: Sequence[str]) -> Event:
     more = f" and {len(names) - _NAMED:,} more, see events.jsonl" if len(names) > _NAMED else ""
     text = f"{len(names):,} samples cannot be decoded: {', '.join(names[:_NAMED])}{more}"
     return events.failure("data", text, decision="skip", samples=list(names))
-
-
-def reuse(fit: Fit, folder: RunFolder, known: Mapping[str, Path]) -> None:
-    """Take over the checkpoints of a fit that is the same, bit for bit, where there are none of its own.
-
-    Args:
-        fit: which is to be trained in the folder.
-        folder: of the job.
-        known: identity -> checkpoints of a finished fit.
-    """
-    before = next((known[one] for one in fit.identities if one in known), None)
-    own = folder.checkpoints(fit.fit_id)
-    if before is not None and not own.exists():
-        copy_folder(before, own)
 
 
 def times_tested(folder: RunFolder) -> int:

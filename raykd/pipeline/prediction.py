@@ -184,5 +184,6 @@ def write_npz(path: Path, ids: np.ndarray, predicted: Predicted) -> None:
         arrays["values"] = predicted.label_N
     else:
         arrays |= {"labels": predicted.label_N, "probabilities": predicted.probability_NC}
-    with new_file(path) as temporary, temporary.open("wb") as file:
+    needed = sum(np.asarray(array).nbytes for array in arrays.values())
+    with new_file(path, needed) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)

@@ -14,7 +14,8 @@ from raykd.config import Config
 from raykd.config.places import store_root
 from raykd.config.variants import fold_recipes
 from raykd.data import Samples
-from raykd.errors import InputError, Problem, TargetError
+from raykd.disks import disk_error
+from raykd.errors import InputError, Problem
 from raykd.folders import read_json
 from raykd.pipeline.fits import known_weights, shown_views
 from raykd.pipeline.preparation import Prepared, prepare
@@ -26,6 +27,7 @@ from raykd.targets.maintenance import size_of
 from raykd.targets.marks import Mark, board_of, hold
 from raykd.targets.quarantine_log import QUARANTINE, read_quarantined
 from raykd.targets.remote import Remote, is_uri, remote_of
+from raykd.targets.shards import unwritable
 from raykd.targets.store import ORIGINAL
 from raykd.teachers import ActorFleet, Recorded, Spec
 from raykd.teachers.filling import Part, fill, missing_parts
@@ -169,7 +171,7 @@ class RecipeStore:
         try:
             scored = sum(fill(self.root, parts, fleet, emit, tolerance, self.bucket).values())
         except OSError as error:
-            raise TargetError(f"the target store {self.root} cannot be written: {error}") from error
+            raise unwritable(disk_error(self.root, error)) from error
         if self.bucket is not None:
             keys = [key for part in parts for key in (*part.lacking, part.outputs)]
             self.bucket.sync(dict.fromkeys(keys))

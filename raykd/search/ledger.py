@@ -23,7 +23,7 @@ from raykd.config import Config
 from raykd.config.optimizers import with_training_settings
 from raykd.config.trusting import named_code, remember
 from raykd.disks import write_whole
-from raykd.errors import InputError
+from raykd.errors import InputError, RaykdError
 from raykd.evaluate import TaskMetrics
 from raykd.folders import read_object, write_json
 from raykd.search.scores import Scores, pareto_front, pruners_for, scores_of
@@ -114,6 +114,7 @@ class Ledger:
         self._trial_started: dict[str, float] = {}
         self._started = time.monotonic()
         self._why_over: str | None = None
+        self._halted: str | None = None
         self._restore()
         self._waiting = [n for n, record in self.records.items() if record["state"] == RUNNING]
 
@@ -257,8 +258,23 @@ class Ledger:
         """The training of a trial diverged, or its process was lost more often than allowed."""
         self._end(name, "failed", why=why)
 
+    def halt(self, why: str) -> None:
+        """A disk is full: no trial begins any more, and none of those that have not ended counts as failed."""
+        self._halted = self._halted or why
+
+    def check_room(self) -> None:
+        """Whether no disk was full.
+
+        Raises:
+            RaykdError: one was.
+        """
+        if self._halted is not None:
+            raise RaykdError(self._halted)
+
     def over(self) -> bool:
-        """Whether all trials are to end now: time is up or the target is reached."""
+        """Whether all trials are to end now: time is up, the target is reached, or a disk is full."""
+        if self._halted is not None:
+            return True
         limit = self._stop.time_s
         late = limit is not None and time.monotonic() - self._started >= limit
         if late and self._why_over is None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from raykd.config import Config
 from raykd.config.search import COSTS
-from raykd.disks import new_file, write_whole
+from raykd.disks import write_whole
+from raykd.export.predictions import write_table
 from raykd.search.ledger import RANKED, Ledger, Record, write_recipe
 from raykd.search.scores import cost_fronts, costs_of
 from raykd.search.space import plain_recipe, propose
@@ -86,7 +87,6 @@ def write(folder: Path, config: Config, summary: Mapping[str, Any]) -> Config:
 def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Columns of one type each: numbers where all are, else text."""
     import pyarrow as pa  # it takes a while to import
-    import pyarrow.parquet as pq
 
     columns = {}
     for name in rows[0]:
@@ -95,8 +95,7 @@ def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         if len(kinds) > 1 and kinds != {int, float}:
             values = [None if value is None else str(value) for value in values]
         columns[name] = pa.array(values)
-    with new_file(path) as temporary:
-        pq.write_table(pa.table(columns), temporary)
+    write_table(path, pa.table(columns))
 
 
 def _plain(value: Any) -> Any:

@@ -29,7 +29,7 @@ from ray.core.generated.gcs_pb2 import ActorTableData, PlacementGroupTableData
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from raykd.config.root import StudentCluster
-from raykd.errors import RaykdError
+from raykd.errors import DiskError, RaykdError
 from raykd.folders import RunFolder
 from raykd.search.space import CHECKPOINT, TRIALS
 from raykd.tracking import Event, JsonLines
@@ -40,7 +40,7 @@ from raykd.train.launch import run_fits
 from raykd.train.work import Work
 
 Message = dict[str, Any]
-"""What a trial reports to Tune: `state` "epoch", "finished" or "failed", and what belongs to it."""
+"""What a trial reports to Tune: `state` "epoch", "finished", "failed" or "no_room", and what belongs to it."""
 _FETCH_TIMEOUT_S = 600.0  # for data and fit from the object store
 _POLL_S = 0.2
 _ACKNOWLEDGE_TIMEOUT_S = 3600.0
@@ -112,7 +112,8 @@ def _outcome(train_fit: Callable[[], dict[str, Any]]) -> Message:
     try:
         return {"state": "finished", "result": train_fit()}
     except RaykdError as error:
-        return {"state": "failed", "why": str(error)}
+        full = isinstance(error, DiskError) or isinstance(error.__cause__, DiskError)
+        return {"state": "no_room" if full else "failed", "why": str(error)}
 
 
 class _Relay:

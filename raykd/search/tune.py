@@ -25,6 +25,7 @@ import ray.tune
 from ray.tune import search
 
 from raykd.config.root import StudentCluster
+from raykd.errors import DiskError
 from raykd.search.ledger import Ledger
 from raykd.search.trials import (
     multi_worker_trial,
@@ -67,6 +68,9 @@ def run_trials(ledger: Ledger, work: Work, resources: TrialResources, folder: Pa
         work: of the sweep, the same for every trial.
         resources: what trials may use.
         folder: for Tune's own files; emptied before.
+
+    Raises:
+        RaykdError: a disk was full; trials that had not ended go on with `resume`.
     """
     shutil.rmtree(folder, ignore_errors=True)
     run_config = ray.tune.RunConfig(
@@ -85,6 +89,7 @@ def run_trials(ledger: Ledger, work: Work, resources: TrialResources, folder: Pa
     )
     with _trainable(work, resources) as trial, _quietly():
         ray.tune.Tuner(trial, tune_config=tune_config, run_config=run_config).fit()
+    ledger.check_room()
 
 
 @contextmanager
@@ -117,7 +122,11 @@ class _Launcher(search.Searcher):  # type: ignore[misc]
         return True
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ARG002
-        launched = self._ledger.launch()
+        try:
+            launched = self._ledger.launch()
+        except DiskError as error:
+            self._ledger.halt(str(error))
+            launched = None
         if launched is None:
             return search.Searcher.FINISHED
         name, fit = launched
@@ -140,6 +149,13 @@ class _Stopper(ray.tune.Stopper):  # type: ignore[misc]
         self._ledger = ledger
 
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        try:
+            return self._told(result)
+        except DiskError as error:  # Tune would take it for the trial's, and try again
+            self._ledger.halt(str(error))
+            return True
+
+    def _told(self, result: Mapping[str, Any]) -> bool:
         ledger, state = self._ledger, result.get("state")
         if state == "epoch":
             return ledger.on_epoch(result["trial"], result["epoch"], result["validation"])
@@ -147,6 +163,8 @@ class _Stopper(ray.tune.Stopper):  # type: ignore[misc]
             ledger.on_finished(result["trial"], result["result"])
         elif state == "failed":
             ledger.on_failed(result["trial"], result["why"])
+        elif state == "no_room":
+            ledger.halt(result["why"])
         return False
 
     def stop_all(self) -> bool:
@@ -162,7 +180,10 @@ class _Callback(ray.tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:  # noqa: ARG002
         why = str(trial.get_error() or "its process was lost").strip().splitlines()[-1]
-        self._ledger.on_failed(trial.config["trial"], why)
+        try:
+            self._ledger.on_failed(trial.config["trial"], why)
+        except DiskError as error:
+            self._ledger.halt(str(error))
 
     def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:  # noqa: ARG002
         if time.monotonic() >= self._next_cleanup:

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from raykd.disks import disk_error
 from raykd.errors import TargetError
 from raykd.folders import lock_file, read_json
 from raykd.targets import codec
 from raykd.targets.packing import FEATURE, SCALE, Arrays, without_features
-from raykd.targets.shards import Shard, check_shard, map_shard, write_file
+from raykd.targets.shards import Shard, check_shard, map_shard, unwritable, write_file
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
@@ -201,8 +202,5 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             stack.enter_context(lock_file(folder / LOCK))
         except OSError as error:
-            raise TargetError(
-                f"the target store cannot be written: {folder}: {error.strerror or error}; set targets.store to "
-                "another folder"
-            ) from error
+            raise unwritable(disk_error(folder, error)) from error
         yield

@@ -22,9 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
+from raykd.disks import disk_error
 from raykd.errors import TargetError
 from raykd.targets.buckets import Bucket
 from raykd.targets.remote import Remote
+from raykd.targets.shards import unwritable
 
 MARKS = ".in-use"
 """The folder of a store in which they lie."""
@@ -124,11 +126,7 @@ class FolderBoard:
                 return
             file = self._written(name, payload)
         except OSError as error:
-            why = error.strerror or error
-            raise TargetError(
-                f"the target store cannot be written: {self.folder / name}: {why}; make room there, or set "
-                "targets.store to another folder"
-            ) from error
+            raise unwritable(disk_error(self.folder / name, error, len(payload))) from error
         self._unlock(name)
         self._held[name] = file
 

@@ -92,10 +92,15 @@ def write_file(path: Path, pieces: Iterable[bytes]) -> None:
     try:
         write_whole(path, pieces)
     except DiskError as error:
-        raise TargetError(
-            f"the target store cannot be written: {error.what}; make room (`raykd targets prune` deletes what is not used), or set "
-            "targets.store to a folder on another disk; all that was finished before is kept, and --resume goes on from it"
-        ) from error
+        raise unwritable(error) from error
+
+
+def unwritable(error: DiskError) -> TargetError:
+    """The error of a store whose disk is full, or cannot be written."""
+    return TargetError(
+        f"the target store cannot be written: {error.what}; make room (`raykd targets prune` deletes what is not used), or set "
+        "targets.store to a folder on another disk; all that was finished before is kept, and --resume goes on from it"
+    )
 
 
 def metadata_of(origin: Mapping[str, Any], view: int) -> dict[str, str]:

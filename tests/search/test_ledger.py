@@ -10,7 +10,7 @@ import yaml
 
 from raykd.config import load_config
 from raykd.config.load import read_recipe
-from raykd.errors import InputError, Problem
+from raykd.errors import DiskError, InputError, Problem, RaykdError, TargetError
 from raykd.folders import read_json
 from raykd.search.ledger import BuiltTrial, FixedSampler, Ledger
 from raykd.search.results import pareto
@@ -188,3 +188,46 @@ def test_a_kept_trial_does_not_bring_code_that_the_recipe_does_not_search(make, 
     file.write_text(json.dumps(record))
     with pytest.raises(InputError, match=r"000/result.json: names strange:make, which the recipe"):
         make()
+
+
+def test_a_full_disk_ends_the_search_and_fails_no_trial(make, monkeypatch):
+    from raykd.search import ledger as ledgers
+    from raykd.search.tune import _Launcher, _Stopper
+
+    def full(path, value):
+        raise DiskError(f"{path} cannot be written: No space left on device")
+
+    ledger = make()
+    ledger.launch()
+    ledger.launch()
+    with monkeypatch.context() as patch:
+        patch.setattr(ledgers, "write_json", full)
+        told = {"state": "finished", "trial": "000", "result": result(0.8)}
+        assert _Stopper(ledger)("id", told), (
+            "Tune would count an error as the trial's, and try again"
+        )
+    assert ledger.over()
+    assert _Launcher(ledger).suggest("id") == _Launcher(ledger).suggest("id") == "FINISHED"
+    with pytest.raises(RaykdError, match=r"000/result\.json cannot be written.*--resume"):
+        ledger.check_room()
+    assert launch_all(make())[:2] == ["000", "001"], "both go on"
+
+
+def test_a_trial_that_finds_no_room_has_not_failed(make):
+    from raykd.search.trials import _outcome
+    from raykd.search.tune import _Stopper
+
+    def raising(error, cause=None):
+        def train():
+            raise error from cause
+
+        return train
+
+    full = DiskError("checkpoint cannot be written")
+    assert _outcome(raising(TargetError("of the store"), full))["state"] == "no_room"
+    assert _outcome(raising(TargetError("damaged")))["state"] == "failed"
+    told, ledger = _outcome(raising(full)), make()
+    ledger.launch()
+    _Stopper(ledger)("id", {"trial": "000", **told})
+    assert ledger.over()
+    assert ledger.records["000"]["state"] == "running"
