@@ -398,6 +398,11 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def logs(self) -> Path:
+        """The workers' logs of a job that failed on a cluster of its own, secrets masked."""
+        return self.path / "logs"
+
+    @property
     def evaluation(self) -> Path:
         """Every model's outputs on validation and test."""
         return self.path / "evaluation.safetensors"

@@ -1,7 +1,7 @@
 """`raykd`: parse, run one command, return its exit code.
 
 0 done; 1 the run failed; 2 the input is wrong; 3 done, but an `evaluate.require` does not hold;
-130 interrupted.
+130 interrupted; 143 and 129 ended by SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from raykd import __version__
 from raykd.cli import checking, comparing, explaining, jobs, models, recipes, results, submitting
+from raykd.cli.ending import ends_at_signals, signalled
 from raykd.cli.options import Command, parse_words, print_error
 from raykd.errors import InputError, RaykdError
 from raykd.folders import release_all
@@ -31,6 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(given)
     except SystemExit as end:  # argparse has printed why
         return end.code if isinstance(end.code, int) else WRONG_INPUT
+    with ends_at_signals(lambda: print_error(_how_to_resume(args))):
+        return _act(args)
+
+
+def _act(args: argparse.Namespace) -> int:
+    """Run the command; its exit code, after it has told what went wrong."""
     try:
         if getattr(args, "task", None):
             find_task(args.task, key="--task")
@@ -42,13 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_error(f"error  {' '.join(str(problem).split())}")  # one line for each
         return WRONG_INPUT
     except KeyboardInterrupt:
-        print_error(_how_to_resume(args))
+        if not signalled():  # which says so itself
+            print_error(_how_to_resume(args))
         return INTERRUPTED
     except BrokenPipeError:  # `raykd … | head`: nobody reads the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:  # noqa: BLE001 (the outermost frame: it reports and ends)
-        _report(error, args)
+        if not signalled():  # which Ray's processes may have received first
+            _report(error, args)
         return FAILED
     finally:
         release_all()

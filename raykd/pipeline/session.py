@@ -35,6 +35,7 @@ from raykd.runtime import (
     connect,
     engine,
     is_connected,
+    keep_logs,
     machine,
 )
 from raykd.tasks import find_task
@@ -120,6 +121,10 @@ def opened(
         except RaykdError as error:
             failed = {"schema": 1, "status": "failed", "error": str(error)}
             write_json(folder.summary, {**failed, "test_scored_times": times_tested(folder)})
+            keep_logs(folder.logs)
+            raise
+        except Exception:
+            keep_logs(folder.logs)
             raise
         finally:
             job.close()
