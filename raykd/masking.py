@@ -46,6 +46,8 @@ def mask(text: str, environ: Mapping[str, str]) -> str:
 def _masked(found: re.Match[str]) -> str:
     """`NAME=value` where the name is one of a secret."""
     name = found[1].upper()
-    if name == _PLAIN_NAME or not SECRET_NAME.search(name):  # `key=student.model` says what is wrong
+    if name == _PLAIN_NAME or not SECRET_NAME.search(
+        name
+    ):  # `key=student.model` says what is wrong
         return found[0]
     return f"{found[1]}{found[2]}{MASK}"

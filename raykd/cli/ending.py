@@ -14,7 +14,7 @@ from raykd.folders import release_all
 
 SIGNALLED = 128
 """The exit code is this and the signal's number."""
-_GRACE_S = 2.0
+_GRACE_S = 1.5
 """For closing files and clusters; whoever sent the signal sends SIGKILL after three seconds, or later."""
 _NUMBERS = tuple(
     int(getattr(signal, name)) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)

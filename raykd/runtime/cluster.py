@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import current_thread, main_thread
@@ -198,7 +198,9 @@ def _start_own(common: Mapping[str, Any]) -> None:
                 num_cpus=cpu_count(),
                 include_dashboard=False,
                 _temp_dir=Own.session.temporary,
-                _system_config={"enable_metrics_collection": False},  # which would listen everywhere
+                _system_config={
+                    "enable_metrics_collection": False
+                },  # which would listen everywhere
                 **common,
             )
     except BaseException:
@@ -206,18 +208,12 @@ def _start_own(common: Mapping[str, Any]) -> None:
         raise
 
 
-@contextmanager
-def _on_loopback() -> Iterator[None]:
+def _on_loopback() -> AbstractContextManager[None]:
     """Ray's processes listen on 127.0.0.1 alone, as they do on macOS by themselves; there is no option for that.
 
     `_node_ip_address="127.0.0.1"` is replaced by the machine's address, and with any other they listen on all.
     """
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+    return _constant("ENABLE_RAY_CLUSTER", False)
 
 
 @contextmanager
@@ -225,18 +221,29 @@ def _handlers_kept() -> Iterator[None]:
     """What SIGTERM and SIGHUP do is left to who runs this process.
 
     Ray would set two handlers of SIGTERM: one in Python, from the main thread alone, which raises SystemExit; one in C++,
-    which prints a stack and then aborts. And SIGHUP, which a closed terminal sends to the whole process group, is kept from
-    Ray's processes, as Ray keeps SIGINT from them: the driver ends them in its own time.
+    which prints a stack and aborts where it is called again. And SIGHUP, which a closed terminal sends to the whole process
+    group, is kept from Ray's processes, as Ray keeps SIGINT from them: the driver ends them in its own time.
     """
     before = signal.getsignal(signal.SIGTERM)
-    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
-        yield
+        with _constant("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", True):
+            yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         if current_thread() is main_thread() and before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _constant(name: str, value: bool) -> Iterator[None]:
+    """A constant of Ray's, which it has from the environment when it is imported; a user may have imported it before."""
+    before = getattr(ray_constants, name)
+    setattr(ray_constants, name, value)
+    try:
+        yield
+    finally:
+        setattr(ray_constants, name, before)
 
 
 def _check_listening(address: str) -> None:

@@ -40,7 +40,14 @@ class OwnSession:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent_folder()))
         self._watcher = subprocess.Popen(  # noqa: S603 (ourselves)
-            [sys.executable, "-I", "-S", watcher.__file__, os.path.realpath(self.folder), str(os.getpid())],
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                watcher.__file__,
+                os.path.realpath(self.folder),
+                str(os.getpid()),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -107,7 +114,7 @@ def parent_folder() -> str:
     """
     usual = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     if len(os.fsencode(usual)) <= _LONGEST_TEMPORARY:
-        os.makedirs(usual, exist_ok=True)  # Ray makes that of $RAY_TMPDIR, too
+        Path(usual).mkdir(parents=True, exist_ok=True)  # Ray makes that of $RAY_TMPDIR, too
         return usual
     if not os.access(_SHORT, os.W_OK):
         name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"

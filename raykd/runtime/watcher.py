@@ -60,15 +60,18 @@ def writers(folder: str, but: tuple[int, ...]) -> Iterator[int]:
 def _writes(process: Path, folder: str) -> bool:
     """Whether it is one; processes of other users, and those that have just ended, are not."""
     with suppress(OSError):
-        for file in os.listdir(process / "fd"):
+        for file in (process / "fd").iterdir():
             with suppress(OSError):
-                if not os.readlink(process / "fd" / file).startswith(f"{folder}/"):
-                    continue
-                lines = (process / "fdinfo" / file).read_text().splitlines()
-                flags = next(line.split()[1] for line in lines if line.startswith("flags:"))
-                if int(flags, 8) & _ACCESS:
+                if str(file.readlink()).startswith(f"{folder}/") and _is_written(file):
                     return True
     return False
+
+
+def _is_written(file: Path) -> bool:
+    """Whether a process's open file is open for writing."""
+    lines = (file.parents[1] / "fdinfo" / file.name).read_text().splitlines()
+    flags = next(line.split()[1] for line in lines if line.startswith("flags:"))
+    return bool(int(flags, 8) & _ACCESS)
 
 
 def end(folder: str, but: tuple[int, ...]) -> None:
