@@ -224,6 +224,8 @@ def _try_lock(descriptor: int) -> bool:
 _CLAIMED: dict[Path, tuple[IO[str], list[Path]]] = {}
 """Folders that this process has claimed -> the open lock file, and the folders that were made for it."""
 _LOCK = ".lock"
+_BEGUN = f"{TEMPORARY}config.json."
+"""What a config is called while it is being written, the first file of a job."""
 
 
 def claim(path: Path) -> bool:
@@ -281,7 +283,8 @@ def release(path: Path) -> None:
     path = path.absolute()
     file, made = _CLAIMED.pop(path)
     if not is_taken(path):
-        (path / _LOCK).unlink(missing_ok=True)
+        for left in (*path.glob(f"{_BEGUN}*"), path / _LOCK):
+            left.unlink(missing_ok=True)
         with suppress(OSError):  # somebody else uses the next one
             for folder in made:
                 folder.rmdir()
@@ -295,10 +298,11 @@ def release_all() -> None:
 
 
 def is_taken(path: Path) -> bool:
-    """Whether something is there, other than the claim of a job that has not begun."""
+    """Whether something is there, other than what a job leaves that has not begun, or was killed when it had just."""
     if not path.is_dir():
         return path.exists()
-    return [one.name for one in path.iterdir()] != [_LOCK]
+    names = {one.name for one in path.iterdir()}
+    return _LOCK not in names or not all(name.startswith(_BEGUN) for name in names - {_LOCK})
 
 
 def is_worked_in(path: Path) -> bool:

@@ -90,12 +90,13 @@ def _report(error: Exception, args: argparse.Namespace) -> None:
     """One clear message; the traceback only on request, or as a file."""
     if debug := _debugs():
         traceback.print_exception(error)
-    if isinstance(error, RaykdError):
-        print_error(f"error  {error}")
+    ours = isinstance(error, RaykdError)
+    text = f"{type(error).__name__}: {error} (this is an error in raykd, or in your own code)"
+    print_error(f"error  {error if ours else text}")
+    for note in getattr(error, "__notes__", ()):
+        print_error(f"       {note}")
+    if ours:
         return
-    print_error(
-        f"error  {type(error).__name__}: {error} (this is an error in raykd, or in your own code)"
-    )
     run = _run_folder(args)
     if run is not None:
         file = run / "traceback.txt"

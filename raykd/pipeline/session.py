@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -121,13 +121,20 @@ def opened(
         except RaykdError as error:
             failed = {"schema": 1, "status": "failed", "error": str(error)}
             write_json(folder.summary, {**failed, "test_scored_times": times_tested(folder)})
-            keep_logs(folder.logs)
+            _note_logs(error, folder)
             raise
-        except Exception:
-            keep_logs(folder.logs)
+        except Exception as error:
+            _note_logs(error, folder)
             raise
         finally:
             job.close()
+
+
+def _note_logs(error: Exception, folder: RunFolder) -> None:
+    """Keep the logs of the job's own cluster, which is about to end, and say where they are."""
+    with suppress(OSError):  # a full disk may be what went wrong
+        if not isinstance(error, InputError) and keep_logs(folder.logs):
+            error.add_note(f"logs of its processes: {folder.logs}")
 
 
 def new_run_folder(name: str) -> Path:
