@@ -12,9 +12,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -44,10 +46,16 @@ PHASES = ("start", *_STAGES, "export")
 """Of a run and the export after it, in order."""
 _NUMBERS = ("student", "controls", "ensemble", "teachers", "fidelity", "gains")
 _MEASURED = {"latency_ms", "overhead_ms"}
-_AWAKE = {"RAY_worker_niceness": "0"}
-"""Else workers wait for whoever else is busy on the machine, and signals always find them starting."""
+_RAY = {
+    "RAY_worker_niceness": "0",  # else workers wait for whoever else is busy, and signals find them starting
+    "RAY_raylet_start_wait_time_s": "120",
+    "RAY_gcs_server_port_wait_time_s": "120",
+}
+_SIDE_BY_SIDE = 2
+"""Trials: each leaves cores idle while it starts and ends."""
 _LIMIT_S = 600.0
 _POLL_S = 0.02
+_ATTEMPTS = 8
 _PROMPT_S, _GONE_S = 3.0, 15.0
 _SIGNALLED = 128
 
@@ -77,7 +85,7 @@ class Trial:
     def start(self, *words: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
         """Start a command in a session of its own, by which its processes are known."""
         self.temporary.mkdir(parents=True, exist_ok=True)
-        own = {"RAYKD_HOME": str(self.folder / "home"), "TMPDIR": str(self.temporary), **_AWAKE}
+        own = {"RAYKD_HOME": str(self.folder / "home"), "TMPDIR": str(self.temporary), **_RAY}
         return subprocess.Popen(  # noqa: S603 (ourselves)
             [*before, sys.executable, "-m", "raykd", *words, "--quiet"],
             env={**os.environ, **own},
@@ -109,7 +117,7 @@ class Trial:
             process = start()
             _, said = process.communicate(timeout=_LIMIT_S)
             if process.returncode:
-                raise RuntimeError(f"exit {process.returncode}: {said.strip()[-300:]}")
+                raise RuntimeError(f"exit {process.returncode}: {' '.join(said.split())[-300:]}")
         summary = read_json(self.run.summary)
         exported = sorted((self.run.path / "export").glob("*.safetensors")) if export else []
         weights = {
@@ -203,10 +211,11 @@ def _wait_for(trial: Trial, phase: str, process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def _trials(address: str | None = None) -> Iterator[Iterator[Trial]]:
-    """Trials in a folder whose name is short."""
+def _trials(address: str | None = None) -> Iterator[Callable[[], Trial]]:
+    """Makes trials, in a folder whose name is short."""
+    numbers = count()
     with TemporaryDirectory(prefix="rk-", dir="/tmp", ignore_cleanup_errors=True) as temporary:
-        yield (Trial(Path(temporary) / str(index), address) for index in range(10_000))
+        yield lambda: Trial(Path(temporary) / str(next(numbers)), address)
 
 
 @dataclass(frozen=True)
@@ -225,24 +234,46 @@ class AtRandom:
         """Every phase equally often, at a random time in it."""
         times, seed = 2 if quick else self.times, secrets.randbelow(10**6)
         draw = random.Random(seed)
-        with _trials() as trials:
-            whole = next(trials)
+        # From the last phase on, so that few are not only those in which nothing has been done yet.
+        points = [(PHASES[-1 - index % len(PHASES)], draw.random()) for index in range(times)]
+        with _trials() as new, ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+            whole = new()
             wanted, lasts = _undisturbed(whole)
-            ended: list[Ended] = []
-            same = 0
-            while len(ended) < times:
-                # From the last phase on, so that few are not only those in which nothing has been done yet.
-                phase = PHASES[-1 - len(ended) % len(PHASES)]
-                trial = next(trials)
-                if phase == "export":
-                    shutil.copytree(whole.folder, trial.folder, ignore=lambda *_: ["export"])
-                one = hit(trial, phase, draw.uniform(0, lasts[phase]), self.number)
-                if one is None:
-                    continue
-                ended.append(one)
-                same += trial.finish(export=phase == "export") == wanted
-                print(f"seed {seed}: {one.found}; {same} of {len(ended)} the same", flush=True)
-        return self._judged(ended, same, seed)
+            print(f"seed {seed}; an undisturbed run takes {lasts}", flush=True)
+            found = pool.map(lambda point: self._one(new, whole, lasts, *point), points)
+            pairs = [(one, given == wanted) for one, given in found]
+        return self._judged([one for one, _ in pairs], sum(same for _, same in pairs), seed)
+
+    def _one(
+        self,
+        new: Callable[[], Trial],
+        whole: Trial,
+        lasts: Mapping[str, float],
+        phase: str,
+        share: float,
+    ) -> tuple[Ended, dict[str, Any]]:
+        """One signal, after a share of a phase's time, and what the run gives that was brought to its end then.
+
+        Raises:
+            RuntimeError: the run was never that long again.
+        """
+        for attempt in range(_ATTEMPTS):
+            trial = new()
+            if phase == "export":
+                shutil.copytree(whole.folder, trial.folder, ignore=lambda *_: ["export"])
+            # Shorter every time, since the phase may be shorter than it was in the undisturbed run.
+            one = hit(trial, phase, share * lasts[phase] * 0.8**attempt, self.number)
+            if one is not None:
+                break
+        else:
+            raise RuntimeError(f"{phase}: the run ended before it, {_ATTEMPTS} times")
+        try:
+            given = trial.finish(export=phase == "export")
+        except RuntimeError as error:  # the other trials tell more than this one alone
+            one, given = replace(one, said=f"{one.said}; not brought to its end: {error}"), {}
+        print(f"{signal.Signals(self.number).name} {one.found} {one.said.strip()!r}", flush=True)
+        shutil.rmtree(trial.folder, ignore_errors=True)
+        return one, given
 
     def _judged(self, ended: Sequence[Ended], same: int, seed: int) -> Found:
         phases = ", ".join(
@@ -291,15 +322,15 @@ def each_stage(folder: Path, quick: bool) -> Found:  # noqa: ARG001
     numbers = (signal.SIGHUP, signal.SIGTERM)
     ended: list[Ended] = []
     wrong: list[str] = []
-    with _trials() as trials:
-        trial = next(trials)
+    with _trials() as new:
+        trial = new()
         for index, stage in enumerate(_STAGES[:2] if quick else _STAGES):
             one = hit(trial, stage, 0.05, numbers[index % 2])
             if one is None or one.left or not _ends_as_asked(one, numbers[index % 2]):
                 wrong.append(f"{stage}: ended before" if one is None else one.found)
             ended += [] if one is None else [one]
         trial.finish()
-        ignored = next(trials).begin("nohup")
+        ignored = new().begin("nohup")
         time.sleep(5)
         ignored.send_signal(signal.SIGHUP)
         ignored.communicate(timeout=_LIMIT_S)
@@ -316,8 +347,8 @@ def killed_on_shared(folder: Path, quick: bool) -> Found:  # noqa: ARG001
     took: list[float] = []
     try:
         ray.init(address=cluster.address, namespace="raykd", log_to_driver=False)
-        with _trials(str(cluster.address)) as trials:
-            trial = next(trials)
+        with _trials(str(cluster.address)) as new:
+            trial = new()
             for stage in (
                 ("teachers", "student") if quick else ("teachers", "targets", "student", "evaluate")
             ):

@@ -158,3 +158,11 @@ def test_the_job_goes_on_after_a_failure_and_writes_all_down(monkeypatch, tmp_pa
 def test_faults_that_need_processes_or_nodes_of_their_own(row):
     record = isolated(row, SCENARIOS[row], quick=True)
     assert record.passed, record.measured
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("row", ["R18", "R19"])
+def test_a_driver_that_is_ended_by_a_signal_leaves_nothing_and_is_gone_on_with(row):
+    record = isolated(row, SCENARIOS[row], quick=True)
+    assert record.passed, record.measured
