@@ -6,7 +6,7 @@ from jobs.faults.heads import restart_head
 from jobs.faults.nodes import grow, lose_nodes, take_back
 from jobs.faults.proofs import proved_by
 from jobs.faults.scenario import Found, Record, Scenario, isolated
-from jobs.faults.signals import AtRandom, each_stage, killed_on_shared
+from jobs.faults.signals import AtRandom, each_stage, ended_on_shared
 from jobs.faults.soak import soak
 from jobs.faults.stores import sick_bucket
 from jobs.faults.students import kill_workers, resize
@@ -158,9 +158,9 @@ SCENARIOS = {
         limit_s=900,
     ),
     "R21": Scenario(
-        "SIGKILL of drivers on a shared cluster",
+        "SIGKILL and SIGTERM of drivers on a shared cluster",
         "none of their actors after 15 s",
-        killed_on_shared,
+        ended_on_shared,
         limit_s=900,
     ),
     "S1": Scenario(
