@@ -48,7 +48,6 @@ _NUMBERS = ("student", "controls", "ensemble", "teachers", "fidelity", "gains")
 _MEASURED = {"latency_ms", "overhead_ms"}
 _RAY = {
     "RAY_worker_niceness": "0",  # else workers wait for whoever else is busy, and signals find them starting
-    "RAY_raylet_start_wait_time_s": "120",
     "RAY_gcs_server_port_wait_time_s": "120",
 }
 _SIDE_BY_SIDE = 2

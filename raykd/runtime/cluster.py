@@ -26,10 +26,15 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError, Problem, RaykdError
 from raykd.runtime.own_session import OwnSession
 
 NAMESPACE = "raykd"
+_STARTS = 3
+_TOO_LATE = "timed out during startup"
+"""What Ray says where its processes need more than 30 s, as they may on a busy machine; no setting changes that."""
+_NO_METRICS = {"enable_metrics_collection": False}
+"""Their port would be open on all interfaces."""
 _CONNECT_TIMEOUT_S = 10.0
 _VISIBLE_WITHIN_S = 5.0
 _ANSWER_TIMEOUT_S = 90.0
@@ -188,24 +193,33 @@ def keep_logs(target: Path) -> bool:
 
 
 def _start_own(common: Mapping[str, Any]) -> None:
-    """A cluster on the loopback, with a folder and a token of its own."""
+    """A cluster on the loopback, with a folder and a token of its own.
+
+    Raises:
+        RaykdError: it did not start in time, again and again.
+    """
     _authenticate()
-    Own.session = OwnSession()
-    try:
-        with _handlers_kept(), _on_loopback():
-            ray.init(
-                address="local",
-                num_cpus=cpu_count(),
-                include_dashboard=False,
-                _temp_dir=Own.session.temporary,
-                _system_config={
-                    "enable_metrics_collection": False
-                },  # which would listen everywhere
-                **common,
-            )
-    except BaseException:
-        stop()
-        raise
+    for attempt in range(1, _STARTS + 1):
+        Own.session = OwnSession()
+        try:
+            with _handlers_kept(), _on_loopback():
+                ray.init(
+                    address="local",
+                    num_cpus=cpu_count(),
+                    include_dashboard=False,
+                    _temp_dir=Own.session.temporary,
+                    _system_config=_NO_METRICS,
+                    **common,
+                )
+        except BaseException as error:
+            stop()
+            if not isinstance(error, Exception) or _TOO_LATE not in str(error):
+                raise
+            if attempt == _STARTS:
+                raise RaykdError(f"Ray did not start on this machine, {_STARTS} times, each within the 30 s that it waits: {error} "
+                                 "Try again when the machine is less busy") from error  # fmt: skip
+        else:
+            return
 
 
 def _on_loopback() -> AbstractContextManager[None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd.errors import InputError, TrainingError
+from raykd.errors import InputError, RaykdError, TrainingError
 from raykd.folders import RunFolder
 from raykd.pipeline import session
 from raykd.runtime import cluster, own_session
@@ -147,3 +147,40 @@ def test_where_the_logs_of_a_failed_job_are_is_said(own, tmp_path, monkeypatch):
     other = TrainingError("on a cluster of others")
     session._note_logs(other, folder)
     assert not hasattr(other, "__notes__")
+
+
+@pytest.mark.parametrize(("late", "starts"), [(2, 3), (9, 3)], ids=["the third", "never"])
+def test_ray_is_started_again_where_it_was_too_late(monkeypatch, late, starts):
+    folders = []
+
+    def init(**given):
+        folders.append(Path(given["_temp_dir"]).parent)
+        assert folders[-1].is_dir()
+        if len(folders) <= late:
+            raise Exception("The current node timed out during startup. This could happen because")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        if late < starts:
+            cluster.start(None)
+        else:
+            with pytest.raises(RaykdError, match="did not start on this machine, 3 times"):
+                cluster.start(None)
+        assert len(set(folders)) == starts
+        assert [folder.exists() for folder in folders] == [False, False, late < starts]
+        assert signal.getsignal(signal.SIGTERM) == before
+    finally:
+        cluster.stop()
+    assert not folders[-1].exists()
+
+
+def test_other_mistakes_are_not_tried_again(monkeypatch):
+    def init(**given):
+        raise ValueError("object_store_memory is too small")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    with pytest.raises(ValueError, match="too small"):
+        cluster.start(None)
+    assert cluster.Own.session is None
