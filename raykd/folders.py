@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from raykd.disks import disk_error, is_full, why_unwritable, write_whole
+from raykd.disks import TEMPORARY, disk_error, is_full, why_unwritable, write_whole
 from raykd.errors import InputError, Problem, RaykdError
 
 _BUSY_POLL_S = 0.5
@@ -163,6 +163,8 @@ def _try_lock(descriptor: int) -> bool:
 _CLAIMED: dict[Path, tuple[IO[str], list[Path]]] = {}
 """Folders that this process has claimed -> the open lock file, and the folders that were made for it."""
 _LOCK = ".lock"
+_BEGUN = f"{TEMPORARY}config.json."
+"""What a config is called while it is being written, the first file of a job."""
 
 
 def claim(path: Path) -> bool:
@@ -220,7 +222,8 @@ def release(path: Path) -> None:
     path = path.absolute()
     file, made = _CLAIMED.pop(path)
     if not is_taken(path):
-        (path / _LOCK).unlink(missing_ok=True)
+        for left in (*path.glob(f"{_BEGUN}*"), path / _LOCK):
+            left.unlink(missing_ok=True)
         with suppress(OSError):  # somebody else uses the next one
             for folder in made:
                 folder.rmdir()
@@ -234,10 +237,11 @@ def release_all() -> None:
 
 
 def is_taken(path: Path) -> bool:
-    """Whether something is there, other than the claim of a job that has not begun."""
+    """Whether something is there, other than what a job leaves that has not begun, or was killed when it had just."""
     if not path.is_dir():
         return path.exists()
-    return [one.name for one in path.iterdir()] != [_LOCK]
+    names = {one.name for one in path.iterdir()}
+    return _LOCK not in names or not all(name.startswith(_BEGUN) for name in names - {_LOCK})
 
 
 def is_worked_in(path: Path) -> bool:
@@ -339,6 +343,11 @@ class RunFolder:
     def summary(self) -> Path:
         """The numbers."""
         return self.path / "summary.json"
+
+    @property
+    def logs(self) -> Path:
+        """The workers' logs of a job that failed on a cluster of its own, secrets masked."""
+        return self.path / "logs"
 
     @property
     def evaluation(self) -> Path:

@@ -1,11 +1,14 @@
 """Faults done for real, one scenario for each row of the table of `jobs/README.md`: nothing lost, nothing run, nothing left."""
 
+import signal
+
 from jobs.faults.disks import InNamespace
 from jobs.faults.heads import restart_head
 from jobs.faults.nodes import grow, lose_nodes, take_back
 from jobs.faults.proofs import proved_by
 from jobs.faults.scenario import Found, Record, Scenario, isolated
 from jobs.faults.sharing import prune_beside_runs, sweeps_at_once
+from jobs.faults.signals import AtRandom, each_stage, ended_on_shared
 from jobs.faults.small_limits import clock_set_back, small_limits
 from jobs.faults.soak import soak
 from jobs.faults.stores import sick_bucket
@@ -137,6 +140,30 @@ SCENARIOS = {
         "10,000 live steps, a teacher killed every 500",
         "memory grows by less than 5 %; no actor, open file or object left",
         soak,
+        limit_s=900,
+    ),
+    "R18": Scenario(
+        "SIGTERM of the driver at random, over whole runs, report and export",
+        "20 signals: exit 143 within 3 s and how to resume; then weights and numbers as undisturbed",
+        AtRandom(signal.SIGTERM),
+        limit_s=3600,
+    ),
+    "R19": Scenario(
+        "SIGKILL of the driver at random, over whole runs, report and export",
+        "20 kills: no process and no folder of its cluster after 15 s; then weights and numbers as undisturbed",
+        AtRandom(signal.SIGKILL),
+        limit_s=3600,
+    ),
+    "R20": Scenario(
+        "SIGHUP and SIGTERM in every stage of a run; SIGHUP where it is ignored",
+        "exit 129 and 143 within 3 s, how to resume; an ignored one stays ignored",
+        each_stage,
+        limit_s=900,
+    ),
+    "R21": Scenario(
+        "SIGKILL and SIGTERM of drivers on a shared cluster",
+        "none of their actors after 15 s",
+        ended_on_shared,
         limit_s=900,
     ),
     "R22": Scenario(

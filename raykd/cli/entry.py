@@ -1,7 +1,7 @@
 """`raykd`: parse, run one command, return its exit code.
 
 0 done; 1 the run failed; 2 the input is wrong; 3 done, but an `evaluate.require` does not hold;
-130 interrupted.
+130 interrupted; 143 and 129 ended by SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from raykd import __version__
 from raykd.cli import checking, comparing, explaining, jobs, models, recipes, results, submitting
+from raykd.cli.ending import ends_at_signals, signalled
 from raykd.cli.options import Command, parse_words, print_error
 from raykd.disks import disk_error, is_full, write_whole
 from raykd.errors import DiskError, InputError, Problem, RaykdError
@@ -34,6 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(given)
     except SystemExit as end:  # argparse has printed why
         return end.code if isinstance(end.code, int) else WRONG_INPUT
+    with ends_at_signals(lambda: print_error(_how_to_resume(args))):
+        return _act(args)
+
+
+def _act(args: argparse.Namespace) -> int:
+    """Run the command; its exit code, after it has told what went wrong."""
     try:
         if getattr(args, "task", None):
             find_task(args.task, key="--task")
@@ -44,16 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exception(error.__cause__)
         return _refuse(error.problems)
     except KeyboardInterrupt:
-        print_error(_how_to_resume(args))
+        if not signalled():  # which says so itself
+            print_error(_how_to_resume(args))
         return INTERRUPTED
     except BrokenPipeError:  # `raykd … | head`: nobody reads the rest
         _forget_output()
         return FAILED
     except Exception as error:  # noqa: BLE001 (the outermost frame: it reports and ends)
-        if isinstance(error, ImportError | MemoryError) and (problems := [*too_little_memory()]):
-            return _refuse(problems)  # torch or a library of its had no room
-        _report(error, args)
-        return FAILED
+        return _failed(error, args)
     else:
         return code
     finally:
@@ -85,6 +90,15 @@ def _refuse(problems: Sequence[Problem]) -> int:
     return WRONG_INPUT
 
 
+def _failed(error: Exception, args: argparse.Namespace) -> int:
+    """Tell what nobody expected; the exit code."""
+    if isinstance(error, ImportError | MemoryError) and (problems := [*too_little_memory()]):
+        return _refuse(problems)  # torch or a library of its had no room
+    if not signalled():  # which Ray's processes may have received first
+        _report(error, args)
+    return FAILED
+
+
 def _debugs() -> bool:
     """Whether tracebacks are wanted."""
     return os.environ.get("RAYKD_DEBUG", "") not in ("", "0")
@@ -96,12 +110,13 @@ def _report(error: Exception, args: argparse.Namespace) -> None:
         traceback.print_exception(error)
     if isinstance(error, OSError) and is_full(error):
         error = _told(error)
-    if isinstance(error, RaykdError):
-        print_error(f"error  {' '.join(str(error).split())}")
+    ours = isinstance(error, RaykdError)
+    text = f"{type(error).__name__}: {error} (this is an error in raykd, or in your own code)"
+    print_error(f"error  {' '.join(str(error).split()) if ours else text}")
+    for note in getattr(error, "__notes__", ()):
+        print_error(f"       {note}")
+    if ours:
         return
-    print_error(
-        f"error  {type(error).__name__}: {error} (this is an error in raykd, or in your own code)"
-    )
     run = _run_folder(args)
     if run is not None:
         file = run / "traceback.txt"

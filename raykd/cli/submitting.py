@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from raykd.cli.ending import signalled
 from raykd.cli.options import (
     Command,
     add_command,
@@ -30,26 +31,15 @@ from raykd.cli.options import (
 from raykd.cli.storing import WORDS, take_imported
 from raykd.config.yaml_text import read_yaml
 from raykd.errors import InputError, Problem
+from raykd.masking import LEAST_SECRET, SECRET_NAME, SECRET_VALUE
 
 if TYPE_CHECKING:
     from raykd.runtime.jobs import Ended, Follower, Jobs
 
 JOBS = ("run", "teachers", "targets", "distill", "evaluate", "sweep", "compare", "ablate")
 _HOME = "RAYKD_HOME"
-_SECRET = re.compile(
-    r"(^|_)(KEY|KEY_ID|APIKEY|TOKEN|SECRET|SECRETS|CREDENTIALS?|PASS|PAT|SAS|DSN|CONN(ECTION)?_?STR(ING)?)$|"
-    r"PASSWORD$|PASSWD$|PASSPHRASE$|_PWD$|"
-    r"(^|_)(DATABASE|DB|POSTGRES(QL)?|PG|MYSQL|MARIADB|MONGO(DB)?|REDIS|AMQP|RABBITMQ|CELERY_BROKER|BROKER|SQLALCHEMY\w*)_UR[IL]$"
-)
-"""Names, in capital letters, of what is secret."""
-_SECRET_VALUE = re.compile(
-    r"\w://[^/\s:@]*:[^/\s@]+@|(?i:\b(password|pwd|accountkey|sharedaccesskey|sharedaccesssignature)=[^;\s&]{4})|"
-    r"\b(AKIA|ASIA)[A-Z0-9]{16}\b|\b(ghp|gho|ghs|github_pat|glpat|hf|xox[abp])[-_]\w{20}|-----BEGIN [A-Z ]*PRIVATE KEY"
-)
-"""What only a secret looks like: a password in an address, a connection string, keys of clouds."""
 _PLAIN_NAMES = ("KEY", "TOKEN", "PASS", "PAT")
 """Names in a recipe that may well be something else."""
-_LEAST_SECRET = 8  # characters; a shorter value is found by chance
 _EXCLUDES = ("/runs", "/.raykd", "/wandb")
 _NEVER_SENT = (
     ".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "*.kdbx", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*",
@@ -124,10 +114,13 @@ def _submit(args: argparse.Namespace) -> int:
 
 
 def _follow(jobs: Jobs, job: str, follower: Follower) -> Ended:
-    """Until the job ends. Ctrl-C stops it; a second Ctrl-C leaves at once."""
+    """Until the job ends. Ctrl-C stops it; a second Ctrl-C leaves at once, as do other signals, which stop nothing."""
     try:
         return follower.follow()
     except KeyboardInterrupt:
+        if signalled():
+            print_error(f"job {job} goes on; follow it with: ray job logs --follow {job}")
+            raise
         print_error(f"stopping {job}; Ctrl-C again leaves at once")
         jobs.stop(job)
         return follower.follow()
@@ -377,13 +370,13 @@ def _secret_problems(
     problems = [
         Problem(key, shown)
         for key, value in leaves.items()
-        if _is_secret_name(key, value, variables) or _SECRET_VALUE.search(str(value))
+        if _is_secret_name(key, value, variables) or SECRET_VALUE.search(str(value))
     ]
     sent = json.dumps([list(words), runtime_env, recipe], default=str)
     problems += [
         Problem(f"${name}", f"its value is in the command, the recipe or the runtime environment; {advice}")
         for name, value in environ.items()
-        if _SECRET.search(name.upper()) and len(value) >= _LEAST_SECRET and value in sent
+        if SECRET_NAME.search(name.upper()) and len(value) >= LEAST_SECRET and value in sent
     ]  # fmt: skip
     return problems
 
@@ -391,7 +384,7 @@ def _secret_problems(
 def _is_secret_name(key: str, value: Any, variables: Mapping[str, Any]) -> bool:
     """Whether a variable, or a text of the recipe, is called like a secret."""
     name = key.rpartition(".")[2].upper()
-    if not _SECRET.search(name):
+    if not SECRET_NAME.search(name):
         return False
     forwarded = key.startswith("runtime_env.env_vars.") and key.rpartition(".")[2] in variables
     return forwarded or (name not in _PLAIN_NAMES and isinstance(value, str) and bool(value))

@@ -37,6 +37,7 @@ from raykd.runtime import (
     cpu_count,
     engine,
     is_connected,
+    keep_logs,
     machine,
 )
 from raykd.tasks import find_task
@@ -123,9 +124,20 @@ def opened(
             failed = {"schema": 1, "status": "failed", "error": str(error)}
             with suppress(DiskError):  # what went wrong may be just that
                 write_json(folder.summary, {**failed, "test_scored_times": times_tested(folder)})
+            _note_logs(error, folder)
+            raise
+        except Exception as error:
+            _note_logs(error, folder)
             raise
         finally:
             job.close()
+
+
+def _note_logs(error: Exception, folder: RunFolder) -> None:
+    """Keep the logs of the job's own cluster, which is about to end, and say where they are."""
+    with suppress(OSError):  # a full disk may be what went wrong
+        if not isinstance(error, InputError) and keep_logs(folder.logs):
+            error.add_note(f"logs of its processes: {folder.logs}")
 
 
 def new_run_folder(name: str) -> Path:

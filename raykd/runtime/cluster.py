@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any, ClassVar, Protocol
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import GetTimeoutError, ObjectStoreFullError, OutOfDiskError, RayError
 from ray.util.placement_group import (
     PlacementGroup,
@@ -24,12 +26,16 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raykd.errors import DiskError, InputError, Problem
+from raykd.errors import DiskError, InputError, Problem, RaykdError
 from raykd.limits import object_store_bytes
+from raykd.runtime.own_session import OwnSession
 
 NAMESPACE = "raykd"
-_LONGEST_TEMPORARY = 38
-_SHORT = "/tmp"  # noqa: S108 (Ray makes a folder of its own there)
+_STARTS = 3
+_TOO_LATE = "timed out during startup"
+"""What Ray says where its processes need more than 30 s, as they may on a busy machine; no setting changes that."""
+_NO_METRICS = {"enable_metrics_collection": False}
+"""Their port would be open on all interfaces."""
 _CONNECT_TIMEOUT_S = 10.0
 _VISIBLE_WITHIN_S = 5.0
 _ANSWER_TIMEOUT_S = 90.0
@@ -102,7 +108,7 @@ def connect(address: str | None) -> Iterator[Resources]:
         )
     finally:
         if not already:
-            ray.shutdown()
+            stop()
 
 
 class Waited(Protocol):
@@ -111,6 +117,12 @@ class Waited(Protocol):
     def wait(self) -> None:
         """Returns once there is a cluster."""
         ...
+
+
+class Own:
+    """The local cluster of this process."""
+
+    session: ClassVar[OwnSession | None] = None
 
 
 class Pending:
@@ -167,42 +179,98 @@ def start(address: str | None) -> None:
     common = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.WARNING}
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     if address is None:
-        _authenticate()
-        short = {} if (folder := _short_folder()) is None else {"_temp_dir": folder}
-        size = {} if (store := object_store_bytes()) is None else {"object_store_memory": store}
-        ray.init(
-            address="local",
-            num_cpus=cpu_count(),
-            include_dashboard=False,
-            **short,
-            **size,
-            **common,
-        )
+        _start_own(common)
         return
     try:
         _check_listening(address)
-        ray.init(address=address, **common)
+        with _handlers_kept():
+            ray.init(address=address, **common)
     except (OSError, RuntimeError, ValueError) as error:
         why = f"no Ray cluster answers at {address!r} ({error}); start one or leave it out"
         raise InputError.at("--address", why) from error
 
 
-def _short_folder() -> str | None:
-    """Where Ray keeps its session if the folder of temporary files is too long; None = where it usually does.
+def stop() -> None:
+    """Disconnect; nothing is left of a local cluster by then."""
+    ray.shutdown()
+    if Own.session is not None:
+        session, Own.session = Own.session, None
+        session.end()
 
-    The names of its sockets are that folder's and 69 characters more, of at most 107.
+
+def keep_logs(target: Path) -> bool:
+    """Copy the logs of this process's own cluster, see `OwnSession.keep_logs`; False where there are none."""
+    return Own.session is not None and Own.session.keep_logs(target)
+
+
+def _start_own(common: Mapping[str, Any]) -> None:
+    """A cluster on the loopback, with a folder and a token of its own.
 
     Raises:
-        InputError: there is no shorter folder that can be written.
+        RaykdError: it did not start in time, again and again.
     """
-    usual = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    if len(os.fsencode(usual)) <= _LONGEST_TEMPORARY:
-        return None
-    if not os.access(_SHORT, os.W_OK):
-        name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
-        raise InputError.at(f"${name}", f"{usual} has {len(os.fsencode(usual))} characters; the names of Ray's sockets begin with it, "
-                            f"and it may have {_LONGEST_TEMPORARY}: set RAY_TMPDIR to a shorter one")  # fmt: skip
-    return f"{_SHORT}/ray"
+    _authenticate()
+    size = {} if (store := object_store_bytes()) is None else {"object_store_memory": store}
+    for attempt in range(1, _STARTS + 1):
+        Own.session = OwnSession()
+        try:
+            with _handlers_kept(), _on_loopback():
+                ray.init(
+                    address="local",
+                    num_cpus=cpu_count(),
+                    include_dashboard=False,
+                    _temp_dir=Own.session.temporary,
+                    _system_config=_NO_METRICS,
+                    **size,
+                    **common,
+                )
+        except BaseException as error:
+            stop()
+            if not isinstance(error, Exception) or _TOO_LATE not in str(error):
+                raise
+            if attempt == _STARTS:
+                raise RaykdError(f"Ray did not start on this machine, {_STARTS} times, each within the 30 s that it waits: {error} "
+                                 "Try again when the machine is less busy") from error  # fmt: skip
+        else:
+            return
+
+
+def _on_loopback() -> AbstractContextManager[None]:
+    """Ray's processes listen on 127.0.0.1 alone, as they do on macOS by themselves; there is no option for that.
+
+    `_node_ip_address="127.0.0.1"` is replaced by the machine's address, and with any other they listen on all.
+    """
+    return _constant("ENABLE_RAY_CLUSTER", False)
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """What SIGTERM and SIGHUP do is left to who runs this process.
+
+    Ray would set two handlers of SIGTERM: one in Python, from the main thread alone, which raises SystemExit; one in C++,
+    which prints a stack and aborts where it is called again. And SIGHUP, which a closed terminal sends to the whole process
+    group, is kept from Ray's processes, as Ray keeps SIGINT from them: the driver ends them in its own time.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        with _constant("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", True):
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        if current_thread() is main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _constant(name: str, value: bool) -> Iterator[None]:
+    """A constant of Ray's, which it has from the environment when it is imported; a user may have imported it before."""
+    before = getattr(ray_constants, name)
+    setattr(ray_constants, name, value)
+    try:
+        yield
+    finally:
+        setattr(ray_constants, name, before)
 
 
 def _check_listening(address: str) -> None:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import logging
-import signal
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Event as Signal
 from threading import Thread, current_thread, main_thread
-from typing import Any
-
-import ray
 
 from raykd.config import Config
 from raykd.config.sources import FilesSource
@@ -63,7 +58,7 @@ class Engine:
             self._error = error
         self._there.set()
         self._over.wait()
-        ray.shutdown()
+        cluster.stop()
 
 
 def _first(config: Config) -> int:
@@ -101,8 +96,7 @@ def engine(address: str | None, config: Config, *, resume: bool = False) -> Iter
         finally:
             crew.dismiss()  # else its processes would hold their CPUs until the handles are collected
         return
-    # What Ray does itself where it is started from the main thread, and else warns that it does not.
-    before: Any = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+    # Which warns that it sets no handler of SIGTERM outside the main thread.
     logging.getLogger("ray._private.worker").setLevel(logging.ERROR)
     cluster.Pending.engine = started = Engine(
         config.cluster.student.resources, 0 if resume else _first(config)
@@ -112,4 +106,3 @@ def engine(address: str | None, config: Config, *, resume: bool = False) -> Iter
     finally:
         started.end()
         cluster.Pending.engine = None
-        signal.signal(signal.SIGTERM, before)

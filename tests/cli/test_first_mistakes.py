@@ -6,16 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 import yaml
 
-from raykd.errors import InputError
 from raykd.folders import home
 from raykd.pipeline.job import not_decoded
-from raykd.runtime import cluster
 from raykd.tracking import JsonLines
 from raykd.tracking.progress import failure_line
 
@@ -168,18 +165,6 @@ def test_a_file_that_its_name_does_not_import_is_named(own_files, recipe, call):
         in ended.err
     )
     assert "give your file another name" in ended.err
-
-
-def test_a_folder_of_temporary_files_too_long_for_sockets(monkeypatch, tmp_path):
-    """At 7d0af11: OSError: AF_UNIX path length cannot exceed 107 bytes, "a defect of raykd"."""
-    monkeypatch.delenv("RAY_TMPDIR", raising=False)
-    monkeypatch.setattr(tempfile, "tempdir", "/scratch/" + 87 * "x")
-    assert cluster._short_folder() == f"{cluster._SHORT}/ray"
-    monkeypatch.setattr(cluster, "_SHORT", "/no/such/folder")
-    with pytest.raises(InputError, match=r"\$TMPDIR: .* has 96 characters.*set RAY_TMPDIR"):
-        cluster._short_folder()
-    monkeypatch.setattr(tempfile, "tempdir", "/scratch/job")
-    assert cluster._short_folder() is None
 
 
 @pytest.mark.soak

@@ -86,3 +86,19 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"--output: .*file/run cannot be made or written"):
         claim(tmp_path / "file" / "run")
+
+
+def test_a_folder_whose_job_was_killed_while_it_wrote_its_first_file_is_new(folder):
+    """At 6a6538d neither the command again nor --resume would have it: "is no run's folder"."""
+    path = folder / "run"
+    path.mkdir()
+    for name in (".lock", ".config.json.0a1b2c3d"):
+        (path / name).touch()
+    with own_folder(Options(output=path)):
+        pass
+    assert not path.exists(), "nothing was written into it by then"
+    path.mkdir()
+    for name in (".lock", ".config.json.0a1b2c3d", "notes.txt"):
+        (path / name).touch()
+    with pytest.raises(InputError, match="exists"), own_folder(Options(output=path)):
+        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -29,6 +31,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from raykd.cli import main
 sys.exit(main())
 """
+
+
+_LISTENS = "0A"
+_LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
+"""127.0.0.1, as IPv4 and as the same address in IPv6."""
 
 
 def test_a_run_ends_with_table_verdict_report_and_the_requirement_that_fails(finished):
@@ -133,6 +140,22 @@ def _children(session: int) -> list[str]:
     return [args for sid, state, args in lines if int(sid) == session and state[0] != "Z"]
 
 
+def _listening(session: int) -> set[str]:
+    """Addresses, in hexadecimals, at which processes of a session listen."""
+    found = subprocess.run(["ps", "-eo", "pid=,sid="], capture_output=True, text=True).stdout
+    sockets, addresses = set(), set()
+    for pid, sid in (line.split() for line in found.splitlines()):
+        if int(sid) == session:
+            with contextlib.suppress(OSError):
+                sockets |= {str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == _LISTENS and f"socket:[{fields[9]}]" in sockets:
+                addresses.add(fields[1].partition(":")[0])
+    return addresses
+
+
 def _until(condition, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -142,10 +165,19 @@ def _until(condition, seconds: float) -> bool:
     return False
 
 
-def test_ctrl_c_ends_with_130_and_the_run_resumes(finished, folder, call, monkeypatch):
+@pytest.fixture
+def short():
+    """A folder whose name is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="rk-", dir="/tmp") as name:
+        yield Path(name)
+
+
+def test_ctrl_c_ends_with_130_and_the_run_resumes(finished, folder, call, short, monkeypatch):
+    """And, since it is the one test of the suite with a cluster of its own: that is private, and nothing of it is left."""
     run = folder / "run"
     environment = {
         **os.environ,
+        "TMPDIR": str(short),
         "RAYKD_HOME": str(finished.home),  # teachers and targets are there
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
@@ -170,6 +202,9 @@ def test_ctrl_c_ends_with_130_and_the_run_resumes(finished, folder, call, monkey
     try:
         begun = _until(lambda: metrics.is_file() and training.search(metrics.read_text()), 90)
         assert begun, process.communicate(timeout=1)
+        assert _LOOPBACK & (addresses := _listening(process.pid)) == addresses != set()
+        [own] = short.glob("raykd-*")
+        assert own.stat().st_mode & 0o777 == 0o700
         os.killpg(process.pid, signal.SIGINT)
         sent = time.monotonic()
         out, err = process.communicate(timeout=60)
@@ -181,6 +216,7 @@ def test_ctrl_c_ends_with_130_and_the_run_resumes(finished, folder, call, monkey
     assert f"raykd run --resume --output {run}" in err
     assert "Traceback" not in err
     assert _until(lambda: not _children(process.pid), 15), _children(process.pid)
+    assert not own.exists()
     assert "unfinished" in call("status", run).out
     fit = (
         run / "checkpoints" / "student" / "replica0"

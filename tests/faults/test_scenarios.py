@@ -32,7 +32,9 @@ def test_a_sick_bucket_loses_nothing(tmp_path):
 
 
 def test_every_row_of_the_table_is_there():
-    rows = {f"R{number}" for number in range(1, 17)} | {f"S{number}" for number in range(1, 6)}
+    rows = {f"R{number}" for number in (*range(1, 17), *range(18, 22))} | {
+        f"S{number}" for number in range(1, 6)
+    }
     assert rows <= set(SCENARIOS)
 
 
@@ -154,5 +156,13 @@ def test_the_job_goes_on_after_a_failure_and_writes_all_down(monkeypatch, tmp_pa
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("row", ["R3", "R4", "R4a", "R4b", "R5", "R7", "R16"])
 def test_faults_that_need_processes_or_nodes_of_their_own(row):
+    record = isolated(row, SCENARIOS[row], quick=True)
+    assert record.passed, record.measured
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("row", ["R18", "R19"])
+def test_a_driver_that_is_ended_by_a_signal_leaves_nothing_and_is_gone_on_with(row):
     record = isolated(row, SCENARIOS[row], quick=True)
     assert record.passed, record.measured

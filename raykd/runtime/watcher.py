@@ -1,0 +1,99 @@
+"""Sees to it that nothing is left of a local cluster, however its driver ends: also by SIGKILL, or in C++ code.
+
+    python -I -S watcher.py FOLDER DRIVER
+
+Runs beside the driver in a session of its own (Ctrl-C and a closed terminal are for the driver), imports little, and
+waits for the driver to close its standard input, or to be gone. Then it ends what still belongs to the cluster, and
+removes the cluster's folder.
+
+Linux kills the raylet and the GCS with the thread that started them, since Ray asks for that (PR_SET_PDEATHSIG). Its
+workers only notice once they are in Ray's code again; those that are just starting go on trying to connect, and child
+processes of a user's code do not notice at all. None of these is a child of the driver, and process groups do not
+hold them together, since Ray gives each worker its own. But each has a file of the folder open for writing, its log, as
+has what it starts: by that they are known.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_POLL_S = 0.5
+_LIMIT_S = 20.0
+_PAUSE_S = 0.05
+_CALM = 2
+"""Searches in a row that find nothing: a process may have been started during the first."""
+_ACCESS = 0o3
+"""Of a file's flags: not 0 where it is open for writing."""
+_PROCESSES = Path("/proc")
+
+
+def wait_for_end(driver: int) -> None:
+    """Until standard input ends, or the process that started this one does.
+
+    Not the input alone: a child that a user's code forked from the driver holds its other end open, too.
+    """
+    while os.getppid() == driver:
+        if select.select([sys.stdin.buffer], [], [], _POLL_S)[0] and not os.read(0, 1):
+            return
+
+
+def writers(folder: str, but: tuple[int, ...]) -> Iterator[int]:
+    """Processes that have a file in a folder open for writing: who only reads a log is none of them.
+
+    Args:
+        folder: an absolute path.
+        but: processes that are left out.
+    """
+    for process in _PROCESSES.iterdir() if _PROCESSES.is_dir() else ():
+        if process.name.isdecimal() and int(process.name) not in but and _writes(process, folder):
+            yield int(process.name)
+
+
+def _writes(process: Path, folder: str) -> bool:
+    """Whether it is one; processes of other users, and those that have just ended, are not."""
+    with suppress(OSError):
+        for file in (process / "fd").iterdir():
+            with suppress(OSError):
+                if str(file.readlink()).startswith(f"{folder}/") and _is_written(file):
+                    return True
+    return False
+
+
+def _is_written(file: Path) -> bool:
+    """Whether a process's open file is open for writing."""
+    lines = (file.parents[1] / "fdinfo" / file.name).read_text().splitlines()
+    flags = next(line.split()[1] for line in lines if line.startswith("flags:"))
+    return bool(int(flags, 8) & _ACCESS)
+
+
+def end(folder: str, but: tuple[int, ...]) -> None:
+    """End the writers in a folder, and those that they start meanwhile."""
+    until, calm = time.monotonic() + _LIMIT_S, 0
+    while calm < _CALM and time.monotonic() < until:
+        found = list(writers(folder, but))
+        calm = 0 if found else calm + 1
+        for pid in found:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_PAUSE_S)
+
+
+def main(folder: str, driver: int) -> None:
+    """Wait, and clear away."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # sent to every process of a Slurm step
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    wait_for_end(driver)
+    end(folder, (os.getpid(), driver))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
