@@ -36,7 +36,7 @@ _LEFT_OUT = {
 }
 _POOLED = ("probabilities", "logits")
 _RIGHT_MIXED = ("probabilities", "losses")
-_MAPS = ("positions", "matrices", "pairs")
+_MAPS = ("dense", "positions", "matrices", "pairs")
 _SCHEMES = {
     "s3": ("endpoint_override", "region", "scheme"),
     "gs": ("endpoint_override", "scheme"),
@@ -193,6 +193,8 @@ def _soft_targets(config: Config, soft: SoftTargets) -> Iterator[Problem]:
         for field in ("centred", "standardise"):
             if loss.knob(field):
                 yield Problem(f"{key}.loss.{field}", f"means nothing with `task: {config.task}`")
+    if not loss.row.tempers:
+        yield from _untempered(config, soft)
     if soft.disagreement is not None and not task.class_logits:
         yield Problem(f"{key}.disagreement", "compares class probabilities: classification only")
     if isinstance(soft.disagreement, DisagreementFilter):
@@ -201,6 +203,21 @@ def _soft_targets(config: Config, soft: SoftTargets) -> Iterator[Problem]:
             yield Problem(
                 f"{key}.disagreement.minimum_votes",
                 f"found {votes} with {len(config.teachers)} teachers: no sample would count",
+            )
+
+
+def _untempered(config: Config, soft: SoftTargets) -> Iterator[Problem]:
+    """Temperatures of a recipe whose loss compares the student at 1."""
+    courses = {"objective.soft_targets.temperature": soft.temperature} | {
+        f"objective.phases.{index}.soft_targets.temperature": phase.soft_targets.temperature
+        for index, phase in enumerate(config.objective.phases)
+    }
+    for key, course in courses.items():
+        if course is not None and {*values_of(course)} != {1.0}:
+            yield Problem(
+                key,
+                f"found {', '.join(f'{value:g}' for value in values_of(course))}; {soft.loss.type} tempers the teachers by "
+                f"its gamma and compares the student at 1: leave it out ({key}=null)",
             )
 
 
@@ -214,6 +231,23 @@ def _feature(config: Config, term: FeatureTerm, key: str) -> Iterator[Problem]:
         yield Problem(
             f"{key}.teacher",
             f"teacher {term.teacher!r} has outputs and no model: it has no features",
+        )
+    if term.loss.row.refused is not None:
+        yield Problem(f"{key}.loss.type", f"{term.loss.type} {term.loss.row.refused}")
+    if term.projector == "orthogonal" and not term.loss.row.projects:
+        yield Problem(
+            f"{key}.projector",
+            f"{term.loss.type} compares features of any width and has no projector; leave it out",
+        )
+    if term.target == "layer_norm" and term.loss.row.layout in ("matrices", "pairs"):
+        yield Problem(
+            f"{key}.target", f"{term.loss.type} compares what has no channels; leave it out"
+        )
+    if term.target == "layer_norm" and term.loss.knob("standardise"):
+        yield Problem(
+            f"{key}.target",
+            f"found layer_norm, and {term.loss.type} standardises the teacher's channels itself; give "
+            f"{key}.loss.standardise=false, or leave it out",
         )
     required = 2 if term.loss.row.layout == "pairs" else 1
     for side, taps in (("student_tap", term.student_taps), ("teacher_tap", term.teacher_taps)):

@@ -266,6 +266,8 @@ def tap_paths(tap: str | tuple[str, str]) -> tuple[str, ...]:
 class FeatureTerm(Settings):
     """One feature of the student against one feature of a teacher."""
 
+    added_later = frozenset({"projector", "target"})
+
     loss: FeatureLoss
     """Which loss."""
     teacher: str
@@ -275,8 +277,11 @@ class FeatureTerm(Settings):
     teacher_tap: Tap
     """Dotted module path in the teacher; for fsp a list of two."""
     weight: Scheduled | None = None
-    """Factor of the term; a number or a schedule. null = the one that goes with the loss: 100 for hint,
-    1000 for attention, ..."""
+    """Factor of the term; a number or a schedule. null = that of the loss: 100 for hint, 1000 for attention, ..."""
+    projector: Literal["linear", "orthogonal"] = "linear"
+    """`orthogonal` keeps lengths and angles (VkD: with smooth_l1, `standardise: false`, `target: layer_norm`)."""
+    target: Literal["raw", "layer_norm"] = "raw"
+    """`layer_norm`: the teacher's feature with mean 0 and deviation 1 over the channels of each position."""
 
     @property
     def strength(self) -> float | Course:

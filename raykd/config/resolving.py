@@ -34,7 +34,9 @@ def resolved(objective: Objective, *, labelled: int, samples: int, classes: bool
     if soft is not None:
         smooth = labelled == samples and not soft.remakes_target
         weight = (1.0 if mode == "replace" else SOFT_WEIGHT) if soft.weight is None else soft.weight
-        temperature = FULLY_LABELLED_TEMPERATURE if smooth else 1.0
+        temperature = soft.loss.row.default_temperature
+        if temperature is None:
+            temperature = FULLY_LABELLED_TEMPERATURE if smooth else 1.0
         own = {
             "weight": weight,
             "temperature": temperature if soft.temperature is None else soft.temperature,

@@ -19,7 +19,7 @@ from raykd.config.methods import WEIGHTINGS, Weighting
 from raykd.config.objective import Objective, ever_active, phase_weights, restricted
 from raykd.config.root import Config, Evaluate
 from raykd.errors import InputError, Problem
-from raykd.methods import WEIGHTING_ROWS, feature_losses
+from raykd.methods import LOSS_ROWS, WEIGHTING_ROWS, feature_losses
 from raykd.tasks import find_task
 
 WHOLE = "whole"
@@ -113,6 +113,8 @@ def _methods(
             overrides.append(f"objective.features={json.dumps([_feature(loss, taps)])}")
         elif loss != own_loss:
             overrides.append(f"objective.soft_targets.loss.type={loss}")
+            if not LOSS_ROWS[loss].tempers:
+                overrides.append("objective.soft_targets.temperature=null")
             if config.objective.choose is not None:  # its targets are for kl alone
                 overrides.append("objective.choose=null")
         yield name, overrides
@@ -149,8 +151,9 @@ def _unknown_losses(given: Sequence[str], task: str) -> Iterator[Problem]:
     for name in given:
         if name not in (*soft, *features):
             meant = nearest(_OTHER_NAMES.get(name, name), soft) or nearest(name, features)
+            usable = ", ".join(name for name in features if LOSS_ROWS[name].refused is None)
             yield Problem("--losses", f"knows no {name!r}{meant}; of task {task} there are {', '.join(soft)}; and of features, "
-                          f"with --taps, {', '.join(features)}")  # fmt: skip
+                          f"with --taps, {usable}")  # fmt: skip
 
 
 def _misplaced(others: Mapping[str, Sequence[str]]) -> Iterator[Problem]:

@@ -52,25 +52,35 @@ def dist(
     student_NC, teacher_NC = prepare_logits(student, teacher, standardise=standardise)
     q_NC = tempered(student_NC, temperature).softmax(-1)
     p_NC = tempered(teacher_NC, temperature).softmax(-1)
-    rows_N = 1 - _correlation(q_NC, p_NC, dim=1, eps=eps)
+    rows_N = 1 - correlation(q_NC, p_NC, dim=1, eps=eps)
     q_AC, p_AC = gathered(q_NC, gather), gathered(p_NC, gather)
-    columns_C = 1 - _correlation(q_AC, p_AC, dim=0, eps=eps)
+    columns_C = 1 - correlation(q_AC, p_AC, dim=0, eps=eps)
     return scaled(beta * rows_N + gamma * columns_C.mean(), temperature)
 
 
-def _correlation(left: Tensor, right: Tensor, *, dim: int, eps: float) -> Tensor:
-    """Pearson correlation along `dim`; 0 without gradient where a side is constant."""
-    left_centred, left_energy, left_varies = _centred(left, dim)
-    right_centred, right_energy, right_varies = _centred(right, dim)
-    covariance = (left_centred * right_centred).sum(dim)
-    correlation = covariance / ((left_energy * right_energy).sqrt() + eps)
-    return torch.where(left_varies & right_varies, correlation, 0.0)
+def correlation(left: Tensor, right: Tensor, *, dim: int, eps: float = 0.0) -> Tensor:
+    """Pearson correlation along `dim`; 0 without gradient where a side is constant.
+
+    Args:
+        left: values of any shape.
+        right: the same shape.
+        dim: along which the two are compared.
+        eps: added to the denominator.
+
+    Returns:
+        ρ in [−1, 1], of the shape without `dim`.
+    """
+    left_deviation, left_energy, left_varies = centred(left, dim)
+    right_deviation, right_energy, right_varies = centred(right, dim)
+    covariance = (left_deviation * right_deviation).sum(dim)
+    ratio = covariance / ((left_energy * right_energy).sqrt() + eps)
+    return torch.where(left_varies & right_varies, ratio, 0.0)
 
 
-def _centred(values: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+def centred(values: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """Deviations, their sum of squares (1 where constant), and where they are not constant."""
-    centred = values - values.mean(dim, keepdim=True)
-    energy = centred.square().sum(dim)
+    deviation = values - values.mean(dim, keepdim=True)
+    energy = deviation.square().sum(dim)
     rounding = _CONSTANT * torch.finfo(values.dtype).eps
     varies = energy > rounding**2 * values.square().sum(dim)
-    return centred, torch.where(varies, energy, 1.0), varies
+    return deviation, torch.where(varies, energy, 1.0), varies

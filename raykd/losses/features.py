@@ -58,7 +58,7 @@ def attention(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: not maps or tokens, or tokens of different length.
     """
-    student_BCP, teacher_BCP = _positioned(*_pooled(*prepare(student, teacher)))
+    student_BCP, teacher_BCP = positioned(*pooled(*prepare(student, teacher)))
     student_BP = unit(student_BCP.square().mean(1), dim=1)
     teacher_BP = unit(teacher_BCP.square().mean(1), dim=1)
     return (student_BP - teacher_BP).square().mean(1)
@@ -109,7 +109,7 @@ def nst(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: not maps or tokens, or tokens of different length.
     """
-    student_BCP, teacher_BCP = _positioned(*_pooled(*prepare(student, teacher)))
+    student_BCP, teacher_BCP = positioned(*pooled(*prepare(student, teacher)))
     student_BCP, teacher_BCP = unit(student_BCP, dim=2), unit(teacher_BCP, dim=2)
 
     def kernel_mean(left_BCP: Tensor, right_BCP: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ def vid(
     """
     if (raw_variance is None) == (log_variance is None):
         raise ValueError("vid needs exactly one of raw_variance and log_variance")
-    student_BDP, teacher_BDP = (_channels_first(x) for x in prepare_equal(student, teacher))
+    student_BDP, teacher_BDP = (channels_first(x) for x in prepare_equal(student, teacher))
     if log_variance is None:
         assert raw_variance is not None, "one of the two was given"
         log_D = (F.softplus(raw_variance) + _VID_EPS).log()
@@ -245,7 +245,7 @@ def smooth_l1(
     return F.smooth_l1_loss(student_BDP, teacher_BDP, reduction="none", beta=beta).mean((1, 2))
 
 
-def _channels_first(features: Tensor) -> Tensor:
+def channels_first(features: Tensor) -> Tensor:
     """Features as [B, D, P]; a vector has one position."""
     if features.ndim == 2:
         return features.unsqueeze(2)
@@ -258,14 +258,14 @@ def _channels_first(features: Tensor) -> Tensor:
     )
 
 
-def _positioned(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+def positioned(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Both as [B, C, P] with the same positions, of which there must be a dimension."""
     if student.ndim not in (3, 4) or student.ndim != teacher.ndim:
         raise ValueError(
             f"features must both be [B, C, H, W] or both [B, L, D], found {tuple(student.shape)} "
             f"and {tuple(teacher.shape)}"
         )
-    student_BCP, teacher_BCP = _channels_first(student), _channels_first(teacher)
+    student_BCP, teacher_BCP = channels_first(student), channels_first(teacher)
     if (student_BCP.shape[0], student_BCP.shape[2]) != (teacher_BCP.shape[0], teacher_BCP.shape[2]):
         raise ValueError(
             f"batch and length must be equal, found {tuple(student.shape)} and "
@@ -274,7 +274,7 @@ def _positioned(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return student_BCP, teacher_BCP
 
 
-def _pooled(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+def pooled(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """Maps average-pooled to the smaller height and width of the two; others unchanged."""
     if left.ndim != 4 or right.ndim != 4 or left.shape[2:] == right.shape[2:]:
         return left, right
@@ -287,7 +287,7 @@ def _pooled(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
 
 def _flow(first: Tensor, second: Tensor) -> Tensor:
     """The FSP matrix of two layers, [B, C1, C2]."""
-    first_BCP, second_BCP = _positioned(*_pooled(first, second))
+    first_BCP, second_BCP = positioned(*pooled(first, second))
     return product(first_BCP, second_BCP.transpose(1, 2)) / first_BCP.shape[2]
 
 
@@ -302,7 +302,7 @@ def _per_channel(values_D: Tensor, features_BDP: Tensor) -> Tensor:
 def _standardised_pair(
     student: Tensor, teacher: Tensor, mean: Tensor | None, std: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    student_BDP, teacher_BDP = (_channels_first(x) for x in prepare_equal(student, teacher))
+    student_BDP, teacher_BDP = (channels_first(x) for x in prepare_equal(student, teacher))
     if mean is not None:
         teacher_BDP = teacher_BDP - _per_channel(mean.detach(), teacher_BDP)
     if std is not None:

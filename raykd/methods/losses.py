@@ -34,6 +34,9 @@ _SCOPE = {
     )
 }
 _logits = partial(LossRow, kind="logits")
+_pooled = partial(
+    _logits, combines=("probabilities_then_temper", "logits", "losses"), default_temperature=1.0
+)
 _features = partial(LossRow, kind="features")
 _relations = partial(_features, knobs=_SCOPE, combines=("relations", "losses"), vectors=True)
 _values = partial(LossRow, kind="values", combines=("values",))
@@ -122,6 +125,59 @@ LOSS_ROWS: dict[str, LossRow] = {
             "gamma": Knob(2.0, "Weight of the correlation over samples, of each class.", ge=0),
             **_SCOPE,
         },
+    ),
+    "ttm": _pooled(
+        path="raykd.losses.powers:ttm",
+        about="KL to the teacher's p^γ, the student at temperature 1 (TTM, Zheng & Yang 2024).\n\n"
+        "Theirs with γ = 0.1 has weight 45, beside cross-entropy with all labels and long schedules; with few labels\n"
+        "it lost to kl. Of several teachers the mean of their probabilities is taken to the power.",
+        formula="KL(p^γ / Σ p^γ ‖ q), q at T = 1",
+        paper="Zheng & Yang 2024 (TTM)",
+        knobs={"gamma": Knob(0.1, "γ, 1/T on the teacher's side alone; theirs: 0.1 to 0.5.", gt=0)},
+        tempers=False,
+    ),
+    "wttm": _pooled(
+        path="raykd.losses.powers:wttm",
+        about="TTM, each sample times Σ p^γ: unsure answers count more (Zheng & Yang 2024).\n\n"
+        "That sum is 1 to the number of classes, with which the strength grows.",
+        formula="Σ p^γ · KL(p^γ / Σ p^γ ‖ q), q at T = 1",
+        paper="Zheng & Yang 2024 (TTM)",
+        knobs={
+            "gamma": Knob(
+                0.1, "γ, 1/T on the teacher's side alone; theirs: 0.1 to 0.5.", gt=0, le=1
+            )
+        },
+        tempers=False,
+    ),
+    "nkd": _pooled(
+        path="raykd.losses.powers:nkd",
+        about="Target class and normalised other classes apart, as cross-entropies (NKD, Yang et al. 2023).\n\n"
+        "Its value holds the teacher's entropy. An unlabelled sample takes the ensemble's most probable class.",
+        formula="−p_y log q_y − γ T² Σ_{c≠y} P_c log Q_c",
+        paper="Yang et al. 2023 (NKD)",
+        knobs={"gamma": Knob(1.5, "γ, weight of the other classes.", ge=0)},
+        needs=("labels",),
+    ),
+    "mlkd_class": _logits(
+        path="raykd.losses.batch:mlkd_class",
+        about="Match products of the classes' probabilities over the batch (MLKD, Jin et al. 2023).\n\n"
+        "The published value grows with the square of the batch's size. Theirs: the mean over T = 2, 3, 4, 5, 6.",
+        formula="‖PᵀP − QᵀQ‖² / C at temperature T",
+        paper="Jin et al. 2023 (MLKD)",
+        knobs={
+            **_STANDARDISE,
+            "per_sample": Knob(
+                False, "Divide both products by the batch's size: of equal strength at any."
+            ),
+            **_SCOPE,
+        },
+    ),
+    "mlkd_batch": _logits(
+        path="raykd.losses.batch:mlkd_batch",
+        about="Match products of the samples' probabilities over the classes (MLKD, Jin et al. 2023).",
+        formula="‖PPᵀ − QQᵀ‖² / B at temperature T",
+        paper="Jin et al. 2023 (MLKD)",
+        knobs={**_STANDARDISE, **_SCOPE},
     ),
     "hint": _features(
         path="raykd.losses.features:hint",
@@ -224,6 +280,72 @@ LOSS_ROWS: dict[str, LossRow] = {
         formula="mean_ij P_ij log(P_ij / Q_ij), rows of (1 + cos)/2 normalised",
         paper="Passalis & Tefas 2018",
         default_weight=30000.0,
+    ),
+    "itrd": _features(
+        path="raykd.losses.batch:itrd",
+        about="Every feature correlates with the teacher's over the batch (ITRD, Miles et al. 2022).\n\n"
+        "In bits, and below 0 where they are alike; theirs has the second term `itrd_mutual` beside it.",
+        formula="log₂ Σ_d |c_d − 1|^{2α}, c_d the correlation of feature d",
+        paper="Miles et al. 2022 (ITRD)",
+        knobs={"alpha": Knob(1.5, "α.", gt=0), **_SCOPE},
+        layout="projected",
+        vectors=True,
+        default_weight=2.0,
+    ),
+    "itrd_mutual": _features(
+        path="raykd.losses.batch:itrd_mutual",
+        about="Keep of the similarities between samples those that the teacher shares (ITRD, Miles et al. 2022).",
+        formula="Σ (Ĝ_s² − Ĝ_st²), cosines divided by their trace",
+        paper="Miles et al. 2022 (ITRD)",
+        knobs=_SCOPE,
+        vectors=True,
+    ),
+    "cwd": _features(
+        path="raykd.losses.dense:cwd",
+        about="Match where each channel is active (CWD, Shu et al. 2021): maps or tokens.",
+        formula="τ² KL(softmax_p(t_c/τ) ‖ softmax_p(s_c/τ)), mean over channels",
+        paper="Shu et al. 2021 (CWD)",
+        knobs={"tau": Knob(1.0, "τ; theirs: 1 for features, 4 for maps of logits.", gt=0)},
+        layout="dense",
+    ),
+    "pkd": _features(
+        path="raykd.losses.dense:pkd",
+        about="Match features that are standardised per channel over batch and positions (PKD, Cao et al. 2022).",
+        formula="½ mean (ŝ − t̂)², 1 − the mean correlation of channels",
+        paper="Cao et al. 2022 (PKD)",
+        knobs=_SCOPE,
+        layout="projected",
+    ),
+    "token_similarity": _features(
+        path="raykd.losses.dense:token_similarity",
+        about="Match similarities between the positions of one image (LightlyTrain 2025).",
+        formula="KL(softmax_j(cos(t_i, t_j)/τ) ‖ softmax_j(cos(s_i, s_j)/τ)), mean over positions",
+        paper="LightlyTrain 2025",
+        knobs={"tau": Knob(0.07, "τ.", gt=0)},
+        layout="positions",
+    ),
+    "srrl": _features(
+        path="raykd.losses.heads:srrl",
+        about="Equal pooled features, and equal logits of the teacher's own head (SRRL, Yang et al. 2021).",
+        formula="α mean (s̄ − t̄)² + β mean (W s̄ − W t̄)²",
+        paper="Yang et al. 2021 (SRRL)",
+        knobs={
+            "alpha": Knob(1.0, "Weight of the features.", ge=0),
+            "beta": Knob(5.0, "Weight of the logits.", ge=0),
+        },
+        layout="projected",
+        needs=("head_weight",),
+        refused="needs the teacher's last layer where the student is trained, which is not sent there; use hint at the "
+        "teacher's pooled feature",
+    ),
+    "simkd": _features(
+        path="raykd.losses.dense:simkd",
+        about="Mean squared error of the last maps (SimKD, Chen et al. 2022).",
+        formula="mean (c(F_s) − F_t)² at the smaller size",
+        paper="Chen et al. 2022 (SimKD)",
+        layout="projected",
+        refused="makes a student that predicts with its teacher's last layer, and export writes the student alone; use "
+        "hint at the teacher's last map",
     ),
     "huber": _values(
         path="raykd.losses.regression:huber",

@@ -11,7 +11,7 @@ Kind = Literal["logits", "features", "pairs", "values", "labels"]
 Combine = Literal[
     "probabilities", "probabilities_then_temper", "logits", "losses", "values", "relations"
 ]
-Layout = Literal["projected", "positions", "matrices", "pairs", "any"]
+Layout = Literal["projected", "dense", "positions", "matrices", "pairs", "any"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LossRow:
     the weighted sum of the teachers' own losses or is meant in its own right; or as that sum (`losses`).
 
     Layouts of features: `projected` brings the student to the teacher's shape by a trained linear map;
-    `positions` needs two maps [C, H, W] or two rows of tokens [L, D], whatever their widths; `matrices`
+    `dense` does, too, and needs a map or tokens on the teacher's side; `positions` needs two maps [C, H, W] or two rows of tokens [L, D], whatever their widths; `matrices`
     two stacks of attention [H, L, L]; `pairs` two taps of equal widths on each side; `any` anything.
 
     Attributes:
@@ -69,6 +69,9 @@ class LossRow:
         default_weight: weight of the term that the paper or its benchmark uses.
         stored: works from stored targets (no live teacher needed).
         needs: keyword arguments without which the loss cannot be computed.
+        default_temperature: T where a recipe gives none; None = what the data says.
+        tempers: whether the recipe's temperature acts on it; otherwise that must be 1.
+        refused: why no recipe can use it, or None: it is a function alone.
     """
 
     path: str
@@ -84,6 +87,14 @@ class LossRow:
     default_weight: float = 1.0
     stored: bool = True
     needs: tuple[str, ...] = ()
+    default_temperature: float | None = None
+    tempers: bool = True
+    refused: str | None = None
+
+    @property
+    def projects(self) -> bool:
+        """Whether the student's feature goes through a trained projector."""
+        return self.layout in ("projected", "dense")
 
     @property
     def scope(self) -> bool:

@@ -47,6 +47,7 @@ def make_projector(
     teacher_shape: Shape,
     *,
     always: bool = False,
+    orthogonal: bool = False,
     key: str = "objective.features",
 ) -> nn.Module:
     """A module from the student's feature to the teacher's shape; see the table above.
@@ -56,6 +57,8 @@ def make_projector(
         teacher_shape: likewise.
         always: a trainable linear map also where the number of features agrees, as FitNets have it;
             otherwise such a projector has no parameters, and equal shapes give `nn.Identity`.
+        orthogonal: the linear map keeps lengths and angles (`Orthogonal`), so that it cannot learn away what the
+            student lacks; it is trained in any case.
         key: dotted key of the term, for errors.
 
     Returns:
@@ -69,7 +72,9 @@ def make_projector(
     is_map = len(teacher_shape) == 3
     source = student_shape[0] if len(student_shape) == 3 else student_shape[-1]
     target = teacher_shape[0] if is_map else teacher_shape[-1]
-    if always or source != target:
+    if orthogonal:
+        steps.append(Orthogonal(source, target, is_map=is_map))
+    elif always or source != target:
         steps.append(PointwiseMap(source, target) if is_map else PointwiseFeatures(source, target))
     return nn.Sequential(*steps) if steps else nn.Identity()
 
@@ -164,6 +169,34 @@ class PointwiseFeatures(nn.Module):
         """[B, ..., D] -> [B, ..., D']."""
         out: Tensor = self.linear(features.to(self.linear.weight.dtype))
         return out
+
+
+class Orthogonal(nn.Module):
+    """A linear map P without bias and with PᵀP = I, or PPᵀ = I where features become fewer (Miles et al. 2024, VkD).
+
+    P is the orthogonal factor of what is trained, QR with a positive diagonal of R: it depends on no scale of the
+    weights, so that weight decay does nothing to it.
+    """
+
+    def __init__(self, source: int, target: int, *, is_map: bool) -> None:
+        super().__init__()
+        self.is_map, self.shrinks = is_map, target < source
+        self.raw = nn.Parameter(torch.randn(max(source, target), min(source, target)))
+
+    @property
+    def weight(self) -> Tensor:
+        """P, [target, source]."""
+        q, r = torch.linalg.qr(self.raw)
+        q = q * torch.where(r.diagonal() < 0, -1.0, 1.0)
+        weight: Tensor = q.T if self.shrinks else q
+        return weight
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C', H, W], or [B, ..., D] -> [B, ..., D']."""
+        features, weight = features.to(self.raw.dtype), self.weight
+        if self.is_map:
+            return F.linear(features.movedim(1, -1), weight).movedim(-1, 1)
+        return F.linear(features, weight)
 
 
 class Step(nn.Module):

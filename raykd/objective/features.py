@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.config.objective import FeatureTerm
@@ -44,8 +45,10 @@ class FeatureLoss(nn.Module):
         student, teacher = student_shapes[term.student_taps[0]], self.teacher_shapes[0]
         loss = term.loss
         self.projector: nn.Module = nn.Identity()
-        if loss.row.layout == "projected":
-            self.projector = make_projector(student, teacher, always=True)
+        if loss.row.projects:
+            self.projector = make_projector(
+                student, teacher, always=True, orthogonal=term.projector == "orthogonal"
+            )
         self.raw_variance: nn.Parameter | None = None
         if loss.row.state == "variance":
             start = math.log(math.expm1(loss.knob("initial_variance") - _VARIANCE_FLOOR))
@@ -73,7 +76,7 @@ class FeatureLoss(nn.Module):
         counted_B = batch.present_B & answer.valid_N & present
         students = [self.projector(features[tap].float()) for tap in self.term.student_taps]
         if present:
-            teachers = [answer.features[tap].float() for tap in taps]
+            teachers = [self._target(answer.features[tap].float()) for tap in taps]
         else:
             size = len(batch)
             teachers = [students[0].new_zeros((size, *shape)) for shape in self.teacher_shapes]
@@ -81,6 +84,10 @@ class FeatureLoss(nn.Module):
             pairs = (students[0], students[1]), (teachers[0], teachers[1])
             return LOSSES["fsp"](*pairs), counted_B
         return self._loss(students[0], teachers[0], counted_B, context), counted_B
+
+    def _target(self, teacher: Tensor) -> Tensor:
+        """The teacher's feature as the loss sees it."""
+        return layer_normalised(teacher) if self.term.target == "layer_norm" else teacher
 
     def _loss(
         self, student: Tensor, teacher: Tensor, counted_B: Tensor, context: Context
@@ -103,6 +110,18 @@ class FeatureLoss(nn.Module):
             return function(student, teacher)
         everyone = bool(counted_B.all())
         return masked_pairwise(function, student, teacher, None if everyone else counted_B)
+
+
+def layer_normalised(features: Tensor) -> Tensor:
+    """Each position with mean 0 and deviation 1 over its channels, without factors (Miles et al. 2024, VkD).
+
+    Args:
+        features: [B, D], [B, L, D] or [B, D, H, W].
+    """
+    if features.ndim != 4:
+        return F.layer_norm(features, features.shape[-1:])
+    channels_last = features.movedim(1, -1)
+    return F.layer_norm(channels_last, channels_last.shape[-1:]).movedim(-1, 1)
 
 
 class RunningStatistics(nn.Module):
@@ -158,7 +177,7 @@ class RunningStatistics(nn.Module):
 def feature_problem(
     term: FeatureTerm, student: Sequence[Shape], teacher: Sequence[Shape]
 ) -> str | None:
-    """Why a loss cannot compare features of these shapes, or None; `projected` asks `make_projector`.
+    """Why a loss cannot compare features of these shapes, or None; `make_projector` says whether there is a projector.
 
     Args:
         term: the term.
@@ -169,6 +188,8 @@ def feature_problem(
     (ours, *_), (theirs, *_) = student, teacher
     found = f"found {[list(s) for s in student]} at {term.student_tap!r} and {[list(t) for t in teacher]} at "
     found += f"{term.teacher_tap!r}"
+    if layout == "dense" and len(theirs) == 1:
+        return f"{name} compares positions, of which the teacher's feature has none; {found}; tap an earlier module, or use hint"
     if layout == "positions" and not _positioned(ours, theirs):
         return (
             f"{name} compares two maps [C, H, W], or two rows of tokens [L, D] of equal length; {found}; "

@@ -5,6 +5,7 @@ Shape suffixes: N units, T teachers, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -48,11 +49,7 @@ def compared(loss: Any, teacher_batch: TeacherBatch) -> TeacherBatch:
 def own_losses(loss: SoftLoss, teacher_batch: TeacherBatch) -> Tensor:
     """The student's loss against each teacher [T, N]; 0 where a teacher gave no answer."""
     teacher_batch = compared(loss, teacher_batch)
-    info = loss.row
-    knobs = {name: value for name, value in loss if name not in _NO_KNOBS}
-    if "labels" in info.needs:
-        knobs["labels"] = teacher_batch.labels_N
-    function = partial(LOSSES[loss.type], temperature=teacher_batch.temperature, **knobs)
+    info, function = loss.row, _compare(loss, teacher_batch)
     everywhere = info.scope and getattr(loss, "scope", None) == "global"
     losses = []
     everyone = not info.per_sample and bool(teacher_batch.available_TN.all())
@@ -67,6 +64,14 @@ def own_losses(loss: SoftLoss, teacher_batch: TeacherBatch) -> Tensor:
         counted_N = None if everyone else available_N
         losses.append(masked_pairwise(among, student_NC, teacher_NC, counted_N))
     return torch.stack(losses)
+
+
+def _compare(loss: SoftLoss, teacher_batch: TeacherBatch) -> Callable[..., Tensor]:
+    """The loss with its knobs, of logits that are standardised already: (student, teacher) -> loss_N."""
+    knobs = {name: value for name, value in loss if name not in _NO_KNOBS}
+    if "labels" in loss.row.needs:
+        knobs["labels"] = teacher_batch.labels_N
+    return partial(LOSSES[loss.type], temperature=teacher_batch.temperature, **knobs)
 
 
 def ensemble_loss(
@@ -92,9 +97,11 @@ def ensemble_loss(
     if settings.mixing == "probabilities":
         return kl_to_mean(student_NC, teacher_batch.answers, weights_TN, temperature=temperature)
     if settings.mixing == "logits":
-        knobs = {name: value for name, value in settings.loss if name not in _NO_KNOBS}
         mixed_NC = mean_logits(teacher_batch.stacked, weights_TN)
-        return LOSSES[settings.loss.type](student_NC, mixed_NC, temperature=temperature, **knobs)
+        return _compare(settings.loss, teacher_batch)(student_NC, mixed_NC)
+    if settings.loss.type != "kl":  # which tempers the mixture by itself
+        mixed_NC = mean_probabilities(teacher_batch.stacked, weights_TN)
+        return _compare(settings.loss, teacher_batch)(student_NC, mixed_NC)
     mixed_NC = mean_probabilities(
         teacher_batch.stacked, weights_TN, temperatures_T=temperature, order="mix_then_temper"
     )

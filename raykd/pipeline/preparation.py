@@ -363,11 +363,11 @@ def _check_features(prepared: Prepared) -> None:
         key = f"objective.features.{index}"
         student = [prepared.student_shapes[tap] for tap in term.student_taps]
         teacher = [prepared.teacher_shapes[term.teacher, tap] for tap in term.teacher_taps]
-        if term.loss.row.layout == "projected":
+        if why := feature_problem(term, student, teacher):
+            problems.append(Problem(key, why))
+        elif term.loss.row.projects:
             make = partial(make_projector, student[0], teacher[0], always=True, key=key)
             collect(problems, make)
-        elif why := feature_problem(term, student, teacher):
-            problems.append(Problem(key, why))
     if problems:
         raise InputError(problems)
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from raykd.config.objective import Objective
 from raykd.ensemble import WEIGHTINGS
+from raykd.losses import LOSSES
 from raykd.objective import (
     Context,
     TeacherInfo,
@@ -24,13 +25,16 @@ from raykd.objective import (
 from raykd.types import Mixed
 
 UNITS, CLASSES = 8, 5
-SOFT = ("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist")
+SOFT = ("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist", "mlkd_class", "mlkd_batch")
+POOLED = ("ttm", "wttm", "nkd")
+PROJECTED = ("hint", "vid", "cosine", "smooth_l1", "itrd", "cwd", "pkd")
 TAPS = {
     "hint": ("map", "map"), "vid": ("map", "map"), "cosine": ("tokens", "tokens"),
     "smooth_l1": ("vector", "vector"), "attention": ("map", "map"), "nst": ("tokens", "tokens"),
     "attention_matrix": ("heads", "heads"), "fsp": (["map", "wide"], ["same", "wide"]),
     "similarity": ("map", "vector"), "rkd_distance": ("vector", "map"), "rkd_angle": ("vector", "vector"),
-    "pkt": ("vector", "vector"),
+    "pkt": ("vector", "vector"), "itrd": ("vector", "vector"), "itrd_mutual": ("vector", "vector"),
+    "cwd": ("map", "map"), "pkd": ("map", "map"), "token_similarity": ("tokens", "tokens"),
 }  # fmt: skip
 VOICES = (
     TeacherInfo("a", 1.0, 0.3, 0.9),
@@ -95,13 +99,86 @@ def test_a_feature_loss_moves_the_student_and_its_own_parts(
         assert torch.isfinite(features[str(tap)].grad).all()
         assert features[str(tap)].grad.abs().sum() > 0
     own = list(objective.parameters())
-    assert bool(own) == (name in ("hint", "vid", "cosine", "smooth_l1"))
+    assert bool(own) == (name in PROJECTED)
     assert all(p.grad.abs().sum() > 0 for p in own)
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_several_teachers_are_mixed_before_the_power(
+    make_objective, make_batch, make_answers, make_student, name
+):
+    """γ comes after pooling; a single teacher gives the loss itself, whatever the way to combine."""
+    batch, (logits, _) = make_batch(), make_student()
+    answers = make_answers("a", "b", silent={"b": torch.arange(UNITS) == 2})
+    terms, _ = make_objective(
+        {"soft_targets": {"loss": {"type": name}, "temperature": 1.0}}, "a", "b"
+    )(logits, {}, batch, answers)
+    weights = torch.stack([a.valid_N.double() for a in answers.values()])
+    probs = torch.stack([a.values_NC.double().softmax(1) for a in answers.values()])
+    pooled = ((weights / weights.sum(0))[..., None] * probs).sum(0).log()
+    knobs = {"labels": batch.labels} if name == "nkd" else {}
+    expected = LOSSES[name](logits.double(), pooled, **knobs)
+    torch.testing.assert_close(terms["soft_targets"].loss_N, expected.float(), rtol=1e-4, atol=1e-5)
+    one_each = []
+    for combine in ("probabilities_then_temper", "logits", "losses"):
+        soft = {"loss": {"type": name}, "temperature": 1.0, "combine": combine}
+        alone, _ = make_objective({"soft_targets": soft}, "a")(logits, {}, batch, answers)
+        one_each.append(alone["soft_targets"].loss_N)
+    for other in one_each[1:]:
+        torch.testing.assert_close(other, one_each[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mlkd_batch", "itrd", "itrd_mutual", "pkd"])
+def test_losses_of_a_batch_compare_the_samples_that_count_and_no_others(
+    make_objective, make_batch, make_answers, make_student, name
+):
+    """Of those that do not, nothing reaches the value: published masks only make the mean smaller."""
+    of_logits = name == "mlkd_batch"
+    settings = (
+        {"soft_targets": {"loss": {"type": name}}} if of_logits else {"features": [feature(name)]}
+    )
+    key = "soft_targets" if of_logits else "features.0"
+    silent = {"a": torch.arange(UNITS) >= 5}
+    objective, batch, answers = (
+        make_objective(settings, "a"),
+        make_batch(),
+        make_answers("a", silent=silent),
+    )
+    logits, features = make_student()
+    found = []
+    for noise in (0.0, 50.0):
+        moved = torch.where(torch.arange(UNITS) >= 5, noise, 0.0)
+        shifted = {k: f + moved.view(-1, *[1] * (f.ndim - 1)) * f for k, f in features.items()}
+        terms, _ = objective(logits + moved[:, None] * logits, shifted, batch, answers)
+        found.append(one(terms, key))
+    torch.testing.assert_close(found[0], found[1])
+    assert found[0].isfinite()
+
+
+def test_an_orthogonal_projector_and_a_normalised_target(
+    make_objective, make_batch, make_answers, make_student
+):
+    loss = {"type": "smooth_l1", "standardise": False}
+    for taps in (("map", "map"), ("tokens", "tokens"), ("vector", "vector")):
+        settings = {"features": [{"loss": loss, "teacher": "a", "student_tap": taps[0], "teacher_tap": taps[1],
+                                  "projector": "orthogonal", "target": "layer_norm"}]}  # fmt: skip
+        objective, answers = make_objective(settings, "a"), make_answers("a")
+        logits, features = make_student()
+        terms, _ = objective(logits, features, make_batch(), answers)
+        (projector,) = objective.projectors
+        target = answers["a"].features[taps[1]]
+        channels = 1 if target.ndim == 4 else -1
+        mean = target.mean(channels, keepdim=True)
+        spread = (target.var(channels, unbiased=False, keepdim=True) + 1e-5).sqrt()
+        expected = LOSSES["smooth_l1"](projector(features[taps[0]]), (target - mean) / spread)
+        torch.testing.assert_close(terms["features.0"].loss_N, expected, rtol=1e-4, atol=1e-5)
+        one(terms, "features.0").backward()
+        assert all(p.grad.abs().sum() > 0 for p in objective.parameters())
 
 
 @pytest.mark.parametrize(
     "settings",
-    [*({"soft_targets": {"loss": {"type": name}}} for name in SOFT),
+    [*({"soft_targets": {"loss": {"type": name}}} for name in (*SOFT, *POOLED)),
      *({"soft_targets": None, "labels": {"weight": 0}, "features": [feature(name)]} for name in TAPS),
      *({"weighting": {"type": name, **knobs}} for name, knobs in WEIGHTING.items())],
     ids=str,

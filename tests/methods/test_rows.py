@@ -28,6 +28,11 @@ STORED_LOSSES = {
     "mse": '{"type": "mse", "standardise": false, "centred": false}',
     "dkd": '{"type": "dkd", "standardise": false, "alpha": 1.0, "beta": 8.0}',
     "dist": '{"type": "dist", "standardise": false, "beta": 2.0, "gamma": 2.0, "scope": "global"}',
+    "ttm": '{"type": "ttm", "gamma": 0.1}',
+    "wttm": '{"type": "wttm", "gamma": 0.1}',
+    "nkd": '{"type": "nkd", "gamma": 1.5}',
+    "mlkd_class": '{"type": "mlkd_class", "standardise": false, "per_sample": false, "scope": "global"}',
+    "mlkd_batch": '{"type": "mlkd_batch", "standardise": false, "scope": "global"}',
     "huber": '{"type": "huber", "delta": 1.0}',
     "bounded": '{"type": "bounded", "margin": 0.0}',
     "imitation": '{"type": "imitation", "alpha": 0.5, "error_range": null}',
@@ -44,8 +49,15 @@ STORED_LOSSES = {
     "rkd_distance": '{"type": "rkd_distance", "scope": "global"}',
     "rkd_angle": '{"type": "rkd_angle", "scope": "global"}',
     "pkt": '{"type": "pkt", "scope": "global"}',
+    "itrd": '{"type": "itrd", "alpha": 1.5, "scope": "global"}',
+    "itrd_mutual": '{"type": "itrd_mutual", "scope": "global"}',
+    "cwd": '{"type": "cwd", "tau": 1.0}',
+    "pkd": '{"type": "pkd", "scope": "global"}',
+    "token_similarity": '{"type": "token_similarity", "tau": 0.07}',
+    "srrl": '{"type": "srrl", "alpha": 1.0, "beta": 5.0}',
+    "simkd": '{"type": "simkd"}',
 }
-"""What the settings of each loss have been stored as since 7d0af11; finished fits are found by it."""
+"""What the settings of each loss have been stored as, the oldest since 7d0af11; finished fits are found by it."""
 STORED_WEIGHTINGS = {
     "uniform": '{"type": "uniform"}',
     "fixed": '{"type": "fixed", "weights": {"a": 1.0, "b": 2.0}}',

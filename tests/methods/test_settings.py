@@ -10,12 +10,14 @@ import pytest
 from raykd.config import load_config
 from raykd.config.methods import FeatureLoss, SoftLoss, Weighting
 from raykd.config.objective import FeatureTerm, Objective, SoftTargets
+from raykd.config.resolving import resolutions
 from raykd.ensemble import WEIGHTINGS
 from raykd.errors import InputError
 from raykd.losses import LOSSES
 from raykd.methods import LOSS_ROWS, WEIGHTING_ROWS
 from raykd.tasks import find_task
 
+POOLED = ("ttm", "wttm", "nkd")
 CLASS_LOSSES = ("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist")
 NOT_KNOBS = {"type", "standardise", "scope", "initial_variance", "momentum", "error_range"}
 
@@ -100,6 +102,51 @@ def test_every_logit_loss_loads(name, standardise):
     usual = {"kl": "probabilities", "reverse_kl": "logits", "mse": "logits"}.get(name, "losses")
     assert loaded.objective.soft_targets.mixing == usual
     assert load_config(loaded.model_dump(mode="json")) == loaded
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_a_loss_of_its_own_temperature_takes_the_mixture_of_the_teachers(name):
+    loaded = load_config(recipe(soft_targets={"loss": {"type": name}}))
+    assert loaded.objective.soft_targets.mixing == "probabilities_then_temper"
+    for settled in resolutions(loaded.objective, classes=True):
+        assert settled.soft_targets.temperature == 1.0
+    for combine in ("logits", "losses"):
+        load_config(recipe(soft_targets={"loss": {"type": name}, "combine": combine}))
+
+
+@pytest.mark.parametrize("name", ["ttm", "wttm"])
+def test_another_temperature_than_one_is_refused_where_it_would_do_nothing(name):
+    soft = {"loss": {"type": name}, "temperature": 4}
+    assert "gamma" in problems(soft_targets=soft)["objective.soft_targets.temperature"]
+    load_config(recipe(soft_targets={**soft, "temperature": 1}))
+    phases = [{"until_epoch": 2, "soft_targets": {"temperature": 2}}]
+    found = problems(soft_targets={"loss": {"type": name}}, phases=phases)
+    assert "objective.phases.0.soft_targets.temperature" in found
+    load_config(recipe(soft_targets={"loss": {"type": "nkd"}, "temperature": 4}))
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "said"),
+    [({"loss": {"type": "srrl"}}, "loss.type", "last layer"),
+     ({"loss": {"type": "simkd"}}, "loss.type", "export"),
+     ({"loss": {"type": "similarity"}, "projector": "orthogonal"}, "projector", "any width"),
+     ({"loss": {"type": "cosine"}, "target": "layer_norm"}, "target", "standardise=false"),
+     ({"loss": {"type": "attention_matrix"}, "target": "layer_norm"}, "target", "no channels")],
+)  # fmt: skip
+def test_feature_terms_that_cannot_work_are_refused(given, key, said):
+    assert said in problems(features=[term(**given)])[f"objective.features.0.{key}"]
+
+
+def test_how_a_feature_is_brought_together_is_no_part_of_older_recipes():
+    older = load_config(recipe(features=[term()])).objective.features[0]
+    assert not {"projector", "target"} & set(older.identity())
+    newer = load_config(recipe(features=[term(projector="orthogonal", target="layer_norm")]))
+    assert {"projector", "target"} <= set(newer.objective.features[0].identity())
+    load_config(
+        recipe(
+            features=[term(loss={"type": "smooth_l1", "standardise": False}, target="layer_norm")]
+        )
+    )
 
 
 @pytest.mark.parametrize(

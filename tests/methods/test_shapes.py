@@ -26,7 +26,8 @@ def problem(loss, student, teacher):
     ("loss", "student", "teacher"),
     [("attention", [MAP], [WIDE]), ("nst", [TOKENS], [(5, 9)]), ("attention_matrix", [HEADS], [(3, 5, 5)]),
      ("similarity", [MAP], [VECTOR]), ("pkt", [VECTOR], [TOKENS]), ("fsp", [MAP, WIDE], [(4, 2, 2), WIDE]),
-     ("fsp", [TOKENS, (5, 6)], [LONGER, (7, 6)])],
+     ("fsp", [TOKENS, (5, 6)], [LONGER, (7, 6)]), ("cwd", [MAP], [WIDE]), ("itrd", [VECTOR], [WIDE]),
+     ("token_similarity", [MAP], [WIDE])],
 )  # fmt: skip
 def test_shapes_that_can_be_compared(loss, student, teacher):
     assert problem(loss, student, teacher) is None
@@ -37,7 +38,8 @@ def test_shapes_that_can_be_compared(loss, student, teacher):
     [("attention", [MAP], [TOKENS], "two maps"), ("attention", [VECTOR], [VECTOR], "use hint or similarity"),
      ("nst", [TOKENS], [LONGER], "equal length"), ("attention_matrix", [HEADS], [(2, 6, 6)], "[H, L, L]"),
      ("attention_matrix", [MAP], [WIDE], "[H, L, L]"), ("fsp", [MAP, WIDE], [WIDE, WIDE], "numbers of channels"),
-     ("fsp", [MAP, VECTOR], [MAP, VECTOR], "two maps")],
+     ("fsp", [MAP, VECTOR], [MAP, VECTOR], "two maps"), ("cwd", [MAP], [VECTOR], "compares positions"),
+     ("token_similarity", [TOKENS], [LONGER], "equal length")],
 )  # fmt: skip
 def test_shapes_that_cannot(loss, student, teacher, said):
     found = problem(loss, student, teacher)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from raykd.errors import InputError
-from raykd.models.projectors import make_projector
+from raykd.models.projectors import Orthogonal, make_projector
 from raykd.models.weights import count_parameters
 
 VECTORS = [(6,), (9,)]
@@ -41,6 +41,40 @@ def test_every_possible_pair(student, teacher, always):
     features = [shape[0] if len(shape) == 3 else shape[-1] for shape in (student, teacher)]
     needed = features[0] * features[1] + features[1] if always or features[0] != features[1] else 0
     assert count_parameters(projector) == needed
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [((6,), (9,)), ((9,), (6,)), ((6,), (6,)), ((5, 6), (5, 9)), ((6, 4, 4), (9, 2, 2)), ((9, 4, 4), (6, 4, 4))],
+)  # fmt: skip
+def test_an_orthogonal_projector_keeps_lengths(student, teacher):
+    projector = make_projector(student, teacher, orthogonal=True)
+    x = torch.randn(3, *student, requires_grad=True)
+    optimizer = torch.optim.SGD(projector.parameters(), lr=0.5)
+    for _ in range(2):
+        out = projector(x)
+        assert out.shape == (3, *teacher)
+        weight = next(part for part in projector.modules() if isinstance(part, Orthogonal)).weight
+        small = weight.T @ weight if weight.shape[0] >= weight.shape[1] else weight @ weight.T
+        torch.testing.assert_close(small, torch.eye(len(small)), rtol=0, atol=1e-5)
+        optimizer.zero_grad()
+        (out - 1.0).square().sum().backward()
+        assert all(p.grad.abs().sum() > 0 for p in projector.parameters())
+        optimizer.step()
+    if student == (6,) and teacher == (9,):
+        torch.testing.assert_close(out.norm(dim=1), x.norm(dim=1))
+        before = make_projector(student, teacher, orthogonal=True)
+        before.load_state_dict(projector.state_dict())
+        torch.testing.assert_close(before(x), projector(x), rtol=0, atol=0)
+
+
+def test_an_orthogonal_projector_depends_on_no_scale_of_its_weights():
+    projector = make_projector((6,), (9,), orthogonal=True)
+    x = torch.randn(3, 6)
+    before = projector(x)
+    with torch.no_grad():
+        projector[0].raw *= 7.0
+    torch.testing.assert_close(projector(x), before)
 
 
 def test_equal_shapes_need_nothing_unless_a_regressor_is_wanted():

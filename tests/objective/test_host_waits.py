@@ -12,15 +12,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from raykd.config.methods import WEIGHTINGS
-from raykd.methods.losses import feature_losses
+from raykd.methods.losses import LOSS_ROWS, feature_losses
 from raykd.objective import Context, reduce_terms
 
 CLASSES = 4
 KNOBS: dict[str, dict[str, Any]] = {"fixed": {"weights": {"a": 1.0, "b": 3.0}}}
-LOGITS = ("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist")
+LOGITS = tuple(name for name, row in LOSS_ROWS.items() if row.kind == "logits")
 FEATURES = tuple(
-    name for name in feature_losses() if name not in ("attention_matrix", "fsp")
-)  # of other shapes
+    name
+    for name in feature_losses()
+    if name not in ("attention_matrix", "fsp") and LOSS_ROWS[name].refused is None
+)  # those are of other shapes
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "bincount")
 """Operations of which the host has to know the result, or its size; a boolean index is one, too."""
 ASKING = (

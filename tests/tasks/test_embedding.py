@@ -243,7 +243,9 @@ def test_each_teacher_has_a_projector_of_its_own():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in taught.parameters())
 
 
-@pytest.mark.parametrize("loss", ["mse", "smooth_l1", "cosine", "similarity", "rkd_angle"])
+@pytest.mark.parametrize(
+    "loss", ["mse", "smooth_l1", "cosine", "similarity", "rkd_angle", "itrd", "itrd_mutual"]
+)
 def test_a_teacher_that_is_left_out_counts_nowhere(loss):
     """It answers zeros, of another one's length."""
     student, targets = said()

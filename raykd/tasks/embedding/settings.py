@@ -42,6 +42,8 @@ SETTINGS = TaskSettings(
         "rkd_angle",
         "similarity",
         "pkt",
+        "itrd",
+        "itrd_mutual",
     ),
     combine=("losses", "relations"),
     weightings=("uniform", "fixed"),
