@@ -114,7 +114,7 @@ class DistillObjective(nn.Module):
                 loss_N, counts_N = self.rule.soft_loss(
                     soft, teacher_batch, weights_TN, own_TN, self.matches
                 )
-                answered_N = batch.present_B & (weights_TN.sum(dim=0) > 0)
+                answered_N = batch.per_unit(batch.present_B) & (weights_TN.sum(dim=0) > 0)
                 scale = self.settings.weighting.strength(len(self.teacher_infos))
                 terms["soft_targets"] = Term(
                     loss_N, answered_N * counts_N, scale * now.soft_targets
@@ -238,12 +238,13 @@ class DistillObjective(nn.Module):
         labels_NC, labelled_N = self._blended(
             batch, None if ensemble is None else ensemble.pseudo_N, distribution
         )
-        known_N = _known(batch) if labels.replaces else torch.zeros_like(batch.present_B)
+        present_N = batch.per_unit(batch.present_B)
+        known_N = _known(batch) if labels.replaces else torch.zeros_like(present_N)
         if ensemble is not None:
             ensemble = replace(
                 ensemble,
-                counts_N=ensemble.counts_N * batch.present_B,
-                sums_NE=ensemble.sums_NE * batch.present_B[:, None],
+                counts_N=ensemble.counts_N * present_N,
+                sums_NE=ensemble.sums_NE * present_N[:, None],
             )
         return SettledUnits(
             labels_NC=labels_NC,
@@ -264,7 +265,7 @@ class DistillObjective(nn.Module):
     ) -> TeacherBatch:
         outputs = tuple(targets[teacher.name] for teacher in self.teacher_infos)
         pairs = zip(self.teacher_infos, outputs, strict=True)
-        labels_N = batch.labels if self.rule.labels_are_classes else None
+        labels_N = self.rule.classes_of(batch.labels) if self.rule.labels_are_classes else None
         if labels_N is not None and batch.mixed is not None:
             labels_N = torch.where(batch.mixed.share_B < 1, UNLABELLED, labels_N)
         return TeacherBatch(
@@ -275,9 +276,10 @@ class DistillObjective(nn.Module):
                 else answer.values_NC / teacher.temperature
                 for teacher, answer in pairs
             ),
-            available_TN=torch.stack([answer.valid_N for answer in outputs]) & batch.present_B,
+            available_TN=torch.stack([answer.valid_N for answer in outputs])
+            & batch.per_unit(batch.present_B),
             labels_N=labels_N,
-            ids_N=batch.ids,
+            ids_N=batch.per_unit(batch.ids),
             temperature=temperature,
             context=context,
             batch=batch,
@@ -343,9 +345,9 @@ class DistillObjective(nn.Module):
             own = (own_N.view(column) * own + other_N.view(column) * other) / valid_N.clamp(
                 min=_TINY
             ).view(column)
-        valid_N = valid_N * batch.present_B
+        valid_N = valid_N * batch.per_unit(batch.present_B)
         if batch.weight_B is not None:
-            valid_N = valid_N * batch.weight_B
+            valid_N = valid_N * batch.per_unit(batch.weight_B)
         return own, valid_N
 
     def _counted(self, labels_N: Tensor, valid_N: Tensor) -> Tensor:

@@ -90,6 +90,7 @@ class LearningRule:
         with_facts: `objective` and facts -> `objective` with these in place of what it leaves open.
         labels_are_classes: whether labels are numbers of classes and outputs their logits, so that weightings may
             look at both.
+        classes_of: labels -> the numbers of the classes [N], where labels say more than that.
     """
 
     label_loss: Callable[[Labels, Tensor, Tensor], Counted]
@@ -110,6 +111,7 @@ class LearningRule:
     facts: Callable[[Objective, Validated], Mapping[str, float]] = lambda *_: {}
     with_facts: Callable[[Objective, Mapping[str, float]], Objective] = lambda settings, _: settings
     labels_are_classes: bool = False
+    classes_of: Callable[[Tensor], Tensor] = lambda labels_N: labels_N
 
 
 def knows_few(teacher_infos: Sequence[TeacherInfo]) -> bool:

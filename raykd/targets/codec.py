@@ -30,6 +30,7 @@ from raykd.targets.packing import (
     shifted,
     widened,
 )
+from raykd.targets.ragged import UNIT_OFFSETS, joined, places_of
 from raykd.types import Dense, OutputKind
 
 VALUES = "values"
@@ -72,6 +73,7 @@ def encode(
     features: Mapping[str, Tensor],
     kind: OutputKind = "logits",
     packing: Packing = PLAIN,
+    offsets: np.ndarray | None = None,
 ) -> Arrays:
     """The arrays that travel and are stored.
 
@@ -80,16 +82,20 @@ def encode(
         features: tap -> float [N, ...].
         kind: what the values are.
         packing: what is kept of them.
+        offsets: int64 [B + 1], where each sample's units begin and end; None where each sample is one unit.
 
     Returns:
         Of logits `values` float16 [N, C] (minus their row maximum) and `offset` float32 [N] (the
         maximum), or what `encode_top` says; of values `value` float32; of embeddings `embedding` float32;
-        of label logits `label_logits` float16; and `feature.<tap>` float16 [N, ...], or what `encode_features` says.
+        of label logits `label_logits` float16; and `feature.<tap>` float16 [N, ...], or what `encode_features` says;
+        `offsets` as they were given.
     """
     if kind == "logits" and packing.top_k is not None:
         arrays = encode_top(values_NC.float(), packing)
     else:
         arrays = _ENCODERS[kind](values_NC.float())
+    if offsets is not None:
+        arrays[UNIT_OFFSETS] = offsets
     return arrays | encode_features(features, packing.features)
 
 
@@ -139,28 +145,40 @@ def decode(arrays: Mapping[str, np.ndarray], temperature: float = 1.0) -> Dense:
         TargetError: classes were left out, and nothing is kept for this temperature.
     """
     kind, values_NC = _decode_values(arrays, temperature)
+    offsets = arrays.get(UNIT_OFFSETS)
     return Dense(
         kind=kind,
         values_NC=values_NC,
         valid_N=torch.ones(len(values_NC), dtype=torch.bool),
         features=decode_features(arrays),
+        offsets=None if offsets is None else torch.from_numpy(np.array(offsets)),
     )
 
 
-def assemble(parts: Parts, size: int, temperature: float = 1.0) -> Dense | None:
+def assemble(
+    parts: Parts, size: int, temperature: float = 1.0, offsets: Tensor | None = None
+) -> Dense | None:
     """One teacher's answer for a batch from answers for parts of it; None where there is none.
 
     Args:
         parts: indices in the batch, and the encoded answer for them.
         size: of the batch; rows that no part has are zeros and not valid.
         temperature: at which the logits are going to be used.
+        offsets: of the batch, int64 [B + 1]; None where each sample is one unit.
+
+    Raises:
+        TargetError: an answer has other units than the batch.
     """
     if not parts:
         return None
     if len(parts) == 1 and len(parts[0][0]) == size:
         return decode(parts[0][1], temperature)
-    arrays = {name: np.concatenate([part[name] for _, part in parts]) for name in parts[0][1]}
-    indices = torch.from_numpy(np.concatenate([part for part, _ in parts]))
+    arrays = joined([part for _, part in parts])
+    indices_B = np.concatenate([part for part, _ in parts])
+    if offsets is not None:
+        indices_B = places_of(offsets.numpy(), indices_B, arrays[UNIT_OFFSETS])
+        size = int(offsets[-1])
+    indices = torch.from_numpy(indices_B)
     answer = decode(arrays, temperature)
 
     def spread(tensor: torch.Tensor) -> torch.Tensor:
@@ -173,6 +191,7 @@ def assemble(parts: Parts, size: int, temperature: float = 1.0) -> Dense | None:
         values_NC=spread(answer.values_NC),
         valid_N=spread(answer.valid_N),
         features={tap: spread(feature) for tap, feature in answer.features.items()},
+        offsets=offsets,
     )
 
 
@@ -182,6 +201,7 @@ def absent(like: Dense) -> Dense:
         kind=like.kind,
         values_NC=torch.zeros_like(like.values_NC),
         valid_N=torch.zeros_like(like.valid_N),
+        offsets=like.offsets,
     )
 
 

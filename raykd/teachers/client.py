@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from raykd.config.root import TeacherCluster
 from raykd.errors import TeacherError
@@ -87,7 +88,11 @@ class Client:
         }
 
     def collect(
-        self, names: Sequence[str], asked: Mapping[str, Asked], deadline: Deadline | None = None
+        self,
+        names: Sequence[str],
+        asked: Mapping[str, Asked],
+        deadline: Deadline | None = None,
+        offsets: Tensor | None = None,
     ) -> TeacherOutputs:
         """The answers, in the order of `names`; a teacher left out answers nothing, validly for no row.
 
@@ -95,6 +100,7 @@ class Client:
             names: of the teachers.
             asked: what `submit` returned.
             deadline: of all the answers; None = each request has its own alone.
+            offsets: `unit_offsets` of the batch.
 
         Raises:
             TargetTimeoutError: an answer was not there in time.
@@ -105,7 +111,8 @@ class Client:
         for name in [name for name in names if name in asked]:
             parts = self.parts(name, asked[name], deadline) or []
             size = len(asked[name].rows)
-            found[name] = codec.assemble(parts, size, self.temperatures.get(name, 1.0))
+            temperature = self.temperatures.get(name, 1.0)
+            found[name] = codec.assemble(parts, size, temperature, offsets)
         return self.whole(found)
 
     def whole(self, found: Mapping[str, Dense | None]) -> TeacherOutputs:
@@ -179,7 +186,8 @@ class LiveTargets:
             TargetTimeoutError: a teacher has not answered within `timeout_s` seconds.
             TeacherError: as `Client.collect`.
         """
-        return self.client.collect(self.names, ticket.pending, Deadline(timeout_s))
+        deadline, offsets = Deadline(timeout_s), ticket.batch.unit_offsets
+        return self.client.collect(self.names, ticket.pending, deadline, offsets)
 
     def counters(self) -> list[float]:
         """What was asked and answered since the last call: the load of each teacher, one after the other."""

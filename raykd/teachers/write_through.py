@@ -55,11 +55,10 @@ class WriteThrough:
             TeacherError: a teacher is lost and the policy is to stop, or breaks on too many samples.
             TargetError: the store cannot be written.
         """
-        rows, view = ticket.batch.rows.numpy(), ticket.batch.view_B.numpy()
         shares: Mapping[str, _Share] = ticket.pending
         deadline, found = Deadline(timeout_s), {}
         for name in self.names:
-            found[name] = self._answer(name, shares[name], rows, view, deadline)
+            found[name] = self._answer(name, shares[name], ticket.batch, deadline)
             deadline.check(f"teacher {name!r} in the store {self.store.root}")
         return self.client.whole(found)
 
@@ -77,8 +76,9 @@ class WriteThrough:
         return _Share(indices, asked.get(name))
 
     def _answer(
-        self, name: str, share: _Share, rows: np.ndarray, view: np.ndarray, deadline: Deadline
+        self, name: str, share: _Share, batch: Batch, deadline: Deadline
     ) -> Dense | None:
+        rows, view = batch.rows.numpy(), batch.view_B.numpy()
         parts = self._take(name, share, rows, view, deadline)
         others = np.setdiff1d(np.arange(len(rows)), share.indices)
         parts += self._in_batch(others, self.buffers[name].read(rows[others], view[others]))
@@ -86,7 +86,8 @@ class WriteThrough:
         if len(again.indices):
             again = _Share(others[again.indices], again.asked)
             parts += self._take(name, again, rows, view, deadline)
-        return codec.assemble(parts, len(rows), self.client.temperatures.get(name, 1.0))
+        temperature = self.client.temperatures.get(name, 1.0)
+        return codec.assemble(parts, len(rows), temperature, batch.unit_offsets)
 
     def _take(
         self, name: str, share: _Share, rows: np.ndarray, view: np.ndarray, deadline: Deadline

@@ -185,7 +185,8 @@ class Feed:
             units = self._settled(batch, targets, kept, temperature)
             if not self._fit.objective.features:
                 targets = {}
-        parts = zip(parts_of(batch, sizes), _answers(targets, sizes), steps, strict=True)
+        answered = _answers(targets, sizes, batch.units_of(sizes))
+        parts = zip(parts_of(batch, sizes), answered, steps, strict=True)
         return Block(
             lessons=[
                 Lesson(batch=part, targets=answers, context=self._context(*step))
@@ -292,14 +293,15 @@ def moved(answer: Dense, device: torch.device) -> Dense:
 
 
 def parts_of(batch: Batch, sizes: Sequence[int]) -> list[Batch]:
-    """A batch taken apart."""
+    """A batch taken apart into parts of so many samples."""
     if len(sizes) == 1:
         return [batch]
     cut = list(sizes)
     plain = {
-        name: getattr(batch, name).split(cut)
-        for name in ("ids", "rows", "view_B", "labels", "present_B")
+        name: getattr(batch, name).split(cut) for name in ("ids", "rows", "view_B", "present_B")
     }
+    plain["labels"] = batch.labels.split(batch.units_of(cut))
+    offsets = _offsets_of(batch, cut)
     inputs = {name: tensor.split(cut) for name, tensor in batch.inputs.items()}
     mixed, weights = batch.mixed, batch.weight_B
     return [
@@ -311,20 +313,37 @@ def parts_of(batch: Batch, sizes: Sequence[int]) -> list[Batch]:
                 share_B=mixed.share_B.split(cut)[index],
             ),
             weight_B=None if weights is None else weights.split(cut)[index],
+            unit_offsets=offsets[index],
         )
         for index in range(len(cut))
     ]  # fmt: skip
 
 
-def _answers(targets: TeacherOutputs, sizes: Sequence[int]) -> list[TeacherOutputs]:
-    """Teachers' answers taken apart, one unit for each sample."""
+def _offsets_of(batch: Batch, sizes: Sequence[int]) -> list[Tensor | None]:
+    """`unit_offsets` of each part, from 0."""
+    if batch.unit_offsets is None:
+        return [None] * len(sizes)
+    counts = batch.unit_offsets.diff().split(list(sizes))
+    return [torch.cat([part.new_zeros(1), part.cumsum(0)]) for part in counts]
+
+
+def _answers(
+    targets: TeacherOutputs, sizes: Sequence[int], units: Sequence[int]
+) -> list[TeacherOutputs]:
+    """Teachers' answers taken apart.
+
+    Args:
+        targets: of all parts together.
+        sizes: samples of each part.
+        units: units of each part.
+    """
     if len(sizes) == 1 or not targets:
         return [targets] * len(sizes)
-    cut = list(sizes)
+    cut, unit_cut = list(sizes), list(units)
     split_ = {
         name: (
-            answer.values_NC.split(cut),
-            answer.valid_N.split(cut),
+            answer.values_NC.split(unit_cut),
+            answer.valid_N.split(unit_cut),
             {tap: feature.split(cut) for tap, feature in answer.features.items()},
         )
         for name, answer in targets.items()
@@ -336,6 +355,7 @@ def _answers(targets: TeacherOutputs, sizes: Sequence[int]) -> list[TeacherOutpu
                 values_NC=values[index],
                 valid_N=valid[index],
                 features={tap: parts[index] for tap, parts in features.items()},
+                offsets=None,
             )
             for name, (values, valid, features) in split_.items()
         }

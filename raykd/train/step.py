@@ -141,7 +141,7 @@ class Steps:
         self._settled = None
         if units is not None:
             settings = self._objective.settings
-            sizes = [len(lesson.batch) for lesson in lessons]
+            sizes = [len(lesson.batch.labels) for lesson in lessons]
             strengths = [strengths_at(settings, lesson.context.epoch) for lesson in lessons]
             self._settled = SettledSteps(units, sizes, strengths, all_sum, workers)
         self._logs: list[Tensor] = []
