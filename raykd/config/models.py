@@ -34,6 +34,8 @@ class ModelSettings(Settings):
     """`type:value` is short for `{type: type, <this field>: value}`."""
     takes_texts: ClassVar[bool] = False
     """Whether inputs are the ids of a text's tokens."""
+    takes_tokens: ClassVar[bool] = False
+    """Whether inputs are sequences of tokens, and the answer is the token after each (`task: language`)."""
     may_take_texts: ClassVar[bool] = False
     """Whether inputs may be texts themselves, with `tokenizer: none`."""
     made_of: ClassVar[Literal["weights", "content", "examples", "object"]] = "weights"
@@ -163,6 +165,42 @@ class TextTransformerModel(ZooModel):
     """Transformer blocks."""
     dropout: Unit = 0.0
     """Chance of dropping a feature while training."""
+
+
+class GruLmModel(ZooModel):
+    """Tokens: a recurrent language model (Cho et al. 2014), for sequences of any length."""
+
+    takes_tokens = True
+    type: Literal["gru_lm"] = "gru_lm"
+    width: Width = 1.0
+    """Scales embeddings and layers: 1.0 is 128 of each."""
+    depth: Depth = 1
+    """Recurrent layers."""
+    dropout: Unit = 0.0
+    """Chance of dropping a feature behind each layer while training."""
+
+
+class TransformerLmModel(ZooModel):
+    """Tokens: a small transformer decoder with learned positions (Radford et al. 2019)."""
+
+    takes_tokens = True
+    type: Literal["transformer_lm"] = "transformer_lm"
+    width: Width = 1.0
+    """Scales the embedding: 1.0 is 64 with 4 heads."""
+    depth: Depth = 2
+    """Transformer blocks."""
+    dropout: Unit = 0.0
+    """Chance of dropping a feature while training."""
+
+
+class NgramModel(ModelSettings):
+    """Tokens: how often they follow each other, with Witten-Bell interpolation, as a teacher; counted in seconds."""
+
+    takes_tokens = True
+    made_of = "examples"
+    type: Literal["ngram"] = "ngram"
+    order: Annotated[Count, Field(le=63)] = 6
+    """A token is predicted from the `order` − 1 tokens before it; at most 7 for bytes, 3 for 49,152 tokens."""
 
 
 class FactoryModel(ModelSettings):
@@ -352,6 +390,9 @@ Model = Annotated[
     | BagModel
     | TextCnnModel
     | TextTransformerModel
+    | GruLmModel
+    | TransformerLmModel
+    | NgramModel
     | FactoryModel
     | OnnxModel
     | TorchscriptModel
@@ -366,6 +407,7 @@ Model = Annotated[
 ]
 MODEL_KINDS: tuple[type[ModelSettings], ...] = get_args(get_args(Model)[0])
 OF_TEXTS = tuple(kind for kind in MODEL_KINDS if kind.takes_texts)
+OF_TOKENS = tuple(kind for kind in MODEL_KINDS if kind.takes_tokens)
 FINISHED = tuple(kind for kind in MODEL_KINDS if kind.made_of != "weights")
 """Models into which nothing can be loaded, and which gradients cannot train: teachers only."""
 _SHORT = {
