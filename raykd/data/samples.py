@@ -17,7 +17,7 @@ from raykd.config.sources import FilesSource, ObjectSource
 from raykd.data.class_names import given_names, look_alike, renamed
 from raykd.data.chunking import fields_of_chunks
 from raykd.data.chunks import Vocabulary, unit_labels
-from raykd.data.dataset import Dataset
+from raykd.data.dataset import ASIDE, Dataset
 from raykd.data.decoding import Decode, Tell, in_process, load_decoded
 from raykd.data.hashing import content_hashes
 from raykd.data.mapped import channel_statistics, coarse_columns, pieces
@@ -45,7 +45,8 @@ class Samples:
         ids: int64 [N], stable sample ids, from which random numbers are made; not for people.
         user_ids: pyarrow array of N texts, each sample's id as the user's data have it: `0995`, `A12`,
             `cats/7.png`, `people.csv#3`; of a number its digits. Results are joined to the user's data by it.
-        splits: "train", "validation", "test" -> sorted int64 rows.
+        splits: "train", "validation", "test", and "aside" where the source sets samples aside for teachers -> sorted
+            int64 rows.
         classes: names of a model's outputs: of the classes or labels in order, of the one value of a
             regression; of an embedding the names of its labels' classes, which may be none.
         seed: the recipe's seed.
@@ -199,8 +200,13 @@ class Samples:
         return names
 
     def labelled_rows(self, split: str, labels: Labels = "budget") -> np.ndarray:
-        """Rows of a split that have a label, within the budget or at all, sorted int64."""
+        """Rows of a split that have a label, within the budget or at all, sorted int64.
+
+        All labels of the training part include those of the samples that are set aside for teachers.
+        """
         rows, known = self.splits[split], self.labels if labels == "budget" else self.all_labels
+        if split == "train" and labels == "all" and ASIDE in self.splits:
+            rows = np.union1d(rows, self.splits[ASIDE])
         labelled: np.ndarray = rows[is_labelled(known[rows])]
         return labelled
 
@@ -424,7 +430,11 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         columns={name: _read_only(dataset.columns[name]) for name in columns},
         words=dataset.words,
         unused=dataset.unused,
-        notes=(*dataset.notes, *look_alike(classes), *coarse_columns(dataset.arrays, dataset.features)),
+        notes=(
+            *dataset.notes,
+            *look_alike(classes),
+            *coarse_columns(dataset.arrays, dataset.features),
+        ),
     )
     _try_views(samples)
     return samples
