@@ -242,6 +242,9 @@ class Tokens(Settings):
     prompt: str | None = None
     """Column of the source with the number of bytes at the beginning of each text that are given: what follows is
     predicted from them, they themselves are not. null = all is predicted."""
+    pool: PartOrCount | None = None
+    """Documents of the training part that students learn from, stratified by domain; teachers with `labels: all` are
+    fitted on all of them. null = all."""
 
 
 class Data(Settings):

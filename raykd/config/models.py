@@ -443,6 +443,8 @@ class TeacherResources(Settings):
 class Expect(Settings):
     """What a teacher must reach on labelled validation samples before any student trains."""
 
+    added_later: ClassVar = frozenset({"bits_per_byte"})
+
     accuracy: Unit | None = None
     """Least accuracy (in multilabel: share of right label decisions)."""
     rmse: Positive | None = None
@@ -451,12 +453,14 @@ class Expect(Settings):
     """Least R²; regression."""
     recall_1: Unit | None = None
     """Least share of samples whose nearest neighbour is of their class; embedding."""
+    bits_per_byte: Positive | None = None
+    """Most bits per byte, mean over the domains; language."""
 
 
 class Teacher(Settings):
     """One frozen model of the ensemble."""
 
-    added_later: ClassVar = frozenset({"prefix"})
+    added_later: ClassVar = frozenset({"prefix", "domains"})
 
     name: Name
     """Unique; used in keys, tables and files."""
@@ -473,6 +477,9 @@ class Teacher(Settings):
     outputs: str | None = None
     """A file with `ids` and `logits` (or `probabilities`; in regression `values`, of embeddings
     `embeddings`): a teacher without a model."""
+    domains: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """With `task: language`: the domains that it is for. Where it is fitted here it sees text of these alone, and the
+    weighting `routed` asks it about their tokens; null = all."""
     labels: Literal["budget", "all"] = "budget"
     """Which labels it may be fitted on: the same budget as everyone, or all of the training part."""
     temperature: Positive | Literal["fit"] = 1.0

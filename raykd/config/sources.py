@@ -56,9 +56,9 @@ class NewsgroupsSource(Settings):
 
 
 class CorporaSource(Settings):
-    """Texts: English documents of unlike domains from Debian's packages, which bring their own parts.
+    """Texts: English documents of unlike domains from Debian's packages, cut by position into parts of their own.
 
-    Of each file 80 % are for teachers with `labels: all` alone, 6 % are train, 4 % validation, 10 % test, cut by position.
+    Of each file the first 86 % are for training, 4 % for validation, 10 % for test.
     """
 
     type: Literal["corpora"] = "corpora"

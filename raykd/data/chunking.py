@@ -11,9 +11,14 @@ import pyarrow as pa
 from raykd.config.data import Data, Tokens
 from raykd.data.chunks import BytesAsTokens, Vocabulary, cut_documents, domains_of
 from raykd.data.dataset import Dataset, ids_of_texts
+from raykd.data.splits import label_budget
 from raykd.data.views import PartnerPools
 from raykd.errors import InputError
-from raykd.types import TEXT, TOKENS
+from raykd.types import TEXT, TOKENS, UNLABELLED
+
+MOST_DOMAINS = 64
+REST = "rest"
+"""Name of the part of training that only teachers see."""
 
 
 def fields_of_chunks(
@@ -22,6 +27,7 @@ def fields_of_chunks(
     splits: Mapping[str, np.ndarray],
     domains: tuple[str, ...],
     columns: Sequence[str],
+    seed: int,
 ) -> dict[str, Any]:
     """The fields of `Samples` but its seed; all chunks of a document are of one part.
 
@@ -31,6 +37,7 @@ def fields_of_chunks(
         splits: the rows of the documents of each part.
         domains: their names.
         columns: that samples are to be sliced by.
+        seed: the recipe's.
 
     Raises:
         InputError: samples are no texts, or `data.tokens` does not fit them.
@@ -44,6 +51,12 @@ def fields_of_chunks(
     vocabulary = Vocabulary(BytesAsTokens(), tokens.length)
     chunks = cut_documents(dataset.arrays[TEXT], vocabulary, _prompts(dataset, tokens))
     numbers_D, names = domains_of(dataset.known_labels, domains)
+    if len(names) > MOST_DOMAINS:
+        raise InputError.at(
+            "data.source", f"has {len(names)} domains; at most {MOST_DOMAINS} are told apart: join some"
+        )
+    if tokens.pool is not None:
+        splits = _with_pool(dataset, splits, numbers_D, tokens.pool, seed)
     documents = dataset.user_ids.take(pa.array(chunks.document)).to_pylist()
     numbered = zip(documents, chunks.number.tolist(), strict=True)
     user_ids = [f"{name}:{number}" for name, number in numbered]
@@ -72,6 +85,23 @@ def fields_of_chunks(
         "notes": (*dataset.notes, *_cut(dataset.arrays[TEXT])),
         "vocabulary": vocabulary,
     }
+
+
+def _with_pool(
+    dataset: Dataset,
+    splits: Mapping[str, np.ndarray],
+    domains_D: np.ndarray,
+    pool: float,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """The parts with the documents that students do not see apart from those that they do."""
+    train, ids = splits["train"], dataset.sample_ids
+    try:
+        kept_D = label_budget(domains_D, train, pool, seed=seed, ids=ids)
+    except InputError as error:
+        raise InputError.at("data.tokens.pool", error.problems[0].message) from None
+    seen = kept_D[train] != UNLABELLED
+    return {**splits, "train": train[seen], **({REST: train[~seen]} if not seen.all() else {})}
 
 
 def _cut(texts_DL: np.ndarray) -> list[str]:

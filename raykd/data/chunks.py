@@ -38,6 +38,11 @@ class TextTokenizer(Protocol):
         ...
 
     @property
+    def name(self) -> str:
+        """Of its kind."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """A hash of all that ids depend on."""
         ...
@@ -59,6 +64,11 @@ class BytesAsTokens:
     def sizes(self) -> tuple[int, ...]:
         """One byte each."""
         return (1,) * 256
+
+    @property
+    def name(self) -> str:
+        """Of its kind."""
+        return "bytes"
 
     @property
     def fingerprint(self) -> str:
@@ -90,6 +100,11 @@ class Vocabulary:
     def size(self) -> int:
         """V."""
         return len(self.tokenizer.sizes)
+
+    @property
+    def name(self) -> str:
+        """Of the kind of tokenizer."""
+        return self.tokenizer.name
 
     @property
     def fingerprint(self) -> str:

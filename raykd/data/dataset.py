@@ -18,8 +18,6 @@ from raykd.tasks import find_task
 from raykd.types import TEXT
 
 PARTS = ("train", "validation", "test")
-ASIDE = "aside"
-"""Part that some sources bring besides: samples that only teachers with `labels: all` are fitted on."""
 _VECTORS = len(("N", "D"))
 _KINDS = "unsigned 8-bit (0..255), floats, or 32- or 64-bit integers"
 
@@ -42,8 +40,7 @@ class Dataset:
             unlabelled; for `embedding` as for `classification`. None means no sample has a label.
         ids: [N], non-negative integers, or strings, of which a stable 63-bit hash is taken;
             None means 0 to N − 1.
-        splits: "train", "validation", "test" -> rows, where the source brings some of these parts; "aside": rows that
-            teachers with `labels: all` are fitted on too, and that nobody else sees.
+        splits: "train", "validation", "test" -> rows, where the source brings some of these parts.
         classes: names of the model's outputs: of the classes or labels in order, of the one value of
             a regression; None means the labels themselves, or `value`.
         weights: [N], how much each sample counts; None means equally.
@@ -291,7 +288,7 @@ def _splits(
 ) -> dict[str, np.ndarray] | None:
     if given is None:
         return None
-    unknown = sorted(str(name) for name in given if name not in (*PARTS, ASIDE))
+    unknown = sorted(str(name) for name in given if name not in PARTS)
     if unknown:
         problems.append(_problem("splits", f"found {unknown}; the parts are {', '.join(PARTS)}"))
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -15,9 +15,9 @@ import xxhash
 from raykd.config.data import Data, ViewStep
 from raykd.config.sources import FilesSource, ObjectSource
 from raykd.data.class_names import given_names, look_alike, renamed
-from raykd.data.chunking import fields_of_chunks
+from raykd.data.chunking import REST, fields_of_chunks
 from raykd.data.chunks import Vocabulary, unit_labels
-from raykd.data.dataset import ASIDE, Dataset
+from raykd.data.dataset import Dataset
 from raykd.data.decoding import Decode, Tell, in_process, load_decoded
 from raykd.data.hashing import content_hashes
 from raykd.data.mapped import channel_statistics, coarse_columns, pieces
@@ -45,8 +45,8 @@ class Samples:
         ids: int64 [N], stable sample ids, from which random numbers are made; not for people.
         user_ids: pyarrow array of N texts, each sample's id as the user's data have it: `0995`, `A12`,
             `cats/7.png`, `people.csv#3`; of a number its digits. Results are joined to the user's data by it.
-        splits: "train", "validation", "test", and "aside" where the source sets samples aside for teachers -> sorted
-            int64 rows.
+        splits: "train", "validation", "test" -> sorted int64 rows; also "rest", of what only teachers are fitted on,
+            where `data.tokens.pool` leaves some.
         classes: names of a model's outputs: of the classes or labels in order, of the one value of a
             regression; of an embedding the names of its labels' classes, which may be none.
         seed: the recipe's seed.
@@ -200,13 +200,10 @@ class Samples:
         return names
 
     def labelled_rows(self, split: str, labels: Labels = "budget") -> np.ndarray:
-        """Rows of a split that have a label, within the budget or at all, sorted int64.
-
-        All labels of the training part include those of the samples that are set aside for teachers.
-        """
+        """Rows of a split that have a label, within the budget or at all, sorted int64."""
         rows, known = self.splits[split], self.labels if labels == "budget" else self.all_labels
-        if split == "train" and labels == "all" and ASIDE in self.splits:
-            rows = np.union1d(rows, self.splits[ASIDE])
+        if split == "train" and labels == "all" and REST in self.splits:
+            rows = np.union1d(rows, self.splits[REST])
         labelled: np.ndarray = rows[is_labelled(known[rows])]
         return labelled
 
@@ -360,7 +357,9 @@ def build_samples(
         DataError: decoded samples cannot be written or read.
     """
     if isinstance(data.source, FilesSource | ObjectSource):
-        check = partial(samples_of, data=data, seed=seed, columns=columns)
+        check: Callable[[Dataset], object] = partial(samples_of, data=data, seed=seed, columns=columns)
+        if find_task(task).settings.chunks:  # what is not decoded yet has no tokens
+            check = partial(make_splits, splits=data.splits, seed=seed)
         prompt = data.tokens and data.tokens.prompt
         asked = columns if prompt is None else (*columns, prompt)
         dataset = load_decoded(data, task, decode, tell, check, asked)
@@ -407,7 +406,7 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         labels = dataset.form.hidden(all_labels, kept == UNLABELLED)
     by_id = train[np.argsort(ids[train])]
     if find_task(dataset.task).settings.chunks:
-        return Samples(**fields_of_chunks(dataset, data, splits, classes, columns), seed=seed)
+        return Samples(**fields_of_chunks(dataset, data, splits, classes, columns, seed), seed=seed)
     samples = Samples(
         inputs={name: _read_only(array) for name, array in dataset.arrays.items()},
         labels=_read_only(labels),
@@ -430,11 +429,7 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         columns={name: _read_only(dataset.columns[name]) for name in columns},
         words=dataset.words,
         unused=dataset.unused,
-        notes=(
-            *dataset.notes,
-            *look_alike(classes),
-            *coarse_columns(dataset.arrays, dataset.features),
-        ),
+        notes=(*dataset.notes, *look_alike(classes), *coarse_columns(dataset.arrays, dataset.features)),
     )
     _try_views(samples)
     return samples

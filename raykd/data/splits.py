@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from raykd.config.data import Fold, Splits
-from raykd.data.dataset import ASIDE, PARTS, Dataset
+from raykd.data.dataset import PARTS, Dataset
 from raykd.data.grouping import FOLDS_KEY, parts_by, stratified_folds
 from raykd.data.hashing import sample_keys
 from raykd.errors import InputError, Problem, refuse
@@ -82,7 +82,7 @@ def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.
         seed: the recipe's seed.
 
     Returns:
-        "train", "validation", "test" -> sorted int64 rows, without overlap; "aside" where the source brings it.
+        "train", "validation", "test" -> sorted int64 rows, without overlap.
 
     Raises:
         InputError: a part would be empty, more is asked than there is, or a class has no labelled
@@ -118,8 +118,7 @@ def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.
     _check_train(dataset, parts["train"])
     if not dataset.form.needed:
         refuse(_pair_problems(dataset.known_labels, parts))
-    names = [name for name in (*PARTS, ASIDE) if name in parts]
-    return {name: parts[name].astype(np.int64, copy=False) for name in names}
+    return {name: parts[name].astype(np.int64, copy=False) for name in PARTS}
 
 
 def _with_fold(

@@ -105,6 +105,36 @@ WEIGHTING_ROWS: dict[str, WeightingRow] = {
         supplied=("temperature", "gather"),
         stored=False,
     ),
+    "bayesian": WeightingRow(
+        path="raykd.ensemble.tokens:bayesian",
+        about="The better a teacher predicted the tokens before, the more it counts for the next one; needs no domains.",
+        formula="π_k Π_{s<t} p_k(y_s)^(γ^(t−1−s))",
+        paper="Bayes' rule; Cesa-Bianchi & Lugosi 2006, Ch. 9",
+        knobs={
+            "forgetting": Knob(
+                1.0, "γ: how much a token counts one token later; below 1 older ones fade.", ge=0, le=1
+            ),
+            "prior": Knob(
+                None,
+                "Teacher name -> π, what it counts where a chunk begins; null = all alike.",
+                gt=0,
+                per_teacher=True,
+                argument=False,
+            ),
+        },
+        needs=("labels",),
+        supplied=("offsets",),
+        sequences=True,
+    ),
+    "routed": WeightingRow(
+        path="raykd.ensemble.tokens:by_route",
+        about="One teacher for each domain: the one whose `domains` name it; all alike where none does.",
+        formula="1 for the teacher of the unit's domain",
+        paper="multi-teacher routing, as in MiMo-V2-Flash (2026)",
+        supplied=("route_N",),
+        looks=False,
+        sequences=True,
+    ),
     "agreement": WeightingRow(
         path="raykd.ensemble.certainty:agreement",
         about="Only the teachers in the majority count.",

@@ -22,6 +22,7 @@ class TeacherInfo:
         error: its error on validation, for `inverse_error`: mean squared in regression, else the NLL.
         accuracy: its accuracy on validation, for `accuracy`.
         known: the classes that it knows, rising; None means all.
+        domains: numbers of the domains that it is for; None where it is for none in particular.
     """
 
     name: str
@@ -29,6 +30,7 @@ class TeacherInfo:
     error: float | None = None
     accuracy: float | None = None
     known: tuple[int, ...] | None = None
+    domains: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

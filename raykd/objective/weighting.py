@@ -11,6 +11,7 @@ from torch import Tensor
 from raykd.config import methods
 from raykd.config.methods import Weighting
 from raykd.config.objective import SoftTargets
+from raykd.data.chunks import DOMAIN
 from raykd.ensemble import WEIGHTINGS
 from raykd.objective.soft_targets import compared
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
@@ -78,6 +79,16 @@ def _known(name: str, teacher_infos: Sequence[TeacherInfo]) -> Tensor:
     return torch.tensor([max(value, _TINY) for value in values])
 
 
+def _routes(teacher_infos: Sequence[TeacherInfo], teacher_batch: TeacherBatch) -> torch.Tensor:
+    """The teacher of each unit's domain [N]; −1 where there is none."""
+    domain_N = teacher_batch.batch.labels[:, DOMAIN]
+    route_N = torch.full_like(domain_N, -1)
+    for index, teacher in enumerate(teacher_infos):
+        for domain in teacher.domains or ():
+            route_N = torch.where(domain_N == domain, index, route_N)
+    return route_N
+
+
 _FACTS: dict[str, Facts] = {
     "accuracies": lambda _, teacher_infos, __: _known("accuracy", teacher_infos),
     "errors": lambda _, teacher_infos, __: _known("error", teacher_infos),
@@ -86,6 +97,8 @@ _FACTS: dict[str, Facts] = {
         None if weighting.knob("gram") == "per_sample" else teacher_batch.context.gather(1)
     ),
     "seed": lambda _, __, teacher_batch: teacher_batch.context.seed,
+    "offsets": lambda _, __, teacher_batch: teacher_batch.batch.unit_offsets,
+    "route_N": lambda _, teacher_infos, teacher_batch: _routes(teacher_infos, teacher_batch),
     "units_N": lambda _, __, teacher_batch: teacher_batch.ids_N,
 }
 """Arguments of weightings that are no knobs, and no arguments of all."""

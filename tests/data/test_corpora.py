@@ -185,18 +185,13 @@ def test_domains_are_classes_and_parts_lie_side_by_side(tmp_path):
     assert "GFDL" in found.notes[0]
     assert found.labels.tolist() == sorted(found.labels.tolist())
     first = {name: rows[found.labels[rows] == 0].tolist() for name, rows in found.splits.items()}
-    assert first == {
-        "aside": [*range(40)],
-        "train": [40, 41, 42],
-        "validation": [43, 44],
-        "test": [*range(45, 50)],
-    }
+    assert first == {"train": [*range(43)], "validation": [43, 44], "test": [*range(45, 50)]}
 
 
 def test_the_parts_of_a_run_are_those_of_the_source(tmp_path):
     found = load(packages(tmp_path), length=64)
     parts = make_splits(found, Splits(), seed=0)
-    assert list(parts) == ["train", "validation", "test", "aside"]
+    assert list(parts) == ["train", "validation", "test"]
     assert {name: rows.tolist() for name, rows in parts.items()} == {
         name: rows.tolist() for name, rows in found.splits.items()
     }
@@ -208,7 +203,7 @@ def test_a_limit_takes_the_beginning_of_each_file(tmp_path):
     packages(tmp_path)
     whole, some = (load(tmp_path, domains=("fortunes",), limit=limit) for limit in (None, 300))
     assert sum(map(len, texts_of(some, 0))) <= 310 < sum(map(len, texts_of(whole, 0)))
-    assert set(texts_of(some, 0)) == {f"Saying {number}.\n" for number in range(23)} | {"New.\n"}
+    assert set(texts_of(some, 0)) == {f"Saying {number}.\n" for number in range(28)} | {"New.\n"}
     why = r"data.source.limit: found 20: that leaves no document of fortunes for the part train; raise it"
     with pytest.raises(InputError, match=why):
         load(tmp_path, domains=("fortunes",), limit=20)
@@ -238,7 +233,7 @@ def test_where_it_is_looked_for(tmp_path, monkeypatch):
 def test_cut_by_position():
     found = cut_by_position([str(number) for number in range(100)])
     assert {name: (part[0], len(part)) for name, part in found.items()} == {
-        "aside": ("0", 80), "train": ("80", 6), "validation": ("86", 4), "test": ("90", 10)
+        "train": ("0", 86), "validation": ("86", 4), "test": ("90", 10)
     }  # fmt: skip
     assert sum(map(len, cut_by_position(["a", "b", "c"]).values())) == 3
     assert set(DOMAINS) == {"foldoc", "jargon", "fortunes", "messages"}

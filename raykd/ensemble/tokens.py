@@ -1,0 +1,78 @@
+"""Weightings of tokens as recipes name them; the formulas are those of `raykd.ensemble.sequences`.
+
+Shape suffixes: N units, T teachers, C classes (the vocabulary), B sequences.
+"""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from raykd.ensemble.common import Common, gather_evidence
+from raykd.ensemble.sequences import bayesian_mixture, routed
+
+
+def bayesian(
+    logits_TNC: Tensor,
+    labels_N: Tensor | None = None,
+    *,
+    offsets: Tensor,
+    forgetting: float = 1.0,
+    prior: Tensor | None = None,
+    **more: Unpack[Common],
+) -> Tensor:
+    """How probable each teacher is given the tokens of the sequence before the unit, see `bayesian_mixture`.
+
+    A token whose label is unknown (−1) tells nothing of the teachers.
+
+    Args:
+        logits_TNC: teachers' logits.
+        labels_N: int64 [N], the tokens; None means that nothing is known: the prior then.
+        offsets: int64 [B + 1], where each sequence's units begin and end.
+        forgetting: γ in [0, 1].
+        prior: [T], above 0; None = equal.
+        **more: see `common.Common`.
+
+    Returns:
+        weights_TN.
+
+    Raises:
+        ValueError: shapes that do not match, or arguments out of range.
+    """
+    evidence = gather_evidence("bayesian", logits_TNC, labels_N, more)
+    class_N = evidence.class_labels()
+    logs_TNC = F.log_softmax(evidence.answered_logits(), dim=-1)
+    index_TN1 = class_N.clamp_min(0).expand(len(logs_TNC), -1).unsqueeze(2)
+    logs_TN = torch.where(class_N >= 0, logs_TNC.gather(2, index_TN1).squeeze(2), 0.0)
+    return bayesian_mixture(
+        logs_TN, offsets, forgetting=forgetting, prior=prior, available_TN=evidence.available_TN
+    )
+
+
+def by_route(
+    logits_TNC: Tensor,
+    labels_N: Tensor | None = None,
+    *,
+    route_N: Tensor,
+    **more: Unpack[Common],
+) -> Tensor:
+    """One teacher for each unit, see `routed`.
+
+    Args:
+        logits_TNC: teachers' logits; only their shape is looked at.
+        labels_N: not used.
+        route_N: int64 [N], index of the unit's teacher; −1 = none.
+        **more: see `common.Common`.
+
+    Returns:
+        weights_TN.
+
+    Raises:
+        ValueError: shapes that do not match, or a route to a teacher that there is not.
+    """
+    evidence = gather_evidence("routed", logits_TNC, labels_N, more)
+    weights_TN = routed(route_N, len(logits_TNC), available_TN=evidence.available_TN)
+    return weights_TN.to(evidence.logits_TNC.dtype)
