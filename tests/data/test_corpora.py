@@ -203,7 +203,8 @@ def test_a_limit_takes_the_beginning_of_each_file(tmp_path):
     packages(tmp_path)
     whole, some = (load(tmp_path, domains=("fortunes",), limit=limit) for limit in (None, 300))
     assert sum(map(len, texts_of(some, 0))) <= 310 < sum(map(len, texts_of(whole, 0)))
-    assert set(texts_of(some, 0)) == {f"Saying {number}.\n" for number in range(28)}
+    kept = texts_of(some, 0)
+    assert kept == [f"Saying {number}.\n" for number in range(len(kept))]
     why = r"data.source.limit: found 20: that leaves no document of fortunes for the part validation; raise it"
     with pytest.raises(InputError, match=why):
         load(tmp_path, domains=("fortunes",), limit=20)
