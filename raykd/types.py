@@ -121,7 +121,7 @@ class Batch:
         return int(self.rows.shape[0])
 
     @property
-    def sample_of_N(self) -> Tensor:
+    def sample_of_N(self) -> Tensor:  # noqa: N802 - one for each unit
         """The place in the batch of the sample that each unit belongs to, int64 [N]."""
         return self.per_unit(torch.arange(len(self), device=self.rows.device))
 

@@ -180,7 +180,7 @@ def _task(config: Config) -> Iterator[Problem]:
 
 def _of_tokens_alone(config: Config) -> Iterator[Problem]:
     """Settings of texts that are learnt token by token."""
-    given = {"data.tokens": config.data.tokens}
+    given: dict[str, object] = {"data.tokens": config.data.tokens}
     given |= {f"teachers.{one.name}.domains": one.domains for one in config.teachers}
     for key, value in given.items():
         if value is not None:

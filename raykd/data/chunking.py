@@ -53,16 +53,15 @@ def fields_of_chunks(
     numbers_D, names = domains_of(dataset.known_labels, domains)
     if len(names) > MOST_DOMAINS:
         raise InputError.at(
-            "data.source", f"has {len(names)} domains; at most {MOST_DOMAINS} are told apart: join some"
+            "data.source",
+            f"has {len(names)} domains; at most {MOST_DOMAINS} are told apart: join some",
         )
     if tokens.pool is not None:
         splits = _with_pool(dataset, splits, numbers_D, tokens.pool, seed)
     documents = dataset.user_ids.take(pa.array(chunks.document)).to_pylist()
     numbered = zip(documents, chunks.number.tolist(), strict=True)
     user_ids = [f"{name}:{number}" for name, number in numbered]
-    parts = {
-        name: np.flatnonzero(np.isin(chunks.document, rows)) for name, rows in splits.items()
-    }
+    parts = {name: np.flatnonzero(np.isin(chunks.document, rows)) for name, rows in splits.items()}
     if empty := [name for name, rows in parts.items() if not len(rows)]:
         found = f"no document of {empty[0]} has a token to be predicted"
         raise InputError.at("data.splits", f"{found}: each needs two tokens or more")

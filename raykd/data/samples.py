@@ -14,9 +14,9 @@ import xxhash
 
 from raykd.config.data import Data, ViewStep
 from raykd.config.sources import FilesSource, ObjectSource
-from raykd.data.class_names import given_names, look_alike, renamed
 from raykd.data.chunking import REST, fields_of_chunks
 from raykd.data.chunks import Vocabulary, unit_labels
+from raykd.data.class_names import given_names, look_alike, renamed
 from raykd.data.dataset import Dataset
 from raykd.data.decoding import Decode, Tell, in_process, load_decoded
 from raykd.data.hashing import content_hashes
@@ -357,10 +357,12 @@ def build_samples(
         DataError: decoded samples cannot be written or read.
     """
     if isinstance(data.source, FilesSource | ObjectSource):
-        check: Callable[[Dataset], object] = partial(samples_of, data=data, seed=seed, columns=columns)
+        check: Callable[[Dataset], object] = partial(
+            samples_of, data=data, seed=seed, columns=columns
+        )
         if find_task(task).settings.chunks:  # what is not decoded yet has no tokens
             check = partial(make_splits, splits=data.splits, seed=seed)
-        prompt = data.tokens and data.tokens.prompt
+        prompt = None if data.tokens is None else data.tokens.prompt
         asked = columns if prompt is None else (*columns, prompt)
         dataset = load_decoded(data, task, decode, tell, check, asked)
     else:
@@ -429,7 +431,11 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         columns={name: _read_only(dataset.columns[name]) for name in columns},
         words=dataset.words,
         unused=dataset.unused,
-        notes=(*dataset.notes, *look_alike(classes), *coarse_columns(dataset.arrays, dataset.features)),
+        notes=(
+            *dataset.notes,
+            *look_alike(classes),
+            *coarse_columns(dataset.arrays, dataset.features),
+        ),
     )
     _try_views(samples)
     return samples

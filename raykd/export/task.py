@@ -49,6 +49,7 @@ class TaskExport:
         hub_tag: kind of the inputs (None: another one) -> what Hugging Face calls the task; None where it has
             no name for it.
         sized: number of outputs -> what the student maps its inputs to, in words.
+        label_of: labels as evaluation keeps them -> the right answers [N], where they say more than that.
         has_probabilities: whether it puts out probabilities, which may be calibrated or not.
     """
 
@@ -58,6 +59,7 @@ class TaskExport:
     weak_spots: Callable[[Tensor, Tensor, Sequence[str]], str]
     hub_tag: Callable[[Inputs | None], str | None] = lambda _: None
     sized: Callable[[int], str] = lambda count: f"{count} outputs"
+    label_of: Callable[[Tensor], Tensor] | None = None
     has_probabilities: bool = False
 
 

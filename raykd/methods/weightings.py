@@ -112,7 +112,10 @@ WEIGHTING_ROWS: dict[str, WeightingRow] = {
         paper="Bayes' rule; Cesa-Bianchi & Lugosi 2006, Ch. 9",
         knobs={
             "forgetting": Knob(
-                1.0, "γ: how much a token counts one token later; below 1 older ones fade.", ge=0, le=1
+                1.0,
+                "γ: how much a token counts one token later; below 1 older ones fade.",
+                ge=0,
+                le=1,
             ),
             "prior": Knob(
                 None,

@@ -244,13 +244,21 @@ def preprocessing_for(settings: Preprocess, samples: Source, *, key: str) -> Pre
         InputError: as `resolve`; settings of numbers for texts, or the other way round; no such tokenizer.
     """
     if samples.vocabulary is not None:
-        given = (name for name, field in Preprocess.model_fields.items() if getattr(settings, name) != field.default)
+        given = (
+            name
+            for name, field in Preprocess.model_fields.items()
+            if getattr(settings, name) != field.default
+        )
         refuse(
-            Problem(f"{key}.{name}", "the samples are chunks of tokens, made by data.tokens: remove it")
+            Problem(
+                f"{key}.{name}", "the samples are chunks of tokens, made by data.tokens: remove it"
+            )
             for name in given
         )
         known = samples.vocabulary
-        return Preprocessing(chunks=ChunkTokens(known.length, known.size, known.name, known.fingerprint))
+        return Preprocessing(
+            chunks=ChunkTokens(known.length, known.size, known.name, known.fingerprint)
+        )
     if not samples.is_text:
         if settings.tokenizer is not None:
             found = f"is for texts; a sample here is {list(samples.input_shape)}"

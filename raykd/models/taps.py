@@ -20,8 +20,8 @@ from raykd.models.names import unknown
 from raykd.models.network import Network, core, first_tensor
 from raykd.models.preprocess import Preprocessing
 from raykd.models.units import predicted
-from raykd.types import TOKENS
 from raykd.models.weights import count_parameters
+from raykd.types import TOKENS
 
 Shape = tuple[int, ...]
 

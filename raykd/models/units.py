@@ -43,10 +43,10 @@ def buckets(tokens_B2L: np.ndarray) -> np.ndarray:
     length = tokens_B2L.shape[2]
     last_B = np.where(tokens_B2L[:, 1] > 0, np.arange(1, length + 1), 1).max(axis=1)
     powers_B = 2 ** np.ceil(np.log2(last_B)).astype(np.int64)
-    return np.minimum(np.maximum(powers_B, SHORTEST), length)
+    found: np.ndarray = np.minimum(np.maximum(powers_B, SHORTEST), length)
+    return found
 
 
 def cut(tokens_B2L: Tensor, length: int) -> Tensor:
     """Chunks without what lies behind their first `length` tokens."""
     return tokens_B2L[:, :, :length].contiguous()
-

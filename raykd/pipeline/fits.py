@@ -110,7 +110,13 @@ def student_fits(prepared: Prepared, teachers: TeacherValidation) -> list[Fit]:
     """Every replica of the student and of each control, replica by replica."""
     config, names = prepared.config, list(prepared.teachers)
     training_roles = [
-        training_role(role, config.objective, names, teachers.best_teacher)
+        training_role(
+            role,
+            config.objective,
+            names,
+            teachers.best_teacher,
+            always_labelled=find_task(config.task).settings.chunks,
+        )
         for role in roles(config)
     ]
     return [

@@ -376,7 +376,9 @@ def teacher_rows(samples: Samples, teacher: Teacher) -> np.ndarray:
     found: np.ndarray = rows[np.isin(samples.all_labels[rows], domain_numbers(samples, teacher))]
     if not len(found):
         where = f"teachers.{teacher.name}.domains"
-        raise InputError.at(where, "no training text is of these; set labels: all, or raise data.tokens.pool")
+        raise InputError.at(
+            where, "no training text is of these; set labels: all, or raise data.tokens.pool"
+        )
     return found
 
 

@@ -395,6 +395,7 @@ def _shown(name: str, role: str) -> str:
 
 
 def dot(role: str) -> str:
+    """Colour class of a model in a table."""
     return (role if role in ROLES else "teacher").replace("_", "-")
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from raykd.targets import codec
 from raykd.targets.entries import Entry
-from raykd.targets.ragged import joined, taken
 from raykd.targets.quarantine_log import add_quarantined, read_quarantined
+from raykd.targets.ragged import joined, taken
 from raykd.targets.shards import write_shard
 from raykd.targets.store import TargetStore
 

@@ -75,9 +75,7 @@ class WriteThrough:
         asked = self.client.submit([name], rows[indices], view[indices]) if len(indices) else {}
         return _Share(indices, asked.get(name))
 
-    def _answer(
-        self, name: str, share: _Share, batch: Batch, deadline: Deadline
-    ) -> Dense | None:
+    def _answer(self, name: str, share: _Share, batch: Batch, deadline: Deadline) -> Dense | None:
         rows, view = batch.rows.numpy(), batch.view_B.numpy()
         parts = self._take(name, share, rows, view, deadline)
         others = np.setdiff1d(np.arange(len(rows)), share.indices)

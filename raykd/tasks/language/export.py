@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from raykd.data.chunks import DOMAIN
+from raykd.data.chunks import DOMAIN, TOKEN
 from raykd.export.task import WORST, Predicted, TaskExport, quoted
 from raykd.tasks.language.metrics import language_metrics
 
@@ -45,5 +45,6 @@ EXPORT = TaskExport(
     predict=_predict,
     weak_spots=_weak_spots,
     hub_tag=lambda _: "text-generation",
+    label_of=lambda labels_N4: labels_N4[:, TOKEN],
     sized=lambda count: f"the next of {count} tokens",
 )

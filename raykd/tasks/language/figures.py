@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from raykd.data.chunks import CHUNK, DOMAIN, TOKEN
 from raykd.evaluate.likelihood import BITS_PER_BYTE
 from raykd.report.folder import RunData
-from raykd.report.tables import Table, dot
+from raykd.report.tables import Cell, Table, dot
 from raykd.report.task import TaskFigures
 from raykd.report.wording import NONE, number, role_name
 
@@ -54,7 +54,8 @@ def by_domain(run: RunData) -> Table | None:
 
 def _chunk_bits(log_probs_NV: Tensor, labels_N4: Tensor) -> Tensor:
     """Bits of each token."""
-    return -log_probs_NV.gather(1, labels_N4[:, TOKEN, None])[:, 0].double() / np.log(2)
+    bits_N: Tensor = -log_probs_NV.gather(1, labels_N4[:, TOKEN, None])[:, 0].double()
+    return bits_N / math.log(2)
 
 
 def samples_of_text(run: RunData) -> Table | None:
@@ -70,7 +71,8 @@ def samples_of_text(run: RunData) -> Table | None:
     )
     tokens_M = chunk_N.bincount(minlength=len(chunks))
     order = ((own - whole).abs() / tokens_M).argsort(descending=True)[:_SHOWN].tolist()
-    rows, records = [], []
+    rows: list[tuple[str, ...]] = []
+    records: list[tuple[Cell, ...]] = []
     for place in order:
         units = labels[chunk_N == place]
         domain = run.evaluation.classes[int(units[0, DOMAIN])]

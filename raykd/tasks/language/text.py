@@ -61,7 +61,9 @@ TEXT = TaskText(
     kept=_kept,
     follows=_follows,
     fidelity=(
-        Measure(key="agreement_ensemble", name="same likeliest token as the ensemble", form=percent),
+        Measure(
+            key="agreement_ensemble", name="same likeliest token as the ensemble", form=percent
+        ),
         Measure(key="kl_ensemble_nats", name="KL(ensemble ‖ student), nats per token", form=number),
     ),
     by_teacher=Measure(key="agreement", name="same likeliest token as", form=percent),
