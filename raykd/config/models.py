@@ -480,8 +480,10 @@ class Teacher(Settings):
     domains: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """With `task: language`: the domains that it is for. Where it is fitted here it sees text of these alone, and the
     weighting `routed` asks it about their tokens; null = all."""
-    labels: Literal["budget", "all"] = "budget"
-    """Which labels it may be fitted on: the same budget as everyone, or all of the training part."""
+    labels: Literal["budget", "all", "rest"] = "budget"
+    """Which labels it may be fitted on: the same budget as everyone, or all of the training part. rest: with
+    `data.tokens.pool`, the documents that students do not learn from alone. A teacher that has seen the pool knows it by
+    heart, and says little more of it than the pool itself."""
     temperature: Positive | Literal["fit"] = 1.0
     """Multiplies `objective.soft_targets.temperature`; `fit` calibrates it on half of the
     validation labels. That is before the teachers are mixed: `objective.soft_targets.sharpen` acts after it, which is
