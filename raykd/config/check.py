@@ -198,6 +198,11 @@ def _of_tokens_alone(config: Config) -> Iterator[Problem]:
     for key, value in given.items():
         if value is not None:
             yield Problem(key, f"means nothing with `task: {config.task}`; leave it out")
+    if config.objective.mean != "units":
+        yield Problem(
+            "objective.mean",
+            f"found {config.objective.mean} with `task: {config.task}`, which has no domains; leave it out",
+        )
     if config.objective.weighting.row.sequences:
         kind = config.objective.weighting.type
         yield Problem(

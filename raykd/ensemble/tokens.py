@@ -19,7 +19,7 @@ def bayesian(
     logits_TNC: Tensor,
     labels_N: Tensor | None = None,
     *,
-    offsets: Tensor,
+    offsets: Tensor | None = None,
     forgetting: float = 1.0,
     prior: Tensor | None = None,
     **more: Unpack[Common],
@@ -31,7 +31,7 @@ def bayesian(
     Args:
         logits_TNC: teachers' logits.
         labels_N: int64 [N], the tokens; None means that nothing is known: the prior then.
-        offsets: int64 [B + 1], where each sequence's units begin and end.
+        offsets: int64 [B + 1], where each sequence's units begin and end; None: each unit stands alone, and has the prior.
         forgetting: γ in [0, 1].
         prior: [T], above 0; None = equal.
         **more: see `common.Common`.
@@ -43,6 +43,8 @@ def bayesian(
         ValueError: shapes that do not match, or arguments out of range.
     """
     evidence = gather_evidence("bayesian", logits_TNC, labels_N, more)
+    if offsets is None:
+        offsets = torch.arange(logits_TNC.shape[1] + 1, device=logits_TNC.device)
     class_N = evidence.class_labels()
     logs_TNC = F.log_softmax(evidence.answered_logits(), dim=-1)
     index_TN1 = class_N.clamp_min(0).expand(len(logs_TNC), -1).unsqueeze(2)
@@ -56,7 +58,7 @@ def by_route(
     logits_TNC: Tensor,
     labels_N: Tensor | None = None,
     *,
-    route_N: Tensor,
+    route_N: Tensor | None = None,
     **more: Unpack[Common],
 ) -> Tensor:
     """One teacher for each unit, see `routed`.
@@ -64,7 +66,7 @@ def by_route(
     Args:
         logits_TNC: teachers' logits; only their shape is looked at.
         labels_N: not used.
-        route_N: int64 [N], index of the unit's teacher; −1 = none.
+        route_N: int64 [N], index of the unit's teacher; −1 = none; None = none of all.
         **more: see `common.Common`.
 
     Returns:
@@ -74,5 +76,7 @@ def by_route(
         ValueError: shapes that do not match, or a route to a teacher that there is not.
     """
     evidence = gather_evidence("routed", logits_TNC, labels_N, more)
+    if route_N is None:
+        route_N = torch.full(logits_TNC.shape[1:2], -1, device=logits_TNC.device)
     weights_TN = routed(route_N, len(logits_TNC), available_TN=evidence.available_TN)
     return weights_TN.to(evidence.logits_TNC.dtype)

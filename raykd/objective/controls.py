@@ -67,12 +67,15 @@ def training_role(
         loss=objective.labels.loss,
     )
     if role == "labels":
-        alone = Objective(labels=own, soft_targets=None)
+        alone = Objective(labels=own, soft_targets=None, mean=objective.mean)
         return TrainingRole(role, alone, (), labelled_only=True)
     if role == "hard" and always_labelled:
         soft = SoftTargets(temperature=1.0, weight=1.0, hard_share=1.0)
         argmax = Objective(
-            labels=Labels(weight=0.0), soft_targets=soft, weighting=steady(objective.weighting)
+            labels=Labels(weight=0.0),
+            soft_targets=soft,
+            weighting=steady(objective.weighting),
+            mean=objective.mean,
         )
         return TrainingRole(role, argmax, tuple(teachers))
     if role in ("student", "hard"):

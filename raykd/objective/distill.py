@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from raykd.config.objective import Objective, SoftTargets
+from raykd.data.chunks import DOMAIN
 from raykd.objective.features import FeatureLoss, Shape
 from raykd.objective.rule import LearningRule, knows_few
 from raykd.objective.schedules import strengths_at
@@ -39,10 +40,12 @@ class DistillObjective(nn.Module):
         student_shapes: tap -> shape without batch, for the feature terms; at `OUTPUT` what the student returns.
         teacher_shapes: (teacher, tap) -> shape without batch; at `OUTPUT` what each teacher returns.
         class_weights_C: factors of the label term per class, or None.
+        domain_weights_D: factors of labels and soft targets per domain of a text, or None.
         scale: the unit in which a regression is learnt; None in other tasks.
     """
 
     class_weights_C: Tensor | None
+    domain_weights_D: Tensor | None
     temperatures_T: Tensor
 
     def __init__(
@@ -54,12 +57,14 @@ class DistillObjective(nn.Module):
         student_shapes: Mapping[str, Shape],
         teacher_shapes: Mapping[tuple[str, str], Shape],
         class_weights_C: Tensor | None = None,
+        domain_weights_D: Tensor | None = None,
         scale: Scale | None = None,
     ) -> None:
         super().__init__()
         self.settings, self.rule, self.scale = settings, rule, scale
         self.teacher_infos = tuple(teacher_infos)
         self.register_buffer("class_weights_C", class_weights_C, persistent=False)
+        self.register_buffer("domain_weights_D", domain_weights_D, persistent=False)
         temperatures_T = torch.tensor([teacher.temperature for teacher in teacher_infos])
         self.register_buffer("temperatures_T", temperatures_T, persistent=False)
         self.features = nn.ModuleList(
@@ -124,7 +129,18 @@ class DistillObjective(nn.Module):
         terms["labels"] = self._labels(outputs_NC, batch, pseudo_N, now.labels)
         if self.settings.labels.replaces and "soft_targets" in terms:
             terms["soft_targets"] = _replaced(terms["soft_targets"], terms["labels"], batch)
+        if self.domain_weights_D is not None:
+            weight_N = self.domain_weights_D[batch.labels[:, DOMAIN].clamp(min=0)]
+            terms = {n: replace(term, valid_N=term.valid_N * weight_N) for n, term in terms.items()}
         return {**terms, **self.feature_terms(features, batch, targets, context)}, weights_TN
+
+    @torch.no_grad()
+    def measured(self, outputs_NC: Tensor, batch: Batch, targets: TeacherOutputs) -> Tensor | None:
+        """What the rule tells of a batch besides the terms; None where that is nothing."""
+        if self.rule.measures is None:
+            return None
+        answers = [targets[teacher.name] for teacher in self.teacher_infos]
+        return self.rule.measures.sums(outputs_NC.detach(), batch, answers)
 
     def feature_terms(
         self,

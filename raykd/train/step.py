@@ -77,6 +77,9 @@ class DistillModule(nn.Module):
         else:
             terms, weights_TN = self.objective(outputs_NC, *given)
         losses = reduce_terms(terms, all_sum, workers) if terms else None
+        if losses is not None:
+            measured = self.objective.measured(outputs_NC, lesson.batch, lesson.targets)
+            losses = replace(losses, measured=measured)
         return Forward(outputs_NC=outputs_NC, losses=losses, weights_TN=weights_TN)
 
 
