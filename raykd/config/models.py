@@ -319,16 +319,17 @@ class TimmModel(ModelSettings):
 
 
 class HfModel(ModelSettings):
-    """A pretrained classifier or encoder of transformers; needs the extra `hf`."""
+    """A pretrained classifier, encoder or language model of transformers; needs the extra `hf`."""
 
     short_for = "name"
     type: Literal["hf"] = "hf"
     name: str
     """A folder (on every node) with `config.json` and `model.safetensors`, or a repository of the hub."""
-    task: Literal["image_classification", "sequence_classification", "encoder"] = (
+    task: Literal["image_classification", "sequence_classification", "encoder", "causal"] = (
         "image_classification"
     )
-    """What it is for; an encoder gives a vector for each text, with `task: embedding`."""
+    """What it is for; an encoder gives a vector for each text, with `task: embedding`; causal predicts the next token,
+    with `task: language`."""
     pooling: Literal["mean", "first"] = "mean"
     """Of an encoder: the vector is the mean of a text's tokens (Reimers & Gurevych 2019), or its first one."""
     kwargs: dict[str, Json] = Field(default_factory=dict)
