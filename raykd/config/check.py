@@ -175,7 +175,20 @@ def _task(config: Config) -> Iterator[Problem]:
                 yield Problem(key, f"means nothing with `task: {task}`; {means}")
     if not choices.chunks:
         yield from _of_tokens_alone(config)
+    yield from _rest(config)
     yield from choices.problems(config)
+
+
+def _rest(config: Config) -> Iterator[Problem]:
+    """There is a rest where students learn from a pool."""
+    if config.data.tokens is not None and config.data.tokens.pool is not None:
+        return
+    for one in config.teachers:
+        if one.labels == "rest":
+            yield Problem(
+                f"teachers.{one.name}.labels",
+                "found rest, but there is none without `data.tokens.pool`; set one of the two, or labels: all",
+            )
 
 
 def _of_tokens_alone(config: Config) -> Iterator[Problem]:

@@ -319,16 +319,17 @@ class TimmModel(ModelSettings):
 
 
 class HfModel(ModelSettings):
-    """A pretrained classifier or encoder of transformers; needs the extra `hf`."""
+    """A pretrained classifier, encoder or language model of transformers; needs the extra `hf`."""
 
     short_for = "name"
     type: Literal["hf"] = "hf"
     name: str
     """A folder (on every node) with `config.json` and `model.safetensors`, or a repository of the hub."""
-    task: Literal["image_classification", "sequence_classification", "encoder"] = (
+    task: Literal["image_classification", "sequence_classification", "encoder", "causal"] = (
         "image_classification"
     )
-    """What it is for; an encoder gives a vector for each text, with `task: embedding`."""
+    """What it is for; an encoder gives a vector for each text, with `task: embedding`; causal predicts the next token,
+    with `task: language`."""
     pooling: Literal["mean", "first"] = "mean"
     """Of an encoder: the vector is the mean of a text's tokens (Reimers & Gurevych 2019), or its first one."""
     kwargs: dict[str, Json] = Field(default_factory=dict)
@@ -480,8 +481,10 @@ class Teacher(Settings):
     domains: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """With `task: language`: the domains that it is for. Where it is fitted here it sees text of these alone, and the
     weighting `routed` asks it about their tokens; null = all."""
-    labels: Literal["budget", "all"] = "budget"
-    """Which labels it may be fitted on: the same budget as everyone, or all of the training part."""
+    labels: Literal["budget", "all", "rest"] = "budget"
+    """Which labels it may be fitted on: the same budget as everyone, or all of the training part. rest: with
+    `data.tokens.pool`, the documents that students do not learn from alone. A teacher that has seen the pool knows it by
+    heart, and says little more of it than the pool itself."""
     temperature: Positive | Literal["fit"] = 1.0
     """Multiplies `objective.soft_targets.temperature`; `fit` calibrates it on half of the
     validation labels. That is before the teachers are mixed: `objective.soft_targets.sharpen` acts after it, which is

@@ -17,7 +17,7 @@ from raykd.objective import Role, TeacherInfo, TrainingRole, training_role
 from raykd.objective.rule import OUTPUT, Validated
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.teacher_validation import TeacherValidation
-from raykd.pipeline.teachers import domain_numbers, teacher_rows
+from raykd.pipeline.teachers import domain_numbers, seen_labels, teacher_rows
 from raykd.seeding import derive
 from raykd.targets.packing import PLAIN
 from raykd.tasks import find_task
@@ -57,7 +57,7 @@ def teacher_fit(prepared: Prepared, teacher: Teacher) -> Fit:
             views=None if views.policy else 0,
         ),
         seed=seed,
-        labels=teacher.labels,
+        labels=seen_labels(teacher),
         data=prepared.data,
         task=find_task(samples.task).settings.fitted_as,
         freeze=settings.freeze,

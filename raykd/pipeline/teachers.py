@@ -27,6 +27,8 @@ from raykd.config.models import (
 from raykd.config.objective import Objective
 from raykd.config.root import TeacherCluster
 from raykd.data import Samples
+from raykd.data.chunking import REST
+from raykd.data.samples import Labels
 from raykd.errors import InputError, Problem
 from raykd.importing import load_callable
 from raykd.models import build_model
@@ -344,7 +346,7 @@ def examples(
     if not isinstance(teacher.model, SklearnModel):
         return None
     rows = teacher_rows(samples, teacher)
-    batch = samples.batch(rows, ORIGINAL_VIEW, labels=teacher.labels)
+    batch = samples.batch(rows, ORIGINAL_VIEW, labels=seen_labels(teacher))
     (inputs,) = batch.inputs.values()
     labels = batch.labels if samples.scale is None else samples.scale.standardised(batch.labels)
     seed = derive(config.seed, "teacher", teacher.name)
@@ -370,7 +372,8 @@ def teacher_rows(samples: Samples, teacher: Teacher) -> np.ndarray:
     Raises:
         InputError: a domain that the data does not have, or of which there is no text.
     """
-    rows = samples.labelled_rows("train", teacher.labels)
+    rest = samples.splits.get(REST, np.empty(0, np.int64))
+    rows = rest if teacher.labels == "rest" else samples.labelled_rows("train", teacher.labels)
     if teacher.domains is None:
         return rows
     found: np.ndarray = rows[np.isin(samples.all_labels[rows], domain_numbers(samples, teacher))]
@@ -380,6 +383,11 @@ def teacher_rows(samples: Samples, teacher: Teacher) -> np.ndarray:
             where, "no training text is of these; set labels: all, or raise data.tokens.pool"
         )
     return found
+
+
+def seen_labels(teacher: Teacher) -> Labels:
+    """Whether the labels of the rows that a teacher is fitted on are within the budget, or all there are."""
+    return "budget" if teacher.labels == "budget" else "all"
 
 
 def domain_numbers(samples: Samples, teacher: Teacher) -> list[int]:

@@ -107,3 +107,54 @@ def test_a_recurrent_model_takes_any_length_and_a_transformer_says_its_own():
 def test_other_samples_are_refused_with_what_to_use(kind, shape, hint):
     with pytest.raises(InputError, match=rf"student.model: {kind} predicts the next token.*{hint}"):
         make({"type": kind}, shape=shape, classes=10)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A language model as `save_pretrained` writes it, with a tied head and embeddings of more tokens than there are."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        vocab_size=64,
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        n_positions=32,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("gpt2")
+    transformers.GPT2LMHeadModel(config).save_pretrained(path)
+    return str(path)
+
+
+@torch.no_grad()
+def test_a_causal_model_of_transformers(folder):
+    model = make({"type": "hf", "name": folder, "task": "causal"}).eval()
+    assert isinstance(model, CausalModel)
+    logits = model(tokens())
+    assert logits.shape == (6, 12, VOCABULARY)
+    own = model.model(input_ids=tokens()).logits[..., :VOCABULARY]
+    torch.testing.assert_close(logits, own, rtol=0, atol=1e-6)
+    padded = F.pad(tokens(), (0, 10), value=-1)
+    torch.testing.assert_close(model(padded)[:, :12], logits, rtol=0, atol=1e-6)
+    some = model.hidden(tokens()).flatten(0, 1)[[3, 50]]
+    torch.testing.assert_close(
+        logits_of(model, some), logits.flatten(0, 1)[[3, 50]], rtol=0, atol=1e-5
+    )
+    model.model.config.logit_scale = 0.5
+    with pytest.raises(ValueError, match="not a linear map"):
+        model.head_weights()
+
+
+def test_one_that_knows_fewer_tokens_is_refused(folder):
+    with pytest.raises(
+        InputError, match=r"model.name: knows 64 tokens, the samples have 300; data.tokens"
+    ):
+        make(
+            {"type": "hf", "name": folder, "task": "causal"},
+            shape=TokenShape(12, 300, "tokens"),
+            classes=300,
+        )
+    with pytest.raises(InputError, match="hf predicts the next token"):
+        make({"type": "hf", "name": folder, "task": "causal"}, shape=(3, 8, 8))

@@ -35,7 +35,8 @@ class GruLm(CausalNetwork):
         self.layers = nn.GRU(features, features, spec.depth, batch_first=True, dropout=between)
         self.drop = nn.Dropout(spec.dropout)
         self.head = nn.Linear(features, vocabulary)
-        nn.init.normal_(self.embed.weight, std=EMBEDDING_STD)
+        # Of as large a scale as the states: from 0.1, as of texts elsewhere, it takes some hundred updates to grow.
+        nn.init.normal_(self.embed.weight)
 
     def hidden(self, tokens_BL: Tensor) -> Tensor:
         """[B, L] -> [B, L, D]."""

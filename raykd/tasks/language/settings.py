@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from raykd.config.models import OF_TOKENS, FactoryModel
+from raykd.config.models import OF_TOKENS, FactoryModel, HfModel
 from raykd.config.tasks import CONTROLS, NO_VECTORS, TaskSettings
 from raykd.errors import Problem
 
 if TYPE_CHECKING:
     from raykd.config.root import Config
 
-_NAMES = "gru_lm, transformer_lm, or a factory (teachers also ngram)"
+_NAMES = "gru_lm, transformer_lm, hf with task: causal, or a factory (teachers also ngram)"
 
 
 def _problems(config: Config) -> Iterator[Problem]:
@@ -20,7 +20,8 @@ def _problems(config: Config) -> Iterator[Problem]:
     models |= {f"teachers.{one.name}.model": one.model for one in config.teachers if one.model}
     models |= {f"evaluate.compare.{one.name}.model": one.model for one in config.evaluate.compare}
     for key, model in models.items():
-        if not isinstance(model, (*OF_TOKENS, FactoryModel)):
+        causal = isinstance(model, HfModel) and model.task == "causal"
+        if not causal and not isinstance(model, (*OF_TOKENS, FactoryModel)):
             yield Problem(
                 f"{key}.type", f"found {model.type}, which predicts no tokens; use {_NAMES}"
             )
