@@ -44,7 +44,7 @@ def within_mass(
     ids_NK: Tensor,
     tails: Mapping[float, Tensor],
     mass: float,
-    least: int,
+    least: int = 1,
 ) -> tuple[Tensor, Tensor, dict[float, Tensor]]:
     """Only the smallest set of classes that has the mass; what it leaves joins the tails.
 
@@ -331,7 +331,8 @@ def _uniforms(seed: int, numbers_N: np.ndarray, draws: int) -> np.ndarray:
     def mixed(state: np.ndarray) -> np.ndarray:
         state = (state ^ (state >> np.uint64(30))) * first
         state = (state ^ (state >> np.uint64(27))) * second
-        return state ^ (state >> np.uint64(31))
+        last: np.ndarray = state ^ (state >> np.uint64(31))
+        return last
 
     start = mixed(np.array([seed % 2**64], np.uint64) + step)
     unit_N1 = mixed(start + step * (numbers_N.astype(np.uint64)[:, None] + np.uint64(1)))

@@ -28,9 +28,10 @@ from raykd.targets.packing import (
     encode_top,
     half,
     shifted,
+    top_of,
     widened,
 )
-from raykd.types import Dense, OutputKind
+from raykd.types import Dense, OutputKind, TopK
 
 VALUES = "values"
 VALUE = "value"
@@ -76,7 +77,7 @@ def encode(
     """The arrays that travel and are stored.
 
     Args:
-        values_NC: float [N, C].
+        values_NC: float [N, C], on any device: of very many classes only those kept leave it.
         features: tap -> float [N, ...].
         kind: what the values are.
         packing: what is kept of them.
@@ -89,7 +90,7 @@ def encode(
     if kind == "logits" and packing.top_k is not None:
         arrays = encode_top(values_NC.float(), packing)
     else:
-        arrays = _ENCODERS[kind](values_NC.float())
+        arrays = _ENCODERS[kind](values_NC.float().cpu())
     return arrays | encode_features(features, packing.features)
 
 
@@ -145,6 +146,20 @@ def decode(arrays: Mapping[str, np.ndarray], temperature: float = 1.0) -> Dense:
         valid_N=torch.ones(len(values_NC), dtype=torch.bool),
         features=decode_features(arrays),
     )
+
+
+def decode_few(arrays: Mapping[str, np.ndarray]) -> TopK:
+    """A teacher's answer over the classes kept, from its arrays; every row counts as valid.
+
+    Unlike `decode` it makes no row of all classes, and serves every temperature that is kept.
+
+    Args:
+        arrays: what `encode` made of logits with classes left out.
+
+    Raises:
+        TargetError: nothing is kept for temperature 1.
+    """
+    return replace(top_of(arrays), features=decode_features(arrays))
 
 
 def assemble(parts: Parts, size: int, temperature: float = 1.0) -> Dense | None:
@@ -204,6 +219,7 @@ __all__ = [
     "assemble",
     "completed",
     "decode",
+    "decode_few",
     "encode",
     "feature_version",
     "version",

@@ -225,7 +225,7 @@ class TeacherModel:
             raise NonFiniteError(
                 f"teacher {self.spec.name!r} answered {_not_finite(output_BC, features)}"
             )
-        return codec.encode(self._aligned(output_BC).cpu(), features, self.spec.answers, packing)
+        return codec.encode(self._aligned(output_BC), features, self.spec.answers, packing)
 
     def _aligned(self, output_BC: Tensor) -> Tensor:
         """Logits over the data's classes: several own classes added up, −∞ for those it does not know."""
