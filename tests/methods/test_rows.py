@@ -28,6 +28,7 @@ STORED_LOSSES = {
     "mse": '{"type": "mse", "standardise": false, "centred": false}',
     "dkd": '{"type": "dkd", "standardise": false, "alpha": 1.0, "beta": 8.0}',
     "dist": '{"type": "dist", "standardise": false, "beta": 2.0, "gamma": 2.0, "scope": "global"}',
+    "uld": '{"type": "uld", "standardise": false}',
     "huber": '{"type": "huber", "delta": 1.0}',
     "bounded": '{"type": "bounded", "margin": 0.0}',
     "imitation": '{"type": "imitation", "alpha": 0.5, "error_range": null}',

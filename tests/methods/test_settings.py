@@ -16,7 +16,7 @@ from raykd.losses import LOSSES
 from raykd.methods import LOSS_ROWS, WEIGHTING_ROWS
 from raykd.tasks import find_task
 
-CLASS_LOSSES = ("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist")
+CLASS_LOSSES = ("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist", "uld")
 NOT_KNOBS = {"type", "standardise", "scope", "initial_variance", "momentum", "error_range"}
 
 
