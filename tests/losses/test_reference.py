@@ -40,6 +40,7 @@ CASES = {
     "mse": (logits(0), logits(1), {}),
     "dkd": (logits(0), logits(1), {"temperature": 4.0, "labels": LABELS, "beta": 3.0}),
     "dist": (logits(0), logits(1), {"temperature": 4.0, "beta": 1.5, "gamma": 0.5}),
+    "uld": (logits(0), normal(N, C + 2, seed=1), {"temperature": 2.0}),
     "bernoulli_kl": (logits(0), logits(1), T3),
     "hint": (maps(0), maps(1), {}),
     "attention": (maps(0, 3, 4), maps(1, 5, 2), {}),

@@ -40,6 +40,13 @@ def ref_skew_kl(s, t, temperature, alpha):
     return temperature**2 * (p * np.log(p / (alpha * p + (1 - alpha) * q))).sum(-1)
 
 
+def ref_uld(s, t, temperature):
+    p, q = (-np.sort(-np.exp(log_softmax(x / temperature)), axis=-1) for x in (t, s))
+    width = max(p.shape[1], q.shape[1])
+    p, q = (np.pad(x, ((0, 0), (0, width - x.shape[1]))) for x in (p, q))
+    return temperature**2 * np.abs(p - q).sum(-1)
+
+
 def ref_mse(s, t):
     return ((s - t) ** 2).mean(-1)
 

@@ -12,8 +12,8 @@ from scipy.special import log_softmax, logsumexp, softmax
 from torch import nn
 
 from raykd.config.objective import Objective
-from raykd.ensemble import WEIGHTINGS
 from raykd.losses import LOSSES
+from raykd.methods import WEIGHTING_ROWS
 from raykd.objective import (
     Context,
     TeacherInfo,
@@ -41,6 +41,7 @@ VOICES = (
     TeacherInfo("b", 1.5, 0.6, 0.7),
     TeacherInfo("c", 1.0, 0.9, 0.5),
 )
+WEIGHTINGS = [name for name, row in WEIGHTING_ROWS.items() if not row.sequences]
 WEIGHTING = {
     "uniform": {}, "fixed": {"weights": {"a": 1, "b": 2, "c": 5}}, "accuracy": {"power": 2},
     "inverse_error": {}, "entropy": {}, "confidence": {"unlabelled": "ensemble_argmax"},

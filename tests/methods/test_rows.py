@@ -33,6 +33,7 @@ STORED_LOSSES = {
     "nkd": '{"type": "nkd", "gamma": 1.5}',
     "mlkd_class": '{"type": "mlkd_class", "standardise": false, "per_sample": false, "scope": "global"}',
     "mlkd_batch": '{"type": "mlkd_batch", "standardise": false, "scope": "global"}',
+    "uld": '{"type": "uld", "standardise": false}',
     "huber": '{"type": "huber", "delta": 1.0}',
     "bounded": '{"type": "bounded", "margin": 0.0}',
     "imitation": '{"type": "imitation", "alpha": 0.5, "error_range": null}',
@@ -67,6 +68,8 @@ STORED_WEIGHTINGS = {
     "confidence": '{"type": "confidence", "unlabelled": "uniform", "paper_code_scale": false}',
     "gradient": '{"type": "gradient", "tolerance": 0.6, "gram": "per_sample"}',
     "agreement": '{"type": "agreement"}',
+    "bayesian": '{"type": "bayesian", "forgetting": 1.0, "prior": null}',
+    "routed": '{"type": "routed"}',
     "sample": '{"type": "sample", "per": "sample", "probabilities": null}',
     "drop": '{"type": "drop", "probability": 0.5}',
 }
