@@ -184,5 +184,97 @@ class Dense:
     offsets: Tensor | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class TopK:
+    """One teacher's answer with the probabilities of its likeliest classes, and what all others amount to.
+
+    A class that is kept has the probability that it has among all classes, so that nothing is renormalised.
+    Units that keep fewer than K classes are padded: log-probability −∞, and the id of their first class.
+    What is made of it is in `raykd.top_k`.
+
+    Attributes:
+        classes: V, how many classes there are.
+        ids_NK: int64 [N, K], classes from 0 to V − 1, each once; the likeliest first.
+        log_probs_NK: float32 [N, K], log p of these classes at temperature 1, natural logarithm.
+        tail: temperature T -> float32 [N], log Σ p^(1/T) over the classes that are not kept, −∞ where
+            there is none. It is kept, and not the log-sum-exp of all
+            classes, because a difference would leave no digits for a small rest. 1 is always among the
+            temperatures. None: classes that are not kept have probability 0, at any temperature.
+        valid_N: bool [N]; False where this teacher gave no answer.
+        features: tap -> tensor [B, ...], as the teacher's module gave it.
+
+    Raises:
+        ValueError: shapes that do not match, or a tail without temperature 1.
+    """
+
+    classes: int
+    ids_NK: Tensor
+    log_probs_NK: Tensor
+    tail: Mapping[float, Tensor] | None
+    valid_N: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = self.ids_NK.shape
+        shapes = {self.log_probs_NK.shape, shape}
+        rows = {len(self.valid_N), *map(len, (self.tail or {}).values())}
+        if len(shape) != 2 or len(shapes) > 1 or rows != {shape[0]}:
+            raise ValueError(
+                f"ids and log-probabilities must be [N, K], tails and validity [N], found {tuple(shape)}, "
+                f"{tuple(self.log_probs_NK.shape)} and lengths {sorted(rows)}"
+            )
+        if not 0 < shape[1] <= self.classes:
+            raise ValueError(
+                f"found {shape[1]} classes kept of {self.classes}; 1 to all are allowed"
+            )
+        if self.tail is not None and 1.0 not in self.tail:
+            raise ValueError(
+                f"tails are kept at temperatures {sorted(self.tail)}; 1 must be one of them"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """One teacher's answer as classes drawn from it: an unbiased estimate of its probabilities.
+
+    Anshumann et al. 2025 (Sparse Logit Sampling), "random sampling KD". Of a class that was drawn c times in
+    n draws from the proposal r, the estimate is t = c·p/(n·r), with E[t] = p for every class. Cross entropy is
+    linear in t, so that its gradient is unbiased; entropy, reverse KL and mixtures of both sides are not, and
+    cannot be estimated from it.
+
+    Attributes:
+        classes: V, how many classes there are.
+        ids_NK: int64 [N, K], K the number of draws; a class drawn again stands there once.
+        weights_NK: float32 [N, K], the estimates; 0 where a class stands there already, and as padding.
+        temperature: at which the teacher's probabilities were drawn.
+        seed: of the draws.
+        valid_N: bool [N]; False where this teacher gave no answer.
+    """
+
+    classes: int
+    ids_NK: Tensor
+    weights_NK: Tensor
+    temperature: float
+    seed: int
+    valid_N: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparse:
+    """Distributions over V classes at some temperature: the probabilities of a few, and of all others together.
+
+    Attributes:
+        classes: V, how many classes there are.
+        ids_NK: int64 [N, K], each class once in its row, as in `TopK`.
+        log_probs_NK: float32 [N, K], log of their probabilities; −∞ is padding.
+        log_tail_N: float32 [N], log of the probability of all others together; None where they have none.
+    """
+
+    classes: int
+    ids_NK: Tensor
+    log_probs_NK: Tensor
+    log_tail_N: Tensor | None
+
+
 Output = Dense
 TeacherOutputs = Mapping[str, Output]

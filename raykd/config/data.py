@@ -232,10 +232,22 @@ class BytesTokens(Settings):
     type: Literal["bytes"] = "bytes"
 
 
+class BpeTokens(Settings):
+    """Byte-level BPE of the library `tokenizers`: pieces of words, and every byte. Needs the extra `hf`."""
+
+    type: Literal["bpe"] = "bpe"
+    path: str | None = None
+    """A `tokenizer.json` (as of GPT-2 and SmolLM2), or its folder; null = fitted on the training texts."""
+    size: Annotated[Count, Field(ge=257, le=1_000_000)] = 1024
+    """Different tokens of one that is fitted here; the first 256 are the bytes."""
+
+
 class Tokens(Settings):
     """With `task: language`: how texts become chunks of tokens, the samples of a language model."""
 
-    tokenizer: Annotated[BytesTokens, BeforeValidator(_tokenizer)] = BytesTokens()
+    tokenizer: Annotated[
+        BytesTokens | BpeTokens, Field(discriminator="type"), BeforeValidator(_tokenizer)
+    ] = BytesTokens()
     """What a token is; the same for students and teachers."""
     length: Annotated[int, Field(ge=2, le=1_000_000)] = 128
     """Tokens of a chunk, at most. A document is cut into chunks; no chunk reaches over a document's end."""

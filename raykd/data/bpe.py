@@ -44,6 +44,11 @@ class BpeAsTokens:
     def __post_init__(self) -> None:
         _refuse_lossy(json.loads(self.content), self.key)
 
+    @property
+    def name(self) -> str:
+        """Of its kind."""
+        return "bpe"
+
     @cached_property
     def sizes(self) -> tuple[int, ...]:
         """How many bytes each token stands for, by id; 0 of one that stands for none, as special ones do."""

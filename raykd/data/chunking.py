@@ -8,10 +8,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raykd.config.data import Data, Tokens
-from raykd.data.chunks import BytesAsTokens, Vocabulary, cut_documents, domains_of
+from raykd.config.data import BytesTokens, Data, Tokens
+from raykd.data.bpe import BpeAsTokens, read_bpe, train_bpe
+from raykd.data.chunks import (
+    BytesAsTokens,
+    TextTokenizer,
+    Vocabulary,
+    cut_documents,
+    domains_of,
+)
 from raykd.data.dataset import Dataset, ids_of_texts
 from raykd.data.splits import label_budget
+from raykd.data.texts import decode_texts
 from raykd.data.views import PartnerPools
 from raykd.errors import InputError
 from raykd.types import TEXT, TOKENS, UNLABELLED
@@ -48,7 +56,8 @@ def fields_of_chunks(
             f"has {', '.join(dataset.arrays)}; a language needs texts: name their column as `text`",
         )
     tokens = data.tokens or Tokens()
-    vocabulary = Vocabulary(BytesAsTokens(), tokens.length)
+    learnt_from = dataset.arrays[TEXT][splits["train"]]
+    vocabulary = Vocabulary(_tokenizer(tokens, learnt_from), tokens.length)
     chunks = cut_documents(dataset.arrays[TEXT], vocabulary, _prompts(dataset, tokens))
     numbers_D, names = domains_of(dataset.known_labels, domains)
     if len(names) > MOST_DOMAINS:
@@ -84,6 +93,22 @@ def fields_of_chunks(
         "notes": (*dataset.notes, *_cut(dataset.arrays[TEXT])),
         "vocabulary": vocabulary,
     }
+
+
+def _tokenizer(tokens: Tokens, texts_DL: np.ndarray) -> TextTokenizer:
+    """What makes tokens of texts; one that is fitted is fitted on the given ones."""
+    settings = tokens.tokenizer
+    if isinstance(settings, BytesTokens):
+        return BytesAsTokens()
+    key = "data.tokens.tokenizer"
+    if settings.path is not None:
+        return read_bpe(settings.path, key=f"{key}.path")
+    return train_bpe(decode_texts(texts_DL), settings.size, key=f"{key}.size")
+
+
+def tokenizer_of(name: str, content: str) -> TextTokenizer:
+    """A tokenizer that is known by its name and what it is made from."""
+    return BytesAsTokens() if name == "bytes" else BpeAsTokens(content)
 
 
 def _with_pool(

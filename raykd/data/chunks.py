@@ -33,6 +33,11 @@ class TextTokenizer(Protocol):
     """Texts to ids, a function of the bytes of the text alone."""
 
     @property
+    def content(self) -> str:
+        """All that it is made from; empty where its name says all."""
+        ...
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """How many bytes of the text each token stands for, by id; 0 of a token that stands for none."""
         ...
@@ -59,6 +64,8 @@ class TextTokenizer(Protocol):
 @dataclass(frozen=True)
 class BytesAsTokens:
     """Every byte is a token: 256 of them, nothing is fitted."""
+
+    content: str = ""
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -100,6 +107,16 @@ class Vocabulary:
     def size(self) -> int:
         """V."""
         return len(self.tokenizer.sizes)
+
+    @property
+    def content(self) -> str:
+        """All that the tokenizer is made from."""
+        return self.tokenizer.content
+
+    @property
+    def names(self) -> list[str]:
+        r"""What each token stands for, as Python writes bytes: `a`, `\n`, `\xc3`."""
+        return [repr(self.tokenizer.text([one]))[2:-1] for one in range(self.size)]
 
     @property
     def name(self) -> str:

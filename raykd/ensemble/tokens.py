@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raykd.ensemble import sequences
 from raykd.ensemble.common import Common, gather_evidence
-from raykd.ensemble.sequences import bayesian_mixture, routed
 
 
 def bayesian(
@@ -24,7 +24,7 @@ def bayesian(
     prior: Tensor | None = None,
     **more: Unpack[Common],
 ) -> Tensor:
-    """How probable each teacher is given the tokens of the sequence before the unit, see `bayesian_mixture`.
+    """How probable each teacher is given the tokens of the sequence before the unit, see `raykd.ensemble.sequences.bayesian_mixture`.
 
     A token whose label is unknown (−1) tells nothing of the teachers.
 
@@ -49,19 +49,19 @@ def bayesian(
     logs_TNC = F.log_softmax(evidence.answered_logits(), dim=-1)
     index_TN1 = class_N.clamp_min(0).expand(len(logs_TNC), -1).unsqueeze(2)
     logs_TN = torch.where(class_N >= 0, logs_TNC.gather(2, index_TN1).squeeze(2), 0.0)
-    return bayesian_mixture(
+    return sequences.bayesian_mixture(
         logs_TN, offsets, forgetting=forgetting, prior=prior, available_TN=evidence.available_TN
     )
 
 
-def by_route(
+def routed(
     logits_TNC: Tensor,
     labels_N: Tensor | None = None,
     *,
     route_N: Tensor | None = None,
     **more: Unpack[Common],
 ) -> Tensor:
-    """One teacher for each unit, see `routed`.
+    """One teacher for each unit, see `raykd.ensemble.sequences.routed`.
 
     Args:
         logits_TNC: teachers' logits; only their shape is looked at.
@@ -78,5 +78,5 @@ def by_route(
     evidence = gather_evidence("routed", logits_TNC, labels_N, more)
     if route_N is None:
         route_N = torch.full(logits_TNC.shape[1:2], -1, device=logits_TNC.device)
-    weights_TN = routed(route_N, len(logits_TNC), available_TN=evidence.available_TN)
+    weights_TN = sequences.routed(route_N, len(logits_TNC), available_TN=evidence.available_TN)
     return weights_TN.to(evidence.logits_TNC.dtype)

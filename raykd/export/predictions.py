@@ -181,6 +181,8 @@ def predicted_table(ids: Sequence[Any], predicted: Predicted) -> pa.Table:
     columns = {"id": id_column(ids), "prediction": _answer_column(predicted)}
     if predicted.probability_NC is not None:
         columns |= probability_columns(predicted)
+    if predicted.bits_N is not None:
+        columns["bits_per_byte"] = pa.array(predicted.bits_N)
     return pa.table(columns)
 
 

@@ -28,6 +28,7 @@ class Predicted:
             float32 [N], the value in original units; of embeddings the sample's place.
         probability_NC: float32, of each class or label; None in regression and of embeddings.
         vector_ND: float32, the embedding; None in other tasks.
+        bits_N: float32, bits per byte of a text, which `words` go on with; None in other tasks.
     """
 
     classes: tuple[str, ...]
@@ -35,6 +36,7 @@ class Predicted:
     label_N: np.ndarray
     probability_NC: np.ndarray | None
     vector_ND: np.ndarray | None = None
+    bits_N: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,7 @@ def kl(
         ValueError: shapes differ or are not [N, C]; temperature not above 0.
     """
     log_q_NC, log_p_NC = _log_probs(student, teacher, temperature, standardise)
-    return scaled(_divergence(log_p_NC, log_q_NC), temperature)
+    return scaled(divergence_of(log_p_NC, log_q_NC), temperature)
 
 
 def kl_from_log_probs(
@@ -75,7 +75,7 @@ def kl_from_log_probs(
     student_NC, log_p_NC = prepare_equal(student, teacher_log_probs)
     student_NC = standardised(student_NC) if standardise else student_NC
     log_q_NC = F.log_softmax(tempered(student_NC, temperature), dim=-1)
-    return scaled(_divergence(log_p_NC, log_q_NC), temperature)
+    return scaled(divergence_of(log_p_NC, log_q_NC), temperature)
 
 
 def reverse_kl(
@@ -99,7 +99,7 @@ def reverse_kl(
         ValueError: as `kl`.
     """
     log_q_NC, log_p_NC = _log_probs(student, teacher, temperature, standardise)
-    return scaled(_divergence(log_q_NC, log_p_NC), temperature)
+    return scaled(divergence_of(log_q_NC, log_p_NC), temperature)
 
 
 def js(
@@ -134,9 +134,9 @@ def js(
     if not 0 < beta < 1:
         raise ValueError(f"beta must be within (0, 1), found {beta}; use kl or reverse_kl instead")
     log_q_NC, log_p_NC = _log_probs(student, teacher, temperature, standardise)
-    log_m_NC = _log_mixture(log_p_NC, log_q_NC, beta)
-    towards_p_N = _divergence(log_p_NC, log_m_NC)
-    towards_q_N = _divergence(log_q_NC, log_m_NC)
+    log_m_NC = log_mixture_of(log_p_NC, log_q_NC, beta)
+    towards_p_N = divergence_of(log_p_NC, log_m_NC)
+    towards_q_N = divergence_of(log_q_NC, log_m_NC)
     jsd_N = beta * towards_p_N + (1 - beta) * towards_q_N
     return scaled(jsd_N / (4 * beta * (1 - beta)), temperature)
 
@@ -171,8 +171,8 @@ def skew_kl(
     if not 0 <= alpha < 1:
         raise ValueError(f"alpha must be within [0, 1), found {alpha}")
     log_q_NC, log_p_NC = _log_probs(student, teacher, temperature, standardise)
-    log_m_NC = _log_mixture(log_p_NC, log_q_NC, alpha) if alpha > 0 else log_q_NC
-    return scaled(_divergence(log_p_NC, log_m_NC), temperature)
+    log_m_NC = log_mixture_of(log_p_NC, log_q_NC, alpha) if alpha > 0 else log_q_NC
+    return scaled(divergence_of(log_p_NC, log_m_NC), temperature)
 
 
 def mse(
@@ -255,7 +255,7 @@ def dkd(
     class_N1 = labels.clamp_min(0).unsqueeze(1)
     q_target_N, q_rest_N, q_others_NC = _decoupled(tempered(student_NC, temperature), class_N1)
     p_target_N, p_rest_N, p_others_NC = _decoupled(tempered(teacher_NC, temperature), class_N1)
-    target_kd_N = _divergence(
+    target_kd_N = divergence_of(
         torch.stack((p_target_N, p_rest_N), dim=-1), torch.stack((q_target_N, q_rest_N), dim=-1)
     )
     is_target_NC = torch.zeros_like(p_others_NC, dtype=torch.bool).scatter_(1, class_N1, True)
@@ -287,11 +287,11 @@ def _log_probs(
     return log_q_NC, F.log_softmax(tempered(teacher_NC, temperature), dim=-1)
 
 
-def _divergence(log_p_NC: Tensor, log_q_NC: Tensor) -> Tensor:
+def divergence_of(log_p_NC: Tensor, log_q_NC: Tensor) -> Tensor:
     """KL(p ‖ q) of each row, from log probabilities."""
     return F.kl_div(log_q_NC, log_p_NC, reduction="none", log_target=True).sum(-1)
 
 
-def _log_mixture(log_p_NC: Tensor, log_q_NC: Tensor, share: float) -> Tensor:
+def log_mixture_of(log_p_NC: Tensor, log_q_NC: Tensor, share: float) -> Tensor:
     """Log of share·p + (1−share)·q."""
     return torch.logaddexp(log_p_NC + math.log(share), log_q_NC + math.log1p(-share))

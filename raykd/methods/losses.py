@@ -123,6 +123,14 @@ LOSS_ROWS: dict[str, LossRow] = {
             **_SCOPE,
         },
     ),
+    "uld": _logits(
+        path="raykd.losses.vocabularies:uld",
+        about="Distance of sorted probabilities (ULD, Boizard et al. 2024), for teachers of another vocabulary.\n\n"
+        "Blind to which class has which probability: of equal classes every other loss says more.",
+        formula="T² ‖sort p − sort q‖₁",
+        paper="Boizard et al. 2024 (ULD); our factor T²",
+        knobs=_STANDARDISE,
+    ),
     "hint": _features(
         path="raykd.losses.features:hint",
         about="Mean squared error of projected features (FitNets, Romero et al. 2015).",

@@ -130,7 +130,7 @@ WEIGHTING_ROWS: dict[str, WeightingRow] = {
         sequences=True,
     ),
     "routed": WeightingRow(
-        path="raykd.ensemble.tokens:by_route",
+        path="raykd.ensemble.tokens:routed",
         about="One teacher for each domain: the one whose `domains` name it; all alike where none does.",
         formula="1 for the teacher of the unit's domain",
         paper="multi-teacher routing, as in MiMo-V2-Flash (2026)",

@@ -35,12 +35,14 @@ class ChunkTokens:
         size: how many tokens there are.
         tokenizer: its name: what made them.
         fingerprint: of the tokenizer: another one's ids mean other tokens.
+        content: all that the tokenizer is made from; empty where its name says all.
     """
 
     length: int
     size: int
     tokenizer: str
     fingerprint: str
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,9 @@ class Preprocessing:
             if name not in ("tokens", "table", "chunks")
         }
         if self.chunks is not None:
-            described["chunks"] = asdict(self.chunks)
+            known = asdict(self.chunks)
+            del known["content"]  # which may be megabytes; the fingerprint is of it
+            described["chunks"] = known
         if self.table is not None:
             described["table"] = asdict(self.table)
         if self.tokens is not None:
@@ -183,6 +187,11 @@ class Tokens(Protocol):
     @property
     def fingerprint(self) -> str:
         """Of the tokenizer."""
+        ...
+
+    @property
+    def content(self) -> str:
+        """All that the tokenizer is made from."""
         ...
 
 
@@ -257,7 +266,9 @@ def preprocessing_for(settings: Preprocess, samples: Source, *, key: str) -> Pre
         )
         known = samples.vocabulary
         return Preprocessing(
-            chunks=ChunkTokens(known.length, known.size, known.name, known.fingerprint)
+            chunks=ChunkTokens(
+                known.length, known.size, known.name, known.fingerprint, known.content
+            )
         )
     if not samples.is_text:
         if settings.tokenizer is not None:

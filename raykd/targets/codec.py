@@ -28,10 +28,11 @@ from raykd.targets.packing import (
     encode_top,
     half,
     shifted,
+    top_of,
     widened,
 )
 from raykd.targets.ragged import UNIT_OFFSETS, joined, places_of
-from raykd.types import Dense, OutputKind
+from raykd.types import Dense, OutputKind, TopK
 
 VALUES = "values"
 VALUE = "value"
@@ -78,7 +79,7 @@ def encode(
     """The arrays that travel and are stored.
 
     Args:
-        values_NC: float [N, C].
+        values_NC: float [N, C], on any device: of very many classes only those kept leave it.
         features: tap -> float [N, ...].
         kind: what the values are.
         packing: what is kept of them.
@@ -93,7 +94,7 @@ def encode(
     if kind == "logits" and packing.top_k is not None:
         arrays = encode_top(values_NC.float(), packing)
     else:
-        arrays = _ENCODERS[kind](values_NC.float())
+        arrays = _ENCODERS[kind](values_NC.float().cpu())
     if offsets is not None:
         arrays[UNIT_OFFSETS] = offsets
     return arrays | encode_features(features, packing.features)
@@ -153,6 +154,20 @@ def decode(arrays: Mapping[str, np.ndarray], temperature: float = 1.0) -> Dense:
         features=decode_features(arrays),
         offsets=None if offsets is None else torch.from_numpy(np.array(offsets)),
     )
+
+
+def decode_few(arrays: Mapping[str, np.ndarray]) -> TopK:
+    """A teacher's answer over the classes kept, from its arrays; every row counts as valid.
+
+    Unlike `decode` it makes no row of all classes, and serves every temperature that is kept.
+
+    Args:
+        arrays: what `encode` made of logits with classes left out.
+
+    Raises:
+        TargetError: nothing is kept for temperature 1.
+    """
+    return replace(top_of(arrays), features=decode_features(arrays))
 
 
 def assemble(
@@ -224,6 +239,7 @@ __all__ = [
     "assemble",
     "completed",
     "decode",
+    "decode_few",
     "encode",
     "feature_version",
     "version",

@@ -5,7 +5,6 @@ Shape suffixes: N units, C classes, K classes kept.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -14,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raykd.errors import TargetError
+from raykd.top_k import chunks, from_logits, label_of, others, unknown_temperature, within_mass
+from raykd.types import TopK
 
 Arrays = dict[str, np.ndarray]
 Shape = tuple[int, ...]
@@ -39,19 +39,22 @@ class Packing:
     Attributes:
         top_k: how many classes of logits; None = all.
         temperatures: those at which the mass of the other classes is kept, rising.
+        mass: of the top_k classes only as few as have this probability together; None = all of them.
         features: `raw` float16; `pooled` their mean over positions, float16; `int8` with a scale per row.
     """
 
     top_k: int | None = None
     temperatures: tuple[float, ...] = ()
     features: Form = "raw"
+    mass: float | None = None
 
     @property
     def of_classes(self) -> str:
         """What is done to logits, as a part of the codec's name."""
         if self.top_k is None:
             return "logits16"
-        return f"logits16-top{self.top_k}-at-{','.join(map(label_of, self.temperatures))}"
+        mass = "" if self.mass is None else f"-mass{label_of(self.mass)}"
+        return f"logits16-top{self.top_k}{mass}-at-{','.join(map(label_of, self.temperatures))}"
 
     @property
     def of_features(self) -> str:
@@ -60,15 +63,10 @@ class Packing:
 
     def whole(self) -> Packing:
         """The same with all logits."""
-        return replace(self, top_k=None, temperatures=())
+        return replace(self, top_k=None, temperatures=(), mass=None)
 
 
 PLAIN = Packing()
-
-
-def label_of(temperature: float) -> str:
-    """A temperature as it stands in names: nine digits, so that 0.1·3 is 0.3."""
-    return f"{temperature:.9g}"
 
 
 def shifted(logits_NC: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,23 +91,59 @@ def encode_top(logits_NC: Tensor, packing: Packing) -> Arrays:
         `kept` float16 [N, K], falling, minus the row maximum; `offset` float32 [N], that maximum;
         `class_of.<C>` uint16 or uint32 [N, K]; `tail.<T>` float32 [N], the log-sum-exp of the other
         classes' logits over T (on the scale of `kept`). With `kept` it gives that over all classes,
-        which by itself would leave no digits for a small rest.
+        which by itself would leave no digits for a small rest. By mass `kept` is −∞ where there are fewer
+        classes, and the class is the first one again. All is done on the logits' device, some rows at a time.
     """
-    assert packing.top_k is not None, "only for packings that leave classes out"
+    parts = [_top_of(part_NC, packing) for part_NC in chunks(logits_NC)]
+    arrays = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
     classes = logits_NC.shape[1]
+    short = np.uint16 if classes <= _SHORT else np.uint32
+    return {
+        KEPT: arrays[KEPT],
+        OFFSET: arrays[OFFSET],
+        f"{CLASS}{classes}": arrays[CLASS].astype(short),
+        **{name: array for name, array in arrays.items() if name.startswith(TAIL)},
+    }
+
+
+def _top_of(logits_NC: Tensor, packing: Packing) -> dict[str, Tensor]:
+    assert packing.top_k is not None, "only for packings that leave classes out"
     shifted_NC, offset_N = shifted(logits_NC)
     class_NK = logits_NC.topk(packing.top_k, dim=1).indices
-    short = np.uint16 if classes <= _SHORT else np.uint32
-    others_NC = shifted_NC.double().scatter_(1, class_NK, -torch.inf)
+    kept_NK = shifted_NC.gather(1, class_NK)
+    tails = {t: others(shifted_NC, class_NK, t) for t in packing.temperatures}
+    if packing.mass is not None:
+        kept_NK, class_NK, tails = within_mass(kept_NK, class_NK, tails, packing.mass)
     return {
-        KEPT: shifted_NC.gather(1, class_NK).numpy(),
-        OFFSET: offset_N.numpy(),
-        f"{CLASS}{classes}": class_NK.numpy().astype(short),
-        **{
-            TAIL + label_of(t): (others_NC / t).logsumexp(dim=1).float().numpy()
-            for t in packing.temperatures
-        },
+        KEPT: kept_NK,
+        OFFSET: offset_N,
+        CLASS: class_NK,
+        **{TAIL + label_of(t): tail_N.float() for t, tail_N in tails.items()},
     }
+
+
+def top_of(arrays: Mapping[str, np.ndarray]) -> TopK:
+    """The answer over the classes kept, from what `encode_top` made; nothing is spread over the others.
+
+    Raises:
+        TargetError: nothing is kept for temperature 1.
+    """
+    kept_NK, class_NK, classes = _kept(arrays)
+    tails = {
+        float(name.removeprefix(TAIL)): torch.from_numpy(np.array(array))
+        for name, array in arrays.items()
+        if name.startswith(TAIL)
+    }
+    if 1.0 not in tails:
+        raise unknown_temperature([label_of(t) for t in tails], 1.0)
+    return from_logits(kept_NK, class_NK, tails, classes)
+
+
+def _kept(arrays: Mapping[str, np.ndarray]) -> tuple[Tensor, Tensor, int]:
+    """Logits float32 [N, K] minus their row maximum, their classes int64 [N, K], and C."""
+    (name,) = [name for name in arrays if name.startswith(CLASS)]
+    class_NK = torch.from_numpy(arrays[name].astype(np.int64))
+    return widened(arrays[KEPT]), class_NK, int(name.removeprefix(CLASS))
 
 
 def decode_top(arrays: Mapping[str, np.ndarray], temperature: float) -> Tensor:
@@ -121,22 +155,20 @@ def decode_top(arrays: Mapping[str, np.ndarray], temperature: float) -> Tensor:
     Raises:
         TargetError: nothing is kept for this temperature.
     """
-    (name,) = [name for name in arrays if name.startswith(CLASS)]
     tail = TAIL + label_of(temperature)
     if tail not in arrays:
-        known = ", ".join(n.removeprefix(TAIL) for n in arrays if n.startswith(TAIL))
-        raise TargetError(
-            f"top-k targets can be read at temperature {known}, not at {label_of(temperature)}; list it under "
-            "targets.temperatures, or raise targets.full_up_to to keep all classes"
-        )
-    kept_NK = widened(arrays[KEPT])
-    class_NK = torch.from_numpy(arrays[name].astype(np.int64))
-    count, classes = len(kept_NK), int(name.removeprefix(CLASS))
+        known = [name.removeprefix(TAIL) for name in arrays if name.startswith(TAIL)]
+        raise unknown_temperature(known, temperature)
+    kept_NK, class_NK, classes = _kept(arrays)
+    real_NK = kept_NK > -torch.inf
+    left_N = classes - real_NK.sum(1)
+    smallest_N = kept_NK.masked_fill(~real_NK, torch.inf).amin(1)
     tail_N = torch.from_numpy(arrays[tail].astype(np.float64))
-    other_N = temperature * (tail_N - math.log(classes - kept_NK.shape[1]))
-    other_N = torch.minimum(other_N.float(), kept_NK[:, -1])
-    logits_NC = other_N[:, None].expand(count, classes).clone().scatter_(1, class_NK, kept_NK)
-    return logits_NC + torch.from_numpy(np.array(arrays[OFFSET]))[:, None]
+    other_N = temperature * (tail_N - left_N.double().log())
+    other_N = torch.minimum(other_N.float(), smallest_N)
+    logits_NC = other_N[:, None].expand(len(kept_NK), classes).clone()
+    logits_NC.scatter_(1, class_NK, torch.where(real_NK, kept_NK, kept_NK[:, :1]))
+    return logits_NC.add_(torch.from_numpy(np.array(arrays[OFFSET]))[:, None])
 
 
 def encode_features(features: Mapping[str, Tensor], form: Form) -> Arrays:

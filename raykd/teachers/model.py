@@ -247,8 +247,7 @@ class TeacherModel:
                 f"teacher {self.spec.name!r} answered {_not_finite(output_BC, features)}"
             )
         offsets = offsets_of(inputs[TOKENS].numpy()) if TOKENS in inputs else None
-        values_NC = self._aligned(output_BC).cpu()
-        return codec.encode(values_NC, features, self.spec.answers, packing, offsets)
+        return codec.encode(self._aligned(output_BC), features, self.spec.answers, packing, offsets)
 
     def _aligned(self, output_BC: Tensor) -> Tensor:
         """Logits over the data's classes: several own classes added up, −∞ for those it does not know."""

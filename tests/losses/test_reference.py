@@ -40,6 +40,7 @@ CASES = {
     "mse": (logits(0), logits(1), {}),
     "dkd": (logits(0), logits(1), {"temperature": 4.0, "labels": LABELS, "beta": 3.0}),
     "dist": (logits(0), logits(1), {"temperature": 4.0, "beta": 1.5, "gamma": 0.5}),
+    "uld": (logits(0), normal(N, C + 2, seed=1), {"temperature": 2.0}),
     "bernoulli_kl": (logits(0), logits(1), T3),
     "hint": (maps(0), maps(1), {}),
     "attention": (maps(0, 3, 4), maps(1, 5, 2), {}),
@@ -124,6 +125,13 @@ def ref_js(s, t, temperature, beta):
 def ref_skew_kl(s, t, temperature, alpha):
     p, q = np.exp(log_softmax(t / temperature)), np.exp(log_softmax(s / temperature))
     return temperature**2 * (p * np.log(p / (alpha * p + (1 - alpha) * q))).sum(-1)
+
+
+def ref_uld(s, t, temperature):
+    p, q = (-np.sort(-np.exp(log_softmax(x / temperature)), axis=-1) for x in (t, s))
+    width = max(p.shape[1], q.shape[1])
+    p, q = (np.pad(x, ((0, 0), (0, width - x.shape[1]))) for x in (p, q))
+    return temperature**2 * np.abs(p - q).sum(-1)
 
 
 def ref_mse(s, t):

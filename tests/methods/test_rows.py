@@ -28,6 +28,7 @@ STORED_LOSSES = {
     "mse": '{"type": "mse", "standardise": false, "centred": false}',
     "dkd": '{"type": "dkd", "standardise": false, "alpha": 1.0, "beta": 8.0}',
     "dist": '{"type": "dist", "standardise": false, "beta": 2.0, "gamma": 2.0, "scope": "global"}',
+    "uld": '{"type": "uld", "standardise": false}',
     "huber": '{"type": "huber", "delta": 1.0}',
     "bounded": '{"type": "bounded", "margin": 0.0}',
     "imitation": '{"type": "imitation", "alpha": 0.5, "error_range": null}',
@@ -55,6 +56,8 @@ STORED_WEIGHTINGS = {
     "confidence": '{"type": "confidence", "unlabelled": "uniform", "paper_code_scale": false}',
     "gradient": '{"type": "gradient", "tolerance": 0.6, "gram": "per_sample"}',
     "agreement": '{"type": "agreement"}',
+    "bayesian": '{"type": "bayesian", "forgetting": 1.0, "prior": null}',
+    "routed": '{"type": "routed"}',
     "sample": '{"type": "sample", "per": "sample", "probabilities": null}',
     "drop": '{"type": "drop", "probability": 0.5}',
 }

@@ -15,6 +15,7 @@ from raykd.targets import EntryKey, codec
 from raykd.targets.packing import Packing, packed_shape
 from raykd.targets.shards import map_shard, write_shard
 from raykd.teachers.model import Recorded, TeacherModel, host
+from raykd.top_k import dense, take, tempered
 
 TOP = Packing(top_k=32, temperatures=(1.0, 4.0))
 ROWS = 4096
@@ -103,6 +104,55 @@ def test_bytes_of_a_thousand_classes(tmp_path):
     assert sizes["full"] <= 1.02 * ROWS * 1000 * 2
 
 
+@pytest.mark.parametrize("mass", [None, 0.9])
+def test_the_few_are_read_without_making_all_classes(mass):
+    """What is read equals what is read with all classes, at every temperature that is kept."""
+    packing = Packing(top_k=32, temperatures=(1.0, 4.0), mass=mass)
+    arrays = codec.encode(logits_of(50, 700), {"a": torch.ones(50, 3)}, packing=packing)
+    few = codec.decode_few(arrays)
+    assert few.features["a"].shape == (50, 3)
+    for temperature in packing.temperatures:
+        spread = dense(tempered(few, temperature)).exp()
+        read = softmax(codec.decode(arrays, temperature).values_NC, temperature)
+        torch.testing.assert_close(spread.double(), read, rtol=1e-4, atol=1e-7)
+    counts = (few.log_probs_NK > -torch.inf).sum(1)
+    assert (counts == 32).all() if mass is None else (1 <= counts.min() < counts.max() <= 32)
+    if mass is not None:
+        enough = few.log_probs_NK.exp().sum(1) >= mass
+        assert (enough | (counts == 32)).all()
+        assert enough.any()
+
+
+def test_the_few_are_those_of_the_logits():
+    arrays = codec.encode(logits_of(50, 700), {}, packing=TOP)
+    exact = take(logits_of(50, 700), 32, temperatures=(4.0,))
+    found = codec.decode_few(arrays)
+    assert torch.equal(found.ids_NK, exact.ids_NK)
+    torch.testing.assert_close(found.log_probs_NK, exact.log_probs_NK, rtol=0, atol=0.02)
+    for temperature, tail_N in exact.tail.items():
+        torch.testing.assert_close(found.tail[temperature], tail_N, rtol=0, atol=0.01)
+
+
+def test_the_few_of_a_shard_without_temperature_one_are_refused():
+    arrays = codec.encode(logits_of(2), {}, packing=Packing(2, (4.0,)))
+    with pytest.raises(TargetError, match="at temperature 4, not at 1"):
+        codec.decode_few(arrays)
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(50, 700), (17, 70_000)])
+def test_in_chunks_the_bits_are_those_of_all_rows_at_once(rows, classes):
+    logits = logits_of(rows, classes).round()  # with ties
+    arrays = codec.encode(logits, {}, packing=TOP)
+    shifted = (logits - logits.amax(1)[:, None]).half()
+    kept_NK = logits.topk(32, dim=1).indices
+    assert np.array_equal(arrays["kept"], shifted.gather(1, kept_NK).numpy())
+    assert np.array_equal(arrays[f"class_of.{classes}"], kept_NK.numpy())
+    others = shifted.double().scatter_(1, kept_NK, -torch.inf)
+    for temperature in TOP.temperatures:
+        tail = (others / temperature).logsumexp(1).float().numpy()
+        assert np.array_equal(arrays[f"tail.{temperature:g}"], tail)
+
+
 def test_another_temperature_is_refused():
     with pytest.raises(
         TargetError, match=r"at temperature 1, 4, not at 3; list it under targets\.temp"
@@ -118,6 +168,7 @@ def test_encodings_never_mix():
         Packing(16, (1.0, 4.0)),
         Packing(32, (1.0,)),
         Packing(32, (1.0, 2.0)),
+        Packing(32, (1.0, 2.0), mass=0.9),
     ]
     names = {codec.version("logits", packing) for packing in packings}
     assert len(names) == len({EntryKey("a", "b", codec=n).folder for n in names}) == len(packings)

@@ -57,7 +57,20 @@ def text_data(count: int = 60) -> Dataset:
     generator = np.random.default_rng(0)
     words = (
         ["if", "then", "else", ":=", "begin", "end", "while", "do", "return", "void"],
-        ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "in", "warm", "houses"],
+        [
+            "the",
+            "quick",
+            "brown",
+            "fox",
+            "jumps",
+            "over",
+            "a",
+            "lazy",
+            "dog",
+            "in",
+            "warm",
+            "houses",
+        ],
     )
     labels = np.arange(count) % 2
     texts = [
