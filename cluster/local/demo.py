@@ -39,6 +39,7 @@ RECIPE = (
     "cluster.teachers.request_timeout_s=10",
     "cluster.teachers.start_timeout_s=600",  # also where the machine is busy with other things
     "cluster.student.start_timeout_s=600",
+    "cluster.student.trainer=train",  # as every fit of several workers
     "cluster.student.cpus=1.5",  # only node 0 has so many
 )
 JOB_TIMEOUT_S = 1800.0

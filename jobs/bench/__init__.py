@@ -7,6 +7,7 @@ from jobs.bench.live_targets import live
 from jobs.bench.mapped_data import stream
 from jobs.bench.measuring import Row, Sizes
 from jobs.bench.objective_cost import objective
+from jobs.bench.peer_runs import peer
 from jobs.bench.searches import sweep
 from jobs.bench.shared_cores import shared
 from jobs.bench.short_runs import short
@@ -28,6 +29,7 @@ BENCHMARKS = {
     "latency": latency,
     "stream": stream,
     "sweep": sweep,
+    "peer": peer,
     "end_to_end": end_to_end,
 }
 """Name -> what measures it."""

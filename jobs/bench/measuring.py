@@ -29,6 +29,9 @@ class Sizes:
         images: of Fashion-MNIST, end to end.
         epochs: end to end.
         fits: how often the rows of `end_to_end` are measured, which take minutes.
+        peer_images: of Fashion-MNIST, beside another library.
+        peer_epochs: the same.
+        peer_repeats: how often.
     """
 
     units: int = 256
@@ -39,6 +42,9 @@ class Sizes:
     images: int = 10000
     epochs: int = 20
     fits: int = 5
+    peer_images: int = 60000
+    peer_epochs: int = 6
+    peer_repeats: int = 1
 
 
 def in_turns(calls: Mapping[str, Callable[[], object]], repeats: int) -> list[Row]:

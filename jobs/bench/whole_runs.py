@@ -53,7 +53,7 @@ def _at(name: str, sizes: Sizes) -> list[Row]:
         root = Path(folder)
         config = recipe(root, TEACHERS[name], sizes)
         samples = build_samples(config.data, seed=config.seed)
-        networks = _ready(config, samples)
+        networks = with_weights(config, samples)
         batch = samples.batch(samples.splits["train"][:_BATCH], 0)
         cores = int(machine().cpus)
         found = cost(networks[1:], networks[0], batch.inputs, batch.labels, cores)
@@ -144,7 +144,7 @@ def recipe(root: Path, teacher: Mapping[str, Any], sizes: Sizes) -> Config:
     return load_config(tree)
 
 
-def _ready(config: Config, samples: Samples) -> list[Network]:
+def with_weights(config: Config, samples: Samples) -> list[Network]:
     """The student and the teachers, whose weights both sides are given: teachers fitted, the student fresh."""
     before = torch.get_num_threads()
     torch.set_num_threads(int(machine().cpus))
@@ -190,18 +190,18 @@ def _ours(root: Path, repeat: int) -> Side:
     """`raykd run` with an empty store and no cluster running."""
     output, store = root / f"run{repeat}", root / f"store{repeat}"
     command = ["raykd", "run", str(root / "recipe.yaml"), f"targets.store={store}"]
-    seconds = _timed([*command, "--output", str(output), "--quiet"])
+    seconds = timed([*command, "--output", str(output), "--quiet"])
     test = read_json(output / "summary.json")["student"]["test_last"]
     return seconds, float(test["accuracy"]["mean"])
 
 
 def _plain(root: Path, repeat: int) -> Side:
     result = root / f"plain{repeat}.json"
-    seconds = _timed(["jobs.bench.plain_loop", str(root / "recipe.yaml"), str(result)])
+    seconds = timed(["jobs.bench.plain_loop", str(root / "recipe.yaml"), str(result)])
     return seconds, float(json.loads(result.read_text())["accuracy"])
 
 
-def _timed(module: Sequence[str]) -> float:
+def timed(module: Sequence[str]) -> float:
     """Seconds of `python -m module ...`, from its start to its end."""
     passed = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     begun = time.perf_counter()

@@ -136,13 +136,13 @@ def _check_requirements(result: RunResult) -> int:
 
 def _sweep(args: argparse.Namespace) -> int:
     config = read_config(args, searches=True)
-    from raykd.search import sweep
-
-    options = job_options(args)
     if args.dry_run:
-        return _dry_run_sweep(config, options)
-    console = open_console(quiet=args.quiet)
+        return _dry_run_sweep(config, job_options(args))
     with early_engine(args, config):
+        from raykd.search import sweep  # torch takes seconds to import, in which Ray starts
+
+        options = job_options(args)
+        console = open_console(quiet=args.quiet)
         result = sweep(config, options, console=console)
     if args.quiet:
         print(result.path)

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import (  # scipy.stats takes half a second to import
-    bdtr,
-    gammaln,
-    ndtri,
-    stdtr,
-    stdtrit,
-)
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
 _CHUNK = 1 << 22  # cells of a resampled [S, N] block held at once: 16 MB of int32, 32 MB of float64
+
+
+def _special() -> Any:
+    """scipy.special: processes that train need none of it, and scipy.stats would take half a second to import."""
+    from scipy import special
+
+    return special
 
 
 def spread(values: Sequence[float | None]) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def paired_t_pvalue(values: ArrayLike, overlap: float = 0.0) -> float | None:
     mean = float(difference_R.mean())
     if error == 0:
         return 1.0 if mean == 0 else 0.0
-    return float(2 * stdtr(replicas - 1, -abs(mean) / error))
+    return float(2 * _special().stdtr(replicas - 1, -abs(mean) / error))
 
 
 def mcnemar(one_N: ArrayLike, other_N: ArrayLike) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def mcnemar(one_N: ArrayLike, other_N: ArrayLike) -> dict[str, Any]:
         "only_first": first,
         "only_second": second,
         "neither": int((~one & ~other).sum()),
-        "p": min(1.0, 2 * float(bdtr(min(first, second), odds, 0.5))),
+        "p": min(1.0, 2 * float(_special().bdtr(min(first, second), odds, 0.5))),
     }
 
 
@@ -166,7 +166,7 @@ def wilson(hits: ArrayLike, of: ArrayLike) -> Floats:
     """
     hits, of = np.asarray(hits, float), np.asarray(of, float)
     count = np.where(of > 0, of, np.nan)
-    share, square = hits / count, float(ndtri((1 + LEVEL) / 2)) ** 2
+    share, square = hits / count, float(_special().ndtri((1 + LEVEL) / 2)) ** 2
     centre = (share + square / (2 * count)) / (1 + square / count)
     spread_of = np.sqrt(share * (1 - share) / count + square / (4 * count**2))
     half = float(np.sqrt(square)) * spread_of / (1 + square / count)
@@ -196,6 +196,7 @@ def fisher(hits: float, of: float, all_hits: float, everywhere: float) -> float:
 
 
 def _log_choices(of: int, count: NDArray[np.int64]) -> Floats:
+    gammaln = _special().gammaln
     found: Floats = gammaln(of + 1) - gammaln(count + 1) - gammaln(of - count + 1)
     return found
 
@@ -220,7 +221,7 @@ def t_interval(values: ArrayLike, overlap: float = 0.0) -> list[float]:
     value_R = np.asarray(values, float)
     replicas = len(value_R)
     error = _error(value_R, overlap)
-    half = float(stdtrit(replicas - 1, (1 + LEVEL) / 2)) * error
+    half = float(_special().stdtrit(replicas - 1, (1 + LEVEL) / 2)) * error
     mean = float(value_R.mean())
     return [mean - half, mean + half]
 

@@ -24,6 +24,7 @@ from raykd.pipeline.target_stage import TargetStage
 from raykd.pipeline.teacher_validation import TeacherValidation
 from raykd.pipeline.teachers import Specs
 from raykd.report import write_report
+from raykd.report.pictures import DRAWING
 from raykd.runtime import Crew, Mailbox, put
 from raykd.tasks import find_task
 from raykd.teachers.fit import fit_teachers
@@ -46,6 +47,8 @@ from raykd.train.launch import run_fits
 from raykd.train.work import Work
 
 _NAMED = 5
+_LEAST_DRAWING, _MOST_DRAWING = 2, 4
+"""Processes that draw a report: one alone would have to import what the driver has."""
 """Samples that are named in a message."""
 STAGES = ("teachers", "targets", "student", "evaluate", "report")
 
@@ -422,10 +425,38 @@ class Job:
         self.summary = {**summary, **({"choice": self.choice} if self.choice else {})}
         write_json(self.folder.summary, self.summary)
 
+    def prepare_report(self) -> None:
+        """Have idle processes import what draws pictures, while the driver alone is at work."""
+        self.crew.prepare(self.placement.student.resources, DRAWING)
+
     def report(self) -> None:
-        """Write the report of what the folder holds."""
+        """Write the report of what the folder holds; processes that are idle anyway draw its pictures."""
+        processes = min(_MOST_DRAWING, self.crew.idle(self.placement.student.resources))
         with self.stage("report"):
-            write_report(self.folder.path)
+            others = None if processes < _LEAST_DRAWING else Drawing(self, processes)
+            write_report(self.folder.path, others)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The crew's processes, as those that draw a report's pictures.
+
+    Attributes:
+        job: whose they are.
+        processes: how many.
+    """
+
+    job: Job
+    processes: int
+
+    def __call__(
+        self, work: Callable[..., Result], given: Sequence[tuple[Any, ...]]
+    ) -> list[Result]:
+        """What `work` gives for each of the given arguments, in their order."""
+        student, crew = self.job.placement.student, self.job.crew
+        return crew.each(
+            work, given, student.resources, self.processes, patience_s=student.start_timeout_s
+        )
 
 
 def not_decoded(names: Sequence[str]) -> Event:

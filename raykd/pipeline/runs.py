@@ -164,13 +164,13 @@ def _stages(job: Job, until: str | None) -> None:
         job.train(student_fits(job.prepared, targets.teachers), targets)
     if until == "distill":
         return
-    _evaluate(job, targets)
+    _evaluate(job, targets, reports=until != "evaluate")
     if until != "evaluate":
         job.report()
 
 
-def _evaluate(job: Job, targets: TargetStage) -> None:
-    """Score validation and test, sum up, keep the student."""
+def _evaluate(job: Job, targets: TargetStage, *, reports: bool) -> None:
+    """Score validation and test, sum up, keep the student; a report may be to follow."""
     prepared, tested = job.prepared, 1 + times_tested(job.folder)
     with job.stage("evaluate"):
         students: dict[str, Prepared] = dict.fromkeys(roles(job.config), prepared)
@@ -180,6 +180,8 @@ def _evaluate(job: Job, targets: TargetStage) -> None:
         student = FitFolder(job.folder.checkpoints(fit_ids(prepared, "student")[0]))
         timed = StudentSpec.of(prepared), student, {**targets.specs, **baselines}
         measured, conditions = job.ask(costs, [timed])[0]
+        if reports:
+            job.prepare_report()  # not before: it would have disturbed the latency
         slices = slices_of_test(job.config.evaluate.slices, prepared.samples)
         temperatures = student_temperatures(evaluation, "student")
         temperature = temperatures[0] if temperatures else None

@@ -102,13 +102,13 @@ def ablation_tables(run: RunData) -> dict[str, Table]:
     }  # fmt: skip
 
 
-def ablation_pictures(run: RunData) -> list[Picture | None]:
+def worth_of_parts(run: RunData) -> Picture | None:
     """Bars with intervals: the worth of each part on test. Call it inside `styled()`."""
     summary = run.summary
     words = text_of(summary)
     parts = [part for part in reversed(_parts(summary)) if part["worth"]]
     if not parts:
-        return []
+        return None
     figure = sheet(7.2, 1.0 + 0.4 * len(parts))
     axes = figure.add_subplot()
     axes.axvline(0, color=INK, linewidth=1.0)
@@ -123,7 +123,7 @@ def ablation_pictures(run: RunData) -> list[Picture | None]:
     axes.set_xlabel(
         wrapped(f"{words.gain.name} in test {words.metric.name}{unit}; right of 0 the part helps")
     )
-    picture = finish(
+    return finish(
         figure,
         name="gains",
         title="Worth of each part",
@@ -131,7 +131,6 @@ def ablation_pictures(run: RunData) -> list[Picture | None]:
         "lines are 95 % intervals over replicas (not corrected for their number), dots the single replicas. Worth "
         "most on validation on top.",
     )
-    return [picture]
 
 
 def _bar(axes: Axes, height: int, worth: Mapping[str, Any], factor: float) -> None:

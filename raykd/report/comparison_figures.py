@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ from raykd.report.style import (
     INK,
     MUTED,
     PAPER,
+    Maker,
     Picture,
     finish,
     label,
@@ -28,9 +30,9 @@ Summary = Mapping[str, Any]
 _TONES = {"win": "best_teacher", "loss": "labels", "tie": "teacher", "single": "teacher"}
 
 
-def comparison_pictures(run: RunData) -> list[Picture | None]:
+def comparison_makers(run: RunData) -> list[Maker]:
     """Differences with their intervals; what they cost."""
-    return [differences(run.summary), _cost(run.summary)]
+    return [partial(differences, run.summary), partial(_cost, run.summary)]
 
 
 def differences(summary: Summary) -> Picture | None:

@@ -6,6 +6,7 @@ Shapes: N samples, U units, H/W height and width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,14 +49,9 @@ _PALE = 0.55
 
 def explanation_pictures(found: Explanation, numbers: Numbers) -> dict[str, Picture]:
     """All pictures that there are."""
-    return drawn(
-        lambda: [
-            similarity(numbers),
-            None if found.features else maps(found, numbers),
-            importance(numbers) if found.features else None,
-            deletion(numbers),
-        ]
-    )
+    shown = partial(importance, numbers) if found.features else partial(maps, found, numbers)
+    made = drawn([partial(similarity, numbers), shown, partial(deletion, numbers)])
+    return {one.name: one for one in made if one is not None}
 
 
 def similarity(numbers: Numbers) -> Picture:

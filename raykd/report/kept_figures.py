@@ -35,13 +35,7 @@ _TELLING = 0.25
 """Share of the pull above or below a teacher's weight that has the full colour, at least."""
 
 
-def kept_figures(analysis: Analysis | None) -> list[Picture]:
-    """The pictures of the section, without those that have nothing to show."""
-    made = [] if analysis is None else [_kept(analysis), _attribution(analysis)]
-    return [picture for picture in made if picture is not None]
-
-
-def _kept(a: Analysis) -> Picture | None:
+def kept(a: Analysis) -> Picture | None:
     """Retention and negative flips of each class, label and slice, with their intervals."""
     places = [place for place in a.places if "retention" in place.parts]
     if len(places) < 2:
@@ -92,7 +86,7 @@ def _intervals(axes: Axes, places: list[Place], measure: str) -> None:
         )
 
 
-def _attribution(a: Analysis) -> Picture | None:
+def attribution(a: Analysis) -> Picture | None:
     """Which teacher has which share of the pull in each class."""
     if a.pull is None or len(a.teachers) < 2 or len(a.names) < 2:
         return None
@@ -130,3 +124,7 @@ def _attribution(a: Analysis) -> Picture | None:
         caption="How much of the pull of the ensemble each teacher has, in %; each column sums to 100. Blue: more than its "
         f"weight in the mixture, orange: less; full colour is {100 * furthest:.0f} points from it.{rest}{more}",
     )
+
+
+MAKERS = (kept, attribution)
+"""The pictures of the section, in their order."""

@@ -17,6 +17,7 @@ from raykd.errors import InputError
 from raykd.folders import RunFolder, reading, replacing
 from raykd.report.cost import latency_tile
 from raykd.report.folder import RunData, read_run, text_of
+from raykd.report.pictures import SideBySide, pictures_ahead, pictures_of
 from raykd.report.verdicts import outcome, verdict
 from raykd.report.wording import count, mean_of
 from raykd.shown import for_markdown
@@ -47,11 +48,12 @@ class Tile:
     tone: str = ""
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, others: SideBySide | None = None) -> Path:
     """Write `report/` into a run's folder.
 
     Args:
         run: the run's folder; everything is taken from its files.
+        others: processes that draw the pictures, for a folder that was just written; None = this one does.
 
     Returns:
         `report/index.html`: one file, figures inside, no scripts, nothing loaded from elsewhere. Beside
@@ -67,7 +69,12 @@ def write_report(run: Path) -> Path:
         "ablation": _of_ablation,
         "folds": _of_folds,
     }
-    content = _told(kinds.get(str(data.summary.get("kind")), _of_run), data, run)
+    make = kinds.get(str(data.summary.get("kind")), _of_run)
+    if others is None:
+        content = _told(lambda data: {**make(data), "pictures": pictures_of(data)}, data, run)
+    else:
+        with pictures_ahead(run, data, others) as pictures:
+            content = {**_told(make, data, run), "pictures": pictures()}
     content["explained"] = EXPLAINED if (run / EXPLAINED).is_file() else ""
     content["wandb"] = wandb_command(run)
     content["predictions"] = RunFolder(run).predictions.is_file()
@@ -140,15 +147,13 @@ def _of_run(data: RunData) -> dict[str, Any]:
         "kept": _kept(data, analysis),
         "tiles": tiles(data.summary),
         "about": about(data),
-        "pictures": _pictures(data, analysis),
         "tables": _tables(data, analysis),
     }
 
 
 def _of_comparison(data: RunData) -> dict[str, Any]:
     """What the page of a comparison shows."""
-    from raykd.report import comparison, comparison_figures, tables
-    from raykd.report.style import drawn
+    from raykd.report import comparison, tables
 
     methods = len(data.summary["methods"])
     more = [
@@ -161,7 +166,6 @@ def _of_comparison(data: RunData) -> dict[str, Any]:
         "verdict": comparison.comparison_verdict(data.summary),
         "tiles": [],
         "about": [*about(data), f"{methods} methods"],
-        "pictures": drawn(lambda: comparison_figures.comparison_pictures(data)),
         "tables": {**comparison.comparison_tables(data), **{t.name: t for t in more}},
     }
 
@@ -169,7 +173,6 @@ def _of_comparison(data: RunData) -> dict[str, Any]:
 def _of_ablation(data: RunData) -> dict[str, Any]:
     """What the page of an ablation shows."""
     from raykd.report import ablation, tables
-    from raykd.report.style import drawn
 
     more = [
         t for t in (tables.choice(data), tables.context(data), tables.events(data)) if t is not None
@@ -181,7 +184,6 @@ def _of_ablation(data: RunData) -> dict[str, Any]:
         "verdict": ablation.ablation_verdict(data.summary),
         "tiles": [],
         "about": [*about(data), f"{len(data.summary['parts'])} parts"],
-        "pictures": drawn(lambda: ablation.ablation_pictures(data)),
         "tables": {**ablation.ablation_tables(data), **{t.name: t for t in more}},
     }
 
@@ -201,15 +203,13 @@ def _of_folds(data: RunData) -> dict[str, Any]:
             *(part for part in about(data) if "replica" not in part),
             f"{data.summary['folds']} folds",
         ],
-        "pictures": {},
         "tables": {**{t.name: t for t in made if t is not None}, **folds.folds_tables(data)},
     }
 
 
 def _of_sweep(data: RunData) -> dict[str, Any]:
     """What the page of a search shows."""
-    from raykd.report import sweep, sweep_figures, tables
-    from raykd.report.style import drawn
+    from raykd.report import sweep, tables
 
     more = [
         t for t in (tables.choice(data), tables.context(data), tables.events(data)) if t is not None
@@ -221,7 +221,6 @@ def _of_sweep(data: RunData) -> dict[str, Any]:
         "verdict": [*sweep.sweep_verdict(data.summary), *sweep.front_words(data.summary)],
         "tiles": [Tile(*parts) for parts in sweep.sweep_tiles(data.summary)],
         "about": [*about(data), f"{len(data.summary['trials'])} trials"],
-        "pictures": drawn(lambda: sweep_figures.sweep_pictures(data)),
         "tables": {**sweep.sweep_tables(data), **{t.name: t for t in more}},
         "copies": sweep.copies(data),
     }
@@ -279,23 +278,6 @@ def about(run: RunData) -> list[str]:
         replicas = test[text_of(summary).metric.key]["n"]
         parts.append(f"{replicas} replica{'s' if replicas >= _LEAST_REPLICAS else ''}")
     return [part for part in parts if part]
-
-
-def _pictures(run: RunData, analysis: Analysis | None) -> dict[str, Picture]:
-    # Imported here: matplotlib takes a second, and most commands write no report.
-    from raykd.report import figures
-    from raykd.report.kept_figures import kept_figures
-    from raykd.report.style import drawn
-
-    makers: Sequence[Callable[[RunData], Picture | None]] = (
-        figures.gains,
-        figures.size,
-        figures.learning,
-        *_figures(run).pictures,
-        figures.weights,
-        figures.timing,
-    )
-    return drawn(lambda: [*(make(run) for make in makers), *kept_figures(analysis)])
 
 
 def _tables(run: RunData, analysis: Analysis | None) -> dict[str, Table]:

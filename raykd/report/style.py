@@ -125,17 +125,24 @@ def styled(room: float = WIDE) -> Iterator[None]:
         yield
 
 
-def drawn(make: Callable[[], Sequence[Picture | None]]) -> dict[str, Picture]:
-    """Pictures by name, each drawn for a desktop and for a phone.
+Maker = Callable[[], Picture | None]
+"""Makes a picture, or None where there is nothing to show; called inside `styled`, once for each room."""
 
-    Args:
-        make: makes all pictures, None for one that has nothing to show; called inside `styled`, once for each room.
-    """
+
+def drawn(makers: Sequence[Maker]) -> list[Picture | None]:
+    """What each of the makers makes, drawn for a desktop and for a phone."""
     with styled():
-        wide = [picture for picture in make() if picture is not None]
+        wide = [make() for make in makers]
     with styled(NARROW):
-        narrow = {one.name: one for one in make() if one is not None and one.svg}
-    return {one.name: replace(one, narrow=narrow.get(one.name)) for one in wide}
+        narrow = [
+            make() if one is not None else None for make, one in zip(makers, wide, strict=True)
+        ]
+    return [
+        None
+        if one is None
+        else replace(one, narrow=other if other is not None and other.svg else None)
+        for one, other in zip(wide, narrow, strict=True)
+    ]
 
 
 def is_narrow() -> bool:

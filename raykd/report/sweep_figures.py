@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import matplotlib as mpl
@@ -23,6 +24,7 @@ from raykd.report.style import (
     MUTED,
     PAPER,
     RULE,
+    Maker,
     Picture,
     finish,
     is_narrow,
@@ -45,6 +47,9 @@ _STATE_COLOURS = {
 }
 
 
+Trials = Sequence[Mapping[str, Any]]
+
+
 @dataclass(frozen=True)
 class Side:
     """One searched key as an axis.
@@ -64,22 +69,30 @@ class Side:
     form: Callable[[float], str] = "{:z.3g}".format
 
 
-def sweep_pictures(run: RunData) -> list[Picture | None]:
+def sweep_makers(run: RunData) -> list[Maker]:
     """All figures of a search that its trials allow."""
     summary = run.summary
     trials = [record for record in summary["trials"] if record["state"] in _RANKED]
-    sides = [_side(summary, key, trials) for key in summary["search"]["parameters"]]
-    return [
-        _parallel(summary, trials, sides),
-        _importance(summary, trials, sides),
-        _slices(summary, trials, sides),
-        _learning(run, trials),
-        _fronts(summary, trials),
-        differences(as_comparison(run).summary) if summary["finalists"] else None,
+    makers: list[Maker] = [
+        partial(_of_sides, make, summary, trials) for make in (_parallel, _importance, _slices)
     ]
+    makers += [partial(_learning, run, trials), partial(_fronts, summary, trials)]
+    if summary["finalists"]:
+        makers.append(partial(differences, as_comparison(run).summary))
+    return makers
 
 
-def _side(summary: Summary, key: str, trials: Sequence[Mapping[str, Any]]) -> Side:
+def _of_sides(
+    make: Callable[[Summary, Trials, Sequence[Side]], Picture | None],
+    summary: Summary,
+    trials: Trials,
+) -> Picture | None:
+    """A figure with an axis for each parameter, whose names are shorter on a phone."""
+    sides = [_side(summary, key, trials) for key in summary["search"]["parameters"]]
+    return make(summary, trials, sides)
+
+
+def _side(summary: Summary, key: str, trials: Trials) -> Side:
     space, values = summary["search"]["parameters"][key], [t["values"][key] for t in trials]
     name = label(short_names(summary)[key])
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
@@ -92,7 +105,7 @@ def _side(summary: Summary, key: str, trials: Sequence[Mapping[str, Any]]) -> Si
     return Side(name, places, False, {float(i): label(text, 16) for i, text in enumerate(known)})
 
 
-def _values(trials: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+def _values(trials: Trials) -> NDArray[np.float64]:
     return np.array([trial["value"] for trial in trials], dtype=np.float64)
 
 
@@ -104,9 +117,7 @@ def _merits(summary: Summary, values_N: NDArray[np.float64]) -> NDArray[np.float
     return values_N if _is_share(summary) else -values_N
 
 
-def _parallel(
-    summary: Summary, trials: Sequence[Mapping[str, Any]], sides: Sequence[Side]
-) -> Picture | None:
+def _parallel(summary: Summary, trials: Trials, sides: Sequence[Side]) -> Picture | None:
     """A line for each trial through what it tried to what it reached."""
     if not trials:
         return None
@@ -180,13 +191,12 @@ def _text(position: float, side: Side) -> str:
     return side.form(10**position if side.log else position)
 
 
-def _importance(
-    summary: Summary, trials: Sequence[Mapping[str, Any]], sides: Sequence[Side]
-) -> Picture | None:
+def _importance(summary: Summary, trials: Trials, sides: Sequence[Side]) -> Picture | None:
     """How much of the metric's spread a random forest explains by each key."""
     if len(trials) < _LEAST_TRIALS or len(sides) < 2 or np.ptp(_values(trials)) == 0:
         return None
-    means, stds = importances(np.stack([side.places_N for side in sides], axis=1), _values(trials))
+    places = tuple(tuple(side.places_N.tolist()) for side in sides)
+    means, stds = importances(places, tuple(_values(trials).tolist()))
     order = np.argsort(means)
     figure = sheet(7.2, 0.9 + 0.34 * len(sides))
     axes = figure.add_subplot()
@@ -208,21 +218,25 @@ def _importance(
     )  # fmt: skip
 
 
+@lru_cache(maxsize=1)  # the figures for a desktop and for a phone show the same
 def importances(
-    places_NK: NDArray[np.float64], values_N: NDArray[np.float64]
+    places: tuple[tuple[float, ...], ...], values: tuple[float, ...]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Share of each key in a random forest's decrease of variance: mean and spread over trees [K]."""
+    """Share of each key in a random forest's decrease of variance: mean and spread over trees [K].
+
+    Args:
+        places: of each of K keys where N trials lie on it.
+        values: what they reached.
+    """
     from sklearn.ensemble import RandomForestRegressor
 
     forest = RandomForestRegressor(n_estimators=_TREES, random_state=0, n_jobs=1)
-    forest.fit(places_NK, values_N)
+    forest.fit(np.stack(places, axis=1), np.array(values))
     by_tree = np.array([tree.feature_importances_ for tree in forest.estimators_])
     return by_tree.mean(axis=0), by_tree.std(axis=0)
 
 
-def _slices(
-    summary: Summary, trials: Sequence[Mapping[str, Any]], sides: Sequence[Side]
-) -> Picture | None:
+def _slices(summary: Summary, trials: Trials, sides: Sequence[Side]) -> Picture | None:
     """The metric against each key alone."""
     if not trials:
         return None
@@ -259,7 +273,7 @@ def _slices(
     )  # fmt: skip
 
 
-def _learning(run: RunData, trials: Sequence[Mapping[str, Any]]) -> Picture | None:
+def _learning(run: RunData, trials: Trials) -> Picture | None:
     """The metric over epochs; a stopped trial ends in a cross."""
     summary, metric = run.summary, run.summary["metric"]
     curves = {}
@@ -308,7 +322,7 @@ def _rungs(summary: Summary, last: int) -> list[int]:
     return found
 
 
-def _fronts(summary: Summary, trials: Sequence[Mapping[str, Any]]) -> Picture | None:
+def _fronts(summary: Summary, trials: Trials) -> Picture | None:
     """The metric against what the student costs."""
     axes_of = {
         axis: words

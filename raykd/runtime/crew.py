@@ -38,8 +38,7 @@ class Member:
     """
 
     def __init__(self, modules: Sequence[str] = ()) -> None:
-        for name in modules:
-            import_module(name)
+        _imported(modules)
 
     @_method(concurrency_group=_ASIDE)
     def ready(self) -> int:
@@ -56,6 +55,11 @@ class Member:
         """One piece of work, as a new process would do it."""
         _afresh(threads)
         return work(*given)
+
+
+def _imported(modules: Sequence[str]) -> None:
+    for name in modules:
+        import_module(name)
 
 
 def _afresh(threads: int) -> None:
@@ -86,6 +90,15 @@ class Crew:
             self.dismiss()
             self.start(resources, 1)
         return self._idle[_needs(resources)].pop()
+
+    def idle(self, resources: Mapping[str, float]) -> int:
+        """How many members of a size are idle."""
+        return len(self._idle[_needs(resources)])
+
+    def prepare(self, resources: Mapping[str, float], modules: Sequence[str]) -> None:
+        """Have idle members of a size import what their next piece of work needs, while nobody waits for it."""
+        for member in self._idle[_needs(resources)]:
+            member.aside.remote(_imported, tuple(modules))
 
     def start(
         self, resources: Mapping[str, float], count: int, modules: Sequence[str] = ()

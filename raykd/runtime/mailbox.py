@@ -26,8 +26,8 @@ class _Mailbox:
     def ready(self) -> None:
         """Returns once the process has started."""
 
-    def put(self, event: Event) -> None:
-        self.events.append(event)
+    def put(self, *events: Event) -> None:
+        self.events.extend(events)
 
     def drain(self) -> list[Event]:
         events, self.events = self.events, []
@@ -40,9 +40,9 @@ class Sender:
 
     actor: Any
 
-    def __call__(self, event: Event) -> None:
-        """Put one event into the mailbox (1 ms); once there it is delivered, even if the worker ends at once."""
-        ray.get(self.actor.put.remote(event), timeout=_SEND_TIMEOUT_S)
+    def __call__(self, *events: Event) -> None:
+        """Put events into the mailbox (1 ms); once there they are delivered, even if the worker ends at once."""
+        ray.get(self.actor.put.remote(*events), timeout=_SEND_TIMEOUT_S)
 
 
 class Mailbox:

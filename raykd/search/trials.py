@@ -81,6 +81,9 @@ class TrialReporter:
             message = {"state": "epoch", "trial": self.name, "epoch": event.epoch}
             self.send({**message, "validation": validation})
 
+    def flush(self) -> None:
+        """Nothing waits."""
+
     def folder(self, fit_id: str) -> FitFolder:  # noqa: ARG002 (a trial has one fit)
         """`trials/<name>/checkpoint`."""
         return FitFolder(self.path / CHECKPOINT)

@@ -13,8 +13,10 @@ read with `weights_only=True`.
 from __future__ import annotations
 
 import io
+import math
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -148,21 +150,43 @@ class Reporter(Protocol):
         """Tell of an epoch, or of a fit's start or end."""
         ...
 
+    def flush(self) -> None:
+        """Whatever was reported is out of this process."""
+        ...
+
     def folder(self, fit_id: str) -> FitFolder:
         """Where a fit's checkpoints lie."""
         ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class FolderReporter:
-    """Checkpoints in the run folder, events to a callable."""
+    """Checkpoints in the run folder, events to a callable.
+
+    Attributes:
+        run: the run folder.
+        emit: takes an event, or several in their order where any wait.
+        together_s: seconds for which an epoch may wait for the next one, to be passed on with it.
+    """
 
     run: RunFolder
-    emit: Callable[[Event], None]
+    emit: Callable[..., None]
+    together_s: float = 0.0
+    _waiting: list[Event] = field(default_factory=list, init=False)
+    _sent_at: float = field(default=-math.inf, init=False)
 
     def report(self, event: Event) -> None:
-        """Pass the event on."""
-        self.emit(event)
+        """Pass the event on: at once, or with a later one where it is an epoch soon after another."""
+        self._waiting.append(event)
+        if event.kind != "epoch" or time.monotonic() - self._sent_at >= self.together_s:
+            self.flush()
+
+    def flush(self) -> None:
+        """Pass on what waits."""
+        events, self._waiting = self._waiting, []
+        if events:
+            self.emit(*events)
+            self._sent_at = time.monotonic()
 
     def folder(self, fit_id: str) -> FitFolder:
         """`checkpoints/<fit>` of the run."""

@@ -280,6 +280,7 @@ class Trainer:
         """Write a checkpoint after an epoch, or `within` the next one."""
         if self.world.rank:
             return
+        self.reporter.flush()  # who goes on from here does not tell of the epochs before
         average = self.update.average
         state: State = {
             "identity": self.fit.identity,
@@ -376,4 +377,7 @@ def train(
     done = reporter.folder(fit.fit_id).result_of(fit.identities)
     if done is not None:
         return done
-    return Trainer(fit, samples, source, reporter, world, depth=depth, leaving=leaving).run()
+    try:
+        return Trainer(fit, samples, source, reporter, world, depth=depth, leaving=leaving).run()
+    finally:
+        reporter.flush()

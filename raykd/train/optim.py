@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +23,27 @@ from raykd.config.training import (
 from raykd.models.frozen import parameter_groups
 
 
+class _Uncompiled(torch.optim.Optimizer):
+    """An optimizer without torch's wrappers around it, by which its first step imports torch's compiler.
+
+    That takes each process more than a second, and what is compiled here is the model alone. Numbers are the same.
+    """
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        for name in ("add_param_group", "state_dict", "load_state_dict"):
+            setattr(cls, name, inspect.unwrap(getattr(cls, name)))
+        cls.step = torch.no_grad()(inspect.unwrap(cls.step))  # type: ignore[method-assign]
+
+
+class _AdamW(_Uncompiled, torch.optim.AdamW):
+    """AdamW (Loshchilov and Hutter 2019, algorithm 2)."""
+
+
+class _Sgd(_Uncompiled, torch.optim.SGD):
+    """SGD with momentum."""
+
+
 def make_optimizer(
     module: nn.Module, settings: Sgd | AdamW, factors: Mapping[str, float], *, key: str
 ) -> torch.optim.Optimizer:
@@ -34,14 +57,14 @@ def make_optimizer(
     """
     groups = parameter_groups(module, settings.lr, factors, settings.weight_decay, key=key)
     if isinstance(settings, Sgd):
-        return torch.optim.SGD(
+        return _Sgd(
             groups,
             lr=settings.lr,
             momentum=settings.momentum,
             nesterov=settings.nesterov,
             fused=True,
         )
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
+    return _AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
 
 
 def rate_factor(schedule: Schedule, steps_per_epoch: int, steps: int, step: int) -> float:

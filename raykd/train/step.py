@@ -100,6 +100,7 @@ class Update:
         self.schedule = schedule
         self.clip_norm = clip_norm
         self.average = average
+        self._parameters = list(module.parameters())
 
     def __call__(self, of: Mapping[Tensor, Tensor | None]) -> None:
         """Back-propagate and step.
@@ -107,7 +108,8 @@ class Update:
         Args:
             of: tensor -> the loss's gradient with respect to it; None of a loss itself. They add up.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self._parameters:
+            parameter.grad = None
         torch.autograd.backward(list(of), list(of.values()))
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)

@@ -10,10 +10,11 @@ from raykd.data import Samples
 from raykd.folders import RunFolder
 from raykd.runtime import Crew
 from raykd.targets import TargetSource
-from raykd.tracking import Event
 from raykd.train.checkpoint import FolderReporter, Reporter
 from raykd.train.fit import Fit
 
+_TOGETHER_S = 0.5
+"""Epochs of this time go to the driver together: one by one, those of small students cost the machine as much as steps."""
 MakeSource = Callable[[Samples, Fit], TargetSource]
 
 
@@ -38,7 +39,7 @@ class Work:
         fits: object reference of the list of fits.
         make_source: gives a fit its targets; called in the worker.
         run: the run folder.
-        emit: passes an event to the driver; callable from the worker.
+        emit: passes events to the driver, one or several; callable from the worker.
         depth: batches asked for ahead.
         threads: of torch, in each worker.
         lanes: fits trained side by side, where each takes one worker.
@@ -50,7 +51,7 @@ class Work:
     fits: Any
     make_source: MakeSource
     run: RunFolder
-    emit: Callable[[Event], None]
+    emit: Callable[..., None]
     depth: int
     threads: int = 1
     lanes: int = 1
@@ -60,7 +61,7 @@ class Work:
     @property
     def reports(self) -> Reporter:
         """The reporter that was given, or that of the run folder."""
-        return self.reporter or FolderReporter(self.run, self.emit)
+        return self.reporter or FolderReporter(self.run, self.emit, _TOGETHER_S)
 
     def results(self, fits: Sequence[Fit]) -> dict[str, dict[str, Any]]:
         """The results of those fits that are finished, by fit id."""

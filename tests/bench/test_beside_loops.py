@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.bench import Sizes, driver_traffic, shared_cores, whole_runs
+from jobs.bench import (
+    BENCHMARKS,
+    Sizes,
+    driver_traffic,
+    peer_loop,
+    peer_runs,
+    shared_cores,
+    whole_runs,
+)
 from jobs.bench.plain_loop import HARD, SOFT, TEMPERATURE, distil
 from jobs.bench.ratios import Cost, cost
 from jobs.bench.synthetic import Bench
@@ -106,6 +114,35 @@ def test_rows_of_whole_runs_are_ratios_of_pairs_with_what_arithmetic_allows():
     assert "3.0 : 1" in faster["name"]
     assert most["median"] == 20 * 4 / (2 * 3 + 20)
     assert points["median"] == pytest.approx(-1)
+
+
+def test_without_the_other_library_a_row_says_so_and_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(peer_runs, "find_spec", lambda name: None)
+    (row,) = BENCHMARKS["peer"](Sizes())
+    assert row["median"] == "not measured"
+    assert row["bar"] == ">= 2.6"
+    assert "torchdistill is not installed: pip install" in row["why"]
+
+
+def test_rows_beside_another_library_are_ratios_of_pairs_its_seconds_first():
+    pairs = [((60.0, 0.80), (20.0, 0.82)), ((50.0, 0.90), (25.0, 0.91))]
+    ratio, theirs, ours, *accuracies = peer_runs.rows(pairs, 59000, Sizes())
+    assert (ratio["median"], ratio["spread"], ratio["repeats"]) == (2.5, 1.0, "2")
+    assert "59,000 images, 6 epochs" in ratio["name"]
+    assert (theirs["median"], ours["median"]) == (55.0, 22.5)
+    assert [row["median"] for row in accuracies] == pytest.approx([85.0, 86.5])
+
+
+def test_both_sides_of_the_peer_row_read_the_same_recipe(tmp_path):
+    config = peer_runs.recipe(tmp_path, Sizes(peer_images=100, peer_epochs=3))
+    settings = peer_loop.settings(config, 80)
+    assert settings["num_epochs"] == config.train.epochs == 3
+    assert settings["scheduler"]["kwargs"]["T_max"] == 3, "one step of 128 images an epoch"
+    assert settings["optimizer"]["kwargs"]["lr"] == config.train.optimizer.lr
+    kd = settings["criterion"]["kwargs"]["sub_terms"]["kd"]["criterion"]["kwargs"]
+    assert (kd["alpha"], kd["beta"]) == (config.objective.labels.weight, 0.9)
+    assert kd["temperature"] == config.objective.soft_targets.temperature
+    assert load_config(tmp_path / "recipe.yaml") == config
 
 
 @pytest.mark.soak  # starts a cluster of its own

@@ -18,7 +18,7 @@ from raykd.folders import read_json, write_json
 from raykd.report import write_report
 from raykd.report.folder import RunData, read_run
 from raykd.report.kept import analyse, kept_sentences
-from raykd.report.kept_figures import kept_figures
+from raykd.report.kept_figures import MAKERS
 from raykd.report.kept_tables import kept_tables
 from raykd.report.style import styled
 from raykd.tasks import find_task
@@ -165,7 +165,8 @@ def shown(data):
     """Names of tables and pictures, and the sentences."""
     analysis = analyse(data)
     with styled():
-        pictures = kept_figures(analysis)
+        made = [] if analysis is None else [make(analysis) for make in MAKERS]
+    pictures = [one for one in made if one is not None]
     names = {one.name for one in (*kept_tables(data, analysis), *pictures)}
     return names, [] if analysis is None else kept_sentences(analysis)
 

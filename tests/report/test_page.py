@@ -264,3 +264,28 @@ def test_reading_words_needs_no_plotting():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_pictures_that_others_draw_are_the_same(make_run, processes):
+    """The page and every PNG file, byte for byte; each share reads the folder alone."""
+
+    class Others:
+        def __init__(self):
+            self.processes, self.shares = processes, []
+
+        def __call__(self, work, given):
+            self.shares += given
+            return [work(*one) for one in given]
+
+    run, others = make_run(), Others()
+
+    def written(by):
+        write_report(run, by)
+        files = sorted(path for path in (run / "report").rglob("*") if path.is_file())
+        return {str(path.relative_to(run)): path.read_bytes() for path in files}
+
+    alone = written(None)
+    assert written(others) == alone
+    assert sum(name.endswith(".png") for name in alone) > processes
+    assert [share[2:] for share in others.shares] == [(n, processes) for n in range(processes)]

@@ -152,6 +152,7 @@ def test_a_figure_of_one_s_own_that_is_wide_serves_both_rooms():
     def make():
         figure = Figure(figsize=(7.0, 2.0))
         figure.add_subplot().plot([0, 1])
-        return [finish(figure, name="own", title="Own", caption="")]
+        return finish(figure, name="own", title="Own", caption="")
 
-    assert drawn(make)["own"].narrow is None
+    (picture,) = drawn([make])
+    assert picture.narrow is None

@@ -129,8 +129,8 @@ def test_a_lane_that_cannot_be_replaced_is_not_waited_for_for_ever(
     tenants = []
 
     class Occupying:
-        def __call__(self, event):
-            if event.kind == "failure":
+        def __call__(self, *events):
+            if any(event.kind == "failure" for event in events):
                 tenants.append(ray.remote(num_cpus=1)(_Tenant).remote())
                 ray.get(tenants[0].moved_in.remote(), timeout=60)
 

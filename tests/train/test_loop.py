@@ -14,7 +14,8 @@ from raykd.ensemble import calibration_half
 from raykd.errors import TrainingError
 from raykd.models.network import Network
 from raykd.targets import NoTargets
-from raykd.train import World
+from raykd.train import FolderReporter, World
+from raykd.train.checkpoint import FitFolder
 from raykd.train.fit import build_module, build_network
 from raykd.train.loop import Trainer, never
 from raykd.train.validation import predict, validate
@@ -414,3 +415,45 @@ def test_on_a_gpu_with_every_term(runs, samples, make_fit):
         World(device=torch.device("cuda")), depth=2,
     )  # fmt: skip
     assert once.run()["best"]["accuracy"] > 0.5
+
+
+def test_epochs_go_together_but_none_is_behind_a_checkpoint(
+    runs, samples, make_fit, heard, monkeypatch
+):
+    """Who goes on from a checkpoint does not tell of the epochs before it, so that they have to be told by then."""
+    calls, behind = [], []
+
+    def emit(*events):
+        calls.append(len(events))
+        for event in events:
+            heard(event)
+
+    def saved(_folder, state, *_):
+        behind.append(state["next_epoch"] - len(epochs(heard)))
+
+    monkeypatch.setattr(FitFolder, "save", saved)
+    fit = make_fit(samples, train={"epochs": 9, "checkpoint_every_epochs": 4})
+    reporter = FolderReporter(runs.reporter("run").run, emit, together_s=math.inf)
+    runs(fit, reporter=reporter)
+    assert behind == [0, 0, 0], "after epochs 4 and 8, and at the end"
+    assert calls == [1, 3, 4, 1, 1], "the first at once, then what waited; the end of the fit"
+    assert [event.epoch for event in epochs(heard)] == list(range(1, 10))
+
+
+def test_what_waits_is_told_when_a_fit_fails(runs, samples, make_fit, heard):
+    def emit(*events):
+        for event in events:
+            heard(event)
+
+    class Lost(FolderReporter):
+        def report(self, event):
+            super().report(event)
+            if event.kind == "epoch" and event.epoch == 3:
+                raise TrainingError("lost")
+
+    with pytest.raises(TrainingError, match="lost"):
+        runs(
+            make_fit(samples, train={"epochs": 9}),
+            reporter=Lost(runs.reporter("run").run, emit, together_s=math.inf),
+        )
+    assert [event.epoch for event in epochs(heard)] == [1, 2, 3]

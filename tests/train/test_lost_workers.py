@@ -55,9 +55,9 @@ class Occupying:
     def __init__(self, tell):
         self.tell, self.tenant = tell, None
 
-    def __call__(self, event):
-        self.tell(event)
-        if event.kind == "failure":
+    def __call__(self, *events):
+        self.tell(*events)
+        if any(event.kind == "failure" for event in events):
             self.tenant = Tenant.remote()
             ray.get(self.tenant.moved_in.remote(), timeout=60)
 

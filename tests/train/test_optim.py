@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import subprocess
+import sys
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -74,3 +78,57 @@ def test_learning_rate_factors_and_decay_by_group():
     )
     found = {(g["lr"], g["weight_decay"]): len(g["params"]) for g in optimizer.param_groups}
     assert found == {(0.001, 0.2): 1, (0.001, 0.0): 1, (0.1, 0.2): 1, (0.1, 0.0): 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "theirs"),
+    [
+        (AdamW(lr=0.1, weight_decay=0.2), partial(torch.optim.AdamW, fused=True)),
+        (Sgd(lr=0.1, momentum=0.9), partial(torch.optim.SGD, momentum=0.9, fused=True)),
+    ],
+)
+def test_steps_and_states_are_torch_s_own_bit_for_bit(settings, theirs):
+    torch.manual_seed(0)
+    models = [torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))] * 2
+    models[1] = copy.deepcopy(models[0])
+    own = make_optimizer(models[0], settings, {}, key="k")
+    same = [{name: g[name] for name in ("lr", "weight_decay")} for g in own.param_groups]
+    by_shape = [g["params"][0].ndim for g in own.param_groups]
+    groups = [
+        {"params": [p for p in models[1].parameters() if p.ndim == ndim], **one}
+        for ndim, one in zip(by_shape, same, strict=True)
+    ]
+    other = theirs(groups)
+    for step in range(6):
+        if step == 3:  # gone on with from its state
+            state = own.state_dict()
+            own = make_optimizer(models[0], settings, {}, key="k")
+            own.load_state_dict(state)
+        for model, optimizer in zip(models, (own, other), strict=True):
+            optimizer.zero_grad()
+            model(torch.ones(4, 3)).square().sum().backward()
+            optimizer.step()
+    for one, another in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(one, another)
+    states = own.state_dict()["state"], other.state_dict()["state"]
+    assert states[0].keys() == states[1].keys()
+    for key, state in states[0].items():
+        assert state.keys() == states[1][key].keys()
+
+
+def test_a_process_that_trains_imports_neither_torch_s_compiler_nor_pandas():
+    code = (
+        "import sys, torch, raykd.train.lanes, raykd.targets\n"
+        "from raykd.config.training import AdamW, Sgd\n"
+        "from raykd.train.optim import make_optimizer\n"
+        "for settings in (AdamW(), Sgd(momentum=0.9)):\n"
+        "    model = torch.nn.Linear(2, 1)\n"
+        "    optimizer = make_optimizer(model, settings, {}, key='k')\n"
+        "    model(torch.ones(1, 2)).sum().backward()\n"
+        "    optimizer.step()\n"
+        "    optimizer.load_state_dict(optimizer.state_dict())\n"
+        "unwanted = ('torch._dynamo', 'pandas', 'matplotlib', 'scipy', 'sklearn')\n"
+        "print([name for name in unwanted if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

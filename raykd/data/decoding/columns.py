@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,25 @@ _OWN_WORDS = 1_000
 """Different words of a column that it does not name; more are taken for ids or texts."""
 _FEW_WORDS = 30
 """So few different cells are words, also where most of them are numbers, unless the recipe names the column."""
-_GAPS = pa.array(
-    ["", "?", "-", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "NULL", "null", "None"]
+_GAPS = (
+    "",
+    "?",
+    "-",
+    "NA",
+    "N/A",
+    "n/a",
+    "#N/A",
+    "<NA>",
+    "NaN",
+    "nan",
+    "-nan",
+    "NULL",
+    "null",
+    "None",
 )
 """What stands for a gap in a column of numbers."""
 _NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf|infinity|Inf|Infinity)$"
-_TRUE, _BOOLEANS = pa.scalar("true"), pa.array(["true", "false"])
+_BOOLEANS = "true", "false"
 
 
 Known = Sequence[tuple[str, ...] | None] | None
@@ -53,6 +67,12 @@ class Parsed:
     wrong: Any = None
 
 
+@cache
+def _set_of(texts: tuple[str, ...]) -> Any:
+    """Texts as a pyarrow array; making one of a list imports pandas, which most processes do without."""
+    return pa.array(texts)
+
+
 def parse_numbers(cells: Any) -> Parsed:
     """The numbers in an array of texts."""
     try:
@@ -60,11 +80,11 @@ def parse_numbers(cells: Any) -> Parsed:
     except pa.ArrowInvalid:
         trimmed = pc.utf8_trim_whitespace(cells)
     lower = pc.utf8_lower(trimmed)
-    boolean = pc.fill_null(pc.is_in(lower, _BOOLEANS), fill_value=False)
-    gap = pc.or_(pc.is_null(trimmed), pc.is_in(trimmed, _GAPS))
+    boolean = pc.fill_null(pc.is_in(lower, _set_of(_BOOLEANS)), fill_value=False)
+    gap = pc.or_(pc.is_null(trimmed), pc.is_in(trimmed, _set_of(_GAPS)))
     number = pc.fill_null(pc.match_substring_regex(trimmed, _NUMBER), fill_value=False)
     number = pc.and_not(number, gap)
-    digits = pc.if_else(pc.equal(lower, _TRUE), "1", pc.if_else(boolean, "0", trimmed))
+    digits = pc.if_else(pc.equal(lower, _BOOLEANS[0]), "1", pc.if_else(boolean, "0", trimmed))
     known = pc.or_(number, boolean)
     values = pc.if_else(known, digits, pa.scalar(None, pa.string())).cast(pa.float64())
     return Parsed(values, boolean, pc.invert(pc.or_(known, gap)))
