@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,44 +17,18 @@ _TOO_LITTLE_KIB = 2_000_000
 _STORE_BYTES = 100_000_000
 _ROWS, _WIDE_BYTES = 2000, 160_000_000
 _FILES, _ENOUGH = 64, 128
-_CLOCK = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdlib.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
+_CLOCK = """
+import os
+import time
 
-static int is_back(void) {
-    const char *mark = getenv("RAYKD_CHAOS_CLOCK");
-    return mark && access(mark, F_OK) == 0;
-}
-
-int clock_gettime(clockid_t clock, struct timespec *now) {
-    int code = syscall(SYS_clock_gettime, clock, now);
-    if (code == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE) && is_back())
-        now->tv_sec -= 3600;
-    return code;
-}
-
-int gettimeofday(struct timeval *restrict now, void *restrict zone) {
-    struct timespec found;
-    (void)zone;
-    clock_gettime(CLOCK_REALTIME, &found);
-    now->tv_sec = found.tv_sec;
-    now->tv_usec = found.tv_nsec / 1000;
-    return 0;
-}
-
-time_t time(time_t *into) {
-    struct timespec found;
-    clock_gettime(CLOCK_REALTIME, &found);
-    if (into) *into = found.tv_sec;
-    return found.tv_sec;
-}
+_mark, _now, _now_ns = os.environ["RAYKD_CHAOS_CLOCK"], time.time, time.time_ns
+time.time = lambda: _now() - 3600 * os.path.exists(_mark)
+time.time_ns = lambda: _now_ns() - 3600 * 10**9 * os.path.exists(_mark)
 """
-"""Loaded before libc in every process of a run: an hour is taken off the time of day once a file is there."""
+"""Python runs it when it starts, in every process of a run: an hour is taken off once a file is there.
+
+The C libraries below go on as before: their waits end by the kernel's clock, which is every process's of this machine.
+"""
 
 
 def small_limits(folder: Path, quick: bool) -> Found:
@@ -116,15 +90,12 @@ def _of_small_store(folder: Path) -> list[str]:
 
 def clock_set_back(folder: Path, quick: bool) -> Found:  # noqa: ARG001 (it is done once)
     """The time of day of all processes of a run goes back by an hour once its teachers are fitted."""
-    source, library, mark = folder / "clock.c", folder / "clock.so", folder / "an-hour-back"
-    source.write_text(_CLOCK, encoding="utf-8")
-    try:
-        command = ["cc", "-shared", "-fPIC", "-O2", str(source), "-o", str(library)]
-        subprocess.run(command, check=True)  # noqa: S603 (a source of our own)
-    except (OSError, subprocess.CalledProcessError) as error:
-        return Found(f"needs a C compiler: {error}", passed=False)
+    site, mark = folder / "site", folder / "an-hour-back"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(_CLOCK, encoding="utf-8")
     plain, run = folder / "plain", folder / "run"
-    given = {"LD_PRELOAD": str(library), "RAYKD_CHAOS_CLOCK": str(mark)}
+    paths = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    given = {"PYTHONPATH": paths, "RAYKD_CHAOS_CLOCK": str(mark)}
     first = Small(folder).run(plain, "--quiet", home=folder / "home")
 
     def set_back() -> None:
