@@ -6,8 +6,8 @@ C classes (or labels, or the one value of a regression), K labels, H/W height an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, overload
 
 import numpy as np
@@ -202,6 +202,7 @@ class TopK:
             temperatures. None: classes that are not kept have probability 0, at any temperature.
         valid_N: bool [N]; False where this teacher gave no answer.
         features: tap -> tensor [B, ...], as the teacher's module gave it.
+        offsets: int64 [B + 1], where each sample's units begin and end; None where each sample is one unit.
 
     Raises:
         ValueError: shapes that do not match, or a tail without temperature 1.
@@ -213,6 +214,7 @@ class TopK:
     tail: Mapping[float, Tensor] | None
     valid_N: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    offsets: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = self.ids_NK.shape
@@ -276,5 +278,25 @@ class Sparse:
     log_tail_N: Tensor | None
 
 
-Output = Dense
-TeacherOutputs = Mapping[str, Output]
+Output = Dense | TopK
+TeacherOutputs = Mapping[str, Dense]
+LearntOutputs = Mapping[str, Output]
+"""What a student is taught by: answers over all classes, or over the few that were kept."""
+
+
+@overload
+def on_units(answer: Dense, change: Callable[[Tensor], Tensor]) -> Dense: ...
+@overload
+def on_units(answer: TopK, change: Callable[[Tensor], Tensor]) -> TopK: ...
+def on_units(answer: Output, change: Callable[[Tensor], Tensor]) -> Output:
+    """The answer with everything that it says of units [N, ...] changed alike; features and offsets stay."""
+    if isinstance(answer, Dense):
+        return replace(answer, values_NC=change(answer.values_NC), valid_N=change(answer.valid_N))
+    tail = None if answer.tail is None else {t: change(one) for t, one in answer.tail.items()}
+    return replace(
+        answer,
+        ids_NK=change(answer.ids_NK),
+        log_probs_NK=change(answer.log_probs_NK),
+        tail=tail,
+        valid_N=change(answer.valid_N),
+    )

@@ -20,6 +20,7 @@ def bayesian(
     labels_N: Tensor | None = None,
     *,
     offsets: Tensor | None = None,
+    own_TN: Tensor | None = None,
     forgetting: float = 1.0,
     prior: Tensor | None = None,
     **more: Unpack[Common],
@@ -32,6 +33,8 @@ def bayesian(
         logits_TNC: teachers' logits.
         labels_N: int64 [N], the tokens; None means that nothing is known: the prior then.
         offsets: int64 [B + 1], where each sequence's units begin and end; None: each unit stands alone, and has the prior.
+        own_TN: log-probability that each teacher gave the unit's own token, natural logarithm; None: that of its
+            logits, which are not looked at otherwise.
         forgetting: γ in [0, 1].
         prior: [T], above 0; None = equal.
         **more: see `common.Common`.
@@ -46,6 +49,11 @@ def bayesian(
     if offsets is None:
         offsets = torch.arange(logits_TNC.shape[1] + 1, device=logits_TNC.device)
     class_N = evidence.class_labels()
+    if own_TN is not None:
+        logs_TN = torch.where(class_N >= 0, own_TN.detach(), 0.0)
+        return sequences.bayesian_mixture(
+            logs_TN, offsets, forgetting=forgetting, prior=prior, available_TN=evidence.available_TN
+        )
     logs_TNC = F.log_softmax(evidence.answered_logits(), dim=-1)
     index_TN1 = class_N.clamp_min(0).expand(len(logs_TNC), -1).unsqueeze(2)
     logs_TN = torch.where(class_N >= 0, logs_TNC.gather(2, index_TN1).squeeze(2), 0.0)

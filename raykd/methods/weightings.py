@@ -126,7 +126,8 @@ WEIGHTING_ROWS: dict[str, WeightingRow] = {
             ),
         },
         needs=("labels",),
-        supplied=("offsets",),
+        supplied=("offsets", "own_TN"),
+        looks=False,
         sequences=True,
     ),
     "routed": WeightingRow(

@@ -17,7 +17,16 @@ from raykd.objective.settled import EnsembleTarget, SettledUnits
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
 from raykd.objective.terms import NOW, Context, Term, ensemble_rows
 from raykd.objective.weighting import needs_losses, teacher_weights
-from raykd.types import UNLABELLED, Batch, Scale, TeacherOutputs, is_labelled
+from raykd.types import (
+    UNLABELLED,
+    Batch,
+    Dense,
+    LearntOutputs,
+    Scale,
+    TeacherOutputs,
+    TopK,
+    is_labelled,
+)
 
 _TINY = 1e-12
 _COMPARED = 16
@@ -91,7 +100,7 @@ class DistillObjective(nn.Module):
         outputs_NC: Tensor,
         features: Mapping[str, Tensor],
         batch: Batch,
-        targets: TeacherOutputs,
+        targets: LearntOutputs,
         context: Context = NOW,
     ) -> tuple[dict[str, Term], Tensor | None]:
         """The terms of one batch, and the teachers' weights [T, N] when there are teachers.
@@ -104,7 +113,10 @@ class DistillObjective(nn.Module):
             context: when it comes, and the other workers.
         """
         now = strengths_at(self.settings, context.epoch)
-        outputs_NC, batch, targets = self.rule.convert(outputs_NC, batch, targets, self.scale)
+        if not _few(targets):
+            outputs_NC, batch, targets = self.rule.convert(
+                outputs_NC, batch, _whole(targets), self.scale
+            )
         terms: dict[str, Term] = {}
         weights_TN = None
         pseudo_N = None
@@ -135,7 +147,7 @@ class DistillObjective(nn.Module):
         return {**terms, **self.feature_terms(features, batch, targets, context)}, weights_TN
 
     @torch.no_grad()
-    def measured(self, outputs_NC: Tensor, batch: Batch, targets: TeacherOutputs) -> Tensor | None:
+    def measured(self, outputs_NC: Tensor, batch: Batch, targets: LearntOutputs) -> Tensor | None:
         """What the rule tells of a batch besides the terms; None where that is nothing."""
         if self.rule.measures is None:
             return None
@@ -146,7 +158,7 @@ class DistillObjective(nn.Module):
         self,
         features: Mapping[str, Tensor],
         batch: Batch,
-        targets: TeacherOutputs,
+        targets: LearntOutputs,
         context: Context = NOW,
     ) -> dict[str, Term]:
         """The terms that compare features with the teachers'; arguments as of `forward`."""
@@ -159,7 +171,7 @@ class DistillObjective(nn.Module):
 
     @torch.no_grad()
     def ensemble_sums(
-        self, weights: Sequence[Tensor], targets: Sequence[TeacherOutputs]
+        self, weights: Sequence[Tensor], targets: Sequence[LearntOutputs]
     ) -> list[Tensor]:
         """How the teachers were weighed in each of some batches; the divergence is that of its first 16 units.
 
@@ -170,14 +182,16 @@ class DistillObjective(nn.Module):
         Returns:
             added `ensemble_rows` of each batch, float64 [T + 4].
         """
+        if any(map(_few, targets)):
+            return [ensemble_rows(weights_TN).sum(dim=0) for weights_TN in weights]
         first = {
             name: replace(
                 answer,
-                values_NC=torch.cat([said[name].values_NC[:_COMPARED] for said in targets]),
+                values_NC=torch.cat([_whole(said)[name].values_NC[:_COMPARED] for said in targets]),
                 valid_N=torch.cat([said[name].valid_N[:_COMPARED] for said in targets]),
                 features={},
             )
-            for name, answer in targets[0].items()
+            for name, answer in _whole(targets[0]).items()
         }
         firsts = [weights_TN[:, :_COMPARED] for weights_TN in weights]
         weights_TM = torch.cat(firsts, dim=1)
@@ -199,7 +213,7 @@ class DistillObjective(nn.Module):
     def settle(
         self,
         batch: Batch,
-        targets: TeacherOutputs,
+        targets: LearntOutputs,
         temperature: float,
         dtype: torch.dtype = torch.float32,
     ) -> EnsembleTarget | None:
@@ -214,7 +228,7 @@ class DistillObjective(nn.Module):
         if not self.teacher_infos:
             return None
         assert self.rule.settled is not None, "`settles` says whether there is one"
-        silent_NC = torch.zeros_like(targets[self.teacher_infos[0].name].values_NC)
+        silent_NC = torch.zeros_like(_whole(targets)[self.teacher_infos[0].name].values_NC)
         whole = replace(batch, present_B=torch.ones_like(batch.present_B))
         teacher_batch = self._batch(silent_NC, whole, targets, temperature, NOW)
         soft, weighting = self.settings.soft_targets, self.settings.weighting
@@ -226,7 +240,7 @@ class DistillObjective(nn.Module):
             counts_N = counts_N * self.rule.settled.counts(soft, teacher_batch)
         fills = self.settings.labels.fill == "ensemble"
         return EnsembleTarget(
-            sums_NE=ensemble_rows(weights_TN, self._jsd(weights_TN, targets)),
+            sums_NE=ensemble_rows(weights_TN, self._jsd(weights_TN, _whole(targets))),
             counts_N=counts_N,
             target_NC=target_NC,
             pseudo_N=self.rule.pseudo_labels(teacher_batch, weights_TN) if fills else None,
@@ -275,12 +289,15 @@ class DistillObjective(nn.Module):
         self,
         outputs_NC: Tensor,
         batch: Batch,
-        targets: TeacherOutputs,
+        targets: LearntOutputs,
         temperature: float,
         context: Context,
     ) -> TeacherBatch:
-        outputs = tuple(targets[teacher.name] for teacher in self.teacher_infos)
-        pairs = zip(self.teacher_infos, outputs, strict=True)
+        given = [targets[teacher.name] for teacher in self.teacher_infos]
+        outputs = tuple(answer for answer in given if isinstance(answer, Dense))
+        few = tuple(answer for answer in given if isinstance(answer, TopK))
+        assert not (few and outputs), "all answers of a batch are kept alike"
+        pairs = zip(self.teacher_infos, outputs, strict=not few)
         labels_N = self.rule.classes_of(batch.labels) if self.rule.labels_are_classes else None
         if labels_N is not None and batch.mixed is not None:
             labels_N = torch.where(batch.mixed.share_B < 1, UNLABELLED, labels_N)
@@ -291,8 +308,9 @@ class DistillObjective(nn.Module):
                 if teacher.temperature == 1.0
                 else answer.values_NC / teacher.temperature
                 for teacher, answer in pairs
-            ),
-            available_TN=torch.stack([answer.valid_N for answer in outputs])
+            )
+            or (outputs_NC.new_zeros(1, 1).expand(outputs_NC.shape),) * len(few),
+            available_TN=torch.stack([answer.valid_N for answer in given])
             & batch.per_unit(batch.present_B),
             labels_N=labels_N,
             ids_N=batch.per_unit(batch.ids),
@@ -302,6 +320,7 @@ class DistillObjective(nn.Module):
             outputs=outputs,
             temperatures_T=self.temperatures_T,
             known=self._known(outputs_NC.device),
+            few=few,
         )
 
     def _known(self, device: torch.device) -> tuple[Tensor | None, ...] | None:
@@ -371,6 +390,16 @@ class DistillObjective(nn.Module):
         if self.class_weights_C is None:
             return valid_N
         return valid_N * self.class_weights_C[labels_N.clamp(min=0)]
+
+
+def _few(targets: LearntOutputs) -> bool:
+    """Whether few classes of the teachers' answers were kept."""
+    return any(isinstance(answer, TopK) for answer in targets.values())
+
+
+def _whole(targets: LearntOutputs) -> dict[str, Dense]:
+    """The answers over all classes, where they are that."""
+    return {name: answer for name, answer in targets.items() if isinstance(answer, Dense)}
 
 
 def _settles(settings: Objective, teacher_infos: Sequence[TeacherInfo], rule: LearningRule) -> bool:

@@ -15,7 +15,7 @@ from raykd.config.methods import SoftLoss
 from raykd.config.objective import Labels, Objective, SoftTargets
 from raykd.objective.features import Shape
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
-from raykd.types import Batch, Dense, Scale, TeacherOutputs
+from raykd.types import Batch, Output, Scale, TeacherOutputs
 
 OUTPUT = ""
 """Tap of what a model itself returns."""
@@ -75,7 +75,7 @@ class Measures:
         values: the added sums, names of teachers and names of the data's classes or domains -> name -> what -> value.
     """
 
-    sums: Callable[[Tensor, Batch, Sequence[Dense]], Tensor]
+    sums: Callable[[Tensor, Batch, Sequence[Output]], Tensor]
     values: Callable[[Tensor, Sequence[str], Sequence[str]], Mapping[str, Mapping[str, float]]]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from raykd.objective.terms import Context
-from raykd.types import Batch, Output
+from raykd.types import Batch, Dense, TopK
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class TeacherBatch:
         outputs: what each teacher put out, in the same units and otherwise as it is stored.
         temperatures_T: each teacher's own temperature.
         known: of each teacher the classes that it knows, int64, or None where it knows all.
+        few: the answers of teachers of which few classes were kept; `outputs` is empty then, and `answers` have the
+            shape of the student's alone.
     """
 
     student_NC: Tensor
@@ -60,9 +62,10 @@ class TeacherBatch:
     temperature: float
     context: Context
     batch: Batch
-    outputs: tuple[Output, ...]
+    outputs: tuple[Dense, ...]
     temperatures_T: Tensor
     known: tuple[Tensor | None, ...] | None = None
+    few: tuple[TopK, ...] = ()
 
     def compared_with(self, teacher: int) -> tuple[Tensor, Tensor]:
         """The student's logits and those of one teacher, both over the classes that it knows."""

@@ -15,6 +15,7 @@ from raykd.data.chunks import DOMAIN
 from raykd.ensemble import WEIGHTINGS
 from raykd.objective.soft_targets import compared
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
+from raykd.top_k import log_prob_of, tempered
 
 _TINY = 1e-12
 
@@ -79,6 +80,21 @@ def _known(name: str, teacher_infos: Sequence[TeacherInfo]) -> Tensor:
     return torch.tensor([max(value, _TINY) for value in values])
 
 
+def _own(teacher_batch: TeacherBatch) -> torch.Tensor | None:
+    """Log-probability that each teacher gave the unit's label, [T, N]; anything where that is unknown."""
+    if teacher_batch.labels_N is None:
+        return None
+    class_N = teacher_batch.labels_N.clamp(min=0)
+    if teacher_batch.few:
+        return torch.stack([log_prob_of(tempered(one), class_N) for one in teacher_batch.few])
+    return torch.stack(
+        [
+            answer_NC.gather(1, class_N[:, None])[:, 0] - answer_NC.logsumexp(dim=1)
+            for answer_NC in teacher_batch.answers
+        ]
+    )
+
+
 def _routes(teacher_infos: Sequence[TeacherInfo], teacher_batch: TeacherBatch) -> torch.Tensor:
     """The teacher of each unit's domain [N]; −1 where there is none."""
     domain_N = teacher_batch.batch.labels[:, DOMAIN]
@@ -98,6 +114,7 @@ _FACTS: dict[str, Facts] = {
     ),
     "seed": lambda _, __, teacher_batch: teacher_batch.context.seed,
     "offsets": lambda _, __, teacher_batch: teacher_batch.batch.unit_offsets,
+    "own_TN": lambda _, __, teacher_batch: _own(teacher_batch),
     "route_N": lambda _, teacher_infos, teacher_batch: _routes(teacher_infos, teacher_batch),
     "units_N": lambda _, __, teacher_batch: teacher_batch.ids_N,
 }

@@ -32,7 +32,7 @@ from raykd.targets.packing import (
     widened,
 )
 from raykd.targets.ragged import UNIT_OFFSETS, joined, places_of
-from raykd.types import Dense, OutputKind, TopK
+from raykd.types import Dense, Output, OutputKind, TopK, on_units
 
 VALUES = "values"
 VALUE = "value"
@@ -167,12 +167,24 @@ def decode_few(arrays: Mapping[str, np.ndarray]) -> TopK:
     Raises:
         TargetError: nothing is kept for temperature 1.
     """
-    return replace(top_of(arrays), features=decode_features(arrays))
+    offsets = arrays.get(UNIT_OFFSETS)
+    return replace(
+        top_of(arrays),
+        features=decode_features(arrays),
+        offsets=None if offsets is None else torch.from_numpy(np.array(offsets)),
+    )
+
+
+def decode_learnt(arrays: Mapping[str, np.ndarray], temperature: float = 1.0) -> Output:
+    """As a student learns it: of tokens of which few were kept these alone, else over all classes; see `decode`."""
+    if UNIT_OFFSETS in arrays and KEPT in arrays:
+        return decode_few(arrays)
+    return decode(arrays, temperature)
 
 
 def assemble(
     parts: Parts, size: int, temperature: float = 1.0, offsets: Tensor | None = None
-) -> Dense | None:
+) -> Output | None:
     """One teacher's answer for a batch from answers for parts of it; None where there is none.
 
     Args:
@@ -187,14 +199,14 @@ def assemble(
     if not parts:
         return None
     if len(parts) == 1 and len(parts[0][0]) == size:
-        return decode(parts[0][1], temperature)
+        return decode_learnt(parts[0][1], temperature)
     arrays = joined([part for _, part in parts])
     indices_B = np.concatenate([part for part, _ in parts])
     if offsets is not None:
         indices_B = places_of(offsets.numpy(), indices_B, arrays[UNIT_OFFSETS])
         size = int(offsets[-1])
     indices = torch.from_numpy(indices_B)
-    answer = decode(arrays, temperature)
+    answer = decode_learnt(arrays, temperature)
 
     def spread(tensor: torch.Tensor) -> torch.Tensor:
         whole = tensor.new_zeros((size, *tensor.shape[1:]))
@@ -202,25 +214,18 @@ def assemble(
         return whole
 
     return replace(
-        answer,
-        values_NC=spread(answer.values_NC),
-        valid_N=spread(answer.valid_N),
+        on_units(answer, spread),
         features={tap: spread(feature) for tap, feature in answer.features.items()},
         offsets=offsets,
     )
 
 
-def absent(like: Dense) -> Dense:
+def absent(like: Output) -> Output:
     """The answer of a teacher that gave none: zeros, no row valid, no features."""
-    return Dense(
-        kind=like.kind,
-        values_NC=torch.zeros_like(like.values_NC),
-        valid_N=torch.zeros_like(like.valid_N),
-        offsets=like.offsets,
-    )
+    return replace(on_units(like, torch.zeros_like), features={})
 
 
-def completed(found: Mapping[str, Dense | None]) -> dict[str, Dense] | None:
+def completed(found: Mapping[str, Output | None]) -> dict[str, Output] | None:
     """The answers of all teachers to one batch, those without one `absent`; None where none has any."""
     like = next((answer for answer in found.values() if answer is not None), None)
     if like is None:

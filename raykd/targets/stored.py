@@ -12,7 +12,7 @@ from raykd.targets import codec
 from raykd.targets.quarantine_log import quarantined_rows
 from raykd.targets.source import Deadline, Ticket
 from raykd.targets.store import TargetStore
-from raykd.types import Batch, Dense, TeacherOutputs
+from raykd.types import Batch, LearntOutputs, Output
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class StoredTargets:
         """Nothing to wait for."""
         return Ticket(batch)
 
-    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:
+    def collect(self, ticket: Ticket, timeout_s: float) -> LearntOutputs:
         """The stored answers for the batch's rows and views; samples that broke a teacher are not valid.
 
         Raises:
@@ -52,7 +52,7 @@ class StoredTargets:
         }
         return {name: pairs for name, pairs in found.items() if pairs}
 
-    def _gather(self, name: str, batch: Batch) -> Dense | None:
+    def _gather(self, name: str, batch: Batch) -> Output | None:
         rows, view = batch.rows.numpy(), batch.view_B.numpy()
         indices = np.arange(len(rows))
         if quarantined := self._quarantined.get(name):

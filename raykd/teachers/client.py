@@ -18,7 +18,7 @@ from raykd.teachers.model import Inputs, count
 from raykd.teachers.quarantine import Tolerance
 from raykd.teachers.utilization import describe
 from raykd.tracking import Event
-from raykd.types import ORIGINAL_VIEW, Batch, Dense, TeacherOutputs
+from raykd.types import ORIGINAL_VIEW, Batch, LearntOutputs, Output
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Client:
         asked: Mapping[str, Asked],
         deadline: Deadline | None = None,
         offsets: Tensor | None = None,
-    ) -> TeacherOutputs:
+    ) -> LearntOutputs:
         """The answers, in the order of `names`; a teacher left out answers nothing, validly for no row.
 
         Args:
@@ -107,7 +107,7 @@ class Client:
             TeacherError: a teacher is lost and the policy is to stop, or all are, or one breaks on more
                 samples than allowed.
         """
-        found: dict[str, Dense | None] = dict.fromkeys(names)
+        found: dict[str, Output | None] = dict.fromkeys(names)
         for name in [name for name in names if name in asked]:
             parts = self.parts(name, asked[name], deadline) or []
             size = len(asked[name].rows)
@@ -115,7 +115,7 @@ class Client:
             found[name] = codec.assemble(parts, size, temperature, offsets)
         return self.whole(found)
 
-    def whole(self, found: Mapping[str, Dense | None]) -> TeacherOutputs:
+    def whole(self, found: Mapping[str, Output | None]) -> LearntOutputs:
         """The answers of all teachers to one batch; those that gave none answer validly for no row.
 
         Raises:
@@ -179,7 +179,7 @@ class LiveTargets:
         requests = self.client.submit(self.names, batch.rows.numpy(), batch.view_B.numpy())
         return Ticket(batch, requests)
 
-    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:
+    def collect(self, ticket: Ticket, timeout_s: float) -> LearntOutputs:
         """The answers; within the time for all of them each request has its own, see `Client`.
 
         Raises:

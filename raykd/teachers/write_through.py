@@ -11,7 +11,7 @@ from raykd.targets import TargetStore, Ticket, codec
 from raykd.targets.source import Deadline
 from raykd.targets.write_buffer import WriteBuffer
 from raykd.teachers.client import Asked, Client, LiveTargets
-from raykd.types import Batch, Dense, TeacherOutputs
+from raykd.types import Batch, LearntOutputs, Output
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class WriteThrough:
         rows, view = batch.rows.numpy(), batch.view_B.numpy()
         return Ticket(batch, {name: self._ask(name, rows, view) for name in self.names})
 
-    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:
+    def collect(self, ticket: Ticket, timeout_s: float) -> LearntOutputs:
         """The answers, those that were asked for now written to the store.
 
         Raises:
@@ -75,7 +75,7 @@ class WriteThrough:
         asked = self.client.submit([name], rows[indices], view[indices]) if len(indices) else {}
         return _Share(indices, asked.get(name))
 
-    def _answer(self, name: str, share: _Share, batch: Batch, deadline: Deadline) -> Dense | None:
+    def _answer(self, name: str, share: _Share, batch: Batch, deadline: Deadline) -> Output | None:
         rows, view = batch.rows.numpy(), batch.view_B.numpy()
         parts = self._take(name, share, rows, view, deadline)
         others = np.setdiff1d(np.arange(len(rows)), share.indices)

@@ -15,7 +15,7 @@ from raykd.objective import Context, DistillObjective, Losses, reduce_terms
 from raykd.objective.schedules import strengths_at
 from raykd.objective.settled import SettledSteps, SettledUnits
 from raykd.objective.terms import NOW
-from raykd.types import Batch, TeacherOutputs
+from raykd.types import Batch, LearntOutputs
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -29,7 +29,7 @@ class Lesson:
     """
 
     batch: Batch
-    targets: TeacherOutputs
+    targets: LearntOutputs
     context: Context = NOW
 
 
@@ -149,7 +149,7 @@ class Steps:
             self._settled = SettledSteps(units, sizes, strengths, all_sum, workers)
         self._logs: list[Tensor] = []
         self._losses: list[Losses] = []
-        self._weighed: list[tuple[Tensor, TeacherOutputs]] = []
+        self._weighed: list[tuple[Tensor, LearntOutputs]] = []
 
     def __call__(self, lesson: Lesson) -> None:
         """One update."""

@@ -30,6 +30,7 @@ from raykd.objective import DistillObjective, TeacherInfo, reduce_terms
 from raykd.objective.rule import OUTPUT
 from raykd.targets import Ticket, codec
 from raykd.targets.entries import EntryKey, TeacherKeys, append
+from raykd.targets.packing import Packing
 from raykd.targets.ragged import joined, samples_in, taken
 from raykd.targets.shards import write_shard
 from raykd.targets.store import TargetStore
@@ -37,9 +38,10 @@ from raykd.targets.stored import StoredTargets
 from raykd.tasks import find_task
 from raykd.tasks.language.metrics import METRICS, language_metrics
 from raykd.teachers.model import Spec, TeacherModel
+from raykd.top_k import take
 from raykd.train import Fit, FolderReporter, Plan, World, train
 from raykd.train.feed import parts_of
-from raykd.types import ORIGINAL_VIEW, TOKENS, Batch, Dense, TeacherOutputs
+from raykd.types import ORIGINAL_VIEW, TOKENS, Batch, Dense, TeacherOutputs, TopK
 
 SOURCE = {"type": "factory", "path": "tests_tasks_data:text_data"}
 RULE = find_task("language").rule
@@ -149,7 +151,9 @@ def answers_to(samples: Samples, batch: Batch, names: Sequence[str]) -> TeacherO
     return found
 
 
-def step(samples: Samples, workers: Sequence[Batch], objective: dict) -> tuple[float, torch.Tensor]:
+def step(
+    samples: Samples, workers: Sequence[Batch], objective: dict, kept: int | None = None
+) -> tuple[float, torch.Tensor]:
     """Loss and gradient of one step whose batch is shared by workers; of all of them together."""
     names = ("a", "b")
     teaching = DistillObjective(
@@ -161,10 +165,18 @@ def step(samples: Samples, workers: Sequence[Batch], objective: dict) -> tuple[f
         domain_weights_D=torch.tensor([0.5, 1.5]) if objective.get("mean") == "domains" else None,
     )
     network = teacher_of(samples, seed=3).network.float().requires_grad_()
-    terms = [
-        teaching(network(batch.inputs), {}, batch, answers_to(samples, batch, names))[0]
-        for batch in workers
-    ]
+    terms = []
+    for batch in workers:
+        answers = answers_to(samples, batch, names)
+        if kept is not None:
+            temperature = objective["soft_targets"].get("temperature", 1.0)
+            answers = {
+                name: replace(
+                    take(answer.values_NC, kept, temperatures=[temperature]), valid_N=answer.valid_N
+                )
+                for name, answer in answers.items()
+            }
+        terms.append(teaching(network(batch.inputs), {}, batch, answers)[0])
     counts = sum(torch.stack([t.valid_N.float().sum() for t in own.values()]) for own in terms)
     losses = [reduce_terms(own, lambda _: counts, 1) for own in terms]
     total = sum(one.total for one in losses)
@@ -174,7 +186,7 @@ def step(samples: Samples, workers: Sequence[Batch], objective: dict) -> tuple[f
 
 OBJECTIVES = [
     {"soft_targets": {"temperature": 2.0}},
-    {"soft_targets": {"temperature": 1.0, "loss": {"type": "reverse_kl"}}},
+    {"soft_targets": {"temperature": 1.0, "loss": {"type": "reverse_kl"}, "combine": "losses"}},
     {"soft_targets": {"temperature": 1.0, "loss": {"type": "skew_kl"}, "combine": "losses"}},
     {"soft_targets": {"temperature": 1.0, "loss": {"type": "js"}}, "mean": "domains"},
     {"weighting": {"type": "bayesian", "forgetting": 0.9}, "soft_targets": {"temperature": 1.0}},
@@ -202,6 +214,24 @@ def test_loss_and_gradient_depend_on_the_samples_alone(samples, objective):
         loss, gradient = step(samples, batches, objective)
         assert loss == pytest.approx(expected[0], rel=1e-6, abs=1e-6)
         torch.testing.assert_close(gradient, expected[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "objective", [one for one in OBJECTIVES if one.get("weighting", {}).get("type") != "entropy"]
+)
+def test_all_classes_kept_are_the_whole_answer(samples, objective):
+    """And of few classes loss and gradient are as independent of the batch as of all."""
+    rows = samples.splits["train"][[0, 5, 9, 14]]
+    whole = samples.batch(rows, ORIGINAL_VIEW)
+    dense, gradient = step(samples, [whole], objective)
+    few, its = step(samples, [whole], objective, kept=256)
+    assert few == pytest.approx(dense, rel=1e-5)
+    torch.testing.assert_close(its, gradient, rtol=1e-3, atol=1e-5)
+    one = step(samples, [whole], objective, kept=8)
+    shared = step(samples, parts_of(whole, [1, 3]), objective, kept=8)
+    assert shared[0] == pytest.approx(one[0], rel=1e-6, abs=1e-6)
+    torch.testing.assert_close(shared[1], one[1], rtol=1e-4, atol=1e-6)
+    assert torch.isfinite(one[1]).all()
 
 
 def test_parts_of_a_batch_have_their_own_units(samples):
@@ -265,6 +295,23 @@ def store(samples, tmp_path):
     hashes = samples.content_hash(np.arange(len(samples)))
     keys = {"t0": TeacherKeys(key, EntryKey(key.teacher, "original"))}
     return TargetStore.open(tmp_path, keys, samples.ids, hashes), teacher
+
+
+def test_few_classes_of_tokens_stay_few(samples):
+    """No row of all of a teacher's classes is made where a student is taught."""
+    teacher, rows = teacher_of(samples), samples.splits["train"][:4]
+    teacher.spec = replace(teacher.spec, packing=Packing(top_k=5, temperatures=(1.0,)))
+    batch = samples.batch(rows, 0)
+    arrays = teacher.score(samples, rows, np.zeros(4, np.int64))
+    answer = codec.assemble([(np.arange(4), arrays)], 4, offsets=batch.unit_offsets)
+    assert isinstance(answer, TopK)
+    assert answer.ids_NK.shape == (len(batch.labels), 5)
+    assert torch.equal(answer.offsets, batch.unit_offsets)
+    part = codec.assemble(
+        [(np.array([2]), taken(arrays, np.array([2])))], 4, offsets=batch.unit_offsets
+    )
+    assert torch.equal(part.valid_N, batch.sample_of_N == 2)
+    assert torch.equal(part.ids_NK[part.valid_N], answer.ids_NK[part.valid_N])
 
 
 def test_stored_answers_are_live_ones_bit_for_bit(samples, store):
