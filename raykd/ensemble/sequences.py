@@ -7,10 +7,14 @@ that answered (all 0 where nobody did).
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from raykd.types import host_sees
+
+_LEAST_LOG = math.log(1e-300)
 
 
 def bayesian_mixture(
@@ -28,7 +32,8 @@ def bayesian_mixture(
     older tokens count less (exponential forgetting), for texts that change their domain. p_k(y_t) itself is not used:
     it would give the label away. Each sequence begins anew with the prior.
 
-    Where a teacher gave no answer it is taken to have predicted as well as the others did on average (the mean of their
+    A probability of 0 counts as 1e-300, so that a teacher that was wrong once can come back where older tokens are
+    forgotten. Where a teacher gave no answer it is taken to have predicted as well as the others did on average (the mean of their
     log-probabilities), so that it neither gains nor loses.
 
     Args:
@@ -47,7 +52,7 @@ def bayesian_mixture(
         raise ValueError(f"forgetting must be from 0 to 1, found {forgetting}")
     available_TN = _available(available_TN, logs_TN)
     prior_T = _prior(prior, logs_TN)
-    logs_TN = torch.where(available_TN, logs_TN, 0.0)
+    logs_TN = torch.where(available_TN, logs_TN.clamp_min(_LEAST_LOG), 0.0)
     answered_N = available_TN.sum(0)
     mean_N = logs_TN.sum(0) / answered_N.clamp_min(1)
     logs_TN = torch.where(available_TN, logs_TN, mean_N)

@@ -103,6 +103,18 @@ def test_what_does_not_belong_together_is_refused(given, why):
         bayesian_mixture(evidence(), **given)
 
 
+def test_a_probability_of_zero_is_no_number_that_spreads():
+    logs = evidence()
+    logs[0, 1] = logs[:, 7] = -torch.inf
+    found = bayesian_mixture(logs, OFFSETS, forgetting=0.5)
+    assert found.isfinite().all()
+    assert found[0, 2] < 1e-12
+    alike = evidence()
+    alike[:, 7] = -1.0
+    same = bayesian_mixture(alike, OFFSETS, forgetting=0.5)
+    torch.testing.assert_close(found[:, 6:], same[:, 6:])
+
+
 def test_low_precision_is_not_that_of_the_weights():
     found = bayesian_mixture(evidence().half(), OFFSETS)
     assert found.dtype == torch.float32

@@ -126,7 +126,7 @@ class HfCausal(nn.Module):
         InputError: it knows fewer tokens.
     """
 
-    def __init__(self, model: nn.Module, vocabulary: int, context: BuildContext) -> None:
+    def __init__(self, model: Any, vocabulary: int, context: BuildContext) -> None:
         super().__init__()
         head = model.get_output_embeddings()
         if len(head.weight) < vocabulary:
@@ -135,7 +135,7 @@ class HfCausal(nn.Module):
                 "model's own",
                 field="name",
             )
-        self.model = model
+        self.model: Any = model
         self._vocabulary = vocabulary
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
