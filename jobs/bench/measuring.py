@@ -32,6 +32,8 @@ class Sizes:
         peer_images: of Fashion-MNIST, beside another library.
         peer_epochs: the same.
         peer_repeats: how often.
+        vocabulary: classes of answers of which a few are kept.
+        tokens: units of a loss over them.
     """
 
     units: int = 256
@@ -45,6 +47,8 @@ class Sizes:
     peer_images: int = 60000
     peer_epochs: int = 6
     peer_repeats: int = 1
+    vocabulary: int = 128_256
+    tokens: int = 4096
 
 
 def in_turns(calls: Mapping[str, Callable[[], object]], repeats: int) -> list[Row]:
