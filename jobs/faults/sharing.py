@@ -27,6 +27,7 @@ _EPOCHS = 60
 _SEARCH = {
     "parameters": {"objective.soft_targets.temperature": {"space": "choice", "categories": [2.0, 4.0]}},
     "trials": 2,
+    "scheduler": {"type": "none"},
     "finalists": {"top": 1, "seeds": 2},
 }  # fmt: skip
 

@@ -26,7 +26,7 @@ RECIPE: dict[str, Any] = {
     "student": {"model": {"type": "mlp", "width": 0.25, "depth": 1}},
     "train": _FIT,
     "evaluate": {"controls": ["labels"]},
-    "cluster": {"student": {"parallel_fits": 1}},
+    "cluster": {"student": {"parallel_fits": 1, "start_timeout_s": 600}, "teachers": {"start_timeout_s": 600}},
     "tracking": {"wandb": {"mode": "disabled"}},
 }  # fmt: skip
 NUMBERS = ("student", "controls", "teachers", "ensemble", "fidelity", "gains")
