@@ -220,7 +220,7 @@ def _start_own(common: Mapping[str, Any]) -> None:
                     num_cpus=cpu_count(),
                     include_dashboard=False,
                     _temp_dir=Own.session.temporary,
-                    _system_config=_NO_METRICS,
+                    _system_config=dict(_NO_METRICS),  # Ray writes into it
                     **size,
                     **common,
                 )

@@ -45,25 +45,32 @@ def wait_for_end(driver: int) -> None:
             return
 
 
-def writers(folder: str, but: tuple[int, ...]) -> Iterator[int]:
-    """Processes that have a file in a folder open for writing: who only reads a log is none of them.
+def writers(folder: str, but: int) -> Iterator[int]:
+    """Processes, not older than this one, that have a file in a folder open for writing: who only reads a log is none.
 
     Args:
         folder: an absolute path.
-        but: processes that are left out.
+        but: a process that is left out, as this one is.
     """
+    begun = _begun(_PROCESSES / "self")
     for process in _PROCESSES.iterdir() if _PROCESSES.is_dir() else ():
-        if process.name.isdecimal() and int(process.name) not in but and _writes(process, folder):
-            yield int(process.name)
+        if process.name.isdecimal() and int(process.name) not in (but, os.getpid()):
+            with suppress(OSError):  # of another user, or just gone
+                if _begun(process) >= begun and _writes(process, folder):
+                    yield int(process.name)
+
+
+def _begun(process: Path) -> int:
+    """When a process started, in ticks since the machine did; most are older, and looked at no further."""
+    return int((process / "stat").read_text().rpartition(")")[2].split()[19])
 
 
 def _writes(process: Path, folder: str) -> bool:
-    """Whether it is one; processes of other users, and those that have just ended, are not."""
-    with suppress(OSError):
-        for file in (process / "fd").iterdir():
-            with suppress(OSError):
-                if str(file.readlink()).startswith(f"{folder}/") and _is_written(file):
-                    return True
+    """Whether it has such a file open."""
+    for file in (process / "fd").iterdir():
+        with suppress(OSError):
+            if str(file.readlink()).startswith(f"{folder}/") and _is_written(file):
+                return True
     return False
 
 
@@ -74,7 +81,7 @@ def _is_written(file: Path) -> bool:
     return bool(int(flags, 8) & _ACCESS)
 
 
-def end(folder: str, but: tuple[int, ...]) -> None:
+def end(folder: str, but: int) -> None:
     """End the writers in a folder, and those that they start meanwhile."""
     until, calm = time.monotonic() + _LIMIT_S, 0
     while calm < _CALM and time.monotonic() < until:
@@ -91,7 +98,7 @@ def main(folder: str, driver: int) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # sent to every process of a Slurm step
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     wait_for_end(driver)
-    end(folder, (os.getpid(), driver))
+    end(folder, driver)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -156,6 +156,7 @@ def test_ray_is_started_again_where_it_was_too_late(monkeypatch, late, starts):
     def init(**given):
         folders.append(Path(given["_temp_dir"]).parent)
         assert folders[-1].is_dir()
+        assert given["_system_config"].setdefault("spills to", folders[-1]) == folders[-1]
         if len(folders) <= late:
             raise Exception("The current node timed out during startup.")  # noqa: TRY002 (as Ray does)
 
