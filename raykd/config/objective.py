@@ -100,7 +100,6 @@ class StepCourse(Settings):
 
 Course = ConstantCourse | LinearCourse | CosineCourse | SigmoidCourse | StepCourse
 
-
 NUMBER = "number"
 """Stands for a plain number where pydantic names a type."""
 
@@ -150,7 +149,6 @@ def _above_zero(scheduled: float | Course) -> float | Course:
 
 ScheduledPositive = Annotated[Scheduled, AfterValidator(_above_zero)]
 """Above 0, otherwise as `Scheduled`."""
-
 
 LABEL_WEIGHT = 0.1
 SOFT_WEIGHT = 0.9
@@ -360,7 +358,7 @@ class Choose(Settings):
 class Objective(Settings):
     """The sum of the label, soft-target and feature terms."""
 
-    added_later = frozenset({"choose"})
+    added_later = frozenset({"choose", "feature_weighting"})
 
     choose: Choose | None = None
     """Choose the target on validation: `soft_targets.temperature`, `sharpen` and `hard_share`, which are left out
@@ -375,6 +373,8 @@ class Objective(Settings):
     """How much each teacher counts, per sample."""
     features: tuple[FeatureTerm, ...] = ()
     """Feature terms."""
+    feature_weighting: Literal["none", "heads"] = "none"
+    """`heads`: shares of the terms, 1 in sum, by how well each teacher's head reads the label from the student (CA-MKD)."""
     phases: tuple[Phase, ...] = ()
     """Stretches of training with other weights, in order; after the last one all is as written above."""
 
