@@ -48,7 +48,7 @@ def head_problems(config: Config) -> Iterator[Problem]:
         if by_heads and not term.loss.row.projects:
             yield Problem(BY_HEADS, f"found heads, and {term.loss.type} ({key}) has no projector to what the head reads; "
                           "use hint or srrl, or leave it out")  # fmt: skip
-        if term.target != "raw":
+        if term.target is not None:
             yield Problem(f"{key}.target", f"found {term.target}, of which the head asked by {why} knows nothing; leave "
                           "it out")  # fmt: skip
         elif term.loss.knob("standardise"):

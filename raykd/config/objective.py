@@ -276,9 +276,9 @@ class FeatureTerm(Settings):
     """Dotted module path in the teacher; for fsp a list of two."""
     weight: Scheduled | None = None
     """Factor of the term; a number or a schedule. null = that of the loss: 100 for hint, 1000 for attention, ..."""
-    projector: Literal["linear", "orthogonal"] = "linear"
-    """`orthogonal` keeps lengths and angles (VkD: with smooth_l1, `standardise: false`, `target: layer_norm`)."""
-    target: Literal["raw", "layer_norm"] = "raw"
+    projector: Literal["orthogonal"] | None = None
+    """null = any linear map. `orthogonal` keeps lengths and angles (VkD: with smooth_l1, `standardise: false`, `target: layer_norm`)."""
+    target: Literal["layer_norm"] | None = None
     """`layer_norm`: the teacher's feature with mean 0 and deviation 1 over the channels of each position."""
 
     @property
@@ -373,7 +373,7 @@ class Objective(Settings):
     """How much each teacher counts, per sample."""
     features: tuple[FeatureTerm, ...] = ()
     """Feature terms."""
-    feature_weighting: Literal["none", "heads"] = "none"
+    feature_weighting: Literal["heads"] | None = None
     """`heads`: shares of the terms, 1 in sum, by how well each teacher's head reads the label from the student (CA-MKD)."""
     phases: tuple[Phase, ...] = ()
     """Stretches of training with other weights, in order; after the last one all is as written above."""
