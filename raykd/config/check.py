@@ -66,7 +66,7 @@ def _names(config: Config) -> Iterator[Problem]:
 def _teacher(teacher: Teacher) -> Iterator[Problem]:
     key = f"teachers.{teacher.name}"
     if teacher.outputs is not None:
-        for field in ("model", "fit", "weights", "embedding"):
+        for field in ("model", "fit", "weights", "embedding", "head"):
             if getattr(teacher, field) is not None:
                 yield Problem(
                     f"{key}.{field}", "does nothing beside `outputs`; leave one of them out"

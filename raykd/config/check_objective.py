@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from raykd.config.choosing import every_recipe, given_keys
 from raykd.config.explanations import nearest
+from raykd.config.heads import head_problems
 from raykd.config.methods import DisagreementDiscount, DisagreementFilter
 from raykd.config.models import Teacher
 from raykd.config.objective import (
@@ -58,6 +59,7 @@ def objective_problems(config: Config) -> Iterator[Problem]:
         yield from _target(config, config.objective.soft_targets)
     for index, term in enumerate(config.objective.features):
         yield from _feature(config, term, f"objective.features.{index}")
+    yield from head_problems(config)
     yield from _phases(config.objective)
     yield from _best_teacher(config)
 

@@ -461,7 +461,7 @@ class Expect(Settings):
 class Teacher(Settings):
     """One frozen model of the ensemble."""
 
-    added_later: ClassVar = frozenset({"prefix", "domains"})
+    added_later: ClassVar = frozenset({"prefix", "domains", "head"})
 
     name: Name
     """Unique; used in keys, tables and files."""
@@ -496,6 +496,9 @@ class Teacher(Settings):
     embedding: str | None = None
     """With `task: embedding`: the module whose output is its vector, as `raykd inspect` prints it; null = what
     the model returns. With `fit` or with a model of the zoo, the model is a classifier of the labels."""
+    head: str | None = None
+    """The module that is its last linear layer, as `raykd inspect` prints it: its weights go to where the student is
+    trained, for the loss srrl and for `objective.feature_weighting: heads`."""
     kind: Literal["logits", "probabilities", "log_probabilities", "top1"] = "logits"
     """What the model returns, or what `outputs` holds; `top1` is the number of its class alone, which counts as certain."""
     preprocess: Preprocess = Preprocess()

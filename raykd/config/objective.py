@@ -100,7 +100,6 @@ class StepCourse(Settings):
 
 Course = ConstantCourse | LinearCourse | CosineCourse | SigmoidCourse | StepCourse
 
-
 NUMBER = "number"
 """Stands for a plain number where pydantic names a type."""
 
@@ -150,7 +149,6 @@ def _above_zero(scheduled: float | Course) -> float | Course:
 
 ScheduledPositive = Annotated[Scheduled, AfterValidator(_above_zero)]
 """Above 0, otherwise as `Scheduled`."""
-
 
 LABEL_WEIGHT = 0.1
 SOFT_WEIGHT = 0.9
@@ -278,9 +276,9 @@ class FeatureTerm(Settings):
     """Dotted module path in the teacher; for fsp a list of two."""
     weight: Scheduled | None = None
     """Factor of the term; a number or a schedule. null = that of the loss: 100 for hint, 1000 for attention, ..."""
-    projector: Literal["linear", "orthogonal"] = "linear"
-    """`orthogonal` keeps lengths and angles (VkD: with smooth_l1, `standardise: false`, `target: layer_norm`)."""
-    target: Literal["raw", "layer_norm"] = "raw"
+    projector: Literal["orthogonal"] | None = None
+    """null = any linear map. `orthogonal` keeps lengths and angles (VkD: with smooth_l1, `standardise: false`, `target: layer_norm`)."""
+    target: Literal["layer_norm"] | None = None
     """`layer_norm`: the teacher's feature with mean 0 and deviation 1 over the channels of each position."""
 
     @property
@@ -360,7 +358,7 @@ class Choose(Settings):
 class Objective(Settings):
     """The sum of the label, soft-target and feature terms."""
 
-    added_later = frozenset({"choose", "mean"})
+    added_later = frozenset({"choose", "mean", "feature_weighting"})
 
     choose: Choose | None = None
     """Choose the target on validation: `soft_targets.temperature`, `sharpen` and `hard_share`, which are left out
@@ -375,6 +373,8 @@ class Objective(Settings):
     """How much each teacher counts, per sample."""
     features: tuple[FeatureTerm, ...] = ()
     """Feature terms."""
+    feature_weighting: Literal["heads"] | None = None
+    """`heads`: shares of the terms, 1 in sum, by how well each teacher's head reads the label from the student (CA-MKD)."""
     phases: tuple[Phase, ...] = ()
     """Stretches of training with other weights, in order; after the last one all is as written above."""
     mean: Literal["units", "domains"] = "units"

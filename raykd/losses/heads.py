@@ -5,11 +5,26 @@ Shape suffixes: B batch, C channels, K classes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from raykd.losses.common import at_least_float32, prepare_equal
 from raykd.losses.features import channels_first
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A teacher's last linear layer.
+
+    Attributes:
+        weight: W, [K, C].
+        bias: b, [K], or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
 
 
 def head_logits(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

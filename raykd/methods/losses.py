@@ -334,7 +334,8 @@ LOSS_ROWS: dict[str, LossRow] = {
     ),
     "srrl": _features(
         path="raykd.losses.heads:srrl",
-        about="Equal pooled features, and equal logits of the teacher's own head (SRRL, Yang et al. 2021).",
+        about="Equal pooled features, and equal logits of the teacher's own head (SRRL, Yang et al. 2021).\n\n"
+        "Needs `teachers[].head`, and taps what that reads: a map or a vector.",
         formula="α mean (s̄ − t̄)² + β mean (W s̄ − W t̄)²",
         paper="Yang et al. 2021 (SRRL)",
         knobs={
@@ -343,8 +344,6 @@ LOSS_ROWS: dict[str, LossRow] = {
         },
         layout="projected",
         needs=("head_weight",),
-        refused="needs the teacher's last layer where the student is trained, which is not sent there; use hint at the "
-        "teacher's pooled feature",
     ),
     "simkd": _features(
         path="raykd.losses.dense:simkd",

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from raykd.config.objective import Objective, SoftTargets
 from raykd.data.chunks import DOMAIN
+from raykd.ensemble import WEIGHTINGS
+from raykd.losses.heads import Head
 from raykd.objective.features import FeatureLoss, Shape
 from raykd.objective.rule import LearningRule, knows_few
 from raykd.objective.schedules import strengths_at
@@ -51,6 +53,7 @@ class DistillObjective(nn.Module):
         class_weights_C: factors of the label term per class, or None.
         domain_weights_D: factors of labels and soft targets per domain of a text, or None.
         scale: the unit in which a regression is learnt; None in other tasks.
+        heads: teacher -> its last linear layer, of those whose feature terms ask it.
     """
 
     class_weights_C: Tensor | None
@@ -68,6 +71,7 @@ class DistillObjective(nn.Module):
         class_weights_C: Tensor | None = None,
         domain_weights_D: Tensor | None = None,
         scale: Scale | None = None,
+        heads: Mapping[str, Head] | None = None,
     ) -> None:
         super().__init__()
         self.settings, self.rule, self.scale = settings, rule, scale
@@ -77,7 +81,8 @@ class DistillObjective(nn.Module):
         temperatures_T = torch.tensor([teacher.temperature for teacher in teacher_infos])
         self.register_buffer("temperatures_T", temperatures_T, persistent=False)
         self.features = nn.ModuleList(
-            FeatureLoss(term, student_shapes, teacher_shapes) for term in settings.features
+            FeatureLoss(term, student_shapes, teacher_shapes, (heads or {}).get(term.teacher))
+            for term in settings.features
         )
         self.settles = _settles(settings, self.teacher_infos, rule)
         self.matches = nn.ModuleList(
@@ -167,7 +172,27 @@ class DistillObjective(nn.Module):
             answer = targets[self.settings.features[index].teacher]
             loss_B, counted_B = part(features, batch, answer, context)
             terms[f"features.{index}"] = Term(loss_B, counted_B, weight)
+        if self.settings.feature_weighting == "heads" and terms:
+            return self._shared_by_heads(terms, features, batch)
         return terms
+
+    def _shared_by_heads(
+        self, terms: Mapping[str, Term], features: Mapping[str, Tensor], batch: Batch
+    ) -> dict[str, Term]:
+        """The terms times their shares for each sample, as `confidence` has them, of each teacher's head.
+
+        Zhang et al. 2022 (CA-MKD), the weights of the features. A sample without a label has equal shares.
+        """
+        said_FBK = torch.stack(
+            [part.head_says(features) for part in self.features if isinstance(part, FeatureLoss)]
+        )
+        counted_FB = torch.stack([term.valid_N > 0 for term in terms.values()])
+        labels_B = _whole_labels(batch, self.rule)
+        shares_FB = WEIGHTINGS["confidence"](said_FBK, labels_B, available_TN=counted_FB)
+        return {
+            name: Term(term.loss_N * share_B.to(term.loss_N.dtype), term.valid_N, term.weight)
+            for (name, term), share_B in zip(terms.items(), shares_FB, strict=True)
+        }
 
     @torch.no_grad()
     def ensemble_sums(
@@ -298,9 +323,7 @@ class DistillObjective(nn.Module):
         few = tuple(answer for answer in given if isinstance(answer, TopK))
         assert not (few and outputs), "all answers of a batch are kept alike"
         pairs = zip(self.teacher_infos, outputs, strict=not few)
-        labels_N = self.rule.classes_of(batch.labels) if self.rule.labels_are_classes else None
-        if labels_N is not None and batch.mixed is not None:
-            labels_N = torch.where(batch.mixed.share_B < 1, UNLABELLED, labels_N)
+        labels_N = _whole_labels(batch, self.rule) if self.rule.labels_are_classes else None
         return TeacherBatch(
             student_NC=outputs_NC,
             answers=tuple(
@@ -409,6 +432,14 @@ def _settles(settings: Objective, teacher_infos: Sequence[TeacherInfo], rule: Le
     if teacher_infos and (weighting.random or not weighting.stored):
         return False
     return soft is None or rule.settled.settles(soft, teacher_infos)
+
+
+def _whole_labels(batch: Batch, rule: LearningRule) -> Tensor:
+    """Classes, −1 where unlabelled or blended of several samples."""
+    labels_N = rule.classes_of(batch.labels)
+    if batch.mixed is None:
+        return labels_N
+    return torch.where(batch.mixed.share_B < 1, UNLABELLED, labels_N)
 
 
 def _known(batch: Batch) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from raykd.config.objective import FeatureTerm
 from raykd.losses import LOSSES
+from raykd.losses.heads import Head, head_logits
 from raykd.models.projectors import make_projector
 from raykd.objective.masked_pairwise import masked_pairwise
 from raykd.objective.terms import Context, Sum
@@ -31,16 +32,24 @@ class FeatureLoss(nn.Module):
         term: its settings.
         student_shapes: tap -> shape of one sample's feature.
         teacher_shapes: (teacher, tap) -> shape of one sample's feature.
+        head: the teacher's, where the loss or the weights of the terms ask it.
     """
+
+    head_weight: Tensor | None
+    head_bias: Tensor | None
 
     def __init__(
         self,
         term: FeatureTerm,
         student_shapes: Mapping[str, Shape],
         teacher_shapes: Mapping[tuple[str, str], Shape],
+        head: Head | None = None,
     ) -> None:
         super().__init__()
         self.term = term
+        # Known by its teacher and never trained, so that it is in no checkpoint.
+        self.register_buffer("head_weight", None if head is None else head.weight, persistent=False)
+        self.register_buffer("head_bias", None if head is None else head.bias, persistent=False)
         self.teacher_shapes = [teacher_shapes[term.teacher, tap] for tap in term.teacher_taps]
         student, teacher = student_shapes[term.student_taps[0]], self.teacher_shapes[0]
         loss = term.loss
@@ -85,6 +94,17 @@ class FeatureLoss(nn.Module):
             return LOSSES["fsp"](*pairs), counted_B
         return self._loss(students[0], teachers[0], counted_B, context), counted_B
 
+    @torch.no_grad()
+    def head_says(self, features: Mapping[str, Tensor]) -> Tensor:
+        """The logits [B, K] that the teacher's head makes of the student's projected feature, without gradient.
+
+        Args:
+            features: student tap -> [B, ...].
+        """
+        assert self.head_weight is not None, "checked before: every term has a head"
+        student = self.projector(features[self.term.student_taps[0]].float())
+        return head_logits(student, self.head_weight, self.head_bias)
+
     def _target(self, teacher: Tensor) -> Tensor:
         """The teacher's feature as the loss sees it."""
         return layer_normalised(teacher) if self.term.target == "layer_norm" else teacher
@@ -96,6 +116,8 @@ class FeatureLoss(nn.Module):
         knobs = loss.arguments
         if loss.knob("scope") == "global":
             knobs["gather"] = context.gather_counted(counted_B)
+        if "head_weight" in loss.row.needs:
+            knobs |= {"head_weight": self.head_weight, "head_bias": self.head_bias}
         if self.raw_variance is not None:
             knobs["raw_variance"] = self.raw_variance
         if self.statistics is not None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from raykd.config import Config
+from raykd.config.heads import teachers_asked
 from raykd.config.models import Teacher
 from raykd.config.objective import Labels, Objective
 from raykd.config.training import Training
 from raykd.folders import home
+from raykd.losses.heads import Head
 from raykd.models.weights import load_weights
 from raykd.objective import Role, TeacherInfo, TrainingRole, training_role
 from raykd.objective.rule import OUTPUT, Validated
@@ -76,14 +79,35 @@ def known_weights(prepared: Prepared) -> dict[str, Mapping[str, Tensor]]:
     """Weights of the teachers that are not to be fitted, or were before; none where outputs are recorded."""
     found = {}
     for name, teacher in prepared.teachers.items():
-        weights = teacher.weights
-        if teacher.settings.fit is not None:
-            kept = kept_folder(teacher_fit(prepared, teacher.settings))
-            if not (kept / "card.json").is_file():
-                continue
-            weights = load_weights(kept / "weights.safetensors", key=f"teachers.{name}")
+        weights = _known_weights(prepared, name)
         if weights is not None or teacher.recorded_NC is not None:
             found[name] = weights or {}
+    return found
+
+
+def _known_weights(prepared: Prepared, name: str) -> Mapping[str, Tensor] | None:
+    """A teacher's weights; None where it is still to be fitted, or has none."""
+    teacher = prepared.teachers[name]
+    if teacher.settings.fit is None:
+        return teacher.weights
+    kept = kept_folder(teacher_fit(prepared, teacher.settings))
+    if not (kept / "card.json").is_file():
+        return None
+    return load_weights(kept / "weights.safetensors", key=f"teachers.{name}")
+
+
+def _heads(prepared: Prepared, objective: Objective) -> dict[str, Head]:
+    """The last layers that the terms of an objective ask; zeros of a teacher that is not fitted yet, to plan with."""
+    found = {}
+    for name in teachers_asked(objective):
+        path, shape = prepared.teachers[name].settings.head, prepared.teachers[name].head_shape
+        assert path is not None, "cross_check demands it"
+        assert shape is not None, "it was found in the model"
+        weights = _known_weights(prepared, name) or {f"{path}.weight": torch.zeros(shape)}
+        bias = weights.get(f"{path}.bias")
+        found[name] = Head(
+            weights[f"{path}.weight"].float(), None if bias is None else bias.float()
+        )
     return found
 
 
@@ -162,6 +186,7 @@ def student_fit(
         data=prepared.data,
         teachers={name: _identity(prepared, name, teachers) for name in role.teachers},
         facts=_facts(prepared, role, teachers),
+        heads=_heads(prepared, role.objective),
         outputs=config.student.dimension,
         code=prepared.student_code,
     )

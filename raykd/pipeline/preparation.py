@@ -16,7 +16,8 @@ from torch import Tensor
 from raykd.config import Config
 from raykd.config.choosing import every_recipe
 from raykd.config.choosing import with_target as config_with_target
-from raykd.config.objective import Candidate
+from raykd.config.heads import asks_head
+from raykd.config.objective import Candidate, FeatureTerm
 from raykd.config.optimizers import with_choosing_samples, with_training_settings
 from raykd.config.places import cache_root
 from raykd.config.resolving import resolved
@@ -363,13 +364,34 @@ def _check_features(prepared: Prepared) -> None:
         key = f"objective.features.{index}"
         student = [prepared.student_shapes[tap] for tap in term.student_taps]
         teacher = [prepared.teacher_shapes[term.teacher, tap] for tap in term.teacher_taps]
-        if why := feature_problem(term, student, teacher):
+        if asks_head(prepared.config.objective, term) and (
+            why := _head_problem(prepared, term, teacher[0])
+        ):
+            problems.append(Problem(f"{key}.teacher_tap", why))
+        elif why := feature_problem(term, student, teacher):
             problems.append(Problem(key, why))
         elif term.loss.row.projects:
             make = partial(make_projector, student[0], teacher[0], always=True, key=key)
             collect(problems, make)
     if problems:
         raise InputError(problems)
+
+
+def _head_problem(prepared: Prepared, term: FeatureTerm, found: Shape) -> str | None:
+    """Why a teacher's head cannot read the feature of a term, or None."""
+    shape = prepared.teachers[term.teacher].head_shape
+    assert shape is not None, "cross_check demands a head"
+    if len(found) == 2 or found[0] != shape[1]:
+        return (
+            f"the head of teacher {term.teacher!r} reads {shape[1]} numbers, or a map of as many channels; found "
+            f"{list(found)} at {term.teacher_tap!r}: tap what stands in front of it"
+        )
+    classes = prepared.samples.class_count
+    if prepared.config.objective.feature_weighting == "heads" and shape[0] != classes:
+        return (
+            f"the head of teacher {term.teacher!r} answers {shape[0]} numbers for {classes} classes"
+        )
+    return None
 
 
 def _fingerprint(samples: Samples) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raykd.config import Config
 from raykd.config.check_objective import needed_temperatures
@@ -74,6 +74,7 @@ class ResolvedTeacher:
         outputs: number of its own classes, which its network is made with.
         taps: features that the objective wants of it.
         shapes: their shapes, as students get them.
+        head_shape: [K, C] of the last linear layer that it names, or None.
         recorded_NC: the logits of a teacher without a model.
         packing: what is kept of its answers to training views.
         label_map: its classes as numbers of the data's.
@@ -91,6 +92,7 @@ class ResolvedTeacher:
     outputs: int
     taps: tuple[str, ...] = ()
     shapes: Mapping[str, Shape] = field(default_factory=dict)
+    head_shape: tuple[int, int] | None = None
     recorded_NC: np.ndarray | None = None
     packing: Packing = PLAIN
     label_map: LabelMap | None = None
@@ -258,7 +260,19 @@ def _with_model(
         ),
         code=code_of(teacher.model, network),
         answers=answers,
+        head_shape=None if teacher.head is None else _head_shape(network, teacher.head, key),
     )
+
+
+def _head_shape(network: Network, path: str, key: str) -> tuple[int, int]:
+    """[K, C] of a linear layer whose weights stand under its own name."""
+    module = dict(network.model.named_modules()).get(path)
+    if isinstance(module, nn.Linear) and f"{path}.weight" in network.model.state_dict():
+        return module.out_features, module.in_features
+    linear = [name for name, one in network.model.named_modules() if isinstance(one, nn.Linear)]
+    known = f"; its linear layers: {', '.join(linear)}" if linear else "; it has none"
+    found = "no module" if module is None else type(module).__name__
+    raise InputError.at(f"{key}.head", f"{path!r} is {found}, not a linear layer{known}")
 
 
 def _packed(

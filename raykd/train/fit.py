@@ -16,6 +16,7 @@ from raykd.config.objective import Objective
 from raykd.config.training import Training
 from raykd.data import Samples
 from raykd.data.chunks import DOMAIN
+from raykd.losses.heads import Head
 from raykd.models import build_model
 from raykd.models.frozen import freeze
 from raykd.models.network import Network
@@ -57,6 +58,7 @@ class Fit:
         data: fingerprint of the samples, labels and splits.
         teachers: name -> fingerprint of each teacher it listens to.
         facts: what the task's rule measured of the teachers on validation, by name.
+        heads: teacher -> its last linear layer, of those whose feature terms ask it.
         task: what it is trained for; None = what the samples are for.
         outputs: of the network; None = as many as the samples have classes.
         code: hash of the user's own code that the network is written in, or None.
@@ -81,6 +83,7 @@ class Fit:
     lr_factors: Mapping[str, float] = field(default_factory=dict)
     teachers: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, float] = field(default_factory=dict)
+    heads: Mapping[str, Head] = field(default_factory=dict)
     task: str | None = None
     outputs: int | None = None
     code: str | None = None
@@ -120,11 +123,22 @@ class Fit:
             **self.facts,
             **({} if self.outputs is None else {"outputs": self.outputs}),
             **({} if self.code is None else {"code": self.code}),
+            **({} if not self.heads else {"heads": _of_heads(self.heads)}),
         }
 
 
 def _hash(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _of_heads(heads: Mapping[str, Head]) -> dict[str, str]:
+    """Hash of each head: which layer of its teacher it is, the teacher's own fingerprint does not tell."""
+    return {
+        name: fingerprint(
+            {"weight": head.weight} | ({} if head.bias is None else {"bias": head.bias})
+        )
+        for name, head in heads.items()
+    }
 
 
 def build_network(fit: Fit, samples: Samples) -> Network:
@@ -154,6 +168,7 @@ def build_module(fit: Fit, samples: Samples) -> DistillModule:
         class_weights_C=_class_weights(fit, samples),
         domain_weights_D=_domain_weights(fit, samples),
         scale=samples.scale,
+        heads=fit.heads,
     )
     taps = [tap for term in fit.objective.features for tap in term.student_taps]
     return DistillModule(network, objective, list(dict.fromkeys(taps)), fit.training.precision)

@@ -127,8 +127,7 @@ def test_another_temperature_than_one_is_refused_where_it_would_do_nothing(name)
 
 @pytest.mark.parametrize(
     ("given", "key", "said"),
-    [({"loss": {"type": "srrl"}}, "loss.type", "last layer"),
-     ({"loss": {"type": "simkd"}}, "loss.type", "export"),
+    [({"loss": {"type": "simkd"}}, "loss.type", "export"),
      ({"loss": {"type": "similarity"}, "projector": "orthogonal"}, "projector", "any width"),
      ({"loss": {"type": "cosine"}, "target": "layer_norm"}, "target", "standardise=false"),
      ({"loss": {"type": "attention_matrix"}, "target": "layer_norm"}, "target", "no channels")],

@@ -21,8 +21,10 @@ LOGITS = tuple(name for name, row in LOSS_ROWS.items() if row.kind == "logits")
 FEATURES = tuple(
     name
     for name in feature_losses()
-    if name not in ("attention_matrix", "fsp") and LOSS_ROWS[name].refused is None
-)  # those are of other shapes
+    if name not in ("attention_matrix", "fsp")
+    and LOSS_ROWS[name].refused is None
+    and name != "srrl"
+)  # of other shapes, refused, or with a head
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "bincount")
 """Operations of which the host has to know the result, or its size; a boolean index is one, too."""
 ASKING = (

@@ -6,6 +6,7 @@ import importlib
 import linecache
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,7 @@ from raykd.pipeline.placement import Placement, choose_mode, make_placement, tar
 from raykd.pipeline.preparation import prepare
 from raykd.pipeline.teacher_validation import TeacherValidation, temperatures
 from raykd.runtime import Resources
+from raykd.train.fit import build_module, build_network
 
 LOCAL = Resources(cpus=2, gpus=0, local=True)
 REMOTE = Resources(cpus=4, gpus=1, local=False)
@@ -133,7 +135,6 @@ def test_impossible_taps(cnn, change, key, words):
 def test_truncated_weights(tree, tmp_path):
     prepared = prepare(load_config(tree))
     fit = teacher_fit(prepared, prepared.teachers["wide"].settings)
-    from raykd.train.fit import build_network
 
     path = tmp_path / "wide.safetensors"
     save_weights(build_network(fit, prepared.samples), path)
@@ -157,6 +158,56 @@ def fits_of(tree, best="wide"):
     )
     fits = student_fits(prepared, teachers)
     return prepared, {fit.fit_id: fit for fit in fits}
+
+
+def with_heads(tree, path, **given):
+    """A recipe whose second teacher has weights in a file, and a term that asks its head."""
+    tree["student"]["model"] = {"type": "cnn", "width": 0.25, "depth": 2}
+    tree["objective"] = {
+        "features": [{**term()[0], "loss": {"type": "srrl"}, "teacher_tap": "blocks.1", **given}]
+    }
+    tree["evaluate"] = {"controls": ["labels"]}
+    (conv,) = [teacher for teacher in tree["teachers"] if teacher["name"] == "conv"]
+    conv["head"] = "head"
+    prepared = prepare(load_config(tree))
+    fit = teacher_fit(prepared, prepared.teachers["conv"].settings)
+    save_weights(build_network(fit, prepared.samples), path)
+    return conv
+
+
+def test_the_head_of_a_teacher_goes_to_the_fits_whose_terms_ask_it(tree, tmp_path):
+    path = tmp_path / "conv.safetensors"
+    conv = with_heads(tree, path)
+    prepared, fits = fits_of(tree)
+    rows, width = prepared.teachers["conv"].head_shape
+    assert rows == 10
+    unfitted = fits["student/replica0"]
+    assert torch.equal(unfitted.heads["conv"].weight, torch.zeros(rows, width))
+    del conv["fit"]
+    conv["weights"] = str(path)
+    prepared, fits = fits_of(tree)
+    fit, weights = fits["student/replica0"], prepared.teachers["conv"].weights
+    assert torch.equal(fit.heads["conv"].weight, weights["head.weight"])
+    assert torch.equal(fit.heads["conv"].bias, weights["head.bias"])
+    assert fits["labels/replica0"].heads == {}
+    assert fit.identity != replace(fit, heads={}).identity
+    assert fit.identity != replace(fit, heads=unfitted.heads).identity
+    (part,) = build_module(fit, prepared.samples).objective.features
+    assert torch.equal(part.head_weight, weights["head.weight"])
+
+
+def test_a_head_that_cannot_be_asked_is_refused(tree, tmp_path):
+    conv = with_heads(tree, tmp_path / "conv.safetensors")
+    conv["head"] = "blocks.1"
+    found = problems(tree)["teachers.conv.head"]
+    assert "not a linear layer" in found
+    assert "head" in found
+    conv["head"] = "classifier"
+    assert "no module" in problems(tree)["teachers.conv.head"]
+    conv["head"] = "head"
+    tree["objective"]["features"][0]["teacher_tap"] = "blocks.0"
+    found = problems(tree)["objective.features.0.teacher_tap"]
+    assert "tap what stands in front of it" in found
 
 
 def test_student_and_controls_are_paired(tree):

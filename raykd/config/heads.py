@@ -1,0 +1,56 @@
+"""Feature terms that ask a teacher's head, its last linear layer, and what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from raykd.config.objective import FeatureTerm, Objective
+from raykd.config.root import Config
+from raykd.errors import Problem
+from raykd.tasks import find_task
+
+BY_HEADS = "objective.feature_weighting"
+
+
+def asks_head(objective: Objective, term: FeatureTerm) -> bool:
+    """Whether a term needs its teacher's head, for its loss or for its share among the terms."""
+    return objective.feature_weighting == "heads" or "head_weight" in term.loss.row.needs
+
+
+def teachers_asked(objective: Objective) -> tuple[str, ...]:
+    """Teachers whose heads are needed, each once."""
+    asked = (term.teacher for term in objective.features if asks_head(objective, term))
+    return tuple(dict.fromkeys(asked))
+
+
+def head_problems(config: Config) -> Iterator[Problem]:
+    """What a recipe lacks for the heads that its terms ask."""
+    objective = config.objective
+    by_heads = objective.feature_weighting == "heads"
+    if by_heads and not find_task(config.task).settings.class_logits:
+        yield Problem(BY_HEADS, f"found heads with `task: {config.task}`: heads are judged by how well they name the "
+                      "class; leave it out")  # fmt: skip
+    if by_heads and len(objective.features) < 2:
+        yield Problem(BY_HEADS, f"found heads with {len(objective.features)} feature terms: there is nothing to share "
+                      "out; leave it out")  # fmt: skip
+    named = {teacher.name: teacher for teacher in config.teachers}
+    for index, term in enumerate(objective.features):
+        teacher, key = named.get(term.teacher), f"objective.features.{index}"
+        if not asks_head(objective, term) or teacher is None:  # which is told elsewhere
+            continue
+        why = f"{term.loss.type}" if "head_weight" in term.loss.row.needs else BY_HEADS
+        if teacher.head is None and teacher.outputs is None:
+            yield Problem(f"teachers.{term.teacher}.head", f"is required by {why} ({key}): the module of its last linear "
+                          "layer; `raykd inspect` prints their paths")  # fmt: skip
+        if by_heads and teacher.label_map is not None:
+            yield Problem(BY_HEADS, f"found heads, and teacher {term.teacher!r} has classes of its own (label_map), of "
+                          "which its head speaks; leave it out")  # fmt: skip
+        if by_heads and not term.loss.row.projects:
+            yield Problem(BY_HEADS, f"found heads, and {term.loss.type} ({key}) has no projector to what the head reads; "
+                          "use hint or srrl, or leave it out")  # fmt: skip
+        if term.target is not None:
+            yield Problem(f"{key}.target", f"found {term.target}, of which the head asked by {why} knows nothing; leave "
+                          "it out")  # fmt: skip
+        elif term.loss.knob("standardise"):
+            yield Problem(f"{key}.loss.standardise", f"changes the scale, of which the head asked by {why} knows "
+                          "nothing; give false")  # fmt: skip
