@@ -41,7 +41,8 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
     """The summary of a recipe's comparison, and the seconds that it took."""
     config = base = load_config(name, ["tracking.wandb.mode=disabled"])
     variants = [Variant("recipe", config)]
-    if find_task(config.task).settings.class_logits:
+    settings = find_task(config.task).settings
+    if settings.class_logits and "objective.choose" not in settings.unused:
         base = with_menu(config)
         calibrated = load_config(config.model_dump(mode="json"), _CALIBRATED)
         variants += [Variant("calibrated", calibrated), Variant("menu", base)]

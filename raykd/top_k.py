@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from raykd.errors import TargetError
-from raykd.types import Sampled, Sparse, TopK, host_sees
+from raykd.types import Dense, LearntOutputs, Sampled, Sparse, TopK, host_sees
 
 _CACHED = 1 << 19
 _DEVICE = 1 << 26
@@ -248,6 +248,22 @@ def dense(values: Sparse) -> Tensor:
     filled_NK = torch.where(real_NK, values.log_probs_NK, values.log_probs_NK[:, :1])
     spread_NV = even_share(values)[:, None].expand(len(filled_NK), values.classes).clone()
     return spread_NV.scatter_(1, values.ids_NK, filled_NK)
+
+
+def dense_answers(answers: LearntOutputs) -> dict[str, Dense]:
+    """Teachers' answers over all classes; of those that kept few the rest is spread evenly."""
+    return {
+        name: answer
+        if isinstance(answer, Dense)
+        else Dense(
+            kind="logits",
+            values_NC=dense(tempered(answer)),
+            valid_N=answer.valid_N,
+            features=answer.features,
+            offsets=answer.offsets,
+        )
+        for name, answer in answers.items()
+    }
 
 
 def log_prob_of(values: Sparse, classes_N: Tensor) -> Tensor:

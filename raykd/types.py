@@ -6,8 +6,8 @@ C classes (or labels, or the one value of a regression), K labels, H/W height an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, overload
 
 import numpy as np
@@ -18,6 +18,11 @@ OutputKind = Literal["logits", "value", "label_logits", "embedding"]
 UNLABELLED = -1
 TEXT = "text"
 """Name of the input that holds texts: uint8 [N, L], UTF-8, padded with zeros behind the text."""
+TOKENS = "tokens"
+"""Name of the input that holds chunks of tokens: integers [N, 2, L], the ids, and 1 where a token is to be predicted.
+
+Behind a chunk's end both are 0.
+"""
 UNKNOWN_WORD = -1
 """Code of a word that a table's column of words does not know."""
 ORIGINAL_VIEW = -1
@@ -94,10 +99,12 @@ class Batch:
         inputs: name -> tensor [B, ...].
         labels: int64 [N], −1 where unlabelled; in regression float32 [N] in original units, NaN where
             unlabelled; in multilabel int64 [N, K] of 0 and 1, rows of −1 where unlabelled. Of embeddings
-            classes, to judge by.
+            classes, to judge by. Of a language int64 [N, 4], see `raykd.data.chunks`.
         present_B: bool [B]; False marks padding, which counts in no term.
         mixed: partners' labels, when a view policy blends samples.
         weight_B: float32 [B], sample weights; None means all ones.
+        unit_offsets: int64 [B + 1], rising from 0 to N: sample b has the units `unit_offsets[b]` to
+            `unit_offsets[b + 1]`; None means that each sample is one unit.
     """
 
     ids: Tensor
@@ -108,9 +115,30 @@ class Batch:
     present_B: Tensor
     mixed: Mixed | None = None
     weight_B: Tensor | None = None
+    unit_offsets: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
+
+    @property
+    def sample_of_N(self) -> Tensor:  # noqa: N802 - one for each unit
+        """The place in the batch of the sample that each unit belongs to, int64 [N]."""
+        return self.per_unit(torch.arange(len(self), device=self.rows.device))
+
+    def per_unit(self, values_B: Tensor) -> Tensor:
+        """What is said of samples [B, ...] said of each of their units [N, ...]; as it is where these are the same."""
+        if self.unit_offsets is None:
+            return values_B
+        return values_B.repeat_interleave(
+            self.unit_offsets.diff(), dim=0, output_size=len(self.labels)
+        )
+
+    def units_of(self, sizes: Sequence[int]) -> list[int]:
+        """How many units each of the batch's parts has that have so many samples."""
+        if self.unit_offsets is None:
+            return list(sizes)
+        ends = torch.tensor([0, *sizes], device=self.unit_offsets.device).cumsum(0)
+        return [int(count) for count in self.unit_offsets[ends].diff().tolist()]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on `device`; copies nothing when they are there already."""
@@ -130,6 +158,7 @@ class Batch:
             present_B=move(self.present_B),
             mixed=mixed,
             weight_B=None if self.weight_B is None else move(self.weight_B),
+            unit_offsets=None if self.unit_offsets is None else move(self.unit_offsets),
         )
 
 
@@ -145,12 +174,14 @@ class Dense:
             for `embedding`.
         valid_N: bool [N]; False where this teacher gave no answer.
         features: tap -> tensor [B, ...], as the teacher's module gave it.
+        offsets: int64 [B + 1], where each sample's units begin and end; None where each sample is one unit.
     """
 
     kind: OutputKind
     values_NC: Tensor
     valid_N: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    offsets: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +202,7 @@ class TopK:
             temperatures. None: classes that are not kept have probability 0, at any temperature.
         valid_N: bool [N]; False where this teacher gave no answer.
         features: tap -> tensor [B, ...], as the teacher's module gave it.
+        offsets: int64 [B + 1], where each sample's units begin and end; None where each sample is one unit.
 
     Raises:
         ValueError: shapes that do not match, or a tail without temperature 1.
@@ -182,6 +214,7 @@ class TopK:
     tail: Mapping[float, Tensor] | None
     valid_N: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    offsets: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = self.ids_NK.shape
@@ -245,5 +278,25 @@ class Sparse:
     log_tail_N: Tensor | None
 
 
-Output = Dense
-TeacherOutputs = Mapping[str, Output]
+Output = Dense | TopK
+TeacherOutputs = Mapping[str, Dense]
+LearntOutputs = Mapping[str, Output]
+"""What a student is taught by: answers over all classes, or over the few that were kept."""
+
+
+@overload
+def on_units(answer: Dense, change: Callable[[Tensor], Tensor]) -> Dense: ...
+@overload
+def on_units(answer: TopK, change: Callable[[Tensor], Tensor]) -> TopK: ...
+def on_units(answer: Output, change: Callable[[Tensor], Tensor]) -> Output:
+    """The answer with everything that it says of units [N, ...] changed alike; features and offsets stay."""
+    if isinstance(answer, Dense):
+        return replace(answer, values_NC=change(answer.values_NC), valid_N=change(answer.valid_N))
+    tail = None if answer.tail is None else {t: change(one) for t, one in answer.tail.items()}
+    return replace(
+        answer,
+        ids_NK=change(answer.ids_NK),
+        log_probs_NK=change(answer.log_probs_NK),
+        tail=tail,
+        valid_N=change(answer.valid_N),
+    )

@@ -16,6 +16,7 @@ from raykd.errors import RaykdError
 from raykd.folders import RunFolder
 from raykd.pipeline.fits import teacher_fit
 from raykd.pipeline.preparation import Prepared
+from raykd.pipeline.teachers import teacher_rows
 from raykd.targets import NoTargets
 from raykd.train import train
 from raykd.train.checkpoint import FolderReporter
@@ -25,7 +26,15 @@ GRID: Sequence[Optimizer] = (
     *(Sgd(lr=lr) for lr in (0.01, 0.05, 0.2)),
     *(AdamW(lr=lr, weight_decay=d) for lr in (1e-3, 3e-3, 1e-2, 3e-2) for d in (0.01, 0.05)),
 )
-UPDATES = {"mlp": 800, "cnn": 250, "resnet": 200, "wrn": 200, "bag": 750, "text_cnn": 500}
+UPDATES = {
+    "mlp": 800,
+    "cnn": 250,
+    "resnet": 200,
+    "wrn": 200,
+    "bag": 750,
+    "text_cnn": 500,
+    "gru_lm": 500,
+}
 """Of each fit at most, but two epochs at least: by the kind of model, so that each takes some seconds."""
 SEEDS = {"bag": 1, "text_cnn": 1}
 """Fits with each optimizer; two of the other kinds."""
@@ -48,7 +57,7 @@ def measured(prepared: Prepared, teacher: Teacher) -> Iterator[Record]:
     """What one network reaches with every optimizer: means over seeds, or None where a fit diverged."""
     assert teacher.fit is not None, "only networks to be fitted"
     assert teacher.model is not None, "a teacher that is fitted has a model"
-    rows = prepared.samples.labelled_rows("train", teacher.labels)
+    rows = teacher_rows(prepared.samples, teacher)
     most = UPDATES[teacher.model.type] // math.ceil(len(rows) / teacher.fit.batch_size)
     epochs = min(teacher.fit.epochs, max(2, most))
     seeds = SEEDS.get(teacher.model.type, 2)

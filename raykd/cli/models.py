@@ -16,7 +16,7 @@ from raykd.cli.options import (
 )
 from raykd.config import Config, load_config
 from raykd.config.data import HashedTokenizer
-from raykd.config.models import FINISHED, OF_TEXTS, expand_model
+from raykd.config.models import FINISHED, OF_TEXTS, OF_TOKENS, NgramModel, expand_model
 from raykd.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from raykd.pipeline.student import Exported
 
 _STUDENT = "student"
-_INPUT, _TEXT_INPUT = "1,28,28", "256"
+_INPUT, _TEXT_INPUT, _TOKEN_INPUT = "1,28,28", "256", "128"
 
 
 def add(commands: Command) -> None:
@@ -102,8 +102,14 @@ def _from_spec(
     name: str, settings: list[str], shape: str | None, classes: int
 ) -> tuple[Network, dict[str, Any]]:
     spec = _spec(name, settings)
-    of_texts = isinstance(spec, OF_TEXTS)
-    input_shape = _shape(shape or (_TEXT_INPUT if of_texts else _INPUT))
+    of_texts, of_tokens = isinstance(spec, OF_TEXTS), isinstance(spec, OF_TOKENS)
+    if isinstance(spec, NgramModel):
+        raise InputError.at(
+            "model",
+            "ngram has no modules: it is counted on the data of a recipe; nothing is shown of it",
+        )
+    usual = _TOKEN_INPUT if of_tokens else _TEXT_INPUT if of_texts else _INPUT
+    input_shape = _shape(shape or usual)
     if classes < 1:
         raise InputError.at("--classes", f"found {classes}; must be at least 1")
     import torch
@@ -112,6 +118,10 @@ def _from_spec(
     from raykd.models.network import Network
 
     torch.manual_seed(0)
+    if of_tokens:
+        tokens = _sequence(classes, *input_shape)
+        model = build_model(spec, input_shape=tokens, classes=classes, key="model")
+        return Network(model), {"tokens": torch.randint(0, classes, (2, *tokens))}
     if of_texts:
         tokens = _hashed(*input_shape)
         model = build_model(spec, input_shape=tokens, classes=classes, key="model")
@@ -130,6 +140,18 @@ def _hashed(*sides: int) -> TokenShape:
         )
     tokenizer = HashedTokenizer(length=sides[0])
     return TokenShape(tokenizer.length, tokenizer.size + 1, tokenizer.type)
+
+
+def _sequence(vocabulary: int, *sides: int) -> TokenShape:
+    """The shape of a sequence of tokens."""
+    from raykd.models.shapes import TokenShape
+
+    if len(sides) > 1:
+        raise InputError.at(
+            "--input",
+            f"found {len(sides)} sides; for a language model give the number of tokens: 128",
+        )
+    return TokenShape(sides[0], vocabulary, "tokens")
 
 
 def _spec(name: str, settings: list[str]) -> Any:

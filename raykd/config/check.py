@@ -173,7 +173,42 @@ def _task(config: Config) -> Iterator[Problem]:
             if value != only:
                 means = "leave it out" if only in (None, ()) else f"leave it out, or at {only}"
                 yield Problem(key, f"means nothing with `task: {task}`; {means}")
+    if not choices.chunks:
+        yield from _of_tokens_alone(config)
+    yield from _rest(config)
     yield from choices.problems(config)
+
+
+def _rest(config: Config) -> Iterator[Problem]:
+    """There is a rest where students learn from a pool."""
+    if config.data.tokens is not None and config.data.tokens.pool is not None:
+        return
+    for one in config.teachers:
+        if one.labels == "rest":
+            yield Problem(
+                f"teachers.{one.name}.labels",
+                "found rest, but there is none without `data.tokens.pool`; set one of the two, or labels: all",
+            )
+
+
+def _of_tokens_alone(config: Config) -> Iterator[Problem]:
+    """Settings of texts that are learnt token by token."""
+    given: dict[str, object] = {"data.tokens": config.data.tokens}
+    given |= {f"teachers.{one.name}.domains": one.domains for one in config.teachers}
+    for key, value in given.items():
+        if value is not None:
+            yield Problem(key, f"means nothing with `task: {config.task}`; leave it out")
+    if config.objective.mean != "units":
+        yield Problem(
+            "objective.mean",
+            f"found {config.objective.mean} with `task: {config.task}`, which has no domains; leave it out",
+        )
+    if config.objective.weighting.row.sequences:
+        kind = config.objective.weighting.type
+        yield Problem(
+            "objective.weighting.type",
+            f"found {kind}, which weighs teachers token by token: `task: language` only; leave it out",
+        )
 
 
 def _chosen(config: Config) -> Iterator[tuple[str, str | None, tuple[str, ...] | None]]:

@@ -362,10 +362,13 @@ def _losses(config: Config, found: str) -> Iterator[Problem]:
     objective, soft = config.objective, config.objective.soft_targets
     key, temperature = "objective.soft_targets", 1.0
     if soft is not None:
-        if soft.loss.type not in _RIGHT_IN_PART or soft.loss.knob("standardise"):
-            what = "standardised logits" if soft.loss.type in _RIGHT_IN_PART else soft.loss.type
+        right: tuple[str, ...] = _RIGHT_IN_PART
+        if find_task(config.task).settings.chunks:  # the rest is a bucket of its own there
+            right = (*right, "reverse_kl")
+        if soft.loss.type not in right or soft.loss.knob("standardise"):
+            what = "standardised logits" if soft.loss.type in right else soft.loss.type
             yield Problem(
-                f"{key}.loss", f"{what} needs every class; {found}; use {', '.join(_RIGHT_IN_PART)} without "
+                f"{key}.loss", f"{what} needs every class; {found}; use {', '.join(right)} without "
                 f"standardise, or {_RAISE}",
             )  # fmt: skip
         elif soft.mixing not in _RIGHT_MIXED:

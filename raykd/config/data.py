@@ -226,8 +226,43 @@ class BadSamples(Settings):
     """More than this part of all samples stops the run, for each teacher."""
 
 
+class BytesTokens(Settings):
+    """Every byte of a text in UTF-8 is a token: 256 of them, the same for every model."""
+
+    type: Literal["bytes"] = "bytes"
+
+
+class BpeTokens(Settings):
+    """Byte-level BPE of the library `tokenizers`: pieces of words, and every byte. Needs the extra `hf`."""
+
+    type: Literal["bpe"] = "bpe"
+    path: str | None = None
+    """A `tokenizer.json` (as of GPT-2 and SmolLM2), or its folder; null = fitted on the training texts."""
+    size: Annotated[Count, Field(ge=257, le=1_000_000)] = 1024
+    """Different tokens of one that is fitted here; the first 256 are the bytes."""
+
+
+class Tokens(Settings):
+    """With `task: language`: how texts become chunks of tokens, the samples of a language model."""
+
+    tokenizer: Annotated[
+        BytesTokens | BpeTokens, Field(discriminator="type"), BeforeValidator(_tokenizer)
+    ] = BytesTokens()
+    """What a token is; the same for students and teachers."""
+    length: Annotated[int, Field(ge=2, le=1_000_000)] = 128
+    """Tokens of a chunk, at most. A document is cut into chunks; no chunk reaches over a document's end."""
+    prompt: str | None = None
+    """Column of the source with the number of bytes at the beginning of each text that are given: what follows is
+    predicted from them, they themselves are not. null = all is predicted."""
+    pool: PartOrCount | None = None
+    """Documents of the training part that students learn from, stratified by domain; teachers with `labels: all` are
+    fitted on all of them. null = all."""
+
+
 class Data(Settings):
     """Samples, splits, label budget and views."""
+
+    added_later: ClassVar[frozenset[str]] = frozenset({"tokens"})
 
     source: Source
     """Where the samples come from."""
@@ -241,6 +276,8 @@ class Data(Settings):
     labels: PartOrCount | None = None
     """How many training samples keep their label (stratified); null keeps all. 0: nothing is learnt from labels;
     those of validation still choose by."""
+    tokens: Tokens | None = None
+    """With `task: language`: how texts become chunks of tokens; null takes bytes, in chunks of 128."""
     views: Views = Views()
     """Deterministic augmented views."""
     bad_samples: BadSamples = BadSamples()

@@ -34,6 +34,8 @@ class ModelSettings(Settings):
     """`type:value` is short for `{type: type, <this field>: value}`."""
     takes_texts: ClassVar[bool] = False
     """Whether inputs are the ids of a text's tokens."""
+    takes_tokens: ClassVar[bool] = False
+    """Whether inputs are sequences of tokens, and the answer is the token after each (`task: language`)."""
     may_take_texts: ClassVar[bool] = False
     """Whether inputs may be texts themselves, with `tokenizer: none`."""
     made_of: ClassVar[Literal["weights", "content", "examples", "object"]] = "weights"
@@ -165,6 +167,42 @@ class TextTransformerModel(ZooModel):
     """Chance of dropping a feature while training."""
 
 
+class GruLmModel(ZooModel):
+    """Tokens: a recurrent language model (Cho et al. 2014), for sequences of any length."""
+
+    takes_tokens = True
+    type: Literal["gru_lm"] = "gru_lm"
+    width: Width = 1.0
+    """Scales embeddings and layers: 1.0 is 128 of each."""
+    depth: Depth = 1
+    """Recurrent layers."""
+    dropout: Unit = 0.0
+    """Chance of dropping a feature behind each layer while training."""
+
+
+class TransformerLmModel(ZooModel):
+    """Tokens: a small transformer decoder with learned positions (Radford et al. 2019)."""
+
+    takes_tokens = True
+    type: Literal["transformer_lm"] = "transformer_lm"
+    width: Width = 1.0
+    """Scales the embedding: 1.0 is 64 with 4 heads."""
+    depth: Depth = 2
+    """Transformer blocks."""
+    dropout: Unit = 0.0
+    """Chance of dropping a feature while training."""
+
+
+class NgramModel(ModelSettings):
+    """Tokens: how often they follow each other, with Witten-Bell interpolation, as a teacher; counted in seconds."""
+
+    takes_tokens = True
+    made_of = "examples"
+    type: Literal["ngram"] = "ngram"
+    order: Annotated[Count, Field(le=63)] = 6
+    """A token is predicted from the `order` − 1 tokens before it; at most 7 for bytes, 3 for 49,152 tokens."""
+
+
 class FactoryModel(ModelSettings):
     """Your own function that returns an `nn.Module`, or, for a teacher, a function of arrays."""
 
@@ -281,16 +319,17 @@ class TimmModel(ModelSettings):
 
 
 class HfModel(ModelSettings):
-    """A pretrained classifier or encoder of transformers; needs the extra `hf`."""
+    """A pretrained classifier, encoder or language model of transformers; needs the extra `hf`."""
 
     short_for = "name"
     type: Literal["hf"] = "hf"
     name: str
     """A folder (on every node) with `config.json` and `model.safetensors`, or a repository of the hub."""
-    task: Literal["image_classification", "sequence_classification", "encoder"] = (
+    task: Literal["image_classification", "sequence_classification", "encoder", "causal"] = (
         "image_classification"
     )
-    """What it is for; an encoder gives a vector for each text, with `task: embedding`."""
+    """What it is for; an encoder gives a vector for each text, with `task: embedding`; causal predicts the next token,
+    with `task: language`."""
     pooling: Literal["mean", "first"] = "mean"
     """Of an encoder: the vector is the mean of a text's tokens (Reimers & Gurevych 2019), or its first one."""
     kwargs: dict[str, Json] = Field(default_factory=dict)
@@ -352,6 +391,9 @@ Model = Annotated[
     | BagModel
     | TextCnnModel
     | TextTransformerModel
+    | GruLmModel
+    | TransformerLmModel
+    | NgramModel
     | FactoryModel
     | OnnxModel
     | TorchscriptModel
@@ -366,6 +408,7 @@ Model = Annotated[
 ]
 MODEL_KINDS: tuple[type[ModelSettings], ...] = get_args(get_args(Model)[0])
 OF_TEXTS = tuple(kind for kind in MODEL_KINDS if kind.takes_texts)
+OF_TOKENS = tuple(kind for kind in MODEL_KINDS if kind.takes_tokens)
 FINISHED = tuple(kind for kind in MODEL_KINDS if kind.made_of != "weights")
 """Models into which nothing can be loaded, and which gradients cannot train: teachers only."""
 _SHORT = {
@@ -401,6 +444,8 @@ class TeacherResources(Settings):
 class Expect(Settings):
     """What a teacher must reach on labelled validation samples before any student trains."""
 
+    added_later: ClassVar = frozenset({"bits_per_byte"})
+
     accuracy: Unit | None = None
     """Least accuracy (in multilabel: share of right label decisions)."""
     rmse: Positive | None = None
@@ -409,12 +454,14 @@ class Expect(Settings):
     """Least R²; regression."""
     recall_1: Unit | None = None
     """Least share of samples whose nearest neighbour is of their class; embedding."""
+    bits_per_byte: Positive | None = None
+    """Most bits per byte, mean over the domains; language."""
 
 
 class Teacher(Settings):
     """One frozen model of the ensemble."""
 
-    added_later: ClassVar = frozenset({"prefix"})
+    added_later: ClassVar = frozenset({"prefix", "domains"})
 
     name: Name
     """Unique; used in keys, tables and files."""
@@ -431,8 +478,13 @@ class Teacher(Settings):
     outputs: str | None = None
     """A file with `ids` and `logits` (or `probabilities`; in regression `values`, of embeddings
     `embeddings`): a teacher without a model."""
-    labels: Literal["budget", "all"] = "budget"
-    """Which labels it may be fitted on: the same budget as everyone, or all of the training part."""
+    domains: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """With `task: language`: the domains that it is for. Where it is fitted here it sees text of these alone, and the
+    weighting `routed` asks it about their tokens; null = all."""
+    labels: Literal["budget", "all", "rest"] = "budget"
+    """Which labels it may be fitted on: the same budget as everyone, or all of the training part. rest: with
+    `data.tokens.pool`, the documents that students do not learn from alone. A teacher that has seen the pool knows it by
+    heart, and says little more of it than the pool itself."""
     temperature: Positive | Literal["fit"] = 1.0
     """Multiplies `objective.soft_targets.temperature`; `fit` calibrates it on half of the
     validation labels. That is before the teachers are mixed: `objective.soft_targets.sharpen` acts after it, which is

@@ -355,7 +355,7 @@ class Choose(Settings):
 class Objective(Settings):
     """The sum of the label, soft-target and feature terms."""
 
-    added_later = frozenset({"choose"})
+    added_later = frozenset({"choose", "mean"})
 
     choose: Choose | None = None
     """Choose the target on validation: `soft_targets.temperature`, `sharpen` and `hard_share`, which are left out
@@ -372,6 +372,9 @@ class Objective(Settings):
     """Feature terms."""
     phases: tuple[Phase, ...] = ()
     """Stretches of training with other weights, in order; after the last one all is as written above."""
+    mean: Literal["units", "domains"] = "units"
+    """With `task: language`: labels and soft targets are means over all tokens, or so that each domain counts alike,
+    however much text the training part has of it. Elsewhere each sample counts alike."""
 
 
 def phase_weights(objective: Objective, phase: Phase | None) -> tuple[float | Course, ...]:

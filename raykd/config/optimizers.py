@@ -25,6 +25,8 @@ DEFAULTS: Mapping[str, Optimizer] = {
     "text_cnn": AdamW(lr=1e-2, weight_decay=0.05),
     "vit": AdamW(lr=1e-3, weight_decay=0.05),
     "text_transformer": AdamW(lr=1e-3),
+    "gru_lm": AdamW(lr=5e-3),
+    "transformer_lm": AdamW(lr=3e-3),
     "hf": AdamW(lr=5e-5),
 }
 

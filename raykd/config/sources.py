@@ -55,6 +55,28 @@ class NewsgroupsSource(Settings):
     """Bytes of a text that are kept, from its beginning."""
 
 
+class CorporaSource(Settings):
+    """Texts: English documents of unlike domains from Debian's packages, cut by position into parts of their own.
+
+    Of each file the first 86 % are for training, 4 % for validation, 10 % for test.
+    """
+
+    type: Literal["corpora"] = "corpora"
+    domains: Annotated[
+        tuple[Literal["foldoc", "jargon", "fortunes", "messages"], ...], Field(min_length=1)
+    ] = ("foldoc", "fortunes", "messages")
+    """foldoc, jargon: entries of dictionaries of computing (`dict-foldoc`, `dict-jargon`). fortunes: sayings (`fortunes`,
+    `fortunes-min`). messages: what programs say (`libreoffice-l10n-fr`, `gnupg-l10n`, `libc-l10n`, `gcc-12-locales`,
+    `krita-l10n`, `kdevelop-l10n`), each once."""
+    path: str | None = None
+    """Folder with the packages' `.deb` files, or where they were unpacked; null looks in the usual places, and for what
+    is installed."""
+    limit: Count | None = None
+    """Use only about so many bytes of each domain, from the beginning of each of its files, the same ones each time."""
+    length: Annotated[Count, Field(ge=16, le=100_000)] = 1000
+    """Bytes of a document, at most: longer ones are several, which end with a line; short messages share one."""
+
+
 class KeelSource(Settings):
     """A classification of the KEEL repository, such as `letter` (20,000 samples, 16 measurements, 26 classes).
 
@@ -289,6 +311,7 @@ Source = Annotated[
     | DiabetesSource
     | DiamondsSource
     | NewsgroupsSource
+    | CorporaSource
     | KeelSource
     | OptdigitsSource
     | FashionMnistSource

@@ -31,6 +31,7 @@ class TaskSettings:
         defaults: parts of a recipe that are taken where it says nothing.
         class_logits: whether models return logits of classes.
         has_classes: whether outputs are classes or labels, which test can be sliced by.
+        chunks: whether samples are chunks of tokens, of which each has many units.
         problems: what else cannot work in a recipe of this task, or would silently do nothing.
     """
 
@@ -48,6 +49,7 @@ class TaskSettings:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     class_logits: bool = False
     has_classes: bool = True
+    chunks: bool = False
     problems: Callable[[Config], Iterable[Problem]] = lambda _: ()
 
 

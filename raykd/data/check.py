@@ -176,7 +176,7 @@ def check_data(samples: Samples) -> DataReport:
 def _class_counts(samples: Samples, rows: np.ndarray) -> tuple[ClassCount, ...]:
     def count(labels: np.ndarray) -> np.ndarray:
         return find_task(samples.task).labels.counts(
-            labels[is_labelled(labels)], samples.class_count
+            labels[is_labelled(labels)], len(samples.classes)
         )
 
     labelled_C = count(samples.labels[rows])

@@ -7,7 +7,7 @@ Shapes: N samples, C channels, P parts.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,3 +154,18 @@ def is_coarse(array_ND: np.ndarray) -> np.ndarray:
 
 def _all_but_channels(array: np.ndarray) -> tuple[int, ...]:
     return tuple(axis for axis in range(array.ndim) if axis != 1)
+
+
+def coarse_columns(arrays: Mapping[str, np.ndarray], features: Sequence[str]) -> list[str]:
+    """What is said of columns of which float32, in which models compute, keeps too little."""
+    told = []
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and array.ndim == len(("N", "D")):
+            numbers = np.flatnonzero(is_coarse(array)).tolist()
+            names = [features[one] if features else f"{one} of {name}" for one in numbers]
+            told += [
+                f"column {one} has values around {float(array[0, number]):.6g}, of which float32, in which models compute, keeps "
+                "too little to tell them apart; subtract an offset, such as their minimum, in the file"
+                for one, number in zip(names, numbers, strict=True)
+            ]
+    return told

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -14,21 +14,23 @@ import xxhash
 
 from raykd.config.data import Data, ViewStep
 from raykd.config.sources import FilesSource, ObjectSource
+from raykd.data.chunking import REST, fields_of_chunks
+from raykd.data.chunks import Vocabulary, unit_labels
 from raykd.data.class_names import given_names, look_alike, renamed
 from raykd.data.dataset import Dataset
 from raykd.data.decoding import Decode, Tell, in_process, load_decoded
 from raykd.data.hashing import content_hashes
-from raykd.data.mapped import channel_statistics, is_coarse, pieces
+from raykd.data.mapped import channel_statistics, coarse_columns, pieces
 from raykd.data.sources import load_source
 from raykd.data.splits import label_budget, make_splits
 from raykd.data.texts import decode_texts
+from raykd.data.trying import scale_of, try_views
 from raykd.data.views import PartnerPools, Shown, ViewMaker, mixes, policy_key
 from raykd.errors import InputError, Problem
 from raykd.tasks import find_task
-from raykd.types import ORIGINAL_VIEW, TEXT, UNLABELLED, Batch, Mixed, Scale, is_labelled
+from raykd.types import ORIGINAL_VIEW, TEXT, TOKENS, UNLABELLED, Batch, Mixed, Scale, is_labelled
 
 Labels = Literal["budget", "all"]
-_BLENDS = ("noise", "mixup")
 _VECTORS = len(("N", "D"))
 
 
@@ -43,7 +45,8 @@ class Samples:
         ids: int64 [N], stable sample ids, from which random numbers are made; not for people.
         user_ids: pyarrow array of N texts, each sample's id as the user's data have it: `0995`, `A12`,
             `cats/7.png`, `people.csv#3`; of a number its digits. Results are joined to the user's data by it.
-        splits: "train", "validation", "test" -> sorted int64 rows.
+        splits: "train", "validation", "test" -> sorted int64 rows; also "rest", of what only teachers are fitted on,
+            where `data.tokens.pool` leaves some.
         classes: names of a model's outputs: of the classes or labels in order, of the one value of a
             regression; of an embedding the names of its labels' classes, which may be none.
         seed: the recipe's seed.
@@ -57,6 +60,8 @@ class Samples:
         left_out, features, words, unused: as in `Dataset`.
         columns: as in `Dataset`, of those that are asked for.
         notes: what a reader of a run should know of the data, in plain words.
+        vocabulary: of chunks of tokens, which have many units each; None of all other samples. `labels` are then the
+            numbers of the domains, which `classes` names.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -79,6 +84,7 @@ class Samples:
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unused: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    vocabulary: Vocabulary | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -119,16 +125,53 @@ class Samples:
         shown = self._views.show(rows, view_B)
         known = self.labels if labels == "budget" else self.all_labels
         present_B = np.ones(len(rows), dtype=bool) if present is None else present.astype(bool)
+        taught, offsets = known[rows], None
+        if self.vocabulary is not None:
+            taught, offsets = self._unit_labels(rows, known, shown.inputs[TOKENS])
         return Batch(
             ids=torch.from_numpy(self.ids[rows]),
             rows=torch.from_numpy(rows.copy()),
             view_B=torch.from_numpy(view_B.copy()),
             inputs={name: torch.from_numpy(array) for name, array in shown.inputs.items()},
-            labels=torch.from_numpy(known[rows]),
+            labels=torch.from_numpy(taught),
             present_B=torch.from_numpy(present_B),
             mixed=_mixed(shown, known),
             weight_B=None if self.weights is None else torch.from_numpy(self.weights[rows]),
+            unit_offsets=None if offsets is None else torch.from_numpy(offsets),
         )
+
+    def _unit_labels(
+        self, rows: np.ndarray, known: np.ndarray, tokens: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        assert self.vocabulary is not None, "only chunks of tokens have many units"
+        sizes = np.array(self.vocabulary.tokenizer.sizes, np.int64)
+        return unit_labels(tokens, rows, known[rows], sizes)
+
+    def unit_labels(self, rows: np.ndarray, labels: Labels = "budget") -> np.ndarray:
+        """The labels of the units of some samples, as a batch of them has them: [N] or [N, ...]."""
+        known = self.labels if labels == "budget" else self.all_labels
+        if self.vocabulary is None:
+            found: np.ndarray = known[rows].copy()
+            return found
+        return self._unit_labels(rows, known, self.inputs[TOKENS][rows])[0]
+
+    def per_unit(self, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """What is said of some samples said of each of their units.
+
+        Args:
+            rows: int64 [B].
+            values: [B, ...], of these rows.
+        """
+        if self.vocabulary is None:
+            return values
+        counts = (self.inputs[TOKENS][rows][:, 1, 1:] > 0).sum(axis=1)
+        repeated: np.ndarray = np.repeat(values, counts, axis=0)
+        return repeated
+
+    @property
+    def is_tokens(self) -> bool:
+        """Whether samples are chunks of tokens."""
+        return self.vocabulary is not None
 
     def content_hash(self, rows: np.ndarray) -> np.ndarray:
         """A hash of each sample's raw bytes, names, dtypes and shapes: uint64 [B] (XXH3, 64 bits)."""
@@ -159,6 +202,8 @@ class Samples:
     def labelled_rows(self, split: str, labels: Labels = "budget") -> np.ndarray:
         """Rows of a split that have a label, within the budget or at all, sorted int64."""
         rows, known = self.splits[split], self.labels if labels == "budget" else self.all_labels
+        if split == "train" and labels == "all" and REST in self.splits:
+            rows = np.union1d(rows, self.splits[REST])
         labelled: np.ndarray = rows[is_labelled(known[rows])]
         return labelled
 
@@ -223,9 +268,10 @@ class Samples:
     def class_count(self) -> int:
         """Number of outputs that a model needs: one for each class or label, one for a value.
 
-        An embedding has as many as the recipe says; this is then the number of its labels' classes.
+        An embedding has as many as the recipe says; this is then the number of its labels' classes. A language
+        model has one for each token.
         """
-        return len(self.classes)
+        return len(self.classes) if self.vocabulary is None else self.vocabulary.size
 
     @property
     def view_key(self) -> str:
@@ -311,8 +357,14 @@ def build_samples(
         DataError: decoded samples cannot be written or read.
     """
     if isinstance(data.source, FilesSource | ObjectSource):
-        check = partial(samples_of, data=data, seed=seed, columns=columns)
-        dataset = load_decoded(data, task, decode, tell, check, columns)
+        check: Callable[[Dataset], object] = partial(
+            samples_of, data=data, seed=seed, columns=columns
+        )
+        if find_task(task).settings.chunks:  # what is not decoded yet has no tokens
+            check = partial(make_splits, splits=data.splits, seed=seed)
+        prompt = None if data.tokens is None else data.tokens.prompt
+        asked = columns if prompt is None else (*columns, prompt)
+        dataset = load_decoded(data, task, decode, tell, check, asked)
     else:
         dataset = load_source(data.source, task)
     if find_task(task).labels.same_as == dataset.task:
@@ -355,6 +407,8 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         kept = label_budget(known, train, data.labels, seed=seed, ids=ids)
         labels = dataset.form.hidden(all_labels, kept == UNLABELLED)
     by_id = train[np.argsort(ids[train])]
+    if find_task(dataset.task).settings.chunks:
+        return Samples(**fields_of_chunks(dataset, data, splits, classes, columns, seed), seed=seed)
     samples = Samples(
         inputs={name: _read_only(array) for name, array in dataset.arrays.items()},
         labels=_read_only(labels),
@@ -370,73 +424,21 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         ),
         weights=None if dataset.weights is None else _read_only(dataset.weights),
         task=dataset.task,
-        scale=_scale(labels[train]) if dataset.form.measured else None,
+        scale=scale_of(labels[train]) if dataset.form.measured else None,
         hashes=None if dataset.hashes is None else _read_only(dataset.hashes),
         left_out=dataset.left_out,
         features=dataset.features,
         columns={name: _read_only(dataset.columns[name]) for name in columns},
         words=dataset.words,
         unused=dataset.unused,
-        notes=(*dataset.notes, *look_alike(classes), *_coarse(dataset)),
+        notes=(
+            *dataset.notes,
+            *look_alike(classes),
+            *coarse_columns(dataset.arrays, dataset.features),
+        ),
     )
-    _try_views(samples)
+    try_views(samples)
     return samples
-
-
-def _coarse(dataset: Dataset) -> list[str]:
-    """What is said of columns of which float32, in which models compute, keeps too little."""
-    told = []
-    for name, array in dataset.arrays.items():
-        if array.dtype.kind == "f" and array.ndim == len(("N", "D")):
-            numbers = np.flatnonzero(is_coarse(array))
-            names = [
-                dataset.features[one] if dataset.features else f"{one} of {name}" for one in numbers
-            ]
-            told += [
-                f"column {one} has values around {float(array[0, number]):.6g}, of which float32, in which models compute, keeps "
-                "too little to tell them apart; subtract an offset, such as their minimum, in the file"
-                for one, number in zip(names, numbers, strict=True)
-            ]
-    return told
-
-
-def _scale(values: np.ndarray) -> Scale:
-    """Mean and deviation of the values that are known."""
-    known = values[is_labelled(values)].astype(np.float64)
-    deviation = float(known.std())
-    if deviation == 0:
-        raise InputError(
-            Problem("data.labels", f"the {len(known)} labelled training values are all the same; a "
-                    "regression needs at least two different ones")
-        )  # fmt: skip
-    return Scale(mean=float(known.mean()), std=deviation)
-
-
-def _check_blending(samples: Samples) -> None:
-    """Codes of words are no amounts: half of one and half of another is a third word."""
-    for index, step in enumerate(samples.policy):
-        if samples.words and step.type in _BLENDS:
-            raise InputError.at(
-                f"data.views.policy.{index}",
-                f"{step.type} needs numbers; the table has columns of words ({', '.join(samples.words)}): remove it, "
-                "or name the columns of numbers in data.source.inputs",
-            )
-
-
-def _try_views(samples: Samples) -> None:
-    """Make one view twice: a step that does not fit, or is not a pure function, is found before all else."""
-    _check_blending(samples)
-    row = samples.splits["train"][:1]
-    first, again = (
-        {name: shown.numpy() for name, shown in samples.batch(row, 0).inputs.items()}
-        for _ in range(2)
-    )
-    if any(first[name].tobytes() != again[name].tobytes() for name in first):
-        raise InputError.at(
-            "data.views.policy",
-            "the same view of a sample came out differently the second time; a factory step must draw "
-            "all that is random from the generator it is given",
-        )
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

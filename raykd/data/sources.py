@@ -16,6 +16,7 @@ SOURCES = {
     "diabetes": "raykd.data.named.scikit_learn:load_diabetes",
     "diamonds": "raykd.data.named.diamonds:load_diamonds",
     "newsgroups": "raykd.data.named.newsgroups:load_newsgroups",
+    "corpora": "raykd.data.named.corpora:load_corpora",
     "keel": "raykd.data.named.keel:load_keel",
     "optdigits": "raykd.data.named.keel:load_optdigits",
     "fashion_mnist": "raykd.data.named.idx:load_mnist",

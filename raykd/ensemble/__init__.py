@@ -25,6 +25,7 @@ from raykd.ensemble.combine import (
     sharpened,
     unknown,
 )
+from raykd.ensemble.sequences import bayesian_mixture, routed
 from raykd.ensemble.temperature import (
     SHARPENING_BOUNDS,
     TEMPERATURE_BOUNDS,
@@ -41,6 +42,7 @@ __all__ = [
     "SHARPENING_BOUNDS",
     "TEMPERATURE_BOUNDS",
     "WEIGHTINGS",
+    "bayesian_mixture",
     "calibration_half",
     "effective_teachers",
     "effective_teachers_per_unit",
@@ -50,6 +52,7 @@ __all__ = [
     "mean_logits",
     "mean_of_known",
     "mean_probabilities",
+    "routed",
     "sample_weights",
     "sharpened",
     "unknown",

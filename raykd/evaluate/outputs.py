@@ -37,7 +37,7 @@ class SplitOutputs:
 
     Attributes:
         labels_N: int64 [N], −1 where unlabelled; in regression float32 [N], NaN where unlabelled; in
-            multilabel int64 [N, C], rows of −1 where unlabelled.
+            multilabel int64 [N, C], rows of −1 where unlabelled; of a language int64 [N, 4], a row for each token.
         ids_N: int64 [N], sample ids, as random numbers are made from them.
         user_ids: the same samples' ids as the user's data have them; none in runs of earlier versions.
         teachers: name -> float32 [N, C].
@@ -68,8 +68,7 @@ class SplitOutputs:
         if len(shape) != 2:
             raise ValueError(f"the ensemble's outputs must be [N, C], found {list(shape)}")
         for name, tensor in (("labels", self.labels_N), ("ids", self.ids_N)):
-            allowed = (shape[:1], shape) if name == "labels" else (shape[:1],)
-            if tuple(tensor.shape) not in allowed:
+            if tuple(tensor.shape)[:1] != shape[:1] or tensor.ndim > (2 if name == "labels" else 1):
                 raise ValueError(f"{name}: expected [{shape[0]}], found {list(tensor.shape)}")
         for name, tensor in (*self.teachers.items(), *self.rivals.items()):
             if tensor.ndim != len(shape) or tuple(tensor.shape)[:same] != shape[:same]:

@@ -116,7 +116,8 @@ def write_card(story: Story) -> str:
 def _intended(story: Story) -> str:
     about, student = story.about, story.summary["student"]
     shape = "×".join(map(str, about.input.shape))
-    inputs = f"inputs of {shape}" if about.preprocessing.tokens is None else "texts"
+    shown = about.preprocessing
+    inputs = f"inputs of {shape}" if shown.tokens is None and shown.chunks is None else "texts"
     outputs = find_task(about.task).export.sized(len(about.classes))
     sizes = [student.get("parameters"), story.summary.get("ensemble", {}).get("parameters")]
     cost = (
@@ -140,6 +141,8 @@ def _use(story: Story) -> str:
     taken, tokens = about.taken, about.preprocessing.tokens
     columns, shape = raw_columns(about), f"[{', '.join(map(str, ['N', *taken.shape]))}]"
     feed, what = f"{{{json.dumps(taken.name)}: samples}}", f"float32 {shape}"
+    if about.preprocessing.chunks is not None:
+        what = f"int64 {shape}"
     if columns is not None:
         feed = f"{{{', '.join(f'{json.dumps(one)}: {one}' for one in columns.described)}}}"
         what = "columns of the table, see below"
@@ -156,7 +159,12 @@ def _use(story: Story) -> str:
         f"```python\n{shown[name].format(**words)}```" for name in shown if name in story.written
     ]
     inputs = f"Inputs are {taken.dtype} {shape}"
-    if tokens is None:
+    if (chunks := about.preprocessing.chunks) is not None:
+        inputs += (
+            f": ids of {chunks.size:,} tokens ({chunks.tokenizer}), from 0; what stands behind a text's end "
+            "changes nothing before it."
+        )
+    elif tokens is None:
         inputs += (
             " in the space of the data source: all preprocessing is inside. Images of 0..255 come "
             "divided by 255."

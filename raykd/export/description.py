@@ -106,7 +106,8 @@ class Description(Settings):
         if not all(map(math.isfinite, numbers)) or not all(value > 0 for value in divisors):
             raise ValueError("numbers must be finite, and deviations above 0")
         tokens = shown.tokens
-        if (tokens is None) == (self.input.dtype == "uint8"):
+        is_text = tokens is not None or shown.chunks is not None
+        if is_text != (self.input.dtype == "uint8"):
             raise ValueError("texts come as uint8, and nothing else does")
         if tokens is not None and not (0 < tokens.length <= _LONGEST and tokens.size > 0):
             raise ValueError(f"tokens have a length of 1 to {_LONGEST:,}, and 1 id at least")
@@ -115,7 +116,9 @@ class Description(Settings):
     @property
     def taken(self) -> Input:
         """What the student takes without raykd around it: what the source gives, of texts the ids of their tokens."""
-        tokens = self.preprocessing.tokens
+        chunks, tokens = self.preprocessing.chunks, self.preprocessing.tokens
+        if chunks is not None:
+            return Input(name="tokens", shape=(chunks.length,), dtype="int64")
         if tokens is None:
             return self.input.model_copy(update={"source": None})
         return Input(name="tokens", shape=(tokens.length,), dtype="int64")

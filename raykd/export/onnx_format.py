@@ -76,6 +76,8 @@ def metadata(student: Student) -> dict[str, str]:
 def _preprocessing(about: Description) -> dict[str, Any]:
     tokens = about.preprocessing.tokens
     described = about.preprocessing.describe()
+    if about.preprocessing.chunks is not None:
+        return {"inside": False, **described, "meaning": "ids of the tokenizer, from 0"}
     if tokens is None:
         return {"inside": True, **described}
     return {"inside": False, **described, "meaning": tokens.meaning}

@@ -55,10 +55,13 @@ def _split_columns(evaluation: Evaluation, split: Split, temperature: float | No
         for name, answers_NC in _answers(outputs, temperature).items()
     }
     said = next(iter(predicted.values()))
+    labels_N, classes = outputs.labels_N, evaluation.classes
+    if export.label_of is not None:
+        labels_N, classes = export.label_of(labels_N), ()
     columns: Columns = {
         "id": pa.array(outputs.user_ids, pa.string()),
         "split": pa.array([split] * len(outputs.user_ids)),
-        "label": _label_column(outputs.labels_N.numpy(), evaluation.classes, said),
+        "label": _label_column(labels_N.numpy(), classes, said),
     }
     for name, one in predicted.items():
         columns |= answer_columns(one, name)
@@ -178,6 +181,8 @@ def predicted_table(ids: Sequence[Any], predicted: Predicted) -> pa.Table:
     columns = {"id": id_column(ids), "prediction": _answer_column(predicted)}
     if predicted.probability_NC is not None:
         columns |= probability_columns(predicted)
+    if predicted.bits_N is not None:
+        columns["bits_per_byte"] = pa.array(predicted.bits_N)
     return pa.table(columns)
 
 

@@ -22,6 +22,24 @@ _GAPS = 0.2
 Runner = Callable[[np.ndarray], list[np.ndarray]]
 
 
+class OfIds(nn.Module):
+    """A language model as it is asked without raykd: the logits after every token.
+
+    Args:
+        model: from ids [B, L] to logits [B, L, V].
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Of the only input int64 [B, L] -> [B, L, V]."""
+        (ids_BL,) = inputs.values()
+        logits: Tensor = self.model(ids_BL)
+        return logits
+
+
 class Answers(nn.Module):
     """Preprocessing (but tokenizers), network and what the task makes of its output, in one module.
 
@@ -64,7 +82,9 @@ class Student:
     def answers(self) -> Answers:
         """The module that every format is made from and held against."""
         network = self.network
-        if self.about.preprocessing.tokens is not None:
+        if self.about.preprocessing.chunks is not None:
+            network = OfIds(core(network))
+        elif self.about.preprocessing.tokens is not None:
             network = Network(core(network), scale=self.about.scale)
         about = self.about
         return Answers(network, about.taken.name, about.task, about.temperature or 1.0).eval()
@@ -79,6 +99,8 @@ class Student:
         generator = torch.Generator().manual_seed(seed)
         shape = (size, *self.about.taken.shape)
         shown = self.about.preprocessing
+        if shown.chunks is not None:
+            return torch.randint(0, shown.chunks.size, shape, generator=generator)
         if shown.tokens is not None:
             return _random_ids(shape, shown.tokens.size, generator)
         if self.about.input.dtype == "int64":

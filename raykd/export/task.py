@@ -28,6 +28,7 @@ class Predicted:
             float32 [N], the value in original units; of embeddings the sample's place.
         probability_NC: float32, of each class or label; None in regression and of embeddings.
         vector_ND: float32, the embedding; None in other tasks.
+        bits_N: float32, bits per byte of a text, which `words` go on with; None in other tasks.
     """
 
     classes: tuple[str, ...]
@@ -35,6 +36,7 @@ class Predicted:
     label_N: np.ndarray
     probability_NC: np.ndarray | None
     vector_ND: np.ndarray | None = None
+    bits_N: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,7 @@ class TaskExport:
         hub_tag: kind of the inputs (None: another one) -> what Hugging Face calls the task; None where it has
             no name for it.
         sized: number of outputs -> what the student maps its inputs to, in words.
+        label_of: labels as evaluation keeps them -> the right answers [N], where they say more than that.
         has_probabilities: whether it puts out probabilities, which may be calibrated or not.
     """
 
@@ -58,6 +61,7 @@ class TaskExport:
     weak_spots: Callable[[Tensor, Tensor, Sequence[str]], str]
     hub_tag: Callable[[Inputs | None], str | None] = lambda _: None
     sized: Callable[[int], str] = lambda count: f"{count} outputs"
+    label_of: Callable[[Tensor], Tensor] | None = None
     has_probabilities: bool = False
 
 

@@ -145,7 +145,10 @@ def _share(store: RecipeStore, name: str, required: int, parts: Sequence[Part]) 
 def _part_bytes(store: RecipeStore, key: EntryKey, part: Part) -> int:
     teacher = store.prepared.teachers[part.teacher]
     answer = teacher.empty_answer(store.samples, held_out=part.view == ORIGINAL_VIEW)
-    return shard_bytes(key, part.view, len(part.rows), answer)
+    units = None
+    if store.samples.is_tokens:
+        units = len(store.samples.per_unit(part.rows, part.rows))
+    return shard_bytes(key, part.view, len(part.rows), answer, units)
 
 
 def _asked_live(prepared: Prepared) -> dict[str, int]:

@@ -113,6 +113,7 @@ class WeightingRow:
         looks: at the teachers' logits; otherwise only their shape counts.
         paper_scale: of K teachers, the factor on the soft targets in the authors' code; applied where
             the knob `paper_code_scale` is true.
+        sequences: it weighs the units of sequences, by what stands before them or where they are from.
     """
 
     path: str
@@ -125,4 +126,5 @@ class WeightingRow:
     stored: bool = True
     random: bool = False
     looks: bool = True
+    sequences: bool = False
     paper_scale: Callable[[int], float] | None = None

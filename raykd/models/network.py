@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from raykd.models.preprocess import IDENTITY, Preprocessing
-from raykd.types import Scale
+from raykd.models.units import unit_outputs
+from raykd.types import TOKENS, Scale
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -52,7 +53,8 @@ class Network(nn.Module):
 
         Returns:
             The output, or its `logits`, or its first tensor, [B, ...]; with a scale float32 in original
-            units.
+            units. Of chunks of tokens the model is given the ids [B, L] and returns [B, L, V]; the output is then
+            that of each unit, [N, V].
 
         Raises:
             TypeError: the model returns no tensor, or one preprocessing is given for several inputs.
@@ -67,13 +69,17 @@ class Network(nn.Module):
 
     def output(self, prepared: Mapping[str, Tensor]) -> Tensor:
         """The model's output for a batch that is prepared; as `forward`."""
-        if len(prepared) == 1:
+        if TOKENS in prepared:
+            output = self.model(prepared[TOKENS][:, 0])
+        elif len(prepared) == 1:
             output = self.model(*prepared.values())
         else:
             output = self.model(**prepared)
         tensor = first_tensor(output)
         if tensor is None:
             raise TypeError(f"the model returned {type(output).__name__}; a tensor is needed")
+        if TOKENS in prepared:
+            return unit_outputs(tensor, prepared[TOKENS])
         return tensor if self.scale is None else self.scale.restored(tensor)
 
     def _prepare(

@@ -27,6 +27,25 @@ _NO_STATISTICS: Statistics = ((), ())
 
 
 @dataclass(frozen=True)
+class ChunkTokens:
+    """The tokens that a language model is made for.
+
+    Attributes:
+        length: of a chunk, at most.
+        size: how many tokens there are.
+        tokenizer: its name: what made them.
+        fingerprint: of the tokenizer: another one's ids mean other tokens.
+        content: all that the tokenizer is made from; empty where its name says all.
+    """
+
+    length: int
+    size: int
+    tokenizer: str
+    fingerprint: str
+    content: str = ""
+
+
+@dataclass(frozen=True)
 class Preprocessing:
     """Crop, resize, channels, scale, normalise, in this order; of texts the ids of their tokens; each row on its own.
 
@@ -43,6 +62,7 @@ class Preprocessing:
         std: likewise, positive; None = 1.
         tokens: of texts, which know none of the others.
         table: of tables with gaps or words.
+        chunks: of chunks of tokens, which know none of the others.
     """
 
     crop: int | None = None
@@ -53,6 +73,7 @@ class Preprocessing:
     std: tuple[float, ...] | None = None
     tokens: AnyTokens | None = None
     table: TableEncoding | None = None
+    chunks: ChunkTokens | None = None
 
     @property
     def changes_nothing(self) -> bool:
@@ -72,7 +93,7 @@ class Preprocessing:
         """
         if self.tokens is not None:
             return token_ids(self.tokens, x, remember=remember)
-        if self.changes_nothing:
+        if self.changes_nothing or self.chunks is not None:
             return x
         if self.table is not None:
             x = self.table(x)
@@ -109,6 +130,8 @@ class Preprocessing:
         """The shape of a preprocessed sample of `input_shape`, both without the batch."""
         if self.tokens is not None:
             return TokenShape(self.tokens.length, self.tokens.size + 1, self.tokens.type)
+        if self.chunks is not None:
+            return TokenShape(self.chunks.length, self.chunks.size, "tokens")
         if self.table is not None:
             return (self.table.width,)
         side = self.size or self.crop
@@ -122,8 +145,12 @@ class Preprocessing:
         described = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
-            if name not in ("tokens", "table")
+            if name not in ("tokens", "table", "chunks")
         }
+        if self.chunks is not None:
+            known = asdict(self.chunks)
+            del known["content"]  # which may be megabytes; the fingerprint is of it
+            described["chunks"] = known
         if self.table is not None:
             described["table"] = asdict(self.table)
         if self.tokens is not None:
@@ -139,12 +166,46 @@ def _per_channel(values: tuple[float, ...], x: Tensor) -> Tensor:
     return column.view(-1, *([1] * (x.dim() - 2)))
 
 
+class Tokens(Protocol):
+    """What is asked of the tokens of chunks; `raykd.data.chunks.Vocabulary` is one."""
+
+    @property
+    def length(self) -> int:
+        """Of a chunk, at most."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many different ones there are."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Of the tokenizer."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the tokenizer."""
+        ...
+
+    @property
+    def content(self) -> str:
+        """All that the tokenizer is made from."""
+        ...
+
+
 class Source(Protocol):
     """What is asked of samples; `raykd.data.Samples` is one."""
 
     @property
     def is_text(self) -> bool:
         """Whether samples are texts."""
+        ...
+
+    @property
+    def vocabulary(self) -> Tokens | None:
+        """Of chunks of tokens what these are."""
         ...
 
     @property
@@ -191,6 +252,24 @@ def preprocessing_for(settings: Preprocess, samples: Source, *, key: str) -> Pre
     Raises:
         InputError: as `resolve`; settings of numbers for texts, or the other way round; no such tokenizer.
     """
+    if samples.vocabulary is not None:
+        given = (
+            name
+            for name, field in Preprocess.model_fields.items()
+            if getattr(settings, name) != field.default
+        )
+        refuse(
+            Problem(
+                f"{key}.{name}", "the samples are chunks of tokens, made by data.tokens: remove it"
+            )
+            for name in given
+        )
+        known = samples.vocabulary
+        return Preprocessing(
+            chunks=ChunkTokens(
+                known.length, known.size, known.name, known.fingerprint, known.content
+            )
+        )
     if not samples.is_text:
         if settings.tokenizer is not None:
             found = f"is for texts; a sample here is {list(samples.input_shape)}"

@@ -14,8 +14,9 @@ class TokenShape(tuple[int, ...]):
     """The shape (length,) of a text's ids, with what a model has to know of them.
 
     Attributes:
-        vocabulary: ids are below it; 0 is padding.
-        kind: type of the tokenizer; `none` = ids are the bytes of the text itself.
+        vocabulary: ids are below it; 0 is padding, but of `tokens`.
+        kind: type of the tokenizer; `none` = ids are the bytes of the text itself, `tokens` = samples are sequences
+            of ids (`task: language`).
     """
 
     vocabulary: int

@@ -19,7 +19,9 @@ from raykd.errors import InputError, Problem, RaykdError, refuse
 from raykd.models.names import unknown
 from raykd.models.network import Network, core, first_tensor
 from raykd.models.preprocess import Preprocessing
+from raykd.models.units import predicted
 from raykd.models.weights import count_parameters
+from raykd.types import TOKENS
 
 Shape = tuple[int, ...]
 
@@ -230,6 +232,8 @@ def _hint(network: Network) -> str:
 
 def _sample_shape(tensor: Tensor, inputs: Mapping[str, Tensor], what: str, key: str) -> Shape:
     size = len(next(iter(inputs.values())))
+    if TOKENS in inputs:
+        size = int(predicted(inputs[TOKENS]).sum())
     if tensor.dim() == 0 or len(tensor) != size:
         raise InputError.at(
             key,

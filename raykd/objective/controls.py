@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raykd.config.methods import WEIGHTINGS
-from raykd.config.objective import Labels, Objective, restricted
+from raykd.config.objective import Labels, Objective, SoftTargets, restricted
 from raykd.config.resolving import is_hard
 from raykd.objective.weighting import steady
 
@@ -34,7 +34,12 @@ class TrainingRole:
 
 
 def training_role(
-    role: Role, objective: Objective, teachers: Sequence[str], best_teacher: str
+    role: Role,
+    objective: Objective,
+    teachers: Sequence[str],
+    best_teacher: str,
+    *,
+    always_labelled: bool = False,
 ) -> TrainingRole:
     """What a role is taught, derived from the student's objective.
 
@@ -47,6 +52,8 @@ def training_role(
         objective: the recipe's objective.
         teachers: names of all teachers.
         best_teacher: name of the teacher that is best on validation.
+        always_labelled: whether each unit is its own label, as a token of a text is: the ensemble's answers cannot
+            stand in for missing labels then, and `hard` takes them in place of all.
     """
     if role == "student" and not is_hard(objective):
         return TrainingRole(role, objective, tuple(teachers))
@@ -60,8 +67,17 @@ def training_role(
         loss=objective.labels.loss,
     )
     if role == "labels":
-        alone = Objective(labels=own, soft_targets=None)
+        alone = Objective(labels=own, soft_targets=None, mean=objective.mean)
         return TrainingRole(role, alone, (), labelled_only=True)
+    if role == "hard" and always_labelled:
+        soft = SoftTargets(temperature=1.0, weight=1.0, hard_share=1.0)
+        argmax = Objective(
+            labels=Labels(weight=0.0),
+            soft_targets=soft,
+            weighting=steady(objective.weighting),
+            mean=objective.mean,
+        )
+        return TrainingRole(role, argmax, tuple(teachers))
     if role in ("student", "hard"):
         filled = own.model_copy(update={"fill": "ensemble"})
         hard = Objective(labels=filled, soft_targets=None, weighting=steady(objective.weighting))

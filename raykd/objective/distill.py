@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from raykd.config.objective import Objective, SoftTargets
+from raykd.data.chunks import DOMAIN
 from raykd.objective.features import FeatureLoss, Shape
 from raykd.objective.rule import LearningRule, knows_few
 from raykd.objective.schedules import strengths_at
@@ -16,7 +17,16 @@ from raykd.objective.settled import EnsembleTarget, SettledUnits
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
 from raykd.objective.terms import NOW, Context, Term, ensemble_rows
 from raykd.objective.weighting import needs_losses, teacher_weights
-from raykd.types import UNLABELLED, Batch, Scale, TeacherOutputs, is_labelled
+from raykd.types import (
+    UNLABELLED,
+    Batch,
+    Dense,
+    LearntOutputs,
+    Scale,
+    TeacherOutputs,
+    TopK,
+    is_labelled,
+)
 
 _TINY = 1e-12
 _COMPARED = 16
@@ -39,10 +49,12 @@ class DistillObjective(nn.Module):
         student_shapes: tap -> shape without batch, for the feature terms; at `OUTPUT` what the student returns.
         teacher_shapes: (teacher, tap) -> shape without batch; at `OUTPUT` what each teacher returns.
         class_weights_C: factors of the label term per class, or None.
+        domain_weights_D: factors of labels and soft targets per domain of a text, or None.
         scale: the unit in which a regression is learnt; None in other tasks.
     """
 
     class_weights_C: Tensor | None
+    domain_weights_D: Tensor | None
     temperatures_T: Tensor
 
     def __init__(
@@ -54,12 +66,14 @@ class DistillObjective(nn.Module):
         student_shapes: Mapping[str, Shape],
         teacher_shapes: Mapping[tuple[str, str], Shape],
         class_weights_C: Tensor | None = None,
+        domain_weights_D: Tensor | None = None,
         scale: Scale | None = None,
     ) -> None:
         super().__init__()
         self.settings, self.rule, self.scale = settings, rule, scale
         self.teacher_infos = tuple(teacher_infos)
         self.register_buffer("class_weights_C", class_weights_C, persistent=False)
+        self.register_buffer("domain_weights_D", domain_weights_D, persistent=False)
         temperatures_T = torch.tensor([teacher.temperature for teacher in teacher_infos])
         self.register_buffer("temperatures_T", temperatures_T, persistent=False)
         self.features = nn.ModuleList(
@@ -86,7 +100,7 @@ class DistillObjective(nn.Module):
         outputs_NC: Tensor,
         features: Mapping[str, Tensor],
         batch: Batch,
-        targets: TeacherOutputs,
+        targets: LearntOutputs,
         context: Context = NOW,
     ) -> tuple[dict[str, Term], Tensor | None]:
         """The terms of one batch, and the teachers' weights [T, N] when there are teachers.
@@ -99,7 +113,10 @@ class DistillObjective(nn.Module):
             context: when it comes, and the other workers.
         """
         now = strengths_at(self.settings, context.epoch)
-        outputs_NC, batch, targets = self.rule.convert(outputs_NC, batch, targets, self.scale)
+        if not _few(targets):
+            outputs_NC, batch, targets = self.rule.convert(
+                outputs_NC, batch, _whole(targets), self.scale
+            )
         terms: dict[str, Term] = {}
         weights_TN = None
         pseudo_N = None
@@ -114,7 +131,7 @@ class DistillObjective(nn.Module):
                 loss_N, counts_N = self.rule.soft_loss(
                     soft, teacher_batch, weights_TN, own_TN, self.matches
                 )
-                answered_N = batch.present_B & (weights_TN.sum(dim=0) > 0)
+                answered_N = batch.per_unit(batch.present_B) & (weights_TN.sum(dim=0) > 0)
                 scale = self.settings.weighting.strength(len(self.teacher_infos))
                 terms["soft_targets"] = Term(
                     loss_N, answered_N * counts_N, scale * now.soft_targets
@@ -124,13 +141,24 @@ class DistillObjective(nn.Module):
         terms["labels"] = self._labels(outputs_NC, batch, pseudo_N, now.labels)
         if self.settings.labels.replaces and "soft_targets" in terms:
             terms["soft_targets"] = _replaced(terms["soft_targets"], terms["labels"], batch)
+        if self.domain_weights_D is not None:
+            weight_N = self.domain_weights_D[batch.labels[:, DOMAIN].clamp(min=0)]
+            terms = {n: replace(term, valid_N=term.valid_N * weight_N) for n, term in terms.items()}
         return {**terms, **self.feature_terms(features, batch, targets, context)}, weights_TN
+
+    @torch.no_grad()
+    def measured(self, outputs_NC: Tensor, batch: Batch, targets: LearntOutputs) -> Tensor | None:
+        """What the rule tells of a batch besides the terms; None where that is nothing."""
+        if self.rule.measures is None:
+            return None
+        answers = [targets[teacher.name] for teacher in self.teacher_infos]
+        return self.rule.measures.sums(outputs_NC.detach(), batch, answers)
 
     def feature_terms(
         self,
         features: Mapping[str, Tensor],
         batch: Batch,
-        targets: TeacherOutputs,
+        targets: LearntOutputs,
         context: Context = NOW,
     ) -> dict[str, Term]:
         """The terms that compare features with the teachers'; arguments as of `forward`."""
@@ -143,7 +171,7 @@ class DistillObjective(nn.Module):
 
     @torch.no_grad()
     def ensemble_sums(
-        self, weights: Sequence[Tensor], targets: Sequence[TeacherOutputs]
+        self, weights: Sequence[Tensor], targets: Sequence[LearntOutputs]
     ) -> list[Tensor]:
         """How the teachers were weighed in each of some batches; the divergence is that of its first 16 units.
 
@@ -154,14 +182,16 @@ class DistillObjective(nn.Module):
         Returns:
             added `ensemble_rows` of each batch, float64 [T + 4].
         """
+        if any(map(_few, targets)):
+            return [ensemble_rows(weights_TN).sum(dim=0) for weights_TN in weights]
         first = {
             name: replace(
                 answer,
-                values_NC=torch.cat([said[name].values_NC[:_COMPARED] for said in targets]),
+                values_NC=torch.cat([_whole(said)[name].values_NC[:_COMPARED] for said in targets]),
                 valid_N=torch.cat([said[name].valid_N[:_COMPARED] for said in targets]),
                 features={},
             )
-            for name, answer in targets[0].items()
+            for name, answer in _whole(targets[0]).items()
         }
         firsts = [weights_TN[:, :_COMPARED] for weights_TN in weights]
         weights_TM = torch.cat(firsts, dim=1)
@@ -183,7 +213,7 @@ class DistillObjective(nn.Module):
     def settle(
         self,
         batch: Batch,
-        targets: TeacherOutputs,
+        targets: LearntOutputs,
         temperature: float,
         dtype: torch.dtype = torch.float32,
     ) -> EnsembleTarget | None:
@@ -198,7 +228,7 @@ class DistillObjective(nn.Module):
         if not self.teacher_infos:
             return None
         assert self.rule.settled is not None, "`settles` says whether there is one"
-        silent_NC = torch.zeros_like(targets[self.teacher_infos[0].name].values_NC)
+        silent_NC = torch.zeros_like(_whole(targets)[self.teacher_infos[0].name].values_NC)
         whole = replace(batch, present_B=torch.ones_like(batch.present_B))
         teacher_batch = self._batch(silent_NC, whole, targets, temperature, NOW)
         soft, weighting = self.settings.soft_targets, self.settings.weighting
@@ -210,7 +240,7 @@ class DistillObjective(nn.Module):
             counts_N = counts_N * self.rule.settled.counts(soft, teacher_batch)
         fills = self.settings.labels.fill == "ensemble"
         return EnsembleTarget(
-            sums_NE=ensemble_rows(weights_TN, self._jsd(weights_TN, targets)),
+            sums_NE=ensemble_rows(weights_TN, self._jsd(weights_TN, _whole(targets))),
             counts_N=counts_N,
             target_NC=target_NC,
             pseudo_N=self.rule.pseudo_labels(teacher_batch, weights_TN) if fills else None,
@@ -238,12 +268,13 @@ class DistillObjective(nn.Module):
         labels_NC, labelled_N = self._blended(
             batch, None if ensemble is None else ensemble.pseudo_N, distribution
         )
-        known_N = _known(batch) if labels.replaces else torch.zeros_like(batch.present_B)
+        present_N = batch.per_unit(batch.present_B)
+        known_N = _known(batch) if labels.replaces else torch.zeros_like(present_N)
         if ensemble is not None:
             ensemble = replace(
                 ensemble,
-                counts_N=ensemble.counts_N * batch.present_B,
-                sums_NE=ensemble.sums_NE * batch.present_B[:, None],
+                counts_N=ensemble.counts_N * present_N,
+                sums_NE=ensemble.sums_NE * present_N[:, None],
             )
         return SettledUnits(
             labels_NC=labels_NC,
@@ -258,13 +289,16 @@ class DistillObjective(nn.Module):
         self,
         outputs_NC: Tensor,
         batch: Batch,
-        targets: TeacherOutputs,
+        targets: LearntOutputs,
         temperature: float,
         context: Context,
     ) -> TeacherBatch:
-        outputs = tuple(targets[teacher.name] for teacher in self.teacher_infos)
-        pairs = zip(self.teacher_infos, outputs, strict=True)
-        labels_N = batch.labels if self.rule.labels_are_classes else None
+        given = [targets[teacher.name] for teacher in self.teacher_infos]
+        outputs = tuple(answer for answer in given if isinstance(answer, Dense))
+        few = tuple(answer for answer in given if isinstance(answer, TopK))
+        assert not (few and outputs), "all answers of a batch are kept alike"
+        pairs = zip(self.teacher_infos, outputs, strict=not few)
+        labels_N = self.rule.classes_of(batch.labels) if self.rule.labels_are_classes else None
         if labels_N is not None and batch.mixed is not None:
             labels_N = torch.where(batch.mixed.share_B < 1, UNLABELLED, labels_N)
         return TeacherBatch(
@@ -274,16 +308,19 @@ class DistillObjective(nn.Module):
                 if teacher.temperature == 1.0
                 else answer.values_NC / teacher.temperature
                 for teacher, answer in pairs
-            ),
-            available_TN=torch.stack([answer.valid_N for answer in outputs]) & batch.present_B,
+            )
+            or (outputs_NC.new_zeros(1, 1).expand(outputs_NC.shape),) * len(few),
+            available_TN=torch.stack([answer.valid_N for answer in given])
+            & batch.per_unit(batch.present_B),
             labels_N=labels_N,
-            ids_N=batch.ids,
+            ids_N=batch.per_unit(batch.ids),
             temperature=temperature,
             context=context,
             batch=batch,
             outputs=outputs,
             temperatures_T=self.temperatures_T,
             known=self._known(outputs_NC.device),
+            few=few,
         )
 
     def _known(self, device: torch.device) -> tuple[Tensor | None, ...] | None:
@@ -343,9 +380,9 @@ class DistillObjective(nn.Module):
             own = (own_N.view(column) * own + other_N.view(column) * other) / valid_N.clamp(
                 min=_TINY
             ).view(column)
-        valid_N = valid_N * batch.present_B
+        valid_N = valid_N * batch.per_unit(batch.present_B)
         if batch.weight_B is not None:
-            valid_N = valid_N * batch.weight_B
+            valid_N = valid_N * batch.per_unit(batch.weight_B)
         return own, valid_N
 
     def _counted(self, labels_N: Tensor, valid_N: Tensor) -> Tensor:
@@ -353,6 +390,16 @@ class DistillObjective(nn.Module):
         if self.class_weights_C is None:
             return valid_N
         return valid_N * self.class_weights_C[labels_N.clamp(min=0)]
+
+
+def _few(targets: LearntOutputs) -> bool:
+    """Whether few classes of the teachers' answers were kept."""
+    return any(isinstance(answer, TopK) for answer in targets.values())
+
+
+def _whole(targets: LearntOutputs) -> dict[str, Dense]:
+    """The answers over all classes, where they are that."""
+    return {name: answer for name, answer in targets.items() if isinstance(answer, Dense)}
 
 
 def _settles(settings: Objective, teacher_infos: Sequence[TeacherInfo], rule: LearningRule) -> bool:

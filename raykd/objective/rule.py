@@ -15,7 +15,7 @@ from raykd.config.methods import SoftLoss
 from raykd.config.objective import Labels, Objective, SoftTargets
 from raykd.objective.features import Shape
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
-from raykd.types import Batch, Scale, TeacherOutputs
+from raykd.types import Batch, Output, Scale, TeacherOutputs
 
 OUTPUT = ""
 """Tap of what a model itself returns."""
@@ -67,6 +67,19 @@ class SettledRule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measures:
+    """What is told of training besides its terms; sums, so that steps and workers can be added up.
+
+    Attributes:
+        sums: the student's outputs [N, C], batch and the teachers' answers -> float64 sums of any shape.
+        values: the added sums, names of teachers and names of the data's classes or domains -> name -> what -> value.
+    """
+
+    sums: Callable[[Tensor, Batch, Sequence[Output]], Tensor]
+    values: Callable[[Tensor, Sequence[str], Sequence[str]], Mapping[str, Mapping[str, float]]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class LearningRule:
     """What one task learns, as functions; all state is the objective's.
 
@@ -90,6 +103,8 @@ class LearningRule:
         with_facts: `objective` and facts -> `objective` with these in place of what it leaves open.
         labels_are_classes: whether labels are numbers of classes and outputs their logits, so that weightings may
             look at both.
+        measures: what is told of training besides its terms; None where that is nothing.
+        classes_of: labels -> the numbers of the classes [N], where labels say more than that.
     """
 
     label_loss: Callable[[Labels, Tensor, Tensor], Counted]
@@ -110,6 +125,8 @@ class LearningRule:
     facts: Callable[[Objective, Validated], Mapping[str, float]] = lambda *_: {}
     with_facts: Callable[[Objective, Mapping[str, float]], Objective] = lambda settings, _: settings
     labels_are_classes: bool = False
+    measures: Measures | None = None
+    classes_of: Callable[[Tensor], Tensor] = lambda labels_N: labels_N
 
 
 def knows_few(teacher_infos: Sequence[TeacherInfo]) -> bool:

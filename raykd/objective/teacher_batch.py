@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from raykd.objective.terms import Context
-from raykd.types import Batch, Output
+from raykd.types import Batch, Dense, TopK
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class TeacherInfo:
         error: its error on validation, for `inverse_error`: mean squared in regression, else the NLL.
         accuracy: its accuracy on validation, for `accuracy`.
         known: the classes that it knows, rising; None means all.
+        domains: numbers of the domains that it is for; None where it is for none in particular.
     """
 
     name: str
@@ -29,6 +30,7 @@ class TeacherInfo:
     error: float | None = None
     accuracy: float | None = None
     known: tuple[int, ...] | None = None
+    domains: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,6 +50,8 @@ class TeacherBatch:
         outputs: what each teacher put out, in the same units and otherwise as it is stored.
         temperatures_T: each teacher's own temperature.
         known: of each teacher the classes that it knows, int64, or None where it knows all.
+        few: the answers of teachers of which few classes were kept; `outputs` is empty then, and `answers` have the
+            shape of the student's alone.
     """
 
     student_NC: Tensor
@@ -58,9 +62,10 @@ class TeacherBatch:
     temperature: float
     context: Context
     batch: Batch
-    outputs: tuple[Output, ...]
+    outputs: tuple[Dense, ...]
     temperatures_T: Tensor
     known: tuple[Tensor | None, ...] | None = None
+    few: tuple[TopK, ...] = ()
 
     def compared_with(self, teacher: int) -> tuple[Tensor, Tensor]:
         """The student's logits and those of one teacher, both over the classes that it knows."""

@@ -11,9 +11,11 @@ from torch import Tensor
 from raykd.config import methods
 from raykd.config.methods import Weighting
 from raykd.config.objective import SoftTargets
+from raykd.data.chunks import DOMAIN
 from raykd.ensemble import WEIGHTINGS
 from raykd.objective.soft_targets import compared
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
+from raykd.top_k import log_prob_of, tempered
 
 _TINY = 1e-12
 
@@ -78,6 +80,31 @@ def _known(name: str, teacher_infos: Sequence[TeacherInfo]) -> Tensor:
     return torch.tensor([max(value, _TINY) for value in values])
 
 
+def _own(teacher_batch: TeacherBatch) -> torch.Tensor | None:
+    """Log-probability that each teacher gave the unit's label, [T, N]; anything where that is unknown."""
+    if teacher_batch.labels_N is None:
+        return None
+    class_N = teacher_batch.labels_N.clamp(min=0)
+    if teacher_batch.few:
+        return torch.stack([log_prob_of(tempered(one), class_N) for one in teacher_batch.few])
+    return torch.stack(
+        [
+            answer_NC.gather(1, class_N[:, None])[:, 0] - answer_NC.logsumexp(dim=1)
+            for answer_NC in teacher_batch.answers
+        ]
+    )
+
+
+def _routes(teacher_infos: Sequence[TeacherInfo], teacher_batch: TeacherBatch) -> torch.Tensor:
+    """The teacher of each unit's domain [N]; −1 where there is none."""
+    domain_N = teacher_batch.batch.labels[:, DOMAIN]
+    route_N = torch.full_like(domain_N, -1)
+    for index, teacher in enumerate(teacher_infos):
+        for domain in teacher.domains or ():
+            route_N = torch.where(domain_N == domain, index, route_N)
+    return route_N
+
+
 _FACTS: dict[str, Facts] = {
     "accuracies": lambda _, teacher_infos, __: _known("accuracy", teacher_infos),
     "errors": lambda _, teacher_infos, __: _known("error", teacher_infos),
@@ -86,6 +113,9 @@ _FACTS: dict[str, Facts] = {
         None if weighting.knob("gram") == "per_sample" else teacher_batch.context.gather(1)
     ),
     "seed": lambda _, __, teacher_batch: teacher_batch.context.seed,
+    "offsets": lambda _, __, teacher_batch: teacher_batch.batch.unit_offsets,
+    "own_TN": lambda _, __, teacher_batch: _own(teacher_batch),
+    "route_N": lambda _, teacher_infos, teacher_batch: _routes(teacher_infos, teacher_batch),
     "units_N": lambda _, __, teacher_batch: teacher_batch.ids_N,
 }
 """Arguments of weightings that are no knobs, and no arguments of all."""

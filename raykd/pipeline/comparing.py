@@ -30,6 +30,7 @@ from raykd.pipeline.session import (
     run_folder,
 )
 from raykd.pipeline.teacher_validation import TeacherValidation
+from raykd.tasks import find_task
 from raykd.tracking import Console
 from raykd.train import Fit
 
@@ -217,7 +218,13 @@ def paired_fits(
         for name, prepared in students.items():
             role: Role = next((control for control in controls if control == name), "student")
             objective, names = prepared.config.objective, list(prepared.teachers)
-            taught = training_role(role, objective, names, teachers.best_teacher)
+            taught = training_role(
+                role,
+                objective,
+                names,
+                teachers.best_teacher,
+                always_labelled=find_task(config.task).settings.chunks,
+            )
             yield student_fit(prepared, teachers, taught, replica, name=name)
 
 

@@ -30,6 +30,7 @@ from raykd.models.preprocess import Preprocessing
 from raykd.models.weights import apply_weights
 from raykd.pipeline.preparation import Prepared, collect, student_outputs
 from raykd.pipeline.teachers import Specs, network_of
+from raykd.pipeline.texts import teacher_rows
 from raykd.targets import TargetStore
 from raykd.targets.codec import decode
 from raykd.tasks import find_task
@@ -111,9 +112,9 @@ def split_outputs(
     """The answers of all models; the ensemble says the plain mean of its teachers' (probabilities, values)."""
     rows, task = samples.splits[split], find_task(samples.task).metrics
     return SplitOutputs(
-        labels_N=torch.from_numpy(samples.labels[rows].copy()),
-        ids_N=torch.from_numpy(samples.ids[rows].copy()),
-        user_ids=tuple(samples.named(rows)),
+        labels_N=torch.from_numpy(samples.unit_labels(rows)),
+        ids_N=torch.from_numpy(samples.per_unit(rows, samples.ids[rows]).copy()),
+        user_ids=tuple(samples.named(samples.per_unit(rows, rows))),
         teachers={name: task.answer(output.values_NC) for name, output in outputs.items()},
         ensemble=task.ensemble([output.values_NC for output in outputs.values()]),
         students=students,
@@ -238,7 +239,7 @@ def training_numbers(prepared: Prepared, run: RunFolder, ask: Ask) -> dict[str, 
     rows = samples.labelled_rows("train")[:_TRAINED_ROWS]
     found = None
     if len(rows) and task.tally is not None:
-        labels_N = torch.from_numpy(samples.labels[rows].copy())
+        labels_N = torch.from_numpy(samples.unit_labels(rows))
         answers_RNC = best_answers(prepared, run, fit_ids(prepared, "student"), rows, ask)
         found = spread([task.numbers(one_NC, labels_N)[task.metric] for one_NC in answers_RNC])
     return {
@@ -281,7 +282,7 @@ def labels_used(prepared: Prepared) -> dict[str, Any]:
     samples = prepared.samples
     train, validation = (len(samples.labelled_rows(s)) for s in ("train", "validation"))
     teachers = {
-        name: len(samples.labelled_rows("train", c.settings.labels)) if c.settings.learns else 0
+        name: len(teacher_rows(samples, c.settings)) if c.settings.learns else 0
         for name, c in prepared.teachers.items()
     }
     most = max([train, *teachers.values()])
@@ -334,7 +335,10 @@ def slices_of_test(slices: tuple[Slice, ...], samples: Samples) -> dict[str, tor
     if problems:
         raise InputError(problems)
     rows = samples.splits["test"]
-    return {name: torch.from_numpy(inside_N[rows]) for name, inside_N in found.items()}
+    return {
+        name: torch.from_numpy(samples.per_unit(rows, inside_N[rows]))
+        for name, inside_N in found.items()
+    }
 
 
 def _of_class(entry: Slice, samples: Samples, key: str) -> Parts:

@@ -72,6 +72,12 @@ def explain(
     folder = RunFolder(run)
     data, config = finished_run(folder)
     refuse_code(folder.config, config.model_dump(mode="json"), trust=trust)
+    if find_task(config.task).settings.chunks:
+        raise InputError.at(
+            "RUN",
+            f"{run} is of the task {config.task}, whose samples are neither images nor tables: nothing can be hidden from "
+            "them one by one; its report shows the pieces of text on which student and ensemble part",
+        )
     check_options(student_of(folder, config), options)
     prepared = prepare(config, listen=listen)
     samples, task = prepared.samples, find_task(config.task)

@@ -17,6 +17,8 @@ from raykd.objective import Role, TeacherInfo, TrainingRole, training_role
 from raykd.objective.rule import OUTPUT, Validated
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.teacher_validation import TeacherValidation
+from raykd.pipeline.teachers import seen_labels
+from raykd.pipeline.texts import domain_numbers, teacher_rows
 from raykd.seeding import derive
 from raykd.targets.packing import PLAIN
 from raykd.tasks import find_task
@@ -28,7 +30,7 @@ def teacher_fit(prepared: Prepared, teacher: Teacher) -> Fit:
     assert teacher.fit is not None, "only for teachers to be fitted"
     assert teacher.model is not None, "cross_check demands a model where there are no outputs"
     samples, settings, key = prepared.samples, teacher.fit, f"teachers.{teacher.name}"
-    rows = samples.labelled_rows("train", teacher.labels)
+    rows = teacher_rows(samples, teacher)
     seed = settings.seed
     if seed is None:
         seed = derive(prepared.config.seed, "teacher", teacher.name)
@@ -56,7 +58,7 @@ def teacher_fit(prepared: Prepared, teacher: Teacher) -> Fit:
             views=None if views.policy else 0,
         ),
         seed=seed,
-        labels=teacher.labels,
+        labels=seen_labels(teacher),
         data=prepared.data,
         task=find_task(samples.task).settings.fitted_as,
         freeze=settings.freeze,
@@ -109,7 +111,13 @@ def student_fits(prepared: Prepared, teachers: TeacherValidation) -> list[Fit]:
     """Every replica of the student and of each control, replica by replica."""
     config, names = prepared.config, list(prepared.teachers)
     training_roles = [
-        training_role(role, config.objective, names, teachers.best_teacher)
+        training_role(
+            role,
+            config.objective,
+            names,
+            teachers.best_teacher,
+            always_labelled=find_task(config.task).settings.chunks,
+        )
         for role in roles(config)
     ]
     return [
@@ -181,9 +189,16 @@ def _teacher_infos(
             errors.get(name),
             accuracies.get(name),
             prepared.teachers[name].known,
+            _domains(prepared, name),
         )
         for name in role.teachers
     )
+
+
+def _domains(prepared: Prepared, name: str) -> tuple[int, ...] | None:
+    """The domains that a teacher is for, where it is for some."""
+    found = domain_numbers(prepared.samples, prepared.teachers[name].settings)
+    return tuple(found) or None
 
 
 def _output_shapes(prepared: Prepared) -> dict[tuple[str, str], tuple[int, ...]]:

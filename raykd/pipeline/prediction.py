@@ -15,6 +15,7 @@ from raykd.data.steps import as_shown
 from raykd.errors import InputError, Problem
 from raykd.export.task import Predicted
 from raykd.importing import load_callable
+from raykd.pipeline.continuing import read_on
 from raykd.pipeline.new_samples import NewSamples, given_new, read_new
 from raykd.pipeline.student import describe_student, load_student
 from raykd.shown import for_spreadsheet
@@ -50,7 +51,8 @@ class Predictions:
     @property
     def labels(self) -> np.ndarray:
         """Each prediction [N]: a class or the labels that hold, in words; in regression the value, float32."""
-        values = self.said.probability_NC is None and self.said.vector_ND is None
+        words = (self.said.probability_NC, self.said.vector_ND, self.said.bits_N)
+        values = all(one is None for one in words)
         return self.said.label_N if values else np.array(self.said.words)
 
     @property
@@ -110,6 +112,9 @@ def ask_student(
         raise InputError.at("DATA", f"found {values.dtype} or NaN; needs finite numbers")
     model = load_callable(factory, key="--model")() if factory is not None else None
     student = load_student(run, model=model)
+    if about.preprocessing.chunks is not None:
+        texts_NL = values.reshape(len(values), *shape)
+        return ids, read_on(student, about.preprocessing.chunks, texts_NL, about.classes)
     name = about.input.name
     if about.input.bytes:
         values = _as_bytes(values)
@@ -161,6 +166,11 @@ def write_csv(file: IO[str], ids: np.ndarray, predicted: Predicted) -> None:
             writer.writerow([key, *(f"{value:.9g}" for value in row_D)])
         return
     probability_NC = predicted.probability_NC
+    if predicted.bits_N is not None:
+        writer.writerow(["id", "prediction", "bits_per_byte"])
+        bits = (f"{one:.6g}" for one in predicted.bits_N.tolist())
+        writer.writerows(zip(keys, said, bits, strict=True))
+        return
     if probability_NC is None:
         writer.writerow(["id", "prediction"])
         writer.writerows(zip(keys, said, strict=True))
@@ -174,11 +184,14 @@ def write_npz(path: Path, ids: np.ndarray, predicted: Predicted) -> None:
     """The arrays of a task.
 
     `ids`, `classes` [C], and `labels` with `probabilities` float32 [N, C], or `values` float32 [N]; of embeddings
-    `ids` and `embeddings` float32 [N, D].
+    `ids` and `embeddings` float32 [N, D]; of a language `ids`, `texts` that go on with the given ones, and
+    `bits_per_byte` of these, float32 [N].
     """
     arrays: dict[str, Any] = {"ids": ids, "classes": np.array(predicted.classes)}
     if predicted.vector_ND is not None:
         arrays = {"ids": ids, "embeddings": predicted.vector_ND}
+    elif predicted.bits_N is not None:
+        arrays = {"ids": ids, "texts": np.array(predicted.words), "bits_per_byte": predicted.bits_N}
     elif predicted.probability_NC is None:
         arrays["values"] = predicted.label_N
     else:

@@ -341,15 +341,16 @@ def _silent(prepared: Prepared, split: Split) -> SplitOutputs:
     metrics = find_task(samples.task).metrics
     if metrics.tally is None:  # of one class, so that samples that are compared find something
         rows = np.repeat(rows[:1], 2)
-    zeros_NC = torch.zeros(len(rows), student_outputs(prepared.config, samples))
+    labels_N = torch.from_numpy(samples.unit_labels(rows))
+    zeros_NC = torch.zeros(len(labels_N), student_outputs(prepared.config, samples))
     answers_NC = metrics.answer(zeros_NC)
     replicas = prepared.config.seeds
     students: dict[str, torch.Tensor] = {
         role: answers_NC.repeat(replicas, 1, 1) for role in roles(prepared.config)
     }
     return SplitOutputs(
-        labels_N=torch.from_numpy(samples.labels[rows].copy()),
-        ids_N=torch.from_numpy(samples.ids[rows].copy()),
+        labels_N=labels_N,
+        ids_N=torch.from_numpy(samples.per_unit(rows, samples.ids[rows]).copy()),
         teachers=dict.fromkeys(prepared.teachers, answers_NC),
         ensemble=answers_NC,
         students=students,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from raykd import __version__
 from raykd.config import Config
+from raykd.config.base import TEXT_BYTES
 from raykd.config.choosing import with_target
 from raykd.config.load import recipe_as_data
 from raykd.config.models import ZooModel, is_harmless
@@ -42,6 +43,7 @@ from raykd.report import verdict
 from raykd.report.folder import RunData, read_run
 from raykd.tasks import find_task, known_task
 from raykd.train.checkpoint import FitFolder
+from raykd.types import TEXT
 
 if TYPE_CHECKING:
     from raykd.pipeline.preparation import Prepared  # imports ray
@@ -65,19 +67,23 @@ def _describe(prepared: Prepared, weights: str, temperature: float | None) -> De
     samples = prepared.samples
     name, array = next(iter(samples.inputs.items()))
     integers = array.dtype.kind == "i"
+    taken = Input(
+        name=name,
+        shape=samples.input_shape,
+        dtype="uint8" if samples.is_text else "int64" if integers else "float32",
+        bytes=array.dtype == np.uint8 and not samples.is_text,
+        columns=samples.features,
+        words=tuple(samples.words),
+        source=_reading(prepared.config.data.source),
+    )
+    if samples.vocabulary is not None:  # it is asked about texts
+        length = getattr(prepared.config.data.source, "length", TEXT_BYTES)
+        taken = Input(name=TEXT, shape=(length,), dtype="uint8", source=taken.source)
     return Description(
         task=samples.task,
         model=prepared.config.student.model,
         preprocessing=prepared.preprocessing,
-        input=Input(
-            name=name,
-            shape=samples.input_shape,
-            dtype="uint8" if samples.is_text else "int64" if integers else "float32",
-            bytes=array.dtype == np.uint8 and not samples.is_text,
-            columns=samples.features,
-            words=tuple(samples.words),
-            source=_reading(prepared.config.data.source),
-        ),
+        input=taken,
         classes=_outputs(prepared),
         scale=samples.scale,
         temperature=temperature,
@@ -101,7 +107,9 @@ def _reading(source: Source) -> FilesSource | None:
 
 def _outputs(prepared: Prepared) -> tuple[str, ...]:
     """Names of the student's outputs; of an embedding the numbers of its dimensions."""
-    dimension = prepared.config.student.dimension
+    dimension, vocabulary = prepared.config.student.dimension, prepared.samples.vocabulary
+    if vocabulary is not None:
+        return tuple(vocabulary.names)
     if dimension is None:
         return prepared.samples.classes
     return tuple(map(str, range(dimension)))

@@ -190,7 +190,7 @@ def judge_teacher(prepared: Prepared, name: str, values_NC: Tensor, labels_N: Te
 
 
 def _validation_labels(prepared: Prepared) -> Tensor:
-    return torch.from_numpy(prepared.samples.labels[prepared.samples.splits["validation"]])
+    return torch.from_numpy(prepared.samples.unit_labels(prepared.samples.splits["validation"]))
 
 
 def temperatures(
@@ -198,7 +198,8 @@ def temperatures(
 ) -> dict[str, float]:
     """Each teacher's own temperature; `fit` calibrates it on half of validation, and says so where it cannot."""
     rows = prepared.samples.splits["validation"]
-    half_N = calibration_half(torch.from_numpy(prepared.samples.ids[rows].copy()))
+    ids = prepared.samples.per_unit(rows, prepared.samples.ids[rows])
+    half_N = calibration_half(torch.from_numpy(ids.copy()))
     labels_N = _validation_labels(prepared)[half_N]
     found: dict[str, float] = {}
     for name, candidate in prepared.teachers.items():

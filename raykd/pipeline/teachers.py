@@ -18,6 +18,7 @@ from raykd.config.check_objective import needed_temperatures
 from raykd.config.models import (
     FactoryModel,
     Model,
+    NgramModel,
     SklearnModel,
     Teacher,
     brings_weights,
@@ -25,6 +26,7 @@ from raykd.config.models import (
 from raykd.config.objective import Objective
 from raykd.config.root import TeacherCluster
 from raykd.data import Samples
+from raykd.data.samples import Labels
 from raykd.errors import InputError, Problem
 from raykd.importing import load_callable
 from raykd.models import build_model
@@ -46,6 +48,7 @@ from raykd.pipeline.model_checks import (
     resolve_label_map,
 )
 from raykd.pipeline.object_teachers import held_object, is_raw, with_samples
+from raykd.pipeline.texts import counted_text, teacher_rows
 from raykd.seeding import derive
 from raykd.targets import codec
 from raykd.targets.packing import PLAIN, Arrays, Packing, packed_shape
@@ -292,7 +295,7 @@ def _check_fit(
     parameter_groups(network.model, 1.0, teacher.fit.lr_factors, 0.0, key=f"{key}.fit.lr_factors")
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise InputError.at(f"{key}.fit.freeze", "freezes every parameter; leave one free")
-    rows = len(samples.labelled_rows("train", teacher.labels))
+    rows = len(teacher_rows(samples, teacher))
     check_last_batch(network, inputs, rows, teacher.fit.batch_size, key=f"{key}.fit")
 
 
@@ -336,14 +339,21 @@ def examples(
     config: Config, teacher: Teacher, preprocessing: Preprocessing, samples: Samples
 ) -> dict[str, Tensor] | None:
     """What an estimator is fitted on: the untransformed samples whose labels it may see; None for networks."""
+    if isinstance(teacher.model, NgramModel):
+        return counted_text(teacher, teacher.model, samples)
     if not isinstance(teacher.model, SklearnModel):
         return None
-    rows = samples.labelled_rows("train", teacher.labels)
-    batch = samples.batch(rows, ORIGINAL_VIEW, labels=teacher.labels)
+    rows = teacher_rows(samples, teacher)
+    batch = samples.batch(rows, ORIGINAL_VIEW, labels=seen_labels(teacher))
     (inputs,) = batch.inputs.values()
     labels = batch.labels if samples.scale is None else samples.scale.standardised(batch.labels)
     seed = derive(config.seed, "teacher", teacher.name)
     return examples_of(preprocessing(inputs), labels, batch.weight_B, seed=seed)
+
+
+def seen_labels(teacher: Teacher) -> Labels:
+    """Whether the labels of the rows that a teacher is fitted on are within the budget, or all there are."""
+    return "budget" if teacher.labels == "budget" else "all"
 
 
 def vector_length(

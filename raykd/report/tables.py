@@ -30,6 +30,7 @@ from raykd.shown import for_spreadsheet
 _GAIN_NOTES = {
     "difference": "Percentage points",
     "reduction": "How much lower the student's RMSE is (positive: it is better)",
+    "saving": "How many bits per byte fewer the student needs (positive: it is better)",
 }
 _COSTED = ("student", RIVAL, "teacher", "ensemble")
 _KINDS = {"teacher": "teacher", RIVAL: "compared"}
@@ -123,7 +124,7 @@ def results(run: RunData) -> Table | None:
             for row in rows
         ],
         note=f"At the epoch that is best on validation. {several}{latency_note(run.summary)}",
-        dots=[_dot(row.role) for row in rows],
+        dots=[dot(row.role) for row in rows],
     )
 
 
@@ -175,7 +176,7 @@ def gains(run: RunData) -> Table | None:
         note=f"{_GAIN_NOTES[words.gain.name]}, paired by replica. Interval: t over replicas; bootstrap: over replicas "
         f"and test samples; p: paired t test; the comparison with {role_name(words.baseline)} is the primary one, the "
         "others are corrected for their number (Holm).",
-        dots=[_dot(role) for role in found],
+        dots=[dot(role) for role in found],
     )
 
 
@@ -205,7 +206,7 @@ def quality(run: RunData) -> Table | None:
         fields=("model", f"validation_{key}", *fields, f"{key}_last_epoch"),
         note=f"Test, but for the column “validation” ({name_of_it}). {words.numbers_note}; “last epoch” "
         f"is test {name_of_it} without choosing the epoch on validation.",
-        dots=[_dot(role) for _, role, _ in models],
+        dots=[dot(role) for _, role, _ in models],
     )
 
 
@@ -295,7 +296,7 @@ def costs(run: RunData) -> Table | None:
                 *trust(run.summary),
             ]
         ),
-        dots=[_dot(role) for _, role, _ in models],
+        dots=[dot(role) for _, role, _ in models],
     )
 
 
@@ -393,7 +394,8 @@ def _shown(name: str, role: str) -> str:
     return f"{_KINDS.get(role, 'control')}: {name}"
 
 
-def _dot(role: str) -> str:
+def dot(role: str) -> str:
+    """Colour class of a model in a table."""
     return (role if role in ROLES else "teacher").replace("_", "-")
 
 

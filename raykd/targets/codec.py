@@ -31,7 +31,8 @@ from raykd.targets.packing import (
     top_of,
     widened,
 )
-from raykd.types import Dense, OutputKind, TopK
+from raykd.targets.ragged import UNIT_OFFSETS, joined, places_of
+from raykd.types import Dense, Output, OutputKind, TopK, on_units
 
 VALUES = "values"
 VALUE = "value"
@@ -73,6 +74,7 @@ def encode(
     features: Mapping[str, Tensor],
     kind: OutputKind = "logits",
     packing: Packing = PLAIN,
+    offsets: np.ndarray | None = None,
 ) -> Arrays:
     """The arrays that travel and are stored.
 
@@ -81,16 +83,20 @@ def encode(
         features: tap -> float [N, ...].
         kind: what the values are.
         packing: what is kept of them.
+        offsets: int64 [B + 1], where each sample's units begin and end; None where each sample is one unit.
 
     Returns:
         Of logits `values` float16 [N, C] (minus their row maximum) and `offset` float32 [N] (the
         maximum), or what `encode_top` says; of values `value` float32; of embeddings `embedding` float32;
-        of label logits `label_logits` float16; and `feature.<tap>` float16 [N, ...], or what `encode_features` says.
+        of label logits `label_logits` float16; and `feature.<tap>` float16 [N, ...], or what `encode_features` says;
+        `offsets` as they were given.
     """
     if kind == "logits" and packing.top_k is not None:
         arrays = encode_top(values_NC.float(), packing)
     else:
         arrays = _ENCODERS[kind](values_NC.float().cpu())
+    if offsets is not None:
+        arrays[UNIT_OFFSETS] = offsets
     return arrays | encode_features(features, packing.features)
 
 
@@ -140,11 +146,13 @@ def decode(arrays: Mapping[str, np.ndarray], temperature: float = 1.0) -> Dense:
         TargetError: classes were left out, and nothing is kept for this temperature.
     """
     kind, values_NC = _decode_values(arrays, temperature)
+    offsets = arrays.get(UNIT_OFFSETS)
     return Dense(
         kind=kind,
         values_NC=values_NC,
         valid_N=torch.ones(len(values_NC), dtype=torch.bool),
         features=decode_features(arrays),
+        offsets=None if offsets is None else torch.from_numpy(np.array(offsets)),
     )
 
 
@@ -159,24 +167,46 @@ def decode_few(arrays: Mapping[str, np.ndarray]) -> TopK:
     Raises:
         TargetError: nothing is kept for temperature 1.
     """
-    return replace(top_of(arrays), features=decode_features(arrays))
+    offsets = arrays.get(UNIT_OFFSETS)
+    return replace(
+        top_of(arrays),
+        features=decode_features(arrays),
+        offsets=None if offsets is None else torch.from_numpy(np.array(offsets)),
+    )
 
 
-def assemble(parts: Parts, size: int, temperature: float = 1.0) -> Dense | None:
+def decode_learnt(arrays: Mapping[str, np.ndarray], temperature: float = 1.0) -> Output:
+    """As a student learns it: of tokens of which few were kept these alone, else over all classes; see `decode`."""
+    if UNIT_OFFSETS in arrays and KEPT in arrays:
+        return decode_few(arrays)
+    return decode(arrays, temperature)
+
+
+def assemble(
+    parts: Parts, size: int, temperature: float = 1.0, offsets: Tensor | None = None
+) -> Output | None:
     """One teacher's answer for a batch from answers for parts of it; None where there is none.
 
     Args:
         parts: indices in the batch, and the encoded answer for them.
         size: of the batch; rows that no part has are zeros and not valid.
         temperature: at which the logits are going to be used.
+        offsets: of the batch, int64 [B + 1]; None where each sample is one unit.
+
+    Raises:
+        TargetError: an answer has other units than the batch.
     """
     if not parts:
         return None
     if len(parts) == 1 and len(parts[0][0]) == size:
-        return decode(parts[0][1], temperature)
-    arrays = {name: np.concatenate([part[name] for _, part in parts]) for name in parts[0][1]}
-    indices = torch.from_numpy(np.concatenate([part for part, _ in parts]))
-    answer = decode(arrays, temperature)
+        return decode_learnt(parts[0][1], temperature)
+    arrays = joined([part for _, part in parts])
+    indices_B = np.concatenate([part for part, _ in parts])
+    if offsets is not None:
+        indices_B = places_of(offsets.numpy(), indices_B, arrays[UNIT_OFFSETS])
+        size = int(offsets[-1])
+    indices = torch.from_numpy(indices_B)
+    answer = decode_learnt(arrays, temperature)
 
     def spread(tensor: torch.Tensor) -> torch.Tensor:
         whole = tensor.new_zeros((size, *tensor.shape[1:]))
@@ -184,23 +214,18 @@ def assemble(parts: Parts, size: int, temperature: float = 1.0) -> Dense | None:
         return whole
 
     return replace(
-        answer,
-        values_NC=spread(answer.values_NC),
-        valid_N=spread(answer.valid_N),
+        on_units(answer, spread),
         features={tap: spread(feature) for tap, feature in answer.features.items()},
+        offsets=offsets,
     )
 
 
-def absent(like: Dense) -> Dense:
+def absent(like: Output) -> Output:
     """The answer of a teacher that gave none: zeros, no row valid, no features."""
-    return Dense(
-        kind=like.kind,
-        values_NC=torch.zeros_like(like.values_NC),
-        valid_N=torch.zeros_like(like.valid_N),
-    )
+    return replace(on_units(like, torch.zeros_like), features={})
 
 
-def completed(found: Mapping[str, Dense | None]) -> dict[str, Dense] | None:
+def completed(found: Mapping[str, Output | None]) -> dict[str, Output] | None:
     """The answers of all teachers to one batch, those without one `absent`; None where none has any."""
     like = next((answer for answer in found.values() if answer is not None), None)
     if like is None:

@@ -19,6 +19,7 @@ from safetensors.numpy import save
 
 from raykd.errors import TargetError
 from raykd.folders import write_whole
+from raykd.targets.ragged import UNIT_OFFSETS
 
 KEYS = ("ids", "hashes")
 """Arrays of a shard that say which samples its rows are of."""
@@ -167,7 +168,8 @@ def map_shard(
     try:
         header = json.loads(raw)
         metadata = header.pop("__metadata__", None) or {}
-        arrays = {n: _map(path, 8 + size, entry, shard.rows) for n, entry in header.items()}
+        arrays = {n: _map(path, 8 + size, entry) for n, entry in header.items()}
+        _check_rows(arrays, shard.rows)
         written = json.loads(metadata[_ORIGIN]) if _ORIGIN in metadata else None
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise TargetError(f"shard {shard.file!r}: its header is refused ({error})") from error
@@ -198,11 +200,24 @@ def _check_origin(
         )
 
 
-def _map(path: Path, base: int, entry: Mapping[str, Any], rows: int) -> np.ndarray:
+def _check_rows(arrays: Mapping[str, np.ndarray], rows: int) -> None:
+    """Each array has as many rows as there are samples, or units of them."""
+    offsets = arrays.get(UNIT_OFFSETS)
+    units = rows
+    if offsets is not None:
+        if offsets.shape != (rows + 1,) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
+            raise ValueError(f"offsets {list(offsets.shape)} of {rows} rows do not rise from 0")
+        units = int(offsets[-1])
+    for name, array in arrays.items():
+        if name != UNIT_OFFSETS and len(array) != (rows if name in KEYS else units):
+            raise ValueError(f"{name} {list(array.shape)} for {rows} rows of {units} units")
+
+
+def _map(path: Path, base: int, entry: Mapping[str, Any]) -> np.ndarray:
     shape, dtype = tuple(entry["shape"]), np.dtype(_DTYPES[entry["dtype"]])
     begin, end = entry["data_offsets"]
     size = math.prod(shape) * dtype.itemsize
     beyond = base + end > path.stat().st_size
-    if not shape or shape[0] != rows or begin < 0 or end - begin != size or beyond:
-        raise ValueError(f"{entry['dtype']} {list(shape)} for {rows} rows at {begin} to {end}")
+    if not shape or begin < 0 or end - begin != size or beyond:
+        raise ValueError(f"{entry['dtype']} {list(shape)} at {begin} to {end}")
     return np.memmap(path, dtype=dtype, mode="r", offset=base + begin, shape=shape)

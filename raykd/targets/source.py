@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from raykd.errors import TargetTimeoutError
-from raykd.types import Batch, TeacherOutputs
+from raykd.types import Batch, LearntOutputs, TeacherOutputs
 
 
 class Deadline:
@@ -70,7 +70,7 @@ class TargetSource(Protocol):
         """Ask; returns at once."""
         ...
 
-    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:
+    def collect(self, ticket: Ticket, timeout_s: float) -> LearntOutputs:
         """The answer to a ticket.
 
         Raises:

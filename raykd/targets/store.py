@@ -18,6 +18,7 @@ from raykd.errors import TargetError
 from raykd.folders import RunFolder, read_json
 from raykd.targets import codec
 from raykd.targets.entries import ORIGINAL, Entry, EntryKey, TeacherKeys, append
+from raykd.targets.ragged import UNIT_OFFSETS, joined, taken
 from raykd.targets.remote import Remote
 from raykd.targets.shards import KEYS, Shard, check_shard, map_shard
 from raykd.types import ORIGINAL_VIEW, TeacherOutputs
@@ -164,7 +165,7 @@ class TargetStore:
                 "differently; ask for them apart"
             )
         order = np.argsort(np.concatenate([places for places, _ in parts]))
-        return {key: np.concatenate([a[key] for a in answers])[order] for key in answers[0]}
+        return taken(joined(answers), order)
 
     def _gather_view(self, name: str, rows: np.ndarray, view: int) -> codec.Arrays:
         if view == ORIGINAL_VIEW:
@@ -188,8 +189,10 @@ class TargetStore:
             if key not in KEYS and all(key in shard for shard in index.shards)
         ]
         if len(index.shards) == 1:
-            return {key: np.asarray(index.shards[0][key][position_N]) for key in names}
+            return taken({key: index.shards[0][key] for key in names}, position_N)
         shard_N = index.shard_N[rows]
+        if UNIT_OFFSETS in names:
+            return _of_shards(index.shards, names, shard_N, position_N)
         arrays = {}
         for key in names:
             first = index.shards[0][key]
@@ -302,6 +305,21 @@ def _scored(root: Path, keys: Mapping[str, TeacherKeys]) -> tuple[np.ndarray, np
     hashes = np.concatenate([arrays["hashes"] for arrays in shards])
     ids_N, first_N = np.unique(ids, return_index=True)
     return ids_N, hashes[first_N]
+
+
+def _of_shards(
+    shards: Sequence[Mapping[str, np.ndarray]],
+    names: Sequence[str],
+    shard_N: np.ndarray,
+    position_N: np.ndarray,
+) -> codec.Arrays:
+    """Ragged answers of several shards, in the order of what is asked for."""
+    places = [np.flatnonzero(shard_N == number) for number in range(len(shards))]
+    parts = [
+        taken({name: shard[name] for name in names}, position_N[here])
+        for shard, here in zip(shards, places, strict=True)
+    ]
+    return taken(joined(parts), np.argsort(np.concatenate(places)))
 
 
 def _what(entry: Entry) -> str:

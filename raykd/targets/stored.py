@@ -12,7 +12,7 @@ from raykd.targets import codec
 from raykd.targets.quarantine_log import quarantined_rows
 from raykd.targets.source import Deadline, Ticket
 from raykd.targets.store import TargetStore
-from raykd.types import Batch, Dense, TeacherOutputs
+from raykd.types import Batch, LearntOutputs, Output
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,16 @@ class StoredTargets:
         """Nothing to wait for."""
         return Ticket(batch)
 
-    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:
+    def collect(self, ticket: Ticket, timeout_s: float) -> LearntOutputs:
         """The stored answers for the batch's rows and views; samples that broke a teacher are not valid.
 
         Raises:
             TargetTimeoutError: reading takes longer than that.
             TargetError: the store lacks an answer, or no teacher has one for any of these samples.
         """
-        rows, view = ticket.batch.rows.numpy(), ticket.batch.view_B.numpy()
         deadline, found = Deadline(timeout_s), {}
         for name in self.store.entries:
-            found[name] = self._gather(name, rows, view)
+            found[name] = self._gather(name, ticket.batch)
             deadline.check(f"teacher {name!r} in the store {self.store.root}")
         answers = codec.completed(found)
         if answers is None:
@@ -53,7 +52,8 @@ class StoredTargets:
         }
         return {name: pairs for name, pairs in found.items() if pairs}
 
-    def _gather(self, name: str, rows: np.ndarray, view: np.ndarray) -> Dense | None:
+    def _gather(self, name: str, batch: Batch) -> Output | None:
+        rows, view = batch.rows.numpy(), batch.view_B.numpy()
         indices = np.arange(len(rows))
         if quarantined := self._quarantined.get(name):
             pairs = zip(rows.tolist(), view.tolist(), strict=True)
@@ -62,5 +62,8 @@ class StoredTargets:
             return None
         arrays = self.store.gather_arrays(name, rows[indices], view[indices])
         return codec.assemble(
-            [(indices, arrays)], len(rows), self.store.temperatures.get(name, 1.0)
+            [(indices, arrays)],
+            len(rows),
+            self.store.temperatures.get(name, 1.0),
+            batch.unit_offsets,
         )

@@ -12,6 +12,7 @@ import numpy as np
 from raykd.targets import codec
 from raykd.targets.entries import Entry
 from raykd.targets.quarantine_log import add_quarantined, read_quarantined
+from raykd.targets.ragged import joined, taken
 from raykd.targets.shards import write_shard
 from raykd.targets.store import TargetStore
 
@@ -68,7 +69,7 @@ class WriteBuffer:
         """
         for number in np.unique(view).tolist():
             here, known = np.flatnonzero(view == number), self._view(number)
-            known.held.append((rows[here], {name: array[here] for name, array in arrays.items()}))
+            known.held.append((rows[here], taken(arrays, here)))
             known.state_N[rows[here]] = _HELD
             waiting = sum(len(part) for part, _ in known.held)
             if waiting >= BUFFER_ROWS or (known.state_N[self.rows] >= _HELD).all():
@@ -122,14 +123,13 @@ class WriteBuffer:
         """What is held of a view, one shard for each entry that lacks some of it."""
         known = self._views[number]
         rows = np.concatenate([part for part, _ in known.held])
-        every = [arrays for _, arrays in known.held]
-        arrays = {name: np.concatenate([one[name] for one in every]) for name in every[0]}
+        arrays = joined([part for _, part in known.held])
         for column, entry in enumerate(self.entries):
             lacking = np.flatnonzero(known.lacks_NE[rows, column])
             if not len(lacking):
                 continue
             part = rows[lacking]
-            kept = {name: array[lacking] for name, array in entry.key.of(arrays).items()}
+            kept = taken(entry.key.of(arrays), lacking)
             keys = {"ids": self.store.ids_N[part], "hashes": self.store.hashes_N[part]}
             shard = write_shard(entry.folder, number, {**keys, **kept}, entry.key.to_json())
             self.store.enter(entry, shard)

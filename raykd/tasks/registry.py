@@ -68,6 +68,16 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "figures": "embedding.text:FIGURES",
         "export": "embedding.export:EXPORT",
     },
+    "language": {
+        "settings": "language.settings:SETTINGS",
+        "labels": "language.labels:LABELS",
+        "rule": "language.rule:RULE",
+        "metrics": "language.metrics:METRICS",
+        "selftest": "language.selftest:check_bits",
+        "text": "language.text:TEXT",
+        "figures": "language.figures:FIGURES",
+        "export": "language.export:EXPORT",
+    },
 }
 FACETS = tuple(BUILT_IN["classification"])
 

@@ -16,6 +16,7 @@ from ray import cloudpickle
 from raykd.data import Samples
 from raykd.errors import TeacherError
 from raykd.targets import EntryKey, codec
+from raykd.targets.ragged import joined
 from raykd.targets.remote import Remote
 from raykd.targets.shards import Shard, write_shard
 from raykd.teachers.model import Inputs, Recorded, Spec, count, host
@@ -125,7 +126,7 @@ class TeacherActor:
         """
         pieces = [rows[i : i + self._piece] for i in range(0, len(rows), self._piece)]
         parts = [self.score(piece, np.full(len(piece), view, np.int64))[0] for piece in pieces]
-        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        arrays = joined(parts)
         keys = {"ids": self._samples.ids[rows], "hashes": self._samples.content_hash(rows)}
         shards = [
             write_shard(root / key.folder, view, {**keys, **key.of(arrays)}, key.to_json())

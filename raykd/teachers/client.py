@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from raykd.config.root import TeacherCluster
 from raykd.errors import TeacherError
@@ -17,7 +18,7 @@ from raykd.teachers.model import Inputs, count
 from raykd.teachers.quarantine import Tolerance
 from raykd.teachers.utilization import describe
 from raykd.tracking import Event
-from raykd.types import ORIGINAL_VIEW, Batch, Dense, TeacherOutputs
+from raykd.types import ORIGINAL_VIEW, Batch, LearntOutputs, Output
 
 
 @dataclass(frozen=True)
@@ -87,28 +88,34 @@ class Client:
         }
 
     def collect(
-        self, names: Sequence[str], asked: Mapping[str, Asked], deadline: Deadline | None = None
-    ) -> TeacherOutputs:
+        self,
+        names: Sequence[str],
+        asked: Mapping[str, Asked],
+        deadline: Deadline | None = None,
+        offsets: Tensor | None = None,
+    ) -> LearntOutputs:
         """The answers, in the order of `names`; a teacher left out answers nothing, validly for no row.
 
         Args:
             names: of the teachers.
             asked: what `submit` returned.
             deadline: of all the answers; None = each request has its own alone.
+            offsets: `unit_offsets` of the batch.
 
         Raises:
             TargetTimeoutError: an answer was not there in time.
             TeacherError: a teacher is lost and the policy is to stop, or all are, or one breaks on more
                 samples than allowed.
         """
-        found: dict[str, Dense | None] = dict.fromkeys(names)
+        found: dict[str, Output | None] = dict.fromkeys(names)
         for name in [name for name in names if name in asked]:
             parts = self.parts(name, asked[name], deadline) or []
             size = len(asked[name].rows)
-            found[name] = codec.assemble(parts, size, self.temperatures.get(name, 1.0))
+            temperature = self.temperatures.get(name, 1.0)
+            found[name] = codec.assemble(parts, size, temperature, offsets)
         return self.whole(found)
 
-    def whole(self, found: Mapping[str, Dense | None]) -> TeacherOutputs:
+    def whole(self, found: Mapping[str, Output | None]) -> LearntOutputs:
         """The answers of all teachers to one batch; those that gave none answer validly for no row.
 
         Raises:
@@ -172,14 +179,15 @@ class LiveTargets:
         requests = self.client.submit(self.names, batch.rows.numpy(), batch.view_B.numpy())
         return Ticket(batch, requests)
 
-    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:
+    def collect(self, ticket: Ticket, timeout_s: float) -> LearntOutputs:
         """The answers; within the time for all of them each request has its own, see `Client`.
 
         Raises:
             TargetTimeoutError: a teacher has not answered within `timeout_s` seconds.
             TeacherError: as `Client.collect`.
         """
-        return self.client.collect(self.names, ticket.pending, Deadline(timeout_s))
+        deadline, offsets = Deadline(timeout_s), ticket.batch.unit_offsets
+        return self.client.collect(self.names, ticket.pending, deadline, offsets)
 
     def counters(self) -> list[float]:
         """What was asked and answered since the last call: the load of each teacher, one after the other."""

@@ -24,12 +24,14 @@ from raykd.models import build_model
 from raykd.models.network import Network, placed
 from raykd.models.preprocess import Preprocessing
 from raykd.models.taps import Taps
+from raykd.models.units import buckets, cut, offsets_of
 from raykd.models.weights import apply_weights, fingerprint
 from raykd.objects import Held
 from raykd.targets import codec
 from raykd.targets.packing import PLAIN, Packing
+from raykd.targets.ragged import joined, taken
 from raykd.teachers.answers import TINY, as_logits, mapped
-from raykd.types import ORIGINAL_VIEW, OutputKind, Scale
+from raykd.types import ORIGINAL_VIEW, TOKENS, OutputKind, Scale
 
 Inputs = Mapping[str, np.ndarray]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -188,11 +190,16 @@ class TeacherModel:
         def inputs(places: np.ndarray) -> Mapping[str, Tensor]:
             return samples.batch(rows[places], view[places], labels="all").inputs
 
+        if samples.is_tokens:
+            chunks = inputs(np.arange(len(rows)))[TOKENS]
+            return self._scored_chunks(chunks, _packing_for(self.spec.packing, view))
         return self._scored(len(rows), inputs, _packing_for(self.spec.packing, view))
 
     def score_inputs(self, inputs: Inputs) -> codec.Arrays:
         """The encoded answer for samples of no data set, as they are; see `Scorer`."""
         tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        if TOKENS in tensors:
+            return self._scored_chunks(tensors[TOKENS], self.spec.packing.whole())
 
         def taken(places: np.ndarray) -> Mapping[str, Tensor]:
             return {name: tensor[places] for name, tensor in tensors.items()}
@@ -208,8 +215,22 @@ class TeacherModel:
             places = np.arange(start, start + size)
             places[places >= samples] = start
             arrays = self._forward(inputs(places), packing)
-            parts.append({name: array[: samples - start] for name, array in arrays.items()})
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            parts.append(taken(arrays, np.arange(min(size, samples - start))))
+        return joined(parts)
+
+    def _scored_chunks(self, tokens_B2L: Tensor, packing: Packing) -> codec.Arrays:
+        """The answer for chunks of tokens, those of one bucket together."""
+        bucket_B, parts, order = buckets(tokens_B2L.numpy()), [], []
+        for length in np.unique(bucket_B).tolist():
+            places = np.flatnonzero(bucket_B == length)
+            short = cut(tokens_B2L[places], length)
+
+            def inputs(some: np.ndarray, short: Tensor = short) -> Mapping[str, Tensor]:
+                return {TOKENS: short[some]}
+
+            parts.append(self._scored(len(places), inputs, packing))
+            order.append(places)
+        return taken(joined(parts), np.argsort(np.concatenate(order)))
 
     @torch.inference_mode()
     def _forward(self, inputs: Mapping[str, Tensor], packing: Packing) -> codec.Arrays:
@@ -225,7 +246,8 @@ class TeacherModel:
             raise NonFiniteError(
                 f"teacher {self.spec.name!r} answered {_not_finite(output_BC, features)}"
             )
-        return codec.encode(self._aligned(output_BC), features, self.spec.answers, packing)
+        offsets = offsets_of(inputs[TOKENS].numpy()) if TOKENS in inputs else None
+        return codec.encode(self._aligned(output_BC), features, self.spec.answers, packing, offsets)
 
     def _aligned(self, output_BC: Tensor) -> Tensor:
         """Logits over the data's classes: several own classes added up, −∞ for those it does not know."""

@@ -22,6 +22,7 @@ from raykd.teachers.client import Client
 from raykd.teachers.executor import Replicas
 from raykd.teachers.model import Inputs, Recorded, Spec
 from raykd.teachers.seats import Seat, forget
+from raykd.top_k import dense_answers
 from raykd.tracking import Event
 from raykd.types import TeacherOutputs
 
@@ -125,12 +126,12 @@ class ActorFleet:
         """What every teacher says of rows [B] in one view, or in one view per row."""
         names = list(self.specs)
         views = np.broadcast_to(np.asarray(view, np.int64), rows.shape)
-        return self.client.collect(names, self.client.submit(names, rows, views))
+        return dense_answers(self.client.collect(names, self.client.submit(names, rows, views)))
 
     def score_inputs(self, inputs: Inputs) -> TeacherOutputs:
         """What every teacher says of samples of no data set: name -> [B, ...] in source space."""
         names = list(self.specs)
-        return self.client.collect(names, self.client.submit_inputs(names, inputs))
+        return dense_answers(self.client.collect(names, self.client.submit_inputs(names, inputs)))
 
     def statistics(self) -> dict[str, dict[str, float]]:
         """Per teacher, over its replicas that live (since their start), what the actor's own gives."""

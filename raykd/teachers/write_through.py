@@ -11,7 +11,7 @@ from raykd.targets import TargetStore, Ticket, codec
 from raykd.targets.source import Deadline
 from raykd.targets.write_buffer import WriteBuffer
 from raykd.teachers.client import Asked, Client, LiveTargets
-from raykd.types import Batch, Dense, TeacherOutputs
+from raykd.types import Batch, LearntOutputs, Output
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class WriteThrough:
         rows, view = batch.rows.numpy(), batch.view_B.numpy()
         return Ticket(batch, {name: self._ask(name, rows, view) for name in self.names})
 
-    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:
+    def collect(self, ticket: Ticket, timeout_s: float) -> LearntOutputs:
         """The answers, those that were asked for now written to the store.
 
         Raises:
@@ -55,11 +55,10 @@ class WriteThrough:
             TeacherError: a teacher is lost and the policy is to stop, or breaks on too many samples.
             TargetError: the store cannot be written.
         """
-        rows, view = ticket.batch.rows.numpy(), ticket.batch.view_B.numpy()
         shares: Mapping[str, _Share] = ticket.pending
         deadline, found = Deadline(timeout_s), {}
         for name in self.names:
-            found[name] = self._answer(name, shares[name], rows, view, deadline)
+            found[name] = self._answer(name, shares[name], ticket.batch, deadline)
             deadline.check(f"teacher {name!r} in the store {self.store.root}")
         return self.client.whole(found)
 
@@ -76,9 +75,8 @@ class WriteThrough:
         asked = self.client.submit([name], rows[indices], view[indices]) if len(indices) else {}
         return _Share(indices, asked.get(name))
 
-    def _answer(
-        self, name: str, share: _Share, rows: np.ndarray, view: np.ndarray, deadline: Deadline
-    ) -> Dense | None:
+    def _answer(self, name: str, share: _Share, batch: Batch, deadline: Deadline) -> Output | None:
+        rows, view = batch.rows.numpy(), batch.view_B.numpy()
         parts = self._take(name, share, rows, view, deadline)
         others = np.setdiff1d(np.arange(len(rows)), share.indices)
         parts += self._in_batch(others, self.buffers[name].read(rows[others], view[others]))
@@ -86,7 +84,8 @@ class WriteThrough:
         if len(again.indices):
             again = _Share(others[again.indices], again.asked)
             parts += self._take(name, again, rows, view, deadline)
-        return codec.assemble(parts, len(rows), self.client.temperatures.get(name, 1.0))
+        temperature = self.client.temperatures.get(name, 1.0)
+        return codec.assemble(parts, len(rows), temperature, batch.unit_offsets)
 
     def _take(
         self, name: str, share: _Share, rows: np.ndarray, view: np.ndarray, deadline: Deadline

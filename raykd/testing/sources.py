@@ -18,7 +18,7 @@ from raykd.data import Samples
 from raykd.errors import TeacherError
 from raykd.targets import TargetSource, Ticket
 from raykd.targets.source import Deadline
-from raykd.types import Batch, Dense, TeacherOutputs
+from raykd.types import Batch, Dense, LearntOutputs, TeacherOutputs
 
 _SURE = 3.0
 
@@ -94,7 +94,7 @@ class Killing:
         """As the source."""
         return self.source.submit(batch)
 
-    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:
+    def collect(self, ticket: Ticket, timeout_s: float) -> LearntOutputs:
         """As the source, or the end of the process."""
         kills = self.file.stat().st_size if self.file.exists() else 0
         if kills < len(self.at) and self.collected == self.at[kills]:
@@ -121,7 +121,7 @@ class Failing:
         """As the source."""
         return self.source.submit(batch)
 
-    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:
+    def collect(self, ticket: Ticket, timeout_s: float) -> LearntOutputs:
         """As the source, or a TeacherError."""
         if self.left == 0:
             raise TeacherError("no answer: it is to fail here")
@@ -142,7 +142,7 @@ class Recorded:
         """As the source."""
         return self.source.submit(batch)
 
-    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:
+    def collect(self, ticket: Ticket, timeout_s: float) -> LearntOutputs:
         """As the source."""
         deadline = Deadline(timeout_s)
         answers = self.source.collect(ticket, timeout_s)

@@ -146,13 +146,16 @@ class FacetSuite:
         task, settings = find_task(config.task), config.objective
         rows = samples.splits["train"][:32].copy()
         batch = samples.batch(rows, ORIGINAL_VIEW)
-        outputs = self._outputs(task, samples)[rows].float().requires_grad_()
+        units = np.flatnonzero(
+            np.isin(samples.per_unit(every := np.arange(len(samples)), every), rows)
+        )
+        outputs = self._outputs(task, samples)[units].float().requires_grad_()
         names = [teacher.name for teacher in config.teachers]
         targets = {
             name: Dense(
                 kind=task.metrics.kind,
-                values_NC=self._outputs(task, samples, seed=seed)[rows],
-                valid_N=torch.ones(len(rows), dtype=torch.bool),
+                values_NC=self._outputs(task, samples, seed=seed)[units],
+                valid_N=torch.ones(len(units), dtype=torch.bool),
             )
             for seed, name in enumerate(names, start=1)
         }
@@ -167,7 +170,7 @@ class FacetSuite:
         )
         terms, weights_TN = objective(outputs, {}, batch, targets)
         assert weights_TN is not None
-        torch.testing.assert_close(weights_TN.sum(dim=0), torch.ones(len(rows)))
+        torch.testing.assert_close(weights_TN.sum(dim=0), torch.ones(len(units)))
         total = sum(
             (torch.where(term.valid_N > 0, term.loss_N, 0.0) * term.valid_N).sum() * term.weight
             for term in terms.values()
@@ -189,12 +192,13 @@ class FacetSuite:
         assert all(len(one) == len(outputs) for one in exported)
 
     def _labels(self, samples: Samples) -> torch.Tensor:
-        return torch.from_numpy(samples.all_labels.copy())
+        return torch.from_numpy(samples.unit_labels(np.arange(len(samples)), "all"))
 
     def _outputs(self, task: Task, samples: Samples, seed: int = 0) -> torch.Tensor:
         """Made-up outputs of a model for every sample; in a regression around the mean of the labels."""
-        width = len(samples.classes) if not task.metrics.own_width else 8
-        noise = torch.randn(len(samples.ids), width, generator=torch.Generator().manual_seed(seed))
+        width = samples.class_count if not task.metrics.own_width else 8
+        units = len(self._labels(samples))
+        noise = torch.randn(units, width, generator=torch.Generator().manual_seed(seed))
         return noise if samples.scale is None else samples.scale.restored(noise)
 
 

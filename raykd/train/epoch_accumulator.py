@@ -21,6 +21,7 @@ class EpochAccumulator:
         loss: of the total loss.
         terms: term -> of its share.
         ensemble: what `ensemble_values` takes.
+        measured: what the rule's `Measures` take.
         steps: how many there were.
         samples: that this worker trained on.
         wait_s: that it waited for teachers.
@@ -31,6 +32,7 @@ class EpochAccumulator:
     loss: Tensor
     terms: dict[str, Tensor] = field(default_factory=dict)
     ensemble: Tensor | None = None
+    measured: Tensor | None = None
     steps: int = 0
     samples: int = 0
     wait_s: float = 0.0
@@ -50,6 +52,9 @@ class EpochAccumulator:
         if losses.ensemble is not None:
             before = self.ensemble
             self.ensemble = losses.ensemble if before is None else before + losses.ensemble
+        if losses.measured is not None:
+            before = self.measured
+            self.measured = losses.measured if before is None else before + losses.measured
         self.steps += 1
         self.samples += samples
 
@@ -61,6 +66,7 @@ class EpochAccumulator:
             "loss": world.all_sum(self.loss).cpu(),
             "terms": {name: world.all_sum(self.terms[name]).cpu() for name in sorted(self.terms)},
             "ensemble": ensemble,
+            "measured": None if self.measured is None else world.all_sum(self.measured).cpu(),
             "steps": self.steps,
             "samples": int(world.all_sum(counted)),
             "wait_s": self.wait_s,
@@ -72,11 +78,12 @@ class EpochAccumulator:
     def of_total(cls, total: Mapping[str, Any], world: World) -> EpochAccumulator:
         """What a worker of the group that goes on begins with: rank 0 with all, the others with nothing."""
         share = 0 if world.rank else 1
-        ensemble = total["ensemble"]
+        ensemble, measured = total["ensemble"], total.get("measured")
         return cls(
             loss=share * total["loss"].to(world.device),
             terms={name: share * term.to(world.device) for name, term in total["terms"].items()},
             ensemble=None if ensemble is None else share * ensemble.to(world.device),
+            measured=None if measured is None else share * measured.to(world.device),
             steps=total["steps"],
             samples=share * total["samples"],
             wait_s=total["wait_s"],

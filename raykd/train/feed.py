@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import TypeVar
 
 import numpy as np
@@ -30,7 +31,7 @@ from raykd.train.fit import Fit
 from raykd.train.plan import split
 from raykd.train.step import DistillModule, Lesson
 from raykd.train.world import World
-from raykd.types import Batch, Dense, Mixed, TeacherOutputs
+from raykd.types import Batch, LearntOutputs, Mixed, Output, on_units
 
 ANSWER_TIMEOUT_S = 3600.0
 """Bound on one answer of a whole fleet; each request inside has its own, shorter one."""
@@ -171,7 +172,7 @@ class Feed:
         batch, begun = ticket.batch, time.monotonic()
         temperature = self._temperature(*steps[0])
         kept = self._kept.get(batch, temperature) if self._objective.settles else None
-        targets: TeacherOutputs = {}
+        targets: LearntOutputs = {}
         if kept is None or self._fit.objective.features:
             targets = self._source.collect(ticket, ANSWER_TIMEOUT_S)
         answer_s = time.monotonic() - begun
@@ -185,7 +186,8 @@ class Feed:
             units = self._settled(batch, targets, kept, temperature)
             if not self._fit.objective.features:
                 targets = {}
-        parts = zip(parts_of(batch, sizes), _answers(targets, sizes), steps, strict=True)
+        answered = _answers(targets, sizes, batch.units_of(sizes))
+        parts = zip(parts_of(batch, sizes), answered, steps, strict=True)
         return Block(
             lessons=[
                 Lesson(batch=part, targets=answers, context=self._context(*step))
@@ -199,7 +201,7 @@ class Feed:
     def _settled(
         self,
         batch: Batch,
-        targets: TeacherOutputs,
+        targets: LearntOutputs,
         kept: EnsembleTarget | None,
         temperature: float,
     ) -> SettledUnits:
@@ -281,25 +283,26 @@ class KeptTargets:
         return first if one else _SEVERAL, temperature
 
 
-def moved(answer: Dense, device: torch.device) -> Dense:
+def moved(answer: Output, device: torch.device) -> Output:
     """An answer on a device."""
-    return replace(
-        answer,
-        values_NC=answer.values_NC.to(device),
-        valid_N=answer.valid_N.to(device),
-        features={tap: feature.to(device) for tap, feature in answer.features.items()},
-    )
+
+    def there(tensor: Tensor) -> Tensor:
+        return tensor.to(device)
+
+    features = {tap: there(feature) for tap, feature in answer.features.items()}
+    return replace(on_units(answer, there), features=features)
 
 
 def parts_of(batch: Batch, sizes: Sequence[int]) -> list[Batch]:
-    """A batch taken apart."""
+    """A batch taken apart into parts of so many samples."""
     if len(sizes) == 1:
         return [batch]
     cut = list(sizes)
     plain = {
-        name: getattr(batch, name).split(cut)
-        for name in ("ids", "rows", "view_B", "labels", "present_B")
+        name: getattr(batch, name).split(cut) for name in ("ids", "rows", "view_B", "present_B")
     }
+    plain["labels"] = batch.labels.split(batch.units_of(cut))
+    offsets = _offsets_of(batch, cut)
     inputs = {name: tensor.split(cut) for name, tensor in batch.inputs.items()}
     mixed, weights = batch.mixed, batch.weight_B
     return [
@@ -311,36 +314,47 @@ def parts_of(batch: Batch, sizes: Sequence[int]) -> list[Batch]:
                 share_B=mixed.share_B.split(cut)[index],
             ),
             weight_B=None if weights is None else weights.split(cut)[index],
+            unit_offsets=offsets[index],
         )
         for index in range(len(cut))
     ]  # fmt: skip
 
 
-def _answers(targets: TeacherOutputs, sizes: Sequence[int]) -> list[TeacherOutputs]:
-    """Teachers' answers taken apart, one unit for each sample."""
+def _offsets_of(batch: Batch, sizes: Sequence[int]) -> list[Tensor | None]:
+    """`unit_offsets` of each part, from 0."""
+    if batch.unit_offsets is None:
+        return [None] * len(sizes)
+    counts = batch.unit_offsets.diff().split(list(sizes))
+    return [torch.cat([part.new_zeros(1), part.cumsum(0)]) for part in counts]
+
+
+def _answers(
+    targets: LearntOutputs, sizes: Sequence[int], units: Sequence[int]
+) -> list[LearntOutputs]:
+    """Teachers' answers taken apart.
+
+    Args:
+        targets: of all parts together.
+        sizes: samples of each part.
+        units: units of each part.
+    """
     if len(sizes) == 1 or not targets:
         return [targets] * len(sizes)
-    cut = list(sizes)
-    split_ = {
-        name: (
-            answer.values_NC.split(cut),
-            answer.valid_N.split(cut),
-            {tap: feature.split(cut) for tap, feature in answer.features.items()},
-        )
-        for name, answer in targets.items()
-    }
+    samples, of_units = list(accumulate(sizes, initial=0)), list(accumulate(units, initial=0))
     return [
         {
-            name: replace(
-                targets[name],
-                values_NC=values[index],
-                valid_N=valid[index],
-                features={tap: parts[index] for tap, parts in features.items()},
-            )
-            for name, (values, valid, features) in split_.items()
+            name: _part(answer, slice(*samples[at : at + 2]), slice(*of_units[at : at + 2]))
+            for name, answer in targets.items()
         }
-        for index in range(len(cut))
+        for at in range(len(sizes))
     ]
+
+
+def _part(answer: Output, samples: slice, units: slice) -> Output:
+    """The answer for neighbouring samples of a batch."""
+    features = {tap: feature[samples] for tap, feature in answer.features.items()}
+    part = on_units(answer, lambda tensor: tensor[units])
+    return replace(part, features=features, offsets=None)
 
 
 def prefetch(items: Iterator[Item]) -> Iterator[Item]:

@@ -15,6 +15,7 @@ from raykd.config.models import Model
 from raykd.config.objective import Objective
 from raykd.config.training import Training
 from raykd.data import Samples
+from raykd.data.chunks import DOMAIN
 from raykd.models import build_model
 from raykd.models.frozen import freeze
 from raykd.models.network import Network
@@ -151,10 +152,21 @@ def build_module(fit: Fit, samples: Samples) -> DistillModule:
         student_shapes={**fit.student_shapes, OUTPUT: (fit.outputs or samples.class_count,)},
         teacher_shapes=fit.teacher_shapes,
         class_weights_C=_class_weights(fit, samples),
+        domain_weights_D=_domain_weights(fit, samples),
         scale=samples.scale,
     )
     taps = [tap for term in fit.objective.features for tap in term.student_taps]
     return DistillModule(network, objective, list(dict.fromkeys(taps)), fit.training.precision)
+
+
+def _domain_weights(fit: Fit, samples: Samples) -> Tensor | None:
+    """Factors per domain [D], such that each counts alike over the training tokens and a token on average 1."""
+    if fit.objective.mean != "domains":
+        return None
+    domain_N = samples.unit_labels(fit.plan.rows)[:, DOMAIN]
+    counts = torch.bincount(torch.from_numpy(domain_N), minlength=len(samples.classes))
+    there = int((counts > 0).sum())
+    return torch.where(counts > 0, counts.sum() / (there * counts.clamp(min=1)), 0.0)
 
 
 def _class_weights(fit: Fit, samples: Samples) -> Tensor | None:

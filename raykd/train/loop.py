@@ -220,6 +220,7 @@ class Trainer:
         if sums.ensemble is not None:
             names_T = [teacher.name for teacher in self.fit.teacher_infos]
             ensemble = ensemble_values(self.world.all_sum(sums.ensemble), names_T)
+        measured = self._measured(sums)
         teachers = self._teachers(sums, seconds)
         if self.world.rank:
             return
@@ -233,12 +234,22 @@ class Trainer:
             "teacher_wait_fraction": sums.wait_s / max(seconds, 1e-9),
             "input_wait_fraction": sums.input_wait_s / max(seconds, 1e-9),
             **ensemble,
+            **measured,
             **teachers,
         }
         step = (epoch + 1) * self.fit.plan.steps_per_epoch
         self.reporter.report(
             events.epoch(self.fit.stage, self.fit.fit_id, epoch=epoch + 1, step=step, **values)
         )
+
+    def _measured(self, sums: EpochAccumulator) -> dict[str, Any]:
+        """What the task's rule tells of an epoch; every worker takes part."""
+        measures = self.module.objective.rule.measures
+        if measures is None or sums.measured is None:
+            return {}
+        names = [teacher.name for teacher in self.fit.teacher_infos]
+        total = self.world.all_sum(sums.measured).cpu()
+        return dict(measures.values(total, names, self.samples.classes))
 
     def _teachers(self, sums: EpochAccumulator, seconds: float) -> dict[str, Any]:
         """How busy live teachers were, and the student beside them; every worker takes part."""

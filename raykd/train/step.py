@@ -15,7 +15,7 @@ from raykd.objective import Context, DistillObjective, Losses, reduce_terms
 from raykd.objective.schedules import strengths_at
 from raykd.objective.settled import SettledSteps, SettledUnits
 from raykd.objective.terms import NOW
-from raykd.types import Batch, TeacherOutputs
+from raykd.types import Batch, LearntOutputs
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -29,7 +29,7 @@ class Lesson:
     """
 
     batch: Batch
-    targets: TeacherOutputs
+    targets: LearntOutputs
     context: Context = NOW
 
 
@@ -77,6 +77,9 @@ class DistillModule(nn.Module):
         else:
             terms, weights_TN = self.objective(outputs_NC, *given)
         losses = reduce_terms(terms, all_sum, workers) if terms else None
+        if losses is not None:
+            measured = self.objective.measured(outputs_NC, lesson.batch, lesson.targets)
+            losses = replace(losses, measured=measured)
         return Forward(outputs_NC=outputs_NC, losses=losses, weights_TN=weights_TN)
 
 
@@ -141,12 +144,12 @@ class Steps:
         self._settled = None
         if units is not None:
             settings = self._objective.settings
-            sizes = [len(lesson.batch) for lesson in lessons]
+            sizes = [len(lesson.batch.labels) for lesson in lessons]
             strengths = [strengths_at(settings, lesson.context.epoch) for lesson in lessons]
             self._settled = SettledSteps(units, sizes, strengths, all_sum, workers)
         self._logs: list[Tensor] = []
         self._losses: list[Losses] = []
-        self._weighed: list[tuple[Tensor, TeacherOutputs]] = []
+        self._weighed: list[tuple[Tensor, LearntOutputs]] = []
 
     def __call__(self, lesson: Lesson) -> None:
         """One update."""

@@ -338,6 +338,8 @@ def test_looking_ahead_refuses_the_same(files, call, command):
         (["inspect", "mlp", "--classes", "0"], "error  --classes: "),
         (["inspect", "mlp", "--recipe", "digits"], "error  MODEL_SPEC: "),
         (["inspect", "--recipe", "digits", "--model", "teachers.wid"], "error  --model: "),
+        (["inspect", "ngram"], "error  model: "),
+        (["inspect", "gru_lm", "--input", "3,3"], "error  --input: "),
         (["inspect", "cli_user_code:number"], "error  model.path: "),
         (
             ["compare", "recipe.yaml", "--losses", "kl", "--reference", "foo", "--dry-run"],

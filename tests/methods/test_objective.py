@@ -12,7 +12,7 @@ from scipy.special import log_softmax, logsumexp, softmax
 from torch import nn
 
 from raykd.config.objective import Objective
-from raykd.ensemble import WEIGHTINGS
+from raykd.methods import WEIGHTING_ROWS
 from raykd.objective import (
     Context,
     TeacherInfo,
@@ -37,6 +37,7 @@ VOICES = (
     TeacherInfo("b", 1.5, 0.6, 0.7),
     TeacherInfo("c", 1.0, 0.9, 0.5),
 )
+WEIGHTINGS = [name for name, row in WEIGHTING_ROWS.items() if not row.sequences]
 WEIGHTING = {
     "uniform": {}, "fixed": {"weights": {"a": 1, "b": 2, "c": 5}}, "accuracy": {"power": 2},
     "inverse_error": {}, "entropy": {}, "confidence": {"unlabelled": "ensemble_argmax"},

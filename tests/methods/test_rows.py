@@ -56,6 +56,8 @@ STORED_WEIGHTINGS = {
     "confidence": '{"type": "confidence", "unlabelled": "uniform", "paper_code_scale": false}',
     "gradient": '{"type": "gradient", "tolerance": 0.6, "gram": "per_sample"}',
     "agreement": '{"type": "agreement"}',
+    "bayesian": '{"type": "bayesian", "forgetting": 1.0, "prior": null}',
+    "routed": '{"type": "routed"}',
     "sample": '{"type": "sample", "per": "sample", "probabilities": null}',
     "drop": '{"type": "drop", "probability": 0.5}',
 }

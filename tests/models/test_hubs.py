@@ -171,7 +171,7 @@ def bert(package, tmp_path):
 class Texts:
     """Samples as preprocessing sees them."""
 
-    is_text, input_shape = True, (64,)
+    is_text, input_shape, vocabulary = True, (64,), None
     statistics = training_texts = None
 
 

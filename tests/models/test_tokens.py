@@ -27,6 +27,7 @@ class Texts:
     """Samples as preprocessing sees them."""
 
     is_text = True
+    vocabulary = None
     input_shape = (64,)
 
     def statistics(self):
@@ -38,6 +39,7 @@ class Texts:
 
 class Images(Texts):
     is_text = is_table = has_gaps_or_words = False
+    vocabulary = None
     input_shape = (1, 8, 8)
 
     def statistics(self):

@@ -8,6 +8,8 @@ import torch
 from raykd.config.data import Data, Splits
 from raykd.config.sources import FactorySource
 from raykd.data import Dataset
+from raykd.data.texts import encode_texts
+from raykd.types import TEXT
 
 
 def data_of(**given) -> Data:
@@ -48,3 +50,30 @@ def encoder(length: int, inputs: int = 5) -> torch.nn.Module:
     return torch.nn.Sequential(
         torch.nn.Flatten(), first, torch.nn.Tanh(), torch.nn.Linear(16, length)
     )
+
+
+def text_data(count: int = 60) -> Dataset:
+    """Texts of two domains, of other words and lengths."""
+    generator = np.random.default_rng(0)
+    words = (
+        ["if", "then", "else", ":=", "begin", "end", "while", "do", "return", "void"],
+        [
+            "the",
+            "quick",
+            "brown",
+            "fox",
+            "jumps",
+            "over",
+            "a",
+            "lazy",
+            "dog",
+            "in",
+            "warm",
+            "houses",
+        ],
+    )
+    labels = np.arange(count) % 2
+    texts = [
+        " ".join(generator.choice(words[label], generator.integers(1, 14))) for label in labels
+    ]
+    return Dataset({TEXT: encode_texts(texts, 200)}, labels, classes=("code", "prose"))

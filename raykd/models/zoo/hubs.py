@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from raykd.config.models import HfModel, TimmModel, TorchvisionModel
 from raykd.importing import load_package
+from raykd.models.causal import causal_shape, known_ids
 from raykd.models.names import nearest
 from raykd.models.shapes import BuildContext, TokenShape
 from raykd.models.zoo.parts import refuse_texts, token_mean
@@ -21,6 +22,7 @@ _HF_CLASSES = {
     "image_classification": "AutoModelForImageClassification",
     "sequence_classification": "AutoModelForSequenceClassification",
     "encoder": "AutoModel",
+    "causal": "AutoModelForCausalLM",
 }
 
 
@@ -69,20 +71,11 @@ def build_hf(spec: HfModel, context: BuildContext) -> nn.Module:
         InputError: transformers is not installed, there is no such folder and the hub cannot be reached;
             texts have another tokenizer.
     """
+    if spec.task == "causal":
+        _, vocabulary = causal_shape(spec, context)
+        return HfCausal(_pretrained(spec, context), vocabulary, context)
     _check_tokens(context)
-    transformers = load_package("transformers", install=_HF, key=context.key)
-    folder = Path(spec.name).expanduser()
-    source = str(folder) if folder.is_dir() else spec.name
-    transformers.utils.logging.disable_progress_bar()  # of reading a file, in every process that hosts it
-    try:
-        chosen = getattr(transformers, _HF_CLASSES[spec.task])
-        model: nn.Module = chosen.from_pretrained(source, trust_remote_code=False, **spec.kwargs)
-    except Exception as error:
-        raise context.error(
-            f"{spec.name!r} cannot be loaded ({_short(error)}); where the hub cannot be reached give the path "
-            "of a folder with config.json and model.safetensors",
-            field="name",
-        ) from error
+    model = _pretrained(spec, context)
     shape = context.input_shape
     if isinstance(shape, TokenShape):
         known, own = getattr(model.config, "vocab_size", None), shape.vocabulary - 1
@@ -101,6 +94,76 @@ def build_hf(spec: HfModel, context: BuildContext) -> nn.Module:
             f"is encoder, which takes texts; a sample here is {list(shape)}", field="task"
         )
     return Pooled(model, first=spec.pooling == "first")
+
+
+def _pretrained(spec: HfModel, context: BuildContext) -> nn.Module:
+    """The model in a folder or of a hub, with its weights."""
+    transformers = load_package("transformers", install=_HF, key=context.key)
+    folder = Path(spec.name).expanduser()
+    source = str(folder) if folder.is_dir() else spec.name
+    transformers.utils.logging.disable_progress_bar()  # of reading a file, in every process that hosts it
+    try:
+        chosen = getattr(transformers, _HF_CLASSES[spec.task])
+        model: nn.Module = chosen.from_pretrained(source, trust_remote_code=False, **spec.kwargs)
+    except Exception as error:
+        raise context.error(
+            f"{spec.name!r} cannot be loaded ({_short(error)}); where the hub cannot be reached give the path "
+            "of a folder with config.json and model.safetensors",
+            field="name",
+        ) from error
+    return model
+
+
+class HfCausal(nn.Module):
+    """A causal language model of transformers, see `raykd.models.causal`.
+
+    Args:
+        model: as transformers loads it.
+        vocabulary: V, tokens that there are; a model may have embeddings of more, which are left out.
+        context: for errors.
+
+    Raises:
+        InputError: it knows fewer tokens.
+    """
+
+    def __init__(self, model: Any, vocabulary: int, context: BuildContext) -> None:
+        super().__init__()
+        head = model.get_output_embeddings()
+        if len(head.weight) < vocabulary:
+            raise context.error(
+                f"knows {len(head.weight):,} tokens, the samples have {vocabulary:,}; data.tokens.tokenizer has to be the "
+                "model's own",
+                field="name",
+            )
+        self.model: Any = model
+        self._vocabulary = vocabulary
+
+    def forward(self, tokens_BL: Tensor) -> Tensor:
+        """[B, L] -> [B, L, V]."""
+        logits_BLV: Tensor = self.model(input_ids=known_ids(tokens_BL), use_cache=False).logits
+        return logits_BLV[..., : self._vocabulary]
+
+    def hidden(self, tokens_BL: Tensor) -> Tensor:
+        """What the head takes, [B, L, D]."""
+        states_BLD: Tensor = self.model.base_model(
+            input_ids=known_ids(tokens_BL), use_cache=False
+        ).last_hidden_state
+        return states_BLD
+
+    def head_weights(self) -> tuple[Tensor, Tensor | None]:
+        """Weights [V, D] and bias [V] of the head.
+
+        Raises:
+            ValueError: logits are more than a linear map of the states (a cap, a scale), as its configuration says.
+        """
+        for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+            if getattr(self.model.config, name, None) not in (None, 1, 1.0):
+                raise ValueError(
+                    f"the model has {name}: its logits are not a linear map of its hidden states"
+                )
+        head = self.model.get_output_embeddings()
+        bias = getattr(head, "bias", None)
+        return head.weight[: self._vocabulary], None if bias is None else bias[: self._vocabulary]
 
 
 class Pooled(nn.Module):

@@ -195,11 +195,12 @@ def heads_of(features: int) -> int:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention (Dosovitskiy et al. 2021, App. A, Eq. 5-8)."""
+    """Multi-head self-attention (Dosovitskiy et al. 2021, App. A, Eq. 5-8); `causal`: none looks at later tokens."""
 
-    def __init__(self, features: int, heads: int) -> None:
+    def __init__(self, features: int, heads: int, *, causal: bool = False) -> None:
         super().__init__()
         self.heads = heads
+        self.causal = causal
         self.qkv = nn.Linear(features, 3 * features)
         self.out = nn.Linear(features, features)
 
@@ -213,6 +214,9 @@ class Attention(nn.Module):
         if there_BL is not None:
             # Not −∞, which a text without tokens would turn into NaN.
             scores = scores.masked_fill(~there_BL[:, None, None, :], torch.finfo(scores.dtype).min)
+        if self.causal:
+            later_LL = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
+            scores = scores.masked_fill(later_LL, -math.inf)
         mixed = (scores.softmax(dim=-1) @ value).transpose(1, 2).reshape(size, length, features)
         out: Tensor = self.out(mixed)
         return out
@@ -221,10 +225,10 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention and a perceptron, each normed before and added after (Eq. 2-3)."""
 
-    def __init__(self, features: int, heads: int, *, dropout: float) -> None:
+    def __init__(self, features: int, heads: int, *, dropout: float, causal: bool = False) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(features)
-        self.attention = Attention(features, heads)
+        self.attention = Attention(features, heads, causal=causal)
         self.drop1 = nn.Dropout(dropout)
         self.norm2 = nn.LayerNorm(features)
         self.mlp = named(
@@ -242,10 +246,10 @@ class Block(nn.Module):
         return out
 
 
-def blocks_of(features: int, depth: int, *, dropout: float) -> list[Block]:
+def blocks_of(features: int, depth: int, *, dropout: float, causal: bool = False) -> list[Block]:
     """So many blocks, with about 16 features to a head."""
     heads = heads_of(features)
-    return [Block(features, heads, dropout=dropout) for _ in range(depth)]
+    return [Block(features, heads, dropout=dropout, causal=causal) for _ in range(depth)]
 
 
 def xavier_init(module: nn.Module) -> None:

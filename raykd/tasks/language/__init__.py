@@ -1,0 +1,1 @@
+"""The next token of a text, from the tokens before it."""

@@ -1,0 +1,93 @@
+"""The next token of a text, from the tokens before it. What a recipe may say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from raykd.config.models import OF_TOKENS, FactoryModel, HfModel
+from raykd.config.tasks import CONTROLS, NO_VECTORS, TaskSettings
+from raykd.errors import Problem
+
+if TYPE_CHECKING:
+    from raykd.config.root import Config
+
+_NAMES = "gru_lm, transformer_lm, hf with task: causal, or a factory (teachers also ngram)"
+
+
+def _problems(config: Config) -> Iterator[Problem]:
+    models = {"student.model": config.student.model}
+    models |= {f"teachers.{one.name}.model": one.model for one in config.teachers if one.model}
+    models |= {f"evaluate.compare.{one.name}.model": one.model for one in config.evaluate.compare}
+    for key, model in models.items():
+        causal = isinstance(model, HfModel) and model.task == "causal"
+        if not causal and not isinstance(model, (*OF_TOKENS, FactoryModel)):
+            yield Problem(
+                f"{key}.type", f"found {model.type}, which predicts no tokens; use {_NAMES}"
+            )
+    for teacher in config.teachers:
+        if teacher.outputs is not None:
+            yield Problem(
+                f"teachers.{teacher.name}.outputs",
+                "have a row for each sample, and a text has many tokens: name a model, whose answers are kept as well",
+            )
+    if config.objective.labels.replaces:
+        yield Problem(
+            "objective.labels.mode",
+            "found replace: every token has its label, so nothing of the teachers would be left; set it to add",
+        )
+    yield from _routes(config)
+
+
+def _routes(config: Config) -> Iterator[Problem]:
+    """Each domain has one teacher that its tokens are routed to."""
+    if config.objective.weighting.type != "routed":
+        return
+    owner: dict[str, str] = {}
+    for teacher in config.teachers:
+        for domain in teacher.domains or ():
+            if domain in owner:
+                yield Problem(
+                    f"teachers.{teacher.name}.domains",
+                    f"found {domain!r}, which is {owner[domain]!r}'s too; with the weighting routed each domain has one "
+                    "teacher",
+                )
+            owner[domain] = teacher.name
+    if not owner:
+        yield Problem(
+            "objective.weighting.type",
+            "found routed, but no teacher says which domains it is for; give teachers[].domains",
+        )
+
+
+SETTINGS = TaskSettings(
+    select=("bits_per_byte", "nll", "token_accuracy", "perplexity"),
+    label_losses=(),
+    soft_losses=("kl", "reverse_kl", "js", "skew_kl"),
+    combine=("probabilities", "logits", "losses"),
+    weightings=("uniform", "fixed", "entropy", "bayesian", "routed"),
+    expect=("bits_per_byte",),
+    kinds=("logits", "log_probabilities"),
+    controls=CONTROLS,
+    unused={
+        **NO_VECTORS,
+        "data.labels": None,
+        "data.views.policy": (),
+        "folds": None,
+        "objective.choose": None,
+        "objective.features": (),
+        "objective.labels.fill": "none",
+        "objective.labels.class_weights": None,
+        "objective.soft_targets.sharpen": None,
+        "objective.soft_targets.disagreement": None,
+        "teachers.*.temperature": 1.0,
+        "teachers.*.label_map": None,
+        "evaluate.compare.*.label_map": None,
+    },
+    defaults={
+        "objective": {"soft_targets": {"temperature": 1.0}},
+    },
+    class_logits=True,
+    chunks=True,
+    problems=_problems,
+)
