@@ -78,6 +78,7 @@ def _loss(sizes: Sizes, in_chunks: bool) -> tuple[float, float]:
     kept_NK = 3 * torch.randn(sizes.tokens, kept, generator=generator)
     tails = {1.0: torch.zeros(sizes.tokens)}
     teacher = from_logits(kept_NK, first_N1 + torch.arange(kept), tails, classes)
+    took_s = more_mb = 0.0
     for _ in range(2):  # the first warms up
         before_mb = _memory_mb(reset=True)
         start_s = time.perf_counter()

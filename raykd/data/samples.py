@@ -24,13 +24,13 @@ from raykd.data.mapped import channel_statistics, coarse_columns, pieces
 from raykd.data.sources import load_source
 from raykd.data.splits import label_budget, make_splits
 from raykd.data.texts import decode_texts
+from raykd.data.trying import scale_of, try_views
 from raykd.data.views import PartnerPools, Shown, ViewMaker, mixes, policy_key
 from raykd.errors import InputError, Problem
 from raykd.tasks import find_task
 from raykd.types import ORIGINAL_VIEW, TEXT, TOKENS, UNLABELLED, Batch, Mixed, Scale, is_labelled
 
 Labels = Literal["budget", "all"]
-_BLENDS = ("noise", "mixup")
 _VECTORS = len(("N", "D"))
 
 
@@ -424,7 +424,7 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         ),
         weights=None if dataset.weights is None else _read_only(dataset.weights),
         task=dataset.task,
-        scale=_scale(labels[train]) if dataset.form.measured else None,
+        scale=scale_of(labels[train]) if dataset.form.measured else None,
         hashes=None if dataset.hashes is None else _read_only(dataset.hashes),
         left_out=dataset.left_out,
         features=dataset.features,
@@ -437,47 +437,8 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
             *coarse_columns(dataset.arrays, dataset.features),
         ),
     )
-    _try_views(samples)
+    try_views(samples)
     return samples
-
-
-def _scale(values: np.ndarray) -> Scale:
-    """Mean and deviation of the values that are known."""
-    known = values[is_labelled(values)].astype(np.float64)
-    deviation = float(known.std())
-    if deviation == 0:
-        raise InputError(
-            Problem("data.labels", f"the {len(known)} labelled training values are all the same; a "
-                    "regression needs at least two different ones")
-        )  # fmt: skip
-    return Scale(mean=float(known.mean()), std=deviation)
-
-
-def _check_blending(samples: Samples) -> None:
-    """Codes of words are no amounts: half of one and half of another is a third word."""
-    for index, step in enumerate(samples.policy):
-        if samples.words and step.type in _BLENDS:
-            raise InputError.at(
-                f"data.views.policy.{index}",
-                f"{step.type} needs numbers; the table has columns of words ({', '.join(samples.words)}): remove it, "
-                "or name the columns of numbers in data.source.inputs",
-            )
-
-
-def _try_views(samples: Samples) -> None:
-    """Make one view twice: a step that does not fit, or is not a pure function, is found before all else."""
-    _check_blending(samples)
-    row = samples.splits["train"][:1]
-    first, again = (
-        {name: shown.numpy() for name, shown in samples.batch(row, 0).inputs.items()}
-        for _ in range(2)
-    )
-    if any(first[name].tobytes() != again[name].tobytes() for name in first):
-        raise InputError.at(
-            "data.views.policy",
-            "the same view of a sample came out differently the second time; a factory step must draw "
-            "all that is random from the generator it is given",
-        )
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

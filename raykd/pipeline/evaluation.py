@@ -29,7 +29,8 @@ from raykd.models.network import Network, placed
 from raykd.models.preprocess import Preprocessing
 from raykd.models.weights import apply_weights
 from raykd.pipeline.preparation import Prepared, collect, student_outputs
-from raykd.pipeline.teachers import Specs, network_of, teacher_rows
+from raykd.pipeline.teachers import Specs, network_of
+from raykd.pipeline.texts import teacher_rows
 from raykd.targets import TargetStore
 from raykd.targets.codec import decode
 from raykd.tasks import find_task

@@ -20,7 +20,8 @@ from raykd.objective import Role, TeacherInfo, TrainingRole, training_role
 from raykd.objective.rule import OUTPUT, Validated
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.teacher_validation import TeacherValidation
-from raykd.pipeline.teachers import domain_numbers, seen_labels, teacher_rows
+from raykd.pipeline.teachers import seen_labels
+from raykd.pipeline.texts import domain_numbers, teacher_rows
 from raykd.seeding import derive
 from raykd.targets.packing import PLAIN
 from raykd.tasks import find_task

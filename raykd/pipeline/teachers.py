@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from raykd.config import Config
 from raykd.config.check_objective import needed_temperatures
-from raykd.config.explanations import nearest
 from raykd.config.models import (
     FactoryModel,
     Model,
@@ -27,7 +26,6 @@ from raykd.config.models import (
 from raykd.config.objective import Objective
 from raykd.config.root import TeacherCluster
 from raykd.data import Samples
-from raykd.data.chunking import REST
 from raykd.data.samples import Labels
 from raykd.errors import InputError, Problem
 from raykd.importing import load_callable
@@ -38,7 +36,6 @@ from raykd.models.preprocess import IDENTITY, Preprocessing, preprocessing_for
 from raykd.models.taps import probe, probe_output, run_model
 from raykd.models.weights import apply_weights, load_weights, matching
 from raykd.models.zoo.estimator import examples_of
-from raykd.models.zoo.ngram import ngram_examples
 from raykd.pipeline.model_checks import (
     LabelMap,
     Shape,
@@ -51,13 +48,14 @@ from raykd.pipeline.model_checks import (
     resolve_label_map,
 )
 from raykd.pipeline.object_teachers import held_object, is_raw, with_samples
+from raykd.pipeline.texts import counted_text, teacher_rows
 from raykd.seeding import derive
 from raykd.targets import codec
 from raykd.targets.packing import PLAIN, Arrays, Packing, packed_shape
 from raykd.tasks import find_task
 from raykd.teachers import Recorded, Spec
 from raykd.teachers.recorded import load_outputs
-from raykd.types import ORIGINAL_VIEW, TOKENS
+from raykd.types import ORIGINAL_VIEW
 
 Specs = Mapping[str, Spec | Recorded]
 _PROBED = 32
@@ -356,7 +354,7 @@ def examples(
 ) -> dict[str, Tensor] | None:
     """What an estimator is fitted on: the untransformed samples whose labels it may see; None for networks."""
     if isinstance(teacher.model, NgramModel):
-        return _counted_text(teacher, teacher.model, samples)
+        return counted_text(teacher, teacher.model, samples)
     if not isinstance(teacher.model, SklearnModel):
         return None
     rows = teacher_rows(samples, teacher)
@@ -367,58 +365,9 @@ def examples(
     return examples_of(preprocessing(inputs), labels, batch.weight_B, seed=seed)
 
 
-def _counted_text(teacher: Teacher, spec: NgramModel, samples: Samples) -> dict[str, Tensor]:
-    """The counts of an n-gram model of the text that it may see."""
-    assert samples.vocabulary is not None, "cross_check allows it for chunks of tokens alone"
-    key = f"teachers.{teacher.name}.model.order"
-    tokens_B2L = torch.from_numpy(samples.inputs[TOKENS][teacher_rows(samples, teacher)])
-    there_BL = tokens_B2L[:, 1] > 0
-    end_B = torch.where(there_BL, torch.arange(1, tokens_B2L.shape[2] + 1), 0).amax(dim=1)
-    try:
-        return ngram_examples(spec, tokens_B2L[:, 0], end_B, vocabulary=samples.vocabulary.size)
-    except ValueError as error:
-        raise InputError.at(key, str(error)) from None
-
-
-def teacher_rows(samples: Samples, teacher: Teacher) -> np.ndarray:
-    """The samples whose labels a teacher is fitted on, sorted int64 rows.
-
-    Raises:
-        InputError: a domain that the data does not have, or of which there is no text.
-    """
-    rest = samples.splits.get(REST, np.empty(0, np.int64))
-    rows = rest if teacher.labels == "rest" else samples.labelled_rows("train", teacher.labels)
-    if teacher.domains is None:
-        return rows
-    found: np.ndarray = rows[np.isin(samples.all_labels[rows], domain_numbers(samples, teacher))]
-    if not len(found):
-        where = f"teachers.{teacher.name}.domains"
-        raise InputError.at(
-            where, "no training text is of these; set labels: all, or raise data.tokens.pool"
-        )
-    return found
-
-
 def seen_labels(teacher: Teacher) -> Labels:
     """Whether the labels of the rows that a teacher is fitted on are within the budget, or all there are."""
     return "budget" if teacher.labels == "budget" else "all"
-
-
-def domain_numbers(samples: Samples, teacher: Teacher) -> list[int]:
-    """The numbers of a teacher's domains; none where it is for no domain in particular.
-
-    Raises:
-        InputError: a domain that the data does not have.
-    """
-    given = teacher.domains or ()
-    for domain in given:
-        if domain not in samples.classes:
-            near = nearest(domain, samples.classes)
-            raise InputError.at(
-                f"teachers.{teacher.name}.domains",
-                f"found {domain!r}; the data has {', '.join(samples.classes)}{near}",
-            )
-    return [samples.classes.index(domain) for domain in given]
 
 
 def vector_length(

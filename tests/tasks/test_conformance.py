@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import math
+
 import pytest
+import torch
 
 from raykd.config import load_config
 from raykd.errors import InputError
 from raykd.pipeline import load_student
+from raykd.pipeline.explaining import explain
 from raykd.tasks import BUILT_IN, CustomTask, registry
-from raykd.testing.task_suite import FacetSuite, TaskSuite
+from raykd.testing.task_suite import FacetSuite, TaskSuite, done
 
 FIT = {"epochs": 15, "batch_size": 16, "optimizer": {"type": "adamw", "lr": 0.01}}
 BASE = {
@@ -38,11 +43,30 @@ def with_vectors() -> dict:
     return recipe("embedding", {"type": "digits"}, teachers=teachers, student=student)
 
 
+def of_texts() -> dict:
+    """An n-gram and a recurrent model into a small recurrent one."""
+    gru = {"name": "gru", "model": {"type": "gru_lm", "width": 0.125}, "fit": {**FIT, "epochs": 4}}
+    return {
+        "task": "language",
+        "data": {
+            "source": made("tests_tasks_data:text_data", count=120),
+            "splits": {"validation": 16, "test": 24},
+            "tokens": {"length": 32},
+        },
+        "teachers": [{"name": "ngram", "model": {"type": "ngram", "order": 4}}, gru],
+        "student": {"model": {"type": "gru_lm", "width": 0.125}},
+        "objective": {"weighting": {"type": "bayesian"}},
+        "train": BASE["train"],
+        "cluster": BASE["cluster"],
+    }
+
+
 RECIPES = {
     "classification": recipe("classification", {"type": "digits"}),
     "regression": recipe("regression", made("tests_tasks_data:values_data", count=400)),
     "multilabel": recipe("multilabel", made("tests_tasks_data:marks_data", count=400)),
     "embedding": with_vectors(),
+    "language": of_texts(),
 }
 OWN = "tests_tasks_counts:COUNTS"
 
@@ -54,7 +78,7 @@ def built_in(request):
 
 @pytest.mark.usefixtures("built_in")
 class TestBuiltIn(FacetSuite):
-    """The facets of the four built-in tasks."""
+    """The facets of the built-in tasks."""
 
 
 @pytest.mark.soak
@@ -83,6 +107,40 @@ class TestMultilabelRun(TaskSuite):
 @pytest.mark.usefixtures("ray_cluster")
 class TestEmbeddingRun(TaskSuite):
     recipe = RECIPES["embedding"]
+
+
+@pytest.mark.soak
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+class TestLanguageRun(TaskSuite):
+    recipe = RECIPES["language"]
+
+    def test_predict(self, run, config, samples, tmp_path):
+        """Texts are gone on with and scored, as evaluation scores them where they are one chunk."""
+        del config
+        rows = samples.splits["test"]
+        rows = rows[[name.endswith(":0") for name in samples.named(rows)]][:5]
+        tokens = samples.inputs["tokens"][rows]
+        texts = [bytes(one[0][one[0] > 0].tolist()).decode() for one in tokens]
+        file, out = tmp_path / "new.txt", tmp_path / "said.csv"
+        file.write_text("\n".join(texts) + "\n")
+        done(["predict", str(run), str(file), "--output", str(out)])
+        with out.open(newline="") as said:
+            found = list(csv.DictReader(said))
+        assert len(found) == len(texts)
+        assert all(one["prediction"] for one in found)
+        student = load_student(run)
+        with torch.inference_mode():
+            logs = student({"tokens": torch.from_numpy(tokens[:1].astype("int64"))})
+        token = torch.from_numpy(samples.unit_labels(rows[:1])[:, 0])
+        nats = -logs.double().log_softmax(1).gather(1, token[:, None]).mean()
+        assert float(found[0]["bits_per_byte"]) == pytest.approx(
+            float(nats) / math.log(2), rel=1e-4
+        )
+
+    def test_explaining_is_refused_with_the_reason(self, run):
+        with pytest.raises(InputError, match="nothing can be hidden from them"):
+            explain(run)
 
 
 @pytest.mark.ray

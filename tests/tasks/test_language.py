@@ -505,7 +505,8 @@ def test_a_domain_has_one_teacher_that_its_tokens_go_to():
 
 
 def test_an_ngram_is_counted_on_its_own_domains_text(samples):
-    from raykd.pipeline.teachers import domain_numbers, examples
+    from raykd.pipeline.teachers import examples
+    from raykd.pipeline.texts import domain_numbers
 
     config = load_config(RECIPE)
     teacher = config.teachers[0]

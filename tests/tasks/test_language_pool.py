@@ -11,7 +11,8 @@ from raykd.config.models import Teacher
 from raykd.data import Dataset, encode_texts
 from raykd.data.samples import samples_of
 from raykd.errors import InputError
-from raykd.pipeline.teachers import examples, teacher_rows
+from raykd.pipeline.teachers import examples
+from raykd.pipeline.texts import teacher_rows
 from raykd.types import TOKENS
 
 RECIPE = {
