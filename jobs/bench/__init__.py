@@ -2,6 +2,7 @@
 
 from jobs.bench.driver_traffic import driver
 from jobs.bench.every_core import whole
+from jobs.bench.few_classes import few
 from jobs.bench.latencies import latency
 from jobs.bench.live_targets import live
 from jobs.bench.mapped_data import stream
@@ -22,6 +23,7 @@ BENCHMARKS = {
     "store": store,
     "stored": stored,
     "memory": memory,
+    "few": few,
     "live": live,
     "shared": shared,
     "driver": driver,

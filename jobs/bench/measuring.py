@@ -29,6 +29,8 @@ class Sizes:
         images: of Fashion-MNIST, end to end.
         epochs: end to end.
         fits: how often the rows of `end_to_end` are measured, which take minutes.
+        vocabulary: classes of answers of which a few are kept.
+        tokens: units of a loss over them.
     """
 
     units: int = 256
@@ -39,6 +41,8 @@ class Sizes:
     images: int = 10000
     epochs: int = 20
     fits: int = 5
+    vocabulary: int = 128_256
+    tokens: int = 4096
 
 
 def in_turns(calls: Mapping[str, Callable[[], object]], repeats: int) -> list[Row]:

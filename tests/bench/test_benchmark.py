@@ -42,14 +42,14 @@ def test_a_row_for_every_loss_of_logits_and_every_weighting(tmp_path):
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["sizes"] == {
         "units": 16, "classes": 2, "teachers": 2, "samples": 64, "repeats": 5,
-        "images": 10000, "epochs": 20, "fits": 5,
+        "images": 10000, "epochs": 20, "fits": 5, "vocabulary": 128256, "tokens": 4096,
     }  # fmt: skip
     assert set(found["benchmarks"]) == {"objective"}
     assert {*found} == {"date", "device", "cores", "versions", "sizes", "benchmarks"}
     assert found["cores"] >= 1
     assert found["versions"]["torch"]
     first, *rows = found["benchmarks"]["objective"]
-    losses = ("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist")
+    losses = ("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist", "uld")
     cases = {f"{loss}, uniform" for loss in losses} | {f"kl, {name}" for name in WEIGHTINGS}
     assert {row["name"] for row in rows} == cases
     assert len(rows) == len(cases)
@@ -78,6 +78,17 @@ def test_reading_targets_is_held_against_a_memory_map_and_a_hand_written_cache(t
         assert set(row) >= ALWAYS
         assert row["min"] <= row["median"]
     assert all("1.05" in row["bar"] for row in ratios)
+
+
+@pytest.mark.soak
+def test_answers_over_a_vocabulary_are_held_against_all_their_logits(tmp_path):
+    sizes = ("--vocabulary", "300", "--tokens", "32")
+    done = run(*SMALLEST, *sizes, "--only", "few", "--output", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "found.json").read_text())["benchmarks"]["few"]
+    assert [row["unit"] for row in rows] == ["ms", "ms", "ms", "ratio", "MB", "MB"]
+    assert [row.get("bar") for row in rows[1:4]] == ["<= 5 ms", "<= 400 ms", "<= 1.4"]
+    assert all(0 <= row["min"] <= row["median"] for row in rows)
 
 
 @pytest.mark.soak

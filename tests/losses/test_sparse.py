@@ -7,6 +7,8 @@ import pytest
 import torch
 from scipy.special import logsumexp
 from torch.autograd import gradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 from raykd.ensemble.sparse import mixture
 from raykd.errors import TargetError
@@ -235,6 +237,24 @@ def test_what_the_student_gives_to_a_few_among_thousands_keeps_its_digits():
     )
     torch.testing.assert_close(value.double(), exact, rtol=1e-5, atol=1e-6)
     assert (gradient - exact_gradient).abs().max() < 1e-5 * exact_gradient.abs().max()
+
+
+def test_the_student_s_logits_never_exist_as_a_whole():
+    units, classes, rows = 64, 1000, 4
+    sizes = []
+
+    class Largest(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            sizes.extend(x.numel() for x in tree_flatten(out)[0] if isinstance(x, torch.Tensor))
+            return out
+
+    teacher = take(normal(units, classes, seed=1), 8)
+    parts = [normal(*shape, seed=2).requires_grad_() for shape in ((units, D), (classes, D))]
+    with Largest():
+        head_loss(*parts, teacher, elements=rows * classes).sum().backward()
+    assert max(sizes) == rows * classes < units * classes / 10
+    assert all(x.grad.abs().max() > 0 for x in parts)
 
 
 def test_half_precision_and_autocast():
