@@ -60,7 +60,7 @@ class DistillObjective(nn.Module):
     domain_weights_D: Tensor | None
     temperatures_T: Tensor
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each by its name)
         self,
         settings: Objective,
         teacher_infos: Sequence[TeacherInfo],
