@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from raykd.config.models import Model, expand_model
 from raykd.config.root import Config
-from raykd.config.training import AdamW, Optimizer, SelectOn, Training
+from raykd.config.training import AdamW, ChoosingSamples, Optimizer, Training
 
 _Training = TypeVar("_Training", bound=Training)
 
@@ -97,7 +97,7 @@ def _with_precisions(config: Config) -> Config:
     return _each_fit(config, settle)
 
 
-def with_choosing_samples(config: Config, select_on: SelectOn) -> Config:
+def with_choosing_samples(config: Config, select_on: ChoosingSamples) -> Config:
     """The recipe with what `select_on: null` of the student and of every teacher comes to."""
 
     def settle(_: str | None, training: _Training) -> _Training:

@@ -78,7 +78,7 @@ class EarlyStopping(Settings):
     """Epochs without a better value before stopping."""
 
 
-SelectOn = Literal["half", "all"]
+ChoosingSamples = Literal["half", "all"]
 LEAST_IN_A_HALF = 100
 """Labelled samples in each half of validation without which all of them choose the best epoch.
 
@@ -114,7 +114,7 @@ class Training(Settings):
     """Validation metric that chooses the best epoch; null = the task's own: accuracy (ties: the lower
     NLL), in regression RMSE (ties: the lower MAE), of embeddings map_10 (ties: recall_1), or the last epoch
     where validation has no labels."""
-    select_on: SelectOn | None = None
+    select_on: ChoosingSamples | None = None
     """Which labelled samples of validation choose the best epoch. half = those that fit no temperature (a fixed half, by
     a hash of the id), so that what is calibrated has not been chosen by the same samples. all = every one. null = half
     where the task's answers have a temperature and both halves hold at least 100 labelled samples, else all."""

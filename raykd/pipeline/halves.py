@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from raykd.config import Config
-from raykd.config.training import LEAST_IN_A_HALF, SelectOn
+from raykd.config.training import LEAST_IN_A_HALF, ChoosingSamples
 from raykd.data import Samples
 from raykd.ensemble import calibration_half
 from raykd.errors import Problem
@@ -22,7 +22,7 @@ def validation_halves(samples: Samples) -> tuple[int, int]:
     return int(half_N.sum()), int((~half_N).sum())
 
 
-def choosing_samples(config: Config, samples: Samples) -> SelectOn:
+def choosing_samples(config: Config, samples: Samples) -> ChoosingSamples:
     """Which samples of validation choose the best epoch, where the recipe leaves it to the data."""
     if find_task(config.task).metrics.calibrate is None:
         return "all"

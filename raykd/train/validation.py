@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raykd.config.training import SelectOn
+from raykd.config.training import ChoosingSamples
 from raykd.data import Samples
 from raykd.ensemble import calibration_half
 from raykd.evaluate.task import TaskMetrics
@@ -46,7 +46,7 @@ class Best:
             self.weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
 
 
-def choosing_rows(samples: Samples, select_on: SelectOn | None) -> np.ndarray:
+def choosing_rows(samples: Samples, select_on: ChoosingSamples | None) -> np.ndarray:
     """The labelled rows of validation that choose the best epoch: those that fit no temperature, or all of them."""
     rows = samples.labelled_rows("validation")
     if select_on != "half":
