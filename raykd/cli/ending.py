@@ -14,7 +14,7 @@ from raykd.folders import release_all
 
 SIGNALLED = 128
 """The exit code is this and the signal's number."""
-_GRACE_S = 1.5
+_GRACE_S = 1.0
 """For closing files and clusters; whoever sent the signal sends SIGKILL after three seconds, or later."""
 _SPEAKING_S = 0.7
 _NUMBERS = tuple(
