@@ -14,8 +14,9 @@ from raykd.folders import release_all
 
 SIGNALLED = 128
 """The exit code is this and the signal's number."""
-_GRACE_S = 1.5
+_GRACE_S = 1.0
 """For closing files and clusters; whoever sent the signal sends SIGKILL after three seconds, or later."""
+_SPEAKING_S = 0.7
 _NUMBERS = tuple(
     int(getattr(signal, name)) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
@@ -42,20 +43,31 @@ class Ending:
         self._over = Event()
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
-        self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        self._before = {
-            number: signal.signal(number, self._handle)
-            for number in _NUMBERS
-            # `nohup`, and who else starts us with a signal ignored, wants it ignored.
-            if signal.getsignal(number) != signal.SIG_IGN
-        }
+        self._before: dict[int, Any] = {}
+        self._wakeup_before = -1
+
+    def open(self) -> None:
+        """From here on signals are heard."""
         Thread(target=self._watch, name="raykd-ending", daemon=True).start()
+        self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in _NUMBERS:
+            # `nohup`, and who else starts us with a signal ignored, wants it ignored.
+            if (handler := signal.getsignal(number)) != signal.SIG_IGN:
+                self._before[number] = handler
+                signal.signal(number, self._handle)
 
     def leave(self) -> None:
         """End the process at once; its exit code names the signal.
 
-        Without Python's own end, which waits for threads, and in which those of Ray's C++ code may abort.
+        Without Python's own end, which waits for threads, and in which those of Ray's C++ code may abort; and not later
+        because nobody reads what is said.
         """
+        speaker = Thread(target=self._speak, daemon=True)
+        speaker.start()
+        speaker.join(_SPEAKING_S)
+        os._exit(SIGNALLED + (self.number or 0))
+
+    def _speak(self) -> None:
         with self._saying:
             if not self._said:
                 self._said = True
@@ -64,7 +76,6 @@ class Ending:
                 for stream in (sys.stdout, sys.stderr):
                     with suppress(Exception):
                         stream.flush()
-        os._exit(SIGNALLED + (self.number or 0))
 
     def close(self) -> None:
         """Signals do again what they did before, unless there was one, which ends the process now."""
@@ -121,6 +132,7 @@ def ends_at_signals(say: Callable[[], None]) -> Iterator[None]:
         return
     _Current.ending = ending = Ending(say)
     try:
+        ending.open()
         yield
     finally:
         ending.close()

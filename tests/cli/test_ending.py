@@ -68,6 +68,18 @@ def test_sighup_ends_it_unless_it_is_ignored():
     assert (code, out) == (0, "cleared away\nafter it\n")
 
 
+def test_it_ends_though_nobody_reads_what_it_says():
+    body = 'print("x" * 10**6)'  # more than a pipe holds
+    program = _PROGRAM.replace("BODY", body).replace("END", _CLEARS).replace("SECONDS", "0.3")
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(_ROOT)},
+    )  # fmt: skip
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+
+
 def test_handlers_are_as_before_after_a_command(call):
     names = (signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(name) for name in names]
