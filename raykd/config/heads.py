@@ -30,9 +30,8 @@ def head_problems(config: Config) -> Iterator[Problem]:
     if by_heads and not find_task(config.task).settings.class_logits:
         yield Problem(BY_HEADS, f"found heads with `task: {config.task}`: heads are judged by how well they name the "
                       "class; leave it out")  # fmt: skip
-    if by_heads and len(objective.features) < 2:
-        yield Problem(BY_HEADS, f"found heads with {len(objective.features)} feature terms: there is nothing to share "
-                      "out; leave it out")  # fmt: skip
+    if by_heads and not objective.features:
+        yield Problem(BY_HEADS, "found heads without feature terms, which it is for; leave it out")
     named = {teacher.name: teacher for teacher in config.teachers}
     for index, term in enumerate(objective.features):
         teacher, key = named.get(term.teacher), f"objective.features.{index}"

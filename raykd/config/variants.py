@@ -199,7 +199,7 @@ class Part:
     """One part of a recipe.
 
     Attributes:
-        name: of the variant without it: `teacher.wide`, `term.soft_targets`, `weighting`, `view.0`.
+        name: of the variant without it: `teacher.wide`, `term.soft_targets`, `weighting`, `feature_weighting`, `view.0`.
         kind: what it is.
         about: the same in words.
         config: the recipe without it.
@@ -258,6 +258,7 @@ def ablation(config: Config, *, views: bool = False) -> Ablation:
         *_teachers(whole),
         *_terms(whole),
         *_weighting(whole),
+        *_feature_weighting(whole),
         *(_views(whole) if views else ()),
     ]
     parts, kept = [], []
@@ -335,6 +336,13 @@ def _weighting(config: Config) -> Iterator[_Cut]:
     else:
         even = config.objective.model_copy(update={"weighting": WEIGHTINGS["uniform"]()})
         yield _Cut("weighting", "weighting", about, _tree(config, objective=even))
+
+
+def _feature_weighting(config: Config) -> Iterator[_Cut]:
+    if config.objective.feature_weighting is not None:
+        without = config.objective.model_copy(update={"feature_weighting": None})
+        about = f"feature weighting {config.objective.feature_weighting}"
+        yield _Cut("feature_weighting", "weighting", about, _tree(config, objective=without))
 
 
 def _views(config: Config) -> Iterator[_Cut]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from raykd.config import load_config
 from raykd.config.objective import Objective
+from raykd.config.variants import ablation
 from raykd.errors import InputError
 from raykd.losses import LOSSES
 from raykd.losses.heads import Head
@@ -175,6 +176,14 @@ def test_a_recipe_with_heads_loads_and_older_ones_keep_their_identity():
     assert "feature_weighting" not in older.objective.identity()
 
 
+def test_shares_by_heads_are_a_part_that_ablation_leaves_out():
+    tree = recipe([term("a"), term("b")], feature_weighting="heads")
+    found = {part.name: part.config.objective for part in ablation(load_config(tree)).parts}
+    assert found["feature_weighting"].feature_weighting is None
+    assert len(found["feature_weighting"].features) == 2
+    assert found["term.features.0"].feature_weighting == "heads", "the other term counts in full"
+
+
 HEADS = {"feature_weighting": "heads"}
 
 
@@ -182,7 +191,7 @@ HEADS = {"feature_weighting": "heads"}
     ("tree", "key", "said"),
     [(recipe([term("a", "srrl")], head=None), "teachers.a.head", "required by srrl"),
      (recipe([term("a"), term("b")], head=None, **HEADS), "teachers.b.head", "required by objective.feature_weighting"),
-     (recipe([term("a")], **HEADS), "objective.feature_weighting", "nothing to share out"),
+     (recipe([], **HEADS), "objective.feature_weighting", "without feature terms"),
      (recipe([term("a"), term("b", "similarity")], **HEADS), "objective.feature_weighting", "no projector"),
      (recipe([term("a"), term("b", target="layer_norm")], **HEADS), "objective.features.1.target", "knows nothing"),
      (recipe([term("a"), term("b", "cosine")], **HEADS), "objective.features.1.loss.standardise", "give false"),
