@@ -198,6 +198,11 @@ def _of_tokens_alone(config: Config) -> Iterator[Problem]:
     for key, value in given.items():
         if value is not None:
             yield Problem(key, f"means nothing with `task: {config.task}`; leave it out")
+    if config.objective.soft_targets is not None and not config.objective.soft_targets.tail:
+        yield Problem(
+            "objective.soft_targets.tail",
+            f"found false with `task: {config.task}`, where what is left out is spread evenly; leave it out",
+        )
     if config.objective.mean != "units":
         yield Problem(
             "objective.mean",

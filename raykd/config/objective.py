@@ -196,7 +196,7 @@ class SoftTargets(Settings):
     samples that they show.
     """
 
-    added_later = frozenset({"sharpen", "hard_share"})
+    added_later = frozenset({"sharpen", "hard_share", "tail"})
 
     loss: SoftLoss = LOSSES["kl"]()
     """Distance between the student's and the teachers' distributions."""
@@ -213,6 +213,9 @@ class SoftTargets(Settings):
     labels; a teacher's own `temperature: fit` acts before mixing and makes the mean less confident still."""
     hard_share: Unit = 0.0
     """λ of λ·onehot(argmax p̄) + (1−λ)·p̄, one target, learnt at T = 1. 1 is the ensemble's hard labels."""
+    tail: bool = True
+    """With `task: language` and more tokens than `targets.full_up_to`: whether those that are not kept count, as one
+    bucket; false takes them for impossible, as most public code does, to be compared with."""
     combine: Combine | None = None
     """Mix tempered probabilities (arithmetic mean; or temper after mixing), logits (geometric mean), or
     add up the teachers' own losses; in regression values; of embeddings relations between samples. null = the right one for the loss: whichever
@@ -373,8 +376,7 @@ class Objective(Settings):
     phases: tuple[Phase, ...] = ()
     """Stretches of training with other weights, in order; after the last one all is as written above."""
     mean: Literal["units", "domains"] = "units"
-    """With `task: language`: labels and soft targets are means over all tokens, or so that each domain counts alike,
-    however much text the training part has of it. Elsewhere each sample counts alike."""
+    """With `task: language`: means over all tokens, or such that each domain counts alike, however much text it has."""
 
 
 def phase_weights(objective: Objective, phase: Phase | None) -> tuple[float | Course, ...]:

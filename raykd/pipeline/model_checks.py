@@ -147,6 +147,12 @@ def data_problems(recipes: Sequence[Config], samples: Samples) -> list[Problem]:
         if keeps_largest(config, samples)
         for problem in top_k_problems(config, classes)
     ]
+    softs = [one.objective.soft_targets for one in recipes if not keeps_largest(one, samples)]
+    if any(soft is not None and not soft.tail for soft in softs):
+        problems.append(
+            Problem("objective.soft_targets.tail", f"found false, but all {classes:,} tokens are kept and there is no tail; "
+                    "leave it out, or lower targets.full_up_to and targets.top_k")
+        )  # fmt: skip
     given = [recipe.objective.labels.class_weights for recipe in recipes]
     counts = {len(weights) for weights in given if isinstance(weights, tuple)}
     problems += [

@@ -234,6 +234,17 @@ def test_all_classes_kept_are_the_whole_answer(samples, objective):
     assert torch.isfinite(one[1]).all()
 
 
+def test_without_its_tail_an_answer_is_another_one(samples):
+    batch = samples.batch(samples.splits["train"][:4], ORIGINAL_VIEW)
+    kept, lost = (
+        step(samples, [batch], {"soft_targets": {"temperature": 1.0, "tail": tail}}, kept=4)
+        for tail in (True, False)
+    )
+    assert lost[0] > kept[0]
+    assert torch.isfinite(lost[1]).all()
+    assert not torch.allclose(lost[1], kept[1], rtol=1e-2)
+
+
 def test_parts_of_a_batch_have_their_own_units(samples):
     whole = samples.batch(samples.splits["train"][:6], ORIGINAL_VIEW)
     parts = parts_of(whole, [2, 3, 1])
@@ -464,6 +475,7 @@ RECIPE = {
         ("objective.choose={}", "objective.choose"),
         ("objective.soft_targets.loss.type=mse", "objective.soft_targets.loss.type"),
         ("objective.soft_targets.sharpen=0.5", "objective.soft_targets.sharpen"),
+        ("objective.soft_targets={tail: false, loss: {type: js}}", "objective.soft_targets.tail"),
         ("objective.weighting.type=confidence", "objective.weighting.type"),
         ("student.model=mlp", "student.model.type"),
         ("student.dimension=8", "student.dimension"),
@@ -483,6 +495,7 @@ def test_what_means_nothing_is_refused_by_its_key(override, key):
         ({"data": {"source": {"type": "digits"}, "tokens": {}}}, "data.tokens"),
         ({"objective": {"weighting": {"type": "bayesian"}}}, "objective.weighting.type"),
         ({"objective": {"mean": "domains"}}, "objective.mean"),
+        ({"objective": {"soft_targets": {"tail": False}}}, "objective.soft_targets.tail"),
     ],
 )
 def test_other_tasks_know_no_tokens(change, key):

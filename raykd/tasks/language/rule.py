@@ -24,7 +24,7 @@ from raykd.objective.rule import LearningRule, Measures
 from raykd.objective.soft_targets import own_losses
 from raykd.objective.teacher_batch import TeacherBatch
 from raykd.tasks.classification.rule import RULE as CLASS_RULE
-from raykd.top_k import tempered
+from raykd.top_k import tempered, without_tail
 from raykd.types import Batch, Dense, Output, Sparse, is_labelled, on_units
 
 _MEASURED = 256
@@ -67,7 +67,8 @@ def _soft_loss(
         return (weights_TN * own_TN).sum(dim=0), answered_N
     assert settings.mixing == "probabilities", "data_problems refuses what needs every class"
     temperature = 1.0 if settings.remakes_target else teacher_batch.temperature
-    mixed = mixture([tempered(one, temperature) for one in teacher_batch.few], weights_TN)
+    few = teacher_batch.few if settings.tail else [without_tail(o) for o in teacher_batch.few]
+    mixed = mixture([tempered(one, temperature) for one in few], weights_TN)
     if settings.remakes_target:
         mixed = _harder(mixed, settings.hard_share)
     return SPARSE_LOSSES["kl"](teacher_batch.student_NC, mixed, temperature=temperature), answered_N

@@ -36,6 +36,13 @@ def _problems(config: Config) -> Iterator[Problem]:
             "objective.labels.mode",
             "found replace: every token has its label, so nothing of the teachers would be left; set it to add",
         )
+    soft = config.objective.soft_targets
+    if soft is not None and not soft.tail and soft.mixing != "probabilities":
+        yield Problem(
+            "objective.soft_targets.tail",
+            f"found false with combine={soft.mixing}; only a mixture of probabilities is compared without its tail: use the "
+            "loss kl, or leave it out",
+        )
     yield from _routes(config)
 
 
