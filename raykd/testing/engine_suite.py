@@ -62,6 +62,8 @@ class EngineSuite:
         """Empty rows and single tokens have none."""
         answer = engine.score(*asked)
         assert unit_offsets(asked[1]).tolist() == [0, 4, 4, 12, 12, 13, 52]
+        assert answer.offsets is not None
+        assert torch.equal(answer.offsets, unit_offsets(asked[1]))
         assert len(answer.ids_NK) == 52
         assert answer.valid_N.all()
         assert answer.classes == engine.vocabulary

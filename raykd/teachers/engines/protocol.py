@@ -37,8 +37,8 @@ class Engine(Protocol):
             offsets: int64 [B + 1].
 
         Returns:
-            The answer for the units of all rows after each other; `unit_offsets` says which are whose. It does
-            not depend on the other rows.
+            The answer for the units of all rows after each other, and in its `offsets` which are whose (see
+            `unit_offsets`). It does not depend on the other rows.
 
         Raises:
             TeacherError: ids out of range, or no usable answer.
