@@ -86,8 +86,8 @@ class MadeUp:
         return Ticket(batch)  # type: ignore[arg-type]
 
     def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:  # noqa: ARG002
-        """The answers there are, over and over, one for each sample: several steps may be asked for at once."""
-        rows = np.arange(len(ticket.batch.rows))
+        """The answers there are, over and over, one for each unit: several steps may be asked for at once."""
+        rows = np.arange(len(ticket.batch.labels))
         return {
             name: codec.decode(
                 {n: a[rows % len(a)] for n, a in arrays.items()}, self.temperatures[name]
