@@ -124,6 +124,20 @@ def ray_cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def undrawn_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A report's pictures take four seconds of a core: runs draw them where a module's tests look at them."""
+    if request.path.parent.name == "report" or request.node.get_closest_marker("figures"):
+        yield
+        return
+    from raykd.report import page
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "pictures_of", lambda _run: {})
+        patch.setattr(page, "pictures_ahead", lambda *_: contextlib.nullcontext(dict))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def raykd_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Fitted teachers and stored targets of one test are not those of another."""

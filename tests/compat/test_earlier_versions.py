@@ -25,6 +25,7 @@ from raykd.pipeline.measuring import measure_again
 from raykd.pipeline.session import as_begun, run_folder
 from raykd.report import write_report
 
+pytestmark = pytest.mark.figures
 SELECT_ON_ALL = [
     "train.select_on=all",
     "teachers.0.fit.select_on=all",

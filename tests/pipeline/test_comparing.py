@@ -19,7 +19,12 @@ from raykd.pipeline.comparing import kept_variants, rank
 from raykd.report.comparison import comparison_cells, comparison_verdict
 from raykd.tracking.jsonl import read_lines
 
-pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.figures,
+    pytest.mark.e2e,
+    pytest.mark.usefixtures("ray_cluster"),
+]
 METHODS = ("kl+uniform", "dkd+uniform", "kl+uniform+hint", "kl+confidence", "wider")
 
 

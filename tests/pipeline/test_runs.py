@@ -24,7 +24,12 @@ from raykd.pipeline.preparation import prepare
 from raykd.targets.maintenance import verify_store
 from raykd.tracking.jsonl import read_lines
 
-pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.figures,
+    pytest.mark.e2e,
+    pytest.mark.usefixtures("ray_cluster"),
+]
 CONTROLS = ("labels", "best_teacher", "hard")
 
 

@@ -19,7 +19,7 @@ from raykd.pipeline.student import load_student
 from raykd.report import result_cells
 from raykd.report.verdicts import verdict
 
-pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.figures, pytest.mark.e2e, pytest.mark.slow]
 FIT = {"epochs": 15, "batch_size": 16, "optimizer": {"type": "adamw", "lr": 0.01}}
 BASE = {
     "seeds": 2,
