@@ -39,6 +39,23 @@ def test_one_change_at_a_time_with_the_recipes_own_method_first(config):
         assert variant.config.data == config.data
 
 
+def test_a_loss_that_tempers_by_itself_leaves_the_recipe_s_temperature_out(config):
+    assert config.objective.soft_targets.temperature == 3
+    found = method_variants(config, losses=["ttm", "nkd"])[1:]
+    softs = [variant.config.objective.soft_targets for variant in found]
+    assert [(soft.loss.type, soft.temperature) for soft in softs] == [("ttm", None), ("nkd", 3)]
+
+
+def test_a_loss_that_no_recipe_can_use_says_why_and_is_not_offered(config):
+    with pytest.raises(InputError, match="export writes the student alone"):
+        method_variants(config, losses=["simkd"], taps="blocks.1=cnn.blocks.2")
+    with pytest.raises(InputError) as caught:
+        method_variants(config, losses=["simkdd"], taps="blocks.1=cnn.blocks.2")
+    (problem,) = caught.value.problems
+    assert "pkd" in problem.message
+    assert "simkd," not in problem.message.partition("with --taps")[2]
+
+
 def test_crossed(config):
     found = method_variants(
         config, losses=["kl", "dkd"], weightings=["uniform", "entropy"], cross=True

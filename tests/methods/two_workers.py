@@ -1,7 +1,7 @@
 """One worker of two, or the only one: `two_workers.py RANK WORKERS FOLDER`. Writes what it found.
 
-A student of one layer, taught by everything that looks across samples or workers: relational losses
-and DIST with the scope of the whole batch, running statistics, shared gradient weights.
+A student of one layer, taught by everything that looks across samples or workers: relational losses, statistics of
+a batch and DIST with the scope of the whole batch, running statistics, shared gradient weights.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from raykd.types import Batch, Dense
 
 WIDTH, CLASSES = 6, 4
 RELATIONAL = ("similarity", "rkd_distance", "rkd_angle", "pkt")
+OF_A_BATCH = ("itrd", "itrd_mutual", "pkd")
 SETTINGS = {
     "labels": {"weight": 0.5},
     "soft_targets": {"loss": {"type": "dist"}, "weight": 0.1},
@@ -34,7 +35,7 @@ SETTINGS = {
             "teacher_tap": "f",
             "weight": 1.0,
         }
-        for name in (*RELATIONAL, "smooth_l1", "vid")
+        for name in (*RELATIONAL, "smooth_l1", "vid", *OF_A_BATCH)
     ],
 }
 
