@@ -105,7 +105,7 @@ def _ablate_in(
     console: Console | None,
 ) -> AblateResult:
     check_same(folder, plan.variants)
-    begun = _as_begun(plan, folder)
+    begun = begun_plan(plan, folder)
     prepared, students = make_students(begun, options, console)
     if console is not None:
         for line in announcement(begun, prepared):
@@ -116,7 +116,7 @@ def _ablate_in(
     return AblateResult(folder.path, job.summary)
 
 
-def _as_begun(plan: Ablation, folder: RunFolder) -> Ablation:
+def begun_plan(plan: Ablation, folder: RunFolder) -> Ablation:
     """The recipe and its variants, with what they leave open as it was when the folder's job began."""
     parts = (replace(part, config=as_begun(part.config, folder)) for part in plan.parts)
     return replace(plan, whole=as_begun(plan.whole, folder), parts=tuple(parts))

@@ -12,9 +12,11 @@ from raykd.config import load_config
 from raykd.config.load import recipe_as_data
 from raykd.config.optimizers import choosing_samples_as_in
 from raykd.config.training import LEAST_IN_A_HALF
+from raykd.config.variants import ablation
 from raykd.ensemble import calibration_half
 from raykd.errors import InputError
 from raykd.folders import RunFolder
+from raykd.pipeline.ablating import begun_plan
 from raykd.pipeline.fits import teacher_fit
 from raykd.pipeline.halves import choosing_in_words, validation_halves
 from raykd.pipeline.preparation import prepare, vary
@@ -125,6 +127,14 @@ def test_what_is_compared_in_it_goes_on_with_all_too(earlier, tiny_recipe):
     assert vary(prepared, choosing_samples_as_in(variant, began)).config.train.select_on == "all"
     named = load_config(tiny_recipe, [*HALVED, "train.select_on=half"])
     assert choosing_samples_as_in(named, began).train.select_on == "half"
+
+
+def test_an_ablation_in_it_goes_on_with_all_in_every_part(earlier, tiny_recipe):
+    plan = ablation(load_config(tiny_recipe, HALVED))
+    assert {chosen(one.config) == {None} for one in plan.variants} == {True}
+    begun = begun_plan(plan, earlier)
+    assert [one.name for one in begun.variants] == [one.name for one in plan.variants]
+    assert all(chosen(one.config) == {"all"} for one in begun.variants)
 
 
 def test_a_run_of_today_goes_on_as_it_began(tiny_recipe, tmp_path):
