@@ -20,6 +20,7 @@ import yaml
 from jobs.faults.scenario import Found
 from jobs.faults.small_runs import RECIPE, Small, fitted, lines, outcome, reached
 from raykd.cli import main
+from raykd.folders import RunFolder, read_json
 
 _LIMIT_S = 900.0
 _EPOCHS = 60
@@ -238,7 +239,14 @@ def sweeps_at_once(folder: Path, quick: bool) -> Found:  # noqa: ARG001 (it is d
     if any(codes):
         return Found(f"exit codes {codes}: {said}", passed=False)
     fits = sum(fitted(run) for run in runs)
-    best = [(run / "best.yaml").read_bytes() for run in runs]
-    same = "the same best recipe" if best[0] == best[1] else "DIFFERENT best recipes"
+    one, other = (_found(run) for run in runs)
+    same = "the same numbers of every trial" if one == other else f"OTHER numbers: {one}, {other}"
     text = f"both ended well, {fits} fits of 2 teachers in all, {same}"
-    return Found(text, fits == 2 and best[0] == best[1])
+    return Found(text, fits == 2 and one == other)
+
+
+def _found(sweep: Path) -> list[Any]:
+    """The best trial of a sweep, and what each has on validation."""
+    summary = read_json(RunFolder(sweep).summary)
+    trials = [(one["trial"], one["values"], one["validation"]) for one in summary["trials"]]
+    return [summary["best"]["trial"], trials]

@@ -1,7 +1,7 @@
 """Run as a script: reads orders from stdin, a line of JSON each, and forks writers of target stores.
 
 An order: `root`, `writers` (how many at once, each a replica of the same fill), and where to kill the first
-of them with signal 9: `line` (the n-th line of raykd/folders.py and raykd/targets/{entries,shards,remote,buckets}.py that it runs) or
+of them with signal 9: `line` (the n-th line of raykd/{disks,folders}.py and raykd/targets/{entries,shards,remote,buckets}.py that it runs) or
 `after_s`; `bucket` is the URI that the store is a mirror of. The answer: `{"codes": [...], "lines": lines run}`.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raykd import folders
+from raykd import disks, folders
 from raykd.targets import EntryKey, buckets, entries, remote, shards
 from raykd.targets.store import Entry, append
 
@@ -24,7 +24,7 @@ KEY = EntryKey("teacher", "shift seed 0")
 COUNT, ROWS, VIEWS, CLASSES = 64, 32, 2, 500
 IDS = np.random.default_rng(0).permutation(10 * COUNT)[:COUNT]
 HASHES = np.arange(COUNT, dtype=np.uint64) + np.uint64(2**63)
-_WATCHED = {module.__file__ for module in (entries, folders, shards, remote, buckets)}
+_WATCHED = {module.__file__ for module in (entries, disks, folders, shards, remote, buckets)}
 
 
 def answers(rows, view):
