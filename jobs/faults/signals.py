@@ -189,6 +189,9 @@ def hit(trial: Trial, phase: str, delay_s: float, number: int) -> Ended | None:
         phase: one of `PHASES`.
         delay_s: after its beginning.
         number: of the signal.
+
+    Raises:
+        RuntimeError: it failed before that.
     """
     told = len(trial.stages())
     process = trial.export() if phase == "export" else trial.begin()
@@ -199,6 +202,11 @@ def hit(trial: Trial, phase: str, delay_s: float, number: int) -> Ended | None:
             time.sleep(_POLL_S)
         time.sleep(delay_s)
         if process.poll() is not None:
+            _, said = process.communicate()
+            if process.returncode:
+                raise RuntimeError(
+                    f"{phase}: exit {process.returncode}: {' '.join(said.split())[-300:]}"
+                )
             return None
         sent = time.monotonic()
         process.send_signal(number)
@@ -256,7 +264,6 @@ class AtRandom:
         for phase, share in plan.items():
             if phase == "export":
                 trial.finish(export=False)
-            # The first signal or two find a run without a folder.
             one = hit(trial, phase, share * _SHORTER * lasts[phase], self.number)
             if one is not None:
                 ended.append(one)
