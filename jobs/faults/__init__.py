@@ -144,13 +144,13 @@ SCENARIOS = {
     ),
     "R18": Scenario(
         "SIGTERM of the driver at random, over whole runs, report and export",
-        "20 signals: exit 143 within 3 s and how to resume; then weights and numbers as undisturbed",
+        "20 signals: exit 143 within 3 s and how to resume; in the end weights and numbers as undisturbed",
         AtRandom(signal.SIGTERM),
         limit_s=3600,
     ),
     "R19": Scenario(
         "SIGKILL of the driver at random, over whole runs, report and export",
-        "20 kills: no process and no folder of its cluster after 15 s; then weights and numbers as undisturbed",
+        "20 kills: no process and no folder of its cluster after 15 s; in the end weights and numbers as undisturbed",
         AtRandom(signal.SIGKILL),
         limit_s=3600,
     ),
