@@ -25,7 +25,18 @@ from raykd.objective import (
 from raykd.types import Mixed
 
 UNITS, CLASSES = 8, 5
-SOFT = ("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist", "mlkd_class", "mlkd_batch")
+SOFT = (
+    "kl",
+    "reverse_kl",
+    "js",
+    "skew_kl",
+    "mse",
+    "dkd",
+    "dist",
+    "mlkd_class",
+    "mlkd_batch",
+    "uld",
+)
 POOLED = ("ttm", "wttm", "nkd")
 PROJECTED = ("hint", "vid", "cosine", "smooth_l1", "itrd", "cwd", "pkd")
 TAPS = {
