@@ -384,6 +384,7 @@ class Job:
         with self.stage("evaluate"):
             evaluation = evaluate(self.prepared, targets.store, self.folder, students, self.ask)
             evaluation.save(self.folder.evaluation)
+        self.prepare_report()
         return evaluation
 
     @property

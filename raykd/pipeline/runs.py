@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -187,24 +188,32 @@ def _evaluate(job: Job, targets: TargetStage, *, reports: bool) -> None:
         temperature = temperatures[0] if temperatures else None
         save_student(prepared, job.folder, temperature)
         write_table(job.folder.predictions, evaluation_table(evaluation, temperature))
-    summary = summarise(
-        evaluation,
-        measured,
-        task=job.config.task,
-        status=job.status,
-        labels_used=labels_used(prepared),
-        test_scored_times=tested,
-        timing=job.end_timing(),
-        targets=job.target_numbers(targets),
-    )
-    more = {
-        "latency": conditions.to_json(),
-        "training": training_numbers(prepared, job.folder, job.ask),
-        "overrides": _overrides(job, targets),
-        "slices": slice_numbers(evaluation, slices),
-        "cka": features_alike(prepared, targets.store, job.folder, job.ask),
+    with ThreadPoolExecutor(1, thread_name_prefix="asked") as beside:  # the crew's part
+        asked = beside.submit(_asked_of_students, job, targets)
+        summary = summarise(
+            evaluation,
+            measured,
+            task=job.config.task,
+            status=job.status,
+            labels_used=labels_used(prepared),
+            test_scored_times=tested,
+            timing=job.end_timing(),
+            targets=job.target_numbers(targets),
+        )
+        more = {
+            "latency": conditions.to_json(),
+            "overrides": _overrides(job, targets),
+            "slices": slice_numbers(evaluation, slices),
+        }
+        job.keep({**summary, **more, **asked.result()})
+
+
+def _asked_of_students(job: Job, targets: TargetStage) -> dict[str, Any]:
+    """What the summary has of answers that are made for it alone."""
+    return {
+        "training": training_numbers(job.prepared, job.folder, job.ask),
+        "cka": features_alike(job.prepared, targets.store, job.folder, job.ask),
     }
-    job.keep({**summary, **more})
 
 
 def _overrides(job: Job, targets: TargetStage) -> dict[str, str]:

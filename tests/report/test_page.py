@@ -266,9 +266,9 @@ def test_reading_words_needs_no_plotting():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_pictures_that_others_draw_are_the_same(make_run, processes):
+def test_pictures_that_others_draw_are_the_same(make_run):
     """The page and every PNG file, byte for byte; each share reads the folder alone."""
+    processes = 3
 
     class Others:
         def __init__(self):
@@ -278,7 +278,7 @@ def test_pictures_that_others_draw_are_the_same(make_run, processes):
             self.shares += given
             return [work(*one) for one in given]
 
-    run, others = make_run(), Others()
+    run, others = make_run(replicas=2, controls=("labels",), samples=90), Others()
 
     def written(by):
         write_report(run, by)
