@@ -185,7 +185,7 @@ SCENARIOS = {
         limit_s=1800,
     ),
     "R25": Scenario(
-        "3 and 2 GB of address space, an object store of 100 MB, 128 and 64 open files",
+        "6 and 3 GB of address space, an object store of 100 MB, 128 and 64 open files",
         "each ends well, or says in one line what it needs before it starts",
         small_limits,
         limit_s=1800,

@@ -12,8 +12,8 @@ import numpy as np
 from jobs.faults.scenario import Found
 from jobs.faults.small_runs import RECIPE, Small, lines, outcome, reached
 
-_ADDRESS_KIB = 3_000_000
-_TOO_LITTLE_KIB = 2_000_000
+_ADDRESS_KIB = 6_000_000
+_TOO_LITTLE_KIB = 3_000_000
 _STORE_BYTES = 100_000_000
 _ROWS, _WIDE_BYTES = 2000, 160_000_000
 _FILES, _ENOUGH = 64, 128

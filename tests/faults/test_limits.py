@@ -57,18 +57,18 @@ def test_a_low_soft_limit_is_raised(shell, hard, wanted):
 def test_little_address_space_is_refused_and_some_makes_the_object_store_smaller(
     shell, monkeypatch
 ):
-    shell(memory=2_048_000_000)
+    shell(memory=3_072_000_000)
     with pytest.raises(
-        InputError, match=r"^ulimit -v: allows 2,048,000,000 bytes .* needs 2,900,000,000"
+        InputError, match=r"^ulimit -v: allows 3,072,000,000 bytes .* needs 4,100,000,000"
     ):
         check_limits(cpus=2)
-    shell(memory=3_072_000_000)
+    shell(memory=4_272_000_000)
     check_limits(cpus=2)
     assert object_store_bytes() == 272_000_000
     shell(memory=9_000_000_000)
     assert object_store_bytes() is None, "Ray takes less by itself"
     monkeypatch.setenv("RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES", "100000000")
-    shell(memory=3_072_000_000)
+    shell(memory=4_272_000_000)
     assert object_store_bytes() is None, "it was told to"
     shell()
     assert object_store_bytes() is None
