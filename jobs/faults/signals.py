@@ -54,7 +54,7 @@ _POLL_S = 0.02
 _ENOUGH = 20
 _SHORTER = 0.8
 """A phase may take less time than in the undisturbed run."""
-_SIDE_BY_SIDE = 2
+_SIDE_BY_SIDE = 3
 """Runs: each leaves cores idle while it starts and ends."""
 _PROMPT_S, _GONE_S = 3.0, 15.0
 _SIGNALLED = 128
