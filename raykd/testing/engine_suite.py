@@ -153,6 +153,12 @@ class EngineSuite:
         with pytest.raises(TeacherError, match=f"ids 0 to {engine.vocabulary - 1}"):
             engine.generate(ids, 1, 2, 0)
 
+    @pytest.mark.parametrize("offsets", [[0, 2], [1, 3], [0, 4], [0, 2, 1, 3], []])
+    def test_offsets_that_cut_no_rows_are_refused(self, engine: Engine, offsets: list[int]) -> None:
+        """They rise from 0 to the number of ids."""
+        with pytest.raises(ValueError, match="offsets must rise from 0"):
+            engine.score(torch.tensor([0, 1, 0]), torch.tensor(offsets, dtype=torch.int64))
+
     def test_what_cannot_be_continued_is_refused(self, engine: Engine) -> None:
         """An empty prompt, no continuation, none of any length."""
         for ids, n, max_new in (([], 1, 1), ([0], 0, 1), ([0], 1, 0)):
