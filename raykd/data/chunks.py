@@ -23,6 +23,7 @@ from raykd.types import UNLABELLED
 
 TOKEN, BYTES, DOMAIN, CHUNK = range(4)
 """Columns of a unit's label."""
+LABEL_COLUMNS = 4
 ONE_DOMAIN = "text"
 """Name of the domain where documents have none."""
 NO_DOMAIN = "other"

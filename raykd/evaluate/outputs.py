@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from raykd.data.chunks import LABEL_COLUMNS
 from raykd.data.texts import decode_texts, encode_texts
 from raykd.errors import InputError
 from raykd.tasks import find_task, known_task
@@ -68,7 +69,10 @@ class SplitOutputs:
         if len(shape) != 2:
             raise ValueError(f"the ensemble's outputs must be [N, C], found {list(shape)}")
         for name, tensor in (("labels", self.labels_N), ("ids", self.ids_N)):
-            if tuple(tensor.shape)[:1] != shape[:1] or tensor.ndim > (2 if name == "labels" else 1):
+            allowed = [shape[:1]]
+            if name == "labels":
+                allowed += [shape, (shape[0], LABEL_COLUMNS)]
+            if tuple(tensor.shape) not in allowed:
                 raise ValueError(f"{name}: expected [{shape[0]}], found {list(tensor.shape)}")
         for name, tensor in (*self.teachers.items(), *self.rivals.items()):
             if tensor.ndim != len(shape) or tuple(tensor.shape)[:same] != shape[:same]:

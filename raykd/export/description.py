@@ -109,6 +109,13 @@ class Description(Settings):
         is_text = tokens is not None or shown.chunks is not None
         if is_text != (self.input.dtype == "uint8"):
             raise ValueError("texts come as uint8, and nothing else does")
+        chunks = shown.chunks
+        if chunks is not None:
+            known = {"bytes": 256, "bpe": chunks.size}.get(chunks.tokenizer)
+            if not 1 < chunks.length <= _LONGEST or {chunks.size, len(self.classes)} != {known}:
+                raise ValueError(
+                    f"chunks have 2 to {_LONGEST:,} tokens, and one output for each token of a known tokenizer"
+                )
         if tokens is not None and not (0 < tokens.length <= _LONGEST and tokens.size > 0):
             raise ValueError(f"tokens have a length of 1 to {_LONGEST:,}, and 1 id at least")
         return self

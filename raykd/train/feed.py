@@ -110,7 +110,8 @@ class Feed:
             prepared = self._fit.preprocessing.output_shape(self._samples.input_shape)
             numbers = max(numbers, math.prod(prepared))
         shapes = self._fit.teacher_shapes.values() if self._fit.teacher_infos else ()
-        numbers += sum(math.prod(shape) for shape in shapes)
+        units = 1 if self._samples.vocabulary is None else self._samples.vocabulary.length
+        numbers += units * sum(math.prod(shape) for shape in shapes)
         return max(1, min(MOST_STEPS, _BLOCK_BYTES // (4 * rows * numbers)))
 
     def _gathered(self, epoch: int, step: int) -> Iterator[Block]:

@@ -16,6 +16,8 @@ from raykd.train.world import World
 from raykd.types import ORIGINAL_VIEW, Batch
 
 _BATCH = 500
+_MOST_OUTPUTS = 1 << 25
+"""Numbers that a model puts out at a time."""
 
 
 @dataclass
@@ -45,8 +47,12 @@ class Best:
 
 
 def _batches(samples: Samples, rows: np.ndarray) -> Iterator[Batch]:
-    for start in range(0, len(rows), _BATCH):
-        yield samples.batch(rows[start : start + _BATCH], ORIGINAL_VIEW, labels="all")
+    size = _BATCH
+    if samples.vocabulary is not None:  # a sample has an output of all tokens for each of its own
+        outputs = samples.vocabulary.length * samples.vocabulary.size
+        size = max(1, min(_BATCH, _MOST_OUTPUTS // outputs))
+    for start in range(0, len(rows), size):
+        yield samples.batch(rows[start : start + size], ORIGINAL_VIEW, labels="all")
 
 
 @torch.inference_mode()

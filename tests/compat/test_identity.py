@@ -49,8 +49,9 @@ def test_today_s_identities_are_the_whole_settings(recipe):
 
 def _as_before(part: Settings, written: dict[str, Any]) -> dict[str, Any]:
     """Without the keys that came later and say nothing."""
-    silent = (None, 0.0)
-    kept = {n: v for n, v in written.items() if n not in part.added_later or v not in silent}
+    fields = type(part).model_fields
+    silent = {n for n in part.added_later if getattr(part, n) == fields[n].default}
+    kept = {n: v for n, v in written.items() if n not in silent}
     return {
         name: _as_before(getattr(part, name), value)
         if isinstance(getattr(part, name, None), Settings)

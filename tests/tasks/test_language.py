@@ -33,6 +33,7 @@ from raykd.targets.entries import EntryKey, TeacherKeys, append
 from raykd.targets.packing import Packing
 from raykd.targets.ragged import joined, samples_in, taken
 from raykd.targets.shards import write_shard
+from raykd.targets.sizes import shard_bytes
 from raykd.targets.store import TargetStore
 from raykd.targets.stored import StoredTargets
 from raykd.tasks import find_task
@@ -133,6 +134,21 @@ def test_labels_of_units_say_token_bytes_domain_and_chunk(samples):
     assert (batch.labels[:, 1] == 1).all()
     assert torch.equal(batch.labels[:, 3], torch.from_numpy(rows.copy())[batch.sample_of_N])
     assert np.array_equal(batch.labels.numpy(), samples.unit_labels(rows))
+
+
+def test_pieces_of_words_have_all_bytes_of_their_text():
+    pytest.importorskip("tokenizers")
+    samples = samples_of(tokenizer={"type": "bpe", "size": 280}, length=400)
+    assert samples.class_count == 280
+    rows = samples.splits["train"][:5]
+    labels, tokens = samples.unit_labels(rows), samples.inputs[TOKENS][rows]
+    sizes = np.array(samples.vocabulary.tokenizer.sizes)
+    texts = [samples.vocabulary.tokenizer.text(one[0][: 1 + one[1].sum()]) for one in tokens]
+    counted = [labels[labels[:, 3] == row, 1].sum() for row in rows]
+    assert counted == [
+        len(text) - sizes[one[0, 0]] for text, one in zip(texts, tokens, strict=True)
+    ]
+    assert all(text.isascii() and b" " in text for text in texts)
 
 
 # --- units of a batch ---
@@ -341,6 +357,20 @@ def test_stored_answers_are_live_ones_bit_for_bit(samples, store):
     with pytest.raises(TargetError, match="has no answer for 1 of 1 rows"):
         opened.gather(samples.splits["train"][-1:], 0)
     assert opened.verify().problems == ()
+
+
+def test_the_size_of_ragged_shards_is_known_beforehand(samples, store):
+    opened, teacher = store
+    (entry,) = opened.entries.values()
+    rows = samples.splits["train"][:1]
+    one = taken(teacher.score(samples, rows, np.zeros(1, np.int64)), np.array([0]))
+    unit = {name: array[:1] for name, array in one.items() if name != "offsets"}
+    shards = sorted(entry.shards, key=lambda shard: shard.rows)
+    parts = (samples.splits["train"][:11], samples.splits["train"][11:-2])
+    for shard, some in zip(shards, parts, strict=True):
+        units = len(samples.per_unit(some, some))
+        expected = shard_bytes(entry.key, 0, len(some), unit, units)
+        assert (entry.folder / shard.file).stat().st_size == expected
 
 
 def test_samples_without_an_answer_leave_their_units_invalid(samples):
