@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -112,5 +114,25 @@ def test_pieces_of_work_are_done_side_by_side_and_what_is_lost_is_done_again(tmp
         with pytest.raises(TrainingError, match=r"no process started within 0.5 s.*'CPU': 64"):
             crew.each(doubled, given, {"CPU": 64.0}, 1, patience_s=0.5)
         assert crew.each(doubled, [], NEEDS, 2, patience_s=60) == []
+    finally:
+        crew.dismiss()
+
+
+def imported(name):
+    return name in sys.modules
+
+
+def test_an_idle_process_imports_what_its_next_piece_needs():
+    """At once with its own time; those of another size are not asked."""
+    crew, unused = Crew(), "wave"
+    try:
+        assert crew.each(imported, [(unused,)], NEEDS, 1, patience_s=60) == [False]
+        assert (crew.idle(NEEDS), crew.idle({"CPU": 1})) == (1, 0)
+        crew.prepare({"CPU": 1}, [unused])
+        crew.prepare(NEEDS, [unused])
+        until = time.monotonic() + 60
+        while crew.each(imported, [(unused,)], NEEDS, 1, patience_s=60) == [False]:
+            assert time.monotonic() < until
+        assert crew.idle(NEEDS) == 1
     finally:
         crew.dismiss()
