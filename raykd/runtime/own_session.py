@@ -62,7 +62,9 @@ class OwnSession:
     def end(self) -> None:
         """End what is left of the cluster, and remove the folder."""
         assert self._watcher.stdin is not None
-        self._watcher.stdin.close()
+        with suppress(BrokenPipeError):  # somebody has ended it
+            self._watcher.stdin.write(b".")
+            self._watcher.stdin.close()
         with suppress(subprocess.TimeoutExpired):
             self._watcher.wait(_END_S)
         shutil.rmtree(self.folder, ignore_errors=True)  # where somebody has ended the watcher

@@ -3,7 +3,7 @@
     python -I -S watcher.py FOLDER DRIVER
 
 Runs beside the driver in a session of its own (Ctrl-C and a closed terminal are for the driver), imports little, and
-waits for the driver to close its standard input, or to be gone. Then it ends what still belongs to the cluster, and
+waits for the driver to say so on its standard input, or to be gone. Then it ends what still belongs to the cluster, and
 removes the cluster's folder.
 
 Linux kills the raylet and the GCS with the thread that started them, since Ray asks for that (PR_SET_PDEATHSIG). Its
@@ -36,12 +36,12 @@ _PROCESSES = Path("/proc")
 
 
 def wait_for_end(driver: int) -> None:
-    """Until standard input ends, or the process that started this one does.
+    """Until there is a byte on standard input, or it ends, or the process that started this one does.
 
-    Not the input alone: a child that a user's code forked from the driver holds its other end open, too.
+    The end alone may never come: a child that a user's code forked from the driver holds the pipe open, too.
     """
     while os.getppid() == driver:
-        if select.select([sys.stdin.buffer], [], [], _POLL_S)[0] and not os.read(0, 1):
+        if select.select([sys.stdin.buffer], [], [], _POLL_S)[0]:  # a byte, or its end
             return
 
 
