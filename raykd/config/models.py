@@ -512,7 +512,7 @@ class Teacher(Settings):
     @property
     def learns(self) -> bool:
         """Whether it is made here, from labels of this data."""
-        return self.fit is not None or isinstance(self.model, SklearnModel)
+        return self.fit is not None or (self.model is not None and self.model.made_of == "examples")
 
 
 class Limits(Settings):
