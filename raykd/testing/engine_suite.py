@@ -62,6 +62,8 @@ class EngineSuite:
         """Empty rows and single tokens have none."""
         answer = engine.score(*asked)
         assert unit_offsets(asked[1]).tolist() == [0, 4, 4, 12, 12, 13, 52]
+        assert answer.offsets is not None
+        assert torch.equal(answer.offsets, unit_offsets(asked[1]))
         assert len(answer.ids_NK) == 52
         assert answer.valid_N.all()
         assert answer.classes == engine.vocabulary
@@ -150,6 +152,12 @@ class EngineSuite:
             engine.score(ids, torch.tensor([0, 3]))
         with pytest.raises(TeacherError, match=f"ids 0 to {engine.vocabulary - 1}"):
             engine.generate(ids, 1, 2, 0)
+
+    @pytest.mark.parametrize("offsets", [[0, 2], [1, 3], [0, 4], [0, 2, 1, 3], []])
+    def test_offsets_that_cut_no_rows_are_refused(self, engine: Engine, offsets: list[int]) -> None:
+        """They rise from 0 to the number of ids."""
+        with pytest.raises(ValueError, match="offsets must rise from 0"):
+            engine.score(torch.tensor([0, 1, 0]), torch.tensor(offsets, dtype=torch.int64))
 
     def test_what_cannot_be_continued_is_refused(self, engine: Engine) -> None:
         """An empty prompt, no continuation, none of any length."""

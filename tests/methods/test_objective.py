@@ -24,7 +24,7 @@ from raykd.objective import (
 from raykd.types import Mixed
 
 UNITS, CLASSES = 8, 5
-SOFT = ("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist")
+SOFT = ("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist", "uld")
 TAPS = {
     "hint": ("map", "map"), "vid": ("map", "map"), "cosine": ("tokens", "tokens"),
     "smooth_l1": ("vector", "vector"), "attention": ("map", "map"), "nst": ("tokens", "tokens"),

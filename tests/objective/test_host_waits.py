@@ -18,7 +18,7 @@ from raykd.objective import Context, reduce_terms
 
 CLASSES = 4
 KNOBS: dict[str, dict[str, Any]] = {"fixed": {"weights": {"a": 1.0, "b": 3.0}}}
-LOGITS = ("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist")
+LOGITS = ("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist", "uld")
 FEATURES = tuple(
     name for name in feature_losses() if name not in ("attention_matrix", "fsp")
 )  # of other shapes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -13,8 +14,8 @@ from raykd_engine_server import LOG_P, VOCABULARY, serving
 
 from raykd.errors import InputError, TargetError, TargetTimeoutError, TeacherError
 from raykd.losses.sparse import SPARSE_LOSSES
-from raykd.teachers.engines import ENGINES, build_engine
-from raykd.teachers.engines.protocol import ragged
+from raykd.teachers.engines import ENGINES, build_engine, unit_offsets
+from raykd.teachers.engines.protocol import ragged, require_ids, require_prompt, rows_of
 from raykd.testing.engine_suite import EngineSuite
 from raykd.top_k import take, tempered
 
@@ -58,6 +59,18 @@ def test_what_a_server_says_is_what_its_model_says(server):
     assert loss_N.abs().max() < 1e-5
     with pytest.raises(TargetError, match="not at 2"):
         tempered(found, 2.0)
+
+
+def test_a_server_draws_from_the_whole_distribution_whatever_its_model_brings(server):
+    asking(server).generate(torch.tensor(ROW), 2, 4, 9)
+    heard = server.heard[0]
+    assert (heard["temperature"], heard["top_p"], heard["min_p"], heard["repetition_penalty"]) == (
+        1,
+        1,
+        0,
+        1,
+    )
+    assert (heard["top_k"], heard["seed"], heard["prompt"]) == (-1, 9, ROW)
 
 
 def test_servers_that_give_bare_numbers_are_understood(server):
@@ -296,16 +309,12 @@ class Bigrams:
         self.kept = kept
 
     def score(self, ids, offsets):
-        from raykd.teachers.engines.protocol import require_ids, rows_of
-
         require_ids(ids, self.vocabulary, engine="bigrams")
         before = [row[:-1] for row in rows_of(ids, offsets) if len(row)]
         rows = torch.cat(before) if before else torch.zeros(0, dtype=torch.int64)
-        return take(LOG_P[rows].float(), self.kept)
+        return replace(take(LOG_P[rows].float(), self.kept), offsets=unit_offsets(offsets))
 
     def generate(self, ids, n, max_new, seed):
-        from raykd.teachers.engines.protocol import require_ids, require_prompt
-
         require_prompt(ids, n, max_new)
         require_ids(ids, self.vocabulary, engine="bigrams")
         generator = torch.Generator().manual_seed(seed)

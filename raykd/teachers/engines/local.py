@@ -6,6 +6,7 @@ Shape suffixes: B rows, L length, V vocabulary, K classes kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ from raykd.teachers.engines.protocol import (
     require_ids,
     require_prompt,
     rows_of,
+    unit_offsets,
 )
 from raykd.top_k import take
-from raykd.types import TopK
+from raykd.types import TopK, on_units
 
 _HF = "raykd[hf]"
 _STEP = 32
@@ -120,7 +122,8 @@ class TransformersEngine:
             for start in range(0, len(places), self._batch_size):
                 some = places[start : start + self._batch_size]
                 found.update(zip(some, self._scored([rows[p] for p in some], length), strict=True))
-        return joined([of_no_unit, *(found[place] for place in sorted(found))])
+        whole = joined([of_no_unit, *(found[place] for place in sorted(found))])
+        return replace(whole, offsets=unit_offsets(offsets))
 
     def _scored(self, rows: Sequence[Tensor], length: int) -> list[TopK]:
         limit = self._most()
@@ -139,7 +142,7 @@ class TransformersEngine:
             own = logits_LV[: len(row) - 1]
             if not bool(own.isfinite().all()):
                 raise NonFiniteError(f"engine {self.name} answered NaN or infinity")
-            answers.append(_on_host(self._take(own)))
+            answers.append(on_units(self._take(own), Tensor.cpu))
         return answers
 
     @torch.inference_mode()
@@ -208,17 +211,6 @@ def _ended(row: Sequence[int], ends: set[int]) -> list[int]:
     """Up to the first token that ends a text, itself included."""
     last = next((place for place, token in enumerate(row) if token in ends), len(row) - 1)
     return list(row[: last + 1])
-
-
-def _on_host(answer: TopK) -> TopK:
-    tail = None if answer.tail is None else {t: one.cpu() for t, one in answer.tail.items()}
-    return TopK(
-        classes=answer.classes,
-        ids_NK=answer.ids_NK.cpu(),
-        log_probs_NK=answer.log_probs_NK.cpu(),
-        tail=tail,
-        valid_N=answer.valid_N.cpu(),
-    )
 
 
 def joined(parts: Sequence[TopK]) -> TopK:

@@ -9,6 +9,7 @@ Shape suffixes: B rows, L tokens of all rows together, N units (predicted tokens
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -37,10 +38,11 @@ class Engine(Protocol):
             offsets: int64 [B + 1].
 
         Returns:
-            The answer for the units of all rows after each other; `unit_offsets` says which are whose. It does
-            not depend on the other rows.
+            The answer for the units of all rows after each other, and in its `offsets` which are whose (see
+            `unit_offsets`). It does not depend on the other rows.
 
         Raises:
+            ValueError: offsets that do not cut all ids into rows.
             TeacherError: ids out of range, or no usable answer.
         """
         ...
@@ -78,8 +80,17 @@ def unit_offsets(offsets: Tensor) -> Tensor:
 
 
 def rows_of(ids: Tensor, offsets: Tensor) -> list[Tensor]:
-    """The rows, each int64."""
-    return list(ids.tensor_split(offsets[1:-1].tolist())) if len(offsets) > 1 else []
+    """The rows, each int64.
+
+    Raises:
+        ValueError: the offsets do not cut all ids into rows.
+    """
+    bounds = offsets.tolist()
+    if not bounds or bounds[0] != 0 or bounds[-1] != len(ids) or bounds != sorted(bounds):
+        raise ValueError(
+            f"offsets must rise from 0 to the number of ids, {len(ids)}, found {bounds[:5]} to {bounds[-1:]}"
+        )
+    return [ids[start:end] for start, end in pairwise(bounds)]
 
 
 def ragged(rows: Sequence[Sequence[int]]) -> Ragged:

@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ from raykd.teachers.engines.protocol import (
     require_ids,
     require_prompt,
     rows_of,
+    unit_offsets,
 )
 from raykd.top_k import from_log_probs
 from raykd.types import TopK
@@ -39,6 +40,8 @@ _BUSY = (429, 502, 503, 504)
 _WAIT_S = 0.2
 _SHOWN = 300
 _ROUNDING = 0.02
+_WHOLE = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Nothing is cut off: unless told so, servers follow the `generation_config.json` that the model brings."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +114,13 @@ class OpenAiEngine:
         ids_NK = torch.tensor([kept for kept, _ in found], dtype=torch.int64)
         log_probs_NK = torch.tensor([values for _, values in found], dtype=torch.float32)
         shape = (len(found), self.top_k)
-        return from_log_probs(log_probs_NK.view(shape), ids_NK.view(shape), self.vocabulary)
+        answer = from_log_probs(log_probs_NK.view(shape), ids_NK.view(shape), self.vocabulary)
+        return replace(answer, offsets=unit_offsets(offsets))
 
     def _scored(self, row: Sequence[int]) -> list[tuple[list[int], list[float]]]:
         """Ids and log-probabilities of K classes at each token of a row but the first."""
         choice = self._completion(
-            {"prompt": row, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": self.top_k}
+            {"prompt": row, "max_tokens": 1, "temperature": 1.0, "prompt_logprobs": self.top_k}
         )[0]
         told = choice.get("prompt_logprobs")
         if not isinstance(told, list):
@@ -171,8 +175,8 @@ class OpenAiEngine:
         """
         require_prompt(ids, n, max_new)
         require_ids(ids, self.vocabulary, engine=self.url)
-        asked = {"prompt": ids.tolist(), "n": n, "max_tokens": max_new, "temperature": 1.0, "top_p": 1.0,
-                 "seed": seed, "return_token_ids": True}  # fmt: skip
+        asked = {"prompt": ids.tolist(), "n": n, "max_tokens": max_new, "seed": seed,
+                 "return_token_ids": True, **_WHOLE}  # fmt: skip
         rows = [choice.get("token_ids") or [] for choice in self._completion(asked)]
         if not all(rows):
             raise TeacherError(
