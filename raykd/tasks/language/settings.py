@@ -68,7 +68,7 @@ def _routes(config: Config) -> Iterator[Problem]:
 
 
 SETTINGS = TaskSettings(
-    select=("bits_per_byte", "nll", "token_accuracy", "perplexity"),
+    select=("bits_per_byte", "nll"),
     label_losses=(),
     soft_losses=("kl", "reverse_kl", "js", "skew_kl"),
     combine=("probabilities", "logits", "losses"),
