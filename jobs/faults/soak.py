@@ -23,7 +23,7 @@ from raykd.targets import NoTargets, TargetSource, Ticket
 from raykd.teachers import LiveTargets
 from raykd.teachers.client import Client
 from raykd.train import FolderReporter, World, train
-from raykd.types import Batch, TeacherOutputs
+from raykd.types import Batch, LearntOutputs
 
 _EVERY = 500
 _BATCH, _SAMPLES, _CLASSES = 32, 4096, 10
@@ -57,7 +57,7 @@ class _Soaked:
         """As the source."""
         return self.source.submit(batch)
 
-    def collect(self, ticket: Ticket, timeout_s: float) -> TeacherOutputs:
+    def collect(self, ticket: Ticket, timeout_s: float) -> LearntOutputs:
         """As the source, some time after a kill."""
         self.collected += 1
         if self.collected % self.every == 0:
