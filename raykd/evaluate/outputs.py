@@ -69,7 +69,7 @@ class SplitOutputs:
         if len(shape) != 2:
             raise ValueError(f"the ensemble's outputs must be [N, C], found {list(shape)}")
         for name, tensor in (("labels", self.labels_N), ("ids", self.ids_N)):
-            allowed = [shape[:1]]
+            allowed: list[tuple[int, ...]] = [shape[:1]]
             if name == "labels":
                 allowed += [shape, (shape[0], LABEL_COLUMNS)]
             if tuple(tensor.shape) not in allowed:
