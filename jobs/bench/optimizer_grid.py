@@ -16,7 +16,7 @@ from raykd.errors import RaykdError
 from raykd.folders import RunFolder
 from raykd.pipeline.fits import teacher_fit
 from raykd.pipeline.preparation import Prepared
-from raykd.pipeline.teachers import teacher_rows
+from raykd.pipeline.texts import teacher_rows
 from raykd.targets import NoTargets
 from raykd.train import train
 from raykd.train.checkpoint import FolderReporter
