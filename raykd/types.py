@@ -18,7 +18,7 @@ OutputKind = Literal["logits", "value", "label_logits", "embedding"]
 UNLABELLED = -1
 TEXT = "text"
 """Name of the input that holds texts: uint8 [N, L], UTF-8, padded with zeros behind the text."""
-TOKENS = "tokens"
+CHUNKS = "chunks"
 """Name of the input that holds chunks of tokens: integers [N, 2, L], the ids, and 1 where a token is to be predicted.
 
 Behind a chunk's end both are 0.

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from jobs.bench.measuring import Row, Sizes, against, in_turns
 from raykd.config.objective import Objective
-from raykd.ensemble import WEIGHTINGS
-from raykd.methods import losses_of
+from raykd.methods import WEIGHTING_ROWS, losses_of
 from raykd.objective import DistillObjective, TeacherInfo, reduce_terms
 from raykd.tasks.classification.rule import RULE
 from raykd.types import Batch, Dense
@@ -65,7 +64,7 @@ def objective(sizes: Sizes) -> list[Row]:
 
     reference = "log_softmax + kl_div, one teacher"
     cases = [(loss, "uniform") for loss in losses_of("logits")] + [
-        ("kl", name) for name in WEIGHTINGS
+        ("kl", name) for name, row in WEIGHTING_ROWS.items() if not row.sequences
     ]
     steps = {f"{loss}, {weighting}": whole(loss, weighting) for loss, weighting in cases}
     table = in_turns({reference: one_teacher, **steps}, repeats)

@@ -22,7 +22,7 @@ from raykd.data.splits import label_budget
 from raykd.data.texts import decode_texts
 from raykd.data.views import PartnerPools
 from raykd.errors import InputError
-from raykd.types import TEXT, TOKENS, UNLABELLED
+from raykd.types import TEXT, CHUNKS, UNLABELLED
 
 MOST_DOMAINS = 64
 REST = "rest"
@@ -77,7 +77,7 @@ def fields_of_chunks(
     labels = _read_only(numbers_D[chunks.document])
     weights = None if dataset.weights is None else _read_only(dataset.weights[chunks.document])
     return {
-        "inputs": {TOKENS: _read_only(chunks.tokens)},
+        "inputs": {CHUNKS: _read_only(chunks.tokens)},
         "labels": labels,
         "all_labels": labels,
         "ids": _read_only(ids_of_texts(user_ids)),

@@ -136,7 +136,7 @@ class Chunks:
     """Documents, cut.
 
     Attributes:
-        tokens: int32 [M, 2, L], see `raykd.types.TOKENS`.
+        tokens: int32 [M, 2, L], see `raykd.types.CHUNKS`.
         document: int64 [M], the document that each is of, rising.
         number: int64 [M], which chunk of its document each is, from 0.
     """

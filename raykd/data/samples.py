@@ -28,7 +28,7 @@ from raykd.data.trying import scale_of, try_views
 from raykd.data.views import PartnerPools, Shown, ViewMaker, mixes, policy_key
 from raykd.errors import InputError, Problem
 from raykd.tasks import find_task
-from raykd.types import ORIGINAL_VIEW, TEXT, TOKENS, UNLABELLED, Batch, Mixed, Scale, is_labelled
+from raykd.types import ORIGINAL_VIEW, TEXT, CHUNKS, UNLABELLED, Batch, Mixed, Scale, is_labelled
 
 Labels = Literal["budget", "all"]
 _VECTORS = len(("N", "D"))
@@ -127,7 +127,7 @@ class Samples:
         present_B = np.ones(len(rows), dtype=bool) if present is None else present.astype(bool)
         taught, offsets = known[rows], None
         if self.vocabulary is not None:
-            taught, offsets = self._unit_labels(rows, known, shown.inputs[TOKENS])
+            taught, offsets = self._unit_labels(rows, known, shown.inputs[CHUNKS])
         return Batch(
             ids=torch.from_numpy(self.ids[rows]),
             rows=torch.from_numpy(rows.copy()),
@@ -153,7 +153,7 @@ class Samples:
         if self.vocabulary is None:
             found: np.ndarray = known[rows].copy()
             return found
-        return self._unit_labels(rows, known, self.inputs[TOKENS][rows])[0]
+        return self._unit_labels(rows, known, self.inputs[CHUNKS][rows])[0]
 
     def per_unit(self, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
         """What is said of some samples said of each of their units.
@@ -164,7 +164,7 @@ class Samples:
         """
         if self.vocabulary is None:
             return values
-        counts = (self.inputs[TOKENS][rows][:, 1, 1:] > 0).sum(axis=1)
+        counts = (self.inputs[CHUNKS][rows][:, 1, 1:] > 0).sum(axis=1)
         repeated: np.ndarray = np.repeat(values, counts, axis=0)
         return repeated
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from raykd.models.preprocess import IDENTITY, Preprocessing
 from raykd.models.units import unit_outputs
-from raykd.types import TOKENS, Scale
+from raykd.types import CHUNKS, Scale
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -69,8 +69,8 @@ class Network(nn.Module):
 
     def output(self, prepared: Mapping[str, Tensor]) -> Tensor:
         """The model's output for a batch that is prepared; as `forward`."""
-        if TOKENS in prepared:
-            output = self.model(prepared[TOKENS][:, 0])
+        if CHUNKS in prepared:
+            output = self.model(prepared[CHUNKS][:, 0])
         elif len(prepared) == 1:
             output = self.model(*prepared.values())
         else:
@@ -78,8 +78,8 @@ class Network(nn.Module):
         tensor = first_tensor(output)
         if tensor is None:
             raise TypeError(f"the model returned {type(output).__name__}; a tensor is needed")
-        if TOKENS in prepared:
-            return unit_outputs(tensor, prepared[TOKENS])
+        if CHUNKS in prepared:
+            return unit_outputs(tensor, prepared[CHUNKS])
         return tensor if self.scale is None else self.scale.restored(tensor)
 
     def _prepare(

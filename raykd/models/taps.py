@@ -21,7 +21,7 @@ from raykd.models.network import Network, core, first_tensor
 from raykd.models.preprocess import Preprocessing
 from raykd.models.units import predicted
 from raykd.models.weights import count_parameters
-from raykd.types import TOKENS
+from raykd.types import CHUNKS
 
 Shape = tuple[int, ...]
 
@@ -232,8 +232,8 @@ def _hint(network: Network) -> str:
 
 def _sample_shape(tensor: Tensor, inputs: Mapping[str, Tensor], what: str, key: str) -> Shape:
     size = len(next(iter(inputs.values())))
-    if TOKENS in inputs:
-        size = int(predicted(inputs[TOKENS]).sum())
+    if CHUNKS in inputs:
+        size = int(predicted(inputs[CHUNKS]).sum())
     if tensor.dim() == 0 or len(tensor) != size:
         raise InputError.at(
             key,

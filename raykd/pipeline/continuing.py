@@ -18,7 +18,7 @@ from raykd.errors import InputError
 from raykd.export.task import Predicted
 from raykd.models.network import core
 from raykd.models.preprocess import ChunkTokens
-from raykd.types import TOKENS
+from raykd.types import CHUNKS
 
 MOST = 64
 """Tokens that a text is gone on with."""
@@ -68,7 +68,7 @@ def _bits(student: nn.Module, vocabulary: Vocabulary, text_NL: np.ndarray) -> np
         tokens = cut.tokens[start : start + _BATCH].astype(np.int64)
         document = cut.document[start : start + _BATCH]
         labels, offsets = unit_labels(tokens, document, np.zeros_like(document), sizes)
-        logits_UV: Tensor = student({TOKENS: torch.from_numpy(tokens)}).double()
+        logits_UV: Tensor = student({CHUNKS: torch.from_numpy(tokens)}).double()
         token_U = torch.from_numpy(labels[:, TOKEN])
         logs_U = logits_UV.log_softmax(dim=1).gather(1, token_U[:, None])[:, 0].numpy()
         document_U = document.repeat(np.diff(offsets))

@@ -12,14 +12,14 @@ from raykd.data import Samples
 from raykd.data.chunking import REST
 from raykd.errors import InputError
 from raykd.models.zoo.ngram import ngram_examples
-from raykd.types import TOKENS
+from raykd.types import CHUNKS
 
 
 def counted_text(teacher: Teacher, spec: NgramModel, samples: Samples) -> dict[str, Tensor]:
     """The counts of an n-gram model of the text that it may see."""
     assert samples.vocabulary is not None, "cross_check allows it for chunks of tokens alone"
     key = f"teachers.{teacher.name}.model.order"
-    tokens_B2L = torch.from_numpy(samples.inputs[TOKENS][teacher_rows(samples, teacher)])
+    tokens_B2L = torch.from_numpy(samples.inputs[CHUNKS][teacher_rows(samples, teacher)])
     there_BL = tokens_B2L[:, 1] > 0
     end_B = torch.where(there_BL, torch.arange(1, tokens_B2L.shape[2] + 1), 0).amax(dim=1)
     try:

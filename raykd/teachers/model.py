@@ -31,7 +31,7 @@ from raykd.targets import codec
 from raykd.targets.packing import PLAIN, Packing
 from raykd.targets.ragged import joined, taken
 from raykd.teachers.answers import TINY, as_logits, mapped
-from raykd.types import ORIGINAL_VIEW, TOKENS, OutputKind, Scale
+from raykd.types import ORIGINAL_VIEW, CHUNKS, OutputKind, Scale
 
 Inputs = Mapping[str, np.ndarray]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -191,15 +191,15 @@ class TeacherModel:
             return samples.batch(rows[places], view[places], labels="all").inputs
 
         if samples.is_tokens:
-            chunks = inputs(np.arange(len(rows)))[TOKENS]
+            chunks = inputs(np.arange(len(rows)))[CHUNKS]
             return self._scored_chunks(chunks, _packing_for(self.spec.packing, view))
         return self._scored(len(rows), inputs, _packing_for(self.spec.packing, view))
 
     def score_inputs(self, inputs: Inputs) -> codec.Arrays:
         """The encoded answer for samples of no data set, as they are; see `Scorer`."""
         tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        if TOKENS in tensors:
-            return self._scored_chunks(tensors[TOKENS], self.spec.packing.whole())
+        if CHUNKS in tensors:
+            return self._scored_chunks(tensors[CHUNKS], self.spec.packing.whole())
 
         def taken(places: np.ndarray) -> Mapping[str, Tensor]:
             return {name: tensor[places] for name, tensor in tensors.items()}
@@ -226,7 +226,7 @@ class TeacherModel:
             short = cut(tokens_B2L[places], length)
 
             def inputs(some: np.ndarray, short: Tensor = short) -> Mapping[str, Tensor]:
-                return {TOKENS: short[some]}
+                return {CHUNKS: short[some]}
 
             parts.append(self._scored(len(places), inputs, packing))
             order.append(places)
@@ -246,7 +246,7 @@ class TeacherModel:
             raise NonFiniteError(
                 f"teacher {self.spec.name!r} answered {_not_finite(output_BC, features)}"
             )
-        offsets = offsets_of(inputs[TOKENS].numpy()) if TOKENS in inputs else None
+        offsets = offsets_of(inputs[CHUNKS].numpy()) if CHUNKS in inputs else None
         return codec.encode(self._aligned(output_BC), features, self.spec.answers, packing, offsets)
 
     def _aligned(self, output_BC: Tensor) -> Tensor:

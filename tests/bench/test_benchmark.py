@@ -35,7 +35,7 @@ def run(*arguments):
 
 
 def test_a_row_for_every_loss_of_logits_and_every_weighting(tmp_path):
-    from raykd.ensemble import WEIGHTINGS
+    from raykd.methods import WEIGHTING_ROWS
 
     done = run(*SMALLEST, "--only", "objective", "--output", str(tmp_path / "found.json"))
     assert done.returncode == 0, done.stderr
@@ -43,14 +43,18 @@ def test_a_row_for_every_loss_of_logits_and_every_weighting(tmp_path):
     assert found["sizes"] == {
         "units": 16, "classes": 2, "teachers": 2, "samples": 64, "repeats": 5,
         "images": 10000, "epochs": 20, "fits": 5, "vocabulary": 128256, "tokens": 4096,
+        "peer_images": 60000, "peer_epochs": 6, "peer_repeats": 1,
     }  # fmt: skip
     assert set(found["benchmarks"]) == {"objective"}
     assert {*found} == {"date", "device", "cores", "versions", "sizes", "benchmarks"}
     assert found["cores"] >= 1
     assert found["versions"]["torch"]
     first, *rows = found["benchmarks"]["objective"]
-    losses = ("kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist", "uld")
-    cases = {f"{loss}, uniform" for loss in losses} | {f"kl, {name}" for name in WEIGHTINGS}
+    losses = (
+        "kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist", "ttm", "wttm", "nkd", "mlkd_class", "mlkd_batch", "uld",
+    )  # fmt: skip
+    weightings = [name for name, row in WEIGHTING_ROWS.items() if not row.sequences]
+    cases = {f"{loss}, uniform" for loss in losses} | {f"kl, {name}" for name in weightings}
     assert {row["name"] for row in rows} == cases
     assert len(rows) == len(cases)
     for row in (first, *rows):

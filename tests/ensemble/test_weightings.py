@@ -73,7 +73,9 @@ def test_info_tells_the_truth_about_the_signature(name):
     )
 
 
-@pytest.mark.parametrize("name", [n for n in WEIGHTINGS if not WEIGHTING_ROWS[n].looks])
+@pytest.mark.parametrize(
+    "name", [n for n, row in WEIGHTING_ROWS.items() if not row.looks and not row.sequences]
+)
 def test_a_weighting_that_does_not_look_at_logits_goes_by_their_shape(name):
     logits_TNC, labels_N, common = situation()
     rubbish_TNC = torch.full((N, C), torch.nan, dtype=torch.float64).expand(T, N, C)

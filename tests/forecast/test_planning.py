@@ -227,7 +227,7 @@ def test_several_steps_are_measured_at_once():
     """`raykd plan digits` ended with an IndexError where steps are short: answers for one were there, 32 asked."""
     answers = codec.encode(torch.randn(3, 2), {}, "logits")
     source = timing.MadeUp({"wide": answers}, {"wide": 1.0})
-    batch = SimpleNamespace(rows=torch.zeros(7))
+    batch = SimpleNamespace(labels=torch.zeros(7))
     assert len(source.collect(source.submit(batch), 1.0)["wide"].values_NC) == 7
 
 

@@ -34,7 +34,8 @@ LABELS = {
 }
 KNOBS = {"fixed": {"weights": {"a": 1.0, "b": 3.0}}}
 SETTLED = [
-    name for name, one in WEIGHTINGS.items() if one(**KNOBS.get(name, {})).row.stored
+    name for name, one in WEIGHTINGS.items()
+    if (row := one(**KNOBS.get(name, {})).row).stored and not row.sequences
     and not one(**KNOBS.get(name, {})).row.random
 ]  # fmt: skip
 NOT_SETTLED = {

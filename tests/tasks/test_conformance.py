@@ -120,7 +120,7 @@ class TestLanguageRun(TaskSuite):
         del config
         rows = samples.splits["test"]
         rows = rows[[name.endswith(":0") for name in samples.named(rows)]][:5]
-        tokens = samples.inputs["tokens"][rows]
+        tokens = samples.inputs["chunks"][rows]
         texts = [bytes(one[0][one[0] > 0].tolist()).decode() for one in tokens]
         file, out = tmp_path / "new.txt", tmp_path / "said.csv"
         file.write_text("\n".join(texts) + "\n")
@@ -131,7 +131,7 @@ class TestLanguageRun(TaskSuite):
         assert all(one["prediction"] for one in found)
         student = load_student(run)
         with torch.inference_mode():
-            logs = student({"tokens": torch.from_numpy(tokens[:1].astype("int64"))})
+            logs = student({"chunks": torch.from_numpy(tokens[:1].astype("int64"))})
         token = torch.from_numpy(samples.unit_labels(rows[:1])[:, 0])
         nats = -logs.double().log_softmax(1).gather(1, token[:, None]).mean()
         assert float(found[0]["bits_per_byte"]) == pytest.approx(

@@ -42,7 +42,7 @@ from raykd.teachers.model import Spec, TeacherModel
 from raykd.top_k import take
 from raykd.train import Fit, FolderReporter, Plan, World, train
 from raykd.train.feed import parts_of
-from raykd.types import ORIGINAL_VIEW, TOKENS, Batch, Dense, TeacherOutputs, TopK
+from raykd.types import ORIGINAL_VIEW, CHUNKS, Batch, Dense, TeacherOutputs, TopK
 
 SOURCE = {"type": "factory", "path": "tests_tasks_data:text_data"}
 RULE = find_task("language").rule
@@ -128,7 +128,7 @@ def test_a_pool_leaves_the_rest_to_teachers():
 def test_labels_of_units_say_token_bytes_domain_and_chunk(samples):
     rows = samples.splits["train"][:3]
     batch = samples.batch(rows, ORIGINAL_VIEW)
-    tokens = batch.inputs[TOKENS]
+    tokens = batch.inputs[CHUNKS]
     assert batch.unit_offsets.tolist()[-1] == len(batch.labels) == int(tokens[:, 1].sum())
     assert torch.equal(batch.labels[:, 0], tokens[:, 0][tokens[:, 1] > 0])
     assert (batch.labels[:, 1] == 1).all()
@@ -141,7 +141,7 @@ def test_pieces_of_words_have_all_bytes_of_their_text():
     samples = samples_of(tokenizer={"type": "bpe", "size": 280}, length=400)
     assert samples.class_count == 280
     rows = samples.splits["train"][:5]
-    labels, tokens = samples.unit_labels(rows), samples.inputs[TOKENS][rows]
+    labels, tokens = samples.unit_labels(rows), samples.inputs[CHUNKS][rows]
     sizes = np.array(samples.vocabulary.tokenizer.sizes)
     texts = [samples.vocabulary.tokenizer.text(one[0][: 1 + one[1].sum()]) for one in tokens]
     counted = [labels[labels[:, 3] == row, 1].sum() for row in rows]
@@ -160,7 +160,7 @@ def answers_to(samples: Samples, batch: Batch, names: Sequence[str]) -> TeacherO
     for number, name in enumerate(names):
         generator = torch.Generator().manual_seed(number)
         table = torch.randn(256, 256, generator=generator)
-        before = batch.inputs[TOKENS][:, 0, :-1][batch.inputs[TOKENS][:, 1, 1:] > 0]
+        before = batch.inputs[CHUNKS][:, 0, :-1][batch.inputs[CHUNKS][:, 1, 1:] > 0]
         values = table[before] + 3 * torch.nn.functional.one_hot(batch.labels[:, 0], 256)
         valid = (batch.labels[:, 3] + number) % 5 != 0
         found[name] = Dense(kind="logits", values_NC=values, valid_N=valid)
@@ -219,8 +219,8 @@ def test_loss_and_gradient_depend_on_the_samples_alone(samples, objective):
     whole = samples.batch(rows, ORIGINAL_VIEW)
     expected = step(samples, [whole], objective)
     assert float(expected[1].abs().max()) > 1e-4
-    tokens = whole.inputs[TOKENS]
-    padded = replace(whole, inputs={TOKENS: torch.nn.functional.pad(tokens, (0, 9))})
+    tokens = whole.inputs[CHUNKS]
+    padded = replace(whole, inputs={CHUNKS: torch.nn.functional.pad(tokens, (0, 9))})
     mixed = samples.batch(rows[::-1].copy(), ORIGINAL_VIEW)
     absent = samples.batch(
         np.append(rows, rows[0]), ORIGINAL_VIEW, present=np.array([True] * 6 + [False])
@@ -302,7 +302,7 @@ def test_a_teacher_answers_a_chunk_the_same_in_any_company(samples):
     teacher, rows = teacher_of(samples), np.sort(samples.splits["train"])[:17]
     view = np.full(len(rows), ORIGINAL_VIEW)
     whole = teacher.score(samples, rows, view)
-    assert len(set(buckets(samples.inputs[TOKENS][rows]).tolist())) > 1
+    assert len(set(buckets(samples.inputs[CHUNKS][rows]).tolist())) > 1
     for order in (np.arange(17)[::-1], np.array([3]), np.array([16, 2, 9])):
         some = teacher.score(samples, rows[order], view[order])
         expected = taken(whole, order)
@@ -556,7 +556,7 @@ def test_an_ngram_is_counted_on_its_own_domains_text(samples):
     found = examples(config, teacher, preprocessing_for(Preprocess(), samples, key="p"), samples)
     rows = samples.labelled_rows("train", "all")
     rows = rows[samples.labels[rows] == samples.classes.index("prose")]
-    tokens = torch.from_numpy(samples.inputs[TOKENS][rows])
+    tokens = torch.from_numpy(samples.inputs[CHUNKS][rows])
     lengths = (tokens[:, 1] > 0).sum(1) + 1
     expected = ngram_examples(NgramModel(order=3), tokens[:, 0], lengths, vocabulary=256)
     assert all(torch.equal(found[name], expected[name]) for name in expected)

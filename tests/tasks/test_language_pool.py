@@ -13,7 +13,7 @@ from raykd.data.samples import samples_of
 from raykd.errors import InputError
 from raykd.pipeline.teachers import examples
 from raykd.pipeline.texts import teacher_rows
-from raykd.types import TOKENS
+from raykd.types import CHUNKS
 
 RECIPE = {
     "task": "language",
@@ -57,7 +57,7 @@ def test_an_n_gram_of_the_rest_has_counted_it_and_nothing_else():
     found = samples()
     config = load_config(RECIPE)
     counts = examples(config, teacher(), None, found)["counts_1"].sum()
-    rows = found.inputs[TOKENS][teacher_rows(found, teacher())]
+    rows = found.inputs[CHUNKS][teacher_rows(found, teacher())]
     first = (rows[:, 1] > 0).sum() + len(rows)
     assert int(counts) == first, "the predicted tokens, and the first one of each chunk"
 
