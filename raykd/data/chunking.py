@@ -22,7 +22,7 @@ from raykd.data.splits import label_budget
 from raykd.data.texts import decode_texts
 from raykd.data.views import PartnerPools
 from raykd.errors import InputError
-from raykd.types import TEXT, CHUNKS, UNLABELLED
+from raykd.types import CHUNKS, TEXT, UNLABELLED
 
 MOST_DOMAINS = 64
 REST = "rest"

@@ -28,7 +28,7 @@ from raykd.data.trying import scale_of, try_views
 from raykd.data.views import PartnerPools, Shown, ViewMaker, mixes, policy_key
 from raykd.errors import InputError, Problem
 from raykd.tasks import find_task
-from raykd.types import ORIGINAL_VIEW, TEXT, CHUNKS, UNLABELLED, Batch, Mixed, Scale, is_labelled
+from raykd.types import CHUNKS, ORIGINAL_VIEW, TEXT, UNLABELLED, Batch, Mixed, Scale, is_labelled
 
 Labels = Literal["budget", "all"]
 _VECTORS = len(("N", "D"))

@@ -31,7 +31,7 @@ from raykd.targets import codec
 from raykd.targets.packing import PLAIN, Packing
 from raykd.targets.ragged import joined, taken
 from raykd.teachers.answers import TINY, as_logits, mapped
-from raykd.types import ORIGINAL_VIEW, CHUNKS, OutputKind, Scale
+from raykd.types import CHUNKS, ORIGINAL_VIEW, OutputKind, Scale
 
 Inputs = Mapping[str, np.ndarray]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

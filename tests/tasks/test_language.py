@@ -42,7 +42,7 @@ from raykd.teachers.model import Spec, TeacherModel
 from raykd.top_k import take
 from raykd.train import Fit, FolderReporter, Plan, World, train
 from raykd.train.feed import parts_of
-from raykd.types import ORIGINAL_VIEW, CHUNKS, Batch, Dense, TeacherOutputs, TopK
+from raykd.types import CHUNKS, ORIGINAL_VIEW, Batch, Dense, TeacherOutputs, TopK
 
 SOURCE = {"type": "factory", "path": "tests_tasks_data:text_data"}
 RULE = find_task("language").rule
