@@ -105,7 +105,7 @@ class Fit:
             "preprocessing": self.preprocessing.describe(),
             "weights": None if self.weights is None else fingerprint(self.weights),
             "objective": self.objective.identity(),
-            "voices": [astuple(teacher) for teacher in self.teacher_infos],
+            "voices": [_heard(teacher) for teacher in self.teacher_infos],
             "training": {
                 name: value
                 for name, value in self.training.identity().items()
@@ -125,6 +125,12 @@ class Fit:
             **({} if self.code is None else {"code": self.code}),
             **({} if not self.heads else {"heads": _of_heads(self.heads)}),
         }
+
+
+def _heard(teacher: TeacherInfo) -> tuple[Any, ...]:
+    """What is known of a teacher; without the domains that earlier versions did not know, where it has none."""
+    *known, domains = astuple(teacher)
+    return (*known, *(() if domains is None else (domains,)))
 
 
 def _hash(parts: Mapping[str, Any]) -> str:

@@ -273,7 +273,7 @@ def test_no_path_or_source_line_leaves_the_machine(make_student, tmp_path):
     found = {name for name, text in parts.items() for word in (b".py", b"stack_trace", b"self.")
              if word in text}  # fmt: skip
     assert found == set()
-    assert json.loads(parts["model/extra/raykd.json"])["classes"] == ["c0", "c1", "c2"]
+    assert json.loads(parts["archive/extra/raykd.json"])["classes"] == ["c0", "c1", "c2"]
 
 
 def test_torch_opens_its_file_without_raykd(make_student, tmp_path):
