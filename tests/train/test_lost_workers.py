@@ -164,7 +164,7 @@ def test_a_group_of_fixed_size_starts_again_as_large(
 def test_workers_that_there_is_no_room_for_are_not_waited_for_for_ever(
     tmp_path, samples, make_fit, heard, monkeypatch, workers, why
 ):
-    monkeypatch.setattr("raykd.train.groups._ROOM_S", 1.0)
+    monkeypatch.setattr("raykd.train.groups._ROOM_S", 3.0)
     vacant({"CPU": 1}, CPUS, CPUS)
     fit = make_fit(samples)
     work = Work(
