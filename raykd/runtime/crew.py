@@ -98,7 +98,9 @@ class Crew:
     def prepare(self, resources: Mapping[str, float], modules: Sequence[str]) -> None:
         """Have idle members of a size import what their next piece of work needs, while nobody waits for it."""
         for member in self._idle[_needs(resources)]:
-            member.aside.remote(_imported, tuple(modules))
+            member.aside.options(max_task_retries=0).remote(
+                _imported, tuple(modules)
+            )  # it may be ended before
 
     def start(
         self, resources: Mapping[str, float], count: int, modules: Sequence[str] = ()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def _sent(
         env={**os.environ, "PYTHONPATH": str(_ROOT)},
     )  # fmt: skip
     assert process.stdout.readline() == "begun\n"
+    time.sleep(0.5)  # until it is in its body
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err
