@@ -30,8 +30,13 @@ import yaml
 from raykd_test_models import BLOBS, blobs
 
 from raykd.cli import main
-from raykd.config.data import Data, Splits, Views
-from raykd.config.models import CnnModel, FactoryModel, MlpModel, Model, Preprocess
+from raykd.config.data import Data, Preprocess, Splits, Views
+from raykd.config.models import (
+    CnnModel,
+    FactoryModel,
+    MlpModel,
+    Model,
+)
 from raykd.config.sources import FactorySource
 from raykd.data import Samples
 from raykd.data.samples import samples_of

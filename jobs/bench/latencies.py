@@ -16,7 +16,13 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from jobs.bench.measuring import Row, Sizes, row_of
-from raykd.config.models import CnnModel, MlpModel, Model, ResnetModel, SklearnModel
+from raykd.config.models import (
+    CnnModel,
+    MlpModel,
+    Model,
+    ResnetModel,
+    SklearnModel,
+)
 from raykd.evaluate.costs import costs
 from raykd.evaluate.latency import Conditions
 from raykd.models import build_model

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from raykd.config import Config
-from raykd.config.models import Teacher
+from raykd.config.roles import Teacher
 from raykd.config.training import AdamW, Fit, Optimizer, Sgd
 from raykd.errors import RaykdError
 from raykd.folders import RunFolder

@@ -16,7 +16,13 @@ from raykd.cli.options import (
 )
 from raykd.config import Config, load_config
 from raykd.config.data import HashedTokenizer
-from raykd.config.models import FINISHED, OF_TEXTS, OF_TOKENS, NgramModel, expand_model
+from raykd.config.models import (
+    FINISHED,
+    OF_TEXTS,
+    OF_TOKENS,
+    NgramModel,
+    expand_model,
+)
 from raykd.errors import InputError, Problem
 
 if TYPE_CHECKING:

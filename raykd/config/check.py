@@ -15,12 +15,11 @@ from raykd.config.models import (
     ObjectModel,
     ResnetModel,
     SklearnModel,
-    Student,
-    Teacher,
     VitModel,
     WrnModel,
     brings_weights,
 )
+from raykd.config.roles import Student, Teacher
 from raykd.config.root import Compared, Config, Slice
 from raykd.config.sources import CsvSource, ParquetSource
 from raykd.errors import Problem

@@ -9,16 +9,15 @@ from raykd.config.choosing import every_recipe, given_keys
 from raykd.config.explanations import nearest
 from raykd.config.heads import head_problems
 from raykd.config.methods import DisagreementDiscount, DisagreementFilter
-from raykd.config.models import Teacher
 from raykd.config.objective import (
     FeatureTerm,
     Objective,
     SoftTargets,
-    ever_active,
     phase_weights,
-    values_of,
 )
+from raykd.config.roles import Teacher
 from raykd.config.root import Config
+from raykd.config.schedules import ever_active, values_of
 from raykd.errors import Problem
 from raykd.tasks import find_task
 

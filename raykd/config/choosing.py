@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from raykd.config.objective import Candidate, Choose, Labels, Objective, SoftTargets
+from raykd.config.objective import (
+    Candidate,
+    Choose,
+    Labels,
+    Objective,
+    SoftTargets,
+)
 from raykd.config.resolving import FULLY_LABELLED_TEMPERATURE, is_hard, resolved
 from raykd.config.root import Config
 from raykd.config.search import Search

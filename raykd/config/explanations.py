@@ -11,8 +11,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from raykd.config.objective import NUMBER
 from raykd.config.root import Config
+from raykd.config.schedules import NUMBER
 from raykd.errors import Problem
 
 _ALMOST = 0.75

@@ -1,4 +1,4 @@
-"""`student:` and `teachers:`: which models, where their weights come from, what they may use."""
+"""`model:` of `student:` and `teachers:`: the kinds of models, and what each is told."""
 
 from __future__ import annotations
 
@@ -11,18 +11,11 @@ from raykd.config.base import (
     Depth,
     ImportPath,
     Json,
-    License,
-    Name,
     Natural,
-    NonNegative,
-    Positive,
-    Real,
     Settings,
     Unit,
     Width,
 )
-from raykd.config.data import Preprocess
-from raykd.config.training import Fit
 
 Norm = Literal["group", "batch"]
 
@@ -424,125 +417,3 @@ def is_harmless(model: Model) -> bool:
 def brings_weights(model: Model | None) -> bool:
     """Whether a model has weights of its own."""
     return model is not None and model.has_own_weights
-
-
-class TeacherResources(Settings):
-    """Overrides of `cluster.teachers` for one teacher; null keeps the cluster's setting."""
-
-    replicas: Count | None = None
-    """Actors that host this teacher."""
-    cpus: NonNegative | None = None
-    """CPUs per actor; fractions share a core."""
-    gpus: NonNegative | None = None
-    """GPUs per actor; fractions share a GPU."""
-    batch_size: Count | None = None
-    """The one fixed shape, in samples, that this teacher is run with."""
-    runtime_env: dict[str, Json] | None = None
-    """Ray runtime environment of this teacher's actors."""
-
-
-class Expect(Settings):
-    """What a teacher must reach on labelled validation samples before any student trains."""
-
-    added_later: ClassVar = frozenset({"bits_per_byte"})
-
-    accuracy: Unit | None = None
-    """Least accuracy (in multilabel: share of right label decisions)."""
-    rmse: Positive | None = None
-    """Largest root mean squared error, in the target's unit; regression."""
-    r2: Real | None = None
-    """Least R²; regression."""
-    recall_1: Unit | None = None
-    """Least share of samples whose nearest neighbour is of their class; embedding."""
-    bits_per_byte: Positive | None = None
-    """Most bits per byte, mean over the domains; language."""
-
-
-class Teacher(Settings):
-    """One frozen model of the ensemble."""
-
-    added_later: ClassVar = frozenset({"prefix", "domains", "head"})
-
-    name: Name
-    """Unique; used in keys, tables and files."""
-    model: Model | None = None
-    """The network; not needed with `outputs`."""
-    fit: Fit | None = None
-    """Train it on this recipe's data (starting from `weights` when both are given)."""
-    weights: str | None = None
-    """A `.safetensors` file, or a checkpoint of torch or Lightning (`.pt`, `.pth`, `.bin`, `.ckpt`; loaded with
-    weights_only); `dist:NAME/FILE` is a file of an installed distribution."""
-    prefix: str | None = None
-    """Take only the entries of `weights` whose names begin with it, and leave it off, such as `model.`; null finds
-    out itself where the model's own stand behind one."""
-    outputs: str | None = None
-    """A file with `ids` and `logits` (or `probabilities`; in regression `values`, of embeddings
-    `embeddings`): a teacher without a model."""
-    domains: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """With `task: language`: the domains that it is for. Where it is fitted here it sees text of these alone, and the
-    weighting `routed` asks it about their tokens; null = all."""
-    labels: Literal["budget", "all", "rest"] = "budget"
-    """Which labels it may be fitted on: the same budget as everyone, or all of the training part. rest: with
-    `data.tokens.pool`, the documents that students do not learn from alone. A teacher that has seen the pool knows it by
-    heart, and says little more of it than the pool itself."""
-    temperature: Positive | Literal["fit"] = 1.0
-    """Multiplies `objective.soft_targets.temperature`; `fit` calibrates it on half of the
-    validation labels. That is before the teachers are mixed: `objective.soft_targets.sharpen` acts after it, which is
-    what a mixture needs."""
-    label_map: tuple[Natural | str | None, ...] | None = None
-    """For each of the teacher's classes, in order, the data's class: its number, its name, or null for none
-    of them. Several may stand for one class. Of classes that none stands for it says nothing: it is
-    compared with the student renormalised over those that it knows."""
-    embedding: str | None = None
-    """With `task: embedding`: the module whose output is its vector, as `raykd inspect` prints it; null = what
-    the model returns. With `fit` or with a model of the zoo, the model is a classifier of the labels."""
-    head: str | None = None
-    """The module that is its last linear layer, as `raykd inspect` prints it: its weights go to where the student is
-    trained, for the loss srrl and for `objective.feature_weighting: heads`."""
-    kind: Literal["logits", "probabilities", "log_probabilities", "top1"] = "logits"
-    """What the model returns, or what `outputs` holds; `top1` is the number of its class alone, which counts as certain."""
-    preprocess: Preprocess = Preprocess()
-    """Its own input size, channels and normalisation, or tokenizer."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of its forward pass."""
-    expect: Expect = Expect()
-    """Refused, before any student trains, when it does worse."""
-    license: License | None = None
-    """Of its weights, for the student's model card, such as apache-2.0; null = not stated."""
-    resources: TeacherResources = TeacherResources()
-    """Overrides of `cluster.teachers`."""
-
-    @property
-    def learns(self) -> bool:
-        """Whether it is made here, from labels of this data."""
-        return self.fit is not None or (self.model is not None and self.model.made_of == "examples")
-
-
-class Limits(Settings):
-    """Sizes that the student must keep; null = no limit."""
-
-    parameters: Count | None = None
-    """Most trainable parameters."""
-    size_mb: Positive | None = None
-    """Most megabytes (10^6 bytes) of weights."""
-
-
-class Student(Settings):
-    """The small model that is to be as good as the ensemble."""
-
-    added_later: ClassVar = frozenset({"prefix"})
-
-    model: Model
-    """The network."""
-    preprocess: Preprocess = Preprocess()
-    """Its own input size, channels and normalisation, or tokenizer."""
-    weights: str | None = None
-    """Start from these weights (same formats as a teacher's)."""
-    prefix: str | None = None
-    """Of names in `weights`, as of a teacher."""
-    license: License | None = None
-    """Under which it is given away, for its model card, such as apache-2.0; null = unknown."""
-    limits: Limits = Limits()
-    """What it must keep to."""
-    dimension: Count | None = None
-    """Length of its vectors, with `task: embedding`."""

@@ -30,8 +30,9 @@ from raykd.config.base import (
     Workers,
 )
 from raykd.config.data import Data, Preprocess
-from raykd.config.models import Model, ObjectModel, Student, Teacher, expand_model
+from raykd.config.models import Model, ObjectModel, expand_model
 from raykd.config.objective import Objective
+from raykd.config.roles import Student, Teacher
 from raykd.config.search import Search
 from raykd.config.sources import ObjectSource
 from raykd.config.training import Training

@@ -16,8 +16,9 @@ from raykd.config.data import Fold
 from raykd.config.explanations import nearest
 from raykd.config.load import load_config, parse
 from raykd.config.methods import WEIGHTINGS, Weighting
-from raykd.config.objective import Objective, ever_active, phase_weights, restricted
+from raykd.config.objective import Objective, phase_weights, restricted
 from raykd.config.root import Config, Evaluate
+from raykd.config.schedules import ever_active
 from raykd.errors import InputError, Problem
 from raykd.methods import LOSS_ROWS, WEIGHTING_ROWS, feature_losses
 from raykd.tasks import find_task

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from raykd.config.methods import WEIGHTINGS
-from raykd.config.objective import Labels, Objective, SoftTargets, restricted
+from raykd.config.objective import (
+    Labels,
+    Objective,
+    SoftTargets,
+    restricted,
+)
 from raykd.config.resolving import is_hard
 from raykd.objective.weighting import steady
 

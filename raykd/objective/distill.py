@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,6 +13,7 @@ from raykd.data.chunks import DOMAIN
 from raykd.ensemble import WEIGHTINGS
 from raykd.losses.heads import Head
 from raykd.objective.features import FeatureLoss, Shape
+from raykd.objective.known_labels import blended, known_units, replaced, whole_labels
 from raykd.objective.rule import LearningRule, knows_few
 from raykd.objective.schedules import strengths_at
 from raykd.objective.settled import EnsembleTarget, SettledUnits
@@ -20,7 +21,6 @@ from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
 from raykd.objective.terms import NOW, Context, Term, ensemble_rows
 from raykd.objective.weighting import needs_losses, teacher_weights
 from raykd.types import (
-    UNLABELLED,
     Batch,
     Dense,
     LearntOutputs,
@@ -30,7 +30,6 @@ from raykd.types import (
     is_labelled,
 )
 
-_TINY = 1e-12
 _COMPARED = 16
 """Units of a batch on which the teachers' disagreement is measured where it is not settled."""
 _PLAIN = SoftTargets(temperature=1.0)
@@ -145,7 +144,7 @@ class DistillObjective(nn.Module):
                 pseudo_N = self.rule.pseudo_labels(teacher_batch, weights_TN)
         terms["labels"] = self._labels(outputs_NC, batch, pseudo_N, now.labels)
         if self.settings.labels.replaces and "soft_targets" in terms:
-            terms["soft_targets"] = _replaced(terms["soft_targets"], terms["labels"], batch)
+            terms["soft_targets"] = replaced(terms["soft_targets"], terms["labels"], batch)
         if self.domain_weights_D is not None:
             weight_N = self.domain_weights_D[batch.labels[:, DOMAIN].clamp(min=0)]
             terms = {n: replace(term, valid_N=term.valid_N * weight_N) for n, term in terms.items()}
@@ -187,7 +186,7 @@ class DistillObjective(nn.Module):
             [part.head_says(features) for part in self.features if isinstance(part, FeatureLoss)]
         )
         counted_FB = torch.stack([term.valid_N > 0 for term in terms.values()])
-        labels_B = _whole_labels(batch, self.rule)
+        labels_B = whole_labels(batch, self.rule)
         shares_FB = WEIGHTINGS["confidence"](said_FBK, labels_B, available_TN=counted_FB)
         return {
             name: Term(term.loss_N * share_B.to(term.loss_N.dtype), term.valid_N, term.weight)
@@ -290,11 +289,11 @@ class DistillObjective(nn.Module):
             known_N = self._counted(labels_N, is_labelled(labels_N).to(dtype))
             return target(labels, labels_N, classes).to(dtype), known_N
 
-        labels_NC, labelled_N = self._blended(
+        labels_NC, labelled_N = blended(
             batch, None if ensemble is None else ensemble.pseudo_N, distribution
         )
         present_N = batch.per_unit(batch.present_B)
-        known_N = _known(batch) if labels.replaces else torch.zeros_like(present_N)
+        known_N = known_units(batch) if labels.replaces else torch.zeros_like(present_N)
         if ensemble is not None:
             ensemble = replace(
                 ensemble,
@@ -323,7 +322,7 @@ class DistillObjective(nn.Module):
         few = tuple(answer for answer in given if isinstance(answer, TopK))
         assert not (few and outputs), "all answers of a batch are kept alike"
         pairs = zip(self.teacher_infos, outputs, strict=not few)
-        labels_N = _whole_labels(batch, self.rule) if self.rule.labels_are_classes else None
+        labels_N = whole_labels(batch, self.rule) if self.rule.labels_are_classes else None
         return TeacherBatch(
             student_NC=outputs_NC,
             answers=tuple(
@@ -368,45 +367,7 @@ class DistillObjective(nn.Module):
             loss_N, valid_N = self.rule.label_loss(self.settings.labels, outputs_NC, labels_N)
             return loss_N, self._counted(labels_N, valid_N)
 
-        return Term(*self._blended(batch, pseudo_N, loss), weight)
-
-    def _blended(
-        self,
-        batch: Batch,
-        pseudo_N: Tensor | None,
-        taught: Callable[[Tensor], tuple[Tensor, Tensor]],
-    ) -> tuple[Tensor, Tensor]:
-        """What is taught by labels [N, ...], and how much it counts [N]; of samples that are blended both by their shares.
-
-        Args:
-            batch: the batch.
-            pseudo_N: the ensemble's answers as labels, for samples without one.
-            taught: labels -> loss or distribution of each unit, and how much it counts, its class's factor included.
-        """
-        labels_N, mixed = batch.labels, batch.mixed
-        partners_N = labels_N if mixed is None else mixed.partner_labels_B
-        whole_N = torch.ones(len(labels_N), device=labels_N.device)
-        share_N = whole_N if mixed is None else mixed.share_B
-        blended_N = share_N < 1
-        if pseudo_N is not None:
-            unknown_N = ~is_labelled(labels_N) | (blended_N & ~is_labelled(partners_N))
-            unknown_N = unknown_N.view(-1, *[1] * (labels_N.ndim - 1))
-            labels_N = torch.where(unknown_N, pseudo_N, labels_N)
-            partners_N = torch.where(unknown_N, pseudo_N, partners_N)
-        own, valid_N = taught(labels_N)
-        if mixed is not None:
-            other, partner_valid_N = taught(partners_N)
-            own_N, other_N = share_N * valid_N, (1 - share_N) * partner_valid_N
-            known_N = is_labelled(labels_N) & (is_labelled(partners_N) | ~blended_N)
-            valid_N = (own_N + other_N) * known_N
-            column = (-1, *[1] * (own.ndim - 1))
-            own = (own_N.view(column) * own + other_N.view(column) * other) / valid_N.clamp(
-                min=_TINY
-            ).view(column)
-        valid_N = valid_N * batch.per_unit(batch.present_B)
-        if batch.weight_B is not None:
-            valid_N = valid_N * batch.per_unit(batch.weight_B)
-        return own, valid_N
+        return Term(*blended(batch, pseudo_N, loss), weight)
 
     def _counted(self, labels_N: Tensor, valid_N: Tensor) -> Tensor:
         """How much each unit counts [N], its class's factor included."""
@@ -432,33 +393,6 @@ def _settles(settings: Objective, teacher_infos: Sequence[TeacherInfo], rule: Le
     if teacher_infos and (weighting.random or not weighting.stored):
         return False
     return soft is None or rule.settled.settles(soft, teacher_infos)
-
-
-def _whole_labels(batch: Batch, rule: LearningRule) -> Tensor:
-    """Classes, −1 where unlabelled or blended of several samples."""
-    labels_N = rule.classes_of(batch.labels)
-    if batch.mixed is None:
-        return labels_N
-    return torch.where(batch.mixed.share_B < 1, UNLABELLED, labels_N)
-
-
-def _known(batch: Batch) -> Tensor:
-    """Units whose label takes the place of the ensemble's answer, bool [N]; of blended ones both are known."""
-    known_N = is_labelled(batch.labels)
-    if batch.mixed is None:
-        return known_N
-    whole_N = batch.mixed.share_B >= 1
-    return known_N & (whole_N | is_labelled(batch.mixed.partner_labels_B))
-
-
-def _replaced(soft: Term, labels: Term, batch: Batch) -> Term:
-    """The soft targets with the labels in their place where these are known: one mean over all units."""
-    known_N = _known(batch)
-    return Term(
-        torch.where(known_N, labels.loss_N, soft.loss_N),
-        torch.where(known_N, labels.valid_N, soft.valid_N.to(labels.valid_N.dtype)),
-        soft.weight,
-    )
 
 
 __all__ = ["DistillObjective", "Shape", "TeacherInfo"]

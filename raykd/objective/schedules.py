@@ -7,7 +7,8 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from raykd.config.objective import ConstantCourse, Course, Objective, StepCourse, phase_weights
+from raykd.config.objective import Objective, phase_weights
+from raykd.config.schedules import ConstantCourse, Course, StepCourse
 
 _RAMPS: dict[str, Callable[[float], float]] = {
     "linear": lambda t: t,

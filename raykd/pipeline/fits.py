@@ -10,8 +10,8 @@ from torch import Tensor
 
 from raykd.config import Config
 from raykd.config.heads import teachers_asked
-from raykd.config.models import Teacher
 from raykd.config.objective import Labels, Objective
+from raykd.config.roles import Teacher
 from raykd.config.training import Training
 from raykd.folders import home
 from raykd.losses.heads import Head

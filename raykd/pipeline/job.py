@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from raykd.ensemble import SHARPENING_BOUNDS
 from raykd.evaluate import Evaluation
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.pipeline.evaluation import evaluate, labels_used
+from raykd.pipeline.event_bus import EventBus
 from raykd.pipeline.fits import known_weights, teacher_fit
 from raykd.pipeline.fitted import alone, card_of, keep_teacher, reuse
 from raykd.pipeline.placement import Placement
@@ -28,9 +28,7 @@ from raykd.report.pictures import DRAWING
 from raykd.runtime import Crew, Mailbox, put
 from raykd.tasks import find_task
 from raykd.teachers.fit import fit_teachers
-from raykd.teachers.utilization import WORK
 from raykd.tracking import (
-    Broadcast,
     Console,
     Event,
     JsonLines,
@@ -47,9 +45,9 @@ from raykd.train.launch import run_fits
 from raykd.train.work import Work
 
 _NAMED = 5
+"""Samples that are named in a message."""
 _LEAST_DRAWING, _MOST_DRAWING = 2, 4
 """Processes that draw a report: one alone would have to import what the driver has."""
-"""Samples that are named in a message."""
 STAGES = ("teachers", "targets", "student", "evaluate", "report")
 
 
@@ -59,52 +57,6 @@ def no_time() -> dict[str, float]:
 
 
 Result = TypeVar("Result")
-
-
-class EventBus:
-    """Passes events on, one at a time, and keeps the few numbers that the summary needs.
-
-    Attributes:
-        waits: fit id -> teacher wait fraction of each epoch.
-        live: records of the students' epochs in which teachers were asked live.
-        degraded: whether an answer lacked a teacher.
-        retries: requests that were made again.
-    """
-
-    def __init__(self, listeners: Sequence[Listener], console: Console) -> None:
-        self._broadcast = Broadcast(listeners, notifier=console)
-        self._lock = threading.Lock()
-        self.waits: dict[str, list[float]] = {}
-        self.live: list[dict[str, Any]] = []
-        self.degraded = False
-        self.retries = 0
-
-    def __call__(self, event: Event) -> None:
-        """Tell everyone."""
-        with self._lock:
-            self.recall(event.to_line())
-            self._broadcast.on(event)
-
-    def recall(self, line: Mapping[str, Any]) -> None:
-        """Count one event, as its line in `metrics.jsonl`: of this run, or of the one that it resumes."""
-        if line["kind"] == "epoch" and line["stage"] == "student":
-            self.waits.setdefault(line["fit"], []).append(line["teacher_wait_fraction"])
-            if WORK in line:
-                self.live.append(dict(line))
-        if line["kind"] == "failure":
-            self.degraded |= line["decision"] in ("leave_out", "quarantine")
-            self.retries += line["decision"] in ("retry", "restart")
-
-    def close(self, summary: Mapping[str, Any] | None) -> None:
-        """The run is over."""
-        self._broadcast.close(summary)
-
-    def wait_fraction(self, role: str) -> float | None:
-        """Mean teacher wait of a role's epochs."""
-        found = [
-            w for fit, waits in self.waits.items() if fit.startswith(f"{role}/") for w in waits
-        ]
-        return sum(found) / len(found) if found else None
 
 
 @dataclass

@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from raykd.config import Config
 from raykd.config.check_objective import top_k_problems
-from raykd.config.models import Teacher
 from raykd.config.objective import Objective
+from raykd.config.roles import Teacher
 from raykd.data import Samples
 from raykd.errors import InputError, Problem
 from raykd.methods import WEIGHTING_ROWS

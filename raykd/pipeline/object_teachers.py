@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from raykd.config.data import NoTokenizer, Preprocess
-from raykd.config.models import Model, ObjectModel, Teacher
+from raykd.config.models import Model, ObjectModel
+from raykd.config.roles import Teacher
 from raykd.data import Samples
 from raykd.errors import InputError, Problem
 from raykd.objects import Held, held

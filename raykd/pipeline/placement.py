@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from raykd.config import Config
-from raykd.config.models import Teacher
+from raykd.config.roles import Teacher
 from raykd.config.root import StudentCluster
 from raykd.errors import InputError, Problem
 from raykd.runtime import Resources

@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from raykd.config.data import BadSamples
-from raykd.config.objective import values_of
 from raykd.config.root import TeacherCluster
+from raykd.config.schedules import values_of
 from raykd.data import Samples
 from raykd.evaluate import numbers_on
 from raykd.folders import RunFolder, write_json

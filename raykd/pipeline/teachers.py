@@ -20,10 +20,10 @@ from raykd.config.models import (
     Model,
     NgramModel,
     SklearnModel,
-    Teacher,
     brings_weights,
 )
 from raykd.config.objective import Objective
+from raykd.config.roles import Teacher
 from raykd.config.root import TeacherCluster
 from raykd.data import Samples
 from raykd.data.samples import Labels

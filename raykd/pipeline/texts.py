@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from raykd.config.explanations import nearest
-from raykd.config.models import NgramModel, Teacher
+from raykd.config.models import NgramModel
+from raykd.config.roles import Teacher
 from raykd.data import Samples
 from raykd.data.chunking import REST
 from raykd.errors import InputError

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from raykd.config import Config
-from raykd.config.models import Limits
+from raykd.config.roles import Limits
 from raykd.errors import InputError, Problem
 from raykd.evaluate.costs import costs
 from raykd.evaluate.latency import Conditions

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from raykd.config.models import Expect
+from raykd.config.roles import Expect
 from raykd.errors import TeacherError
 from raykd.types import TeacherOutputs
 

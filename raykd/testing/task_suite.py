@@ -24,7 +24,7 @@ import yaml
 
 from raykd import Config, load_config, load_student
 from raykd.cli import main
-from raykd.config.models import Expect
+from raykd.config.roles import Expect
 from raykd.data import Samples
 from raykd.data.samples import build_samples
 from raykd.errors import InputError, TeacherError

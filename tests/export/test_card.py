@@ -7,7 +7,12 @@ import torch
 import yaml
 
 from raykd.config import load_config
-from raykd.config.models import HfModel, MlpModel, TimmModel, TorchvisionModel
+from raykd.config.models import (
+    HfModel,
+    MlpModel,
+    TimmModel,
+    TorchvisionModel,
+)
 from raykd.evaluate import Evaluation, SplitOutputs
 from raykd.evaluate.statistics import spread
 from raykd.export.card import Story, weak_spots, write_card

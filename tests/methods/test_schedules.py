@@ -7,7 +7,8 @@ import math
 import pytest
 from pydantic import TypeAdapter
 
-from raykd.config.objective import Objective, Scheduled
+from raykd.config.objective import Objective
+from raykd.config.schedules import Scheduled
 from raykd.objective.schedules import strengths_at, value_at
 
 SCHEDULED = TypeAdapter(Scheduled)

@@ -8,7 +8,12 @@ import sys
 import pytest
 
 from raykd.config import check_search, load_config
-from raykd.config.models import HfModel, OnnxModel, TimmModel, TorchvisionModel
+from raykd.config.models import (
+    HfModel,
+    OnnxModel,
+    TimmModel,
+    TorchvisionModel,
+)
 from raykd.config.sources import DiabetesSource, DigitsSource
 from raykd.data import load_source
 from raykd.errors import InputError

@@ -16,8 +16,9 @@ from raykd.folders import RunFolder, read_json, write_json
 from raykd.models.weights import save_weights
 from raykd.pipeline import Options, load_student
 from raykd.pipeline.evaluation import student_network
+from raykd.pipeline.event_bus import EventBus
 from raykd.pipeline.fits import shown_views
-from raykd.pipeline.job import EventBus, times_tested
+from raykd.pipeline.job import times_tested
 from raykd.pipeline.preparation import prepare
 from raykd.pipeline.recipe_store import store_keys
 from raykd.pipeline.runs import check_required, run

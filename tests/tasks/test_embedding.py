@@ -12,8 +12,8 @@ from sklearn.linear_model import RidgeClassifier
 
 from raykd.config import load_config
 from raykd.config.data import Data, Splits
-from raykd.config.models import Expect
 from raykd.config.objective import Objective
+from raykd.config.roles import Expect
 from raykd.config.sources import DigitsSource, FactorySource
 from raykd.config.variants import ablation, fold_recipes, method_variants
 from raykd.data import Dataset

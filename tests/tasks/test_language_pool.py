@@ -7,7 +7,7 @@ import pytest
 
 from raykd.config import load_config
 from raykd.config.data import Data
-from raykd.config.models import Teacher
+from raykd.config.roles import Teacher
 from raykd.data import Dataset, encode_texts
 from raykd.data.samples import samples_of
 from raykd.errors import InputError

@@ -12,7 +12,7 @@ from tests_tasks_data import data_of, marks_data, values_data
 from torch import nn
 
 from raykd.config import load_config
-from raykd.config.models import Expect
+from raykd.config.roles import Expect
 from raykd.data import Dataset
 from raykd.data.samples import samples_of
 from raykd.errors import InputError, TeacherError

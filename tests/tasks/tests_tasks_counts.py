@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raykd.config.models import Expect
 from raykd.config.objective import Labels, SoftTargets
+from raykd.config.roles import Expect
 from raykd.config.tasks import CONTROLS, GIVEN_WEIGHTINGS, NO_VECTORS, TaskSettings
 from raykd.data import Dataset
 from raykd.ensemble import mean_logits

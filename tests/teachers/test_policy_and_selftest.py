@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from raykd.config.models import Expect
+from raykd.config.roles import Expect
 from raykd.config.root import TeacherCluster
 from raykd.errors import TeacherError
 from raykd.targets.codec import decode

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import bdtrc  # scipy.stats takes half a second to import
 from torch import Tensor
 
-from raykd.config.models import Expect
+from raykd.config.roles import Expect
 from raykd.ensemble import unknown
 from raykd.errors import TeacherError
 

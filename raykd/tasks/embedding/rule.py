@@ -14,7 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from raykd.config.methods import LOSSES, LossSettings
-from raykd.config.objective import FeatureTerm, Labels, Objective, SoftTargets
+from raykd.config.objective import (
+    FeatureTerm,
+    Labels,
+    Objective,
+    SoftTargets,
+)
 from raykd.losses.relational import mean_of_relations
 from raykd.objective.features import FeatureLoss, Shape
 from raykd.objective.rule import OUTPUT, LearningRule

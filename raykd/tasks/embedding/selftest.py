@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from raykd.config.models import Expect
+from raykd.config.roles import Expect
 from raykd.errors import TeacherError
 from raykd.tasks.embedding.metrics import has_pairs, retrieval_metrics
 

@@ -7,7 +7,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from raykd.config.models import Expect
+from raykd.config.roles import Expect
 from raykd.data.chunks import BYTES
 from raykd.errors import TeacherError
 from raykd.tasks.language.metrics import language_metrics

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from raykd.config.models import Expect
+from raykd.config.roles import Expect
 from raykd.errors import TeacherError
 from raykd.evaluate.statistics import ranks
 from raykd.tasks.multilabel.metrics import right_shares

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from raykd.config.models import Expect
+from raykd.config.roles import Expect
 from raykd.errors import TeacherError
 from raykd.tasks.regression.metrics import value_metrics
 
