@@ -156,10 +156,17 @@ def copy_folder(source: Path, target: Path) -> None:
 
 
 def read_pieces(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, in pieces of 1 MiB."""
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
+    """The bytes of a file, in pieces of 1 MiB.
+
+    Raises:
+        DiskError: it cannot be read, which is no fault of what the pieces are written into.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+    except OSError as error:
+        raise DiskError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def why_unwritable(folder: Path) -> str | None:

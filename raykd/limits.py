@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,26 +23,29 @@ _STORE_MOST = "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES"
 _MEMORY = Path("/proc/meminfo")
 
 
-def check_limits(cpus: int) -> None:
+def check_process_limits(cpus: int, temporary: Path) -> None:
     """Refuse limits under which Ray would not start, or would wait for ever; low soft ones are raised.
 
     Args:
         cpus: of this machine; Ray starts a process for each.
+        temporary: the folder in which sockets and logs are going to lie.
 
     Raises:
         InputError: with what is needed, and what to do.
     """
     files = _FILES + _FILES_PER_CPU * cpus
-    refuse([*_too_few_files(files), *too_little_memory(), *_too_small_temporary()])
+    refuse([*_too_few_files(files), *too_little_memory(), *_too_small(temporary)])
 
 
-def _too_small_temporary() -> Iterator[Problem]:
-    name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
-    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    if not Path(folder).is_dir():  # Ray makes it
-        return
-    if (free := shutil.disk_usage(folder).free) < _SESSION_BYTES:
-        yield Problem(f"${name}", f"{folder} has {free:,} bytes free, sockets and logs of a cluster of its own take up to "
+def temporary_name() -> str:
+    """The variable of the environment that names the folder of temporary files."""
+    return "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+
+
+def _too_small(temporary: Path) -> Iterator[Problem]:
+    if (free := shutil.disk_usage(temporary).free) < _SESSION_BYTES:
+        name = temporary_name()
+        yield Problem(f"${name}", f"{temporary} has {free:,} bytes free, sockets and logs of a cluster of its own take up to "
                       f"{_SESSION_BYTES:,}; make room there, or set {name} to a folder on another disk")  # fmt: skip
 
 

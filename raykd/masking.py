@@ -21,7 +21,13 @@ LEAST_SECRET = 8
 MASK = "***"
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY.*?(-----END [A-Z ]*-----|\Z)", re.DOTALL)
 _WHOLE_VALUE = re.compile(rf"(?:{SECRET_VALUE.pattern})[^\s;&\"']*")
-_ASSIGNED = re.compile(r"""(\b[A-Za-z]\w*)(["']?\s?[=:]\s?["']?)([^\s"',;&(){}\[\]]+)""")
+_ASSIGNED = re.compile(
+    r"""(\b[A-Za-z]\w*)(["']?\s?[=:]\s?)("[^"\n]*"|'[^'\n]*'|[^\s"',;&(){}\[\]]+)"""
+)
+_OPTION = re.compile(r"""(--[A-Za-z][\w-]*)(\s+)("[^"\n]*"|'[^'\n]*'|[^\s"'-][^\s"']*)""")
+"""`--token x`, as on a command line."""
+_BEARER = re.compile(r"(?i)\b(bearer|basic)(\s+)([A-Za-z0-9._~+/=-]{8,})")
+"""Of a header of HTTP."""
 _PLAIN_NAME = "KEY"
 
 
@@ -40,14 +46,16 @@ def mask(text: str, environ: Mapping[str, str]) -> str:
     for value in sorted(values, key=len, reverse=True):  # one may be a part of another
         text = text.replace(value, MASK)
     text = _WHOLE_VALUE.sub(MASK, _PRIVATE_KEY.sub(MASK, text))
-    return _ASSIGNED.sub(_masked, text)
+    text = _BEARER.sub(rf"\1\2{MASK}", text)
+    return _OPTION.sub(_masked, _ASSIGNED.sub(_masked, text))
 
 
 def _masked(found: re.Match[str]) -> str:
-    """`NAME=value` where the name is one of a secret."""
-    name = found[1].upper()
+    """`NAME=value` or `--name value` where the name is one of a secret."""
+    name = found[1].lstrip("-").replace("-", "_").upper()
     if name == _PLAIN_NAME or not SECRET_NAME.search(
         name
     ):  # `key=student.model` says what is wrong
         return found[0]
-    return f"{found[1]}{found[2]}{MASK}"
+    quote = found[3][0] if found[3][0] in "\"'" else ""
+    return f"{found[1]}{found[2]}{quote}{MASK}{quote}"

@@ -207,9 +207,11 @@ def early_engine(args: argparse.Namespace, config: Config) -> Iterator[None]:
         return
     check_places(config, output or RUNS)
     from raykd.objects import refuse_lost
-    from raykd.runtime import engine
+    from raykd.runtime import check_machine, engine
 
     refuse_lost(config.objects)
+    if address_of(args) is None:
+        check_machine()
     with engine(address_of(args), config, resume=args.resume):
         yield
 

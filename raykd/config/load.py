@@ -62,6 +62,7 @@ def load_config(
             if is_of_folder(Path(layer)):
                 named = layer
                 refuse_code(Path(layer), own, trust=trust)
+                own = _as_it_was_read(own)
             tree = merge(tree, own)
     for override in overrides:
         tree = _override(tree, override)

@@ -72,13 +72,17 @@ class BpeAsTokens:
     @cached_property
     def _bytes(self) -> tuple[bytes, ...]:
         tokenizer = _tokenizer(self.content, self.key)
-        special = {one["id"] for one in json.loads(self.content).get("added_tokens") or []}
+        added = {one["id"]: one for one in json.loads(self.content).get("added_tokens") or []}
         alphabet = _alphabet()
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         found = [b""] * (max(vocabulary.values()) + 1)
         for token, number in vocabulary.items():
-            if number not in special:
+            if number not in added:
                 found[number] = bytes(alphabet[character] for character in token)
+            elif not added[number].get(
+                "special"
+            ):  # it is written as plain text, not in the alphabet
+                found[number] = token.encode()
         return tuple(found)
 
 
@@ -136,12 +140,35 @@ def _refuse_lossy(content: Any, key: str) -> None:
             key, "cuts texts into characters, not bytes, so that how many bytes a token stands for is not known; "
             "use a byte-level BPE (GPT-2's kind), or bytes"
         )  # fmt: skip
-    changes = content.get("normalizer") is not None or any(s.get("add_prefix_space") for s in steps)
-    if changes:
+    plain = [one for one in content.get("added_tokens") or [] if not one.get("special")]
+    found = {
+        "normalizer": content.get("normalizer") is not None,
+        "add_prefix_space": any(step.get("add_prefix_space") for step in steps),
+        "a step that leaves out characters": not all(map(_keeps_text, steps)),
+        "dropout": bool(model.get("dropout")),
+        "continuing_subword_prefix": bool(model.get("continuing_subword_prefix")),
+        "end_of_word_suffix": bool(model.get("end_of_word_suffix")),
+        "lstrip or rstrip of an added token": any(
+            t.get("lstrip") or t.get("rstrip") for t in plain
+        ),
+    }
+    if changes := [name for name, is_there in found.items() if is_there]:
         raise InputError.at(
-            key, "changes texts before it cuts them (normalizer or add_prefix_space), so that tokens are not the text's "
-            "own bytes; use one that does not, or bytes"
+            key, f"changes texts when it cuts them ({', '.join(changes)}), so that tokens are not the text's own bytes; "
+            "use one that does not, or bytes"
         )  # fmt: skip
+    if "vocab" in model and (lacking := _alphabet().keys() - model["vocab"].keys()):
+        raise InputError.at(
+            key, f"has no token for {len(lacking)} of the 256 bytes, so that some texts cannot be written in its tokens; "
+            "use one that has them all, or bytes"
+        )  # fmt: skip
+
+
+def _keeps_text(step: dict[str, Any]) -> bool:
+    """Whether a step of a pre-tokenizer only cuts a text, and leaves nothing of it out."""
+    if step.get("type") in ("Split", "Punctuation"):
+        return step.get("behavior") != "Removed"
+    return step.get("type") in (_BYTE_LEVEL, "Digits", "UnicodeScripts")
 
 
 @lru_cache(maxsize=1)
@@ -159,9 +186,13 @@ def _alphabet() -> dict[str, int]:
 def _tokenizer(content: str, key: str) -> Any:
     library = load_package("tokenizers", install=_INSTALL, key=key)
     try:
-        return library.Tokenizer.from_str(content)
+        tokenizer = library.Tokenizer.from_str(content)
     except Exception as error:
         why = " ".join(str(error).split())[:200]
         raise InputError.at(
             key, f"the tokenizer cannot be loaded ({why}); save it again"
         ) from error
+    tokenizer.encode_special_tokens = True  # the words for them in a text are text
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

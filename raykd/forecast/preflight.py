@@ -13,7 +13,6 @@ from raykd.config.places import check_places
 from raykd.data.input_checks import columns_in_words
 from raykd.errors import InputError, Problem, TeacherError
 from raykd.forecast.counts import count
-from raykd.limits import check_limits
 from raykd.models.weights import count_parameters
 from raykd.models.zoo.foreign import ForeignModel
 from raykd.pipeline.choosing import extra_fits_of, menu_of
@@ -29,7 +28,7 @@ from raykd.pipeline.preparation import (
 from raykd.pipeline.recipe_store import RecipeStore, bucket_of
 from raykd.pipeline.runs import check_required
 from raykd.pipeline.teacher_validation import judge_teacher
-from raykd.runtime import connect, cpu_count, machine
+from raykd.runtime import check_machine, connect, machine
 from raykd.targets import codec
 from raykd.teachers.model import host
 from raykd.types import ORIGINAL_VIEW
@@ -57,7 +56,7 @@ def prepare_and_place(
     """
     check_places(config)
     if address is None:  # before any model is loaded
-        check_limits(cpu_count())
+        check_machine()
         make_placement(config, machine())
     bucket = bucket_of(config)
     if bucket is not None:

@@ -59,6 +59,19 @@ def prepare_logits(student: Tensor, teacher: Tensor, *, standardise: bool) -> tu
     return student_NC, teacher_NC
 
 
+def check_class_labels(labels: Tensor, logits_NC: Tensor) -> None:
+    """What a loss needs that tells the class of a label from the others.
+
+    Raises:
+        ValueError: labels are not [N], or there are fewer than two classes.
+    """
+    size, classes = logits_NC.shape
+    if labels.shape != (size,) or classes < 2:
+        raise ValueError(
+            f"a loss of classes needs logits [N, C] with C >= 2 and labels [N], found {(size, classes)} and {tuple(labels.shape)}"
+        )
+
+
 def standardised(logits_NC: Tensor) -> Tensor:
     """Z-score of each row: (z − mean) / (1e-7 + unbiased standard deviation).
 

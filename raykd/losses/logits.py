@@ -15,6 +15,7 @@ from torch import Tensor
 
 from raykd.losses.common import (
     Temperature,
+    check_class_labels,
     prepare_equal,
     prepare_logits,
     scaled,
@@ -247,11 +248,7 @@ def dkd(
         ValueError: shapes differ, labels are not [N], fewer than two classes.
     """
     student_NC, teacher_NC = prepare_logits(student, teacher, standardise=standardise)
-    if labels.shape != student_NC.shape[:1] or student_NC.shape[1] < 2:
-        raise ValueError(
-            f"dkd needs logits [N, C] with C >= 2 and labels [N], found {tuple(student.shape)} "
-            f"and {tuple(labels.shape)}"
-        )
+    check_class_labels(labels, student_NC)
     class_N1 = labels.clamp_min(0).unsqueeze(1)
     q_target_N, q_rest_N, q_others_NC = _decoupled(tempered(student_NC, temperature), class_N1)
     p_target_N, p_rest_N, p_others_NC = _decoupled(tempered(teacher_NC, temperature), class_N1)

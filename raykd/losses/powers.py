@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raykd.losses.common import Temperature, prepare_logits, scaled, tempered
+from raykd.losses.common import Temperature, check_class_labels, prepare_logits, scaled, tempered
 from raykd.types import UNLABELLED
 
 
@@ -111,11 +111,7 @@ def nkd(
         ValueError: shapes differ, labels are not [N], fewer than two classes.
     """
     student_NC, teacher_NC = prepare_logits(student, teacher, standardise=standardise)
-    if labels.shape != student_NC.shape[:1] or student_NC.shape[1] < 2:
-        raise ValueError(
-            f"nkd needs logits [N, C] with C >= 2 and labels [N], found {tuple(student.shape)} "
-            f"and {tuple(labels.shape)}"
-        )
+    check_class_labels(labels, student_NC)
     class_N = torch.where(labels == UNLABELLED, teacher_NC.argmax(-1), labels)
     class_N1 = class_N.unsqueeze(1)
     target_p_N = teacher_NC.softmax(-1).gather(1, class_N1).squeeze(1)

@@ -189,8 +189,12 @@ class Ngram:
         for length in range(tables.order):
             heads_M = tables.grams[length - 1] if length else np.zeros(1, np.int64)
             behind = tables.grams[length]
-            start_M = np.searchsorted(behind, heads_M << tables.bits)
-            end_M = np.searchsorted(behind, (heads_M + 1) << tables.bits)
+            first_M = heads_M << tables.bits
+            last_M = first_M | (
+                (1 << tables.bits) - 1
+            )  # one more would overflow in the longest grams
+            start_M = np.searchsorted(behind, first_M)
+            end_M = np.searchsorted(behind, last_M, side="right")
             total = np.concatenate([[0], np.cumsum(tables.counts[length])])
             size_M, count_M = end_M - start_M, total[end_M] - total[start_M]
             keep_M = np.where(size_M > 0, size_M / np.maximum(size_M + count_M, 1), 1.0)

@@ -93,7 +93,13 @@ def training_role(
 
 
 def overrides_of(
-    role: Role, objective: Objective, teachers: Sequence[str], best_teacher: str, *, chosen: bool
+    role: Role,
+    objective: Objective,
+    teachers: Sequence[str],
+    best_teacher: str,
+    *,
+    chosen: bool,
+    always_labelled: bool = False,
 ) -> str:
     """Overrides of a recipe by which its student learns what a control learns; empty where there are none.
 
@@ -105,10 +111,13 @@ def overrides_of(
         teachers: names of all teachers.
         best_teacher: name of the teacher that is best on validation.
         chosen: whether the recipe leaves its target to a menu.
+        always_labelled: as of `training_role`.
     """
     if role in ("student", "untrained"):
         return ""
-    taught = training_role(role, objective, teachers, best_teacher).objective
+    taught = training_role(
+        role, objective, teachers, best_teacher, always_labelled=always_labelled
+    ).objective
     found: dict[str, Any] = {}
     if role == "best_teacher":
         weights = ", ".join(f"{name}: {int(name == best_teacher)}" for name in teachers)
@@ -117,9 +126,9 @@ def overrides_of(
             found["soft_targets.disagreement"] = "null"
     else:
         found |= {"choose": "null"} if chosen else {}
-        found |= {"soft_targets": "null"}
+        found |= _soft_targets(taught, objective)
         found |= {"labels.mode": "null"} if objective.labels.mode is not None else {}
-        found |= {"labels.weight": "1"}
+        found |= {"labels.weight": f"{taught.labels.strength:g}"}
         if taught.labels.fill != objective.labels.fill:
             found["labels.fill"] = taught.labels.fill
         if role == "hard" and taught.weighting != objective.weighting:
@@ -131,6 +140,19 @@ def overrides_of(
                 [one.model_dump(mode="json", exclude_none=True) for one in own]
             )
     return " ".join(f"objective.{key}={_quoted(value)}" for key, value in found.items())
+
+
+def _soft_targets(taught: Objective, own: Objective) -> dict[str, str]:
+    """Keys of the soft targets, where those of a control differ from the recipe's."""
+    if taught.soft_targets is None:
+        return {"soft_targets": "null"}
+    before = own.soft_targets or SoftTargets()
+    wanted = taught.soft_targets.model_dump(mode="json")
+    return {
+        f"soft_targets.{key}": json.dumps(wanted[key])
+        for key, value in before.model_dump(mode="json").items()
+        if value != wanted[key]
+    }
 
 
 def _quoted(value: str) -> str:

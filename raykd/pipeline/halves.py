@@ -56,14 +56,19 @@ def not_halved(config: Config, samples: Samples) -> list[str]:
 
 
 def epoch_problems(config: Config, samples: Samples) -> list[Problem]:
-    """Whether there are samples to choose the best epoch by, where the recipe asks for half of validation."""
+    """What is wrong with half of validation choosing the best epoch: the task has no temperature, or it has no sample."""
     fits = {f"teachers.{one.name}.fit": one.fit for one in config.teachers}
     asking = [
         key
         for key, fit in {**fits, "train": config.train}.items()
         if fit and fit.select_on == "half"
     ]
-    if not asking or validation_halves(samples)[1]:
+    if not asking:
+        return []
+    if find_task(config.task).metrics.calibrate is None:
+        why = f"found half, but `task: {config.task}` fits no temperatures, for which the other half would be; write all"
+        return [Problem(f"{key}.select_on", why) for key in asking]
+    if validation_halves(samples)[1]:
         return []
     why = (
         "found half, but no labelled sample of validation is in the half that chooses; write all, or raise "

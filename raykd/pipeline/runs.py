@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from raykd.background import beside
 from raykd.config import Config
 from raykd.config.variants import fold_recipes
 from raykd.evaluate import Evaluation, check_requirements, summarise
@@ -188,8 +188,7 @@ def _evaluate(job: Job, targets: TargetStage, *, reports: bool) -> None:
         temperature = temperatures[0] if temperatures else None
         save_student(prepared, job.folder, temperature)
         write_table(job.folder.predictions, evaluation_table(evaluation, temperature))
-    with ThreadPoolExecutor(1, thread_name_prefix="asked") as beside:  # the crew's part
-        asked = beside.submit(_asked_of_students, job, targets)
+    with beside(lambda: _asked_of_students(job, targets), "asked") as asked:  # the crew's part
         summary = summarise(
             evaluation,
             measured,
@@ -226,6 +225,7 @@ def _overrides(job: Job, targets: TargetStage) -> dict[str, str]:
             list(job.prepared.teachers),
             teachers.best_teacher,
             chosen=bool(job.choice),
+            always_labelled=find_task(job.config.task).settings.chunks,
         )
         for role in job.config.evaluate.controls
     }

@@ -25,16 +25,15 @@ from raykd.config.sources import FilesSource
 from raykd.config.trusting import remember
 from raykd.errors import DiskError, InputError, Problem, RaykdError
 from raykd.folders import RunFolder, claim, claim_new, is_taken, refuse_links, release, write_json
-from raykd.limits import check_limits
 from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.recipe_store import RecipeStore
 from raykd.runtime import (
     Resources,
+    check_machine,
     check_shared,
     connect,
-    cpu_count,
     engine,
     is_connected,
     keep_logs,
@@ -190,8 +189,8 @@ def run_folder(config: Config, options: Options) -> RunFolder:
     assert path is not None, "`own_folder`, or the command line, has chosen one"
     _check_output(path, options)
     check_places(config, path)
-    if options.address is None and not is_connected():
-        check_limits(cpu_count())
+    if options.address is None:
+        check_machine()
     folder = RunFolder(path.absolute())
     if folder.config.is_file():
         # Keys that are newer than the folder have their defaults.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from raykd.background import beside
 from raykd.report.folder import RunData, read_run, task_of
 from raykd.tasks import find_task, known_task
 
@@ -57,8 +57,7 @@ def pictures_ahead(
     """
     shares = others.processes
     given = [(str(run), task_of(data.summary), share, shares) for share in range(shares)]
-    with ThreadPoolExecutor(1, thread_name_prefix="pictures") as thread:
-        coming = thread.submit(others, draw_share, given)
+    with beside(lambda: others(draw_share, given), "pictures") as coming:
         yield lambda: _by_name(_in_turns(coming.result()))
 
 

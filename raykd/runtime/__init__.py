@@ -3,6 +3,7 @@
 from raykd.runtime.cluster import (
     Resources,
     available_slots,
+    check_machine,
     check_shared,
     connect,
     cpu_count,
@@ -22,6 +23,7 @@ __all__ = [
     "Resources",
     "Sender",
     "available_slots",
+    "check_machine",
     "check_shared",
     "connect",
     "cpu_count",

@@ -27,8 +27,8 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.errors import DiskError, InputError, Problem, RaykdError
-from raykd.limits import object_store_bytes
-from raykd.runtime.own_session import OwnSession
+from raykd.limits import check_process_limits, object_store_bytes
+from raykd.runtime.own_session import OwnSession, temporary_parent
 
 NAMESPACE = "raykd"
 _STARTS = 3
@@ -73,6 +73,16 @@ class Resources:
 def cpu_count() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_machine() -> None:
+    """Refuse what would hinder a cluster of this process's own, before anything starts; nothing where it has one.
+
+    Raises:
+        InputError: with what is needed, and what to do.
+    """
+    if not is_connected():
+        check_process_limits(cpu_count(), temporary_parent())
 
 
 def machine() -> Resources:

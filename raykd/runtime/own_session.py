@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from raykd.disks import why_unwritable
 from raykd.errors import InputError
+from raykd.limits import temporary_name
 from raykd.masking import mask
 from raykd.runtime import watcher
 
@@ -38,7 +40,7 @@ class OwnSession:
     """
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent_folder()))
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=temporary_parent()))
         self._watcher = subprocess.Popen(  # noqa: S603 (ourselves)
             [
                 sys.executable,
@@ -108,18 +110,20 @@ def masked_end(file: Path, most: int, environ: Mapping[str, str]) -> bytes:
     return mask(text, environ).encode()[-most:] if most else b""
 
 
-def parent_folder() -> str:
+def temporary_parent() -> Path:
     """Where the folder is made: where temporary files are, unless the names of sockets would become too long there.
 
     Raises:
-        InputError: there is no shorter folder that can be written.
+        InputError: it cannot be written, or there is no shorter folder that can.
     """
-    usual = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    usual, name = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), temporary_name()
     if len(os.fsencode(usual)) <= _LONGEST_TEMPORARY:
+        if why := why_unwritable(Path(usual)):
+            raise InputError.at(f"${name}", f"{usual} cannot be written ({why}); Ray's sockets and logs lie there: set {name} to a "
+                                "folder that can")  # fmt: skip
         Path(usual).mkdir(parents=True, exist_ok=True)  # Ray makes that of $RAY_TMPDIR, too
-        return usual
-    if not os.access(_SHORT, os.W_OK):
-        name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+        return Path(usual)
+    if why_unwritable(Path(_SHORT)):
         raise InputError.at(f"${name}", f"{usual} has {len(os.fsencode(usual))} characters; the names of Ray's sockets begin with it, "
                             f"and it may have {_LONGEST_TEMPORARY}: set RAY_TMPDIR to a shorter one")  # fmt: skip
-    return _SHORT
+    return Path(_SHORT)

@@ -35,29 +35,38 @@ _ACCESS = 0o3
 _PROCESSES = Path("/proc")
 
 
-def wait_for_end(driver: int) -> None:
+def wait_for_end(driver: int) -> bool:
     """Until there is a byte on standard input, or it ends, or the process that started this one does.
 
     The end alone may never come: a child that a user's code forked from the driver holds the pipe open, too.
+
+    Returns:
+        Whether there was a byte: the driver goes on without its cluster.
     """
     while os.getppid() == driver:
-        if select.select([sys.stdin.buffer], [], [], _POLL_S)[0]:  # a byte, or its end
-            return
+        if select.select([sys.stdin], [], [], _POLL_S)[0]:  # a byte, or its end
+            return bool(os.read(sys.stdin.fileno(), 1))
+    return False
 
 
-def writers(folder: str, but: int) -> Iterator[int]:
+def writers(folder: str, but: int, group: int | None = None) -> Iterator[int]:
     """Processes, not older than this one, that have a file in a folder open for writing: who only reads a log is none.
 
     Args:
         folder: an absolute path.
         but: a process that is left out, as this one is.
+        group: a process group that is left out.
     """
     begun = _begun(_PROCESSES / "self")
     for process in _PROCESSES.iterdir() if _PROCESSES.is_dir() else ():
-        if process.name.isdecimal() and int(process.name) not in (but, os.getpid()):
+        if process.name.isdecimal() and (pid := int(process.name)) not in (but, os.getpid()):
             with suppress(OSError):  # of another user, or just gone
-                if _begun(process) >= begun and _writes(process, folder):
-                    yield int(process.name)
+                if (
+                    _begun(process) >= begun
+                    and _writes(process, folder)
+                    and os.getpgid(pid) != group
+                ):
+                    yield pid
 
 
 def _begun(process: Path) -> int:
@@ -81,11 +90,11 @@ def _is_written(file: Path) -> bool:
     return bool(int(flags, 8) & _ACCESS)
 
 
-def end(folder: str, but: int) -> None:
-    """End the writers in a folder, and those that they start meanwhile."""
+def end(folder: str, but: int, group: int | None) -> None:
+    """End the writers in a folder, and those that they start meanwhile; arguments as of `writers`."""
     until, calm = time.monotonic() + _LIMIT_S, 0
     while calm < _CALM and time.monotonic() < until:
-        found = list(writers(folder, but))
+        found = list(writers(folder, but, group))
         calm = 0 if found else calm + 1
         for pid in found:
             with suppress(ProcessLookupError, PermissionError):
@@ -97,8 +106,12 @@ def main(folder: str, driver: int) -> None:
     """Wait, and clear away."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # sent to every process of a Slurm step
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    wait_for_end(driver)
-    end(folder, driver)
+    try:
+        group = os.getpgid(driver)
+    except ProcessLookupError:  # it is gone already
+        group = None
+    # What a driver that goes on has forked, with its open files, is its own: loaders of data, for instance.
+    end(folder, driver, group if wait_for_end(driver) else None)
     shutil.rmtree(folder, ignore_errors=True)
 
 

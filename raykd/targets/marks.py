@@ -179,6 +179,8 @@ class FolderBoard:
                 age_s = now - os.fstat(file.fileno()).st_mtime
                 if mark is not None and _counts(mark, _lock(file, fcntl.LOCK_SH), age_s):
                     found[path.name] = mark
+                elif mark is not None or age_s > LASTS_S:  # who left it was killed
+                    path.unlink(missing_ok=True)
         return found
 
     def _now_s(self) -> float:

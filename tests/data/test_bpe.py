@@ -57,6 +57,21 @@ def test_special_tokens_stand_for_no_byte(bpe):
     assert own.text([300, *own.ids(b"sea")]) == b"sea"
 
 
+def test_a_text_may_hold_the_words_of_added_tokens(bpe):
+    special = {"id": 300, "content": "<|end|>", "special": True, "single_word": False, "lstrip": False,
+               "rstrip": False, "normalized": False}  # fmt: skip
+    added = {**special, "id": 301, "content": "größer ", "special": False}
+    cut = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+    content = {**json.loads(bpe.content), "added_tokens": [special, added], "truncation": cut}
+    own = BpeAsTokens(json.dumps(content, sort_keys=True))
+    text = "the shore <|end|> größer the sea".encode()
+    ids = own.ids(text).tolist()
+    assert own.text(ids) == text
+    assert 301 in ids
+    assert 300 not in ids
+    assert sum(own.sizes[one] for one in ids) == len(text)
+
+
 def test_bits_per_byte_do_not_depend_on_the_tokenizer(bpe):
     """One model of bytes, whose log-probabilities are added up over the bytes of each token."""
     text = "the sea shells naïve – by the shore\n".encode()
@@ -89,7 +104,20 @@ def test_bits_per_byte_do_not_depend_on_the_tokenizer(bpe):
         ({"pre_tokenizer": {"type": "Whitespace"}}, "characters, not bytes"),
         ({"pre_tokenizer": None}, "characters, not bytes"),
         ({"normalizer": {"type": "Lowercase"}}, "changes texts"),
-        ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}, "changes texts"),
+        ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}, "add_prefix_space"),
+        (
+            {
+                "pre_tokenizer": {
+                    "type": "Sequence",
+                    "pretokenizers": [{"type": "WhitespaceSplit"}, {"type": "ByteLevel"}],
+                }
+            },
+            "a step that leaves out characters",
+        ),
+        ({"added_tokens": [{"id": 300, "content": "x", "lstrip": True}]}, "lstrip or rstrip"),
+        ({"model": {"type": "BPE", "dropout": 0.1}}, "dropout"),
+        ({"model": {"type": "BPE", "end_of_word_suffix": "</w>"}}, "end_of_word_suffix"),
+        ({"model": {"type": "BPE", "vocab": {"a": 0}}}, "no token for 255 of the 256 bytes"),
     ],
 )
 def test_what_loses_bytes_is_refused(bpe, change, why):

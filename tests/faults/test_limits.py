@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,9 +11,10 @@ import pytest
 from raykd import limits
 from raykd.cli import main
 from raykd.errors import InputError
-from raykd.limits import check_limits, object_store_bytes
+from raykd.limits import check_process_limits, object_store_bytes
 
 FREE = resource.RLIM_INFINITY
+TEMPORARY = Path("/somewhere")
 FILES, MEMORY = resource.RLIMIT_NOFILE, resource.RLIMIT_AS
 
 
@@ -40,17 +42,17 @@ def test_few_open_files_are_refused_with_what_is_needed(shell):
         InputError,
         match=r"^ulimit -n: allows 64 open files, .* needs 116 on this machine; raise it",
     ):
-        check_limits(cpus=2)
+        check_process_limits(2, TEMPORARY)
     shell(files=(128, 128))
-    check_limits(cpus=2)
+    check_process_limits(2, TEMPORARY)
     with pytest.raises(InputError, match="needs 612"):
-        check_limits(cpus=64)
+        check_process_limits(64, TEMPORARY)
 
 
 @pytest.mark.parametrize(("hard", "wanted"), [(FREE, 4096), (200, 200), (20_000, 4096)])
 def test_a_low_soft_limit_is_raised(shell, hard, wanted):
     raised = shell(files=(64, hard))
-    check_limits(cpus=2)
+    check_process_limits(2, TEMPORARY)
     assert raised == [(FILES, (wanted, hard))]
 
 
@@ -61,9 +63,9 @@ def test_little_address_space_is_refused_and_some_makes_the_object_store_smaller
     with pytest.raises(
         InputError, match=r"^ulimit -v: allows 3,072,000,000 bytes .* needs 4,100,000,000"
     ):
-        check_limits(cpus=2)
+        check_process_limits(2, TEMPORARY)
     shell(memory=4_272_000_000)
-    check_limits(cpus=2)
+    check_process_limits(2, TEMPORARY)
     assert object_store_bytes() == 272_000_000
     shell(memory=9_000_000_000)
     assert object_store_bytes() is None, "Ray takes less by itself"
@@ -79,16 +81,16 @@ def test_no_room_for_temporary_files_is_refused_by_its_name(shell, monkeypatch, 
     shell(free=1000)
     with pytest.raises(
         InputError,
-        match=rf"^\$RAY_TMPDIR: {tmp_path} has 1,000 bytes free, .* take up to 32,000,000",
+        match=r"^\$RAY_TMPDIR: /somewhere has 1,000 bytes free, .* take up to 32,000,000",
     ):
-        check_limits(cpus=2)
+        check_process_limits(2, TEMPORARY)
 
 
 def test_all_that_is_too_small_is_told_at_once(shell, monkeypatch):
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     shell(files=(64, 64), memory=1_000_000_000, free=0)
     with pytest.raises(InputError) as caught:
-        check_limits(cpus=2)
+        check_process_limits(2, TEMPORARY)
     assert [problem.key for problem in caught.value.problems] == [
         "ulimit -n",
         "ulimit -v",

@@ -109,6 +109,24 @@ def test_an_override_teaches_the_student_what_the_control_is_taught(role, recipe
     assert own == control
 
 
+@pytest.mark.parametrize("role", ["hard", "labels"])
+def test_an_override_of_a_language_model_teaches_what_the_control_is_taught(role):
+    """The hard control learns the ensemble's likeliest token in place of the text's own."""
+    config = load_config("lm_domains")
+    counts = {"labelled": 10, "samples": 10, "classes": False}
+    names, objective = [one.name for one in config.teachers], resolved(config.objective, **counts)
+    given = {"always_labelled": True}
+    words = shlex.split(overrides_of(role, objective, names, names[0], chosen=False, **given))
+    again = load_config(config.model_dump(mode="json"), words)
+    own = training_role("student", resolved(again.objective, **counts), names, names[0], **given)
+    control = training_role(role, objective, names, names[0], **given).objective
+    assert own.objective.soft_targets == control.soft_targets
+    assert own.objective.labels == control.labels
+    assert own.objective.mean == control.mean
+    if role == "hard":
+        assert own.objective.weighting == control.weighting
+
+
 def test_overrides_leave_a_menu_and_an_untrained_student_has_none():
     objective = load_config("digits").objective
     words = overrides_of("hard", objective, ["a"], "a", chosen=True)

@@ -75,6 +75,8 @@ def test_where_no_temperature_is_fitted_all_choose(tiny_recipe):
     prepared = prepare(load_config(tree))
     assert chosen(prepared.config) == {"all"}
     assert not prepared.notes
+    with pytest.raises(InputError, match=r"^train\.select_on: found half, but .* no temperatures"):
+        prepare(load_config(tree, ["train.select_on=half"]))
 
 
 @pytest.mark.parametrize("select_on", ["half", "all"])

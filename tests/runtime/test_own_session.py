@@ -16,11 +16,11 @@ from raykd.errors import InputError, RaykdError, TrainingError
 from raykd.folders import RunFolder
 from raykd.pipeline import session
 from raykd.runtime import cluster, own_session
-from raykd.runtime.own_session import OwnSession, parent_folder
+from raykd.runtime.own_session import OwnSession, temporary_parent
 
 _ROOT = Path(__file__).parents[2]
-# A driver whose worker, in a process group of its own, writes a log, and has forked a child that holds the driver's
-# pipes open; it prints the folder, and waits.
+# A driver whose worker, in a process group of its own, writes a log, as does a process of the driver's own group, and
+# which has forked a child that holds its pipes open; it prints the folder, and waits.
 _DRIVER = """
 import os, subprocess, time
 from raykd.runtime.own_session import OwnSession
@@ -29,9 +29,10 @@ os.makedirs(session.temporary)
 with open(session.temporary + "/worker.out", "w") as log, open(session.temporary + "/worker.out") as read:
     worker = subprocess.Popen(["sleep", "600"], stdout=log, start_new_session=True)
     reader = subprocess.Popen(["sleep", "600"], stdin=read, start_new_session=True)
+    own = subprocess.Popen(["sleep", "600"], stdout=log)
 if not (child := os.fork()):
     time.sleep(600)
-print(session.folder, worker.pid, reader.pid, child, flush=True)
+print(session.folder, worker.pid, reader.pid, own.pid, child, flush=True)
 END
 """
 
@@ -60,7 +61,7 @@ def _until(condition) -> bool:
 
 @pytest.mark.parametrize("end", ["time.sleep(600)", "session.end()"], ids=["killed", "ended"])
 def test_nothing_is_left_however_the_driver_ends(end):
-    driver, folder, (worker, reader, child) = _started(end)
+    driver, folder, (worker, reader, own, child) = _started(end)
     try:
         if "sleep" in end:
             assert folder.is_dir()
@@ -70,8 +71,12 @@ def test_nothing_is_left_however_the_driver_ends(end):
         assert _until(lambda: not folder.exists())
         assert _until(lambda: not _alive(worker))
         assert _alive(reader), "who only reads a log is left alone"
+        if "sleep" in end:
+            assert _until(lambda: not _alive(own))
+        else:
+            assert _alive(own), "the driver goes on, with what it has started"
     finally:
-        for pid in (worker, reader, child):
+        for pid in (worker, reader, own, child):
             if _alive(pid):
                 os.kill(pid, signal.SIGKILL)
 
@@ -91,12 +96,12 @@ def test_a_folder_of_temporary_files_too_long_for_sockets(monkeypatch, tmp_path)
     """At 7d0af11: OSError: AF_UNIX path length cannot exceed 107 bytes, "a defect of raykd"."""
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", "/scratch/" + 87 * "x")
-    assert parent_folder() == own_session._SHORT
-    monkeypatch.setattr(own_session, "_SHORT", "/no/such/folder")
+    assert temporary_parent() == Path(own_session._SHORT)
+    monkeypatch.setattr(own_session, "_SHORT", "/proc/no-folder-can-be-made-here")
     with pytest.raises(InputError, match=r"\$TMPDIR: .* has 96 characters.*set RAY_TMPDIR"):
-        parent_folder()
+        temporary_parent()
     monkeypatch.setattr(tempfile, "tempdir", str(short := tmp_path.parents[-2]))
-    assert parent_folder() == str(short)
+    assert temporary_parent() == short
 
 
 @pytest.fixture
