@@ -316,6 +316,7 @@ def _ends_as_asked(one: Ended, number: int) -> bool:
 def each_stage(folder: Path, quick: bool) -> Found:  # noqa: ARG001
     """One run that is ended in every stage, and gone on with; then one for which SIGHUP is ignored, as under `nohup`."""
     numbers = (signal.SIGHUP, signal.SIGTERM)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # where all of this runs under `nohup`, too
     ended: list[Ended] = []
     wrong: list[str] = []
     with _trials() as new:
