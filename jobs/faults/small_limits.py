@@ -76,8 +76,10 @@ def _limited(small: Small, which: str, most: int) -> Small:
 def _of_small_store(folder: Path) -> list[str]:
     """A run on data that are larger than the object store; what went wrong."""
     draw, path = np.random.default_rng(0), folder / "wide.npz"
+    labels = draw.integers(0, 2, _ROWS)
     inputs = draw.standard_normal((_ROWS, _WIDE_BYTES // (4 * _ROWS)), dtype=np.float32)
-    np.savez(path, inputs=inputs, labels=(inputs[:, :8].sum(axis=1) > 0).astype(np.int64))
+    inputs += (0.1 * (2 * labels - 1)).astype(np.float32)[:, None]
+    np.savez(path, inputs=inputs, labels=labels)
     own = folder / "wide"
     own.mkdir()
     data = {"source": {"type": "arrays", "path": str(path)}, "labels": 200}
