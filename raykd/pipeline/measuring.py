@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from raykd.config import load_config
-from raykd.errors import InputError, Problem
+from raykd.errors import CheckpointError, InputError, Problem
 from raykd.evaluate.cost_numbers import with_costs
 from raykd.evaluate.summary import json_safe
 from raykd.folders import RunFolder, read_object, reading, refuse_links, write_json
@@ -23,7 +23,7 @@ def measure_again(path: Path, *, trust: bool = False) -> None:
         trust: run the code that its recipe names, whoever wrote the folder.
 
     Raises:
-        InputError: it is no finished run of one recipe, or its data or weights of a teacher are not there any more.
+        InputError: it is no finished run of one recipe, or its data or weights of a model are not there any more.
     """
     folder = RunFolder(path)
     refuse_links(path)
@@ -43,7 +43,10 @@ def measure_again(path: Path, *, trust: bool = False) -> None:
         )  # fmt: skip
     specs = {**prepared.specs(weights), **external_baseline_specs(prepared)}
     student = FitFolder(folder.checkpoints(fit_ids(prepared, "student")[0]))
-    measured, conditions = costs(prepared.samples, StudentSpec.of(prepared), student, specs)
+    try:
+        measured, conditions = costs(prepared.samples, StudentSpec.of(prepared), student, specs)
+    except CheckpointError as error:
+        raise InputError.at("--measure", str(error)) from error
     with reading(folder.summary):
         again = {**with_costs(summary, measured), "latency": conditions.to_json()}
     write_json(folder.summary, json_safe(again))
