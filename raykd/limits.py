@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,11 +43,19 @@ def temporary_name() -> str:
     return "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
 
 
+def usual_temporary() -> Path:
+    """The folder of temporary files, which need not exist yet."""
+    return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+
+
 def _too_small(temporary: Path) -> Iterator[Problem]:
-    if (free := shutil.disk_usage(temporary).free) < _SESSION_BYTES:
-        name = temporary_name()
-        yield Problem(f"${name}", f"{temporary} has {free:,} bytes free, sockets and logs of a cluster of its own take up to "
-                      f"{_SESSION_BYTES:,}; make room there, or set {name} to a folder on another disk")  # fmt: skip
+    """Sockets may lie elsewhere, since their names are short; other temporary files do not."""
+    name = temporary_name()
+    there = [folder for folder in (temporary, usual_temporary()) if folder.is_dir()]
+    for folder in {folder.stat().st_dev: folder for folder in there}.values():
+        if (free := shutil.disk_usage(folder).free) < _SESSION_BYTES:
+            yield Problem(f"${name}", f"{folder} has {free:,} bytes free, temporary files, sockets and logs of a cluster of its own take up to "
+                          f"{_SESSION_BYTES:,}; make room there, or set {name} to a folder on another disk")  # fmt: skip
 
 
 def _too_few_files(needed: int) -> Iterator[Problem]:

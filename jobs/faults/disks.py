@@ -81,7 +81,8 @@ class Disk:
 
     def shrink(self) -> None:
         """Take away all room that is free; more than that is refused while somebody writes."""
-        command = ["mount", "-o", f"remount,size={_pages(self.used)}", str(self.folder)]
+        size = max(_PAGE, _pages(self.used))  # 0 would be no limit, for ever
+        command = ["mount", "-o", f"remount,size={size}", str(self.folder)]
         subprocess.run(command, capture_output=True, check=False)  # noqa: S603 (ours)
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from raykd.disks import why_unwritable
 from raykd.errors import InputError
-from raykd.limits import temporary_name
+from raykd.limits import temporary_name, usual_temporary
 from raykd.masking import mask
 from raykd.runtime import watcher
 
@@ -116,7 +116,7 @@ def temporary_parent() -> Path:
     Raises:
         InputError: it cannot be written, or there is no shorter folder that can.
     """
-    usual, name = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), temporary_name()
+    usual, name = str(usual_temporary()), temporary_name()
     if len(os.fsencode(usual)) <= _LONGEST_TEMPORARY:
         if why := why_unwritable(Path(usual)):
             raise InputError.at(f"${name}", f"{usual} cannot be written ({why}); Ray's sockets and logs lie there: set {name} to a "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from raykd.errors import InputError
 from raykd.limits import check_process_limits, object_store_bytes
 
 FREE = resource.RLIM_INFINITY
-TEMPORARY = Path("/somewhere")
+TEMPORARY = Path(tempfile.gettempdir())
 FILES, MEMORY = resource.RLIMIT_NOFILE, resource.RLIMIT_AS
 
 
@@ -81,7 +82,7 @@ def test_no_room_for_temporary_files_is_refused_by_its_name(shell, monkeypatch, 
     shell(free=1000)
     with pytest.raises(
         InputError,
-        match=r"^\$RAY_TMPDIR: /somewhere has 1,000 bytes free, .* take up to 32,000,000",
+        match=rf"^\$RAY_TMPDIR: {tmp_path} has 1,000 bytes free, .* take up to 32,000,000",
     ):
         check_process_limits(2, TEMPORARY)
 
