@@ -83,6 +83,7 @@ def training_role(
             soft_targets=soft,
             weighting=steady(objective.weighting),
             mean=objective.mean,
+            on_policy=objective.on_policy,
         )
         return TrainingRole(role, argmax, tuple(teachers))
     if role in ("student", "hard"):
@@ -118,6 +119,7 @@ def overrides_of(
     else:
         found |= {"choose": "null"} if chosen else {}
         found |= {"soft_targets": "null"}
+        found |= {"on_policy": "null"} if objective.on_policy is not None else {}
         found |= {"labels.mode": "null"} if objective.labels.mode is not None else {}
         found |= {"labels.weight": "1"}
         if taught.labels.fill != objective.labels.fill:
