@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import ray
 import torch
 
 from raykd.config.data import Data
 from raykd.config.models import GruLmModel
 from raykd.config.objective import Objective
+from raykd.config.root import TeacherCluster
 from raykd.config.training import Training
 from raykd.data import Dataset, encode_texts
 from raykd.data.samples import samples_of
@@ -27,7 +31,10 @@ from raykd.objective import TeacherInfo
 from raykd.targets import EntryKey, Ticket, codec
 from raykd.targets.packing import Packing
 from raykd.targets.written import MANIFEST, TEXTS, read_texts
+from raykd.teachers import ActorFleet, LiveTargets, TeacherResources
+from raykd.teachers.client import Client
 from raykd.teachers.model import Spec, TeacherModel
+from raykd.teachers.on_policy import AskedBeside
 from raykd.train import Fit, FolderReporter, Plan, World, on_policy, train
 from raykd.train.fit import build_module, build_network
 from raykd.train.mixed_batches import MixedBatches
@@ -398,6 +405,42 @@ def test_what_cannot_be_written_again_or_is_damaged_is_said(runs, make_fit):
     texts.unlink()
     with pytest.raises(CheckpointError, match="is gone: what the student wrote"):
         runs(fit)
+
+
+# --- a fleet ---
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_teacher_killed_while_it_scores_costs_nothing(
+    runs, make_fit, samples, heard, monkeypatch
+):
+    monkeypatch.setattr(on_policy, "_PIECE", 4)
+    fit = make_fit()
+    whole = runs(fit, "whole")
+    specs = {name: one.spec for name, one in runs.models.items()}
+    settings = TeacherCluster(request_timeout_s=20, start_timeout_s=60)
+    places = dict.fromkeys(specs, TeacherResources(1, 0.5, 0))
+    with ActorFleet(specs, places, ray.put(samples), settings, heard) as fleet:
+        process = {n: ray.get(one.ready.remote(), timeout=60) for n, (one,) in fleet.actors.items()}
+
+        class Killing(AskedBeside):
+            def ask(self, name, inputs):
+                asked = super().ask(name, inputs)
+                if name == "b" and (pid := process.pop("b", None)):
+                    os.kill(pid, signal.SIGKILL)
+                return asked
+
+        client = Client(fleet.actors, settings, heard)
+        keys = Beside(samples, runs.models).keys
+        beside = Killing(LiveTargets(client, NAMES), client, keys, {})
+        result = runs(fit, beside=beside)
+        scored = {n: int(s["samples_scored"]) for n, s in fleet.statistics().items()}
+    assert {"retry", "restart"} & set(heard.decisions())
+    assert result["on_policy"] == whole["on_policy"]
+    assert equal(runs.weights(fit), runs.weights(fit, "whole")), "live and killed, the same bits"
+    assert scored["a"] >= result["on_policy"]["sequences"]
 
 
 def after(steps):
