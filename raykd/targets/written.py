@@ -39,6 +39,8 @@ from raykd.targets.shards import write_shard
 from raykd.targets.store import TargetStore
 from raykd.types import CHUNKS, Batch
 
+FOLDER = "on_policy"
+"""Of all rounds, in the folder of the fit."""
 TEXTS, MANIFEST = "texts.safetensors", "manifest.json"
 VIEW = 0
 """Of all written texts: each is shown as it is."""
@@ -270,6 +272,13 @@ def read_texts(folder: Path, fit: str, identity: str, number: int) -> tuple[Text
 
 
 _ANEW = "delete the fit's folder to train it anew"
+
+
+def forget_answers(fit: Path) -> None:
+    """Delete all that teachers have answered in a fit's rounds; texts and manifests stay."""
+    for path in fit.glob(f"{FOLDER}/*/round-*/*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def manifests(folder: Path) -> Iterator[dict[str, Any]]:

@@ -368,8 +368,6 @@ class Trainer:
         if self.world.rank == 0:
             self._save(epochs)
             self.folder.finish(result)
-            if self.rounds is not None:
-                self.rounds.finished()
         self._tell("finished", epochs, seconds=seconds)
         return result
 

@@ -8,7 +8,7 @@ goes on.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,21 @@ from raykd.models.weights import fingerprint
 from raykd.seeding import derive
 from raykd.targets.ragged import UNIT_OFFSETS
 from raykd.targets.source import Asking
-from raykd.targets.written import Origin, WrittenSet, keys_of, manifests, read_texts, write_texts
+from raykd.targets.written import (
+    FOLDER,
+    Origin,
+    WrittenSet,
+    keys_of,
+    manifests,
+    read_texts,
+    write_texts,
+)
 from raykd.tracking import Event, events
 from raykd.train.fit import Fit
 from raykd.train.mixed_batches import Round
 from raykd.train.writing import written_texts
 from raykd.types import CHUNKS
 
-FOLDER = "on_policy"
 _PIECE = 128
 """Texts that a teacher is asked about at a time."""
 _AHEAD = 2
@@ -128,11 +135,6 @@ class Rounds:
         """A state was read."""
         self._saved = epoch
 
-    def finished(self) -> None:
-        """The fit has ended: its texts and manifests stay, what the teachers said of them goes."""
-        for number in range(self.settings.rounds(self._fit.training.epochs)):
-            self._forget(number)
-
     def _seed(self, number: int) -> int:
         return derive(self._fit.seed, "on_policy", number)
 
@@ -209,3 +211,25 @@ class Rounds:
         text = f"{self._fit.fit_id}: round {number} of on-policy texts, {len(texts):,} of {texts.written:,} tokens, "
         text += f"{self.now.repetition:.1%} of their grams repeated; {whence}"
         self._report(events.message(self._fit.stage, text, fit=self._fit.fit_id))
+
+
+def added(results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several fits have written and had scored, together.
+
+    Args:
+        results: of `Rounds.result`.
+
+    Returns:
+        `fits`, `rounds`, `sequences`, `teacher_tokens` in all, and of each of the `teachers`.
+    """
+    every = list(results)
+    teachers: Counter[str] = Counter()
+    for one in every:
+        teachers.update(one["teacher_tokens"])
+    return {
+        "fits": len(every),
+        "rounds": sum(one["rounds"] for one in every),
+        "sequences": sum(one["sequences"] for one in every),
+        "teacher_tokens": sum(teachers.values()),
+        "teachers": dict(teachers),
+    }
