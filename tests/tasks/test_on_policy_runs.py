@@ -68,6 +68,7 @@ def test_prompts_that_no_text_has_are_refused():
         prepare(load_config(RECIPE, ["data.tokens.length=190", "objective.on_policy.prompt=185"]))
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.e2e
