@@ -105,6 +105,8 @@ class Batch:
         weight_B: float32 [B], sample weights; None means all ones.
         unit_offsets: int64 [B + 1], rising from 0 to N: sample b has the units `unit_offsets[b]` to
             `unit_offsets[b + 1]`; None means that each sample is one unit.
+        generated_B: bool [B], which samples the student has written itself: what their labels say is no label to learn
+            from; None means that it wrote none.
     """
 
     ids: Tensor
@@ -116,6 +118,7 @@ class Batch:
     mixed: Mixed | None = None
     weight_B: Tensor | None = None
     unit_offsets: Tensor | None = None
+    generated_B: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
@@ -132,6 +135,11 @@ class Batch:
         return values_B.repeat_interleave(
             self.unit_offsets.diff(), dim=0, output_size=len(self.labels)
         )
+
+    @property
+    def given_N(self) -> Tensor | None:  # noqa: N802 - one for each unit
+        """Which units are of samples that the student has not written, bool [N]; None where it wrote none."""
+        return None if self.generated_B is None else self.per_unit(~self.generated_B)
 
     def units_of(self, sizes: Sequence[int]) -> list[int]:
         """How many units each of the batch's parts has that have so many samples."""
@@ -159,6 +167,7 @@ class Batch:
             mixed=mixed,
             weight_B=None if self.weight_B is None else move(self.weight_B),
             unit_offsets=None if self.unit_offsets is None else move(self.unit_offsets),
+            generated_B=None if self.generated_B is None else move(self.generated_B),
         )
 
 
@@ -299,4 +308,60 @@ def on_units(answer: Output, change: Callable[[Tensor], Tensor]) -> Output:
         log_probs_NK=change(answer.log_probs_NK),
         tail=tail,
         valid_N=change(answer.valid_N),
+    )
+
+
+def joined_batches(parts: Sequence[Batch]) -> Batch:
+    """Batches after each other as one, of which a part may be what the student wrote; none of them blended."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    assert all(part.mixed is None and part.unit_offsets is not None for part in parts), "of texts"
+    counts = [part.unit_offsets.diff() for part in parts if part.unit_offsets is not None]
+    weights = [part.weight_B for part in parts if part.weight_B is not None]
+    return Batch(
+        ids=torch.cat([part.ids for part in parts]),
+        rows=torch.cat([part.rows for part in parts]),
+        view_B=torch.cat([part.view_B for part in parts]),
+        labels=torch.cat([part.labels for part in parts]),
+        present_B=torch.cat([part.present_B for part in parts]),
+        inputs={name: torch.cat([part.inputs[name] for part in parts]) for name in first.inputs},
+        weight_B=torch.cat(weights) if len(weights) == len(parts) else None,
+        unit_offsets=torch.cat([counts[0].new_zeros(1), torch.cat(counts).cumsum(0)]),
+        generated_B=torch.cat(
+            [
+                torch.zeros_like(part.present_B) if part.generated_B is None else part.generated_B
+                for part in parts
+            ]
+        ),
+    )
+
+
+def joined_answers(parts: Sequence[Output], offsets: Tensor | None) -> Output:
+    """One teacher's answers to batches after each other, all kept alike and without features.
+
+    Args:
+        parts: the answers.
+        offsets: of the batch that has all.
+    """
+    first, few = parts[0], [part for part in parts if isinstance(part, TopK)]
+    if len(parts) == 1:
+        return first
+    valid_N = torch.cat([part.valid_N for part in parts])
+    if isinstance(first, Dense):
+        whole = [part.values_NC for part in parts if isinstance(part, Dense)]
+        assert not few, "all answers are kept alike"
+        return replace(
+            first, values_NC=torch.cat(whole), valid_N=valid_N, features={}, offsets=offsets
+        )
+    assert len(few) == len(parts), "all answers are kept alike"
+    tail = first.tail and {t: torch.cat([(one.tail or {})[t] for one in few]) for t in first.tail}
+    return replace(
+        first,
+        ids_NK=torch.cat([one.ids_NK for one in few]),
+        log_probs_NK=torch.cat([one.log_probs_NK for one in few]),
+        tail=tail,
+        valid_N=valid_N,
+        features={},
+        offsets=offsets,
     )

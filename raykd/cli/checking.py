@@ -240,6 +240,12 @@ def _say_counts(found: Counts, console: Console) -> None:
         )
     console.print(f"mode: {found.mode}; {found.reason}")
     console.print(f"better: {found.better}; fewer teacher passes to come")
+    if found.on_policy is not None:
+        console.print(
+            f"on-policy: students write in {found.on_policy.rounds:,} rounds; teachers score "
+            f"{sum(found.on_policy.sequences.values()):,} texts of theirs, {sum(found.on_policy.tokens.values()):,} tokens, "
+            "which are among the passes"
+        )
     if found.node_bytes:
         console.print(
             "the store is a bucket: to come is what this node's mirror lacks; a run fetches what is there first"

@@ -19,6 +19,7 @@ from raykd.config.models import (
     WrnModel,
     brings_weights,
 )
+from raykd.config.on_policy import on_policy_problems
 from raykd.config.roles import Student, Teacher
 from raykd.config.root import Compared, Config, Slice
 from raykd.config.sources import CsvSource, ParquetSource
@@ -175,6 +176,7 @@ def _task(config: Config) -> Iterator[Problem]:
     if not choices.chunks:
         yield from _of_tokens_alone(config)
     yield from _rest(config)
+    yield from on_policy_problems(config, chunks=choices.chunks)
     yield from choices.problems(config)
 
 

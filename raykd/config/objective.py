@@ -20,6 +20,7 @@ from raykd.config.methods import (
     SoftLoss,
     Weighting,
 )
+from raykd.config.on_policy import MaybeOnPolicy
 from raykd.config.schedules import Course, Scheduled, ScheduledPositive, ever_active
 from raykd.methods import Combine
 
@@ -234,7 +235,7 @@ class Choose(Settings):
 class Objective(Settings):
     """The sum of the label, soft-target and feature terms."""
 
-    added_later = frozenset({"choose", "mean", "feature_weighting"})
+    added_later = frozenset({"choose", "mean", "feature_weighting", "on_policy"})
 
     choose: Choose | None = None
     """Choose the target on validation: `soft_targets.temperature`, `sharpen` and `hard_share`, which are left out
@@ -255,6 +256,9 @@ class Objective(Settings):
     """Stretches of training with other weights, in order; after the last one all is as written above."""
     mean: Literal["units", "domains"] = "units"
     """With `task: language`: means over all tokens, or such that each domain counts alike, however much text it has."""
+    on_policy: MaybeOnPolicy = None
+    """With `task: language`: a part of each batch are texts that the student writes itself, scored once by the teachers
+    (GKD). null = all texts are the pool's."""
 
 
 def phase_weights(objective: Objective, phase: Phase | None) -> tuple[float | Course, ...]:
@@ -297,7 +301,7 @@ def restricted(
     if not labels:
         update["labels"] = objective.labels.model_copy(update={"weight": 0.0, "mode": "add"})
     if not soft_targets:
-        update |= {"soft_targets": None, "choose": None}
+        update |= {"soft_targets": None, "choose": None, "on_policy": None}
         if labels and objective.labels.replaces and objective.soft_targets is not None:
             own = {"weight": objective.soft_targets.strength, "mode": "add"}
             update["labels"] = objective.labels.model_copy(update=own)

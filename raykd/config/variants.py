@@ -25,7 +25,7 @@ from raykd.tasks import find_task
 
 WHOLE = "whole"
 """Name of the recipe from which nothing is left out."""
-Kind = Literal["teacher", "term", "weighting", "view"]
+Kind = Literal["teacher", "term", "weighting", "texts", "view"]
 _OTHER_NAMES = {"ce": "kl", "cross_entropy": "kl", "kd": "kl", "l2": "mse"}
 """What losses are called elsewhere: cross-entropy with the teachers has the gradient of `kl`."""
 _MAY_VARY = frozenset({"objective", "student", "train"})
@@ -85,12 +85,24 @@ def method_variants(
     named_changes = dict(_methods(config, losses, weightings, taps, cross))
     for name, overrides in {**named_changes, **(others or {})}.items():
         try:
-            found[name] = Variant(name, load_config(config.model_dump(mode="json"), overrides))
+            varied = load_config(config.model_dump(mode="json"), overrides)
+            found[name] = Variant(name, varied)
+            problems += _teachers_gone(name, config, varied)
         except InputError as error:
             problems += [Problem(f"{name}: {p.key}", p.message) for p in error.problems]
     if problems:
         raise InputError(problems)
     return list(found.values())
+
+
+def _teachers_gone(name: str, config: Config, varied: Config) -> Iterator[Problem]:
+    """The teachers stay beside all variants, or beside none."""
+    if config.objective.on_policy is None and varied.objective.on_policy is not None:
+        yield Problem(
+            f"{name}: objective.on_policy",
+            "is in this variant alone, and the teachers stay beside the students only where the recipe has it; give it to the "
+            "recipe, and objective.on_policy=null to a variant without it",
+        )
 
 
 def _methods(
@@ -200,7 +212,8 @@ class Part:
     """One part of a recipe.
 
     Attributes:
-        name: of the variant without it: `teacher.wide`, `term.soft_targets`, `weighting`, `feature_weighting`, `view.0`.
+        name: of the variant without it: `teacher.wide`, `term.soft_targets`, `weighting`, `feature_weighting`,
+            `on_policy`, `view.0`.
         kind: what it is.
         about: the same in words.
         config: the recipe without it.
@@ -260,6 +273,7 @@ def ablation(config: Config, *, views: bool = False) -> Ablation:
         *_terms(whole),
         *_weighting(whole),
         *_feature_weighting(whole),
+        *_on_policy(whole),
         *(_views(whole) if views else ()),
     ]
     parts, kept = [], []
@@ -344,6 +358,13 @@ def _feature_weighting(config: Config) -> Iterator[_Cut]:
         without = config.objective.model_copy(update={"feature_weighting": None})
         about = f"feature weighting {config.objective.feature_weighting}"
         yield _Cut("feature_weighting", "weighting", about, _tree(config, objective=without))
+
+
+def _on_policy(config: Config) -> Iterator[_Cut]:
+    if config.objective.on_policy is not None:
+        without = config.objective.model_copy(update={"on_policy": None})
+        about = f"on-policy texts, {config.objective.on_policy.share:g} of each batch"
+        yield _Cut("on_policy", "texts", about, _tree(config, objective=without))
 
 
 def _views(config: Config) -> Iterator[_Cut]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -43,6 +44,21 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Written:
+    """What students will write themselves, and teachers will be asked about it; all fits together.
+
+    Attributes:
+        rounds: in which they write.
+        sequences: teacher -> texts that it scores.
+        tokens: teacher -> tokens of them, if no prompt is longer than the recipe says.
+    """
+
+    rounds: int
+    sequences: Mapping[str, int]
+    tokens: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Counts:
     """What a recipe will ask of its teachers.
 
@@ -57,6 +73,7 @@ class Counts:
         step_bytes: that travel to one student in each step, live, where it asks all its teachers.
         unfitted: teachers that no run has fitted yet: the store has nothing of them.
         better: the mode with fewer teacher passes to come.
+        on_policy: what students will write themselves, which passes have in them; None where they write nothing.
     """
 
     mode: str
@@ -67,6 +84,7 @@ class Counts:
     step_bytes: int
     unfitted: tuple[str, ...]
     better: str
+    on_policy: Written | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, with the sums over the teachers."""
@@ -101,6 +119,9 @@ def count(prepared: Prepared) -> Counts:
     asked = _asked_live(prepared)
     live = {name: share.asked(asked[name]) for name, share in _shares(store, 0, originals).items()}
     stored = None if views is None else _shares(store, views, [*originals, *augmented])
+    written = _written(prepared)
+    if written is not None:
+        live, stored = _with(live, written), stored and _with(stored, written)
     filled = total(stored or live)
     fewer = stored and total(stored).passes_to_come <= total(live).passes_to_come
     answers = [one.empty_answer(prepared.samples) for one in prepared.teachers.values()]
@@ -114,6 +135,33 @@ def count(prepared: Prepared) -> Counts:
         step_bytes=config.train.batch_size * step_bytes,
         unfitted=tuple(name for name in prepared.teachers if name not in known),
         better="stored" if fewer else "live",
+        on_policy=written,
+    )
+
+
+def _with(shares: Mapping[str, Share], written: Written) -> dict[str, Share]:
+    """Shares with what teachers score of the students' own texts, which no target store keeps."""
+    return {name: share.asked(written.sequences[name]) for name, share in shares.items()}
+
+
+def _written(prepared: Prepared) -> Written | None:
+    """What is written by all replicas of the student and of the controls that write; the first teacher stands for the best."""
+    config, names = typical(prepared).config, list(prepared.teachers)
+    settings, vocabulary = config.objective.on_policy, prepared.samples.vocabulary
+    if settings is None or vocabulary is None:
+        return None
+    taught = [
+        training_role(role, config.objective, names, names[0], always_labelled=True)
+        for role in roles(config)
+    ]
+    writing = [role for role in taught if role.objective.on_policy is not None]
+    of_epoch = settings.of_epoch(len(prepared.samples.splits["train"]), config.train.batch_size)
+    each = settings.rounds(config.train.epochs) * config.seeds
+    tokens = settings.written_of(vocabulary.length) - settings.prompt_of(vocabulary.length)
+    asked = Counter(name for role in writing for name in role.teachers)
+    sequences = {name: each * asked[name] * (settings.sequences or of_epoch) for name in names}
+    return Written(
+        each * len(writing), sequences, {name: tokens * n for name, n in sequences.items()}
     )
 
 

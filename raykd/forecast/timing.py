@@ -23,6 +23,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from raykd.config.on_policy import OnPolicy
 from raykd.data import Samples
 from raykd.folders import RunFolder
 from raykd.objective import Role, training_role
@@ -39,6 +40,8 @@ from raykd.teachers import Spec
 from raykd.teachers.model import TeacherModel
 from raykd.tracking import Event
 from raykd.train import Fit, FolderReporter, World, train
+from raykd.train.fit import build_network
+from raykd.train.writing import written_texts
 from raykd.types import TeacherOutputs
 
 _BUDGET_S = 0.4
@@ -48,6 +51,7 @@ _LONGEST_S = 1.5
 _MEASURED_S = 6.0
 """For all together; what is not measured by then is skipped."""
 _FEW = 8
+_TEXTS = 32
 _EPOCHS = 3
 _VALIDATED = 500
 _START_TIMEOUT_S = 120.0
@@ -165,7 +169,14 @@ def device_of(gpus: float) -> torch.device:
 
 
 def fit_s(fit: Fit, samples: Samples, source: TargetSource, device: torch.device) -> float:
-    """Seconds of a whole fit without early stopping, from a few of its steps and one validation."""
+    """Seconds of a whole fit without early stopping, from a few of its steps and one validation.
+
+    Of a student that writes itself also those; its teachers' share is that of their passes.
+    """
+    if fit.objective.on_policy is not None:
+        plain = fit.objective.model_copy(update={"on_policy": None})
+        written_s = _writing_s(fit, fit.objective.on_policy, samples, device)
+        return fit_s(replace(fit, objective=plain), samples, source, device) + written_s
     validation = samples.splits["validation"]
     few = replace(samples, splits={**samples.splits, "validation": validation[:_VALIDATED]})
     plan, epochs = fit.plan, fit.training.epochs
@@ -178,6 +189,16 @@ def fit_s(fit: Fit, samples: Samples, source: TargetSource, device: torch.device
         sample_s, other_s = _short_s(fit, few, source, device, (steps * size, size))
     other_s *= max(1.0, len(validation) / _VALIDATED)
     return epochs * (plan.epoch_rows * sample_s + other_s)
+
+
+def _writing_s(fit: Fit, settings: OnPolicy, samples: Samples, device: torch.device) -> float:
+    """Seconds in which a student writes all its texts, from a few of them."""
+    of_epoch = settings.of_epoch(fit.plan.epoch_rows, fit.plan.batch_size)
+    count, clock = settings.sequences or of_epoch, _clock_of(device)
+    few, model = min(count, _TEXTS), build_network(fit, samples).model.to(device)
+    begun = clock()
+    written_texts(model, samples, fit.plan.rows, settings, seed=0, count=few, device=device)
+    return (clock() - begun) / few * count * settings.rounds(fit.training.epochs)
 
 
 def _short_s(

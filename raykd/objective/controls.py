@@ -83,6 +83,7 @@ def training_role(
             soft_targets=soft,
             weighting=steady(objective.weighting),
             mean=objective.mean,
+            on_policy=objective.on_policy,
         )
         return TrainingRole(role, argmax, tuple(teachers))
     if role in ("student", "hard"):
@@ -127,6 +128,8 @@ def overrides_of(
     else:
         found |= {"choose": "null"} if chosen else {}
         found |= _soft_targets(taught, objective)
+        if taught.on_policy != objective.on_policy:
+            found["on_policy"] = "null"
         found |= {"labels.mode": "null"} if objective.labels.mode is not None else {}
         found |= {"labels.weight": f"{taught.labels.strength:g}"}
         if taught.labels.fill != objective.labels.fill:

@@ -47,6 +47,8 @@ def blended(
             min=_TINY
         ).view(column)
     valid_N = valid_N * batch.per_unit(batch.present_B)
+    if batch.given_N is not None:
+        valid_N = valid_N * batch.given_N
     if batch.weight_B is not None:
         valid_N = valid_N * batch.per_unit(batch.weight_B)
     return own, valid_N

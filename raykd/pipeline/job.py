@@ -42,6 +42,7 @@ from raykd.train import Fit
 from raykd.train.checkpoint import FitFolder
 from raykd.train.lanes import with_samples
 from raykd.train.launch import run_fits
+from raykd.train.on_policy import added
 from raykd.train.work import Work
 
 _NAMED = 5
@@ -76,6 +77,7 @@ class Job:
         choice: which target of the menu was chosen, and why, as in `choice.json`; empty where there is no menu.
         crew: processes that fit teachers and train students.
         known: identity of a fit that was trained in this folder -> its checkpoints.
+        written: fit id -> what its student has written itself, and its teachers have scored of it.
         held: marks of the entries of the target store that the job uses, until it ends.
     """
 
@@ -91,6 +93,7 @@ class Job:
     choice: dict[str, Any] = field(default_factory=dict)
     crew: Crew = field(default_factory=Crew)
     known: dict[str, Path] = field(default_factory=dict)
+    written: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     held: ExitStack = field(default_factory=ExitStack)
 
     def __post_init__(self) -> None:
@@ -264,6 +267,8 @@ class Job:
                 results = self._run(once[:1], targets)
                 targets.complete()
             results |= self._run(once[len(results) :], targets)
+            told = {name: result.get("on_policy") for name, result in results.items()}
+            self.written |= {name: one for name, one in told.items() if one is not None}
             self.know(once)
             if others := [fit for fit in fits if fit.fit_id not in results]:
                 for fit in others:
@@ -328,6 +333,7 @@ class Job:
             "hit_rate": targets.hit_rate,
             "teacher_wait_fraction": self.emit.wait_fraction("student"),
             **({"sharpen": self.sharpening} if self.sharpening else {}),
+            **({"on_policy": added(self.written.values())} if self.written else {}),
             **({} if targets.advice is None else {"advice": targets.advice}),
         }
 

@@ -25,7 +25,8 @@ from raykd.models.network import Network
 from raykd.models.weights import count_parameters, size_bytes
 from raykd.models.zoo.foreign import ForeignModel
 from raykd.tasks import find_task
-from raykd.types import ORIGINAL_VIEW
+from raykd.train.writing import prompts_of
+from raykd.types import CHUNKS, ORIGINAL_VIEW
 
 Shape = tuple[int, ...]
 LabelMap = tuple[int | None, ...]
@@ -167,7 +168,21 @@ def data_problems(recipes: Sequence[Config], samples: Samples) -> list[Problem]:
             Problem("objective.labels.mode", "found replace; every training sample is labelled, so that the student would "
                     "never see what the teachers answer: set it to add, or lower data.labels")
         )  # fmt: skip
-    return problems
+    return [*problems, *_without_prompts(recipes, samples)]
+
+
+def _without_prompts(recipes: Sequence[Config], samples: Samples) -> Iterator[Problem]:
+    """Some training text has a beginning that a student can go on from."""
+    for settings in dict.fromkeys(recipe.objective.on_policy for recipe in recipes):
+        if settings is None or not samples.is_tokens:
+            continue
+        if not prompts_of(samples.inputs[CHUNKS][samples.splits["train"]], settings).any():
+            length = samples.inputs[CHUNKS].shape[2]
+            yield Problem(
+                "objective.on_policy.prompt",
+                f"is {settings.prompt_of(length)} tokens, and no training text has as many and room for more within "
+                f"{settings.written_of(length)}; lower it",
+            )
 
 
 def check_answer(teacher: Teacher, found: Shape, outputs: int, key: str) -> None:

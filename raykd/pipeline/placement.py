@@ -36,6 +36,7 @@ class Placement:
         overlaps: whether it is for us to say and teachers could fill the store beside the first student.
         student: its workers, of which this machine has room for the most.
         note: what there is to say about their number.
+        beside: whether teachers stay while students train, to be asked about what these write.
     """
 
     mode: Mode
@@ -48,6 +49,7 @@ class Placement:
     overlaps: bool = False
     student: StudentCluster = field(default_factory=StudentCluster)
     note: str | None = None
+    beside: bool = False
 
 
 def target_mode(config: Config, shortage: str | None = None) -> tuple[Mode, str]:
@@ -114,6 +116,7 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
         InputError: the cluster lacks what is asked for; names which number to lower.
     """
     mode, reason = target_mode(config, shortage)
+    stay = mode == "live" or teachers_stay(config)
     problems = _student_problems(config, resources)
     if shortage is not None and mode != "live":
         problems.append(
@@ -122,7 +125,7 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
         )  # fmt: skip
     resources_of = {teacher.name: _resources(config, teacher) for teacher in config.teachers}
     student = config.cluster.student
-    workers = _beside_teachers(config, mode)
+    workers = _beside_teachers(config, mode, stay)
     taken, taken_gpus = workers * student.cpus, workers * student.gpus
     cpus = sum(one.replicas * one.cpus for one in resources_of.values())
     gpus = sum(one.replicas * one.gpus for one in resources_of.values())
@@ -149,14 +152,18 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
         )  # fmt: skip
     if problems:
         raise InputError(problems)
-    overlaps = (not seats) and (
-        (config.targets.mode, mode, student.most) == ("auto", "stored", 1)
-        and cpus + student.cpus <= resources.cpus
-        and gpus + student.gpus <= resources.gpus
+    overlaps = (
+        (not seats)
+        and (not stay)
+        and (
+            (config.targets.mode, mode, student.most) == ("auto", "stored", 1)
+            and cpus + student.cpus <= resources.cpus
+            and gpus + student.gpus <= resources.gpus
+        )
     )
-    beside = sum(p.replicas * p.cpus for p in resources_of.values()) if mode == "live" else 0.0
-    student, note = _lowered(student, resources, beside, gpus if mode == "live" else 0.0)
-    lanes = _lanes(config, mode, resources)
+    beside = sum(p.replicas * p.cpus for p in resources_of.values()) if stay else 0.0
+    student, note = _lowered(student, resources, beside, gpus if stay else 0.0)
+    lanes = _lanes(config, stay, resources)
     teacher_lanes = max(1, int(resources.cpus)) if resources.local else None
     return Placement(
         mode=mode,
@@ -169,7 +176,13 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
         overlaps=overlaps,
         student=student,
         note=note,
+        beside=teachers_stay(config),
     )
+
+
+def teachers_stay(config: Config) -> bool:
+    """Whether teachers stay while students train, also where targets are stored: to be asked about what these write."""
+    return config.objective.on_policy is not None
 
 
 def _lowered(
@@ -191,20 +204,20 @@ def _lowered(
     return student.model_copy(update={"workers": (student.fewest, now)}), note
 
 
-def _beside_teachers(config: Config, mode: Mode) -> int:
+def _beside_teachers(config: Config, mode: Mode, stay: bool) -> int:
     """Student workers that train while teachers are at work."""
     student = config.cluster.student
-    if mode == "live":
+    if stay:
         return max(student.fewest, student.parallel_fits or 1)
     return 1 if mode == "write_through" else 0
 
 
-def _lanes(config: Config, mode: Mode, resources: Resources) -> int:
+def _lanes(config: Config, stay: bool, resources: Resources) -> int:
     """How many student fits train side by side."""
     student = config.cluster.student
     if student.parallel_fits is not None:
         return student.parallel_fits
-    if student.uses_ray_train or mode == "live" or not resources.local:
+    if student.uses_ray_train or stay or not resources.local:
         return 1
     room = resources.cpus / student.cpus
     if student.gpus:
@@ -219,7 +232,12 @@ def _seats(config: Config, mode: Mode, resources: Resources, cpus: float) -> int
     """
     asked = [_resources(config, teacher) for teacher in config.teachers]
     special = any(one.replicas > 1 or one.cpus > 1 or one.gpus or one.runtime_env for one in asked)
-    if special or mode != "stored" or not (resources.local or cpus > resources.cpus):
+    if (
+        special
+        or mode != "stored"
+        or teachers_stay(config)
+        or not (resources.local or cpus > resources.cpus)
+    ):
         return 0
     return max(1, min(int(resources.cpus), _MOST_LANES))
 

@@ -34,9 +34,11 @@ from raykd.runtime import Crew, put
 from raykd.targets import NoTargets, StoredTargets, TargetSource, TargetStore
 from raykd.targets.marks import Mark
 from raykd.targets.remote import Remote
+from raykd.targets.source import Asking
 from raykd.teachers import ActorFleet, LiveTargets, Spec, WriteThrough
 from raykd.teachers.client import Client
 from raykd.teachers.filling import LEAST_ROWS, Part
+from raykd.teachers.on_policy import AskedBeside
 from raykd.teachers.quarantine import Tolerance
 from raykd.teachers.selftest import check_classes, check_repeatable
 from raykd.teachers.utilization import advise_replicas, utilization_of
@@ -131,7 +133,7 @@ class TargetStage:
         text = f"{self.mode} targets: {self.reason}; {self.scored:,} teacher samples scored, "
         text += f"{required - lacking:,} of {required:,} were stored before"
         self.emit(events.message("targets", text))
-        if self.mode == "stored":
+        if self.mode == "stored" and not self.placement.beside:
             self.close()
 
     def _score_held_out(self, *, live: bool) -> tuple[int, list[Part]]:
@@ -139,7 +141,7 @@ class TargetStage:
         self._mark()
         self.stored.sync(self.views)
         originals, augmented = self.stored.missing(self.views)
-        if originals or augmented or live:
+        if originals or augmented or live or self.placement.beside:
             cluster = self.prepared.config.cluster.teachers
             places = self.placement.teachers
             rows = sum(len(part.rows) for part in (*originals, *augmented))
@@ -282,6 +284,7 @@ class TargetStage:
             self.stored.keys,
             self.stored.bucket,
             None if self.fleet is None else self.fleet.actors,
+            self.mode != "stored",
             config.cluster.teachers,
             config.data.bad_samples,
             self.send,
@@ -309,7 +312,8 @@ class FitTargets:
         root: the store's folder.
         keys: teacher -> its entries there.
         bucket: of which it is a mirror, or None.
-        actors: teacher -> handles of its replicas; None = everything is read from the store.
+        actors: teacher -> handles of its replicas; None = there are none any more.
+        live: whether they answer for the samples of the data, too, which are read from the store otherwise.
         settings: timeouts and the failure policy.
         bad: what is done about samples that break a teacher.
         emit: where failures are reported.
@@ -320,16 +324,30 @@ class FitTargets:
     keys: Keys
     bucket: Remote | None
     actors: Mapping[str, Any] | None
+    live: bool
     settings: TeacherCluster
     bad: BadSamples
     emit: Callable[[Event], None]
     writes_through: bool = False
 
-    def __call__(self, samples: Samples, fit: Fit) -> TargetSource:
-        """The targets of one fit."""
+    def __call__(self, samples: Samples, fit: Fit) -> TargetSource | Asking:
+        """The targets of one fit, with the teachers beside them where its student writes itself."""
         if not fit.teacher_infos:
             return NoTargets()
-        if self.actors is None:
+        source = self._of_samples(samples, fit)
+        if fit.objective.on_policy is None:
+            return source
+        assert self.actors is not None, "the placement has kept the teachers"
+        handles = {teacher.name: self.actors[teacher.name] for teacher in fit.teacher_infos}
+        return AskedBeside(
+            source,
+            Client(handles, self.settings, self.emit),
+            {name: self.keys[name].views for name in handles},
+            reading_temperatures(fit),
+        )
+
+    def _of_samples(self, samples: Samples, fit: Fit) -> TargetSource:
+        if self.actors is None or not self.live:
             return StoredTargets(self._open(samples, fit))
         client = self._client(self.actors, samples, fit)
         if self.writes_through:

@@ -27,11 +27,23 @@ def cost_words(summary: Summary) -> list[str]:
         parts.append(f"needs {_fewer(ratio['flops'])} FLOPs")
     parts += _answers(summary)
     if not parts:
-        return []
+        return _on_policy(summary)
     return [
         f"Set against the whole ensemble it {listed(parts)}.",
         *_overhead(summary),
         *trust(summary),
+        *_on_policy(summary),
+    ]
+
+
+def _on_policy(summary: Summary) -> list[str]:
+    """What the teachers were asked about texts that students wrote themselves."""
+    told = summary["targets"].get("on_policy")
+    if not told:
+        return []
+    return [
+        f"In training, students wrote {count(told['sequences'])} texts themselves, in {count(told['rounds'])} rounds of "
+        f"{count(told['fits'])} fits, of which teachers scored {count(told['teacher_tokens'])} tokens."
     ]
 
 

@@ -7,7 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from raykd.errors import TargetTimeoutError
+from raykd.targets.entries import EntryKey
+from raykd.targets.packing import Arrays
 from raykd.types import Batch, LearntOutputs, TeacherOutputs
 
 
@@ -93,6 +97,43 @@ class Measured(Protocol):
         self, counters: Sequence[float], seconds: float
     ) -> Mapping[str, Mapping[str, float]]:
         """Values of an epoch event, name -> teacher -> number, from summed counters and its seconds."""
+        ...
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """Where a fit gets its targets, and teachers that can be asked about texts of no data set beside that."""
+
+    @property
+    def pool(self) -> TargetSource:
+        """Answers for the samples of the data."""
+        ...
+
+    @property
+    def keys(self) -> Mapping[str, EntryKey]:
+        """Teacher -> the key of its answers to training views, which others are encoded like."""
+        ...
+
+    @property
+    def temperatures(self) -> Mapping[str, float]:
+        """Teacher -> at which its logits are going to be used."""
+        ...
+
+    def ask(self, name: str, inputs: Mapping[str, np.ndarray]) -> Any:
+        """Ask a teacher; returns at once with what `answer` takes.
+
+        Args:
+            name: the teacher's.
+            inputs: name -> [B, ...] in source space.
+        """
+        ...
+
+    def answer(self, name: str, pending: Any) -> Arrays | None:
+        """The encoded answer, encoded as those to training views are; None of a teacher that is left out.
+
+        Raises:
+            TeacherError: the teacher is lost, and the policy is to stop.
+        """
         ...
 
 

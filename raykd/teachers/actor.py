@@ -98,9 +98,9 @@ class TeacherActor:
         return self._timed(len(rows), lambda: self._scorer.score(self._samples, rows, view))
 
     @_method(max_task_retries=0)
-    def score_inputs(self, inputs: Inputs) -> Answer:
-        """The encoded answer for samples of no data set: name -> [B, ...]."""
-        return self._timed(count(inputs), lambda: self._scorer.score_inputs(inputs))
+    def score_inputs(self, inputs: Inputs, whole: bool = True) -> Answer:
+        """The encoded answer for samples of no data set: name -> [B, ...]; see `Scorer`."""
+        return self._timed(count(inputs), lambda: self._scorer.score_inputs(inputs, whole=whole))
 
     def _timed(self, samples: int, score: Callable[[], codec.Arrays]) -> Answer:
         torch.set_num_threads(self._threads)  # of this thread, which Ray chose

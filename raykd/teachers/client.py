@@ -21,19 +21,48 @@ from raykd.tracking import Event
 from raykd.types import ORIGINAL_VIEW, Batch, LearntOutputs, Output
 
 
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What teachers are asked about: samples that they hold, by row and view, or others that travel.
+
+    Attributes:
+        rows, view: int64 [B]; of samples that travel rows are −1.
+        inputs: name -> [B, ...] in source space, of samples of no data set; None = those of the rows.
+        whole: of these, whether all classes are kept, or as many as of training views.
+    """
+
+    rows: np.ndarray
+    view: np.ndarray
+    inputs: Inputs | None = None
+    whole: bool = True
+
+    @classmethod
+    def of_inputs(cls, inputs: Inputs, *, whole: bool = True) -> Question:
+        """About samples of no data set, as they are."""
+        rows = np.full(count(inputs), -1, np.int64)
+        return cls(rows, np.full_like(rows, ORIGINAL_VIEW), inputs, whole)
+
+    def about(self, indices: np.ndarray) -> Call:
+        """The call that asks about some of the samples."""
+        rows, view, whole = self.rows[indices], self.view[indices], self.whole
+        if self.inputs is None:
+            return Call(lambda actor: actor.score.remote(rows, view), len(indices))
+        some = {name: array[indices] for name, array in self.inputs.items()}
+        return Call(lambda actor: actor.score_inputs.remote(some, whole), len(indices))
+
+
 @dataclass(frozen=True)
 class Asked:
     """One teacher asked about one batch.
 
     Attributes:
-        rows, view: int64 [B], of the whole batch.
+        question: about the whole batch.
         indices: what of it was asked together; the rest is in quarantine, or in `alone`.
         alone: samples that broke the teacher in another view.
         request: for `indices`; None where there are none.
     """
 
-    rows: np.ndarray
-    view: np.ndarray
+    question: Question
     indices: np.ndarray
     alone: np.ndarray
     request: Request | None
@@ -69,23 +98,17 @@ class Client:
         """Teacher -> at which its logits are going to be used, 1 where none is given."""
 
     def submit(self, names: Sequence[str], rows: np.ndarray, view: np.ndarray) -> dict[str, Asked]:
+        """Ask several teachers at once about samples that they hold; returns without waiting."""
+        return self.ask(names, Question(rows, view))
+
+    def ask(self, names: Sequence[str], question: Question) -> dict[str, Asked]:
         """Ask several teachers at once; returns without waiting."""
         asked = {}
         for pool in [self.pools[name] for name in names if not self.pools[name].lost]:
-            indices, alone = pool.quarantine.sort(rows, view)
-            request = pool.send(_score(rows[indices], view[indices])) if len(indices) else None
-            asked[pool.name] = Asked(rows, view, indices, alone, request)
+            indices, alone = pool.quarantine.sort(question.rows, question.view)
+            request = pool.send(question.about(indices)) if len(indices) else None
+            asked[pool.name] = Asked(question, indices, alone, request)
         return asked
-
-    def submit_inputs(self, names: Sequence[str], inputs: Inputs) -> dict[str, Asked]:
-        """Ask several teachers at once about samples of no data set: name -> [B, ...]."""
-        indices = np.arange(count(inputs))
-        rows, view = np.full_like(indices, -1), np.full_like(indices, ORIGINAL_VIEW)
-        call = Call(lambda actor: actor.score_inputs.remote(inputs), len(indices))
-        pools = [self.pools[name] for name in names if not self.pools[name].lost]
-        return {
-            pool.name: Asked(rows, view, indices, indices[:0], pool.send(call)) for pool in pools
-        }
 
     def collect(
         self,
@@ -110,7 +133,7 @@ class Client:
         found: dict[str, Output | None] = dict.fromkeys(names)
         for name in [name for name in names if name in asked]:
             parts = self.parts(name, asked[name], deadline) or []
-            size = len(asked[name].rows)
+            size = len(asked[name].question.rows)
             temperature = self.temperatures.get(name, 1.0)
             found[name] = codec.assemble(parts, size, temperature, offsets)
         return self.whole(found)
@@ -143,8 +166,10 @@ class Client:
         return parts
 
     def _parts(self, pool: Pool, asked: Asked) -> Steps[codec.Parts]:
+        question = asked.question
+
         def attempt(part: np.ndarray) -> Steps[codec.Arrays | None]:
-            request = pool.send(_score(asked.rows[part], asked.view[part]))
+            request = pool.send(question.about(part))
             return (yield from _settle(pool, request, searching=True))
 
         parts: codec.Parts = []
@@ -156,7 +181,7 @@ class Client:
             else:
                 parts.append((asked.indices, arrays))
         for indices in searched:
-            found = yield from pool.search(indices, asked.rows, asked.view, attempt)
+            found = yield from pool.search(indices, question.rows, question.view, attempt)
             parts += found.answered
         return parts
 
@@ -197,10 +222,6 @@ class LiveTargets:
         """How busy each teacher was; see `raykd.teachers.utilization.describe`."""
         replicas = {name: len(self.client.pools[name].actors) for name in self.names}
         return describe(counters, replicas, seconds)
-
-
-def _score(rows: np.ndarray, view: np.ndarray) -> Call:
-    return Call(lambda actor: actor.score.remote(rows, view), len(rows))
 
 
 def _settle(pool: Pool, request: Request, *, searching: bool = False) -> Steps[codec.Arrays | None]:

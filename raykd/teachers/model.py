@@ -152,8 +152,12 @@ class Scorer(Protocol):
         """
         ...
 
-    def score_inputs(self, inputs: Inputs) -> codec.Arrays:
+    def score_inputs(self, inputs: Inputs, *, whole: bool = True) -> codec.Arrays:
         """The encoded answer for samples of no data set: name -> [B, ...] in source space, untransformed.
+
+        Args:
+            inputs: the samples.
+            whole: whether all classes are kept, as of samples that are evaluated on; else as many as of training views.
 
         Raises:
             TeacherError: as `score`, or there is no model to ask.
@@ -195,16 +199,17 @@ class TeacherModel:
             return self._scored_chunks(chunks, _packing_for(self.spec.packing, view))
         return self._scored(len(rows), inputs, _packing_for(self.spec.packing, view))
 
-    def score_inputs(self, inputs: Inputs) -> codec.Arrays:
+    def score_inputs(self, inputs: Inputs, *, whole: bool = True) -> codec.Arrays:
         """The encoded answer for samples of no data set, as they are; see `Scorer`."""
         tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        packing = self.spec.packing.whole() if whole else self.spec.packing
         if CHUNKS in tensors:
-            return self._scored_chunks(tensors[CHUNKS], self.spec.packing.whole())
+            return self._scored_chunks(tensors[CHUNKS], packing)
 
         def taken(places: np.ndarray) -> Mapping[str, Tensor]:
             return {name: tensor[places] for name, tensor in tensors.items()}
 
-        return self._scored(count(inputs), taken, self.spec.packing.whole())
+        return self._scored(count(inputs), taken, packing)
 
     def _scored(
         self, samples: int, inputs: Callable[[np.ndarray], Mapping[str, Tensor]], packing: Packing
@@ -282,7 +287,7 @@ class RecordedTeacher:
         packing = _packing_for(self.recorded.packing, view)
         return codec.encode(logits, {}, self.recorded.answers, packing)
 
-    def score_inputs(self, inputs: Inputs) -> codec.Arrays:  # noqa: ARG002 - one protocol
+    def score_inputs(self, inputs: Inputs, *, whole: bool = True) -> codec.Arrays:  # noqa: ARG002 - one protocol
         """There is no model to ask."""
         raise TeacherError(
             f"teacher {self.recorded.name!r} has outputs of its own samples only, and no model"

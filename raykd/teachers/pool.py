@@ -18,7 +18,7 @@ from raykd.config.root import TeacherCluster
 from raykd.errors import TeacherError
 from raykd.runtime import Crew
 from raykd.teachers.actor import CONTROL, TeacherActor
-from raykd.teachers.client import Client
+from raykd.teachers.client import Client, Question
 from raykd.teachers.executor import Replicas
 from raykd.teachers.model import Inputs, Recorded, Spec
 from raykd.teachers.seats import Seat, forget
@@ -131,7 +131,9 @@ class ActorFleet:
     def score_inputs(self, inputs: Inputs) -> TeacherOutputs:
         """What every teacher says of samples of no data set: name -> [B, ...] in source space."""
         names = list(self.specs)
-        return dense_answers(self.client.collect(names, self.client.submit_inputs(names, inputs)))
+        return dense_answers(
+            self.client.collect(names, self.client.ask(names, Question.of_inputs(inputs)))
+        )
 
     def statistics(self) -> dict[str, dict[str, float]]:
         """Per teacher, over its replicas that live (since their start), what the actor's own gives."""

@@ -27,6 +27,7 @@ from raykd.disks import new_file
 from raykd.errors import CheckpointError, InputError
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.models.weights import fingerprint, load_weights, save_weights
+from raykd.targets.written import forget_answers
 from raykd.tracking import Event
 
 State = dict[str, Any]
@@ -70,9 +71,10 @@ class FitFolder:
         self.forget()
 
     def forget(self) -> None:
-        """Delete the states: it is not gone on with."""
+        """Delete the states, and what teachers have said of texts of its own: it is not gone on with."""
         for name in reversed(STATES):
             (self.path / name).unlink(missing_ok=True)
+        forget_answers(self.path)
 
     def weights(self, which: str) -> Path:
         """File of the `best` or `last` weights."""

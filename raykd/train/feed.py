@@ -28,6 +28,7 @@ from raykd.objective.settled import EnsembleTarget, SettledUnits
 from raykd.seeding import derive
 from raykd.targets import TargetSource, Ticket
 from raykd.train.fit import Fit
+from raykd.train.mixed_batches import MixedBatches, Round
 from raykd.train.plan import split
 from raykd.train.step import DistillModule, Lesson
 from raykd.train.world import World
@@ -93,14 +94,33 @@ class Feed:
         self._depth = depth
         self._at_once = getattr(source, "at_once", False)
         self._kept = KeptTargets(fit.plan.rows)
+        self._mixed: MixedBatches | None = None
 
-    def blocks(self, epoch: int, step: int) -> Iterator[Block]:
-        """All blocks from a step on, each within one epoch."""
+    def blocks(
+        self, epoch: int, step: int, until: int | None = None, now: Round | None = None
+    ) -> Iterator[Block]:
+        """All blocks from a step on, each within one epoch.
+
+        Args:
+            epoch: of the first step.
+            step: the first one.
+            until: the epoch that is not made any more; None = the end of training.
+            now: what the student has written, of which a part of each batch is; None: all is the pool's.
+        """
+        epochs = range(epoch, self._fit.training.epochs if until is None else until)
+        self._mixed = None
+        if now is not None:
+            self._mixed = MixedBatches(self._fit, self._samples, self._source, now)
         if not self._at_once:
-            return prefetch(self._asked(epoch, step))
-        blocks = self._gathered(epoch, step)
-        light = self._steps_at_once >= _FEW_STEPS and self._world.device.type == "cpu"
+            return prefetch(self._asked(epochs, step))
+        blocks = self._gathered(epochs, step)
+        light = self._together >= _FEW_STEPS and self._world.device.type == "cpu"
         return blocks if light else prefetch(blocks)
+
+    @property
+    def _together(self) -> int:
+        """Steps that are made as one batch; those of which the student has written a part one by one."""
+        return 1 if self._mixed is not None else self._steps_at_once
 
     @cached_property
     def _steps_at_once(self) -> int:
@@ -114,16 +134,24 @@ class Feed:
         numbers += units * sum(math.prod(shape) for shape in shapes)
         return max(1, min(MOST_STEPS, _BLOCK_BYTES // (4 * rows * numbers)))
 
-    def _gathered(self, epoch: int, step: int) -> Iterator[Block]:
-        for steps in self._runs(epoch, step):
-            batch, sizes = self._batch(steps)
-            yield self._block(self._source.submit(batch), steps, sizes)
+    def _gathered(self, epochs: range, step: int) -> Iterator[Block]:
+        for steps in self._runs(epochs, step):
+            ticket, sizes = self._submit(steps)
+            yield self._block(ticket, steps, sizes)
 
-    def _runs(self, epoch: int, step: int) -> Iterator[list[tuple[int, int]]]:
+    def _submit(self, steps: Sequence[tuple[int, int]]) -> tuple[Ticket, list[int]]:
+        """Some steps as one batch that is asked for, and how many samples each of them has."""
+        if self._mixed is not None:
+            ticket = self._mixed.submit(*steps[0])
+            return ticket, [len(ticket.batch)]
+        batch, sizes = self._batch(steps)
+        return self._source.submit(batch), sizes
+
+    def _runs(self, epochs: range, step: int) -> Iterator[list[tuple[int, int]]]:
         """(epoch, step) of each block: as many as go together, of one epoch and one temperature."""
-        most = self._steps_at_once
-        for number in range(epoch, self._fit.training.epochs):
-            first = step if number == epoch else 0
+        most = self._together
+        for number in epochs:
+            first = step if number == epochs.start else 0
             run: list[tuple[int, int]] = []
             for one in range(first, self._fit.plan.steps_per_epoch):
                 changes = run and self._temperature(*run[0]) != self._temperature(number, one)
@@ -134,14 +162,13 @@ class Feed:
             if run:
                 yield run
 
-    def _asked(self, epoch: int, step: int) -> Iterator[Block]:
+    def _asked(self, epochs: range, step: int) -> Iterator[Block]:
         """Blocks of one step, `depth` of them asked for ahead, across epochs."""
         waiting: deque[tuple[Ticket, tuple[int, int]]] = deque()
-        for number in range(epoch, self._fit.training.epochs):
-            for one in range(step if number == epoch else 0, self._fit.plan.steps_per_epoch):
-                waiting.append(
-                    (self._source.submit(self._batch([(number, one)])[0]), (number, one))
-                )
+        for number in epochs:
+            first = step if number == epochs.start else 0
+            for one in range(first, self._fit.plan.steps_per_epoch):
+                waiting.append((self._submit([(number, one)])[0], (number, one)))
                 if len(waiting) > self._depth:
                     yield self._answered(*waiting.popleft())
         while waiting:
@@ -175,7 +202,8 @@ class Feed:
         kept = self._kept.get(batch, temperature) if self._objective.settles else None
         targets: LearntOutputs = {}
         if kept is None or self._fit.objective.features:
-            targets = self._source.collect(ticket, ANSWER_TIMEOUT_S)
+            source = self._source if self._mixed is None else self._mixed
+            targets = source.collect(ticket, ANSWER_TIMEOUT_S)
         answer_s = time.monotonic() - begun
         device = self._world.device
         present = [int(part.sum()) for part in batch.present_B.split(list(sizes))]
@@ -305,7 +333,7 @@ def parts_of(batch: Batch, sizes: Sequence[int]) -> list[Batch]:
     plain["labels"] = batch.labels.split(batch.units_of(cut))
     offsets = _offsets_of(batch, cut)
     inputs = {name: tensor.split(cut) for name, tensor in batch.inputs.items()}
-    mixed, weights = batch.mixed, batch.weight_B
+    mixed, weights, generated = batch.mixed, batch.weight_B, batch.generated_B
     return [
         Batch(
             **{name: parts[index] for name, parts in plain.items()},
@@ -316,6 +344,7 @@ def parts_of(batch: Batch, sizes: Sequence[int]) -> list[Batch]:
             ),
             weight_B=None if weights is None else weights.split(cut)[index],
             unit_offsets=offsets[index],
+            generated_B=None if generated is None else generated.split(cut)[index],
         )
         for index in range(len(cut))
     ]  # fmt: skip

@@ -19,13 +19,14 @@ from raykd.models.weights import fingerprint
 from raykd.objective import Losses, ensemble_values
 from raykd.seeding import derive
 from raykd.targets import TargetSource
-from raykd.targets.source import Measured
+from raykd.targets.source import Asking, Measured
 from raykd.tasks import find_task
 from raykd.tracking import events
 from raykd.train.checkpoint import Reporter, State
 from raykd.train.epoch_accumulator import EpochAccumulator, random_states, set_random_state
 from raykd.train.feed import Block, Feed
 from raykd.train.fit import Fit, build_module
+from raykd.train.on_policy import Rounds
 from raykd.train.optim import make_optimizer, make_schedule
 from raykd.train.step import Steps, Update
 from raykd.train.validation import Best, choosing_rows, validate
@@ -47,14 +48,15 @@ class Trainer:
         self,
         fit: Fit,
         samples: Samples,
-        source: TargetSource,
+        source: TargetSource | Asking,
         reporter: Reporter,
         world: World,
         *,
         depth: int,
         leaving: Leaving,
     ) -> None:
-        self.fit, self.samples, self.source, self.reporter = fit, samples, source, reporter
+        self.fit, self.samples, self.reporter = fit, samples, reporter
+        self.source = source.pool if isinstance(source, Asking) else source
         self.world, self.all_sum, self.leaving = world, world.all_sum, leaving
         self.folder = reporter.folder(fit.fit_id)
         self.module = placed(build_module(fit, samples), world.device, tf32=True)
@@ -78,7 +80,14 @@ class Trainer:
             clip_norm=fit.training.clip_norm,
             average=average,
         )
-        self.feed = Feed(fit, samples, source, self.module, world, depth=depth)
+        self.feed = Feed(fit, samples, self.source, self.module, world, depth=depth)
+        self.rounds: Rounds | None = None
+        if fit.objective.on_policy is not None:
+            assert isinstance(source, Asking), "the teachers stay beside students that write"
+            self.rounds = Rounds(
+                fit, samples, source, self.folder.path, model,
+                device=world.device, report=reporter.report,
+            )  # fmt: skip
         self.task = find_task(fit.task or samples.task).metrics
         self.best = Best(self.task, fit.training.select)
         self.last: dict[str, float] = {}
@@ -93,11 +102,13 @@ class Trainer:
         started = time.monotonic()
         training = self.fit.training
         done = self.within["sums"]["steps"] if self.within else 0
-        stream = self.feed.blocks(self.first_epoch, done)
-        epoch = self.first_epoch
+        epoch = until = self.first_epoch
+        stream: Iterator[Block] = iter(())
         if not training.epochs:  # a control that stays as it is
             self._judge(0)
         while epoch < training.epochs and not self._stops(epoch - 1):
+            if epoch == until:
+                stream, until = self._stream(epoch, done if epoch == self.first_epoch else 0)
             sums = self._train_epoch(stream, epoch)
             self._judge(epoch)
             self._report(epoch, sums)
@@ -105,6 +116,14 @@ class Trainer:
             if epoch % training.checkpoint_every_epochs == 0 and epoch < training.epochs:
                 self._save(epoch)
         return self._finish(epoch, time.monotonic() - started)
+
+    def _stream(self, epoch: int, step: int) -> tuple[Iterator[Block], int]:
+        """All steps that draw from the same texts as the given one, and the epoch that does not any more."""
+        until = self.fit.training.epochs
+        if self.rounds is None:
+            return self.feed.blocks(epoch, step), until
+        until = min(until, self.rounds.enter(epoch, within=step > 0))
+        return self.feed.blocks(epoch, step, until, self.rounds.now), until
 
     def _judge(self, epoch: int) -> None:
         """Validate, and keep the weights where they are the best so far."""
@@ -236,6 +255,7 @@ class Trainer:
             **ensemble,
             **measured,
             **teachers,
+            **({} if self.rounds is None else self.rounds.values()),
         }
         step = (epoch + 1) * self.fit.plan.steps_per_epoch
         self.reporter.report(
@@ -298,6 +318,8 @@ class Trainer:
             "last": self.last,
         }
         self.folder.save(state, self._weights(), self.best.weights or self._weights())
+        if self.rounds is not None:
+            self.rounds.saved(next_epoch)
 
     def _restore(self) -> tuple[int, State | None]:
         """Continue from the last whole checkpoint if there is one; the epoch, and where within it, to begin with."""
@@ -322,6 +344,8 @@ class Trainer:
                 events.failure(self.fit.stage, text, fit=self.fit.fit_id, decision="go_back")
             )
         epoch, within = int(state["next_epoch"]), state["within"]
+        if self.rounds is not None:
+            self.rounds.restored(epoch)
         step = epoch * self.fit.plan.steps_per_epoch + (within["sums"]["steps"] if within else 0)
         self._tell("resumed", epoch, step=step)
         return epoch, within
@@ -339,6 +363,7 @@ class Trainer:
                 "best": fingerprint(self.best.weights),
                 "last": fingerprint(self._weights()),
             },
+            **({} if self.rounds is None else {"on_policy": self.rounds.result()}),
         }
         if self.world.rank == 0:
             self._save(epochs)
@@ -350,7 +375,7 @@ class Trainer:
 def train(
     fit: Fit,
     samples: Samples,
-    source: TargetSource,
+    source: TargetSource | Asking,
     reporter: Reporter,
     world: World,
     *,
@@ -362,7 +387,7 @@ def train(
     Args:
         fit: what to train.
         samples: the data.
-        source: where the teachers' answers come from.
+        source: where the teachers' answers come from; for a student that writes itself with the teachers beside it.
         reporter: where progress goes and checkpoints lie.
         world: this worker and the others.
         depth: batches asked for ahead.

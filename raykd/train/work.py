@@ -10,12 +10,13 @@ from raykd.data import Samples
 from raykd.folders import RunFolder
 from raykd.runtime import Crew
 from raykd.targets import TargetSource
+from raykd.targets.source import Asking
 from raykd.train.checkpoint import FolderReporter, Reporter
 from raykd.train.fit import Fit
 
 _TOGETHER_S = 0.5
 """Epochs of this time go to the driver together: one by one, those of small students cost the machine as much as steps."""
-MakeSource = Callable[[Samples, Fit], TargetSource]
+MakeSource = Callable[[Samples, Fit], TargetSource | Asking]
 
 
 class Message(NamedTuple):

@@ -40,9 +40,13 @@ class GruLm(CausalNetwork):
 
     def hidden(self, tokens_BL: Tensor) -> Tensor:
         """[B, L] -> [B, L, D]."""
-        states_BLD, _ = self.layers(self.embed(known_ids(tokens_BL)))
-        out: Tensor = self.drop(states_BLD)
-        return out
+        return self.advance(tokens_BL, None)[0]
+
+    def advance(self, tokens_BL: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """See `raykd.models.generation.Stepping`; a state is that of every layer."""
+        states_BLD, state = self.layers(self.embed(known_ids(tokens_BL)), state)
+        assert state is not None, "a recurrent layer returns one"
+        return self.drop(states_BLD), state
 
 
 def build_gru_lm(spec: GruLmModel, context: BuildContext) -> nn.Module:

@@ -95,7 +95,8 @@ def _measures(outputs_NV: Tensor, batch: Batch, answers: Sequence[Output]) -> Te
     labels = batch.labels[:_MEASURED]
     present_N = batch.per_unit(batch.present_B)[:_MEASURED] & is_labelled(labels)
     token_N, domain_N = labels[:, TOKEN].clamp(min=0), labels[:, DOMAIN].clamp(min=0)
-    columns = [(-log_q.gather(1, token_N[:, None])[:, 0], present_N)]
+    given_N = present_N if batch.given_N is None else present_N & batch.given_N[:_MEASURED]
+    columns = [(-log_q.gather(1, token_N[:, None])[:, 0], given_N)]
     for answer in answers:
         first = on_units(answer, lambda tensor: tensor[:_MEASURED])
         if isinstance(first, Dense):
