@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from raykd.config.check_objective import objective_problems, target_problems
+from raykd.config.check_transfer import transfer_problems
 from raykd.config.data import NoTokenizer
 from raykd.config.models import (
     FINISHED,
@@ -44,6 +45,7 @@ def cross_check(config: Config) -> list[Problem]:
         *_texts(config),
         *_task(config),
         *_without_labels(config),
+        *transfer_problems(config),
         *objective_problems(config),
         *target_problems(config),
         *_training(config),

@@ -156,7 +156,10 @@ def _keys(search: Search, *, chooses: bool) -> Iterator[Problem]:
         elif chooses and key in (*CHOSEN, "objective.labels.mode"):
             yield Problem(_at(key), "is what objective.choose sets, once for all trials; leave one of the two out, or give "
                           "objective.choose=null")  # fmt: skip
-        if head not in SEARCHED or "." not in key:
+        if key.startswith("data.transfer"):
+            yield Problem(_at(key), "a transfer set is made once, and the teachers are asked about it once, for all trials: give "
+                          "data.transfer a set for each value, and search student.learns_from")  # fmt: skip
+        elif head not in SEARCHED or "." not in key:
             yield Problem(_at(key), f"only keys under {', '.join(SEARCHED)} can be searched: data and teachers are "
                           "shared by all trials; vary others in separate runs")  # fmt: skip
         elif key.startswith("student.limits"):

@@ -20,6 +20,7 @@ from raykd.config.base import (
     Unit,
 )
 from raykd.config.sources import Source
+from raykd.config.transfer import Transfer
 
 
 class HashedTokenizer(Settings):
@@ -262,7 +263,7 @@ class Tokens(Settings):
 class Data(Settings):
     """Samples, splits, label budget and views."""
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"tokens"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"tokens", "transfer"})
 
     source: Source
     """Where the samples come from."""
@@ -278,6 +279,8 @@ class Data(Settings):
     those of validation still choose by."""
     tokens: Tokens | None = None
     """With `task: language`: how texts become chunks of tokens; null takes bytes, in chunks of 128."""
+    transfer: Transfer | None = None
+    """Samples without labels beside the training samples, or in their place: made of them, or of another source."""
     views: Views = Views()
     """Deterministic augmented views."""
     bad_samples: BadSamples = BadSamples()

@@ -127,7 +127,7 @@ class Limits(Settings):
 class Student(Settings):
     """The small model that is to be as good as the ensemble."""
 
-    added_later: ClassVar = frozenset({"prefix"})
+    added_later: ClassVar = frozenset({"prefix", "learns_from"})
 
     model: Model
     """The network."""
@@ -143,3 +143,6 @@ class Student(Settings):
     """What it must keep to."""
     dimension: Count | None = None
     """Length of its vectors, with `task: embedding`."""
+    learns_from: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    """With `data.transfer`: the sets whose samples it learns from, by name, `own` for the recipe's own; null = all of
+    them (without `own` where `data.transfer.replace`). The control `labels` has the own samples all the same."""

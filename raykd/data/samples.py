@@ -24,11 +24,12 @@ from raykd.data.mapped import channel_statistics, coarse_columns, pieces
 from raykd.data.sources import load_source
 from raykd.data.splits import label_budget, make_splits
 from raykd.data.texts import decode_texts
-from raykd.data.trying import scale_of, try_views
+from raykd.data.transfer.joining import with_transfer
+from raykd.data.trying import check_request, scale_of, try_views
 from raykd.data.views import PartnerPools, Shown, ViewMaker, mixes, policy_key
 from raykd.errors import InputError, Problem
 from raykd.tasks import find_task
-from raykd.types import CHUNKS, ORIGINAL_VIEW, TEXT, UNLABELLED, Batch, Mixed, Scale, is_labelled
+from raykd.types import CHUNKS, TEXT, UNLABELLED, Batch, Mixed, Scale, is_labelled
 
 Labels = Literal["budget", "all"]
 _VECTORS = len(("N", "D"))
@@ -60,6 +61,8 @@ class Samples:
         left_out, features, words, unused: as in `Dataset`.
         columns: as in `Dataset`, of those that are asked for.
         notes: what a reader of a run should know of the data, in plain words.
+        transfer: name of each set of `data.transfer` -> its rows, which are training rows; the others of these are the
+            recipe's own.
         vocabulary: of chunks of tokens, which have many units each; None of all other samples. `labels` are then the
             numbers of the domains, which `classes` names.
     """
@@ -84,6 +87,7 @@ class Samples:
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unused: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    transfer: Mapping[str, np.ndarray] = field(default_factory=dict)
     vocabulary: Vocabulary | None = None
 
     def __len__(self) -> int:
@@ -121,7 +125,7 @@ class Samples:
         """
         rows = np.asarray(rows, dtype=np.int64)
         view_B = np.broadcast_to(np.asarray(view, dtype=np.int64), rows.shape)
-        self._check_request(rows, view_B, present)
+        check_request(len(self), rows, view_B, present)
         shown = self._views.show(rows, view_B)
         known = self.labels if labels == "budget" else self.all_labels
         present_B = np.ones(len(rows), dtype=bool) if present is None else present.astype(bool)
@@ -207,8 +211,16 @@ class Samples:
         labelled: np.ndarray = rows[is_labelled(known[rows])]
         return labelled
 
+    @property
+    def own_training_rows(self) -> np.ndarray:
+        """Training rows without those of transfer sets, sorted int64; all that is fitted to inputs goes by them."""
+        train = self.splits["train"]
+        if not self.transfer:
+            return train
+        return train[~np.isin(train, np.concatenate([*self.transfer.values()]))]
+
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Means and standard deviations per channel (axis 1) of the single input, over training rows.
+        """Means and standard deviations per channel (axis 1) of the single input, over the own training rows.
 
         In the scale that batches have, so for uint8 in [0, 1]; a constant channel gets the deviation 1.
         """
@@ -221,7 +233,7 @@ class Samples:
 
     def training_texts(self) -> Iterator[str]:
         """The texts of the training part, as they are, labelled or not."""
-        for rows in pieces(self.splits["train"], self._row_bytes):
+        for rows in pieces(self.own_training_rows, self._row_bytes):
             yield from decode_texts(self.inputs[TEXT][rows])
 
     @property
@@ -246,7 +258,7 @@ class Samples:
 
     def training_rows(self, most: int) -> np.ndarray:
         """Training samples of the single input, at most so many, evenly spaced over all of them."""
-        train = self.splits["train"]
+        train = self.own_training_rows
         rows = (
             train
             if len(train) <= most
@@ -296,7 +308,7 @@ class Samples:
 
     @cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        array, rows = self._only_input, self.splits["train"]
+        array, rows = self._only_input, self.own_training_rows
         return channel_statistics(array, list(pieces(rows, self._row_bytes)))
 
     @property
@@ -310,18 +322,6 @@ class Samples:
                 "data.source", f"samples have several inputs ({', '.join(self.inputs)}); needs one"
             )
         return next(iter(self.inputs.values()))
-
-    def _check_request(
-        self, rows: np.ndarray, view_B: np.ndarray, present: np.ndarray | None
-    ) -> None:
-        if rows.ndim != 1 or (present is not None and present.shape != rows.shape):
-            raise ValueError(f"rows {rows.shape} and present must be of one length [B]")
-        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
-            raise IndexError(
-                f"rows {rows.min()} to {rows.max()} asked; there are 0 to {len(self) - 1}"
-            )
-        if len(rows) and view_B.min() < ORIGINAL_VIEW:
-            raise ValueError(f"view {view_B.min()} asked; views are {ORIGINAL_VIEW} and above")
 
 
 def _mixed(shown: Shown, labels: np.ndarray) -> Mixed | None:
@@ -407,13 +407,15 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         kept = label_budget(known, train, data.labels, seed=seed, ids=ids)
         labels = dataset.form.hidden(all_labels, kept == UNLABELLED)
     by_id = train[np.argsort(ids[train])]
+    columns_of = dataset.columns
+    dataset, labels, splits, sets = with_transfer(dataset, labels, splits, data, seed=seed)
     if find_task(dataset.task).settings.chunks:
         return Samples(**fields_of_chunks(dataset, data, splits, classes, columns, seed), seed=seed)
     samples = Samples(
         inputs={name: _read_only(array) for name, array in dataset.arrays.items()},
         labels=_read_only(labels),
-        all_labels=_read_only(all_labels),
-        ids=_read_only(ids),
+        all_labels=_read_only(dataset.known_labels),
+        ids=_read_only(dataset.sample_ids),
         user_ids=dataset.user_ids,
         splits={name: _read_only(rows) for name, rows in splits.items()},
         classes=classes,
@@ -428,9 +430,10 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         hashes=None if dataset.hashes is None else _read_only(dataset.hashes),
         left_out=dataset.left_out,
         features=dataset.features,
-        columns={name: _read_only(dataset.columns[name]) for name in columns},
+        columns={name: _read_only(columns_of[name]) for name in columns},
         words=dataset.words,
         unused=dataset.unused,
+        transfer={name: _read_only(rows) for name, rows in sets.items()},
         notes=(
             *dataset.notes,
             *look_alike(classes),

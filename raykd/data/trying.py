@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raykd.errors import InputError, Problem
-from raykd.types import Scale, is_labelled
+from raykd.types import ORIGINAL_VIEW, Scale, is_labelled
 
 if TYPE_CHECKING:
     from raykd.data.samples import Samples
@@ -52,3 +52,26 @@ def try_views(samples: Samples) -> None:
             "the same view of a sample came out differently the second time; a factory step must draw "
             "all that is random from the generator it is given",
         )
+
+
+def check_request(
+    count: int, rows: np.ndarray, view_B: np.ndarray, present: np.ndarray | None
+) -> None:
+    """Rows and views that are asked for are those of samples.
+
+    Args:
+        count: how many samples there are.
+        rows: asked for.
+        view_B: of each.
+        present: as of `Samples.batch`.
+
+    Raises:
+        IndexError: a row is not there.
+        ValueError: a view is below −1, or lengths differ.
+    """
+    if rows.ndim != 1 or (present is not None and present.shape != rows.shape):
+        raise ValueError(f"rows {rows.shape} and present must be of one length [B]")
+    if len(rows) and (rows.min() < 0 or rows.max() >= count):
+        raise IndexError(f"rows {rows.min()} to {rows.max()} asked; there are 0 to {count - 1}")
+    if len(rows) and view_B.min() < ORIGINAL_VIEW:
+        raise ValueError(f"view {view_B.min()} asked; views are {ORIGINAL_VIEW} and above")

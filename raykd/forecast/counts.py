@@ -13,6 +13,7 @@ from raykd.pipeline.fits import known_weights, roles, shown_views
 from raykd.pipeline.placement import target_mode
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.recipe_store import RecipeStore
+from raykd.pipeline.taught import student_rows
 from raykd.targets import EntryKey
 from raykd.targets.entries import Entry
 from raykd.targets.sizes import manifest_bytes, shard_bytes
@@ -210,6 +211,6 @@ def _asked_live(prepared: Prepared) -> dict[str, int]:
         for role in roles(config)
         for name in training_role(role, config.objective, names, names[0]).teachers
     ]
-    each = config.train.epochs * len(prepared.samples.splits["train"])
+    each = config.train.epochs * len(student_rows(config, prepared.samples))
     extra = extra_fits_of(prepared)
     return {name: each * (config.seeds * asked.count(name) + extra) for name in names}

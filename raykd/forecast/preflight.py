@@ -27,6 +27,7 @@ from raykd.pipeline.preparation import (
 )
 from raykd.pipeline.recipe_store import RecipeStore, bucket_of
 from raykd.pipeline.runs import check_required
+from raykd.pipeline.taught import student_rows
 from raykd.pipeline.teacher_validation import judge_teacher
 from raykd.runtime import check_machine, connect, machine
 from raykd.targets import codec
@@ -79,6 +80,8 @@ def facts(prepared: Prepared, placement: Placement) -> dict[str, Any]:
     student = placement.student
     return {
         "samples": {name: len(rows) for name, rows in samples.splits.items()},
+        "transfer": {name: len(rows) for name, rows in samples.transfer.items()},
+        "student_samples": len(student_rows(config, samples)),
         "training_labels": len(samples.labelled_rows("train")),
         "columns": columns_in_words(samples),
         "notes": list(prepared.notes),

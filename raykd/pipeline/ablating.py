@@ -14,6 +14,7 @@ from raykd.errors import InputError
 from raykd.evaluate.ablation import worths
 from raykd.evaluate.comparison import compare as hold_against
 from raykd.folders import RunFolder
+from raykd.pipeline.at_home import transfer_numbers
 from raykd.pipeline.choosing import choose, settle
 from raykd.pipeline.comparing import check_same, keep_variants, paired_fits, seconds_of
 from raykd.pipeline.fits import shown_views
@@ -144,7 +145,7 @@ def make_students(
 def view_samples(config: Config, prepared: Prepared) -> int:
     """Teacher samples that a recipe's own views ask for, none of them stored: of one replica where it is endless."""
     shown = shown_views(config) or config.train.epochs
-    return len(prepared.teachers) * shown * len(prepared.samples.splits["train"])
+    return len(prepared.teachers) * shown * len(prepared.asked)
 
 
 def announcement(plan: Ablation, prepared: Prepared) -> list[str]:
@@ -180,6 +181,7 @@ def _stages(job: Job, plan: Ablation, students: Students, of: Path | None) -> No
     compared = hold_against(job.evaluate(targets, students.every), WHOLE, seconds_of(results))
     parts = {part.name: {"kind": part.kind, "about": part.about} for part in plan.parts}
     found = {**worths(compared, parts), "kept": list(plan.kept)}
+    found |= transfer_numbers(job.prepared, targets.store)
     job.summarise("ablation", found, numbers, tested=True)
     job.report()
 

@@ -17,6 +17,7 @@ from raykd.pipeline.fits import student_fit
 from raykd.pipeline.job import Job
 from raykd.pipeline.preparation import Prepared, is_fully_labelled, with_target
 from raykd.pipeline.target_stage import TargetStage
+from raykd.pipeline.taught import labelled_student_rows, student_rows
 from raykd.pipeline.teacher_validation import TeacherValidation
 from raykd.tasks import find_task
 from raykd.tracking import events
@@ -28,14 +29,14 @@ Students = Mapping[Candidate, list[Fit]]
 def menu_of(prepared: Prepared) -> tuple[Candidate, ...]:
     """The targets that a recipe is to choose from, on its data; none where it has no menu."""
     objective = prepared.config.objective
-    return menu(objective, fully_labelled=is_fully_labelled(prepared.samples))
+    return menu(objective, fully_labelled=is_fully_labelled(prepared.config, prepared.samples))
 
 
 def extra_fits_of(prepared: Prepared) -> int:
     """Students that are trained for the menu alone."""
-    samples = prepared.samples
-    labelled, every = len(samples.labelled_rows("train")), len(samples.splits["train"])
-    return extra_fits(prepared.config, labelled=labelled, samples=every)
+    config, samples = prepared.config, prepared.samples
+    labelled = len(labelled_student_rows(config, samples))
+    return extra_fits(config, labelled=labelled, samples=len(student_rows(config, samples)))
 
 
 def typical(prepared: Prepared) -> Prepared:

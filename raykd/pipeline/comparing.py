@@ -17,6 +17,7 @@ from raykd.evaluate.comparison import compare as hold_against
 from raykd.evaluate.ranking import rank_teachers
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.objective import Role, training_role
+from raykd.pipeline.at_home import transfer_numbers
 from raykd.pipeline.choosing import choose, settle
 from raykd.pipeline.fits import shown_views, student_fit
 from raykd.pipeline.given import Recipe, given_recipe
@@ -201,7 +202,8 @@ def _stages(job: Job, students: Mapping[str, Prepared], reference: str) -> None:
         fits = list(paired_fits(job.config, students, targets.teachers))
         results = job.train(fits, targets)
     compared = hold_against(job.evaluate(targets, students), reference, seconds_of(results))
-    job.summarise("comparison", compared, job.target_numbers(targets), tested=True)
+    found = {**compared, **transfer_numbers(job.prepared, targets.store)}
+    job.summarise("comparison", found, job.target_numbers(targets), tested=True)
     job.report()
 
 

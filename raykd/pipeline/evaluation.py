@@ -29,6 +29,7 @@ from raykd.models.network import Network, placed
 from raykd.models.preprocess import Preprocessing
 from raykd.models.weights import apply_weights
 from raykd.pipeline.preparation import Prepared, collect, student_outputs
+from raykd.pipeline.taught import labelled_student_rows
 from raykd.pipeline.teachers import Specs, network_of
 from raykd.pipeline.texts import teacher_rows
 from raykd.targets import TargetStore
@@ -236,7 +237,7 @@ def training_numbers(prepared: Prepared, run: RunFolder, ask: Ask) -> dict[str, 
         FitFolder(run.checkpoints(f"student/replica{replica}")).result() or {}
         for replica in range(prepared.config.seeds)
     ]
-    rows = samples.labelled_rows("train")[:_TRAINED_ROWS]
+    rows = labelled_student_rows(prepared.config, samples)[:_TRAINED_ROWS]
     found = None
     if len(rows) and task.tally is not None:
         labels_N = torch.from_numpy(samples.unit_labels(rows))
@@ -280,7 +281,8 @@ def _cost_inputs(samples: Samples) -> Mapping[str, Tensor]:
 def labels_used(prepared: Prepared) -> dict[str, Any]:
     """How many labels teachers, student and validation used; each counted once."""
     samples = prepared.samples
-    train, validation = (len(samples.labelled_rows(s)) for s in ("train", "validation"))
+    train = len(labelled_student_rows(prepared.config, samples))
+    validation = len(samples.labelled_rows("validation"))
     teachers = {
         name: len(teacher_rows(samples, c.settings)) if c.settings.learns else 0
         for name, c in prepared.teachers.items()

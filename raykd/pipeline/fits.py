@@ -19,6 +19,7 @@ from raykd.models.weights import load_weights
 from raykd.objective import Role, TeacherInfo, TrainingRole, training_role
 from raykd.objective.rule import OUTPUT, Validated
 from raykd.pipeline.preparation import Prepared
+from raykd.pipeline.taught import student_rows
 from raykd.pipeline.teacher_validation import TeacherValidation
 from raykd.pipeline.teachers import seen_labels
 from raykd.pipeline.texts import domain_numbers, teacher_rows
@@ -62,7 +63,7 @@ def teacher_fit(prepared: Prepared, teacher: Teacher) -> Fit:
         ),
         seed=seed,
         labels=seen_labels(teacher),
-        data=prepared.data,
+        data=prepared.own_data,
         task=find_task(samples.task).settings.fitted_as,
         freeze=settings.freeze,
         lr_factors=settings.lr_factors,
@@ -162,7 +163,7 @@ def student_fit(
     """One replica of a student in one role; named after the role where it has no other name."""
     config, samples = prepared.config, prepared.samples
     seed = derive(config.seed, "student", replica)
-    train = samples.splits["train"]
+    train = student_rows(config, samples)
     return Fit(
         fit_id=f"{name or role.role}/replica{replica}",
         stage="student",

@@ -24,6 +24,7 @@ from raykd.models.names import nearest
 from raykd.models.network import Network
 from raykd.models.weights import count_parameters, size_bytes
 from raykd.models.zoo.foreign import ForeignModel
+from raykd.pipeline.taught import labelled_student_rows, student_rows
 from raykd.tasks import find_task
 from raykd.train.writing import prompts_of
 from raykd.types import CHUNKS, ORIGINAL_VIEW
@@ -161,8 +162,10 @@ def data_problems(recipes: Sequence[Config], samples: Samples) -> list[Problem]:
                 "for each")
         for count in counts - {classes}
     ]  # fmt: skip
-    if len(samples.labelled_rows("train")) == len(samples.splits["train"]) and any(
-        recipe.objective.labels.replaces for recipe in recipes
+    if any(
+        recipe.objective.labels.replaces
+        and len(labelled_student_rows(recipe, samples)) == len(student_rows(recipe, samples))
+        for recipe in recipes
     ):
         problems.append(
             Problem("objective.labels.mode", "found replace; every training sample is labelled, so that the student would "

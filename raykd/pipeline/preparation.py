@@ -25,6 +25,7 @@ from raykd.config.sources import FilesSource
 from raykd.data import Samples, build_samples
 from raykd.data.decoding import Mark, Part, Target, in_process
 from raykd.data.input_checks import columns_in_words, cut_texts
+from raykd.data.transfer_parts import without_transfer
 from raykd.errors import InputError, Problem
 from raykd.models.preprocess import Preprocessing, preprocessing_for
 from raykd.models.projectors import make_projector
@@ -43,6 +44,7 @@ from raykd.pipeline.model_checks import (
     keeps_largest,
     partial_problems,
 )
+from raykd.pipeline.taught import labelled_student_rows, rows_to_score, student_rows
 from raykd.pipeline.teachers import (
     ResolvedTeacher,
     Specs,
@@ -73,6 +75,8 @@ class Prepared:
         student_shapes: shapes of its tapped features.
         student_code: hash of the user's own code that it is written in, or None.
         external_baselines: name -> a model that the student is held against, as a teacher that nothing is learnt from.
+        asked: int64, training rows of which teachers are asked: for the student, and for variants of it.
+        own_data: fingerprint of the samples without transfer sets, of which teachers that are fitted here know nothing.
     """
 
     config: Config
@@ -84,6 +88,8 @@ class Prepared:
     student_shapes: Mapping[str, Shape]
     student_code: str | None = None
     external_baselines: Mapping[str, ResolvedTeacher] = field(default_factory=dict)
+    asked: np.ndarray = field(kw_only=True)
+    own_data: str = field(kw_only=True)
 
     @property
     def teacher_shapes(self) -> dict[tuple[str, str], Shape]:
@@ -108,6 +114,10 @@ class Prepared:
         samples = self.samples
         sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in samples.splits.items())
         labelled = len(samples.labelled_rows("train"))
+        made = ", ".join(f"{name} {len(rows):,}" for name, rows in samples.transfer.items())
+        if made:
+            own = f"train {len(samples.own_training_rows):,} and transfer sets ({made}), of which the student learns from "
+            sizes = f"{own}{len(student_rows(self.config, samples)):,}; {sizes.partition(', ')[2]}"
         outputs = find_task(samples.task).labels.counted(samples.classes)
         line = f"{sizes} samples; {labelled:,} training labels; {outputs}{cut_texts(samples)}"
         return "\n".join([line, *columns_in_words(samples)])
@@ -222,7 +232,7 @@ def prepare(
     recipes = [
         with_data(one, samples)
         for recipe in (config, *variants)
-        for one in every_recipe(recipe, fully_labelled=is_fully_labelled(samples))
+        for one in every_recipe(recipe, fully_labelled=is_fully_labelled(recipe, samples))
     ]
     problems = choice_problems(config, samples)
     problems += [one for recipe in (config, *variants) for one in epoch_problems(recipe, samples)]
@@ -245,14 +255,23 @@ def prepare(
     student = collect(problems, partial(_student, config, samples))
     if problems or student is None:
         raise InputError(problems)
-    prepared = Prepared(config, samples, _fingerprint(samples), teachers, **student)
+    whole, own = _fingerprints(samples)
+    prepared = Prepared(
+        config,
+        samples,
+        whole,
+        teachers,
+        own_data=own,
+        asked=rows_to_score([config, *variants], samples),
+        **student,
+    )
     _check_features(prepared)
     return prepared
 
 
-def is_fully_labelled(samples: Samples) -> bool:
-    """Whether every training sample has a label within the budget."""
-    return len(samples.labelled_rows("train")) == len(samples.splits["train"])
+def is_fully_labelled(config: Config, samples: Samples) -> bool:
+    """Whether every sample that the student learns from has a label within the budget."""
+    return len(labelled_student_rows(config, samples)) == len(student_rows(config, samples))
 
 
 def with_target(prepared: Prepared, target: Candidate) -> Prepared:
@@ -265,8 +284,8 @@ def with_data(config: Config, samples: Samples) -> Config:
     """The recipe with what it leaves open: temperature and use of labels, optimizers, what chooses the best epoch."""
     objective = resolved(
         config.objective,
-        labelled=len(samples.labelled_rows("train")),
-        samples=len(samples.splits["train"]),
+        labelled=len(labelled_student_rows(config, samples)),
+        samples=len(student_rows(config, samples)),
         classes=find_task(config.task).settings.class_logits,
     )
     whole = with_choosing_samples(with_training_settings(config), choosing_samples(config, samples))
@@ -313,7 +332,8 @@ def vary(prepared: Prepared, config: Config) -> Prepared:
 def with_views(prepared: Prepared, config: Config) -> Prepared:
     """The same samples and teachers with the view policy of another recipe; their splits and labels stay."""
     samples = replace(prepared.samples, policy=config.data.views.policy)
-    return replace(prepared, config=config, samples=samples, data=_fingerprint(samples))
+    whole, own = _fingerprints(samples)
+    return replace(prepared, config=config, samples=samples, data=whole, own_data=own)
 
 
 def collect(problems: list[Problem], make: Callable[[], Any]) -> Any:
@@ -343,7 +363,7 @@ def _student(config: Config, samples: Samples) -> dict[str, Any]:
     check_classes(probe_output(network, inputs, key="student.model"), outputs, "student.model")
     check_gaps(network, samples, "student")
     check_limits(config, network.model)
-    rows, workers = len(samples.splits["train"]), config.cluster.student.most
+    rows, workers = len(student_rows(config, samples)), config.cluster.student.most
     check_last_batch(network, inputs, rows, config.train.batch_size, key="train", workers=workers)
     taps = tuple(
         dict.fromkeys(tap for term in config.objective.features for tap in term.student_taps)
@@ -392,6 +412,13 @@ def _head_problem(prepared: Prepared, term: FeatureTerm, found: Shape) -> str | 
             f"the head of teacher {term.teacher!r} answers {shape[0]} numbers for {classes} classes"
         )
     return None
+
+
+def _fingerprints(samples: Samples) -> tuple[str, str]:
+    """Of all samples, and of those without transfer sets."""
+    whole = _fingerprint(samples)
+    own = _fingerprint(without_transfer(samples)) if samples.transfer else whole
+    return whole, own
 
 
 def _fingerprint(samples: Samples) -> str:

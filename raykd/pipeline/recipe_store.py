@@ -14,6 +14,7 @@ from raykd.config import Config
 from raykd.config.places import store_root
 from raykd.config.variants import fold_recipes
 from raykd.data import Samples
+from raykd.data.transfer_parts import at_home_rows
 from raykd.disks import disk_error
 from raykd.errors import InputError, Problem
 from raykd.folders import read_json
@@ -138,12 +139,13 @@ class RecipeStore:
         return sorted(name for name in lost if not (self.root / name / MANIFEST).is_file())
 
     def missing(self, views: int) -> tuple[list[Part], list[Part]]:
-        """What the store lacks: validation and test untransformed, and training samples in so many views."""
+        """What the store lacks: validation, test and some samples of transfer sets untransformed, training samples in so many views."""
         splits = self.samples.splits
-        held_out = np.concatenate([splits["validation"], splits["test"]])
+        probes = at_home_rows(self.samples).values()
+        held_out = np.concatenate([splits["validation"], splits["test"], *probes])
         augmented = {name: one.augmented for name, one in self.keys.items()}
         originals = {name: (one.originals,) for name, one in self.keys.items()}
-        shown, train = list(range(views)), splits["train"]
+        shown, train = list(range(views)), self.prepared.asked
         return (
             list(missing_parts(self.root, originals, self.samples, held_out, [ORIGINAL_VIEW])),
             list(missing_parts(self.root, augmented, self.samples, train, shown)),
@@ -151,8 +153,13 @@ class RecipeStore:
 
     def required(self, views: int) -> int:
         """How many answers of one teacher a run needs, over samples and views."""
-        sizes = {name: len(rows) for name, rows in self.samples.splits.items()}
-        return sizes["validation"] + sizes["test"] + views * sizes["train"]
+        return self._held_out + views * len(self.prepared.asked)
+
+    @property
+    def _held_out(self) -> int:
+        """How many samples are scored untransformed."""
+        splits, probes = self.samples.splits, at_home_rows(self.samples).values()
+        return sum(map(len, (splits["validation"], splits["test"], *probes)))
 
     def fill(
         self,
@@ -194,10 +201,10 @@ class RecipeStore:
 
     def whole_bytes(self) -> int | None:
         """Bytes of all answers that are stored, headers apart; None where views are endless."""
-        views, splits = shown_views(self.prepared.config), self.samples.splits
+        views = shown_views(self.prepared.config)
         if views is None:
             return None
-        held_out = len(splits["validation"]) + len(splits["test"])
+        held_out = self._held_out
         total = 0
         for teacher in self.prepared.teachers.values():
             whole, shown = (
@@ -208,7 +215,7 @@ class RecipeStore:
                 for h in (True, False)
             )
             entries = 1 + len(teacher.taps)
-            total += views * len(splits["train"]) * (shown + entries * _KEYS_BYTES)
+            total += views * len(self.prepared.asked) * (shown + entries * _KEYS_BYTES)
             total += held_out * (whole + _KEYS_BYTES)
         return total
 

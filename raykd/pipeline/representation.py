@@ -17,6 +17,7 @@ from raykd.models.taps import Taps
 from raykd.pipeline.evaluation import Ask, StudentSpec, fit_ids
 from raykd.pipeline.fits import roles
 from raykd.pipeline.preparation import Prepared
+from raykd.pipeline.taught import student_rows
 from raykd.targets import TargetStore
 from raykd.targets.codec import decode
 from raykd.tasks import find_task
@@ -53,7 +54,7 @@ def features_alike(
     found = []
     baseline = find_task(prepared.config.task).metrics.baseline
     for teacher in dict.fromkeys(name for name, _, _ in pairs):
-        train = prepared.samples.splits["train"]
+        train = student_rows(prepared.config, prepared.samples)
         kept = train[store.holds(teacher, train, _VIEW)]
         rows = kept[np.linspace(0, len(kept) - 1, min(_ROWS, len(kept))).astype(np.int64)]
         if not len(rows):

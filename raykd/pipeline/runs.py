@@ -24,6 +24,7 @@ from raykd.evaluate.summary import student_temperatures
 from raykd.export.predictions import evaluation_table, folds_table, write_table
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.objective import overrides_of
+from raykd.pipeline.at_home import transfer_numbers
 from raykd.pipeline.choosing import choose
 from raykd.pipeline.evaluation import (
     StudentSpec,
@@ -203,6 +204,7 @@ def _evaluate(job: Job, targets: TargetStage, *, reports: bool) -> None:
             "latency": conditions.to_json(),
             "overrides": _overrides(job, targets),
             "slices": slice_numbers(evaluation, slices),
+            **transfer_numbers(prepared, targets.store),
         }
         job.keep({**summary, **more, **asked.result()})
 

@@ -151,14 +151,20 @@ def _of_run(data: RunData) -> dict[str, Any]:
     }
 
 
+def _context(data: RunData) -> dict[str, Table]:
+    """Tables of every page but that of a run, which has them in places of their own."""
+    from raykd.report import tables
+    from raykd.report.transfer import transfer_sets
+
+    made = (tables.choice(data), transfer_sets(data), tables.context(data), tables.events(data))
+    return {table.name: table for table in made if table is not None}
+
+
 def _of_comparison(data: RunData) -> dict[str, Any]:
     """What the page of a comparison shows."""
-    from raykd.report import comparison, tables
+    from raykd.report import comparison
 
     methods = len(data.summary["methods"])
-    more = [
-        t for t in (tables.choice(data), tables.context(data), tables.events(data)) if t is not None
-    ]
     return {
         **_of_any(data),
         "kicker": "Comparison of methods",
@@ -166,17 +172,14 @@ def _of_comparison(data: RunData) -> dict[str, Any]:
         "verdict": comparison.comparison_verdict(data.summary),
         "tiles": [],
         "about": [*about(data), f"{methods} methods"],
-        "tables": {**comparison.comparison_tables(data), **{t.name: t for t in more}},
+        "tables": {**comparison.comparison_tables(data), **_context(data)},
     }
 
 
 def _of_ablation(data: RunData) -> dict[str, Any]:
     """What the page of an ablation shows."""
-    from raykd.report import ablation, tables
+    from raykd.report import ablation
 
-    more = [
-        t for t in (tables.choice(data), tables.context(data), tables.events(data)) if t is not None
-    ]
     return {
         **_of_any(data),
         "kicker": "Ablation",
@@ -184,7 +187,7 @@ def _of_ablation(data: RunData) -> dict[str, Any]:
         "verdict": ablation.ablation_verdict(data.summary),
         "tiles": [],
         "about": [*about(data), f"{len(data.summary['parts'])} parts"],
-        "tables": {**ablation.ablation_tables(data), **{t.name: t for t in more}},
+        "tables": {**ablation.ablation_tables(data), **_context(data)},
     }
 
 
@@ -209,11 +212,8 @@ def _of_folds(data: RunData) -> dict[str, Any]:
 
 def _of_sweep(data: RunData) -> dict[str, Any]:
     """What the page of a search shows."""
-    from raykd.report import sweep, tables
+    from raykd.report import sweep
 
-    more = [
-        t for t in (tables.choice(data), tables.context(data), tables.events(data)) if t is not None
-    ]
     return {
         **_of_any(data),
         "kicker": "Search",
@@ -221,7 +221,7 @@ def _of_sweep(data: RunData) -> dict[str, Any]:
         "verdict": [*sweep.sweep_verdict(data.summary), *sweep.front_words(data.summary)],
         "tiles": [Tile(*parts) for parts in sweep.sweep_tiles(data.summary)],
         "about": [*about(data), f"{len(data.summary['trials'])} trials"],
-        "tables": {**sweep.sweep_tables(data), **{t.name: t for t in more}},
+        "tables": {**sweep.sweep_tables(data), **_context(data)},
         "copies": sweep.copies(data),
     }
 
@@ -283,6 +283,7 @@ def about(run: RunData) -> list[str]:
 def _tables(run: RunData, analysis: Analysis | None) -> dict[str, Table]:
     from raykd.report import external_baseline_tables, tables
     from raykd.report.kept_tables import kept_tables
+    from raykd.report.transfer import transfer_sets
 
     makers: Sequence[Callable[[RunData], Table | None]] = (
         tables.results,
@@ -292,6 +293,7 @@ def _tables(run: RunData, analysis: Analysis | None) -> dict[str, Table]:
         external_baseline_tables.slices,
         tables.quality,
         tables.fidelity,
+        transfer_sets,
         tables.costs,
         *_figures(run).tables,
         tables.context,

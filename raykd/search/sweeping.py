@@ -17,6 +17,7 @@ from raykd.config.search import OptunaSearcher, Search
 from raykd.errors import InputError, Problem, TrainingError
 from raykd.folders import RunFolder, read_json
 from raykd.importing import load_package
+from raykd.pipeline.at_home import transfer_numbers
 from raykd.pipeline.choosing import choose
 from raykd.pipeline.fits import shown_views
 from raykd.pipeline.given import Recipe, given_recipe
@@ -222,6 +223,7 @@ def _stages(job: Job, plan: SweepPlan, runs: SweepRuns, options: Options) -> Con
         "front": ledger.front if len(ledger.metrics) > 1 else None,
         "finalists": None if final is None else final.numbers,
         "latency": latency,
+        **transfer_numbers(job.prepared, targets.store),
     }
     counts = {**job.target_numbers(targets), **_saved(job, targets, ledger)}
     job.summarise("sweep", numbers, counts, tested=final is not None)

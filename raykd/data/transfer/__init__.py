@@ -1,0 +1,1 @@
+"""Transfer sets: samples without labels that are made of a recipe's own, or brought from another source."""
