@@ -18,6 +18,7 @@ from raykd.data.chunks import (
     domains_of,
 )
 from raykd.data.dataset import Dataset, ids_of_texts
+from raykd.data.occurring import OccurringTokens, occurring
 from raykd.data.splits import label_budget
 from raykd.data.texts import decode_texts
 from raykd.data.views import PartnerPools
@@ -102,12 +103,19 @@ def _tokenizer(tokens: Tokens, texts_DL: np.ndarray) -> TextTokenizer:
         return BytesAsTokens()
     key = "data.tokens.tokenizer"
     if settings.path is not None:
-        return read_bpe(settings.path, key=f"{key}.path")
+        whole = read_bpe(settings.path, key=f"{key}.path")
+        return occurring(whole, decode_texts(texts_DL)) if settings.occurring else whole
+    if settings.occurring:
+        raise InputError.at(
+            f"{key}.occurring", "found true without a path: one that is fitted here has no other tokens; leave it out"
+        )  # fmt: skip
     return train_bpe(decode_texts(texts_DL), settings.size, key=f"{key}.size")
 
 
 def tokenizer_of(name: str, content: str) -> TextTokenizer:
     """A tokenizer that is known by its name and what it is made from."""
+    if name == OccurringTokens.name:
+        return OccurringTokens(content)
     return BytesAsTokens() if name == "bytes" else BpeAsTokens(content)
 
 
