@@ -243,9 +243,9 @@ class BpeTokens(Settings):
     size: Annotated[Count, Field(ge=257, le=1_000_000)] = 1024
     """Different tokens of one that is fitted here; the first 256 are the bytes."""
     occurring: bool = False
-    """With `path`: only the tokens that occur in the training texts, and every byte, are tokens here, so that a small
-    student has few of them; a rarer one is spelt in bytes. A teacher that is an engine still gets its own ids, and what
-    it says of all others counts as rest."""
+    """With `path`: only the tokens that occur in the texts of the recipe, and single bytes, are tokens here, so that a
+    small student has few of them; in new texts another one is spelt in bytes. Which tokens test has is known then, and
+    not how often. A teacher that is an engine gets its own ids, and what it says of all others counts as rest."""
 
 
 class Tokens(Settings):

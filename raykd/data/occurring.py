@@ -14,9 +14,6 @@ import numpy as np
 from raykd.data.bpe import BpeAsTokens
 from raykd.errors import InputError
 
-_NEVER = frozenset([0xC0, 0xC1, *range(0xF5, 0x100)])
-"""Bytes that UTF-8 does not have."""
-
 
 @dataclass(frozen=True)
 class OccurringTokens:
@@ -87,11 +84,11 @@ def single_bytes(whole: BpeAsTokens) -> dict[int, int]:
     """Byte -> the token that stands for it alone.
 
     Raises:
-        InputError: it has none for a byte that texts may have.
+        InputError: a longer token has a byte that stands alone in none.
     """
     short = [token for token, size in enumerate(whole.sizes) if size == 1]
     found = {whole.text([token])[0]: token for token in reversed(short)}
-    if lacking := sorted(set(range(256)) - _NEVER - found.keys()):
+    if lacking := sorted(set(whole.text(range(len(whole.sizes)))) - found.keys()):
         raise InputError.at(
             f"{whole.key}.occurring",
             f"the tokenizer has no token for the single bytes {', '.join(map(hex, lacking[:5]))}, in which rare tokens would be "

@@ -16,6 +16,7 @@ from raykd.models.causal import causal_shape, known_ids
 from raykd.models.names import nearest
 from raykd.models.shapes import BuildContext, TokenShape
 from raykd.models.zoo.parts import refuse_texts, token_mean
+from raykd.packaged import model_folder
 
 _VISION = "raykd[vision]"
 _HF = "raykd[hf]"
@@ -107,7 +108,7 @@ def from_hub(name: str, task: str, *, key: str, **settings: Any) -> Any:
     """A model of transformers with its weights; code of a folder or of a hub's repository is never run.
 
     Args:
-        name: a folder with config.json and weights, or a repository of the hub.
+        name: a folder with config.json and weights, a model of `raykd.packaged`, or a repository of the hub.
         task: what it is for, see `HfModel`.
         key: dotted key of the recipe that holds the name, for errors.
         settings: more arguments of `from_pretrained`.
@@ -116,7 +117,7 @@ def from_hub(name: str, task: str, *, key: str, **settings: Any) -> Any:
         InputError: transformers is not installed, or there is no such folder and the hub cannot be reached.
     """
     transformers = load_package("transformers", install=_HF, key=key.rpartition(".")[0])
-    folder = Path(name).expanduser()
+    folder = Path(model_folder(name, key=key)).expanduser()
     source = str(folder) if folder.is_dir() else name
     transformers.utils.logging.disable_progress_bar()  # of reading a file, in every process that hosts it
     try:
