@@ -60,15 +60,18 @@ def _nibbles(blocks: np.ndarray, start: int) -> np.ndarray:
 
 
 def _q4_0(blocks: np.ndarray) -> np.ndarray:
-    return _halves(blocks, 0) * (_nibbles(blocks, 2) - 8)
+    found: np.ndarray = _halves(blocks, 0) * (_nibbles(blocks, 2) - 8)
+    return found
 
 
 def _q4_1(blocks: np.ndarray) -> np.ndarray:
-    return _halves(blocks, 0) * _nibbles(blocks, 4) + _halves(blocks, 2)
+    found: np.ndarray = _halves(blocks, 0) * _nibbles(blocks, 4) + _halves(blocks, 2)
+    return found
 
 
 def _q8_0(blocks: np.ndarray) -> np.ndarray:
-    return _halves(blocks, 0) * blocks[:, 2:].copy().view(np.int8).astype(np.float32)
+    found: np.ndarray = _halves(blocks, 0) * blocks[:, 2:].copy().view(np.int8).astype(np.float32)
+    return found
 
 
 _PLAIN: dict[int, type[np.floating[Any]]] = {0: np.float32, 1: np.float16}
