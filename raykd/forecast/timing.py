@@ -129,7 +129,7 @@ def _measure(
             skipped.append(name)
             continue
         with _threads(max(1, int(resources.cpus))):
-            score_s[name] = _score_s(specs[name], prepared.samples, device)
+            score_s[name] = sample_s(specs[name], prepared.samples, device)
             if name in unfitted:
                 fit = teacher_fit(prepared, prepared.teachers[name].settings)
                 teacher_fit_s[name] = fit_s(fit, prepared.samples, NoTargets(), device)
@@ -230,7 +230,7 @@ def _clock_of(device: torch.device) -> Callable[[], float]:
     return time.perf_counter if device.type == "cuda" else time.process_time
 
 
-def _score_s(spec: object, samples: Samples, device: torch.device) -> float:
+def sample_s(spec: object, samples: Samples, device: torch.device) -> float:
     """Seconds for one sample of a teacher, in batches of its own size."""
     if isinstance(spec, EngineSpec):
         return _engine_s(spec, samples)

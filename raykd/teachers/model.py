@@ -320,5 +320,5 @@ def _packing_for(packing: Packing, view: np.ndarray) -> Packing:
 def host(spec: AnySpec, device: torch.device | None = None) -> Scorer:
     """The scorer that a spec describes."""
     if isinstance(spec, EngineSpec):
-        return EngineTeacher(spec)
+        return EngineTeacher(spec, device=device)
     return TeacherModel(spec, device) if isinstance(spec, Spec) else RecordedTeacher(spec)

@@ -20,6 +20,7 @@ from raykd.errors import InputError, TeacherError
 from raykd.folders import home
 from raykd.forecast.planning import plan
 from raykd.forecast.preflight import judge_ready_teachers
+from raykd.forecast.timing import sample_s
 from raykd.pipeline.preparation import prepare, with_external_baselines
 from raykd.pipeline.recipe_store import refuse_unreachable, store_keys
 from raykd.pipeline.teacher_validation import score_probes
@@ -215,6 +216,14 @@ def test_servers_may_answer_a_little_differently_from_one_time_to_the_next():
     check_repeatable(one, other, rough={"big"})
     with pytest.raises(TeacherError, match="answers the same samples differently"):
         check_repeatable(one, other)
+
+
+def test_how_long_a_server_takes_is_measured_where_it_can_be_asked(server):
+    found = prepared(recipe(server))
+    spec = specs_of(found)["big"]
+    assert 0 < sample_s(spec, found.samples, torch.device("cpu")) < 5
+    server.fault = "busy"
+    assert sample_s(spec, found.samples, torch.device("cpu")) == 0
 
 
 # --- mistakes ---
@@ -463,3 +472,68 @@ def test_an_engine_needs_transformers(monkeypatch):
         InputError, match=r"teachers.big.model: needs transformers, which is not installed"
     ):
         prepared(tree)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny causal model of bytes, made from its settings; nothing is fetched."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    settings = {
+        "vocab_size": 260,
+        "n_positions": 64,
+        "n_embd": 16,
+        "n_layer": 1,
+        "n_head": 2,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**settings))
+    for parameter in model.parameters():
+        parameter.data.mul_(5)
+    path = tmp_path_factory.mktemp("bytes")
+    model.save_pretrained(path)
+    return path
+
+
+def of_transformers(folder, **model):
+    tree = recipe(1)
+    asked = {"type": "engine", "path": "transformers", "model": str(folder)}
+    tree["teachers"][0]["model"] = {**asked, "same_tokenizer": True, **model}
+    return tree
+
+
+def test_a_model_that_is_asked_says_what_it_says_loaded(folder):
+    """Of its 260 tokens the data has 256: what the others have joins the rest."""
+    tree = of_transformers(folder)
+    loaded = {"name": "loaded", "model": {"type": "hf", "name": str(folder), "task": "causal"}}
+    tree["teachers"].append(loaded)
+    found = prepared(tree, "objective.soft_targets.temperature=2")
+    rows = found.samples.splits["train"][:5]
+    specs = specs_of(found)
+    asked = decode_few(host(specs["big"]).score(found.samples, rows, np.zeros(5, np.int64)))
+    whole = codec.decode(host(specs["loaded"]).score(found.samples, rows, np.full(5, -1)))
+    assert asked.tail.keys() == {1.0, 2.0}
+    own = whole.values_NC.double()
+    kept = asked.log_probs_NK.exp()
+    for unit in range(len(own)):
+        real = kept[unit] > 0
+        said = own[unit].exp()[asked.ids_NK[unit][real]]
+        ratio = said / kept[unit][real].double()
+        assert float(ratio.max() / ratio.min()) == pytest.approx(1, abs=0.02), "up to a constant"
+    assert float(kept.sum(1).min()) > 0.01
+    torch.testing.assert_close(dense(tempered(asked)).exp().sum(1), torch.ones(len(own)))
+
+
+def test_a_local_model_is_known_by_its_weights_and_not_by_its_folder(folder, tmp_path):
+    import shutil
+
+    first = specs_of(prepared(of_transformers(folder)))["big"]
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    assert specs_of(prepared(of_transformers(moved)))["big"].fingerprint == first.fingerprint
+    half = specs_of(prepared(of_transformers(folder, dtype="bfloat16")))["big"]
+    assert half.fingerprint != first.fingerprint
+    assert specs_of(prepared(of_transformers(folder, k=5)))["big"].fingerprint == first.fingerprint
+    with pytest.raises(InputError, match=r"teachers.big.model.same_tokenizer: .*has no tokenizer"):
+        prepared(of_transformers(folder, same_tokenizer=False))

@@ -75,11 +75,15 @@ class EngineSpec:
             "tokens": self.tokens,
             "own": None if self.own_E is None else hashlib.sha256(self.own_E.tobytes()).hexdigest(),
             "behaviour": self.behaviour,
+            "device": self.device if self.model.path == "transformers" else None,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
-    def engine(self) -> Engine:
+    def engine(self, device: torch.device | None = None) -> Engine:
         """The engine, not asked yet.
+
+        Args:
+            device: where a local one runs; None = on a processor.
 
         Raises:
             InputError: its settings, or it cannot be loaded.
@@ -89,7 +93,7 @@ class EngineSpec:
         if model.path == "transformers":
             further = [t for t in self.packing.temperatures if t != 1.0]
             given = {"model": model.model, "k": self.packing.top_k, "temperatures": further,
-                     "dtype": model.dtype, "device": self.device}  # fmt: skip
+                     "dtype": model.dtype, "device": str(device or "cpu")}  # fmt: skip
         elif model.is_server:
             given = {name: getattr(model, name) for name in
                      ("url", "model", "least", "key_from", "timeout_s", "tries", "requests")}  # fmt: skip
@@ -107,10 +111,12 @@ class EngineSpec:
 class EngineTeacher:
     """An engine that scores samples."""
 
-    def __init__(self, spec: EngineSpec, engine: Engine | None = None) -> None:
-        """An engine that is built, or the one given."""
+    def __init__(
+        self, spec: EngineSpec, engine: Engine | None = None, device: torch.device | None = None
+    ) -> None:
+        """An engine that is built for a device, or the one given."""
         self.spec = spec
-        self.engine = spec.engine() if engine is None else engine
+        self.engine = spec.engine(device) if engine is None else engine
         size = max(self.engine.vocabulary, spec.vocabulary)
         own = torch.arange(spec.classes) if spec.own_E is None else torch.from_numpy(spec.own_E)
         self._own_V = own
