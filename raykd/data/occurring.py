@@ -14,6 +14,8 @@ import numpy as np
 from raykd.data.bpe import BpeAsTokens
 from raykd.errors import InputError
 
+_KEY = "data.tokens.tokenizer"
+
 
 @dataclass(frozen=True)
 class OccurringTokens:
@@ -25,12 +27,24 @@ class OccurringTokens:
         content: JSON of the whole tokenizer's content (`whole`) and the ids of the tokens that are kept (`own`), rising.
 
     Raises:
-        InputError: the whole one is no byte-level BPE.
+        InputError: the whole one is no byte-level BPE, or the ids are none of its tokens.
     """
 
     name: ClassVar[str] = "bpe_occurring"
 
     content: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            own, sizes = self.own, self.whole.sizes
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError.at(_KEY, f"its content is none of a tokenizer ({error!r})") from error
+        if not len(own) or (np.diff(own) <= 0).any() or own[0] < 0 or own[-1] >= len(sizes):
+            raise InputError.at(
+                _KEY, "names tokens that the whole tokenizer does not have, or one twice"
+            )
 
     @cached_property
     def whole(self) -> BpeAsTokens:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from raykd.data.bpe import read_bpe
+from raykd.data.chunking import tokenizer_of
 from raykd.data.occurring import occurring, single_bytes
 from raykd.errors import InputError
 from raykd.folders import home
@@ -218,6 +219,25 @@ def test_tokens_that_occur_are_numbered_anew_and_others_are_spelt(wheel):
     assert [TOKENS[some.own[one]] for one in spelt] == ["a", "b", "c", "Ġab"]
     assert some.text(spelt) == b"abc ab"
     assert single_bytes(whole)[ord(" ")] == TOKENS.index("Ġ")
+
+
+def test_tokens_that_occur_are_known_by_their_content(wheel):
+    pytest.importorskip("tokenizers")
+    some = occurring(read_bpe("tiny", key="k"), ["ab ab", "1"])
+    again = tokenizer_of(some.name, some.content)
+    assert again == some
+    assert again.fingerprint == some.fingerprint
+    assert again.ids(b"abc ab").tolist() == some.ids(b"abc ab").tolist()
+    known = json.loads(some.content)
+    for wrong in (
+        {**known, "own": [1, 99]},
+        {**known, "own": [2, 1]},
+        {"own": [1]},
+        {**known, "whole": "no"},
+        [1],
+    ):
+        with pytest.raises(InputError, match=r"data.tokens.tokenizer"):
+            tokenizer_of(some.name, json.dumps(wrong))
 
 
 @pytest.mark.parametrize(
