@@ -83,6 +83,10 @@ class TargetTimeoutError(TeacherError):
     """A source of targets had no answer within the time that it was given."""
 
 
+class UnreachableError(TeacherError):
+    """A teacher's server cannot be asked at all: it is down, or its address is wrong."""
+
+
 class NonFiniteError(TeacherError):
     """A teacher answered NaN or infinity."""
 

@@ -6,6 +6,7 @@ at T it is p^(1/T), normalised. Everything is done in log space.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -166,6 +167,48 @@ def from_log_probs(log_probs_NK: Tensor, ids_NK: Tensor, classes: int) -> TopK:
         log_probs_NK=log_probs_NK,
         tail=tail,
         valid_N=torch.ones(len(ids_NK), dtype=torch.bool, device=ids_NK.device),
+    )
+
+
+def renumbered(answer: TopK, place_E: Tensor, classes: int) -> TopK:
+    """The same answer over fewer classes, which have other numbers; what it says of the others joins its rest.
+
+    Of a unit none of whose classes is left, class 0 is kept with an even share of the rest, as all classes are read
+    that are not among the few.
+
+    Args:
+        answer: over E classes.
+        place_E: int64, the number of each of them among the new ones, −1 of one that is none of them.
+        classes: V, how many new ones there are.
+
+    Returns:
+        An answer with a tail, the likeliest class first.
+    """
+    real_NK = answer.log_probs_NK > -torch.inf
+    new_NK = place_E.to(answer.ids_NK.device)[answer.ids_NK]
+    left_NK = real_NK & (new_NK >= 0)
+    lost_NK = answer.log_probs_NK.double().masked_fill(~real_NK | left_NK, -torch.inf)
+    tail = answer.tail or {1.0: torch.full_like(answer.log_probs_NK[:, 0], -torch.inf)}
+    tails = {
+        t: torch.logaddexp(tail_N.double(), (lost_NK / t).logsumexp(1))
+        for t, tail_N in tail.items()
+    }
+    # In a stable order those that are left come first, the likeliest of them in front.
+    order_NK = left_NK.int().argsort(dim=1, descending=True, stable=True)
+    left_NK, new_NK = left_NK.gather(1, order_NK), new_NK.gather(1, order_NK)
+    log_probs_NK = answer.log_probs_NK.gather(1, order_NK).masked_fill(~left_NK, -torch.inf)
+    bare_N = ~left_NK[:, 0]
+    log_probs_NK[:, 0] = torch.where(
+        bare_N, (tails[1.0] - math.log(classes)).to(log_probs_NK), log_probs_NK[:, 0]
+    )
+    rest = math.log1p(-1 / classes) * bare_N
+    first_N1 = torch.where(bare_N, 0, new_NK[:, 0])[:, None]
+    return replace(
+        answer,
+        classes=classes,
+        ids_NK=torch.where(left_NK, new_NK, first_N1),
+        log_probs_NK=log_probs_NK,
+        tail={t: (tail_N + rest).to(log_probs_NK.dtype) for t, tail_N in tails.items()},
     )
 
 

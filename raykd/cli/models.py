@@ -16,6 +16,7 @@ from raykd.cli.options import (
 )
 from raykd.config import Config, load_config
 from raykd.config.data import HashedTokenizer
+from raykd.config.engines import EngineModel
 from raykd.config.models import (
     FINISHED,
     OF_TEXTS,
@@ -109,10 +110,12 @@ def _from_spec(
 ) -> tuple[Network, dict[str, Any]]:
     spec = _spec(name, settings)
     of_texts, of_tokens = isinstance(spec, OF_TEXTS), isinstance(spec, OF_TOKENS)
-    if isinstance(spec, NgramModel):
+    if isinstance(spec, NgramModel | EngineModel):
+        why = (
+            "is counted on the data of a recipe" if spec.type == "ngram" else "is asked for tokens"
+        )
         raise InputError.at(
-            "model",
-            "ngram has no modules: it is counted on the data of a recipe; nothing is shown of it",
+            "model", f"{spec.type} has no modules: it {why}; nothing is shown of it"
         )
     usual = _TOKEN_INPUT if of_tokens else _TEXT_INPUT if of_texts else _INPUT
     input_shape = _shape(shape or usual)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+from raykd.config.check_engines import check_engines
 from raykd.config.check_objective import objective_problems, target_problems
 from raykd.config.check_transfer import transfer_problems
 from raykd.config.data import NoTokenizer
@@ -41,6 +42,7 @@ def cross_check(config: Config) -> list[Problem]:
         *(problem for teacher in config.teachers for problem in _teacher(teacher)),
         *_compared_estimators(config),
         *_models(config),
+        *check_engines(config),
         *_prefixes(config),
         *_texts(config),
         *_task(config),

@@ -236,11 +236,17 @@ class BytesTokens(Settings):
 class BpeTokens(Settings):
     """Byte-level BPE of the library `tokenizers`: pieces of words, and every byte. Needs the extra `hf`."""
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"occurring"})
+
     type: Literal["bpe"] = "bpe"
     path: str | None = None
     """A `tokenizer.json` (as of GPT-2 and SmolLM2), or its folder; null = fitted on the training texts."""
     size: Annotated[Count, Field(ge=257, le=1_000_000)] = 1024
     """Different tokens of one that is fitted here; the first 256 are the bytes."""
+    occurring: bool = False
+    """With `path`: only the tokens that occur in the texts of the recipe, and single bytes, are tokens here, so that a
+    small student has few of them; in new texts another one is spelt in bytes. Which tokens test has is known then, and
+    not how often. A teacher that is an engine gets its own ids, and what it says of all others counts as rest."""
 
 
 class Tokens(Settings):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
@@ -12,38 +12,13 @@ from raykd.config.base import (
     ImportPath,
     Json,
     Natural,
-    Settings,
     Unit,
     Width,
 )
+from raykd.config.engines import EngineModel
+from raykd.config.model_settings import ModelSettings
 
 Norm = Literal["group", "batch"]
-
-
-class ModelSettings(Settings):
-    """What is known of every kind of model; a kind says where it differs."""
-
-    short_for: ClassVar[str] = ""
-    """`type:value` is short for `{type: type, <this field>: value}`."""
-    takes_texts: ClassVar[bool] = False
-    """Whether inputs are the ids of a text's tokens."""
-    takes_tokens: ClassVar[bool] = False
-    """Whether inputs are sequences of tokens, and the answer is the token after each (`task: language`)."""
-    may_take_texts: ClassVar[bool] = False
-    """Whether inputs may be texts themselves, with `tokenizer: none`."""
-    made_of: ClassVar[Literal["weights", "content", "examples", "object"]] = "weights"
-    """What is kept of it: weights, or, of what cannot be trained here, a file's content, an estimator's examples, or
-    an object of the user's process."""
-
-    @property
-    def has_own_weights(self) -> bool:
-        """Whether it needs no others."""
-        return self.made_of != "weights"
-
-    @property
-    def is_harmless(self) -> bool:
-        """Whether it is built without running others' code, reading files or asking a hub."""
-        return False
 
 
 class ZooModel(ModelSettings):
@@ -395,6 +370,7 @@ Model = Annotated[
     | TorchvisionModel
     | TimmModel
     | HfModel
+    | EngineModel
     | ObjectModel,
     Field(discriminator="type"),
     BeforeValidator(expand_model),

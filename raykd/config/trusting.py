@@ -26,23 +26,25 @@ def is_of_folder(path: Path) -> bool:
 def named_code(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Dotted key and name of every piece of code that plain values name, wherever they stand.
 
-    That is every `module:name`, also in what a search tries, and every program in a file that is said to be trusted.
+    That is every `module:name`, also in what a search tries and behind the short name of a kind of model, every program in
+    a file that is said to be trusted, and every server, which would be sent what the samples hold, and a key.
     """
     if isinstance(tree, Mapping):
         if tree.get("trusted"):
             yield key, f"the program {tree.get('path')}"
+        if tree.get("url"):
+            yield key, f"the server {tree['url']}"
         for name, value in tree.items():
             yield from named_code(value, f"{key}.{name}" if key else str(name))
     elif isinstance(tree, list | tuple):
         for number, value in enumerate(tree):
             yield from named_code(value, f"{key}.{number}")
-    elif isinstance(tree, str) and _CODE.fullmatch(tree) and not _is_short(tree):
-        yield key, tree
-
-
-def _is_short(text: str) -> bool:
-    """Whether it is short for a kind of model, such as timm:NAME."""
-    return bool(expand_model(text)["type"] != "factory")
+    elif isinstance(tree, str) and ":" in tree:
+        spec = expand_model(tree)
+        if spec["type"] == "factory":
+            yield from [(key, tree)] if _CODE.fullmatch(tree) else []
+        else:  # short for a kind of model, such as timm:NAME, or sklearn:module:Class
+            yield from ((key, v) for n, v in spec.items() if n != "type" and _CODE.fullmatch(v))
 
 
 def refuse_code(file: Path, tree: Any, *, trust: bool) -> None:

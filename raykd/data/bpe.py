@@ -18,6 +18,7 @@ import numpy as np
 
 from raykd.errors import InputError
 from raykd.importing import load_package
+from raykd.packaged import model_folder
 
 _INSTALL = "raykd[hf]"
 _BYTE_LEVEL = "ByteLevel"
@@ -87,12 +88,12 @@ class BpeAsTokens:
 
 
 def read_bpe(path: str | Path, *, key: str) -> BpeAsTokens:
-    """The tokenizer in a file `tokenizer.json`, or in a folder with one.
+    """The tokenizer in a file `tokenizer.json`, in a folder with one, or of a model of `raykd.packaged`.
 
     Raises:
         InputError: there is no such file, it holds something else, or `tokenizers` is not installed.
     """
-    given = Path(path).expanduser()
+    given = Path(model_folder(str(path), key=key)).expanduser()
     file = given / "tokenizer.json" if given.is_dir() else given
     if not file.is_file():
         raise InputError.at(

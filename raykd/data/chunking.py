@@ -18,6 +18,7 @@ from raykd.data.chunks import (
     domains_of,
 )
 from raykd.data.dataset import Dataset, ids_of_texts
+from raykd.data.occurring import OccurringTokens, occurring
 from raykd.data.splits import label_budget
 from raykd.data.texts import decode_texts
 from raykd.data.views import PartnerPools
@@ -56,8 +57,9 @@ def fields_of_chunks(
             f"has {', '.join(dataset.arrays)}; a language needs texts: name their column as `text`",
         )
     tokens = data.tokens or Tokens()
-    learnt_from = dataset.arrays[TEXT][splits["train"]]
-    vocabulary = Vocabulary(_tokenizer(tokens, learnt_from), tokens.length)
+    vocabulary = Vocabulary(
+        _tokenizer(tokens, dataset.arrays[TEXT], splits["train"]), tokens.length
+    )
     chunks = cut_documents(dataset.arrays[TEXT], vocabulary, _prompts(dataset, tokens))
     numbers_D, names = domains_of(dataset.known_labels, domains)
     if len(names) > MOST_DOMAINS:
@@ -95,19 +97,26 @@ def fields_of_chunks(
     }
 
 
-def _tokenizer(tokens: Tokens, texts_DL: np.ndarray) -> TextTokenizer:
-    """What makes tokens of texts; one that is fitted is fitted on the given ones."""
+def _tokenizer(tokens: Tokens, texts_DL: np.ndarray, train: np.ndarray) -> TextTokenizer:
+    """What makes tokens of texts; one that is fitted is fitted on those of training alone."""
     settings = tokens.tokenizer
     if isinstance(settings, BytesTokens):
         return BytesAsTokens()
     key = "data.tokens.tokenizer"
     if settings.path is not None:
-        return read_bpe(settings.path, key=f"{key}.path")
-    return train_bpe(decode_texts(texts_DL), settings.size, key=f"{key}.size")
+        whole = read_bpe(settings.path, key=f"{key}.path")
+        return occurring(whole, decode_texts(texts_DL)) if settings.occurring else whole
+    if settings.occurring:
+        raise InputError.at(
+            f"{key}.occurring", "found true without a path: one that is fitted here has no other tokens; leave it out"
+        )  # fmt: skip
+    return train_bpe(decode_texts(texts_DL[train]), settings.size, key=f"{key}.size")
 
 
 def tokenizer_of(name: str, content: str) -> TextTokenizer:
     """A tokenizer that is known by its name and what it is made from."""
+    if name == OccurringTokens.name:
+        return OccurringTokens(content)
     return BytesAsTokens() if name == "bytes" else BpeAsTokens(content)
 
 

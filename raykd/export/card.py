@@ -10,6 +10,7 @@ from typing import Any
 from raykd import __version__
 from raykd.config import Config
 from raykd.config.base import Settings
+from raykd.config.engines import EngineModel
 from raykd.config.models import ObjectModel
 from raykd.config.sources import ObjectSource
 from raykd.evaluate import Evaluation
@@ -273,6 +274,8 @@ def _teachers(story: Story) -> str:
         model = "outputs from a file" if teacher.model is None else _settings(teacher.model)
         if isinstance(teacher.model, ObjectModel):
             model = f"object: {for_markdown(teacher.model.describes)}"
+        if isinstance(teacher.model, EngineModel):  # its address is nobody's business
+            model = f"engine {_code(teacher.model.path)}: {for_markdown(teacher.model.model or '')}"
         test = story.summary["teachers"].get(teacher.name, {}).get("test") or {}
         temperature = card.get("temperature", teacher.temperature)
         rows.append((for_markdown(teacher.name), model, _number(test.get(metric)), _plain(temperature), teacher.labels,

@@ -111,7 +111,8 @@ class Description(Settings):
             raise ValueError("texts come as uint8, and nothing else does")
         chunks = shown.chunks
         if chunks is not None:
-            known = {"bytes": 256, "bpe": chunks.size}.get(chunks.tokenizer)
+            fitted = {"bpe": chunks.size, "bpe_occurring": chunks.size}
+            known = {"bytes": 256, **fitted}.get(chunks.tokenizer)
             if not 1 < chunks.length <= _LONGEST or {chunks.size, len(self.classes)} != {known}:
                 raise ValueError(
                     f"chunks have 2 to {_LONGEST:,} tokens, and one output for each token of a known tokenizer"

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from raykd.config import Config
+from raykd.config.engines import EngineModel
 from raykd.config.places import check_places
+from raykd.config.roles import Teacher
 from raykd.data.input_checks import columns_in_words
 from raykd.errors import InputError, Problem, TeacherError
 from raykd.forecast.counts import count
@@ -25,7 +27,7 @@ from raykd.pipeline.preparation import (
     vary,
     with_external_baselines,
 )
-from raykd.pipeline.recipe_store import RecipeStore, bucket_of
+from raykd.pipeline.recipe_store import RecipeStore, bucket_of, refuse_unreachable
 from raykd.pipeline.runs import check_required
 from raykd.pipeline.taught import student_rows
 from raykd.pipeline.teacher_validation import judge_teacher
@@ -112,7 +114,7 @@ def _teacher(prepared: Prepared, name: str, placement: Placement) -> dict[str, A
     kind = "outputs" if spec.model is None else spec.model.type
     return {
         "model": kind,
-        "from": "fit" if spec.fit else spec.weights or kind,
+        "from": "fit" if spec.fit else spec.weights or _origin(spec) or kind,
         "parameters": _teacher_parameters(prepared, name),
         "input": list(shape),
         "taps": {tap: list(found) for tap, found in candidate.shapes.items()},
@@ -122,10 +124,15 @@ def _teacher(prepared: Prepared, name: str, placement: Placement) -> dict[str, A
     }
 
 
+def _origin(teacher: Teacher) -> str | None:
+    """Of an engine which one it is."""
+    return teacher.model.path if isinstance(teacher.model, EngineModel) else None
+
+
 def _teacher_parameters(prepared: Prepared, name: str) -> int | None:
     """None for a teacher without a model, or with one whose parameters torch does not know."""
     teacher = prepared.teachers[name]
-    if teacher.settings.model is None:
+    if teacher.settings.model is None or teacher.engine is not None:
         return None
     model = teacher.network(prepared.samples).model
     return None if isinstance(model, ForeignModel) else count_parameters(model)
@@ -135,11 +142,16 @@ def judge_ready_teachers(prepared: Prepared) -> dict[str, float]:
     """The task's metric of the teachers that need no fit, on up to 256 labelled validation samples.
 
     Raises:
-        InputError: one is no better than chance, worse than its `expect`, or its classes look permuted.
+        InputError: one is an engine that cannot be asked, no better than chance, worse than its `expect`, or its classes look permuted.
     """
     samples = prepared.samples
+    refuse_unreachable(prepared)
     rows = samples.labelled_rows("validation")[:_SCORED]
-    ready = {n: one for n, one in prepared.teachers.items() if one.settings.fit is None}
+    ready = {
+        name: one
+        for name, one in prepared.teachers.items()
+        if one.settings.fit is None and not (one.engine and one.engine.unreachable)
+    }
     if not len(rows):
         return {}
     specs = replace(prepared, teachers=ready).specs(

@@ -25,6 +25,7 @@ import torch
 
 from raykd.config.on_policy import OnPolicy
 from raykd.data import Samples
+from raykd.errors import TeacherError
 from raykd.folders import RunFolder
 from raykd.objective import Role, training_role
 from raykd.pipeline.evaluation import split_outputs
@@ -36,7 +37,8 @@ from raykd.pipeline.teacher_validation import TeacherValidation
 from raykd.pipeline.teachers import Specs
 from raykd.targets import NoTargets, TargetSource, Ticket, codec
 from raykd.tasks import find_task
-from raykd.teachers import Spec
+from raykd.teachers import EngineSpec, Spec
+from raykd.teachers.engines.teacher import EngineTeacher
 from raykd.teachers.model import TeacherModel
 from raykd.tracking import Event
 from raykd.train import Fit, FolderReporter, World, train
@@ -131,7 +133,7 @@ def _measure(
             skipped.append(name)
             continue
         with _threads(max(1, int(resources.cpus))):
-            score_s[name] = _score_s(specs[name], prepared.samples, device)
+            score_s[name] = sample_s(specs[name], prepared.samples, device)
             if name in unfitted:
                 fit = teacher_fit(prepared, prepared.teachers[name].settings)
                 teacher_fit_s[name] = fit_s(fit, prepared.samples, NoTargets(), device)
@@ -249,8 +251,10 @@ def _clock_of(device: torch.device) -> Callable[[], float]:
     return time.perf_counter if device.type == "cuda" else time.process_time
 
 
-def _score_s(spec: object, samples: Samples, device: torch.device) -> float:
+def sample_s(spec: object, samples: Samples, device: torch.device) -> float:
     """Seconds for one sample of a teacher, in batches of its own size."""
+    if isinstance(spec, EngineSpec):
+        return _engine_s(spec, samples)
     if not isinstance(spec, Spec):
         return 0.0
     few = replace(spec, batch_size=min(_FEW, spec.batch_size))
@@ -258,6 +262,18 @@ def _score_s(spec: object, samples: Samples, device: torch.device) -> float:
     if each_s * spec.batch_size < _LONGEST_S and few.batch_size < spec.batch_size:
         each_s = _batch_s(TeacherModel(spec, device), samples) / spec.batch_size
     return each_s
+
+
+def _engine_s(spec: EngineSpec, samples: Samples) -> float:
+    """Seconds on the wall for one sample of an engine; none of one that cannot be asked now."""
+    rows = samples.splits["train"][:_FEW]
+    try:
+        teacher = EngineTeacher(spec)
+        begun = time.perf_counter()
+        teacher.score(samples, rows, np.zeros(len(rows), np.int64))
+    except TeacherError:
+        return 0.0
+    return (time.perf_counter() - begun) / len(rows)
 
 
 def _batch_s(teacher: TeacherModel, samples: Samples) -> float:

@@ -33,6 +33,7 @@ MODELS = {
     "torchvision": "raykd.models.zoo.hubs:build_torchvision",
     "timm": "raykd.models.zoo.hubs:build_timm",
     "hf": "raykd.models.zoo.hubs:build_hf",
+    "engine": "raykd.models.zoo.foreign:refuse_engine",
     "object": "raykd.models.zoo.objects:build_object",
 }
 """`type` -> `module:function`, which is imported when it is asked for."""

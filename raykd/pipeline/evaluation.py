@@ -35,7 +35,7 @@ from raykd.pipeline.texts import teacher_rows
 from raykd.targets import TargetStore
 from raykd.targets.codec import decode
 from raykd.tasks import find_task
-from raykd.teachers.model import Recorded, Spec, TeacherModel, host
+from raykd.teachers.model import AnySpec, Spec, TeacherModel, host
 from raykd.train.checkpoint import FitFolder
 from raykd.train.lanes import worker_device
 from raykd.train.validation import predict
@@ -305,7 +305,7 @@ def external_baseline_specs(prepared: Prepared) -> Specs:
     }
 
 
-def predict_baseline(samples: Samples, spec: Spec | Recorded, rows: Rows) -> dict[str, Tensor]:
+def predict_baseline(samples: Samples, spec: AnySpec, rows: Rows) -> dict[str, Tensor]:
     """What a model says of untransformed samples, as evaluation keeps it: name of the rows -> [N, C]."""
     with one_thread():  # another runtime takes its threads when it is opened
         scorer = host(spec, worker_device())

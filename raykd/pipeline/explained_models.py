@@ -124,7 +124,9 @@ def _teachers(
         if isinstance(spec, Spec):
             teachers[name] = TeacherModel(replace(spec, taps=()), device)
         else:
-            left_out[name] = "has recorded outputs and no model"
+            left_out[name] = (
+                "has recorded outputs and no model" if resolved.engine is None else "is an engine"
+            )
     return teachers, left_out
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from raykd.config import Config
 from raykd.data.steps import as_shown
 from raykd.data.texts import encode_texts
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError, Problem, refuse
 from raykd.pipeline.fits import known_weights
 from raykd.pipeline.given import Recipe, given_recipe
 from raykd.pipeline.placement import make_placement
@@ -61,6 +61,11 @@ class Fleet:
                 [Problem(f"teachers.{name}.fit", "is not fitted yet; `raykd teachers RECIPE` does it")
                  for name in missing]
             )  # fmt: skip
+        refuse(
+            Problem(f"teachers.{name}.model", one.engine.unreachable)
+            for name, one in prepared.teachers.items()
+            if one.engine is not None and one.engine.unreachable is not None
+        )
         with ExitStack() as stack:
             resources = stack.enter_context(connect(address))
             self._actors = stack.enter_context(

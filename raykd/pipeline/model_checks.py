@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from raykd.config import Config
+from raykd.config.check_engines import engines_of
 from raykd.config.check_objective import top_k_problems
 from raykd.config.objective import Objective
 from raykd.config.roles import Teacher
@@ -134,10 +135,11 @@ def _objective(objective: Objective, found: str) -> Iterator[Problem]:
 
 
 def keeps_largest(config: Config, samples: Samples) -> bool:
-    """Whether only the largest logits of a training view are kept."""
+    """Whether only the largest logits of a training view are kept; beside an engine, which knows no more, they are."""
     classes, targets = samples.class_count, config.targets
     logits = find_task(samples.task).metrics.kind == "logits"
-    return logits and classes > max(targets.full_up_to, targets.top_k)
+    whole = targets.top_k if engines_of(config) else max(targets.full_up_to, targets.top_k)
+    return logits and classes > whole
 
 
 def data_problems(recipes: Sequence[Config], samples: Samples) -> list[Problem]:
@@ -155,6 +157,7 @@ def data_problems(recipes: Sequence[Config], samples: Samples) -> list[Problem]:
             Problem("objective.soft_targets.tail", f"found false, but all {classes:,} tokens are kept and there is no tail; "
                     "leave it out, or lower targets.full_up_to and targets.top_k")
         )  # fmt: skip
+    problems += _beside_engines(recipes, classes)
     given = [recipe.objective.labels.class_weights for recipe in recipes]
     counts = {len(weights) for weights in given if isinstance(weights, tuple)}
     problems += [
@@ -185,6 +188,18 @@ def _without_prompts(recipes: Sequence[Config], samples: Samples) -> Iterator[Pr
                 "objective.on_policy.prompt",
                 f"is {settings.prompt_of(length)} tokens, and no training text has as many and room for more within "
                 f"{settings.written_of(length)}; lower it",
+            )
+
+
+def _beside_engines(recipes: Sequence[Config], classes: int) -> Iterator[Problem]:
+    """All answers of a batch are kept alike: few tokens of each, where one teacher is an engine."""
+    for config in recipes:
+        engines, kept = engines_of(config), config.targets.top_k
+        if engines and len(config.teachers) > len(engines) and kept >= classes:
+            yield Problem(
+                "targets.top_k",
+                f"found {kept} for {classes:,} tokens; beside an engine (teacher {next(iter(engines))!r}) few tokens of every "
+                "teacher's answers are kept: lower it",
             )
 
 

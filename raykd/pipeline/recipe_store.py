@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,9 +17,10 @@ from raykd.config.variants import fold_recipes
 from raykd.data import Samples
 from raykd.data.transfer_parts import at_home_rows
 from raykd.disks import disk_error
-from raykd.errors import InputError, Problem
+from raykd.errors import InputError, Problem, refuse
 from raykd.folders import read_json
 from raykd.pipeline.fits import known_weights, shown_views
+from raykd.pipeline.placement import target_mode
 from raykd.pipeline.preparation import Prepared, prepare
 from raykd.pipeline.teachers import Specs
 from raykd.targets import EntryKey, TargetStore, TeacherKeys
@@ -30,8 +32,9 @@ from raykd.targets.quarantine_log import QUARANTINE, read_quarantined
 from raykd.targets.remote import Remote, is_uri, remote_of
 from raykd.targets.shards import unwritable
 from raykd.targets.store import ORIGINAL
-from raykd.teachers import ActorFleet, Recorded, Spec
+from raykd.teachers import ActorFleet, AnySpec
 from raykd.teachers.filling import Part, fill, missing_parts
+from raykd.teachers.model import kept_of_originals
 from raykd.teachers.quarantine import Tolerance
 from raykd.tracking import Event, events
 from raykd.types import ORIGINAL_VIEW
@@ -54,11 +57,11 @@ def store_keys(specs: Specs, samples: Samples) -> Keys:
     return {name: _keys(spec, samples.view_key) for name, spec in specs.items()}
 
 
-def _keys(spec: Spec | Recorded, views: str) -> TeacherKeys:
+def _keys(spec: AnySpec, views: str) -> TeacherKeys:
     teacher, features = spec.fingerprint, feature_version(spec.packing)
     return TeacherKeys(
         views=EntryKey(teacher, views, codec=version(spec.answers, spec.packing)),
-        originals=EntryKey(teacher, ORIGINAL, codec=version(spec.answers)),
+        originals=EntryKey(teacher, ORIGINAL, codec=version(spec.answers, kept_of_originals(spec))),
         features=tuple(EntryKey(teacher, views, tap, features) for tap in spec.taps),
     )
 
@@ -232,6 +235,42 @@ class RecipeStore:
         if needed <= free:
             return None
         return f"the targets take {needed / 1e9:,.2f} GB, {self.root} has room for {free / 1e9:,.2f} GB"
+
+
+def refuse_unreachable(prepared: Prepared) -> None:
+    """Refuse a job that would have to ask an engine which cannot be asked now.
+
+    Where the store has all of its answers that the job needs, the engine itself is not needed, and nothing is said.
+
+    Raises:
+        InputError: the store lacks some, the job asks live, or the engine is one that the student is compared with.
+    """
+    silent = {
+        n: one for n, one in prepared.teachers.items() if one.engine and one.engine.unreachable
+    }
+    problems = [
+        Problem(f"evaluate.compare.{name}.model", one.engine.unreachable)
+        for name, one in prepared.external_baselines.items()
+        if one.engine and one.engine.unreachable
+    ]
+    lacking = Counter[str]()
+    views = None if target_mode(prepared.config)[0] == "live" else shown_views(prepared.config)
+    if silent and views is not None:
+        only = replace(prepared, teachers=silent)
+        store = RecipeStore(only, only.specs({name: {} for name in silent}))
+        store.sync(views)
+        for part in (one for parts in store.missing(views) for one in parts):
+            lacking[part.teacher] += len(part.rows)
+    for name, one in silent.items():
+        assert one.engine is not None, "it was chosen for that"
+        if views is None or lacking[name]:
+            what = (
+                "it is asked live"
+                if views is None
+                else f"the store lacks {lacking[name]:,} of its answers"
+            )
+            problems.append(Problem(f"teachers.{name}.model", f"{one.engine.unreachable}; {what}"))
+    refuse(problems)
 
 
 def used_entries(config: Config) -> tuple[set[str], list[str]]:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from raykd.config import Config
+from raykd.config.engines import without_places
 from raykd.config.load import recipe_as_data
 from raykd.config.optimizers import choosing_samples_as_in, optimizers_as_in
 from raykd.config.places import RUNS, cache_root, check_places, store_name
@@ -28,7 +29,7 @@ from raykd.folders import RunFolder, claim, claim_new, is_taken, refuse_links, r
 from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import Prepared
-from raykd.pipeline.recipe_store import RecipeStore
+from raykd.pipeline.recipe_store import RecipeStore, refuse_unreachable
 from raykd.runtime import (
     Resources,
     check_machine,
@@ -99,6 +100,7 @@ def opened(
     """
     config = prepared.config
     console = console or Console(quiet=True, stream=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    refuse_unreachable(prepared)
     stored = RecipeStore(prepared)
     refuse_links(stored.root)
     if stored.bucket is not None:
@@ -218,6 +220,7 @@ def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> N
     if others := list(_other_objects(old, new)):
         raise InputError(others)
     free = {"tracking", "cluster", "evaluate"}
+    old, new = without_places(old), without_places(new)  # an engine may have moved
     differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     if wrong := [key for key in differing if key not in free]:
         raise InputError(

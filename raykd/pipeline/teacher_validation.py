@@ -21,8 +21,8 @@ from raykd.targets import TargetStore
 from raykd.targets.codec import decode
 from raykd.targets.remote import is_uri
 from raykd.tasks import find_task
-from raykd.teachers import Spec
-from raykd.teachers.model import TeacherModel
+from raykd.teachers import EngineSpec, Spec
+from raykd.teachers.model import host
 from raykd.tracking import Event, events
 from raykd.train.lanes import worker_device
 from raykd.types import ORIGINAL_VIEW, Scale, TeacherOutputs, is_labelled
@@ -123,10 +123,10 @@ def validate(
     )
 
 
-def score_probes(samples: Samples, spec: Spec) -> Tensor:
+def score_probes(samples: Samples, spec: Spec | EngineSpec) -> Tensor:
     """What a teacher says of a few validation samples now [P, C]; they are not padded to its fixed shape."""
     rows = samples.splits["validation"][:PROBES]
-    model = TeacherModel(replace(spec, batch_size=len(rows)), worker_device())
+    model = host(replace(spec, batch_size=len(rows)), worker_device())
     return decode(model.score(samples, rows, np.full(len(rows), ORIGINAL_VIEW))).values_NC
 
 
@@ -159,7 +159,7 @@ def check_drift(
             bucket = ", in the bucket too," if is_uri(prepared.config.targets.store) else ""
             raise TargetError(
                 f"teacher {name!r} no longer matches its stored outputs (probabilities, or values in standard "
-                f"deviations, differ by up to {worst:.2g}): its code was changed since; delete {folders[0]} and "
+                f"deviations, differ by up to {worst:.2g}): its code, or the model behind its address, was changed since; delete {folders[0]} and "
                 f"{folders[1]}{bucket} to score it anew"
             )
 

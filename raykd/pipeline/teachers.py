@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from raykd.config import Config
 from raykd.config.check_objective import needed_temperatures
+from raykd.config.engines import EngineModel
 from raykd.config.models import (
     FactoryModel,
     Model,
@@ -36,6 +37,7 @@ from raykd.models.preprocess import IDENTITY, Preprocessing, preprocessing_for
 from raykd.models.taps import probe, probe_output, run_model
 from raykd.models.weights import apply_weights, load_weights, matching
 from raykd.models.zoo.estimator import examples_of
+from raykd.pipeline.engines import AskedEngine, engine_spec, resolve_engine
 from raykd.pipeline.model_checks import (
     LabelMap,
     Shape,
@@ -53,11 +55,11 @@ from raykd.seeding import derive
 from raykd.targets import codec
 from raykd.targets.packing import PLAIN, Arrays, Packing, packed_shape
 from raykd.tasks import find_task
-from raykd.teachers import Recorded, Spec
+from raykd.teachers import AnySpec, Recorded, Spec
 from raykd.teachers.recorded import load_outputs
 from raykd.types import ORIGINAL_VIEW
 
-Specs = Mapping[str, Spec | Recorded]
+Specs = Mapping[str, AnySpec]
 _PROBED = 32
 
 
@@ -81,7 +83,8 @@ class ResolvedTeacher:
         code: hash of the user's own code that it is written in, or None.
         answers: how many numbers it answers for a sample: one for each of the data's outputs, or the length of
             its embedding.
-        notes: what a reader of a run should know of its recorded outputs, in plain words.
+        engine: what is known of it, where it is one.
+        notes: what a reader of a run should know of its answers, in plain words.
     """
 
     settings: Teacher
@@ -98,11 +101,12 @@ class ResolvedTeacher:
     behaviour: str | None = None
     code: str | None = None
     answers: int = 0
+    engine: AskedEngine | None = None
     notes: tuple[str, ...] = ()
 
     def spec(
         self, weights: Mapping[str, Tensor] | None, samples: Samples, cluster: TeacherCluster
-    ) -> Spec | Recorded:
+    ) -> AnySpec:
         """What its actor hosts.
 
         Args:
@@ -119,8 +123,11 @@ class ResolvedTeacher:
                 packing=self.packing,
             )
         assert settings.model is not None, "a teacher without outputs has a model"
-        assert weights is not None, "a model is hosted with its weights"
         gpus = cluster.gpus if settings.resources.gpus is None else settings.resources.gpus
+        size = settings.resources.batch_size or cluster.batch_size
+        if isinstance(settings.model, EngineModel):
+            return engine_spec(settings, self.packing, samples, size, self.engine, on_gpu=gpus > 0)
+        assert weights is not None, "a model is hosted with its weights"
         return Spec(
             name=settings.name,
             key=f"teachers.{settings.name}.model",
@@ -133,7 +140,7 @@ class ResolvedTeacher:
             label_map=self.label_map,
             kind=settings.kind,
             dtype=settings.dtype,
-            batch_size=settings.resources.batch_size or cluster.batch_size,
+            batch_size=size,
             taps=self.taps,
             answers=answers,
             scale=samples.scale if settings.learns else None,
@@ -159,7 +166,7 @@ class ResolvedTeacher:
 
     def empty_answer(self, samples: Samples, rows: int = 1, *, held_out: bool = False) -> Arrays:
         """Its encoded answers of zeros for so many samples [rows, ...], untransformed (held out) or in a view."""
-        packing = self.packing.whole() if held_out else self.packing
+        packing = self.packing.whole() if held_out and self.engine is None else self.packing
         features = {} if held_out else {t: torch.zeros(1, *s) for t, s in self.shapes.items()}
         outputs, kind = torch.zeros(1, self.answers), find_task(samples.task).metrics.kind
         arrays = codec.encode(outputs, features, kind, packing)
@@ -201,6 +208,10 @@ def resolve_teacher(
         known=known_classes(label_map, samples.class_count),
         answers=samples.class_count,
     )
+    if isinstance(teacher.model, EngineModel):
+        temperatures = kept_temperatures(config, teacher, objectives)
+        packing, engine, notes = resolve_engine(config, teacher, samples, temperatures, key)
+        return replace(resolved, weights={}, packing=packing, engine=engine, notes=notes)
     if teacher.outputs is None:
         resolved = _with_model(config, resolved, samples, objectives, key)
     else:
@@ -287,12 +298,20 @@ def _packed(
     targets = config.targets
     packing = Packing(features=targets.features if resolved.taps else PLAIN.features)
     if keeps_largest(config, samples):
-        listed = targets.temperatures
-        if listed is None:
-            listed = tuple(needed_temperatures(config, objectives, resolved.settings))
-        packing = Packing(targets.top_k, tuple(sorted({1.0, *listed})), packing.features)
+        temperatures = kept_temperatures(config, resolved.settings, objectives)
+        packing = Packing(targets.top_k, temperatures, packing.features)
     shapes = {t: packed_shape(shape, packing.features) for t, shape in resolved.shapes.items()}
     return replace(resolved, packing=packing, shapes=shapes)
+
+
+def kept_temperatures(
+    config: Config, teacher: Teacher, objectives: Sequence[Objective]
+) -> tuple[float, ...]:
+    """At which temperatures it is kept what the tokens or classes that are left out amount to, rising."""
+    listed = config.targets.temperatures
+    if listed is None:
+        listed = tuple(needed_temperatures(config, objectives, teacher)) if objectives else ()
+    return tuple(sorted({1.0, *listed}))
 
 
 def _check_fit(

@@ -5,15 +5,25 @@ Shape suffixes: N units, C classes, K classes kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from raykd.top_k import chunks, from_logits, label_of, others, unknown_temperature, within_mass
+from raykd.top_k import (
+    chunks,
+    from_logits,
+    label_of,
+    log_tail,
+    others,
+    unknown_temperature,
+    within_mass,
+)
 from raykd.types import TopK
 
 Arrays = dict[str, np.ndarray]
@@ -28,6 +38,7 @@ FEATURE = "feature."
 SCALE = "scale."
 LARGEST = float(np.finfo(np.float16).max)
 _SHORT = 1 << 16
+_TINY = 1e-12
 _STEPS = 127.0
 _FORMS: dict[Form, str] = {"raw": "features16", "pooled": "pooled16", "int8": "features8"}
 
@@ -97,11 +108,10 @@ def encode_top(logits_NC: Tensor, packing: Packing) -> Arrays:
     parts = [_top_of(part_NC, packing) for part_NC in chunks(logits_NC)]
     arrays = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
     classes = logits_NC.shape[1]
-    short = np.uint16 if classes <= _SHORT else np.uint32
     return {
         KEPT: arrays[KEPT],
         OFFSET: arrays[OFFSET],
-        f"{CLASS}{classes}": arrays[CLASS].astype(short),
+        f"{CLASS}{classes}": arrays[CLASS].astype(_class_type(classes)),
         **{name: array for name, array in arrays.items() if name.startswith(TAIL)},
     }
 
@@ -120,6 +130,39 @@ def _top_of(logits_NC: Tensor, packing: Packing) -> dict[str, Tensor]:
         CLASS: class_NK,
         **{TAIL + label_of(t): tail_N.float() for t, tail_N in tails.items()},
     }
+
+
+def encode_few(answer: TopK, packing: Packing) -> Arrays:
+    """An answer that somebody else has cut to few classes, as `encode_top` has them.
+
+    Args:
+        answer: of K classes, at most `packing.top_k`; what is missing of them is padding. What it leaves out counts as
+            10⁻¹² at least, so that no class is impossible.
+        packing: how many, and at which temperatures.
+
+    Raises:
+        TargetError: the answer does not tell what is left out at one of the temperatures.
+    """
+    assert packing.top_k is not None, "only for packings that leave classes out"
+    padding = packing.top_k - answer.ids_NK.shape[1]
+    kept_NK = functional.pad(answer.log_probs_NK, (0, padding), value=-torch.inf)
+    ids_NK = torch.cat([answer.ids_NK, answer.ids_NK[:, :1].expand(-1, padding)], dim=1)
+    offset_N = kept_NK[:, 0].double()
+    least_N = torch.full_like(offset_N, math.log(_TINY))
+    arrays = {
+        KEPT: (kept_NK - offset_N[:, None]).half().numpy(),
+        OFFSET: offset_N.float().numpy(),
+        f"{CLASS}{answer.classes}": ids_NK.numpy().astype(_class_type(answer.classes)),
+    }
+    for t in packing.temperatures:
+        found = log_tail(answer, t)
+        tail_N = least_N if found is None else torch.maximum(found.double(), least_N / t)
+        arrays[TAIL + label_of(t)] = (tail_N - offset_N / t).float().numpy()
+    return arrays
+
+
+def _class_type(classes: int) -> type[np.unsignedinteger[Any]]:
+    return np.uint16 if classes <= _SHORT else np.uint32
 
 
 def top_of(arrays: Mapping[str, np.ndarray]) -> TopK:

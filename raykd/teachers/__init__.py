@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from raykd.teachers.client import LiveTargets
-from raykd.teachers.model import Recorded, Spec, TeacherModel
+from raykd.teachers.engines.teacher import EngineSpec
+from raykd.teachers.model import AnySpec, Recorded, Spec, TeacherModel
 from raykd.teachers.pool import ActorFleet, TeacherResources
 from raykd.teachers.write_through import WriteThrough
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActorFleet",
+    "AnySpec",
+    "EngineSpec",
     "Fleet",
     "LiveTargets",
     "Recorded",

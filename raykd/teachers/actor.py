@@ -19,7 +19,8 @@ from raykd.targets import EntryKey, codec
 from raykd.targets.ragged import joined
 from raykd.targets.remote import Remote
 from raykd.targets.shards import Shard, write_shard
-from raykd.teachers.model import Inputs, Recorded, Spec, count, host
+from raykd.teachers.engines.teacher import EngineSpec
+from raykd.teachers.model import AnySpec, Inputs, Recorded, Spec, count, host
 
 _LOAD_TIMEOUT_S = 600.0
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -37,7 +38,7 @@ def _method(**options: Any) -> Callable[[_Method], _Method]:
     return decorate
 
 
-def device_of(spec: Spec | Recorded, gpus: int) -> torch.device:
+def device_of(spec: AnySpec, gpus: int) -> torch.device:
     """Where a teacher runs: on what its fingerprint says, unless somebody hides all GPUs from it.
 
     `CUDA_VISIBLE_DEVICES=""` is how clusters are tried out whose GPUs are logical, as cluster/local has them.
@@ -49,7 +50,7 @@ def device_of(spec: Spec | Recorded, gpus: int) -> torch.device:
     Raises:
         TeacherError: it is to run on a GPU, and there is none here.
     """
-    if not isinstance(spec, Spec) or spec.device == "cpu":
+    if isinstance(spec, Recorded) or spec.device == "cpu":
         return torch.device("cpu")
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # hidden on purpose: the GPUs are logical
         return torch.device("cpu")
@@ -71,7 +72,7 @@ class TeacherActor:
 
     def __init__(self, references: bytes, threads: int) -> None:
         """Takes pickled references to (spec, samples), which a restarted actor fetches anew."""
-        spec: Spec | Recorded
+        spec: AnySpec
         samples: Samples
         spec, samples = ray.get(cloudpickle.loads(references), timeout=_LOAD_TIMEOUT_S)
         self._threads = threads
@@ -79,6 +80,8 @@ class TeacherActor:
         self._samples = samples
         self._scorer = host(spec, device_of(spec, len(ray.get_gpu_ids())))
         self._piece = _BATCHES * (spec.batch_size if isinstance(spec, Spec) else 1)
+        if isinstance(spec, EngineSpec):  # a batch of it may take long
+            self._piece = spec.batch_size
         self._busy_s = 0.0
         self._scored = 0
         self._uploaded = 0

@@ -31,6 +31,7 @@ from raykd.targets import codec
 from raykd.targets.packing import PLAIN, Packing
 from raykd.targets.ragged import joined, taken
 from raykd.teachers.answers import TINY, as_logits, mapped
+from raykd.teachers.engines.teacher import EngineSpec, EngineTeacher
 from raykd.types import CHUNKS, ORIGINAL_VIEW, OutputKind, Scale
 
 Inputs = Mapping[str, np.ndarray]
@@ -130,6 +131,15 @@ class Recorded:
     def fingerprint(self) -> str:
         """Hash of the outputs."""
         return _digest({"recorded": hashlib.sha256(self.logits_NC.tobytes()).hexdigest()})
+
+
+AnySpec = Spec | Recorded | EngineSpec
+"""A teacher with a model, one without, or one that is asked elsewhere."""
+
+
+def kept_of_originals(spec: AnySpec) -> Packing:
+    """What is kept of its answers to untransformed samples: all, but of an engine, which says no more of them."""
+    return spec.packing if isinstance(spec, EngineSpec) else spec.packing.whole()
 
 
 def _digest(parts: Mapping[str, Any]) -> str:
@@ -312,6 +322,8 @@ def _packing_for(packing: Packing, view: np.ndarray) -> Packing:
     return packing.whole() if (view == ORIGINAL_VIEW).all() else packing
 
 
-def host(spec: Spec | Recorded, device: torch.device | None = None) -> Scorer:
+def host(spec: AnySpec, device: torch.device | None = None) -> Scorer:
     """The scorer that a spec describes."""
+    if isinstance(spec, EngineSpec):
+        return EngineTeacher(spec, device=device)
     return TeacherModel(spec, device) if isinstance(spec, Spec) else RecordedTeacher(spec)

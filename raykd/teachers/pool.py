@@ -20,7 +20,7 @@ from raykd.runtime import Crew
 from raykd.teachers.actor import CONTROL, TeacherActor
 from raykd.teachers.client import Client, Question
 from raykd.teachers.executor import Replicas
-from raykd.teachers.model import Inputs, Recorded, Spec
+from raykd.teachers.model import AnySpec, Inputs
 from raykd.teachers.seats import Seat, forget
 from raykd.top_k import dense_answers
 from raykd.tracking import Event
@@ -67,7 +67,7 @@ class ActorFleet:
 
     def __init__(
         self,
-        specs: Mapping[str, Spec | Recorded],
+        specs: Mapping[str, AnySpec],
         resources_of: Mapping[str, TeacherResources],
         samples: Any,
         settings: TeacherCluster,

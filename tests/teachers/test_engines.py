@@ -35,7 +35,7 @@ def server():
 
 def asking(server, **settings):
     url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    given = {"model": "bigrams", "vocabulary": VOCABULARY, "top_k": 5, "tries": 2, **settings}
+    given = {"model": "bigrams", "vocabulary": VOCABULARY, "k": 5, "tries": 2, **settings}
     return build_engine("openai", key="teachers.big.engine", url=url, **given)
 
 
@@ -86,7 +86,7 @@ def test_a_busy_server_is_asked_again(server):
 
 def test_a_key_comes_from_the_environment_and_is_in_no_error(server, monkeypatch):
     monkeypatch.setenv("ENGINE_KEY", "sesame")
-    engine = asking(server, api_key_env="ENGINE_KEY")
+    engine = asking(server, key_from="ENGINE_KEY")
     engine.score(*ragged([ROW]))
     assert server.heard[0]["key"] == "Bearer sesame"
     server.fault = "garbage"
@@ -166,7 +166,7 @@ def test_a_server_s_own_limit_and_other_refusals_are_shown(server):
     with pytest.raises(
         TeacherError, match=r"400 .*max_logprobs 6.*start the server with --max-logprobs 7"
     ):
-        asking(server, top_k=7).score(*ragged([ROW]))
+        asking(server, k=7).score(*ragged([ROW]))
     with pytest.raises(
         TeacherError, match=r"404 .*no such model.*look at teachers\.big\.engine\.url"
     ):
@@ -179,12 +179,12 @@ def test_a_server_s_own_limit_and_other_refusals_are_shown(server):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"url": "gpu7:8000"}, "engine.url: found 'gpu7:8000'"),
-     ({"top_k": 12}, "engine.top_k: found top_k 12"), ({"least": 6}, "engine.top_k"),
-     ({"timeout_s": 0}, "timeout_s 0"), ({"api_key_env": "NOBODY_SET_IT"}, "engine.api_key_env"),
-     ({"topk": 3}, "does not fit openai: .*topk")],
+     ({"k": 12}, "engine.k: found k 12"), ({"least": 6}, "engine.k"),
+     ({"timeout_s": 0}, "timeout_s 0"), ({"key_from": "NOBODY_SET_IT"}, "engine.key_from"),
+     ({"top_k": 3}, "does not fit openai: .*top_k")],
 )  # fmt: skip
 def test_settings_out_of_range_name_the_key(settings, message):
-    given = {"url": "http://127.0.0.1:9/v1", "model": "m", "vocabulary": 11, "top_k": 5, **settings}
+    given = {"url": "http://127.0.0.1:9/v1", "model": "m", "vocabulary": 11, "k": 5, **settings}
     with pytest.raises(InputError, match=message):
         build_engine("openai", **given)
 
@@ -218,7 +218,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def local(folder):
-    return build_engine("transformers", name=str(folder), top_k=4, temperatures=(2.0,))
+    return build_engine("transformers", model=str(folder), k=4, temperatures=(2.0,))
 
 
 class TestTransformers(EngineSuite):
@@ -274,19 +274,19 @@ def test_rows_longer_than_the_model_are_refused(local):
 
 def test_what_cannot_be_loaded_names_the_key(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(InputError, match=r"engine\.name: .*cannot be loaded as a causal model"):
-        build_engine("transformers", name=str(tmp_path))
+    with pytest.raises(InputError, match=r"engine\.model: .*cannot be loaded"):
+        build_engine("transformers", model=str(tmp_path))
     for settings, message in (
         ({"dtype": "float23"}, "engine.dtype.*float32"),
-        ({"top_k": 0}, "found top_k 0"),
+        ({"k": 0}, "found k 0"),
     ):
         with pytest.raises(InputError, match=message):
-            build_engine("transformers", name=str(tmp_path), **settings)
+            build_engine("transformers", model=str(tmp_path), **settings)
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(
         InputError, match=r"needs transformers, which is not installed: pip install 'raykd\[hf\]'"
     ):
-        build_engine("transformers", name=str(tmp_path))
+        build_engine("transformers", model=str(tmp_path))
 
 
 def test_a_model_without_a_tokenizer_says_so(folder, tmp_path):
@@ -294,7 +294,7 @@ def test_a_model_without_a_tokenizer_says_so(folder, tmp_path):
         if "tokenizer" not in file.name:
             (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(TeacherError, match=r"has no tokenizer.*put tokenizer\.json beside"):
-        build_engine("transformers", name=str(tmp_path)).tokenize("a")
+        build_engine("transformers", model=str(tmp_path)).tokenize("a")
 
 
 # --- one's own ----------------------------------------------------------------------------------

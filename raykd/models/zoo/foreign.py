@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from raykd.config.engines import EngineModel
 from raykd.config.models import FactoryModel
 from raykd.importing import load_callable
 from raykd.models.shapes import BuildContext
@@ -24,6 +25,16 @@ class ForeignModel(nn.Module):
 
     How many parameters it has and how many operations it takes is not known.
     """
+
+
+def refuse_engine(spec: EngineModel, context: BuildContext) -> nn.Module:
+    """An engine is asked by whoever hosts it, and is no module.
+
+    Raises:
+        InputError: always.
+    """
+    raise context.error(f"an engine ({spec.path}) is asked for tokens and has no modules; it can be a teacher with "
+                        "`task: language` alone")  # fmt: skip
 
 
 class CallableModel(ForeignModel):

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from raykd.config.models import HfModel, TimmModel, TorchvisionModel
+from raykd.errors import InputError
 from raykd.importing import load_package
 from raykd.models.causal import causal_shape, known_ids
 from raykd.models.names import nearest
 from raykd.models.shapes import BuildContext, TokenShape
 from raykd.models.zoo.parts import refuse_texts, token_mean
+from raykd.packaged import model_folder
 
 _VISION = "raykd[vision]"
 _HF = "raykd[hf]"
@@ -98,20 +100,35 @@ def build_hf(spec: HfModel, context: BuildContext) -> nn.Module:
 
 def _pretrained(spec: HfModel, context: BuildContext) -> nn.Module:
     """The model in a folder or of a hub, with its weights."""
-    transformers = load_package("transformers", install=_HF, key=context.key)
-    folder = Path(spec.name).expanduser()
-    source = str(folder) if folder.is_dir() else spec.name
+    model: nn.Module = from_hub(spec.name, spec.task, key=f"{context.key}.name", **spec.kwargs)
+    return model
+
+
+def from_hub(name: str, task: str, *, key: str, **settings: Any) -> Any:
+    """A model of transformers with its weights; code of a folder or of a hub's repository is never run.
+
+    Args:
+        name: a folder with config.json and weights, a model of `raykd.packaged`, or a repository of the hub.
+        task: what it is for, see `HfModel`.
+        key: dotted key of the recipe that holds the name, for errors.
+        settings: more arguments of `from_pretrained`.
+
+    Raises:
+        InputError: transformers is not installed, or there is no such folder and the hub cannot be reached.
+    """
+    transformers = load_package("transformers", install=_HF, key=key.rpartition(".")[0])
+    folder = Path(model_folder(name, key=key)).expanduser()
+    source = str(folder) if folder.is_dir() else name
     transformers.utils.logging.disable_progress_bar()  # of reading a file, in every process that hosts it
     try:
-        chosen = getattr(transformers, _HF_CLASSES[spec.task])
-        model: nn.Module = chosen.from_pretrained(source, trust_remote_code=False, **spec.kwargs)
+        chosen = getattr(transformers, _HF_CLASSES[task])
+        return chosen.from_pretrained(source, trust_remote_code=False, **settings)
     except Exception as error:
-        raise context.error(
-            f"{spec.name!r} cannot be loaded ({_short(error)}); where the hub cannot be reached give the path "
-            "of a folder with config.json and model.safetensors",
-            field="name",
+        raise InputError.at(
+            key,
+            f"{name!r} cannot be loaded ({_short(error)}); where the hub cannot be reached give the path of a folder "
+            "with config.json and model.safetensors",
         ) from error
-    return model
 
 
 class HfCausal(nn.Module):

@@ -12,7 +12,7 @@ from raykd.errors import Problem
 if TYPE_CHECKING:
     from raykd.config.root import Config
 
-_NAMES = "gru_lm, transformer_lm, hf with task: causal, or a factory (teachers also ngram)"
+_NAMES = "gru_lm, transformer_lm, hf with task: causal, or a factory (teachers also ngram, engine)"
 
 
 def _problems(config: Config) -> Iterator[Problem]:

@@ -2,8 +2,8 @@
 
     from raykd.teachers.engines import build_engine
 
-    engine = build_engine("transformers", name="models/wide", top_k=64, temperatures=(2.0,))
-    engine = build_engine("openai", url="http://gpu7:8000/v1", model="wide", vocabulary=50_000, top_k=20)
+    engine = build_engine("transformers", model="models/wide", k=64, temperatures=(2.0,))
+    engine = build_engine("openai", url="http://gpu7:8000/v1", model="wide", vocabulary=50_000, k=20)
     engine = build_engine("my_package.engines:Mine", path="wide.bin")
     answer = engine.score(ids, offsets)
 
@@ -13,7 +13,7 @@ What an engine has to do is in `protocol`; one of your own is held to `raykd.tes
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from raykd.errors import InputError
 from raykd.importing import load_callable
@@ -27,11 +27,29 @@ ENGINES: Mapping[str, str] = {
 """Kind of an engine -> where its class is."""
 
 
+@runtime_checkable
+class Described(Protocol):
+    """An engine that says what its model is."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Plain values that differ where the model does, and not by where or when it runs; see `described`."""
+        ...
+
+
+def described(engine: Engine) -> Mapping[str, Any] | None:
+    """What an engine says of itself, as plain values that are part of the fingerprint; None where it says nothing.
+
+    Raises:
+        TeacherError: as the engine says.
+    """
+    return engine.describe() if isinstance(engine, Described) else None
+
+
 def build_engine(kind: str, *, key: str = "engine", **settings: Any) -> Engine:
     """An engine of a kind, or of a class of one's own.
 
     Args:
-        kind: a name of `ENGINES`, or `module:Class`.
+        kind: a name of `ENGINES`, or `module:Class`; key of the recipe: `path`.
         key: dotted key of the recipe, for errors.
         settings: of the engine; see its class.
 
@@ -41,11 +59,11 @@ def build_engine(kind: str, *, key: str = "engine", **settings: Any) -> Engine:
     """
     if kind not in ENGINES and ":" not in kind:
         raise InputError.at(
-            f"{key}.kind",
+            f"{key}.path",
             f"knows no {kind!r}{nearest(kind, tuple(ENGINES))}; there are {', '.join(ENGINES)}, and module:Class of your own",
         )
     own = ENGINES.get(kind)
-    make = load_callable(own or kind, key=f"{key}.kind")
+    make = load_callable(own or kind, key=f"{key}.path")
     try:
         engine: Engine = make(key=key, **settings) if own else make(**settings)
     except TypeError as error:
@@ -53,4 +71,11 @@ def build_engine(kind: str, *, key: str = "engine", **settings: Any) -> Engine:
     return engine
 
 
-__all__ = ["ENGINES", "Engine", "build_engine", "require_same_tokenizer", "unit_offsets"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "build_engine",
+    "described",
+    "require_same_tokenizer",
+    "unit_offsets",
+]

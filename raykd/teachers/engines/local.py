@@ -5,10 +5,9 @@ Shape suffixes: B rows, L length, V vocabulary, K classes kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,8 @@ from torch import Tensor
 from raykd.errors import InputError, NonFiniteError, TeacherError
 from raykd.importing import load_package
 from raykd.models.names import nearest
+from raykd.models.weights import fingerprint
+from raykd.models.zoo.hubs import from_hub
 from raykd.teachers.engines.protocol import (
     Ragged,
     ragged,
@@ -42,9 +43,9 @@ class TransformersEngine:
 
     def __init__(
         self,
-        name: str,
+        model: str,
         *,
-        top_k: int = 64,
+        k: int = 64,
         mass: float | None = None,
         temperatures: Sequence[float] = (),
         device: str = "cpu",
@@ -55,8 +56,8 @@ class TransformersEngine:
         """A model that is loaded from a folder, or from the hub.
 
         Args:
-            name: folder with config.json and weights, or a name on the hub; code that it brings is never run.
-            top_k: classes kept of each answer.
+            model: folder with config.json and weights, or a name on the hub; code that it brings is never run.
+            k: classes kept of each answer.
             mass: of them only as few as have this probability, see `raykd.top_k.take`.
             temperatures: at which answers will be used, beside 1.
             device: where it runs.
@@ -73,34 +74,27 @@ class TransformersEngine:
                 f"{key}.dtype",
                 f"knows no {dtype!r}{nearest(dtype, known)}; there are {', '.join(known)}",
             )
-        if top_k < 1 or batch_size < 1:
+        if k < 1 or batch_size < 1:
             raise InputError.at(
-                key, f"found top_k {top_k} and batch_size {batch_size}; both are at least 1"
+                key, f"found k {k} and batch_size {batch_size}; both are at least 1"
             )
+        loaded = from_hub(model, "causal", key=f"{key}.model", dtype=_DTYPES[dtype])
         self._transformers = load_package("transformers", install=_HF, key=key)
-        self._transformers.utils.logging.disable_progress_bar()  # of reading a file
-        folder = Path(name).expanduser()
-        self.name, self._source = name, str(folder) if folder.is_dir() else name
-        self._take = partial(take, size=top_k, mass=mass, temperatures=tuple(temperatures))
+        self.name, self._source = model, str(loaded.config.name_or_path or model)
+        self._take = partial(take, size=k, mass=mass, temperatures=tuple(temperatures))
         self._batch_size = batch_size
         self._device = torch.device(device)
-        try:
-            model = self._transformers.AutoModelForCausalLM.from_pretrained(
-                self._source, trust_remote_code=False, dtype=_DTYPES[dtype]
-            )
-        except Exception as error:
-            raise InputError.at(
-                f"{key}.name",
-                f"{name!r} cannot be loaded as a causal model ({_short(error)}); where the hub cannot be reached give "
-                "the path of a folder with config.json and model.safetensors",
-            ) from error
-        self._model: Any = model.to(self._device).eval().requires_grad_(False)
+        self._model: Any = loaded.to(self._device).eval().requires_grad_(False)
         self._tokenizer: Any = None
 
     @property
     def vocabulary(self) -> int:
         """Rows of the model's last layer."""
         return int(self._model.config.get_text_config().vocab_size)
+
+    def describe(self) -> Mapping[str, Any]:
+        """See `raykd.teachers.engines.described`: its weights, and what decides its answers beside them."""
+        return {"weights": fingerprint(self._model.state_dict()), "dtype": str(self._model.dtype)}
 
     @torch.inference_mode()
     def score(self, ids: Tensor, offsets: Tensor) -> TopK:

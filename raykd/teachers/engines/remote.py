@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raykd.errors import InputError, TargetTimeoutError, TeacherError
+from raykd.errors import InputError, TargetTimeoutError, TeacherError, UnreachableError
 from raykd.teachers.engines.protocol import (
     Ragged,
     ragged,
@@ -40,6 +40,8 @@ _BUSY = (429, 502, 503, 504)
 _WAIT_S = 0.2
 _SHOWN = 300
 _ROUNDING = 0.02
+_OWN = ("id", "root", "parent", "max_model_len")
+"""Of an entry of `/models`, what tells of the model; `created` is when the server was started."""
 _WHOLE = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 """Nothing is cut off: unless told so, servers follow the `generation_config.json` that the model brings."""
 
@@ -54,12 +56,12 @@ class OpenAiEngine:
         url: of the protocol's root, such as `http://host:8000/v1`.
         model: the name that the server knows it by.
         vocabulary: V; the protocol does not tell it.
-        top_k: K, log-probabilities asked for at each token; servers have a limit (vLLM: 20, `--max-logprobs`).
+        k: K, log-probabilities asked for at each token; servers have a limit (vLLM: 20, `--max-logprobs`).
         least: so many are accepted where the server gives fewer, padded to K; None = all K or none.
         timeout_s: for one request.
         tries: of one request, while the server is down or busy.
         requests: asked at the same time.
-        api_key_env: name of the environment variable that holds the server's key.
+        key_from: name of the environment variable that holds the server's key.
         key: dotted key of the recipe, for errors.
 
     Raises:
@@ -69,12 +71,12 @@ class OpenAiEngine:
     url: str
     model: str
     vocabulary: int
-    top_k: int = 20
+    k: int = 20
     least: int | None = None
     timeout_s: float = 120.0
     tries: int = 4
     requests: int = 4
-    api_key_env: str | None = None
+    key_from: str | None = None
     key: str = "engine"
 
     def __post_init__(self) -> None:
@@ -82,21 +84,21 @@ class OpenAiEngine:
             raise InputError.at(
                 f"{self.key}.url", f"found {self.url!r}; an address begins with http:// or https://"
             )
-        if not 1 <= (self.least or self.top_k) <= self.top_k <= self.vocabulary:
+        if not 1 <= (self.least or self.k) <= self.k <= self.vocabulary:
             raise InputError.at(
-                f"{self.key}.top_k",
-                f"found top_k {self.top_k} and least {self.least} of a vocabulary of {self.vocabulary}; "
-                "1 <= least <= top_k <= vocabulary is allowed",
+                f"{self.key}.k",
+                f"found k {self.k} and least {self.least} of a vocabulary of {self.vocabulary}; "
+                "1 <= least <= k <= vocabulary is allowed",
             )
         if min(self.timeout_s, self.tries, self.requests) <= 0:
             raise InputError.at(
                 self.key,
                 f"found timeout_s {self.timeout_s}, tries {self.tries}, requests {self.requests}; all are above 0",
             )
-        if self.api_key_env is not None and self.api_key_env not in os.environ:
+        if self.key_from is not None and self.key_from not in os.environ:
             raise InputError.at(
-                f"{self.key}.api_key_env",
-                f"the environment has no variable {self.api_key_env}; set it on every node",
+                f"{self.key}.key_from",
+                f"the environment has no variable {self.key_from}; set it on every node",
             )
 
     def score(self, ids: Tensor, offsets: Tensor) -> TopK:
@@ -113,14 +115,14 @@ class OpenAiEngine:
             found = [entry for row in threads.map(self._scored, rows) for entry in row]
         ids_NK = torch.tensor([kept for kept, _ in found], dtype=torch.int64)
         log_probs_NK = torch.tensor([values for _, values in found], dtype=torch.float32)
-        shape = (len(found), self.top_k)
+        shape = (len(found), self.k)
         answer = from_log_probs(log_probs_NK.view(shape), ids_NK.view(shape), self.vocabulary)
         return replace(answer, offsets=unit_offsets(offsets))
 
     def _scored(self, row: Sequence[int]) -> list[tuple[list[int], list[float]]]:
         """Ids and log-probabilities of K classes at each token of a row but the first."""
         choice = self._completion(
-            {"prompt": row, "max_tokens": 1, "temperature": 1.0, "prompt_logprobs": self.top_k}
+            {"prompt": row, "max_tokens": 1, "temperature": 1.0, "prompt_logprobs": self.k}
         )[0]
         told = choice.get("prompt_logprobs")
         if not isinstance(told, list):
@@ -145,7 +147,7 @@ class OpenAiEngine:
             one for one, value in pairs if not 0 <= one < self.vocabulary or not value <= _ROUNDING
         ]
         pairs.sort(key=lambda pair: (-pair[1], pair[0]))
-        del pairs[self.top_k :]
+        del pairs[self.k :]
         if (
             wrong
             or token not in map(int, told)
@@ -156,13 +158,13 @@ class OpenAiEngine:
                 f"classes with the token {token} among them ({str(told)[:_SHOWN]}): it has another vocabulary, or "
                 "does not score the ids that it was given"
             )
-        if len(pairs) < (self.least or self.top_k):
+        if len(pairs) < (self.least or self.k):
             raise TeacherError(
-                f"engine {self.url} gave {len(pairs)} log-probabilities at token {place}, asked for {self.top_k}; start the "
-                f"server with a larger limit (vLLM: --max-logprobs {self.top_k}), lower {self.key}.top_k, or set "
+                f"engine {self.url} gave {len(pairs)} log-probabilities at token {place}, asked for {self.k}; start the "
+                f"server with a larger limit (vLLM: --max-logprobs {self.k}), lower {self.key}.k, or set "
                 f"{self.key}.least to accept fewer"
             )
-        missing = self.top_k - len(pairs)
+        missing = self.k - len(pairs)
         kept = [one for one, _ in pairs] + [pairs[0][0]] * missing
         return kept, [min(value, 0.0) for _, value in pairs] + [-math.inf] * missing
 
@@ -205,6 +207,25 @@ class OpenAiEngine:
             raise self._malformed("no tokens")
         return [int(one) for one in found]
 
+    def describe(self) -> Mapping[str, Any]:
+        """See `raykd.teachers.engines.described`; what the server's list of models (`/models`) says of this one.
+
+        Nothing where it has no such list. When it was started, and where, is left out.
+
+        Raises:
+            UnreachableError: the server is down.
+            TargetTimeoutError: the server is slower than `timeout_s`.
+        """
+        try:
+            listed = self._asked(f"{self.url.rstrip('/')}/models").get("data")
+        except (UnreachableError, TargetTimeoutError):
+            raise
+        except TeacherError:
+            return {}
+        entries = [one for one in listed or () if isinstance(one, Mapping)]
+        own = next((one for one in entries if one.get("id") == self.model), {})
+        return {name: own[name] for name in _OWN if own.get(name) is not None}
+
     def _completion(self, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
         found = self._asked(f"{self.url.rstrip('/')}/completions", {"model": self.model, **asked})
         choices = found.get("choices")
@@ -216,13 +237,13 @@ class OpenAiEngine:
             raise self._malformed(str(found))
         return sorted(choices, key=lambda choice: choice.get("index", 0))
 
-    def _asked(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The server's answer; asked again while it is down or busy."""
+    def _asked(self, url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The server's answer (without a body to GET); asked again while it is down or busy."""
         headers = {"Content-Type": "application/json"}
-        if self.api_key_env is not None:
-            headers["Authorization"] = f"Bearer {os.environ[self.api_key_env]}"
+        if self.key_from is not None:
+            headers["Authorization"] = f"Bearer {os.environ[self.key_from]}"
         request = urllib.request.Request(  # noqa: S310 - http and https alone, see __init__
-            url, json.dumps(body).encode(), headers
+            url, None if body is None else json.dumps(body).encode(), headers
         )
         why = ""
         for turn in range(self.tries):
@@ -245,13 +266,13 @@ class OpenAiEngine:
                 why = str(error.reason)
             except (http.client.HTTPException, ConnectionError) as error:
                 why = f"{type(error).__name__} {error}"
-        raise TeacherError(
+        raise UnreachableError(
             f"engine {url} does not answer, asked {self.tries} times ({why}); start the server, or correct {self.key}.url"
         )
 
     def _advice(self, said: str) -> str:
         if "logprob" in said.lower():
-            return f"start the server with --max-logprobs {self.top_k}, or lower {self.key}.top_k"
+            return f"start the server with --max-logprobs {self.k}, or lower {self.key}.k"
         return f"look at {self.key}.url and {self.key}.model, and at the server's own log"
 
     def _slow(self, url: str) -> TargetTimeoutError:
