@@ -20,6 +20,7 @@ from raykd.objective.settled import EnsembleTarget, SettledUnits
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
 from raykd.objective.terms import NOW, Context, Term, ensemble_rows
 from raykd.objective.weighting import needs_losses, teacher_weights
+from raykd.top_k import likeliest
 from raykd.types import (
     Batch,
     Dense,
@@ -117,6 +118,7 @@ class DistillObjective(nn.Module):
             context: when it comes, and the other workers.
         """
         now = strengths_at(self.settings, context.epoch)
+        targets = self._cut(targets, now.temperature)
         if not _few(targets):
             outputs_NC, batch, targets = self.rule.convert(
                 outputs_NC, batch, _whole(targets), self.scale
@@ -149,6 +151,17 @@ class DistillObjective(nn.Module):
             weight_N = self.domain_weights_D[batch.labels[:, DOMAIN].clamp(min=0)]
             terms = {n: replace(term, valid_N=term.valid_N * weight_N) for n, term in terms.items()}
         return {**terms, **self.feature_terms(features, batch, targets, context)}, weights_TN
+
+    def _cut(self, targets: LearntOutputs, temperature: float) -> LearntOutputs:
+        """Of the teachers' answers those classes that soft targets are to be learnt from."""
+        soft = self.settings.soft_targets
+        if soft is None or soft.top_k is None:
+            return targets
+        own = {teacher.name: temperature * teacher.temperature for teacher in self.teacher_infos}
+        return {
+            name: likeliest(answer, soft.top_k, (own.get(name, 1.0),))
+            for name, answer in targets.items()
+        }
 
     @torch.no_grad()
     def measured(self, outputs_NC: Tensor, batch: Batch, targets: LearntOutputs) -> Tensor | None:
