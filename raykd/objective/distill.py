@@ -24,6 +24,7 @@ from raykd.top_k import likeliest
 from raykd.types import (
     Batch,
     Dense,
+    Headed,
     LearntOutputs,
     Scale,
     TeacherOutputs,
@@ -102,7 +103,7 @@ class DistillObjective(nn.Module):
 
     def forward(
         self,
-        outputs_NC: Tensor,
+        outputs: Tensor | Headed,
         features: Mapping[str, Tensor],
         batch: Batch,
         targets: LearntOutputs,
@@ -111,7 +112,7 @@ class DistillObjective(nn.Module):
         """The terms of one batch, and the teachers' weights [T, N] when there are teachers.
 
         Args:
-            outputs_NC: the student's outputs, float32 [N, C].
+            outputs: the student's outputs, float32 [N, C]; or before its last layer, where the rule takes these.
             features: student tap -> [B, ...].
             batch: the batch, with unknown labels as its task has them.
             targets: what each teacher says of it.
@@ -119,16 +120,20 @@ class DistillObjective(nn.Module):
         """
         now = strengths_at(self.settings, context.epoch)
         targets = self._cut(targets, now.temperature)
-        if not _few(targets):
+        headed = outputs if isinstance(outputs, Headed) else None
+        outputs_NC = outputs if isinstance(outputs, Tensor) else outputs.outline
+        if headed is None and not _few(targets):
             outputs_NC, batch, targets = self.rule.convert(
                 outputs_NC, batch, _whole(targets), self.scale
             )
+            outputs = outputs_NC
         terms: dict[str, Term] = {}
         weights_TN = None
         pseudo_N = None
         if self.teacher_infos:
             soft = self.settings.soft_targets
             teacher_batch = self._batch(outputs_NC, batch, targets, now.temperature, context)
+            teacher_batch = replace(teacher_batch, headed=headed)
             own_TN = self._own_losses(teacher_batch)
             weights_TN = teacher_weights(
                 self.settings.weighting, soft, self.teacher_infos, teacher_batch, own_TN
@@ -144,7 +149,7 @@ class DistillObjective(nn.Module):
                 )
             if self.settings.labels.fill == "ensemble":
                 pseudo_N = self.rule.pseudo_labels(teacher_batch, weights_TN)
-        terms["labels"] = self._labels(outputs_NC, batch, pseudo_N, now.labels)
+        terms["labels"] = self._labels(outputs, batch, pseudo_N, now.labels)
         if self.settings.labels.replaces and "soft_targets" in terms:
             terms["soft_targets"] = replaced(terms["soft_targets"], terms["labels"], batch)
         if self.domain_weights_D is not None:
@@ -164,12 +169,17 @@ class DistillObjective(nn.Module):
         }
 
     @torch.no_grad()
-    def measured(self, outputs_NC: Tensor, batch: Batch, targets: LearntOutputs) -> Tensor | None:
+    def measured(
+        self, outputs: Tensor | Headed, batch: Batch, targets: LearntOutputs
+    ) -> Tensor | None:
         """What the rule tells of a batch besides the terms; None where that is nothing."""
-        if self.rule.measures is None:
+        measures = self.rule.measures
+        if measures is None:
             return None
         answers = [targets[teacher.name] for teacher in self.teacher_infos]
-        return self.rule.measures.sums(outputs_NC.detach(), batch, answers)
+        count = measures.units
+        first = outputs.first(count) if isinstance(outputs, Headed) else outputs[:count]
+        return measures.sums(first.detach(), batch, answers)
 
     def feature_terms(
         self,
@@ -374,10 +384,15 @@ class DistillObjective(nn.Module):
             return self.rule.own_losses(soft.loss, teacher_batch)
 
     def _labels(
-        self, outputs_NC: Tensor, batch: Batch, pseudo_N: Tensor | None, weight: float
+        self, outputs: Tensor | Headed, batch: Batch, pseudo_N: Tensor | None, weight: float
     ) -> Term:
         def loss(labels_N: Tensor) -> tuple[Tensor, Tensor]:
-            loss_N, valid_N = self.rule.label_loss(self.settings.labels, outputs_NC, labels_N)
+            if isinstance(outputs, Headed):
+                assert self.rule.label_loss_in_chunks is not None, "the caller has looked"
+                with torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
+                    loss_N, valid_N = self.rule.label_loss_in_chunks(outputs, labels_N)
+            else:
+                loss_N, valid_N = self.rule.label_loss(self.settings.labels, outputs, labels_N)
             return loss_N, self._counted(labels_N, valid_N)
 
         return Term(*blended(batch, pseudo_N, loss), weight)

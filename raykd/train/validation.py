@@ -18,7 +18,7 @@ from raykd.train.world import World
 from raykd.types import ORIGINAL_VIEW, Batch
 
 _BATCH = 500
-_MOST_OUTPUTS = 1 << 25
+_MOST_OUTPUTS = 1 << 23
 """Numbers that a model puts out at a time."""
 _COMPARED = 1 << 22
 """Numbers of each of several models that are compared at a time."""

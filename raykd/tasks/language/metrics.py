@@ -124,8 +124,10 @@ def language_metrics(columns_NA: Tensor, labels_N4: Tensor) -> dict[str, float]:
 
 
 def _tally(logits_NV: Tensor, labels_N4: Tensor) -> Tensor:
-    columns = columns_of(F.log_softmax(logits_NV.double(), dim=1), labels_N4)
-    return _sums(columns, labels_N4).flatten()
+    rows = max(1, _DOUBLES // logits_NV.shape[1])
+    parts = zip(logits_NV.split(rows), labels_N4.split(rows), strict=True)
+    columns = [columns_of(F.log_softmax(one.double(), dim=1), labels) for one, labels in parts]
+    return _sums(torch.cat(columns), labels_N4).flatten()
 
 
 def chunk_scores(columns_NA: Tensor, labels_N4: Tensor) -> Tensor:
