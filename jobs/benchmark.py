@@ -7,7 +7,8 @@
 the fill beside bare inference loops, many fits on a table beside loops by hand.
 `store`: a gather beside a raw memory map; bytes. `stored`: an epoch from the store beside labels alone and
 a hand-written cache, for a large and a small step. `memory`: of a worker that reads a store. `few`: encoding, reading
-and the loss of answers over a large vocabulary (`--vocabulary`, `--tokens`), beside all their logits. `live`: actors
+and the loss of answers over a large vocabulary (`--vocabulary`, `--tokens`), beside all their logits. `tokens`:
+memory of a fit over a large vocabulary, its logits made in chunks or as a whole. `live`: actors
 that are asked live and only take time. `shared`: live training and the fill on the student's own cores, beside
 a loop in one process. `driver`: bytes that cross the driver. `latency`: the latencies of `summary.json` in
 processes of their own, largest over smallest. `stream`: samples that stay in a

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from raykd.errors import TargetError
-from raykd.types import Dense, LearntOutputs, Sampled, Sparse, TopK, host_sees
+from raykd.types import Dense, LearntOutputs, Output, Sampled, Sparse, TopK, host_sees
 
 _CACHED = 1 << 19
 _DEVICE = 1 << 26
@@ -119,6 +119,33 @@ def take(
     joined = {t: torch.cat([left[t] for left in tails]) for t in tails[0]}
     return from_logits(
         torch.cat(kept), torch.cat(ids), None if whole else joined, logits_NV.shape[1]
+    )
+
+
+def likeliest(answer: Output, size: int, temperatures: Sequence[float] = ()) -> TopK:
+    """An answer cut to its `size` likeliest classes; what is left out joins the tail.
+
+    Args:
+        answer: over all classes, or over the few that were kept, of which there may be fewer already.
+        size: K.
+        temperatures: at which the cut answer will be used, beside 1; of few kept, those of their tail.
+    """
+    if isinstance(answer, Dense):
+        cut = take(answer.values_NC, size, temperatures=temperatures)
+        return replace(
+            cut, valid_N=answer.valid_N, features=answer.features, offsets=answer.offsets
+        )
+    tail, lost_NK = answer.tail, answer.log_probs_NK[:, size:]
+    if tail is not None:
+        tail = {
+            t: torch.logaddexp(tail_N, (lost_NK / t).logsumexp(1)) if lost_NK.shape[1] else tail_N
+            for t, tail_N in tail.items()
+        }
+    return replace(
+        answer,
+        ids_NK=answer.ids_NK[:, :size],
+        log_probs_NK=answer.log_probs_NK[:, :size],
+        tail=tail,
     )
 
 

@@ -287,6 +287,35 @@ class Sparse:
     log_tail_N: Tensor | None
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Headed:
+    """A student's outputs before its last layer: logits [N, V] = hidden · headᵀ + bias, which need not exist as a whole.
+
+    Attributes:
+        hidden_ND: states at the units.
+        head_VD: weight of the last layer.
+        bias_V: its bias.
+    """
+
+    hidden_ND: Tensor
+    head_VD: Tensor
+    bias_V: Tensor | None
+
+    @property
+    def outline(self) -> Tensor:
+        """A tensor of the logits' shape, and of float32 or more on their device, that takes no memory."""
+        dtype = torch.promote_types(self.hidden_ND.dtype, torch.float32)
+        return self.hidden_ND.new_zeros(1, 1, dtype=dtype).expand(
+            len(self.hidden_ND), len(self.head_VD)
+        )
+
+    def first(self, count: int) -> Tensor:
+        """The logits of the first units, at least float32."""
+        bias_V = self.bias_V
+        logits = torch.nn.functional.linear(self.hidden_ND[:count], self.head_VD, bias_V)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 Output = Dense | TopK
 TeacherOutputs = Mapping[str, Dense]
 LearntOutputs = Mapping[str, Output]

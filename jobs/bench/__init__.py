@@ -14,6 +14,7 @@ from jobs.bench.shared_cores import shared
 from jobs.bench.short_runs import short
 from jobs.bench.small_steps import small
 from jobs.bench.stored_targets import memory, store, stored
+from jobs.bench.token_training import token_training
 from jobs.bench.whole_runs import end_to_end
 
 BENCHMARKS = {
@@ -25,6 +26,7 @@ BENCHMARKS = {
     "stored": stored,
     "memory": memory,
     "few": few,
+    "tokens": token_training,
     "live": live,
     "shared": shared,
     "driver": driver,

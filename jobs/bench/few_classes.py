@@ -80,7 +80,7 @@ def _loss(sizes: Sizes, in_chunks: bool) -> tuple[float, float]:
     teacher = from_logits(kept_NK, first_N1 + torch.arange(kept), tails, classes)
     took_s = more_mb = 0.0
     for _ in range(2):  # the first warms up
-        before_mb = _memory_mb(reset=True)
+        before_mb = memory_mb(reset=True)
         start_s = time.perf_counter()
         if in_chunks:
             loss_N = head_loss(hidden_ND, head_VD, teacher)
@@ -88,13 +88,13 @@ def _loss(sizes: Sizes, in_chunks: bool) -> tuple[float, float]:
             loss_N = kl(hidden_ND @ head_VD.t(), teacher)
         loss_N.mean().backward()
         took_s = time.perf_counter() - start_s
-        more_mb = _memory_mb() - before_mb
+        more_mb = memory_mb() - before_mb
         hidden_ND.grad = head_VD.grad = None
         del loss_N
     return took_s, more_mb
 
 
-def _memory_mb(*, reset: bool = False) -> float:
+def memory_mb(*, reset: bool = False) -> float:
     """The most memory that this process has held; after a reset what it holds."""
     if reset:
         _RESET.write_text("5")

@@ -208,6 +208,12 @@ def _of_tokens_alone(config: Config) -> Iterator[Problem]:
             "objective.soft_targets.tail",
             f"found false with `task: {config.task}`, where what is left out is spread evenly; leave it out",
         )
+    if config.objective.soft_targets is not None and config.objective.soft_targets.top_k:
+        yield Problem(
+            "objective.soft_targets.top_k",
+            f"found {config.objective.soft_targets.top_k} with `task: {config.task}`, which has no tokens; leave it out, "
+            "or keep fewer classes by targets.full_up_to and targets.top_k",
+        )
     if config.objective.mean != "units":
         yield Problem(
             "objective.mean",

@@ -345,28 +345,37 @@ def top_k_problems(config: Config, classes: int) -> Iterator[Problem]:
     Kept are, at some temperatures, the probabilities of the `top_k` classes and the sum of the others.
 
     Args:
-        config: the recipe, with more classes than it keeps in full.
+        config: the recipe, with more classes than it keeps in full, or than it learns from.
         classes: of the data.
     """
-    found = f"found {classes:,} classes, of which targets keep {config.targets.top_k}"
-    yield from _losses(config, found)
+    targets, soft = config.targets, config.objective.soft_targets
+    largest = classes > max(targets.full_up_to, targets.top_k)
+    found, mend = f"found {classes:,} classes, of which targets keep {targets.top_k}", _RAISE
+    read = None if soft is None else soft.top_k
+    if read is not None:
+        key, kept = "objective.soft_targets.top_k", targets.top_k if largest else classes
+        if read >= kept:
+            text = f"found {read:,} of {kept:,} classes that are kept; leave it out, or give fewer"
+            yield Problem(key, text)
+        found, mend = f"found {key}={read}", f"leave {key} out"
+    yield from _losses(config, found, mend)
     for teacher in config.teachers:
         if teacher.temperature == "fit":
             yield Problem(
                 f"teachers.{teacher.name}.temperature",
-                f"found fit; {found}, at temperatures known beforehand: give a number, or {_RAISE}",
+                f"found fit; {found}, at temperatures known beforehand: give a number, or {mend}",
             )
             continue
-        if config.targets.temperatures is None:
+        if targets.temperatures is None or not largest:
             continue
-        listed = {_rounded(value) for value in (1.0, *config.targets.temperatures)}
+        listed = {_rounded(value) for value in (1.0, *targets.temperatures)}
         for value in sorted(needed_temperatures(config, [config.objective], teacher)):
             if _rounded(value) not in listed:
                 yield Problem(
                     "targets.temperatures",
                     f"lacks {value:.9g}, at which teacher {teacher.name!r} is read (objective.soft_targets."
                     f"temperature times its own, or its own for hard labels); add it, give null for all that "
-                    f"the objective uses, or {_RAISE}",
+                    f"the objective uses, or {mend}",
                 )
 
 
@@ -393,7 +402,7 @@ def _rounded(value: float) -> str:
     return f"{value:.9g}"
 
 
-def _losses(config: Config, found: str) -> Iterator[Problem]:
+def _losses(config: Config, found: str, mend: str) -> Iterator[Problem]:
     objective, soft = config.objective, config.objective.soft_targets
     key, temperature = "objective.soft_targets", 1.0
     if soft is not None:
@@ -404,26 +413,26 @@ def _losses(config: Config, found: str) -> Iterator[Problem]:
             what = "standardised logits" if soft.loss.type in right else soft.loss.type
             yield Problem(
                 f"{key}.loss", f"{what} needs every class; {found}; use {', '.join(right)} without "
-                f"standardise, or {_RAISE}",
+                f"standardise, or {mend}",
             )  # fmt: skip
         elif soft.mixing not in _RIGHT_MIXED:
             yield Problem(
                 f"{key}.combine", f"{soft.mixing} needs every class; {found}; use {', '.join(_RIGHT_MIXED)}, or "
-                f"{_RAISE}",
+                f"{mend}",
             )  # fmt: skip
         courses = [soft.course, *(p.soft_targets.temperature for p in objective.phases)]
         values = {value for course in courses if course is not None for value in values_of(course)}
         if len(values) > 1:
             yield Problem(
                 f"{key}.temperature", f"goes through {', '.join(f'{v:g}' for v in sorted(values))}; {found}, "
-                f"which a student reads at one temperature: make it constant, or {_RAISE}",
+                f"which a student reads at one temperature: make it constant, or {mend}",
             )  # fmt: skip
         temperature = max(values)
     if soft is not None and soft.sharpen is not None:
-        yield Problem(f"{key}.sharpen", f"needs every class; {found}; leave it out, or {_RAISE}")
+        yield Problem(f"{key}.sharpen", f"needs every class; {found}; leave it out, or {mend}")
     weighting = objective.weighting
     if weighting.type == "entropy":
-        yield Problem("objective.weighting.type", f"entropy needs every class; {found}; use another one, or {_RAISE}")  # fmt: skip
+        yield Problem("objective.weighting.type", f"entropy needs every class; {found}; use another one, or {mend}")  # fmt: skip
     looking = {
         "objective.weighting.type": weighting.type == "confidence",
         f"{key}.disagreement": soft is not None
@@ -433,5 +442,5 @@ def _losses(config: Config, found: str) -> Iterator[Problem]:
     for looking_key in (k for k, looks in looking.items() if looks and temperature != 1.0):
         yield Problem(
             looking_key, f"looks at probabilities at temperature 1, the soft targets at {temperature:g}; {found}, "
-            f"which a student reads at one temperature: leave it out, set {key}.temperature=1, or {_RAISE}",
+            f"which a student reads at one temperature: leave it out, set {key}.temperature=1, or {mend}",
         )  # fmt: skip

@@ -68,7 +68,7 @@ class SoftTargets(Settings):
     samples that they show.
     """
 
-    added_later = frozenset({"sharpen", "hard_share", "tail"})
+    added_later = frozenset({"sharpen", "hard_share", "tail", "top_k"})
 
     loss: SoftLoss = LOSSES["kl"]()
     """Distance between the student's and the teachers' distributions."""
@@ -86,8 +86,11 @@ class SoftTargets(Settings):
     hard_share: Unit = 0.0
     """λ of λ·onehot(argmax p̄) + (1−λ)·p̄, one target, learnt at T = 1. 1 is the ensemble's hard labels."""
     tail: bool = True
-    """With `task: language` and more tokens than `targets.full_up_to`: whether those that are not kept count, as one
+    """With `task: language`, where not all tokens are kept or learnt from: whether the others count, as one
     bucket; false takes them for impossible, as most public code does, to be compared with."""
+    top_k: Count | None = None
+    """With `task: language`: of each teacher its so many likeliest tokens are learnt from, and the others as `tail` says,
+    however many the store keeps: to compare that on one set of targets. null = all that are kept."""
     combine: Combine | None = None
     """Mix tempered probabilities (arithmetic mean; or temper after mixing), logits (geometric mean), or
     add up the teachers' own losses; in regression values; of embeddings relations between samples. null = the right one for the loss: whichever

@@ -21,6 +21,7 @@ from raykd.data.chunks import LABEL_COLUMNS
 from raykd.data.texts import decode_texts, encode_texts
 from raykd.disks import new_file
 from raykd.errors import InputError
+from raykd.evaluate.task import TaskMetrics
 from raykd.tasks import find_task, known_task
 from raykd.types import is_labelled
 
@@ -34,7 +35,8 @@ class SplitOutputs:
     """Answers of every model on one split.
 
     They are log-probabilities (nats, temperature 1); in regression values in original units, C = 1; in
-    multilabel the log-odds of each label; of embeddings vectors, each model's of its own length.
+    multilabel the log-odds of each label; of embeddings vectors, each model's of its own length; of a language
+    columns of each token, see `raykd.evaluate.task.Columns`, of which students may have more.
 
     Attributes:
         labels_N: int64 [N], −1 where unlabelled; in regression float32 [N], NaN where unlabelled; in
@@ -65,9 +67,11 @@ class SplitOutputs:
 
     def __post_init__(self) -> None:
         shape = tuple(self.ensemble.shape)
-        same = 1 if find_task(self.task).metrics.own_width else 2
+        metrics = find_task(self.task).metrics
+        same = 1 if metrics.own_width or metrics.columns is not None else 2
         if len(shape) != 2:
             raise ValueError(f"the ensemble's outputs must be [N, C], found {list(shape)}")
+        _check_columns(metrics, shape[1])
         for name, tensor in (("labels", self.labels_N), ("ids", self.ids_N)):
             allowed: list[tuple[int, ...]] = [shape[:1]]
             if name == "labels":
@@ -235,6 +239,13 @@ def choose_examples(test: SplitOutputs, count: int = 12, task: str = "classifica
     differ_N = (telling_N > -torch.inf) & is_labelled(test.labels_N)
     telling_N = torch.where(differ_N, telling_N, -torch.inf)
     return telling_N.argsort(descending=True, stable=True)[: min(count, int(differ_N.sum()))]
+
+
+def _check_columns(metrics: TaskMetrics, found: int) -> None:
+    if metrics.columns is not None and found != metrics.columns.count:
+        raise ValueError(
+            f"{metrics.columns.count} columns are kept of each unit, found {found}, as an earlier version kept them"
+        )
 
 
 def _flatten(outputs: SplitOutputs) -> Iterator[tuple[str, Tensor]]:

@@ -51,7 +51,10 @@ def rank_teachers(task: TaskMetrics, outputs: SplitOutputs) -> dict[str, Any]:
         "metric": task.metric,
         "samples": len(labels),
         "teachers": {name: task.numbers(answers[name], labels) for name in names},
-        "ensemble": task.numbers(_together(task, answers, names), labels),
+        "ensemble": task.numbers(
+            _together(task, answers, names) if task.columns is None else outputs.ensemble[known_N],
+            labels,
+        ),
         "oracle": _oracle(task, scores_TM),
         "error_correlation": _table(names, error_correlation(scores_TM)),
         "alike": {name: _alike(task, name, answers) for name in names},
@@ -66,7 +69,8 @@ def rank_teachers(task: TaskMetrics, outputs: SplitOutputs) -> dict[str, Any]:
 
 
 def _together(task: TaskMetrics, answers: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-    return task.ensemble([answers[name] for name in names])
+    several = [answers[name] for name in names]
+    return task.ensemble(several) if task.columns is None else task.columns.together(several)
 
 
 def _greedy(

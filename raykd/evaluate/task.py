@@ -17,8 +17,33 @@ from raykd.ensemble.given import uniform
 from raykd.types import OutputKind, is_labelled
 
 if TYPE_CHECKING:
+    from raykd.config.roles import Expect
     from raykd.evaluate.kept import Decisions
     from raykd.evaluate.outputs import SplitOutputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """What is kept of answers over so many classes that those of all units could not be: a few numbers of each unit.
+
+    Where a task has them, `numbers`, `scores`, `fidelity` and `difference` take these columns [N, A] for answers, and
+    answers themselves [n, C] exist for a few samples at a time, in the process that makes them.
+
+    Attributes:
+        count: A.
+        alone: answers [n, C] and labels of some units -> columns [n, A].
+        beside: answers [n, C] of a student, of the ensemble and of the teachers in order -> what more is kept of the
+            student [n, 1 + T], to the right of its columns; `fidelity` reads it.
+        together: columns of teachers that all count the same -> those of their ensemble, as far as they follow: enough for
+            the task's metric and for what decides ties.
+        check: name, columns, labels, expectations and C -> the task's metric; as `raykd.teachers.selftest.SelfTest`.
+    """
+
+    count: int
+    alone: Callable[[Tensor, Tensor], Tensor]
+    beside: Callable[[Tensor, Tensor, Sequence[Tensor]], Tensor]
+    together: Callable[[Sequence[Tensor]], Tensor]
+    check: Callable[[str, Tensor, Tensor, Expect, int], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +77,7 @@ class TaskMetrics:
             the best is found without labels; None where labels are needed.
         decisions: answers of all models on a split -> what each of them decides, and with which probabilities; None
             where answers are no choice between alternatives.
+        columns: what is kept of answers instead of themselves; None where they are kept.
     """
 
     kind: OutputKind
@@ -77,11 +103,25 @@ class TaskMetrics:
     own_width: bool = False
     closeness: Callable[[Tensor, Mapping[str, Tensor]], Mapping[str, float]] | None = None
     decisions: Callable[[SplitOutputs], Decisions] | None = None
+    columns: Columns | None = None
 
     @property
     def lower(self) -> bool:
         """Whether less of the task's own metric is better."""
         return self.metric in self.lower_is_better
+
+    def kept(self, answers_NC: Tensor, labels_N: Tensor) -> Tensor:
+        """What evaluation keeps of answers."""
+        return answers_NC if self.columns is None else self.columns.alone(answers_NC, labels_N)
+
+    def kept_beside(
+        self, answers_NC: Tensor, labels_N: Tensor, ensemble_NC: Tensor, teachers: Sequence[Tensor]
+    ) -> Tensor:
+        """What evaluation keeps of a student's answers, with what sets it apart from its teachers."""
+        kept = self.kept(answers_NC, labels_N)
+        if self.columns is None:
+            return kept
+        return torch.cat([kept, self.columns.beside(answers_NC, ensemble_NC, teachers)], dim=1)
 
     def merit(self, value: float, metric: str | None = None) -> float:
         """A value of a metric (None: the task's own) as a number of which more is better."""

@@ -52,6 +52,8 @@ def _split_columns(evaluation: Evaluation, split: Split, temperature: float | No
     outputs, export = evaluation.splits[split], find_task(evaluation.task).export
     predicted = {
         name: export.predict(answers_NC, _names(evaluation.classes, answers_NC))
+        if export.of_columns is None
+        else export.of_columns(answers_NC)
         for name, answers_NC in _answers(outputs, temperature).items()
     }
     said = next(iter(predicted.values()))

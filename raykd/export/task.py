@@ -51,6 +51,7 @@ class TaskExport:
         hub_tag: kind of the inputs (None: another one) -> what Hugging Face calls the task; None where it has
             no name for it.
         sized: number of outputs -> what the student maps its inputs to, in words.
+        of_columns: columns [N, A] that evaluation keeps of a model's answers -> what it says; None where answers are kept.
         label_of: labels as evaluation keeps them -> the right answers [N], where they say more than that.
         has_probabilities: whether it puts out probabilities, which may be calibrated or not.
     """
@@ -61,6 +62,7 @@ class TaskExport:
     weak_spots: Callable[[Tensor, Tensor, Sequence[str]], str]
     hub_tag: Callable[[Inputs | None], str | None] = lambda _: None
     sized: Callable[[int], str] = lambda count: f"{count} outputs"
+    of_columns: Callable[[Tensor], Predicted] | None = None
     label_of: Callable[[Tensor], Tensor] | None = None
     has_probabilities: bool = False
 

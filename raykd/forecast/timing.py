@@ -28,8 +28,8 @@ from raykd.data import Samples
 from raykd.errors import TeacherError
 from raykd.folders import RunFolder
 from raykd.objective import Role, training_role
-from raykd.pipeline.evaluation import split_outputs
 from raykd.pipeline.fits import roles, student_fit, teacher_fit
+from raykd.pipeline.kept_answers import split_outputs
 from raykd.pipeline.placement import Placement
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.target_stage import reading_temperatures

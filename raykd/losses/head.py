@@ -204,6 +204,10 @@ class _HeadLoss(torch.autograd.Function):
         head_grad = torch.zeros_like(head_VD, dtype=kept) if wants_head else None
         bias_grad = torch.zeros_like(bias_V, dtype=kept) if wants_bias else None
         for rows, part in plan.chunks():
+            if host_sees(gradient_N) and not gradient_N[rows].any():  # units that do not count
+                if hidden_grad is not None:
+                    hidden_grad[rows] = 0
+                continue
             logits_nV = F.linear(hidden_ND[rows], head_VD, bias_V)
             chunk = _chunk(logits_nV, part, plan.temperature)
             scale_n1 = gradient_N[rows, None] * plan.temperature

@@ -50,6 +50,17 @@ class CausalNetwork(nn.Module):
         return logits
 
 
+def linear_head(model: nn.Module) -> bool:
+    """Whether a model's logits are a linear map of its hidden states, which it gives."""
+    if not isinstance(model, CausalModel):
+        return False
+    try:
+        model.head_weights()
+    except ValueError:
+        return False
+    return True
+
+
 def logits_of(model: CausalModel, hidden_ND: Tensor) -> Tensor:
     """The head on some of the states, [N, D] -> [N, V]."""
     return F.linear(hidden_ND, *model.head_weights())

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from raykd.models.causal import CausalModel
 from raykd.models.preprocess import IDENTITY, Preprocessing
 from raykd.models.units import unit_outputs
-from raykd.types import CHUNKS, Scale
+from raykd.types import CHUNKS, Headed, Scale
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -81,6 +82,14 @@ class Network(nn.Module):
         if CHUNKS in prepared:
             return unit_outputs(tensor, prepared[CHUNKS])
         return tensor if self.scale is None else self.scale.restored(tensor)
+
+    def headed(self, prepared: Mapping[str, Tensor]) -> Headed:
+        """As `output`, of chunks of tokens and before the last layer; of a `raykd.models.causal.CausalModel`."""
+        chunks, model = prepared[CHUNKS], self.model
+        assert isinstance(model, CausalModel), "the caller has looked"
+        head_VD, bias_V = model.head_weights()
+        hidden_ND = unit_outputs(model.hidden(chunks[:, 0]), chunks)
+        return Headed(hidden_ND=hidden_ND, head_VD=head_VD, bias_V=bias_V)
 
     def _prepare(
         self, name: str, x: Tensor, inputs: Mapping[str, Tensor], dtype: torch.dtype

@@ -20,9 +20,11 @@ from raykd.objective.settled import EnsembleTarget, SettledUnits
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
 from raykd.objective.terms import NOW, Context, Term, ensemble_rows
 from raykd.objective.weighting import needs_losses, teacher_weights
+from raykd.top_k import likeliest
 from raykd.types import (
     Batch,
     Dense,
+    Headed,
     LearntOutputs,
     Scale,
     TeacherOutputs,
@@ -101,7 +103,7 @@ class DistillObjective(nn.Module):
 
     def forward(
         self,
-        outputs_NC: Tensor,
+        outputs: Tensor | Headed,
         features: Mapping[str, Tensor],
         batch: Batch,
         targets: LearntOutputs,
@@ -110,23 +112,28 @@ class DistillObjective(nn.Module):
         """The terms of one batch, and the teachers' weights [T, N] when there are teachers.
 
         Args:
-            outputs_NC: the student's outputs, float32 [N, C].
+            outputs: the student's outputs, float32 [N, C]; or before its last layer, where the rule takes these.
             features: student tap -> [B, ...].
             batch: the batch, with unknown labels as its task has them.
             targets: what each teacher says of it.
             context: when it comes, and the other workers.
         """
         now = strengths_at(self.settings, context.epoch)
-        if not _few(targets):
+        targets = self._cut(targets, now.temperature)
+        headed = outputs if isinstance(outputs, Headed) else None
+        outputs_NC = outputs if isinstance(outputs, Tensor) else outputs.outline
+        if headed is None and not _few(targets):
             outputs_NC, batch, targets = self.rule.convert(
                 outputs_NC, batch, _whole(targets), self.scale
             )
+            outputs = outputs_NC
         terms: dict[str, Term] = {}
         weights_TN = None
         pseudo_N = None
         if self.teacher_infos:
             soft = self.settings.soft_targets
             teacher_batch = self._batch(outputs_NC, batch, targets, now.temperature, context)
+            teacher_batch = replace(teacher_batch, headed=headed)
             own_TN = self._own_losses(teacher_batch)
             weights_TN = teacher_weights(
                 self.settings.weighting, soft, self.teacher_infos, teacher_batch, own_TN
@@ -142,7 +149,7 @@ class DistillObjective(nn.Module):
                 )
             if self.settings.labels.fill == "ensemble":
                 pseudo_N = self.rule.pseudo_labels(teacher_batch, weights_TN)
-        terms["labels"] = self._labels(outputs_NC, batch, pseudo_N, now.labels)
+        terms["labels"] = self._labels(outputs, batch, pseudo_N, now.labels)
         if self.settings.labels.replaces and "soft_targets" in terms:
             terms["soft_targets"] = replaced(terms["soft_targets"], terms["labels"], batch)
         if self.domain_weights_D is not None:
@@ -150,13 +157,29 @@ class DistillObjective(nn.Module):
             terms = {n: replace(term, valid_N=term.valid_N * weight_N) for n, term in terms.items()}
         return {**terms, **self.feature_terms(features, batch, targets, context)}, weights_TN
 
+    def _cut(self, targets: LearntOutputs, temperature: float) -> LearntOutputs:
+        """Of the teachers' answers those classes that soft targets are to be learnt from."""
+        soft = self.settings.soft_targets
+        if soft is None or soft.top_k is None:
+            return targets
+        own = {teacher.name: temperature * teacher.temperature for teacher in self.teacher_infos}
+        return {
+            name: likeliest(answer, soft.top_k, (own.get(name, 1.0),))
+            for name, answer in targets.items()
+        }
+
     @torch.no_grad()
-    def measured(self, outputs_NC: Tensor, batch: Batch, targets: LearntOutputs) -> Tensor | None:
+    def measured(
+        self, outputs: Tensor | Headed, batch: Batch, targets: LearntOutputs
+    ) -> Tensor | None:
         """What the rule tells of a batch besides the terms; None where that is nothing."""
-        if self.rule.measures is None:
+        measures = self.rule.measures
+        if measures is None:
             return None
         answers = [targets[teacher.name] for teacher in self.teacher_infos]
-        return self.rule.measures.sums(outputs_NC.detach(), batch, answers)
+        count = measures.units
+        first = outputs.first(count) if isinstance(outputs, Headed) else outputs[:count]
+        return measures.sums(first.detach(), batch, answers)
 
     def feature_terms(
         self,
@@ -361,10 +384,15 @@ class DistillObjective(nn.Module):
             return self.rule.own_losses(soft.loss, teacher_batch)
 
     def _labels(
-        self, outputs_NC: Tensor, batch: Batch, pseudo_N: Tensor | None, weight: float
+        self, outputs: Tensor | Headed, batch: Batch, pseudo_N: Tensor | None, weight: float
     ) -> Term:
         def loss(labels_N: Tensor) -> tuple[Tensor, Tensor]:
-            loss_N, valid_N = self.rule.label_loss(self.settings.labels, outputs_NC, labels_N)
+            if isinstance(outputs, Headed):
+                assert self.rule.label_loss_in_chunks is not None, "the caller has looked"
+                with torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
+                    loss_N, valid_N = self.rule.label_loss_in_chunks(outputs, labels_N)
+            else:
+                loss_N, valid_N = self.rule.label_loss(self.settings.labels, outputs, labels_N)
             return loss_N, self._counted(labels_N, valid_N)
 
         return Term(*blended(batch, pseudo_N, loss), weight)

@@ -15,7 +15,7 @@ from raykd.config.methods import SoftLoss
 from raykd.config.objective import Labels, Objective, SoftTargets
 from raykd.objective.features import Shape
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
-from raykd.types import Batch, Output, Scale, TeacherOutputs
+from raykd.types import Batch, Headed, Output, Scale, TeacherOutputs
 
 OUTPUT = ""
 """Tap of what a model itself returns."""
@@ -71,10 +71,12 @@ class Measures:
     """What is told of training besides its terms; sums, so that steps and workers can be added up.
 
     Attributes:
-        sums: the student's outputs [N, C], batch and the teachers' answers -> float64 sums of any shape.
+        units: how many units of a batch are looked at, the first ones.
+        sums: the student's outputs of these units [M, C], batch and the teachers' answers -> float64 sums of any shape.
         values: the added sums, names of teachers and names of the data's classes or domains -> name -> what -> value.
     """
 
+    units: int
     sums: Callable[[Tensor, Batch, Sequence[Output]], Tensor]
     values: Callable[[Tensor, Sequence[str], Sequence[str]], Mapping[str, Mapping[str, float]]]
 
@@ -104,6 +106,9 @@ class LearningRule:
         labels_are_classes: whether labels are numbers of classes and outputs their logits, so that weightings may
             look at both.
         measures: what is told of training besides its terms; None where that is nothing.
+        label_loss_in_chunks: the student's outputs before its last layer and labels -> as `label_loss`, in chunks of units;
+            then `soft_loss` and `own_losses` take such outputs too, as `TeacherBatch.headed`. None where outputs are
+            always needed as a whole.
         classes_of: labels -> the numbers of the classes [N], where labels say more than that.
     """
 
@@ -126,6 +131,7 @@ class LearningRule:
     with_facts: Callable[[Objective, Mapping[str, float]], Objective] = lambda settings, _: settings
     labels_are_classes: bool = False
     measures: Measures | None = None
+    label_loss_in_chunks: Callable[[Headed, Tensor], Counted] | None = None
     classes_of: Callable[[Tensor], Tensor] = lambda labels_N: labels_N
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from raykd.objective.terms import Context
-from raykd.types import Batch, Dense, TopK
+from raykd.types import Batch, Dense, Headed, TopK
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class TeacherBatch:
         known: of each teacher the classes that it knows, int64, or None where it knows all.
         few: the answers of teachers of which few classes were kept; `outputs` is empty then, and `answers` have the
             shape of the student's alone.
+        headed: the student's outputs before its last layer, where its logits are not made as a whole; `student_NC` has
+            their shape alone then.
     """
 
     student_NC: Tensor
@@ -66,6 +68,7 @@ class TeacherBatch:
     temperatures_T: Tensor
     known: tuple[Tensor | None, ...] | None = None
     few: tuple[TopK, ...] = ()
+    headed: Headed | None = None
 
     def compared_with(self, teacher: int) -> tuple[Tensor, Tensor]:
         """The student's logits and those of one teacher, both over the classes that it knows."""

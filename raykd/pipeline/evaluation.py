@@ -28,6 +28,13 @@ from raykd.folders import RunFolder
 from raykd.models.network import Network, placed
 from raykd.models.preprocess import Preprocessing
 from raykd.models.weights import apply_weights
+from raykd.pipeline.kept_answers import (
+    StoredAnswers,
+    keep_stored,
+    kept_in,
+    kept_outputs,
+    teachers_beside,
+)
 from raykd.pipeline.preparation import Prepared, collect, student_outputs
 from raykd.pipeline.taught import labelled_student_rows
 from raykd.pipeline.teachers import Specs, network_of
@@ -38,8 +45,8 @@ from raykd.tasks import find_task
 from raykd.teachers.model import AnySpec, Spec, TeacherModel, host
 from raykd.train.checkpoint import FitFolder
 from raykd.train.lanes import worker_device
-from raykd.train.validation import predict
-from raykd.types import ORIGINAL_VIEW, TeacherOutputs
+from raykd.train.validation import few_at_a_time, predict
+from raykd.types import ORIGINAL_VIEW
 
 _EXAMPLES = 24
 _TRAINED_ROWS = 1000
@@ -89,40 +96,28 @@ def student_network(prepared: Prepared, weights: Mapping[str, Tensor] | None = N
 
 
 def predict_student(
-    samples: Samples, spec: StudentSpec, folder: FitFolder, which: Sequence[str], rows: Rows
+    samples: Samples,
+    spec: StudentSpec,
+    folder: FitFolder,
+    which: Sequence[str],
+    rows: Rows,
+    held_against: StoredAnswers | None = None,
 ) -> dict[tuple[str, str], Tensor]:
-    """What a student answers, on this process's device: (`best` or `last`, name of the rows) -> [N, C]."""
+    """What a student answers, on this process's device: (`best` or `last`, name of the rows) -> [N, C].
+
+    Where columns are kept, those of its best weights on test also tell how far it is from `held_against`.
+    """
     device, found = worker_device(), {}
     for weights in which:
         network = spec.network(samples, folder.read_weights(weights))
         network.remembers = True
         network = placed(network, device, tf32=False)
         for name, rows_N in rows.items():
-            found[weights, name] = predict(network, samples, rows_N, device)
+            beside = None
+            if held_against is not None and (weights, name) == ("best", "test"):
+                beside = teachers_beside(samples, held_against)
+            found[weights, name] = predict(network, samples, rows_N, device, beside)
     return found
-
-
-def split_outputs(
-    samples: Samples,
-    split: Split,
-    outputs: TeacherOutputs,
-    students: Mapping[str, Tensor],
-    students_last: Mapping[str, Tensor],
-    external_baselines: Mapping[str, Tensor] | None = None,
-) -> SplitOutputs:
-    """The answers of all models; the ensemble says the plain mean of its teachers' (probabilities, values)."""
-    rows, task = samples.splits[split], find_task(samples.task).metrics
-    return SplitOutputs(
-        labels_N=torch.from_numpy(samples.unit_labels(rows)),
-        ids_N=torch.from_numpy(samples.per_unit(rows, samples.ids[rows]).copy()),
-        user_ids=tuple(samples.named(samples.per_unit(rows, rows))),
-        teachers={name: task.answer(output.values_NC) for name, output in outputs.items()},
-        ensemble=task.ensemble([output.values_NC for output in outputs.values()]),
-        students=students,
-        students_last=students_last,
-        rivals=external_baselines or {},
-        task=samples.task,
-    )
 
 
 def evaluate(
@@ -146,13 +141,16 @@ def evaluate(
     samples = prepared.samples
     rows = {name: samples.splits[name] for name in ("validation", "test")}
     of_roles = {role: fit_ids(recipe, role) for role, recipe in students.items()}
+    columns, teachers = find_task(samples.task).metrics.columns is not None, list(prepared.teachers)
+    stored = StoredAnswers.of(store, prepared.config, teachers) if columns else None
     found = dict(
         zip(
             (fit_id for ids in of_roles.values() for fit_id in ids),
             ask(
                 predict_student,
                 [
-                    (StudentSpec.of(students[role]), FitFolder(run.checkpoints(one)), ("best", "last"), rows)
+                    (StudentSpec.of(students[role]), FitFolder(run.checkpoints(one)), ("best", "last"), rows,
+                     stored if role == "student" else None)
                     for role, ids in of_roles.items() for one in ids
                 ],
             ),
@@ -172,12 +170,15 @@ def evaluate(
 
     splits: dict[Split, SplitOutputs] = {}
     names: tuple[Split, Split] = ("validation", "test")
-    for split in names:
-        outputs = store.gather(rows[split], ORIGINAL_VIEW)
-        splits[split] = split_outputs(
+    if stored is None:
+        kept = [kept_in(samples, store, rows[split], teachers) for split in names]
+    else:
+        kept = ask(keep_stored, [(stored, rows[split]) for split in names])
+    for split, kept_of_split in zip(names, kept, strict=True):
+        splits[split] = kept_outputs(
             samples,
             split,
-            {name: outputs[name] for name in prepared.teachers},
+            kept_of_split,
             answers("best", split),
             answers("last", split),
             {name: by_split[split] for name, by_split in compared.items()},
@@ -309,10 +310,15 @@ def predict_baseline(samples: Samples, spec: AnySpec, rows: Rows) -> dict[str, T
     """What a model says of untransformed samples, as evaluation keeps it: name of the rows -> [N, C]."""
     with one_thread():  # another runtime takes its threads when it is opened
         scorer = host(spec, worker_device())
-    answer, found = find_task(samples.task).metrics.answer, {}
+    task, found = find_task(samples.task).metrics, {}
     for name, rows_N in rows.items():
-        arrays = scorer.score(samples, rows_N, np.full(len(rows_N), ORIGINAL_VIEW))
-        found[name] = answer(decode(arrays).values_NC)
+        parts = [rows_N] if task.columns is None else list(few_at_a_time(samples, rows_N))
+        kept = []
+        for part in parts:
+            arrays = scorer.score(samples, part, np.full(len(part), ORIGINAL_VIEW))
+            labels = torch.from_numpy(samples.unit_labels(part))
+            kept.append(task.kept(task.answer(decode(arrays).values_NC), labels))
+        found[name] = torch.cat(kept) if len(kept) > 1 else kept[0]
     return found
 
 

@@ -142,20 +142,26 @@ def keeps_largest(config: Config, samples: Samples) -> bool:
     return logits and classes > whole
 
 
+def _learns_few(config: Config, samples: Samples) -> bool:
+    """Whether a student learns from the teachers' largest logits alone, whatever is kept."""
+    soft = config.objective.soft_targets
+    return keeps_largest(config, samples) or (soft is not None and soft.top_k is not None)
+
+
 def data_problems(recipes: Sequence[Config], samples: Samples) -> list[Problem]:
     """What in the recipes does not go with the number of classes: kept logits, weights of classes."""
     classes = samples.class_count
     problems = [
         problem
         for config in recipes
-        if keeps_largest(config, samples)
+        if _learns_few(config, samples)
         for problem in top_k_problems(config, classes)
     ]
-    softs = [one.objective.soft_targets for one in recipes if not keeps_largest(one, samples)]
+    softs = [one.objective.soft_targets for one in recipes if not _learns_few(one, samples)]
     if any(soft is not None and not soft.tail for soft in softs):
         problems.append(
             Problem("objective.soft_targets.tail", f"found false, but all {classes:,} tokens are kept and there is no tail; "
-                    "leave it out, or lower targets.full_up_to and targets.top_k")
+                    "leave it out, or give objective.soft_targets.top_k, or lower targets.full_up_to and targets.top_k")
         )  # fmt: skip
     problems += _beside_engines(recipes, classes)
     given = [recipe.objective.labels.class_weights for recipe in recipes]

@@ -374,10 +374,14 @@ def _silent(prepared: Prepared, split: Split) -> SplitOutputs:
         rows = np.repeat(rows[:1], 2)
     labels_N = torch.from_numpy(samples.unit_labels(rows))
     zeros_NC = torch.zeros(len(labels_N), student_outputs(prepared.config, samples))
-    answers_NC = metrics.answer(zeros_NC)
+    silent_NC = metrics.answer(zeros_NC)
+    answers_NC = metrics.kept(silent_NC, labels_N)
+    others = [silent_NC] * len(prepared.teachers)
+    student_NC = metrics.kept_beside(silent_NC, labels_N, silent_NC, others)
     replicas = prepared.config.seeds
     students: dict[str, torch.Tensor] = {
-        role: answers_NC.repeat(replicas, 1, 1) for role in roles(prepared.config)
+        role: (student_NC if role == "student" else answers_NC).repeat(replicas, 1, 1)
+        for role in roles(prepared.config)
     }
     return SplitOutputs(
         labels_N=labels_N,

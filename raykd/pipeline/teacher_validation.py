@@ -14,7 +14,7 @@ from raykd.data import Samples
 from raykd.ensemble import TEMPERATURE_BOUNDS, calibration_half, labels_of_known
 from raykd.errors import TargetError
 from raykd.evaluate import SplitOutputs, TaskMetrics, best_teacher
-from raykd.pipeline.evaluation import split_outputs
+from raykd.pipeline.kept_answers import kept_in, kept_of, kept_outputs
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.teachers import Specs
 from raykd.targets import TargetStore
@@ -78,7 +78,7 @@ class TeacherValidation:
     def _of_known(self, answers: Tensor) -> Tensor:
         """The labels, those of classes that a teacher does not know taken for unlabelled."""
         labels_N = self.validation.labels_N
-        if self.task.kind != "logits":
+        if self.task.kind != "logits" or self.task.columns is not None:
             return labels_N
         return labels_of_known(answers, labels_N)
 
@@ -105,14 +105,21 @@ def validate(
     """
     samples = prepared.samples
     check_drift(prepared, again, specs, store)
-    outputs = store.gather(samples.splits["validation"], ORIGINAL_VIEW)
-    values = judge_teachers(prepared, outputs)
-    fitted = temperatures(prepared, outputs, emit)
     task, text = find_task(samples.task).metrics, find_task(samples.task).text
+    rows = samples.splits["validation"]
+    outputs: TeacherOutputs = {}
+    if task.columns is None:
+        outputs = store.gather(rows, ORIGINAL_VIEW)
+        kept = kept_of(samples, rows, outputs)
+        values = judge_teachers(prepared, outputs)
+    else:
+        kept = kept_in(samples, store, rows, list(prepared.teachers))
+        values = judge_columns(prepared, kept.teachers)
+    fitted = temperatures(prepared, outputs, emit)
     if all(map(math.isfinite, values.values())):
         named = ", ".join(f"{name} {text.value(value)}" for name, value in values.items())
         emit(events.message("teachers", f"validation {text.metric.name}: {named}"))
-    validation = split_outputs(samples, "validation", outputs, {}, {})
+    validation = kept_outputs(samples, "validation", kept, {}, {})
     return TeacherValidation(
         task=task,
         validation=validation,
@@ -176,6 +183,22 @@ def judge_teachers(prepared: Prepared, outputs: TeacherOutputs) -> dict[str, flo
         name: judge_teacher(prepared, name, answer.values_NC[known_N], labels_N[known_N])
         for name, answer in outputs.items()
     }
+
+
+def judge_columns(prepared: Prepared, columns: Mapping[str, Tensor]) -> dict[str, float]:
+    """As `judge_teachers`, of what is kept of their answers.
+
+    Raises:
+        TeacherError: names the teacher and what is wrong with it.
+    """
+    kept = find_task(prepared.samples.task).metrics.columns
+    assert kept is not None, "the caller has looked"
+    labels_N, found = _validation_labels(prepared), {}
+    known_N, classes = is_labelled(labels_N), prepared.samples.class_count
+    for name, columns_NA in columns.items():
+        expect = prepared.teachers[name].settings.expect
+        found[name] = kept.check(name, columns_NA[known_N], labels_N[known_N], expect, classes)
+    return found
 
 
 def judge_teacher(prepared: Prepared, name: str, values_NC: Tensor, labels_N: Tensor) -> float:

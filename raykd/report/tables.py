@@ -14,6 +14,7 @@ from raykd.disks import write_whole
 from raykd.evaluate.latency import overhead_ms
 from raykd.report.cost import OVERHEAD_NOTE, latency_note, trust
 from raykd.report.folder import RunData, text_of
+from raykd.report.task import TaskText
 from raykd.report.verdicts import p_values, result_table, with_std
 from raykd.report.wording import (
     NONE,
@@ -303,6 +304,15 @@ def costs(run: RunData) -> Table | None:
     )
 
 
+def _apart(
+    words: TaskText, found: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Callable[[float | None], str]]]:
+    """What else is known of each teacher; runs of earlier versions have none of it."""
+    if words.apart is not None:
+        for name, value in found.get(words.apart.key, {}).items():
+            yield f"{words.apart.name} {name}", value, words.apart.form
+
+
 def fidelity(run: RunData) -> Table | None:
     """How closely the student follows its teachers."""
     found = run.summary.get("fidelity")
@@ -315,6 +325,7 @@ def fidelity(run: RunData) -> Table | None:
         first,
         *((f"{each.name} {name}", value, each.form) for name, value in found[each.key].items()),
         *others,
+        *_apart(words, found),
         ("gap to the ensemble recovered", gap["ensemble"], percent),
         ("gap to the best teacher recovered", gap["best_teacher"], percent),
     ]

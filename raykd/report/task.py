@@ -82,6 +82,7 @@ class TaskText:
         follows: fidelity -> how "it" follows the ensemble.
         fidelity: numbers of fidelity to the ensemble.
         by_teacher: the one of them that is known for each teacher.
+        apart: another one that is known for each teacher; None where there is none.
         hard: what the control `hard` is taught.
         tile: metric of student and ensemble -> value and words of a number at the top.
         baseline: the control that tells whether distillation helps.
@@ -114,6 +115,7 @@ class TaskText:
     decisions: str = "test samples"
     group: str = "class"
     groups: str = "classes"
+    apart: Measure | None = None
 
     def value(self, value: float | None) -> str:
         """A value of the metric."""

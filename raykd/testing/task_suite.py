@@ -96,7 +96,7 @@ class FacetSuite:
     def test_metrics_are_numbers_of_which_one_is_better(self, task: Task, samples: Samples) -> None:
         """V has the task's metric and what decides ties; a model is as good as itself."""
         metrics, labels = task.metrics, self._labels(samples)
-        answers = metrics.answer(self._outputs(task, samples))
+        answers = metrics.kept(metrics.answer(self._outputs(task, samples)), labels)
         numbers = metrics.numbers(answers, labels)
         assert {metrics.metric, metrics.ties} <= numbers.keys()
         assert all(isinstance(value, float) for value in numbers.values())
@@ -121,17 +121,20 @@ class FacetSuite:
         parts += [metrics.tally(outputs[half:], labels[half:])]
         assert all(part.shape == (metrics.tallied,) for part in parts)
         total = metrics.total(parts[0] + parts[1])
-        numbers = metrics.numbers(metrics.answer(outputs), labels)
+        numbers = metrics.numbers(metrics.kept(metrics.answer(outputs), labels), labels)
         for name, value in total.items():
             assert numbers[name] == pytest.approx(value, rel=1e-5, abs=1e-6)
 
     def test_an_ensemble_of_one_is_that_teacher(self, task: Task, samples: Samples) -> None:
         """And a student that says what its ensemble says follows it."""
         outputs, labels = self._outputs(task, samples), self._labels(samples)
-        answers, alone = task.metrics.answer(outputs), task.metrics.ensemble([outputs])
+        metrics, said = task.metrics, task.metrics.answer(outputs)
+        student = metrics.kept_beside(said, labels, metrics.ensemble([outputs]), [said])
+        answers = metrics.kept(said, labels)
+        alone = metrics.kept(metrics.ensemble([outputs]), labels)
         own, whole = task.metrics.numbers(answers, labels), task.metrics.numbers(alone, labels)
         assert whole[task.metrics.metric] == pytest.approx(own[task.metrics.metric], abs=1e-6)
-        followed = task.metrics.fidelity(answers, alone, {"one": answers})
+        followed = task.metrics.fidelity(student, alone, {"one": answers})
         assert {measure.key for measure in task.text.fidelity} <= followed.keys()
         assert task.text.follows(followed)
 

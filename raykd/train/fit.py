@@ -18,6 +18,7 @@ from raykd.data import Samples
 from raykd.data.chunks import DOMAIN
 from raykd.losses.heads import Head
 from raykd.models import build_model
+from raykd.models.causal import linear_head
 from raykd.models.frozen import freeze
 from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing
@@ -177,7 +178,20 @@ def build_module(fit: Fit, samples: Samples) -> DistillModule:
         heads=fit.heads,
     )
     taps = [tap for term in fit.objective.features for tap in term.student_taps]
-    return DistillModule(network, objective, list(dict.fromkeys(taps)), fit.training.precision)
+    in_chunks = (
+        rule.label_loss_in_chunks is not None
+        and not fit.objective.labels.smoothing  # which looks at each token by itself
+        and not fit.training.compile  # of the whole model
+        and linear_head(network.model)
+    )
+    named = list(dict.fromkeys(taps))
+    return DistillModule(
+        network,
+        objective,
+        named,
+        fit.training.precision,
+        tokens=samples.class_count if in_chunks else None,
+    )
 
 
 def _domain_weights(fit: Fit, samples: Samples) -> Tensor | None:

@@ -15,7 +15,10 @@ from raykd.objective import Context, DistillObjective, Losses, reduce_terms
 from raykd.objective.schedules import strengths_at
 from raykd.objective.settled import SettledSteps, SettledUnits
 from raykd.objective.terms import NOW
-from raykd.types import Batch, LearntOutputs
+from raykd.types import Batch, Headed, LearntOutputs, TopK
+
+_WHOLE = 1024
+"""Tokens up to which the logits of a student without teachers are made as a whole."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -38,27 +41,46 @@ class Forward:
     """What one forward pass gives.
 
     Attributes:
-        outputs_NC: the student's.
+        outputs: the student's, [N, C]; before its last layer where its logits are not made as a whole.
         losses: of all terms; where the objective is settled, of the feature terms alone, None without any.
         weights_TN: how much each teacher counted; None without teachers, or where that is settled.
     """
 
-    outputs_NC: Tensor
+    outputs: Tensor | Headed
     losses: Losses | None
     weights_TN: Tensor | None
 
 
 class DistillModule(nn.Module):
-    """Student and objective as one module, so that one DDP wrap covers projectors too."""
+    """Student and objective as one module, so that one DDP wrap covers projectors too.
+
+    A student's logits of many tokens are not made as a whole (`raykd.losses.head`) where that is possible and pays,
+    which the fit and its targets decide and no measurement: `tokens` is given, and the teachers' answers are of few of
+    them; or there are no teachers and more than 1,024 tokens.
+
+    Args:
+        network: the student.
+        objective: what it is taught by.
+        taps: modules whose outputs the objective compares.
+        precision: `float32` or `bfloat16`.
+        tokens: V, where the student gives its hidden states and the objective takes them; else None.
+    """
 
     def __init__(
-        self, network: Network, objective: DistillObjective, taps: Sequence[str], precision: str
+        self,
+        network: Network,
+        objective: DistillObjective,
+        taps: Sequence[str],
+        precision: str,
+        *,
+        tokens: int | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.objective = objective
         self._taps = Taps(network.model, taps)
         self._autocast = precision == "bfloat16"
+        self._tokens = tokens
 
     def outputs(self, prepared: Mapping[str, Tensor]) -> Tensor:
         """What the student puts out for inputs as its model takes them, at least float32 [N, C]."""
@@ -67,20 +89,43 @@ class DistillModule(nn.Module):
             outputs_NC = self.network.output(prepared)
         return outputs_NC.float() if outputs_NC.dtype.itemsize < 4 else outputs_NC
 
+    def make_whole(self) -> None:
+        """Make all logits as a whole from now on, for comparisons."""
+        self._tokens = None
+
+    def headed(self, prepared: Mapping[str, Tensor]) -> Headed:
+        """The same before the last layer, in the dtype in which that multiplies."""
+        device = next(iter(prepared.values())).device
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._autocast):
+            headed = self.network.headed(prepared)
+        if not self._autocast:
+            return headed
+        bias_V = None if headed.bias_V is None else headed.bias_V.bfloat16()
+        return Headed(
+            hidden_ND=headed.hidden_ND.bfloat16(), head_VD=headed.head_VD.bfloat16(), bias_V=bias_V
+        )
+
+    def _outputs(self, lesson: Lesson) -> Tensor | Headed:
+        many = self._tokens is not None and self._tokens > _WHOLE
+        if lesson.targets:
+            few = any(isinstance(answer, TopK) for answer in lesson.targets.values())
+            many = self._tokens is not None and few
+        return self.headed(lesson.batch.inputs) if many else self.outputs(lesson.batch.inputs)
+
     def forward(self, lesson: Lesson, all_sum: Callable[[Tensor], Tensor], workers: int) -> Forward:
         """What this worker's part of a batch gives."""
-        outputs_NC = self.outputs(lesson.batch.inputs)
+        outputs = self._outputs(lesson)
         given = self._taps.take(), lesson.batch, lesson.targets, lesson.context
         weights_TN = None
         if self.objective.settles:
             terms = self.objective.feature_terms(*given)
         else:
-            terms, weights_TN = self.objective(outputs_NC, *given)
+            terms, weights_TN = self.objective(outputs, *given)
         losses = reduce_terms(terms, all_sum, workers) if terms else None
         if losses is not None:
-            measured = self.objective.measured(outputs_NC, lesson.batch, lesson.targets)
+            measured = self.objective.measured(outputs, lesson.batch, lesson.targets)
             losses = replace(losses, measured=measured)
-        return Forward(outputs_NC=outputs_NC, losses=losses, weights_TN=weights_TN)
+        return Forward(outputs=outputs, losses=losses, weights_TN=weights_TN)
 
 
 class Update:
@@ -163,10 +208,9 @@ class Steps:
         if found.weights_TN is not None:
             self._weighed.append((found.weights_TN, lesson.targets))
         if self._settled is not None:
-            gradient_NC, log_q_NC = self._settled.gradient(
-                len(self._logs), found.outputs_NC.detach()
-            )
-            of[found.outputs_NC] = gradient_NC
+            assert isinstance(found.outputs, Tensor), "only of unsettled objectives"
+            gradient_NC, log_q_NC = self._settled.gradient(len(self._logs), found.outputs.detach())
+            of[found.outputs] = gradient_NC
             self._logs.append(log_q_NC)
         self._update(of)
 

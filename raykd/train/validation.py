@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,8 +18,12 @@ from raykd.train.world import World
 from raykd.types import ORIGINAL_VIEW, Batch
 
 _BATCH = 500
-_MOST_OUTPUTS = 1 << 25
+_MOST_OUTPUTS = 1 << 23
 """Numbers that a model puts out at a time."""
+_COMPARED = 1 << 22
+"""Numbers of each of several models that are compared at a time."""
+Beside = Callable[[np.ndarray], tuple[Tensor, list[Tensor]]]
+"""Rows of a few samples -> answers of the ensemble [n, C] and of each teacher, which a student is held against."""
 
 
 @dataclass
@@ -67,17 +71,41 @@ def _batches(samples: Samples, rows: np.ndarray) -> Iterator[Batch]:
         yield samples.batch(rows[start : start + size], ORIGINAL_VIEW, labels="all")
 
 
+def few_at_a_time(samples: Samples, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows in parts for which several models' answers over all classes may be in memory at once."""
+    outputs = samples.class_count
+    if samples.vocabulary is not None:
+        outputs = samples.vocabulary.length * samples.vocabulary.size
+    size = max(1, _COMPARED // outputs)
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
 @torch.inference_mode()
-def predict(network: nn.Module, samples: Samples, rows: np.ndarray, device: torch.device) -> Tensor:
+def predict(
+    network: nn.Module,
+    samples: Samples,
+    rows: np.ndarray,
+    device: torch.device,
+    beside: Beside | None = None,
+) -> Tensor:
     """What evaluation keeps of the untransformed samples, float32 [N, C] on the CPU.
 
-    Log-probabilities; in regression values in original units, in multilabel log-odds.
+    Log-probabilities; in regression values in original units, in multilabel log-odds; where the task has columns,
+    these [N, A], and with `beside` those that set it apart from its teachers.
     """
     network.eval()
-    parts = []
+    task, parts = find_task(samples.task).metrics, []
     for batch in _batches(samples, rows):
-        logits_NC = network(batch.to(device).inputs).float()
-        parts.append(find_task(samples.task).metrics.answer(logits_NC).cpu())
+        answers_NC = task.answer(network(batch.to(device).inputs).float()).cpu()
+        if beside is None or task.columns is None:
+            parts.append(task.kept(answers_NC, batch.labels))
+            continue
+        end = 0
+        for some in few_at_a_time(samples, batch.rows.numpy()):
+            start, end = end, end + len(samples.per_unit(some, some))
+            own, labels = answers_NC[start:end], batch.labels[start:end]
+            parts.append(task.kept_beside(own, labels, *beside(some)))
     return torch.cat(parts)
 
 

@@ -96,6 +96,16 @@ def test_answers_over_a_vocabulary_are_held_against_all_their_logits(tmp_path):
 
 
 @pytest.mark.soak
+def test_a_fit_over_a_vocabulary_is_measured_in_chunks_and_as_a_whole(tmp_path):
+    sizes = ("--vocabulary", "300", "--tokens", "128")
+    done = run(*SMALLEST, *sizes, "--only", "tokens", "--output", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "found.json").read_text())["benchmarks"]["tokens"]
+    assert [row["unit"] for row in rows] == ["ratio", "MB", "MB"]
+    assert all(0 <= row["min"] <= row["median"] for row in rows)
+
+
+@pytest.mark.soak
 def test_latencies_are_measured_in_processes_of_their_own(tmp_path):
     done = run(*SMALLEST, "--only", "latency", "--output", str(tmp_path / "found.json"))
     assert done.returncode == 0, done.stderr

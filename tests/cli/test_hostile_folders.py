@@ -16,8 +16,9 @@ from raykd.config import load_config
 from raykd.evaluate import Evaluation, summarise
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.models.weights import save_weights
-from raykd.pipeline.evaluation import split_outputs, student_network
+from raykd.pipeline.evaluation import student_network
 from raykd.pipeline.fits import known_weights
+from raykd.pipeline.kept_answers import split_outputs
 from raykd.pipeline.preparation import prepare
 from raykd.pipeline.session import open_folder
 from raykd.pipeline.student import save_student

@@ -22,10 +22,11 @@ from raykd.folders import RunFolder, read_json, write_json
 from raykd.models.preprocess import Preprocessing
 from raykd.models.tokens import resolve_tokens
 from raykd.models.weights import load_weights, save_weights
-from raykd.pipeline.evaluation import split_outputs, student_network
+from raykd.pipeline.evaluation import student_network
 from raykd.pipeline.explaining import _parted, _truth
 from raykd.pipeline.explaining import explain as explain_run
 from raykd.pipeline.fits import known_weights
+from raykd.pipeline.kept_answers import split_outputs
 from raykd.pipeline.occluding import ExplainOptions, check_options
 from raykd.pipeline.preparation import prepare
 from raykd.pipeline.student import save_student

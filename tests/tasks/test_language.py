@@ -28,6 +28,7 @@ from raykd.models.weights import load_weights
 from raykd.models.zoo.ngram import ngram_examples
 from raykd.objective import DistillObjective, TeacherInfo, reduce_terms
 from raykd.objective.rule import OUTPUT
+from raykd.pipeline.model_checks import data_problems
 from raykd.targets import Ticket, codec
 from raykd.targets.entries import EntryKey, TeacherKeys, append
 from raykd.targets.packing import Packing
@@ -261,6 +262,44 @@ def test_without_its_tail_an_answer_is_another_one(samples):
     assert not torch.allclose(lost[1], kept[1], rtol=1e-2)
 
 
+@pytest.mark.parametrize("tail", [True, False])
+@pytest.mark.parametrize("kept", [None, 12])
+def test_a_student_may_learn_from_fewer_tokens_than_are_kept(samples, tail, kept):
+    """What the others amount to is the same, wherever it was left out."""
+    batch = samples.batch(samples.splits["train"][:4], ORIGINAL_VIEW)
+    soft = {"temperature": 2.0, "tail": tail}
+    for weighting in ("uniform", "bayesian", "routed"):
+        objective = {"soft_targets": soft, "weighting": {"type": weighting}}
+        expected = step(samples, [batch], objective, kept=5)
+        found = step(
+            samples, [batch], {**objective, "soft_targets": {**soft, "top_k": 5}}, kept=kept
+        )
+        assert found[0] == pytest.approx(expected[0], rel=1e-5)
+        torch.testing.assert_close(found[1], expected[1], rtol=1e-3, atol=1e-6)
+    whole = step(samples, [batch], objective, kept=kept)
+    assert found[0] != pytest.approx(whole[0], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("objective.soft_targets={top_k: 256}", "objective.soft_targets.top_k"),
+        ("objective.soft_targets={tail: false}", "objective.soft_targets.tail"),
+        ("objective.soft_targets={top_k: 8, combine: logits}", "objective.soft_targets.combine"),
+        ("objective={soft_targets: {top_k: 8}, weighting: {type: entropy}}", "objective.weighting.type"),
+    ],
+)  # fmt: skip
+def test_what_few_tokens_do_not_tell_is_refused(samples, override, key):
+    found = data_problems([load_config(RECIPE, [override])], samples)
+    assert [problem.key for problem in found] == [key]
+    assert "objective.soft_targets.top_k" in str(found[0])
+
+
+def test_few_tokens_of_many_are_no_fault(samples):
+    fine = ["objective.soft_targets={top_k: 8, tail: false}", "targets.temperatures=[3]"]
+    assert data_problems([load_config(RECIPE, fine)], samples) == []
+
+
 def test_parts_of_a_batch_have_their_own_units(samples):
     whole = samples.batch(samples.splits["train"][:6], ORIGINAL_VIEW)
     parts = parts_of(whole, [2, 3, 1])
@@ -401,10 +440,11 @@ def test_other_tokens_are_other_answers(samples):
 def test_bits_per_byte_of_equal_probabilities_are_eight(samples):
     labels = torch.from_numpy(samples.unit_labels(np.arange(len(samples))))
     even = torch.full((len(labels), 256), -np.log(256.0))
-    numbers = language_metrics(even, labels)
+    columns = METRICS.kept(even, labels)
+    numbers = language_metrics(columns, labels)
     assert numbers["bits_per_byte"] == pytest.approx(8.0)
     assert numbers["perplexity"] == pytest.approx(256.0)
-    scores = METRICS.scores(even, labels)
+    scores = METRICS.scores(columns, labels)
     assert len(scores) == len(samples), "chunks are drawn, not tokens"
     assert float(scores.mean()) == pytest.approx(-8.0)
 
@@ -526,6 +566,7 @@ def test_what_means_nothing_is_refused_by_its_key(override, key):
         ({"objective": {"weighting": {"type": "bayesian"}}}, "objective.weighting.type"),
         ({"objective": {"mean": "domains"}}, "objective.mean"),
         ({"objective": {"soft_targets": {"tail": False}}}, "objective.soft_targets.tail"),
+        ({"objective": {"soft_targets": {"top_k": 4}}}, "objective.soft_targets.top_k"),
     ],
 )
 def test_other_tasks_know_no_tokens(change, key):

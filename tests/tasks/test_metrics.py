@@ -92,7 +92,7 @@ def test_sums_over_batches_give_the_validation_metrics(name):
         outputs, labels = torch.randn(60, 3), torch.randint(0, 3, (60,))
     if name == "language":  # token, bytes, domain, chunk
         labels = torch.stack([labels, 1 + labels, labels % 2, torch.arange(60) // 7], dim=1)
-    whole = task.numbers(task.answer(outputs), labels)
+    whole = task.numbers(task.kept(task.answer(outputs), labels), labels)
     parts = [task.tally(outputs[part], labels[part]) for part in (slice(0, 17), slice(17, None))]
     assert parts[0].shape == (task.tallied,)
     found = task.total(parts[0] + parts[1])

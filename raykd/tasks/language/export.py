@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor
 
 from raykd.data.chunks import DOMAIN, TOKEN
 from raykd.export.task import WORST, Predicted, TaskExport, quoted
-from raykd.tasks.language.metrics import language_metrics
+from raykd.tasks.language.metrics import TOP, language_metrics
 
 
-def _weak_spots(log_probs_NV: Tensor, labels_N4: Tensor, names: Sequence[str]) -> str:
+def _weak_spots(columns_NA: Tensor, labels_N4: Tensor, names: Sequence[str]) -> str:
     bits = []
     for domain in labels_N4[:, DOMAIN].unique().tolist():
         own_N = labels_N4[:, DOMAIN] == domain
-        numbers = language_metrics(log_probs_NV[own_N], labels_N4[own_N])
+        numbers = language_metrics(columns_NA[own_N], labels_N4[own_N])
         bits.append((numbers["bits_per_byte"], domain))
     worst = sorted(bits, reverse=True)[:WORST]
     known = len(names) > max(domain for _, domain in bits)
@@ -32,6 +33,11 @@ def _predict(outputs_NV: Tensor, names: tuple[str, ...]) -> Predicted:
     return Predicted(names, words, token_N.numpy(), None, None)
 
 
+def _of_columns(columns_NA: Tensor) -> Predicted:
+    token_N = columns_NA[:, TOP].numpy().astype(np.int64)
+    return Predicted((), tuple(map(str, token_N.tolist())), token_N, None, None)
+
+
 def _of_network(logits_BLV: Tensor, _temperature: float) -> tuple[Tensor, ...]:
     return (logits_BLV,)
 
@@ -45,6 +51,7 @@ EXPORT = TaskExport(
     predict=_predict,
     weak_spots=_weak_spots,
     hub_tag=lambda _: "text-generation",
+    of_columns=_of_columns,
     label_of=lambda labels_N4: labels_N4[:, TOKEN],
     sized=lambda count: f"the next of {count} tokens",
 )

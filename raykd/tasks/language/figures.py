@@ -15,6 +15,7 @@ from raykd.report.folder import RunData
 from raykd.report.tables import Cell, Table, dot
 from raykd.report.task import TaskFigures
 from raykd.report.wording import NONE, number, role_name
+from raykd.tasks.language.metrics import LOG_P
 
 _SHOWN = 12
 """Chunks of test that are shown as text."""
@@ -52,10 +53,9 @@ def by_domain(run: RunData) -> Table | None:
     )
 
 
-def _chunk_bits(log_probs_NV: Tensor, labels_N4: Tensor) -> Tensor:
+def _bits_of(columns_NA: Tensor) -> Tensor:
     """Bits of each token."""
-    bits_N: Tensor = -log_probs_NV.gather(1, labels_N4[:, TOKEN, None])[:, 0].double()
-    return bits_N / math.log(2)
+    return -columns_NA[:, LOG_P].double() / math.log(2)
 
 
 def samples_of_text(run: RunData) -> Table | None:
@@ -66,8 +66,8 @@ def samples_of_text(run: RunData) -> Table | None:
     labels = test.labels_N
     chunks, chunk_N = labels[:, CHUNK].unique(return_inverse=True)
     own, whole = (
-        torch.zeros(len(chunks), dtype=torch.float64).index_add_(0, chunk_N, _chunk_bits(a, labels))
-        for a in (test.students["student"][0], test.ensemble)
+        torch.zeros(len(chunks), dtype=torch.float64).index_add_(0, chunk_N, _bits_of(one))
+        for one in (test.students["student"][0], test.ensemble)
     )
     tokens_M = chunk_N.bincount(minlength=len(chunks))
     order = ((own - whole).abs() / tokens_M).argsort(descending=True)[:_SHOWN].tolist()

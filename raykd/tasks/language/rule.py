@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,13 +19,14 @@ from raykd.config.objective import Labels, SoftTargets
 from raykd.data.chunking import MOST_DOMAINS
 from raykd.data.chunks import DOMAIN, TOKEN
 from raykd.ensemble.sparse import mixture
-from raykd.losses.sparse import SPARSE_LOSSES
+from raykd.losses.head import head_loss
+from raykd.losses.sparse import SPARSE_LOSSES, Few
 from raykd.objective.rule import LearningRule, Measures
 from raykd.objective.soft_targets import own_losses
 from raykd.objective.teacher_batch import TeacherBatch
 from raykd.tasks.classification.rule import RULE as CLASS_RULE
 from raykd.top_k import tempered, without_tail
-from raykd.types import Batch, Dense, Output, Sparse, is_labelled, on_units
+from raykd.types import Batch, Dense, Headed, Output, Sparse, is_labelled, on_units
 
 _MEASURED = 256
 """Units of a batch of which KL is told."""
@@ -44,11 +45,36 @@ def _own_losses(loss: SoftLoss, teacher_batch: TeacherBatch) -> Tensor:
     """The student's loss against each teacher [T, N]; 0 where a teacher gave no answer."""
     if not teacher_batch.few:
         return own_losses(loss, teacher_batch)
-    function = partial(
-        SPARSE_LOSSES[loss.type], temperature=teacher_batch.temperature, **loss.arguments
+    found_TN = torch.stack(
+        [
+            _sparse(loss.type, teacher_batch, one, teacher_batch.temperature, **loss.arguments)
+            for one in teacher_batch.few
+        ]
     )
-    found_TN = torch.stack([function(teacher_batch.student_NC, one) for one in teacher_batch.few])
     return torch.where(teacher_batch.available_TN, found_TN, 0.0)
+
+
+def _sparse(
+    name: str, teacher_batch: TeacherBatch, teacher: Few, temperature: float, **knobs: Any
+) -> Tensor:
+    """A loss of the student against a few classes [N]; in chunks of units where its logits are not there."""
+    headed = teacher_batch.headed
+    if headed is None:
+        student_NV = teacher_batch.student_NC
+        return SPARSE_LOSSES[name](student_NV, teacher, temperature=temperature, **knobs)
+    given = headed.hidden_ND, headed.head_VD, teacher
+    return head_loss(*given, bias_V=headed.bias_V, loss=name, temperature=temperature, **knobs)
+
+
+def _label_loss_in_chunks(headed: Headed, labels_N4: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy [N] in nats: KL to the token alone."""
+    ids_N1 = labels_N4[:, TOKEN, None].clamp(min=0)
+    sure_N1 = torch.zeros_like(ids_N1, dtype=torch.float32)
+    token = Sparse(
+        classes=len(headed.head_VD), ids_NK=ids_N1, log_probs_NK=sure_N1, log_tail_N=None
+    )
+    loss_N = head_loss(headed.hidden_ND, headed.head_VD, token, bias_V=headed.bias_V)
+    return loss_N, is_labelled(labels_N4).to(loss_N.dtype)
 
 
 def _soft_loss(
@@ -71,7 +97,7 @@ def _soft_loss(
     mixed = mixture([tempered(one, temperature) for one in few], weights_TN)
     if settings.remakes_target:
         mixed = _harder(mixed, settings.hard_share)
-    return SPARSE_LOSSES["kl"](teacher_batch.student_NC, mixed, temperature=temperature), answered_N
+    return _sparse("kl", teacher_batch, mixed, temperature), answered_N
 
 
 def _harder(mixed: Sparse, share: float) -> Sparse:
@@ -84,13 +110,12 @@ def _harder(mixed: Sparse, share: float) -> Sparse:
     return replace(mixed, log_probs_NK=probs_NK.log(), log_tail_N=tail_N)
 
 
-def _measures(outputs_NV: Tensor, batch: Batch, answers: Sequence[Output]) -> Tensor:
+def _measures(student: Tensor, batch: Batch, answers: Sequence[Output]) -> Tensor:
     """Of the first units of a batch, for each domain: nats of the tokens, and KL(teacher ‖ student) of each teacher.
 
     Returns:
         float64 [D, 1 + T, 2]: the sum, and of how many units.
     """
-    student = outputs_NV[:_MEASURED]
     log_q = F.log_softmax(student, dim=1)
     labels = batch.labels[:_MEASURED]
     present_N = batch.per_unit(batch.present_B)[:_MEASURED] & is_labelled(labels)
@@ -136,6 +161,7 @@ RULE = LearningRule(
     own_losses=_own_losses,
     disagreement=CLASS_RULE.disagreement,
     labels_are_classes=True,
-    measures=Measures(sums=_measures, values=_values),
+    measures=Measures(units=_MEASURED, sums=_measures, values=_values),
+    label_loss_in_chunks=_label_loss_in_chunks,
     classes_of=lambda labels_N4: labels_N4[:, TOKEN],
 )

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor
 
 from raykd.config.roles import Expect
-from raykd.data.chunks import BYTES
-from raykd.errors import TeacherError
-from raykd.tasks.language.metrics import language_metrics
+from raykd.tasks.language.metrics import check_columns, columns_of
 
 
 def check_bits(
@@ -20,7 +16,7 @@ def check_bits(
     expect: Expect,
     own_map: tuple[int | None, ...] | None = None,  # noqa: ARG001 - one signature for all tasks
 ) -> float:
-    """The bits per byte on validation, mean over the domains, held against `expect` and against equal probabilities.
+    """As `raykd.tasks.language.metrics.check_columns`, of a teacher's outputs.
 
     Args:
         name: the teacher's name.
@@ -32,21 +28,5 @@ def check_bits(
     Raises:
         TeacherError: worse than expected, or no better than equal probabilities.
     """
-    numbers = language_metrics(F.log_softmax(outputs_NC, dim=1), labels_N)
-    bits, tokens = numbers["bits_per_byte"], len(labels_N)
-    found = f"teacher {name!r} needs {bits:.3f} bits per byte of {tokens:,} validation tokens"
-    if expect.bits_per_byte is not None:
-        if bits > expect.bits_per_byte:
-            raise TeacherError(
-                f"{found}, more than teachers.{name}.expect.bits_per_byte={expect.bits_per_byte:g}; check its text "
-                "and weights, or raise the expectation"
-            )
-        return bits
-    size = float(labels_N[:, BYTES].sum()) / tokens
-    chance = math.log2(outputs_NC.shape[1]) / size
-    if numbers["nll"] >= math.log(outputs_NC.shape[1]):
-        raise TeacherError(
-            f"{found}, no better than equal probabilities ({chance:.3f}); check its weights and that its tokens are "
-            f"those of the data, or set teachers.{name}.expect.bits_per_byte={math.ceil(bits)} to use it all the same"
-        )
-    return bits
+    columns = columns_of(F.log_softmax(outputs_NC, dim=1), labels_N)
+    return check_columns(name, columns, labels_N, expect, outputs_NC.shape[1])

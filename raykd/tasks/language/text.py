@@ -66,6 +66,7 @@ TEXT = TaskText(
         ),
         Measure(key="kl_ensemble_nats", name="KL(ensemble ‖ student), nats per token", form=number),
     ),
+    apart=Measure(key="kl_nats", name="KL(teacher ‖ student), nats per token, of", form=number),
     by_teacher=Measure(key="agreement", name="same likeliest token as", form=percent),
     hard="the ensemble's likeliest tokens",
     tile=lambda own, whole: (f"{own / whole:.3f}×", "the ensemble's bits per byte"),
