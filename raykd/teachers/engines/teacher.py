@@ -128,7 +128,7 @@ class EngineTeacher:
             {CHUNKS: samples.batch(rows, view, labels="all").inputs[CHUNKS].numpy()}
         )
 
-    def score_inputs(self, inputs: Mapping[str, np.ndarray]) -> codec.Arrays:
+    def score_inputs(self, inputs: Mapping[str, np.ndarray], *, whole: bool = True) -> codec.Arrays:  # noqa: ARG002 - it always keeps few
         """The encoded answer for chunks of tokens; see `raykd.teachers.model.Scorer`.
 
         Raises:
