@@ -339,7 +339,7 @@ def uri_problems(uri: str, key: str = "targets.store") -> Iterator[Problem]:
         )
 
 
-def top_k_problems(config: Config, classes: int) -> Iterator[Problem]:
+def top_k_problems(config: Config, classes: int, *, largest: bool = True) -> Iterator[Problem]:
     """What cannot be learnt from the largest logits alone.
 
     Kept are, at some temperatures, the probabilities of the `top_k` classes and the sum of the others.
@@ -347,9 +347,9 @@ def top_k_problems(config: Config, classes: int) -> Iterator[Problem]:
     Args:
         config: the recipe, with more classes than it keeps in full, or than it learns from.
         classes: of the data.
+        largest: whether more are not kept either.
     """
     targets, soft = config.targets, config.objective.soft_targets
-    largest = classes > max(targets.full_up_to, targets.top_k)
     found, mend = f"found {classes:,} classes, of which targets keep {targets.top_k}", _RAISE
     read = None if soft is None else soft.top_k
     if read is not None:

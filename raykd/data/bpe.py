@@ -61,10 +61,22 @@ class BpeAsTokens:
         return hashlib.sha256(self.content.encode()).hexdigest()[:32]
 
     def ids(self, text: bytes) -> np.ndarray:
-        """The ids of a text, int64; bytes that are no UTF-8 become the replacement character first."""
+        """The ids of a text, int64; bytes that are no UTF-8 become the replacement character first.
+
+        Raises:
+            InputError: the text has a byte for which there is no token.
+        """
         plain = text.decode(errors="replace")
-        found = _tokenizer(self.content, self.key).encode(plain, add_special_tokens=False).ids
-        return np.array(found, np.int64)
+        tokens = _tokenizer(self.content, self.key).encode(plain, add_special_tokens=False).ids
+        found = np.array(tokens, np.int64)
+        if int(np.array(self.sizes)[found].sum()) != len(given := plain.encode()):
+            known = {one[0] for one in self._bytes if len(one) == 1}
+            lacking = ", ".join(map(hex, sorted(set(given) - known)))
+            raise InputError.at(
+                self.key, f"has no token for the byte {lacking or 'of some character'} of a text, so that its tokens are not the text's own "
+                "bytes; leave such characters out, or use another tokenizer, or bytes"
+            )  # fmt: skip
+        return found
 
     def text(self, ids: Sequence[int]) -> bytes:
         """The bytes that ids stand for."""
@@ -157,11 +169,6 @@ def _refuse_lossy(content: Any, key: str) -> None:
         raise InputError.at(
             key, f"changes texts when it cuts them ({', '.join(changes)}), so that tokens are not the text's own bytes; "
             "use one that does not, or bytes"
-        )  # fmt: skip
-    if "vocab" in model and (lacking := _alphabet().keys() - model["vocab"].keys()):
-        raise InputError.at(
-            key, f"has no token for {len(lacking)} of the 256 bytes, so that some texts cannot be written in its tokens; "
-            "use one that has them all, or bytes"
         )  # fmt: skip
 
 

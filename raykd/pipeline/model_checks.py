@@ -155,7 +155,7 @@ def data_problems(recipes: Sequence[Config], samples: Samples) -> list[Problem]:
         problem
         for config in recipes
         if _learns_few(config, samples)
-        for problem in top_k_problems(config, classes)
+        for problem in top_k_problems(config, classes, largest=keeps_largest(config, samples))
     ]
     softs = [one.objective.soft_targets for one in recipes if not _learns_few(one, samples)]
     if any(soft is not None and not soft.tail for soft in softs):

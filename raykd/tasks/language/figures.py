@@ -59,7 +59,13 @@ def _bits_of(columns_NA: Tensor) -> Tensor:
 
 
 def samples_of_text(run: RunData) -> Table | None:
-    """Pieces of test text, and how many bits student and ensemble need for each; those that differ most."""
+    """Pieces of test text, and how many bits student and ensemble need for each; those that differ most.
+
+    Of bytes as tokens alone: what other tokens stand for is not kept beside the evaluation.
+    """
+    tokens = (run.config.get("data") or {}).get("tokens") or {}
+    if (tokens.get("tokenizer") or {}).get("type", "bytes") != "bytes":
+        return None
     test = None if run.evaluation is None else run.evaluation.splits["test"]
     if test is None or "student" not in test.students or run.evaluation is None:
         return None
