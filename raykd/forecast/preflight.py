@@ -42,6 +42,7 @@ def prepare_and_place(
     variants: Sequence[Config] = (),
     *,
     listen: Listen | None = None,
+    controls: Sequence[str] = (),
 ) -> tuple[Prepared, Placement]:
     """Load the data, run every model once, hold the resources asked for against those there.
 
@@ -50,6 +51,7 @@ def prepare_and_place(
         address: of a running cluster, which is only asked what it has; None = this machine.
         variants: other students and objectives on the same teachers.
         listen: is told how far decoding is.
+        controls: those of a chain whose last stage it is.
 
     Raises:
         InputError: with every problem found.
@@ -65,7 +67,7 @@ def prepare_and_place(
     slices_of_test(config.evaluate.slices, prepared.samples)
     for variant in variants:
         vary(prepared, variant)
-    check_required(prepared)
+    check_required(prepared, controls)
     shortage = RecipeStore(prepared).shortage()
     if address is None:
         return prepared, make_placement(config, machine(), shortage)
@@ -109,7 +111,7 @@ def _teacher(prepared: Prepared, name: str, placement: Placement) -> dict[str, A
     kind = "outputs" if spec.model is None else spec.model.type
     return {
         "model": kind,
-        "from": "fit" if spec.fit else spec.weights or kind,
+        "from": "stage" if spec.stage else "fit" if spec.fit else spec.weights or kind,
         "parameters": _teacher_parameters(prepared, name),
         "input": list(shape),
         "taps": {tap: list(found) for tap, found in candidate.shapes.items()},

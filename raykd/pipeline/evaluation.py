@@ -282,7 +282,7 @@ def labels_used(prepared: Prepared) -> dict[str, Any]:
     samples = prepared.samples
     train, validation = (len(samples.labelled_rows(s)) for s in ("train", "validation"))
     teachers = {
-        name: len(teacher_rows(samples, c.settings)) if c.settings.learns else 0
+        name: len(teacher_rows(samples, c.settings)) if c.settings.is_ours else 0
         for name, c in prepared.teachers.items()
     }
     most = max([train, *teachers.values()])

@@ -136,7 +136,7 @@ class ResolvedTeacher:
             batch_size=settings.resources.batch_size or cluster.batch_size,
             taps=self.taps,
             answers=answers,
-            scale=samples.scale if settings.learns else None,
+            scale=samples.scale if settings.is_ours else None,
             packing=self.packing,
             behaviour=self.behaviour,
             vector=settings.embedding,
