@@ -10,6 +10,7 @@ is not used. Finished students of earlier stages are kept in raykd's home by the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from raykd.disks import copy_folder
 from raykd.errors import InputError, Problem
 from raykd.evaluate.statistics import spread
 from raykd.evaluate.summary import json_safe, numbers_on
-from raykd.folders import RunFolder, home, read_json
+from raykd.folders import RunFolder, home, lock_file, read_json
 from raykd.models.weights import count_parameters
 from raykd.pipeline.choosing import choose
 from raykd.pipeline.evaluation import best_answers, fit_ids, student_network
@@ -283,9 +284,11 @@ def keep_students(run: RunFolder, fits: Sequence[Fit]) -> None:
     """Keep the students of a stage for other runs with the same one."""
     for fit in fits:
         kept = home() / "students" / fit.identity
-        if not kept.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            copy_folder(run.checkpoints(fit.fit_id), kept)
+        with ExitStack() as stack:
+            with suppress(OSError):  # a file system without locks: what others keep is the same
+                stack.enter_context(lock_file(kept.with_name(f".{kept.name}.lock")))
+            if not kept.exists():
+                copy_folder(run.checkpoints(fit.fit_id), kept)
 
 
 def _conclude(job: Job, targets: TargetStage, stage: StageRecipe) -> None:
