@@ -19,6 +19,7 @@ from typing import IO, Any
 from raykd.disks import TEMPORARY, disk_error, is_full, why_unwritable, write_whole
 from raykd.errors import InputError, Problem, RaykdError
 
+STAGES = "stages"
 _BUSY_POLL_S = 0.5
 _OTHERS = "wandb"
 """The folder in which W&B keeps runs: links in these lead to its logs, and raykd opens none of their files."""
@@ -163,8 +164,8 @@ def _try_lock(descriptor: int) -> bool:
 _CLAIMED: dict[Path, tuple[IO[str], list[Path]]] = {}
 """Folders that this process has claimed -> the open lock file, and the folders that were made for it."""
 _LOCK = ".lock"
-_BEGUN = f"{TEMPORARY}config.json."
-"""What a config is called while it is being written, the first file of a job."""
+_BEGUN = (f"{TEMPORARY}config.json.", f"{TEMPORARY}stages.json.")
+"""What a recipe is called while it is being written, the first file of a job."""
 
 
 def claim(path: Path) -> bool:
@@ -222,7 +223,8 @@ def release(path: Path) -> None:
     path = path.absolute()
     file, made = _CLAIMED.pop(path)
     if not is_taken(path):
-        for left in (*path.glob(f"{_BEGUN}*"), path / _LOCK):
+        begun = [file for name in _BEGUN for file in path.glob(f"{name}*")]
+        for left in (*begun, path / _LOCK):
             left.unlink(missing_ok=True)
         with suppress(OSError):  # somebody else uses the next one
             for folder in made:
@@ -333,6 +335,20 @@ class RunFolder:
     def config(self) -> Path:
         """The resolved recipe."""
         return self.path / "config.json"
+
+    @property
+    def stages(self) -> Path:
+        """The whole recipe of a run with stages; `config` is then that of its last one."""
+        return self.path / "stages.json"
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe that the run was started with."""
+        return self.stages if self.stages.is_file() else self.config
+
+    def stage(self, name: str) -> RunFolder:
+        """The folder of a stage before the last one, or of a control of the chain."""
+        return RunFolder(self.path / STAGES / name)
 
     @property
     def environment(self) -> Path:

@@ -22,6 +22,7 @@ from raykd.config import Config
 from raykd.config.controls import left_out_controls
 from raykd.config.objective import Objective
 from raykd.config.optimizers import left_out
+from raykd.config.stages import STAGE_CONTROLS
 from raykd.config.variants import first_fold
 from raykd.tasks import find_task
 
@@ -87,12 +88,29 @@ def _listen() -> Listen:
 
 
 def try_recipe(
-    config: Config, address: str | None, variants: Sequence[Config] = ()
+    config: Config,
+    address: str | None,
+    variants: Sequence[Config] = (),
+    controls: Sequence[str] = (),
 ) -> tuple[Prepared, Placement]:
     """Data and models tried, and what would run where; see `raykd.forecast.preflight.prepare_and_place`."""
     from raykd.forecast.preflight import prepare_and_place
 
-    return prepare_and_place(config, address, variants, listen=_listen())
+    return prepare_and_place(config, address, variants, listen=_listen(), controls=controls)
+
+
+def _parts(config: Config) -> dict[str, tuple[Config, tuple[str, ...]]]:
+    """What a run tries: its recipe; of a cross-validation the first fold; every stage of a chain, the last one last.
+
+    Each with the controls of the chain that it is held against.
+    """
+    if not config.stages:
+        return {"": (first_fold(config), ())}
+    from raykd.pipeline.chain import planned
+
+    *others, last = planned(config)
+    controls = tuple(name for name in config.evaluate.controls if name in STAGE_CONTROLS)
+    return {**{one.name: (one.plan, ()) for one in others}, last.name: (last.plan, controls)}
 
 
 def dry_run(config: Config, options: Options) -> int:
@@ -101,7 +119,14 @@ def dry_run(config: Config, options: Options) -> int:
     from raykd.pipeline.session import run_folder
 
     folder = run_folder(config, options)
-    found = facts(*try_recipe(first_fold(config), options.address))
+    every = {
+        name: facts(*try_recipe(recipe, options.address, controls=controls))
+        for name, (recipe, controls) in _parts(config).items()
+    }
+    _, found = every.popitem()
+    if config.stages:  # what else is said is of the last one
+        fits = found["student_fits"] + sum(one["student_fits"] for one in every.values())
+        found |= {"stages": every, "student_fits": fits}
     if config.folds is not None:  # what else is said is of the first one
         found |= {"folds": config.folds, "student_fits": config.folds * found["student_fits"]}
     print_json({"output": str(folder.path), **found, "config": config.model_dump(mode="json")})
@@ -109,15 +134,27 @@ def dry_run(config: Config, options: Options) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    config = first_fold(read_config(args))
-    from raykd.forecast.preflight import facts, judge_ready_teachers
-    from raykd.pipeline.halves import choosing_in_words
     from raykd.tracking import Console
 
-    prepared, placement = try_recipe(config, address_of(args))
+    console = Console(quiet=False, stream=sys.stdout)
+    for name, (recipe, controls) in _parts(read_config(args)).items():
+        if name:
+            console.print(f"stage {name}:")
+        _check_recipe(recipe, address_of(args), controls, console)
+    console.print("ok")
+    return 0
+
+
+def _check_recipe(
+    config: Config, address: str | None, controls: Sequence[str], console: Console
+) -> None:
+    """Try one recipe, and say what was found."""
+    from raykd.forecast.preflight import facts, judge_ready_teachers
+    from raykd.pipeline.halves import choosing_in_words
+
+    prepared, placement = try_recipe(config, address, controls=controls)
     accuracies = judge_ready_teachers(prepared)
     found, words = facts(prepared, placement), find_task(prepared.samples.task).text
-    console = Console(quiet=False, stream=sys.stdout)
     console.print(f"data: {prepared.in_words}")
     for note in prepared.notes:
         console.print(f"data: {note}")
@@ -131,8 +168,6 @@ def _check(args: argparse.Namespace) -> int:
     for name, why in left_out_controls(config, find_task(config.task).settings).items():
         console.print(f"no control {name}: {why}")
     _say_placement(found, placement, console)
-    console.print("ok")
-    return 0
 
 
 def _learnt(objective: Objective, menu: Sequence[str]) -> str:
@@ -210,8 +245,17 @@ def _plan(args: argparse.Namespace) -> int:
     console = Console(quiet=False, stream=sys.stdout)
     if found.folds is not None:
         console.print(f"of the first of {found.folds} folds; the others take about as much each")
+    for name, one in found.stages.items():
+        console.print(f"stage {name}, beyond what stands above it:")
+        _say_counts(one.counts, console)
+        _say_time(one, console)
+    if found.stages:
+        console.print("the last stage, beyond what stands above it:")
     _say_counts(found.counts, console)
     _say_time(found, console)
+    if found.stages:
+        hours = "" if found.hours is None else f", about {_span(_HOUR_S * found.hours)}"
+        console.print(f"in all: {found.teacher_passes:,} teacher passes to come{hours}")
     return 0
 
 

@@ -170,7 +170,7 @@ def read_config(args: argparse.Namespace, *, searches: bool = False) -> Config:
     layers = [*([recipe] if recipe else []), *args.layers]
     if not layers and getattr(args, "resume", False) and args.output is not None:
         refuse_links(args.output)
-        layers = [RunFolder(args.output).config]
+        layers = [RunFolder(args.output).recipe]
         if not layers[0].is_file():
             raise InputError.at(
                 "--resume", f"{args.output} is no run's folder: it has no config.json"

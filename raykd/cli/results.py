@@ -20,6 +20,7 @@ from raykd.cli.options import (
     print_json,
     print_text,
 )
+from raykd.config.stages import STAGE_CONTROLS
 from raykd.config.variants import WHOLE
 from raykd.disks import new_file
 from raykd.errors import InputError, RaykdError
@@ -196,7 +197,9 @@ class RunStatus:
         text = [head, *([f"stages    {stages}"] if stages else [])]
         text.append(f"{what:<10}{done} of {len(self.fits)} done")
         for fit_id, fit in self.fits.items():
-            if fit.state in ("running", "interrupted"):
+            if fit.state in ("running", "interrupted") and fit_id.startswith("stages/"):
+                text.append(f"          {fit_id}: {fit.state}; raykd status {self.run}/{fit_id}")
+            elif fit.state in ("running", "interrupted"):
                 text.append(f"          {fit_id}: epoch {fit.epoch} of {fit.epochs or '?'}")
         if self.failures:
             text.append(f"failures  {self.failures} logged in events.jsonl")
@@ -224,8 +227,10 @@ def read_status(run: Path, *, now: float) -> RunStatus:
         raise InputError.at("RUN", f"{run} is no run's folder: it has no config.json")
     config, lines = read_object(folder.config), _lines(run / "metrics.jsonl")
     summary = read_object(folder.summary) if folder.summary.is_file() else {}
-    with reading(folder.config):
-        return _status_of(folder, config, lines, summary, now)
+    chain = read_object(folder.stages) if folder.stages.is_file() else {}
+    with reading(folder.recipe):
+        found = _status_of(folder, config, lines, summary, now)
+        return found if not chain else _of_chain(found, folder, chain)
 
 
 def _status_of(
@@ -256,6 +261,32 @@ def _status_of(
         silent_s=max(0.0, now - lines[-1]["time"]) if lines else None,
         command=_command(folder),
     )
+
+
+def _of_chain(found: RunStatus, folder: RunFolder, chain: Mapping[str, Any]) -> RunStatus:
+    """Where a run with stages stands: those before the last one, then what the last one says of itself."""
+    controls = [name for name in chain["evaluate"]["controls"] if name in STAGE_CONTROLS]
+    names = [*(one["name"] for one in chain["stages"][:-1]), *controls]
+    stopped = found.status in ("failed", "unfinished")
+    before = {f"stages/{name}": _fold(folder.stage(name).path) for name in names}
+    for name, one in before.items():
+        if one.state == "waiting" and (folder.path / name / "config.json").is_file():
+            before[name] = replace(one, state=_told("running", stopped=stopped))
+    failures = [_failed_stage(folder.stage(name)) for name in names]
+    error = next((why for why in failures if why is not None), found.error)
+    failed = error is not None and found.status == "unfinished"
+    return replace(
+        found,
+        fits={**before, **found.fits},
+        error=error,
+        status="failed" if failed else found.status,
+    )
+
+
+def _failed_stage(stage: RunFolder) -> str | None:
+    """Why a stage's job failed; None where it did not."""
+    summary = read_object(stage.summary) if stage.summary.is_file() else {}
+    return str(summary.get("error")) if summary.get("status") == "failed" else None
 
 
 def _told(state: str, *, stopped: bool) -> str:

@@ -25,6 +25,7 @@ from raykd.config.on_policy import on_policy_problems
 from raykd.config.roles import Student, Teacher
 from raykd.config.root import Compared, Config, Slice
 from raykd.config.sources import CsvSource, ParquetSource
+from raykd.config.stages import STAGE_CONTROLS
 from raykd.errors import Problem
 from raykd.tasks import find_task
 
@@ -250,7 +251,8 @@ def _chosen(config: Config) -> Iterator[tuple[str, str | None, tuple[str, ...] |
     for one in config.evaluate.compare:
         yield f"evaluate.compare.{one.name}.kind", one.kind, choices.kinds
     for index, control in enumerate(config.evaluate.controls):
-        yield f"evaluate.controls.{index}", control, choices.controls
+        if control not in STAGE_CONTROLS:
+            yield f"evaluate.controls.{index}", control, choices.controls
 
 
 def _values_at(node: Any, path: Sequence[str], key: str = "") -> Iterator[tuple[str, Any]]:
@@ -381,6 +383,10 @@ def _requirements(config: Config) -> Iterator[Problem]:
 
 def _evaluate(config: Config) -> Iterator[Problem]:
     """What needs no data: models of the same name, untrained ones, slices of nothing."""
+    for index, control in enumerate(config.evaluate.controls):
+        if control in STAGE_CONTROLS and len(config.stages) < 2:
+            yield Problem(f"evaluate.controls.{index}", f"found {control}, which is the student without earlier stages; with "
+                          f"{len(config.stages)} in `stages` leave it out")  # fmt: skip
     taken = [*RESERVED, *(teacher.name for teacher in config.teachers)]
     counts = Counter(one.name for one in config.evaluate.compare)
     for name, count in counts.items():

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raykd.config.root import Config, Evaluate
+from raykd.config.stages import STAGE_CONTROLS, is_chain
 from raykd.config.tasks import TaskSettings
 
 _USUAL: tuple[str, ...] = Evaluate.model_fields["controls"].default
@@ -16,6 +17,8 @@ def with_controls(
 ) -> Mapping[str, Any]:
     """A recipe's plain values, with fewer controls where it names none and some of the usual ones could show nothing.
 
+    A recipe with several stages has those of a chain beside the usual ones.
+
     Args:
         tree: the recipe over its task's defaults.
         given: the recipe alone.
@@ -23,9 +26,10 @@ def with_controls(
     """
     own = given.get("evaluate")
     idle = _idle(tree.get("data"), tree.get("teachers"))
-    if not idle or (isinstance(own, Mapping) and "controls" in own):
+    more = STAGE_CONTROLS if is_chain(tree.get("stages")) else ()
+    if not (idle or more) or (isinstance(own, Mapping) and "controls" in own):
         return tree
-    kept = [name for name in _usual(task) if name not in idle]
+    kept = [name for name in (*_usual(task), *more) if name not in idle]
     evaluate = tree.get("evaluate")
     return {
         **tree,
@@ -37,7 +41,7 @@ def left_out_controls(config: Config, task: TaskSettings) -> dict[str, str]:
     """Each control that `with_controls` left out of a recipe -> why, in words."""
     idle = _idle({"labels": config.data.labels}, config.teachers)
     usual = _usual(task)
-    if config.evaluate.controls != tuple(name for name in usual if name not in idle):
+    if config.evaluate.own_controls != tuple(name for name in usual if name not in idle):
         return {}
     return {name: why for name, why in idle.items() if name in usual}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from raykd.config.chain import StageRecipe, control_recipes, stage_problems, stage_recipes
 from raykd.config.check import cross_check
 from raykd.config.check_search import parameter_problems, search_problems
 from raykd.config.controls import with_controls
@@ -18,6 +19,7 @@ from raykd.config.models import expand_model
 from raykd.config.optimizers import completed
 from raykd.config.root import Config
 from raykd.config.search import Search
+from raykd.config.stages import with_last_student
 from raykd.config.tasks import TaskSettings
 from raykd.config.trusting import is_of_folder, refuse_code
 from raykd.config.yaml_text import DEEPEST, LONGEST, read_yaml, unreadable
@@ -128,7 +130,7 @@ def parse(tree: Mapping[str, Any]) -> Config:
     Raises:
         InputError: with every problem found: unknown keys, wrong types, impossible combinations.
     """
-    task = _task_of(tree)
+    task, tree = _task_of(tree), with_last_student(tree)
     if task is not None:
         tree = with_controls(merge(task.defaults, tree), tree, task)
     tree = completed(tree)
@@ -136,9 +138,17 @@ def parse(tree: Mapping[str, Any]) -> Config:
         config = Config.model_validate(tree)
     except ValidationError as error:
         raise InputError(explain(error, tree)) from None
-    if problems := cross_check(config):
+    problems = cross_check(config)
+    if config.stages and not problems:
+        problems = stage_problems(config, parse, merge)
+    if problems:
         raise InputError(problems)
     return config
+
+
+def chain_of(config: Config, folder: Path) -> tuple[list[StageRecipe], list[StageRecipe]]:
+    """The recipes of all stages in order, and those of the chain's controls; for a run in a folder."""
+    return stage_recipes(config, folder, parse, merge), control_recipes(config, parse, merge)
 
 
 def check_search(config: Config) -> None:

@@ -15,12 +15,16 @@ from raykd.config.base import (
     NonNegative,
     Positive,
     Real,
+    Seed,
     Settings,
     Unit,
 )
 from raykd.config.data import Preprocess
 from raykd.config.models import Model
 from raykd.config.training import Fit
+
+REPLICA = "{replica}"
+"""In `student.weights`: the number of the replica that starts from them."""
 
 
 class TeacherResources(Settings):
@@ -58,7 +62,7 @@ class Expect(Settings):
 class Teacher(Settings):
     """One frozen model of the ensemble."""
 
-    added_later: ClassVar = frozenset({"prefix", "domains", "head"})
+    added_later: ClassVar = frozenset({"prefix", "domains", "head", "stage"})
 
     name: Name
     """Unique; used in keys, tables and files."""
@@ -108,11 +112,18 @@ class Teacher(Settings):
     """Of its weights, for the student's model card, such as apache-2.0; null = not stated."""
     resources: TeacherResources = TeacherResources()
     """Overrides of `cluster.teachers`."""
+    stage: Name | None = None
+    """The stage of this recipe whose student it is; written by raykd."""
 
     @property
     def learns(self) -> bool:
-        """Whether it is made here, from labels of this data."""
+        """Whether it is fitted here, on labels of this data."""
         return self.fit is not None or (self.model is not None and self.model.made_of == "examples")
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was made from this data: it computes in the data's unit, and has seen what labels there are."""
+        return self.learns or self.stage is not None
 
 
 class Limits(Settings):
@@ -127,14 +138,15 @@ class Limits(Settings):
 class Student(Settings):
     """The small model that is to be as good as the ensemble."""
 
-    added_later: ClassVar = frozenset({"prefix", "learns_from"})
+    added_later: ClassVar = frozenset({"prefix", "learns_from", "seed"})
 
     model: Model
     """The network."""
     preprocess: Preprocess = Preprocess()
     """Its own input size, channels and normalisation, or tokenizer."""
     weights: str | None = None
-    """Start from these weights (same formats as a teacher's)."""
+    """Start from these weights (same formats as a teacher's); `{replica}` in it stands for the replica's number, so that
+    each replica starts from a file of its own."""
     prefix: str | None = None
     """Of names in `weights`, as of a teacher."""
     license: License | None = None
@@ -146,3 +158,5 @@ class Student(Settings):
     learns_from: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
     """With `data.transfer`: the sets whose samples it learns from, by name, `own` for the recipe's own; null = all of
     them (without `own` where `data.transfer.replace`). The control `labels` has the own samples all the same."""
+    seed: Seed | None = None
+    """From which those of its replicas, and of its controls', are derived; null = the recipe's `seed`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import (
     AfterValidator,
@@ -35,11 +35,13 @@ from raykd.config.objective import Objective
 from raykd.config.roles import Student, Teacher
 from raykd.config.search import Search
 from raykd.config.sources import ObjectSource
+from raykd.config.stages import STAGE_CONTROLS, Stage
 from raykd.config.training import Training
 from raykd.errors import InputError
 from raykd.tasks import BUILT_IN, find_task
 
-Control = Literal["labels", "best_teacher", "hard", "untrained"]
+OwnControl = Literal["labels", "best_teacher", "hard", "untrained"]
+Control = OwnControl | Literal["direct", "longer"]
 
 
 class Compared(Settings):
@@ -110,7 +112,8 @@ class Evaluate(Settings):
 
     controls: tuple[Control, ...] = ("labels", "best_teacher", "hard")
     """The same student taught otherwise: labels alone, the best single teacher, hard labels. Of embeddings the
-    best single teacher, and untrained: as it is before training."""
+    best single teacher, and untrained: as it is before training. Of `stages` also the last student without the
+    others, taught by the recipe's own teachers: `direct`, and `longer`, with as many updates as all stages have."""
     compare: tuple[Annotated[Compared, BeforeValidator(_named)], ...] = ()
     """Other models, such as the one in use today, measured on the same samples; each a model, or
     `{name, model, weights, preprocess, label_map}`. Of `raykd run` alone."""
@@ -119,6 +122,12 @@ class Evaluate(Settings):
     `{class: cat}`. Of `raykd run` alone."""
     require: tuple[str, ...] = ()
     """Conditions on summary.json, e.g. `student.test.accuracy >= 0.9`; exit code 3 if one fails."""
+
+    @property
+    def own_controls(self) -> tuple[OwnControl, ...]:
+        """The controls without those of a chain, which are trained in folders of their own."""
+        own = (name for name in self.controls if name not in STAGE_CONTROLS)
+        return cast("tuple[OwnControl, ...]", tuple(own))
 
 
 class Targets(Settings):
@@ -267,6 +276,8 @@ def _name_tasks(schema: dict[str, Any]) -> None:
 class Config(Settings):
     """A whole recipe. Every key has a default but `data.source`, `teachers` and `student`."""
 
+    added_later: ClassVar = frozenset({"stages"})
+
     task: Annotated[str, AfterValidator(_task), Field(json_schema_extra=_name_tasks)] = (
         "classification"
     )
@@ -298,6 +309,9 @@ class Config(Settings):
     """Controls and requirements."""
     tracking: Tracking = Tracking()
     """Trackers."""
+    stages: tuple[Stage, ...] = ()
+    """Recipes made of this one, run one after the other: the student of each may teach, or start, a later one, and the
+    last one is what the run is about. Only `raykd run`; a single stage is the ordinary run."""
     search: Search | None = None
     """What `raykd sweep` varies; every other command leaves it aside."""
 

@@ -19,8 +19,8 @@ _MADE = "made"
 
 
 def is_of_folder(path: Path) -> bool:
-    """Whether a recipe is part of what a job left: a run's `config.json`, a sweep's `best.yaml` and `pareto/*.yaml`."""
-    return path.name in ("config.json", "best.yaml") or path.parent.name == "pareto"
+    """Whether a recipe is part of what a job left: a run's `config.json` and `stages.json`, a sweep's `best.yaml` and `pareto/*.yaml`."""
+    return path.name in ("config.json", "stages.json", "best.yaml") or path.parent.name == "pareto"
 
 
 def named_code(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -99,6 +99,45 @@ def total(shares: Mapping[str, Share]) -> Share:
     return Share(**{name: sum(one[name] for one in every) for name in every[0]})
 
 
+def not_before(
+    counts: Counts, before: Mapping[str, Share], originals: int
+) -> tuple[Counts, dict[str, Share]]:
+    """What a stage asks of its teachers that no earlier stage has asked.
+
+    Args:
+        counts: of the stage by itself.
+        before: teacher -> its largest share in an earlier stage.
+        originals: untransformed samples, of which each teacher's answers are stored in any mode.
+
+    Returns:
+        The counts, without what is stored by then and the teachers that are fitted by then; and `before` for the next
+        stage.
+    """
+    stored = counts.stored and {
+        name: share if name not in before else _less(share, before[name])
+        for name, share in counts.stored.items()
+    }
+    kept = Share(originals, originals, 0, 0, 0)
+    live = {
+        name: share if name not in before else _less(share, kept)
+        for name, share in counts.live.items()
+    }
+    unfitted = tuple(name for name in counts.unfitted if name not in before)
+    own = counts.live if counts.stored is None else counts.stored
+    largest = {
+        name: max(share, before.get(name, share), key=lambda one: one.passes)
+        for name, share in own.items()
+    }
+    rest = replace(counts, stored=stored, live=live, unfitted=unfitted)
+    return rest, {**before, **largest}
+
+
+def _less(share: Share, before: Share) -> Share:
+    """What remains of a share where another one of the same teacher is there already."""
+    names = asdict(share)
+    return Share(**{name: max(0, value - getattr(before, name)) for name, value in names.items()})
+
+
 def _summed(shares: Mapping[str, Share]) -> dict[str, Any]:
     return {**asdict(total(shares)), "teachers": {n: asdict(s) for n, s in shares.items()}}
 

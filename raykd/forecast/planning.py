@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from raykd.config import Config
 from raykd.config.places import check_places
 from raykd.config.variants import first_fold
 from raykd.errors import InputError
-from raykd.forecast.counts import Counts, Share, count, total
+from raykd.forecast.counts import Counts, Share, count, not_before, total
 from raykd.forecast.durations import Durations, durations
 from raykd.forecast.timing import Pace, measure
+from raykd.pipeline.chain import planned, prepare_stages
 from raykd.pipeline.choosing import extra_fits_of, typical
 from raykd.pipeline.given import Recipe, given_recipe
 from raykd.pipeline.placement import Placement, make_placement
@@ -57,12 +59,15 @@ class Plan:
         estimate: of the time; None where none was asked for, or the machines lack something.
         why_not: what they lack.
         folds: of a cross-validation; the others take about as much as the first one each.
+        stages: of a chain: the stages before the last one, and its controls, which run before that. `counts` and
+            `estimate` are then of the last one, each without what those before it have done; the sums are of all.
     """
 
     counts: Counts
     estimate: Estimate | None = None
     why_not: str | None = None
     folds: int | None = None
+    stages: Mapping[str, Plan] = field(default_factory=dict)
 
     @property
     def mode(self) -> str:
@@ -78,24 +83,31 @@ class Plan:
     @property
     def teacher_passes(self) -> int:
         """Samples that teachers are still to score, over samples and views."""
-        return self.share.passes_to_come
+        return self.share.passes_to_come + sum(one.teacher_passes for one in self.stages.values())
 
     @property
     def bytes(self) -> int:
         """Of the target store's shards, once the run has ended."""
-        return self.share.bytes
+        return self.share.bytes + sum(one.bytes for one in self.stages.values())
 
     @property
     def hours(self) -> float | None:
         """Until the students are trained; None where that was not estimated."""
-        return None if self.estimate is None else self.estimate.durations.total_s / _HOUR_S
+        before = [one.hours for one in self.stages.values()]
+        known = [hours for hours in before if hours is not None]
+        if self.estimate is None or len(known) < len(before):
+            return None
+        return self.estimate.durations.total_s / _HOUR_S + sum(known)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, which `raykd plan --json` prints."""
         time: dict[str, Any] | None = None if self.estimate is None else self.estimate.to_json()
         if self.why_not is not None:
             time = {"why_not": self.why_not}
-        return {**self.counts.to_json(), "time": time, "folds": self.folds}
+        stages = {name: one.to_json() for name, one in self.stages.items()}
+        whole = {"teacher_passes": self.teacher_passes, "bytes": self.bytes, "hours": self.hours}
+        more = {"stages": stages, "in_all": whole} if stages else {}
+        return {**self.counts.to_json(), "time": time, "folds": self.folds, **more}
 
 
 def plan(
@@ -120,15 +132,43 @@ def plan(
     """
     with given_recipe(config) as recipe:
         check_places(recipe)
+        if recipe.stages:
+            return _plan_stages(recipe, address, listen, timing=timing)
         prepared = prepare(first_fold(recipe), address=address, listen=listen)
-        counts = count(prepared)
-        if not timing:
-            return Plan(counts, folds=recipe.folds)
-        try:
-            resources, placement = _placed(prepared, address)
-        except InputError as error:
-            return Plan(counts, why_not=" ".join(str(error).split()), folds=recipe.folds)
-        return Plan(counts, _estimate(prepared, counts, placement, resources), folds=recipe.folds)
+        found = _plan_of(prepared, count(prepared), address, timing=timing)
+        return replace(found, folds=recipe.folds)
+
+
+def _plan_stages(
+    recipe: Config, address: str | None, listen: Listen | None, *, timing: bool
+) -> Plan:
+    """Stage by stage, each without what those before it have done."""
+    stages = planned(recipe)
+    before: dict[str, Share] = {}
+    plans: dict[str, Plan] = {}
+    every = prepare_stages(stages, address=address, listen=listen)
+    for stage, prepared in zip(stages, every, strict=True):
+        splits = prepared.samples.splits
+        made = {teacher.name for teacher in stage.config.teachers if teacher.stage is not None}
+        counts, before = not_before(
+            count(prepared), before, len(splits["validation"]) + len(splits["test"])
+        )
+        left = tuple(name for name in counts.unfitted if name not in made)
+        plans[stage.name] = _plan_of(
+            prepared, replace(counts, unfitted=left), address, timing=timing
+        )
+    _, last = plans.popitem()
+    return replace(last, stages=plans)
+
+
+def _plan_of(prepared: Prepared, counts: Counts, address: str | None, *, timing: bool) -> Plan:
+    if not timing:
+        return Plan(counts)
+    try:
+        resources, placement = _placed(prepared, address)
+    except InputError as error:
+        return Plan(counts, why_not=" ".join(str(error).split()))
+    return Plan(counts, _estimate(prepared, counts, placement, resources))
 
 
 def _placed(prepared: Prepared, address: str | None) -> tuple[Resources, Placement]:

@@ -45,6 +45,7 @@ def prepare_and_place(
     variants: Sequence[Config] = (),
     *,
     listen: Listen | None = None,
+    controls: Sequence[str] = (),
 ) -> tuple[Prepared, Placement]:
     """Load the data, run every model once, hold the resources asked for against those there.
 
@@ -53,6 +54,7 @@ def prepare_and_place(
         address: of a running cluster, which is only asked what it has; None = this machine.
         variants: other students and objectives on the same teachers.
         listen: is told how far decoding is.
+        controls: those of a chain whose last stage it is.
 
     Raises:
         InputError: with every problem found.
@@ -68,7 +70,7 @@ def prepare_and_place(
     slices_of_test(config.evaluate.slices, prepared.samples)
     for variant in variants:
         vary(prepared, variant)
-    check_required(prepared)
+    check_required(prepared, controls)
     shortage = RecipeStore(prepared).shortage()
     if address is None:
         return prepared, make_placement(config, machine(), shortage)
@@ -114,7 +116,7 @@ def _teacher(prepared: Prepared, name: str, placement: Placement) -> dict[str, A
     kind = "outputs" if spec.model is None else spec.model.type
     return {
         "model": kind,
-        "from": "fit" if spec.fit else spec.weights or _origin(spec) or kind,
+        "from": _origin(spec, kind),
         "parameters": _teacher_parameters(prepared, name),
         "input": list(shape),
         "taps": {tap: list(found) for tap, found in candidate.shapes.items()},
@@ -124,9 +126,11 @@ def _teacher(prepared: Prepared, name: str, placement: Placement) -> dict[str, A
     }
 
 
-def _origin(teacher: Teacher) -> str | None:
-    """Of an engine which one it is."""
-    return teacher.model.path if isinstance(teacher.model, EngineModel) else None
+def _origin(teacher: Teacher, kind: str) -> str:
+    """Where a teacher's weights come from; of an engine, which one it is."""
+    if isinstance(teacher.model, EngineModel):
+        return teacher.model.path
+    return "stage" if teacher.stage else "fit" if teacher.fit else teacher.weights or kind
 
 
 def _teacher_parameters(prepared: Prepared, name: str) -> int | None:

@@ -217,7 +217,7 @@ def paired_fits(
         students: name of a method or control -> the recipe that it is trained by.
         teachers: what is known of them.
     """
-    controls = config.evaluate.controls
+    controls = config.evaluate.own_controls
     for replica in range(config.seeds):
         for name, prepared in students.items():
             role: Role = next((control for control in controls if control == name), "student")

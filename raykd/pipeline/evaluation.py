@@ -285,7 +285,7 @@ def labels_used(prepared: Prepared) -> dict[str, Any]:
     train = len(labelled_student_rows(prepared.config, samples))
     validation = len(samples.labelled_rows("validation"))
     teachers = {
-        name: len(teacher_rows(samples, c.settings)) if c.settings.learns else 0
+        name: len(teacher_rows(samples, c.settings)) if c.settings.is_ours else 0
         for name, c in prepared.teachers.items()
     }
     most = max([train, *teachers.values()])

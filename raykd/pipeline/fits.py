@@ -123,7 +123,7 @@ def weights_file(prepared: Prepared, name: str) -> str | None:
 
 def roles(config: Config) -> tuple[Role, ...]:
     """The student and its controls."""
-    return ("student", *config.evaluate.controls)
+    return ("student", *config.evaluate.own_controls)
 
 
 def shown_views(config: Config) -> int | None:
@@ -162,7 +162,8 @@ def student_fit(
 ) -> Fit:
     """One replica of a student in one role; named after the role where it has no other name."""
     config, samples = prepared.config, prepared.samples
-    seed = derive(config.seed, "student", replica)
+    own = config.seed if config.student.seed is None else config.student.seed
+    seed = derive(own, "student", replica)
     train = student_rows(config, samples)
     return Fit(
         fit_id=f"{name or role.role}/replica{replica}",
@@ -170,7 +171,7 @@ def student_fit(
         key="student.model",
         model=config.student.model,
         preprocessing=prepared.preprocessing,
-        weights=prepared.student_weights,
+        weights=prepared.student_weights_of(replica),
         objective=role.objective,
         teacher_infos=_teacher_infos(prepared, role, teachers),
         student_shapes=prepared.student_shapes,

@@ -21,12 +21,14 @@ from raykd.config.objective import Candidate, FeatureTerm
 from raykd.config.optimizers import with_choosing_samples, with_training_settings
 from raykd.config.places import cache_root
 from raykd.config.resolving import resolved
+from raykd.config.roles import REPLICA
 from raykd.config.sources import FilesSource
 from raykd.data import Samples, build_samples
 from raykd.data.decoding import Mark, Part, Target, in_process
 from raykd.data.input_checks import columns_in_words, cut_texts
 from raykd.data.transfer_parts import without_transfer
 from raykd.errors import InputError, Problem
+from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing, preprocessing_for
 from raykd.models.projectors import make_projector
 from raykd.models.taps import probe, probe_output
@@ -77,6 +79,7 @@ class Prepared:
         external_baselines: name -> a model that the student is held against, as a teacher that nothing is learnt from.
         asked: int64, training rows of which teachers are asked: for the student, and for variants of it.
         own_data: fingerprint of the samples without transfer sets, of which teachers that are fitted here know nothing.
+        replica_weights: what each replica of the student starts from, where each has weights of its own.
     """
 
     config: Config
@@ -90,6 +93,11 @@ class Prepared:
     external_baselines: Mapping[str, ResolvedTeacher] = field(default_factory=dict)
     asked: np.ndarray = field(kw_only=True)
     own_data: str = field(kw_only=True)
+    replica_weights: tuple[Mapping[str, Tensor], ...] = ()
+
+    def student_weights_of(self, replica: int) -> Mapping[str, Tensor] | None:
+        """What a replica of the student starts from, or None."""
+        return self.replica_weights[replica] if self.replica_weights else self.student_weights
 
     @property
     def teacher_shapes(self) -> dict[tuple[str, str], Shape]:
@@ -227,6 +235,12 @@ def prepare(
             "folds",
             f"found {config.folds}; only `raykd run` and its stages cross-validate: leave it out here",
         )
+    if config.stages:
+        raise InputError.at(
+            "stages",
+            f"found {len(config.stages)}; this is for `raykd run`: give the config.json of its folder, which is the recipe "
+            "of the last stage, or leave them out here",
+        )
     samples = load_samples(config, address=address, listen=listen)
     config, *variants = (with_data(recipe, samples) for recipe in (config, *variants))
     recipes = [
@@ -353,12 +367,7 @@ def _student(config: Config, samples: Samples) -> dict[str, Any]:
     outputs = student_outputs(config, samples)
     network = network_of(student.model, preprocessing, samples, outputs, "student.model")
     check_trainable(network.model, "student.model")
-    weights = None
-    if student.weights is not None:
-        where = "student.weights"
-        weights = load_weights(student.weights, key=where, prefix=student.prefix)
-        weights = matching(network, weights, key=where)
-        apply_weights(network.model, weights, key=where)
+    starts = _first_weights(config, network)
     inputs = samples.batch(samples.splits["train"][:2], ORIGINAL_VIEW).inputs
     check_classes(probe_output(network, inputs, key="student.model"), outputs, "student.model")
     check_gaps(network, samples, "student")
@@ -371,10 +380,26 @@ def _student(config: Config, samples: Samples) -> dict[str, Any]:
     shapes = probe(network, inputs, taps, key=tap_key(config, None, "student_tap"))
     return {
         "preprocessing": preprocessing,
-        "student_weights": weights,
+        **starts,
         "student_shapes": shapes,
         "student_code": code_of(student.model, network),
     }
+
+
+def _first_weights(config: Config, network: Network) -> dict[str, Any]:
+    """What `Prepared` says of what the student starts from: one file for all replicas, or one for each."""
+    given, where = config.student.weights, "student.weights"
+    found: list[Mapping[str, Tensor]] = []
+    each = given is not None and REPLICA in given
+    for replica in range(0 if given is None else config.seeds if each else 1):
+        assert given is not None, "there is a range of none then"
+        file = given.replace(REPLICA, str(replica))
+        weights = load_weights(file, key=where, prefix=config.student.prefix)
+        found.append(matching(network, weights, key=where))
+        apply_weights(network.model, found[-1], key=where)
+    if each:
+        return {"student_weights": None, "replica_weights": tuple(found)}
+    return {"student_weights": found[0] if found else None, "replica_weights": ()}
 
 
 def _check_features(prepared: Prepared) -> None:

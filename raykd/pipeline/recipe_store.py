@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from raykd.config import Config
+from raykd.config.load import chain_of
 from raykd.config.places import store_root
 from raykd.config.variants import fold_recipes
 from raykd.data import Samples
 from raykd.data.transfer_parts import at_home_rows
 from raykd.disks import disk_error
 from raykd.errors import InputError, Problem, refuse
-from raykd.folders import read_json
+from raykd.folders import home, read_json
 from raykd.pipeline.fits import known_weights, shown_views
 from raykd.pipeline.placement import target_mode
 from raykd.pipeline.preparation import Prepared, prepare
@@ -281,6 +282,11 @@ def used_entries(config: Config) -> tuple[set[str], list[str]]:
     """
     if config.folds is not None:
         found = [used_entries(recipe) for recipe in fold_recipes(config)]
+        unfitted = dict.fromkeys(name for _, names in found for name in names)
+        return set().union(*(folders for folders, _ in found)), list(unfitted)
+    if config.stages:
+        stages, controls = chain_of(config, home())
+        found = [used_entries(stage.plan) for stage in (*stages, *controls)]
         unfitted = dict.fromkeys(name for _, names in found for name in names)
         return set().union(*(folders for folders, _ in found)), list(unfitted)
     prepared = prepare(config)

@@ -25,6 +25,7 @@ from raykd.export.predictions import evaluation_table, folds_table, write_table
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.objective import overrides_of
 from raykd.pipeline.at_home import transfer_numbers
+from raykd.pipeline.chain import Chain, run_stages
 from raykd.pipeline.choosing import choose
 from raykd.pipeline.evaluation import (
     StudentSpec,
@@ -54,6 +55,7 @@ from raykd.pipeline.representation import features_alike
 from raykd.pipeline.session import (
     Options,
     as_begun,
+    grouped,
     open_folder,
     opened,
     options_of,
@@ -108,7 +110,7 @@ def run(
 ) -> RunResult:
     """Fit or load teachers, make targets, train student and controls, evaluate, report.
 
-    With `folds` all of that for each fold.
+    With `folds` all of that for each fold; with `stages` for each stage, of which the last one is reported.
 
     Args:
         config: the recipe; its data and teachers may be objects of this process.
@@ -125,6 +127,8 @@ def run(
     with given_recipe(config) as recipe:
         if recipe.folds is not None:
             folder, summary = cross_validate(recipe, options, console)
+        elif recipe.stages:
+            folder, summary = run_stages(recipe, options, console, _run_last, check_required)
         else:
             folder, summary = _run(recipe, options, console)
     met = check_requirements(summary, recipe.evaluate.require) if summary else []
@@ -136,24 +140,30 @@ def _run(
 ) -> tuple[RunFolder, Mapping[str, Any]]:
     """One run; its folder and its summary."""
     with own_folder(options) as own:
-        return _run_in(run_folder(config, own), config, own, console)
+        folder = run_folder(config, own)
+        return folder, _run_last(folder, config, own, console)
 
 
-def _run_in(
-    folder: RunFolder, config: Config, options: Options, console: Console | None
-) -> tuple[RunFolder, Mapping[str, Any]]:
+def _run_last(
+    folder: RunFolder,
+    config: Config,
+    options: Options,
+    console: Console | None,
+    chain: Chain | None = None,
+) -> Mapping[str, Any]:
+    """A run in its own folder, the last one of a chain where there is one; its summary."""
     config = as_begun(config, folder)
     listen = None if console is None else console.on
     with engine(options.address, config, resume=options.resume):
         prepared = with_external_baselines(prepare(config, address=options.address, listen=listen))
         slices_of_test(config.evaluate.slices, prepared.samples)
-        check_required(prepared)
+        check_required(prepared, () if chain is None else chain.roles)
         with opened(prepared, folder, options, console) as job:
-            _stages(job, options.until)
-    return folder, job.summary
+            _stages(job, options.until, chain)
+    return job.summary
 
 
-def _stages(job: Job, until: str | None) -> None:
+def _stages(job: Job, until: str | None, chain: Chain | None) -> None:
     """All stages in order, or those up to `until`."""
     specs = job.teachers()
     if until == "teachers":
@@ -166,16 +176,17 @@ def _stages(job: Job, until: str | None) -> None:
         job.train(student_fits(job.prepared, targets.teachers), targets)
     if until == "distill":
         return
-    _evaluate(job, targets, reports=until != "evaluate")
+    _evaluate(job, targets, chain, reports=until != "evaluate")
     if until != "evaluate":
         job.report()
 
 
-def _evaluate(job: Job, targets: TargetStage, *, reports: bool) -> None:
+def _evaluate(job: Job, targets: TargetStage, chain: Chain | None, *, reports: bool) -> None:
     """Score validation and test, sum up, keep the student; a report may be to follow."""
     prepared, tested = job.prepared, 1 + times_tested(job.folder)
     with job.stage("evaluate"):
-        students: dict[str, Prepared] = dict.fromkeys(roles(job.config), prepared)
+        every = (*roles(job.config), *(() if chain is None else chain.roles))
+        students: dict[str, Prepared] = dict.fromkeys(every, prepared)
         baselines = external_baseline_specs(prepared)
         evaluation = evaluate(prepared, targets.store, job.folder, students, job.ask, baselines)
         evaluation.save(job.folder.evaluation)
@@ -200,12 +211,14 @@ def _evaluate(job: Job, targets: TargetStage, *, reports: bool) -> None:
             timing=job.end_timing(),
             targets=job.target_numbers(targets),
         )
-        more = {
+        more: dict[str, Any] = {
             "latency": conditions.to_json(),
             "overrides": _overrides(job, targets),
             "slices": slice_numbers(evaluation, slices),
             **transfer_numbers(prepared, targets.store),
         }
+        if chain is not None:
+            more["generations"] = chain.generations(summary)
         job.keep({**summary, **more, **asked.result()})
 
 
@@ -229,7 +242,7 @@ def _overrides(job: Job, targets: TargetStage) -> dict[str, str]:
             chosen=bool(job.choice),
             always_labelled=find_task(job.config.task).settings.chunks,
         )
-        for role in job.config.evaluate.controls
+        for role in job.config.evaluate.own_controls
     }
     return {role: words for role, words in found.items() if words}
 
@@ -279,7 +292,7 @@ def _cross_validate_in(
             if _due(own, options):
                 there = own.config.is_file()
                 again = replace(options, output=own.path, resume=there)
-                _run(_grouped(recipe, folder), again, console)
+                _run(grouped(recipe, folder), again, console)
     if options.until not in (None, "evaluate"):
         return {}
     folds = [RunFolder(folder.path / "folds" / str(index)) for index in range(len(recipes))]
@@ -306,23 +319,18 @@ def _due(fold: RunFolder, options: Options) -> bool:
     return read_json(fold.summary)["status"] not in _DONE
 
 
-def _grouped(recipe: Config, folder: RunFolder) -> Config:
-    """The recipe with the folds' W&B runs in one group, unless it names another."""
-    wandb = recipe.tracking.wandb
-    named = wandb.model_copy(update={"group": wandb.group or folder.path.name})
-    return recipe.model_copy(
-        update={"tracking": recipe.tracking.model_copy(update={"wandb": named})}
-    )
-
-
-def check_required(prepared: Prepared) -> None:
+def check_required(prepared: Prepared, controls: Sequence[str] = ()) -> None:
     """Hold every `evaluate.require` against the summary that this run will have.
+
+    Args:
+        prepared: the recipe.
+        controls: those of a chain, which are trained in folders of their own.
 
     Raises:
         InputError: a condition is malformed or names what the summary will not have; all of them.
     """
     if required := prepared.config.evaluate.require:
-        check_requirements(empty_summary(prepared), required)
+        check_requirements(empty_summary(prepared, controls), required)
 
 
 def check_required_folds(prepared: Prepared, folds: int, required: Sequence[str]) -> None:
@@ -341,11 +349,12 @@ def check_required_folds(prepared: Prepared, folds: int, required: Sequence[str]
         check_requirements(over_folds([empty_summary(prepared)] * folds, [sizes] * folds), required)
 
 
-def empty_summary(prepared: Prepared) -> dict[str, Any]:
-    """A summary of empty answers."""
+def empty_summary(prepared: Prepared, controls: Sequence[str] = ()) -> dict[str, Any]:
+    """A summary of empty answers, with more controls than the recipe's own."""
     names: tuple[Split, Split] = ("validation", "test")
     evaluation = Evaluation(
-        splits={name: _silent(prepared, name) for name in names}, task=prepared.samples.task
+        splits={name: _silent(prepared, name, controls) for name in names},
+        task=prepared.samples.task,
     )
     costs = {
         name: {"parameters": 1, "flops": 1, "bytes": 1, "latency_ms": {"1": 1.0, "256": 1.0}}
@@ -363,7 +372,7 @@ def empty_summary(prepared: Prepared) -> dict[str, Any]:
     )
 
 
-def _silent(prepared: Prepared, split: Split) -> SplitOutputs:
+def _silent(prepared: Prepared, split: Split, controls: Sequence[str]) -> SplitOutputs:
     """Answers of all models to two samples of a split, labelled ones if there are any."""
     samples = prepared.samples
     rows = samples.splits[split]
@@ -381,7 +390,7 @@ def _silent(prepared: Prepared, split: Split) -> SplitOutputs:
     replicas = prepared.config.seeds
     students: dict[str, torch.Tensor] = {
         role: (student_NC if role == "student" else answers_NC).repeat(replicas, 1, 1)
-        for role in roles(prepared.config)
+        for role in (*roles(prepared.config), *controls)
     }
     return SplitOutputs(
         labels_N=labels_N,

@@ -175,7 +175,7 @@ def _check_output(path: Path, options: Options) -> None:
         raise InputError.at(
             "--output", f"{path} exists; add --resume to continue it, or name another folder"
         )
-    if not path.is_dir() or (not RunFolder(path).config.is_file() and any(path.iterdir())):
+    if not path.is_dir() or (not RunFolder(path).recipe.is_file() and any(path.iterdir())):
         raise InputError.at(
             "--output", f"{path} is no run's folder: it has no config.json; name another one"
         )
@@ -194,7 +194,15 @@ def run_folder(config: Config, options: Options) -> RunFolder:
     if options.address is None:
         check_machine()
     folder = RunFolder(path.absolute())
-    if folder.config.is_file():
+    if folder.config.is_file() and folder.stages.is_file() != bool(config.stages):
+        raise InputError.at(
+            "--resume", f"{path} was started with {'' if folder.stages.is_file() else 'no '}stages; resume with the same "
+            f"recipe ({folder.recipe}), or name another --output"
+        )  # fmt: skip
+    if folder.stages.is_file():
+        began = recipe_as_data(folder.stages)
+        _check_same(began.model_dump(mode="json"), config.model_dump(mode="json"), path)
+    elif folder.config.is_file():
         # Keys that are newer than the folder have their defaults.
         began, config = recipe_as_data(folder.config), as_begun(config, folder)
         _check_same(began.model_dump(mode="json"), config.model_dump(mode="json"), path)
@@ -245,12 +253,27 @@ def _other_objects(old: Any, new: Any, key: str = "") -> Iterator[Problem]:
         yield from _other_objects(old[name], new[name], f"{key}.{name}".lstrip("."))
 
 
-def open_folder(folder: RunFolder, config: Config, resources: Resources) -> None:
-    """Make a job's folder, and write down what it runs and where."""
-    written = config.model_dump(mode="json")
-    write_json(folder.config, written)
-    remember(folder.config, written)
+def open_folder(
+    folder: RunFolder, config: Config, resources: Resources, whole: Config | None = None
+) -> None:
+    """Make a job's folder, and write down what it runs and where; of a chain also the whole recipe."""
+    recipes = (
+        {folder.config: config} if whole is None else {folder.stages: whole, folder.config: config}
+    )
+    for file, recipe in recipes.items():
+        written = recipe.model_dump(mode="json")
+        write_json(file, written)
+        remember(file, written)
     write_json(folder.environment, environment(config, resources))
+
+
+def grouped(recipe: Config, folder: RunFolder) -> Config:
+    """The recipe with the W&B runs of its folds, or stages, in one group, unless it names another."""
+    wandb = recipe.tracking.wandb
+    named = wandb.model_copy(update={"group": wandb.group or folder.path.name})
+    return recipe.model_copy(
+        update={"tracking": recipe.tracking.model_copy(update={"wandb": named})}
+    )
 
 
 def environment(config: Config, resources: Resources) -> dict[str, Any]:

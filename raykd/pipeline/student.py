@@ -53,9 +53,11 @@ SCHEMA = 2
 CARD = "README.md"
 
 
-def save_student(prepared: Prepared, run: RunFolder, temperature: float | None = None) -> Path:
-    """Write replica 0 at its best epoch, with its own temperature, to `RUN/student`."""
-    weights = FitFolder(run.checkpoints("student/replica0")).read_weights("best")
+def save_student(
+    prepared: Prepared, run: RunFolder, temperature: float | None = None, replica: int = 0
+) -> Path:
+    """Write one replica at its best epoch, with its own temperature, to `RUN/student`."""
+    weights = FitFolder(run.checkpoints(f"student/replica{replica}")).read_weights("best")
     with replacing(run.student) as fresh:
         save_weights(weights, fresh / WEIGHTS)
         about = _describe(prepared, fingerprint(weights), temperature)
@@ -282,6 +284,11 @@ def finished_run(folder: RunFolder) -> tuple[RunData, Config]:
         InputError: the folder is of no finished run that trained a student.
     """
     data = read_run(folder.path)
+    if data.summary.get("kind") == "stage":
+        raise InputError.at(
+            "RUN",
+            f"{folder.path} is a stage of a run; give the folder of the run, whose student is the last one's",
+        )
     if not data.summary.get("student") or not folder.config.is_file():
         why = data.summary.get("error") or "it trained no single student"
         raise InputError.at(

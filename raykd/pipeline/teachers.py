@@ -143,7 +143,7 @@ class ResolvedTeacher:
             batch_size=size,
             taps=self.taps,
             answers=answers,
-            scale=samples.scale if settings.learns else None,
+            scale=samples.scale if settings.is_ours else None,
             packing=self.packing,
             behaviour=self.behaviour,
             vector=settings.embedding,

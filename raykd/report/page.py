@@ -63,6 +63,10 @@ def write_report(run: Path, others: SideBySide | None = None) -> Path:
         InputError: the folder has no summary, or one of its files is damaged.
     """
     data = read_run(run)
+    if data.summary.get("kind") == "stage":
+        raise InputError.at(
+            str(run), "is a stage of a run, without a report of its own; give the folder of the run"
+        )
     kinds = {
         "comparison": _of_comparison,
         "sweep": _of_sweep,
@@ -282,12 +286,14 @@ def about(run: RunData) -> list[str]:
 
 def _tables(run: RunData, analysis: Analysis | None) -> dict[str, Table]:
     from raykd.report import external_baseline_tables, tables
+    from raykd.report.generations import generations
     from raykd.report.kept_tables import kept_tables
     from raykd.report.transfer import transfer_sets
 
     makers: Sequence[Callable[[RunData], Table | None]] = (
         tables.results,
         tables.gains,
+        generations,
         tables.choice,
         external_baseline_tables.external_baselines,
         external_baseline_tables.slices,

@@ -88,14 +88,15 @@ def _by_name(pictures: Sequence[Picture | None]) -> Pictures:
 
 def _of_run(run: RunData) -> list[Maker]:
     # Imported here and below: matplotlib takes a second, and most commands draw nothing.
-    from raykd.report import figures, kept_figures
+    from raykd.report import figures, generation_figures, kept_figures
     from raykd.report.kept import analyse
 
+    chain = generation_figures.generations
     own = known_task(run.task, where="summary.json").figures.pictures
-    first = (figures.gains, figures.size, figures.learning, *own, figures.weights, figures.timing)
+    first = (figures.gains, chain, figures.size, figures.learning, *own, figures.weights)
     analysis = cache(partial(analyse, run))
     return [
-        *(partial(make, run) for make in first),
+        *(partial(make, run) for make in (*first, figures.timing)),
         *(partial(_of_analysis, make, analysis) for make in kept_figures.MAKERS),
     ]
 

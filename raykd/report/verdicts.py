@@ -298,6 +298,10 @@ def _control(summary: Summary, role: str) -> str:
         return f"the same network taught by {taught}"
     if role == "hard":
         return f"the same network taught {text_of(summary).hard}"
+    if role == "direct":
+        return "the same network without the earlier stages"
+    if role == "longer":
+        return "the same network without the earlier stages, given the updates of all stages"
     return f"the control {role}"
 
 

@@ -13,6 +13,8 @@ ROLES = {
     "best_teacher": "best teacher alone",
     "hard": "hard labels",
     "untrained": "untrained",
+    "direct": "without stages",
+    "longer": "without stages, longer",
     "ensemble": "ensemble",
 }
 RIVAL = "compared"

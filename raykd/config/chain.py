@@ -1,0 +1,239 @@
+"""`stages:`: recipes that are run one after the other; the student of each may teach, or start, a later one.
+
+A stage is the whole recipe with some of its keys replaced. The last one is what the run is about; of the others the run
+keeps what they are there for: a student.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raykd.config.explanations import nearest
+from raykd.config.roles import REPLICA
+from raykd.config.root import Config
+from raykd.config.stages import LONGER, STAGE_CONTROLS
+from raykd.config.training import Fit, Training
+from raykd.errors import InputError, Problem
+from raykd.folders import RunFolder
+from raykd.seeding import derive
+from raykd.tasks import find_task
+
+Tree = dict[str, Any]
+Build = Callable[[Mapping[str, Any]], Config]
+WEIGHTS = "model.safetensors"
+"""In `student/` of a stage's folder: the weights of the replica that teaches."""
+_OVERLAID = ("student", "objective", "train")
+
+
+@dataclass(frozen=True)
+class StageRecipe:
+    """A stage as an ordinary recipe.
+
+    Attributes:
+        name: of the stage, or of a control of the chain.
+        config: its recipe; the students of earlier stages are teachers with `weights` in their folders.
+        before: the earlier stages that it needs.
+        plan: the same recipe for before any stage is trained: what earlier stages are to make is to be fitted.
+    """
+
+    name: str
+    config: Config
+    before: tuple[str, ...]
+    plan: Config
+
+
+def stage_problems(
+    config: Config, build: Build, merge: Callable[[Any, Any], Tree]
+) -> list[Problem]:
+    """Everything that is wrong with the stages of a recipe that is right without them.
+
+    Args:
+        config: the recipe.
+        build: makes a recipe of plain values, or raises.
+        merge: lays one mapping over another.
+    """
+    found = [*_names(config), *_refused(config)]
+    if found:
+        return found
+    for index, stage in enumerate(config.stages):
+        try:
+            build(_tree(config, index, Path(), merge))
+        except InputError as error:
+            found += [Problem(f"stages.{stage.name}.{p.key}", p.message) for p in error.problems]
+    for name in () if found else _controls(config):
+        try:
+            build(_control_tree(config, name, merge))
+        except InputError as error:
+            found += [Problem(f"evaluate.controls.{name}: {p.key}", p.message) for p in error.problems]  # fmt: skip
+    return found
+
+
+def _names(config: Config) -> Iterator[Problem]:
+    """Names that are taken, unknown or used by nobody."""
+    teachers = [teacher.name for teacher in config.teachers]
+    taken, before = {*teachers, "student", "ensemble", "labels", "best_teacher", "hard", "untrained", *STAGE_CONTROLS}, list[str]()  # fmt: skip
+    used = {name for stage in config.stages for name in (*(stage.teachers or ()), stage.start)}
+    for stage in config.stages:
+        key = f"stages.{stage.name}"
+        if stage.name in taken:
+            yield Problem(f"{key}.name", f"{stage.name!r} is what something else is called: a teacher, a stage, or a model of "
+                          "the report; choose another name")  # fmt: skip
+        known = [*teachers, *before]
+        for name in stage.teachers or ():
+            if name not in known:
+                yield Problem(f"{key}.teachers", f"found {name!r}{nearest(name, known)}; there are {', '.join(known)}: the recipe's "
+                              "teachers, and the stages before this one")  # fmt: skip
+        if len(set(stage.teachers or ())) < len(stage.teachers or ()):
+            yield Problem(f"{key}.teachers", "names a teacher twice; name each once")
+        if stage.start is not None and stage.start not in before:
+            stages = ", ".join(before) or "none"
+            yield Problem(f"{key}.start", f"found {stage.start!r}{nearest(stage.start, before)}; the stages before this one: {stages}")  # fmt: skip
+        if stage is not config.stages[-1] and stage.name not in used:
+            yield Problem(key, "does nothing: no later stage names it in `teachers` or `start`; name it there, or leave it out")  # fmt: skip
+        taken.add(stage.name)
+        before.append(stage.name)
+
+
+def _refused(config: Config) -> Iterator[Problem]:
+    """What does not go together with stages."""
+    task = find_task(config.task).settings
+    if task.chunks or task.fitted_as is not None:
+        yield Problem("stages", f"found {len(config.stages)} with `task: {config.task}`, whose students cannot be teachers yet; run "
+                      "the stages one by one: a teacher with `weights: RUN/student/model.safetensors`")  # fmt: skip
+    if config.folds is not None:
+        yield Problem("stages", f"found beside folds={config.folds}; a chain is not cross-validated yet: leave one of the two out")  # fmt: skip
+    for stage in config.stages:
+        if stage.start is not None and "weights" in stage.student:
+            yield Problem(f"stages.{stage.name}.start", "stands beside student.weights; leave one of the two out")  # fmt: skip
+
+
+def stage_recipes(
+    config: Config, folder: Path, build: Build, merge: Callable[[Any, Any], Tree]
+) -> list[StageRecipe]:
+    """The recipe of each stage, in order.
+
+    Args:
+        config: a recipe with stages, checked.
+        folder: of the run; a stage other than the last one has its own in `stages/<name>` there.
+        build: as of `stage_problems`.
+        merge: as of `stage_problems`.
+    """
+    made: dict[str, StageRecipe] = {}
+    for index, stage in enumerate(config.stages):
+        recipe = build(_tree(config, index, folder, merge))
+        names = [name for name in (*(stage.teachers or ()), stage.start) if name in made]
+        fits = {name: made[name].config.train for name in names}
+        made[stage.name] = StageRecipe(
+            stage.name, recipe, tuple(dict.fromkeys(names)), _planned(recipe, fits)
+        )
+    return list(made.values())
+
+
+def control_recipes(
+    config: Config, build: Build, merge: Callable[[Any, Any], Tree]
+) -> list[StageRecipe]:
+    """The recipes of `direct` and `longer`, as far as they are asked for."""
+    found = []
+    for name in _controls(config):
+        recipe = build(_control_tree(config, name, merge))
+        found.append(StageRecipe(name, recipe, (), recipe))
+    return found
+
+
+def _controls(config: Config) -> list[str]:
+    return [name for name in config.evaluate.controls if name in STAGE_CONTROLS]
+
+
+def _tree(config: Config, index: int, folder: Path, merge: Callable[[Any, Any], Tree]) -> Tree:
+    """One stage as plain values; students of earlier stages have the files that these will have written."""
+    stage, last = config.stages[index], index == len(config.stages) - 1
+    tree = _overlaid(config, index, merge)
+    named = stage.teachers or [teacher["name"] for teacher in tree["teachers"]]
+    teachers = {teacher["name"]: teacher for teacher in tree["teachers"]}
+    for place, earlier in enumerate(config.stages[:index]):
+        if earlier.name in named:
+            teachers[earlier.name] = _as_teacher(config, place, folder, merge)
+    tree["teachers"] = [teachers[name] for name in named]
+    if stage.start is not None:
+        checkpoints = RunFolder(folder).stage(stage.start).checkpoints(f"student/replica{REPLICA}")
+        file = checkpoints / "best.safetensors"
+        tree["student"] = {**tree["student"], "weights": str(file), "prefix": None}
+    controls = list(config.evaluate.own_controls)
+    if len(named) == 1:
+        controls = [name for name in controls if name != "best_teacher"]
+    tree["evaluate"] = {**tree["evaluate"], "controls": controls} if last else {"controls": []}
+    return tree
+
+
+def _overlaid(config: Config, index: int, merge: Callable[[Any, Any], Tree]) -> Tree:
+    """The recipe with the keys of one stage, and its seed."""
+    stage = config.stages[index]
+    tree: Tree = config.model_dump(mode="json")
+    tree |= {"stages": [], "search": None}
+    if index < len(config.stages) - 1:
+        tree["student"] = {**tree["student"], "limits": {}}
+    for key in _OVERLAID:
+        tree[key] = merge(tree[key], getattr(stage, key))
+    if index > 0 and "seed" not in stage.student:
+        tree["student"]["seed"] = derive(_seed(config), "stage", stage.name)
+    return tree
+
+
+def _seed(config: Config) -> int:
+    return config.seed if config.student.seed is None else config.student.seed
+
+
+def _as_teacher(
+    config: Config, index: int, folder: Path, merge: Callable[[Any, Any], Tree]
+) -> Tree:
+    """The student of a stage, as a teacher of a later one."""
+    student, name = _overlaid(config, index, merge)["student"], config.stages[index].name
+    return {
+        "name": name,
+        "model": student["model"],
+        "preprocess": student.get("preprocess") or {},
+        "weights": str(RunFolder(folder).stage(name).student / WEIGHTS),
+        "license": student.get("license"),
+        "stage": name,
+    }
+
+
+def _control_tree(config: Config, name: str, merge: Callable[[Any, Any], Tree]) -> Tree:
+    """The last student as it is without the stages: taught by the recipe's own teachers, as the recipe says."""
+    last = len(config.stages) - 1
+    whole = _overlaid(config, last, merge)
+    tree: Tree = {**config.model_dump(mode="json"), "stages": [], "search": None}
+    tree |= {"student": whole["student"], "train": whole["train"], "evaluate": {"controls": []}}
+    if name == LONGER:
+        tree["train"] = {**tree["train"], "epochs": _equal_epochs(config, merge)}
+    return tree
+
+
+def _equal_epochs(config: Config, merge: Callable[[Any, Any], Tree]) -> int:
+    """Epochs of the last stage's batches with as many updates as all stages have, early stopping left aside."""
+    every = [_overlaid(config, index, merge)["train"] for index in range(len(config.stages))]
+    batch = every[-1]["batch_size"]
+    equal: int = max(1, round(sum(one["epochs"] * batch / one["batch_size"] for one in every)))
+    return equal
+
+
+def _planned(config: Config, fits: Mapping[str, Training]) -> Config:
+    """A recipe whose earlier stages are still to be trained."""
+    teachers = tuple(
+        one
+        if one.stage is None
+        else one.model_copy(update={"weights": None, "fit": Fit(**dict(fits[one.stage]))})
+        for one in config.teachers
+    )
+    student = config.student
+    if student.weights is not None and REPLICA in student.weights:
+        student = student.model_copy(update={"weights": None})
+    return config.model_copy(update={"teachers": teachers, "student": student})
+
+
+def names_of(stages: Sequence[StageRecipe]) -> str:
+    """Their names in words."""
+    return ", ".join(one.name for one in stages)

@@ -1,0 +1,88 @@
+"""A run with stages in words and as a table; pure functions of its summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from raykd.report.folder import RunData, text_of
+from raykd.report.tables import Table
+from raykd.report.verdicts import with_std
+from raykd.report.wording import NONE, count, duration, listed, mean_of
+
+Summary = Mapping[str, Any]
+_KEYS = ("stage", "teachers", "parameters", "validation", "validation_std", "ensemble_validation", "test", "test_std",
+         "epochs", "teacher_samples_scored", "seconds")  # fmt: skip
+
+
+def generations(run: RunData) -> Table | None:
+    """Every stage: who taught it, how large it is, what it reaches, and what it cost."""
+    return _table(run.summary)
+
+
+def _table(summary: Summary) -> Table | None:
+    found = summary.get("generations") or []
+    if not found:
+        return None
+    words = text_of(summary)
+    key, metric = words.metric.key, words.metric
+    rows, records = [], []
+    for one in found:
+        spreads = [(one[split] or {}).get(key) for split in ("validation", "test")]
+        ensemble = mean_of((one["ensemble"]["validation"] or {}).get(key))
+        shown = [
+            NONE
+            if value is None
+            else with_std(
+                metric.form(value["mean"]),
+                None if value["std"] is None else words.spread(value["std"]),
+            )
+            for value in spreads
+        ]
+        rows.append(
+            (one["stage"], ", ".join(one["teachers"]), count(one["parameters"]), shown[0], metric.form(ensemble), shown[1],
+             str(one["epochs"]), count(one["teacher_samples_scored"]), duration(one["seconds"]))
+        )  # fmt: skip
+        numbers = [value and value[part] for value in spreads for part in ("mean", "std")]
+        records.append(
+            (one["stage"], " ".join(one["teachers"]), one["parameters"], *numbers[:2], ensemble, *numbers[2:], one["epochs"],
+             one["teacher_samples_scored"], one["seconds"])
+        )  # fmt: skip
+    return Table(
+        name="generations",
+        title=f"The stages, {metric.name}",
+        columns=("stage", "taught by", "parameters", "validation", "its teachers", "test", "epochs", "teacher passes",
+                 "time"),
+        rows=rows,
+        records=records,
+        fields=_KEYS,
+        note=" ".join(["Means over replicas ± standard deviation; “its teachers” is their ensemble on validation. Only the "
+                       "last stage is scored on test. Teacher passes are of teachers that no earlier stage has asked.",
+                       *_taught(summary)]),
+    )  # fmt: skip
+
+
+def stage_cells(summary: Summary) -> list[dict[str, str]]:
+    """The same for a terminal: a mapping of headings and cells for each stage; none where there are no stages."""
+    found = _table(summary)
+    return (
+        [] if found is None else [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+    )
+
+
+def _taught(summary: Summary) -> list[str]:
+    """Which replica of each stage teaches."""
+    found = summary["generations"]
+    taught = {name for one in found for name in one["teachers"]}
+    who = [
+        f"replica {one['replica']} of {one['stage']}"
+        for one in found[:-1]
+        if one["stage"] in taught
+    ]
+    if not who:
+        return []
+    one = len(who) == 1
+    return [
+        f"{listed(who)} {'is' if one else 'are'} best on validation and {'teaches' if one else 'teach'} all replicas of later "
+        "stages, whose spread therefore does not hold that of their teacher."
+    ]
