@@ -26,6 +26,7 @@ from raykd.models.shapes import TokenShape
 from raykd.models.taps import probe
 from raykd.models.tokens import _loaded
 from raykd.models.weights import save_weights
+from raykd.models.zoo.hubs import from_hub
 from raykd.pipeline.preparation import prepare
 
 SPECS = [
@@ -275,3 +276,18 @@ def test_a_timm_teacher_in_a_recipe(package, tiny_recipe, tmp_path):
     teacher["preprocess"] = {"size": 32}
     prepared = prepare(load_config({**tiny_recipe, "teachers": [teacher]}))
     assert prepared.teachers["mine"].outputs == 10
+
+
+def test_a_torchvision_of_another_build_is_named_as_the_cause(tmp_path, monkeypatch):
+    """transformers says "Could not import module 'BertModel'", and not why."""
+    package = tmp_path / "torchvision"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('operator nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(
+        InputError,
+        match=r"k: 'nowhere/none' cannot be loaded: torchvision, .* does not fit torch 2",
+    ):
+        from_hub("nowhere/none", "encoder", key="k")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,11 +125,30 @@ def from_hub(name: str, task: str, *, key: str, **settings: Any) -> Any:
         chosen = getattr(transformers, _HF_CLASSES[task])
         return chosen.from_pretrained(source, trust_remote_code=False, **settings)
     except Exception as error:
+        if why := unfit_torchvision():
+            raise InputError.at(key, f"{name!r} cannot be loaded: {why}") from error
         raise InputError.at(
             key,
             f"{name!r} cannot be loaded ({_short(error)}); where the hub cannot be reached give the path of a folder "
             "with config.json and model.safetensors",
         ) from error
+
+
+def unfit_torchvision() -> str | None:
+    """Why torchvision cannot be imported, which transformers imports wherever it is installed; None where nothing is wrong.
+
+    A wheel of another build of torch fails with words that name neither of them.
+    """
+    if importlib.util.find_spec("torchvision") is None:
+        return None
+    try:
+        importlib.import_module("torchvision")
+    except Exception as error:  # noqa: BLE001 - whatever it raises
+        return (
+            f"torchvision, which transformers imports where it is installed, does not fit torch {torch.__version__} "
+            f"({_short(error)}); install the build for this torch, or `pip uninstall torchvision`"
+        )
+    return None
 
 
 class HfCausal(nn.Module):
