@@ -15,6 +15,7 @@ from raykd.search import sweep
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.figures,
     pytest.mark.e2e,
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:wandb.*"),
