@@ -10,6 +10,7 @@ import pytest
 
 from raykd.config import load_config
 from raykd.config.base import Settings
+from raykd.config.engines import PLACES, EngineModel
 from raykd.config.load import recipe_names
 from raykd.config.models import CnnModel
 from raykd.config.root import Config
@@ -48,9 +49,10 @@ def test_today_s_identities_are_the_whole_settings(recipe):
 
 
 def _as_before(part: Settings, written: dict[str, Any]) -> dict[str, Any]:
-    """Without the keys that came later and say nothing."""
+    """Without the keys that came later and say nothing, and without where a server is."""
     fields = type(part).model_fields
     silent = {n for n in part.added_later if getattr(part, n) == fields[n].default}
+    silent |= {*PLACES} if isinstance(part, EngineModel) else set()
     kept = {n: v for n, v in written.items() if n not in silent}
     return {
         name: _as_before(getattr(part, name), value)

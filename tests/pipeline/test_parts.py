@@ -199,7 +199,7 @@ def test_code_that_was_changed_since_its_answers_were_stored(
     monkeypatch.setenv("RAYKD_TEST_DRIFT", "1")
     with pytest.raises(
         TargetError,
-        match=r"'wide' no longer matches its stored outputs .*code was changed since; delete",
+        match=r"'wide' no longer matches its stored outputs .*its code, or .* was changed since; delete",
     ):
         check_drift(prepared, {"wide": score_probes(samples, spec)}, specs, store)
 
