@@ -101,7 +101,7 @@ def test_a_single_stage_is_the_ordinary_run_bit_for_bit(chain, tmp_path):
 def _untimed(value):
     """Numbers of models without their latencies."""
     if isinstance(value, dict):
-        return {name: _untimed(one) for name, one in value.items() if name != "latency_ms"}
+        return {name: _untimed(one) for name, one in value.items() if not name.endswith("_ms")}
     return value
 
 
@@ -114,7 +114,8 @@ def test_a_changed_stage_invalidates_what_depends_on_it_alone(chain, tmp_path):
     assert [one["teacher_samples_scored"] for one in after.summary["generations"]] == [0, 0]
     stages = [RunFolder(one.path).stage("first") for one in (before, after)]
     assert trained(stages[0]) == trained(stages[1])
-    assert (fitted(stages[0]), fitted(stages[1])) == ({"student/replica0", "student/replica1"}, set())  # fmt: skip
+    assert fitted(stages[0]) >= {"student/replica0", "student/replica1"}
+    assert not fitted(stages[1]), "they are kept"
     earlier = {**chain, "stages": [{**STAGES[0], "train": {"epochs": 3}}, STAGES[1]]}
     changed = run(earlier, output=tmp_path / "changed").summary["generations"]
     assert changed[0]["teacher_samples_scored"] == 0, "the original teachers are as they were"
@@ -146,8 +147,10 @@ def test_it_goes_on_with_the_same_bits(chain, tmp_path, monkeypatch, at):
         assert trained(folders[0]) == trained(folders[1])
     assert trained(RunFolder(whole.path)) == trained(RunFolder(resumed.path))
     scored = [[g["teacher_samples_scored"] for g in one.summary["generations"]] for one in (whole, resumed)]  # fmt: skip
-    if at != "_conclude":  # whose targets were scored before it was cut
-        assert scored[0] == scored[1]
+    if at == "train":  # whose targets were scored before it was cut
+        assert scored[1][0] == 0
+    if at != "_conclude":
+        assert scored[0][1:] == scored[1][1:]
     other = {**chain, "stages": [STAGES[0], {**STAGES[1], "train": {"epochs": 3}}]}
     with pytest.raises(InputError, match="stages differ"):
         run(other, output=tmp_path / "cut", resume=True)
