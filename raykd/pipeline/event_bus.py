@@ -17,6 +17,7 @@ class EventBus:
         waits: fit id -> teacher wait fraction of each epoch.
         live: records of the students' epochs in which teachers were asked live.
         degraded: whether an answer lacked a teacher.
+        lost: teachers that were left out, since their processes ended or never answered.
         retries: requests that were made again.
     """
 
@@ -26,6 +27,7 @@ class EventBus:
         self.waits: dict[str, list[float]] = {}
         self.live: list[dict[str, Any]] = []
         self.degraded = False
+        self.lost: set[str] = set()
         self.retries = 0
 
     def __call__(self, event: Event) -> None:
@@ -42,6 +44,8 @@ class EventBus:
                 self.live.append(dict(line))
         if line["kind"] == "failure":
             self.degraded |= line["decision"] in ("leave_out", "quarantine")
+            if line["decision"] == "leave_out":
+                self.lost.add(line["teacher"])
             self.retries += line["decision"] in ("retry", "restart")
 
     def close(self, summary: Mapping[str, Any] | None) -> None:

@@ -191,7 +191,9 @@ def _evaluate(job: Job, targets: TargetStage, chain: Chain | None, *, reports: b
         evaluation = evaluate(prepared, targets.store, job.folder, students, job.ask, baselines)
         evaluation.save(job.folder.evaluation)
         student = FitFolder(job.folder.checkpoints(fit_ids(prepared, "student")[0]))
-        timed = StudentSpec.of(prepared), student, {**targets.specs, **baselines}
+        # Who was lost would take this process along; what that one costs is unknown.
+        there = {name: spec for name, spec in targets.specs.items() if name not in job.emit.lost}
+        timed = StudentSpec.of(prepared), student, {**there, **baselines}
         measured, conditions = job.ask(costs, [timed])[0]
         if reports:
             job.prepare_report()  # not before: it would have disturbed the latency

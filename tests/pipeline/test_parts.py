@@ -48,8 +48,9 @@ def test_the_hub_counts_what_the_summary_needs(hub):
         hub(events.failure("fleet", "words", decision=decision))
     assert hub.retries == 2
     assert not hub.degraded
-    hub(events.failure("fleet", "words", decision="leave_out"))
+    hub(events.failure("fleet", "words", decision="leave_out", teacher="wide"))
     assert hub.degraded
+    assert hub.lost == {"wide"}
 
 
 def test_a_run_with_samples_in_quarantine_is_degraded_and_live_epochs_are_kept(hub):
@@ -69,12 +70,13 @@ def test_a_resumed_run_knows_what_happened_before(hub, tmp_path):
     first = EventBus([JsonLines(tmp_path)], SimpleNamespace(say=print, warn=print))
     first(events.stage("student", state="started", fits=["student/replica0"]))
     first(events.epoch("student", "student/replica0", epoch=1, teacher_wait_fraction=0.5))
-    first(events.failure("fleet", "words", decision="leave_out"))
+    first(events.failure("fleet", "words", decision="leave_out", teacher="wide"))
     first(events.failure("fleet", "words", decision="retry"))
     first(events.message("student", "words"))
     for line in read_lines(tmp_path / METRICS):
         hub.recall(line)
     assert hub.degraded
+    assert hub.lost == {"wide"}
     assert hub.retries == 1
     assert hub.wait_fraction("student") == 0.5
 
