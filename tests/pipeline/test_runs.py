@@ -330,5 +330,7 @@ def test_a_teacher_lost_on_the_way_is_left_out_and_the_run_marked(finished, reci
     last = [line for line in lines(tmp_path / "run", "epoch") if line["stage"] == "student"][-1]
     assert last["weights"]["wide"] == pytest.approx(1.0)
     assert last["weights"]["mortal"] == 0.0
+    assert result.summary["teachers"]["mortal"]["parameters"] is None, "nobody asks it any more"
+    assert result.summary["teachers"]["wide"]["parameters"] > 0
     assert math.isfinite(last["train_loss"])
     assert np.isfinite(result.summary["student"]["test"]["accuracy"]["mean"])
