@@ -142,7 +142,7 @@ def unfit_torchvision() -> str | None:
     if importlib.util.find_spec("torchvision") is None:
         return None
     try:
-        importlib.import_module("torchvision")
+        import torchvision  # noqa: F401 - only whether it can be
     except Exception as error:  # noqa: BLE001 - whatever it raises
         return (
             f"torchvision, which transformers imports where it is installed, does not fit torch {torch.__version__} "
