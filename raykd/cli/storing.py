@@ -58,7 +58,7 @@ def _listing(store: str | None) -> StoreListing:
         InputError: there is no such folder or bucket.
     """
     from raykd.cli.store_listing import StoreListing
-    from raykd.config.check_objective import uri_problems
+    from raykd.config.check_targets import uri_problems
     from raykd.targets.remote import is_uri, remote_of
 
     if store is None:

@@ -9,7 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 from raykd.config.check_engines import check_engines
-from raykd.config.check_objective import objective_problems, target_problems
+from raykd.config.check_objective import objective_problems
+from raykd.config.check_targets import target_problems
 from raykd.config.check_transfer import transfer_problems
 from raykd.config.data import NoTokenizer
 from raykd.config.models import (

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from raykd.config import Config
 from raykd.config.check_engines import engines_of
-from raykd.config.check_objective import top_k_problems
+from raykd.config.check_targets import top_k_problems
 from raykd.config.objective import Objective
 from raykd.config.roles import Teacher
 from raykd.data import Samples

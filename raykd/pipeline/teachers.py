@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from raykd.config import Config
-from raykd.config.check_objective import needed_temperatures
+from raykd.config.check_targets import needed_temperatures
 from raykd.config.engines import EngineModel
 from raykd.config.models import (
     FactoryModel,

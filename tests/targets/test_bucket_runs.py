@@ -16,7 +16,7 @@ import raykd_forked_writers as writers
 from raykd import errors
 from raykd.cli import main
 from raykd.config import Config
-from raykd.config.check_objective import target_problems
+from raykd.config.check_targets import target_problems
 from raykd.config.root import TeacherCluster
 from raykd.folders import read_json
 from raykd.pipeline.runs import run

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from raykd.config import load_config
-from raykd.config.check_objective import needed_temperatures, top_k_problems
+from raykd.config.check_targets import needed_temperatures, top_k_problems
 from raykd.errors import InputError, TargetError
 from raykd.losses import LOSSES
 from raykd.pipeline.preparation import prepare
