@@ -401,6 +401,34 @@ def draw(
     )
 
 
+def counted(drawn_NK: Tensor, classes: int) -> TopK:
+    """Draws at temperature 1 as an answer: each class has its share of the draws, all others nothing.
+
+    Unlike those of the likeliest classes these probabilities are right in the mean (Anshumann et al. 2025), and so is all
+    that is linear in them.
+
+    Args:
+        drawn_NK: int64 [N, n], rising; a class that was drawn again stands there again.
+        classes: V.
+
+    Returns:
+        An answer without a tail, the class drawn most often first; K is the most classes that a unit has.
+    """
+    ones_NK = torch.ones(drawn_NK.shape, dtype=torch.float64, device=drawn_NK.device)
+    counts_NK = _gathered_on_first(ones_NK, drawn_NK)
+    counts_NK, order_NK = counts_NK.sort(dim=1, descending=True, stable=True)
+    ids_NK = drawn_NK.gather(1, order_NK)
+    ids_NK = torch.where(counts_NK > 0, ids_NK, ids_NK[:, :1])
+    width = max(1, int((counts_NK > 0).sum(1).max())) if len(counts_NK) else 1
+    return TopK(
+        classes=classes,
+        ids_NK=ids_NK[:, :width],
+        log_probs_NK=(counts_NK[:, :width] / drawn_NK.shape[1]).log().float(),
+        tail=None,
+        valid_N=torch.ones(len(drawn_NK), dtype=torch.bool, device=drawn_NK.device),
+    )
+
+
 def _gathered_on_first(weights_NK: Tensor, ids_NK: Tensor) -> Tensor:
     """Weights of equal neighbours in a sorted row, added up on the first of them; 0 on the others."""
     again_NK = torch.zeros_like(ids_NK, dtype=torch.bool)

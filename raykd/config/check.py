@@ -216,6 +216,11 @@ def _of_tokens_alone(config: Config) -> Iterator[Problem]:
             f"found {config.objective.soft_targets.top_k} with `task: {config.task}`, which has no tokens; leave it out, "
             "or keep fewer classes by targets.full_up_to and targets.top_k",
         )
+    if config.targets.draws is not None:
+        yield Problem(
+            "targets.draws",
+            f"found {config.targets.draws} with `task: {config.task}`, which has no tokens; leave it out",
+        )
     if config.objective.mean != "units":
         yield Problem(
             "objective.mean",

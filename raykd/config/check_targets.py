@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from urllib.parse import parse_qsl, urlsplit
 
+from raykd.config.engines import EngineModel
 from raykd.config.methods import DisagreementDiscount
-from raykd.config.objective import Objective
+from raykd.config.objective import Objective, SoftTargets
 from raykd.config.roles import Teacher
 from raykd.config.root import Config
 from raykd.config.schedules import values_of
 from raykd.errors import Problem
+from raykd.methods.weightings import WEIGHTING_ROWS
 from raykd.tasks import find_task
 
 _RAISE = "raise targets.full_up_to to keep all classes"
 _RIGHT_IN_PART = ("kl", "js", "skew_kl", "dkd")
 """Losses of the tempered probabilities, to which little mass in wrong places does little."""
 _RIGHT_MIXED = ("probabilities", "losses")
+_LOOK = {"labels", "losses_TN", "student_logits"}
+"""What a weighting is given that it holds against the teachers' answers."""
 _MAPS = ("dense", "positions", "matrices", "pairs")
 _SCHEMES = {
     "s3": ("endpoint_override", "region", "scheme"),
@@ -30,6 +34,7 @@ def target_problems(config: Config) -> Iterator[Problem]:
     """Every problem of `targets` that needs no data and no model."""
     if config.targets.store is not None and "://" in config.targets.store:
         yield from uri_problems(config.targets.store)
+    yield from _draws(config)
     if config.targets.features != "pooled":
         return
     for index, term in enumerate(config.objective.features):
@@ -39,6 +44,55 @@ def target_problems(config: Config) -> Iterator[Problem]:
                 f"{term.loss.type} compares positions, of which targets.features=pooled keeps the mean alone; "
                 "use raw or int8, or another loss",
             )
+
+
+def _draws(config: Config) -> Iterator[Problem]:
+    """What is not linear in the teachers' probabilities, and so is wrong in the mean where they are estimated from draws."""
+    targets, objective = config.targets, config.objective
+    if targets.draws is None:
+        return
+    wrong: dict[str, object] = {
+        "targets.mass": targets.mass,
+        "targets.temperatures": targets.temperatures and list(targets.temperatures),
+        "objective.labels.fill": "ensemble" if objective.labels.fill == "ensemble" else None,
+        "evaluate.controls": "hard" if "hard" in config.evaluate.controls else None,
+        **(_not_drawn(objective, objective.soft_targets) if objective.soft_targets else {}),
+    }
+    for teacher in config.teachers:
+        own, key = teacher.temperature, f"teachers.{teacher.name}"
+        wrong[f"{key}.temperature"] = None if own == 1.0 else own
+        wrong[f"{key}.model.type"] = "engine" if isinstance(teacher.model, EngineModel) else None
+    why = (
+        f"which targets.draws={targets.draws} are not enough for: tokens that were drawn tell each teacher's probabilities at "
+        "temperature 1, in the mean; leave one of the two out"
+    )
+    for where, found in wrong.items():
+        if found is not None:
+            yield Problem(where, f"found {found}, {why}")
+    blind = [
+        name for name, row in WEIGHTING_ROWS.items() if not row.looks and not _LOOK & {*row.needs}
+    ]
+    if objective.weighting.type not in blind:
+        found = objective.weighting.type
+        yield Problem(
+            "objective.weighting.type", f"found {found}, {why}, or use {', '.join(blind)}"
+        )
+
+
+def _not_drawn(objective: Objective, soft: SoftTargets) -> dict[str, object]:
+    """Key -> what it has that is not linear in the teachers' probabilities, None where there is nothing."""
+    key, temperatures = "objective.soft_targets", _temperatures(objective, soft)
+    listed = ", ".join(f"{value:g}" for value in sorted(temperatures))
+    return {
+        f"{key}.loss.type": None if soft.loss.type == "kl" else soft.loss.type,
+        f"{key}.combine": None if soft.mixing in _RIGHT_MIXED else soft.mixing,
+        f"{key}.temperature": None if temperatures == {1.0} else listed,
+        f"{key}.sharpen": soft.sharpen,
+        f"{key}.hard_share": soft.hard_share or None,
+        f"{key}.top_k": soft.top_k,
+        f"{key}.tail": None if soft.tail else "false",
+        f"{key}.disagreement": None if soft.disagreement is None else soft.disagreement.type,
+    }
 
 
 def uri_problems(uri: str, key: str = "targets.store") -> Iterator[Problem]:
@@ -130,6 +184,12 @@ def _rounded(value: float) -> str:
     return f"{value:.9g}"
 
 
+def _temperatures(objective: Objective, soft: SoftTargets) -> set[float]:
+    """All values of T that training goes through."""
+    courses = [soft.course, *(phase.soft_targets.temperature for phase in objective.phases)]
+    return {value for course in courses if course is not None for value in values_of(course)}
+
+
 def _losses(config: Config, found: str, mend: str) -> Iterator[Problem]:
     objective, soft = config.objective, config.objective.soft_targets
     key, temperature = "objective.soft_targets", 1.0
@@ -148,8 +208,7 @@ def _losses(config: Config, found: str, mend: str) -> Iterator[Problem]:
                 f"{key}.combine", f"{soft.mixing} needs every class; {found}; use {', '.join(_RIGHT_MIXED)}, or "
                 f"{mend}",
             )  # fmt: skip
-        courses = [soft.course, *(p.soft_targets.temperature for p in objective.phases)]
-        values = {value for course in courses if course is not None for value in values_of(course)}
+        values = _temperatures(objective, soft)
         if len(values) > 1:
             yield Problem(
                 f"{key}.temperature", f"goes through {', '.join(f'{v:g}' for v in sorted(values))}; {found}, "

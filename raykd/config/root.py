@@ -133,6 +133,8 @@ class Evaluate(Settings):
 class Targets(Settings):
     """The teachers' outputs: computed once and read, or computed live."""
 
+    added_later: ClassVar = frozenset({"mass", "draws"})
+
     mode: Literal["auto", "stored", "write_through", "live"] = "auto"
     """stored: every view is scored once, before any student trains. write_through: once too, while the first
     student (of one worker) trains; a sweep scores ahead all the same. live: as it is needed, by every student
@@ -151,6 +153,13 @@ class Targets(Settings):
     each temperature what the others amount to; validation and test are always kept in full."""
     top_k: Count = 32
     """Classes kept of more than `full_up_to`."""
+    mass: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of these `top_k` classes only as few as have this probability together, each time; what they leave out joins what
+    the others amount to. null = all of them."""
+    draws: Count | None = None
+    """With `task: language`: so many tokens drawn from each teacher's probabilities are kept in place of the likeliest
+    (Sparse Logit Sampling, Anshumann et al. 2025): right in the mean where `top_k` is not, and noisier. Only `kl` can be
+    learnt from them, at temperature 1. null = the likeliest are kept."""
     temperatures: tuple[Positive, ...] | None = None
     """Temperatures at which top-k targets can be read, beside 1. null = those that the objective uses (its
     own times each teacher's): another one is then another entry of the store. Ignored where all is kept."""

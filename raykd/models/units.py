@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 import numpy as np
+import xxhash
 from torch import Tensor
 
 Array = TypeVar("Array", Tensor, np.ndarray)
@@ -28,6 +29,20 @@ def offsets_of(tokens_B2L: np.ndarray) -> np.ndarray:
     """Where the units of each chunk begin and end, int64 [B + 1]."""
     counts_B = predicted(tokens_B2L).sum(axis=1)
     return np.concatenate([[0], np.cumsum(counts_B)]).astype(np.int64)
+
+
+def unit_numbers(tokens_B2L: np.ndarray) -> np.ndarray:
+    """A number of each unit, uint64 [N]: a hash of its chunk and of its place there, so it does not depend on the batch.
+
+    Chunks of the same tokens have the same numbers, whatever they are padded to.
+    """
+    numbers = []
+    for chunk_2L in tokens_B2L:
+        units = np.flatnonzero(chunk_2L[1, 1:] > 0)
+        end = units[-1] + 2 if len(units) else 1
+        own = xxhash.xxh3_64_intdigest(np.ascontiguousarray(chunk_2L[:, :end], dtype=np.int64))
+        numbers.append(np.uint64(own) ^ units.astype(np.uint64))
+    return np.concatenate(numbers)
 
 
 def unit_outputs(outputs_BLV: Tensor, tokens_B2L: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ def resolve_engine(
     """
     assert isinstance(teacher.model, EngineModel), "only for engines"
     kept = kept_tokens(teacher.model, config.targets.top_k, samples, f"{key}.model")
-    packing = Packing(kept, temperatures)
+    packing = Packing(kept, temperatures, mass=config.targets.mass)
     engine = ask_engine(
         engine_spec(teacher, packing, samples, _PROBED, None, key=f"{key}.model"), samples
     )

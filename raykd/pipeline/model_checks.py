@@ -139,7 +139,7 @@ def keeps_largest(config: Config, samples: Samples) -> bool:
     classes, targets = samples.class_count, config.targets
     logits = find_task(samples.task).metrics.kind == "logits"
     whole = targets.top_k if engines_of(config) else max(targets.full_up_to, targets.top_k)
-    return logits and classes > whole
+    return logits and (targets.draws is not None or classes > whole)
 
 
 def _learns_few(config: Config, samples: Samples) -> bool:
@@ -164,6 +164,12 @@ def data_problems(recipes: Sequence[Config], samples: Samples) -> list[Problem]:
                     "leave it out, or give objective.soft_targets.top_k, or lower targets.full_up_to and targets.top_k")
         )  # fmt: skip
     problems += _beside_engines(recipes, classes)
+    problems += [
+        Problem("targets.mass", f"found {one.targets.mass:g}, but all {classes:,} classes are kept; leave it out, or lower "
+                "targets.full_up_to and targets.top_k")
+        for one in recipes
+        if one.targets.mass is not None and not keeps_largest(one, samples)
+    ]  # fmt: skip
     given = [recipe.objective.labels.class_weights for recipe in recipes]
     counts = {len(weights) for weights in given if isinstance(weights, tuple)}
     problems += [

@@ -297,9 +297,11 @@ def _packed(
     """
     targets = config.targets
     packing = Packing(features=targets.features if resolved.taps else PLAIN.features)
-    if keeps_largest(config, samples):
+    if targets.draws is not None:
+        packing = replace(packing, draws=targets.draws)
+    elif keeps_largest(config, samples):
         temperatures = kept_temperatures(config, resolved.settings, objectives)
-        packing = Packing(targets.top_k, temperatures, packing.features)
+        packing = Packing(targets.top_k, temperatures, packing.features, targets.mass)
     shapes = {t: packed_shape(shape, packing.features) for t, shape in resolved.shapes.items()}
     return replace(resolved, packing=packing, shapes=shapes)
 

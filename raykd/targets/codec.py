@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from raykd.targets.packing import (
+    DRAWN,
     KEPT,
     OFFSET,
     PLAIN,
@@ -24,6 +25,8 @@ from raykd.targets.packing import (
     Packing,
     decode_features,
     decode_top,
+    drawn_of,
+    encode_drawn,
     encode_features,
     encode_top,
     half,
@@ -75,6 +78,7 @@ def encode(
     kind: OutputKind = "logits",
     packing: Packing = PLAIN,
     offsets: np.ndarray | None = None,
+    numbers_N: np.ndarray | None = None,
 ) -> Arrays:
     """The arrays that travel and are stored.
 
@@ -84,14 +88,17 @@ def encode(
         kind: what the values are.
         packing: what is kept of them.
         offsets: int64 [B + 1], where each sample's units begin and end; None where each sample is one unit.
+        numbers_N: uint64 [N], a number of each unit; only for packings that draw classes, see `encode_drawn`.
 
     Returns:
         Of logits `values` float16 [N, C] (minus their row maximum) and `offset` float32 [N] (the
-        maximum), or what `encode_top` says; of values `value` float32; of embeddings `embedding` float32;
+        maximum), or what `encode_top` or `encode_drawn` says; of values `value` float32; of embeddings `embedding` float32;
         of label logits `label_logits` float16; and `feature.<tap>` float16 [N, ...], or what `encode_features` says;
         `offsets` as they were given.
     """
-    if kind == "logits" and packing.top_k is not None:
+    if kind == "logits" and packing.draws is not None:
+        arrays = encode_drawn(values_NC.float(), packing.draws, numbers_N)
+    elif kind == "logits" and packing.top_k is not None:
         arrays = encode_top(values_NC.float(), packing)
     else:
         arrays = _ENCODERS[kind](values_NC.float().cpu())
@@ -162,14 +169,14 @@ def decode_few(arrays: Mapping[str, np.ndarray]) -> TopK:
     Unlike `decode` it makes no row of all classes, and serves every temperature that is kept.
 
     Args:
-        arrays: what `encode` made of logits with classes left out.
+        arrays: what `encode` made of logits with classes left out, or of classes drawn.
 
     Raises:
         TargetError: nothing is kept for temperature 1.
     """
     offsets = arrays.get(UNIT_OFFSETS)
     return replace(
-        top_of(arrays),
+        drawn_of(arrays) or top_of(arrays),
         features=decode_features(arrays),
         offsets=None if offsets is None else torch.from_numpy(np.array(offsets)),
     )
@@ -177,7 +184,8 @@ def decode_few(arrays: Mapping[str, np.ndarray]) -> TopK:
 
 def decode_learnt(arrays: Mapping[str, np.ndarray], temperature: float = 1.0) -> Output:
     """As a student learns it: of tokens of which few were kept these alone, else over all classes; see `decode`."""
-    if UNIT_OFFSETS in arrays and KEPT in arrays:
+    few = KEPT in arrays or any(name.startswith(DRAWN) for name in arrays)
+    if UNIT_OFFSETS in arrays and few:
         return decode_few(arrays)
     return decode(arrays, temperature)
 

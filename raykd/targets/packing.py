@@ -17,6 +17,8 @@ from torch.nn import functional
 
 from raykd.top_k import (
     chunks,
+    counted,
+    draw,
     from_logits,
     label_of,
     log_tail,
@@ -33,6 +35,7 @@ Form = Literal["raw", "pooled", "int8"]
 OFFSET = "offset"
 KEPT = "kept"
 CLASS = "class_of."
+DRAWN = "drawn_of."
 TAIL = "tail."
 FEATURE = "feature."
 SCALE = "scale."
@@ -51,6 +54,7 @@ class Packing:
         top_k: how many classes of logits; None = all.
         temperatures: those at which the mass of the other classes is kept, rising.
         mass: of the top_k classes only as few as have this probability together; None = all of them.
+        draws: so many classes drawn from the teacher's probabilities, in place of the likeliest; None = none.
         features: `raw` float16; `pooled` their mean over positions, float16; `int8` with a scale per row.
     """
 
@@ -58,10 +62,13 @@ class Packing:
     temperatures: tuple[float, ...] = ()
     features: Form = "raw"
     mass: float | None = None
+    draws: int | None = None
 
     @property
     def of_classes(self) -> str:
         """What is done to logits, as a part of the codec's name."""
+        if self.draws is not None:
+            return f"draws{self.draws}"
         if self.top_k is None:
             return "logits16"
         mass = "" if self.mass is None else f"-mass{label_of(self.mass)}"
@@ -74,7 +81,7 @@ class Packing:
 
     def whole(self) -> Packing:
         """The same with all logits."""
-        return replace(self, top_k=None, temperatures=(), mass=None)
+        return replace(self, top_k=None, temperatures=(), mass=None, draws=None)
 
 
 PLAIN = Packing()
@@ -147,18 +154,52 @@ def encode_few(answer: TopK, packing: Packing) -> Arrays:
     padding = packing.top_k - answer.ids_NK.shape[1]
     kept_NK = functional.pad(answer.log_probs_NK, (0, padding), value=-torch.inf)
     ids_NK = torch.cat([answer.ids_NK, answer.ids_NK[:, :1].expand(-1, padding)], dim=1)
+    least_N = torch.full_like(kept_NK[:, 0].double(), math.log(_TINY))
+    tails = {}
+    for t in packing.temperatures:
+        found = log_tail(answer, t)
+        tails[t] = least_N if found is None else torch.maximum(found.double(), least_N / t)
+    if packing.mass is not None:
+        kept_NK, ids_NK, tails = within_mass(kept_NK, ids_NK, tails, packing.mass)
     offset_N = kept_NK[:, 0].double()
-    least_N = torch.full_like(offset_N, math.log(_TINY))
-    arrays = {
+    return {
         KEPT: (kept_NK - offset_N[:, None]).half().numpy(),
         OFFSET: offset_N.float().numpy(),
         f"{CLASS}{answer.classes}": ids_NK.numpy().astype(_class_type(answer.classes)),
+        **{
+            TAIL + label_of(t): (tail_N - offset_N / t).float().numpy()
+            for t, tail_N in tails.items()
+        },
     }
-    for t in packing.temperatures:
-        found = log_tail(answer, t)
-        tail_N = least_N if found is None else torch.maximum(found.double(), least_N / t)
-        arrays[TAIL + label_of(t)] = (tail_N - offset_N / t).float().numpy()
-    return arrays
+
+
+def encode_drawn(logits_NC: Tensor, draws: int, numbers_N: np.ndarray | None = None) -> Arrays:
+    """Classes drawn from the teacher's probabilities at temperature 1, with replacement (`raykd.top_k.draw`).
+
+    Args:
+        logits_NC: float32 [N, C].
+        draws: n, how many of each unit.
+        numbers_N: uint64 [N], a number of each unit, from which its draws follow; None means 0, 1, ….
+
+    Returns:
+        `drawn_of.<C>` uint16 or uint32 [N, n], rising; a class that was drawn again stands there again.
+    """
+    classes = logits_NC.shape[1]
+    drawn = draw(logits_NC, draws, seed=0, units_N=numbers_N)
+    return {f"{DRAWN}{classes}": drawn.ids_NK.cpu().numpy().astype(_class_type(classes))}
+
+
+def drawn_of(arrays: Mapping[str, np.ndarray]) -> TopK | None:
+    """What was drawn, each class with its share of the draws; None where nothing was drawn.
+
+    The share of a class is its probability in the mean, and so it stays in a mean of teachers and in the gradient of a
+    KL from teacher to student; classes that were not drawn have none.
+    """
+    names = [name for name in arrays if name.startswith(DRAWN)]
+    if not names:
+        return None
+    ids_NK = torch.from_numpy(arrays[names[0]].astype(np.int64))
+    return counted(ids_NK, int(names[0].removeprefix(DRAWN)))
 
 
 def _class_type(classes: int) -> type[np.unsignedinteger[Any]]:

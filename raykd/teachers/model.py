@@ -24,9 +24,10 @@ from raykd.models import build_model
 from raykd.models.network import Network, placed
 from raykd.models.preprocess import Preprocessing
 from raykd.models.taps import Taps
-from raykd.models.units import buckets, cut, offsets_of
+from raykd.models.units import buckets, cut, offsets_of, unit_numbers
 from raykd.models.weights import apply_weights, fingerprint
 from raykd.objects import Held
+from raykd.seeding import derive
 from raykd.targets import codec
 from raykd.targets.packing import PLAIN, Packing
 from raykd.targets.ragged import joined, taken
@@ -197,6 +198,8 @@ class TeacherModel:
         self._taps = Taps(self.network, (*spec.taps, *vector), key=spec.key)
         assert not any(p.requires_grad for p in self.network.parameters()), "a teacher is frozen"
         assert not any(m.training for m in self.network.modules()), "a teacher is in eval mode"
+        # Teachers draw independently of each other: the errors of their draws are averaged, too.
+        self._own_number = np.uint64(derive(0, "draws", spec.name))
 
     def score(self, samples: Samples, rows: np.ndarray, view: np.ndarray) -> codec.Arrays:
         """The encoded answer; short batches are padded with their first row to the one fixed shape."""
@@ -261,8 +264,14 @@ class TeacherModel:
             raise NonFiniteError(
                 f"teacher {self.spec.name!r} answered {_not_finite(output_BC, features)}"
             )
-        offsets = offsets_of(inputs[CHUNKS].numpy()) if CHUNKS in inputs else None
-        return codec.encode(self._aligned(output_BC), features, self.spec.answers, packing, offsets)
+        offsets = numbers_N = None
+        if CHUNKS in inputs:
+            tokens_B2L = inputs[CHUNKS].numpy()
+            offsets = offsets_of(tokens_B2L)
+            if packing.draws is not None:
+                numbers_N = unit_numbers(tokens_B2L) ^ self._own_number
+        logits_BC = self._aligned(output_BC)
+        return codec.encode(logits_BC, features, self.spec.answers, packing, offsets, numbers_N)
 
     def _aligned(self, output_BC: Tensor) -> Tensor:
         """Logits over the data's classes: several own classes added up, −∞ for those it does not know."""

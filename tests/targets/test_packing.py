@@ -8,11 +8,13 @@ import torch
 
 from raykd.config import load_config
 from raykd.config.check_targets import needed_temperatures, top_k_problems
+from raykd.ensemble.sparse import mixture
 from raykd.errors import InputError, TargetError
 from raykd.losses import LOSSES
+from raykd.losses.sparse import kl
 from raykd.pipeline.preparation import prepare
 from raykd.targets import EntryKey, codec
-from raykd.targets.packing import Packing, packed_shape
+from raykd.targets.packing import Packing, encode_few, packed_shape
 from raykd.targets.shards import map_shard, write_shard
 from raykd.teachers.model import Recorded, TeacherModel, host
 from raykd.top_k import dense, take, tempered
@@ -219,6 +221,90 @@ def test_pooled_is_the_mean_over_positions(shape, dims):
     expected = feature.mean(dims) if dims else feature
     assert arrays["feature.a"].shape == (6, *packed_shape(shape, "pooled")) == (6, 5)
     torch.testing.assert_close(codec.decode(arrays).features["a"], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_by_mass_as_few_are_kept_as_have_it():
+    logits, packing = logits_of(64, 100), Packing(top_k=32, temperatures=(1.0,), mass=0.9)
+    found = codec.decode_few(codec.encode(logits, {}, packing=packing))
+    expected = take(logits.double(), 32, mass=0.9)
+    assert torch.equal(found.ids_NK, expected.ids_NK)
+    assert (found.log_probs_NK == -torch.inf).any(), "some need fewer than 32"
+    torch.testing.assert_close(
+        found.log_probs_NK.exp(), expected.log_probs_NK.exp().float(), rtol=2e-3, atol=1e-6
+    )
+    assert codec.version("logits", packing) == "logits16-top32-mass0.9-at-1-v1"
+    cut = encode_few(take(logits, 32), packing)
+    assert (cut["kept"] > -np.inf).sum() == (found.log_probs_NK > -torch.inf).sum()
+
+
+DRAWN = Packing(draws=12)
+
+
+def shares(arrays, rows, classes):
+    answer = codec.decode_few(arrays)
+    assert answer.tail is None
+    spread = torch.zeros(rows, classes)
+    return spread.scatter_add_(1, answer.ids_NK, answer.log_probs_NK.exp())
+
+
+def test_drawn_classes_have_their_probability_in_the_mean():
+    """So has the gradient of a KL from a mean of teachers; that of the likeliest classes alone has not."""
+    rows, classes = 20_000, 9
+    one, other = logits_of(2, classes, 2.0)[:, None].expand(2, rows, classes)
+    p = 0.5 * (softmax(one, 1.0) + softmax(other, 1.0))
+    drawn = [
+        codec.encode(values, {}, packing=DRAWN, numbers_N=np.arange(rows, dtype=np.uint64) + 10**9 * k)
+        for k, values in enumerate((one, other))
+    ]  # fmt: skip
+    answers = [tempered(codec.decode_few(arrays)) for arrays in drawn]
+    mixed = mixture(answers, torch.full((2, rows), 0.5))
+    student = torch.zeros(rows, classes, dtype=torch.float64, requires_grad=True)
+    kl(student, mixed).sum().backward()
+    expected = student.detach().softmax(1) - p
+    deviation = (student.grad - expected).std(0) / rows**0.5
+    assert ((student.grad - expected).mean(0).abs() < 5 * deviation + 1e-12).all()
+    assert deviation.min() > 0
+
+
+def test_draws_are_those_of_the_unit_whatever_the_batch():
+    logits, numbers = logits_of(40, 300), np.arange(40, dtype=np.uint64) * 77
+    whole = codec.encode(logits, {}, packing=DRAWN, numbers_N=numbers)
+    assert codec.version("logits", DRAWN) == "draws12-v1"
+    assert whole["drawn_of.300"].dtype == np.uint16
+    assert whole["drawn_of.300"].nbytes == 40 * 12 * 2
+    order = np.random.default_rng(0).permutation(40)[:11]
+    part = codec.encode(logits[order], {}, packing=DRAWN, numbers_N=numbers[order])
+    assert np.array_equal(part["drawn_of.300"], whole["drawn_of.300"][order])
+    found = shares(whole, 40, 300)
+    torch.testing.assert_close(found.sum(1), torch.ones(40))
+    torch.testing.assert_close(found * 12, (found * 12).round(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("objective.weighting={type: bayesian}", "objective.weighting.type"),
+        ("objective.weighting={type: agreement}", "objective.weighting.type"),
+        ("objective.soft_targets.loss.type=reverse_kl", "objective.soft_targets.loss.type"),
+        ("objective.soft_targets.temperature=2", "objective.soft_targets.temperature"),
+        ("objective.soft_targets.top_k=3", "objective.soft_targets.top_k"),
+        ("objective.soft_targets.tail=false", "objective.soft_targets.tail"),
+        ("objective.soft_targets.sharpen=0.5", "objective.soft_targets.sharpen"),
+        ("evaluate.controls=[hard]", "evaluate.controls"),
+        ("targets.mass=0.9", "targets.mass"),
+    ],
+)
+def test_what_is_not_linear_in_the_probabilities_is_refused_of_draws(override, key):
+    given = ["targets.draws=12", "evaluate.controls=[]", "objective.weighting={type: uniform}"]
+    load_config("lm_domains", given)
+    with pytest.raises(InputError, match="draws=12") as caught:
+        load_config("lm_domains", [*given, override])
+    assert key in {problem.key for problem in caught.value.problems}
+
+
+def test_only_tokens_are_drawn():
+    with pytest.raises(InputError, match=r"targets.draws: found 5 with `task: classification`"):
+        load_config("digits", ["targets.draws=5"])
 
 
 def problems(*overrides, recipe="digits"):

@@ -31,7 +31,7 @@ from raykd.objective.rule import OUTPUT
 from raykd.pipeline.model_checks import data_problems
 from raykd.targets import Ticket, codec
 from raykd.targets.entries import EntryKey, TeacherKeys, append
-from raykd.targets.packing import Packing
+from raykd.targets.packing import PLAIN, Packing
 from raykd.targets.ragged import joined, samples_in, taken
 from raykd.targets.shards import write_shard
 from raykd.targets.sizes import shard_bytes
@@ -336,10 +336,12 @@ def test_ragged_arrays_are_taken_and_joined_by_sample():
     assert all(np.array_equal(again[name], arrays[name]) for name in arrays)
 
 
-def test_a_teacher_answers_a_chunk_the_same_in_any_company(samples):
-    """Bit for bit: the shape of a forward pass follows from the chunk alone."""
+@pytest.mark.parametrize("packing", [PLAIN, Packing(draws=6)])
+def test_a_teacher_answers_a_chunk_the_same_in_any_company(samples, packing):
+    """Bit for bit: the shape of a forward pass, and what is drawn, follow from the chunk alone."""
     teacher, rows = teacher_of(samples), np.sort(samples.splits["train"])[:17]
-    view = np.full(len(rows), ORIGINAL_VIEW)
+    teacher.spec = replace(teacher.spec, packing=packing)
+    view = np.zeros(len(rows), np.int64)
     whole = teacher.score(samples, rows, view)
     assert len(set(buckets(samples.inputs[CHUNKS][rows]).tolist())) > 1
     for order in (np.arange(17)[::-1], np.array([3]), np.array([16, 2, 9])):
@@ -361,6 +363,16 @@ def store(samples, tmp_path):
     hashes = samples.content_hash(np.arange(len(samples)))
     keys = {"t0": TeacherKeys(key, EntryKey(key.teacher, "original"))}
     return TargetStore.open(tmp_path, keys, samples.ids, hashes), teacher
+
+
+def test_teachers_draw_independently_of_each_other(samples):
+    rows, drawn = samples.splits["train"][:4], []
+    for name in ("t0", "t1"):
+        same = teacher_of(samples)
+        one = TeacherModel(replace(same.spec, name=name, packing=Packing(draws=6)))
+        (array,) = [a for n, a in one.score(samples, rows, np.zeros(4, np.int64)).items() if n.startswith("drawn")]  # fmt: skip
+        drawn.append(array)
+    assert (drawn[0] != drawn[1]).mean() > 0.5
 
 
 def test_few_classes_of_tokens_stay_few(samples):

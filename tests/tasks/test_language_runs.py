@@ -65,12 +65,14 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("few", [{}, {"full_up_to": 100, "top_k": 6}])
+@pytest.mark.parametrize("few", [{}, {"full_up_to": 100, "top_k": 6}, {"draws": 8}])
 def test_live_answers_teach_what_stored_ones_do_bit_for_bit(tmp_path, monkeypatch, few):
     """Of all tokens and of few; the latter are learnt in chunks."""
     monkeypatch.setenv("RAYKD_HOME", str(tmp_path / "home"))
+    weighting = {"type": "uniform" if "draws" in few else "bayesian"}
     for mode in ("stored", "live"):
         recipe = {**RECIPE, "targets": {"mode": mode, **few}}
+        recipe["objective"] = {**RECIPE["objective"], "weighting": weighting}
         assert main(command(tmp_path, mode, recipe=recipe)) == 0
     stored, live = tmp_path / "stored", tmp_path / "live"
     assert read_json(live / "summary.json")["targets"]["mode"] == "live"
