@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raykd.data.chunking import tokenizer_of
+from raykd.data.chunks import TextTokenizer
 from raykd.errors import InputError
 from raykd.evaluate import Evaluation
 from raykd.evaluate.task import TaskMetrics
@@ -33,6 +35,7 @@ class RunData:
         events: failures, retries, degradations.
         cards: teacher -> card.
         evaluation: outputs of all models; None where the run did not get so far.
+        tokenizer: of a language model, what its tokens stand for; None of other tasks, and before a student is kept.
     """
 
     name: str
@@ -42,6 +45,7 @@ class RunData:
     events: Sequence[Record]
     cards: Mapping[str, Record]
     evaluation: Evaluation | None
+    tokenizer: TextTokenizer | None = None
 
     @property
     def task(self) -> str:
@@ -98,7 +102,25 @@ def read_run(run: Path) -> RunData:
         events=_lines(run / "events.jsonl"),
         cards={path.stem: read_object(path) for path in sorted((run / "teachers").glob("*.json"))},
         evaluation=evaluation,
+        tokenizer=_tokenizer(folder.student / "model.json"),
     )
+
+
+def _tokenizer(description: Path) -> TextTokenizer | None:
+    """The tokenizer that a kept student is described with; None where it cannot be read here, so texts are not shown."""
+    if not description.is_file():
+        return None
+    preprocessing = read_object(description).get("preprocessing")
+    chunks = preprocessing.get("chunks") if isinstance(preprocessing, Mapping) else None
+    if not isinstance(chunks, Mapping):
+        return None
+    try:
+        with reading(description):
+            tokenizer = tokenizer_of(str(chunks["tokenizer"]), str(chunks["content"]))
+            assert any(tokenizer.sizes), "a tokenizer whose tokens stand for nothing"
+    except InputError:
+        return None
+    return tokenizer
 
 
 def curve(run: RunData, role: str, *keys: str) -> Curve | None:

@@ -12,7 +12,7 @@ import torch
 from raykd.config.data import Data
 from raykd.config.models import GruLmModel
 from raykd.config.roles import Expect, Preprocess
-from raykd.data.chunks import BYTES, DOMAIN, TOKEN
+from raykd.data.chunks import BYTES, DOMAIN, TOKEN, BytesAsTokens
 from raykd.data.samples import build_samples
 from raykd.ensemble import mean_probabilities
 from raykd.errors import InputError, TeacherError
@@ -27,6 +27,7 @@ from raykd.report import tables
 from raykd.targets.entries import EntryKey, TeacherKeys, append
 from raykd.targets.shards import write_shard
 from raykd.tasks.language import metrics as language
+from raykd.tasks.language.figures import samples_of_text
 from raykd.tasks.language.metrics import KL, LOG_P, METRICS, TOP
 from raykd.teachers.model import Spec, TeacherModel
 from raykd.train import validation
@@ -247,6 +248,22 @@ def test_what_an_earlier_version_kept_is_told(samples, stored, tmp_path, monkeyp
     monkeypatch.undo()
     with pytest.raises(InputError, match="as an earlier version kept them"):
         Evaluation.load(tmp_path / "old.safetensors")
+
+
+class Doubled(BytesAsTokens):
+    """Every token stands for its byte twice."""
+
+    def text(self, ids):
+        return bytes(one for token in ids for one in (token, token))
+
+
+def test_the_report_shows_pieces_of_text_as_the_tokenizer_spells_them(samples, stored):
+    run = SimpleNamespace(evaluation=evaluation_of(samples, stored), tokenizer=Doubled())
+    rows = samples_of_text(run).rows
+    letters = "".join(row[0] for row in rows).replace(" ", "")
+    assert letters
+    assert all(one == other for one, other in zip(letters[::2], letters[1::2], strict=True))
+    assert samples_of_text(SimpleNamespace(evaluation=run.evaluation, tokenizer=None)) is None
 
 
 def test_log_p_is_that_of_the_token_itself(samples, stored):

@@ -59,15 +59,11 @@ def _bits_of(columns_NA: Tensor) -> Tensor:
 
 
 def samples_of_text(run: RunData) -> Table | None:
-    """Pieces of test text, and how many bits student and ensemble need for each; those that differ most.
-
-    Of bytes as tokens alone: what other tokens stand for is not kept beside the evaluation.
-    """
-    tokens = (run.config.get("data") or {}).get("tokens") or {}
-    if (tokens.get("tokenizer") or {}).get("type", "bytes") != "bytes":
-        return None
+    """Pieces of test text, and how many bits student and ensemble need for each; those that differ most."""
     test = None if run.evaluation is None else run.evaluation.splits["test"]
     if test is None or "student" not in test.students or run.evaluation is None:
+        return None
+    if run.tokenizer is None:
         return None
     labels = test.labels_N
     chunks, chunk_N = labels[:, CHUNK].unique(return_inverse=True)
@@ -82,7 +78,7 @@ def samples_of_text(run: RunData) -> Table | None:
     for place in order:
         units = labels[chunk_N == place]
         domain = run.evaluation.classes[int(units[0, DOMAIN])]
-        text = bytes(units[:, TOKEN].clamp(0, 255).tolist()).decode(errors="replace")[:_LONGEST]
+        text = run.tokenizer.text(units[:, TOKEN].tolist()).decode(errors="replace")[:_LONGEST]
         shown = " ".join(text.split())
         numbers = [float(bits[place]) / int(tokens_M[place]) for bits in (own, whole)]
         rows.append((shown, domain, *map(number, numbers)))
