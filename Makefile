@@ -4,7 +4,7 @@
 # make notebooks    run every notebook
 # make soak         disturb teachers for longer than the tests do
 # make cluster-demo three Ray nodes on this machine, one killed in the middle; the same numbers
-# make chaos        do every fault of the table in jobs/README.md for real, 36 minutes
+# make chaos        do every fault of the table in jobs/README.md for real, about an hour
 # make bench        print what distillation costs: objective, store, memory, live teachers
 # VENV=/path        use another virtual environment
 
