@@ -23,6 +23,10 @@ _OWN = str(Path(__file__).parent / "teachers")
 os.environ["PYTHONPATH"] = os.pathsep.join([_OWN, *filter(None, [os.environ.get("PYTHONPATH")])])
 sys.path.insert(0, _OWN)
 
+# Two processes of tests share two cores: more threads in each would wait for each other. Those that they start choose anew.
+_THREADS = os.environ.get("OMP_NUM_THREADS")
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +50,10 @@ from raykd.tracking import Event
 
 if TYPE_CHECKING:
     from raykd.teachers import Spec
+
+os.environ.pop("OMP_NUM_THREADS")
+if _THREADS is not None:
+    os.environ["OMP_NUM_THREADS"] = _THREADS
 
 
 _OPERATORS = (

@@ -110,13 +110,12 @@ def _tokenizer(description: Path) -> TextTokenizer | None:
     """The tokenizer that a kept student is described with; None where it cannot be read here, so texts are not shown."""
     if not description.is_file():
         return None
-    preprocessing = read_object(description).get("preprocessing")
-    chunks = preprocessing.get("chunks") if isinstance(preprocessing, Mapping) else None
-    if not isinstance(chunks, Mapping):
-        return None
     try:
         with reading(description):
-            tokenizer = tokenizer_of(str(chunks["tokenizer"]), str(chunks["content"]))
+            chunks = (read_object(description).get("preprocessing") or {}).get("chunks")
+            if chunks is None:
+                return None
+            tokenizer = tokenizer_of(chunks["tokenizer"], chunks["content"])
             assert any(tokenizer.sizes), "a tokenizer whose tokens stand for nothing"
     except InputError:
         return None

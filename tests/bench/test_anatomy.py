@@ -11,6 +11,7 @@ from jobs import anatomy
 pytestmark = [pytest.mark.ray]
 
 
+@pytest.mark.soak
 def test_its_numbers_are_those_of_a_run(finished, monkeypatch, capsys):
     monkeypatch.setenv("RAYKD_HOME", str(finished.home))
     found = anatomy.main([str(finished.recipe), "seeds=2", "train.epochs=6"])

@@ -38,7 +38,7 @@ def started(folder, *command):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["benchmark.py", "chaos.py", "same_numbers.py"])
+@pytest.mark.parametrize("name", ["chaos.py", *(pytest.param(one, marks=pytest.mark.soak) for one in ("benchmark.py", "same_numbers.py"))])  # fmt: skip
 def test_a_job_finds_its_helpers_from_any_folder(tmp_path, name):
     done = started(tmp_path, ROOT / "jobs" / name, "--help")
     assert done.returncode == 0, done.stderr

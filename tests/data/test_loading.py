@@ -91,6 +91,7 @@ def _refused(*_: Any) -> Any:
     raise AssertionError("asked the cluster")
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 def test_what_a_worker_cannot_read_is_told_by_its_name(ray_cluster: None, tmp_path: Path) -> None:
     source = files.write_images(tmp_path)

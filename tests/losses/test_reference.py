@@ -140,15 +140,17 @@ def test_value_equals_the_reference(name):
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("fast_mode", [True, pytest.param(False, marks=pytest.mark.soak)])
 @ALL
-def test_gradcheck(name):
+def test_gradcheck(name, fast_mode):
+    """Along random directions; all entries of the Jacobian take a minute."""
     student = mapped(lambda x: x.clone().requires_grad_(), CASES[name][0])
     flat = student if isinstance(student, tuple) else (student,)
 
     def run(*parts):
         return call(name, student=parts if isinstance(student, tuple) else parts[0])
 
-    assert gradcheck(run, flat)
+    assert gradcheck(run, flat, fast_mode=fast_mode)
 
 
 @ALL

@@ -176,7 +176,14 @@ FIFTY = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("settings", FIFTY.values(), ids=FIFTY)
+BRIEF = {f"{t}, {[*LABELS][i % len(LABELS)]}" for i, t in enumerate(TARGETS)} | {*SETTLED}
+"""Every target, every way of labels and every weighting once; all pairs of them are in `make soak`."""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param(one, id=name, marks=[] if name in BRIEF else pytest.mark.soak) for name, one in FIFTY.items()],
+)  # fmt: skip
 def test_weights_after_fifty_steps_in_float64(settings, make_objective, make_batch, make_answers):
     objective = make_objective(settings, "a", "b", temperatures={"b": 1.5})
     objective.teacher_infos = tuple(

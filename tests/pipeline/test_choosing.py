@@ -100,6 +100,7 @@ def test_it_is_told(chosen, call):
     assert "fits      12 of 12 done" in status.out, "those of the menu, too"
 
 
+@pytest.mark.soak
 def test_a_resumed_run_chooses_nothing_anew(chosen, same_home, tmp_path):
     folder = shutil.copytree(chosen.path, tmp_path / "run")
     shutil.rmtree(folder / "checkpoints" / "student")

@@ -142,6 +142,7 @@ def test_a_method_is_trained_as_a_run_of_its_own_would(finished, tmp_path):
         assert value["values"] == compared[metric]["values"][:1], metric
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("same_home")
 def test_resuming_trains_nothing_and_refuses_other_methods(finished):
     config = finished.config
@@ -200,6 +201,7 @@ def test_without_a_view_step_the_teachers_are_asked_about_other_views(finished, 
     )
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("same_home")
 def test_teachers_are_ranked_before_any_student_trains(finished, tmp_path):
     found = rank(finished.config, Options(output=tmp_path / "ranked"))

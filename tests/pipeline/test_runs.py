@@ -203,6 +203,7 @@ def test_a_second_run_fits_no_teacher_and_scores_nothing(finished, recipe, tmp_p
     assert {p: p.stat().st_mtime_ns for p in finished.home.rglob("*.safetensors")} == stored
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("same_home")
 def test_another_label_budget_reads_the_same_store_for_teachers_that_stay(
     finished, recipe, tmp_path

@@ -129,6 +129,7 @@ def imported(name):
     return name in sys.modules
 
 
+@pytest.mark.soak
 def test_an_idle_process_imports_what_its_next_piece_needs():
     """At once with its own time; those of another size are not asked."""
     crew, unused = Crew(), "wave"

@@ -189,6 +189,7 @@ def test_best_yaml_runs_as_it_is_and_asks_no_teacher(finished, tmp_path):
     assert read_json(output / "summary.json")["targets"]["teacher_samples_scored"] == 0
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("same_home")
 def test_resuming_a_finished_sweep_trains_nothing_and_another_space_is_refused(
     finished, sweep_tree

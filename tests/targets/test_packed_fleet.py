@@ -26,7 +26,7 @@ def same(one, other):
     )
 
 
-@pytest.mark.parametrize("form", ["int8", "pooled"])
+@pytest.mark.parametrize("form", ["int8", pytest.param("pooled", marks=pytest.mark.soak)])
 def test_live_stored_and_here_the_same_bits(samples, make_spec, tmp_path, heard, form):
     packing = Packing(top_k=2, temperatures=(1.0, 6.0), features=form)
     spec = make_spec("cnn", taps=("blocks.0",), packing=packing)

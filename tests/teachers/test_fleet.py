@@ -149,6 +149,7 @@ def test_an_actor_that_is_killed_is_restarted_and_asked_again(start, samples, ma
     assert all(same(answers[v], alone(spec, samples, rows, v)) for v in range(4))
 
 
+@pytest.mark.soak
 def test_a_replica_that_stays_dead_is_left_to_the_other_and_logged(
     start, samples, make_spec, heard
 ):
@@ -196,6 +197,7 @@ def stop_for_good(pid):
         return
 
 
+@pytest.mark.soak
 def test_a_hanging_replica_is_passed_over(start, samples, make_spec, heard):
     spec = make_spec("mlp")
     rows = samples.splits["train"][:8]
@@ -216,6 +218,7 @@ def test_a_hanging_replica_is_passed_over(start, samples, make_spec, heard):
     assert "dead" not in causes, "what else it was asked is not waited for until Ray has killed it"
 
 
+@pytest.mark.soak
 def test_an_actor_that_is_late_is_waited_for_or_passed_over_but_not_hung(
     start, samples, make_spec, heard, tmp_path
 ):
@@ -238,7 +241,7 @@ def test_an_actor_that_is_late_is_waited_for_or_passed_over_but_not_hung(
     assert all(same(a["wide"], alone(spec, samples, rows, v)) for v, a in enumerate(answers))
 
 
-@pytest.mark.parametrize("request_timeout_s", [30, 0.3])
+@pytest.mark.parametrize("request_timeout_s", [pytest.param(30, marks=pytest.mark.soak), 0.3])
 def test_whoever_collects_waits_no_longer_than_it_says(
     start, samples, make_spec, heard, tmp_path, request_timeout_s
 ):
@@ -277,7 +280,9 @@ def test_nothing_big_goes_through_whoever_asks(start, samples, make_spec):
     assert sent[64] < 64 * 16 + 500 < samples.inputs["inputs"][:64].nbytes
 
 
-@pytest.mark.parametrize("on_failure", ["stop", "renormalise"])
+@pytest.mark.parametrize(
+    "on_failure", [pytest.param("stop", marks=pytest.mark.soak), "renormalise"]
+)
 def test_a_lost_teacher_stops_the_run_or_is_left_out(start, samples, make_spec, heard, on_failure):
     specs = [make_spec("mlp"), make_spec("mlp", name="other", seed=1)]
     rows = samples.splits["train"][:8]
@@ -320,6 +325,7 @@ def test_a_teacher_that_answers_nan_or_raises(start, samples, make_spec, heard, 
     assert list(missing_parts(tmp_path, key, samples, rows, [0])), "nothing of it is kept"
 
 
+@pytest.mark.soak
 def test_a_teacher_that_dies_while_the_store_is_filled(start, samples, make_spec, heard, tmp_path):
     file = tmp_path / "gone"
     model = FactoryModel(path="raykd_test_models:suicidal", kwargs={"file": str(file)})
@@ -370,6 +376,7 @@ def test_a_teacher_that_hangs_while_the_store_is_filled(start, samples, make_spe
     assert same(store.gather(rows, 0)["wide"], alone(spec, samples, rows, 0))
 
 
+@pytest.mark.soak
 def test_a_part_that_takes_longer_than_a_request_may_is_not_hung(
     start, samples, make_spec, heard, tmp_path
 ):

@@ -97,6 +97,7 @@ def same(one, other):
     )
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster", "one_thread")
 def test_live_stored_and_this_process_give_the_same_bits(recipe, heard, tmp_path):

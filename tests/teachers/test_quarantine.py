@@ -211,6 +211,7 @@ class TestOnActors:
         gaps = json.loads((tmp_path / views.folder / QUARANTINE).read_text())
         assert [(g["id"], g["view"]) for g in gaps] == [(int(data.ids[bad]), v) for v in (0, 1)]
 
+    @pytest.mark.soak
     def test_a_batch_asked_ahead_loses_no_answer_to_a_sample_that_is_known_by_then(
         self, poisoned, spec_of, heard
     ):
@@ -252,6 +253,7 @@ class TestOnActors:
         }
         assert tolerance.recall("other") == set()
 
+    @pytest.mark.soak
     def test_more_bad_samples_than_allowed_stop_the_run_and_are_named(
         self, poisoned, spec_of, heard, tmp_path
     ):
@@ -276,6 +278,7 @@ class TestOnActors:
             ):
                 strict.collect(["wide"], strict.submit(["wide"], rows, zeros))
 
+    @pytest.mark.soak
     def test_a_teacher_that_breaks_on_everything_is_sick_not_its_samples(
         self, samples, make_spec, heard
     ):

@@ -98,6 +98,7 @@ def test_the_bits_of_live_answers_each_scored_once(specs, samples, heard, tmp_pa
             assert same(one[name], kept[name])
 
 
+@pytest.mark.soak
 def test_what_is_stored_is_not_asked_for_and_a_new_tap_is(samples, make_spec, heard, tmp_path):
     rows = samples.splits["train"]
     plain, tapped = make_spec("cnn"), make_spec("cnn", taps=("blocks.0",))
@@ -155,6 +156,7 @@ def test_no_answer_of_a_teacher_that_is_left_out_is_stored(samples, make_spec, h
     assert left == {"wide"}
 
 
+@pytest.mark.soak
 def test_a_sample_that_breaks_a_teacher_is_remembered_in_the_store(
     samples, make_spec, heard, tmp_path
 ):

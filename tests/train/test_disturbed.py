@@ -81,7 +81,7 @@ def digits(tiny_recipe):
 @pytest.mark.parametrize(
     ("kills", "stops", "epochs"),
     [
-        pytest.param(4, 1, 6, id="few"),
+        pytest.param(4, 1, 6, id="few", marks=pytest.mark.soak),
         pytest.param(20, 5, 6, id="both", marks=pytest.mark.soak),
         pytest.param(100, 0, 15, id="kills", marks=pytest.mark.soak),
         pytest.param(0, 10, 6, id="hangs", marks=pytest.mark.soak),

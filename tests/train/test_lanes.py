@@ -74,6 +74,7 @@ def check_bits(tmp_path, samples):
     return check
 
 
+@pytest.mark.soak
 def test_a_lane_takes_the_next_fit_and_after_a_failed_one_none_is_begun(
     launch, lessons, make_fit, samples, check_bits, one_thread
 ):
@@ -110,6 +111,7 @@ def test_a_lane_that_leaves_its_node_counts_as_no_failure(
     assert check_bits(lessons) == 3
 
 
+@pytest.mark.soak
 def test_lanes_that_are_lost_too_often_end_the_run(launch, lessons, tmp_path):
     source = partial(interrupted_source, 0, tmp_path / "mark", "kill")
     with pytest.raises(TrainingError, match="student training failed"):

@@ -158,6 +158,7 @@ def test_a_group_of_fixed_size_starts_again_as_large(
     check_undisturbed([fit], results)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("workers", "why"), [(7, "timed out"), ((7, 9), "room for 6 student workers")]
 )

@@ -410,6 +410,7 @@ def test_what_cannot_be_written_again_or_is_damaged_is_said(runs, make_fit):
 # --- a fleet ---
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
