@@ -62,7 +62,7 @@ class Expect(Settings):
 class Teacher(Settings):
     """One frozen model of the ensemble."""
 
-    added_later: ClassVar = frozenset({"prefix", "domains", "head", "stage"})
+    added_later: ClassVar = frozenset({"prefix", "domains", "head", "stage", "teaches"})
 
     name: Name
     """Unique; used in keys, tables and files."""
@@ -114,6 +114,8 @@ class Teacher(Settings):
     """Overrides of `cluster.teachers`."""
     stage: Name | None = None
     """The stage of this recipe whose student it is; written by raykd."""
+    teaches: Natural | None = None
+    """The one replica of the student, and of its controls, that learns from it; null = all; written by raykd."""
 
     @property
     def learns(self) -> bool:
@@ -124,6 +126,10 @@ class Teacher(Settings):
     def is_ours(self) -> bool:
         """Whether it was made from this data: it computes in the data's unit, and has seen what labels there are."""
         return self.learns or self.stage is not None
+
+    def is_heard_by(self, replica: int) -> bool:
+        """Whether a replica of the student learns from it."""
+        return self.teaches is None or self.teaches == replica
 
 
 class Limits(Settings):

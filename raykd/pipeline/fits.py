@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from raykd.config import Config
 from raykd.config.heads import teachers_asked
-from raykd.config.objective import Labels, Objective
+from raykd.config.objective import Labels, Objective, restricted
 from raykd.config.roles import Teacher
 from raykd.config.training import Training
 from raykd.folders import home
@@ -162,6 +163,7 @@ def student_fit(
 ) -> Fit:
     """One replica of a student in one role; named after the role where it has no other name."""
     config, samples = prepared.config, prepared.samples
+    role = _heard(prepared, teachers, role, replica)
     own = config.seed if config.student.seed is None else config.student.seed
     seed = derive(own, "student", replica)
     train = student_rows(config, samples)
@@ -193,6 +195,24 @@ def student_fit(
         outputs=config.student.dimension,
         code=prepared.student_code,
     )
+
+
+def _heard(
+    prepared: Prepared, teachers: TeacherValidation, role: TrainingRole, replica: int
+) -> TrainingRole:
+    """A role with those teachers alone that a replica learns from: all, but for students of a stage that teach each one.
+
+    A control on the best teacher takes the best of these.
+    """
+    heard = {n for n, one in prepared.teachers.items() if one.settings.is_heard_by(replica)}
+    if heard.issuperset(role.teachers):
+        return role
+    if role.role == "best_teacher":
+        best = teachers.best_of([name for name in prepared.teachers if name in heard])
+        return training_role("best_teacher", prepared.config.objective, [*heard], best)
+    objective = restricted(role.objective, [t.teacher in heard for t in role.objective.features])
+    own = tuple(name for name in role.teachers if name in heard)
+    return replace(role, objective=objective, teachers=own)
 
 
 def _identity(prepared: Prepared, name: str, teachers: TeacherValidation) -> str:

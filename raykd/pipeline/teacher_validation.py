@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -54,6 +54,11 @@ class TeacherValidation:
     fingerprints: Mapping[str, str]
     temperatures: Mapping[str, float]
     best_teacher: str
+
+    def best_of(self, names: Sequence[str]) -> str:
+        """The single one of some teachers that is best on validation."""
+        answers = {name: self.validation.teachers[name] for name in names}
+        return best_teacher(replace(self.validation, teachers=answers), self.validation.task)
 
     @property
     def errors(self) -> dict[str, float]:

@@ -93,6 +93,34 @@ def test_replicas_start_where_those_of_an_earlier_stage_ended(chain):
     assert stages[2].before == ("second",)
 
 
+@pytest.mark.parametrize("teach", ["each", "ensemble"])
+def test_every_replica_of_a_stage_may_teach(chain, teach):
+    chain["stages"][0]["teach"] = teach
+    stages, _ = chain_of(load_config(chain, ["seeds=3"]), Path("/run"))
+    *made, conv = stages[1].config.teachers
+    assert [t.name for t in made] == ["first-0", "first-1", "first-2"]
+    assert [t.weights for t in made] == [
+        f"/run/stages/first/checkpoints/student/replica{r}/best.safetensors" for r in range(3)
+    ]
+    assert {t.stage for t in made} == {"first"}
+    assert [t.teaches for t in made] == ([0, 1, 2] if teach == "each" else [None] * 3)
+    assert conv.teaches is None
+    assert [[t.is_heard_by(r) for t in (*made, conv)].count(True) for r in range(3)] == (
+        [2] * 3 if teach == "each" else [4] * 3
+    )
+    assert [stage.teach for stage in stages] == [teach, "best", "best"]
+    assert [t.name for t in stages[1].plan.teachers if t.fit] == ["first-0", "first-1", "first-2", "conv"]  # fmt: skip
+
+
+def test_of_one_teacher_for_each_replica_the_best_is_the_student_again(chain):
+    chain["stages"][1]["teach"] = "each"
+    stages, _ = chain_of(load_config(chain, ["seeds=3"]), Path("/run"))
+    assert stages[2].config.evaluate.controls == ("labels", "hard")
+    chain["stages"][2]["teachers"] = ["second", "first"]
+    stages, _ = chain_of(load_config(chain, ["seeds=3"]), Path("/run"))
+    assert stages[2].config.evaluate.controls == ("labels", "best_teacher", "hard")
+
+
 def test_a_plan_fits_what_earlier_stages_are_to_make(chain):
     stages, _ = chain_of(load_config(chain), Path("/run"))
     made = stages[1].plan.teachers[0]
@@ -112,6 +140,9 @@ def test_a_plan_fits_what_earlier_stages_are_to_make(chain):
         (["stages.first.name=conv"], "stages.conv.name", "choose another name"),
         (["stages.first.name=direct"], "stages.direct.name", "choose another name"),
         (["folds=3"], "stages", "cross-validated"),
+        (["stages.last.teach=each"], "stages.last.teach", "teach nobody"),
+        (["stages.first.teach=all"], "stages.0.teach", "ensemble"),
+        (["stages.first.teach=each", "teachers.conv.name=first-0"], "stages.first.name", "choose another name"),
         (["stages.first.student={model: {widht: 1}}"], "stages.first.student.model.widht", "unknown"),
         (["stages.first.train={epochs: 0}"], "stages.first.train.epochs", "greater"),
         (["stages.second.objective={weighting: {type: fixed, weights: {wide: 1}}}"], "stages.second.objective.weighting", "wide"),
