@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raykd.config.base import LONGEST_NAME
 from raykd.config.explanations import nearest
 from raykd.config.roles import REPLICA
 from raykd.config.root import Config
@@ -84,6 +85,10 @@ def _names(config: Config) -> Iterator[Problem]:
         if stage.name in taken:
             yield Problem(f"{key}.name", f"{stage.name!r} is what something else is called: a teacher, a stage, or a model of "
                           "the report; choose another name")  # fmt: skip
+        longest = max([stage.name, *_replicas(stage, config.seeds)], key=len)
+        if len(longest) > LONGEST_NAME:
+            yield Problem(f"{key}.name", f"makes the name {longest!r} of {len(longest)} characters, of which {LONGEST_NAME} are "
+                          "allowed; choose a shorter name")  # fmt: skip
         known = [*teachers, *before]
         for name in stage.teachers or ():
             if name not in known:

@@ -121,6 +121,30 @@ def test_of_one_teacher_for_each_replica_the_best_is_the_student_again(chain):
     assert stages[2].config.evaluate.controls == ("labels", "best_teacher", "hard")
 
 
+def test_rounds_are_stages_of_their_own(chain):
+    chain["stages"][1] |= {"rounds": 3, "teach": "ensemble"}
+    config = load_config(chain)
+    names = ["first", "second_round1", "second_round2", "second", "last"]
+    assert [stage.name for stage in config.stages] == names
+    assert [stage.teachers for stage in config.stages] == [
+        None, ("first", "conv"), ("second_round1",), ("second_round2",), ("second",),
+    ]  # fmt: skip
+    assert [stage.teach for stage in config.stages] == ["best", *3 * ["ensemble"], "best"]
+    assert {stage.objective["weighting"]["type"] for stage in config.stages[1:4]} == {"sample"}
+    assert load_config(config.model_dump(mode="json")) == config, "a folder has every round"
+    stages, _ = chain_of(config, Path("/run"))
+    assert len({stage.config.student.seed for stage in stages}) == 5
+
+
+def test_rounds_of_the_only_stage_are_a_chain(tiny_recipe):
+    given = {**tiny_recipe, "evaluate": {}, "stages": [{"name": "self", "rounds": 2, "join": True, "teach": "each"}]}  # fmt: skip
+    config = load_config(given)
+    first, last = config.stages
+    assert (first.teachers, last.teachers) == (None, ("wide", "conv", "self_round1"))
+    assert (first.teach, last.teach) == ("each", "best"), "the last round teaches nobody"
+    assert config.evaluate.controls[-2:] == ("direct", "longer")
+
+
 def test_a_plan_fits_what_earlier_stages_are_to_make(chain):
     stages, _ = chain_of(load_config(chain), Path("/run"))
     made = stages[1].plan.teachers[0]
@@ -140,6 +164,9 @@ def test_a_plan_fits_what_earlier_stages_are_to_make(chain):
         (["stages.first.name=conv"], "stages.conv.name", "choose another name"),
         (["stages.first.name=direct"], "stages.direct.name", "choose another name"),
         (["folds=3"], "stages", "cross-validated"),
+        (["stages.last.join=true"], "stages.last.join", "more rounds"),
+        (["stages.last.rounds=101"], "stages.2.rounds", "100"),
+        ([f"stages.last.name={60 * 'n'}", "stages.2.rounds=2"], f"stages.{60 * 'n'}_round1.name", "shorter"),
         (["stages.last.teach=each"], "stages.last.teach", "teach nobody"),
         (["stages.first.teach=all"], "stages.0.teach", "ensemble"),
         (["stages.first.teach=each", "teachers.conv.name=first-0"], "stages.first.name", "choose another name"),
