@@ -82,10 +82,11 @@ def _names(config: Config) -> Iterator[Problem]:
     used = teaching | {stage.start for stage in config.stages}
     for stage in config.stages:
         key = f"stages.{stage.name}"
-        if stage.name in taken:
-            yield Problem(f"{key}.name", f"{stage.name!r} is what something else is called: a teacher, a stage, or a model of "
+        own = [stage.name, *_replicas(stage, config.seeds)]
+        for name in taken.intersection(own):
+            yield Problem(f"{key}.name", f"{name!r} is what something else is called: a teacher, a stage, or a model of "
                           "the report; choose another name")  # fmt: skip
-        longest = max([stage.name, *_replicas(stage, config.seeds)], key=len)
+        longest = max(own, key=len)
         if len(longest) > LONGEST_NAME:
             yield Problem(f"{key}.name", f"makes the name {longest!r} of {len(longest)} characters, of which {LONGEST_NAME} are "
                           "allowed; choose a shorter name")  # fmt: skip
@@ -104,7 +105,7 @@ def _names(config: Config) -> Iterator[Problem]:
         if stage.teach != "best" and stage.name not in teaching:
             yield Problem(f"{key}.teach", f"found {stage.teach}, but its students teach nobody: no later stage names it in `teachers`; "
                           "name it there, or leave this out")  # fmt: skip
-        taken |= {stage.name, *_replicas(stage, config.seeds)}
+        taken.update(own)
         before.append(stage.name)
 
 

@@ -69,6 +69,7 @@ def teacher_fit(prepared: Prepared, teacher: Teacher) -> Fit:
         freeze=settings.freeze,
         lr_factors=settings.lr_factors,
         code=resolved.code,
+        stop=settings.last_epoch,
     )
 
 

@@ -17,7 +17,14 @@ from raykd.folders import RunFolder, read_json, write_json
 from raykd.pipeline.evaluation import evaluate, labels_used
 from raykd.pipeline.event_bus import EventBus
 from raykd.pipeline.fits import known_weights, teacher_fit
-from raykd.pipeline.fitted import alone, card_of, keep_teacher, reuse
+from raykd.pipeline.fitted import (
+    alone,
+    card_of,
+    keep_snapshot,
+    keep_teacher,
+    reuse,
+    share_fits,
+)
 from raykd.pipeline.placement import Placement
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.target_stage import TargetStage
@@ -174,21 +181,36 @@ class Job:
         if not missing:
             return
         with self.stage("teachers", fits=[fit.fit_id for fit in missing.values()]):
-            resources = {  # of its actor a part of a core may do
-                n: {"CPU": max(1.0, p.cpus), "GPU": p.gpus}
-                for n, p in self.placement.teachers.items()
-            }
-            results = fit_teachers(
-                missing,
-                resources,
-                self.samples,
-                self.folder,
-                self.mailbox.sender,
-                self.crew,
-                most=self.placement.teacher_lanes or len(missing),
-            )
-            for name, result in results.items():
-                keep_teacher(self.folder, name, missing[name], result)
+            trained, made_by = share_fits(missing)
+            self._train_teachers(trained)
+            left = {}
+            for name, longer in made_by.items():
+                fit = missing[name]
+                metrics = keep_snapshot(self.folder, name, fit, trained[longer])
+                if metrics is None:
+                    left[name] = fit
+                else:
+                    self.emit(events.fit("teachers", fit.fit_id, state="reused", metrics=metrics))
+            self._train_teachers(left)
+
+    def _train_teachers(self, fits: Mapping[str, Fit]) -> None:
+        """Train teachers to the end of their fits, and keep them."""
+        if not fits:
+            return
+        resources = {  # of its actor a part of a core may do
+            n: {"CPU": max(1.0, p.cpus), "GPU": p.gpus} for n, p in self.placement.teachers.items()
+        }
+        results = fit_teachers(
+            fits,
+            resources,
+            self.samples,
+            self.folder,
+            self.mailbox.sender,
+            self.crew,
+            most=self.placement.teacher_lanes or len(fits),
+        )
+        for name, result in results.items():
+            keep_teacher(self.folder, name, fits[name], result)
 
     def validate_teachers(self, specs: Specs) -> TeacherValidation:
         """What the teachers say of validation and test, and how wrong they are on validation."""

@@ -63,6 +63,8 @@ class Fit:
         task: what it is trained for; None = what the samples are for.
         outputs: of the network; None = as many as the samples have classes.
         code: hash of the user's own code that the network is written in, or None.
+        stop: after how many epochs it ends, its last weights being what is kept; None = after all, the best being so.
+        snapshots: after which epochs its weights are kept, too; they change nothing of the fit.
     """
 
     fit_id: str
@@ -88,6 +90,18 @@ class Fit:
     task: str | None = None
     outputs: int | None = None
     code: str | None = None
+    stop: int | None = None
+    snapshots: tuple[int, ...] = ()
+
+    @property
+    def epochs(self) -> int:
+        """How many it has, early stopping left aside."""
+        return self.training.epochs if self.stop is None else self.stop
+
+    @property
+    def kept(self) -> Literal["best", "last"]:
+        """Which of its weights are kept."""
+        return "best" if self.stop is None else "last"
 
     @property
     def identity(self) -> str:
@@ -124,6 +138,7 @@ class Fit:
             **self.facts,
             **({} if self.outputs is None else {"outputs": self.outputs}),
             **({} if self.code is None else {"code": self.code}),
+            **({} if self.stop is None else {"stop": self.stop}),
             **({} if not self.heads else {"heads": _of_heads(self.heads)}),
         }
 

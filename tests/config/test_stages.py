@@ -169,7 +169,7 @@ def test_a_plan_fits_what_earlier_stages_are_to_make(chain):
         ([f"stages.last.name={60 * 'n'}", "stages.2.rounds=2"], f"stages.{60 * 'n'}_round1.name", "shorter"),
         (["stages.last.teach=each"], "stages.last.teach", "teach nobody"),
         (["stages.first.teach=all"], "stages.0.teach", "ensemble"),
-        (["stages.first.teach=each", "teachers.conv.name=first-0"], "stages.first.name", "choose another name"),
+        (["stages.first.teach=each", "teachers.wide.name=first-0"], "stages.first.name", "choose another name"),
         (["stages.first.student={model: {widht: 1}}"], "stages.first.student.model.widht", "unknown"),
         (["stages.first.train={epochs: 0}"], "stages.first.train.epochs", "greater"),
         (["stages.second.objective={weighting: {type: fixed, weights: {wide: 1}}}"], "stages.second.objective.weighting", "wide"),
