@@ -230,6 +230,9 @@ def _teacher_infos(
     needs = role.objective.weighting.row.needs
     errors = teachers.errors if "errors" in needs else {}
     accuracies = teachers.accuracies if "accuracies" in needs else {}
+    stacked: Mapping[str, float] = {}
+    if "stacked" in needs:
+        stacked = teachers.stacked(role.teachers, role.objective.weighting.knob("prior"))
     return tuple(
         TeacherInfo(
             name,
@@ -238,6 +241,7 @@ def _teacher_infos(
             accuracies.get(name),
             prepared.teachers[name].known,
             _domains(prepared, name),
+            stacked.get(name),
         )
         for name in role.teachers
     )

@@ -144,9 +144,10 @@ class Fit:
 
 
 def _heard(teacher: TeacherInfo) -> tuple[Any, ...]:
-    """What is known of a teacher; without the domains that earlier versions did not know, where it has none."""
-    *known, domains = astuple(teacher)
-    return (*known, *(() if domains is None else (domains,)))
+    """What is known of a teacher; without what earlier versions did not know, where there is none."""
+    *known, domains, stacked = astuple(teacher)
+    more = (domains,) if stacked is None else (domains, stacked)
+    return (*known, *(() if more == (None,) else more))
 
 
 def _hash(parts: Mapping[str, Any]) -> str:
