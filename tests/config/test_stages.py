@@ -112,6 +112,16 @@ def test_every_replica_of_a_stage_may_teach(chain, teach):
     assert [t.name for t in stages[1].plan.teachers if t.fit] == ["first-0", "first-1", "first-2", "conv"]  # fmt: skip
 
 
+def test_every_replica_has_a_teacher(chain):
+    chain["stages"][1]["teach"] = "each"
+    last = chain_of(load_config(chain, ["seeds=2"]), Path("/run"))[0][-1].config
+    tree = last.model_dump(mode="json")
+    assert load_config(tree) == last
+    for change in ({"seeds": 3}, {"teachers": tree["teachers"][:1]}):
+        with pytest.raises(InputError, match="replica . of the student would have none"):
+            load_config({**tree, **change})
+
+
 def test_of_one_teacher_for_each_replica_the_best_is_the_student_again(chain):
     chain["stages"][1]["teach"] = "each"
     stages, _ = chain_of(load_config(chain, ["seeds=3"]), Path("/run"))
