@@ -118,7 +118,7 @@ def test_every_replica_has_a_teacher(chain):
     tree = last.model_dump(mode="json")
     assert load_config(tree) == last
     for change in ({"seeds": 3}, {"teachers": tree["teachers"][:1]}):
-        with pytest.raises(InputError, match="replica . of the student would have none"):
+        with pytest.raises(InputError, match=r"replica . of the student would have none"):
             load_config({**tree, **change})
 
 
