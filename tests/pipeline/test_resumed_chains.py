@@ -29,11 +29,9 @@ POINTS = [
     ("job:Job.train", 1),  # their answers are stored
     ("chain:keep_students", 1),  # the first stage's students are trained
     ("chain:_conclude", 1),  # and kept
-    ("chain:save_student", 1),  # and judged
     ("chain:_run_stage", 2),  # between the first stage and the control
     ("job:Job.train", 2),  # within the control
     ("chain:Chain.take_over", 1),  # between the control and the last stage
-    ("target_stage:TargetStage.start", 3),  # before the first stage's student is asked
     ("job:Job.train", 3),  # within the last stage
     ("runs:_evaluate", 1),  # all is trained
 ]
