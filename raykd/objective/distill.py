@@ -200,7 +200,9 @@ class DistillObjective(nn.Module):
             terms[f"features.{index}"] = Term(loss_B, counted_B, weight)
         if self.settings.feature_weighting == "heads" and terms:
             return self._shared_by_heads(terms, features, batch)
-        return terms if self.uncertainty is None else self.uncertainty(terms)
+        if self.uncertainty is not None:
+            terms = self.uncertainty(terms)
+        return terms
 
     def _shared_by_heads(
         self, terms: Mapping[str, Term], features: Mapping[str, Tensor], batch: Batch

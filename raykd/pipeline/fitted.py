@@ -86,7 +86,8 @@ def share_fits(fits: Mapping[str, Fit]) -> tuple[dict[str, Fit], dict[str, str]]
     trained, made_by = {}, {}
     for names in groups.values():
         longest = max(names, key=lambda name: (fits[name].stop is None, fits[name].epochs))
-        stops = {fits[name].stop for name in names} - {fits[longest].stop, None}
+        ends = {stop for name in names if (stop := fits[name].stop) is not None}
+        stops = ends - {fits[longest].stop}
         trained[longest] = replace(fits[longest], snapshots=tuple(sorted(stops)))
         made_by |= {name: longest for name in names if fits[name].stop in stops}
         trained |= {n: fits[n] for n in names if n != longest and n not in made_by}
