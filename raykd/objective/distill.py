@@ -101,6 +101,14 @@ class DistillObjective(nn.Module):
         return [part.projector for part in parts if isinstance(part, FeatureLoss)]
 
     @property
+    def learnt(self) -> dict[str, dict[str, float]]:
+        """What it has learnt besides projectors, for the record of an epoch: `variances` of the feature terms."""
+        if self.uncertainty is None:
+            return {}
+        variances = self.uncertainty.log_variance_F.detach().exp().tolist()
+        return {"variances": {f"features.{index}": value for index, value in enumerate(variances)}}
+
+    @property
     def needs_teachers(self) -> bool:
         """Whether any term uses what teachers say."""
         return bool(self.teacher_infos)

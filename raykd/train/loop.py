@@ -262,6 +262,7 @@ class Trainer:
             **measured,
             **teachers,
             **({} if self.rounds is None else self.rounds.values()),
+            **self.module.objective.learnt,
         }
         step = (epoch + 1) * self.fit.plan.steps_per_epoch
         self.reporter.report(

@@ -44,6 +44,8 @@ def test_snapshots_weighed_by_stacking(tiny_recipe, tmp_path, monkeypatch):
     expected = _stacked(tiny_recipe, folder, cards)
     assert weights == pytest.approx(expected, abs=1e-4)
     assert len(set(weights.values())) == 3
+    assert result.summary["targets"]["stacking"]["student"] == pytest.approx(expected, abs=1e-4)
+    assert last["variances"]["features.0"] != 1, "it is trained"
     assert set(last["terms"]) == {"labels", "soft_targets", "features.0"}
 
 
