@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from raykd.ensemble import calibration_half, fit_temperature
+from raykd.ensemble import TEMPERATURE_BOUNDS, calibration_half, fit_temperature
 from raykd.ensemble.stacking import stacked_weights
 from raykd.evaluate import SplitOutputs
 from raykd.evaluate.ranking import rank_teachers
@@ -121,6 +121,8 @@ def test_learnt_weights_beside_equal_ones(classifiers):
     assert found["uniform"]["weights"] == pytest.approx(dict.fromkeys("abcde", 0.2))
     rows, labels = half & labelled, classifiers.labels_N[half & labelled]
     temperatures = {n: fit_temperature(one[rows], labels) for n, one in classifiers.teachers.items()}  # fmt: skip
+    assert temperatures["d"] == TEMPERATURE_BOUNDS[1], "it is no better than chance"
+    temperatures["d"] = 1.0
     assert found["temperatures"] == pytest.approx(temperatures)
     own = [(classifiers.teachers[n][rows] / t).log_softmax(1).gather(1, labels[:, None])[:, 0] for n, t in temperatures.items()]  # fmt: skip
     expected = stacked_weights(torch.stack(own), found["prior"]).tolist()
