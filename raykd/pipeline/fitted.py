@@ -83,7 +83,8 @@ def share_fits(fits: Mapping[str, Fit]) -> tuple[dict[str, Fit], dict[str, str]]
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name, fit in fits.items():
         groups[replace(fit, stop=None).identity].append(name)
-    trained, made_by = {}, {}
+    trained: dict[str, Fit] = {}
+    made_by: dict[str, str] = {}
     for names in groups.values():
         longest = max(names, key=lambda name: (fits[name].stop is None, fits[name].epochs))
         ends = {stop for name in names if (stop := fits[name].stop) is not None}
