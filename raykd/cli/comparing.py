@@ -316,6 +316,7 @@ def _show_ranking(ranking: Mapping[str, Any], console: Console) -> None:
     ]
     console.print("")
     console.table(closest, title="least alike in their errors first")
+    _show_weights(ranking, console)
     console.print("")
     keep = ranking["keep"]
     best = ranking["greedy"][len(keep) - 1][metric.key]
@@ -324,6 +325,32 @@ def _show_ranking(ranking: Mapping[str, Any], console: Console) -> None:
         f"together reach {metric.form(ranking['ensemble'][metric.key])}. A weighting that always asked the "
         f"right one would reach {metric.form(ranking['oracle'])}."
     )
+
+
+def _show_weights(ranking: Mapping[str, Any], console: Console) -> None:
+    """Equal weights beside learnt ones, where there are any."""
+    from raykd.report.folder import text_of
+    from raykd.report.wording import number
+
+    found = ranking.get("weights")
+    if not found:
+        return
+    metric, second = text_of(ranking).metric, text_of(ranking).second
+    rows = [
+        {
+            "weights": kind,
+            **{name: number(value) for name, value in found[kind]["weights"].items()},
+            metric.name: metric.form(found[kind][metric.key]),
+            second.name: second.form(found[kind][second.key]),
+        }
+        for kind in ("uniform", "stacking")
+    ]
+    title = (
+        f"calibrated teachers: weights by {found['fitted_on']:,} labels, shrunk to equal ones (n0 = {found['prior']:g}), "
+        f"judged on {found['judged_on']:,} others"
+    )
+    console.print("")
+    console.table(rows, title=title)
 
 
 def _or_none(value: float | None) -> float:

@@ -83,7 +83,8 @@ Depth = Annotated[int, Field(ge=1, le=10_000), _NO_BOOL]
 TEXT_BYTES = 2000
 """So many bytes of a text are kept where a recipe says nothing."""
 ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$", max_length=64)]
+LONGEST_NAME = 64
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$", max_length=LONGEST_NAME)]
 License = Annotated[str, Field(pattern=r"^\S(.*\S)?$", max_length=100)]
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raykd.config.base import LONGEST_NAME
 from raykd.config.explanations import nearest
 from raykd.config.roles import REPLICA
 from raykd.config.root import Config
-from raykd.config.stages import LONGER, STAGE_CONTROLS
+from raykd.config.stages import LONGER, STAGE_CONTROLS, Stage, Teach
 from raykd.config.training import Fit, Training
 from raykd.errors import InputError, Problem
 from raykd.folders import RunFolder
@@ -37,12 +38,14 @@ class StageRecipe:
         config: its recipe; the students of earlier stages are teachers with `weights` in their folders.
         before: the earlier stages that it needs.
         plan: the same recipe for before any stage is trained: what earlier stages are to make is to be fitted.
+        teach: how its students teach later stages.
     """
 
     name: str
     config: Config
     before: tuple[str, ...]
     plan: Config
+    teach: Teach = "best"
 
 
 def stage_problems(
@@ -75,12 +78,18 @@ def _names(config: Config) -> Iterator[Problem]:
     """Names that are taken, unknown or used by nobody."""
     teachers = [teacher.name for teacher in config.teachers]
     taken, before = {*teachers, "student", "ensemble", "labels", "best_teacher", "hard", "untrained", *STAGE_CONTROLS}, list[str]()  # fmt: skip
-    used = {name for stage in config.stages for name in (*(stage.teachers or ()), stage.start)}
+    teaching = {name for stage in config.stages for name in stage.teachers or ()}
+    used = teaching | {stage.start for stage in config.stages}
     for stage in config.stages:
         key = f"stages.{stage.name}"
-        if stage.name in taken:
-            yield Problem(f"{key}.name", f"{stage.name!r} is what something else is called: a teacher, a stage, or a model of "
+        own = [stage.name, *_replicas(stage, config.seeds)]
+        for name in taken.intersection(own):
+            yield Problem(f"{key}.name", f"{name!r} is what something else is called: a teacher, a stage, or a model of "
                           "the report; choose another name")  # fmt: skip
+        longest = max(own, key=len)
+        if len(longest) > LONGEST_NAME:
+            yield Problem(f"{key}.name", f"makes the name {longest!r} of {len(longest)} characters, of which {LONGEST_NAME} are "
+                          "allowed; choose a shorter name")  # fmt: skip
         known = [*teachers, *before]
         for name in stage.teachers or ():
             if name not in known:
@@ -93,7 +102,10 @@ def _names(config: Config) -> Iterator[Problem]:
             yield Problem(f"{key}.start", f"found {stage.start!r}{nearest(stage.start, before)}; the stages before this one: {stages}")  # fmt: skip
         if stage is not config.stages[-1] and stage.name not in used:
             yield Problem(key, "does nothing: no later stage names it in `teachers` or `start`; name it there, or leave it out")  # fmt: skip
-        taken.add(stage.name)
+        if stage.teach != "best" and stage.name not in teaching:
+            yield Problem(f"{key}.teach", f"found {stage.teach}, but its students teach nobody: no later stage names it in `teachers`; "
+                          "name it there, or leave this out")  # fmt: skip
+        taken.update(own)
         before.append(stage.name)
 
 
@@ -127,7 +139,7 @@ def stage_recipes(
         names = [name for name in (*(stage.teachers or ()), stage.start) if name in made]
         fits = {name: made[name].config.train for name in names}
         made[stage.name] = StageRecipe(
-            stage.name, recipe, tuple(dict.fromkeys(names)), _planned(recipe, fits)
+            stage.name, recipe, tuple(dict.fromkeys(names)), _planned(recipe, fits), stage.teach
         )
     return list(made.values())
 
@@ -152,17 +164,17 @@ def _tree(config: Config, index: int, folder: Path, merge: Callable[[Any, Any], 
     stage, last = config.stages[index], index == len(config.stages) - 1
     tree = _overlaid(config, index, merge)
     named = stage.teachers or [teacher["name"] for teacher in tree["teachers"]]
-    teachers = {teacher["name"]: teacher for teacher in tree["teachers"]}
+    teachers = {teacher["name"]: [teacher] for teacher in tree["teachers"]}
     for place, earlier in enumerate(config.stages[:index]):
         if earlier.name in named:
-            teachers[earlier.name] = _as_teacher(config, place, folder, merge)
-    tree["teachers"] = [teachers[name] for name in named]
+            teachers[earlier.name] = _as_teachers(config, place, folder, merge)
+    tree["teachers"] = [one for name in named for one in teachers[name]]
     if stage.start is not None:
         checkpoints = RunFolder(folder).stage(stage.start).checkpoints(f"student/replica{REPLICA}")
         file = checkpoints / "best.safetensors"
         tree["student"] = {**tree["student"], "weights": str(file), "prefix": None}
     controls = list(config.evaluate.own_controls)
-    if len(named) == 1:
+    if sum(one.get("teaches") in (None, 0) for one in tree["teachers"]) == 1:
         controls = [name for name in controls if name != "best_teacher"]
     tree["evaluate"] = {**tree["evaluate"], "controls": controls} if last else {"controls": []}
     return tree
@@ -186,19 +198,36 @@ def _seed(config: Config) -> int:
     return config.seed if config.student.seed is None else config.student.seed
 
 
-def _as_teacher(
+def _as_teachers(
     config: Config, index: int, folder: Path, merge: Callable[[Any, Any], Tree]
-) -> Tree:
-    """The student of a stage, as a teacher of a later one."""
-    student, name = _overlaid(config, index, merge)["student"], config.stages[index].name
-    return {
-        "name": name,
+) -> list[Tree]:
+    """The students of a stage as teachers of a later one: the best replica, or all of them."""
+    student, stage = _overlaid(config, index, merge)["student"], config.stages[index]
+    own = RunFolder(folder).stage(stage.name)
+    tree = {
+        "name": stage.name,
         "model": student["model"],
         "preprocess": student.get("preprocess") or {},
-        "weights": str(RunFolder(folder).stage(name).student / WEIGHTS),
+        "weights": str(own.student / WEIGHTS),
         "license": student.get("license"),
-        "stage": name,
+        "stage": stage.name,
     }
+    if stage.teach == "best":
+        return [tree]
+    return [
+        {
+            **tree,
+            "name": name,
+            "weights": str(own.checkpoints(f"student/replica{replica}") / "best.safetensors"),
+            "teaches": replica if stage.teach == "each" else None,
+        }
+        for replica, name in enumerate(_replicas(stage, config.seeds))
+    ]
+
+
+def _replicas(stage: Stage, seeds: int) -> list[str]:
+    """Names of a stage's replicas as teachers, where not only the best one teaches."""
+    return [] if stage.teach == "best" else [f"{stage.name}-{r}" for r in range(seeds)]
 
 
 def _control_tree(config: Config, name: str, merge: Callable[[Any, Any], Tree]) -> Tree:

@@ -67,6 +67,10 @@ def _names(config: Config) -> Iterator[Problem]:
         if name in RESERVED:
             yield Problem(f"teachers.{name}.name", f"{name!r} is what reports call another model; "
                           "choose another name")  # fmt: skip
+    alone = [r for r in range(config.seeds) if not any(t.is_heard_by(r) for t in config.teachers)]
+    if alone:
+        yield Problem("teachers", f"replica {alone[0]} of the student would have none: all of them teach another replica alone "
+                      "(`teaches`); keep its own, or set `teaches` to null")  # fmt: skip
 
 
 def _teacher(teacher: Teacher) -> Iterator[Problem]:

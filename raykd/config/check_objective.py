@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from raykd.config.choosing import every_recipe, given_keys
 from raykd.config.explanations import nearest
-from raykd.config.heads import head_problems
+from raykd.config.heads import head_problems, uncertainty_problems
 from raykd.config.methods import DisagreementFilter
 from raykd.config.objective import (
     FeatureTerm,
@@ -46,6 +46,7 @@ def objective_problems(config: Config) -> Iterator[Problem]:
     for index, term in enumerate(config.objective.features):
         yield from _feature(config, term, f"objective.features.{index}")
     yield from head_problems(config)
+    yield from uncertainty_problems(config.objective)
     yield from _phases(config.objective)
     yield from _best_teacher(config)
 
@@ -159,6 +160,12 @@ def _given_weights(config: Config) -> Iterator[Problem]:
                 yield Problem(f"{key}.{name}", "is missing: every teacher needs a weight")
         if given and not any(given.values()):
             yield Problem(key, "all are 0")
+    if config.objective.weighting.type != "stacking":
+        return
+    for teacher in config.teachers:
+        if teacher.temperature != "fit":
+            yield Problem(f"teachers.{teacher.name}.temperature", f"found {teacher.temperature:g}; objective.weighting=stacking is of "
+                          "calibrated teachers, since others are weighed by how sure they are: give fit, or take another weighting")  # fmt: skip
 
 
 def _soft_targets(config: Config, soft: SoftTargets) -> Iterator[Problem]:

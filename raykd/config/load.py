@@ -19,7 +19,8 @@ from raykd.config.models import expand_model
 from raykd.config.optimizers import completed
 from raykd.config.root import Config
 from raykd.config.search import Search
-from raykd.config.stages import with_last_student
+from raykd.config.snapshots import with_snapshots
+from raykd.config.stages import in_rounds, with_last_student
 from raykd.config.tasks import TaskSettings
 from raykd.config.trusting import is_of_folder, refuse_code
 from raykd.config.yaml_text import DEEPEST, LONGEST, read_yaml, unreadable
@@ -138,6 +139,9 @@ def parse(tree: Mapping[str, Any]) -> Config:
         config = Config.model_validate(tree)
     except ValidationError as error:
         raise InputError(explain(error, tree)) from None
+    teachers = with_snapshots(config.teachers, config.seed)
+    stages = in_rounds(config.stages, [teacher.name for teacher in teachers])
+    config = config.model_copy(update={"teachers": teachers, "stages": stages})
     problems = cross_check(config)
     if config.stages and not problems:
         problems = stage_problems(config, parse, merge)

@@ -253,8 +253,9 @@ class Objective(Settings):
     """How much each teacher counts, per sample."""
     features: tuple[FeatureTerm, ...] = ()
     """Feature terms."""
-    feature_weighting: Literal["heads"] | None = None
-    """`heads`: shares of the terms, 1 in sum, by how well each teacher's head reads the label from the student (CA-MKD)."""
+    feature_weighting: Literal["heads", "uncertainty"] | None = None
+    """`heads`: shares of the terms, 1 in sum, by how well each teacher's head reads the label from the student (CA-MKD).
+    `uncertainty`: ½·exp(−s)·L + ½·s of each term, with an s that is learnt (Kendall et al. 2018), times its `weight`."""
     phases: tuple[Phase, ...] = ()
     """Stretches of training with other weights, in order; after the last one all is as written above."""
     mean: Literal["units", "domains"] = "units"

@@ -23,6 +23,7 @@ from raykd.config.data import Preprocess
 from raykd.config.models import Model
 from raykd.config.training import Fit
 
+SnapshotPart = Annotated[float, Field(gt=0, le=1)]
 REPLICA = "{replica}"
 """In `student.weights`: the number of the replica that starts from them."""
 
@@ -62,7 +63,9 @@ class Expect(Settings):
 class Teacher(Settings):
     """One frozen model of the ensemble."""
 
-    added_later: ClassVar = frozenset({"prefix", "domains", "head", "stage"})
+    added_later: ClassVar = frozenset(
+        {"prefix", "domains", "head", "snapshots", "stage", "teaches"}
+    )
 
     name: Name
     """Unique; used in keys, tables and files."""
@@ -70,6 +73,9 @@ class Teacher(Settings):
     """The network; not needed with `outputs`."""
     fit: Fit | None = None
     """Train it on this recipe's data (starting from `weights` when both are given)."""
+    snapshots: Annotated[tuple[SnapshotPart, ...], Field(min_length=1)] | None = None
+    """Several teachers out of one fit: its weights after these parts of its epochs, such as [0.5, 0.75, 1.0]. Those of 1.0
+    are the best epoch's and keep the name; the others are called `<name>_at50`, `<name>_at75`."""
     weights: str | None = None
     """A `.safetensors` file, or a checkpoint of torch or Lightning (`.pt`, `.pth`, `.bin`, `.ckpt`; loaded with
     weights_only); `dist:NAME/FILE` is a file of an installed distribution."""
@@ -114,6 +120,8 @@ class Teacher(Settings):
     """Overrides of `cluster.teachers`."""
     stage: Name | None = None
     """The stage of this recipe whose student it is; written by raykd."""
+    teaches: Natural | None = None
+    """The one replica of the student, and of its controls, that learns from it; null = all; written by raykd."""
 
     @property
     def learns(self) -> bool:
@@ -124,6 +132,10 @@ class Teacher(Settings):
     def is_ours(self) -> bool:
         """Whether it was made from this data: it computes in the data's unit, and has seen what labels there are."""
         return self.learns or self.stage is not None
+
+    def is_heard_by(self, replica: int) -> bool:
+        """Whether a replica of the student learns from it."""
+        return self.teaches is None or self.teaches == replica
 
 
 class Limits(Settings):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from raykd.config.base import Json, Name, Settings
+from raykd.config.base import Count, Json, Name, Settings
+from raykd.errors import InputError, Problem
 
 DIRECT, LONGER = "direct", "longer"
 STAGE_CONTROLS = (DIRECT, LONGER)
 """Controls of a chain: the last student without the stages before it, with its own updates and with those of all."""
+MOST_ROUNDS = 100
+
+
+Teach = Literal["best", "each", "ensemble"]
+Rounds = Annotated[Count, Field(le=MOST_ROUNDS)]
 
 
 class Stage(Settings):
@@ -20,8 +26,18 @@ class Stage(Settings):
     name: Name
     """Unique, also among the teachers: later stages name its student by it, as a teacher or to start from."""
     teachers: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Names of the recipe's teachers and of earlier stages, whose students then teach: the replica that is best on
-    validation does, so that all replicas learn from the same teacher. null = all of the recipe's own teachers."""
+    """Names of the recipe's teachers and of earlier stages, whose students then teach, as `teach` of theirs says. null =
+    all of the recipe's own teachers."""
+    teach: Teach = "best"
+    """How its students teach later stages. best: the replica that is best on validation, so that all replicas learn from
+    the same teacher. each: replica r teaches replica r, so that their spread holds that of their teachers. ensemble:
+    all replicas teach together. With each and ensemble they are so many teachers, called `<stage>-<replica>`, and as
+    many times the passes."""
+    rounds: Rounds = 1
+    """So often one after the other: its `teachers` teach the first round, each round's student the next one. The last round
+    has the stage's name, those before it are called `<stage>_round<i>`."""
+    join: bool = False
+    """With `rounds`: its `teachers` teach beside the round before, in later rounds too."""
     start: str | None = None
     """An earlier stage with the same student: replica r starts from the best weights of its replica r."""
     student: dict[str, Json] = Field(default_factory=dict)
@@ -45,4 +61,39 @@ def with_last_student(tree: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def is_chain(stages: Any) -> bool:
     """Whether there is a stage before the last one."""
-    return isinstance(stages, list | tuple) and len(stages) > 1
+    if not isinstance(stages, list | tuple):
+        return False
+    rounds = [one.get("rounds") for one in stages if isinstance(one, Mapping)]
+    return len(stages) > 1 or any(isinstance(count, int) and count > 1 for count in rounds)
+
+
+def in_rounds(stages: Sequence[Stage], teachers: Sequence[str]) -> tuple[Stage, ...]:
+    """Stages with a stage of its own for every round.
+
+    Args:
+        stages: as a recipe has them.
+        teachers: names of the recipe's own teachers.
+
+    Raises:
+        InputError: a stage of one round is to be joined.
+    """
+    lone = [stage.name for stage in stages if stage.join and stage.rounds == 1]
+    if lone:
+        why = "says how rounds go on, and `rounds` is 1; give more rounds, or leave this out"
+        raise InputError([Problem(f"stages.{name}.join", why) for name in lone])
+    teaching = {name for stage in stages for name in stage.teachers or ()}
+    return tuple(one for stage in stages for one in _rounds_of(stage, teachers, teaching))
+
+
+def _rounds_of(stage: Stage, teachers: Sequence[str], teaching: Set[str]) -> Iterator[Stage]:
+    """One stage for each round; the last one teaches as they all do where a later stage names it."""
+    if stage.rounds == 1:
+        yield stage
+        return
+    names = [*(f"{stage.name}_round{i}" for i in range(1, stage.rounds)), stage.name]
+    own = tuple(teachers) if stage.teachers is None else stage.teachers
+    for name, before in zip(names, [None, *names[:-1]], strict=True):
+        heard = stage.teachers if before is None else (*(own if stage.join else ()), before)
+        silent = name == stage.name and name not in teaching
+        one = {"name": name, "teachers": heard, "rounds": 1, "join": False}
+        yield stage.model_copy(update={**one, **({"teach": "best"} if silent else {})})

@@ -122,8 +122,13 @@ class Training(Settings):
     """How often the state for resuming is written."""
 
 
+Part = Annotated[float, Field(gt=0, lt=1)]
+
+
 class Fit(Training):
     """How a teacher is trained on the labels it may see."""
+
+    added_later: ClassVar = Training.added_later | {"stop_at"}
 
     label_smoothing: Unit = 0.0
     """Label smoothing (Szegedy et al. 2016)."""
@@ -131,5 +136,13 @@ class Fit(Training):
     """Initialisation and order; null derives one from the recipe's seed and the teacher's name."""
     freeze: tuple[str, ...] = ()
     """Module paths whose parameters stay as loaded (transfer learning)."""
+    stop_at: Part | None = None
+    """The part of its epochs after which it ends, with the weights that it has then; the schedule is that of all epochs.
+    null = at the end, with the weights of the best epoch. Teachers that differ in nothing else are made by one fit."""
     lr_factors: dict[str, NonNegative] = Field(default_factory=dict)
     """Module path -> factor on the learning rate, e.g. `{layer1: 0.1}` for a slower backbone."""
+
+    @property
+    def last_epoch(self) -> int | None:
+        """How many epochs there are where it ends before all of them."""
+        return None if self.stop_at is None else max(1, round(self.stop_at * self.epochs))

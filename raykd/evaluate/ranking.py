@@ -14,11 +14,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raykd.ensemble import (
+    TEMPERATURE_BOUNDS,
+    calibration_half,
+    fit_temperature,
+    labels_of_known,
+    mean_of_known,
+)
+from raykd.ensemble.stacking import PRIOR, label_log_probs, stacked_weights
 from raykd.evaluate.closeness import error_correlation
 from raykd.evaluate.outputs import SplitOutputs
 from raykd.evaluate.summary import json_safe
 from raykd.evaluate.task import TaskMetrics
 from raykd.types import is_labelled
+
+_LEAST_LABELS = 2
 
 
 def rank_teachers(task: TaskMetrics, outputs: SplitOutputs) -> dict[str, Any]:
@@ -34,7 +44,8 @@ def rank_teachers(task: TaskMetrics, outputs: SplitOutputs) -> dict[str, Any]:
         weighting; `error_correlation` and `alike`: name -> name -> Pearson correlation of the errors
         (None beside a teacher that always, or never, errs alike) and how alike their answers are;
         `greedy`: steps `{"teacher", metric, second metric}`, each adding the teacher that helps the mean of answers
-        most (Caruana et al. 2004, without replacement); `keep`: its teachers up to the best step.
+        most (Caruana et al. 2004, without replacement); `keep`: its teachers up to the best step; of classes also
+        `weights`, see `_weights`.
 
     Raises:
         ValueError: no sample is labelled.
@@ -63,9 +74,63 @@ def rank_teachers(task: TaskMetrics, outputs: SplitOutputs) -> dict[str, Any]:
             for name, numbers in steps
         ],
         "keep": [name for name, _ in steps[: best + 1]],
+        **({"weights": found} if (found := _weights(task, outputs)) else {}),
     }
     clean: dict[str, Any] = json_safe(ranking)
     return clean
+
+
+def _weights(task: TaskMetrics, outputs: SplitOutputs) -> dict[str, Any]:
+    """Equal and learnt weights of calibrated teachers: found on the half that fits temperatures, judged on the other one.
+
+    Returns:
+        `fitted_on` and `judged_on`, labelled samples of the two halves; `prior`, n₀ of the shrinkage; `temperatures`:
+        teacher -> its own; `uniform` and `stacking`: `weights` and V of the mixture on the other half. Empty where
+        answers are not of classes, or a half has fewer than two labelled samples.
+    """
+    of_classes = task.kind == "logits" and task.calibrate is not None and task.columns is None
+    if not of_classes or outputs.labels_N.ndim > 1:
+        return {}
+    half_N, names = calibration_half(outputs.ids_N), list(outputs.teachers)
+    fits_N, judges_N = (is_labelled(outputs.labels_N) & rows_N for rows_N in (half_N, ~half_N))
+    counts = int(fits_N.sum()), int(judges_N.sum())
+    if min(counts) < _LEAST_LABELS:
+        return {}
+    labels_N = outputs.labels_N
+    temperatures = [
+        _temperature(outputs.teachers[name][fits_N], labels_N[fits_N]) for name in names
+    ]
+    fitting = [outputs.teachers[name][fits_N] for name in names]
+    judging = [
+        outputs.teachers[name][judges_N] / temperature
+        for name, temperature in zip(names, temperatures, strict=True)
+    ]
+    stacked_T = stacked_weights(label_log_probs(fitting, labels_N[fits_N], temperatures), PRIOR)
+    equal_T = torch.full_like(stacked_T, 1 / len(names))
+
+    def mixed(weights_T: Tensor) -> dict[str, Any]:
+        weights_TM = weights_T.float()[:, None].expand(-1, counts[1])
+        answers = mean_of_known(torch.stack(judging), weights_TM)
+        weights = dict(zip(names, weights_T.tolist(), strict=True))
+        return {"weights": weights, **task.numbers(answers, labels_N[judges_N])}
+
+    return {
+        "fitted_on": counts[0],
+        "judged_on": counts[1],
+        "prior": PRIOR,
+        "temperatures": dict(zip(names, temperatures, strict=True)),
+        "uniform": mixed(equal_T),
+        "stacking": mixed(stacked_T),
+    }
+
+
+def _temperature(logits_NC: Tensor, labels_N: Tensor) -> float:
+    """Of least NLL on samples of classes that the teacher knows; 1 where that is at an end of what is tried."""
+    known_N = labels_of_known(logits_NC, labels_N)
+    if int(is_labelled(known_N).sum()) < _LEAST_LABELS:
+        return 1.0
+    found = fit_temperature(logits_NC, known_N)
+    return 1.0 if found in TEMPERATURE_BOUNDS else found
 
 
 def _together(task: TaskMetrics, answers: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:

@@ -252,4 +252,8 @@ def _asked_live(prepared: Prepared) -> dict[str, int]:
     ]
     each = config.train.epochs * len(student_rows(config, prepared.samples))
     extra = extra_fits_of(prepared)
-    return {name: each * (config.seeds * asked.count(name) + extra) for name in names}
+    replicas = {
+        name: sum(one.settings.is_heard_by(replica) for replica in range(config.seeds))
+        for name, one in prepared.teachers.items()
+    }
+    return {name: each * (replicas[name] * asked.count(name) + extra) for name in names}

@@ -29,6 +29,7 @@ from raykd.errors import TeacherError
 from raykd.folders import RunFolder
 from raykd.objective import Role, training_role
 from raykd.pipeline.fits import roles, student_fit, teacher_fit
+from raykd.pipeline.fitted import share_fits
 from raykd.pipeline.kept_answers import split_outputs
 from raykd.pipeline.placement import Placement
 from raykd.pipeline.preparation import Prepared
@@ -121,6 +122,8 @@ def _measure(
     start_s: Callable[[], float],
 ) -> Pace:
     student = prepared.config.cluster.student
+    fits_to_come = {n: teacher_fit(prepared, prepared.teachers[n].settings) for n in unfitted}
+    trained, _ = share_fits(fits_to_come)  # the others are snapshots of these
     specs = prepared.specs({n: _any_weights(prepared, n) for n in prepared.teachers})
     score_s: dict[str, float] = {}
     teacher_fit_s: dict[str, float] = {}
@@ -134,9 +137,8 @@ def _measure(
             continue
         with _threads(max(1, int(resources.cpus))):
             score_s[name] = sample_s(specs[name], prepared.samples, device)
-            if name in unfitted:
-                fit = teacher_fit(prepared, prepared.teachers[name].settings)
-                teacher_fit_s[name] = fit_s(fit, prepared.samples, NoTargets(), device)
+            if name in trained:
+                teacher_fit_s[name] = fit_s(trained[name], prepared.samples, NoTargets(), device)
     with _threads(max(1, int(student.cpus))):
         for role, fit in fits.items():
             if student_fit_s and late():
@@ -147,7 +149,7 @@ def _measure(
     return Pace(
         start_s(),
         _as_slowest(score_s, placement.teachers),
-        _as_slowest(teacher_fit_s, unfitted),
+        _as_slowest(teacher_fit_s, trained),
         _as_slowest(student_fit_s, fits),
         tuple(skipped),
     )
@@ -181,7 +183,7 @@ def fit_s(fit: Fit, samples: Samples, source: TargetSource, device: torch.device
         return fit_s(replace(fit, objective=plain), samples, source, device) + written_s
     validation = samples.splits["validation"]
     few = replace(samples, splits={**samples.splits, "validation": validation[:_VALIDATED]})
-    plan, epochs = fit.plan, fit.training.epochs
+    plan, epochs = fit.plan, fit.epochs
     size = min(plan.batch_size, plan.epoch_rows)
     first = min(size, _FEW)
     sample_s, other_s = _short_s(fit, few, source, device, (first, first))

@@ -46,6 +46,22 @@ WEIGHTING_ROWS: dict[str, WeightingRow] = {
         needs=("errors",),
         looks=False,
     ),
+    "stacking": WeightingRow(
+        path="raykd.ensemble.stacking:stacking",
+        about="Of greatest likelihood on half of validation, shrunk to equal ones; for calibrated teachers (Yao et al. 2018).",
+        formula="1/K + n/(n+n_0) (w*_k − 1/K), w* = argmax Σ log Σ_k w_k p_k(y)",
+        paper="Yao et al. 2018 (log score), by EM",
+        knobs={
+            "prior": Knob(
+                500.0,
+                "n_0: with so many labelled samples in that half the weights lie half-way between equal and best ones.",
+                ge=0,
+                argument=False,
+            )
+        },
+        needs=("stacked",),
+        looks=False,
+    ),
     "entropy": WeightingRow(
         path="raykd.ensemble.certainty:entropy",
         about="The surer a teacher is of a sample, the more it counts (EBKD, Kwon et al. 2020).",

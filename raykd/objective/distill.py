@@ -19,6 +19,7 @@ from raykd.objective.schedules import strengths_at
 from raykd.objective.settled import EnsembleTarget, SettledUnits
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
 from raykd.objective.terms import NOW, Context, Term, ensemble_rows
+from raykd.objective.uncertainty import UncertaintyWeighting
 from raykd.objective.weighting import needs_losses, teacher_weights
 from raykd.top_k import likeliest
 from raykd.types import (
@@ -85,6 +86,9 @@ class DistillObjective(nn.Module):
             FeatureLoss(term, student_shapes, teacher_shapes, (heads or {}).get(term.teacher))
             for term in settings.features
         )
+        self.uncertainty: UncertaintyWeighting | None = None
+        if settings.feature_weighting == "uncertainty" and settings.features:
+            self.uncertainty = UncertaintyWeighting(len(settings.features))
         self.settles = _settles(settings, self.teacher_infos, rule)
         self.matches = nn.ModuleList(
             rule.projectors(settings, self.teacher_infos, student_shapes, teacher_shapes)
@@ -95,6 +99,14 @@ class DistillObjective(nn.Module):
         """Those of the teachers' outputs, then of the feature terms; `nn.Identity` where one has none."""
         parts = [*self.matches, *self.features]
         return [part.projector for part in parts if isinstance(part, FeatureLoss)]
+
+    @property
+    def learnt(self) -> dict[str, dict[str, float]]:
+        """What it has learnt besides projectors, for the record of an epoch: `variances` of the feature terms."""
+        if self.uncertainty is None:
+            return {}
+        variances = self.uncertainty.log_variance_F.detach().exp().tolist()
+        return {"variances": {f"features.{index}": value for index, value in enumerate(variances)}}
 
     @property
     def needs_teachers(self) -> bool:
@@ -196,6 +208,8 @@ class DistillObjective(nn.Module):
             terms[f"features.{index}"] = Term(loss_B, counted_B, weight)
         if self.settings.feature_weighting == "heads" and terms:
             return self._shared_by_heads(terms, features, batch)
+        if self.uncertainty is not None:
+            terms = self.uncertainty(terms)
         return terms
 
     def _shared_by_heads(

@@ -23,6 +23,7 @@ class TeacherInfo:
         accuracy: its accuracy on validation, for `accuracy`.
         known: the classes that it knows, rising; None means all.
         domains: numbers of the domains that it is for; None where it is for none in particular.
+        stacked: its weight by its answers to half of validation, for `stacking`.
     """
 
     name: str
@@ -31,6 +32,7 @@ class TeacherInfo:
     accuracy: float | None = None
     known: tuple[int, ...] | None = None
     domains: tuple[int, ...] | None = None
+    stacked: float | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -107,6 +107,7 @@ def _routes(teacher_infos: Sequence[TeacherInfo], teacher_batch: TeacherBatch) -
 
 _FACTS: dict[str, Facts] = {
     "accuracies": lambda _, teacher_infos, __: _known("accuracy", teacher_infos),
+    "stacked": lambda _, teacher_infos, __: _known("stacked", teacher_infos),
     "errors": lambda _, teacher_infos, __: _known("error", teacher_infos),
     "temperature": lambda _, __, teacher_batch: teacher_batch.temperature,
     "gather": lambda weighting, _, teacher_batch: (

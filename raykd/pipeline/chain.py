@@ -3,8 +3,8 @@
     RUN/                    an ordinary run's folder, of the last stage; `stages.json` is the whole recipe
     RUN/stages/<name>/      an earlier stage, or a control of the chain: its students, judged on validation alone
 
-A stage's student teaches by its weights, so that its fingerprint is theirs: what was scored or trained with other ones
-is not used. Finished students of earlier stages are kept in raykd's home by the identity of their fit, as teachers are.
+A stage's students teach by their weights (the best replica, each its own replica of the later stage, or all together), so
+that their fingerprints are these: what was scored or trained with other ones is not used. Finished students of earlier stages are kept in raykd's home by the identity of their fit, as teachers are.
 """
 
 from __future__ import annotations
@@ -131,6 +131,8 @@ def generation(
     return {
         "stage": stage.name,
         "teachers": [teacher.name for teacher in config.teachers],
+        "taught_by": list(dict.fromkeys(one.stage or one.name for one in config.teachers)),
+        "teach": stage.teach,
         "before": list(stage.before),
         "model": config.student.model.type,
         "parameters": student.get("parameters"),

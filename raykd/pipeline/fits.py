@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from raykd.config import Config
 from raykd.config.heads import teachers_asked
-from raykd.config.objective import Labels, Objective
+from raykd.config.objective import Labels, Objective, restricted
 from raykd.config.roles import Teacher
 from raykd.config.training import Training
 from raykd.folders import home
@@ -68,6 +69,7 @@ def teacher_fit(prepared: Prepared, teacher: Teacher) -> Fit:
         freeze=settings.freeze,
         lr_factors=settings.lr_factors,
         code=resolved.code,
+        stop=settings.last_epoch,
     )
 
 
@@ -162,6 +164,7 @@ def student_fit(
 ) -> Fit:
     """One replica of a student in one role; named after the role where it has no other name."""
     config, samples = prepared.config, prepared.samples
+    role = _heard(prepared, teachers, role, replica)
     own = config.seed if config.student.seed is None else config.student.seed
     seed = derive(own, "student", replica)
     train = student_rows(config, samples)
@@ -195,6 +198,24 @@ def student_fit(
     )
 
 
+def _heard(
+    prepared: Prepared, teachers: TeacherValidation, role: TrainingRole, replica: int
+) -> TrainingRole:
+    """A role with those teachers alone that a replica learns from: all, but for students of a stage that teach each one.
+
+    A control on the best teacher takes the best of these.
+    """
+    heard = {n for n, one in prepared.teachers.items() if one.settings.is_heard_by(replica)}
+    if heard.issuperset(role.teachers):
+        return role
+    if role.role == "best_teacher":
+        best = teachers.best_of([name for name in prepared.teachers if name in heard])
+        return training_role("best_teacher", prepared.config.objective, [*heard], best)
+    objective = restricted(role.objective, [t.teacher in heard for t in role.objective.features])
+    own = tuple(name for name in role.teachers if name in heard)
+    return replace(role, objective=objective, teachers=own)
+
+
 def _identity(prepared: Prepared, name: str, teachers: TeacherValidation) -> str:
     """What a student knows a teacher by: another packing of its answers makes another student."""
     fingerprint, packing = teachers.fingerprints[name], prepared.teachers[name].packing
@@ -209,6 +230,9 @@ def _teacher_infos(
     needs = role.objective.weighting.row.needs
     errors = teachers.errors if "errors" in needs else {}
     accuracies = teachers.accuracies if "accuracies" in needs else {}
+    stacked: Mapping[str, float] = {}
+    if "stacked" in needs:
+        stacked = teachers.stacked(role.teachers, role.objective.weighting.knob("prior"))
     return tuple(
         TeacherInfo(
             name,
@@ -217,6 +241,7 @@ def _teacher_infos(
             accuracies.get(name),
             prepared.teachers[name].known,
             _domains(prepared, name),
+            stacked.get(name),
         )
         for name in role.teachers
     )

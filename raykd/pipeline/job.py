@@ -17,7 +17,14 @@ from raykd.folders import RunFolder, read_json, write_json
 from raykd.pipeline.evaluation import evaluate, labels_used
 from raykd.pipeline.event_bus import EventBus
 from raykd.pipeline.fits import known_weights, teacher_fit
-from raykd.pipeline.fitted import alone, card_of, keep_teacher, reuse
+from raykd.pipeline.fitted import (
+    alone,
+    card_of,
+    keep_snapshot,
+    keep_teacher,
+    reuse,
+    share_fits,
+)
 from raykd.pipeline.placement import Placement
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.target_stage import TargetStage
@@ -74,6 +81,7 @@ class Job:
         timing: seconds by stage.
         summary: what `summary.json` holds, once it is there.
         sharpening: role -> fitted temperature of the mixture of its teachers.
+        stacking: role -> weight of each of its teachers, where these are learnt from validation.
         choice: which target of the menu was chosen, and why, as in `choice.json`; empty where there is no menu.
         crew: processes that fit teachers and train students.
         known: identity of a fit that was trained in this folder -> its checkpoints.
@@ -90,6 +98,7 @@ class Job:
     timing: dict[str, float] = field(default_factory=no_time)
     summary: dict[str, Any] = field(default_factory=dict)
     sharpening: dict[str, float] = field(default_factory=dict)
+    stacking: dict[str, Mapping[str, float]] = field(default_factory=dict)
     choice: dict[str, Any] = field(default_factory=dict)
     crew: Crew = field(default_factory=Crew)
     known: dict[str, Path] = field(default_factory=dict)
@@ -174,21 +183,36 @@ class Job:
         if not missing:
             return
         with self.stage("teachers", fits=[fit.fit_id for fit in missing.values()]):
-            resources = {  # of its actor a part of a core may do
-                n: {"CPU": max(1.0, p.cpus), "GPU": p.gpus}
-                for n, p in self.placement.teachers.items()
-            }
-            results = fit_teachers(
-                missing,
-                resources,
-                self.samples,
-                self.folder,
-                self.mailbox.sender,
-                self.crew,
-                most=self.placement.teacher_lanes or len(missing),
-            )
-            for name, result in results.items():
-                keep_teacher(self.folder, name, missing[name], result)
+            trained, made_by = share_fits(missing)
+            self._train_teachers(trained)
+            left = {}
+            for name, longer in made_by.items():
+                fit = missing[name]
+                metrics = keep_snapshot(self.folder, name, fit, trained[longer])
+                if metrics is None:
+                    left[name] = fit
+                else:
+                    self.emit(events.fit("teachers", fit.fit_id, state="reused", metrics=metrics))
+            self._train_teachers(left)
+
+    def _train_teachers(self, fits: Mapping[str, Fit]) -> None:
+        """Train teachers to the end of their fits, and keep them."""
+        if not fits:
+            return
+        resources = {  # of its actor a part of a core may do
+            n: {"CPU": max(1.0, p.cpus), "GPU": p.gpus} for n, p in self.placement.teachers.items()
+        }
+        results = fit_teachers(
+            fits,
+            resources,
+            self.samples,
+            self.folder,
+            self.mailbox.sender,
+            self.crew,
+            most=self.placement.teacher_lanes or len(fits),
+        )
+        for name, result in results.items():
+            keep_teacher(self.folder, name, fits[name], result)
 
     def validate_teachers(self, specs: Specs) -> TeacherValidation:
         """What the teachers say of validation and test, and how wrong they are on validation."""
@@ -255,6 +279,7 @@ class Job:
         for fit in fits:
             reuse(fit, self.folder, self.known)
         self._tell_sharpening(fits)
+        self._tell_stacking(fits)
         different: dict[str, Fit] = {}
         for fit in fits:
             different.setdefault(fit.identity, fit)
@@ -288,6 +313,18 @@ class Job:
             text = f"{role}: the mixture of the teachers is learnt at T = {value:.3g}, of least NLL on half of validation"
             if value in SHARPENING_BOUNDS:
                 text += ", an end of what is tried: that half is answered rightly throughout, or not at all"
+            self.emit(events.message("student", text))
+
+    def _tell_stacking(self, fits: Sequence[Fit]) -> None:
+        """The weights of each role's teachers that were learnt from half of validation."""
+        for fit in fits:
+            role = fit.fit_id.split("/")[0]
+            known = {one.name: one.stacked for one in fit.teacher_infos if one.stacked is not None}
+            if not known or role in self.stacking:
+                continue
+            self.stacking[role] = known
+            told = ", ".join(f"{name} {weight:.2f}" for name, weight in known.items())
+            text = f"{role}: weights of the teachers by half of validation, shrunk to equal ones: {told}"
             self.emit(events.message("student", text))
 
     def _run(self, fits: Sequence[Fit], targets: TargetStage) -> dict[str, dict[str, Any]]:
@@ -333,6 +370,7 @@ class Job:
             "hit_rate": targets.hit_rate,
             "teacher_wait_fraction": self.emit.wait_fraction("student"),
             **({"sharpen": self.sharpening} if self.sharpening else {}),
+            **({"stacking": self.stacking} if self.stacking else {}),
             **({"on_policy": added(self.written.values())} if self.written else {}),
             **({} if targets.advice is None else {"advice": targets.advice}),
         }

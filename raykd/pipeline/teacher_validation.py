@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from raykd.data import Samples
 from raykd.ensemble import TEMPERATURE_BOUNDS, calibration_half, labels_of_known
+from raykd.ensemble.stacking import label_log_probs, stacked_weights
 from raykd.errors import TargetError
 from raykd.evaluate import SplitOutputs, TaskMetrics, best_teacher
 from raykd.pipeline.kept_answers import kept_in, kept_of, kept_outputs
@@ -54,6 +55,27 @@ class TeacherValidation:
     fingerprints: Mapping[str, str]
     temperatures: Mapping[str, float]
     best_teacher: str
+
+    def best_of(self, names: Sequence[str]) -> str:
+        """The single one of some teachers that is best on validation."""
+        answers = {name: self.validation.teachers[name] for name in names}
+        return best_teacher(replace(self.validation, teachers=answers), self.validation.task)
+
+    def stacked(self, names: Sequence[str], prior: float) -> dict[str, float]:
+        """The weight of each of some teachers by `stacked_weights`, on the half of validation that fits temperatures.
+
+        At their own temperatures, as a student hears them. Samples of a class that one of them does not know say nothing.
+
+        Args:
+            names: of the teachers.
+            prior: n₀.
+        """
+        half_N = calibration_half(self.validation.ids_N)
+        labels_N = self.validation.labels_N[half_N]
+        answers = [self.validation.teachers[name][half_N] for name in names]
+        temperatures = [self.temperatures[name] for name in names]
+        log_probs_TN = label_log_probs(answers, labels_N, temperatures)
+        return dict(zip(names, stacked_weights(log_probs_TN, prior).tolist(), strict=True))
 
     @property
     def errors(self) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raykd.report.folder import RunData, text_of
@@ -11,6 +11,7 @@ from raykd.report.verdicts import with_std
 from raykd.report.wording import NONE, count, duration, listed, mean_of
 
 Summary = Mapping[str, Any]
+Generation = Mapping[str, Any]
 _KEYS = ("stage", "teachers", "parameters", "validation", "validation_std", "ensemble_validation", "test", "test_std",
          "epochs", "teacher_samples_scored", "seconds")  # fmt: skip
 
@@ -40,7 +41,7 @@ def _table(summary: Summary) -> Table | None:
             for value in spreads
         ]
         rows.append(
-            (one["stage"], ", ".join(one["teachers"]), count(one["parameters"]), shown[0], metric.form(ensemble), shown[1],
+            (one["stage"], ", ".join(_named(found, one)), count(one["parameters"]), shown[0], metric.form(ensemble), shown[1],
              str(one["epochs"]), count(one["teacher_samples_scored"]), duration(one["seconds"]))
         )  # fmt: skip
         numbers = [value and value[part] for value in spreads for part in ("mean", "std")]
@@ -70,19 +71,42 @@ def stage_cells(summary: Summary) -> list[dict[str, str]]:
     )
 
 
+def _named(found: Sequence[Generation], stage: Generation) -> list[str]:
+    """Who taught a stage; of an earlier stage whose replicas teach together, or each its own, how many they are."""
+    counts = {one["stage"]: _teaching(one) for one in found}
+    return [f"{name}{counts.get(name, '')}" for name in _teachers(stage)]
+
+
+def _teachers(stage: Generation) -> list[str]:
+    """The teachers and stages that taught a stage; a summary of an earlier version has but the names of the former."""
+    names: list[str] = stage.get("taught_by") or stage["teachers"]
+    return names
+
+
+def _teaching(stage: Generation) -> str:
+    return {"each": " (each replica its own)", "ensemble": " (all replicas)"}.get(
+        stage.get("teach", "best"), ""
+    )
+
+
 def _taught(summary: Summary) -> list[str]:
-    """Which replica of each stage teaches."""
+    """Which replicas of each stage teach."""
     found = summary["generations"]
-    taught = {name for one in found for name in one["teachers"]}
-    who = [
-        f"replica {one['replica']} of {one['stage']}"
-        for one in found[:-1]
-        if one["stage"] in taught
-    ]
-    if not who:
-        return []
-    one = len(who) == 1
-    return [
-        f"{listed(who)} {'is' if one else 'are'} best on validation and {'teaches' if one else 'teach'} all replicas of later "
-        "stages, whose spread therefore does not hold that of their teacher."
-    ]
+    taught = {name for one in found for name in _teachers(one)}
+    teaching = [one for one in found[:-1] if one["stage"] in taught]
+    said = []
+    if best := [one for one in teaching if one.get("teach", "best") == "best"]:
+        who = listed([f"replica {one['replica']} of {one['stage']}" for one in best])
+        one = len(best) == 1
+        said.append(
+            f"{who} {'is' if one else 'are'} best on validation and {'teaches' if one else 'teach'} all replicas of later "
+            "stages, whose spread therefore does not hold that of their teacher."
+        )
+    if each := [one["stage"] for one in teaching if one.get("teach") == "each"]:
+        said.append(
+            f"Of {listed(each)} each replica teaches the replica of its number, so that the spread of later stages holds that of "
+            "their teachers; the ensemble of their teachers is that of all replicas."
+        )
+    if every := [one["stage"] for one in teaching if one.get("teach") == "ensemble"]:
+        said.append(f"Of {listed(every)} all replicas teach together.")
+    return said

@@ -3,6 +3,7 @@
     <fit>/last.safetensors  best.safetensors   weights of the model alone (no projectors)
     <fit>/state.pt                             all that a bit-identical continuation needs
     <fit>/state.previous.pt                    the one before, for when that is damaged
+    <fit>/epoch30.safetensors  epoch30.json     a snapshot that is wanted of it, and its validation metrics
     <fit>/result.json                          written when the fit is finished
 
 A state file is self-contained, ends with a checksum of all that is before it, and is put in place by
@@ -79,6 +80,18 @@ class FitFolder:
     def weights(self, which: str) -> Path:
         """File of the `best` or `last` weights."""
         return self.path / f"{which}.safetensors"
+
+    def keep_snapshot(
+        self, epoch: int, weights: dict[str, torch.Tensor], metrics: dict[str, float]
+    ) -> None:
+        """Keep the weights after so many epochs, and what they reach on validation."""
+        save_weights(weights, self.weights(f"epoch{epoch}"), durable=False)
+        write_json(self.path / f"epoch{epoch}.json", metrics)
+
+    def snapshot(self, epoch: int) -> dict[str, float] | None:
+        """What the snapshot after so many epochs reaches on validation; None where there is none."""
+        path = self.path / f"epoch{epoch}.json"
+        return read_json(path) if path.is_file() else None
 
     def read_weights(self, which: str) -> dict[str, torch.Tensor]:
         """The `best` or `last` weights of a finished fit.

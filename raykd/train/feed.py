@@ -107,7 +107,7 @@ class Feed:
             until: the epoch that is not made any more; None = the end of training.
             now: what the student has written, of which a part of each batch is; None: all is the pool's.
         """
-        epochs = range(epoch, self._fit.training.epochs if until is None else until)
+        epochs = range(epoch, self._fit.epochs if until is None else until)
         self._mixed = None
         if now is not None:
             self._mixed = MixedBatches(self._fit, self._samples, self._source, now)

@@ -63,6 +63,8 @@ class Fit:
         task: what it is trained for; None = what the samples are for.
         outputs: of the network; None = as many as the samples have classes.
         code: hash of the user's own code that the network is written in, or None.
+        stop: after how many epochs it ends, its last weights being what is kept; None = after all, the best being so.
+        snapshots: after which epochs its weights are kept, too; they change nothing of the fit.
     """
 
     fit_id: str
@@ -88,6 +90,18 @@ class Fit:
     task: str | None = None
     outputs: int | None = None
     code: str | None = None
+    stop: int | None = None
+    snapshots: tuple[int, ...] = ()
+
+    @property
+    def epochs(self) -> int:
+        """How many it has, early stopping left aside."""
+        return self.training.epochs if self.stop is None else self.stop
+
+    @property
+    def kept(self) -> Literal["best", "last"]:
+        """Which of its weights are kept."""
+        return "best" if self.stop is None else "last"
 
     @property
     def identity(self) -> str:
@@ -124,14 +138,16 @@ class Fit:
             **self.facts,
             **({} if self.outputs is None else {"outputs": self.outputs}),
             **({} if self.code is None else {"code": self.code}),
+            **({} if self.stop is None else {"stop": self.stop}),
             **({} if not self.heads else {"heads": _of_heads(self.heads)}),
         }
 
 
 def _heard(teacher: TeacherInfo) -> tuple[Any, ...]:
-    """What is known of a teacher; without the domains that earlier versions did not know, where it has none."""
-    *known, domains = astuple(teacher)
-    return (*known, *(() if domains is None else (domains,)))
+    """What is known of a teacher; without what earlier versions did not know, where there is none."""
+    *known, domains, stacked = astuple(teacher)
+    more = (domains,) if stacked is None else (domains, stacked)
+    return (*known, *(() if more == (None,) else more))
 
 
 def _hash(parts: Mapping[str, Any]) -> str:

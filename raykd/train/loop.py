@@ -106,20 +106,21 @@ class Trainer:
         stream: Iterator[Block] = iter(())
         if not training.epochs:  # a control that stays as it is
             self._judge(0)
-        while epoch < training.epochs and not self._stops(epoch - 1):
+        while epoch < self.fit.epochs and not self._stops(epoch - 1):
             if epoch == until:
                 stream, until = self._stream(epoch, done if epoch == self.first_epoch else 0)
             sums = self._train_epoch(stream, epoch)
             self._judge(epoch)
             self._report(epoch, sums)
             epoch += 1
-            if epoch % training.checkpoint_every_epochs == 0 and epoch < training.epochs:
+            self._keep_snapshot(epoch)
+            if epoch % training.checkpoint_every_epochs == 0 and epoch < self.fit.epochs:
                 self._save(epoch)
         return self._finish(epoch, time.monotonic() - started)
 
     def _stream(self, epoch: int, step: int) -> tuple[Iterator[Block], int]:
         """All steps that draw from the same texts as the given one, and the epoch that does not any more."""
-        until = self.fit.training.epochs
+        until = self.fit.epochs
         if self.rounds is None:
             return self.feed.blocks(epoch, step), until
         until = min(until, self.rounds.enter(epoch, within=step > 0))
@@ -135,6 +136,11 @@ class Trainer:
                 "lower train.optimizer.lr or set train.clip_norm"
             )
         self.best.update(epoch, self.last, self._weights())
+
+    def _keep_snapshot(self, epoch: int) -> None:
+        """Keep the weights after so many epochs, where they are wanted."""
+        if epoch in self.fit.snapshots and not self.world.rank:
+            self.folder.keep_snapshot(epoch, self._weights(), self.last)
 
     def _begin(self, epoch: int) -> EpochAccumulator:
         """What the epoch has added up so far, and this worker's random numbers as they were then."""
@@ -248,7 +254,7 @@ class Trainer:
             "terms": dict(zip(names, terms, strict=True)),
             "validation": self.last,
             "lr": self.update.schedule.get_last_lr()[0],
-            "epochs": self.fit.training.epochs,
+            "epochs": self.fit.epochs,
             "samples_per_s": count / max(seconds, 1e-9),
             "teacher_wait_fraction": sums.wait_s / max(seconds, 1e-9),
             "input_wait_fraction": sums.input_wait_s / max(seconds, 1e-9),
@@ -256,6 +262,7 @@ class Trainer:
             **measured,
             **teachers,
             **({} if self.rounds is None else self.rounds.values()),
+            **self.module.objective.learnt,
         }
         step = (epoch + 1) * self.fit.plan.steps_per_epoch
         self.reporter.report(

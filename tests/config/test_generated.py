@@ -230,7 +230,7 @@ def test_any_override_is_taken_or_refused_by_its_key(call, share):
             _ends_as(told[-1], call("config", "validate", name, override))
 
     _many(600 * share, check)
-    assert 60 * share < sum(told) < 540 * share
+    assert 30 * share < sum(told) < 570 * share, "the generator makes overrides of both kinds"
 
 
 def _ends_as(read: bool, ended: Any) -> None:

@@ -93,6 +93,68 @@ def test_replicas_start_where_those_of_an_earlier_stage_ended(chain):
     assert stages[2].before == ("second",)
 
 
+@pytest.mark.parametrize("teach", ["each", "ensemble"])
+def test_every_replica_of_a_stage_may_teach(chain, teach):
+    chain["stages"][0]["teach"] = teach
+    stages, _ = chain_of(load_config(chain, ["seeds=3"]), Path("/run"))
+    *made, conv = stages[1].config.teachers
+    assert [t.name for t in made] == ["first-0", "first-1", "first-2"]
+    assert [t.weights for t in made] == [
+        f"/run/stages/first/checkpoints/student/replica{r}/best.safetensors" for r in range(3)
+    ]
+    assert {t.stage for t in made} == {"first"}
+    assert [t.teaches for t in made] == ([0, 1, 2] if teach == "each" else [None] * 3)
+    assert conv.teaches is None
+    assert [[t.is_heard_by(r) for t in (*made, conv)].count(True) for r in range(3)] == (
+        [2] * 3 if teach == "each" else [4] * 3
+    )
+    assert [stage.teach for stage in stages] == [teach, "best", "best"]
+    assert [t.name for t in stages[1].plan.teachers if t.fit] == ["first-0", "first-1", "first-2", "conv"]  # fmt: skip
+
+
+def test_every_replica_has_a_teacher(chain):
+    chain["stages"][1]["teach"] = "each"
+    last = chain_of(load_config(chain, ["seeds=2"]), Path("/run"))[0][-1].config
+    tree = last.model_dump(mode="json")
+    assert load_config(tree) == last
+    for change in ({"seeds": 3}, {"teachers": tree["teachers"][:1]}):
+        with pytest.raises(InputError, match=r"replica . of the student would have none"):
+            load_config({**tree, **change})
+
+
+def test_of_one_teacher_for_each_replica_the_best_is_the_student_again(chain):
+    chain["stages"][1]["teach"] = "each"
+    stages, _ = chain_of(load_config(chain, ["seeds=3"]), Path("/run"))
+    assert stages[2].config.evaluate.controls == ("labels", "hard")
+    chain["stages"][2]["teachers"] = ["second", "first"]
+    stages, _ = chain_of(load_config(chain, ["seeds=3"]), Path("/run"))
+    assert stages[2].config.evaluate.controls == ("labels", "best_teacher", "hard")
+
+
+def test_rounds_are_stages_of_their_own(chain):
+    chain["stages"][1] |= {"rounds": 3, "teach": "ensemble"}
+    config = load_config(chain)
+    names = ["first", "second_round1", "second_round2", "second", "last"]
+    assert [stage.name for stage in config.stages] == names
+    assert [stage.teachers for stage in config.stages] == [
+        None, ("first", "conv"), ("second_round1",), ("second_round2",), ("second",),
+    ]  # fmt: skip
+    assert [stage.teach for stage in config.stages] == ["best", *3 * ["ensemble"], "best"]
+    assert {stage.objective["weighting"]["type"] for stage in config.stages[1:4]} == {"sample"}
+    assert load_config(config.model_dump(mode="json")) == config, "a folder has every round"
+    stages, _ = chain_of(config, Path("/run"))
+    assert len({stage.config.student.seed for stage in stages}) == 5
+
+
+def test_rounds_of_the_only_stage_are_a_chain(tiny_recipe):
+    given = {**tiny_recipe, "evaluate": {}, "stages": [{"name": "self", "rounds": 2, "join": True, "teach": "each"}]}  # fmt: skip
+    config = load_config(given)
+    first, last = config.stages
+    assert (first.teachers, last.teachers) == (None, ("wide", "conv", "self_round1"))
+    assert (first.teach, last.teach) == ("each", "best"), "the last round teaches nobody"
+    assert config.evaluate.controls[-2:] == ("direct", "longer")
+
+
 def test_a_plan_fits_what_earlier_stages_are_to_make(chain):
     stages, _ = chain_of(load_config(chain), Path("/run"))
     made = stages[1].plan.teachers[0]
@@ -112,6 +174,12 @@ def test_a_plan_fits_what_earlier_stages_are_to_make(chain):
         (["stages.first.name=conv"], "stages.conv.name", "choose another name"),
         (["stages.first.name=direct"], "stages.direct.name", "choose another name"),
         (["folds=3"], "stages", "cross-validated"),
+        (["stages.last.join=true"], "stages.last.join", "more rounds"),
+        (["stages.last.rounds=101"], "stages.2.rounds", "100"),
+        ([f"stages.last.name={60 * 'n'}", "stages.2.rounds=2"], f"stages.{60 * 'n'}_round1.name", "shorter"),
+        (["stages.last.teach=each"], "stages.last.teach", "teach nobody"),
+        (["stages.first.teach=all"], "stages.0.teach", "ensemble"),
+        (["stages.first.teach=each", "teachers.wide.name=first-0"], "stages.first.name", "choose another name"),
         (["stages.first.student={model: {widht: 1}}"], "stages.first.student.model.widht", "unknown"),
         (["stages.first.train={epochs: 0}"], "stages.first.train.epochs", "greater"),
         (["stages.second.objective={weighting: {type: fixed, weights: {wide: 1}}}"], "stages.second.objective.weighting", "wide"),

@@ -41,7 +41,7 @@ def knobs(name, teachers=T):
     """Per-teacher knobs that a weighting cannot do without."""
     return {
         key: torch.arange(1.0, teachers + 1) / teachers
-        for key in ("weights", "accuracies", "errors")
+        for key in ("weights", "accuracies", "errors", "stacked")
         if key in WEIGHTING_ROWS[name].needs
     }
 
@@ -213,6 +213,7 @@ def test_given_weights():
         ("fixed", {"weights": values}, [1 / 8, 3 / 8, 4 / 8]),
         ("accuracy", {"accuracies": values}, [1 / 8, 3 / 8, 4 / 8]),
         ("accuracy", {"accuracies": values, "power": 2.0}, [1 / 26, 9 / 26, 16 / 26]),
+        ("stacking", {"stacked": values}, [1 / 8, 3 / 8, 4 / 8]),
         ("inverse_error", {"errors": values}, [12 / 19, 4 / 19, 3 / 19]),
     ]
     for name, given_knobs, expected in cases:
@@ -346,6 +347,7 @@ BAD = [
     ("fixed", {"weights": torch.tensor([1.0, -1, 1, 1])}),
     ("accuracy", {"accuracies": torch.ones(T), "power": -1.0}),
     ("accuracy", {"accuracies": torch.full((T,), float("nan"))}),
+    ("stacking", {"stacked": torch.ones(T + 1)}),
     ("inverse_error", {"errors": torch.zeros(T)}),
     ("entropy", {"temperature": 0.0}),
     ("confidence", {"unlabelled": "guess"}),

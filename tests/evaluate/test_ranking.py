@@ -7,6 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from raykd.ensemble import TEMPERATURE_BOUNDS, calibration_half, fit_temperature
+from raykd.ensemble.stacking import stacked_weights
 from raykd.evaluate import SplitOutputs
 from raykd.evaluate.ranking import rank_teachers
 from raykd.tasks import find_task
@@ -108,3 +110,35 @@ def test_without_labels_there_is_no_ranking(classifiers):
     blind = said(classifiers.teachers, torch.full((SAMPLES,), -1))
     with pytest.raises(ValueError, match="no sample has a label"):
         rank_teachers(find_task("classification").metrics, blind)
+
+
+def test_learnt_weights_beside_equal_ones(classifiers):
+    task = find_task("classification").metrics
+    found = rank_teachers(task, classifiers)["weights"]
+    half = calibration_half(classifiers.ids_N)
+    labelled = classifiers.labels_N >= 0
+    assert (found["fitted_on"], found["judged_on"]) == (int((half & labelled).sum()), int((~half & labelled).sum()))  # fmt: skip
+    assert found["uniform"]["weights"] == pytest.approx(dict.fromkeys("abcde", 0.2))
+    rows, labels = half & labelled, classifiers.labels_N[half & labelled]
+    temperatures = {n: fit_temperature(one[rows], labels) for n, one in classifiers.teachers.items()}  # fmt: skip
+    assert temperatures["d"] == TEMPERATURE_BOUNDS[1], "it is no better than chance"
+    temperatures["d"] = 1.0
+    assert found["temperatures"] == pytest.approx(temperatures)
+    own = [(classifiers.teachers[n][rows] / t).log_softmax(1).gather(1, labels[:, None])[:, 0] for n, t in temperatures.items()]  # fmt: skip
+    expected = stacked_weights(torch.stack(own), found["prior"]).tolist()
+    assert list(found["stacking"]["weights"].values()) == pytest.approx(expected, abs=1e-6)
+    rest = ~half & labelled
+    mixed = sum(
+        w * (classifiers.teachers[n][rest] / temperatures[n]).softmax(1)
+        for n, w in found["stacking"]["weights"].items()
+    )
+    nll = F.nll_loss(mixed.log(), classifiers.labels_N[rest]).item()
+    assert found["stacking"]["nll"] == pytest.approx(nll, rel=1e-5)
+    assert found["stacking"]["nll"] != found["uniform"]["nll"]
+
+
+def test_no_weights_without_labels_to_judge_by(classifiers):
+    task = find_task("classification").metrics
+    few = said(classifiers.teachers, classifiers.labels_N.clone())
+    few.labels_N[calibration_half(few.ids_N)] = -1
+    assert "weights" not in rank_teachers(task, few)

@@ -37,6 +37,22 @@ def test_each_teacher_of_a_chain_is_counted_once(tiny_recipe):
     assert plain.keys() == written["stages"]["first"].keys()
 
 
+@pytest.mark.parametrize("teach", ["each", "ensemble"])
+def test_every_replica_that_teaches_is_asked(tiny_recipe, teach):
+    splits = prepare(load_config(tiny_recipe)).samples.splits
+    once = 2 * len(splits["train"]) + len(splits["validation"]) + len(splits["test"])
+    stages = [{"name": "first", "teach": teach}, {"name": "second", "teachers": ["first", "conv"]}]
+    found = raykd.plan({**tiny_recipe, "seeds": 3, "stages": stages, "evaluate": {"controls": ["labels"]}}, timing=False)  # fmt: skip
+    assert found.share.passes_to_come == 3 * once, "of each replica of the first stage"
+    assert found.teacher_passes == (2 + 3) * once
+    live = found.counts.live
+    students = 2 * len(splits["train"])
+    held_out = len(splits["validation"]) + len(splits["test"])
+    asked = 1 if teach == "each" else 3
+    assert live["first-1"].passes_to_come == held_out + asked * students
+    assert live["conv"].passes_to_come == 3 * students, "held-out samples were asked for before"
+
+
 def test_more_views_than_before_are_still_to_come():
     def counts(passes):
         share = Share(passes, passes, 10 * passes, 10 * passes, 1)

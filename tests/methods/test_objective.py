@@ -48,15 +48,15 @@ TAPS = {
     "cwd": ("map", "map"), "pkd": ("map", "map"), "token_similarity": ("tokens", "tokens"),
 }  # fmt: skip
 VOICES = (
-    TeacherInfo("a", 1.0, 0.3, 0.9),
-    TeacherInfo("b", 1.5, 0.6, 0.7),
-    TeacherInfo("c", 1.0, 0.9, 0.5),
+    TeacherInfo("a", 1.0, 0.3, 0.9, stacked=0.5),
+    TeacherInfo("b", 1.5, 0.6, 0.7, stacked=0.2),
+    TeacherInfo("c", 1.0, 0.9, 0.5, stacked=0.3),
 )
 WEIGHTINGS = [name for name, row in WEIGHTING_ROWS.items() if not row.sequences]
 WEIGHTING = {
     "uniform": {}, "fixed": {"weights": {"a": 1, "b": 2, "c": 5}}, "accuracy": {"power": 2},
     "inverse_error": {}, "entropy": {}, "confidence": {"unlabelled": "ensemble_argmax"},
-    "gradient": {}, "agreement": {}, "sample": {}, "drop": {},
+    "stacking": {}, "gradient": {}, "agreement": {}, "sample": {}, "drop": {},
 }  # fmt: skip
 
 

@@ -64,6 +64,7 @@ STORED_WEIGHTINGS = {
     "fixed": '{"type": "fixed", "weights": {"a": 1.0, "b": 2.0}}',
     "accuracy": '{"type": "accuracy", "power": 1.0}',
     "inverse_error": '{"type": "inverse_error"}',
+    "stacking": '{"type": "stacking", "prior": 500.0}',
     "entropy": '{"type": "entropy", "temperature": 1.0, "paper_code_scale": false}',
     "confidence": '{"type": "confidence", "unlabelled": "uniform", "paper_code_scale": false}',
     "gradient": '{"type": "gradient", "tolerance": 0.6, "gram": "per_sample"}',

@@ -1,4 +1,4 @@
-"""A run with stages: original teachers are scored once, a stage's student by its weights, going on after a failure."""
+"""A run with stages: original teachers are scored once, a stage's student by its weights; single stages; invalidation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from raykd.config import load_config
 from raykd.config.load import chain_of
-from raykd.errors import InputError, TrainingError
+from raykd.errors import InputError
 from raykd.folders import RunFolder, read_json
 from raykd.models.weights import fingerprint, load_weights
 from raykd.pipeline import Options, run
@@ -87,6 +87,31 @@ def test_a_chain_scores_its_new_teacher_only(chain, tmp_path, call):
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("teach", ["each", "ensemble"])
+def test_replicas_that_all_teach_are_asked_once_each(chain, tmp_path, teach):
+    chain |= {"stages": [{**STAGES[0], "teach": teach}, STAGES[1]], "evaluate": {"controls": ["best_teacher"]}}  # fmt: skip
+    result = run(chain, output=tmp_path / "run")
+    first, second = result.summary["generations"]
+    folder = RunFolder(result.path)
+    cards = [read_json(folder.card(f"first-{r}")) for r in range(2)]
+    stage = folder.stage("first")
+    assert [fingerprint(load_weights(card["weights"], key="card")) for card in cards] == trained(stage)  # fmt: skip
+    assert second["teacher_samples_scored"] == first["teacher_samples_scored"], "two each"
+    assert (second["teachers"], second["taught_by"]) == (["first-0", "first-1", "conv"], ["first", "conv"])  # fmt: skip
+    own = first["validation"]["accuracy"]["values"]
+    as_teachers = [result.summary["teachers"][f"first-{r}"]["validation"]["accuracy"] for r in range(2)]  # fmt: skip
+    assert as_teachers == pytest.approx(own)
+    # Replica 0 of the student is the same as one of a run that has but the teachers which it heard.
+    config = read_json(folder.config)
+    assert [one["teaches"] for one in config["teachers"]] == ([0, 1, None] if teach == "each" else [None] * 3)  # fmt: skip
+    config["teachers"] = [one for one in config["teachers"] if one["teaches"] in (None, 0)]
+    alone = run(config, output=tmp_path / "alone")
+    assert trained(RunFolder(alone.path))[0] == trained(folder)[0]
+    if teach == "each":
+        assert trained(RunFolder(alone.path))[1] != trained(folder)[1]
+
+
+@pytest.mark.soak
 def test_a_single_stage_is_the_ordinary_run_bit_for_bit(chain, tmp_path):
     plain = {**chain, "stages": [], "evaluate": {"controls": ["labels"]}}
     expected = run(plain, output=tmp_path / "plain")
@@ -120,42 +145,6 @@ def test_a_changed_stage_invalidates_what_depends_on_it_alone(chain, tmp_path):
     changed = run(earlier, output=tmp_path / "changed").summary["generations"]
     assert changed[0]["teacher_samples_scored"] == 0, "the original teachers are as they were"
     assert changed[1]["teacher_samples_scored"] > 0, "the stage's student is another one"
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("at", ["train", "_conclude", "take_over"])
-def test_it_goes_on_with_the_same_bits(chain, tmp_path, monkeypatch, at):
-    chain["evaluate"] = {"controls": ["direct"]}
-    whole = run(chain, output=tmp_path / "whole")
-    monkeypatch.setenv("RAYKD_HOME", str(tmp_path / "another"))
-
-    def cut(*_args, **_named):
-        raise TrainingError("power cut")
-
-    where = {
-        "train": "raykd.pipeline.job.Job.train",
-        "_conclude": "raykd.pipeline.chain._conclude",
-        "take_over": "raykd.pipeline.chain.Chain.take_over",
-    }[at]
-    with monkeypatch.context() as patch:
-        patch.setattr(where, cut)
-        with pytest.raises(TrainingError):
-            run(chain, output=tmp_path / "cut")
-    resumed = run(chain, output=tmp_path / "cut", resume=True)
-    for stage in ("first", "direct"):
-        folders = [RunFolder(one.path).stage(stage) for one in (whole, resumed)]
-        assert trained(folders[0]) == trained(folders[1])
-    assert trained(RunFolder(whole.path)) == trained(RunFolder(resumed.path))
-    scored = [[g["teacher_samples_scored"] for g in one.summary["generations"]] for one in (whole, resumed)]  # fmt: skip
-    if at == "train":  # whose targets were scored before it was cut
-        assert scored[1][0] == 0
-    if at != "_conclude":
-        assert scored[0][1:] == scored[1][1:]
-    other = {**chain, "stages": [STAGES[0], {**STAGES[1], "train": {"epochs": 3}}]}
-    with pytest.raises(InputError, match="stages differ"):
-        run(other, output=tmp_path / "cut", resume=True)
-    with pytest.raises(InputError, match="was started with stages"):
-        run({**chain, "stages": [], "evaluate": {}}, output=tmp_path / "cut", resume=True)
 
 
 @pytest.mark.soak

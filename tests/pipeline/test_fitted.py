@@ -17,7 +17,7 @@ from raykd.targets.entries import append
 
 WIDE, DEEP = (
     SimpleNamespace(
-        identities=(name,), fit_id=f"teacher/{name}", model=SimpleNamespace(model_dump=lambda mode: {"type": mode})
+        identities=(name,), fit_id=f"teacher/{name}", stop=None, kept="best", model=SimpleNamespace(model_dump=lambda mode: {"type": mode})
     )
     for name in ("wide", "deep")
 )  # fmt: skip

@@ -210,6 +210,25 @@ def test_a_head_that_cannot_be_asked_is_refused(tree, tmp_path):
     assert "tap what stands in front of it" in found
 
 
+def test_each_replica_of_a_stage_teaches_the_replica_of_its_number(tree, monkeypatch):
+    own = [{**tree["teachers"][0], "name": f"wide-{r}", "stage": "first", "teaches": r} for r in range(2)]  # fmt: skip
+    tree |= {"teachers": [*own, tree["teachers"][1]], "seeds": 2}
+    tree["evaluate"] = {"controls": ["best_teacher", "hard"]}
+    best_of = {("wide-0", "conv"): "conv", ("wide-1", "conv"): "wide-1"}
+    monkeypatch.setattr(TeacherValidation, "best_of", lambda _self, names: best_of[tuple(names)])
+    _, fits = fits_of(tree, best="wide-1")
+    heard = {name: [one.name for one in fit.teacher_infos] for name, fit in fits.items()}
+    assert heard == {
+        "student/replica0": ["wide-0", "conv"],
+        "student/replica1": ["wide-1", "conv"],
+        "hard/replica0": ["wide-0", "conv"],
+        "hard/replica1": ["wide-1", "conv"],
+        "best_teacher/replica0": ["conv"],
+        "best_teacher/replica1": ["wide-1"],
+    }
+    assert set(fits["student/replica0"].teachers) == {"wide-0", "conv"}
+
+
 def test_student_and_controls_are_paired(tree):
     tree["evaluate"] = {"controls": ["labels", "best_teacher", "hard"]}
     tree["seeds"] = 2

@@ -41,6 +41,20 @@ def test_every_stage_has_a_row(run):
     assert [cells["stage"] for cells in stage_cells(run.summary)] == ["first", "last"]
 
 
+def test_it_says_which_replicas_teach(run):
+    first, last = run.summary["generations"]
+    last |= {"teachers": ["first-0", "first-1", "a"], "taught_by": ["first", "a"]}
+    for teach, row, note in (
+        ("each", "first (each replica its own), a", "Of first each replica teaches the replica of its number"),
+        ("ensemble", "first (all replicas), a", "Of first all replicas teach together."),
+    ):  # fmt: skip
+        first["teach"] = teach
+        table = generations(run)
+        assert table.rows[1][1] == row
+        assert note in table.note
+        assert "is best on validation" not in table.note
+
+
 def test_a_run_without_stages_has_none(run):
     run.summary.pop("generations")
     assert generations(run) is None
