@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -162,6 +163,9 @@ def student_fit(
 ) -> Fit:
     """One replica of a student in one role; named after the role where it has no other name."""
     config, samples = prepared.config, prepared.samples
+    peers = config.peers if role.role == "student" else None
+    if peers is not None and peers.alone and not role.objective.features:
+        role = replace(role, teachers=())  # whose answers would count nothing
     own = config.seed if config.student.seed is None else config.student.seed
     seed = derive(own, "student", replica)
     train = student_rows(config, samples)
@@ -192,6 +196,7 @@ def student_fit(
         heads=_heads(prepared, role.objective),
         outputs=config.student.dimension,
         code=prepared.student_code,
+        peers=peers,
     )
 
 

@@ -4,6 +4,7 @@
     <fit>/state.pt                             all that a bit-identical continuation needs
     <fit>/state.previous.pt                    the one before, for when that is damaged
     <fit>/result.json                          written when the fit is finished
+    <fit>/peers/<k>/                           weights and result of the k-th network that learnt beside the student
 
 A state file is self-contained, ends with a checksum of all that is before it, and is put in place by
 renaming, so that whatever happens to the last one, or to whoever writes it, one that is whole is left. It is
@@ -64,6 +65,21 @@ class FitFolder:
         """The result, where the finished fit is one of these."""
         result = self.result()
         return result if result is not None and result.get("identity") in identities else None
+
+    def peer(self, index: int) -> FitFolder:
+        """Of a network that was trained in the same fit, beside the student."""
+        return FitFolder(self.path / "peers" / str(index))
+
+    def keep(
+        self,
+        result: dict[str, Any],
+        last: dict[str, torch.Tensor],
+        best: dict[str, torch.Tensor],
+    ) -> None:
+        """Write weights and result of a fit that has no states of its own."""
+        save_weights(last, self.weights("last"), durable=False)
+        save_weights(best, self.weights("best"), durable=False)
+        write_json(self.path / "result.json", result)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Mark the fit as finished; its states for resuming are no longer needed."""

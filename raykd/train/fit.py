@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from raykd.config.models import Model
 from raykd.config.objective import Objective
+from raykd.config.peers import Peers
 from raykd.config.training import Training
 from raykd.data import Samples
 from raykd.data.chunks import DOMAIN
@@ -26,6 +27,7 @@ from raykd.models.weights import apply_weights, fingerprint
 from raykd.objective import DistillObjective, TeacherInfo
 from raykd.objective.features import Shape
 from raykd.objective.rule import OUTPUT
+from raykd.seeding import derive
 from raykd.tasks import find_task
 from raykd.train.plan import Plan
 from raykd.train.step import DistillModule
@@ -63,6 +65,7 @@ class Fit:
         task: what it is trained for; None = what the samples are for.
         outputs: of the network; None = as many as the samples have classes.
         code: hash of the user's own code that the network is written in, or None.
+        peers: how it learns together with others of its kind, which are trained in the same fit; None = alone.
     """
 
     fit_id: str
@@ -88,6 +91,7 @@ class Fit:
     task: str | None = None
     outputs: int | None = None
     code: str | None = None
+    peers: Peers | None = None
 
     @property
     def identity(self) -> str:
@@ -125,6 +129,7 @@ class Fit:
             **({} if self.outputs is None else {"outputs": self.outputs}),
             **({} if self.code is None else {"code": self.code}),
             **({} if not self.heads else {"heads": _of_heads(self.heads)}),
+            **({} if self.peers is None else {"peers": self.peers.identity()}),
         }
 
 
@@ -162,8 +167,11 @@ def build_network(fit: Fit, samples: Samples) -> Network:
     return network
 
 
-def build_module(fit: Fit, samples: Samples) -> DistillModule:
-    """Network and objective, ready to train."""
+def build_module(fit: Fit, samples: Samples, peer: int = 0) -> DistillModule:
+    """Network and objective, ready to train; of a peer of the student where that is not the first."""
+    if peer:
+        fit = replace(fit, seed=derive(fit.seed, "peer", peer))
+    others = () if fit.peers is None else fit.peers.others(peer)
     network = build_network(fit, samples)
     rule = find_task(fit.task or samples.task).rule
     objective = DistillObjective(
@@ -176,6 +184,8 @@ def build_module(fit: Fit, samples: Samples) -> DistillModule:
         domain_weights_D=_domain_weights(fit, samples),
         scale=samples.scale,
         heads=fit.heads,
+        peers=others,
+        peer_share=None if fit.peers is None else fit.peers.share,
     )
     taps = [tap for term in fit.objective.features for tap in term.student_taps]
     in_chunks = (

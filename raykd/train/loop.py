@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import nn
 
 from raykd.data import Samples
 from raykd.errors import PreemptedError, TrainingError
 from raykd.models.frozen import set_training
-from raykd.models.network import Network, placed
-from raykd.models.weights import fingerprint
+from raykd.models.network import placed
 from raykd.objective import Losses, ensemble_values
+from raykd.objective.peers import agreement_values
 from raykd.seeding import derive
 from raykd.targets import TargetSource
 from raykd.targets.source import Asking, Measured
@@ -26,10 +25,11 @@ from raykd.train.checkpoint import Reporter, State
 from raykd.train.epoch_accumulator import EpochAccumulator, random_states, set_random_state
 from raykd.train.feed import Block, Feed
 from raykd.train.fit import Fit, build_module
+from raykd.train.learner import Learner
 from raykd.train.on_policy import Rounds
-from raykd.train.optim import make_optimizer, make_schedule
-from raykd.train.step import Steps, Update
-from raykd.train.validation import Best, choosing_rows, validate
+from raykd.train.peers import PeerModule
+from raykd.train.step import Steps
+from raykd.train.validation import choosing_rows
 from raykd.train.world import World
 
 Leaving = Callable[[], bool]
@@ -59,43 +59,39 @@ class Trainer:
         self.source = source.pool if isinstance(source, Asking) else source
         self.world, self.all_sum, self.leaving = world, world.all_sum, leaving
         self.folder = reporter.folder(fit.fit_id)
-        self.module = placed(build_module(fit, samples), world.device, tf32=True)
-        model = self.module.network.model
-        average = None
-        if fit.training.ema is not None:
-            rule = get_ema_multi_avg_fn(fit.training.ema)
-            average = AveragedModel(model, multi_avg_fn=rule, use_buffers=True)
-        assert fit.training.optimizer is not None, "`prepare` has chosen one"
-        optimizer = make_optimizer(
-            self.module,
-            fit.training.optimizer,
-            {f"network.model.{path}": factor for path, factor in fit.lr_factors.items()},
-            key=fit.key,
-        )
-        schedule = make_schedule(optimizer, fit.training, fit.plan.steps_per_epoch)
-        self.update = Update(
-            self.module,
-            optimizer,
-            schedule,
-            clip_norm=fit.training.clip_norm,
-            average=average,
-        )
+        self.task = find_task(fit.task or samples.task).metrics
+        self.learners = self._learners()
+        self.student, *self.peers = self.learners
+        self.module, self.update = self.student.module, self.student.update
         self.feed = Feed(fit, samples, self.source, self.module, world, depth=depth)
         self.rounds: Rounds | None = None
         if fit.objective.on_policy is not None:
             assert isinstance(source, Asking), "the teachers stay beside students that write"
             self.rounds = Rounds(
-                fit, samples, source, self.folder.path, model,
+                fit, samples, source, self.folder.path, self.module.network.model,
                 device=world.device, report=reporter.report,
             )  # fmt: skip
-        self.task = find_task(fit.task or samples.task).metrics
-        self.best = Best(self.task, fit.training.select)
-        self.last: dict[str, float] = {}
         self.validation_rows = choosing_rows(samples, fit.training.select_on)
         self.first_epoch, self.within = self._restore()
         if fit.training.compile:
-            self.module.network.model.compile()
-        self.wrapped = world.wrap(self.module)
+            for learner in self.learners:
+                learner.module.network.model.compile()
+        self.wrapped = world.wrap(self._together())
+
+    def _learners(self) -> list[Learner]:
+        """The student, and its peers."""
+        count = 1 if self.fit.peers is None else self.fit.peers.count
+        modules = (build_module(self.fit, self.samples, peer) for peer in range(count))
+        placed_there = [placed(one, self.world.device, tf32=True) for one in modules]
+        return [Learner(self.fit, module, self.task) for module in placed_there]
+
+    def _together(self) -> nn.Module:
+        """The module of a step."""
+        peers = self.fit.peers
+        if peers is None:
+            return self.module
+        modules = [learner.module for learner in self.learners]
+        return PeerModule(dict(zip(peers.names, modules, strict=True)), from_epoch=peers.from_epoch)
 
     def run(self) -> dict[str, Any]:
         """Train, and return the result that `result.json` keeps."""
@@ -127,14 +123,8 @@ class Trainer:
 
     def _judge(self, epoch: int) -> None:
         """Validate, and keep the weights where they are the best so far."""
-        network, rows = self._judged(), self.validation_rows
-        self.last = validate(network, self.samples, rows, self.world, self.task)
-        if not all(map(math.isfinite, self.last.values())):
-            raise TrainingError(
-                f"the validation loss became NaN or infinite in epoch {epoch + 1} ({self.last}); "
-                "lower train.optimizer.lr or set train.clip_norm"
-            )
-        self.best.update(epoch, self.last, self._weights())
+        for learner in self.learners:
+            learner.judge(epoch, self.samples, self.validation_rows, self.world)
 
     def _begin(self, epoch: int) -> EpochAccumulator:
         """What the epoch has added up so far, and this worker's random numbers as they were then."""
@@ -160,15 +150,17 @@ class Trainer:
             TrainingError: a loss is not finite, on whichever worker; on all of them, so that none waits for one that
                 has given up.
         """
-        set_training(self.module.network.model, self.fit.freeze)
+        for learner in self.learners:
+            set_training(learner.module.network.model, self.fit.freeze)
         sums = self._begin(epoch)
         begun, before_s = time.monotonic(), sums.seconds
+        updates = [learner.update for learner in self.learners]
         while sums.steps < self.fit.plan.steps_per_epoch:
             asked = time.monotonic()
             block = next(stream)
             waited_s = time.monotonic() - asked
             steps = Steps(
-                self.wrapped, self.update, block.lessons, block.units, self.all_sum, self.world.workers
+                self.wrapped, updates, block.lessons, block.units, self.all_sum, self.world.workers
             )  # fmt: skip
             leaves = False
             for lesson in block.lessons:
@@ -211,22 +203,9 @@ class Trainer:
         step = epoch * self.fit.plan.steps_per_epoch + sums.steps
         raise PreemptedError(f"{self.fit.fit_id}: saved after step {step}, to go on elsewhere")
 
-    def _judged(self) -> nn.Module:
-        """The network that is validated and kept: the moving average when there is one."""
-        average = self.update.average
-        if average is None:
-            return self.module.network
-        network = self.module.network
-        return Network(average.module, network.preprocessing, network.scale)
-
-    def _weights(self) -> dict[str, Tensor]:
-        average = self.update.average
-        model = self.module.network.model if average is None else average.module
-        return dict(model.state_dict())
-
     def _stops(self, epoch: int) -> bool:
         stopping = self.fit.training.early_stopping
-        return stopping is not None and epoch - self.best.epoch >= stopping.patience_epochs
+        return stopping is not None and epoch - self.student.best.epoch >= stopping.patience_epochs
 
     def _report(self, epoch: int, sums: EpochAccumulator) -> None:
         seconds = sums.seconds
@@ -237,16 +216,17 @@ class Trainer:
         count = float(self.world.all_sum(counts))
         ensemble = {}
         if sums.ensemble is not None:
-            names_T = [teacher.name for teacher in self.fit.teacher_infos]
+            names_T = [teacher.name for teacher in self.module.objective.teacher_infos]
             ensemble = ensemble_values(self.world.all_sum(sums.ensemble), names_T)
         measured = self._measured(sums)
         teachers = self._teachers(sums, seconds)
+        peers = self._peers(sums)
         if self.world.rank:
             return
         values: dict[str, Any] = {
             "train_loss": loss,
             "terms": dict(zip(names, terms, strict=True)),
-            "validation": self.last,
+            "validation": self.student.last,
             "lr": self.update.schedule.get_last_lr()[0],
             "epochs": self.fit.training.epochs,
             "samples_per_s": count / max(seconds, 1e-9),
@@ -255,6 +235,7 @@ class Trainer:
             **ensemble,
             **measured,
             **teachers,
+            **peers,
             **({} if self.rounds is None else self.rounds.values()),
         }
         step = (epoch + 1) * self.fit.plan.steps_per_epoch
@@ -270,6 +251,15 @@ class Trainer:
         names = [teacher.name for teacher in self.fit.teacher_infos]
         total = self.world.all_sum(sums.measured).cpu()
         return dict(measures.values(total, names, self.samples.classes))
+
+    def _peers(self, sums: EpochAccumulator) -> dict[str, Any]:
+        """How alike the peers are, and how good each of the others is; every worker takes part."""
+        if sums.peers is None or self.fit.peers is None:
+            return {}
+        names = self.fit.peers.names[1:]
+        own = {name: one.last for name, one in zip(names, self.peers, strict=True)}
+        alike = agreement_values(self.world.all_sum(sums.peers))
+        return {"peers": {**alike, "validation": own}}
 
     def _teachers(self, sums: EpochAccumulator, seconds: float) -> dict[str, Any]:
         """How busy live teachers were, and the student beside them; every worker takes part."""
@@ -289,7 +279,7 @@ class Trainer:
                     self.fit.stage,
                     self.fit.fit_id,
                     state=state,
-                    metrics=self.best.metrics,
+                    metrics=self.student.best.metrics,
                     epoch=epoch,
                     step=step,
                     **values,
@@ -301,23 +291,15 @@ class Trainer:
         if self.world.rank:
             return
         self.reporter.flush()  # who goes on from here does not tell of the epochs before
-        average = self.update.average
         state: State = {
             "identity": self.fit.identity,
             "next_epoch": next_epoch,
             "within": within,
-            "module": self.module.state_dict(),
-            "optimizer": self.update.optimizer.state_dict(),
-            "schedule": self.update.schedule.state_dict(),
-            "average": None if average is None else average.state_dict(),
-            "best": {
-                "weights": self.best.weights,
-                "metrics": self.best.metrics,
-                "epoch": self.best.epoch,
-            },
-            "last": self.last,
+            **self.student.state(),
+            **({"peers": [peer.state() for peer in self.peers]} if self.peers else {}),
         }
-        self.folder.save(state, self._weights(), self.best.weights or self._weights())
+        last, best = self.student.weights(), self.student.best.weights
+        self.folder.save(state, last, best or last)
         if self.rounds is not None:
             self.rounds.saved(next_epoch)
 
@@ -327,17 +309,9 @@ class Trainer:
         if restored is None:
             return 0, None
         state = restored.state
-        self.module.load_state_dict(state["module"])
-        self.update.optimizer.load_state_dict(state["optimizer"])
-        self.update.schedule.load_state_dict(state["schedule"])
-        if self.update.average is not None:
-            self.update.average.load_state_dict(state["average"])
-        best, self.last = state["best"], state["last"]
-        self.best.weights, self.best.metrics, self.best.epoch = (
-            best["weights"],
-            best["metrics"],
-            best["epoch"],
-        )
+        self.student.restore(state)
+        for peer, own in zip(self.peers, state.get("peers", ()), strict=True):
+            peer.restore(own)
         if restored.instead_of is not None and self.world.rank == 0:
             text = f"{restored.instead_of}; the checkpoint before it is used"
             self.reporter.report(
@@ -355,18 +329,18 @@ class Trainer:
             "identity": self.fit.identity,
             "epochs": epochs,
             "steps": epochs * self.fit.plan.steps_per_epoch,
-            "best_epoch": self.best.epoch,
-            "best": self.best.metrics,
-            "last": self.last,
             "seconds": seconds,
-            "fingerprints": {
-                "best": fingerprint(self.best.weights),
-                "last": fingerprint(self._weights()),
-            },
+            **self.student.result(),
             **({} if self.rounds is None else {"on_policy": self.rounds.result()}),
         }
         if self.world.rank == 0:
             self._save(epochs)
+            for index, peer in enumerate(self.peers, 1):
+                self.folder.peer(index).keep(
+                    {"identity": self.fit.identity, **peer.result()},
+                    peer.weights(),
+                    peer.best.weights,
+                )
             self.folder.finish(result)
         self._tell("finished", epochs, seconds=seconds)
         return result
