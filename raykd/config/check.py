@@ -36,7 +36,7 @@ REQUIREMENT = re.compile(
 RESERVED = (
     "student", "ensemble", "labels", "best_teacher", "hard", "untrained", "without_peers"
 )  # fmt: skip
-_PEER = re.compile(r"peer\d+")
+_PEER = re.compile(r"peer\d+|average")
 
 
 def cross_check(config: Config) -> list[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from raykd.config.base import Count, NonNegative, Settings, Unit
 from raykd.config.schedules import ever_active
@@ -19,7 +19,7 @@ WITHOUT_PEERS = "without_peers"
 """The control that is taught as the student is, by the frozen teachers alone."""
 
 
-class _Shared(Settings):
+class _Heard(Settings):
     share: Unit | None = None
     """How much of the target is what the peers say, in equal parts; the frozen teachers have the rest, as
     `objective.weighting` divides it. 1 = the peers alone, null = a peer counts as much as a teacher."""
@@ -32,13 +32,7 @@ class _Shared(Settings):
         return self.share == 1
 
 
-class MutualLearning(_Shared):
-    """Deep mutual learning (Zhang et al. 2018): each network learns from what the others say in the same step.
-
-    All see the same batches, in one process.
-    """
-
-    type: Literal["dml"] = "dml"
+class _Several(_Heard):
     count: Count = 2
     """K networks, of which the first is the student; 1 = the recipe without peers."""
 
@@ -52,11 +46,55 @@ class MutualLearning(_Shared):
         return tuple(name for index, name in enumerate(self.names) if index != peer)
 
 
-Peers = MutualLearning
+class MutualLearning(_Several):
+    """Deep mutual learning (Zhang et al. 2018): each network learns from what the others say in the same step.
+
+    All see the same batches, in one process.
+    """
+
+    type: Literal["dml"] = "dml"
+
+
+class Codistillation(_Several):
+    """Codistillation (Anil et al. 2018): independent fits that learn from copies of each other.
+
+    Each sees the data in its own order. At every multiple of `exchange_every` updates they exchange their weights, those
+    after the same number of updates; in between each asks its own copies of the others.
+    """
+
+    type: Literal["codistillation"] = "codistillation"
+    exchange_every: Count = 100
+    """Updates after which weights are exchanged; with more than there are, the fits are independent."""
+
+
+class MeanTeacher(_Heard):
+    """Mean teacher (Tarvainen & Valpola 2017): the student learns from a moving average of its own weights.
+
+    The average sees the same view as the student, in evaluation mode. With `objective.labels.mode: replace`, which is the
+    default where few samples have a label, it teaches the samples without one.
+    """
+
+    type: Literal["mean_teacher"] = "mean_teacher"
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """Of the average: θ' ← decay·θ' + (1 − decay)·θ after each update. A short training needs less: of an average over
+    1 / (1 − decay) updates little is left to learn where there are not many times as many."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The student, and its average."""
+        return ("peer0", "average")
+
+    def others(self, peer: int) -> tuple[str, ...]:  # noqa: ARG002 (as of other peers)
+        """Whom the student learns from."""
+        return self.names[1:]
+
+
+Peers = Annotated[MutualLearning | Codistillation | MeanTeacher, Field(discriminator="type")]
 
 
 def _none_of_one(given: Peers | None) -> Peers | None:
-    return None if given is not None and given.count == 1 else given
+    alone = isinstance(given, MutualLearning | Codistillation) and given.count == 1
+    return None if alone else given
 
 
 MaybePeers = Annotated[Peers | None, AfterValidator(_none_of_one)]
@@ -83,9 +121,28 @@ def peer_problems(config: Config) -> Iterator[Problem]:
     if config.peers.from_epoch >= config.train.epochs:
         yield Problem("peers.from_epoch", f"found {config.peers.from_epoch:g}, but train.epochs is {config.train.epochs}: nobody "
                       "would ever listen to a peer; lower it, or leave `peers` out")  # fmt: skip
-    if config.student.weights is not None:
+    if isinstance(config.peers, Codistillation):
+        yield from _apart(config)
+    together = isinstance(config.peers, MutualLearning | Codistillation)
+    if together and config.student.weights is not None:
         yield Problem("student.weights", "is found beside `peers`, which would all start as the same network and have nothing to "
                       "tell each other; leave one of the two out")  # fmt: skip
+
+
+def _apart(config: Config) -> Iterator[Problem]:
+    """What fits that wait for each other cannot do."""
+    kind = "peers.type=codistillation"
+    if config.cluster.student.uses_ray_train:
+        yield Problem("cluster.student", f"found workers or a trainer of Ray Train beside {kind}, where each network is trained by "
+                      "one worker of its own; use workers: 1 and trainer: auto, or peers.type=dml")  # fmt: skip
+    if config.train.early_stopping is not None:
+        yield Problem("train.early_stopping", f"would end one network while others wait for its weights, with {kind}; leave it out")  # fmt: skip
+    if config.targets.mode == "write_through":
+        yield Problem("targets.mode", f"found write_through, which stores what the first student asks for; with {kind} several "
+                      "begin at once: use stored or live")  # fmt: skip
+    if config.search is not None:
+        yield Problem("search", f"found beside {kind}: a trial trains one network at a time; search with peers.type=dml, or without "
+                      "peers, and leave `search` out here")  # fmt: skip
 
 
 def _learnt(config: Config) -> Iterator[Problem]:

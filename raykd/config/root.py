@@ -302,7 +302,8 @@ class Config(Settings):
     objective: Objective = Objective()
     """What the student is taught."""
     peers: MaybePeers = None
-    """Networks that learn from each other, the student one of them; null = the student learns from teachers alone."""
+    """Networks that learn from each other, the student one of them: `dml` in one process, `codistillation` as fits of
+    their own; null = the student learns from teachers alone."""
     targets: Targets = Targets()
     """How the teachers' outputs reach it."""
     train: Training = Training()

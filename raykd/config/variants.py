@@ -370,7 +370,7 @@ def _on_policy(config: Config) -> Iterator[_Cut]:
 
 def _peers(config: Config) -> Iterator[_Cut]:
     if config.peers is not None:
-        about = f"peers, {config.peers.count} networks by {config.peers.type}"
+        about = f"peers: {', '.join(config.peers.others(0))} by {config.peers.type}"
         yield _Cut("peers", "peers", about, _tree(config, peers=None))
 
 

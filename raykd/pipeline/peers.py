@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from raykd.config.peers import Codistillation, MeanTeacher
 from raykd.evaluate import Evaluation
 from raykd.evaluate.outputs import Split
 from raykd.evaluate.peers import peer_numbers
@@ -28,7 +29,7 @@ def peers_summary(
         ask: does the pieces.
     """
     settings = prepared.config.peers
-    if settings is None:
+    if settings is None or isinstance(settings, MeanTeacher):  # which is no network of its own
         return {}
     samples, task = prepared.samples, find_task(prepared.samples.task).metrics
     students, found = fit_ids(prepared, "student"), {}
@@ -47,5 +48,7 @@ def peers_summary(
         ]
         answers_KRNC = torch.stack([own.students["student"], *others])
         found[split] = peer_numbers(task, settings.names, answers_KRNC, own.labels_N)
-    numbers: dict[str, Any] = json_safe({"type": settings.type, "count": settings.count, **found})
-    return {"peers": numbers}
+    about: dict[str, Any] = {"type": settings.type, "count": settings.count}
+    if isinstance(settings, Codistillation):
+        about["exchange_every"] = settings.exchange_every
+    return {"peers": json_safe({**about, **found})}

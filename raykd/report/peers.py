@@ -11,7 +11,7 @@ from raykd.report.verdicts import with_std
 from raykd.report.wording import NONE, number, percent
 
 _KEYS = ("network", "validation", "validation_std", "test", "test_std")
-_TYPES = {"dml": "Deep mutual learning"}
+_TYPES = {"dml": "Deep mutual learning", "codistillation": "Codistillation"}
 
 
 def peers(run: RunData) -> Table | None:
@@ -43,10 +43,16 @@ def _table(summary: Mapping[str, Any]) -> Table | None:
         rows=rows,
         records=records,
         fields=_KEYS,
-        note=f"{_TYPES.get(found['type'], found['type'])} of {found['count']} networks; means over replicas ± standard deviation. Their ensemble is the mean of their "
-        f"probabilities. On test two of them answer alike on {percent(alike)} of the samples; their Jensen-Shannon divergence is "
+        note=f"{_TYPES.get(found['type'], found['type'])} of {found['count']} networks{_every(found)}; means over replicas "
+        "± standard deviation. Their ensemble is the mean of their probabilities. "
+        f"On test two of them answer alike on {percent(alike)} of the samples; their Jensen-Shannon divergence is "
         f"{number(apart)} nats. Networks that answer alike have nothing left to tell each other.",
     )
+
+
+def _every(found: Mapping[str, Any]) -> str:
+    every = found.get("exchange_every")
+    return "" if every is None else f", which exchange weights every {every:,} updates"
 
 
 def peer_cells(summary: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -81,10 +81,11 @@ class FitFolder:
         save_weights(best, self.weights("best"), durable=False)
         write_json(self.path / "result.json", result)
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Mark the fit as finished; its states for resuming are no longer needed."""
+    def finish(self, result: dict[str, Any], *, forgets: bool = True) -> None:
+        """Mark the fit as finished; its states for resuming are no longer needed, unless by other fits."""
         write_json(self.path / "result.json", result)
-        self.forget()
+        if forgets:
+            self.forget()
 
     def forget(self) -> None:
         """Delete the states, and what teachers have said of texts of its own: it is not gone on with."""

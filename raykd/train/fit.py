@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raykd.config.models import Model
 from raykd.config.objective import Objective
-from raykd.config.peers import Peers
+from raykd.config.peers import Codistillation, Peers
 from raykd.config.training import Training
 from raykd.data import Samples
 from raykd.data.chunks import DOMAIN
@@ -36,6 +36,8 @@ CODE_VERSION = 2
 """Raise it when a change to the loop changes the numbers."""
 _EARLIER_VERSIONS = (1,)
 """Of which what is kept still serves: 1 differs by rounding alone, in steps that are settled."""
+PEERS = "/peers/"
+"""In ids of fits: what follows is the number of a peer that was trained apart, or beside the student."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -66,6 +68,7 @@ class Fit:
         outputs: of the network; None = as many as the samples have classes.
         code: hash of the user's own code that the network is written in, or None.
         peers: how it learns together with others of its kind, which are trained in the same fit; None = alone.
+        peer: of a fit whose peers are trained apart: which of them this piece is; None = all of them.
     """
 
     fit_id: str
@@ -92,6 +95,34 @@ class Fit:
     outputs: int | None = None
     code: str | None = None
     peers: Peers | None = None
+    peer: int | None = None
+
+    @property
+    def steps(self) -> int:
+        """Updates, early stopping left aside."""
+        return self.training.epochs * self.plan.steps_per_epoch
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether its peers are trained apart, and exchange weights before they are done."""
+        return isinstance(self.peers, Codistillation) and self.peers.exchange_every < self.steps
+
+    @property
+    def pieces(self) -> tuple[Fit, ...]:
+        """What is trained by one worker after the other: the fit itself, or each of its peers where they are apart.
+
+        Each peer has its own initialisation and its own order of the samples; the first has the fit's.
+        """
+        if not isinstance(self.peers, Codistillation) or self.peer is not None:
+            return (self,)
+        first = replace(self, peer=0)
+        return (first, *(first._of_peer(peer) for peer in range(1, self.peers.count)))
+
+    def _of_peer(self, peer: int) -> Fit:
+        seed = derive(self.seed, "peer", peer)
+        plan = replace(self.plan, seed=derive(seed, "order"))
+        own = id_of_peer(self.fit_id, peer)
+        return replace(self, fit_id=own, peer=peer, seed=seed, plan=plan)
 
     @property
     def identity(self) -> str:
@@ -133,6 +164,12 @@ class Fit:
         }
 
 
+def id_of_peer(fit_id: str, peer: int) -> str:
+    """The id of one of the peers of a fit, given that of the fit or of any of them; the first has the fit's own."""
+    whole = fit_id.split(PEERS)[0]
+    return f"{whole}{PEERS}{peer}" if peer else whole
+
+
 def _heard(teacher: TeacherInfo) -> tuple[Any, ...]:
     """What is known of a teacher; without the domains that earlier versions did not know, where it has none."""
     *known, domains = astuple(teacher)
@@ -167,11 +204,13 @@ def build_network(fit: Fit, samples: Samples) -> Network:
     return network
 
 
-def build_module(fit: Fit, samples: Samples, peer: int = 0) -> DistillModule:
-    """Network and objective, ready to train; of a peer of the student where that is not the first."""
-    if peer:
-        fit = replace(fit, seed=derive(fit.seed, "peer", peer))
-    others = () if fit.peers is None else fit.peers.others(peer)
+def build_module(fit: Fit, samples: Samples, beside: int = 0) -> DistillModule:
+    """Network and objective, ready to train; of the student where `beside` is 0, else of a peer."""
+    if beside:
+        fit = replace(fit, seed=derive(fit.seed, "peer", beside))
+    others = () if fit.peers is None else fit.peers.others(fit.peer or beside)
+    if fit.peer is not None and not fit.exchanges:
+        others = ()  # of whom it never hears
     network = build_network(fit, samples)
     rule = find_task(fit.task or samples.task).rule
     objective = DistillObjective(

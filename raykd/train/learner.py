@@ -57,6 +57,10 @@ class Learner:
         self.best = Best(task, training.select)
         self.last: dict[str, float] = {}
 
+    def follow(self, average: AveragedModel) -> None:
+        """Keep another average of its weights, after each update."""
+        self.update.averages = (*self.update.averages, average)
+
     def judge(self, epoch: int, samples: Samples, rows: np.ndarray, world: World) -> None:
         """Validate, and keep the weights where they are the best so far.
 

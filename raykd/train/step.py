@@ -86,11 +86,11 @@ class DistillModule(nn.Module):
         self._autocast = precision == "bfloat16"
         self._tokens = tokens
 
-    def outputs(self, prepared: Mapping[str, Tensor]) -> Tensor:
-        """What the student puts out for inputs as its model takes them, at least float32 [N, C]."""
+    def outputs(self, prepared: Mapping[str, Tensor], network: Network | None = None) -> Tensor:
+        """What the student puts out for inputs as its model takes them, or another network, at least float32 [N, C]."""
         device = next(iter(prepared.values())).device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._autocast):
-            outputs_NC = self.network.output(prepared)
+            outputs_NC = (network or self.network).output(prepared)
         return outputs_NC.float() if outputs_NC.dtype.itemsize < 4 else outputs_NC
 
     def make_whole(self) -> None:

@@ -16,6 +16,8 @@ RECIPE = {
     "train": {"epochs": 4},
 }
 
+APART = {"type": "codistillation"}
+
 
 def loaded(**changes):
     return load_config({**RECIPE, **changes})
@@ -49,7 +51,13 @@ def test_a_recipe_without_peers_keeps_its_identity():
         ({"peers": {"type": "dml", "from_epoch": 4}}, "peers.from_epoch", "train.epochs is 4"),
         ({"teachers": [{**RECIPE["teachers"][0], "name": "peer1"}]}, "teachers.peer1.name", "another model"),
         ({"task": "regression", "data": {"source": {"type": "diabetes"}}}, "peers", "classification` only"),
-        ({"peers": {"type": "dlm"}}, "peers.type", "dml"),
+        ({"peers": {"type": "dlm"}}, "peers.type", "codistillation"),
+        ({"peers": APART, "train": {"epochs": 4, "early_stopping": {}}}, "train.early_stopping", "wait"),
+        ({"peers": APART, "cluster": {"student": {"workers": 2}}}, "cluster.student", "one worker"),
+        ({"peers": APART, "targets": {"mode": "write_through"}}, "targets.mode", "stored or live"),
+        ({"peers": APART, "search": {"parameters": {"train.batch_size": {"space": "choice", "categories": [32, 64]}}, "trials": 2}},
+         "search", "one network at a time"),
+        ({"peers": {**APART, "exchange_every": 0}}, "peers.exchange_every", "1"),
         ({"peers": {"type": "dml", "count": 0}}, "peers.count", "1"),
         ({"peers": {"type": "dml", "share": 1.5}}, "peers.share", "1"),
     ],
@@ -63,14 +71,24 @@ def test_what_peers_cannot_do_is_named(changes, key, word):
 def test_the_control_without_peers_needs_some():
     controls = {"evaluate": {"controls": ["labels", "without_peers"]}}
     assert "student again" in refused(**controls)["evaluate.controls"]
-    assert loaded(**controls, peers={"type": "dml"}).evaluate.own_controls[-1] == "without_peers"
+    with_peers = loaded(peers={"type": "dml"})
+    assert with_peers.evaluate.own_controls == ("labels", "hard", "without_peers")
+    assert "without_peers" not in loaded(peers={"type": "dml", "count": 1}).evaluate.controls
+
+
+def test_a_mean_teacher_is_one_network():
+    peers = loaded(peers={"type": "mean_teacher", "share": 1.0}).peers
+    assert (peers.names, peers.others(0), peers.alone) == (("peer0", "average"), ("average",), True)
+    weights = {"student": {**RECIPE["student"], "weights": "w.safetensors"}}
+    assert loaded(peers={"type": "mean_teacher"}, **weights).peers.decay == 0.999
+    assert "peers.mean_teacher.decay" in refused(peers={"type": "mean_teacher", "decay": 1.0})
 
 
 def test_peers_are_searched_and_ablated():
     found = ablation(loaded(peers={"type": "dml", "count": 3}))
     (part,) = (part for part in found.parts if part.kind == "peers")
     assert part.config.peers is None
-    assert part.about == "peers, 3 networks by dml"
+    assert part.about == "peers: peer1, peer2 by dml"
     space = {"peers.share": {"space": "uniform", "lower": 0.0, "upper": 1.0}}
     searched = loaded(peers={"type": "dml"}, search={"parameters": space, "trials": 2})
     assert isinstance(searched.search, Search)
