@@ -51,7 +51,7 @@ def test_a_recipe_without_peers_keeps_its_identity():
         ({"peers": {"type": "dml", "from_epoch": 4}}, "peers.from_epoch", "train.epochs is 4"),
         ({"teachers": [{**RECIPE["teachers"][0], "name": "peer1"}]}, "teachers.peer1.name", "another model"),
         ({"task": "regression", "data": {"source": {"type": "diabetes"}}}, "peers", "classification` only"),
-        ({"peers": {"type": "dlm"}}, "peers.type", "codistillation"),
+        ({"peers": {"type": "dlm"}}, "peers", "did you mean 'dml'"),
         ({"peers": APART, "train": {"epochs": 4, "early_stopping": {}}}, "train.early_stopping", "wait"),
         ({"peers": APART, "cluster": {"student": {"workers": 2}}}, "cluster.student", "one worker"),
         ({"peers": APART, "targets": {"mode": "write_through"}}, "targets.mode", "stored or live"),
@@ -81,7 +81,7 @@ def test_a_mean_teacher_is_one_network():
     assert (peers.names, peers.others(0), peers.alone) == (("peer0", "average"), ("average",), True)
     weights = {"student": {**RECIPE["student"], "weights": "w.safetensors"}}
     assert loaded(peers={"type": "mean_teacher"}, **weights).peers.decay == 0.999
-    assert "peers.mean_teacher.decay" in refused(peers={"type": "mean_teacher", "decay": 1.0})
+    assert "peers.decay" in refused(peers={"type": "mean_teacher", "decay": 1.0})
 
 
 def test_peers_are_searched_and_ablated():
