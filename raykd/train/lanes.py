@@ -245,7 +245,8 @@ class _Lanes:
 
     def _stopped(self, lane: _Lane, message: Message) -> None:
         if message.waits and lane.fit is not None:
-            self._waiting.append(lane.fit)
+            if not self.failed or self._rules.goes_on:  # else what it waits for may never come
+                self._waiting.append(lane.fit)
             self._next(lane)
             return
         if message.failed:

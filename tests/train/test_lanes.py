@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -212,6 +213,14 @@ def test_a_peer_that_is_killed_goes_on_and_the_others_wait_for_it(
     launch(peers, lanes=2, make_source=source, max_failures=1)
     assert heard.decisions() == ["resume"]
     check_peers(peers)
+
+
+@pytest.mark.soak
+def test_a_peer_that_fails_keeps_nobody_waiting(launch, peers):
+    """It loses its teacher in the second epoch, while the other peer may be at an exchange."""
+    failing = replace(peers[0], fit_id="failing/a")
+    with pytest.raises(TrainingError, match=r"failing/a first: .*no answer"):
+        launch([failing], lanes=2)
 
 
 @pytest.mark.soak
