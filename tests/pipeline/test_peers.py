@@ -41,6 +41,6 @@ def test_a_run_tells_what_each_peer_is_worth(tiny_recipe, tmp_path, call, peers)
     assert all(0 <= one <= 1 for one in alike)
     assert not any("peers" in e for e in told if e["fit"].startswith("without_peers"))
     page = (folder.path / "report" / "index.html").read_text(encoding="utf-8")
-    for text in ("Learning from each other", "their ensemble", "How alike the peers are"):
+    for text in ("Learning from each other", "their ensemble", "without peers"):
         assert text in page
     assert "the peers; mean" in call("report", folder.path).out
