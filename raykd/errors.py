@@ -111,5 +111,9 @@ class PreemptedError(RaykdError):
     """The machine of a fit is about to be taken away; it was saved, and goes on elsewhere."""
 
 
+class WaitingError(RaykdError):
+    """A fit needs what another one has not made yet; it was saved, and goes on once that is there."""
+
+
 class ExportError(RaykdError):
     """A student cannot be written in a format, or what was written says something else."""

@@ -55,7 +55,7 @@ def add(commands: Command) -> None:
         action="append",
         default=[],
         metavar="'NAME: key.sub=value ...'",
-        help="anything else, under objective, student or train; may be repeated",
+        help="anything else, under objective, peers, student or train; may be repeated",
     )
     parser.add_argument(
         "--cross",

@@ -113,11 +113,14 @@ def show_summary(summary: Mapping[str, Any], console: Console) -> None:
     """Student, controls, teachers and ensemble in a table, then the verdict in words."""
     from raykd.report import result_cells, verdict
     from raykd.report.generations import stage_cells
+    from raykd.report.peers import peer_cells
 
     title = "test, mean ± standard deviation over replicas"
     show_table(console, result_cells(summary), title, verdict(summary))
     if stages := stage_cells(summary):
         show_table(console, stages, "the stages; mean ± standard deviation over replicas")
+    if peers := peer_cells(summary):
+        show_table(console, peers, "the peers; mean ± standard deviation over replicas")
 
 
 def show_folds(summary: Mapping[str, Any], console: Console) -> None:

@@ -23,6 +23,7 @@ from raykd.config.models import (
     brings_weights,
 )
 from raykd.config.on_policy import on_policy_problems
+from raykd.config.peers import WITHOUT_PEERS, peer_problems
 from raykd.config.roles import Student, Teacher
 from raykd.config.root import Compared, Config, Slice
 from raykd.config.sources import CsvSource, ParquetSource
@@ -33,7 +34,10 @@ from raykd.tasks import find_task
 REQUIREMENT = re.compile(
     r"^\s*([A-Za-z_][\w.\-]*)\s*(>=|<=|>|<|==)\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*$"
 )
-RESERVED = ("student", "ensemble", "labels", "best_teacher", "hard", "untrained")
+RESERVED = (
+    "student", "ensemble", "labels", "best_teacher", "hard", "untrained", "without_peers"
+)  # fmt: skip
+_PEER = re.compile(r"peer\d+|average")
 
 
 def cross_check(config: Config) -> list[Problem]:
@@ -52,6 +56,7 @@ def cross_check(config: Config) -> list[Problem]:
         *transfer_problems(config),
         *objective_problems(config),
         *target_problems(config),
+        *peer_problems(config),
         *_training(config),
         *_gpus(config),
         *_folds(config),
@@ -64,7 +69,7 @@ def _names(config: Config) -> Iterator[Problem]:
     for name, count in Counter(teacher.name for teacher in config.teachers).items():
         if count > 1:
             yield Problem(f"teachers.{name}", f"{count} teachers have this name; names are unique")
-        if name in RESERVED:
+        if name in RESERVED or (config.peers is not None and _PEER.fullmatch(name)):
             yield Problem(f"teachers.{name}.name", f"{name!r} is what reports call another model; "
                           "choose another name")  # fmt: skip
     alone = [r for r in range(config.seeds) if not any(t.is_heard_by(r) for t in config.teachers)]
@@ -261,7 +266,7 @@ def _chosen(config: Config) -> Iterator[tuple[str, str | None, tuple[str, ...] |
     for one in config.evaluate.compare:
         yield f"evaluate.compare.{one.name}.kind", one.kind, choices.kinds
     for index, control in enumerate(config.evaluate.controls):
-        if control not in STAGE_CONTROLS:
+        if control not in (*STAGE_CONTROLS, WITHOUT_PEERS):
             yield f"evaluate.controls.{index}", control, choices.controls
 
 

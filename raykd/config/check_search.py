@@ -33,7 +33,7 @@ from raykd.tasks import find_task
 if TYPE_CHECKING:
     from raykd.config.root import Config
 
-SEARCHED = ("objective", "student", "train")
+SEARCHED = ("objective", "peers", "student", "train")
 _LOSSES = ("loss", "objective", "train_loss", "total", "objective_loss")
 _MOST = 100_000
 Build = Callable[[Sequence[str]], object]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from raykd.config.peers import WITHOUT_PEERS
 from raykd.config.root import Config, Evaluate
 from raykd.config.stages import STAGE_CONTROLS, is_chain
 from raykd.config.tasks import TaskSettings
@@ -17,7 +18,7 @@ def with_controls(
 ) -> Mapping[str, Any]:
     """A recipe's plain values, with fewer controls where it names none and some of the usual ones could show nothing.
 
-    A recipe with several stages has those of a chain beside the usual ones.
+    A recipe with several stages has those of a chain beside the usual ones, one with peers that without them.
 
     Args:
         tree: the recipe over its task's defaults.
@@ -26,7 +27,10 @@ def with_controls(
     """
     own = given.get("evaluate")
     idle = _idle(tree.get("data"), tree.get("teachers"))
-    more = STAGE_CONTROLS if is_chain(tree.get("stages")) else ()
+    more = (
+        *((WITHOUT_PEERS,) if _has_peers(tree.get("peers")) else ()),
+        *(STAGE_CONTROLS if is_chain(tree.get("stages")) else ()),
+    )
     if not (idle or more) or (isinstance(own, Mapping) and "controls" in own):
         return tree
     kept = [name for name in (*_usual(task), *more) if name not in idle]
@@ -41,9 +45,15 @@ def left_out_controls(config: Config, task: TaskSettings) -> dict[str, str]:
     """Each control that `with_controls` left out of a recipe -> why, in words."""
     idle = _idle({"labels": config.data.labels}, config.teachers)
     usual = _usual(task)
-    if config.evaluate.own_controls != tuple(name for name in usual if name not in idle):
+    own = tuple(name for name in config.evaluate.own_controls if name != WITHOUT_PEERS)
+    if own != tuple(name for name in usual if name not in idle):
         return {}
     return {name: why for name, why in idle.items() if name in usual}
+
+
+def _has_peers(peers: Any) -> bool:
+    """Whether there is a peer beside the student, or an average of it."""
+    return isinstance(peers, Mapping) and peers.get("count") != 1
 
 
 def _usual(task: TaskSettings) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from raykd.config.base import (
 from raykd.config.data import Data, Preprocess
 from raykd.config.models import Model, ObjectModel, expand_model
 from raykd.config.objective import Objective
+from raykd.config.peers import MaybePeers
 from raykd.config.roles import Student, Teacher
 from raykd.config.search import Search
 from raykd.config.sources import ObjectSource
@@ -40,7 +41,7 @@ from raykd.config.training import Training
 from raykd.errors import InputError
 from raykd.tasks import BUILT_IN, find_task
 
-OwnControl = Literal["labels", "best_teacher", "hard", "untrained"]
+OwnControl = Literal["labels", "best_teacher", "hard", "untrained", "without_peers"]
 Control = OwnControl | Literal["direct", "longer"]
 
 
@@ -112,7 +113,8 @@ class Evaluate(Settings):
 
     controls: tuple[Control, ...] = ("labels", "best_teacher", "hard")
     """The same student taught otherwise: labels alone, the best single teacher, hard labels. Of embeddings the
-    best single teacher, and untrained: as it is before training. Of `stages` also the last student without the
+    best single teacher, and untrained: as it is before training. Of `peers` also `without_peers`: taught by the
+    teachers as the recipe says, with no peer. Of `stages` also the last student without the
     others, taught by the recipe's own teachers: `direct`, and `longer`, with as many updates as all stages have."""
     compare: tuple[Annotated[Compared, BeforeValidator(_named)], ...] = ()
     """Other models, such as the one in use today, measured on the same samples; each a model, or
@@ -285,7 +287,7 @@ def _name_tasks(schema: dict[str, Any]) -> None:
 class Config(Settings):
     """A whole recipe. Every key has a default but `data.source`, `teachers` and `student`."""
 
-    added_later: ClassVar = frozenset({"stages"})
+    added_later: ClassVar = frozenset({"stages", "peers"})
 
     task: Annotated[str, AfterValidator(_task), Field(json_schema_extra=_name_tasks)] = (
         "classification"
@@ -308,6 +310,9 @@ class Config(Settings):
     """The small model."""
     objective: Objective = Objective()
     """What the student is taught."""
+    peers: MaybePeers = None
+    """Networks that learn from each other, the student one of them: `dml` in one process, `codistillation` as fits of
+    their own; null = the student learns from teachers alone."""
     targets: Targets = Targets()
     """How the teachers' outputs reach it."""
     train: Training = Training()

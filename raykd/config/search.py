@@ -164,7 +164,7 @@ class Search(Settings):
     """What `raykd sweep` does; every other command leaves it aside."""
 
     parameters: Annotated[dict[str, Space], Field(min_length=1)]
-    """Dotted key under objective, student or train -> values to try."""
+    """Dotted key under objective, peers, student or train -> values to try."""
     metric: str | Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     """Validation metric to judge by; null = the task's own. Never the objective, whose scale changes. Several,
     as in `[accuracy, parameters]`, are weighed by their common Pareto front: the first is a metric of the task

@@ -25,10 +25,10 @@ from raykd.tasks import find_task
 
 WHOLE = "whole"
 """Name of the recipe from which nothing is left out."""
-Kind = Literal["teacher", "term", "weighting", "texts", "view"]
+Kind = Literal["teacher", "term", "weighting", "texts", "peers", "view"]
 _OTHER_NAMES = {"ce": "kl", "cross_entropy": "kl", "kd": "kl", "l2": "mse"}
 """What losses are called elsewhere: cross-entropy with the teachers has the gradient of `kl`."""
-_MAY_VARY = frozenset({"objective", "student", "train"})
+_MAY_VARY = frozenset({"objective", "peers", "student", "train"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _TAPS = re.compile(r"(?P<student>[^=\s]+)=(?P<teacher>[^.=\s]+)\.(?P<tap>[^=\s]+)")
 
@@ -58,7 +58,7 @@ def method_variants(
         losses: soft-target losses, each in place of the recipe's; a feature loss is added to it.
         weightings: ensemble weightings.
         taps: what feature losses compare, `STUDENT_TAP=TEACHER.TEACHER_TAP`.
-        others: name -> overrides `key.sub=value` under objective, student or train.
+        others: name -> overrides `key.sub=value` under objective, peers, student or train.
         cross: every loss with every weighting, instead of one change at a time.
 
     Returns:
@@ -213,7 +213,7 @@ class Part:
 
     Attributes:
         name: of the variant without it: `teacher.wide`, `term.soft_targets`, `weighting`, `feature_weighting`,
-            `on_policy`, `view.0`.
+            `on_policy`, `peers`, `view.0`.
         kind: what it is.
         about: the same in words.
         config: the recipe without it.
@@ -274,6 +274,7 @@ def ablation(config: Config, *, views: bool = False) -> Ablation:
         *_weighting(whole),
         *_feature_weighting(whole),
         *_on_policy(whole),
+        *_peers(whole),
         *(_views(whole) if views else ()),
     ]
     parts, kept = [], []
@@ -365,6 +366,12 @@ def _on_policy(config: Config) -> Iterator[_Cut]:
         without = config.objective.model_copy(update={"on_policy": None})
         about = f"on-policy texts, {config.objective.on_policy.share:g} of each batch"
         yield _Cut("on_policy", "texts", about, _tree(config, objective=without))
+
+
+def _peers(config: Config) -> Iterator[_Cut]:
+    if config.peers is not None:
+        about = f"peers: {', '.join(config.peers.others(0))} by {config.peers.type}"
+        yield _Cut("peers", "peers", about, _tree(config, peers=None))
 
 
 def _views(config: Config) -> Iterator[_Cut]:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from raykd.config.peers import Codistillation
 from raykd.objective import training_role
 from raykd.pipeline.choosing import extra_fits_of, typical
-from raykd.pipeline.fits import known_weights, roles, shown_views
+from raykd.pipeline.fits import known_weights, peers_of, roles, shown_views, teachers_of
 from raykd.pipeline.placement import target_mode
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.recipe_store import RecipeStore
@@ -245,15 +246,16 @@ def _asked_live(prepared: Prepared) -> dict[str, int]:
     Which teacher is the best is not known yet: the first one stands for it.
     """
     config, names = typical(prepared).config, list(prepared.teachers)
-    asked = [
-        name
-        for role in roles(config)
-        for name in training_role(role, config.objective, names, names[0]).teachers
-    ]
+    asked = Counter[str]()
+    for name in roles(config):
+        role = training_role(name, config.objective, names, names[0])
+        peers = peers_of(config, role)
+        apart = peers.count if isinstance(peers, Codistillation) else 1
+        asked.update(dict.fromkeys(teachers_of(config, role), apart))
     each = config.train.epochs * len(student_rows(config, prepared.samples))
     extra = extra_fits_of(prepared)
     replicas = {
         name: sum(one.settings.is_heard_by(replica) for replica in range(config.seeds))
         for name, one in prepared.teachers.items()
     }
-    return {name: each * (replicas[name] * asked.count(name) + extra) for name in names}
+    return {name: each * (replicas[name] * asked[name] + extra) for name in names}

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from raykd.config.on_policy import OnPolicy
+from raykd.config.peers import Codistillation
 from raykd.data import Samples
 from raykd.errors import TeacherError
 from raykd.folders import RunFolder
@@ -56,6 +57,8 @@ _MEASURED_S = 6.0
 _FEW = 8
 _TEXTS = 32
 _EPOCHS = 3
+_FORWARD = 1 / 3
+"""Of a step's time; the way back is twice as long."""
 _VALIDATED = 500
 _START_TIMEOUT_S = 120.0
 _WORKER = "import raykd.teachers.actor, raykd.train.lanes"
@@ -181,6 +184,8 @@ def fit_s(fit: Fit, samples: Samples, source: TargetSource, device: torch.device
         plain = fit.objective.model_copy(update={"on_policy": None})
         written_s = _writing_s(fit, fit.objective.on_policy, samples, device)
         return fit_s(replace(fit, objective=plain), samples, source, device) + written_s
+    if isinstance(fit.peers, Codistillation):
+        return _apart_s(fit, fit.peers, samples, source, device)
     validation = samples.splits["validation"]
     few = replace(samples, splits={**samples.splits, "validation": validation[:_VALIDATED]})
     plan, epochs = fit.plan, fit.epochs
@@ -193,6 +198,14 @@ def fit_s(fit: Fit, samples: Samples, source: TargetSource, device: torch.device
         sample_s, other_s = _short_s(fit, few, source, device, (steps * size, size))
     other_s *= max(1.0, len(validation) / _VALIDATED)
     return epochs * (plan.epoch_rows * sample_s + other_s)
+
+
+def _apart_s(
+    fit: Fit, peers: Codistillation, samples: Samples, source: TargetSource, device: torch.device
+) -> float:
+    """Seconds of peers that are trained apart, one after the other: each asks its copies of the others, too."""
+    copies = (peers.count - 1) * _FORWARD if fit.exchanges else 0.0
+    return peers.count * (1 + copies) * fit_s(replace(fit, peers=None), samples, source, device)
 
 
 def _writing_s(fit: Fit, settings: OnPolicy, samples: Samples, device: torch.device) -> float:

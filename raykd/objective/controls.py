@@ -18,7 +18,7 @@ from raykd.config.objective import (
 from raykd.config.resolving import is_hard
 from raykd.objective.weighting import steady
 
-Role = Literal["student", "labels", "best_teacher", "hard", "untrained"]
+Role = Literal["student", "labels", "best_teacher", "hard", "untrained", "without_peers"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def training_role(
         always_labelled: whether each unit is its own label, as a token of a text is: the ensemble's answers cannot
             stand in for missing labels then, and `hard` takes them in place of all.
     """
-    if role == "student" and not is_hard(objective):
+    if role in ("student", "without_peers") and not is_hard(objective):
         return TrainingRole(role, objective, tuple(teachers))
     if role == "untrained":
         nothing = Objective(labels=Labels(weight=0.0), soft_targets=None)
@@ -86,7 +86,7 @@ def training_role(
             on_policy=objective.on_policy,
         )
         return TrainingRole(role, argmax, tuple(teachers))
-    if role in ("student", "hard"):
+    if role in ("student", "without_peers", "hard"):
         filled = own.model_copy(update={"fill": "ensemble"})
         hard = Objective(labels=filled, soft_targets=None, weighting=steady(objective.weighting))
         return TrainingRole(role, hard, tuple(teachers))
@@ -116,6 +116,8 @@ def overrides_of(
     """
     if role in ("student", "untrained"):
         return ""
+    if role == "without_peers":
+        return "peers=null"
     taught = training_role(
         role, objective, teachers, best_teacher, always_labelled=always_labelled
     ).objective

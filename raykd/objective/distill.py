@@ -20,7 +20,7 @@ from raykd.objective.settled import EnsembleTarget, SettledUnits
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
 from raykd.objective.terms import NOW, Context, Term, ensemble_rows
 from raykd.objective.uncertainty import UncertaintyWeighting
-from raykd.objective.weighting import needs_losses, teacher_weights
+from raykd.objective.weighting import needs_losses, teacher_weights, weights_with_peers
 from raykd.top_k import likeliest
 from raykd.types import (
     Batch,
@@ -56,6 +56,9 @@ class DistillObjective(nn.Module):
         domain_weights_D: factors of labels and soft targets per domain of a text, or None.
         scale: the unit in which a regression is learnt; None in other tasks.
         heads: teacher -> its last linear layer, of those whose feature terms ask it.
+        peers: names of networks that learn beside the student, to be learnt from as well. `targets` has what they say
+            beside what the teachers say, valid where it counts; they come after the teachers wherever these have an order.
+        peer_share: of the target that is the peers'; None = each counts as much as a teacher.
     """
 
     class_weights_C: Tensor | None
@@ -74,13 +77,16 @@ class DistillObjective(nn.Module):
         domain_weights_D: Tensor | None = None,
         scale: Scale | None = None,
         heads: Mapping[str, Head] | None = None,
+        peers: Sequence[str] = (),
+        peer_share: float | None = None,
     ) -> None:
         super().__init__()
         self.settings, self.rule, self.scale = settings, rule, scale
-        self.teacher_infos = tuple(teacher_infos)
+        self.teacher_infos = (*teacher_infos, *map(TeacherInfo, peers))
+        self.peers, self._peer_share = tuple(peers), peer_share
         self.register_buffer("class_weights_C", class_weights_C, persistent=False)
         self.register_buffer("domain_weights_D", domain_weights_D, persistent=False)
-        temperatures_T = torch.tensor([teacher.temperature for teacher in teacher_infos])
+        temperatures_T = torch.tensor([teacher.temperature for teacher in self.teacher_infos])
         self.register_buffer("temperatures_T", temperatures_T, persistent=False)
         self.features = nn.ModuleList(
             FeatureLoss(term, student_shapes, teacher_shapes, (heads or {}).get(term.teacher))
@@ -89,7 +95,7 @@ class DistillObjective(nn.Module):
         self.uncertainty: UncertaintyWeighting | None = None
         if settings.feature_weighting == "uncertainty" and settings.features:
             self.uncertainty = UncertaintyWeighting(len(settings.features))
-        self.settles = _settles(settings, self.teacher_infos, rule)
+        self.settles = not peers and _settles(settings, self.teacher_infos, rule)
         self.matches = nn.ModuleList(
             rule.projectors(settings, self.teacher_infos, student_shapes, teacher_shapes)
         )
@@ -147,9 +153,7 @@ class DistillObjective(nn.Module):
             teacher_batch = self._batch(outputs_NC, batch, targets, now.temperature, context)
             teacher_batch = replace(teacher_batch, headed=headed)
             own_TN = self._own_losses(teacher_batch)
-            weights_TN = teacher_weights(
-                self.settings.weighting, soft, self.teacher_infos, teacher_batch, own_TN
-            )
+            weights_TN = self._weights(teacher_batch, own_TN)
             if soft is not None:
                 loss_N, counts_N = self.rule.soft_loss(
                     soft, teacher_batch, weights_TN, own_TN, self.matches
@@ -168,6 +172,19 @@ class DistillObjective(nn.Module):
             weight_N = self.domain_weights_D[batch.labels[:, DOMAIN].clamp(min=0)]
             terms = {n: replace(term, valid_N=term.valid_N * weight_N) for n, term in terms.items()}
         return {**terms, **self.feature_terms(features, batch, targets, context)}, weights_TN
+
+    def _weights(self, teacher_batch: TeacherBatch, own_TN: Tensor | None) -> Tensor:
+        """How much each teacher, and after them each peer, counts for each unit [T, N]."""
+        frozen = len(self.teacher_infos) - len(self.peers)
+        infos, own_TN = self.teacher_infos[:frozen], None if own_TN is None else own_TN[:frozen]
+
+        def weigh(batch: TeacherBatch) -> Tensor:
+            settings = self.settings
+            return teacher_weights(settings.weighting, settings.soft_targets, infos, batch, own_TN)
+
+        if not self.peers:
+            return weigh(teacher_batch)
+        return weights_with_peers(weigh, teacher_batch, len(self.peers), self._peer_share)
 
     def _cut(self, targets: LearntOutputs, temperature: float) -> LearntOutputs:
         """Of the teachers' answers those classes that soft targets are to be learnt from."""

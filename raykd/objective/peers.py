@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raykd.ensemble import jensen_shannon
 from raykd.losses import kl, kl_from_log_probs
 from raykd.types import UNLABELLED
 
@@ -248,6 +249,43 @@ def one(
         pull_N = kl(own_NC, mean_NC, temperature=temperature)
         loss_N = loss_N + _labels(own_NC, labels_N) + ramp * pull_N
     return loss_N
+
+
+@torch.no_grad()
+def agreement_sums(logits_KNC: Tensor, counted_N: Tensor) -> Tensor:
+    """How alike peers are, to be added over batches and workers: `agreement_values` has the means.
+
+    Peers that come to say the same have nothing left to tell each other, and their ensemble is worth no more than one
+    of them.
+
+    Args:
+        logits_KNC: of all peers.
+        counted_N: bool; units that count.
+
+    Returns:
+        float64 [3], added over units: the share of pairs of peers with the same most probable class, the
+        Jensen-Shannon divergence of all peers in nats, and 1.
+
+    Raises:
+        ValueError: fewer than two peers.
+    """
+    peers = len(logits_KNC)
+    if peers < 2:
+        raise ValueError(f"agreement is of at least two peers, found {peers}")
+    class_KN = logits_KNC.argmax(-1)
+    same_NK = (class_KN[:, None] == class_KN).double().sum(dim=1).T  # each peer's own vote included
+    pairs_N = (same_NK.sum(1) - peers) / (peers * (peers - 1))
+    equal_KN = logits_KNC.new_full(logits_KNC.shape[:2], 1 / peers)
+    rows_N3 = torch.stack(
+        [pairs_N, jensen_shannon(logits_KNC, equal_KN).double(), torch.ones_like(pairs_N)], dim=1
+    )
+    return rows_N3[counted_N].sum(dim=0)
+
+
+def agreement_values(sums: Tensor) -> dict[str, float]:
+    """The means that are logged of added `agreement_sums`: `agreement` and `jsd_nats`; none of no unit."""
+    same, jsd, units = sums.tolist()
+    return {"agreement": same / units, "jsd_nats": jsd / units} if units else {}
 
 
 def _labels(logits_NC: Tensor, labels_N: Tensor) -> Tensor:

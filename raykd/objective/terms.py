@@ -75,12 +75,14 @@ class Losses:
         terms: name -> this worker's share of the term's global mean, unweighted; add over the workers.
         ensemble: how the teachers were weighed, added `ensemble_rows`, or None.
         measured: what the task's rule adds up besides, see `Measures`, or None.
+        peers: how far peers agree, see `raykd.objective.peers.agreement_sums`, or None.
     """
 
     total: Tensor
     terms: Mapping[str, Tensor]
     ensemble: Tensor | None = None
     measured: Tensor | None = None
+    peers: Tensor | None = None
 
 
 def reduce_terms(terms: Mapping[str, Term], all_sum: Sum, workers: int) -> Losses:

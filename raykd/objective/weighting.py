@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -58,6 +59,50 @@ def teacher_weights(
         **knobs,
     )
     return weights_TN
+
+
+def weights_with_peers(
+    weigh: Callable[[TeacherBatch], Tensor],
+    teacher_batch: TeacherBatch,
+    peers: int,
+    share: float | None,
+) -> Tensor:
+    """Weights [T + K, N] of T frozen teachers and of the K peers that follow them: one mixture of both.
+
+    The peers have `share` of a unit between them, in equal parts, and the teachers the rest. Where only some of either
+    answered these have all of it, so that the weights of a unit sum to 1 unless nobody answered.
+
+    Args:
+        weigh: the batch as the teachers alone have it -> their weights [T, N], which sum to 1 over those that answered.
+        teacher_batch: the batch of all.
+        peers: K.
+        share: of the peers; None = each counts as much as a teacher.
+    """
+    available_TN = teacher_batch.available_TN
+    frozen = len(available_TN) - peers
+    here_KN = available_TN[frozen:].to(teacher_batch.student_NC.dtype)
+    count_N = here_KN.sum(dim=0)
+    own_KN = here_KN / count_N.clamp(min=1)
+    if not frozen:
+        return own_KN
+    known = teacher_batch.known
+    alone = replace(
+        teacher_batch,
+        answers=teacher_batch.answers[:frozen],
+        available_TN=available_TN[:frozen],
+        outputs=teacher_batch.outputs[:frozen],
+        temperatures_T=teacher_batch.temperatures_T[:frozen],
+        known=None if known is None else known[:frozen],
+        few=teacher_batch.few[:frozen],
+    )
+    weights_TN = weigh(alone)
+    teachers_N = available_TN[:frozen].sum(dim=0)
+    if share is None:
+        share_N = count_N / (count_N + teachers_N).clamp(min=1)
+    else:
+        share_N = torch.full_like(count_N, share)
+    share_N = torch.where(teachers_N == 0, 1.0, torch.where(count_N == 0, 0.0, share_N))
+    return torch.cat([(1 - share_N) * weights_TN.to(share_N.dtype), share_N * own_KN])
 
 
 def needs_losses(weighting: Weighting) -> bool:

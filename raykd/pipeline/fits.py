@@ -12,6 +12,7 @@ from torch import Tensor
 from raykd.config import Config
 from raykd.config.heads import teachers_asked
 from raykd.config.objective import Labels, Objective, restricted
+from raykd.config.peers import Peers
 from raykd.config.roles import Teacher
 from raykd.config.training import Training
 from raykd.folders import home
@@ -164,6 +165,8 @@ def student_fit(
 ) -> Fit:
     """One replica of a student in one role; named after the role where it has no other name."""
     config, samples = prepared.config, prepared.samples
+    peers = peers_of(config, role)
+    role = replace(role, teachers=teachers_of(config, role))
     role = _heard(prepared, teachers, role, replica)
     own = config.seed if config.student.seed is None else config.student.seed
     seed = derive(own, "student", replica)
@@ -195,6 +198,7 @@ def student_fit(
         heads=_heads(prepared, role.objective),
         outputs=config.student.dimension,
         code=prepared.student_code,
+        peers=peers,
     )
 
 
@@ -214,6 +218,19 @@ def _heard(
     objective = restricted(role.objective, [t.teacher in heard for t in role.objective.features])
     own = tuple(name for name in role.teachers if name in heard)
     return replace(role, objective=objective, teachers=own)
+
+
+def peers_of(config: Config, role: TrainingRole) -> Peers | None:
+    """How a role learns together with others of its kind; controls learn alone."""
+    return config.peers if role.role == "student" else None
+
+
+def teachers_of(config: Config, role: TrainingRole) -> tuple[str, ...]:
+    """Whom a role listens to: no teacher where peers are the whole target, and no feature term asks one."""
+    peers = peers_of(config, role)
+    if peers is not None and peers.alone and not role.objective.features:
+        return ()
+    return role.teachers
 
 
 def _identity(prepared: Prepared, name: str, teachers: TeacherValidation) -> str:

@@ -284,7 +284,7 @@ class Job:
         for fit in fits:
             different.setdefault(fit.identity, fit)
         once = list(different.values())
-        with self.stage("student", fits=[fit.fit_id for fit in fits]):
+        with self.stage("student", fits=[one.fit_id for fit in fits for one in fit.pieces]):
             if self.placement.note is not None:
                 self.emit(events.message("student", self.placement.note))
             results = {}
@@ -336,7 +336,7 @@ class Job:
             emit=self.mailbox.sender,
             depth=self.config.targets.depth,
             threads=max(1, int(self.config.cluster.student.cpus)),
-            lanes=max(1, min(self.placement.lanes, len(fits))),
+            lanes=max(1, min(self.placement.lanes, sum(len(fit.pieces) for fit in fits))),
             crew=self.crew,
         )
         try:

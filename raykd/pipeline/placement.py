@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from raykd.config import Config
+from raykd.config.peers import Codistillation
 from raykd.config.roles import Teacher
 from raykd.config.root import StudentCluster
 from raykd.errors import InputError, Problem
@@ -157,6 +158,7 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
         and (not stay)
         and (
             (config.targets.mode, mode, student.most) == ("auto", "stored", 1)
+            and not isinstance(config.peers, Codistillation)  # of which several begin at once
             and cpus + student.cpus <= resources.cpus
             and gpus + student.gpus <= resources.gpus
         )

@@ -40,6 +40,7 @@ from raykd.pipeline.evaluation import (
 from raykd.pipeline.fits import roles, shown_views, student_fits
 from raykd.pipeline.given import Recipe, given_recipe
 from raykd.pipeline.job import Job, no_time, times_tested
+from raykd.pipeline.peers import peers_summary
 from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import (
     Listen,
@@ -202,7 +203,9 @@ def _evaluate(job: Job, targets: TargetStage, chain: Chain | None, *, reports: b
         temperature = temperatures[0] if temperatures else None
         save_student(prepared, job.folder, temperature)
         write_table(job.folder.predictions, evaluation_table(evaluation, temperature))
-    with beside(lambda: _asked_of_students(job, targets), "asked") as asked:  # the crew's part
+    with beside(
+        lambda: _asked_of_students(job, targets, evaluation), "asked"
+    ) as asked:  # the crew's part
         summary = summarise(
             evaluation,
             measured,
@@ -224,11 +227,12 @@ def _evaluate(job: Job, targets: TargetStage, chain: Chain | None, *, reports: b
         job.keep({**summary, **more, **asked.result()})
 
 
-def _asked_of_students(job: Job, targets: TargetStage) -> dict[str, Any]:
+def _asked_of_students(job: Job, targets: TargetStage, evaluation: Evaluation) -> dict[str, Any]:
     """What the summary has of answers that are made for it alone."""
     return {
         "training": training_numbers(job.prepared, job.folder, job.ask),
         "cka": features_alike(job.prepared, targets.store, job.folder, job.ask),
+        **peers_summary(job.prepared, evaluation, job.folder, job.ask),
     }
 
 

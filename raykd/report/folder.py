@@ -133,7 +133,11 @@ def curve(run: RunData, role: str, *keys: str) -> Curve | None:
     Returns:
         None where no epoch has it.
     """
-    fits = [records for fit, records in run.epochs.items() if fit.split("/")[0] == role]
+    fits = [
+        records
+        for fit, records in run.epochs.items()
+        if fit.split("/")[0] == role and "/peers/" not in fit  # which has a table of its own
+    ]
     found = [
         {
             int(record["epoch"]): value

@@ -88,12 +88,20 @@ def _by_name(pictures: Sequence[Picture | None]) -> Pictures:
 
 def _of_run(run: RunData) -> list[Maker]:
     # Imported here and below: matplotlib takes a second, and most commands draw nothing.
-    from raykd.report import figures, generation_figures, kept_figures
+    from raykd.report import figures, generation_figures, kept_figures, peer_figures
     from raykd.report.kept import analyse
 
     chain = generation_figures.generations
     own = known_task(run.task, where="summary.json").figures.pictures
-    first = (figures.gains, chain, figures.size, figures.learning, *own, figures.weights)
+    first = (
+        figures.gains,
+        chain,
+        figures.size,
+        figures.learning,
+        peer_figures.diversity,
+        *own,
+        figures.weights,
+    )
     analysis = cache(partial(analyse, run))
     return [
         *(partial(make, run) for make in (*first, figures.timing)),

@@ -298,6 +298,8 @@ def _control(summary: Summary, role: str) -> str:
         return f"the same network taught by {taught}"
     if role == "hard":
         return f"the same network taught {text_of(summary).hard}"
+    if role == "without_peers":
+        return "the same network taught by the teachers alone, without peers"
     if role == "direct":
         return "the same network without the earlier stages"
     if role == "longer":

@@ -13,6 +13,7 @@ ROLES = {
     "best_teacher": "best teacher alone",
     "hard": "hard labels",
     "untrained": "untrained",
+    "without_peers": "without peers",
     "direct": "without stages",
     "longer": "without stages, longer",
     "ensemble": "ensemble",

@@ -7,7 +7,7 @@ The factories below are the only way events are made, so that every kind carries
 - `epoch`: `train_loss`, `validation` {accuracy, nll, ...}, `lr`, `terms` {}, and of the teachers, where
   there are some, `weights` {}, `effective_teachers` (mean exp(H(w))) and `jsd_nats` (how far they disagree),
   `samples_per_s`, `teacher_wait_fraction` and `input_wait_fraction` (of the time of all steps), `epochs`
-  (total); of a student that writes itself `on_policy` {round, repetition, teacher_tokens: scored so far, by all teachers};
+  (total); of peers `peers` {agreement, jsd_nats, validation {peer1 {...}, ...}}; of a student that writes itself `on_policy` {round, repetition, teacher_tokens: scored so far, by all teachers};
   with live teachers also `student_s_per_step` and, by teacher, what `raykd.teachers.utilization.describe` names. An epoch is counted when it is done:
   the first one is 1, the last one is `epochs`.
 - `fit`: `state` ("started", "finished", "reused", "resumed", or "stopped" before its end), `metrics` {}.

@@ -5,6 +5,7 @@
     <fit>/state.previous.pt                    the one before, for when that is damaged
     <fit>/epoch30.safetensors  epoch30.json     a snapshot that is wanted of it, and its validation metrics
     <fit>/result.json                          written when the fit is finished
+    <fit>/peers/<k>/                           weights and result of the k-th network that learnt beside the student
 
 A state file is self-contained, ends with a checksum of all that is before it, and is put in place by
 renaming, so that whatever happens to the last one, or to whoever writes it, one that is whole is left. It is
@@ -66,10 +67,26 @@ class FitFolder:
         result = self.result()
         return result if result is not None and result.get("identity") in identities else None
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Mark the fit as finished; its states for resuming are no longer needed."""
+    def peer(self, index: int) -> FitFolder:
+        """Of a network that was trained in the same fit, beside the student."""
+        return FitFolder(self.path / "peers" / str(index))
+
+    def keep(
+        self,
+        result: dict[str, Any],
+        last: dict[str, torch.Tensor],
+        best: dict[str, torch.Tensor],
+    ) -> None:
+        """Write weights and result of a fit that has no states of its own."""
+        save_weights(last, self.weights("last"), durable=False)
+        save_weights(best, self.weights("best"), durable=False)
         write_json(self.path / "result.json", result)
-        self.forget()
+
+    def finish(self, result: dict[str, Any], *, forgets: bool = True) -> None:
+        """Mark the fit as finished; its states for resuming are no longer needed, unless by other fits."""
+        write_json(self.path / "result.json", result)
+        if forgets:
+            self.forget()
 
     def forget(self) -> None:
         """Delete the states, and what teachers have said of texts of its own: it is not gone on with."""

@@ -12,6 +12,9 @@ from torch import Tensor
 from raykd.objective import Losses
 from raykd.train.world import World
 
+_SUMS = ("ensemble", "measured", "peers")
+"""What is added up where there is any of it."""
+
 
 @dataclass
 class EpochAccumulator:
@@ -22,6 +25,7 @@ class EpochAccumulator:
         terms: term -> of its share.
         ensemble: what `ensemble_values` takes.
         measured: what the rule's `Measures` take.
+        peers: what `agreement_values` takes.
         steps: how many there were.
         samples: that this worker trained on.
         wait_s: that it waited for teachers.
@@ -33,6 +37,7 @@ class EpochAccumulator:
     terms: dict[str, Tensor] = field(default_factory=dict)
     ensemble: Tensor | None = None
     measured: Tensor | None = None
+    peers: Tensor | None = None
     steps: int = 0
     samples: int = 0
     wait_s: float = 0.0
@@ -49,24 +54,21 @@ class EpochAccumulator:
         self.loss = self.loss + losses.total.detach() / workers
         for name, share in losses.terms.items():
             self.terms[name] = self.terms.get(name, torch.zeros_like(share)) + share
-        if losses.ensemble is not None:
-            before = self.ensemble
-            self.ensemble = losses.ensemble if before is None else before + losses.ensemble
-        if losses.measured is not None:
-            before = self.measured
-            self.measured = losses.measured if before is None else before + losses.measured
+        for name in _SUMS:
+            own, before = getattr(losses, name), getattr(self, name)
+            if own is not None:
+                setattr(self, name, own if before is None else before + own)
         self.steps += 1
         self.samples += samples
 
     def total(self, world: World) -> dict[str, Any]:
         """Of all workers together, for a checkpoint; every worker takes part. Times are this worker's."""
         counted = torch.tensor([self.samples], device=world.device)
-        ensemble = None if self.ensemble is None else world.all_sum(self.ensemble).cpu()
+        sums = {name: getattr(self, name) for name in _SUMS}
         return {
             "loss": world.all_sum(self.loss).cpu(),
             "terms": {name: world.all_sum(self.terms[name]).cpu() for name in sorted(self.terms)},
-            "ensemble": ensemble,
-            "measured": None if self.measured is None else world.all_sum(self.measured).cpu(),
+            **{n: None if s is None else world.all_sum(s).cpu() for n, s in sums.items()},
             "steps": self.steps,
             "samples": int(world.all_sum(counted)),
             "wait_s": self.wait_s,
@@ -78,12 +80,11 @@ class EpochAccumulator:
     def of_total(cls, total: Mapping[str, Any], world: World) -> EpochAccumulator:
         """What a worker of the group that goes on begins with: rank 0 with all, the others with nothing."""
         share = 0 if world.rank else 1
-        ensemble, measured = total["ensemble"], total.get("measured")
+        sums = {name: total.get(name) for name in _SUMS}
         return cls(
             loss=share * total["loss"].to(world.device),
             terms={name: share * term.to(world.device) for name, term in total["terms"].items()},
-            ensemble=None if ensemble is None else share * ensemble.to(world.device),
-            measured=None if measured is None else share * measured.to(world.device),
+            **{n: None if s is None else share * s.to(world.device) for n, s in sums.items()},
             steps=total["steps"],
             samples=share * total["samples"],
             wait_s=total["wait_s"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from raykd.config.models import Model
 from raykd.config.objective import Objective
+from raykd.config.peers import Codistillation, Peers
 from raykd.config.training import Training
 from raykd.data import Samples
 from raykd.data.chunks import DOMAIN
@@ -26,6 +27,7 @@ from raykd.models.weights import apply_weights, fingerprint
 from raykd.objective import DistillObjective, TeacherInfo
 from raykd.objective.features import Shape
 from raykd.objective.rule import OUTPUT
+from raykd.seeding import derive
 from raykd.tasks import find_task
 from raykd.train.plan import Plan
 from raykd.train.step import DistillModule
@@ -34,6 +36,8 @@ CODE_VERSION = 2
 """Raise it when a change to the loop changes the numbers."""
 _EARLIER_VERSIONS = (1,)
 """Of which what is kept still serves: 1 differs by rounding alone, in steps that are settled."""
+PEERS = "/peers/"
+"""In ids of fits: what follows is the number of a peer that was trained apart, or beside the student."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -65,6 +69,8 @@ class Fit:
         code: hash of the user's own code that the network is written in, or None.
         stop: after how many epochs it ends, its last weights being what is kept; None = after all, the best being so.
         snapshots: after which epochs its weights are kept, too; they change nothing of the fit.
+        peers: how it learns together with others of its kind, which are trained in the same fit; None = alone.
+        peer: of a fit whose peers are trained apart: which of them this piece is; None = all of them.
     """
 
     fit_id: str
@@ -92,6 +98,8 @@ class Fit:
     code: str | None = None
     stop: int | None = None
     snapshots: tuple[int, ...] = ()
+    peers: Peers | None = None
+    peer: int | None = None
 
     @property
     def epochs(self) -> int:
@@ -102,6 +110,33 @@ class Fit:
     def kept(self) -> Literal["best", "last"]:
         """Which of its weights are kept."""
         return "best" if self.stop is None else "last"
+
+    @property
+    def steps(self) -> int:
+        """Updates, early stopping left aside."""
+        return self.epochs * self.plan.steps_per_epoch
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether its peers are trained apart, and exchange weights before they are done."""
+        return isinstance(self.peers, Codistillation) and self.peers.exchange_every < self.steps
+
+    @property
+    def pieces(self) -> tuple[Fit, ...]:
+        """What is trained by one worker after the other: the fit itself, or each of its peers where they are apart.
+
+        Each peer has its own initialisation and its own order of the samples; the first has the fit's.
+        """
+        if not isinstance(self.peers, Codistillation) or self.peer is not None:
+            return (self,)
+        first = replace(self, peer=0)
+        return (first, *(first._of_peer(peer) for peer in range(1, self.peers.count)))
+
+    def _of_peer(self, peer: int) -> Fit:
+        seed = derive(self.seed, "peer", peer)
+        plan = replace(self.plan, seed=derive(seed, "order"))
+        own = id_of_peer(self.fit_id, peer)
+        return replace(self, fit_id=own, peer=peer, seed=seed, plan=plan)
 
     @property
     def identity(self) -> str:
@@ -140,7 +175,14 @@ class Fit:
             **({} if self.code is None else {"code": self.code}),
             **({} if self.stop is None else {"stop": self.stop}),
             **({} if not self.heads else {"heads": _of_heads(self.heads)}),
+            **({} if self.peers is None else {"peers": self.peers.identity()}),
         }
+
+
+def id_of_peer(fit_id: str, peer: int) -> str:
+    """The id of one of the peers of a fit, given that of the fit or of any of them; the first has the fit's own."""
+    whole = fit_id.split(PEERS)[0]
+    return f"{whole}{PEERS}{peer}" if peer else whole
 
 
 def _heard(teacher: TeacherInfo) -> tuple[Any, ...]:
@@ -178,8 +220,13 @@ def build_network(fit: Fit, samples: Samples) -> Network:
     return network
 
 
-def build_module(fit: Fit, samples: Samples) -> DistillModule:
-    """Network and objective, ready to train."""
+def build_module(fit: Fit, samples: Samples, beside: int = 0) -> DistillModule:
+    """Network and objective, ready to train; of the student where `beside` is 0, else of a peer."""
+    if beside:
+        fit = replace(fit, seed=derive(fit.seed, "peer", beside))
+    others = () if fit.peers is None else fit.peers.others(fit.peer or beside)
+    if fit.peer is not None and not fit.exchanges:
+        others = ()  # of whom it never hears
     network = build_network(fit, samples)
     rule = find_task(fit.task or samples.task).rule
     objective = DistillObjective(
@@ -192,6 +239,8 @@ def build_module(fit: Fit, samples: Samples) -> DistillModule:
         domain_weights_D=_domain_weights(fit, samples),
         scale=samples.scale,
         heads=fit.heads,
+        peers=others,
+        peer_share=None if fit.peers is None else fit.peers.share,
     )
     taps = [tap for term in fit.objective.features for tap in term.student_taps]
     in_chunks = (

@@ -20,7 +20,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from raykd.data import Samples
 from raykd.disks import disk_error, is_full
-from raykd.errors import PreemptedError, RaykdError, TrainingError
+from raykd.errors import PreemptedError, RaykdError, TrainingError, WaitingError
 from raykd.runtime import Crew
 from raykd.tracking import events
 from raykd.train.fit import Fit
@@ -75,10 +75,12 @@ def _train(work: Work, fit_id: str) -> Message | None:
     """Train one fit to its end, in a process of the crew; why it stopped early, if it did."""
     samples = fetched(work.samples)
     fits: Sequence[Fit] = ray.get(work.fits, timeout=_FETCH_TIMEOUT_S)
-    (fit,) = (fit for fit in fits if fit.fit_id == fit_id)
+    (fit,) = (piece for fit in fits for piece in fit.pieces if piece.fit_id == fit_id)
     try:
         train(fit, samples, work.make_source(samples, fit), work.reports, World(device=worker_device()),
-              depth=work.depth, leaving=_Notice())  # fmt: skip
+              depth=work.depth, leaving=_Notice(), board=work.board)  # fmt: skip
+    except WaitingError as waits:
+        return Message(failed=False, text=str(waits), waits=True)
     except PreemptedError as notice:
         return Message(failed=False, text=str(notice))
     except RaykdError as error:
@@ -118,7 +120,8 @@ class LaneRules:
 def train_in_lanes(work: Work, fits: Sequence[Fit], rules: LaneRules) -> list[str]:
     """Train fits side by side, as many as there are lanes and room for; each lane takes the next fit.
 
-    A lane that is lost is replaced, and its fit goes on from its last checkpoint; the others train on.
+    A lane that is lost is replaced, and its fit goes on from its last checkpoint; the others train on. A fit that waits
+    for one of its peers makes room for those that are behind it.
 
     Returns:
         What failed.
@@ -149,7 +152,7 @@ class _Lanes:
         self.failed: list[str] = []
         self._work, self._rules = work, rules
         self._crew = work.crew or Crew()
-        self._waiting = deque(fit.fit_id for fit in fits)
+        self._waiting = deque(piece.fit_id for fit in fits for piece in fit.pieces)
         self._losses = 0
         self._calls: dict[Any, _Lane] = {}
 
@@ -241,6 +244,11 @@ class _Lanes:
             self._waiting.appendleft(lane.fit)
 
     def _stopped(self, lane: _Lane, message: Message) -> None:
+        if message.waits and lane.fit is not None:
+            if not self.failed or self._rules.goes_on:  # else what it waits for may never come
+                self._waiting.append(lane.fit)
+            self._next(lane)
+            return
         if message.failed:
             self.failed.append(message.text)
             if self._rules.goes_on:

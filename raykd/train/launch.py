@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from raykd.config.root import StudentCluster
 from raykd.errors import TrainingError
+from raykd.runtime.board import new_board
 from raykd.train.fit import Fit
 from raykd.train.lanes import LaneRules, train_in_lanes
 from raykd.train.work import Work
@@ -36,7 +38,7 @@ def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[s
             work.crew.dismiss()
         failed = train_in_groups(work, fits, cluster)
     else:
-        failed = train_in_lanes(work, missing, _rules(work, cluster))
+        failed = _in_lanes(work, missing, cluster)
     results = work.results(fits)
     if unfinished := [fit.fit_id for fit in fits if fit.fit_id not in results]:
         cause = failed[0] if failed else "see events.jsonl"
@@ -44,6 +46,21 @@ def run_fits(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> dict[s
             f"{len(unfinished)} fits did not finish, {unfinished[0]} first: {cause}"
         )
     return results
+
+
+def _in_lanes(work: Work, fits: Sequence[Fit], cluster: StudentCluster) -> list[str]:
+    """Train in lanes; peers that are trained apart have a board, and keep what others need until all are done."""
+    if not any(fit.exchanges for fit in fits):
+        return train_in_lanes(work, fits, _rules(work, cluster))
+    board = new_board()
+    try:
+        failed = train_in_lanes(replace(work, board=board), fits, _rules(work, cluster))
+    finally:
+        board.close()
+    for name in work.results(fits):
+        for piece in next(fit for fit in fits if fit.fit_id == name).pieces:
+            work.reports.folder(piece.fit_id).forget()
+    return failed
 
 
 def _rules(work: Work, cluster: StudentCluster) -> LaneRules:

@@ -5,31 +5,35 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import nn
 
+from raykd.config import peers as peer_settings
 from raykd.data import Samples
 from raykd.errors import PreemptedError, TrainingError
 from raykd.models.frozen import set_training
-from raykd.models.network import Network, placed
-from raykd.models.weights import fingerprint
-from raykd.objective import Losses, ensemble_values
+from raykd.models.network import placed
+from raykd.objective import Losses
 from raykd.seeding import derive
 from raykd.targets import TargetSource
-from raykd.targets.source import Asking, Measured
+from raykd.targets.source import Asking
 from raykd.tasks import find_task
 from raykd.tracking import events
 from raykd.train.checkpoint import Reporter, State
 from raykd.train.epoch_accumulator import EpochAccumulator, random_states, set_random_state
+from raykd.train.epoch_values import epoch_values
+from raykd.train.exchange import Board, Exchange, LocalBoard, leave_again, take_turns
 from raykd.train.feed import Block, Feed
 from raykd.train.fit import Fit, build_module
+from raykd.train.learner import Learner
 from raykd.train.on_policy import Rounds
-from raykd.train.optim import make_optimizer, make_schedule
+from raykd.train.peers import MeanTeacher, PeerModule
 from raykd.train.step import Steps, Update
-from raykd.train.validation import Best, choosing_rows, validate
+from raykd.train.validation import choosing_rows
 from raykd.train.world import World
 
 Leaving = Callable[[], bool]
@@ -54,48 +58,59 @@ class Trainer:
         *,
         depth: int,
         leaving: Leaving,
+        board: Board | None = None,
     ) -> None:
         self.fit, self.samples, self.reporter = fit, samples, reporter
         self.source = source.pool if isinstance(source, Asking) else source
         self.world, self.all_sum, self.leaving = world, world.all_sum, leaving
         self.folder = reporter.folder(fit.fit_id)
-        self.module = placed(build_module(fit, samples), world.device, tf32=True)
-        model = self.module.network.model
-        average = None
-        if fit.training.ema is not None:
-            rule = get_ema_multi_avg_fn(fit.training.ema)
-            average = AveragedModel(model, multi_avg_fn=rule, use_buffers=True)
-        assert fit.training.optimizer is not None, "`prepare` has chosen one"
-        optimizer = make_optimizer(
-            self.module,
-            fit.training.optimizer,
-            {f"network.model.{path}": factor for path, factor in fit.lr_factors.items()},
-            key=fit.key,
-        )
-        schedule = make_schedule(optimizer, fit.training, fit.plan.steps_per_epoch)
-        self.update = Update(
-            self.module,
-            optimizer,
-            schedule,
-            clip_norm=fit.training.clip_norm,
-            average=average,
-        )
+        self.task = find_task(fit.task or samples.task).metrics
+        self.exchange: Exchange | None = None
+        if fit.exchanges:
+            assert board is not None, "peers that are trained apart meet there"
+            self.exchange = Exchange(fit, samples, board, world)
+        self.learners = self._learners()
+        self.student, *self.peers = self.learners
+        self.module, self.update = self.student.module, self.student.update
+        self.mean_teacher: MeanTeacher | None = None
+        if isinstance(fit.peers, peer_settings.MeanTeacher):
+            self.mean_teacher = MeanTeacher(self.module.network, fit.peers.decay)
+            self.student.follow(self.mean_teacher.average)
         self.feed = Feed(fit, samples, self.source, self.module, world, depth=depth)
         self.rounds: Rounds | None = None
         if fit.objective.on_policy is not None:
             assert isinstance(source, Asking), "the teachers stay beside students that write"
             self.rounds = Rounds(
-                fit, samples, source, self.folder.path, model,
+                fit, samples, source, self.folder.path, self.module.network.model,
                 device=world.device, report=reporter.report,
             )  # fmt: skip
-        self.task = find_task(fit.task or samples.task).metrics
-        self.best = Best(self.task, fit.training.select)
-        self.last: dict[str, float] = {}
         self.validation_rows = choosing_rows(samples, fit.training.select_on)
         self.first_epoch, self.within = self._restore()
         if fit.training.compile:
-            self.module.network.model.compile()
-        self.wrapped = world.wrap(self.module)
+            for learner in self.learners:
+                learner.module.network.model.compile()
+        self.wrapped = world.wrap(self._together())
+
+    def _learners(self) -> list[Learner]:
+        """The student, and its peers."""
+        peers = self.fit.peers
+        count = peers.count if isinstance(peers, peer_settings.MutualLearning) else 1
+        modules = (build_module(self.fit, self.samples, peer) for peer in range(count))
+        placed_there = [placed(one, self.world.device, tf32=True) for one in modules]
+        return [Learner(self.fit, module, self.task) for module in placed_there]
+
+    def _together(self) -> nn.Module:
+        """The module of a step."""
+        peers = self.fit.peers
+        if peers is None or not self.module.objective.peers:
+            return self.module
+        first = self.fit.peer or 0
+        modules = [learner.module for learner in self.learners]
+        return PeerModule(
+            dict(zip(peers.names[first:], modules, strict=False)),
+            from_epoch=peers.from_epoch,
+            copies=self.mean_teacher if self.exchange is None else self.exchange.copies,
+        )
 
     def run(self) -> dict[str, Any]:
         """Train, and return the result that `result.json` keeps."""
@@ -104,6 +119,8 @@ class Trainer:
         done = self.within["sums"]["steps"] if self.within else 0
         epoch = until = self.first_epoch
         stream: Iterator[Block] = iter(())
+        if self.exchange is not None:
+            self.exchange.rejoin(epoch * self.fit.plan.steps_per_epoch + done)
         if not training.epochs:  # a control that stays as it is
             self._judge(0)
         while epoch < self.fit.epochs and not self._stops(epoch - 1):
@@ -116,7 +133,8 @@ class Trainer:
             self._keep_snapshot(epoch)
             if epoch % training.checkpoint_every_epochs == 0 and epoch < self.fit.epochs:
                 self._save(epoch)
-        return self._finish(epoch, time.monotonic() - started)
+        seconds = time.monotonic() - started if self.exchange is None else self.exchange.seconds
+        return self._finish(epoch, seconds)
 
     def _stream(self, epoch: int, step: int) -> tuple[Iterator[Block], int]:
         """All steps that draw from the same texts as the given one, and the epoch that does not any more."""
@@ -128,19 +146,13 @@ class Trainer:
 
     def _judge(self, epoch: int) -> None:
         """Validate, and keep the weights where they are the best so far."""
-        network, rows = self._judged(), self.validation_rows
-        self.last = validate(network, self.samples, rows, self.world, self.task)
-        if not all(map(math.isfinite, self.last.values())):
-            raise TrainingError(
-                f"the validation loss became NaN or infinite in epoch {epoch + 1} ({self.last}); "
-                "lower train.optimizer.lr or set train.clip_norm"
-            )
-        self.best.update(epoch, self.last, self._weights())
+        for learner in self.learners:
+            learner.judge(epoch, self.samples, self.validation_rows, self.world)
 
     def _keep_snapshot(self, epoch: int) -> None:
         """Keep the weights after so many epochs, where they are wanted."""
         if epoch in self.fit.snapshots and not self.world.rank:
-            self.folder.keep_snapshot(epoch, self._weights(), self.last)
+            self.folder.keep_snapshot(epoch, self.student.weights(), self.student.last)
 
     def _begin(self, epoch: int) -> EpochAccumulator:
         """What the epoch has added up so far, and this worker's random numbers as they were then."""
@@ -166,28 +178,70 @@ class Trainer:
             TrainingError: a loss is not finite, on whichever worker; on all of them, so that none waits for one that
                 has given up.
         """
-        set_training(self.module.network.model, self.fit.freeze)
+        for learner in self.learners:
+            set_training(learner.module.network.model, self.fit.freeze)
         sums = self._begin(epoch)
         begun, before_s = time.monotonic(), sums.seconds
+        updates = [learner.update for learner in self.learners]
         while sums.steps < self.fit.plan.steps_per_epoch:
             asked = time.monotonic()
             block = next(stream)
             waited_s = time.monotonic() - asked
-            steps = Steps(
-                self.wrapped, self.update, block.lessons, block.units, self.all_sum, self.world.workers
-            )  # fmt: skip
-            leaves = False
-            for lesson in block.lessons:
-                steps(lesson)
-                if leaves := self._leaves():
-                    break
-            self._count(sums, steps.losses(), block.samples, epoch)
-            sums.wait_s += min(waited_s, block.answer_s)
-            sums.input_wait_s += max(0.0, waited_s - block.answer_s)
-            sums.seconds = before_s + time.monotonic() - begun
-            if leaves:
-                self._leave(epoch, sums)
+            for part in self._parts(block, epoch, sums.steps):
+                leaves = self._train_part(part, updates, sums, epoch)
+                sums.wait_s += min(waited_s, part.answer_s)
+                sums.input_wait_s += max(0.0, waited_s - part.answer_s)
+                waited_s = 0.0
+                sums.seconds = before_s + time.monotonic() - begun
+                if leaves:
+                    self._leave(epoch, sums)
+                if self.exchange is not None:
+                    self._swap(self.exchange, epoch, sums)
         return sums
+
+    def _train_part(
+        self, part: Block, updates: Sequence[Update], sums: EpochAccumulator, epoch: int
+    ) -> bool:
+        """Some steps in a row; whether this worker is to leave after the last of them."""
+        steps = Steps(
+            self.wrapped, updates, part.lessons, part.units, self.all_sum, self.world.workers
+        )
+        leaves = False
+        for lesson in part.lessons:
+            steps(lesson)
+            if leaves := self._leaves():
+                break
+        self._count(sums, steps.losses(), part.samples, epoch)
+        return leaves
+
+    def _parts(self, block: Block, epoch: int, done: int) -> Iterator[Block]:
+        """A block as it is, or cut where weights are to be exchanged."""
+        if self.exchange is None:
+            yield block
+            return
+        assert block.units is None, "what peers teach is never settled"
+        first, step = 0, epoch * self.fit.plan.steps_per_epoch + done
+        for end in range(1, len(block.lessons) + 1):
+            if end == len(block.lessons) or self.exchange.due(step + end):
+                yield replace(
+                    block,
+                    lessons=block.lessons[first:end],
+                    samples=block.samples[first:end],
+                    answer_s=0.0 if first else block.answer_s,
+                )
+                first = end
+
+    def _swap(self, exchange: Exchange, epoch: int, sums: EpochAccumulator) -> None:
+        """Exchange weights with the other peers, where that is due; the checkpoint comes first.
+
+        Raises:
+            WaitingError: the others are not there yet.
+        """
+        step = epoch * self.fit.plan.steps_per_epoch + sums.steps
+        if exchange.due(step):
+            exchange.keep(step, self.module.network.model)
+            self._save(epoch, self._within(sums))
+            exchange.swap(step)
 
     def _count(
         self, sums: EpochAccumulator, losses: Sequence[Losses], samples: Sequence[int], epoch: int
@@ -212,55 +266,30 @@ class Trainer:
 
     def _leave(self, epoch: int, sums: EpochAccumulator) -> NoReturn:
         """Save where every worker stands, for those that go on elsewhere."""
-        within = {"sums": sums.total(self.world), "random": random_states(self.world)}
-        self._save(epoch, within)
+        self._save(epoch, self._within(sums))
         step = epoch * self.fit.plan.steps_per_epoch + sums.steps
         raise PreemptedError(f"{self.fit.fit_id}: saved after step {step}, to go on elsewhere")
 
-    def _judged(self) -> nn.Module:
-        """The network that is validated and kept: the moving average when there is one."""
-        average = self.update.average
-        if average is None:
-            return self.module.network
-        network = self.module.network
-        return Network(average.module, network.preprocessing, network.scale)
-
-    def _weights(self) -> dict[str, Tensor]:
-        average = self.update.average
-        model = self.module.network.model if average is None else average.module
-        return dict(model.state_dict())
+    def _within(self, sums: EpochAccumulator) -> State:
+        """Where every worker stands within an epoch."""
+        return {"sums": sums.total(self.world), "random": random_states(self.world)}
 
     def _stops(self, epoch: int) -> bool:
         stopping = self.fit.training.early_stopping
-        return stopping is not None and epoch - self.best.epoch >= stopping.patience_epochs
+        return stopping is not None and epoch - self.student.best.epoch >= stopping.patience_epochs
 
     def _report(self, epoch: int, sums: EpochAccumulator) -> None:
-        seconds = sums.seconds
-        names = sorted(sums.terms)
-        means = torch.stack([sums.loss, *(sums.terms[name] for name in names)]) / sums.steps
-        loss, *terms = self.world.all_sum(means).tolist()
-        counts = torch.tensor([float(sums.samples)], device=self.world.device)
-        count = float(self.world.all_sum(counts))
-        ensemble = {}
-        if sums.ensemble is not None:
-            names_T = [teacher.name for teacher in self.fit.teacher_infos]
-            ensemble = ensemble_values(self.world.all_sum(sums.ensemble), names_T)
-        measured = self._measured(sums)
-        teachers = self._teachers(sums, seconds)
+        objective, classes = self.module.objective, self.samples.classes
+        told = epoch_values(sums, objective, classes, self.source, self.world)
         if self.world.rank:
             return
+        peers = told.get("peers", {}) | self._peers(epoch)
         values: dict[str, Any] = {
-            "train_loss": loss,
-            "terms": dict(zip(names, terms, strict=True)),
-            "validation": self.last,
+            **told,
+            "validation": self.student.last,
             "lr": self.update.schedule.get_last_lr()[0],
             "epochs": self.fit.epochs,
-            "samples_per_s": count / max(seconds, 1e-9),
-            "teacher_wait_fraction": sums.wait_s / max(seconds, 1e-9),
-            "input_wait_fraction": sums.input_wait_s / max(seconds, 1e-9),
-            **ensemble,
-            **measured,
-            **teachers,
+            **({"peers": peers} if peers else {}),
             **({} if self.rounds is None else self.rounds.values()),
             **self.module.objective.learnt,
         }
@@ -269,23 +298,17 @@ class Trainer:
             events.epoch(self.fit.stage, self.fit.fit_id, epoch=epoch + 1, step=step, **values)
         )
 
-    def _measured(self, sums: EpochAccumulator) -> dict[str, Any]:
-        """What the task's rule tells of an epoch; every worker takes part."""
-        measures = self.module.objective.rule.measures
-        if measures is None or sums.measured is None:
-            return {}
-        names = [teacher.name for teacher in self.fit.teacher_infos]
-        total = self.world.all_sum(sums.measured).cpu()
-        return dict(measures.values(total, names, self.samples.classes))
-
-    def _teachers(self, sums: EpochAccumulator, seconds: float) -> dict[str, Any]:
-        """How busy live teachers were, and the student beside them; every worker takes part."""
-        if not isinstance(self.source, Measured):
-            return {}
-        counters = torch.tensor(self.source.counters(), device=self.world.device)
-        total = self.world.all_sum(counters).tolist()
-        own_s = (seconds - sums.wait_s) / sums.steps
-        return {"student_s_per_step": own_s, **self.source.describe(total, seconds)}
+    def _peers(self, epoch: int) -> dict[str, Any]:
+        """How good the networks beside the student are, and how old the copies of those elsewhere."""
+        told: dict[str, Any] = {}
+        if self.peers and self.fit.peers is not None:
+            names = self.fit.peers.names[1:]
+            told["validation"] = {n: one.last for n, one in zip(names, self.peers, strict=True)}
+        if self.exchange is not None:
+            steps = self.fit.plan.steps_per_epoch
+            staleness = self.exchange.staleness(epoch * steps, (epoch + 1) * steps)
+            told |= {} if staleness is None else {"staleness_steps": staleness}
+        return told
 
     def _tell(
         self, state: events.FitState, epoch: int, step: int | None = None, **values: Any
@@ -296,7 +319,7 @@ class Trainer:
                     self.fit.stage,
                     self.fit.fit_id,
                     state=state,
-                    metrics=self.best.metrics,
+                    metrics=self.student.best.metrics,
                     epoch=epoch,
                     step=step,
                     **values,
@@ -308,23 +331,21 @@ class Trainer:
         if self.world.rank:
             return
         self.reporter.flush()  # who goes on from here does not tell of the epochs before
-        average = self.update.average
         state: State = {
             "identity": self.fit.identity,
             "next_epoch": next_epoch,
             "within": within,
-            "module": self.module.state_dict(),
-            "optimizer": self.update.optimizer.state_dict(),
-            "schedule": self.update.schedule.state_dict(),
-            "average": None if average is None else average.state_dict(),
-            "best": {
-                "weights": self.best.weights,
-                "metrics": self.best.metrics,
-                "epoch": self.best.epoch,
-            },
-            "last": self.last,
+            **self.student.state(),
+            **({"peers": [peer.state() for peer in self.peers]} if self.peers else {}),
+            **({} if self.exchange is None else {"exchange": self.exchange.state()}),
+            **(
+                {}
+                if self.mean_teacher is None
+                else {"mean": self.mean_teacher.average.state_dict()}
+            ),
         }
-        self.folder.save(state, self._weights(), self.best.weights or self._weights())
+        last, best = self.student.weights(), self.student.best.weights
+        self.folder.save(state, last, best or last)
         if self.rounds is not None:
             self.rounds.saved(next_epoch)
 
@@ -334,17 +355,13 @@ class Trainer:
         if restored is None:
             return 0, None
         state = restored.state
-        self.module.load_state_dict(state["module"])
-        self.update.optimizer.load_state_dict(state["optimizer"])
-        self.update.schedule.load_state_dict(state["schedule"])
-        if self.update.average is not None:
-            self.update.average.load_state_dict(state["average"])
-        best, self.last = state["best"], state["last"]
-        self.best.weights, self.best.metrics, self.best.epoch = (
-            best["weights"],
-            best["metrics"],
-            best["epoch"],
-        )
+        self.student.restore(state)
+        for peer, own in zip(self.peers, state.get("peers", ()), strict=True):
+            peer.restore(own)
+        if self.exchange is not None:
+            self.exchange.restore(state["exchange"])
+        if self.mean_teacher is not None:
+            self.mean_teacher.average.load_state_dict(state["mean"])
         if restored.instead_of is not None and self.world.rank == 0:
             text = f"{restored.instead_of}; the checkpoint before it is used"
             self.reporter.report(
@@ -354,7 +371,8 @@ class Trainer:
         if self.rounds is not None:
             self.rounds.restored(epoch)
         step = epoch * self.fit.plan.steps_per_epoch + (within["sums"]["steps"] if within else 0)
-        self._tell("resumed", epoch, step=step)
+        if self.exchange is None:  # which goes on after each wait
+            self._tell("resumed", epoch, step=step)
         return epoch, within
 
     def _finish(self, epochs: int, seconds: float) -> dict[str, Any]:
@@ -362,19 +380,19 @@ class Trainer:
             "identity": self.fit.identity,
             "epochs": epochs,
             "steps": epochs * self.fit.plan.steps_per_epoch,
-            "best_epoch": self.best.epoch,
-            "best": self.best.metrics,
-            "last": self.last,
             "seconds": seconds,
-            "fingerprints": {
-                "best": fingerprint(self.best.weights),
-                "last": fingerprint(self._weights()),
-            },
+            **self.student.result(),
             **({} if self.rounds is None else {"on_policy": self.rounds.result()}),
         }
         if self.world.rank == 0:
             self._save(epochs)
-            self.folder.finish(result)
+            for index, peer in enumerate(self.peers, 1):
+                self.folder.peer(index).keep(
+                    {"identity": self.fit.identity, **peer.result()},
+                    peer.weights(),
+                    peer.best.weights,
+                )
+            self.folder.finish(result, forgets=self.exchange is None)
         self._tell("finished", epochs, seconds=seconds)
         return result
 
@@ -388,6 +406,7 @@ def train(
     *,
     depth: int = 2,
     leaving: Leaving = never,
+    board: Board | None = None,
 ) -> dict[str, Any]:
     """Train a fit to its end, or return its result when that was done before.
 
@@ -399,17 +418,35 @@ def train(
         world: this worker and the others.
         depth: batches asked for ahead.
         leaving: is asked after every step; where a worker answers yes, all save and stop.
+        board: where a fit that is one of several peers meets the others. None = all peers of a fit are trained here, by
+            turns.
 
     Raises:
+        WaitingError: another peer is behind; the fit goes on when it is started again.
         PreemptedError: a worker's machine is about to be taken away; the fit goes on when it is started again.
         TrainingError: the training or validation loss became NaN or infinite.
         CheckpointError: the checkpoint is damaged or belongs to another fit.
         TeacherError: a teacher was lost and the policy is to stop.
     """
-    done = reporter.folder(fit.fit_id).result_of(fit.identities)
+    if fit.peer is None and len(fit.pieces) > 1:
+        give = partial(train, samples=samples, source=source, reporter=reporter, world=world)
+        take_turns(fit.pieces, partial(give, depth=depth, leaving=leaving, board=LocalBoard()))
+        for piece in fit.pieces:  # which may have been needed by those behind it
+            reporter.folder(piece.fit_id).forget()
+        return reporter.folder(fit.fit_id).result() or {}
+    folder = reporter.folder(fit.fit_id)
+    done = folder.result_of(fit.identities)
     if done is not None:
+        if fit.exchanges and board is not None:
+            leave_again(fit, folder, board)
         return done
     try:
-        return Trainer(fit, samples, source, reporter, world, depth=depth, leaving=leaving).run()
+        if board is not None:
+            board.enter(fit.fit_id)
+        return Trainer(
+            fit, samples, source, reporter, world, depth=depth, leaving=leaving, board=board
+        ).run()
     finally:
         reporter.flush()
+        if board is not None:
+            board.leave(fit.fit_id)

@@ -44,11 +44,15 @@ class Forward:
         outputs: the student's, [N, C]; before its last layer where its logits are not made as a whole.
         losses: of all terms; where the objective is settled, of the feature terms alone, None without any.
         weights_TN: how much each teacher counted; None without teachers, or where that is settled.
+        targets: what was said of the batch by those who were weighed, peers included.
+        beside: the losses of networks that learn beside the student, to be back-propagated with its own.
     """
 
     outputs: Tensor | Headed
     losses: Losses | None
     weights_TN: Tensor | None
+    targets: LearntOutputs
+    beside: Tensor | None = None
 
 
 class DistillModule(nn.Module):
@@ -82,11 +86,11 @@ class DistillModule(nn.Module):
         self._autocast = precision == "bfloat16"
         self._tokens = tokens
 
-    def outputs(self, prepared: Mapping[str, Tensor]) -> Tensor:
-        """What the student puts out for inputs as its model takes them, at least float32 [N, C]."""
+    def outputs(self, prepared: Mapping[str, Tensor], network: Network | None = None) -> Tensor:
+        """What the student puts out for inputs as its model takes them, or another network, at least float32 [N, C]."""
         device = next(iter(prepared.values())).device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._autocast):
-            outputs_NC = self.network.output(prepared)
+            outputs_NC = (network or self.network).output(prepared)
         return outputs_NC.float() if outputs_NC.dtype.itemsize < 4 else outputs_NC
 
     def make_whole(self) -> None:
@@ -114,7 +118,16 @@ class DistillModule(nn.Module):
 
     def forward(self, lesson: Lesson, all_sum: Callable[[Tensor], Tensor], workers: int) -> Forward:
         """What this worker's part of a batch gives."""
-        outputs = self._outputs(lesson)
+        return self.taught(self._outputs(lesson), lesson, all_sum, workers)
+
+    def taught(
+        self,
+        outputs: Tensor | Headed,
+        lesson: Lesson,
+        all_sum: Callable[[Tensor], Tensor],
+        workers: int,
+    ) -> Forward:
+        """What the outputs of a forward pass come to; the taps still hold its features."""
         given = self._taps.take(), lesson.batch, lesson.targets, lesson.context
         weights_TN = None
         if self.objective.settles:
@@ -125,11 +138,13 @@ class DistillModule(nn.Module):
         if losses is not None:
             measured = self.objective.measured(outputs, lesson.batch, lesson.targets)
             losses = replace(losses, measured=measured)
-        return Forward(outputs=outputs, losses=losses, weights_TN=weights_TN)
+        return Forward(
+            outputs=outputs, losses=losses, weights_TN=weights_TN, targets=lesson.targets
+        )
 
 
 class Update:
-    """Optimizer, schedule, clipping and moving average: what happens after `backward`."""
+    """Optimizer, schedule, clipping and moving averages: what happens before and after `backward`."""
 
     def __init__(
         self,
@@ -138,38 +153,36 @@ class Update:
         schedule: torch.optim.lr_scheduler.LRScheduler,
         *,
         clip_norm: float | None,
-        average: AveragedModel | None,
+        averages: Sequence[AveragedModel],
     ) -> None:
         self.module = module
         self.optimizer = optimizer
         self.schedule = schedule
         self.clip_norm = clip_norm
-        self.average = average
+        self.averages = tuple(averages)
         self._parameters = list(module.parameters())
 
-    def __call__(self, of: Mapping[Tensor, Tensor | None]) -> None:
-        """Back-propagate and step.
-
-        Args:
-            of: tensor -> the loss's gradient with respect to it; None of a loss itself. They add up.
-        """
+    def clear(self) -> None:
+        """Forget the gradients of the update before."""
         for parameter in self._parameters:
             parameter.grad = None
-        torch.autograd.backward(list(of), list(of.values()))
+
+    def step(self) -> None:
+        """Step along the gradients."""
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
         self.optimizer.step()
         self.schedule.step()
-        if self.average is not None:
-            self.average.update_parameters(self.module.network.model)
+        for average in self.averages:
+            average.update_parameters(self.module.network.model)
 
 
 class Steps:
     """Updates on some lessons in a row, and afterwards their losses: the device is not waited for in between.
 
     Args:
-        wrapped: the `DistillModule`, its gradients averaged over the workers.
-        update: what follows.
+        wrapped: the `DistillModule`, or the `PeerModule` of several; its gradients averaged over the workers.
+        updates: what follows, of each network that is trained; the first is the student's.
         lessons: what they train on.
         units: of all lessons, one after the other; None where the objective is not settled.
         all_sum: adds over the workers.
@@ -179,15 +192,15 @@ class Steps:
     def __init__(
         self,
         wrapped: nn.Module,
-        update: Update,
+        updates: Sequence[Update],
         lessons: Sequence[Lesson],
         units: SettledUnits | None,
         all_sum: Callable[[Tensor], Tensor],
         workers: int,
     ) -> None:
-        self._wrapped, self._update = wrapped, update
+        self._wrapped, self._updates = wrapped, updates
         self._all_sum, self._workers = all_sum, workers
-        self._objective = update.module.objective
+        self._objective = updates[0].module.objective
         self._settled = None
         if units is not None:
             settings = self._objective.settings
@@ -206,13 +219,27 @@ class Steps:
             of[found.losses.total] = None
             self._losses.append(replace(found.losses, total=found.losses.total.detach()))
         if found.weights_TN is not None:
-            self._weighed.append((found.weights_TN, lesson.targets))
+            self._weighed.append((found.weights_TN, found.targets))
         if self._settled is not None:
             assert isinstance(found.outputs, Tensor), "only of unsettled objectives"
             gradient_NC, log_q_NC = self._settled.gradient(len(self._logs), found.outputs.detach())
             of[found.outputs] = gradient_NC
             self._logs.append(log_q_NC)
+        if found.beside is not None:
+            of[found.beside] = None
         self._update(of)
+
+    def _update(self, of: Mapping[Tensor, Tensor | None]) -> None:
+        """Back-propagate and step.
+
+        Args:
+            of: tensor -> the loss's gradient with respect to it; None of a loss itself. They add up.
+        """
+        for update in self._updates:
+            update.clear()
+        torch.autograd.backward(list(of), list(of.values()))
+        for update in self._updates:
+            update.step()
 
     def losses(self) -> list[Losses]:
         """Of the lessons so far."""

@@ -12,6 +12,7 @@ from raykd.runtime import Crew
 from raykd.targets import TargetSource
 from raykd.targets.source import Asking
 from raykd.train.checkpoint import FolderReporter, Reporter
+from raykd.train.exchange import Board
 from raykd.train.fit import Fit
 
 _TOGETHER_S = 0.5
@@ -25,10 +26,12 @@ class Message(NamedTuple):
     Attributes:
         failed: whether a fit failed; else it was saved because its node is being taken away.
         text: of what, or where it was saved.
+        waits: whether it was saved because it needs what another fit has not made yet.
     """
 
     failed: bool
     text: str
+    waits: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Work:
         lanes: fits trained side by side, where each takes one worker.
         crew: whose processes train fits of one worker; None = processes of their own.
         reporter: where progress and checkpoints go; None = events to `emit`, checkpoints to the run folder.
+        board: where peers that are trained apart exchange their weights; None = there are none.
     """
 
     samples: Any
@@ -58,6 +62,7 @@ class Work:
     lanes: int = 1
     crew: Crew | None = None
     reporter: Reporter | None = None
+    board: Board | None = None
 
     @property
     def reports(self) -> Reporter:
@@ -65,6 +70,13 @@ class Work:
         return self.reporter or FolderReporter(self.run, self.emit, _TOGETHER_S)
 
     def results(self, fits: Sequence[Fit]) -> dict[str, dict[str, Any]]:
-        """The results of those fits that are finished, by fit id."""
-        found = {f.fit_id: self.reports.folder(f.fit_id).result_of(f.identities) for f in fits}
-        return {name: result for name, result in found.items() if result is not None}
+        """The results of those fits that are finished with all their peers, by fit id; of a fit that of its first piece."""
+        found = {fit.fit_id: [self._result(piece) for piece in fit.pieces] for fit in fits}
+        return {
+            name: results[0]
+            for name, results in found.items()
+            if results[0] is not None and None not in results
+        }
+
+    def _result(self, fit: Fit) -> dict[str, Any] | None:
+        return self.reports.folder(fit.fit_id).result_of(fit.identities)

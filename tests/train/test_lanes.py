@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import ray
 from raykd_test_models import interrupted_source, table_source
 
+from raykd.config.peers import Codistillation
 from raykd.config.root import StudentCluster
 from raykd.errors import TrainingError
 from raykd.folders import RunFolder
@@ -179,3 +181,77 @@ def test_a_node_is_asked_about_once_a_second(monkeypatch):
         found[now[0]] = leaving()
     assert found == {0.5: False, 1.5: False, 2.0: False, 3.0: True}
     assert asked == [1.5, 3.0]
+
+
+@pytest.fixture
+def peers(samples, make_fit):
+    """Two fits, each of two networks that exchange weights, the second at steps that are within its epochs."""
+    return [
+        make_fit(
+            samples,
+            fit_id=f"student/{name}",
+            train={"batch_size": 25, "epochs": 3},
+            peers=Codistillation(count=2, exchange_every=every),
+        )
+        for name, every in (("a", 3), ("b", 5))
+    ]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+def test_peers_have_the_same_bits_in_any_number_of_lanes(
+    launch, peers, lanes, check_peers, one_thread
+):
+    assert launch(peers, lanes=lanes).keys() == {"student/a", "student/b"}
+    check_peers(peers)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("at", [0, 2, 7])
+def test_a_peer_that_is_killed_goes_on_and_the_others_wait_for_it(
+    launch, peers, tmp_path, heard, at, check_peers, one_thread
+):
+    source = partial(interrupted_source, at, tmp_path / "mark", "kill")
+    launch(peers, lanes=2, make_source=source, max_failures=1)
+    assert heard.decisions() == ["resume"]
+    check_peers(peers)
+
+
+@pytest.mark.soak
+def test_a_peer_that_fails_keeps_nobody_waiting(launch, peers):
+    """It loses its teacher in the second epoch, while the other peer may be at an exchange."""
+    failing = replace(peers[0], fit_id="failing/a")
+    with pytest.raises(TrainingError, match=r"failing/a first: .*no answer"):
+        launch([failing], lanes=2)
+
+
+@pytest.mark.soak
+def test_peers_go_on_from_their_folders_alone(launch, peers, tmp_path, check_peers, one_thread):
+    """The run is ended, with its board, when a peer is killed; then it is resumed."""
+    for at in (1, 6):
+        source = partial(interrupted_source, at, tmp_path / f"mark{at}", "kill")
+        with pytest.raises(TrainingError, match="student training failed"):
+            launch(peers, lanes=2, make_source=source, max_failures=0)
+    launch(peers, lanes=2)
+    check_peers(peers)
+
+
+@pytest.fixture
+def check_peers(tmp_path, samples):
+    """Holds every peer's weights against those of turns in this process."""
+
+    def check(fits):
+        run, alone = (
+            FolderReporter(RunFolder(tmp_path / name), lambda *_: None) for name in ("run", "alone")
+        )
+        for fit in fits:
+            train(fit, samples, table_source(samples, fit), alone, World())
+            for piece in fit.pieces:
+                one, other = (
+                    load_weights(r.folder(piece.fit_id).weights("last"), key="test")
+                    for r in (run, alone)
+                )
+                assert fingerprint(one) == fingerprint(other), piece.fit_id
+                assert not (run.folder(piece.fit_id).path / "state.pt").exists()
+
+    return check
