@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -133,7 +134,7 @@ def shown_views(config: Config) -> int | None:
 
 
 def student_fits(prepared: Prepared, teachers: TeacherValidation) -> list[Fit]:
-    """Every replica of the student and of each control, replica by replica."""
+    """Every replica of the student, of each control and of each other student, replica by replica."""
     config, names = prepared.config, list(prepared.teachers)
     training_roles = [
         training_role(
@@ -145,11 +146,19 @@ def student_fits(prepared: Prepared, teachers: TeacherValidation) -> list[Fit]:
         )
         for role in roles(config)
     ]
-    return [
-        student_fit(prepared, teachers, role, replica)
-        for replica in range(config.seeds)
-        for role in training_roles
-    ]
+    own, *_ = training_roles
+    found = []
+    for replica in range(config.seeds):
+        together = f"replica{replica}" if prepared.students else None
+        first = replace(student_fit(prepared, teachers, own, replica), together=together)
+        found += [
+            first,
+            *(student_fit(prepared, teachers, role, replica) for role in training_roles[1:]),
+        ]
+        for name, other in prepared.students.items():
+            fit = student_fit(other, teachers, own, replica, name=name)
+            found.append(replace(fit, key=f"students.{name}.model", together=together))
+    return found
 
 
 def student_fit(

@@ -288,12 +288,14 @@ def _tables(run: RunData, analysis: Analysis | None) -> dict[str, Table]:
     from raykd.report import external_baseline_tables, tables
     from raykd.report.generations import generations
     from raykd.report.kept_tables import kept_tables
+    from raykd.report.students import students
     from raykd.report.transfer import transfer_sets
 
     makers: Sequence[Callable[[RunData], Table | None]] = (
         tables.results,
         tables.gains,
         generations,
+        students,
         tables.choice,
         external_baseline_tables.external_baselines,
         external_baseline_tables.slices,

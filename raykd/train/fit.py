@@ -63,6 +63,8 @@ class Fit:
         task: what it is trained for; None = what the samples are for.
         outputs: of the network; None = as many as the samples have classes.
         code: hash of the user's own code that the network is written in, or None.
+        together: fits of the same one see the same batches, so that live teachers are asked once for all of them; None = it is
+            trained by itself. It decides nothing of the result.
     """
 
     fit_id: str
@@ -88,6 +90,7 @@ class Fit:
     task: str | None = None
     outputs: int | None = None
     code: str | None = None
+    together: str | None = None
 
     @property
     def identity(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -93,13 +93,31 @@ class Trainer:
         self.last: dict[str, float] = {}
         self.validation_rows = choosing_rows(samples, fit.training.select_on)
         self.first_epoch, self.within = self._restore()
+        within = self.within["sums"]["steps"] if self.within else 0
+        self.done = self.first_epoch * fit.plan.steps_per_epoch + within
+        """Steps that are trained."""
+        self._elsewhere_s = 0.0
+        """Of the epoch, in which others were trained."""
         if fit.training.compile:
             self.module.network.model.compile()
         self.wrapped = world.wrap(self.module)
 
     def run(self) -> dict[str, Any]:
         """Train, and return the result that `result.json` keeps."""
-        started = time.monotonic()
+        course = self.course()
+        while True:
+            try:
+                next(course)
+            except StopIteration as end:
+                result: dict[str, Any] = end.value
+                return result
+
+    def course(self) -> Generator[None, None, dict[str, Any]]:
+        """Train, and stop after every block of steps, so that others may be trained in between; returns the result.
+
+        Whoever goes on has to put torch's random numbers back to where they were at the stop.
+        """
+        elapsed_s, started = 0.0, time.monotonic()
         training = self.fit.training
         done = self.within["sums"]["steps"] if self.within else 0
         epoch = until = self.first_epoch
@@ -109,13 +127,15 @@ class Trainer:
         while epoch < training.epochs and not self._stops(epoch - 1):
             if epoch == until:
                 stream, until = self._stream(epoch, done if epoch == self.first_epoch else 0)
-            sums = self._train_epoch(stream, epoch)
+            self._elsewhere_s = 0.0
+            sums = yield from self._train_epoch(stream, epoch)
+            elapsed_s -= self._elsewhere_s
             self._judge(epoch)
             self._report(epoch, sums)
             epoch += 1
             if epoch % training.checkpoint_every_epochs == 0 and epoch < training.epochs:
                 self._save(epoch)
-        return self._finish(epoch, time.monotonic() - started)
+        return self._finish(epoch, elapsed_s + time.monotonic() - started)
 
     def _stream(self, epoch: int, step: int) -> tuple[Iterator[Block], int]:
         """All steps that draw from the same texts as the given one, and the epoch that does not any more."""
@@ -152,8 +172,10 @@ class Trainer:
             torch.manual_seed(derive(self.fit.seed, *named))
         return sums
 
-    def _train_epoch(self, stream: Iterator[Block], epoch: int) -> EpochAccumulator:
-        """All steps of an epoch, or those that are left of it.
+    def _train_epoch(
+        self, stream: Iterator[Block], epoch: int
+    ) -> Generator[None, None, EpochAccumulator]:
+        """All steps of an epoch, or those that are left of it; stops after every block.
 
         Raises:
             PreemptedError: a worker's machine is about to be taken away; all is saved.
@@ -178,9 +200,13 @@ class Trainer:
             self._count(sums, steps.losses(), block.samples, epoch)
             sums.wait_s += min(waited_s, block.answer_s)
             sums.input_wait_s += max(0.0, waited_s - block.answer_s)
-            sums.seconds = before_s + time.monotonic() - begun
+            stopped = time.monotonic()
+            sums.seconds = before_s + stopped - begun - self._elsewhere_s
+            self.done = epoch * self.fit.plan.steps_per_epoch + sums.steps
             if leaves:
                 self._leave(epoch, sums)
+            yield
+            self._elsewhere_s += time.monotonic() - stopped
         return sums
 
     def _count(
@@ -229,7 +255,7 @@ class Trainer:
         return stopping is not None and epoch - self.best.epoch >= stopping.patience_epochs
 
     def _report(self, epoch: int, sums: EpochAccumulator) -> None:
-        seconds = sums.seconds
+        seconds, whole_s = sums.seconds, sums.seconds + self._elsewhere_s
         names = sorted(sums.terms)
         means = torch.stack([sums.loss, *(sums.terms[name] for name in names)]) / sums.steps
         loss, *terms = self.world.all_sum(means).tolist()
@@ -240,7 +266,7 @@ class Trainer:
             names_T = [teacher.name for teacher in self.fit.teacher_infos]
             ensemble = ensemble_values(self.world.all_sum(sums.ensemble), names_T)
         measured = self._measured(sums)
-        teachers = self._teachers(sums, seconds)
+        teachers = self._teachers(sums, whole_s)
         if self.world.rank:
             return
         values: dict[str, Any] = {
@@ -250,8 +276,8 @@ class Trainer:
             "lr": self.update.schedule.get_last_lr()[0],
             "epochs": self.fit.training.epochs,
             "samples_per_s": count / max(seconds, 1e-9),
-            "teacher_wait_fraction": sums.wait_s / max(seconds, 1e-9),
-            "input_wait_fraction": sums.input_wait_s / max(seconds, 1e-9),
+            "teacher_wait_fraction": sums.wait_s / max(whole_s, 1e-9),
+            "input_wait_fraction": sums.input_wait_s / max(whole_s, 1e-9),
             **ensemble,
             **measured,
             **teachers,
@@ -272,7 +298,7 @@ class Trainer:
         return dict(measures.values(total, names, self.samples.classes))
 
     def _teachers(self, sums: EpochAccumulator, seconds: float) -> dict[str, Any]:
-        """How busy live teachers were, and the student beside them; every worker takes part."""
+        """How busy live teachers were, and the student (with those trained with it) beside them; every worker takes part."""
         if not isinstance(self.source, Measured):
             return {}
         counters = torch.tensor(self.source.counters(), device=self.world.device)

@@ -46,6 +46,7 @@ class Work:
         lanes: fits trained side by side, where each takes one worker.
         crew: whose processes train fits of one worker; None = processes of their own.
         reporter: where progress and checkpoints go; None = events to `emit`, checkpoints to the run folder.
+        joins: whether fits that belong together are trained in one process, and share what they ask teachers.
     """
 
     samples: Any
@@ -58,6 +59,13 @@ class Work:
     lanes: int = 1
     crew: Crew | None = None
     reporter: Reporter | None = None
+    joins: bool = False
+
+    def companions(self, fit: Fit, fits: Sequence[Fit]) -> list[Fit]:
+        """The fits that are trained with one, itself among them, in the order of the list."""
+        if not self.joins or fit.together is None:
+            return [fit]
+        return [one for one in fits if one.together == fit.together]
 
     @property
     def reports(self) -> Reporter:
