@@ -17,6 +17,7 @@ from raykd.config.objective import (
 )
 from raykd.config.roles import Teacher
 from raykd.config.root import Config
+from raykd.config.scales import scale_problems
 from raykd.config.schedules import ever_active, values_of
 from raykd.errors import Problem
 from raykd.tasks import find_task
@@ -59,6 +60,7 @@ def objective_problems(config: Config) -> Iterator[Problem]:
     for index, term in enumerate(config.objective.features):
         yield from _feature(config, term, f"objective.features.{index}")
     yield from head_problems(config)
+    yield from scale_problems(config)
     yield from _phases(config.objective)
     yield from _best_teacher(config)
 

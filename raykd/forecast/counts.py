@@ -14,6 +14,7 @@ from raykd.pipeline.placement import target_mode
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.recipe_store import RecipeStore
 from raykd.pipeline.taught import student_rows
+from raykd.pipeline.token_scales import scale_rows
 from raykd.targets import EntryKey
 from raykd.targets.entries import Entry
 from raykd.targets.sizes import manifest_bytes, shard_bytes
@@ -252,4 +253,5 @@ def _asked_live(prepared: Prepared) -> dict[str, int]:
     ]
     each = config.train.epochs * len(student_rows(config, prepared.samples))
     extra = extra_fits_of(prepared)
-    return {name: each * (config.seeds * asked.count(name) + extra) for name in names}
+    once = len(scale_rows(prepared)) if prepared.scaled else 0  # unless another run has kept them
+    return {name: once + each * (config.seeds * asked.count(name) + extra) for name in names}

@@ -13,9 +13,11 @@ from raykd.config import Config
 from raykd.config.heads import teachers_asked
 from raykd.config.objective import Labels, Objective
 from raykd.config.roles import Teacher
+from raykd.config.scales import Scaled, scales_asked
 from raykd.config.training import Training
 from raykd.folders import home
 from raykd.losses.heads import Head
+from raykd.models.scales import TokenScale, unfitted
 from raykd.models.weights import load_weights
 from raykd.objective import Role, TeacherInfo, TrainingRole, training_role
 from raykd.objective.rule import OUTPUT, Validated
@@ -199,9 +201,23 @@ def student_fit(
         teachers={name: _identity(prepared, name, teachers) for name in role.teachers},
         facts=_facts(prepared, role, teachers),
         heads=_heads(prepared, role.objective),
+        scales=_scales(prepared, role, teachers),
         outputs=config.student.dimension,
         code=prepared.student_code,
     )
+
+
+def _scales(
+    prepared: Prepared, role: TrainingRole, teachers: TeacherValidation
+) -> dict[Scaled, TokenScale]:
+    """The scales of a role's teachers; such that change nothing where there are none yet, to plan with."""
+    shapes = {**prepared.teacher_shapes, **_output_shapes(prepared)}
+    found = {}
+    for asked in scales_asked(role.objective, role.teachers):
+        shape = shapes[asked.teacher, asked.tap]
+        width = shape[0] if len(shape) == 3 else shape[-1]
+        found[asked] = teachers.scales.get(asked) or unfitted(width)
+    return found
 
 
 def _identity(prepared: Prepared, name: str, teachers: TeacherValidation) -> str:

@@ -23,6 +23,7 @@ from raykd.config.optimizers import with_choosing_samples, with_training_setting
 from raykd.config.places import cache_root
 from raykd.config.resolving import resolved
 from raykd.config.roles import REPLICA
+from raykd.config.scales import Scaled, scales_asked
 from raykd.config.sources import FilesSource
 from raykd.data import Samples, build_samples
 from raykd.data.decoding import Mark, Part, Target, in_process
@@ -82,6 +83,7 @@ class Prepared:
         own_data: fingerprint of the samples without transfer sets, of which teachers that are fitted here know nothing.
         replica_weights: what each replica of the student starts from, where each has weights of its own.
         students: name -> the recipe of another student of the same run, as if it were alone.
+        scaled: teachers' tokens that the recipe, or a variant of it, compares at a scale that is fitted to them.
     """
 
     config: Config
@@ -97,6 +99,7 @@ class Prepared:
     own_data: str = field(kw_only=True)
     replica_weights: tuple[Mapping[str, Tensor], ...] = ()
     students: Mapping[str, Prepared] = field(default_factory=dict)
+    scaled: tuple[Scaled, ...] = ()
 
     def student_weights_of(self, replica: int) -> Mapping[str, Tensor] | None:
         """What a replica of the student starts from, or None."""
@@ -280,10 +283,21 @@ def prepare(
         teachers,
         own_data=own,
         asked=rows_to_score([config, *variants], samples),
+        scaled=_scaled(recipes),
         **student,
     )
     _check_features(prepared)
     return replace(prepared, students=_other_students(prepared))
+
+
+def _scaled(recipes: Sequence[Config]) -> tuple[Scaled, ...]:
+    """The scales that some recipes ask for, each once."""
+    asked = (
+        one
+        for recipe in recipes
+        for one in scales_asked(recipe.objective, [teacher.name for teacher in recipe.teachers])
+    )
+    return tuple(dict.fromkeys(asked))
 
 
 def _other_students(prepared: Prepared) -> dict[str, Prepared]:

@@ -64,6 +64,7 @@ from raykd.pipeline.session import (
 from raykd.pipeline.student import load_student, save_student
 from raykd.pipeline.students import apart, conclude_students
 from raykd.pipeline.target_stage import TargetStage
+from raykd.pipeline.token_scales import head_numbers
 from raykd.report import write_report
 from raykd.runtime import connect, engine, is_connected, machine
 from raykd.tasks import find_task
@@ -217,6 +218,8 @@ def _evaluate(job: Job, targets: TargetStage, chain: Chain | None, *, reports: b
             "slices": slice_numbers(evaluation, slices),
             **transfer_numbers(prepared, targets.store),
         }
+        if heads := head_numbers(job.folder, job.config.seeds):
+            more["heads"] = heads
         if chain is not None:
             more["generations"] = chain.generations(summary)
         more |= asked.result()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from raykd.config.scales import Scaled
 from raykd.data import Samples
 from raykd.ensemble import TEMPERATURE_BOUNDS, calibration_half, labels_of_known
 from raykd.errors import TargetError
 from raykd.evaluate import SplitOutputs, TaskMetrics, best_teacher
+from raykd.models.scales import TokenScale
 from raykd.pipeline.kept_answers import kept_in, kept_of, kept_outputs
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.teachers import Specs
@@ -46,6 +48,7 @@ class TeacherValidation:
         fingerprints: teacher -> what its answers are kept under.
         temperatures: teacher -> factor on the objective's temperature.
         best_teacher: the single teacher that is best on validation.
+        scales: of the teachers' tokens, where they are compared at some.
     """
 
     task: TaskMetrics
@@ -54,6 +57,7 @@ class TeacherValidation:
     fingerprints: Mapping[str, str]
     temperatures: Mapping[str, float]
     best_teacher: str
+    scales: Mapping[Scaled, TokenScale] = field(default_factory=dict)
 
     @property
     def errors(self) -> dict[str, float]:

@@ -287,6 +287,7 @@ def about(run: RunData) -> list[str]:
 def _tables(run: RunData, analysis: Analysis | None) -> dict[str, Table]:
     from raykd.report import external_baseline_tables, tables
     from raykd.report.generations import generations
+    from raykd.report.heads import heads
     from raykd.report.kept_tables import kept_tables
     from raykd.report.students import students
     from raykd.report.transfer import transfer_sets
@@ -301,6 +302,7 @@ def _tables(run: RunData, analysis: Analysis | None) -> dict[str, Table]:
         external_baseline_tables.slices,
         tables.quality,
         tables.fidelity,
+        heads,
         transfer_sets,
         tables.costs,
         *_figures(run).tables,

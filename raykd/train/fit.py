@@ -13,6 +13,7 @@ from torch import Tensor
 
 from raykd.config.models import Model
 from raykd.config.objective import Objective
+from raykd.config.scales import Scaled
 from raykd.config.training import Training
 from raykd.data import Samples
 from raykd.data.chunks import DOMAIN
@@ -22,6 +23,7 @@ from raykd.models.causal import linear_head
 from raykd.models.frozen import freeze
 from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing
+from raykd.models.scales import TokenScale
 from raykd.models.weights import apply_weights, fingerprint
 from raykd.objective import DistillObjective, TeacherInfo
 from raykd.objective.features import Shape
@@ -60,6 +62,7 @@ class Fit:
         teachers: name -> fingerprint of each teacher it listens to.
         facts: what the task's rule measured of the teachers on validation, by name.
         heads: teacher -> its last linear layer, of those whose feature terms ask it.
+        scales: of teachers' tokens, those that terms are compared at.
         task: what it is trained for; None = what the samples are for.
         outputs: of the network; None = as many as the samples have classes.
         code: hash of the user's own code that the network is written in, or None.
@@ -87,6 +90,7 @@ class Fit:
     teachers: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, float] = field(default_factory=dict)
     heads: Mapping[str, Head] = field(default_factory=dict)
+    scales: Mapping[Scaled, TokenScale] = field(default_factory=dict)
     task: str | None = None
     outputs: int | None = None
     code: str | None = None
@@ -128,6 +132,7 @@ class Fit:
             **({} if self.outputs is None else {"outputs": self.outputs}),
             **({} if self.code is None else {"code": self.code}),
             **({} if not self.heads else {"heads": _of_heads(self.heads)}),
+            **({} if not self.scales else {"scales": _of_scales(self.scales)}),
         }
 
 
@@ -149,6 +154,11 @@ def _of_heads(heads: Mapping[str, Head]) -> dict[str, str]:
         )
         for name, head in heads.items()
     }
+
+
+def _of_scales(scales: Mapping[Scaled, TokenScale]) -> dict[str, str]:
+    """Hash of each scale: which training samples it is of, the teacher's fingerprint does not tell."""
+    return {":".join(asked): fingerprint(scale.tensors()) for asked, scale in scales.items()}
 
 
 def build_network(fit: Fit, samples: Samples) -> Network:
@@ -179,6 +189,7 @@ def build_module(fit: Fit, samples: Samples) -> DistillModule:
         domain_weights_D=_domain_weights(fit, samples),
         scale=samples.scale,
         heads=fit.heads,
+        scales=fit.scales,
     )
     taps = [tap for term in fit.objective.features for tap in term.student_taps]
     in_chunks = (
