@@ -88,6 +88,8 @@ def _as_features(answer: Dense) -> Dense:
 
 def _in_spreads(teacher_batch: TeacherBatch, projectors: nn.ModuleList) -> dict[str, Counted]:
     """How far the student is from each teacher, in units of the teacher's own spread; see `FeatureLoss.in_spreads`."""
+    if not len(projectors):  # relations have none
+        return {}
     student, found = {OUTPUT: teacher_batch.student_NC}, {}
     for part, answer in zip(projectors, teacher_batch.outputs, strict=True):
         counted_N = answer.valid_N & teacher_batch.batch.present_B
