@@ -20,6 +20,7 @@ from raykd.disks import TEMPORARY, disk_error, is_full, why_unwritable, write_wh
 from raykd.errors import InputError, Problem, RaykdError
 
 STAGES = "stages"
+STUDENTS = "students"
 _BUSY_POLL_S = 0.5
 _OTHERS = "wandb"
 """The folder in which W&B keeps runs: links in these lead to its logs, and raykd opens none of their files."""
@@ -349,6 +350,10 @@ class RunFolder:
     def stage(self, name: str) -> RunFolder:
         """The folder of a stage before the last one, or of a control of the chain."""
         return RunFolder(self.path / STAGES / name)
+
+    def of_student(self, name: str) -> RunFolder:
+        """What there is of one of the run's other students."""
+        return RunFolder(self.path / STUDENTS / name)
 
     @property
     def environment(self) -> Path:

@@ -160,7 +160,10 @@ def _check_recipe(
         console.print(f"data: {note}")
     rows = [_row(name, one, words, accuracies.get(name))
             for name, one in found["teachers"].items()]  # fmt: skip
-    console.table([*rows, _row("(student)", found["student"], words, None)], title="models")
+    students = {"(student)": found["student"]}
+    students |= {f"(student {name})": one for name, one in found["students"].items()}
+    rows += [_row(name, one, words, None) for name, one in students.items()]
+    console.table(rows, title="models")
     console.print(_learnt(prepared.config.objective, found["menu"]))
     console.print(f"best epoch: by {choosing_in_words(prepared.config, prepared.samples)}")
     for key, optimizer in left_out(config).items():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from raykd.cli.options import (
     Command,
     add_command,
+    add_student,
     add_task,
     add_trust,
     open_console,
@@ -79,6 +80,7 @@ def add(commands: Command) -> None:
         help="the architecture, for a student that the recipe made by a factory",
     )
     export.add_argument("--quiet", action="store_true", help="print only the export's folder")
+    add_student(export)
     add_task(export)
 
 
@@ -227,11 +229,12 @@ def _teacher(config: Config, which: str) -> tuple[str, Any]:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from raykd.pipeline.student import export_student
+    from raykd.pipeline.student import export_student, student_folder
 
+    run = student_folder(args.run, args.student)
     formats = None if args.format is None else [name for name in args.format.split(",") if name]
-    model = None if args.model is None else _build_with(args.run, args.model)
-    exported = export_student(args.run, formats=formats, output=args.output, model=model)
+    model = None if args.model is None else _build_with(run, args.model)
+    exported = export_student(run, formats=formats, output=args.output, model=model)
     if args.quiet:
         print(exported.path)
     else:

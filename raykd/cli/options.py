@@ -112,6 +112,15 @@ def add_task(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_student(parser: argparse.ArgumentParser) -> None:
+    """`--student`."""
+    parser.add_argument(
+        "--student",
+        metavar="NAME",
+        help="one of the run's other students, as the recipe's `students` names it; default: its first one",
+    )
+
+
 def add_address(parser: argparse.ArgumentParser) -> None:
     """`--address`."""
     parser.add_argument(

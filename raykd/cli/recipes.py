@@ -133,7 +133,8 @@ def _validate(args: argparse.Namespace) -> int:
         raise InputError(
             [Problem(p.key, f"{p.message} ({alone})") for p in error.problems]
         ) from None
-    fits = config.seeds * (max(1, len(config.stages)) + len(config.evaluate.controls))
+    students = max(1, len(config.stages)) + len(config.students)
+    fits = config.seeds * (students + len(config.evaluate.controls))
     more = "" if config.objective.choose is None else ", and those of the menu"
     print(
         f"ok  {len(config.teachers)} teachers, {fits} student fits{more}; `raykd check` tries it on the data"

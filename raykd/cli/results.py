@@ -13,6 +13,7 @@ from typing import Any
 from raykd.cli.options import (
     Command,
     add_command,
+    add_student,
     add_task,
     add_trust,
     make_parent,
@@ -67,6 +68,7 @@ def add(commands: Command) -> None:
         metavar="MODULE:FUNCTION",
         help="the architecture, for a student that the recipe made by a factory",
     )
+    add_student(predict)
     add_task(predict)
 
 
@@ -105,15 +107,17 @@ def _status(args: argparse.Namespace) -> int:
 
 def _predict(args: argparse.Namespace) -> int:
     from raykd.pipeline.prediction import ask_student, read_for, write_csv, write_npz
+    from raykd.pipeline.student import student_folder
 
     if args.output is not None and args.output.suffix not in (".csv", ".npz", ".parquet"):
         raise InputError.at("--output", f"found {args.output}; needs .csv, .npz or .parquet")
     if args.output is not None:
         make_parent(args.output)
-    new = read_for(args.run, args.data)
+    run = student_folder(args.run, args.student)
+    new = read_for(run, args.data)
     for line in _shown(new.left_out):
         print_error(f"left out  {line}")
-    ids, predicted = ask_student(args.run, (new.ids, new.values), args.model)
+    ids, predicted = ask_student(run, (new.ids, new.values), args.model)
     if args.output is None:
         write_csv(sys.stdout, ids, predicted)
     elif args.output.suffix == ".npz":
@@ -373,7 +377,7 @@ def _fits(
     if announces:  # a sweep, a comparison and an ablation have the fits that they announced
         return {fit_id: _fit(folder, fit_id, lines) for fit_id in announced}
     teachers = [f"teacher/{one['name']}" for one in config["teachers"] if one["fit"] is not None]
-    roles = ("student", *config["evaluate"]["controls"])
+    roles = ("student", *config["evaluate"]["controls"], *config.get("students", {}))
     students = [f"{role}/replica{i}" for i in range(config["seeds"]) for role in roles]
     every = dict.fromkeys([*teachers, *announced, *students])  # also those of a menu of targets
     return {fit_id: _fit(folder, fit_id, lines) for fit_id in every}

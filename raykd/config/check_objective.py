@@ -15,6 +15,7 @@ from raykd.config.objective import (
     phase_weights,
 )
 from raykd.config.root import Config
+from raykd.config.scales import scale_problems
 from raykd.config.schedules import ever_active, values_of
 from raykd.errors import Problem
 from raykd.tasks import find_task
@@ -47,6 +48,7 @@ def objective_problems(config: Config) -> Iterator[Problem]:
         yield from _feature(config, term, f"objective.features.{index}")
     yield from head_problems(config)
     yield from uncertainty_problems(config.objective)
+    yield from scale_problems(config)
     yield from _phases(config.objective)
     yield from _best_teacher(config)
 

@@ -21,6 +21,7 @@ from raykd.config.root import Config
 from raykd.config.search import Search
 from raykd.config.snapshots import with_snapshots
 from raykd.config.stages import in_rounds, with_last_student
+from raykd.config.students import student_problems, student_recipes
 from raykd.config.tasks import TaskSettings
 from raykd.config.trusting import is_of_folder, refuse_code
 from raykd.config.yaml_text import DEEPEST, LONGEST, read_yaml, unreadable
@@ -145,9 +146,16 @@ def parse(tree: Mapping[str, Any]) -> Config:
     problems = cross_check(config)
     if config.stages and not problems:
         problems = stage_problems(config, parse, merge)
+    if config.students and not problems:
+        problems = student_problems(config, parse, merge)
     if problems:
         raise InputError(problems)
     return config
+
+
+def students_of(config: Config) -> dict[str, Config]:
+    """The recipe of each of a run's other students, by name."""
+    return student_recipes(config, parse, merge)
 
 
 def chain_of(config: Config, folder: Path) -> tuple[list[StageRecipe], list[StageRecipe]]:
@@ -163,6 +171,12 @@ def check_search(config: Config) -> None:
     """
     if config.search is None:
         return
+    if config.students:
+        raise InputError.at(
+            "students",
+            f"found {', '.join(config.students)} in a recipe that is searched; trials are of one student: leave them "
+            "out here, and run the best with them",
+        )
     plain = {**config.model_dump(mode="json"), "search": None}
     if problems := search_problems(config, lambda given: load_config(plain, given)):
         raise InputError(problems)

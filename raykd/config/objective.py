@@ -68,7 +68,7 @@ class SoftTargets(Settings):
     samples that they show.
     """
 
-    added_later = frozenset({"sharpen", "hard_share", "tail", "top_k"})
+    added_later = frozenset({"sharpen", "hard_share", "tail", "top_k", "projector", "target"})
 
     loss: SoftLoss = LOSSES["kl"]()
     """Distance between the student's and the teachers' distributions."""
@@ -98,6 +98,13 @@ class SoftTargets(Settings):
     disagreement: Disagreement | None = None
     """How much a sample counts by how far the teachers agree on it; the term is the mean over what
     counts. null = all alike."""
+    projector: Literal["mlp"] | None = None
+    """Of embeddings: the head by which the student's vector is compared with each teacher's, trained beside the student and
+    never exported. null = a linear map; `mlp` = two layers."""
+    target: Literal["global", "phis"] | None = None
+    """Of embeddings: the scale at which each teacher's vectors are compared, fitted once on training samples and kept.
+    `global` = mean and one deviation; `phis` = the same after a rotation that gives all channels equal variance
+    (Ranzinger et al. 2024); null = as they are, or as the loss standardises them."""
 
     @property
     def strength(self) -> float | Course:
@@ -156,10 +163,12 @@ class FeatureTerm(Settings):
     """Dotted module path in the teacher; for fsp a list of two."""
     weight: Scheduled | None = None
     """Factor of the term; a number or a schedule. null = that of the loss: 100 for hint, 1000 for attention, ..."""
-    projector: Literal["orthogonal"] | None = None
-    """null = any linear map. `orthogonal` keeps lengths and angles (VkD: with smooth_l1, `standardise: false`, `target: layer_norm`)."""
-    target: Literal["layer_norm"] | None = None
-    """`layer_norm`: the teacher's feature with mean 0 and deviation 1 over the channels of each position."""
+    projector: Literal["orthogonal", "mlp"] | None = None
+    """null = any linear map. `orthogonal` keeps lengths and angles (VkD: with smooth_l1, `standardise: false`, `target: layer_norm`).
+    `mlp` = two layers at each position."""
+    target: Literal["layer_norm", "global", "phis"] | None = None
+    """`layer_norm`: the teacher's feature with mean 0 and deviation 1 over the channels of each position. `global`,
+    `phis`: at a scale that is fitted once, as of the soft targets."""
 
     @property
     def strength(self) -> float | Course:
@@ -253,9 +262,11 @@ class Objective(Settings):
     """How much each teacher counts, per sample."""
     features: tuple[FeatureTerm, ...] = ()
     """Feature terms."""
-    feature_weighting: Literal["heads", "uncertainty"] | None = None
+    feature_weighting: Literal["heads", "uncertainty", "teachers"] | None = None
     """`heads`: shares of the terms, 1 in sum, by how well each teacher's head reads the label from the student (CA-MKD).
-    `uncertainty`: ½·exp(−s)·L + ½·s of each term, with an s that is learnt (Kendall et al. 2018), times its `weight`."""
+    `uncertainty`: ½·exp(−s)·L + ½·s of each term, with an s that is learnt (Kendall et al. 2018), times its `weight`.
+    `teachers`: a term counts as its teacher does in the soft targets, sample by sample, and with the weighting `drop` what
+    a teacher's terms cost counts in who is dropped (UNIC)."""
     phases: tuple[Phase, ...] = ()
     """Stretches of training with other weights, in order; after the last one all is as written above."""
     mean: Literal["units", "domains"] = "units"

@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from raykd.config.base import (
     Count,
     Folds,
+    Json,
     Name,
     Natural,
     NonNegative,
@@ -287,7 +288,7 @@ def _name_tasks(schema: dict[str, Any]) -> None:
 class Config(Settings):
     """A whole recipe. Every key has a default but `data.source`, `teachers` and `student`."""
 
-    added_later: ClassVar = frozenset({"stages", "peers"})
+    added_later: ClassVar = frozenset({"stages", "peers", "students"})
 
     task: Annotated[str, AfterValidator(_task), Field(json_schema_extra=_name_tasks)] = (
         "classification"
@@ -308,6 +309,10 @@ class Config(Settings):
     """The ensemble."""
     student: Student
     """The small model."""
+    students: dict[Name, dict[str, Json]] = Field(default={})
+    """More students, by name: each is `student` with these of its keys replaced, such as `tiny: {model: {width: 0.2}}`.
+    All of them see the same batches and learn from the same answers of the teachers, which are asked once. `student`
+    stays the first: controls, requirements and the verdict are about it. Only `raykd run` and its stages."""
     objective: Objective = Objective()
     """What the student is taught."""
     peers: MaybePeers = None

@@ -25,14 +25,16 @@ def with_costs(
     teacher without a model (outputs from a file) costs None, and the ensemble with it.
 
     Args:
-        summary: with `student`, `controls`, `teachers`, `ensemble` and `compare`.
+        summary: with `student`, `controls`, `teachers`, `ensemble` and `compare`, and `students` where there are more.
         costs: `student`, names of teachers and of other models -> what `raykd.evaluate.costs` found of it.
     """
     student = _cost(costs["student"])
     teachers = {name: _cost(costs.get(name)) for name in summary["teachers"]}
     ensemble = _summed(list(teachers.values()))
+    others = {n: {**one, **_cost(costs.get(n))} for n, one in summary.get("students", {}).items()}
     return {
         **summary,
+        **({"students": others} if others else {}),
         "student": {**summary["student"], **student},
         "controls": {role: {**one, **student} for role, one in summary["controls"].items()},
         "ensemble": {**summary["ensemble"], **ensemble},

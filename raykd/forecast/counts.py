@@ -15,6 +15,7 @@ from raykd.pipeline.placement import target_mode
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.recipe_store import RecipeStore
 from raykd.pipeline.taught import student_rows
+from raykd.pipeline.token_scales import scale_rows
 from raykd.targets import EntryKey
 from raykd.targets.entries import Entry
 from raykd.targets.sizes import manifest_bytes, shard_bytes
@@ -254,8 +255,9 @@ def _asked_live(prepared: Prepared) -> dict[str, int]:
         asked.update(dict.fromkeys(teachers_of(config, role), apart))
     each = config.train.epochs * len(student_rows(config, prepared.samples))
     extra = extra_fits_of(prepared)
+    once = len(scale_rows(prepared)) if prepared.scaled else 0  # unless another run has kept them
     replicas = {
         name: sum(one.settings.is_heard_by(replica) for replica in range(config.seeds))
         for name, one in prepared.teachers.items()
     }
-    return {name: each * (replicas[name] * asked[name] + extra) for name in names}
+    return {name: once + each * (replicas[name] * asked.count(name) + extra) for name in names}

@@ -125,7 +125,7 @@ def durations(
 
 
 def _fits(config: Config) -> int:
-    return config.seeds * (1 + len(config.evaluate.controls))
+    return config.seeds * (1 + len(config.evaluate.controls) + len(config.students))
 
 
 def _load(seconds: float, resources: TeacherResources, workers: int) -> Load:

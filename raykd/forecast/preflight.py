@@ -81,7 +81,6 @@ def prepare_and_place(
 def facts(prepared: Prepared, placement: Placement) -> dict[str, Any]:
     """Data, models, fits, targets and placement, as plain values."""
     config, samples = prepared.config, prepared.samples
-    student = placement.student
     return {
         "samples": {name: len(rows) for name, rows in samples.splits.items()},
         "transfer": {name: len(rows) for name, rows in samples.transfer.items()},
@@ -92,20 +91,27 @@ def facts(prepared: Prepared, placement: Placement) -> dict[str, Any]:
         "task": samples.task,
         "classes": list(samples.classes),
         "teachers": {name: _teacher(prepared, name, placement) for name in prepared.teachers},
-        "student": {
-            "model": config.student.model.type,
-            "parameters": count_parameters(student_network(prepared).model),
-            "input": list(prepared.preprocessing.output_shape(samples.input_shape)),
-            "taps": {tap: list(shape) for tap, shape in prepared.student_shapes.items()},
-            "workers": student.workers,
-            "cpus": student.cpus,
-            "gpus": student.gpus,
-        },
+        "student": _student(prepared, placement),
         "objective": config.objective.model_dump(mode="json", by_alias=True),
         "menu": list(menu_of(prepared)),
-        "student_fits": config.seeds * (1 + len(config.evaluate.controls))
+        "students": {name: _student(one, placement) for name, one in prepared.students.items()},
+        "student_fits": config.seeds * (1 + len(config.evaluate.controls) + len(config.students))
         + extra_fits_of(prepared),
         "targets": count(prepared).to_json(),
+    }
+
+
+def _student(prepared: Prepared, placement: Placement) -> dict[str, Any]:
+    workers = placement.student
+    shape = prepared.preprocessing.output_shape(prepared.samples.input_shape)
+    return {
+        "model": prepared.config.student.model.type,
+        "parameters": count_parameters(student_network(prepared).model),
+        "input": list(shape),
+        "taps": {tap: list(found) for tap, found in prepared.student_shapes.items()},
+        "workers": workers.workers,
+        "cpus": workers.cpus,
+        "gpus": workers.gpus,
     }
 
 

@@ -331,10 +331,14 @@ def _student_fits(prepared: Prepared, specs: Specs) -> dict[Role, Fit]:
         best_teacher=names[0],
     )
     objective = prepared.config.objective
-    return {
+    found: dict[str, Fit] = {
         role: student_fit(prepared, teachers, training_role(role, objective, names, names[0]), 0)
         for role in roles(prepared.config)
     }
+    own = training_role("student", objective, names, names[0])
+    for name, other in prepared.students.items():
+        found[name] = student_fit(other, teachers, own, 0, name=name)
+    return found
 
 
 def _source(prepared: Prepared, fit: Fit) -> TargetSource:

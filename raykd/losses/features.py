@@ -245,6 +245,33 @@ def smooth_l1(
     return F.smooth_l1_loss(student_BDP, teacher_BDP, reduction="none", beta=beta).mean((1, 2))
 
 
+def cosine_smooth_l1(
+    student: Tensor, teacher: Tensor, *, share: float = 0.5, beta: float = 1.0
+) -> Tensor:
+    """A cosine and a smooth L1 distance of each token or position, added with shares.
+
+    loss_b = a·`cosine` + (1 − a)·`smooth_l1`: the direction of a feature, and its length as well. Ranzinger et al. 2024
+    (AM-RADIO) with a = 0.9, Sariyildiz et al. 2024 (UNIC) with a = 0.5. The teacher's feature is taken as it is: bring it to
+    a scale that is fitted once (`target` of a term), not to one of the batch.
+
+    Args:
+        student: [B, D], [B, L, D] or [B, C, H, W].
+        teacher: the same shape; detached.
+        share: a, in [0, 1].
+        beta: β > 0.
+
+    Returns:
+        loss_B in [0, ∞).
+
+    Raises:
+        ValueError: shapes differ; a share outside [0, 1]; β not above 0.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must be within [0, 1], found {share}")
+    direction_B = cosine(student, teacher)
+    return share * direction_B + (1 - share) * smooth_l1(student, teacher, beta=beta)
+
+
 def channels_first(features: Tensor) -> Tensor:
     """Features as [B, D, P]; a vector has one position."""
     if features.ndim == 2:

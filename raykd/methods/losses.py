@@ -261,6 +261,18 @@ LOSS_ROWS: dict[str, LossRow] = {
         vectors=True,
         state="statistics",
     ),
+    "cosine_smooth_l1": _features(
+        path="raykd.losses.features:cosine_smooth_l1",
+        about="One minus cosine and a smooth L1 distance of each position, added with shares (AM-RADIO, UNIC).",
+        formula="mean a (1 − cos(s, t)) + (1 − a) smooth-L1(s − t) over positions",
+        paper="Ranzinger et al. 2024 (AM-RADIO: a = 0.9); Sariyildiz et al. 2024 (UNIC: a = 0.5)",
+        knobs={
+            "share": Knob(0.5, "a, the share of the cosine.", ge=0, le=1),
+            "beta": Knob(1.0, "Where the distance turns linear.", gt=0),
+        },
+        layout="projected",
+        vectors=True,
+    ),
     "similarity": _relations(
         path="raykd.losses.relational:similarity",
         about="Match similarities between samples (SP, Tung & Mori 2019).",

@@ -48,6 +48,7 @@ def make_projector(
     *,
     always: bool = False,
     orthogonal: bool = False,
+    mlp: bool = False,
     key: str = "objective.features",
 ) -> nn.Module:
     """A module from the student's feature to the teacher's shape; see the table above.
@@ -59,6 +60,7 @@ def make_projector(
             otherwise such a projector has no parameters, and equal shapes give `nn.Identity`.
         orthogonal: the linear map keeps lengths and angles (`Orthogonal`), so that it cannot learn away what the
             student lacks; it is trained in any case.
+        mlp: two layers in place of the linear map, the hidden one twice as wide as the wider side.
         key: dotted key of the term, for errors.
 
     Returns:
@@ -74,9 +76,17 @@ def make_projector(
     target = teacher_shape[0] if is_map else teacher_shape[-1]
     if orthogonal:
         steps.append(Orthogonal(source, target, is_map=is_map))
+    elif mlp:
+        steps += _two_layers(source, target, is_map=is_map)
     elif always or source != target:
         steps.append(PointwiseMap(source, target) if is_map else PointwiseFeatures(source, target))
     return nn.Sequential(*steps) if steps else nn.Identity()
+
+
+def _two_layers(source: int, target: int, *, is_map: bool) -> list[nn.Module]:
+    layer = PointwiseMap if is_map else PointwiseFeatures
+    hidden = 2 * max(source, target)
+    return [layer(source, hidden), nn.GELU(), layer(hidden, target)]
 
 
 def _layout_steps(student: Shape, teacher: Shape, key: str) -> list[nn.Module]:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from raykd.config.objective import Objective, SoftTargets
+from raykd.config.scales import KINDS, Scaled
 from raykd.data.chunks import DOMAIN
 from raykd.ensemble import WEIGHTINGS
 from raykd.losses.heads import Head
+from raykd.models.scales import TokenScale
 from raykd.objective.features import FeatureLoss, Shape
 from raykd.objective.known_labels import blended, known_units, replaced, whole_labels
 from raykd.objective.rule import LearningRule, knows_few
@@ -59,6 +61,7 @@ class DistillObjective(nn.Module):
         peers: names of networks that learn beside the student, to be learnt from as well. `targets` has what they say
             beside what the teachers say, valid where it counts; they come after the teachers wherever these have an order.
         peer_share: of the target that is the peers'; None = each counts as much as a teacher.
+        scales: (teacher, tap) -> scale of its tokens, of those that terms are compared at; at `OUTPUT` of its vectors.
     """
 
     class_weights_C: Tensor | None
@@ -79,6 +82,7 @@ class DistillObjective(nn.Module):
         heads: Mapping[str, Head] | None = None,
         peers: Sequence[str] = (),
         peer_share: float | None = None,
+        scales: Mapping[Scaled, TokenScale] | None = None,
     ) -> None:
         super().__init__()
         self.settings, self.rule, self.scale = settings, rule, scale
@@ -99,6 +103,10 @@ class DistillObjective(nn.Module):
         self.matches = nn.ModuleList(
             rule.projectors(settings, self.teacher_infos, student_shapes, teacher_shapes)
         )
+        for part in (*self.matches, *self.features):
+            if isinstance(part, FeatureLoss) and part.term.target in KINDS:
+                (tap,) = part.term.teacher_taps
+                part.compare_at((scales or {})[Scaled(part.term.teacher, tap, part.term.target)])
 
     @property
     def projectors(self) -> list[nn.Module]:
@@ -146,14 +154,17 @@ class DistillObjective(nn.Module):
             )
             outputs = outputs_NC
         terms: dict[str, Term] = {}
+        compared: dict[str, Term] | None = None
         weights_TN = None
         pseudo_N = None
         if self.teacher_infos:
             soft = self.settings.soft_targets
             teacher_batch = self._batch(outputs_NC, batch, targets, now.temperature, context)
             teacher_batch = replace(teacher_batch, headed=headed)
-            own_TN = self._own_losses(teacher_batch)
-            weights_TN = self._weights(teacher_batch, own_TN)
+            if self.settings.feature_weighting == "teachers":
+                compared = self.feature_terms(features, batch, targets, context)
+            own_TN, weights_TN = self._weighed(teacher_batch, compared, now.soft_targets)
+            compared = self._shared_by_teachers(compared, weights_TN)
             if soft is not None:
                 loss_N, counts_N = self.rule.soft_loss(
                     soft, teacher_batch, weights_TN, own_TN, self.matches
@@ -163,6 +174,7 @@ class DistillObjective(nn.Module):
                 terms["soft_targets"] = Term(
                     loss_N, answered_N * counts_N, scale * now.soft_targets
                 )
+                terms |= self._reported(teacher_batch)
             if self.settings.labels.fill == "ensemble":
                 pseudo_N = self.rule.pseudo_labels(teacher_batch, weights_TN)
         terms["labels"] = self._labels(outputs, batch, pseudo_N, now.labels)
@@ -171,7 +183,56 @@ class DistillObjective(nn.Module):
         if self.domain_weights_D is not None:
             weight_N = self.domain_weights_D[batch.labels[:, DOMAIN].clamp(min=0)]
             terms = {n: replace(term, valid_N=term.valid_N * weight_N) for n, term in terms.items()}
-        return {**terms, **self.feature_terms(features, batch, targets, context)}, weights_TN
+        if compared is None:
+            compared = self.feature_terms(features, batch, targets, context)
+        return {**terms, **compared}, weights_TN
+
+    def _reported(self, teacher_batch: TeacherBatch) -> dict[str, Term]:
+        """What is told besides the terms, as terms that count nothing."""
+        told = self.rule.reported(teacher_batch, self.matches)
+        return {name: Term(value_N, valid_N, 0.0) for name, (value_N, valid_N) in told.items()}
+
+    def _weighed(
+        self, teacher_batch: TeacherBatch, compared: Mapping[str, Term] | None, soft_weight: float
+    ) -> tuple[Tensor | None, Tensor]:
+        """The student's loss against each teacher, where it is needed, and the teachers' weights, both [T, N].
+
+        Args:
+            teacher_batch: the batch.
+            compared: the feature terms, where they are shared by teachers.
+            soft_weight: of the soft targets.
+        """
+        own_TN = cost_TN = self._own_losses(teacher_batch)
+        if own_TN is not None and compared is not None:
+            cost_TN = self._whole_costs(own_TN, compared, soft_weight)
+        weights_TN = self._weights(teacher_batch, cost_TN)
+        return own_TN, weights_TN
+
+    def _whole_costs(
+        self, own_TN: Tensor, compared: Mapping[str, Term], soft_weight: float
+    ) -> Tensor:
+        """What all of a teacher's terms cost, [T, N]: who is dropped is decided by that."""
+        costs = [soft_weight * own_N.detach() for own_N in own_TN]
+        names = [teacher.name for teacher in self.teacher_infos]
+        for term, one in zip(self.settings.features, compared.values(), strict=True):
+            if term.teacher in names:
+                at = names.index(term.teacher)
+                costs[at] = costs[at] + one.weight * one.loss_N.detach()
+        return torch.stack(costs)
+
+    def _shared_by_teachers(
+        self, compared: dict[str, Term] | None, weights_TN: Tensor
+    ) -> dict[str, Term] | None:
+        """The feature terms, each as its teacher counts for the sample; as they are where shares are not by teachers."""
+        if compared is None:
+            return None
+        weight_of = {t.name: weights_TN[at] for at, t in enumerate(self.teacher_infos)}
+        return {
+            name: Term(
+                one.loss_N * weight_of[term.teacher].to(one.loss_N.dtype), one.valid_N, one.weight
+            )
+            for (name, one), term in zip(compared.items(), self.settings.features, strict=True)
+        }
 
     def _weights(self, teacher_batch: TeacherBatch, own_TN: Tensor | None) -> Tensor:
         """How much each teacher, and after them each peer, counts for each unit [T, N]."""
@@ -407,6 +468,8 @@ class DistillObjective(nn.Module):
 
     def _own_losses(self, teacher_batch: TeacherBatch) -> Tensor | None:
         """The student's loss against each teacher [T, N], where it is added up or weighed by."""
+        if self.rule.matched_losses is not None and needs_losses(self.settings.weighting):
+            return self.rule.matched_losses(teacher_batch, self.matches)
         soft = self.settings.soft_targets or _PLAIN
         added = self.settings.soft_targets is not None and soft.mixing == "losses"
         if self.rule.own_losses is None or not (added or needs_losses(self.settings.weighting)):

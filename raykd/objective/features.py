@@ -16,6 +16,7 @@ from raykd.config.objective import FeatureTerm
 from raykd.losses import LOSSES
 from raykd.losses.heads import Head, head_logits
 from raykd.models.projectors import make_projector
+from raykd.models.scales import TokenScale, at_scale
 from raykd.objective.masked_pairwise import masked_pairwise
 from raykd.objective.terms import Context, Sum
 from raykd.types import Batch, Dense
@@ -37,6 +38,8 @@ class FeatureLoss(nn.Module):
 
     head_weight: Tensor | None
     head_bias: Tensor | None
+    scale_mean_D: Tensor
+    scale_matrix_DD: Tensor | None
 
     def __init__(
         self,
@@ -56,15 +59,27 @@ class FeatureLoss(nn.Module):
         self.projector: nn.Module = nn.Identity()
         if loss.row.projects:
             self.projector = make_projector(
-                student, teacher, always=True, orthogonal=term.projector == "orthogonal"
+                student,
+                teacher,
+                always=True,
+                orthogonal=term.projector == "orthogonal",
+                mlp=term.projector == "mlp",
             )
         self.raw_variance: nn.Parameter | None = None
         if loss.row.state == "variance":
             start = math.log(math.expm1(loss.knob("initial_variance") - _VARIANCE_FLOOR))
             self.raw_variance = nn.Parameter(torch.full((_width(teacher),), start))
+        self.scale: TokenScale | None = None
         self.statistics: RunningStatistics | None = None
         if loss.row.state == "statistics" and loss.knob("standardise"):
             self.statistics = RunningStatistics(_width(teacher), loss.knob("momentum"))
+
+    def compare_at(self, scale: TokenScale) -> None:
+        """Compare at this scale of the teacher's feature; it is known by the teacher, and in no checkpoint."""
+        self.scale, matrix_DD = scale, scale.matrix_DD
+        self.register_buffer("scale_mean_D", scale.mean_D.float(), persistent=False)
+        matrix_DD = None if matrix_DD is None else matrix_DD.float()
+        self.register_buffer("scale_matrix_DD", matrix_DD, persistent=False)
 
     def forward(
         self, features: Mapping[str, Tensor], batch: Batch, answer: Dense, context: Context
@@ -95,6 +110,26 @@ class FeatureLoss(nn.Module):
         return self._loss(students[0], teachers[0], counted_B, context), counted_B
 
     @torch.no_grad()
+    def in_spreads(self, features: Mapping[str, Tensor], answer: Dense) -> dict[str, Tensor]:
+        """How far the student is, in units of the teacher's own spread: 1 is as far as one that always says the mean.
+
+        `cosine`: 1 − cos over its mean for two of the teacher's tokens; `smooth_l1`: over that of a token from the mean [B].
+
+        Args:
+            features: student tap -> [B, ...].
+            answer: the teacher's; nothing is told of one without the feature.
+        """
+        (tap,) = self.term.teacher_taps
+        if self.scale is None or tap not in answer.features:
+            return {}
+        student = self.projector(features[self.term.student_taps[0]].float())
+        teacher = self._target(answer.features[tap].float())
+        return {
+            "cosine": LOSSES["cosine"](student, teacher) / self.scale.cosine_spread,
+            "smooth_l1": LOSSES["smooth_l1"](student, teacher) / self.scale.smooth_l1_spread,
+        }
+
+    @torch.no_grad()
     def head_says(self, features: Mapping[str, Tensor]) -> Tensor:
         """The logits [B, K] that the teacher's head makes of the student's projected feature, without gradient.
 
@@ -107,6 +142,8 @@ class FeatureLoss(nn.Module):
 
     def _target(self, teacher: Tensor) -> Tensor:
         """The teacher's feature as the loss sees it."""
+        if self.scale is not None:
+            return at_scale(teacher, self.scale_mean_D, self.scale_matrix_DD, self.scale.phi)
         return layer_normalised(teacher) if self.term.target == "layer_norm" else teacher
 
     def _loss(

@@ -100,6 +100,9 @@ class LearningRule:
             None where losses are no cross-entropies of a softmax.
         projectors: `objective`, teachers, and shapes of what student (by tap) and teachers (by name and tap) put
             out -> modules trained to compare the student's outputs with each teacher's.
+        matched_losses: batch and the modules of `projectors` -> the student's loss against each teacher [T, N], of a
+            rule that has modules for it.
+        reported: batch and these modules -> name -> what is told of each unit besides the terms, without gradient.
         facts: `objective` and what its teachers answered on validation -> what has to be measured there before
             training, by name.
         with_facts: `objective` and facts -> `objective` with these in place of what it leaves open.
@@ -127,6 +130,8 @@ class LearningRule:
         [Objective, Sequence[TeacherInfo], Mapping[str, Shape], Mapping[tuple[str, str], Shape]],
         Sequence[nn.Module],
     ] = lambda *_: ()
+    matched_losses: Callable[[TeacherBatch, nn.ModuleList], Tensor] | None = None
+    reported: Callable[[TeacherBatch, nn.ModuleList], Mapping[str, Counted]] = lambda *_: {}
     facts: Callable[[Objective, Validated], Mapping[str, float]] = lambda *_: {}
     with_facts: Callable[[Objective, Mapping[str, float]], Objective] = lambda settings, _: settings
     labels_are_classes: bool = False

@@ -134,7 +134,7 @@ def evaluate(
         prepared: the recipe, with the data and teachers of all.
         store: the teachers' answers.
         run: where the weights are.
-        students: role (`student`, a control, a method) -> the recipe that it was trained by.
+        students: role (`student`, a control, another student, a method) -> the recipe that it was trained by.
         ask: does the pieces.
         external_baselines: models that the student is held against.
     """
@@ -150,7 +150,7 @@ def evaluate(
                 predict_student,
                 [
                     (StudentSpec.of(students[role]), FitFolder(run.checkpoints(one)), ("best", "last"), rows,
-                     stored if role == "student" else None)
+                     stored if role in ("student", *prepared.students) else None)
                     for role, ids in of_roles.items() for one in ids
                 ],
             ),
@@ -226,8 +226,10 @@ def fit_ids(prepared: Prepared, role: str) -> list[str]:
     return [f"{role}/replica{replica}" for replica in range(prepared.config.seeds)]
 
 
-def training_numbers(prepared: Prepared, run: RunFolder, ask: Ask) -> dict[str, Any]:
-    """How the student's training ended, replica by replica, and how well it answers what it was trained on.
+def training_numbers(
+    prepared: Prepared, run: RunFolder, ask: Ask, name: str = "student"
+) -> dict[str, Any]:
+    """How a student's training ended, replica by replica, and how well it answers what it was trained on.
 
     Returns:
         `epochs` and `best_epoch` (from 1) of each replica; `train`, the task's metric on labelled training samples,
@@ -235,14 +237,14 @@ def training_numbers(prepared: Prepared, run: RunFolder, ask: Ask) -> dict[str, 
     """
     samples, task = prepared.samples, find_task(prepared.samples.task).metrics
     results = [
-        FitFolder(run.checkpoints(f"student/replica{replica}")).result() or {}
+        FitFolder(run.checkpoints(f"{name}/replica{replica}")).result() or {}
         for replica in range(prepared.config.seeds)
     ]
     rows = labelled_student_rows(prepared.config, samples)[:_TRAINED_ROWS]
     found = None
     if len(rows) and task.tally is not None:
         labels_N = torch.from_numpy(samples.unit_labels(rows))
-        answers_RNC = best_answers(prepared, run, fit_ids(prepared, "student"), rows, ask)
+        answers_RNC = best_answers(prepared, run, fit_ids(prepared, name), rows, ask)
         found = spread([task.numbers(one_NC, labels_N)[task.metric] for one_NC in answers_RNC])
     return {
         "epochs": [result.get("epochs") for result in results],
@@ -253,20 +255,31 @@ def training_numbers(prepared: Prepared, run: RunFolder, ask: Ask) -> dict[str, 
     }
 
 
+def timed_students(prepared: Prepared, run: RunFolder) -> dict[str, tuple[StudentSpec, FitFolder]]:
+    """What is timed of the students of a run: of each the first replica, and where its weights are."""
+    every = {"student": prepared, **prepared.students}
+    return {
+        name: (StudentSpec.of(one), FitFolder(run.checkpoints(fit_ids(one, name)[0])))
+        for name, one in every.items()
+    }
+
+
 def costs(
-    samples: Samples, spec: StudentSpec, folder: FitFolder, specs: Specs
+    samples: Samples, students: Mapping[str, tuple[StudentSpec, FitFolder]], specs: Specs
 ) -> tuple[dict[str, dict[str, Any]], Conditions]:
-    """Parameters, FLOPs, bytes and latency of the student and each teacher, and what disturbed the latter.
+    """Parameters, FLOPs, bytes and latency of each student and each teacher, and what disturbed the latter.
 
     All are in memory at once, since they are timed in turns.
 
     Args:
         samples: the data.
-        spec: the student.
-        folder: its weights.
+        students: of `timed_students`.
         specs: the teachers.
     """
-    networks: dict[str, nn.Module] = {"student": spec.network(samples, folder.read_weights("best"))}
+    networks: dict[str, nn.Module] = {
+        name: spec.network(samples, folder.read_weights("best"))
+        for name, (spec, folder) in students.items()
+    }
     with one_thread():  # another runtime takes its threads when it is opened
         networks |= {
             name: TeacherModel(one).network for name, one in specs.items() if isinstance(one, Spec)

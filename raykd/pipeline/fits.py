@@ -14,9 +14,11 @@ from raykd.config.heads import teachers_asked
 from raykd.config.objective import Labels, Objective, restricted
 from raykd.config.peers import Peers
 from raykd.config.roles import Teacher
+from raykd.config.scales import Scaled, scales_asked
 from raykd.config.training import Training
 from raykd.folders import home
 from raykd.losses.heads import Head
+from raykd.models.scales import TokenScale, unfitted
 from raykd.models.weights import load_weights
 from raykd.objective import Role, TeacherInfo, TrainingRole, training_role
 from raykd.objective.rule import OUTPUT, Validated
@@ -136,7 +138,7 @@ def shown_views(config: Config) -> int | None:
 
 
 def student_fits(prepared: Prepared, teachers: TeacherValidation) -> list[Fit]:
-    """Every replica of the student and of each control, replica by replica."""
+    """Every replica of the student, of each control and of each other student, replica by replica."""
     config, names = prepared.config, list(prepared.teachers)
     training_roles = [
         training_role(
@@ -148,11 +150,19 @@ def student_fits(prepared: Prepared, teachers: TeacherValidation) -> list[Fit]:
         )
         for role in roles(config)
     ]
-    return [
-        student_fit(prepared, teachers, role, replica)
-        for replica in range(config.seeds)
-        for role in training_roles
-    ]
+    own, *_ = training_roles
+    found = []
+    for replica in range(config.seeds):
+        together = f"replica{replica}" if prepared.students else None
+        first = replace(student_fit(prepared, teachers, own, replica), together=together)
+        found += [
+            first,
+            *(student_fit(prepared, teachers, role, replica) for role in training_roles[1:]),
+        ]
+        for name, other in prepared.students.items():
+            fit = student_fit(other, teachers, own, replica, name=name)
+            found.append(replace(fit, key=f"students.{name}.model", together=together))
+    return found
 
 
 def student_fit(
@@ -196,6 +206,7 @@ def student_fit(
         teachers={name: _identity(prepared, name, teachers) for name in role.teachers},
         facts=_facts(prepared, role, teachers),
         heads=_heads(prepared, role.objective),
+        scales=_scales(prepared, role, teachers),
         outputs=config.student.dimension,
         code=prepared.student_code,
         peers=peers,
@@ -231,6 +242,19 @@ def teachers_of(config: Config, role: TrainingRole) -> tuple[str, ...]:
     if peers is not None and peers.alone and not role.objective.features:
         return ()
     return role.teachers
+
+
+def _scales(
+    prepared: Prepared, role: TrainingRole, teachers: TeacherValidation
+) -> dict[Scaled, TokenScale]:
+    """The scales of a role's teachers; such that change nothing where there are none yet, to plan with."""
+    shapes = {**prepared.teacher_shapes, **_output_shapes(prepared)}
+    found = {}
+    for asked in scales_asked(role.objective, role.teachers):
+        shape = shapes[asked.teacher, asked.tap]
+        width = shape[0] if len(shape) == 3 else shape[-1]
+        found[asked] = teachers.scales.get(asked) or unfitted(width)
+    return found
 
 
 def _identity(prepared: Prepared, name: str, teachers: TeacherValidation) -> str:

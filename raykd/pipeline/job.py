@@ -264,8 +264,13 @@ class Job:
         )
 
     def settle(self, config: Config) -> None:
-        """Go on with a recipe whose target was chosen from its menu."""
-        self.config, self.prepared = config, replace(self.prepared, config=config)
+        """Go on with a recipe whose target was chosen from its menu; other students are taught alike."""
+        others = {
+            name: replace(one, config=one.config.model_copy(update={"objective": config.objective}))
+            for name, one in self.prepared.students.items()
+        }
+        self.config = config
+        self.prepared = replace(self.prepared, config=config, students=others)
 
     def know(self, fits: Sequence[Fit]) -> None:
         """Fits of which those that are finished here serve every later fit that is the same but for its name."""
@@ -338,6 +343,7 @@ class Job:
             threads=max(1, int(self.config.cluster.student.cpus)),
             lanes=max(1, min(self.placement.lanes, sum(len(fit.pieces) for fit in fits))),
             crew=self.crew,
+            joins=targets.mode == "live",
         )
         try:
             with targets.counting():

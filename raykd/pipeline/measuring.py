@@ -9,10 +9,9 @@ from raykd.errors import CheckpointError, InputError, Problem
 from raykd.evaluate.cost_numbers import with_costs
 from raykd.evaluate.summary import json_safe
 from raykd.folders import RunFolder, read_object, reading, refuse_links, write_json
-from raykd.pipeline.evaluation import StudentSpec, costs, external_baseline_specs, fit_ids
+from raykd.pipeline.evaluation import costs, external_baseline_specs, timed_students
 from raykd.pipeline.fits import known_weights
 from raykd.pipeline.preparation import prepare, with_external_baselines
-from raykd.train.checkpoint import FitFolder
 
 
 def measure_again(path: Path, *, trust: bool = False) -> None:
@@ -42,9 +41,8 @@ def measure_again(path: Path, *, trust: bool = False) -> None:
                     f"more; make them again with `raykd evaluate {path}`")
         )  # fmt: skip
     specs = {**prepared.specs(weights), **external_baseline_specs(prepared)}
-    student = FitFolder(folder.checkpoints(fit_ids(prepared, "student")[0]))
     try:
-        measured, conditions = costs(prepared.samples, StudentSpec.of(prepared), student, specs)
+        measured, conditions = costs(prepared.samples, timed_students(prepared, folder), specs)
     except CheckpointError as error:
         raise InputError.at("--measure", str(error)) from error
     with reading(folder.summary):

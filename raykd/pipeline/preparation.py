@@ -17,11 +17,13 @@ from raykd.config import Config
 from raykd.config.choosing import every_recipe
 from raykd.config.choosing import with_target as config_with_target
 from raykd.config.heads import asks_head
+from raykd.config.load import students_of
 from raykd.config.objective import Candidate, FeatureTerm
 from raykd.config.optimizers import with_choosing_samples, with_training_settings
 from raykd.config.places import cache_root
 from raykd.config.resolving import resolved
 from raykd.config.roles import REPLICA
+from raykd.config.scales import Scaled, scales_asked
 from raykd.config.sources import FilesSource
 from raykd.data import Samples, build_samples
 from raykd.data.decoding import Mark, Part, Target, in_process
@@ -80,6 +82,8 @@ class Prepared:
         asked: int64, training rows of which teachers are asked: for the student, and for variants of it.
         own_data: fingerprint of the samples without transfer sets, of which teachers that are fitted here know nothing.
         replica_weights: what each replica of the student starts from, where each has weights of its own.
+        students: name -> the recipe of another student of the same run, as if it were alone.
+        scaled: teachers' tokens that the recipe, or a variant of it, compares at a scale that is fitted to them.
     """
 
     config: Config
@@ -94,6 +98,8 @@ class Prepared:
     asked: np.ndarray = field(kw_only=True)
     own_data: str = field(kw_only=True)
     replica_weights: tuple[Mapping[str, Tensor], ...] = ()
+    students: Mapping[str, Prepared] = field(default_factory=dict)
+    scaled: tuple[Scaled, ...] = ()
 
     def student_weights_of(self, replica: int) -> Mapping[str, Tensor] | None:
         """What a replica of the student starts from, or None."""
@@ -277,10 +283,34 @@ def prepare(
         teachers,
         own_data=own,
         asked=rows_to_score([config, *variants], samples),
+        scaled=_scaled(recipes),
         **student,
     )
     _check_features(prepared)
-    return prepared
+    return replace(prepared, students=_other_students(prepared))
+
+
+def _scaled(recipes: Sequence[Config]) -> tuple[Scaled, ...]:
+    """The scales that some recipes ask for, each once."""
+    asked = (
+        one
+        for recipe in recipes
+        for one in scales_asked(recipe.objective, [teacher.name for teacher in recipe.teachers])
+    )
+    return tuple(dict.fromkeys(asked))
+
+
+def _other_students(prepared: Prepared) -> dict[str, Prepared]:
+    """Each of the other students, tried as the first one was."""
+    problems: list[Problem] = []
+    found = {}
+    for name, recipe in students_of(prepared.config).items():
+        own: list[Problem] = []
+        found[name] = collect(own, partial(vary, prepared, recipe))
+        problems += [Problem(f"students.{name}: {one.key}", one.message) for one in own]
+    if problems:
+        raise InputError(problems)
+    return found
 
 
 def is_fully_labelled(config: Config, samples: Samples) -> bool:
@@ -338,7 +368,7 @@ def vary(prepared: Prepared, config: Config) -> Prepared:
     config = with_data(config, prepared.samples)
     teachers = {teacher.name: prepared.teachers[teacher.name] for teacher in config.teachers}
     student = _student(config, prepared.samples)
-    varied = replace(prepared, config=config, teachers=teachers, **student)
+    varied = replace(prepared, config=config, teachers=teachers, students={}, **student)
     _check_features(varied)
     return varied
 

@@ -28,13 +28,12 @@ from raykd.pipeline.at_home import transfer_numbers
 from raykd.pipeline.chain import Chain, run_stages
 from raykd.pipeline.choosing import choose
 from raykd.pipeline.evaluation import (
-    StudentSpec,
     costs,
     evaluate,
     external_baseline_specs,
-    fit_ids,
     labels_used,
     slices_of_test,
+    timed_students,
     training_numbers,
 )
 from raykd.pipeline.fits import roles, shown_views, student_fits
@@ -64,12 +63,13 @@ from raykd.pipeline.session import (
     run_folder,
 )
 from raykd.pipeline.student import load_student, save_student
+from raykd.pipeline.students import apart, conclude_students
 from raykd.pipeline.target_stage import TargetStage
+from raykd.pipeline.token_scales import head_numbers
 from raykd.report import write_report
 from raykd.runtime import connect, engine, is_connected, machine
 from raykd.tasks import find_task
 from raykd.tracking import Console
-from raykd.train.checkpoint import FitFolder
 from raykd.types import is_labelled
 
 _DONE = ("complete", "degraded")
@@ -187,14 +187,14 @@ def _evaluate(job: Job, targets: TargetStage, chain: Chain | None, *, reports: b
     prepared, tested = job.prepared, 1 + times_tested(job.folder)
     with job.stage("evaluate"):
         every = (*roles(job.config), *(() if chain is None else chain.roles))
-        students: dict[str, Prepared] = dict.fromkeys(every, prepared)
+        students = {**dict.fromkeys(every, prepared), **prepared.students}
         baselines = external_baseline_specs(prepared)
-        evaluation = evaluate(prepared, targets.store, job.folder, students, job.ask, baselines)
+        whole = evaluate(prepared, targets.store, job.folder, students, job.ask, baselines)
+        evaluation, others = apart(whole, tuple(prepared.students))
         evaluation.save(job.folder.evaluation)
-        student = FitFolder(job.folder.checkpoints(fit_ids(prepared, "student")[0]))
         # Who was lost would take this process along; what that one costs is unknown.
         there = {name: spec for name, spec in targets.specs.items() if name not in job.emit.lost}
-        timed = StudentSpec.of(prepared), student, {**there, **baselines}
+        timed = timed_students(prepared, job.folder), {**there, **baselines}
         measured, conditions = job.ask(costs, [timed])[0]
         if reports:
             job.prepare_report()  # not before: it would have disturbed the latency
@@ -206,25 +206,29 @@ def _evaluate(job: Job, targets: TargetStage, chain: Chain | None, *, reports: b
     with beside(
         lambda: _asked_of_students(job, targets, evaluation), "asked"
     ) as asked:  # the crew's part
-        summary = summarise(
-            evaluation,
-            measured,
-            task=job.config.task,
-            status=job.status,
-            labels_used=labels_used(prepared),
-            test_scored_times=tested,
-            timing=job.end_timing(),
-            targets=job.target_numbers(targets),
-        )
+        common: dict[str, Any] = {
+            "task": job.config.task,
+            "status": job.status,
+            "labels_used": labels_used(prepared),
+            "test_scored_times": tested,
+            "timing": job.end_timing(),
+            "targets": job.target_numbers(targets),
+        }
+        summary = summarise(evaluation, measured, **common)
         more: dict[str, Any] = {
             "latency": conditions.to_json(),
             "overrides": _overrides(job, targets),
             "slices": slice_numbers(evaluation, slices),
             **transfer_numbers(prepared, targets.store),
         }
+        if heads := head_numbers(job.folder, job.config.seeds):
+            more["heads"] = heads
         if chain is not None:
             more["generations"] = chain.generations(summary)
-        job.keep({**summary, **more, **asked.result()})
+        more |= asked.result()
+    if others:
+        more["students"] = conclude_students(job, whole, others, measured, common)
+    job.keep({**summary, **more})
 
 
 def _asked_of_students(job: Job, targets: TargetStage, evaluation: Evaluation) -> dict[str, Any]:
@@ -366,7 +370,7 @@ def empty_summary(prepared: Prepared, controls: Sequence[str] = ()) -> dict[str,
         name: {"parameters": 1, "flops": 1, "bytes": 1, "latency_ms": {"1": 1.0, "256": 1.0}}
         for name in ("student", *prepared.teachers, *prepared.external_baselines)
     }
-    return summarise(
+    summary = summarise(
         evaluation,
         costs,
         task=prepared.config.task,
@@ -376,6 +380,8 @@ def empty_summary(prepared: Prepared, controls: Sequence[str] = ()) -> dict[str,
         timing={**no_time(), "total_s": 0.0},
         targets={"mode": "stored", **dict.fromkeys(_TARGETS, 0)},
     )
+    students = dict.fromkeys(prepared.students, summary["student"])
+    return {**summary, **({"students": students} if students else {})}
 
 
 def _silent(prepared: Prepared, split: Split, controls: Sequence[str]) -> SplitOutputs:

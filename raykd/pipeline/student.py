@@ -15,6 +15,7 @@ from raykd import __version__
 from raykd.config import Config
 from raykd.config.base import TEXT_BYTES
 from raykd.config.choosing import with_target
+from raykd.config.explanations import nearest
 from raykd.config.load import recipe_as_data
 from raykd.config.models import ZooModel, is_harmless
 from raykd.config.sources import FilesSource, ObjectSource, ParquetSource, Source
@@ -29,7 +30,7 @@ from raykd.export.folder import INDEX, check_output, listed
 from raykd.export.parity import ABSOLUTE, RELATIVE
 from raykd.export.weights_format import DESCRIPTION, WEIGHTS
 from raykd.export.writing import Written, choose, processor, write_formats
-from raykd.folders import RunFolder, reading, refuse_links, replacing, write_json
+from raykd.folders import STUDENTS, RunFolder, reading, refuse_links, replacing, write_json
 from raykd.models import build_model
 from raykd.models.network import Network
 from raykd.models.weights import (
@@ -54,15 +55,55 @@ CARD = "README.md"
 
 
 def save_student(
-    prepared: Prepared, run: RunFolder, temperature: float | None = None, replica: int = 0
+    prepared: Prepared,
+    folder: RunFolder,
+    temperature: float | None = None,
+    replica: int = 0,
+    *,
+    name: str = "student",
+    run: RunFolder | None = None,
 ) -> Path:
-    """Write one replica at its best epoch, with its own temperature, to `RUN/student`."""
-    weights = FitFolder(run.checkpoints(f"student/replica{replica}")).read_weights("best")
-    with replacing(run.student) as fresh:
+    """Write one replica at its best epoch, with its own temperature, to `student/` of a folder.
+
+    Args:
+        prepared: the student's recipe.
+        folder: of the run, or of one of its other students.
+        temperature: its own.
+        replica: which one.
+        name: of its fits.
+        run: where its checkpoints are; None = in the same folder.
+    """
+    checkpoints = (run or folder).checkpoints(f"{name}/replica{replica}")
+    weights = FitFolder(checkpoints).read_weights("best")
+    with replacing(folder.student) as fresh:
         save_weights(weights, fresh / WEIGHTS)
         about = _describe(prepared, fingerprint(weights), temperature)
         write_json(fresh / DESCRIPTION, about.to_json())
-    return run.student
+    return folder.student
+
+
+def student_folder(run: Path, name: str | None) -> Path:
+    """The folder of one of a run's students; the run's own for the first one, `student`.
+
+    Raises:
+        InputError: the run has no student of this name.
+    """
+    if name is None or name == "student":
+        return run
+    refuse_links(run)
+    found = RunFolder(run).of_student(name).path
+    if name in _other_students(run):
+        return found
+    there = ", ".join(["student", *_other_students(run)])
+    raise InputError.at(
+        "--student", f"found {name!r}{nearest(name, _other_students(run))}; {run} has {there}"
+    )
+
+
+def _other_students(run: Path) -> list[str]:
+    """Names of a run's other students that there are."""
+    parts = (run / STUDENTS).glob("*/config.json")
+    return sorted(config.parent.name for config in parts)
 
 
 def _describe(prepared: Prepared, weights: str, temperature: float | None) -> Description:

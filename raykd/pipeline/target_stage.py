@@ -7,10 +7,11 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from raykd.config.data import BadSamples
@@ -30,6 +31,7 @@ from raykd.pipeline.teacher_validation import (
     validate,
 )
 from raykd.pipeline.teachers import Specs
+from raykd.pipeline.token_scales import note_scales, token_scales
 from raykd.runtime import Crew, put
 from raykd.targets import NoTargets, StoredTargets, TargetSource, TargetStore
 from raykd.targets.marks import Mark
@@ -46,7 +48,7 @@ from raykd.tracking import Event, events
 from raykd.train import Fit
 from raykd.train.lanes import with_samples
 from raykd.train.work import MakeSource
-from raykd.types import ORIGINAL_VIEW
+from raykd.types import ORIGINAL_VIEW, LearntOutputs
 
 
 @dataclass(eq=False)
@@ -128,6 +130,8 @@ class TargetStage:
             self._fill(augmented)
         self.stored.report_quarantined(views, self.emit)
         self._open()
+        if self.prepared.scaled:
+            self._fit_scales()
         required = self.required(views)
         self.hit_rate = 1 - lacking / required
         text = f"{self.mode} targets: {self.reason}; {self.scored:,} teacher samples scored, "
@@ -258,6 +262,20 @@ class TargetStage:
         self.store = self.stored.open()
         if self.noted:
             write_json(self.folder.targets, {**self.store.note(), "mode": self.mode})
+
+    def _fit_scales(self) -> None:
+        """What teachers' tokens are compared at, from training samples."""
+        with self.counting():
+            scales = token_scales(self.prepared, self.stored.keys, self._first_views)
+        self.teachers = replace(self.teachers, scales=scales)
+        note_scales(self.folder.card, scales)
+
+    def _first_views(self, rows: np.ndarray) -> LearntOutputs:
+        """What the teachers say of training samples in view 0: stored, or asked now."""
+        if self.fleet is not None and self.mode != "stored":
+            return self.fleet.score(rows, 0)
+        source = StoredTargets(self.store)
+        return source.collect(source.submit(self.prepared.samples.batch(rows, 0)), math.inf)
 
     @property
     def writes_through(self) -> bool:

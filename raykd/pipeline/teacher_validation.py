@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from raykd.config.scales import Scaled
 from raykd.data import Samples
 from raykd.ensemble import TEMPERATURE_BOUNDS, calibration_half, labels_of_known
 from raykd.ensemble.stacking import label_log_probs, stacked_weights
 from raykd.errors import TargetError
 from raykd.evaluate import SplitOutputs, TaskMetrics, best_teacher
+from raykd.models.scales import TokenScale
 from raykd.pipeline.kept_answers import kept_in, kept_of, kept_outputs
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.teachers import Specs
@@ -47,6 +49,7 @@ class TeacherValidation:
         fingerprints: teacher -> what its answers are kept under.
         temperatures: teacher -> factor on the objective's temperature.
         best_teacher: the single teacher that is best on validation.
+        scales: of the teachers' tokens, where they are compared at some.
     """
 
     task: TaskMetrics
@@ -55,6 +58,7 @@ class TeacherValidation:
     fingerprints: Mapping[str, str]
     temperatures: Mapping[str, float]
     best_teacher: str
+    scales: Mapping[Scaled, TokenScale] = field(default_factory=dict)
 
     def best_of(self, names: Sequence[str]) -> str:
         """The single one of some teachers that is best on validation."""

@@ -34,7 +34,7 @@ from raykd.report.style import (
     wrapped,
 )
 from raykd.report.verdicts import Row, result_table
-from raykd.report.wording import RIVAL, compact, duration, percent, role_name
+from raykd.report.wording import OTHER, RIVAL, compact, duration, percent, role_name
 
 _TEACHER_MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 _TEACHER_LINES = 8
@@ -107,7 +107,8 @@ def size(run: RunData) -> Picture | None:
     figure = sheet(7.2, 3.6)
     axes, aside = _sized(figure, unsized=unsized)
     teachers = 0
-    own = [row.role for row in rows if row.role not in ("teacher", "ensemble", RIVAL)]
+    own = [row.role for row in rows if row.role not in ("teacher", "ensemble", RIVAL, OTHER)]
+    _along_sizes(axes, [row for row in rows if row.role in ("student", OTHER) and row.parameters])
     for row in rows:
         marker = MARKERS.get(row.role, "h")
         # One network taught several ways has one size: side by side they can be told apart.
@@ -131,14 +132,30 @@ def size(run: RunData) -> Picture | None:
         if unsized
         else ""
     )
+    several = any(row.role == OTHER for row in rows)
+    others = " The line goes through the run's students." if several else ""
     return finish(
         figure,
         name="size",
         title=f"{words.metric.name[0].upper()}{words.metric.name[1:]} against size",
         caption=f"{'Down' if metrics_of(run.summary).lower else 'Up'} and to the left is better. Student and controls are one network, so they share "
         "one size and are drawn side by side; bars are ±1 standard deviation over replicas. The ensemble counts all teachers."
-        f"{apart_words}",
+        f"{apart_words}{others}",
     )
+
+
+def _along_sizes(axes: Axes, students: Sequence[Row]) -> None:
+    """A line through the students of a run, from the smallest to the largest."""
+    if len(students) > 1:
+        ordered = sorted((row.parameters or 0, row.value or 0.0) for row in students)
+        axes.plot(
+            [size for size, _ in ordered],
+            [value for _, value in ordered],
+            color=colour("student"),
+            linewidth=1.0,
+            alpha=0.6,
+            zorder=2,
+        )
 
 
 def _sized(figure: Figure, *, unsized: bool) -> tuple[Axes, Axes]:

@@ -287,8 +287,10 @@ def about(run: RunData) -> list[str]:
 def _tables(run: RunData, analysis: Analysis | None) -> dict[str, Table]:
     from raykd.report import external_baseline_tables, tables
     from raykd.report.generations import generations
+    from raykd.report.heads import heads
     from raykd.report.kept_tables import kept_tables
     from raykd.report.peers import peers
+    from raykd.report.students import students
     from raykd.report.transfer import transfer_sets
 
     makers: Sequence[Callable[[RunData], Table | None]] = (
@@ -296,11 +298,13 @@ def _tables(run: RunData, analysis: Analysis | None) -> dict[str, Table]:
         tables.gains,
         generations,
         peers,
+        students,
         tables.choice,
         external_baseline_tables.external_baselines,
         external_baseline_tables.slices,
         tables.quality,
         tables.fidelity,
+        heads,
         transfer_sets,
         tables.costs,
         *_figures(run).tables,

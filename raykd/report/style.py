@@ -28,6 +28,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from raykd.report.wording import OTHER
+
 INK = "#1f2329"
 MUTED = "#667080"
 RULE = "#d9dee5"
@@ -40,7 +42,14 @@ COLOURS = {
     "ensemble": "#e69f00",
     "teacher": "#7c8796",
 }
-MARKERS = {"student": "o", "labels": "s", "best_teacher": "^", "hard": "D", "ensemble": "*"}
+MARKERS = {
+    "student": "o",
+    OTHER: "o",
+    "labels": "s",
+    "best_teacher": "^",
+    "hard": "D",
+    "ensemble": "*",
+}
 _VARIABLES = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
@@ -196,7 +205,7 @@ def legend_below(figure: Any, axes: Axes, most: int = 4) -> None:
 
 def colour(role: str) -> str:
     """The colour of a role; roles of the user's own share the teachers' grey."""
-    return COLOURS.get(role, COLOURS["teacher"])
+    return COLOURS.get("student" if role == OTHER else role, COLOURS["teacher"])
 
 
 def label(text: str, longest: int = 28) -> str:

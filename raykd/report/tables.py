@@ -18,6 +18,7 @@ from raykd.report.task import TaskText
 from raykd.report.verdicts import p_values, result_table, with_std
 from raykd.report.wording import (
     NONE,
+    OTHER,
     RIVAL,
     ROLES,
     count,
@@ -35,8 +36,8 @@ _GAIN_NOTES = {
     "reduction": "How much lower the student's RMSE is (positive: it is better)",
     "saving": "How many bits per byte fewer the student needs (positive: it is better)",
 }
-_COSTED = ("student", RIVAL, "teacher", "ensemble")
-_KINDS = {"teacher": "teacher", RIVAL: "compared"}
+_COSTED = ("student", OTHER, RIVAL, "teacher", "ensemble")
+_KINDS = {"teacher": "teacher", RIVAL: "compared", OTHER: "student"}
 Cell = str | float | int | None
 
 
@@ -392,6 +393,8 @@ def _models(run: RunData) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     if not summary.get("student"):
         return
     yield role_name("student"), "student", summary["student"]
+    for name, model in (summary.get("students") or {}).items():
+        yield name, OTHER, model
     for role, model in summary["controls"].items():
         yield role_name(role), role, model
     for name, model in (summary.get("compare") or {}).items():

@@ -19,6 +19,7 @@ from raykd.report.external_baselines import against_external_baselines, worst_sl
 from raykd.report.folder import metrics_of, text_of
 from raykd.report.task import Gain, TaskText
 from raykd.report.wording import (
+    OTHER,
     RIVAL,
     listed,
     mean_of,
@@ -40,7 +41,7 @@ class Row:
 
     Attributes:
         name: as shown.
-        role: `student`, a control's name, `compared`, `teacher` or `ensemble`.
+        role: `student`, `other student`, a control's name, `compared`, `teacher` or `ensemble`.
         value: of the task's metric on test, at the epoch best on validation; mean over replicas.
         value_std: over replicas; None for a single one, for teachers and for the ensemble.
         second: the second number (NLL, in regression R²).
@@ -62,12 +63,13 @@ class Row:
 
 
 def result_table(summary: Summary) -> list[Row]:
-    """Student, controls, each teacher, ensemble, in this order; empty where a run got nowhere."""
+    """Student, other students, controls, each teacher, ensemble, in this order; empty where a run got nowhere."""
     student = summary.get("student")
     if not student:
         return []
     words = text_of(summary)
     models = [(role_name("student"), "student", student)]
+    models += [(name, OTHER, model) for name, model in (summary.get("students") or {}).items()]
     models += [(role_name(role), role, model) for role, model in summary["controls"].items()]
     models += [(name, RIVAL, model) for name, model in (summary.get("compare") or {}).items()]
     models += [(name, "teacher", model) for name, model in summary["teachers"].items()]

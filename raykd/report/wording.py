@@ -20,6 +20,8 @@ ROLES = {
 }
 RIVAL = "compared"
 """Role of a model that the student is held against."""
+OTHER = "other student"
+"""Role of the students of a run beside its first one."""
 NONE = "–"
 _ENOUGH = 5
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raykd.folders import RunFolder, read_json
+from raykd.folders import STUDENTS, RunFolder, read_json
 from raykd.tracking.events import Event
 from raykd.tracking.wandb_service import Artefact
 from raykd.tracking.wandb_sink import WandbSink
@@ -133,5 +133,16 @@ class RunMirror:
         return [targets] if own is made else []
 
     def _student(self) -> list[Artefact]:
-        files = {path.name: path for path in sorted(self._folder.student.glob("model.*"))}
-        return [student_of(self._folder, self._folder.path.name, files)] if files else []
+        """The run's student, and its others, named after the run and their own names."""
+        run = self._folder.path
+        places = {run.name: self._folder.student}
+        places |= {
+            f"{run.name}-{path.name}": RunFolder(path).student
+            for path in sorted((run / STUDENTS).glob("*"))
+        }
+        every = {name: sorted(place.glob("model.*")) for name, place in places.items()}
+        return [
+            student_of(self._folder, name, {path.name: path for path in files})
+            for name, files in every.items()
+            if files
+        ]

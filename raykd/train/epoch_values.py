@@ -23,6 +23,7 @@ def epoch_values(
     classes: Sequence[str],
     source: TargetSource,
     world: World,
+    elsewhere_s: float = 0.0,
 ) -> dict[str, Any]:
     """Loss, terms, how the teachers were weighed, how alike peers are, and speed; every worker takes part.
 
@@ -32,8 +33,10 @@ def epoch_values(
         classes: names of the data's classes.
         source: where the teachers' answers come from.
         world: this worker and the others.
+        elsewhere_s: how long this process has trained other fits within the epoch.
     """
     names, seconds = sorted(sums.terms), max(sums.seconds, _TINY_S)
+    whole_s = max(sums.seconds + elsewhere_s, _TINY_S)
     means = torch.stack([sums.loss, *(sums.terms[name] for name in names)]) / sums.steps
     loss, *terms = world.all_sum(means).tolist()
     counts = torch.tensor([float(sums.samples)], device=world.device)
@@ -43,8 +46,8 @@ def epoch_values(
         "train_loss": loss,
         "terms": dict(zip(names, terms, strict=True)),
         "samples_per_s": count / seconds,
-        "teacher_wait_fraction": sums.wait_s / seconds,
-        "input_wait_fraction": sums.input_wait_s / seconds,
+        "teacher_wait_fraction": sums.wait_s / whole_s,
+        "input_wait_fraction": sums.input_wait_s / whole_s,
     }
     if sums.ensemble is not None:
         found |= ensemble_values(world.all_sum(sums.ensemble), teachers)
@@ -53,14 +56,16 @@ def epoch_values(
         found |= measures.values(world.all_sum(sums.measured).cpu(), teachers, classes)
     if sums.peers is not None:
         found["peers"] = agreement_values(world.all_sum(sums.peers))
-    return found | _of_live(source, sums, world)
+    return found | _of_live(source, sums, world, whole_s)
 
 
-def _of_live(source: TargetSource, sums: EpochAccumulator, world: World) -> dict[str, Any]:
-    """How busy live teachers were, and the student beside them."""
+def _of_live(
+    source: TargetSource, sums: EpochAccumulator, world: World, seconds: float
+) -> dict[str, Any]:
+    """How busy live teachers were, and the student (with those trained with it) beside them."""
     if not isinstance(source, Measured):
         return {}
     counters = torch.tensor(source.counters(), device=world.device)
     total = world.all_sum(counters).tolist()
-    own_s = (sums.seconds - sums.wait_s) / sums.steps
-    return {"student_s_per_step": own_s, **source.describe(total, sums.seconds)}
+    own_s = (seconds - sums.wait_s) / sums.steps
+    return {"student_s_per_step": own_s, **source.describe(total, seconds)}

@@ -14,6 +14,7 @@ from torch import Tensor
 from raykd.config.models import Model
 from raykd.config.objective import Objective
 from raykd.config.peers import Codistillation, Peers
+from raykd.config.scales import Scaled
 from raykd.config.training import Training
 from raykd.data import Samples
 from raykd.data.chunks import DOMAIN
@@ -23,6 +24,7 @@ from raykd.models.causal import linear_head
 from raykd.models.frozen import freeze
 from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing
+from raykd.models.scales import TokenScale
 from raykd.models.weights import apply_weights, fingerprint
 from raykd.objective import DistillObjective, TeacherInfo
 from raykd.objective.features import Shape
@@ -64,6 +66,7 @@ class Fit:
         teachers: name -> fingerprint of each teacher it listens to.
         facts: what the task's rule measured of the teachers on validation, by name.
         heads: teacher -> its last linear layer, of those whose feature terms ask it.
+        scales: of teachers' tokens, those that terms are compared at.
         task: what it is trained for; None = what the samples are for.
         outputs: of the network; None = as many as the samples have classes.
         code: hash of the user's own code that the network is written in, or None.
@@ -71,6 +74,8 @@ class Fit:
         snapshots: after which epochs its weights are kept, too; they change nothing of the fit.
         peers: how it learns together with others of its kind, which are trained in the same fit; None = alone.
         peer: of a fit whose peers are trained apart: which of them this piece is; None = all of them.
+        together: fits of the same one see the same batches, so that live teachers are asked once for all of them; None = it is
+            trained by itself. It decides nothing of the result.
     """
 
     fit_id: str
@@ -93,6 +98,7 @@ class Fit:
     teachers: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, float] = field(default_factory=dict)
     heads: Mapping[str, Head] = field(default_factory=dict)
+    scales: Mapping[Scaled, TokenScale] = field(default_factory=dict)
     task: str | None = None
     outputs: int | None = None
     code: str | None = None
@@ -100,6 +106,7 @@ class Fit:
     snapshots: tuple[int, ...] = ()
     peers: Peers | None = None
     peer: int | None = None
+    together: str | None = None
 
     @property
     def epochs(self) -> int:
@@ -176,6 +183,7 @@ class Fit:
             **({} if self.stop is None else {"stop": self.stop}),
             **({} if not self.heads else {"heads": _of_heads(self.heads)}),
             **({} if self.peers is None else {"peers": self.peers.identity()}),
+            **({} if not self.scales else {"scales": _of_scales(self.scales)}),
         }
 
 
@@ -204,6 +212,11 @@ def _of_heads(heads: Mapping[str, Head]) -> dict[str, str]:
         )
         for name, head in heads.items()
     }
+
+
+def _of_scales(scales: Mapping[Scaled, TokenScale]) -> dict[str, str]:
+    """Hash of each scale: which training samples it is of, the teacher's fingerprint does not tell."""
+    return {":".join(asked): fingerprint(scale.tensors()) for asked, scale in scales.items()}
 
 
 def build_network(fit: Fit, samples: Samples) -> Network:
@@ -241,6 +254,7 @@ def build_module(fit: Fit, samples: Samples, beside: int = 0) -> DistillModule:
         heads=fit.heads,
         peers=others,
         peer_share=None if fit.peers is None else fit.peers.share,
+        scales=fit.scales,
     )
     taps = [tap for term in fit.objective.features for tap in term.student_taps]
     in_chunks = (

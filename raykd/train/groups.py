@@ -26,7 +26,7 @@ from raykd.errors import PreemptedError, RaykdError, TrainingError
 from raykd.runtime import available_slots
 from raykd.tracking import events
 from raykd.train.fit import Fit
-from raykd.train.loop import train
+from raykd.train.together import train_together
 from raykd.train.work import Message, Work
 from raykd.train.world import World
 
@@ -203,13 +203,14 @@ def _worker(config: dict[str, Any]) -> None:
     for fit in fits:
         if not messages.empty():  # the group that this one replaces stopped early
             return
-        if fit.fit_id in work.results([fit]):
+        together = work.companions(fit, fits)
+        if len(work.results(together)) == len(together):
             continue
         if trained and _varies(cluster) and _grows(cluster, world):
             return
         try:
-            source = work.make_source(samples, fit)
-            train(fit, samples, source, reporter, world, depth=work.depth, leaving=_leaving)
+            train_together(together, samples, work.make_source, reporter, world,
+                           depth=work.depth, leaving=_leaving)  # fmt: skip
         except PreemptedError as notice:
             messages.put(Message(failed=False, text=str(notice)))
             return

@@ -24,7 +24,7 @@ from raykd.errors import PreemptedError, RaykdError, TrainingError, WaitingError
 from raykd.runtime import Crew
 from raykd.tracking import events
 from raykd.train.fit import Fit
-from raykd.train.loop import train
+from raykd.train.together import train_together
 from raykd.train.work import Message, Work
 from raykd.train.world import World
 
@@ -72,13 +72,13 @@ def with_samples(work: Callable[..., Result], samples: list[Any], *given: Any) -
 
 
 def _train(work: Work, fit_id: str) -> Message | None:
-    """Train one fit to its end, in a process of the crew; why it stopped early, if it did."""
+    """Train one fit, and those that belong to it, to their end, in a process of the crew; why it stopped early, if it did."""
     samples = fetched(work.samples)
     fits: Sequence[Fit] = ray.get(work.fits, timeout=_FETCH_TIMEOUT_S)
     (fit,) = (piece for fit in fits for piece in fit.pieces if piece.fit_id == fit_id)
     try:
-        train(fit, samples, work.make_source(samples, fit), work.reports, World(device=worker_device()),
-              depth=work.depth, leaving=_Notice(), board=work.board)  # fmt: skip
+        train_together(work.companions(fit, fits), samples, work.make_source, work.reports, World(device=worker_device()),
+                       depth=work.depth, leaving=_Notice(), board=work.board)  # fmt: skip
     except WaitingError as waits:
         return Message(failed=False, text=str(waits), waits=True)
     except PreemptedError as notice:
@@ -152,7 +152,8 @@ class _Lanes:
         self.failed: list[str] = []
         self._work, self._rules = work, rules
         self._crew = work.crew or Crew()
-        self._waiting = deque(piece.fit_id for fit in fits for piece in fit.pieces)
+        pieces = [piece for fit in fits for piece in fit.pieces]
+        self._waiting = deque({work.companions(one, fits)[0].fit_id: None for one in pieces})
         self._losses = 0
         self._calls: dict[Any, _Lane] = {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
@@ -86,6 +86,11 @@ class Trainer:
             )  # fmt: skip
         self.validation_rows = choosing_rows(samples, fit.training.select_on)
         self.first_epoch, self.within = self._restore()
+        within = self.within["sums"]["steps"] if self.within else 0
+        self.done = self.first_epoch * fit.plan.steps_per_epoch + within
+        """Steps that are trained."""
+        self._elsewhere_s = 0.0
+        """Of the epoch, in which others were trained."""
         if fit.training.compile:
             for learner in self.learners:
                 learner.module.network.model.compile()
@@ -114,7 +119,20 @@ class Trainer:
 
     def run(self) -> dict[str, Any]:
         """Train, and return the result that `result.json` keeps."""
-        started = time.monotonic()
+        course = self.course()
+        while True:
+            try:
+                next(course)
+            except StopIteration as end:
+                result: dict[str, Any] = end.value
+                return result
+
+    def course(self) -> Generator[None, None, dict[str, Any]]:
+        """Train, and stop after every block of steps, so that others may be trained in between; returns the result.
+
+        Whoever goes on has to put torch's random numbers back to where they were at the stop.
+        """
+        elapsed_s, started = 0.0, time.monotonic()
         training = self.fit.training
         done = self.within["sums"]["steps"] if self.within else 0
         epoch = until = self.first_epoch
@@ -126,14 +144,20 @@ class Trainer:
         while epoch < self.fit.epochs and not self._stops(epoch - 1):
             if epoch == until:
                 stream, until = self._stream(epoch, done if epoch == self.first_epoch else 0)
-            sums = self._train_epoch(stream, epoch)
+            self._elsewhere_s = 0.0
+            sums = yield from self._train_epoch(stream, epoch)
+            elapsed_s -= self._elsewhere_s
             self._judge(epoch)
             self._report(epoch, sums)
             epoch += 1
             self._keep_snapshot(epoch)
             if epoch % training.checkpoint_every_epochs == 0 and epoch < self.fit.epochs:
                 self._save(epoch)
-        seconds = time.monotonic() - started if self.exchange is None else self.exchange.seconds
+        seconds = (
+            elapsed_s + time.monotonic() - started
+            if self.exchange is None
+            else self.exchange.seconds
+        )
         return self._finish(epoch, seconds)
 
     def _stream(self, epoch: int, step: int) -> tuple[Iterator[Block], int]:
@@ -170,8 +194,10 @@ class Trainer:
             torch.manual_seed(derive(self.fit.seed, *named))
         return sums
 
-    def _train_epoch(self, stream: Iterator[Block], epoch: int) -> EpochAccumulator:
-        """All steps of an epoch, or those that are left of it.
+    def _train_epoch(
+        self, stream: Iterator[Block], epoch: int
+    ) -> Generator[None, None, EpochAccumulator]:
+        """All steps of an epoch, or those that are left of it; stops after every block.
 
         Raises:
             PreemptedError: a worker's machine is about to be taken away; all is saved.
@@ -192,11 +218,15 @@ class Trainer:
                 sums.wait_s += min(waited_s, part.answer_s)
                 sums.input_wait_s += max(0.0, waited_s - part.answer_s)
                 waited_s = 0.0
-                sums.seconds = before_s + time.monotonic() - begun
+                sums.seconds = before_s + time.monotonic() - begun - self._elsewhere_s
+                self.done = epoch * self.fit.plan.steps_per_epoch + sums.steps
                 if leaves:
                     self._leave(epoch, sums)
                 if self.exchange is not None:
                     self._swap(self.exchange, epoch, sums)
+                stopped = time.monotonic()
+                yield
+                self._elsewhere_s += time.monotonic() - stopped
         return sums
 
     def _train_part(
@@ -280,7 +310,7 @@ class Trainer:
 
     def _report(self, epoch: int, sums: EpochAccumulator) -> None:
         objective, classes = self.module.objective, self.samples.classes
-        told = epoch_values(sums, objective, classes, self.source, self.world)
+        told = epoch_values(sums, objective, classes, self.source, self.world, self._elsewhere_s)
         if self.world.rank:
             return
         peers = told.get("peers", {}) | self._peers(epoch)

@@ -50,6 +50,7 @@ class Work:
         crew: whose processes train fits of one worker; None = processes of their own.
         reporter: where progress and checkpoints go; None = events to `emit`, checkpoints to the run folder.
         board: where peers that are trained apart exchange their weights; None = there are none.
+        joins: whether fits that belong together are trained in one process, and share what they ask teachers.
     """
 
     samples: Any
@@ -63,6 +64,13 @@ class Work:
     crew: Crew | None = None
     reporter: Reporter | None = None
     board: Board | None = None
+    joins: bool = False
+
+    def companions(self, fit: Fit, fits: Sequence[Fit]) -> list[Fit]:
+        """The fits that are trained with one, itself among them, in the order of the list."""
+        if not self.joins or fit.together is None:
+            return [fit]
+        return [one for one in fits if one.together == fit.together]
 
     @property
     def reports(self) -> Reporter:

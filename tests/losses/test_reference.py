@@ -50,6 +50,7 @@ CASES = {
     "vid": (maps(0), maps(1), {"raw_variance": normal(3, seed=2)}),
     "cosine": (maps(0), maps(1), {"mean": normal(3, seed=2), "std": normal(3, seed=3).exp()}),
     "smooth_l1": (maps(0), maps(1), {"mean": normal(3, seed=2), "std": normal(3, seed=3).exp()}),
+    "cosine_smooth_l1": (maps(0), maps(1), {"share": 0.3}),
     "similarity": (maps(0), maps(1, 5), {}),
     "rkd_distance": (maps(0), maps(1, 5), {}),
     "rkd_angle": (maps(0), maps(1, 5), {}),

@@ -129,6 +129,11 @@ def ref_smooth_l1(s, t, mean, std):
     return huber_of(s - (t - mean[:, None, None]) / std[:, None, None]).mean((1, 2, 3))
 
 
+def ref_cosine_smooth_l1(s, t, share):
+    cos = (s * t).sum(1) / np.sqrt((s**2).sum(1) * (t**2).sum(1))
+    return (share * (1 - cos) + (1 - share) * huber_of(s - t).mean(1)).mean((1, 2))
+
+
 def ref_similarity(s, t):
     def gram(x):
         g = x.reshape(len(x), -1) @ x.reshape(len(x), -1).T

@@ -38,10 +38,10 @@ SOFT = (
     "uld",
 )
 POOLED = ("ttm", "wttm", "nkd")
-PROJECTED = ("hint", "vid", "cosine", "smooth_l1", "itrd", "cwd", "pkd")
+PROJECTED = ("hint", "vid", "cosine", "smooth_l1", "cosine_smooth_l1", "itrd", "cwd", "pkd")
 TAPS = {
     "hint": ("map", "map"), "vid": ("map", "map"), "cosine": ("tokens", "tokens"),
-    "smooth_l1": ("vector", "vector"), "attention": ("map", "map"), "nst": ("tokens", "tokens"),
+    "smooth_l1": ("vector", "vector"), "cosine_smooth_l1": ("tokens", "tokens"), "attention": ("map", "map"), "nst": ("tokens", "tokens"),
     "attention_matrix": ("heads", "heads"), "fsp": (["map", "wide"], ["same", "wide"]),
     "similarity": ("map", "vector"), "rkd_distance": ("vector", "map"), "rkd_angle": ("vector", "vector"),
     "pkt": ("vector", "vector"), "itrd": ("vector", "vector"), "itrd_mutual": ("vector", "vector"),

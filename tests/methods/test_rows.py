@@ -46,6 +46,7 @@ STORED_LOSSES = {
     "vid": '{"type": "vid", "initial_variance": 5.0}',
     "cosine": '{"type": "cosine", "standardise": true, "momentum": 0.001, "flatten": false}',
     "smooth_l1": '{"type": "smooth_l1", "standardise": true, "momentum": 0.001, "beta": 1.0}',
+    "cosine_smooth_l1": '{"type": "cosine_smooth_l1", "share": 0.5, "beta": 1.0}',
     "similarity": '{"type": "similarity", "scope": "global"}',
     "rkd_distance": '{"type": "rkd_distance", "scope": "global"}',
     "rkd_angle": '{"type": "rkd_angle", "scope": "global"}',

@@ -105,7 +105,7 @@ def test_retrieval_does_not_depend_on_scale_or_rotation():
     for name in ("map_10", "recall_1", "recall_10"):
         assert turned[name] == pytest.approx(plain[name], abs=1e-6)
     perfect = retrieval_metrics(torch.eye(4)[labels], labels)
-    assert perfect == {"map_10": 1.0, "recall_1": 1.0, "recall_10": 1.0, "probe": 1.0}
+    assert perfect == {"map_10": 1.0, "recall_1": 1.0, "recall_10": 1.0, "knn": 1.0, "probe": 1.0}
 
 
 def test_the_probe_leaves_each_sample_out():

@@ -157,7 +157,7 @@ def test_embeddings_from_recipe_to_report(ray_cluster, tmp_path):
     assert [requirement.holds for requirement in result.requirements] == [True]
     assert set(summary["controls"]) == {"best_teacher", "untrained"}
     for model in (summary["student"], *summary["controls"].values()):
-        assert set(model["test"]) == {"map_10", "recall_1", "recall_10", "probe"}
+        assert set(model["test"]) == {"map_10", "recall_1", "recall_10", "knn", "probe"}
     student, untrained = (
         model["test"]["map_10"]["mean"]
         for model in (summary["student"], summary["controls"]["untrained"])

@@ -22,8 +22,9 @@ from raykd.config.objective import (
 )
 from raykd.losses.relational import mean_of_relations
 from raykd.objective.features import FeatureLoss, Shape
-from raykd.objective.rule import OUTPUT, LearningRule
+from raykd.objective.rule import OUTPUT, Counted, LearningRule
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
+from raykd.types import Dense
 
 
 def _projectors(
@@ -39,7 +40,14 @@ def _projectors(
     loss = _of_vectors(soft.loss)
     return [
         FeatureLoss(
-            FeatureTerm(loss=loss, teacher=teacher.name, student_tap=OUTPUT, teacher_tap=OUTPUT),
+            FeatureTerm(
+                loss=loss,
+                teacher=teacher.name,
+                student_tap=OUTPUT,
+                teacher_tap=OUTPUT,
+                projector=soft.projector,
+                target=soft.target,
+            ),
             student_shapes,
             teacher_shapes,
         )
@@ -51,20 +59,43 @@ def _soft_loss(
     settings: SoftTargets,
     teacher_batch: TeacherBatch,
     weights_TN: Tensor,
-    _own_TN: Tensor | None,
+    own_TN: Tensor | None,
     projectors: nn.ModuleList,
 ) -> tuple[Tensor, Tensor]:
     if settings.mixing == "relations":
         return _relations(settings, teacher_batch, weights_TN)
-    batch, context = teacher_batch.batch, teacher_batch.context
+    losses_TN = _each_loss(teacher_batch, projectors) if own_TN is None else own_TN
     total_N = torch.zeros_like(weights_TN[0])
-    for part, answer, weight_N in zip(projectors, teacher_batch.outputs, weights_TN, strict=True):
-        # A teacher that is left out answers zeros, which may be of another one's length.
-        vectors = {OUTPUT: answer.values_NC} if bool(answer.valid_N.any()) else {}
-        student = {OUTPUT: teacher_batch.student_NC}
-        loss_N, _ = part(student, batch, replace(answer, features=vectors), context)
+    for loss_N, weight_N in zip(losses_TN, weights_TN, strict=True):
         total_N = total_N + weight_N * loss_N
     return total_N, teacher_batch.available_TN.any(dim=0)
+
+
+def _each_loss(teacher_batch: TeacherBatch, projectors: nn.ModuleList) -> Tensor:
+    """The student's vectors against those of each teacher [T, N]."""
+    batch, context = teacher_batch.batch, teacher_batch.context
+    student = {OUTPUT: teacher_batch.student_NC}
+    pairs = zip(projectors, teacher_batch.outputs, strict=True)
+    found = [part(student, batch, _as_features(answer), context)[0] for part, answer in pairs]
+    return torch.stack(found)
+
+
+def _as_features(answer: Dense) -> Dense:
+    """A teacher's vectors as a feature; none of one that is left out, whose zeros may be of another one's length."""
+    vectors = {OUTPUT: answer.values_NC} if bool(answer.valid_N.any()) else {}
+    return replace(answer, features=vectors)
+
+
+def _in_spreads(teacher_batch: TeacherBatch, projectors: nn.ModuleList) -> dict[str, Counted]:
+    """How far the student is from each teacher, in units of the teacher's own spread; see `FeatureLoss.in_spreads`."""
+    if not len(projectors):  # relations have none
+        return {}
+    student, found = {OUTPUT: teacher_batch.student_NC}, {}
+    for part, answer in zip(projectors, teacher_batch.outputs, strict=True):
+        counted_N = answer.valid_N & teacher_batch.batch.present_B
+        for what, loss_N in part.in_spreads(student, _as_features(answer)).items():
+            found[f"{what}.{part.term.teacher}"] = loss_N, counted_N
+    return found
 
 
 def _relations(
@@ -116,4 +147,6 @@ RULE = LearningRule(
     soft_loss=_soft_loss,
     pseudo_labels=_no_labels,
     projectors=_projectors,
+    matched_losses=_each_loss,
+    reported=_in_spreads,
 )

@@ -38,9 +38,11 @@ TEXT = TaskText(
         _MAP,
         Measure(key="recall_1", name="recall@1", form=percent),
         Measure(key="recall_10", name="recall@10", form=percent),
+        Measure(key="knn", name="kNN", form=percent),
         Measure(key="probe", name="linear probe", form=percent),
     ),
     numbers_note="Each sample asks all others of its split by cosine; relevant are those of its class. "
+    "kNN: accuracy of the weighted vote of the 10 nearest. "
     "Linear probe: accuracy of ridge regression on the classes, each sample left out in turn",
     panels=(
         Measure(key="map_10", name="validation mAP@10", form=percent),
