@@ -60,6 +60,7 @@ def _refused(config: Config) -> Iterator[Problem]:
     """What does not go together with several students."""
     beside = {
         "stages": (bool(config.stages), "a stage has one student; run the last stage's recipe (config.json) with `students`"),
+        "peers": (config.peers is not None, "each student would have peers of its own; run them one by one, or leave one of the two out"),
         "folds": (config.folds is not None, "a cross-validation sums up one student; leave one of the two out"),
         "objective.on_policy": (config.objective.on_policy is not None, "each student writes texts of its own, of which no answer can be shared; run them one by one"),
     }  # fmt: skip

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from raykd.config.objective import Objective, SoftTargets
 from raykd.config.scales import KINDS, Scaled
 from raykd.data.chunks import DOMAIN
-from raykd.ensemble import WEIGHTINGS
 from raykd.losses.heads import Head
 from raykd.models.scales import TokenScale
 from raykd.objective.features import FeatureLoss, Shape
@@ -19,6 +18,7 @@ from raykd.objective.known_labels import blended, known_units, replaced, whole_l
 from raykd.objective.rule import LearningRule, knows_few
 from raykd.objective.schedules import strengths_at
 from raykd.objective.settled import EnsembleTarget, SettledUnits
+from raykd.objective.sharing import shared_by_heads, shared_by_teachers, whole_costs
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
 from raykd.objective.terms import NOW, Context, Term, ensemble_rows
 from raykd.objective.uncertainty import UncertaintyWeighting
@@ -164,7 +164,8 @@ class DistillObjective(nn.Module):
             if self.settings.feature_weighting == "teachers":
                 compared = self.feature_terms(features, batch, targets, context)
             own_TN, weights_TN = self._weighed(teacher_batch, compared, now.soft_targets)
-            compared = self._shared_by_teachers(compared, weights_TN)
+            if compared is not None:
+                compared = shared_by_teachers(compared, self._places, weights_TN)
             if soft is not None:
                 loss_N, counts_N = self.rule.soft_loss(
                     soft, teacher_batch, weights_TN, own_TN, self.matches
@@ -204,35 +205,15 @@ class DistillObjective(nn.Module):
         """
         own_TN = cost_TN = self._own_losses(teacher_batch)
         if own_TN is not None and compared is not None:
-            cost_TN = self._whole_costs(own_TN, compared, soft_weight)
+            cost_TN = whole_costs(own_TN, compared, self._places, soft_weight)
         weights_TN = self._weights(teacher_batch, cost_TN)
         return own_TN, weights_TN
 
-    def _whole_costs(
-        self, own_TN: Tensor, compared: Mapping[str, Term], soft_weight: float
-    ) -> Tensor:
-        """What all of a teacher's terms cost, [T, N]: who is dropped is decided by that."""
-        costs = [soft_weight * own_N.detach() for own_N in own_TN]
+    @property
+    def _places(self) -> list[int]:
+        """Of the teacher of each feature term among all teachers."""
         names = [teacher.name for teacher in self.teacher_infos]
-        for term, one in zip(self.settings.features, compared.values(), strict=True):
-            if term.teacher in names:
-                at = names.index(term.teacher)
-                costs[at] = costs[at] + one.weight * one.loss_N.detach()
-        return torch.stack(costs)
-
-    def _shared_by_teachers(
-        self, compared: dict[str, Term] | None, weights_TN: Tensor
-    ) -> dict[str, Term] | None:
-        """The feature terms, each as its teacher counts for the sample; as they are where shares are not by teachers."""
-        if compared is None:
-            return None
-        weight_of = {t.name: weights_TN[at] for at, t in enumerate(self.teacher_infos)}
-        return {
-            name: Term(
-                one.loss_N * weight_of[term.teacher].to(one.loss_N.dtype), one.valid_N, one.weight
-            )
-            for (name, one), term in zip(compared.items(), self.settings.features, strict=True)
-        }
+        return [names.index(term.teacher) for term in self.settings.features]
 
     def _weights(self, teacher_batch: TeacherBatch, own_TN: Tensor | None) -> Tensor:
         """How much each teacher, and after them each peer, counts for each unit [T, N]."""
@@ -285,28 +266,12 @@ class DistillObjective(nn.Module):
             loss_B, counted_B = part(features, batch, answer, context)
             terms[f"features.{index}"] = Term(loss_B, counted_B, weight)
         if self.settings.feature_weighting == "heads" and terms:
-            return self._shared_by_heads(terms, features, batch)
+            heads = [part for part in self.features if isinstance(part, FeatureLoss)]
+            said = [part.head_says(features) for part in heads]
+            return shared_by_heads(terms, said, whole_labels(batch, self.rule))
         if self.uncertainty is not None:
             terms = self.uncertainty(terms)
         return terms
-
-    def _shared_by_heads(
-        self, terms: Mapping[str, Term], features: Mapping[str, Tensor], batch: Batch
-    ) -> dict[str, Term]:
-        """The terms times their shares for each sample, as `confidence` has them, of each teacher's head.
-
-        Zhang et al. 2022 (CA-MKD), the weights of the features. A sample without a label has equal shares.
-        """
-        said_FBK = torch.stack(
-            [part.head_says(features) for part in self.features if isinstance(part, FeatureLoss)]
-        )
-        counted_FB = torch.stack([term.valid_N > 0 for term in terms.values()])
-        labels_B = whole_labels(batch, self.rule)
-        shares_FB = WEIGHTINGS["confidence"](said_FBK, labels_B, available_TN=counted_FB)
-        return {
-            name: Term(term.loss_N * share_B.to(term.loss_N.dtype), term.valid_N, term.weight)
-            for (name, term), share_B in zip(terms.items(), shares_FB, strict=True)
-        }
 
     @torch.no_grad()
     def ensemble_sums(
