@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from raykd.forecast import Plan
     from raykd.forecast.counts import Counts
     from raykd.pipeline import Options
+    from raykd.pipeline.loading import Listen
     from raykd.pipeline.placement import Placement
-    from raykd.pipeline.preparation import Listen, Prepared
+    from raykd.pipeline.preparation import Prepared
     from raykd.report.task import TaskText
     from raykd.tracking import Console
 
@@ -339,7 +340,7 @@ def _data(args: argparse.Namespace) -> int:
     from raykd.data.check import check_data
     from raykd.data.draw import draw_classes, draw_views
     from raykd.models.preprocess import preprocessing_for
-    from raykd.pipeline.preparation import load_samples
+    from raykd.pipeline.loading import load_samples
 
     samples = load_samples(config, listen=_listen())
     report, beside = check_data(samples), sys.stderr if args.json else sys.stdout

@@ -201,7 +201,8 @@ def _from_recipe(config: Config, which: str) -> tuple[Network, dict[str, Any]]:
     from raykd.models import build_model
     from raykd.models.network import Network
     from raykd.models.preprocess import preprocessing_for
-    from raykd.pipeline.preparation import load_samples, student_outputs
+    from raykd.pipeline.loading import load_samples
+    from raykd.pipeline.preparation import student_outputs
     from raykd.types import ORIGINAL_VIEW
 
     samples = load_samples(config)

@@ -16,8 +16,9 @@ from raykd.forecast.timing import Pace, measure
 from raykd.pipeline.chain import planned, prepare_stages
 from raykd.pipeline.choosing import extra_fits_of, typical
 from raykd.pipeline.given import Recipe, given_recipe
+from raykd.pipeline.loading import Listen
 from raykd.pipeline.placement import Placement, make_placement
-from raykd.pipeline.preparation import Listen, Prepared, prepare
+from raykd.pipeline.preparation import Prepared, prepare
 from raykd.runtime import Resources, connect, machine
 
 _HOUR_S = 3600.0

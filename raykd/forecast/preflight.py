@@ -19,14 +19,9 @@ from raykd.models.weights import count_parameters
 from raykd.models.zoo.foreign import ForeignModel
 from raykd.pipeline.choosing import extra_fits_of, menu_of
 from raykd.pipeline.evaluation import slices_of_test, student_network
+from raykd.pipeline.loading import Listen
 from raykd.pipeline.placement import Placement, make_placement
-from raykd.pipeline.preparation import (
-    Listen,
-    Prepared,
-    prepare,
-    vary,
-    with_external_baselines,
-)
+from raykd.pipeline.preparation import Prepared, prepare, vary, with_external_baselines
 from raykd.pipeline.recipe_store import RecipeStore, bucket_of, refuse_unreachable
 from raykd.pipeline.runs import check_required
 from raykd.pipeline.taught import student_rows

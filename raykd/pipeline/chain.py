@@ -31,9 +31,9 @@ from raykd.pipeline.choosing import choose
 from raykd.pipeline.evaluation import best_answers, fit_ids, student_network
 from raykd.pipeline.fits import shown_views, student_fits
 from raykd.pipeline.job import Job
+from raykd.pipeline.loading import Listen
 from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import (
-    Listen,
     Prepared,
     collect,
     prepare,

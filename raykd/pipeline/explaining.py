@@ -33,8 +33,9 @@ from raykd.evaluate.outputs import SplitOutputs
 from raykd.folders import RunFolder, reading
 from raykd.pipeline.evaluation import student_network
 from raykd.pipeline.explained_models import CONTROLS, ExplainedModels, explained_models
+from raykd.pipeline.loading import Listen
 from raykd.pipeline.occluding import ExplainOptions, check_options, occlusion_of
-from raykd.pipeline.preparation import Listen, prepare
+from raykd.pipeline.preparation import prepare
 from raykd.pipeline.student import finished_run, load_student, student_of
 from raykd.report.folder import RunData
 from raykd.seeding import derive

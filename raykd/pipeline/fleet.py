@@ -14,8 +14,9 @@ from raykd.data.texts import encode_texts
 from raykd.errors import InputError, Problem, refuse
 from raykd.pipeline.fits import known_weights
 from raykd.pipeline.given import Recipe, given_recipe
+from raykd.pipeline.loading import Listen
 from raykd.pipeline.placement import make_placement
-from raykd.pipeline.preparation import Listen, prepare
+from raykd.pipeline.preparation import prepare
 from raykd.runtime import connect, put
 from raykd.teachers.pool import ActorFleet
 from raykd.tracking import Event

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -20,15 +18,11 @@ from raykd.config.heads import asks_head
 from raykd.config.load import students_of
 from raykd.config.objective import Candidate, FeatureTerm
 from raykd.config.optimizers import with_choosing_samples, with_training_settings
-from raykd.config.places import cache_root
 from raykd.config.resolving import resolved
 from raykd.config.roles import REPLICA
 from raykd.config.scales import Scaled, scales_asked
-from raykd.config.sources import FilesSource
-from raykd.data import Samples, build_samples
-from raykd.data.decoding import Mark, Part, Target, in_process
+from raykd.data import Samples
 from raykd.data.input_checks import columns_in_words, cut_texts
-from raykd.data.transfer_parts import without_transfer
 from raykd.errors import InputError, Problem
 from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing, preprocessing_for
@@ -37,6 +31,7 @@ from raykd.models.taps import probe, probe_output
 from raykd.models.weights import apply_weights, load_weights, matching
 from raykd.objective.features import feature_problem
 from raykd.pipeline.halves import choice_problems, choosing_samples, epoch_problems, not_halved
+from raykd.pipeline.loading import Listen, fingerprints, load_samples
 from raykd.pipeline.model_checks import (
     Shape,
     check_classes,
@@ -57,12 +52,8 @@ from raykd.pipeline.teachers import (
     resolve_teacher,
     tap_key,
 )
-from raykd.runtime import check_shared, connect
 from raykd.tasks import find_task
-from raykd.tracking import Event, events
 from raykd.types import ORIGINAL_VIEW
-
-Listen = Callable[[Event], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,76 +134,6 @@ class Prepared:
         return (*self.samples.notes, *teachers, *not_halved(self.config, self.samples))
 
 
-def load_samples(
-    config: Config, *, address: str | None = None, listen: Listen | None = None
-) -> Samples:
-    """Load the samples; a cluster is needed only where several parts are still to be decoded.
-
-    Args:
-        config: the recipe.
-        address: of a Ray cluster; None = the one at hand, or a local one for as long as it takes.
-        listen: is told how far decoding is.
-
-    Raises:
-        InputError: anything about the data, or the nodes do not share `data.cache`.
-        DataError: samples cannot be read or written.
-    """
-    columns = [one.column for one in config.evaluate.slices if one.column is not None]
-    if not isinstance(config.data.source, FilesSource):
-        return build_samples(config.data, seed=config.seed, task=config.task, columns=columns)
-    progress = _Progress(listen) if listen is not None else None
-    samples = build_samples(
-        config.data,
-        seed=config.seed,
-        task=config.task,
-        decode=partial(_decoded, config, address),
-        tell=progress,
-        columns=columns,
-    )
-    if progress is not None:
-        progress.end()
-    return samples
-
-
-def _decoded(
-    config: Config, address: str | None, target: Target, parts: Sequence[Part]
-) -> Iterator[Mark]:
-    """On the cluster; a single part in this process, unless it is to be done elsewhere."""
-    if address is None and len(parts) == 1:
-        yield from in_process(target, parts)
-        return
-    from raykd.runtime.decoding import decode_parts  # ray.data takes a while to import
-
-    with connect(address):
-        if address is not None:
-            check_shared({"data.cache": cache_root(config.data)})
-        yield from decode_parts(target, parts)
-
-
-class _Progress:
-    """Turns counts into events of the stage `data`."""
-
-    def __init__(self, listen: Listen) -> None:
-        self._listen = listen
-        self._begun: tuple[float, int] | None = None
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if self._begun is None:
-            self._begun = now, done
-            self._listen(events.stage("data", state="started", fits=total))
-        seconds, new = now - self._begun[0], done - self._begun[1]
-        rate = new / seconds if new else None
-        event = events.progress("data", done=done, total=total, unit="samples", rate_per_s=rate)
-        self._listen(event)
-
-    def end(self) -> None:
-        """All is there."""
-        if self._begun is not None:
-            seconds = time.monotonic() - self._begun[0]
-            self._listen(events.stage("data", state="finished", seconds=seconds))
-
-
 def student_outputs(config: Config, samples: Samples) -> int:
     """How many numbers a student answers: one for each class or label, one value, or the length of its embedding."""
     return config.student.dimension or samples.class_count
@@ -275,7 +196,7 @@ def prepare(
     student = collect(problems, partial(_student, config, samples))
     if problems or student is None:
         raise InputError(problems)
-    whole, own = _fingerprints(samples)
+    whole, own = fingerprints(samples)
     prepared = Prepared(
         config,
         samples,
@@ -376,7 +297,7 @@ def vary(prepared: Prepared, config: Config) -> Prepared:
 def with_views(prepared: Prepared, config: Config) -> Prepared:
     """The same samples and teachers with the view policy of another recipe; their splits and labels stay."""
     samples = replace(prepared.samples, policy=config.data.views.policy)
-    whole, own = _fingerprints(samples)
+    whole, own = fingerprints(samples)
     return replace(prepared, config=config, samples=samples, data=whole, own_data=own)
 
 
@@ -467,21 +388,3 @@ def _head_problem(prepared: Prepared, term: FeatureTerm, found: Shape) -> str | 
             f"the head of teacher {term.teacher!r} answers {shape[0]} numbers for {classes} classes"
         )
     return None
-
-
-def _fingerprints(samples: Samples) -> tuple[str, str]:
-    """Of all samples, and of those without transfer sets."""
-    whole = _fingerprint(samples)
-    own = _fingerprint(without_transfer(samples)) if samples.transfer else whole
-    return whole, own
-
-
-def _fingerprint(samples: Samples) -> str:
-    digest = hashlib.sha256(samples.view_key.encode())
-    every = np.arange(len(samples))
-    arrays = [samples.ids, samples.content_hash(every), samples.labels, samples.all_labels]
-    if samples.weights is not None:
-        arrays.append(samples.weights)
-    for array in [*arrays, *(samples.splits[name] for name in sorted(samples.splits))]:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:32]

@@ -39,12 +39,11 @@ from raykd.pipeline.evaluation import (
 from raykd.pipeline.fits import roles, shown_views, student_fits
 from raykd.pipeline.given import Recipe, given_recipe
 from raykd.pipeline.job import Job, no_time, times_tested
+from raykd.pipeline.loading import Listen, load_samples
 from raykd.pipeline.peers import peers_summary
 from raykd.pipeline.placement import make_placement
 from raykd.pipeline.preparation import (
-    Listen,
     Prepared,
-    load_samples,
     prepare,
     student_outputs,
     with_external_baselines,

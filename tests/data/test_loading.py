@@ -26,7 +26,8 @@ from raykd.folders import RunFolder
 from raykd.models.preprocess import resolve
 from raykd.models.weights import fingerprint, load_weights
 from raykd.pipeline import Options
-from raykd.pipeline.preparation import load_samples, prepare
+from raykd.pipeline.loading import load_samples
+from raykd.pipeline.preparation import prepare
 from raykd.runtime import put
 from raykd.runtime.decoding import decode_parts
 from raykd.targets import NoTargets, Ticket
@@ -267,7 +268,7 @@ def test_preparing_needs_no_cluster_once_it_is_decoded(
 ) -> None:
     config = load_config(recipe(tiny_recipe, files.write_images(tmp_path, COUNT)))
     build_samples(config.data, seed=0)
-    monkeypatch.setattr("raykd.pipeline.preparation.connect", _refused)
+    monkeypatch.setattr("raykd.pipeline.loading.connect", _refused)
     assert len(prepare(config).samples) == COUNT
 
 
@@ -275,7 +276,7 @@ def test_a_single_part_is_decoded_here_and_several_on_a_cluster(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load_config(recipe(tiny_recipe, files.write_images(tmp_path, FEW)))
-    monkeypatch.setattr("raykd.pipeline.preparation.connect", _refused)
+    monkeypatch.setattr("raykd.pipeline.loading.connect", _refused)
     monkeypatch.setattr("raykd.data.decoding.layout._LEAST_ROWS", FEW - 1)
     with pytest.raises(AssertionError, match="asked the cluster"):
         load_samples(config)
@@ -292,8 +293,8 @@ def test_on_a_cluster_at_an_address_every_node_has_to_see_the_cache(
         asked.append(folders)
         raise InputError(Problem("data.cache", "one node does not see it"))
 
-    monkeypatch.setattr("raykd.pipeline.preparation.connect", nullcontext)
-    monkeypatch.setattr("raykd.pipeline.preparation.check_shared", shared)
+    monkeypatch.setattr("raykd.pipeline.loading.connect", nullcontext)
+    monkeypatch.setattr("raykd.pipeline.loading.check_shared", shared)
     cache = tmp_path / "cache"
     config = load_config(recipe(tiny_recipe, files.write_images(tmp_path, FEW), cache=str(cache)))
     with pytest.raises(InputError, match="one node does not see it"):
