@@ -260,4 +260,4 @@ def _asked_live(prepared: Prepared) -> dict[str, int]:
         name: sum(one.settings.is_heard_by(replica) for replica in range(config.seeds))
         for name, one in prepared.teachers.items()
     }
-    return {name: once + each * (replicas[name] * asked.count(name) + extra) for name in names}
+    return {name: once + each * (replicas[name] * asked[name] + extra) for name in names}

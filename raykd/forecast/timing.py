@@ -28,7 +28,7 @@ from raykd.config.peers import Codistillation
 from raykd.data import Samples
 from raykd.errors import TeacherError
 from raykd.folders import RunFolder
-from raykd.objective import Role, training_role
+from raykd.objective import training_role
 from raykd.pipeline.fits import roles, student_fit, teacher_fit
 from raykd.pipeline.fitted import share_fits
 from raykd.pipeline.kept_answers import split_outputs
@@ -312,8 +312,8 @@ def _any_weights(prepared: Prepared, name: str) -> Mapping[str, torch.Tensor]:
     return teacher.network(prepared.samples).model.state_dict()
 
 
-def _student_fits(prepared: Prepared, specs: Specs) -> dict[Role, Fit]:
-    """Role -> its first fit, the first teacher standing for the best one."""
+def _student_fits(prepared: Prepared, specs: Specs) -> dict[str, Fit]:
+    """Role, or name of another student -> its first fit, the first teacher standing for the best one."""
     samples, names = prepared.samples, list(prepared.teachers)
     few = samples.splits["validation"][:_VALIDATED]
     samples = replace(samples, splits={**samples.splits, "validation": few})

@@ -40,7 +40,7 @@ def unit_numbers(tokens_B2L: np.ndarray) -> np.ndarray:
     for chunk_2L in tokens_B2L:
         units = np.flatnonzero(chunk_2L[1, 1:] > 0)
         end = units[-1] + 2 if len(units) else 1
-        own = xxhash.xxh3_64_intdigest(np.ascontiguousarray(chunk_2L[:, :end], dtype=np.int64))
+        own = xxhash.xxh3_64_intdigest(chunk_2L[:, :end].astype(np.int64).tobytes())
         numbers.append(np.uint64(own) ^ units.astype(np.uint64))
     return np.concatenate(numbers)
 

@@ -84,7 +84,10 @@ def make_objective() -> Callable[..., DistillObjective]:
         torch.manual_seed(0)
         return DistillObjective(
             Objective.model_validate(settings),
-            [TeacherInfo(name, (temperatures or {}).get(name, 1.0)) for name in names],
+            [
+                TeacherInfo(name, (temperatures or {}).get(name, 1.0), stacked=(1 + place) / 10)
+                for place, name in enumerate(names)
+            ],
             rule=RULE,
             student_shapes={"tap": (3, 8, 8)},
             teacher_shapes={(name, "tap"): (6, 4, 4) for name in names},

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from raykd.config.methods import WEIGHTINGS
-from raykd.objective import Context, TeacherInfo, reduce_terms
+from raykd.objective import Context, reduce_terms
 from raykd.objective.schedules import strengths_at
 from raykd.objective.settled import SettledSteps
 from raykd.train.feed import parts_of
@@ -59,7 +59,7 @@ def both(make_objective, make_batch, make_answers, generator):
             settings, "a", "b", temperatures={"b": 1.5}, class_weights=classes
         )
         objective.teacher_infos = tuple(
-            TeacherInfo(info.name, info.temperature, error=0.3 + i, accuracy=0.8 - 0.2 * i)
+            replace(info, error=0.3 + i, accuracy=0.8 - 0.2 * i)
             for i, info in enumerate(objective.teacher_infos)
         )
         assert objective.settles
@@ -187,7 +187,7 @@ BRIEF = {f"{t}, {[*LABELS][i % len(LABELS)]}" for i, t in enumerate(TARGETS)} | 
 def test_weights_after_fifty_steps_in_float64(settings, make_objective, make_batch, make_answers):
     objective = make_objective(settings, "a", "b", temperatures={"b": 1.5})
     objective.teacher_infos = tuple(
-        TeacherInfo(info.name, info.temperature, error=0.3 + i, accuracy=0.8 - 0.2 * i)
+        replace(info, error=0.3 + i, accuracy=0.8 - 0.2 * i)
         for i, info in enumerate(objective.teacher_infos)
     )
     batch, silent = make_batch(units=UNITS), torch.arange(UNITS)

@@ -102,7 +102,7 @@ def test_killed_between_the_weights_and_the_state(runs, fit, whole, equal, monke
 
 
 def test_killed_between_the_last_state_and_the_result(runs, fit, whole, equal, monkeypatch):
-    def killed(self, result):
+    def killed(self, result, **_):
         raise Killed
 
     with monkeypatch.context() as patch:

@@ -142,11 +142,11 @@ def unfit_torchvision() -> str | None:
     if importlib.util.find_spec("torchvision") is None:
         return None
     try:
-        import torchvision  # noqa: F401 - only whether it can be
-    except Exception as error:  # noqa: BLE001 - whatever it raises
+        load_package("torchvision", install="raykd[vision]", key="torchvision")
+    except InputError as error:
         return (
             f"torchvision, which transformers imports where it is installed, does not fit torch {torch.__version__} "
-            f"({_short(error)}); install the build for this torch, or `pip uninstall torchvision`"
+            f"({_short(error.__cause__ or error)}); install the build for this torch, or `pip uninstall torchvision`"
         )
     return None
 
@@ -278,5 +278,5 @@ def _made(
     return model
 
 
-def _short(error: Exception) -> str:
+def _short(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
