@@ -80,7 +80,7 @@ def _objective(loss: str, weighting: str, teachers: Sequence[str]) -> DistillObj
         knobs["weights"] = dict.fromkeys(teachers, 1.0)
     soft = {"loss": {"type": loss}, "temperature": _TEMPERATURE}
     settings = Objective.model_validate({"soft_targets": soft, "weighting": knobs})
-    teacher_infos = [TeacherInfo(name, error=0.5, accuracy=0.8) for name in teachers]
+    teacher_infos = [TeacherInfo(name, error=0.5, accuracy=0.8, stacked=0.5) for name in teachers]
     return DistillObjective(
         settings, teacher_infos, rule=RULE, student_shapes={}, teacher_shapes={}
     )

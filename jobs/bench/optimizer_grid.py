@@ -31,6 +31,7 @@ UPDATES = {
     "cnn": 250,
     "resnet": 200,
     "wrn": 200,
+    "vit": 200,
     "bag": 750,
     "text_cnn": 500,
     "gru_lm": 500,

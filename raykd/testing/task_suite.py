@@ -165,7 +165,7 @@ class FacetSuite:
         width = (outputs.shape[1],)
         objective = DistillObjective(
             settings.model_copy(update={"features": ()}),
-            [TeacherInfo(name, error=0.5, accuracy=0.8) for name in names],
+            [TeacherInfo(name, error=0.5, accuracy=0.8, stacked=0.5) for name in names],
             rule=task.rule,
             student_shapes={OUTPUT: width},
             teacher_shapes={(name, OUTPUT): width for name in names},

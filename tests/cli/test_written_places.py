@@ -40,7 +40,7 @@ def started(folder, monkeypatch):
     (folder / "file").write_text("mine")
     begun = []
     monkeypatch.setattr(
-        "raykd.pipeline.preparation.build_samples", lambda *_, **__: begun.append("data")
+        "raykd.pipeline.loading.build_samples", lambda *_, **__: begun.append("data")
     )
     engines = sys.modules[engine.__module__]
     monkeypatch.setattr(engines, "Engine", lambda *_: begun.append("ray"))
