@@ -92,6 +92,7 @@ def _in_spreads(teacher_batch: TeacherBatch, projectors: nn.ModuleList) -> dict[
         return {}
     student, found = {OUTPUT: teacher_batch.student_NC}, {}
     for part, answer in zip(projectors, teacher_batch.outputs, strict=True):
+        assert isinstance(part, FeatureLoss), "whatever projects the teachers' outputs"
         counted_N = answer.valid_N & teacher_batch.batch.present_B
         for what, loss_N in part.in_spreads(student, _as_features(answer)).items():
             found[f"{what}.{part.term.teacher}"] = loss_N, counted_N
