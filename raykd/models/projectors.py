@@ -84,7 +84,7 @@ def make_projector(
 
 
 def _two_layers(source: int, target: int, *, is_map: bool) -> list[nn.Module]:
-    layer = PointwiseMap if is_map else PointwiseFeatures
+    layer: Callable[[int, int], nn.Module] = PointwiseMap if is_map else PointwiseFeatures
     hidden = 2 * max(source, target)
     return [layer(source, hidden), nn.GELU(), layer(hidden, target)]
 

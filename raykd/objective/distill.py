@@ -104,9 +104,10 @@ class DistillObjective(nn.Module):
             rule.projectors(settings, self.teacher_infos, student_shapes, teacher_shapes)
         )
         for part in (*self.matches, *self.features):
-            if isinstance(part, FeatureLoss) and part.term.target in KINDS:
-                (tap,) = part.term.teacher_taps
-                part.compare_at((scales or {})[Scaled(part.term.teacher, tap, part.term.target)])
+            for kind in KINDS:
+                if isinstance(part, FeatureLoss) and part.term.target == kind:
+                    (tap,) = part.term.teacher_taps
+                    part.compare_at((scales or {})[Scaled(part.term.teacher, tap, kind)])
 
     @property
     def projectors(self) -> list[nn.Module]:

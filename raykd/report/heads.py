@@ -20,7 +20,7 @@ def heads(run: RunData) -> Table | None:
             one = numbers.get(what) or {"mean": None, "std": None}
             shown = NONE if one["mean"] is None else number(one["mean"])
             cells.append(with_std(shown, None if one["std"] is None else number(one["std"])))
-            values += [one["mean"], one["std"]]
+            values.extend([one["mean"], one["std"]])
         rows.append((teacher, *cells))
         records.append((teacher, *values))
     return Table(

@@ -103,9 +103,12 @@ def test_it_goes_on_with_the_same_bits(chain, tmp_path, monkeypatch, whole, plac
             run(chain, output=output)
     resumed = run(chain, output=output, resume=True)
     assert (trained(RunFolder(output)), numbers(resumed.summary)) == whole
-    scored = sum(one["teacher_samples_scored"] for one in resumed.summary["generations"])
-    if place == "job:Job.train":
-        assert scored == 0 or call < 3, "what the cut run had scored is not scored again"
+    cut = {("job:Job.train", 1): 0, ("job:Job.train", 3): 1}.get((place, call))
+    if cut is not None:
+        stage = resumed.summary["generations"][cut]
+        assert stage["teacher_samples_scored"] == 0, (
+            "what the cut run had scored is not scored again"
+        )
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -90,7 +90,8 @@ def _in_spreads(teacher_batch: TeacherBatch, projectors: nn.ModuleList) -> dict[
     """How far the student is from each teacher, in units of the teacher's own spread; see `FeatureLoss.in_spreads`."""
     if not len(projectors):  # relations have none
         return {}
-    student, found = {OUTPUT: teacher_batch.student_NC}, {}
+    student = {OUTPUT: teacher_batch.student_NC}
+    found: dict[str, Counted] = {}
     for part, answer in zip(projectors, teacher_batch.outputs, strict=True):
         assert isinstance(part, FeatureLoss), "whatever projects the teachers' outputs"
         counted_N = answer.valid_N & teacher_batch.batch.present_B
