@@ -12,6 +12,7 @@ from raykd.config.methods import FeatureLoss, SoftLoss, Weighting
 from raykd.config.objective import FeatureTerm, Objective, SoftTargets
 from raykd.config.resolving import resolutions
 from raykd.ensemble import WEIGHTINGS
+from raykd.ensemble.stacking import stacked_weights
 from raykd.errors import InputError
 from raykd.losses import LOSSES
 from raykd.methods import LOSS_ROWS, WEIGHTING_ROWS
@@ -84,7 +85,11 @@ def test_a_weighting_s_knobs_are_those_of_the_paper(member):
     parameters = inspect.signature(WEIGHTINGS[tag(member)]).parameters
     for name, field in member.model_fields.items():
         if name not in ("type", "weights", "paper_code_scale"):
-            assert parameters[name].default == field.default, name
+            if WEIGHTING_ROWS[tag(member)].knobs[name].argument:
+                assert parameters[name].default == field.default, name
+            elif tag(member) == "stacking":  # the weights come from validation, before any batch
+                own = inspect.signature(stacked_weights).parameters
+                assert own[name].default == field.default, name
         elif name == "weights":
             assert "weights" in WEIGHTING_ROWS[tag(member)].needs
 
@@ -239,4 +244,6 @@ def test_every_weighting_loads():
         given = {"weights": {"a": 1, "b": 2}} if tag(member) == "fixed" else {}
         Objective.model_validate({"weighting": {"type": tag(member), **given}})
         if not WEIGHTING_ROWS[tag(member)].sequences:  # `task: language` alone
-            load_config(recipe(weighting={"type": tag(member), **given}))
+            calibrated = ["teachers.a.temperature=fit", "teachers.b.temperature=fit"]
+            overrides = calibrated if tag(member) == "stacking" else []
+            load_config(recipe(weighting={"type": tag(member), **given}), overrides)
