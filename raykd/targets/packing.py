@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from raykd.draws import counted, draw
 from raykd.top_k import (
     chunks,
-    counted,
-    draw,
     from_logits,
     label_of,
     log_tail,
@@ -174,7 +173,7 @@ def encode_few(answer: TopK, packing: Packing) -> Arrays:
 
 
 def encode_drawn(logits_NC: Tensor, draws: int, numbers_N: np.ndarray | None = None) -> Arrays:
-    """Classes drawn from the teacher's probabilities at temperature 1, with replacement (`raykd.top_k.draw`).
+    """Classes drawn from the teacher's probabilities at temperature 1, with replacement (`raykd.draws.draw`).
 
     Args:
         logits_NC: float32 [N, C].

@@ -10,12 +10,13 @@ from torch.autograd import gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from raykd.draws import draw
 from raykd.ensemble.sparse import mixture
 from raykd.errors import TargetError
 from raykd.losses import LOSSES
 from raykd.losses.head import head_loss
 from raykd.losses.sparse import SPARSE_LOSSES, cross_entropy
-from raykd.top_k import dense, draw, take, tempered, without_tail
+from raykd.top_k import dense, take, tempered, without_tail
 
 N, V, D = 5, 13, 3
 KNOBS = {"kl": {}, "reverse_kl": {}, "js": {"beta": 0.3}, "skew_kl": {"alpha": 0.2}}

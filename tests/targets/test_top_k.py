@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from raykd.draws import draw
 from raykd.errors import TargetError
 from raykd.top_k import (
     dense,
-    draw,
     even_share,
     from_log_probs,
     log_prob_of,
