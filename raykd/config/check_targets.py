@@ -49,7 +49,7 @@ def target_problems(config: Config) -> Iterator[Problem]:
 def _draws(config: Config) -> Iterator[Problem]:
     """What is not linear in the teachers' probabilities, and so is wrong in the mean where they are estimated from draws."""
     targets, objective = config.targets, config.objective
-    if targets.draws is None:
+    if targets.draws is None or not find_task(config.task).settings.chunks:
         return
     wrong: dict[str, object] = {
         "targets.mass": targets.mass,
@@ -63,8 +63,8 @@ def _draws(config: Config) -> Iterator[Problem]:
         wrong[f"{key}.temperature"] = None if own == 1.0 else own
         wrong[f"{key}.model.type"] = "engine" if isinstance(teacher.model, EngineModel) else None
     why = (
-        f"which targets.draws={targets.draws} are not enough for: tokens that were drawn tell each teacher's probabilities at "
-        "temperature 1, in the mean; leave one of the two out"
+        f"which cannot be learnt from targets.draws={targets.draws}: drawn tokens tell each teacher's probabilities in the mean, "
+        "and at temperature 1; leave one of the two out"
     )
     for where, found in wrong.items():
         if found is not None:
