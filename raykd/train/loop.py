@@ -24,17 +24,18 @@ from raykd.targets.source import Asking
 from raykd.tasks import find_task
 from raykd.tracking import events
 from raykd.train.checkpoint import Reporter, State
-from raykd.train.epoch_accumulator import EpochAccumulator, random_states, set_random_state
+from raykd.train.epoch_accumulator import EpochAccumulator
 from raykd.train.epoch_values import epoch_values
 from raykd.train.exchange import Board, Exchange, LocalBoard, leave_again, take_turns
 from raykd.train.feed import Block, Feed
 from raykd.train.fit import Fit, build_module
+from raykd.train.in_parts import PartialPasses
 from raykd.train.learner import Learner
 from raykd.train.on_policy import Rounds
 from raykd.train.peers import MeanTeacher, PeerModule
 from raykd.train.step import Steps, Update
 from raykd.train.validation import choosing_rows
-from raykd.train.world import World
+from raykd.train.world import World, random_states, set_random_state
 
 Leaving = Callable[[], bool]
 """Whether this worker's machine is about to be taken away."""
@@ -233,8 +234,16 @@ class Trainer:
         self, part: Block, updates: Sequence[Update], sums: EpochAccumulator, epoch: int
     ) -> bool:
         """Some steps in a row; whether this worker is to leave after the last of them."""
+        size = self.fit.training.micro_batch_size
+        passes = None if size is None else partial(PartialPasses, size=size)
         steps = Steps(
-            self.wrapped, updates, part.lessons, part.units, self.all_sum, self.world.workers
+            self.wrapped,
+            updates,
+            part.lessons,
+            part.units,
+            self.all_sum,
+            self.world.workers,
+            passes,
         )
         leaves = False
         for lesson in part.lessons:
