@@ -110,7 +110,8 @@ def kill_teachers_of_chain(folder: Path, quick: bool) -> Found:
     wanted, found = _found(plain), _found(disturbed)
     told = [one for one in lines(disturbed) if one["kind"] == "failure"]
     differing = [name for name in wanted if wanted[name] != found[name]]
-    text = f"{len(disturbing.killed)} teachers killed and {disturbing.nodes} nodes lost in the second stage, {len(told)} failures told; "
+    node = " and their node lost" if disturbing.nodes else ""
+    text = f"{len(disturbing.killed)} teachers killed{node} in the second stage, {len(told)} failures told; "
     text += f"{len(wanted['students'])} students of stages and control "
     text += f"DIFFER in {', '.join(differing)}" if differing else "bit-identical, summary as undisturbed"  # fmt: skip
     whole = len(disturbing.killed) == len(_TEACHERS) and disturbing.nodes == int(not quick)
