@@ -356,6 +356,13 @@ class RunFolder:
         return RunFolder(self.path / STUDENTS / name)
 
     @property
+    def run_of_student(self) -> RunFolder | None:
+        """The run, where this is the folder of one of its other students; None where it is a run's own."""
+        place = self.path.absolute().parent
+        run = RunFolder(place.parent)
+        return run if place.name == STUDENTS and run.config.is_file() else None
+
+    @property
     def environment(self) -> Path:
         """Versions, devices, git, seeds."""
         return self.path / "environment.json"

@@ -168,6 +168,7 @@ def _dry_run_sweep(config: Config, options: Options) -> int:
     trials = [dict(proposal.values) for proposal in plan.proposals or ()]
     finalists = plan.search.finalists
     fits = 0 if finalists is None else (1 + min(finalists.top, plan.total)) * finalists.seeds
+    stages = () if plan.chain is None else plan.chain.stages
     print_json(
         {
             "output": str(plan.folder.path),
@@ -175,7 +176,8 @@ def _dry_run_sweep(config: Config, options: Options) -> int:
             "trials": plan.total,
             "max_concurrent": resources.concurrent,
             "configurations": trials,
-            "student_fits": plan.total + fits,
+            "student_fits": plan.total + fits + sum(stage.config.seeds for stage in stages),
+            **({"stages": [stage.name for stage in stages]} if stages else {}),
         }
     )
     return 0

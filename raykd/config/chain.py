@@ -7,7 +7,7 @@ keeps what they are there for: a student.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +261,14 @@ def _planned(config: Config, fits: Mapping[str, Training]) -> Config:
     if student.weights is not None and REPLICA in student.weights:
         student = student.model_copy(update={"weights": None})
     return config.model_copy(update={"teachers": teachers, "student": student})
+
+
+def searching(last: StageRecipe, config: Config) -> StageRecipe:
+    """The last stage with the search of the whole recipe, whose keys are then those of this stage alone."""
+    config_of, plan = (
+        one.model_copy(update={"search": config.search}) for one in (last.config, last.plan)
+    )
+    return replace(last, config=config_of, plan=plan)
 
 
 def names_of(stages: Sequence[StageRecipe]) -> str:

@@ -9,8 +9,8 @@ that their fingerprints are these: what was scored or trained with other ones is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from raykd.config import Config
-from raykd.config.chain import StageRecipe
+from raykd.config.chain import StageRecipe, searching
 from raykd.config.load import chain_of
 from raykd.disks import copy_folder
 from raykd.errors import InputError, Problem
@@ -182,15 +182,46 @@ def run_stages(
         *before, last = stages
         chain = Chain(folder, last, tuple(before), tuple(controls))
         check_chain(chain, own, console, check_last)
-        with engine(own.address, config, resume=own.resume), connect(own.address) as resources:
-            open_folder(folder, last.config, resources, whole=config)
-            jobs = (*chain.stages, *chain.controls)
-            for number, stage in enumerate(jobs):
-                _run_stage(chain, stage, f"{number + 1} of {len(jobs) + 1}", own, console)
-            chain.take_over()
-            if jobs and console is not None:
-                console.print(f"stage {len(jobs) + 1} of {len(jobs) + 1}: {last.name}")
+        with trained_before(chain, config, own, console):
             return folder, run_last(folder, last.config, own, console, chain)
+
+
+@contextmanager
+def trained_before(
+    chain: Chain, config: Config, options: Options, console: Console | None
+) -> Iterator[None]:
+    """All stages and controls before the last stage, trained unless they were before; their cluster lasts as long as the block.
+
+    Args:
+        chain: the stages, checked.
+        config: the whole recipe.
+        options: how the last stage's job is run; its folder is this process's.
+        console: who tells a person; None is quiet.
+
+    Raises:
+        RaykdError: a stage failed; what was finished is kept, and `resume` continues.
+    """
+    address = options.address
+    with engine(address, config, resume=options.resume), connect(address) as resources:
+        open_folder(chain.folder, chain.last.config, resources, whole=config)
+        jobs = (*chain.stages, *chain.controls)
+        for number, stage in enumerate(jobs):
+            _run_stage(chain, stage, f"{number + 1} of {len(jobs) + 1}", options, console)
+        chain.take_over()
+        if jobs and console is not None:
+            console.print(f"stage {len(jobs) + 1} of {len(jobs) + 1}: {chain.last.name}")
+        yield
+
+
+def searched_chain(config: Config, folder: RunFolder) -> Chain:
+    """The chain whose last stage is searched; controls of a chain belong to its run.
+
+    Args:
+        config: a recipe with stages and a search, checked.
+        folder: of the sweep.
+    """
+    (*before, last), _ = chain_of(config, folder.path)
+    return Chain(folder, searching(last, config), tuple(before), ())
 
 
 def planned(config: Config) -> list[StageRecipe]:
@@ -230,13 +261,25 @@ def check_chain(
     Raises:
         InputError: with the problems of all stages.
     """
-    listen = None if console is None else console.on
     every = (*chain.stages, *chain.controls, chain.last)
-    *_, last = prepare_stages(every, address=options.address, listen=listen)
+    *_, last = check_stages(every, options, console)
     check_last(with_external_baselines(last), chain.roles)
+
+
+def check_stages(
+    stages: Sequence[StageRecipe], options: Options, console: Console | None = None
+) -> list[Prepared]:
+    """Try the recipe of each stage, and whether this machine has room for it.
+
+    Raises:
+        InputError: with the problems of all of them.
+    """
+    listen = None if console is None else console.on
+    prepared = prepare_stages(stages, address=options.address, listen=listen)
     if options.address is None and not is_connected():
-        for stage in every:
+        for stage in stages:
             make_placement(stage.plan, machine())
+    return prepared
 
 
 def _run_stage(

@@ -49,6 +49,8 @@ def _table(summary: Summary) -> Table | None:
             (one["stage"], " ".join(one["teachers"]), one["parameters"], *numbers[:2], ensemble, *numbers[2:], one["epochs"],
              one["teacher_samples_scored"], one["seconds"])
         )  # fmt: skip
+    searched = summary.get("kind") == "sweep"
+    scored = "The last stage is searched: what it reaches stands with its trials." if searched else "Only the last stage is scored on test."  # fmt: skip
     return Table(
         name="generations",
         title=f"The stages, {metric.name}",
@@ -57,9 +59,8 @@ def _table(summary: Summary) -> Table | None:
         rows=rows,
         records=records,
         fields=_KEYS,
-        note=" ".join(["Means over replicas ± standard deviation; “its teachers” is their ensemble on validation. Only the "
-                       "last stage is scored on test. Teacher passes are of teachers that no earlier stage has asked.",
-                       *_taught(summary)]),
+        note=" ".join(["Means over replicas ± standard deviation; “its teachers” is their ensemble on validation.", scored,
+                       "Teacher passes are of teachers that no earlier stage has asked.", *_taught(summary)]),
     )  # fmt: skip
 
 
