@@ -316,9 +316,12 @@ def _student_fits(prepared: Prepared, specs: Specs) -> dict[str, Fit]:
     """Role, or name of another student -> its first fit, the first teacher standing for the best one."""
     samples, names = prepared.samples, list(prepared.teachers)
     few = samples.splits["validation"][:_VALIDATED]
-    samples = replace(samples, splits={**samples.splits, "validation": few})
+    samples, units = (
+        replace(samples, splits={**samples.splits, "validation": few}),
+        len(samples.unit_labels(few)),
+    )
     outputs = {
-        name: codec.decode(one.empty_answer(samples, len(few), held_out=True))
+        name: codec.decode(one.empty_answer(samples, units, held_out=True))
         for name, one in prepared.teachers.items()
     }
     given = {name: one.settings.temperature for name, one in prepared.teachers.items()}
