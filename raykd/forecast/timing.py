@@ -316,10 +316,8 @@ def _student_fits(prepared: Prepared, specs: Specs) -> dict[str, Fit]:
     """Role, or name of another student -> its first fit, the first teacher standing for the best one."""
     samples, names = prepared.samples, list(prepared.teachers)
     few = samples.splits["validation"][:_VALIDATED]
-    samples, units = (
-        replace(samples, splits={**samples.splits, "validation": few}),
-        len(samples.unit_labels(few)),
-    )
+    samples = replace(samples, splits={**samples.splits, "validation": few})
+    units = len(samples.unit_labels(few))
     outputs = {
         name: codec.decode(one.empty_answer(samples, units, held_out=True))
         for name, one in prepared.teachers.items()
