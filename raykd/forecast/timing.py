@@ -315,8 +315,9 @@ def _student_fits(prepared: Prepared, specs: Specs) -> dict[str, Fit]:
     samples, names = prepared.samples, list(prepared.teachers)
     few = samples.splits["validation"][:_VALIDATED]
     samples = replace(samples, splits={**samples.splits, "validation": few})
+    units = len(samples.unit_labels(few))
     outputs = {
-        name: codec.decode(one.empty_answer(samples, len(few), held_out=True))
+        name: codec.decode(one.empty_answer(samples, units, held_out=True))
         for name, one in prepared.teachers.items()
     }
     given = {name: one.settings.temperature for name, one in prepared.teachers.items()}
