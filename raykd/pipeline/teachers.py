@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from raykd.config.models import (
     FactoryModel,
     Model,
     NgramModel,
+    PrivilegedModel,
     SklearnModel,
     brings_weights,
 )
@@ -50,6 +52,7 @@ from raykd.pipeline.model_checks import (
     resolve_label_map,
 )
 from raykd.pipeline.object_teachers import held_object, is_raw, with_samples
+from raykd.pipeline.policies import code_of_path
 from raykd.pipeline.texts import counted_text, teacher_rows
 from raykd.seeding import derive
 from raykd.targets import codec
@@ -121,6 +124,7 @@ class ResolvedTeacher:
                 logits_NC=self.recorded_NC,
                 answers=answers,
                 packing=self.packing,
+                known_as=self.behaviour,
             )
         assert settings.model is not None, "a teacher without outputs has a model"
         gpus = cluster.gpus if settings.resources.gpus is None else settings.resources.gpus
@@ -212,7 +216,13 @@ def resolve_teacher(
         temperatures = kept_temperatures(config, teacher, objectives)
         packing, engine, notes = resolve_engine(config, teacher, samples, temperatures, key)
         return replace(resolved, weights={}, packing=packing, engine=engine, notes=notes)
-    if teacher.outputs is None:
+    if isinstance(teacher.model, PrivilegedModel):
+        resolved = replace(
+            resolved,
+            recorded_NC=recorded_of(teacher, samples, key),
+            behaviour=_made_by(config, teacher.model, key),
+        )
+    elif teacher.outputs is None:
         resolved = _with_model(config, resolved, samples, objectives, key)
     else:
         logits_NC, told = load_outputs(
@@ -226,6 +236,28 @@ def resolve_teacher(
         notes = tuple(f"teacher {teacher.name!r}: {one}" for one in told)
         resolved = replace(resolved, recorded_NC=logits_NC, answers=logits_NC.shape[1], notes=notes)
     return _packed(config, resolved, samples, objectives) if objectives else resolved
+
+
+def _made_by(config: Config, model: PrivilegedModel, key: str) -> str:
+    """What decides a privileged teacher's answer to a sample: its code, and the simulators by name."""
+    rolled = config.data.source.model_dump(mode="json", exclude={"visited", "planned"})
+    code = code_of_path(model.path, f"{key}.model.path")
+    return json.dumps([model.path, code, rolled], sort_keys=True)
+
+
+def recorded_of(teacher: Teacher, samples: Samples, key: str) -> np.ndarray:
+    """What a privileged teacher said while the samples were rolled, float32 [N, C].
+
+    Raises:
+        InputError: they were not rolled, or it says something else than outputs of a policy.
+    """
+    found = samples.recorded.get(teacher.name)
+    if found is None:
+        raise InputError.at(f"{key}.model", "sees the simulator itself, and is asked while samples are rolled alone: needs "
+                            "`data.source: {type: gymnasium}`")  # fmt: skip
+    if found.ndim != 2 or found.shape[1] != samples.class_count:
+        raise InputError.at(f"{key}.model", f"says {list(found.shape[1:])} numbers of a state; {samples.class_count} are needed, {', '.join(samples.classes)}")  # fmt: skip
+    return found
 
 
 def _with_model(
