@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def lander(
+def lander(  # noqa: PLR0913 (its constants)
     observations_BO: np.ndarray,
     *,
     position: float = 0.5,

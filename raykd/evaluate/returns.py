@@ -63,7 +63,7 @@ class Rolled:
         return cls(**{name: together(name) for name in cls.__dataclass_fields__})
 
     @property
-    def mean_R(self) -> Floats:
+    def mean_R(self) -> Floats:  # noqa: N802 (a shape suffix)
         """Each replica's mean return."""
         found: Floats = self.returns_RE.mean(axis=1)
         return found

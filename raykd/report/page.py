@@ -290,12 +290,16 @@ def _tables(run: RunData, analysis: Analysis | None) -> dict[str, Table]:
     from raykd.report.heads import heads
     from raykd.report.kept_tables import kept_tables
     from raykd.report.peers import peers
+    from raykd.report.returns import along_the_way, differences, returns
     from raykd.report.students import students
     from raykd.report.transfer import transfer_sets
 
     makers: Sequence[Callable[[RunData], Table | None]] = (
         tables.results,
         tables.gains,
+        returns,
+        differences,
+        along_the_way,
         generations,
         peers,
         students,
