@@ -48,8 +48,8 @@ from raykd.pipeline.policies import (
     student_policy,
 )
 from raykd.pipeline.preparation import Prepared
-from raykd.pipeline.rolled import common_spaces, simulators, write_arrays
-from raykd.pipeline.rollouts import Rolling, in_groups, roll_group
+from raykd.pipeline.rolled import simulators, write_arrays
+from raykd.pipeline.rollouts import Rolling, roll_group
 from raykd.pipeline.teachers import Specs
 from raykd.teachers.model import Spec
 from raykd.train.checkpoint import FitFolder
@@ -334,7 +334,7 @@ def roll_returns(arena: Arena, students: Mapping[str, Actor], teachers: Mapping[
     for variant in variants_of(arena.config):
         chosen_by = {**students, **teachers} if variant == NOMINAL else alone
         validation[variant] = arena.roll("validation", variant, chosen_by)
-        best[variant] = max(alone, key=lambda name: float(validation[variant][name].mean_R[0]))  # noqa: B023
+        best[variant] = max(alone, key=lambda name: float(validation[variant][name].mean_R[0]))
         test[variant] = arena.roll("test", variant, {**students, **teachers, **chance})
     cast = Cast(students=tuple(students), best=best)
     return Returned(test, validation, cast, trained_on(arena.config))
@@ -353,7 +353,9 @@ def silent_returns(config: Config, students: Sequence[str]) -> Returned:
                       agreed_RE=ones, apart_RE=ones)  # fmt: skip
 
     found = {v: {name: rolled(name, one) for name in names} for v, one in variants_of(config).items()}  # fmt: skip
-    return Returned(found, found, Cast(students=students, best=dict.fromkeys(found, teachers[0])), [])
+    return Returned(
+        found, found, Cast(students=students, best=dict.fromkeys(found, teachers[0])), []
+    )
 
 
 def with_returns(summary: Mapping[str, Any], found: Returned) -> dict[str, Any]:
@@ -407,5 +409,3 @@ def filmed(
 ) -> Film | str:  # fmt: skip
     """`film`, for another process."""
     return film(environment, policy, seed)
-
-

@@ -39,7 +39,7 @@ def returns(run: RunData) -> Picture | None:
     if not found:
         return None
     models = [m for m in dict.fromkeys(m for one in found.values() for m in one) if m != RANDOM]
-    across = 1 if is_narrow() else min(_MOST_PANELS, len(found))
+    across = 1 if is_narrow() else 2 if len(found) == 4 else min(_MOST_PANELS, len(found))
     lines = -(-len(found) // across)
     figure = sheet(10.0, (0.9 + 0.25 * len(models)) * lines)
     every = list(figure.subplots(lines, across, sharey=True, squeeze=False).flat)
@@ -55,7 +55,7 @@ def returns(run: RunData) -> Picture | None:
         name="returns",
         title="Return by variant of the environment",
         caption="Mean return over common seeds with its 95 % interval (bootstrap over replicas and seeds); small dots are single "
-        "replicas. The solid line is the best teacher of the variant, chosen on other seeds, the dotted one chance.",
+        "replicas. The line is the best teacher of the variant, chosen on other seeds.",
     )
 
 
@@ -64,7 +64,6 @@ def _variant(
 ) -> None:
     best = numbers["student"]["against_teacher"]["teacher"]
     axes.axvline(numbers[best]["return"], color=INK, linewidth=0.9)
-    axes.axvline(numbers[RANDOM]["return"], color=MUTED, linewidth=0.9, linestyle=":")
     for height, name in enumerate(models):
         one = numbers.get(name)
         if one is None:

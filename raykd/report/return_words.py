@@ -40,7 +40,8 @@ def _headline(student: Numbers, episodes: int) -> str:
         return f"{start}: {plain(gain['mean'])} more ({bounds})."
     if high < 0:
         return f"{start}: {plain(-gain['mean'])} less ({bounds})."
-    return f"{start}: no difference that these can show ({signed(gain['mean'])}, {bounds})."
+    bounds = f"{signed(gain['mean'])}, 95 % interval {signed(low)} to {signed(high)}"
+    return f"{start}: no difference that {seeds} can show ({bounds})."
 
 
 def _on_shifts(summary: Summary, shifts: Sequence[str]) -> Iterator[str]:
@@ -65,7 +66,7 @@ def _against_controls(found: Mapping[str, Any], shifts: Sequence[str]) -> Iterat
         low, high = gain["ci95_bootstrap"]
         size = f"{mean}, 95 % interval {signed(low)} to {signed(high)}"
         result = _outcome(gain)
-        start = f"It earns {result} than {other} ({size})" if result else f"Against {other} there is no difference in return that these can show ({size})"  # fmt: skip
+        start = f"It earns {result} than {other} ({size})" if result else f"Against {other} no difference in return can be shown ({size})"  # fmt: skip
         yield f"{start}{_elsewhere(found, shifts, control)}."
 
 

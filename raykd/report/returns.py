@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raykd.evaluate.returns import RANDOM
+from raykd.evaluate.returns import NOMINAL, RANDOM
 from raykd.report.folder import RunData, text_of
 from raykd.report.return_words import plain, signed
 from raykd.report.tables import Cell, Table, dot
@@ -50,7 +50,7 @@ def returns(run: RunData) -> Table | None:
     models = list(dict.fromkeys(model for one in found.values() for model in one))
     rows, records = [], []
     for model in models:
-        rows.append((role_name(model), *(_cell(one.get(model)) for one in found.values()), _iqm(run.summary, model)))  # fmt: skip
+        rows.append((role_name(model), _iqm(run.summary, model), *(_cell(one.get(model)) for one in found.values())))  # fmt: skip
         records += [(model, role_of(run.summary, model), variant, *_record(one[model])) for variant, one in found.items() if model in one]  # fmt: skip
     overall = run.summary["returns_overall"]
     best = {variant: one["student"]["against_teacher"]["teacher"] for variant, one in found.items()}
@@ -58,7 +58,7 @@ def returns(run: RunData) -> Table | None:
     return Table(
         name="returns",
         title="Mean return by variant",
-        columns=("model", *found, "normalised"),
+        columns=("model", "normalised", *found),
         rows=rows,
         records=records,
         fields=("model", "role", "variant", "return", "low95", "high95", "success", "length", "normalised", "agreement",
@@ -100,6 +100,19 @@ def differences(run: RunData) -> Table | None:
         note="Paired episode by episode on common seeds. Interval and p: bootstrap over replicas × seeds. Corrected (Holm): "
         "against the teacher for student and controls together, against controls for their number, within a variant.",
     )
+
+
+def return_tiles(summary: Summary) -> list[tuple[str, str, str]]:
+    """Value, what it is and how sure, of the numbers that stand at the top of a page."""
+    student = (summary.get("returns") or {}).get(NOMINAL, {}).get("student")
+    if student is None:
+        return []
+    low, high = (plain(bound) for bound in student["ci95_bootstrap"])
+    gain = student["against_teacher"]
+    return [
+        (plain(mean_of(student["return"])), "mean return", f"{low} to {high}"),
+        (signed(gain["mean"]), f"against the best teacher, {gain['teacher']}", _bounds(gain["ci95_bootstrap"])),
+    ]  # fmt: skip
 
 
 def along_the_way(run: RunData) -> Table | None:
