@@ -366,6 +366,11 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def rollouts(self) -> Path:
+        """Folder of states that students visited while the run was under way."""
+        return self.path / "rollouts"
+
+    @property
     def logs(self) -> Path:
         """The workers' logs of a job that failed on a cluster of its own, secrets masked."""
         return self.path / "logs"

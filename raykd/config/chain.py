@@ -15,7 +15,8 @@ from raykd.config.base import LONGEST_NAME
 from raykd.config.explanations import nearest
 from raykd.config.roles import REPLICA
 from raykd.config.root import Config
-from raykd.config.stages import LONGER, STAGE_CONTROLS, Stage, Teach
+from raykd.config.sources import GymnasiumSource
+from raykd.config.stages import LONGER, STAGE_CONTROLS, Rollouts, Stage, Teach
 from raykd.config.training import Fit, Training
 from raykd.errors import InputError, Problem
 from raykd.folders import RunFolder
@@ -39,6 +40,8 @@ class StageRecipe:
         before: the earlier stages that it needs.
         plan: the same recipe for before any stage is trained: what earlier stages are to make is to be fitted.
         teach: how its students teach later stages.
+        rollouts: what the students that it starts from visit first; None = nothing.
+        start: the stage that these are of.
     """
 
     name: str
@@ -46,6 +49,8 @@ class StageRecipe:
     before: tuple[str, ...]
     plan: Config
     teach: Teach = "best"
+    rollouts: Rollouts | None = None
+    start: str | None = None
 
 
 def stage_problems(
@@ -117,9 +122,30 @@ def _refused(config: Config) -> Iterator[Problem]:
                       "the stages one by one: a teacher with `weights: RUN/student/model.safetensors`")  # fmt: skip
     if config.folds is not None:
         yield Problem("stages", f"found beside folds={config.folds}; a chain is not cross-validated yet: leave one of the two out")  # fmt: skip
+    yield from _rollouts(config)
     for stage in config.stages:
         if stage.start is not None and "weights" in stage.student:
             yield Problem(f"stages.{stage.name}.start", "stands beside student.weights; leave one of the two out")  # fmt: skip
+
+
+def _rollouts(config: Config) -> Iterator[Problem]:
+    """What visits states needs an environment, and students that act."""
+    source = config.data.source
+    for stage in config.stages:
+        if stage.rollouts is None:
+            continue
+        key = f"stages.{stage.name}.rollouts"
+        if not isinstance(source, GymnasiumSource):
+            yield Problem(key, f"found with `data.source: {source.type}`, which has no environment to act in; take {{type: gymnasium}}")  # fmt: skip
+            continue
+        if stage.start is None:
+            yield Problem(key, "found without `start`: name the earlier stage whose students act, and are trained on")  # fmt: skip
+        if stage.join:
+            yield Problem(f"stages.{stage.name}.join", "means nothing with `rollouts`, whose rounds have the same teachers; leave it out")  # fmt: skip
+        known = ["nominal", *source.simulators]
+        for name in stage.rollouts.simulators or ():
+            if name not in known:
+                yield Problem(f"{key}.simulators", f"found {name!r}{nearest(name, known)}; there are {', '.join(known)}")  # fmt: skip
 
 
 def stage_recipes(
@@ -138,8 +164,16 @@ def stage_recipes(
         recipe = build(_tree(config, index, folder, merge))
         names = [name for name in (*(stage.teachers or ()), stage.start) if name in made]
         fits = {name: made[name].config.train for name in names}
+        visits = {name: made[name].rollouts for name in _visiting(config, index)[:-1]}
+        planned = _planned(recipe, fits, {**visits, stage.name: stage.rollouts})
         made[stage.name] = StageRecipe(
-            stage.name, recipe, tuple(dict.fromkeys(names)), _planned(recipe, fits), stage.teach
+            stage.name,
+            recipe,
+            tuple(dict.fromkeys(names)),
+            planned,
+            stage.teach,
+            stage.rollouts,
+            stage.start,
         )
     return list(made.values())
 
@@ -169,6 +203,8 @@ def _tree(config: Config, index: int, folder: Path, merge: Callable[[Any, Any], 
         if earlier.name in named:
             teachers[earlier.name] = _as_teachers(config, place, folder, merge)
     tree["teachers"] = [one for name in named for one in teachers[name]]
+    if files := [str(folder_of_rollouts(folder, name)) for name in _visiting(config, index)]:
+        tree["data"] = {**tree["data"], "source": {**tree["data"]["source"], "visited": files}}
     if stage.start is not None:
         checkpoints = RunFolder(folder).stage(stage.start).checkpoints(f"student/replica{REPLICA}")
         file = checkpoints / "best.safetensors"
@@ -178,6 +214,23 @@ def _tree(config: Config, index: int, folder: Path, merge: Callable[[Any, Any], 
         controls = [name for name in controls if name != "best_teacher"]
     tree["evaluate"] = {**tree["evaluate"], "controls": controls} if last else {"controls": []}
     return tree
+
+
+def _visiting(config: Config, index: int) -> list[str]:
+    """The stages whose visits a stage learns from: its own, and those of all that it starts from, oldest first."""
+    stages = {stage.name: stage for stage in config.stages}
+    found, stage = list[str](), config.stages[index]
+    while True:
+        found += [stage.name] if stage.rollouts is not None else []
+        if stage.start is None:
+            break
+        stage = stages[stage.start]
+    return found[::-1]
+
+
+def folder_of_rollouts(folder: Path, stage: str) -> Path:
+    """The file with the states that were visited for a stage."""
+    return RunFolder(folder).rollouts / f"{stage}.npz"
 
 
 def _overlaid(config: Config, index: int, merge: Callable[[Any, Any], Tree]) -> Tree:
@@ -249,8 +302,16 @@ def _equal_epochs(config: Config, merge: Callable[[Any, Any], Tree]) -> int:
     return equal
 
 
-def _planned(config: Config, fits: Mapping[str, Training]) -> Config:
-    """A recipe whose earlier stages are still to be trained."""
+def _planned(
+    config: Config, fits: Mapping[str, Training], visits: Mapping[str, Rollouts | None]
+) -> Config:
+    """A recipe whose earlier stages are still to be trained, and whose states are still to be visited."""
+    source = config.data.source
+    if isinstance(source, GymnasiumSource) and source.visited:
+        planned = tuple((name, one.episodes) for name, one in visits.items() if one is not None)
+        source = source.model_copy(update={"visited": (), "planned": planned})
+        data = config.data.model_copy(update={"source": source})
+        config = config.model_copy(update={"data": data})
     teachers = tuple(
         one
         if one.stage is None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -26,6 +27,7 @@ class ActionDelay(Settings):
 
     type: Literal["action_delay"] = "action_delay"
     steps: Count
+    """So many steps later."""
 
 
 class TimeLimit(Settings):
@@ -33,6 +35,7 @@ class TimeLimit(Settings):
 
     type: Literal["time_limit"] = "time_limit"
     steps: Count
+    """Most steps of an episode."""
 
 
 class FactoryWrapper(Settings):
@@ -68,3 +71,16 @@ class Environment(Settings):
     """An episode is a success if its return is at least this."""
     success: str | None = None
     """Name of the entry of the last step's `info` that says whether the episode was a success, such as `is_success`."""
+
+    @property
+    def environment(self) -> Environment:
+        """The environment alone, without what a subclass adds."""
+        return Environment(**{name: getattr(self, name) for name in Environment.model_fields})
+
+    def varied(self, changes: Mapping[str, Any]) -> Environment:
+        """This environment with some of its keys replaced; `kwargs` and `attributes` are merged."""
+        tree = self.environment.model_dump(mode="json")
+        for name, value in changes.items():
+            merges = name in ("kwargs", "attributes") and isinstance(value, Mapping)
+            tree[name] = {**tree[name], **value} if merges else value
+        return Environment.model_validate(tree)

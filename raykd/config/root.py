@@ -240,13 +240,28 @@ class TeacherCluster(Settings):
     """A lost teacher stops the run, or is left out with the other weights renormalised."""
 
 
+class RolloutCluster(Settings):
+    """Processes that roll episodes."""
+
+    runners: Count | None = None
+    """At a time; null = as many as train students side by side. The episodes are the same whatever the number."""
+    cpus: Positive = 1
+    """CPUs per process."""
+    group_timeout_s: Positive = 600
+    """A group of 16 episodes that takes longer hangs: its process is ended, and it is rolled again."""
+
+
 class Cluster(Settings):
     """What runs where."""
+
+    added_later: ClassVar = frozenset({"rollouts"})
 
     student: StudentCluster = StudentCluster()
     """Student training."""
     teachers: TeacherCluster = TeacherCluster()
     """Teacher actors and teacher fits."""
+    rollouts: RolloutCluster = RolloutCluster()
+    """Episodes of `task: control`."""
 
 
 class Wandb(Settings):

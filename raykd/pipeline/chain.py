@@ -51,7 +51,8 @@ from raykd.pipeline.session import (
 )
 from raykd.pipeline.student import save_student
 from raykd.pipeline.target_stage import TargetStage
-from raykd.runtime import connect, engine, is_connected, machine
+from raykd.pipeline.visiting import Visit, visit
+from raykd.runtime import Crew, Resources, connect, engine, is_connected, machine
 from raykd.tasks import find_task
 from raykd.tracking import Console
 from raykd.train import Fit
@@ -182,12 +183,17 @@ def run_stages(
         *before, last = stages
         chain = Chain(folder, last, tuple(before), tuple(controls))
         check_chain(chain, own, console, check_last)
-        with engine(own.address, config, resume=own.resume), connect(own.address) as resources:
+        with (
+            engine(own.address, config, resume=own.resume) as crew,
+            connect(own.address) as resources,
+        ):
             open_folder(folder, last.config, resources, whole=config)
             jobs = (*chain.stages, *chain.controls)
             for number, stage in enumerate(jobs):
+                _visit(chain, stage, own, crew, resources, console)
                 _run_stage(chain, stage, f"{number + 1} of {len(jobs) + 1}", own, console)
             chain.take_over()
+            _visit(chain, last, own, crew, resources, console)
             if jobs and console is not None:
                 console.print(f"stage {len(jobs) + 1} of {len(jobs) + 1}: {last.name}")
             return folder, run_last(folder, last.config, own, console, chain)
@@ -237,6 +243,29 @@ def check_chain(
     if options.address is None and not is_connected():
         for stage in every:
             make_placement(stage.plan, machine())
+
+
+def _visit(
+    chain: Chain,
+    stage: StageRecipe,
+    options: Options,
+    crew: Crew,
+    resources: Resources,
+    console: Console | None,
+) -> None:
+    """Have the students that a stage starts from visit what it is to learn from, unless they did before."""
+    if stage.rollouts is None:
+        return
+    before = next(one for one in chain.stages if one.name == stage.start)
+    prepared = prepare(before.config, address=options.address)
+    placement = make_placement(prepared.config, resources)
+    runners = prepared.config.cluster.rollouts.runners or max(1, placement.lanes)
+    told = visit(Visit(stage, prepared, chain.folder), crew, runners)
+    if console is not None:
+        console.print(
+            f"stage {stage.name}: {told['replicas']} students of {stage.start} visited {told['states']:,} states in "
+            f"{told['episodes']:,} episodes (mean return {told['mean_return']:.4g})"
+        )
 
 
 def _run_stage(

@@ -20,6 +20,7 @@ from raykd.config.models import (
     FactoryModel,
     Model,
     NgramModel,
+    PrivilegedModel,
     SklearnModel,
     brings_weights,
 )
@@ -212,7 +213,9 @@ def resolve_teacher(
         temperatures = kept_temperatures(config, teacher, objectives)
         packing, engine, notes = resolve_engine(config, teacher, samples, temperatures, key)
         return replace(resolved, weights={}, packing=packing, engine=engine, notes=notes)
-    if teacher.outputs is None:
+    if isinstance(teacher.model, PrivilegedModel):
+        resolved = replace(resolved, recorded_NC=recorded_of(teacher, samples, key))
+    elif teacher.outputs is None:
         resolved = _with_model(config, resolved, samples, objectives, key)
     else:
         logits_NC, told = load_outputs(
@@ -226,6 +229,21 @@ def resolve_teacher(
         notes = tuple(f"teacher {teacher.name!r}: {one}" for one in told)
         resolved = replace(resolved, recorded_NC=logits_NC, answers=logits_NC.shape[1], notes=notes)
     return _packed(config, resolved, samples, objectives) if objectives else resolved
+
+
+def recorded_of(teacher: Teacher, samples: Samples, key: str) -> np.ndarray:
+    """What a privileged teacher said while the samples were rolled, float32 [N, C].
+
+    Raises:
+        InputError: they were not rolled, or it says something else than outputs of a policy.
+    """
+    found = samples.recorded.get(teacher.name)
+    if found is None:
+        raise InputError.at(f"{key}.model", "sees the simulator itself, and is asked while samples are rolled alone: needs "
+                            "`data.source: {type: gymnasium}`")  # fmt: skip
+    if found.ndim != 2 or found.shape[1] != samples.class_count:
+        raise InputError.at(f"{key}.model", f"says {list(found.shape[1:])} numbers of a state; {samples.class_count} are needed, {', '.join(samples.classes)}")  # fmt: skip
+    return found
 
 
 def _with_model(

@@ -92,3 +92,33 @@ def home_continuous(observations):
 def seer(env, observation):
     """A privileged teacher: logits by where the walker truly is."""
     return [env.at, -env.at]
+
+
+def recorded(task, episodes=30):
+    """States of random episodes with the actions of a rule, as a data set in whole episodes."""
+    from raykd.config.environments import Environment
+    from raykd.control import roll, spaces
+    from raykd.control.policies import RandomPolicy
+    from raykd.data import Dataset
+    from raykd.data.transitions import outputs_of
+
+    kind = "discrete" if task == "control" else "box"
+    environment = Environment(
+        id="raykd_test_environments:Walk",
+        kwargs={"actions": kind},
+        wrappers=({"type": "time_limit", "steps": 20},),
+    )
+    found = roll(environment, RandomPolicy(spaces(environment)), range(episodes))
+    own = home if task == "control" else home_continuous
+    part = found.episode % 5
+    return Dataset(
+        inputs=found.observations,
+        labels=own(found.observations),
+        classes=("left", "right") if task == "control" else outputs_of(1),
+        task=task,
+        splits={
+            "train": np.flatnonzero(part < 3),
+            "validation": np.flatnonzero(part == 3),
+            "test": np.flatnonzero(part == 4),
+        },
+    )
