@@ -3,7 +3,7 @@
     python jobs/tune_lander.py [--candidates 60] [--seed 0]
 
 Prints the sets as the recipe `lander` has them, with what each earns in each of the simulators. A candidate has each constant
-of `raykd.control.heuristics.lander` multiplied by a number of its own, 1 in the first one; Tune rolls all of them for 10
+of `raykd.control.rules.lander` multiplied by a number of its own, 1 in the first one; Tune rolls all of them for 10
 episodes each, and the best 6 then have 60 episodes of other seeds. All seeds come from the words "lander" and "tuning", so
 that a run's episodes, whose seeds come from its recipe's, are others.
 
@@ -24,7 +24,7 @@ from raykd.control import roll
 from raykd.control.policies import RulePolicy
 from raykd.seeding import derive
 
-RULE = "raykd.control.heuristics:lander"
+RULE = "raykd.control.rules:lander"
 PACKAGED = {"position": 0.5, "drift": 1.0, "tilt": 0.4, "slope": 0.55, "angle": 0.5, "spin": 1.0, "height": 0.5, "fall": 0.5}  # fmt: skip
 SIMULATORS: dict[str, dict[str, Any]] = {
     "nominal": {},

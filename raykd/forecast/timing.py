@@ -327,7 +327,9 @@ def _student_fits(prepared: Prepared, specs: Specs) -> dict[str, Fit]:
         validation=split_outputs(samples, "validation", outputs, {}, {}),
         scale=samples.scale,
         fingerprints={name: spec.fingerprint for name, spec in specs.items()},
-        temperatures={name: 1.0 if isinstance(value, str) else value for name, value in given.items()},
+        temperatures={
+            name: 1.0 if isinstance(value, str) else value for name, value in given.items()
+        },
         best_teacher=names[0],
     )
     objective = prepared.config.objective

@@ -24,7 +24,7 @@ from raykd.config import Config
 from raykd.config.environments import Environment
 from raykd.config.sources import GymnasiumSource
 from raykd.control.environments import Spaces, fingerprint
-from raykd.control.filming import Film, film
+from raykd.control.filming import Film
 from raykd.control.policies import RandomPolicy, RecordedPolicy, log_softmax
 from raykd.control.rolling import Episodes, Policy, PrivilegedPolicy, RolloutError
 from raykd.control.seeds import episode_seeds
@@ -58,6 +58,8 @@ Part = Literal["validation", "test"]
 InGroups = Callable[..., list[list[dict[str, np.ndarray]]]]
 """`raykd.pipeline.rollouts.in_groups` with all that says where it is done."""
 _SEEDS: Mapping[Part, str] = {"test": "evaluate", "validation": "evaluate/validation"}
+_CHOOSE = 2
+"""So many times fewer episodes choose than are reported."""
 _ARRAYS = {"returns": "returns_RE", "lengths": "lengths_RE", "success": "success_RE", "agreed": "agreed_RE", "apart": "apart_RE"}  # fmt: skip
 
 
@@ -115,7 +117,9 @@ class Arena:
             DiskError: they cannot be kept.
         """
         environment = variants_of(self.config)[variant]
-        seeds = episode_seeds(self.config.seed, _SEEDS[part], self.config.evaluate.episodes)
+        wanted = self.config.evaluate.episodes
+        count = wanted if part == "test" else max(1, wanted // _CHOOSE)
+        seeds = episode_seeds(self.config.seed, _SEEDS[part], count)
         decides = {
             "schema": 1,
             "environment": fingerprint(environment),
@@ -332,8 +336,8 @@ def roll_returns(arena: Arena, students: Mapping[str, Actor], teachers: Mapping[
     alone = {name: one for name, one in teachers.items() if name != "ensemble"}
     test, validation, best = {}, {}, {}
     for variant in variants_of(arena.config):
-        chosen_by = {**students, **teachers} if variant == NOMINAL else alone
-        validation[variant] = arena.roll("validation", variant, chosen_by)
+        more = {"student": students["student"], **teachers} if variant == NOMINAL else alone
+        validation[variant] = arena.roll("validation", variant, more)
         best[variant] = max(alone, key=lambda name: float(validation[variant][name].mean_R[0]))
         test[variant] = arena.roll("test", variant, {**students, **teachers, **chance})
     cast = Cast(students=tuple(students), best=best)
@@ -402,10 +406,3 @@ def keep_frames(run: RunFolder, variant: str, films: Mapping[str, Film]) -> None
             "returns": np.array([one.earned for one in films.values()]),
         },
     )
-
-
-def filmed(
-    environment: Environment, policy: Policy | PrivilegedPolicy, seed: int
-) -> Film | str:  # fmt: skip
-    """`film`, for another process."""
-    return film(environment, policy, seed)

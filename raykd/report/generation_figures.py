@@ -72,7 +72,7 @@ def _quality(axes: Axes, found: Sequence[Mapping[str, Any]], key: str) -> None:
     ensembles = [
         (x, float(one["ensemble"]["validation"][key]))
         for x, one in enumerate(found)
-        if one["ensemble"]["validation"]
+        if key in (one["ensemble"]["validation"] or {})
     ]
     axes.plot(
         [x for x, _ in ensembles],
