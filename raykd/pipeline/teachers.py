@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -51,6 +52,7 @@ from raykd.pipeline.model_checks import (
     resolve_label_map,
 )
 from raykd.pipeline.object_teachers import held_object, is_raw, with_samples
+from raykd.pipeline.policies import code_of_path
 from raykd.pipeline.texts import counted_text, teacher_rows
 from raykd.seeding import derive
 from raykd.targets import codec
@@ -122,6 +124,7 @@ class ResolvedTeacher:
                 logits_NC=self.recorded_NC,
                 answers=answers,
                 packing=self.packing,
+                known_as=self.behaviour,
             )
         assert settings.model is not None, "a teacher without outputs has a model"
         gpus = cluster.gpus if settings.resources.gpus is None else settings.resources.gpus
@@ -214,7 +217,11 @@ def resolve_teacher(
         packing, engine, notes = resolve_engine(config, teacher, samples, temperatures, key)
         return replace(resolved, weights={}, packing=packing, engine=engine, notes=notes)
     if isinstance(teacher.model, PrivilegedModel):
-        resolved = replace(resolved, recorded_NC=recorded_of(teacher, samples, key))
+        resolved = replace(
+            resolved,
+            recorded_NC=recorded_of(teacher, samples, key),
+            behaviour=_made_by(config, teacher.model, key),
+        )
     elif teacher.outputs is None:
         resolved = _with_model(config, resolved, samples, objectives, key)
     else:
@@ -229,6 +236,13 @@ def resolve_teacher(
         notes = tuple(f"teacher {teacher.name!r}: {one}" for one in told)
         resolved = replace(resolved, recorded_NC=logits_NC, answers=logits_NC.shape[1], notes=notes)
     return _packed(config, resolved, samples, objectives) if objectives else resolved
+
+
+def _made_by(config: Config, model: PrivilegedModel, key: str) -> str:
+    """What decides a privileged teacher's answer to a sample: its code, and the simulators by name."""
+    rolled = config.data.source.model_dump(mode="json", exclude={"visited", "planned"})
+    code = code_of_path(model.path, f"{key}.model.path")
+    return json.dumps([model.path, code, rolled], sort_keys=True)
 
 
 def recorded_of(teacher: Teacher, samples: Samples, key: str) -> np.ndarray:
