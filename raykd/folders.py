@@ -412,6 +412,16 @@ class RunFolder:
         """Which entries of which store this run's targets are."""
         return self.path / "targets.json"
 
+    @property
+    def returns(self) -> Path:
+        """Episodes of models that were rolled to be evaluated, and the frames of one of them."""
+        return self.path / "returns"
+
+    @property
+    def frames(self) -> Path:
+        """Frames of one episode of the student and the best teacher."""
+        return self.returns / "frames.npz"
+
     def card(self, teacher: str) -> Path:
         """The card of one teacher."""
         return self.path / "teachers" / f"{teacher}.json"

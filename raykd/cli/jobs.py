@@ -114,9 +114,12 @@ def show_summary(summary: Mapping[str, Any], console: Console) -> None:
     from raykd.report import result_cells, verdict
     from raykd.report.generations import stage_cells
     from raykd.report.peers import peer_cells
+    from raykd.report.returns import return_cells
 
     title = "test, mean ± standard deviation over replicas"
     show_table(console, result_cells(summary), title, verdict(summary))
+    if earned := return_cells(summary):
+        show_table(console, earned, "mean return by variant, 95 % interval")
     if stages := stage_cells(summary):
         show_table(console, stages, "the stages; mean ± standard deviation over replicas")
     if peers := peer_cells(summary):

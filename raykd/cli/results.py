@@ -21,7 +21,7 @@ from raykd.cli.options import (
     print_json,
     print_text,
 )
-from raykd.config.stages import STAGE_CONTROLS
+from raykd.config.stages import CHAIN_CONTROLS
 from raykd.config.variants import WHOLE
 from raykd.disks import new_file
 from raykd.errors import InputError, RaykdError
@@ -284,7 +284,7 @@ def _of_chain(
 ) -> RunStatus:
     """Where a run with stages stands: those before the last one, then what the last one says of itself."""
     asked = () if _is_sweep(folder, config) else chain["evaluate"]["controls"]
-    controls = [name for name in asked if name in STAGE_CONTROLS]
+    controls = [name for name in asked if name in CHAIN_CONTROLS]
     names = [*(one["name"] for one in chain["stages"][:-1]), *controls]
     stopped = found.status in ("failed", "unfinished")
     before = {f"stages/{name}": _fold(folder.stage(name).path) for name in names}

@@ -16,7 +16,7 @@ from raykd.config.explanations import nearest
 from raykd.config.roles import REPLICA
 from raykd.config.root import Config
 from raykd.config.sources import GymnasiumSource
-from raykd.config.stages import LONGER, STAGE_CONTROLS, Rollouts, Stage, Teach
+from raykd.config.stages import CHAIN_CONTROLS, CLONING, ELSEWHERE, LONGER, Rollouts, Stage, Teach
 from raykd.config.training import Fit, Training
 from raykd.errors import InputError, Problem
 from raykd.folders import RunFolder
@@ -82,7 +82,7 @@ def stage_problems(
 def _names(config: Config) -> Iterator[Problem]:
     """Names that are taken, unknown or used by nobody."""
     teachers = [teacher.name for teacher in config.teachers]
-    taken, before = {*teachers, "student", "ensemble", "labels", "best_teacher", "hard", "untrained", "without_peers", *STAGE_CONTROLS}, list[str]()  # fmt: skip
+    taken, before = {*teachers, "student", "ensemble", "labels", "best_teacher", "hard", "untrained", "without_peers", *ELSEWHERE}, list[str]()  # fmt: skip
     teaching = {name for stage in config.stages for name in stage.teachers or ()}
     used = teaching | {stage.start for stage in config.stages}
     for stage in config.stages:
@@ -181,7 +181,7 @@ def stage_recipes(
 def control_recipes(
     config: Config, build: Build, merge: Callable[[Any, Any], Tree]
 ) -> list[StageRecipe]:
-    """The recipes of `direct` and `longer`, as far as they are asked for."""
+    """The recipes of `direct`, `longer` and `cloning`, as far as they are asked for."""
     found = []
     for name in _controls(config):
         recipe = build(_control_tree(config, name, merge))
@@ -190,7 +190,7 @@ def control_recipes(
 
 
 def _controls(config: Config) -> list[str]:
-    return [name for name in config.evaluate.controls if name in STAGE_CONTROLS]
+    return [name for name in config.evaluate.controls if name in CHAIN_CONTROLS]
 
 
 def _tree(config: Config, index: int, folder: Path, merge: Callable[[Any, Any], Tree]) -> Tree:
@@ -209,22 +209,29 @@ def _tree(config: Config, index: int, folder: Path, merge: Callable[[Any, Any], 
         checkpoints = RunFolder(folder).stage(stage.start).checkpoints(f"student/replica{REPLICA}")
         file = checkpoints / "best.safetensors"
         tree["student"] = {**tree["student"], "weights": str(file), "prefix": None}
-    controls = list(config.evaluate.own_controls)
+    controls = [name for name in config.evaluate.controls if name not in CHAIN_CONTROLS]
     if sum(one.get("teaches") in (None, 0) for one in tree["teachers"]) == 1:
         controls = [name for name in controls if name != "best_teacher"]
-    tree["evaluate"] = {**tree["evaluate"], "controls": controls} if last else {"controls": []}
+    tree["evaluate"] = {**tree["evaluate"], "controls": controls} if last else _unheld(tree)
     return tree
+
+
+def _unheld(tree: Tree) -> Tree:
+    """How students are evaluated that are held against nothing: on as many episodes, where they act."""
+    return {"controls": [], "episodes": tree["evaluate"]["episodes"]}
 
 
 def _visiting(config: Config, index: int) -> list[str]:
     """The stages whose visits a stage learns from: its own, and those of all that it starts from, oldest first."""
+    return [stage.name for stage in _line_of(config, index) if stage.rollouts is not None]
+
+
+def _line_of(config: Config, index: int) -> list[Stage]:
+    """A stage and all that it starts from, oldest first."""
     stages = {stage.name: stage for stage in config.stages}
-    found, stage = list[str](), config.stages[index]
-    while True:
-        found += [stage.name] if stage.rollouts is not None else []
-        if stage.start is None:
-            break
-        stage = stages[stage.start]
+    found = [config.stages[index]]
+    while (start := found[-1].start) is not None:
+        found.append(stages[start])
     return found[::-1]
 
 
@@ -288,10 +295,29 @@ def _control_tree(config: Config, name: str, merge: Callable[[Any, Any], Tree]) 
     last = len(config.stages) - 1
     whole = _overlaid(config, last, merge)
     tree: Tree = {**config.model_dump(mode="json"), "stages": [], "search": None}
-    tree |= {"student": whole["student"], "train": whole["train"], "evaluate": {"controls": []}}
+    tree |= {"student": whole["student"], "train": whole["train"], "evaluate": _unheld(tree)}
     if name == LONGER:
         tree["train"] = {**tree["train"], "epochs": _equal_epochs(config, merge)}
+    if name == CLONING:
+        tree |= _cloning(config, tree, merge)
     return tree
+
+
+def _cloning(config: Config, tree: Tree, merge: Callable[[Any, Any], Tree]) -> Tree:
+    """As many episodes of the teachers alone as the last stage learns from, and as many updates as all rounds have."""
+    last = len(config.stages) - 1
+    rounds = [config.stages.index(stage) for stage in _line_of(config, last)]
+    episodes = dict(tree["data"]["source"]["episodes"])
+    seen, counts = episodes["train"], list[int]()
+    for index in rounds:
+        rollouts = config.stages[index].rollouts
+        seen += 0 if rollouts is None else rollouts.episodes
+        counts.append(seen)
+    epochs = [_overlaid(config, index, merge)["train"]["epochs"] for index in rounds]
+    updates = sum(count * one for count, one in zip(counts, epochs, strict=True))
+    source = {**tree["data"]["source"], "episodes": {**episodes, "train": seen}}
+    train = {**tree["train"], "epochs": max(1, round(updates / seen))}
+    return {"data": {**tree["data"], "source": source}, "train": train}
 
 
 def _equal_epochs(config: Config, merge: Callable[[Any, Any], Tree]) -> int:

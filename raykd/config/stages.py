@@ -13,6 +13,14 @@ from raykd.errors import InputError, Problem
 DIRECT, LONGER = "direct", "longer"
 STAGE_CONTROLS = (DIRECT, LONGER)
 """Controls of a chain: the last student without the stages before it, with its own updates and with those of all."""
+CLONING = "cloning"
+"""The last student of a chain that visits states, taught by as many episodes of the teachers instead."""
+REINFORCED = "rl"
+"""The student taught by rewards alone."""
+CHAIN_CONTROLS = (*STAGE_CONTROLS, CLONING)
+"""Controls of a chain that are trained in folders of their own."""
+ELSEWHERE = (*CHAIN_CONTROLS, REINFORCED)
+"""Controls that are not fits of the run itself."""
 MOST_ROUNDS = 100
 
 

@@ -1,8 +1,9 @@
 """Who acts: networks, ensembles, rules, mixtures and chance, all as `raykd.control.rolling.Policy`.
 
 Outputs of a policy are logits of the actions (discrete), or means and logarithms of the standard deviations of a Gaussian
-(continuous, twice as many numbers as an action has). Every row is computed by itself: a matrix product of several rows may
-round otherwise than that of one, and an episode would depend on its neighbours.
+(continuous, twice as many numbers as an action has). Models are given batches of one fixed shape, padded with zeros: in
+those a row has the same bits whatever the others are, and an episode does not depend on its neighbours; a product of fewer
+rows may round in another way.
 
 Shapes: B episodes, O numbers of an observation, A actions or numbers of an action, C numbers of an output.
 """
@@ -21,7 +22,16 @@ from raykd.control.environments import Spaces
 from raykd.control.rolling import Draws, Policy
 from raykd.importing import load_callable
 
+_ROWS = 16
+"""Of every batch that a model is given, whoever acts beside whom."""
 Take = Literal["best", "sample"]
+
+
+def _filled(rows_BO: np.ndarray) -> np.ndarray:
+    """Rows with as many of zeros behind them as a batch has."""
+    filled = np.zeros((_ROWS, rows_BO.shape[1]), rows_BO.dtype)
+    filled[: len(rows_BO)] = rows_BO
+    return filled
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +56,15 @@ class ModelPolicy:
         return drawn_values(outputs_BC, draws, self.take)
 
     def outputs(self, observations_BO: np.ndarray) -> np.ndarray:
-        """Outputs, float64 [B, C], each row by itself."""
+        """Outputs, float64 [B, C], in batches of one fixed shape, in which a row does not depend on the others."""
         if isinstance(self.model, nn.Module):
             self.model.eval()
         with torch.inference_mode():
-            rows = [self.model(torch.from_numpy(row[None])) for row in observations_BO]
-        return torch.cat(rows).double().numpy()
+            parts = [
+                self.model(torch.from_numpy(_filled(observations_BO[at : at + _ROWS])))
+                for at in range(0, len(observations_BO), _ROWS)
+            ]
+        return torch.cat(parts)[: len(observations_BO)].double().numpy()
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,13 @@ class RolloutError(RaykdError):
 
 _RESET = 0x7FFFFFFF
 """Bits of a seed that an environment is given: some are seeded with 32 bits at most."""
+
+
+def env_seed(seed: int) -> int:
+    """What an environment is given of an episode's seed."""
+    return seed & _RESET
+
+
 _UNDER_WAY: list[tuple[str, int, int]] = []
 
 
@@ -212,7 +219,7 @@ class _Lane:
         self.index, seed = following
         self.episode = _Episode(seed)
         self.draws = np.random.default_rng(derive(seed, "policy"))
-        seen, _ = self.guarded(lambda: self._env.reset(seed=seed & _RESET))
+        seen, _ = self.guarded(lambda: self._env.reset(seed=env_seed(seed)))
         self._see(seen)
         return True
 

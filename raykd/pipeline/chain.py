@@ -21,12 +21,14 @@ import torch
 from raykd.config import Config
 from raykd.config.chain import StageRecipe, searching
 from raykd.config.load import chain_of
+from raykd.config.stages import CLONING
 from raykd.disks import copy_folder
 from raykd.errors import InputError, Problem
 from raykd.evaluate.statistics import spread
 from raykd.evaluate.summary import json_safe, numbers_on
 from raykd.folders import RunFolder, home, lock_file, read_json
 from raykd.models.weights import count_parameters
+from raykd.pipeline.acting import stage_returns, states_learnt_from
 from raykd.pipeline.choosing import choose
 from raykd.pipeline.evaluation import best_answers, fit_ids, student_network
 from raykd.pipeline.fits import shown_views, student_fits
@@ -94,6 +96,10 @@ class Chain:
                 if not target.exists():
                     copy_folder(own.checkpoints(f"student/replica{replica}"), target)
 
+    def own_recipes(self) -> dict[str, Prepared]:
+        """Controls whose data, and so the statistics that inputs are normalised by, are others than the run's."""
+        return {one.name: prepare(one.config) for one in self.controls if one.name == CLONING}
+
     def generations(self, summary: Mapping[str, Any]) -> list[Generation]:
         """A row for each stage, the last one with what it reaches on test; see `generation`.
 
@@ -141,6 +147,9 @@ def generation(
         "validation": student.get("validation"),
         "test": student.get("test"),
         "ensemble": {split: ensemble.get(split) for split in ("validation", "test")},
+        "states": None
+        if (states := summary.get("states")) is None
+        else round(sum(states) / len(states)),
         "teacher_samples_scored": summary["targets"]["teacher_samples_scored"],
         "seconds": summary["timing"]["total_s"],
         "status": summary["status"],
@@ -375,7 +384,9 @@ def _conclude(job: Job, targets: TargetStage, stage: StageRecipe) -> None:
         ranks = [metrics.rank(one) for one in known] or [(0.0, 0.0)]
         replica = ranks.index(max(ranks))
         save_student(job.prepared, job.folder, replica=replica)
+        returns = stage_returns(job, targets.specs)
     spreads = {name: spread([one[name] for one in known]) for name in (known[0] if known else ())}
+    spreads |= returns
     models = {"ensemble": validation.ensemble, **validation.teachers}
     others = {name: numbers_on(metrics, one_NC, labels_N) for name, one_NC in models.items()}
     job.keep(
@@ -393,6 +404,7 @@ def _conclude(job: Job, targets: TargetStage, stage: StageRecipe) -> None:
                 "ensemble_of_stage": {"validation": others.pop("ensemble")},
                 "teachers_of_stage": {name: {"validation": one} for name, one in others.items()},
                 "replica": replica,
+                **({"states": states_learnt_from(job.prepared)} if returns else {}),
                 "test_scored_times": 0,
                 "timing": job.end_timing(),
                 "targets": job.target_numbers(targets),

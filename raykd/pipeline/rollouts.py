@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from raykd.config.environments import Environment
 from raykd.control.rolling import (
@@ -21,6 +21,7 @@ from raykd.runtime import Crew, Limit
 WIDTH = 16
 """Episodes of a group: what one process rolls at a time, however many processes there are."""
 _TRIES = 3
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,32 +62,71 @@ def roll_side_by_side(
         RolloutError: an environment or a policy failed each time; names environment, seed and step.
         TrainingError: no process started in time, or processes were lost again and again.
     """
+    done = in_groups(
+        crew,
+        roll_group,
+        [(one,) for one in wanted],
+        resources=resources,
+        runners=runners,
+        patience_s=patience_s,
+        limit_s=limit_s,
+        tell=tell,
+    )
+    return [joined(parts) for parts in done]
+
+
+def in_groups(
+    crew: Crew,
+    work: Callable[..., Result],
+    given: Sequence[tuple[Any, ...]],
+    *,
+    resources: Mapping[str, float],
+    runners: int,
+    patience_s: float,
+    limit_s: float,
+    tell: Callable[[int, int], None] | None = None,
+) -> list[list[Result]]:
+    """What a piece of work makes of each group of episodes: for each of what is wanted its groups, in order.
+
+    Args:
+        crew: whose processes roll.
+        work: a function of a module, `work(rolling, *more, seeds)`.
+        given: what is wanted, a `Rolling` first and then whatever else the work takes.
+        resources: as of `roll_side_by_side`, as all that follow.
+        runners: processes at a time.
+        patience_s: how long the first process may take to start.
+        limit_s: how long a group may take.
+        tell: is called with the groups done, and their number.
+
+    Raises:
+        RaykdError: as of `roll_side_by_side`.
+    """
     groups = [
-        (index, one.seeds[start : start + WIDTH])
-        for index, one in enumerate(wanted)
-        for start in range(0, len(one.seeds), WIDTH)
+        (index, one[0].seeds[start : start + WIDTH])
+        for index, one in enumerate(given)
+        for start in range(0, len(one[0].seeds), WIDTH)
     ]
-    given = [(wanted[index], seeds) for index, seeds in groups]
+    pieces = [(*given[index], seeds) for index, seeds in groups]
 
     def late(piece: int, where: Any) -> RolloutError:
-        rolling, seeds = given[piece]
+        rolling, seeds = pieces[piece][0], pieces[piece][-1]
         environment, seed, step = where or (rolling.environment.id, seeds[0], -1)
         least = "" if where else f" or another of the {len(seeds)} seeds of its group"
         what = f"its group had not ended after {limit_s:g} s, each time{least}; it hangs, or needs a larger "
         return RolloutError(environment, seed, step, f"{what}cluster.rollouts.group_timeout_s")
 
     done = crew.each(
-        roll_group,
-        given,
+        work,
+        pieces,
         resources,
         runners,
         patience_s=patience_s,
-        tell=None if tell is None else lambda count: tell(count, len(given)),
-        limit=Limit(limit_s, under_way, late, (__name__, "gymnasium")),
+        tell=None if tell is None else lambda count: tell(count, len(pieces)),
+        limit=Limit(limit_s, under_way, late),
     )
     return [
-        joined([part for (own, _), part in zip(groups, done, strict=True) if own == index])
-        for index in range(len(wanted))
+        [part for (own, _), part in zip(groups, done, strict=True) if own == index]
+        for index in range(len(given))
     ]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from raykd.config import Config
 from raykd.config.check_targets import needed_temperatures
+from raykd.config.data import Preprocess
 from raykd.config.engines import EngineModel
 from raykd.config.models import (
     FactoryModel,
@@ -200,7 +201,7 @@ def resolve_teacher(
     key = key or f"teachers.{teacher.name}"
     teacher = with_samples(teacher, samples, key=key)
     preprocessing = IDENTITY
-    if not is_raw(teacher, samples):
+    if not is_raw(teacher, samples) and not sees_states(config, teacher):
         preprocessing = preprocessing_for(teacher.preprocess, samples, key=f"{key}.preprocess")
     label_map = resolve_label_map(teacher, samples, key=f"{key}.label_map")
     resolved = ResolvedTeacher(
@@ -243,6 +244,15 @@ def _made_by(config: Config, model: PrivilegedModel, key: str) -> str:
     rolled = config.data.source.model_dump(mode="json", exclude={"visited", "planned"})
     code = code_of_path(model.path, f"{key}.model.path")
     return json.dumps([model.path, code, rolled], sort_keys=True)
+
+
+def sees_states(config: Config, teacher: Teacher) -> bool:
+    """Whether a teacher is given states as the environment shows them: one that acts, and was trained elsewhere.
+
+    What a rule or a policy was made for are an environment's own units; statistics of the samples at hand are none of it.
+    """
+    settings, given = find_task(config.task).settings, teacher.preprocess != Preprocess()
+    return settings.acts and not (teacher.learns or teacher.stage is not None or given)
 
 
 def recorded_of(teacher: Teacher, samples: Samples, key: str) -> np.ndarray:
