@@ -26,6 +26,7 @@ from raykd.evaluate.statistics import t_interval
 from raykd.folders import RunFolder
 from raykd.models.weights import apply_weights
 from raykd.objective import training_role
+from raykd.objective.controls import Role
 from raykd.pipeline.fits import student_fit
 from raykd.pipeline.recipe_store import open_store
 from raykd.targets import NoTargets, StoredTargets
@@ -44,7 +45,7 @@ ARMS: Mapping[str, Sequence[str]] = {
 TEXT = "text alone"
 
 
-def bits_of(bench: Bench, role: str, replica: int) -> float:
+def bits_of(bench: Bench, role: Role, replica: int) -> float:
     """Bits per byte of test of one replica's student, at its best epoch."""
     names, samples = list(bench.models), bench.samples
     objective = bench.prepared.config.objective
@@ -97,7 +98,9 @@ def main(arguments: Sequence[str]) -> None:
             root = Path(folder) / str(number)
             overrides = [*shared, f"targets.store={root / 'store'}", *own]
             bench = Bench(load_config("lm_domains", overrides), root, print)
-            roles = {name: "student"} | ({TEXT: "labels"} if not rows else {})
+            roles: dict[str, Role] = {name: "student"}
+            if not rows:
+                roles[TEXT] = "labels"
             for arm, role in roles.items():
                 bits = [bits_of(bench, role, replica) for replica in range(given.replicas)]
                 rows[arm] = "" if arm == TEXT else f"{stored_bytes(bench):,}", bits

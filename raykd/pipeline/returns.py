@@ -228,7 +228,8 @@ def apart(outputs_TNC: np.ndarray, *, discrete: bool) -> np.ndarray:
         return spread_N
     log_probs_TNC, mean_NC = log_softmax(outputs_TNC), together(outputs_TNC)
     found: np.ndarray = (np.exp(log_probs_TNC) * (log_probs_TNC - mean_NC)).sum(axis=2).mean(axis=0)
-    return np.maximum(found, 0.0)
+    positive: np.ndarray = np.maximum(found, 0.0)
+    return positive
 
 
 def acts(config: Config) -> bool:
