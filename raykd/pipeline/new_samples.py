@@ -30,6 +30,7 @@ from raykd.data.texts import encode_texts
 from raykd.errors import DataError, InputError, Problem
 from raykd.export.description import Description, Input
 from raykd.objects import hold
+from raykd.tasks import find_task
 from raykd.types import TEXT
 
 KEY = "DATA"
@@ -75,7 +76,7 @@ def read_new(about: Description, path: Path) -> NewSamples:
         raise InputError.at(KEY, f"no file at {path}; check the path")
     suffix = path.suffix.lower()
     if suffix in (".npz", ".npy"):
-        found = _of_arrays(path, suffix)
+        found = _of_arrays(path, suffix, acts=find_task(about.task).settings.acts)
     elif suffix == ".txt" and about.input.dtype == "uint8":
         found = _of_lines(path, about.input.shape[0])
     else:
@@ -125,9 +126,9 @@ def given_new(about: Description, given: Any) -> NewSamples:
     return _kept(about, (np.arange(len(values)) if ids is None else ids, values, {}), "the arrays")
 
 
-def _of_arrays(path: Path, suffix: str) -> _Read:
+def _of_arrays(path: Path, suffix: str, *, acts: bool) -> _Read:
     try:
-        ids, values = _read_npz(path) if suffix == ".npz" else _read_npy(path)
+        ids, values = _read_npz(path, acts=acts) if suffix == ".npz" else _read_npy(path)
     except InputError:
         raise
     except _DAMAGED as error:
@@ -138,14 +139,17 @@ def _of_arrays(path: Path, suffix: str) -> _Read:
     return ids, values, {}
 
 
-def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_npz(path: Path, *, acts: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and values; those of a student that acts may be the observations of a transitions file."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as packed:
             refuse_bomb(packed, path, key=KEY)
     with np.load(path, allow_pickle=False) as archive:
-        if "inputs" not in archive:
-            raise KeyError(f"no array 'inputs' in {archive.files}")
-        values = archive["inputs"]
+        known = ("inputs", "observations") if acts else ("inputs",)
+        name = next((one for one in known if one in archive), None)
+        if name is None:
+            raise KeyError(f"no array {' or '.join(map(repr, known))} in {archive.files}")
+        values = archive[name]
         return (archive["ids"] if "ids" in archive else np.arange(len(values))), values
 
 

@@ -301,3 +301,14 @@ def test_16_bit_images_are_scaled_by_the_command(call, tmp_path):
     assert told.code == 0, told.err
     found = [float(line.split(",")[1]) * 255 for line in told.out.splitlines()[1:]]
     assert found == pytest.approx(scaled, abs=1e-3)
+
+
+def test_a_student_that_acts_reads_the_states_of_a_transitions_file(tmp_path):
+    seen = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    path, ids = tmp_path / "states.npz", np.array(["a", "b", "c", "d", "e"])
+    np.savez(path, observations=seen, actions=np.zeros(5, np.int64), episode=np.zeros(5, np.int64), ids=ids)  # fmt: skip
+    found = read_new(about().model_copy(update={"task": "control"}), path)
+    np.testing.assert_array_equal(found.values, seen)
+    assert found.ids.tolist() == ids.tolist()
+    with pytest.raises(InputError, match="no array 'inputs' in"):
+        read_new(about(), path)
