@@ -50,6 +50,12 @@ def test_the_command_is_the_same_as_here(job, tmp_path):
     assert sent["env_vars"]["RAY_JOB_STOP_SIGNAL"] == "SIGINT"
 
 
+@pytest.mark.parametrize("name", ["cartpole", "pendulum", "lander"])
+def test_recipes_whose_students_act_can_be_submitted(request_of, folder, name):
+    request = request_of("run", name, "--output", "/shared/run", "seeds=1")
+    assert request.entrypoint == f"python -m raykd run {name} --output /shared/run seeds=1"
+
+
 def test_targets_are_kept_where_the_user_keeps_them(job, folder):
     assert job(environ={**CLEAN, "RAYKD_HOME": "/data/kept"}).runtime_env["env_vars"][
         "RAYKD_HOME"
