@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import pytest
 import yaml
+from raykd_cut_runs import cut_off, epochs_of, killed, run_to_the_end
 
 from raykd.errors import InputError, TrainingError
 from raykd.folders import RunFolder
 from raykd.models.weights import fingerprint, load_weights
 from raykd.pipeline import run
-from raykd.tracking.jsonl import METRICS, read_lines
 
 pytestmark = [pytest.mark.ray, pytest.mark.soak]
 STAGES = [
@@ -36,7 +29,6 @@ POINTS = [
     ("runs:_evaluate", 1),  # all is trained
 ]
 """Where in `raykd.pipeline`, and at which call, a run is cut off."""
-_DRIVER = "import sys; from raykd.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 @pytest.fixture
@@ -75,24 +67,6 @@ def whole(chain, ray_cluster, tmp_path_factory, monkeypatch):
     return _WHOLE[0]
 
 
-def cut_off(patch, place, call):
-    """Have the run fail at the given call of a function of the pipeline."""
-    module, _, name = place.partition(":")
-    owner = importlib.import_module(f"raykd.pipeline.{module}")
-    *classes, name = name.split(".")
-    for one in classes:
-        owner = getattr(owner, one)
-    original, calls = getattr(owner, name), []
-
-    def cut(*args, **named):
-        calls.append(1)
-        if len(calls) == call:
-            raise TrainingError("power cut")
-        return original(*args, **named)
-
-    patch.setattr(owner, name, cut)
-
-
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize(("place", "call"), POINTS)
 def test_it_goes_on_with_the_same_bits(chain, tmp_path, monkeypatch, whole, place, call):
@@ -122,13 +96,6 @@ def test_only_the_same_chain_goes_on(chain, tmp_path, monkeypatch):
         run(other, output=tmp_path / "cut", resume=True)
     with pytest.raises(InputError, match="was started with stages"):
         run({**chain, "stages": [], "evaluate": {}}, output=tmp_path / "cut", resume=True)
-
-
-def epochs_of(folder, fits):
-    """How many epochs of a job's fits were told so far."""
-    path = folder.path / METRICS
-    lines = read_lines(path) if path.is_file() else []
-    return sum(line["kind"] == "epoch" and str(line["fit"]).startswith(fits) for line in lines)
 
 
 @pytest.mark.timeout(600)
@@ -173,34 +140,3 @@ def networks(folder):
     """Hash of the weights of every peer."""
     files = sorted(folder.glob("checkpoints/student/**/*.safetensors"))
     return {str(f.relative_to(folder)): fingerprint(load_weights(f, key="x")) for f in files}
-
-
-def command(recipe, output, *more):
-    return [sys.executable, "-c", _DRIVER, "run", str(recipe), "--output", str(output), *more]
-
-
-def _environment(home=None):
-    own = {} if home is None else {"RAYKD_HOME": str(home)}
-    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | own
-
-
-def killed(recipe, output, condition, *more):
-    driver = subprocess.Popen(
-        command(recipe, output, *more), env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )  # fmt: skip
-    try:
-        until = time.monotonic() + 200
-        while not condition():
-            assert driver.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < until, "it never came that far"
-            time.sleep(0.05)
-    finally:
-        driver.send_signal(signal.SIGKILL)
-        driver.wait(60)
-
-
-def run_to_the_end(recipe, output, *more, home=None):
-    ended = subprocess.run(
-        command(recipe, output, *more), env=_environment(home), capture_output=True, text=True, check=False
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr[-2000:]

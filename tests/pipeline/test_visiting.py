@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
+from raykd_cut_runs import cut_off, epochs_of, killed, run_to_the_end
 
 from raykd.config import load_config
 from raykd.errors import RaykdError, TrainingError
 from raykd.folders import RunFolder, read_json
 from raykd.models.weights import fingerprint, load_weights
-from raykd.pipeline import run
+from raykd.pipeline import run, visiting
+from raykd.search import sweep
 
 WALK = {
     "task": "control",
@@ -41,10 +44,10 @@ WALK = {
     "cluster": {"teachers": {"cpus": 0.5}},
 }
 STAGES = [
-    {"name": "cloning"},
+    {"name": "cloned"},
     {
         "name": "dagger",
-        "start": "cloning",
+        "start": "cloned",
         "rounds": 2,
         "rollouts": {"episodes": 3, "mix": [0.5, 0.0]},
     },
@@ -69,23 +72,6 @@ def weights(folder):
     return [fingerprint(load_weights(file, key="best")) for file in files]
 
 
-def cut_off(patch, place, call):
-    module, _, name = place.partition(":")
-    owner = importlib.import_module(f"raykd.pipeline.{module}")
-    *classes, name = name.split(".")
-    for one in classes:
-        owner = getattr(owner, one)
-    original, calls = getattr(owner, name), []
-
-    def cut(*args, **named):
-        calls.append(1)
-        if len(calls) == call:
-            raise TrainingError("power cut")
-        return original(*args, **named)
-
-    patch.setattr(owner, name, cut)
-
-
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_rounds_learn_from_their_own_states_and_round_0_is_cloning(tmp_path):
@@ -99,7 +85,7 @@ def test_rounds_learn_from_their_own_states_and_round_0_is_cloning(tmp_path):
     assert (note["episodes"], note["states"]) == (6, visited)
     cloned = run(WALK, output=tmp_path / "cloning")
     expected = weights(RunFolder(cloned.path))
-    assert weights(folder.stage("cloning")) == expected, "round 0 is cloning, bit for bit"
+    assert weights(folder.stage("cloned")) == expected, "round 0 is cloning, bit for bit"
     assert weights(folder) != expected
 
 
@@ -141,6 +127,93 @@ def test_states_that_were_damaged_are_rolled_again(tmp_path):
     (output / "summary.json").unlink()
     run(DAGGER, output=output, resume=True)
     assert file.read_bytes() == before
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_a_driver_that_was_killed_goes_on_to_the_same_weights(tmp_path):
+    """SIGKILL as soon as the first round's states are there, and again while the last round's students train."""
+    recipe, whole, output = tmp_path / "walk.yaml", tmp_path / "whole", tmp_path / "killed"
+    recipe.write_text(yaml.safe_dump({**DAGGER, "train": {"epochs": 6, "batch_size": 16}}))
+    run_to_the_end(recipe, whole, home=tmp_path / "other")
+    folder = RunFolder(output)
+    killed(recipe, output, (folder.rollouts / "dagger_round1.npz").is_file)
+    killed(recipe, output, lambda: epochs_of(folder, "student/"), "--resume")
+    run_to_the_end(recipe, output, "--resume")
+    assert len(trained(folder)) == 6, "two replicas of cloning and of two rounds"
+    assert trained(folder) == trained(RunFolder(whole))
+
+
+@pytest.mark.ray
+@pytest.mark.soak
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_runner_that_was_killed_loses_nothing(tmp_path, monkeypatch):
+    whole = run(DAGGER, output=tmp_path / "whole")
+    monkeypatch.setenv("RAYKD_HOME", str(tmp_path / "other"))
+    deaths, roll_side_by_side = tmp_path / "deaths", visiting.roll_side_by_side
+    deaths.mkdir()
+
+    def deadly(crew, wanted, **more):
+        """The first episode of an even seed ends its process, once."""
+        even = [seed for one in wanted for seed in one.seeds if seed % 2 == 0]
+        for seed in even[1:]:
+            (deaths / str(seed)).touch()
+        expected.append(even[0])
+        dying = {"fails": "dies", "marker": str(deaths)}
+        changed = [
+            replace(one, environment=one.environment.model_copy(update={"kwargs": dying}))
+            for one in wanted
+        ]
+        return roll_side_by_side(crew, changed, **more)
+
+    expected = []
+    monkeypatch.setattr(visiting, "roll_side_by_side", deadly)
+    run(DAGGER, output=tmp_path / "run")
+    assert len(expected) == 2, "once in each round"
+    assert all((deaths / str(seed)).is_file() for seed in expected), "a process has died"
+    assert trained(RunFolder(tmp_path / "run")) == trained(RunFolder(whole.path))
+
+
+@pytest.mark.ray
+@pytest.mark.soak
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_teacher_that_was_killed_loses_nothing(tmp_path, monkeypatch):
+    whole = run(DAGGER, output=tmp_path / "whole")
+    monkeypatch.setenv("RAYKD_HOME", str(tmp_path / "other"))
+    output, death = tmp_path / "run", tmp_path / "death"
+    after = RunFolder(output).rollouts / "dagger_round1.json"
+    home, seer = DAGGER["teachers"]
+    dying = {"path": "raykd_test_environments:home_dying", "kwargs": {"after": str(after), "marker": str(death)}}  # fmt: skip
+    teachers = [{**home, "model": {**home["model"], **dying}}, seer]
+    run({**DAGGER, "teachers": teachers}, output=output)
+    assert death.is_file(), "it has died"
+    assert trained(RunFolder(output)) == trained(RunFolder(whole.path))
+
+
+@pytest.mark.ray
+@pytest.mark.soak
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_last_round_can_be_searched(tmp_path):
+    lr = "train.optimizer.lr"
+    search = {
+        "parameters": {lr: {"space": "choice", "categories": [1e-4, 3e-2]}},
+        "searcher": {"type": "grid"},
+        "trials": None,
+        "scheduler": {"type": "none"},
+        "finalists": None,
+    }
+    summary = sweep({**DAGGER, "search": search}, output=tmp_path / "sweep").summary
+    assert summary["metric"] == "accuracy", "agreement with the actions that were taken"
+    by_lr = {one["values"][lr]: one for one in summary["trials"]}
+    agreement = {value: one["validation"]["accuracy"] for value, one in by_lr.items()}
+    assert summary["ranking"][0] == by_lr[max(agreement, key=agreement.get)]["trial"]
+    folder = RunFolder(tmp_path / "sweep")
+    assert (folder.rollouts / "dagger.npz").is_file(), "the students before it have visited"
+    assert [one["stage"] for one in summary["generations"]] == [
+        "cloned",
+        "dagger_round1",
+        "dagger",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,17 @@ def home(observations):
     return (observations[:, 0] < 0).astype(np.int64)
 
 
+def home_dying(observations, after, marker):
+    """The same; its fleet's process ends at the first question after a file is there. Runners ask for 16 rows at a time."""
+    import ray
+
+    hosted = ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
+    if hosted and len(observations) != 16 and Path(after).is_file() and not Path(marker).is_file():
+        Path(marker).touch()
+        os._exit(1)
+    return home(observations)
+
+
 def home_continuous(observations):
     return np.clip(-observations[:, :1], -1, 1)
 
