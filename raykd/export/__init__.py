@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from raykd.export.int8_format import INT8_GRAPH, open_int8, write_int8
 from raykd.export.onnx_format import GRAPH, open_graph, write_graph
 from raykd.export.student import Runner, Student
 from raykd.export.torch_format import PROGRAM, open_program, write_program
@@ -21,17 +22,28 @@ class Format:
         packages: what it needs that the base installation does not bring.
         write: write a student into a folder.
         open: run what was written.
+        exact: whether it has to say what the student says in torch; one that does not is held against it on test.
+        always: whether it is written where no format is named.
+        needs: a format that it is made of.
     """
 
     files: tuple[str, ...]
     packages: tuple[str, ...]
     write: Callable[[Student, Path], None]
     open: Callable[[Student, Path], Runner]
+    exact: bool = True
+    always: bool = True
+    needs: str | None = None
 
+
+_ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 FORMATS: dict[str, Format] = {
     "safetensors": Format((WEIGHTS, DESCRIPTION), (), write_weights, open_weights),
-    "onnx": Format((GRAPH,), ("onnx", "onnxscript", "onnxruntime"), write_graph, open_graph),
+    "onnx": Format((GRAPH,), _ONNX, write_graph, open_graph),
+    "int8": Format(
+        (INT8_GRAPH,), _ONNX, write_int8, open_int8, exact=False, always=False, needs="onnx"
+    ),
     "torch": Format((PROGRAM,), (), write_program, open_program),
 }
 
