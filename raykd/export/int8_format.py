@@ -152,6 +152,7 @@ def _prepared(graph: Any, place: Path) -> Any:
     onnx.save(graph, file)
     quant_pre_process(file, file, skip_symbolic_shape=True)
     made = onnx.load(file)
+    del made.graph.value_info[:]  # inferred again; where a Gemm becomes a MatMul, its weights change their shape
     for number, node in enumerate(made.graph.node):
         node.name = f"node_{number}_{node.op_type}"
     onnx.save(made, file)
@@ -159,16 +160,24 @@ def _prepared(graph: Any, place: Path) -> Any:
 
 
 def _weights_of(graph: Any) -> list[tuple[Any, int]]:
-    """Nodes that have a matrix of float32 among their constants, and how many numbers it has; of an LSTM all of them."""
+    """Nodes that have matrices of float32 among their constants, and how many numbers these have.
+
+    A matrix of one row or column is one where the operator takes weights; elsewhere it is a bias or a factor.
+    """
     import onnx
 
-    sizes = {
-        one.name: math.prod(one.dims)
+    shapes = {
+        one.name: tuple(one.dims)
         for one in graph.graph.initializer
-        if one.data_type == onnx.TensorProto.FLOAT and sum(side > 1 for side in one.dims) > 1
+        if one.data_type == onnx.TensorProto.FLOAT
     }
-    found = [(node, sum(sizes.get(name, 0) for name in node.input)) for node in graph.graph.node]
-    return [(node, count) for node, count in found if count]
+    found = []
+    for node in graph.graph.node:
+        least = 0 if node.op_type in (*STATIC, *DYNAMIC) else 1
+        inputs = [shapes[name] for name in node.input if len(shapes.get(name, ())) > 1]
+        count = sum(math.prod(one) for one in inputs if sum(side > 1 for side in one) > least)
+        found += [(node, count)] if count else []
+    return found
 
 
 def _why_not(held: Iterable[tuple[Any, int]], allowed: Sequence[str], share: float) -> str:
