@@ -152,7 +152,8 @@ def _prepared(graph: Any, place: Path) -> Any:
     onnx.save(graph, file)
     quant_pre_process(file, file, skip_symbolic_shape=True)
     made = onnx.load(file)
-    del made.graph.value_info[:]  # inferred again; where a Gemm becomes a MatMul, its weights change their shape
+    # Shapes are inferred again: where a Gemm becomes a MatMul, its weights change theirs.
+    del made.graph.value_info[:]
     for number, node in enumerate(made.graph.node):
         node.name = f"node_{number}_{node.op_type}"
     onnx.save(made, file)
