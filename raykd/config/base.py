@@ -15,7 +15,11 @@ class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys refused, a field documented by the string below it."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        defer_build=True,
     )
     added_later: ClassVar[frozenset[str]] = frozenset()
     """Optional fields that are younger than results which somebody keeps. At their default they are no part of

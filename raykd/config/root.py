@@ -180,8 +180,10 @@ class StudentCluster(Settings):
     """Data-parallel workers: so many, or [fewest, most], which a fit starts and restarts with as many of as
     there is room for then, beside live teachers and whatever else runs. Between two fits a smaller group
     grows to what there is room for by then. The global batches are the same whatever the number."""
-    cpus: Positive = 1
-    """CPUs per worker."""
+    cpus: Positive | None = None
+    """CPUs per worker, which are its threads as well. null = 1, and of a large model more: a thread for each 100 million
+    multiply-adds that its forward pass of a batch takes, up to 8 and to the CPUs of this machine; on a cluster at an address,
+    on GPUs and beside live teachers 1. Decided when a run begins, and kept by --resume."""
     gpus: NonNegative = 0
     """GPUs per worker."""
     parallel_fits: Count | None = None
@@ -205,7 +207,17 @@ class StudentCluster(Settings):
     @property
     def resources(self) -> dict[str, float]:
         """Of one worker, by Ray's names."""
-        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+        return {"CPU": self.cpus_each, **({"GPU": self.gpus} if self.gpus else {})}
+
+    @property
+    def cpus_each(self) -> float:
+        """CPUs of one worker; 1 where that is still to be decided."""
+        return 1 if self.cpus is None else self.cpus
+
+    @property
+    def threads(self) -> int:
+        """Of torch, in one worker."""
+        return max(1, int(self.cpus_each))
 
     @property
     def fewest(self) -> int:

@@ -72,6 +72,12 @@ def costs(
     return {name: {**one, "latency_ms": latency[name]} for name, one in found.items()}, conditions
 
 
+def multiply_adds(network: nn.Module, inputs: Mapping[str, Tensor]) -> float:
+    """Of one sample's forward pass, by torch's own counts; element-wise operations are not counted."""
+    with torch.no_grad(), _eval_mode(network):
+        return _flops(network, _batch(inputs, 1, _device(network)), call) / 2
+
+
 def _size(
     network: nn.Module, inputs: Mapping[str, Tensor], forward: Forward
 ) -> dict[str, int | None]:

@@ -104,7 +104,7 @@ def durations(
     students = Load(
         config.seeds * sum(pace.student_fit_s.values()) + for_menu * pace.student_fit_s["student"],
         min(workers, _fits(config)) if student.most == 1 else workers,
-        max(1, int(student.cpus)),
+        student.threads,
         _whole(student.gpus),
     )
     actors = sum(resources.replicas for name, resources in places.items() if pace.score_s[name])

@@ -142,7 +142,7 @@ def _measure(
             score_s[name] = sample_s(specs[name], prepared.samples, device)
             if name in trained:
                 teacher_fit_s[name] = fit_s(trained[name], prepared.samples, NoTargets(), device)
-    with _threads(max(1, int(student.cpus))):
+    with _threads(student.threads):
         for role, fit in fits.items():
             if student_fit_s and late():
                 skipped.append(role)
@@ -259,11 +259,9 @@ def _note(
 
 
 def _clock_of(device: torch.device) -> Callable[[], float]:
-    """Processor seconds of all threads; on a GPU, which is waited for, those on the wall.
-
-    Several threads may use more than pass on the wall, which count then.
-    """
-    return time.perf_counter if device.type == "cuda" else time.process_time
+    """Processor seconds; on a GPU, which is waited for, and of several threads, which wait for each other, those on the wall."""
+    waits = device.type == "cuda" or torch.get_num_threads() > 1
+    return time.perf_counter if waits else time.process_time
 
 
 def sample_s(spec: object, samples: Samples, device: torch.device) -> float:

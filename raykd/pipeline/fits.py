@@ -210,6 +210,7 @@ def student_fit(
         outputs=config.student.dimension,
         code=prepared.student_code,
         peers=peers,
+        threads=config.cluster.student.threads,
     )
 
 

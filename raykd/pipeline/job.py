@@ -340,7 +340,7 @@ class Job:
             run=self.folder,
             emit=self.mailbox.sender,
             depth=self.config.targets.depth,
-            threads=max(1, int(self.config.cluster.student.cpus)),
+            threads=self.config.cluster.student.threads,
             lanes=max(1, min(self.placement.lanes, sum(len(fit.pieces) for fit in fits))),
             crew=self.crew,
             joins=targets.mode == "live",

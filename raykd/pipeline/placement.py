@@ -19,6 +19,9 @@ Mode = Literal["stored", "write_through", "live"]
 WORTH_S = 30.0
 """A fill that takes less is done ahead: then the first student has no teachers beside it."""
 _ROUNDING = 1e-6
+_OF_A_THREAD = 100e6
+"""Multiply-adds of a batch's forward pass that make another thread worth its while: below, PyTorch gains little of it."""
+_MOST_THREADS = 8
 _MOST_LANES = 8  # each is a process of its own, of some 400 MB
 
 
@@ -127,7 +130,7 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
     resources_of = {teacher.name: _resources(config, teacher) for teacher in config.teachers}
     student = config.cluster.student
     workers = _beside_teachers(config, mode, stay)
-    taken, taken_gpus = workers * student.cpus, workers * student.gpus
+    taken, taken_gpus = workers * student.cpus_each, workers * student.gpus
     cpus = sum(one.replicas * one.cpus for one in resources_of.values())
     gpus = sum(one.replicas * one.gpus for one in resources_of.values())
     if gpus + taken_gpus > resources.gpus and gpus:
@@ -159,7 +162,7 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
         and (
             (config.targets.mode, mode, student.most) == ("auto", "stored", 1)
             and not isinstance(config.peers, Codistillation)  # of which several begin at once
-            and cpus + student.cpus <= resources.cpus
+            and cpus + student.cpus_each <= resources.cpus
             and gpus + student.gpus <= resources.gpus
         )
     )
@@ -182,6 +185,27 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
     )
 
 
+def threads_of(config: Config, multiply_adds: float, cpus: int) -> int:
+    """Threads of a student's worker where the recipe leaves them open: a fixed rule, never a matter of timing.
+
+    Only large models gain from several threads; fits of small ones are trained side by side instead. What is trained or
+    asked at the same time by design has its share of the CPUs.
+
+    Args:
+        config: the recipe.
+        multiply_adds: of a sample's forward pass.
+        cpus: of this machine.
+    """
+    student, peers = config.cluster.student, config.peers
+    if student.gpus or target_mode(config)[0] != "stored" or teachers_stay(config):
+        return 1
+    beside = max(student.most, student.parallel_fits or 1)
+    if isinstance(peers, Codistillation):
+        beside = max(beside, peers.count)
+    worth = int(multiply_adds * config.train.batch_size / student.most / _OF_A_THREAD)
+    return max(1, min(worth, cpus // beside, _MOST_THREADS))
+
+
 def teachers_stay(config: Config) -> bool:
     """Whether teachers stay while students train, also where targets are stored: to be asked about what these write."""
     return config.objective.on_policy is not None
@@ -194,7 +218,7 @@ def _lowered(
 
     This machine does not grow, so that what it has no room for now is not waited for.
     """
-    room = (resources.cpus - cpus + _ROUNDING) / student.cpus
+    room = (resources.cpus - cpus + _ROUNDING) / student.cpus_each
     if student.gpus:
         room = min(room, (resources.gpus - gpus + _ROUNDING) / student.gpus)
     now = max(student.fewest, min(student.most, int(room)))
@@ -221,7 +245,7 @@ def _lanes(config: Config, stay: bool, resources: Resources) -> int:
         return student.parallel_fits
     if student.uses_ray_train or stay or not resources.local:
         return 1
-    room = resources.cpus / student.cpus
+    room = resources.cpus / student.cpus_each
     if student.gpus:
         room = min(room, resources.gpus / student.gpus)
     return max(1, min(int(room), _MOST_LANES))
@@ -249,10 +273,10 @@ def _student_problems(config: Config, resources: Resources) -> list[Problem]:
     name, workers = "workers", student.fewest
     if student.parallel_fits is not None and student.most == 1:
         name, workers = "parallel_fits", student.parallel_fits
-    if workers * student.cpus > resources.cpus:
+    if workers * student.cpus_each > resources.cpus:
         problems.append(
-            Problem(f"cluster.student.{name}", f"{workers} workers of {student.cpus:g} CPUs ask for "
-                    f"{workers * student.cpus:g}, there are {resources.cpus:g}; lower {name} or cpus")
+            Problem(f"cluster.student.{name}", f"{workers} workers of {student.cpus_each:g} CPUs ask for "
+                    f"{workers * student.cpus_each:g}, there are {resources.cpus:g}; lower {name} or cpus")
         )  # fmt: skip
     if workers * student.gpus > resources.gpus:
         problems.append(

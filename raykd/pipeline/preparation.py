@@ -24,11 +24,13 @@ from raykd.config.scales import Scaled, scales_asked
 from raykd.data import Samples
 from raykd.data.input_checks import columns_in_words, cut_texts
 from raykd.errors import InputError, Problem
+from raykd.evaluate.costs import multiply_adds
 from raykd.models.network import Network
 from raykd.models.preprocess import Preprocessing, preprocessing_for
 from raykd.models.projectors import make_projector
 from raykd.models.taps import probe, probe_output
 from raykd.models.weights import apply_weights, load_weights, matching
+from raykd.models.zoo.foreign import ForeignModel
 from raykd.objective.features import feature_problem
 from raykd.pipeline.halves import choice_problems, choosing_samples, epoch_problems, not_halved
 from raykd.pipeline.loading import Listen, fingerprints, load_samples
@@ -43,6 +45,7 @@ from raykd.pipeline.model_checks import (
     keeps_largest,
     partial_problems,
 )
+from raykd.pipeline.placement import threads_of
 from raykd.pipeline.taught import labelled_student_rows, rows_to_score, student_rows
 from raykd.pipeline.teachers import (
     ResolvedTeacher,
@@ -52,6 +55,7 @@ from raykd.pipeline.teachers import (
     resolve_teacher,
     tap_key,
 )
+from raykd.runtime.cluster import cpu_count
 from raykd.tasks import find_task
 from raykd.types import ORIGINAL_VIEW
 
@@ -193,15 +197,15 @@ def prepare(
         whole=not keeps_largest(config, samples),
         classes=samples.class_count,
     )
-    student = collect(problems, partial(_student, config, samples))
+    cpus = cpu_count() if address is None else None
+    student = collect(problems, partial(_student, config, samples, cpus))
     if problems or student is None:
         raise InputError(problems)
     whole, own = fingerprints(samples)
     prepared = Prepared(
-        config,
-        samples,
-        whole,
-        teachers,
+        samples=samples,
+        data=whole,
+        teachers=teachers,
         own_data=own,
         asked=rows_to_score([config, *variants], samples),
         scaled=_scaled(recipes),
@@ -286,10 +290,10 @@ def vary(prepared: Prepared, config: Config) -> Prepared:
     Raises:
         InputError: with the problems of the student and of its feature terms.
     """
-    config = with_data(config, prepared.samples)
+    config = with_cpus_of(with_data(config, prepared.samples), prepared.config)
     teachers = {teacher.name: prepared.teachers[teacher.name] for teacher in config.teachers}
-    student = _student(config, prepared.samples)
-    varied = replace(prepared, config=config, teachers=teachers, students={}, **student)
+    student = _student(config, prepared.samples, None)
+    varied = replace(prepared, teachers=teachers, students={}, **student)
     _check_features(varied)
     return varied
 
@@ -310,8 +314,28 @@ def collect(problems: list[Problem], make: Callable[[], Any]) -> Any:
         return None
 
 
-def _student(config: Config, samples: Samples) -> dict[str, Any]:
-    """What `Prepared` says of it: its preprocessing, first weights, shapes of features, and code."""
+def with_cpus_of(config: Config, other: Config) -> Config:
+    """The recipe with the CPUs of another one's student, where it leaves them open."""
+    if config.cluster.student.cpus is not None:
+        return config
+    return _with_cpus(config, other.cluster.student.cpus)
+
+
+def _with_cpus(config: Config, cpus: float | None) -> Config:
+    student = config.cluster.student.model_copy(update={"cpus": cpus})
+    return config.model_copy(
+        update={"cluster": config.cluster.model_copy(update={"student": student})}
+    )
+
+
+def _student(config: Config, samples: Samples, cpus: int | None) -> dict[str, Any]:
+    """What `Prepared` says of it: its recipe, preprocessing, first weights, shapes of features, and code.
+
+    Args:
+        config: the recipe.
+        samples: the data.
+        cpus: of the machine that trains it, of which it is decided how many a worker has; None = one.
+    """
     student = config.student
     preprocessing = preprocessing_for(student.preprocess, samples, key="student.preprocess")
     torch.manual_seed(config.seed)
@@ -329,7 +353,12 @@ def _student(config: Config, samples: Samples) -> dict[str, Any]:
         dict.fromkeys(tap for term in config.objective.features for tap in term.student_taps)
     )
     shapes = probe(network, inputs, taps, key=tap_key(config, None, "student_tap"))
+    if config.cluster.student.cpus is None:
+        known = cpus is not None and not isinstance(network.model, ForeignModel)
+        work = multiply_adds(network, inputs) if known else 0.0
+        config = _with_cpus(config, threads_of(config, work, cpus or 1))
     return {
+        "config": config,
         "preprocessing": preprocessing,
         **starts,
         "student_shapes": shapes,

@@ -28,7 +28,7 @@ from raykd.errors import DiskError, InputError, Problem, RaykdError
 from raykd.folders import RunFolder, claim, claim_new, is_taken, refuse_links, release, write_json
 from raykd.pipeline.job import Job, times_tested
 from raykd.pipeline.placement import make_placement
-from raykd.pipeline.preparation import Prepared
+from raykd.pipeline.preparation import Prepared, with_cpus_of
 from raykd.pipeline.recipe_store import RecipeStore, refuse_unreachable
 from raykd.runtime import (
     Resources,
@@ -218,6 +218,7 @@ def as_begun(config: Config, folder: RunFolder) -> Config:
         return config
     began, classes = recipe_as_data(folder.config), find_task(config.task).settings.class_logits
     config = choosing_samples_as_in(optimizers_as_in(config, began), began)
+    config = with_cpus_of(config, began)
     possible = resolutions(config.objective, classes=classes)
     if any(one in possible for one in resolutions(began.objective, classes=classes)):
         return config.model_copy(update={"objective": began.objective})

@@ -70,7 +70,7 @@ def _first(config: Config) -> int:
     if student.uses_ray_train or student.gpus or decodes:
         return 0
     fits = config.seeds * (1 + len(config.evaluate.controls))
-    return min(_STARTED_AHEAD, int(cluster.cpu_count() // student.cpus), fits)
+    return min(_STARTED_AHEAD, int(cluster.cpu_count() // student.cpus_each), fits)
 
 
 @contextmanager

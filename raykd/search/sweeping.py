@@ -23,7 +23,7 @@ from raykd.pipeline.fits import shown_views
 from raykd.pipeline.given import Recipe, given_recipe
 from raykd.pipeline.job import Job
 from raykd.pipeline.placement import Placement, make_placement, target_mode
-from raykd.pipeline.preparation import Prepared, prepare
+from raykd.pipeline.preparation import Prepared, prepare, with_cpus_of
 from raykd.pipeline.session import (
     Options,
     as_begun,
@@ -141,7 +141,9 @@ def plan_sweep(config: Config, options: Options) -> SweepPlan:
     tried = [p.config for p in proposals] if proposals is not None else _corners(config, search)
     plain = plain_recipe(config)
     # Each trial decides with its own values what the recipe leaves to the data.
-    prepared = replace(prepare(config, tried, address=options.address), config=config)
+    prepared = prepare(config, tried, address=options.address)
+    config = with_cpus_of(config, prepared.config)
+    prepared = replace(prepared, config=config)
     for recipe in {repr(one): one for one in tried}.values() if proposals else ():
         varied_within_limits(prepared, recipe)
     counts = [shown_views(recipe) for recipe in (plain, *tried)]
@@ -270,7 +272,7 @@ def search_trials(
         run=job.folder,
         emit=job.mailbox.sender,
         depth=job.config.targets.depth,
-        threads=max(1, int(job.config.cluster.student.cpus)),
+        threads=job.config.cluster.student.threads,
     )
     job.crew.dismiss()
     with job.stage("search", fits=[f"{TRIAL_FIT}{trial_name(i)}" for i in range(plan.total)]):
@@ -319,9 +321,11 @@ def trial_resources(config: Config, placement: Placement, cluster: Resources) ->
         free -= sum(teacher.replicas * teacher.cpus for teacher in placement.teachers.values())
         gpus -= sum(teacher.replicas * teacher.gpus for teacher in placement.teachers.values())
     beside_teachers = Resources(free, gpus, cluster.local)
-    workers = min(one.fitting(student.cpus, student.gpus) for one in (beside_teachers, cluster))
+    workers = min(
+        one.fitting(student.cpus_each, student.gpus) for one in (beside_teachers, cluster)
+    )
     room = max(workers // student.most, int(workers >= student.fewest))
-    each = f"{student.cpus:g} CPUs and {student.gpus:g} GPUs"
+    each = f"{student.cpus_each:g} CPUs and {student.gpus:g} GPUs"
     if student.most > 1:
         each = f"{student.most} workers of {each}, each on one node"
     if room < 1:

@@ -98,7 +98,7 @@ def _trainable(work: Work, resources: TrialResources) -> Iterator[Any]:
     student = resources.student
     if not resources.multi_worker:
         trial = ray.tune.with_parameters(single_worker_trial, work=work)
-        yield ray.tune.with_resources(trial, {"CPU": student.cpus, "GPU": student.gpus})
+        yield ray.tune.with_resources(trial, {"CPU": student.cpus_each, "GPU": student.gpus})
         return
     relay = new_relay()
     try:

@@ -37,7 +37,8 @@ from raykd.train.step import DistillModule
 CODE_VERSION = 2
 """Raise it when a change to the loop changes the numbers."""
 _EARLIER_VERSIONS = (1,)
-"""Of which what is kept still serves: 1 differs by rounding alone, in steps that are settled."""
+"""Of which what is kept still serves: 1 differs by rounding alone, in steps that are settled. So does what was kept
+before a fit's threads were part of its identity."""
 PEERS = "/peers/"
 """In ids of fits: what follows is the number of a peer that was trained apart, or beside the student."""
 
@@ -76,6 +77,7 @@ class Fit:
         peer: of a fit whose peers are trained apart: which of them this piece is; None = all of them.
         together: fits of the same one see the same batches, so that live teachers are asked once for all of them; None = it is
             trained by itself. It decides nothing of the result.
+        threads: of torch, which sums are split over: more of them change the last bits.
     """
 
     fit_id: str
@@ -107,6 +109,7 @@ class Fit:
     peers: Peers | None = None
     peer: int | None = None
     together: str | None = None
+    threads: int = 1
 
     @property
     def epochs(self) -> int:
@@ -154,7 +157,10 @@ class Fit:
     def identities(self) -> tuple[str, ...]:
         """`identity`, and those under which earlier versions kept what serves as this fit today."""
         parts = self._parts()
-        return tuple(_hash({"version": v, **parts}) for v in (CODE_VERSION, *_EARLIER_VERSIONS))
+        own = {} if self.threads == 1 else {"threads": self.threads}
+        earlier = (*((CODE_VERSION,) if own else ()), *_EARLIER_VERSIONS)
+        kept = (_hash({"version": version, **parts}) for version in earlier)
+        return (_hash({"version": CODE_VERSION, **parts, **own}), *kept)
 
     def _parts(self) -> dict[str, Any]:
         return {

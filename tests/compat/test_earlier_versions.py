@@ -121,6 +121,7 @@ def test_a_recipe_without_optimizers_goes_on_with_those_that_its_run_began_with(
     # All of validation chose the best epoch in that version, for which it had no key.
     began = choosing_samples_as_in(began, load_config(tree, SELECT_ON_ALL))
     assert (found.train, found.teachers) == (began.train, began.teachers)
+    assert found.cluster.student.cpus == began.cluster.student.cpus == 1
     assert found.train.select_on == found.teachers[0].fit.select_on == "all"
     tree["train"]["optimizer"] = {"type": "adamw", "lr": 0.5}
     with pytest.raises(InputError, match=r"train differ; resume with the same one \(.*config.json"):

@@ -18,8 +18,8 @@ from raykd.ensemble import fit_temperature
 from raykd.errors import InputError
 from raykd.models.weights import save_weights
 from raykd.pipeline.fits import student_fits, teacher_fit
-from raykd.pipeline.placement import Placement, choose_mode, make_placement, target_mode
-from raykd.pipeline.preparation import prepare
+from raykd.pipeline.placement import Placement, choose_mode, make_placement, target_mode, threads_of
+from raykd.pipeline.preparation import prepare, vary
 from raykd.pipeline.teacher_validation import TeacherValidation, temperatures
 from raykd.runtime import Resources
 from raykd.train.fit import build_module, build_network
@@ -150,14 +150,17 @@ def test_truncated_weights(tree, tmp_path):
 
 def fits_of(tree, best="wide"):
     prepared = prepare(load_config(tree))
+    return prepared, {fit.fit_id: fit for fit in fits_with(prepared, best)}
+
+
+def fits_with(prepared, best="wide"):
     fingerprints = {name: f"print of {name}" for name in prepared.teachers}
     # Their answers are read only where a weighting or loss needs the teachers' errors.
     validation = SimpleNamespace(teachers=dict.fromkeys(fingerprints), labels_N=None, ids_N=None)
     teachers = TeacherValidation(
         None, validation, None, fingerprints, {"wide": 1.0, "conv": 2.5}, best
     )
-    fits = student_fits(prepared, teachers)
-    return prepared, {fit.fit_id: fit for fit in fits}
+    return student_fits(prepared, teachers)
 
 
 def with_heads(tree, path, **given):
@@ -447,6 +450,50 @@ def test_more_than_there_is(tree, overrides, key):
     with pytest.raises(InputError) as caught:
         make_placement(load_config(tree, overrides), LOCAL)
     assert [problem.key for problem in caught.value.problems] == [key]
+
+
+@pytest.mark.parametrize(
+    ("multiply_adds", "cpus", "overrides", "threads"),
+    [
+        (0, 4, [], 1),
+        (1.56e6, 4, [], 1),
+        (1.57e6, 4, [], 2),
+        (3.2e6, 4, [], 4),
+        (3.2e6, 2, [], 2),
+        (1e9, 64, [], 8),
+        (1.57e6, 4, ["train.batch_size=64"], 1),
+        (1e9, 4, ["cluster.student.workers=2"], 2),
+        (1e9, 4, ["cluster.student.workers=[1,8]"], 1),
+        (1e9, 4, ["cluster.student.parallel_fits=3"], 1),
+        (1e9, 4, ["cluster.student.gpus=1"], 1),
+        (1e9, 4, ["targets.mode=live"], 1),
+        (1e9, 4, ["data.views.count=null"], 1),
+        (1e9, 4, ["peers={type: codistillation, count: 2}"], 2),
+    ],
+)
+def test_threads_of_a_fit_follow_from_its_work_and_the_cpus(
+    tree, multiply_adds, cpus, overrides, threads
+):
+    config = load_config(tree, ["train.batch_size=128", *overrides])
+    assert threads_of(config, multiply_adds, cpus) == threads
+
+
+def test_a_large_student_has_several_threads_from_the_beginning_to_the_end(tree, monkeypatch):
+    monkeypatch.setattr("raykd.pipeline.preparation.cpu_count", lambda: 3)
+    wide = ["student.model.width=32", "student.model.depth=3"]
+    small, large = load_config(tree), load_config(tree, wide)
+    assert prepare(small).config.cluster.student.threads == 1
+    prepared = prepare(large)
+    assert prepared.config.cluster.student.cpus == 3
+    assert vary(prepared, small).config.cluster.student.cpus == 3, "so that both are compared alike"
+    assert prepare(large, address="auto").config.cluster.student.cpus == 1
+    given = load_config(tree, [*wide, "cluster.student.cpus=1.5"])
+    assert prepare(given).config.cluster.student.cpus == 1.5
+    fits = fits_with(prepared)
+    assert {fit.threads for fit in fits} == {3}
+    alone = replace(fits[0], threads=1)
+    assert fits[0].identity not in alone.identities
+    assert set(alone.identities) < set(fits[0].identities), "what was kept before counts as its own"
 
 
 @pytest.mark.parametrize(
