@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from raykd.data import Samples
+from raykd.data.steps import as_shown
 from raykd.evaluate.summary import numbers_on
 from raykd.export import FORMATS
 from raykd.export.graph_model import as_network
@@ -22,7 +23,7 @@ from raykd.export.student import Runner, Student
 from raykd.export.writing import Written
 from raykd.tasks import find_task
 from raykd.train.validation import predict
-from raykd.types import CHUNKS, ORIGINAL_VIEW
+from raykd.types import CHUNKS
 
 CALIBRATED_ON = 256
 """Training samples, at most, that the ranges of inputs are taken from."""
@@ -87,18 +88,17 @@ class Comparison:
             ranges = "ranges of inputs are taken at each call (dynamic)"
         left = f"; weights of {', '.join(how.left)} stay float32" if how.left else ""
         return [
-            f"Both in onnxruntime, on the {self.samples:,} samples of test.",
+            f"Both in onnxruntime, on the {self.samples:,} samples of test; the run's count of how often test was scored "
+            "leaves this out.",
             f"Int8: {nodes}, {100 * how.weights:.3g} % of the weights; {ranges}{left}.",
         ]
 
 
 def calibration_inputs(student: Student, samples: Samples) -> np.ndarray:
     """Untransformed training samples as the exported graph takes them, evenly spaced over all of them."""
-    train = samples.own_training_rows
-    places = np.linspace(0, len(train) - 1, min(len(train), CALIBRATED_ON)).astype(np.int64)
-    (inputs,) = samples.batch(train[places], ORIGINAL_VIEW).inputs.values()
-    if CHUNKS in samples.inputs:
-        inputs = inputs[:, 0]
+    (name,) = samples.inputs
+    shown = as_shown({name: samples.training_rows(CALIBRATED_ON)})[name]
+    inputs = torch.from_numpy(shown[:, 0] if name == CHUNKS else shown)
     if student.about.preprocessing.tokens is not None:
         inputs = student.about.preprocessing(inputs)
     found: np.ndarray = np.ascontiguousarray(inputs.numpy())

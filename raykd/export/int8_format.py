@@ -146,9 +146,8 @@ def _prepared(graph: Any, place: Path) -> Any:
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    file = (
-        place / GRAPH
-    )  # it takes a file: with a graph in memory onnxruntime 1.31 loses its constants
+    # It is given a file, since onnxruntime 1.31 loses the constants of a graph in memory.
+    file = place / GRAPH
     onnx.save(graph, file)
     quant_pre_process(file, file, skip_symbolic_shape=True)
     made = onnx.load(file)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from raykd import __version__
@@ -15,7 +14,6 @@ from raykd.config import Config
 from raykd.config.trusting import refuse_code
 from raykd.data import Samples
 from raykd.disks import write_whole
-from raykd.errors import InputError
 from raykd.evaluate.latency import Conditions
 from raykd.evaluate.summary import json_safe
 from raykd.export import Student
@@ -25,7 +23,7 @@ from raykd.export.int8_comparison import Comparison, calibration_inputs, compare
 from raykd.export.parity import ABSOLUTE, RELATIVE
 from raykd.export.writing import Written, choose, processor, write_formats
 from raykd.folders import RunFolder, reading, refuse_links, replacing, write_json
-from raykd.pipeline.loading import load_samples
+from raykd.pipeline.loading import load_samples, refuse_changed
 from raykd.pipeline.student import finished_run, load_student, student_of
 from raykd.report import verdict
 from raykd.report.folder import RunData
@@ -131,12 +129,7 @@ def samples_of_run(folder: RunFolder, data: RunData, config: Config, *, trust: b
     refuse_code(folder.config, {"data": config.data.model_dump(mode="json")}, trust=trust)
     samples = load_samples(config)
     if data.evaluation is not None:
-        tested = data.evaluation.splits["test"].ids_N.numpy()
-        if not np.array_equal(tested, samples.ids[samples.splits["test"]]):
-            raise InputError.at(
-                "RUN",
-                "its data has changed: the samples of test are not those that it was evaluated on",
-            )
+        refuse_changed(data.evaluation.splits["test"], samples, "test")
     return samples
 
 

@@ -15,6 +15,8 @@ from raykd.config.sources import FilesSource
 from raykd.data import Samples, build_samples
 from raykd.data.decoding import Mark, Part, Target, in_process
 from raykd.data.transfer_parts import without_transfer
+from raykd.errors import InputError
+from raykd.evaluate.outputs import Split, SplitOutputs
 from raykd.runtime import check_shared, connect
 from raykd.tracking import Event, events
 
@@ -50,6 +52,24 @@ def load_samples(
     if progress is not None:
         progress.end()
     return samples
+
+
+def refuse_changed(answered: SplitOutputs, samples: Samples, split: Split) -> None:
+    """Go on only with the samples that a run was evaluated on.
+
+    Args:
+        answered: of the run's evaluation.
+        samples: its recipe's, loaded again.
+        split: which of their splits.
+
+    Raises:
+        InputError: they are others, or in another order.
+    """
+    if not np.array_equal(answered.ids_N.numpy(), samples.ids[samples.splits[split]]):
+        raise InputError.at(
+            "RUN",
+            f"its data has changed: the samples of {split} are not those that it was evaluated on",
+        )
 
 
 def _decoded(

@@ -226,8 +226,7 @@ def load_graph(file: Path) -> nn.Module:
         InputError: it is missing or damaged, onnxruntime is not installed, or it is another student's.
     """
     folder, about = describe_student(file)
-    for package in ("onnx", "onnxruntime"):
-        load_package(package, install="raykd[export]", key=str(file))
+    load_package("onnxruntime", install="raykd[export]", key=str(file))
     try:
         session = open_session(file)
     except ExportError as error:
