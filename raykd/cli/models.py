@@ -67,7 +67,8 @@ def add(commands: Command) -> None:
     export.add_argument(
         "--format",
         metavar="A,B,...",
-        help="safetensors, onnx, int8, torch; default: all but int8 whose packages are there",
+        help="safetensors, onnx, int8, torch, transformers; default: all but int8 that the student can be written in and "
+        "whose packages are there",
     )
     export.add_argument(
         "--int8",

@@ -11,7 +11,7 @@ from raykd import __version__
 from raykd.config import Config
 from raykd.config.base import Settings
 from raykd.config.engines import EngineModel
-from raykd.config.models import ObjectModel
+from raykd.config.models import HfModel, ObjectModel
 from raykd.config.sources import ObjectSource
 from raykd.evaluate import Evaluation
 from raykd.evaluate.statistics import t_interval
@@ -25,6 +25,7 @@ from raykd.export.task import quoted
 from raykd.export.torch_format import PROGRAM
 from raykd.export.weights_format import DESCRIPTION
 from raykd.export.writing import BATCHES, Written
+from raykd.models.zoo.hubs import HF_CLASSES
 from raykd.shown import for_markdown
 from raykd.tasks import find_task, known_task
 from raykd.types import UNKNOWN_WORD, is_labelled
@@ -57,6 +58,11 @@ from raykd.types import is_labelled
 
 student = raykd.load_student(".")
 {last} = student({{{source}: torch.from_numpy(encode_texts(["some text"]))}})
+"""
+_PRETRAINED = """\
+from transformers import {auto}
+
+student = {auto}.from_pretrained("transformers")  # takes what the model that it began as takes
 """
 _SHOWN = 20
 
@@ -159,9 +165,10 @@ def _use(story: Story) -> str:
         "feed": feed,
         "what": what,
         "last": next(iter(story.outputs)),
+        "auto": HF_CLASSES[about.model.task] if isinstance(about.model, HfModel) else "",
     }
     loaded = _RAYKD if tokens is None else _RAYKD_TEXTS
-    shown = {"onnx": _ONNX, "torch": _TORCH, "safetensors": loaded}
+    shown = {"onnx": _ONNX, "torch": _TORCH, "safetensors": loaded, "transformers": _PRETRAINED}
     blocks = [
         f"```python\n{shown[name].format(**words)}```" for name in shown if name in story.written
     ]

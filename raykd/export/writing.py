@@ -17,12 +17,13 @@ import numpy as np
 from raykd.errors import InputError, Problem
 from raykd.evaluate.latency import Call, Conditions, Turns, one_thread
 from raykd.export import FORMATS, Student
+from raykd.export.description import Description
 from raykd.export.parity import check_parity
 from raykd.importing import load_package
 from raykd.models.names import nearest
 
 BATCHES = (1, 64)
-INSTALL = "pip install 'raykd[export]'"
+INSTALL = "pip install 'raykd[{extra}]'"
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,21 @@ def choose(
     return _with_parts([*formats, *more]), {}
 
 
+def refuse_unsuited(names: Sequence[str], about: Description) -> None:
+    """Refuse formats that were asked for and that the student cannot be written in.
+
+    Raises:
+        InputError: with all of them.
+    """
+    problems = [
+        Problem("--format", f"found {name}, which is for students whose network is a model of transformers (`type: hf`); this one "
+                f"is {about.model.type}: leave it out, safetensors is read by raykd.load_student")
+        for name in names if not FORMATS[name].suits(about)
+    ]  # fmt: skip
+    if problems:
+        raise InputError(problems)
+
+
 def _with_parts(names: Sequence[str]) -> list[str]:
     """Formats with those that they are made of, in the order in which they are written."""
     parts = {FORMATS[name].needs for name in names}
@@ -109,10 +125,10 @@ def _with_parts(names: Sequence[str]) -> list[str]:
 def _lacking(name: str) -> str:
     absent = [package for package in FORMATS[name].packages if find_spec(package) is None]
     if absent:
-        return f"needs {', '.join(absent)}: {INSTALL}"
+        return f"needs {', '.join(absent)}: {INSTALL.format(extra=FORMATS[name].extra)}"
     try:
         for package in FORMATS[name].packages:
-            load_package(package, install="raykd[export]", key=name)
+            load_package(package, install=f"raykd[{FORMATS[name].extra}]", key=name)
     except InputError as error:
         return error.problems[0].message
     return ""

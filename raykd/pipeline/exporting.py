@@ -16,12 +16,18 @@ from raykd.data import Samples
 from raykd.disks import write_whole
 from raykd.evaluate.latency import Conditions
 from raykd.evaluate.summary import json_safe
-from raykd.export import Student
+from raykd.export import FORMATS, Student
 from raykd.export.card import Story, write_card
 from raykd.export.folder import INDEX, check_output, listed
 from raykd.export.int8_comparison import Comparison, calibration_inputs, compare_with_float
 from raykd.export.parity import ABSOLUTE, RELATIVE
-from raykd.export.writing import Written, choose, processor, write_formats
+from raykd.export.writing import (
+    Written,
+    choose,
+    processor,
+    refuse_unsuited,
+    write_formats,
+)
 from raykd.folders import RunFolder, reading, refuse_links, replacing, write_json
 from raykd.pipeline.loading import load_samples, refuse_changed
 from raykd.pipeline.student import finished_run, load_student, student_of
@@ -66,7 +72,8 @@ def export_student(
 
     Args:
         run: a finished run's folder.
-        formats: `safetensors`, `onnx`, `torch`; None = all whose packages are there.
+        formats: names of `raykd.export.FORMATS`; None = all but int8 that the student can be written in and whose
+            packages are there.
         output: the folder; None = `RUN/export`.
         model: the architecture, when the recipe made it by a factory.
         int8: also as ONNX with weights of 8 bits, held against float32 on test; its recipe's data are loaded for that.
@@ -84,6 +91,10 @@ def export_student(
     check_output(target)
     data, config = finished_run(folder)
     about = student_of(folder, config)
+    if formats is not None:
+        refuse_unsuited(names, about)
+    names = [name for name in names if FORMATS[name].suits(about)]
+    left_out = {name: how for name, how in left_out.items() if FORMATS[name].suits(about)}
     student = Student(load_student(folder.student, model=model), about)
     samples = None
     if "int8" in names:
