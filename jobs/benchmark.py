@@ -12,14 +12,14 @@ memory of a fit over a large vocabulary, its logits made in chunks or as a whole
 that are asked live and only take time. `shared`: live training and the fill on the student's own cores, beside
 a loop in one process. `driver`: bytes that cross the driver. `latency`: the latencies of `summary.json` in
 processes of their own, largest over smallest. `stream`: samples that stay in a
-decoded file, its pages in memory or read from disk, beside the same in memory. `sweep`: trials that share one set of targets beside trials that
+decoded file, its pages in memory or read from disk, beside the same in memory. `rolling`: episodes by two processes beside one. `sweep`: trials that share one set of targets beside trials that
 each ask the teachers. `end_to_end`: `raykd run` beside the same
 distillation as a plain PyTorch loop, both from start to end, on Fashion-MNIST (`--images`, `--epochs`,
 `--fits` repeats). `peer`: a run by torchdistill beside `raykd run`, where it is installed (`pip install --no-deps
 torchdistill==1.1.5`, and torchvision; `--peer_images`, `--peer_epochs`). `shared` and `end_to_end` are given at two costs of the teachers, measured in the run.
 
 Cost on two cores: `end_to_end` some forty-five minutes, `peer` a quarter of an hour, `shared` five, the others but `sweep` together five; `live`, `shared`,
-`driver`, `short`, `whole`, `sweep`, `peer` and `end_to_end` start local Ray clusters. Everything smaller, to see that it works:
+`driver`, `short`, `whole`, `rolling`, `sweep`, `peer` and `end_to_end` start local Ray clusters. Everything smaller, to see that it works:
 
     python jobs/benchmark.py --only shared,end_to_end --samples 256 --units 64 --images 600 --epochs 2 --fits 1
 """

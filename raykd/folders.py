@@ -356,6 +356,13 @@ class RunFolder:
         return RunFolder(self.path / STUDENTS / name)
 
     @property
+    def run_of_student(self) -> RunFolder | None:
+        """The run, where this is the folder of one of its other students; None where it is a run's own."""
+        place = self.path.absolute().parent
+        run = RunFolder(place.parent)
+        return run if place.name == STUDENTS and run.config.is_file() else None
+
+    @property
     def environment(self) -> Path:
         """Versions, devices, git, seeds."""
         return self.path / "environment.json"
@@ -364,6 +371,11 @@ class RunFolder:
     def summary(self) -> Path:
         """The numbers."""
         return self.path / "summary.json"
+
+    @property
+    def rollouts(self) -> Path:
+        """Folder of states that students visited while the run was under way."""
+        return self.path / "rollouts"
 
     @property
     def logs(self) -> Path:
@@ -399,6 +411,16 @@ class RunFolder:
     def targets(self) -> Path:
         """Which entries of which store this run's targets are."""
         return self.path / "targets.json"
+
+    @property
+    def returns(self) -> Path:
+        """Episodes of models that were rolled to be evaluated, and the frames of one of them."""
+        return self.path / "returns"
+
+    @property
+    def frames(self) -> Path:
+        """Frames of one episode of the student and the best teacher."""
+        return self.returns / "frames.npz"
 
     def card(self, teacher: str) -> Path:
         """The card of one teacher."""

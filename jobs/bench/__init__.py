@@ -9,6 +9,7 @@ from jobs.bench.mapped_data import stream
 from jobs.bench.measuring import Row, Sizes
 from jobs.bench.objective_cost import objective
 from jobs.bench.peer_runs import peer
+from jobs.bench.rolling import rolling
 from jobs.bench.searches import sweep
 from jobs.bench.shared_cores import shared
 from jobs.bench.short_runs import short
@@ -32,6 +33,7 @@ BENCHMARKS = {
     "driver": driver,
     "latency": latency,
     "stream": stream,
+    "rolling": rolling,
     "sweep": sweep,
     "peer": peer,
     "end_to_end": end_to_end,

@@ -2,6 +2,7 @@
 
 import signal
 
+from jobs.faults.chains import kill_teachers_of_chain
 from jobs.faults.disks import InNamespace
 from jobs.faults.heads import restart_head
 from jobs.faults.nodes import grow, lose_nodes, take_back
@@ -200,6 +201,12 @@ SCENARIOS = {
         "two sweeps in one home that fit the same teachers at once",
         "both end well, each teacher is fitted once",
         sweeps_at_once,
+        limit_s=900,
+    ),
+    "R28": Scenario(
+        "SIGKILL of all teachers, then their node lost, in the middle of the second stage of a chain on three Ray nodes",
+        "weights of both stages and of the control bit-identical, summary as undisturbed",
+        kill_teachers_of_chain,
         limit_s=900,
     ),
     "S1": Scenario(

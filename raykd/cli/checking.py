@@ -22,7 +22,7 @@ from raykd.config import Config
 from raykd.config.controls import left_out_controls
 from raykd.config.objective import Objective
 from raykd.config.optimizers import left_out
-from raykd.config.stages import STAGE_CONTROLS
+from raykd.config.stages import CHAIN_CONTROLS
 from raykd.config.variants import first_fold
 from raykd.tasks import find_task
 
@@ -110,7 +110,7 @@ def _parts(config: Config) -> dict[str, tuple[Config, tuple[str, ...]]]:
     from raykd.pipeline.chain import planned
 
     *others, last = planned(config)
-    controls = tuple(name for name in config.evaluate.controls if name in STAGE_CONTROLS)
+    controls = tuple(name for name in config.evaluate.controls if name in CHAIN_CONTROLS)
     return {**{one.name: (one.plan, ()) for one in others}, last.name: (last.plan, controls)}
 
 

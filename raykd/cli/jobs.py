@@ -114,9 +114,12 @@ def show_summary(summary: Mapping[str, Any], console: Console) -> None:
     from raykd.report import result_cells, verdict
     from raykd.report.generations import stage_cells
     from raykd.report.peers import peer_cells
+    from raykd.report.returns import return_cells
 
     title = "test, mean ± standard deviation over replicas"
     show_table(console, result_cells(summary), title, verdict(summary))
+    if earned := return_cells(summary):
+        show_table(console, earned, "mean return by variant, 95 % interval")
     if stages := stage_cells(summary):
         show_table(console, stages, "the stages; mean ± standard deviation over replicas")
     if peers := peer_cells(summary):
@@ -168,6 +171,7 @@ def _dry_run_sweep(config: Config, options: Options) -> int:
     trials = [dict(proposal.values) for proposal in plan.proposals or ()]
     finalists = plan.search.finalists
     fits = 0 if finalists is None else (1 + min(finalists.top, plan.total)) * finalists.seeds
+    stages = () if plan.chain is None else plan.chain.stages
     print_json(
         {
             "output": str(plan.folder.path),
@@ -175,7 +179,8 @@ def _dry_run_sweep(config: Config, options: Options) -> int:
             "trials": plan.total,
             "max_concurrent": resources.concurrent,
             "configurations": trials,
-            "student_fits": plan.total + fits,
+            "student_fits": plan.total + fits + sum(stage.config.seeds for stage in stages),
+            **({"stages": [stage.name for stage in stages]} if stages else {}),
         }
     )
     return 0

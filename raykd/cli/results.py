@@ -21,7 +21,7 @@ from raykd.cli.options import (
     print_json,
     print_text,
 )
-from raykd.config.stages import STAGE_CONTROLS
+from raykd.config.stages import CHAIN_CONTROLS
 from raykd.config.variants import WHOLE
 from raykd.disks import new_file
 from raykd.errors import InputError, RaykdError
@@ -177,6 +177,7 @@ class RunStatus:
         last: the last events, in words.
         silent_s: seconds since the last event; None before the first.
         command: what goes on with it.
+        student: the one of the run's other students whose fits these are; None = all fits of the run.
     """
 
     run: str
@@ -188,6 +189,7 @@ class RunStatus:
     last: tuple[str, ...]
     silent_s: float | None
     command: str = "run"
+    student: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -197,7 +199,8 @@ class RunStatus:
         """As text."""
         from raykd.tracking.progress import duration
 
-        head = f"{self.run}: {self.status}"
+        whose = "" if self.student is None else f", its student {self.student!r}"
+        head = f"{self.run}{whose}: {self.status}"
         if self.status in ("running", "unfinished") and self.silent_s is not None:
             head += f"; last event {duration(self.silent_s)} ago"
         done = sum(fit.state in ("finished", "reused", "stopped") for fit in self.fits.values())
@@ -224,7 +227,8 @@ def read_status(run: Path, *, now: float) -> RunStatus:
     """Read a run's folder.
 
     Args:
-        run: the folder; its process need not be alive.
+        run: the folder; its process need not be alive. Of the folder of another student of a run: where that run stands
+            with it, since checkpoints and events are the run's.
         now: seconds since 1970.
 
     Raises:
@@ -234,12 +238,14 @@ def read_status(run: Path, *, now: float) -> RunStatus:
     refuse_links(run)
     if not folder.config.is_file():
         raise InputError.at("RUN", f"{run} is no run's folder: it has no config.json")
+    if (whole := folder.run_of_student) is not None:
+        return _of_student(read_status(whole.path, now=now), run.absolute().name)
     config, lines = read_object(folder.config), _lines(run / "metrics.jsonl")
     summary = read_object(folder.summary) if folder.summary.is_file() else {}
     chain = read_object(folder.stages) if folder.stages.is_file() else {}
     with reading(folder.recipe):
         found = _status_of(folder, config, lines, summary, now)
-        return found if not chain else _of_chain(found, folder, chain)
+        return found if not chain else _of_chain(found, folder, chain, config)
 
 
 def _status_of(
@@ -268,13 +274,22 @@ def _status_of(
         failures=failed,
         last=tuple(_words(line) for line in lines[-_LAST:]),
         silent_s=max(0.0, now - lines[-1]["time"]) if lines else None,
-        command=_command(folder),
+        command=_command(folder, config),
     )
 
 
-def _of_chain(found: RunStatus, folder: RunFolder, chain: Mapping[str, Any]) -> RunStatus:
+def _of_student(whole: RunStatus, name: str) -> RunStatus:
+    """Where a run stands with one of its other students."""
+    own = {fit_id: fit for fit_id, fit in whole.fits.items() if fit_id.startswith(f"{name}/")}
+    return replace(whole, fits=own, student=name)
+
+
+def _of_chain(
+    found: RunStatus, folder: RunFolder, chain: Mapping[str, Any], config: Mapping[str, Any]
+) -> RunStatus:
     """Where a run with stages stands: those before the last one, then what the last one says of itself."""
-    controls = [name for name in chain["evaluate"]["controls"] if name in STAGE_CONTROLS]
+    asked = () if _is_sweep(folder, config) else chain["evaluate"]["controls"]
+    controls = [name for name in asked if name in CHAIN_CONTROLS]
     names = [*(one["name"] for one in chain["stages"][:-1]), *controls]
     stopped = found.status in ("failed", "unfinished")
     before = {f"stages/{name}": _fold(folder.stage(name).path) for name in names}
@@ -303,9 +318,15 @@ def _told(state: str, *, stopped: bool) -> str:
     return "interrupted" if stopped and state == "running" else state
 
 
-def _command(folder: RunFolder) -> str:
+def _is_sweep(folder: RunFolder, config: Mapping[str, Any]) -> bool:
+    """Whether a search works in a folder; of a chain also while its earlier stages are trained: a run has no `search` then."""
+    of_chain = folder.stages.is_file() and config.get("search") is not None
+    return of_chain or (folder.path / "trials").is_dir()
+
+
+def _command(folder: RunFolder, config: Mapping[str, Any]) -> str:
     """The command that made a folder, as far as it can be gone on with."""
-    if (folder.path / "trials").is_dir():
+    if _is_sweep(folder, config):
         return "sweep"
     if not folder.variants.is_file():
         return "run"
@@ -383,6 +404,8 @@ def _fits(
         return {fit_id: _fit(folder, fit_id, lines) for fit_id in announced}
     teachers = [f"teacher/{one['name']}" for one in config["teachers"] if one["fit"] is not None]
     roles = ("student", *config["evaluate"]["controls"], *config.get("students", {}))
+    if _is_sweep(folder, config):
+        roles = ()  # it has trials, once they are announced
     students = [f"{role}/replica{i}" for i in range(config["seeds"]) for role in roles]
     every = dict.fromkeys([*teachers, *announced, *students])  # also those of a menu of targets
     return {fit_id: _fit(folder, fit_id, lines) for fit_id in every}

@@ -7,7 +7,7 @@ keeps what they are there for: a student.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from raykd.config.base import LONGEST_NAME
 from raykd.config.explanations import nearest
 from raykd.config.roles import REPLICA
 from raykd.config.root import Config
-from raykd.config.stages import LONGER, STAGE_CONTROLS, Stage, Teach
+from raykd.config.sources import GymnasiumSource
+from raykd.config.stages import CHAIN_CONTROLS, CLONING, ELSEWHERE, LONGER, Rollouts, Stage, Teach
 from raykd.config.training import Fit, Training
 from raykd.errors import InputError, Problem
 from raykd.folders import RunFolder
@@ -39,6 +40,8 @@ class StageRecipe:
         before: the earlier stages that it needs.
         plan: the same recipe for before any stage is trained: what earlier stages are to make is to be fitted.
         teach: how its students teach later stages.
+        rollouts: what the students that it starts from visit first; None = nothing.
+        start: the stage that these are of.
     """
 
     name: str
@@ -46,6 +49,8 @@ class StageRecipe:
     before: tuple[str, ...]
     plan: Config
     teach: Teach = "best"
+    rollouts: Rollouts | None = None
+    start: str | None = None
 
 
 def stage_problems(
@@ -77,7 +82,7 @@ def stage_problems(
 def _names(config: Config) -> Iterator[Problem]:
     """Names that are taken, unknown or used by nobody."""
     teachers = [teacher.name for teacher in config.teachers]
-    taken, before = {*teachers, "student", "ensemble", "labels", "best_teacher", "hard", "untrained", "without_peers", *STAGE_CONTROLS}, list[str]()  # fmt: skip
+    taken, before = {*teachers, "student", "ensemble", "labels", "best_teacher", "hard", "untrained", "without_peers", *ELSEWHERE}, list[str]()  # fmt: skip
     teaching = {name for stage in config.stages for name in stage.teachers or ()}
     used = teaching | {stage.start for stage in config.stages}
     for stage in config.stages:
@@ -117,9 +122,30 @@ def _refused(config: Config) -> Iterator[Problem]:
                       "the stages one by one: a teacher with `weights: RUN/student/model.safetensors`")  # fmt: skip
     if config.folds is not None:
         yield Problem("stages", f"found beside folds={config.folds}; a chain is not cross-validated yet: leave one of the two out")  # fmt: skip
+    yield from _rollouts(config)
     for stage in config.stages:
         if stage.start is not None and "weights" in stage.student:
             yield Problem(f"stages.{stage.name}.start", "stands beside student.weights; leave one of the two out")  # fmt: skip
+
+
+def _rollouts(config: Config) -> Iterator[Problem]:
+    """What visits states needs an environment, and students that act."""
+    source = config.data.source
+    for stage in config.stages:
+        if stage.rollouts is None:
+            continue
+        key = f"stages.{stage.name}.rollouts"
+        if not isinstance(source, GymnasiumSource):
+            yield Problem(key, f"found with `data.source: {source.type}`, which has no environment to act in; take {{type: gymnasium}}")  # fmt: skip
+            continue
+        if stage.start is None:
+            yield Problem(key, "found without `start`: name the earlier stage whose students act, and are trained on")  # fmt: skip
+        if stage.join:
+            yield Problem(f"stages.{stage.name}.join", "means nothing with `rollouts`, whose rounds have the same teachers; leave it out")  # fmt: skip
+        known = ["nominal", *source.simulators]
+        for name in stage.rollouts.simulators or ():
+            if name not in known:
+                yield Problem(f"{key}.simulators", f"found {name!r}{nearest(name, known)}; there are {', '.join(known)}")  # fmt: skip
 
 
 def stage_recipes(
@@ -138,8 +164,16 @@ def stage_recipes(
         recipe = build(_tree(config, index, folder, merge))
         names = [name for name in (*(stage.teachers or ()), stage.start) if name in made]
         fits = {name: made[name].config.train for name in names}
+        visits = {name: made[name].rollouts for name in _visiting(config, index)[:-1]}
+        planned = _planned(recipe, fits, {**visits, stage.name: stage.rollouts})
         made[stage.name] = StageRecipe(
-            stage.name, recipe, tuple(dict.fromkeys(names)), _planned(recipe, fits), stage.teach
+            stage.name,
+            recipe,
+            tuple(dict.fromkeys(names)),
+            planned,
+            stage.teach,
+            stage.rollouts,
+            stage.start,
         )
     return list(made.values())
 
@@ -147,7 +181,7 @@ def stage_recipes(
 def control_recipes(
     config: Config, build: Build, merge: Callable[[Any, Any], Tree]
 ) -> list[StageRecipe]:
-    """The recipes of `direct` and `longer`, as far as they are asked for."""
+    """The recipes of `direct`, `longer` and `cloning`, as far as they are asked for."""
     found = []
     for name in _controls(config):
         recipe = build(_control_tree(config, name, merge))
@@ -156,7 +190,7 @@ def control_recipes(
 
 
 def _controls(config: Config) -> list[str]:
-    return [name for name in config.evaluate.controls if name in STAGE_CONTROLS]
+    return [name for name in config.evaluate.controls if name in CHAIN_CONTROLS]
 
 
 def _tree(config: Config, index: int, folder: Path, merge: Callable[[Any, Any], Tree]) -> Tree:
@@ -169,15 +203,41 @@ def _tree(config: Config, index: int, folder: Path, merge: Callable[[Any, Any], 
         if earlier.name in named:
             teachers[earlier.name] = _as_teachers(config, place, folder, merge)
     tree["teachers"] = [one for name in named for one in teachers[name]]
+    if files := [str(folder_of_rollouts(folder, name)) for name in _visiting(config, index)]:
+        tree["data"] = {**tree["data"], "source": {**tree["data"]["source"], "visited": files}}
     if stage.start is not None:
         checkpoints = RunFolder(folder).stage(stage.start).checkpoints(f"student/replica{REPLICA}")
         file = checkpoints / "best.safetensors"
         tree["student"] = {**tree["student"], "weights": str(file), "prefix": None}
-    controls = list(config.evaluate.own_controls)
+    controls = [name for name in config.evaluate.controls if name not in CHAIN_CONTROLS]
     if sum(one.get("teaches") in (None, 0) for one in tree["teachers"]) == 1:
         controls = [name for name in controls if name != "best_teacher"]
-    tree["evaluate"] = {**tree["evaluate"], "controls": controls} if last else {"controls": []}
+    tree["evaluate"] = {**tree["evaluate"], "controls": controls} if last else _unheld(tree)
     return tree
+
+
+def _unheld(tree: Tree) -> Tree:
+    """How students are evaluated that are held against nothing: on as many episodes, where they act."""
+    return {"controls": [], "episodes": tree["evaluate"]["episodes"]}
+
+
+def _visiting(config: Config, index: int) -> list[str]:
+    """The stages whose visits a stage learns from: its own, and those of all that it starts from, oldest first."""
+    return [stage.name for stage in _line_of(config, index) if stage.rollouts is not None]
+
+
+def _line_of(config: Config, index: int) -> list[Stage]:
+    """A stage and all that it starts from, oldest first."""
+    stages = {stage.name: stage for stage in config.stages}
+    found = [config.stages[index]]
+    while (start := found[-1].start) is not None:
+        found.append(stages[start])
+    return found[::-1]
+
+
+def folder_of_rollouts(folder: Path, stage: str) -> Path:
+    """The file with the states that were visited for a stage."""
+    return RunFolder(folder).rollouts / f"{stage}.npz"
 
 
 def _overlaid(config: Config, index: int, merge: Callable[[Any, Any], Tree]) -> Tree:
@@ -235,10 +295,29 @@ def _control_tree(config: Config, name: str, merge: Callable[[Any, Any], Tree]) 
     last = len(config.stages) - 1
     whole = _overlaid(config, last, merge)
     tree: Tree = {**config.model_dump(mode="json"), "stages": [], "search": None}
-    tree |= {"student": whole["student"], "train": whole["train"], "evaluate": {"controls": []}}
+    tree |= {"student": whole["student"], "train": whole["train"], "evaluate": _unheld(tree)}
     if name == LONGER:
         tree["train"] = {**tree["train"], "epochs": _equal_epochs(config, merge)}
+    if name == CLONING:
+        tree |= _cloning(config, tree, merge)
     return tree
+
+
+def _cloning(config: Config, tree: Tree, merge: Callable[[Any, Any], Tree]) -> Tree:
+    """As many episodes of the teachers alone as the last stage learns from, and as many updates as all rounds have."""
+    last = len(config.stages) - 1
+    rounds = [config.stages.index(stage) for stage in _line_of(config, last)]
+    episodes = dict(tree["data"]["source"]["episodes"])
+    seen, counts = episodes["train"], list[int]()
+    for index in rounds:
+        rollouts = config.stages[index].rollouts
+        seen += 0 if rollouts is None else rollouts.episodes
+        counts.append(seen)
+    epochs = [_overlaid(config, index, merge)["train"]["epochs"] for index in rounds]
+    updates = sum(count * one for count, one in zip(counts, epochs, strict=True))
+    source = {**tree["data"]["source"], "episodes": {**episodes, "train": seen}}
+    train = {**tree["train"], "epochs": max(1, round(updates / seen))}
+    return {"data": {**tree["data"], "source": source}, "train": train}
 
 
 def _equal_epochs(config: Config, merge: Callable[[Any, Any], Tree]) -> int:
@@ -249,8 +328,16 @@ def _equal_epochs(config: Config, merge: Callable[[Any, Any], Tree]) -> int:
     return equal
 
 
-def _planned(config: Config, fits: Mapping[str, Training]) -> Config:
-    """A recipe whose earlier stages are still to be trained."""
+def _planned(
+    config: Config, fits: Mapping[str, Training], visits: Mapping[str, Rollouts | None]
+) -> Config:
+    """A recipe whose earlier stages are still to be trained, and whose states are still to be visited."""
+    source = config.data.source
+    if isinstance(source, GymnasiumSource) and source.visited:
+        planned = tuple((name, one.episodes) for name, one in visits.items() if one is not None)
+        source = source.model_copy(update={"visited": (), "planned": planned})
+        data = config.data.model_copy(update={"source": source})
+        config = config.model_copy(update={"data": data})
     teachers = tuple(
         one
         if one.stage is None
@@ -261,6 +348,14 @@ def _planned(config: Config, fits: Mapping[str, Training]) -> Config:
     if student.weights is not None and REPLICA in student.weights:
         student = student.model_copy(update={"weights": None})
     return config.model_copy(update={"teachers": teachers, "student": student})
+
+
+def searching(last: StageRecipe, config: Config) -> StageRecipe:
+    """The last stage with the search of the whole recipe, whose keys are then those of this stage alone."""
+    config_of, plan = (
+        one.model_copy(update={"search": config.search}) for one in (last.config, last.plan)
+    )
+    return replace(last, config=config_of, plan=plan)
 
 
 def names_of(stages: Sequence[StageRecipe]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from raykd.config.check_engines import check_engines
 from raykd.config.check_objective import objective_problems
+from raykd.config.check_returns import return_problems
 from raykd.config.check_targets import target_problems
 from raykd.config.check_transfer import transfer_problems
 from raykd.config.data import NoTokenizer
@@ -27,7 +28,7 @@ from raykd.config.peers import WITHOUT_PEERS, peer_problems
 from raykd.config.roles import Student, Teacher
 from raykd.config.root import Compared, Config, Slice
 from raykd.config.sources import CsvSource, ParquetSource
-from raykd.config.stages import STAGE_CONTROLS
+from raykd.config.stages import ELSEWHERE, STAGE_CONTROLS
 from raykd.errors import Problem
 from raykd.tasks import find_task
 
@@ -57,6 +58,7 @@ def cross_check(config: Config) -> list[Problem]:
         *objective_problems(config),
         *target_problems(config),
         *peer_problems(config),
+        *return_problems(config),
         *_training(config),
         *_gpus(config),
         *_folds(config),
@@ -266,7 +268,7 @@ def _chosen(config: Config) -> Iterator[tuple[str, str | None, tuple[str, ...] |
     for one in config.evaluate.compare:
         yield f"evaluate.compare.{one.name}.kind", one.kind, choices.kinds
     for index, control in enumerate(config.evaluate.controls):
-        if control not in (*STAGE_CONTROLS, WITHOUT_PEERS):
+        if control not in (*ELSEWHERE, WITHOUT_PEERS):
             yield f"evaluate.controls.{index}", control, choices.controls
 
 

@@ -166,7 +166,7 @@ def _given_weights(config: Config) -> Iterator[Problem]:
         return
     for teacher in config.teachers:
         if teacher.temperature != "fit":
-            yield Problem(f"teachers.{teacher.name}.temperature", f"found {teacher.temperature:g}; objective.weighting=stacking is of "
+            yield Problem(f"teachers.{teacher.name}.temperature", f"found {teacher.temperature}; objective.weighting=stacking is of "
                           "calibrated teachers, since others are weighed by how sure they are: give fit, or take another weighting")  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from raykd.config.choosing import CHOSEN
+from raykd.config.roles import REPLICA
 from raykd.config.search import (
     COSTS,
     HIGHER_IS_BETTER,
@@ -90,7 +91,7 @@ def search_problems(config: Config, build: Build) -> list[Problem]:
     chooses = config.objective.choose is not None
     found = [*_metric(config, search), *_scheduler(config, search)]
     found += parameter_problems(search, build, chooses=chooses)
-    return found or [*_searcher(search)]
+    return found or [*_searcher(search), *_replicas(config, search)]
 
 
 def parameter_problems(search: Search, build: Build, *, chooses: bool = False) -> list[Problem]:
@@ -101,7 +102,7 @@ def parameter_problems(search: Search, build: Build, *, chooses: bool = False) -
         build: as of `search_problems`.
         chooses: whether the recipe leaves its target to `objective.choose`.
     """
-    found = list(_keys(search, chooses=chooses))
+    found = [*_keys(search, chooses=chooses), *_inside(search)]
     shapes = {key: list(_shape(key, space)) for key, space in search.parameters.items()}
     found += [problem for problems in shapes.values() for problem in problems]
     wrong = {problem.key for problem in found}
@@ -159,6 +160,10 @@ def _keys(search: Search, *, chooses: bool) -> Iterator[Problem]:
         if key.startswith("data.transfer"):
             yield Problem(_at(key), "a transfer set is made once, and the teachers are asked about it once, for all trials: give "
                           "data.transfer a set for each value, and search student.learns_from")  # fmt: skip
+        elif head == "stages":
+            yield Problem(_at(key), "a search is of the last stage, whose keys are written without its name, such as "
+                          "student.model.width; the stages before it are trained once and teach all trials: vary them in separate "
+                          "runs")  # fmt: skip
         elif head not in SEARCHED or "." not in key:
             yield Problem(_at(key), f"only keys under {', '.join(SEARCHED)} can be searched: data and teachers are "
                           "shared by all trials; vary others in separate runs")  # fmt: skip
@@ -166,6 +171,10 @@ def _keys(search: Search, *, chooses: bool) -> Iterator[Problem]:
             yield Problem(_at(key), "limits are what a search keeps to; set student.limits itself")
         elif "=" in key or any(not part for part in key.split(".")):
             yield Problem(_at(key), "is no dotted key; write e.g. objective.soft_targets.temperature")  # fmt: skip
+
+
+def _inside(search: Search) -> Iterator[Problem]:
+    """Keys that lie inside one that is searched too."""
     for one, other in combinations(search.parameters, 2):
         short, long = sorted((one, other), key=len)
         if long.startswith(f"{short}."):
@@ -282,6 +291,21 @@ def _searcher(search: Search) -> Iterator[Problem]:
         if most is not None and search.finalists.top > most:
             yield Problem("search.finalists.top", f"found {search.finalists.top}, more than the {most} trials; "
                           "lower it")  # fmt: skip
+
+
+def _replicas(config: Config, search: Search) -> Iterator[Problem]:
+    """Where each replica has weights to start from, or a teacher, of its own: there are no more, and they fit one network."""
+    starts = config.student.weights is not None and REPLICA in config.student.weights
+    taught = any(teacher.teaches is not None for teacher in config.teachers)
+    finalists = search.finalists
+    if finalists is not None and finalists.seeds > config.seeds and (starts or taught):
+        what = "starts from weights" if starts else "has a teacher"
+        yield Problem("search.finalists.seeds", f"found {finalists.seeds}, but each replica {what} of its own, of which there are "
+                      f"seeds={config.seeds}; lower it to {config.seeds}, or raise seeds")  # fmt: skip
+    for key in search.parameters if starts else ():
+        if key.startswith("student.model"):
+            yield Problem(_at(key), "varies the network, but each replica starts from weights of its own, which fit one network; "
+                          "leave one of the two out")  # fmt: skip
 
 
 def _tidy(value: float) -> float | int:

@@ -142,10 +142,10 @@ def top_k_problems(config: Config, classes: int, *, largest: bool = True) -> Ite
         found, mend = f"found {key}={read}", f"leave {key} out"
     yield from _losses(config, found, mend)
     for teacher in config.teachers:
-        if teacher.temperature == "fit":
+        if isinstance(teacher.temperature, str):
             yield Problem(
                 f"teachers.{teacher.name}.temperature",
-                f"found fit; {found}, at temperatures known beforehand: give a number, or {mend}",
+                f"found {teacher.temperature}; {found}, at temperatures known beforehand: give a number, or {mend}",
             )
             continue
         if targets.temperatures is None or not largest:
@@ -171,7 +171,7 @@ def needed_temperatures(
         objectives: its objective, and those of its variants.
         teacher: one whose temperature is a number.
     """
-    assert teacher.temperature != "fit", "refused before"
+    assert not isinstance(teacher.temperature, str), "refused before"
     own = float(teacher.temperature)
     soft = [objective.soft_targets for objective in objectives]
     factors = {values_of(one.course)[0] for one in soft if one is not None}

@@ -10,7 +10,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from raykd.config.chain import StageRecipe, control_recipes, stage_problems, stage_recipes
+from raykd.config.chain import (
+    StageRecipe,
+    control_recipes,
+    searching,
+    stage_problems,
+    stage_recipes,
+)
 from raykd.config.check import cross_check
 from raykd.config.check_search import parameter_problems, search_problems
 from raykd.config.controls import with_controls
@@ -166,6 +172,8 @@ def chain_of(config: Config, folder: Path) -> tuple[list[StageRecipe], list[Stag
 def check_search(config: Config) -> None:
     """Hold a recipe's search against the recipe; only who searches has to, so that others may change it freely.
 
+    Of a recipe with stages the last one is searched.
+
     Raises:
         InputError: with every problem found.
     """
@@ -177,6 +185,9 @@ def check_search(config: Config) -> None:
             f"found {', '.join(config.students)} in a recipe that is searched; trials are of one student: leave them "
             "out here, and run the best with them",
         )
+    if config.stages:
+        (*_, last), _ = chain_of(config, Path())
+        config = searching(last, config).config
     plain = {**config.model_dump(mode="json"), "search": None}
     if problems := search_problems(config, lambda given: load_config(plain, given)):
         raise InputError(problems)

@@ -12,6 +12,7 @@ from raykd.config.base import (
     ImportPath,
     Json,
     Natural,
+    Positive,
     Unit,
     Width,
 )
@@ -184,6 +185,69 @@ class FactoryModel(ModelSettings):
     @property
     def has_own_weights(self) -> bool:
         """It may have."""
+        return True
+
+
+class RuleModel(ModelSettings):
+    """Your own function of states, as a teacher with `task: control`: no network, and no probabilities.
+
+    `function(observations, **kwargs)` takes float32 [B, O] and returns the numbers of actions [B], or continuous actions
+    [B, A].
+    """
+
+    short_for = "path"
+    type: Literal["rule"] = "rule"
+    path: ImportPath
+    """`module:function`."""
+    kwargs: dict[str, Json] = Field(default_factory=dict)
+    """Keyword arguments of the function."""
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Discrete actions: the probability of the action that it says; the others share the rest."""
+    std: Positive = 0.1
+    """Continuous actions: the standard deviation around what it says."""
+
+    @property
+    def has_own_weights(self) -> bool:
+        """There are none to be loaded."""
+        return True
+
+
+class PrivilegedModel(ModelSettings):
+    """Your own function of the simulator, as a teacher with `task: control`: it sees what observations do not show.
+
+    `function(env, observation)`, with the unwrapped environment, is asked at every step that is rolled, and returns
+    outputs: logits of the actions, or means and logarithms of the standard deviations.
+    """
+
+    short_for = "path"
+    made_of = "content"
+    type: Literal["privileged"] = "privileged"
+    path: ImportPath
+    """`module:function`."""
+
+
+class Sb3Model(ModelSettings):
+    """A policy of Stable-Baselines3 with vectors as observations, as a teacher: PPO, A2C, DQN, SAC or TD3.
+
+    Only the weights (`policy.pth`, with weights_only) and the plain fields of `data` are read; nothing is unpickled, and
+    Stable-Baselines3 is not needed.
+    """
+
+    short_for = "path"
+    type: Literal["sb3"] = "sb3"
+    path: str
+    """The `.zip` that `model.save` wrote."""
+    activation: Literal["tanh", "relu"] | None = None
+    """Between the layers; null = what the file says, else that of its algorithm."""
+    normalise: str | None = None
+    """Statistics of VecNormalize: an `.npz` with `mean` [O] and `var` [O], and `epsilon` and `clip` where they are not
+    1e-8 and 10."""
+    std: Positive = 0.1
+    """Standard deviation of a continuous policy that has none (TD3)."""
+
+    @property
+    def has_own_weights(self) -> bool:
+        """It has."""
         return True
 
 
@@ -363,6 +427,9 @@ Model = Annotated[
     | TransformerLmModel
     | NgramModel
     | FactoryModel
+    | RuleModel
+    | PrivilegedModel
+    | Sb3Model
     | OnnxModel
     | TorchscriptModel
     | Pt2Model

@@ -121,6 +121,9 @@ def peer_problems(config: Config) -> Iterator[Problem]:
     if config.peers.from_epoch >= config.train.epochs:
         yield Problem("peers.from_epoch", f"found {config.peers.from_epoch:g}, but train.epochs is {config.train.epochs}: nobody "
                       "would ever listen to a peer; lower it, or leave `peers` out")  # fmt: skip
+    if config.train.micro_batch_size is not None:
+        yield Problem("train.micro_batch_size", f"found {config.train.micro_batch_size} beside `peers`, whose networks hear each "
+                      "other on the whole batch: leave one of the two out")  # fmt: skip
     if isinstance(config.peers, Codistillation):
         yield from _apart(config)
     together = isinstance(config.peers, MutualLearning | Codistillation)

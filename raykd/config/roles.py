@@ -92,10 +92,11 @@ class Teacher(Settings):
     """Which labels it may be fitted on: the same budget as everyone, or all of the training part. rest: with
     `data.tokens.pool`, the documents that students do not learn from alone. A teacher that has seen the pool knows it by
     heart, and says little more of it than the pool itself."""
-    temperature: Positive | Literal["fit"] = 1.0
+    temperature: Positive | Literal["fit", "entropy"] = 1.0
     """Multiplies `objective.soft_targets.temperature`; `fit` calibrates it on half of the
     validation labels. That is before the teachers are mixed: `objective.soft_targets.sharpen` acts after it, which is
-    what a mixture needs."""
+    what a mixture needs. `entropy`, for Q-values, whose scale is that of the rewards: the temperature at which the mean
+    entropy of its answers is that of the teachers with another temperature (of none: a tenth of the largest there is)."""
     label_map: tuple[Natural | str | None, ...] | None = None
     """For each of the teacher's classes, in order, the data's class: its number, its name, or null for none
     of them. Several may stand for one class. Of classes that none stands for it says nothing: it is

@@ -37,13 +37,13 @@ from raykd.config.peers import MaybePeers
 from raykd.config.roles import Student, Teacher
 from raykd.config.search import Search
 from raykd.config.sources import ObjectSource
-from raykd.config.stages import STAGE_CONTROLS, Stage
+from raykd.config.stages import ELSEWHERE, Stage
 from raykd.config.training import Training
 from raykd.errors import InputError
 from raykd.tasks import BUILT_IN, find_task
 
 OwnControl = Literal["labels", "best_teacher", "hard", "untrained", "without_peers"]
-Control = OwnControl | Literal["direct", "longer"]
+Control = OwnControl | Literal["direct", "longer", "cloning", "rl"]
 
 
 class Compared(Settings):
@@ -112,24 +112,35 @@ class Slice(Settings):
 class Evaluate(Settings):
     """What the student is held against."""
 
+    added_later: ClassVar = frozenset({"episodes", "variants"})
+
     controls: tuple[Control, ...] = ("labels", "best_teacher", "hard")
     """The same student taught otherwise: labels alone, the best single teacher, hard labels. Of embeddings the
     best single teacher, and untrained: as it is before training. Of `peers` also `without_peers`: taught by the
     teachers as the recipe says, with no peer. Of `stages` also the last student without the
-    others, taught by the recipe's own teachers: `direct`, and `longer`, with as many updates as all stages have."""
+    others, taught by the recipe's own teachers: `direct`, and `longer`, with as many updates as all stages have. Of
+    stages with `rollouts` also `cloning`: taught by as many episodes of the teachers as there are of teachers and students
+    together, with as many updates. With `data.source: {type: gymnasium}` also `rl`: the student trained by rewards alone
+    (PPO of Stable-Baselines3, which has to be installed), for as many steps as its training has states."""
     compare: tuple[Annotated[Compared, BeforeValidator(_named)], ...] = ()
     """Other models, such as the one in use today, measured on the same samples; each a model, or
     `{name, model, weights, preprocess, label_map}`. Of `raykd run` alone."""
     slices: tuple[Slice, ...] = ()
     """Parts of test on which all is measured by itself: `{column: sex}`, `{column: age, bins: [18, 65]}`,
     `{class: cat}`. Of `raykd run` alone."""
+    episodes: Count = 100
+    """With `data.source: {type: gymnasium}`: episodes of every model in every variant, of common seeds that nothing else
+    has; half as many others choose the best teacher of each variant. Of `raykd run` alone."""
+    variants: dict[Name, dict[str, Json]] = Field(default={})
+    """With `data.source: {type: gymnasium}`: more environments to be evaluated in, by name: the source's own, `nominal`,
+    with these of its keys replaced (`kwargs` and `attributes` are merged). Of `raykd run` alone."""
     require: tuple[str, ...] = ()
     """Conditions on summary.json, e.g. `student.test.accuracy >= 0.9`; exit code 3 if one fails."""
 
     @property
     def own_controls(self) -> tuple[OwnControl, ...]:
-        """The controls without those of a chain, which are trained in folders of their own."""
-        own = (name for name in self.controls if name not in STAGE_CONTROLS)
+        """The controls that are fits of the run itself: without those of a chain, and `rl`."""
+        own = (name for name in self.controls if name not in ELSEWHERE)
         return cast("tuple[OwnControl, ...]", tuple(own))
 
 
@@ -252,13 +263,28 @@ class TeacherCluster(Settings):
     """A lost teacher stops the run, or is left out with the other weights renormalised."""
 
 
+class RolloutCluster(Settings):
+    """Processes that roll episodes."""
+
+    runners: Count | None = None
+    """At a time; null = as many as train students side by side. The episodes are the same whatever the number."""
+    cpus: Positive = 1
+    """CPUs per process."""
+    group_timeout_s: Positive = 600
+    """A group of 16 episodes that takes longer hangs: its process is ended, and it is rolled again."""
+
+
 class Cluster(Settings):
     """What runs where."""
+
+    added_later: ClassVar = frozenset({"rollouts"})
 
     student: StudentCluster = StudentCluster()
     """Student training."""
     teachers: TeacherCluster = TeacherCluster()
     """Teacher actors and teacher fits."""
+    rollouts: RolloutCluster = RolloutCluster()
+    """Episodes of `task: control`."""
 
 
 class Wandb(Settings):

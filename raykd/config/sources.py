@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from raykd.config.base import TEXT_BYTES, Count, ImportPath, Json, Settings
+from raykd.config.base import TEXT_BYTES, Count, ImportPath, Json, Name, Seed, Settings
+from raykd.config.environments import Environment
 
 
 class DigitsSource(Settings):
@@ -260,6 +261,52 @@ class HfSource(FilesSource):
     """Column with the samples' ids; null = `file#row`."""
 
 
+class EpisodeCounts(Settings):
+    """Episodes of each part; no two parts share a seed."""
+
+    train: Count = 24
+    """Whose states students learn from."""
+    validation: Count = 6
+    """Whose states choose the best epoch."""
+    test: Count = 8
+    """Whose states are scored once, at the end."""
+
+
+class GymnasiumSource(Environment):
+    """States that the teachers visit when they act in an environment of gymnasium; needs the extra `control`.
+
+    The label of a state is the action that was taken there. What is rolled is kept in `data.cache`, by all that decides it.
+    """
+
+    episodes: EpisodeCounts = EpisodeCounts()
+    """How many, over all simulators and teachers."""
+    seed: Seed = 0
+    """From which the seeds of the episodes are derived; not the recipe's, so that all runs see the same episodes."""
+    behaviour: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    """Teachers that act, each in its share of the episodes; null = all that are not fitted here."""
+    take: Literal["best", "sample"] = "best"
+    """Who acts takes its likeliest action (its mean), or draws one."""
+    simulators: dict[Name, dict[str, Json]] = Field(default_factory=dict)
+    """More environments, by name: this one with these of its keys replaced (`kwargs` and `attributes` are merged). Each
+    has its share of the episodes."""
+    visited: tuple[str, ...] = ()
+    """Files of states that students of earlier stages visited; written by raykd."""
+    planned: tuple[tuple[str, Count], ...] = ()
+    """Stages whose `rollouts` are still to be rolled, with their episodes for each replica; written by raykd."""
+
+
+class TransitionsSource(Settings):
+    """Recorded episodes: an `.npz` file with `observations` [N, O], `actions` [N] or [N, A] and `episode` [N].
+
+    Also `splits` [N] (train, validation, test), else whole episodes are drawn; `ids` [N], `names` of the actions, `step`
+    [N], `rewards` [N], `terminated` and `truncated` [N], true at an episode's last step; only the first two are read.
+    """
+
+    type: Literal["transitions"] = "transitions"
+    path: str
+    """The file; arrays of Python objects (pickles) are refused."""
+
+
 class FactorySource(Settings):
     """Your own function that returns a `raykd.data.Dataset`."""
 
@@ -323,6 +370,8 @@ Source = Annotated[
     | ImagesSource
     | WebdatasetSource
     | HfSource
+    | GymnasiumSource
+    | TransitionsSource
     | FactorySource
     | ObjectSource,
     Field(discriminator="type"),

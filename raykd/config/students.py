@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from raykd.config.root import Config
-from raykd.config.stages import STAGE_CONTROLS
+from raykd.config.stages import ELSEWHERE
 from raykd.errors import InputError, Problem
 
 Tree = dict[str, Any]
@@ -22,7 +22,7 @@ _TAKEN = (
     "best_teacher",
     "hard",
     "untrained",
-    *STAGE_CONTROLS,
+    *ELSEWHERE,
     "teacher",
 )
 _SHARED = {

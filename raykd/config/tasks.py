@@ -32,6 +32,7 @@ class TaskSettings:
         class_logits: whether models return logits of classes.
         has_classes: whether outputs are classes or labels, which test can be sliced by.
         chunks: whether samples are chunks of tokens, of which each has many units.
+        acts: whether samples are states of an environment, and models are policies that can be rolled in it.
         problems: what else cannot work in a recipe of this task, or would silently do nothing.
     """
 
@@ -50,6 +51,7 @@ class TaskSettings:
     class_logits: bool = False
     has_classes: bool = True
     chunks: bool = False
+    acts: bool = False
     problems: Callable[[Config], Iterable[Problem]] = lambda _: ()
 
 

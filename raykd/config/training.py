@@ -90,11 +90,15 @@ With fewer, the worse choice of the epoch costs more accuracy than the better te
 class Training(Settings):
     """How one model is trained."""
 
-    added_later: ClassVar = frozenset({"select_on"})
+    added_later: ClassVar = frozenset({"select_on", "micro_batch_size"})
     epochs: Count = 30
     """Passes over the training part (for controls: as many updates as the student's)."""
     batch_size: Count = 128
     """Global batch size, split over the workers."""
+    micro_batch_size: Count | None = None
+    """Samples of a worker's part of a batch that go through the model at a time, where their activations do not fit into
+    memory together; null = all. The gradient is that of the whole batch, whatever the objective compares in it, for one
+    more forward pass; batch normalisation sees each part by itself."""
     optimizer: Optimizer | None = None
     """Optimizer and its settings; null = by the kind of model (raykd/models/README.md). With `lr` alone the rest is
     that kind's; with `type` and `lr` it is the type's own."""

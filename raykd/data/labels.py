@@ -41,6 +41,7 @@ class LabelFormat:
         columns: whether a sample's label has a column for each output.
         measured: whether labels are values with a unit, which models see standardised.
         needed: whether there is nothing to learn, or to judge by, without labels.
+        paired: whether a sample is judged by others of its class.
         same_as: the task whose labels of a source do for this one too, or None.
         alike: what is wrong where all labels are the same, given their name; None where nothing is.
         counted: names of the outputs -> how many of what there are, in words.
@@ -59,6 +60,7 @@ class LabelFormat:
     columns: bool = False
     measured: bool = False
     needed: bool = True
+    paired: bool = False
     missing_help: str = "add samples or leave it out"
     same_as: str | None = None
     alike: Callable[[str], str] | None = None

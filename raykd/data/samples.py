@@ -12,8 +12,8 @@ import pyarrow as pa
 import torch
 import xxhash
 
-from raykd.config.data import Data, ViewStep
-from raykd.config.sources import FilesSource, ObjectSource
+from raykd.config.data import Data, SplitBy, ViewStep
+from raykd.config.sources import FilesSource, ObjectSource, TransitionsSource
 from raykd.data.chunking import REST, fields_of_chunks
 from raykd.data.chunks import Vocabulary, unit_labels
 from raykd.data.class_names import given_names, look_alike, renamed
@@ -25,6 +25,7 @@ from raykd.data.sources import load_source
 from raykd.data.splits import label_budget, make_splits
 from raykd.data.texts import decode_texts
 from raykd.data.transfer.joining import with_transfer
+from raykd.data.transitions import EPISODE
 from raykd.data.trying import check_request, scale_of, try_views
 from raykd.data.views import PartnerPools, Shown, ViewMaker, mixes, policy_key
 from raykd.errors import InputError, Problem
@@ -65,6 +66,8 @@ class Samples:
             recipe's own.
         vocabulary: of chunks of tokens, which have many units each; None of all other samples. `labels` are then the
             numbers of the domains, which `classes` names.
+        visited: replica -> sorted training rows that it visited itself, and no other replica learns from.
+        recorded: privileged teacher -> float32 [N, C], what it said while the samples were recorded.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -89,6 +92,8 @@ class Samples:
     notes: tuple[str, ...] = ()
     transfer: Mapping[str, np.ndarray] = field(default_factory=dict)
     vocabulary: Vocabulary | None = None
+    visited: Mapping[int, np.ndarray] = field(default_factory=dict)
+    recorded: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -215,9 +220,8 @@ class Samples:
     def own_training_rows(self) -> np.ndarray:
         """Training rows without those of transfer sets, sorted int64; all that is fitted to inputs goes by them."""
         train = self.splits["train"]
-        if not self.transfer:
-            return train
-        return train[~np.isin(train, np.concatenate([*self.transfer.values()]))]
+        others = [*self.transfer.values(), *self.visited.values()]
+        return train[~np.isin(train, np.concatenate(others))] if others else train
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Means and standard deviations per channel (axis 1) of the single input, over the own training rows.
@@ -369,6 +373,9 @@ def build_samples(
         dataset = load_source(data.source, task)
     if find_task(task).labels.same_as == dataset.task:
         dataset = replace(dataset, task=task)
+    if isinstance(data.source, TransitionsSource) and not dataset.splits and data.splits.by is None:
+        by = SplitBy(column=EPISODE, type="group")
+        data = data.model_copy(update={"splits": data.splits.model_copy(update={"by": by})})
     if dataset.task != task:
         raise InputError(
             Problem("task", f"is {task}, but the source {data.source.type!r} has labels for "

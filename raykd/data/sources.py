@@ -28,6 +28,8 @@ SOURCES = {
     "images": "raykd.data.decoding:load_files",
     "webdataset": "raykd.data.decoding:load_files",
     "hf": "raykd.data.decoding:load_files",
+    "gymnasium": "raykd.data.transitions:refuse_unrolled",
+    "transitions": "raykd.data.transitions:load_transitions",
     "factory": "raykd.data.arrays:load_factory",
     "object": "raykd.data.decoding:load_files",
 }

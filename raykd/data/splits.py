@@ -116,7 +116,7 @@ def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.
     taken = np.concatenate([parts["validation"], parts["test"]])
     parts["train"] = np.setdiff1d(pool, taken)
     _check_train(dataset, parts["train"])
-    if not dataset.form.needed:
+    if dataset.form.paired:
         refuse(_pair_problems(dataset.known_labels, parts))
     return {name: parts[name].astype(np.int64, copy=False) for name in PARTS}
 

@@ -31,6 +31,8 @@ from raykd.ensemble.temperature import (
     TEMPERATURE_BOUNDS,
     calibration_half,
     fit_temperature,
+    mean_entropy,
+    temperature_of_entropy,
 )
 from raykd.methods import WEIGHTING_ROWS
 
@@ -49,11 +51,13 @@ __all__ = [
     "fit_temperature",
     "jensen_shannon",
     "labels_of_known",
+    "mean_entropy",
     "mean_logits",
     "mean_of_known",
     "mean_probabilities",
     "routed",
     "sample_weights",
     "sharpened",
+    "temperature_of_entropy",
     "unknown",
 ]

@@ -5,6 +5,8 @@ Shape suffixes: N units, C classes.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,6 +31,35 @@ def calibration_half(ids_N: Tensor) -> Tensor:
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         mixed = mixed ^ (mixed >> np.uint64(31))
     return torch.from_numpy(mixed >> np.uint64(63) == 0)
+
+
+def temperature_of_entropy(logits_NC: Tensor, wanted: float) -> float:
+    """The temperature T at which the mean entropy of softmax(z / T) is as wanted; it rises with T.
+
+    For Q-values, whose scale is that of the rewards (Rusu et al. 2015 take T = 0.01).
+
+    Args:
+        logits_NC: finite, at least one unit and two classes.
+        wanted: nats.
+
+    Returns:
+        T in [10⁻⁶, 10⁶]: an end of it where no T has that entropy.
+    """
+    low, high = math.log(1e-6), math.log(1e6)
+    exact_NC = logits_NC.double()
+    for _ in range(_ITERATIONS):
+        middle = (low + high) / 2
+        if mean_entropy(exact_NC / math.exp(middle)) < wanted:
+            low = middle
+        else:
+            high = middle
+    return math.exp((low + high) / 2)
+
+
+def mean_entropy(logits_NC: Tensor) -> float:
+    """Mean entropy of the units' distributions, nats."""
+    log_probs_NC = logits_NC.double().log_softmax(dim=1)
+    return float(-(log_probs_NC.exp() * log_probs_NC).sum(dim=1).mean())
 
 
 def fit_temperature(

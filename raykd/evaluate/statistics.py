@@ -90,7 +90,7 @@ def paired_gain(
     bootstrap = None
     drawn = several or fixed_control
     if drawn and from_scores is None:
-        bootstrap = _bootstrap_interval(scores[0] - scores[1], seed, resamples)
+        bootstrap = percentiles(bootstrap_means(scores[0] - scores[1], seed, resamples))
     elif drawn and from_scores is not None:
         bootstrap = _bootstrap_of_curve(*scores, from_scores, seed, resamples)
     return {
@@ -231,21 +231,43 @@ def _error(value_R: Floats, overlap: float) -> float:
     return float(value_R.std(ddof=1)) * math.sqrt(1 / len(value_R) + overlap)
 
 
-def _bootstrap_interval(better_RN: NDArray[np.float64], seed: int, resamples: int) -> list[float]:
-    """Percentile interval of the mean of [R, N] under resampling of both axes."""
-    replicas, samples = better_RN.shape
+def bootstrap_means(values_RN: ArrayLike, seed: int, resamples: int = 2000) -> Floats:
+    """Means of [R, N] under resampling of both axes, each drawn with replacement.
+
+    Args:
+        values_RN: a number for each replica and sample, or episode [R, N].
+        seed: of the draws: of arrays of one shape all are the same, so that their means pair up.
+        resamples: S.
+
+    Returns:
+        the means [S].
+    """
+    value_RN = np.asarray(values_RN, np.float64)
+    replicas, samples = value_RN.shape
     generator = np.random.default_rng(seed)
     means = np.empty(resamples)
     step = max(1, _CHUNK // max(1, samples))
     for start in range(0, resamples, step):
         count = min(step, resamples - start)
         drawn = generator.multinomial(replicas, np.full(replicas, 1 / replicas), size=count)
-        over_replicas_SN = (drawn / replicas) @ better_RN
+        over_replicas_SN = (drawn / replicas) @ value_RN
         rows_SN = generator.integers(0, samples, size=(count, samples), dtype=np.int32)
         picked = np.take_along_axis(over_replicas_SN, rows_SN, axis=1)
         means[start : start + count] = picked.mean(axis=1)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return means
+
+
+def percentiles(found_S: ArrayLike) -> list[float]:
+    """The 95 % interval of resampled numbers."""
+    low, high = np.quantile(np.asarray(found_S, np.float64), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return [float(low), float(high)]
+
+
+def bootstrap_pvalue(means_S: ArrayLike) -> float:
+    """Two-sided p-value that resampled means lie around 0, never 0 itself (Davison & Hinkley 1997, Eq. 4.11)."""
+    mean_S = np.asarray(means_S, np.float64)
+    beyond = min(int((mean_S <= 0).sum()), int((mean_S >= 0).sum()))
+    return min(1.0, 2 * (1 + beyond) / (1 + len(mean_S)))
 
 
 def _bootstrap_of_curve(
@@ -255,7 +277,7 @@ def _bootstrap_of_curve(
     seed: int,
     resamples: int,
 ) -> list[float]:
-    """As `_bootstrap_interval`, of the difference of `from_scores` of each side's mean scores."""
+    """The interval of `bootstrap_means`, of the difference of `from_scores` of each side's mean scores."""
     replicas, samples = treated_RN.shape
     generator = np.random.default_rng(seed)
     found = np.empty(resamples)
@@ -268,5 +290,4 @@ def _bootstrap_of_curve(
         sides_SR = [from_scores(times_SN @ scores_RN.T) for scores_RN in (treated_RN, control_RN)]
         difference_SR = sides_SR[0] - sides_SR[1]
         found[start : start + count] = (difference_SR * drawn_SR).sum(axis=1) / replicas
-    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return [float(low), float(high)]
+    return percentiles(found)

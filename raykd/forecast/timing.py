@@ -315,8 +315,9 @@ def _student_fits(prepared: Prepared, specs: Specs) -> dict[str, Fit]:
     samples, names = prepared.samples, list(prepared.teachers)
     few = samples.splits["validation"][:_VALIDATED]
     samples = replace(samples, splits={**samples.splits, "validation": few})
+    units = len(samples.unit_labels(few))
     outputs = {
-        name: codec.decode(one.empty_answer(samples, len(few), held_out=True))
+        name: codec.decode(one.empty_answer(samples, units, held_out=True))
         for name, one in prepared.teachers.items()
     }
     given = {name: one.settings.temperature for name, one in prepared.teachers.items()}
@@ -325,7 +326,9 @@ def _student_fits(prepared: Prepared, specs: Specs) -> dict[str, Fit]:
         validation=split_outputs(samples, "validation", outputs, {}, {}),
         scale=samples.scale,
         fingerprints={name: spec.fingerprint for name, spec in specs.items()},
-        temperatures={name: 1.0 if value == "fit" else value for name, value in given.items()},
+        temperatures={
+            name: 1.0 if isinstance(value, str) else value for name, value in given.items()
+        },
         best_teacher=names[0],
     )
     objective = prepared.config.objective

@@ -39,6 +39,9 @@ _pooled = partial(
 )
 _features = partial(LossRow, kind="features")
 _relations = partial(_features, knobs=_SCOPE, combines=("relations", "losses"), vectors=True)
+_gaussians = partial(
+    LossRow, kind="gaussians", combines=("sampled", "routed"), default_temperature=1.0
+)
 _values = partial(LossRow, kind="values", combines=("values",))
 
 LOSS_ROWS: dict[str, LossRow] = {
@@ -186,6 +189,19 @@ LOSS_ROWS: dict[str, LossRow] = {
         formula="T² ‖sort p − sort q‖₁",
         paper="Boizard et al. 2024 (ULD); our factor T²",
         knobs=_STANDARDISE,
+    ),
+    "gaussian_kl": _gaussians(
+        path="raykd.losses.gaussians:gaussian_kl",
+        about="KL of Gaussian policies, summed over the numbers of an action.",
+        formula="Σ_a log(σ_s/σ_t) + (σ_t² + (μ_t − μ_s)²) / (2 σ_s²) − ½",
+        paper="Kullback & Leibler 1951; as Rusu et al. 2015 (policy distillation), of continuous actions",
+    ),
+    "huber_means": _gaussians(
+        path="raykd.losses.gaussians:huber_means",
+        about="Huber loss of the means of Gaussian policies; their deviations are not learnt.",
+        formula="mean h_δ(μ_s − μ_t)",
+        paper="Huber 1964",
+        knobs={"delta": Knob(1.0, "δ, where it turns linear, in the unit of the actions.", gt=0)},
     ),
     "hint": _features(
         path="raykd.losses.features:hint",
@@ -424,4 +440,4 @@ def feature_losses() -> tuple[str, ...]:
 def soft_losses() -> tuple[str, ...]:
     """Names of the losses of the soft targets; those of embeddings come last."""
     vectors = (name for name, row in LOSS_ROWS.items() if row.vectors)
-    return (*losses_of("logits", "values", "labels"), *vectors)
+    return (*losses_of("logits", "values", "labels", "gaussians"), *vectors)

@@ -7,9 +7,16 @@ from dataclasses import dataclass, field
 from types import EllipsisType
 from typing import Literal
 
-Kind = Literal["logits", "features", "pairs", "values", "labels"]
+Kind = Literal["logits", "features", "pairs", "values", "labels", "gaussians"]
 Combine = Literal[
-    "probabilities", "probabilities_then_temper", "logits", "losses", "values", "relations"
+    "probabilities",
+    "probabilities_then_temper",
+    "logits",
+    "losses",
+    "values",
+    "relations",
+    "sampled",
+    "routed",
 ]
 Layout = Literal["projected", "dense", "positions", "matrices", "pairs", "any"]
 
@@ -46,7 +53,8 @@ class LossRow:
     """One loss.
 
     `combines` says how it can take several teachers, the usual way first: as one target (mean of
-    probabilities, of logits, of values, of relations between samples), where that has the gradient of
+    probabilities, of logits, of values, of relations between samples; of one teacher for each sample, which is `sampled` or
+    `routed`), where that has the gradient of
     the weighted sum of the teachers' own losses or is meant in its own right; or as that sum (`losses`).
 
     Layouts of features: `projected` brings the student to the teacher's shape by a trained linear map;
@@ -55,8 +63,8 @@ class LossRow:
 
     Attributes:
         path: `module:function`; the function takes student, teacher and keywords and gives loss_N.
-        kind: what is compared: logits [N, C], features, pairs of features, values [N] / [N, D], or logits
-            of yes-or-no labels [N, K].
+        kind: what is compared: logits [N, C], features, pairs of features, values [N] / [N, D], logits
+            of yes-or-no labels [N, K], or Gaussians [N, 2A] (means, then logarithms of standard deviations).
         about: what a recipe says of it.
         formula: the mean of loss_N, one line of plain text.
         paper: authors, year and place in the paper.

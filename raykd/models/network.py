@@ -87,8 +87,13 @@ class Network(nn.Module):
         """As `output`, of chunks of tokens and before the last layer; of a `raykd.models.causal.CausalModel`."""
         chunks, model = prepared[CHUNKS], self.model
         assert isinstance(model, CausalModel), "the caller has looked"
+        return self.with_head(unit_outputs(model.hidden(chunks[:, 0]), chunks))
+
+    def with_head(self, hidden_ND: Tensor) -> Headed:
+        """States at the units, with the last layer that follows them."""
+        model = self.model
+        assert isinstance(model, CausalModel), "the caller has looked"
         head_VD, bias_V = model.head_weights()
-        hidden_ND = unit_outputs(model.hidden(chunks[:, 0]), chunks)
         return Headed(hidden_ND=hidden_ND, head_VD=head_VD, bias_V=bias_V)
 
     def _prepare(

@@ -9,8 +9,8 @@ that their fingerprints are these: what was scored or trained with other ones is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,14 +19,16 @@ from typing import Any
 import torch
 
 from raykd.config import Config
-from raykd.config.chain import StageRecipe
+from raykd.config.chain import StageRecipe, searching
 from raykd.config.load import chain_of
+from raykd.config.stages import CLONING
 from raykd.disks import copy_folder
 from raykd.errors import InputError, Problem
 from raykd.evaluate.statistics import spread
 from raykd.evaluate.summary import json_safe, numbers_on
 from raykd.folders import RunFolder, home, lock_file, read_json
 from raykd.models.weights import count_parameters
+from raykd.pipeline.acting import stage_returns, states_learnt_from
 from raykd.pipeline.choosing import choose
 from raykd.pipeline.evaluation import best_answers, fit_ids, student_network
 from raykd.pipeline.fits import shown_views, student_fits
@@ -51,7 +53,8 @@ from raykd.pipeline.session import (
 )
 from raykd.pipeline.student import save_student
 from raykd.pipeline.target_stage import TargetStage
-from raykd.runtime import connect, engine, is_connected, machine
+from raykd.pipeline.visiting import Visit, visit
+from raykd.runtime import Crew, Resources, connect, engine, is_connected, machine
 from raykd.tasks import find_task
 from raykd.tracking import Console
 from raykd.train import Fit
@@ -92,6 +95,10 @@ class Chain:
                 target = self.folder.checkpoints(f"{control.name}/replica{replica}")
                 if not target.exists():
                     copy_folder(own.checkpoints(f"student/replica{replica}"), target)
+
+    def own_recipes(self) -> dict[str, Prepared]:
+        """Controls whose data, and so the statistics that inputs are normalised by, are others than the run's."""
+        return {one.name: prepare(one.config) for one in self.controls if one.name == CLONING}
 
     def generations(self, summary: Mapping[str, Any]) -> list[Generation]:
         """A row for each stage, the last one with what it reaches on test; see `generation`.
@@ -140,6 +147,9 @@ def generation(
         "validation": student.get("validation"),
         "test": student.get("test"),
         "ensemble": {split: ensemble.get(split) for split in ("validation", "test")},
+        "states": None
+        if (states := summary.get("states")) is None
+        else round(sum(states) / len(states)),
         "teacher_samples_scored": summary["targets"]["teacher_samples_scored"],
         "seconds": summary["timing"]["total_s"],
         "status": summary["status"],
@@ -182,15 +192,48 @@ def run_stages(
         *before, last = stages
         chain = Chain(folder, last, tuple(before), tuple(controls))
         check_chain(chain, own, console, check_last)
-        with engine(own.address, config, resume=own.resume), connect(own.address) as resources:
-            open_folder(folder, last.config, resources, whole=config)
-            jobs = (*chain.stages, *chain.controls)
-            for number, stage in enumerate(jobs):
-                _run_stage(chain, stage, f"{number + 1} of {len(jobs) + 1}", own, console)
-            chain.take_over()
-            if jobs and console is not None:
-                console.print(f"stage {len(jobs) + 1} of {len(jobs) + 1}: {last.name}")
+        with trained_before(chain, config, own, console):
             return folder, run_last(folder, last.config, own, console, chain)
+
+
+@contextmanager
+def trained_before(
+    chain: Chain, config: Config, options: Options, console: Console | None
+) -> Iterator[None]:
+    """All stages and controls before the last stage, trained unless they were before; their cluster lasts as long as the block.
+
+    Args:
+        chain: the stages, checked.
+        config: the whole recipe.
+        options: how the last stage's job is run; its folder is this process's.
+        console: who tells a person; None is quiet.
+
+    Raises:
+        RaykdError: a stage failed; what was finished is kept, and `resume` continues.
+    """
+    address = options.address
+    with engine(address, config, resume=options.resume) as crew, connect(address) as resources:
+        open_folder(chain.folder, chain.last.config, resources, whole=config)
+        jobs = (*chain.stages, *chain.controls)
+        for number, stage in enumerate(jobs):
+            _visit(chain, stage, options, crew, resources, console)
+            _run_stage(chain, stage, f"{number + 1} of {len(jobs) + 1}", options, console)
+        chain.take_over()
+        _visit(chain, chain.last, options, crew, resources, console)
+        if jobs and console is not None:
+            console.print(f"stage {len(jobs) + 1} of {len(jobs) + 1}: {chain.last.name}")
+        yield
+
+
+def searched_chain(config: Config, folder: RunFolder) -> Chain:
+    """The chain whose last stage is searched; controls of a chain belong to its run.
+
+    Args:
+        config: a recipe with stages and a search, checked.
+        folder: of the sweep.
+    """
+    (*before, last), _ = chain_of(config, folder.path)
+    return Chain(folder, searching(last, config), tuple(before), ())
 
 
 def planned(config: Config) -> list[StageRecipe]:
@@ -230,13 +273,48 @@ def check_chain(
     Raises:
         InputError: with the problems of all stages.
     """
-    listen = None if console is None else console.on
     every = (*chain.stages, *chain.controls, chain.last)
-    *_, last = prepare_stages(every, address=options.address, listen=listen)
+    *_, last = check_stages(every, options, console)
     check_last(with_external_baselines(last), chain.roles)
+
+
+def check_stages(
+    stages: Sequence[StageRecipe], options: Options, console: Console | None = None
+) -> list[Prepared]:
+    """Try the recipe of each stage, and whether this machine has room for it.
+
+    Raises:
+        InputError: with the problems of all of them.
+    """
+    listen = None if console is None else console.on
+    prepared = prepare_stages(stages, address=options.address, listen=listen)
     if options.address is None and not is_connected():
-        for stage in every:
+        for stage in stages:
             make_placement(stage.plan, machine())
+    return prepared
+
+
+def _visit(
+    chain: Chain,
+    stage: StageRecipe,
+    options: Options,
+    crew: Crew,
+    resources: Resources,
+    console: Console | None,
+) -> None:
+    """Have the students that a stage starts from visit what it is to learn from, unless they did before."""
+    if stage.rollouts is None:
+        return
+    before = next(one for one in chain.stages if one.name == stage.start)
+    prepared = prepare(before.config, address=options.address)
+    placement = make_placement(prepared.config, resources)
+    runners = prepared.config.cluster.rollouts.runners or max(1, placement.lanes)
+    told = visit(Visit(stage, prepared, chain.folder), crew, runners)
+    if console is not None:
+        console.print(
+            f"stage {stage.name}: {told['replicas']} students of {stage.start} visited {told['states']:,} states in "
+            f"{told['episodes']:,} episodes (mean return {told['mean_return']:.4g})"
+        )
 
 
 def _run_stage(
@@ -306,7 +384,9 @@ def _conclude(job: Job, targets: TargetStage, stage: StageRecipe) -> None:
         ranks = [metrics.rank(one) for one in known] or [(0.0, 0.0)]
         replica = ranks.index(max(ranks))
         save_student(job.prepared, job.folder, replica=replica)
+        returns = stage_returns(job, targets.specs)
     spreads = {name: spread([one[name] for one in known]) for name in (known[0] if known else ())}
+    spreads |= returns
     models = {"ensemble": validation.ensemble, **validation.teachers}
     others = {name: numbers_on(metrics, one_NC, labels_N) for name, one_NC in models.items()}
     job.keep(
@@ -324,6 +404,7 @@ def _conclude(job: Job, targets: TargetStage, stage: StageRecipe) -> None:
                 "ensemble_of_stage": {"validation": others.pop("ensemble")},
                 "teachers_of_stage": {name: {"validation": one} for name, one in others.items()},
                 "replica": replica,
+                **({"states": states_learnt_from(job.prepared)} if returns else {}),
                 "test_scored_times": 0,
                 "timing": job.end_timing(),
                 "targets": job.target_numbers(targets),

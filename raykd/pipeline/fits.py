@@ -180,7 +180,7 @@ def student_fit(
     role = _heard(prepared, teachers, role, replica)
     own = config.seed if config.student.seed is None else config.student.seed
     seed = derive(own, "student", replica)
-    train = student_rows(config, samples)
+    train = student_rows(config, samples, replica)
     return Fit(
         fit_id=f"{name or role.role}/replica{replica}",
         stage="student",

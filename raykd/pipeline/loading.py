@@ -11,12 +11,13 @@ import numpy as np
 
 from raykd.config import Config
 from raykd.config.places import cache_root
-from raykd.config.sources import FilesSource
+from raykd.config.sources import FilesSource, GymnasiumSource
 from raykd.data import Samples, build_samples
 from raykd.data.decoding import Mark, Part, Target, in_process
 from raykd.data.transfer_parts import without_transfer
 from raykd.errors import InputError
 from raykd.evaluate.outputs import Split, SplitOutputs
+from raykd.pipeline.rolled import rolled_samples
 from raykd.runtime import check_shared, connect
 from raykd.tracking import Event, events
 
@@ -38,6 +39,8 @@ def load_samples(
         DataError: samples cannot be read or written.
     """
     columns = [one.column for one in config.evaluate.slices if one.column is not None]
+    if isinstance(config.data.source, GymnasiumSource):
+        return rolled_samples(config, config.data.source, columns)
     if not isinstance(config.data.source, FilesSource):
         return build_samples(config.data, seed=config.seed, task=config.task, columns=columns)
     progress = _Progress(listen) if listen is not None else None

@@ -202,7 +202,10 @@ def threads_of(config: Config, multiply_adds: float, cpus: int) -> int:
     beside = max(student.most, student.parallel_fits or 1)
     if isinstance(peers, Codistillation):
         beside = max(beside, peers.count)
-    worth = int(multiply_adds * config.train.batch_size / student.most / _OF_A_THREAD)
+    size = config.train.batch_size / student.most
+    if config.train.micro_batch_size is not None:
+        size = min(size, config.train.micro_batch_size)
+    worth = int(multiply_adds * size / _OF_A_THREAD)
     return max(1, min(worth, cpus // beside, _MOST_THREADS))
 
 

@@ -19,7 +19,7 @@ from raykd.data import Samples
 from raykd.data.transfer_parts import at_home_rows
 from raykd.disks import disk_error
 from raykd.errors import InputError, Problem, refuse
-from raykd.folders import home, read_json
+from raykd.folders import RunFolder, home, read_json
 from raykd.pipeline.fits import known_weights, shown_views
 from raykd.pipeline.placement import target_mode
 from raykd.pipeline.preparation import Prepared, prepare
@@ -303,11 +303,13 @@ def referenced_teachers(folder: Path) -> tuple[set[str], int]:
     Raises:
         InputError: there is no run.
     """
-    configs = sorted(folder.glob("**/config.json")) if folder.is_dir() else []
-    if not configs:
+    found = sorted(folder.glob("**/config.json")) if folder.is_dir() else []
+    # Another student of a run has its teachers' cards from the run.
+    runs = [one.parent for one in found if RunFolder(one.parent).run_of_student is None]
+    if not runs:
         raise InputError(
             Problem("--unused", f"found no run in {folder}; name the folder that holds your runs, or name the "
                     "recipes whose targets are to stay")
         )  # fmt: skip
-    cards = [card for one in configs for card in sorted((one.parent / "teachers").glob("*.json"))]
-    return {str(read_json(card).get("fingerprint")) for card in cards}, len(configs)
+    cards = [card for run in runs for card in sorted((run / "teachers").glob("*.json"))]
+    return {str(read_json(card).get("fingerprint")) for card in cards}, len(runs)

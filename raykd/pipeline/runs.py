@@ -20,10 +20,17 @@ from raykd.evaluate.folds import Sizes, over_folds
 from raykd.evaluate.outputs import Split, SplitOutputs
 from raykd.evaluate.requirements import Requirement
 from raykd.evaluate.slices import slice_numbers
-from raykd.evaluate.summary import student_temperatures
+from raykd.evaluate.summary import json_safe, student_temperatures
 from raykd.export.predictions import evaluation_table, folds_table, write_table
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.objective import overrides_of
+from raykd.pipeline.acting import (
+    acting_roles,
+    check_acting,
+    evaluate_by_return,
+    states_learnt_from,
+    train_by_rewards,
+)
 from raykd.pipeline.at_home import transfer_numbers
 from raykd.pipeline.chain import Chain, run_stages
 from raykd.pipeline.choosing import choose
@@ -51,6 +58,7 @@ from raykd.pipeline.preparation import (
 )
 from raykd.pipeline.recipe_store import RecipeStore
 from raykd.pipeline.representation import features_alike
+from raykd.pipeline.returns import acts, silent_returns, with_returns
 from raykd.pipeline.session import (
     Options,
     as_begun,
@@ -125,6 +133,7 @@ def run(
     """
     options = options_of(options, output, resume)
     with given_recipe(config) as recipe:
+        check_acting(recipe)
         if recipe.folds is not None:
             folder, summary = cross_validate(recipe, options, console)
         elif recipe.stages:
@@ -157,7 +166,7 @@ def _run_last(
     with engine(options.address, config, resume=options.resume):
         prepared = with_external_baselines(prepare(config, address=options.address, listen=listen))
         slices_of_test(config.evaluate.slices, prepared.samples)
-        check_required(prepared, () if chain is None else chain.roles)
+        check_required(prepared, others_of(config, chain))
         with opened(prepared, folder, options, console) as job:
             _stages(job, options.until, chain)
     return job.summary
@@ -174,6 +183,8 @@ def _stages(job: Job, until: str | None, chain: Chain | None) -> None:
         if (target := choose(job, targets)) is not None:
             job.settle(with_target(job.prepared, target).config)
         job.train(student_fits(job.prepared, targets.teachers), targets)
+    if acting_roles(job.config):
+        train_by_rewards(job)
     if until == "distill":
         return
     _evaluate(job, targets, chain, reports=until != "evaluate")
@@ -185,8 +196,9 @@ def _evaluate(job: Job, targets: TargetStage, chain: Chain | None, *, reports: b
     """Score validation and test, sum up, keep the student; a report may be to follow."""
     prepared, tested = job.prepared, 1 + times_tested(job.folder)
     with job.stage("evaluate"):
-        every = (*roles(job.config), *(() if chain is None else chain.roles))
+        every = (*roles(job.config), *others_of(job.config, chain))
         students = {**dict.fromkeys(every, prepared), **prepared.students}
+        students |= {} if chain is None else chain.own_recipes()
         baselines = external_baseline_specs(prepared)
         whole = evaluate(prepared, targets.store, job.folder, students, job.ask, baselines)
         evaluation, others = apart(whole, tuple(prepared.students))
@@ -202,6 +214,10 @@ def _evaluate(job: Job, targets: TargetStage, chain: Chain | None, *, reports: b
         temperature = temperatures[0] if temperatures else None
         save_student(prepared, job.folder, temperature)
         write_table(job.folder.predictions, evaluation_table(evaluation, temperature))
+        returned = None
+        if acts(job.config):
+            taught = {role: students[role] for role in every}
+            returned = evaluate_by_return(job, targets.specs, taught)
     with beside(
         lambda: _asked_of_students(job, targets, evaluation), "asked"
     ) as asked:  # the crew's part
@@ -214,6 +230,9 @@ def _evaluate(job: Job, targets: TargetStage, chain: Chain | None, *, reports: b
             "targets": job.target_numbers(targets),
         }
         summary = summarise(evaluation, measured, **common)
+        if returned is not None:
+            summary = json_safe(with_returns(summary, returned))
+            summary["states"] = states_learnt_from(prepared)
         more: dict[str, Any] = {
             "latency": conditions.to_json(),
             "overrides": _overrides(job, targets),
@@ -228,6 +247,11 @@ def _evaluate(job: Job, targets: TargetStage, chain: Chain | None, *, reports: b
     if others:
         more["students"] = conclude_students(job, whole, others, measured, common)
     job.keep({**summary, **more})
+
+
+def others_of(config: Config, chain: Chain | None) -> tuple[str, ...]:
+    """Controls that are no fits of the run itself: those of its chain, and what was trained by rewards."""
+    return (*(() if chain is None else chain.roles), *acting_roles(config))
 
 
 def _asked_of_students(job: Job, targets: TargetStage, evaluation: Evaluation) -> dict[str, Any]:
@@ -379,6 +403,9 @@ def empty_summary(prepared: Prepared, controls: Sequence[str] = ()) -> dict[str,
         timing={**no_time(), "total_s": 0.0},
         targets={"mode": "stored", **dict.fromkeys(_TARGETS, 0)},
     )
+    if acts(prepared.config):
+        taught = (*roles(prepared.config), *controls)
+        summary = with_returns(summary, silent_returns(prepared.config, taught))
     students = dict.fromkeys(prepared.students, summary["student"])
     return {**summary, **({"students": students} if students else {})}
 

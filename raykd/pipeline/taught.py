@@ -12,11 +12,19 @@ from raykd.data import Samples
 from raykd.types import is_labelled
 
 
-def student_rows(config: Config, samples: Samples) -> np.ndarray:
-    """The training rows that the student of a recipe learns from, sorted int64."""
+def student_rows(config: Config, samples: Samples, replica: int | None = None) -> np.ndarray:
+    """The training rows that the student of a recipe learns from, sorted int64.
+
+    Args:
+        config: the recipe.
+        samples: its data.
+        replica: one replica of the student, without the states that others visited; None = all of them.
+    """
     names = taught_sets(config.data.transfer, config.student.learns_from)
     if names is None:
-        return samples.splits["train"]
+        train = samples.splits["train"]
+        others = [rows for one, rows in samples.visited.items() if replica not in (None, one)]
+        return np.setdiff1d(train, np.concatenate(others)) if others else train
     parts = {OWN: samples.own_training_rows, **samples.transfer}
     rows: np.ndarray = np.sort(np.concatenate([parts[name] for name in dict.fromkeys(names)]))
     return rows

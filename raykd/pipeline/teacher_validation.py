@@ -12,7 +12,13 @@ from torch import Tensor
 
 from raykd.config.scales import Scaled
 from raykd.data import Samples
-from raykd.ensemble import TEMPERATURE_BOUNDS, calibration_half, labels_of_known
+from raykd.ensemble import (
+    TEMPERATURE_BOUNDS,
+    calibration_half,
+    labels_of_known,
+    mean_entropy,
+    temperature_of_entropy,
+)
 from raykd.ensemble.stacking import label_log_probs, stacked_weights
 from raykd.errors import TargetError
 from raykd.evaluate import SplitOutputs, TaskMetrics, best_teacher
@@ -33,6 +39,8 @@ from raykd.types import ORIGINAL_VIEW, Scale, TeacherOutputs, is_labelled
 PROBES = 8
 """Samples that a teacher is tried on."""
 _LEAST_LABELS = 2
+_SHARE_OF_ENTROPY = 0.1
+"""Of the largest entropy, what teachers have whose temperatures all go by entropy."""
 _DRIFT = 0.02  # other machines, GPUs and the codec make less than a tenth of it
 _ROUNDING = {"float32": 1.0, "float16": 1.0, "bfloat16": 3.0}
 """By how much more a teacher's own precision may differ from one device to another."""
@@ -253,6 +261,8 @@ def temperatures(
     found: dict[str, float] = {}
     for name, candidate in prepared.teachers.items():
         given = candidate.settings.temperature
+        if given == "entropy":
+            continue
         if given != "fit":
             found[name] = given
             continue
@@ -263,7 +273,22 @@ def temperatures(
             emit(events.message("teachers", f"teachers.{name}.temperature is 1: the validation labels cannot calibrate "
                                 "it (fewer than two, all answered rightly, or none better than by chance)"))  # fmt: skip
         found[name] = 1.0 if fitted is None else fitted
-    return found
+    return _of_equal_entropy(prepared, outputs, found)
+
+
+def _of_equal_entropy(
+    prepared: Prepared, outputs: TeacherOutputs, known: Mapping[str, float]
+) -> dict[str, float]:
+    """The temperatures, with those of teachers that are to be as sure in the mean as the others are."""
+    others = [mean_entropy(outputs[name].values_NC / value) for name, value in known.items() if len(known) < len(prepared.teachers)]  # fmt: skip
+    largest = math.log(max(2, prepared.samples.class_count))
+    wanted = sum(others) / len(others) if others else _SHARE_OF_ENTROPY * largest
+    return {
+        name: known[name]
+        if name in known
+        else temperature_of_entropy(outputs[name].values_NC, wanted)
+        for name in prepared.teachers
+    }
 
 
 def _calibrated(task: str, values_NC: Tensor, labels_N: Tensor) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 
 from raykd.config import Config
 from raykd.config.check_targets import needed_temperatures
+from raykd.config.data import Preprocess
 from raykd.config.engines import EngineModel
 from raykd.config.models import (
     FactoryModel,
     Model,
     NgramModel,
+    PrivilegedModel,
     SklearnModel,
     brings_weights,
 )
@@ -50,6 +53,7 @@ from raykd.pipeline.model_checks import (
     resolve_label_map,
 )
 from raykd.pipeline.object_teachers import held_object, is_raw, with_samples
+from raykd.pipeline.policies import code_of_path
 from raykd.pipeline.texts import counted_text, teacher_rows
 from raykd.seeding import derive
 from raykd.targets import codec
@@ -121,6 +125,7 @@ class ResolvedTeacher:
                 logits_NC=self.recorded_NC,
                 answers=answers,
                 packing=self.packing,
+                known_as=self.behaviour,
             )
         assert settings.model is not None, "a teacher without outputs has a model"
         gpus = cluster.gpus if settings.resources.gpus is None else settings.resources.gpus
@@ -196,7 +201,7 @@ def resolve_teacher(
     key = key or f"teachers.{teacher.name}"
     teacher = with_samples(teacher, samples, key=key)
     preprocessing = IDENTITY
-    if not is_raw(teacher, samples):
+    if not is_raw(teacher, samples) and not sees_states(config, teacher):
         preprocessing = preprocessing_for(teacher.preprocess, samples, key=f"{key}.preprocess")
     label_map = resolve_label_map(teacher, samples, key=f"{key}.label_map")
     resolved = ResolvedTeacher(
@@ -212,7 +217,13 @@ def resolve_teacher(
         temperatures = kept_temperatures(config, teacher, objectives)
         packing, engine, notes = resolve_engine(config, teacher, samples, temperatures, key)
         return replace(resolved, weights={}, packing=packing, engine=engine, notes=notes)
-    if teacher.outputs is None:
+    if isinstance(teacher.model, PrivilegedModel):
+        resolved = replace(
+            resolved,
+            recorded_NC=recorded_of(teacher, samples, key),
+            behaviour=_made_by(config, teacher.model, key),
+        )
+    elif teacher.outputs is None:
         resolved = _with_model(config, resolved, samples, objectives, key)
     else:
         logits_NC, told = load_outputs(
@@ -226,6 +237,37 @@ def resolve_teacher(
         notes = tuple(f"teacher {teacher.name!r}: {one}" for one in told)
         resolved = replace(resolved, recorded_NC=logits_NC, answers=logits_NC.shape[1], notes=notes)
     return _packed(config, resolved, samples, objectives) if objectives else resolved
+
+
+def _made_by(config: Config, model: PrivilegedModel, key: str) -> str:
+    """What decides a privileged teacher's answer to a sample: its code, and the simulators by name."""
+    rolled = config.data.source.model_dump(mode="json", exclude={"visited", "planned"})
+    code = code_of_path(model.path, f"{key}.model.path")
+    return json.dumps([model.path, code, rolled], sort_keys=True)
+
+
+def sees_states(config: Config, teacher: Teacher) -> bool:
+    """Whether a teacher is given states as the environment shows them: one that acts, and was trained elsewhere.
+
+    What a rule or a policy was made for are an environment's own units; statistics of the samples at hand are none of it.
+    """
+    settings, given = find_task(config.task).settings, teacher.preprocess != Preprocess()
+    return settings.acts and not (teacher.learns or teacher.stage is not None or given)
+
+
+def recorded_of(teacher: Teacher, samples: Samples, key: str) -> np.ndarray:
+    """What a privileged teacher said while the samples were rolled, float32 [N, C].
+
+    Raises:
+        InputError: they were not rolled, or it says something else than outputs of a policy.
+    """
+    found = samples.recorded.get(teacher.name)
+    if found is None:
+        raise InputError.at(f"{key}.model", "sees the simulator itself, and is asked while samples are rolled alone: needs "
+                            "`data.source: {type: gymnasium}`")  # fmt: skip
+    if found.ndim != 2 or found.shape[1] != samples.class_count:
+        raise InputError.at(f"{key}.model", f"says {list(found.shape[1:])} numbers of a state; {samples.class_count} are needed, {', '.join(samples.classes)}")  # fmt: skip
+    return found
 
 
 def _with_model(

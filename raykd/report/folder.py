@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,8 @@ class RunData:
         events: failures, retries, degradations.
         cards: teacher -> card.
         evaluation: outputs of all models; None where the run did not get so far.
+        frames: of one episode of the student and the best teacher, as `raykd.pipeline.returns.Frames` keeps them; None where
+            they do not act, or cannot be shown.
         tokenizer: of a language model, what its tokens stand for; None of other tasks, and before a student is kept.
     """
 
@@ -45,6 +48,7 @@ class RunData:
     events: Sequence[Record]
     cards: Mapping[str, Record]
     evaluation: Evaluation | None
+    frames: Mapping[str, NDArray[Any]] | None = None
     tokenizer: TextTokenizer | None = None
 
     @property
@@ -102,8 +106,25 @@ def read_run(run: Path) -> RunData:
         events=_lines(run / "events.jsonl"),
         cards={path.stem: read_object(path) for path in sorted((run / "teachers").glob("*.json"))},
         evaluation=evaluation,
+        frames=_frames(folder.frames),
         tokenizer=_tokenizer(folder.student / "model.json"),
     )
+
+
+def _frames(path: Path) -> Mapping[str, NDArray[Any]] | None:
+    """The arrays of kept frames.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    with reading(path):
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, EOFError, BadZipFile) as error:
+            raise ValueError(str(error)) from error
 
 
 def _tokenizer(description: Path) -> TextTokenizer | None:

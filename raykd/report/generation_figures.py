@@ -8,7 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from raykd.report.folder import RunData, text_of
+from raykd.report.folder import RunData
+from raykd.report.returns import chain_measure
 from raykd.report.style import (
     COLOURS,
     INK,
@@ -26,16 +27,16 @@ from raykd.report.wording import compact, count, percent
 def generations(run: RunData) -> Picture | None:
     """The task's metric of every stage's student and of its teachers, above the students' sizes."""
     found = run.summary.get("generations") or []
-    words = text_of(run.summary)
-    key = words.metric.key
+    metric = chain_measure(run.summary)
+    key = metric.key
     if not any((one["validation"] or {}).get(key) for one in found):
         return None
     figure = sheet(7.2, 4.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     _quality(above, found, key)
-    if words.metric.form is percent:
+    if metric.form is percent:
         percent_ticks(above.yaxis)
-    above.set_ylabel(words.metric.name)
+    above.set_ylabel(metric.name)
     above.margins(x=0.12, y=0.15)
     _sizes(below, found)
     legend_below(figure, above)
@@ -71,7 +72,7 @@ def _quality(axes: Axes, found: Sequence[Mapping[str, Any]], key: str) -> None:
     ensembles = [
         (x, float(one["ensemble"]["validation"][key]))
         for x, one in enumerate(found)
-        if one["ensemble"]["validation"]
+        if key in (one["ensemble"]["validation"] or {})
     ]
     axes.plot(
         [x for x, _ in ensembles],

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raykd.report.folder import RunData, text_of
+from raykd.report.returns import chain_measure
 from raykd.report.tables import Table
 from raykd.report.verdicts import with_std
 from raykd.report.wording import NONE, count, duration, listed, mean_of
@@ -26,7 +27,9 @@ def _table(summary: Summary) -> Table | None:
     if not found:
         return None
     words = text_of(summary)
-    key, metric = words.metric.key, words.metric
+    metric = chain_measure(summary)
+    key = metric.key
+    deviation = words.spread if metric is words.metric else metric.spread
     rows, records = [], []
     for one in found:
         spreads = [(one[split] or {}).get(key) for split in ("validation", "test")]
@@ -36,7 +39,7 @@ def _table(summary: Summary) -> Table | None:
             if value is None
             else with_std(
                 metric.form(value["mean"]),
-                None if value["std"] is None else words.spread(value["std"]),
+                None if value["std"] is None else deviation(value["std"]),
             )
             for value in spreads
         ]
@@ -49,6 +52,8 @@ def _table(summary: Summary) -> Table | None:
             (one["stage"], " ".join(one["teachers"]), one["parameters"], *numbers[:2], ensemble, *numbers[2:], one["epochs"],
              one["teacher_samples_scored"], one["seconds"])
         )  # fmt: skip
+    searched = summary.get("kind") == "sweep"
+    scored = "The last stage is searched: what it reaches stands with its trials." if searched else "Only the last stage is scored on test."  # fmt: skip
     return Table(
         name="generations",
         title=f"The stages, {metric.name}",
@@ -57,9 +62,8 @@ def _table(summary: Summary) -> Table | None:
         rows=rows,
         records=records,
         fields=_KEYS,
-        note=" ".join(["Means over replicas ± standard deviation; “its teachers” is their ensemble on validation. Only the "
-                       "last stage is scored on test. Teacher passes are of teachers that no earlier stage has asked.",
-                       *_taught(summary)]),
+        note=" ".join(["Means over replicas ± standard deviation; “its teachers” is their ensemble on validation.", scored,
+                       "Teacher passes are of teachers that no earlier stage has asked.", *_taught(summary)]),
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from raykd.folders import RunFolder, reading, replacing
 from raykd.report.cost import latency_tile
 from raykd.report.folder import RunData, read_run, text_of
 from raykd.report.pictures import SideBySide, pictures_ahead, pictures_of
+from raykd.report.returns import return_tiles
 from raykd.report.verdicts import outcome, verdict
 from raykd.report.wording import count, mean_of
 from raykd.shown import for_markdown
@@ -250,7 +251,8 @@ def tiles(summary: Mapping[str, Any]) -> list[Tile]:
     own = mean_of(student["test"][key])
     std, replicas = student["test"][key]["std"], student["test"][key]["n"]
     spread = "1 replica" if std is None else f"± {words.spread(std)} over {replicas} replicas"
-    found = [Tile(words.value(own), f"test {words.metric.name}", spread)]
+    found = [Tile(*parts) for parts in return_tiles(summary)]
+    found += [Tile(words.value(own), f"test {words.metric.name}", spread)]
     if words.baseline in summary["gains"]:
         gain = summary["gains"][words.baseline]
         interval = gain["ci95"]
@@ -290,12 +292,16 @@ def _tables(run: RunData, analysis: Analysis | None) -> dict[str, Table]:
     from raykd.report.heads import heads
     from raykd.report.kept_tables import kept_tables
     from raykd.report.peers import peers
+    from raykd.report.returns import along_the_way, differences, returns
     from raykd.report.students import students
     from raykd.report.transfer import transfer_sets
 
     makers: Sequence[Callable[[RunData], Table | None]] = (
         tables.results,
         tables.gains,
+        returns,
+        differences,
+        along_the_way,
         generations,
         peers,
         students,

@@ -88,13 +88,21 @@ def _by_name(pictures: Sequence[Picture | None]) -> Pictures:
 
 def _of_run(run: RunData) -> list[Maker]:
     # Imported here and below: matplotlib takes a second, and most commands draw nothing.
-    from raykd.report import figures, generation_figures, kept_figures, peer_figures
+    from raykd.report import (
+        figures,
+        generation_figures,
+        kept_figures,
+        peer_figures,
+        return_figures,
+    )
     from raykd.report.kept import analyse
 
     chain = generation_figures.generations
+    acting = (return_figures.returns, return_figures.frames, return_figures.learning_by_round)
     own = known_task(run.task, where="summary.json").figures.pictures
     first = (
         figures.gains,
+        *acting,
         chain,
         figures.size,
         figures.learning,

@@ -9,6 +9,7 @@ from typing import Any
 from raykd.report.comparison import comparison_tables
 from raykd.report.cost import trust
 from raykd.report.folder import RunData, text_of
+from raykd.report.generations import generations
 from raykd.report.tables import Table
 from raykd.report.task import Measure
 from raykd.report.wording import NONE, count, duration, sure
@@ -213,7 +214,7 @@ def sweep_tiles(summary: Summary) -> list[tuple[str, str, str]]:
 
 
 def sweep_tables(run: RunData) -> dict[str, Table]:
-    """Every trial, and the finalists."""
+    """Every trial, the finalists, and the stages of a chain."""
     summary = run.summary
     cells, measure = trial_cells(summary), measure_of(summary)
     keys = list(summary["search"]["parameters"])
@@ -244,6 +245,8 @@ def sweep_tables(run: RunData) -> dict[str, Table]:
         found["gains"] = Table(
             **{**vars(results), "name": "gains", "title": f"Finalists: {results.title}"}
         )
+    if (stages := generations(run)) is not None:
+        found["generations"] = stages
     return found
 
 

@@ -17,6 +17,7 @@ from raykd.evaluate.statistics import LEVEL, t_interval
 from raykd.report.cost import cost_words
 from raykd.report.external_baselines import against_external_baselines, worst_slice
 from raykd.report.folder import metrics_of, text_of
+from raykd.report.return_words import return_words
 from raykd.report.task import Gain, TaskText
 from raykd.report.wording import (
     OTHER,
@@ -115,12 +116,15 @@ def verdict(summary: Summary) -> list[str]:
     if not student:
         return ["The run ended before a student could be evaluated, so it has no result."]
     words = text_of(summary)
+    earned = return_words(summary)
+    if earned and words.baseline not in summary["gains"]:
+        return [*earned, *cost_words(summary), *_caveats(summary)]
     if not student["test"]:
         unknown = "The test split has no labels, so whether distillation helps here is not known."
         if not words.without_labels:
             return [unknown]
         return [unknown, f"The student {words.follows(summary['fidelity'])}.", *cost_words(summary)]
-    sentences = [_headline(summary), *_training(summary)]
+    sentences = [*earned, _headline(summary), *_training(summary)]
     others = [role for role in summary["gains"] if role != words.baseline]
     sentences += [_against(summary, role) for role in others]
     sentences += [*against_external_baselines(summary), *worst_slice(summary)]

@@ -16,6 +16,8 @@ ROLES = {
     "without_peers": "without peers",
     "direct": "without stages",
     "longer": "without stages, longer",
+    "cloning": "cloning, equal states",
+    "rl": "rewards alone",
     "ensemble": "ensemble",
 }
 RIVAL = "compared"

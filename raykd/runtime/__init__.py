@@ -13,12 +13,13 @@ from raykd.runtime.cluster import (
     put,
     why_unsendable,
 )
-from raykd.runtime.crew import Crew
+from raykd.runtime.crew import Crew, Limit
 from raykd.runtime.engine import engine
 from raykd.runtime.mailbox import Mailbox, Sender
 
 __all__ = [
     "Crew",
+    "Limit",
     "Mailbox",
     "Resources",
     "Sender",

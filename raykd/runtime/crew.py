@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import random
-from collections import defaultdict, deque
+import time
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from raykd.errors import RaykdError, TrainingError
 
@@ -20,6 +22,8 @@ Needs = tuple[tuple[str, float], ...]
 """Resources of one member, by Ray's names."""
 _SEED = 0
 _MOST_LOSSES = 3
+_MOST_LATE = 2
+_ASK_S = 2.0
 _ASIDE = "aside"
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
@@ -41,8 +45,9 @@ class Member:
         _imported(modules)
 
     @_method(concurrency_group=_ASIDE)
-    def ready(self) -> int:
-        """Answers once the process has started, with its id; also while it is at work."""
+    def ready(self, modules: Sequence[str] = ()) -> int:
+        """Answers once the process has started and imported them, with its id; also while it is at work."""
+        _imported(modules)
         return os.getpid()
 
     @_method(concurrency_group=_ASIDE)
@@ -72,6 +77,23 @@ def _afresh(threads: int) -> None:
     torch.set_default_dtype(torch.float32)
     torch.set_grad_enabled(True)
     torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How long a piece of work may take.
+
+    Attributes:
+        seconds: of one piece, once a process has begun it.
+        where: a function of a module that says how far its process has come; asked of a process that is late.
+        error: makes an error of the number of a piece that was late each time, and of what `where` said, or None.
+        modules: that pieces need; a process imports them before it begins, so that their time does not count.
+    """
+
+    seconds: float
+    where: Callable[[], Any]
+    error: Callable[[int, Any], RaykdError]
+    modules: tuple[str, ...] = ()
 
 
 class Crew:
@@ -123,6 +145,7 @@ class Crew:
         patience_s: float,
         runtime_env: Mapping[str, Any] | None = None,
         tell: Callable[[int], None] | None = None,
+        limit: Limit | None = None,
     ) -> list[Result]:
         """What a piece of work makes of each of the given, in their order, done side by side.
 
@@ -136,12 +159,14 @@ class Crew:
             patience_s: how long the first process may take to start.
             runtime_env: of processes that need one of their own; they end with the work.
             tell: is called with how many pieces are done, whenever a process is ready or a piece done.
+            limit: how long a piece may take; one that takes longer is ended and done again.
 
         Raises:
             TrainingError: no process started in time, or processes were lost again and again.
+            RaykdError: of `limit`, where a piece took too long each time.
         """
         members = [self._hired(resources, runtime_env) for _ in range(min(most, len(given)))]
-        pieces = _Pieces(members, work, given, max(1, int(resources.get("CPU", 1))))
+        pieces = _Pieces(members, work, given, max(1, int(resources.get("CPU", 1))), limit)
         try:
             if members and not ray.wait(list(pieces.starting), timeout=patience_s)[0]:
                 raise TrainingError(f"no process started within {patience_s:g} s: one asks for {dict(resources)}; free "
@@ -180,13 +205,18 @@ class _Pieces(Generic[Result]):
         work: Callable[..., Result],
         given: Sequence[tuple[Any, ...]],
         threads: int,
+        limit: Limit | None = None,
     ) -> None:
-        self.starting = {member.ready.remote(): member for member in members}
+        self._modules = () if limit is None else limit.modules
+        self.starting = {member.ready.remote(self._modules): member for member in members}
         self.idle: list[Any] = []
         self.found: dict[int, Result] = {}
         self._left = deque(range(len(given)))
         self._calls: dict[Any, tuple[int, Any]] = {}
         self._work, self._given, self._threads, self._losses = work, given, threads, 0
+        self._limit = limit
+        self._begun: dict[Any, float] = {}
+        self._late = Counter[int]()
 
     def advance(self) -> None:
         """Until the next process is ready, or the next piece done."""
@@ -194,21 +224,55 @@ class _Pieces(Generic[Result]):
             index, member = self._left.popleft(), self.idle.pop()
             call = member.do.remote(self._threads, self._work, *self._given[index])
             self._calls[call] = index, member
-        done = ray.wait([*self.starting, *self._calls])[0][0]
+            self._begun[call] = time.monotonic()
+        done = self._next()
         if done in self.starting:
             self.idle.append(self.starting.pop(done))
             return
         index, member = self._calls.pop(done)
-        self.idle.append(member)
+        self._begun.pop(done, None)
         try:
             self.found[index] = ray.get(done)
+            self.idle.append(member)
         except RayActorError as error:
+            self.starting[member.ready.remote(self._modules)] = member
             self._left.appendleft(index)
+            if self._late[index]:
+                return
             self._losses += 1
             if self._losses > _MOST_LOSSES:
                 raise TrainingError(f"processes were lost again and again: {error}") from error
         except RayTaskError as error:
             raise (error.cause if isinstance(error.cause, RaykdError) else error) from None
+
+    def _next(self) -> Any:
+        """The call that is done next; processes that are late are ended meanwhile."""
+        while True:
+            waited = None
+            if self._limit is not None and self._begun:
+                ends = min(self._begun.values()) + self._limit.seconds
+                waited = max(0.0, ends - time.monotonic())
+            done = ray.wait([*self.starting, *self._calls], timeout=waited)[0]
+            if done:
+                return done[0]
+            assert self._limit is not None, "without a limit there is no end to waiting"
+            now, limit = time.monotonic(), self._limit
+            for call in [one for one, begun in self._begun.items() if now - begun >= limit.seconds]:
+                self._end(call, limit)
+
+    def _end(self, call: Any, limit: Limit) -> None:
+        """End the process of a piece that is late; it starts anew by itself."""
+        index, member = self._calls[call]
+        self._late[index] += 1
+        try:
+            asked = member.aside.options(max_task_retries=0).remote(limit.where)
+            where = ray.get(asked, timeout=_ASK_S)
+        except (RayActorError, RayTaskError, GetTimeoutError):
+            where = None
+        if self._late[index] >= _MOST_LATE:
+            raise limit.error(index, where)
+        del self._begun[call]
+        ray.kill(member, no_restart=False)
 
 
 def _started(resources: Mapping[str, float], modules: Sequence[str], **options: Any) -> Any:

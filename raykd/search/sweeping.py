@@ -18,6 +18,7 @@ from raykd.errors import InputError, Problem, TrainingError
 from raykd.folders import RunFolder, read_json
 from raykd.importing import load_package
 from raykd.pipeline.at_home import transfer_numbers
+from raykd.pipeline.chain import Chain, check_stages, searched_chain, trained_before
 from raykd.pipeline.choosing import choose
 from raykd.pipeline.fits import shown_views
 from raykd.pipeline.given import Recipe, given_recipe
@@ -94,6 +95,7 @@ class SweepPlan:
         prepared: the recipe with data and teachers.
         proposals: every trial; None if later ones depend on earlier ones.
         views: how many of each training sample the trials need; None = a new one in each epoch.
+        chain: of a recipe with stages those before the one that is searched, which all trials share.
     """
 
     config: Config
@@ -102,6 +104,7 @@ class SweepPlan:
     prepared: Prepared
     proposals: Sequence[Proposal] | None
     views: int | None
+    chain: Chain | None = None
 
     def settled(self, target: Candidate) -> SweepPlan:
         """The same with the target that was chosen from the recipe's menu, in every trial."""
@@ -119,23 +122,36 @@ class SweepPlan:
 def plan_sweep(config: Config, options: Options) -> SweepPlan:
     """Check everything that can be known beforehand: every trial's recipe, model and taps.
 
+    Of a recipe with stages it is the plan before any of them is trained: what they are to make counts as to be fitted.
+
     Raises:
         InputError: with every problem found.
     """
-    search = config.search
-    if search is None:
+    if config.search is None:
         raise InputError(
             Problem("search", "is null, so there is nothing to search; write e.g. search: {parameters: "
                     "{student.model.width: {space: choice, categories: [0.25, 0.5]}}}, or take `raykd sweep digits`")
         )  # fmt: skip
     check_search(config)
-    assert options.output is not None, "`own_folder`, or the command line, has chosen one"
+    folder = run_folder(config, options)
+    if not config.stages:
+        return _planned(config, folder, options)
+    chain = searched_chain(config, folder)
+    check_stages(chain.stages, options)
+    return _planned(chain.last.plan, folder, options, chain)
+
+
+def _planned(
+    config: Config, folder: RunFolder, options: Options, chain: Chain | None = None
+) -> SweepPlan:
+    """The plan of a recipe without stages, or of the last stage of a chain."""
+    search = config.search
+    assert search is not None, "only for recipes with a search"
     wandb = config.tracking.wandb
     tracking = config.tracking.model_copy(
-        update={"wandb": wandb.model_copy(update={"group": wandb.group or options.output.name})}
+        update={"wandb": wandb.model_copy(update={"group": wandb.group or folder.path.name})}
     )
     config = config.model_copy(update={"tracking": tracking})
-    folder = run_folder(config, options)
     config = as_begun(config, folder)
     proposals = all_proposals(config)
     tried = [p.config for p in proposals] if proposals is not None else _corners(config, search)
@@ -149,7 +165,7 @@ def plan_sweep(config: Config, options: Options) -> SweepPlan:
     counts = [shown_views(recipe) for recipe in (plain, *tried)]
     known = [count for count in counts if count is not None]
     views = None if len(known) < len(counts) else max(known)
-    return SweepPlan(config, search, folder, prepared, proposals, views)
+    return SweepPlan(config, search, folder, prepared, proposals, views, chain)
 
 
 def _corners(config: Config, search: Search) -> list[Config]:
@@ -172,6 +188,8 @@ def sweep(
 ) -> SweepResult:
     """Search as the recipe's `search` says; the teachers are run once for all trials and finalists.
 
+    Of a recipe with stages the last one is searched: those before it are trained once, as `run` does, and teach all trials.
+
     Args:
         config: the recipe; its data and teachers may be objects of this process, and no parameter can be one.
         options: folder, cluster, resume.
@@ -191,6 +209,14 @@ def sweep(
 def _sweep(config: Config, options: Options, console: Console | None) -> SweepResult:
     plan = plan_sweep(config, options)
     plan_resources(plan.config, options)
+    if plan.chain is None:
+        return _search(plan, options, console)
+    with trained_before(plan.chain, config, options, console):
+        last = _planned(plan.chain.last.config, plan.folder, options, plan.chain)
+        return _search(last, options, console)
+
+
+def _search(plan: SweepPlan, options: Options, console: Console | None) -> SweepResult:
     runs = SweepRuns(plan.config, plan.folder, console)
     with opened(plan.prepared, plan.folder, options, console, kind=None, listeners=[runs]) as job:
         best = _stages(job, plan, runs, options)
@@ -229,6 +255,9 @@ def _stages(job: Job, plan: SweepPlan, runs: SweepRuns, options: Options) -> Con
     }
     counts = {**job.target_numbers(targets), **_saved(job, targets, ledger)}
     job.summarise("sweep", numbers, counts, tested=final is not None)
+    if plan.chain is not None:  # what the last stage reaches is what its trials reach
+        own = {**job.summary, "student": numbers["default"]["cost"], "ensemble": {}}
+        job.keep({**job.summary, "generations": plan.chain.generations(own)})
     recipe = results.write(job.folder.path, job.config, job.summary)
     job.report()
     return recipe

@@ -78,6 +78,26 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "figures": "language.figures:FIGURES",
         "export": "language.export:EXPORT",
     },
+    "control": {
+        "settings": "control.settings:SETTINGS",
+        "labels": "control.labels:LABELS",
+        "rule": "control.rule:RULE",
+        "metrics": "control.metrics:METRICS",
+        "selftest": "control.selftest:check_actions",
+        "text": "control.text:TEXT",
+        "figures": "control.text:FIGURES",
+        "export": "control.export:EXPORT",
+    },
+    "control_continuous": {
+        "settings": "control_continuous.settings:SETTINGS",
+        "labels": "control_continuous.labels:LABELS",
+        "rule": "control_continuous.rule:RULE",
+        "metrics": "control_continuous.metrics:METRICS",
+        "selftest": "control_continuous.selftest:check_actions",
+        "text": "control_continuous.text:TEXT",
+        "figures": "control_continuous.text:FIGURES",
+        "export": "control_continuous.export:EXPORT",
+    },
 }
 FACETS = tuple(BUILT_IN["classification"])
 

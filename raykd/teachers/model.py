@@ -120,6 +120,7 @@ class Recorded:
             logits, embeddings); NaN rows where it said nothing, −∞ for classes that it does not know.
         answers: what its answers are stored as.
         packing: what is kept of them.
+        known_as: hash of what made the outputs, where that is known: more samples then leave the fingerprint as it is.
     """
 
     name: str
@@ -127,10 +128,13 @@ class Recorded:
     taps: tuple[str, ...] = ()
     answers: OutputKind = "logits"
     packing: Packing = PLAIN
+    known_as: str | None = None
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the outputs."""
+        """Hash of what made the outputs, or of these."""
+        if self.known_as is not None:
+            return _digest({"recorded_by": self.known_as})
         return _digest({"recorded": hashlib.sha256(self.logits_NC.tobytes()).hexdigest()})
 
 

@@ -91,21 +91,3 @@ class EpochAccumulator:
             input_wait_s=total["input_wait_s"],
             seconds=total["seconds"],
         )
-
-
-def random_states(world: World) -> Tensor:
-    """The state of every worker's random numbers, uint8 [workers, bytes]; every worker takes part."""
-    own = torch.get_rng_state()
-    if world.device.type == "cuda":
-        own = torch.cat([own, torch.cuda.get_rng_state(world.device)])
-    table = torch.zeros(world.workers, len(own), dtype=torch.int32, device=world.device)
-    table[world.rank] = own.to(world.device)
-    return world.all_sum(table).cpu().to(torch.uint8)
-
-
-def set_random_state(state: Tensor, device: torch.device) -> None:
-    """Go on with a worker's random numbers, of `random_states`."""
-    own = len(torch.get_rng_state())
-    torch.set_rng_state(state[:own].clone())
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state[own:].clone(), device)

@@ -24,17 +24,19 @@ from raykd.targets.source import Asking
 from raykd.tasks import find_task
 from raykd.tracking import events
 from raykd.train.checkpoint import Reporter, State
-from raykd.train.epoch_accumulator import EpochAccumulator, random_states, set_random_state
+from raykd.train.epoch_accumulator import EpochAccumulator
 from raykd.train.epoch_values import epoch_values
 from raykd.train.exchange import Board, Exchange, LocalBoard, leave_again, take_turns
 from raykd.train.feed import Block, Feed
 from raykd.train.fit import Fit, build_module
+from raykd.train.in_parts import PartialPasses
 from raykd.train.learner import Learner
 from raykd.train.on_policy import Rounds
 from raykd.train.peers import MeanTeacher, PeerModule
 from raykd.train.step import Steps, Update
+from raykd.train.stream import BatchStream, RowStream, WritingStream
 from raykd.train.validation import choosing_rows
-from raykd.train.world import World
+from raykd.train.world import World, random_states, set_random_state
 
 Leaving = Callable[[], bool]
 """Whether this worker's machine is about to be taken away."""
@@ -77,13 +79,14 @@ class Trainer:
             self.mean_teacher = MeanTeacher(self.module.network, fit.peers.decay)
             self.student.follow(self.mean_teacher.average)
         self.feed = Feed(fit, samples, self.source, self.module, world, depth=depth)
-        self.rounds: Rounds | None = None
+        self.stream: BatchStream = RowStream(self.feed, fit.epochs)
         if fit.objective.on_policy is not None:
             assert isinstance(source, Asking), "the teachers stay beside students that write"
-            self.rounds = Rounds(
+            rounds = Rounds(
                 fit, samples, source, self.folder.path, self.module.network.model,
                 device=world.device, report=reporter.report,
             )  # fmt: skip
+            self.stream = WritingStream(self.feed, fit.epochs, rounds)
         self.validation_rows = choosing_rows(samples, fit.training.select_on)
         self.first_epoch, self.within = self._restore()
         within = self.within["sums"]["steps"] if self.within else 0
@@ -135,17 +138,15 @@ class Trainer:
         elapsed_s, started = 0.0, time.monotonic()
         training = self.fit.training
         done = self.within["sums"]["steps"] if self.within else 0
-        epoch = until = self.first_epoch
-        stream: Iterator[Block] = iter(())
+        epoch = self.first_epoch
         if self.exchange is not None:
             self.exchange.rejoin(epoch * self.fit.plan.steps_per_epoch + done)
         if not training.epochs:  # a control that stays as it is
             self._judge(0)
         while epoch < self.fit.epochs and not self._stops(epoch - 1):
-            if epoch == until:
-                stream, until = self._stream(epoch, done if epoch == self.first_epoch else 0)
+            blocks = self.stream.batches(epoch, done if epoch == self.first_epoch else 0)
             self._elsewhere_s = 0.0
-            sums = yield from self._train_epoch(stream, epoch)
+            sums = yield from self._train_epoch(blocks, epoch)
             elapsed_s -= self._elsewhere_s
             self._judge(epoch)
             self._report(epoch, sums)
@@ -159,14 +160,6 @@ class Trainer:
             else self.exchange.seconds
         )
         return self._finish(epoch, seconds)
-
-    def _stream(self, epoch: int, step: int) -> tuple[Iterator[Block], int]:
-        """All steps that draw from the same texts as the given one, and the epoch that does not any more."""
-        until = self.fit.epochs
-        if self.rounds is None:
-            return self.feed.blocks(epoch, step), until
-        until = min(until, self.rounds.enter(epoch, within=step > 0))
-        return self.feed.blocks(epoch, step, until, self.rounds.now), until
 
     def _judge(self, epoch: int) -> None:
         """Validate, and keep the weights where they are the best so far."""
@@ -195,7 +188,7 @@ class Trainer:
         return sums
 
     def _train_epoch(
-        self, stream: Iterator[Block], epoch: int
+        self, blocks: Iterator[Block], epoch: int
     ) -> Generator[None, None, EpochAccumulator]:
         """All steps of an epoch, or those that are left of it; stops after every block.
 
@@ -211,7 +204,7 @@ class Trainer:
         updates = [learner.update for learner in self.learners]
         while sums.steps < self.fit.plan.steps_per_epoch:
             asked = time.monotonic()
-            block = next(stream)
+            block = next(blocks)
             waited_s = time.monotonic() - asked
             for part in self._parts(block, epoch, sums.steps):
                 leaves = self._train_part(part, updates, sums, epoch)
@@ -233,8 +226,16 @@ class Trainer:
         self, part: Block, updates: Sequence[Update], sums: EpochAccumulator, epoch: int
     ) -> bool:
         """Some steps in a row; whether this worker is to leave after the last of them."""
+        size = self.fit.training.micro_batch_size
+        passes = None if size is None else partial(PartialPasses, size=size)
         steps = Steps(
-            self.wrapped, updates, part.lessons, part.units, self.all_sum, self.world.workers
+            self.wrapped,
+            updates,
+            part.lessons,
+            part.units,
+            self.all_sum,
+            self.world.workers,
+            passes,
         )
         leaves = False
         for lesson in part.lessons:
@@ -320,7 +321,7 @@ class Trainer:
             "lr": self.update.schedule.get_last_lr()[0],
             "epochs": self.fit.epochs,
             **({"peers": peers} if peers else {}),
-            **({} if self.rounds is None else self.rounds.values()),
+            **self.stream.values(),
             **self.module.objective.learnt,
         }
         step = (epoch + 1) * self.fit.plan.steps_per_epoch
@@ -376,8 +377,7 @@ class Trainer:
         }
         last, best = self.student.weights(), self.student.best.weights
         self.folder.save(state, last, best or last)
-        if self.rounds is not None:
-            self.rounds.saved(next_epoch)
+        self.stream.saved(next_epoch)
 
     def _restore(self) -> tuple[int, State | None]:
         """Continue from the last whole checkpoint if there is one; the epoch, and where within it, to begin with."""
@@ -398,8 +398,7 @@ class Trainer:
                 events.failure(self.fit.stage, text, fit=self.fit.fit_id, decision="go_back")
             )
         epoch, within = int(state["next_epoch"]), state["within"]
-        if self.rounds is not None:
-            self.rounds.restored(epoch)
+        self.stream.restored(epoch)
         step = epoch * self.fit.plan.steps_per_epoch + (within["sums"]["steps"] if within else 0)
         if self.exchange is None:  # which goes on after each wait
             self._tell("resumed", epoch, step=step)
@@ -412,7 +411,7 @@ class Trainer:
             "steps": epochs * self.fit.plan.steps_per_epoch,
             "seconds": seconds,
             **self.student.result(),
-            **({} if self.rounds is None else {"on_policy": self.rounds.result()}),
+            **self.stream.result(),
         }
         if self.world.rank == 0:
             self._save(epochs)

@@ -93,7 +93,13 @@ class PeerModule(nn.Module):
             spoken |= self._copies.outputs(partial(modules[0].outputs, lesson.batch.inputs))
         said = self._said(spoken, lesson, outputs[0])
         student, *others = (
-            module.taught(own, self._taught_by(said, name, module, lesson), all_sum, workers)
+            module.taught(
+                own,
+                module.features(),
+                self._taught_by(said, name, module, lesson),
+                all_sum,
+                workers,
+            )
             for name, module, own in zip(self.names, modules, outputs, strict=True)
         )
         assert student.losses is not None, "what peers teach is never settled"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,24 @@ class Forward:
     beside: Tensor | None = None
 
 
+class Passes(Protocol):
+    """A batch that goes through the model in parts, see `raykd.train.in_parts`."""
+
+    @property
+    def outputs(self) -> Tensor | Headed:
+        """Of the whole batch, as leaves of the objective's graph."""
+        ...
+
+    @property
+    def features(self) -> Mapping[str, Tensor]:
+        """Tap -> the same, [B, ...]."""
+        ...
+
+    def backward(self) -> None:
+        """Pass the gradients of outputs and features on to the parameters."""
+        ...
+
+
 class DistillModule(nn.Module):
     """Student and objective as one module, so that one DDP wrap covers projectors too.
 
@@ -101,7 +120,10 @@ class DistillModule(nn.Module):
         """The same before the last layer, in the dtype in which that multiplies."""
         device = next(iter(prepared.values())).device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._autocast):
-            headed = self.network.headed(prepared)
+            return self.cast(self.network.headed(prepared))
+
+    def cast(self, headed: Headed) -> Headed:
+        """States and head in the dtype in which they are multiplied."""
         if not self._autocast:
             return headed
         bias_V = None if headed.bias_V is None else headed.bias_V.bfloat16()
@@ -109,7 +131,12 @@ class DistillModule(nn.Module):
             hidden_ND=headed.hidden_ND.bfloat16(), head_VD=headed.head_VD.bfloat16(), bias_V=bias_V
         )
 
-    def _outputs(self, lesson: Lesson) -> Tensor | Headed:
+    def features(self) -> dict[str, Tensor]:
+        """What the taps hold of the last forward pass: tap -> [B, ...]."""
+        return self._taps.take()
+
+    def student_outputs(self, lesson: Lesson) -> Tensor | Headed:
+        """What the student puts out for a batch, before its last layer where its logits are not made as a whole."""
         many = self._tokens is not None and self._tokens > _WHOLE
         if lesson.targets:
             few = any(isinstance(answer, TopK) for answer in lesson.targets.values())
@@ -118,17 +145,19 @@ class DistillModule(nn.Module):
 
     def forward(self, lesson: Lesson, all_sum: Callable[[Tensor], Tensor], workers: int) -> Forward:
         """What this worker's part of a batch gives."""
-        return self.taught(self._outputs(lesson), lesson, all_sum, workers)
+        outputs = self.student_outputs(lesson)
+        return self.taught(outputs, self.features(), lesson, all_sum, workers)
 
     def taught(
         self,
         outputs: Tensor | Headed,
+        features: Mapping[str, Tensor],
         lesson: Lesson,
         all_sum: Callable[[Tensor], Tensor],
         workers: int,
     ) -> Forward:
-        """What the outputs of a forward pass come to; the taps still hold its features."""
-        given = self._taps.take(), lesson.batch, lesson.targets, lesson.context
+        """What the outputs and features of a forward pass come to."""
+        given = features, lesson.batch, lesson.targets, lesson.context
         weights_TN = None
         if self.objective.settles:
             terms = self.objective.feature_terms(*given)
@@ -167,6 +196,14 @@ class Update:
         for parameter in self._parameters:
             parameter.grad = None
 
+    def average_gradients(self, all_sum: Callable[[Tensor], Tensor], workers: int) -> None:
+        """Average them over the workers, where nothing else has done so."""
+        if workers == 1:
+            return
+        for parameter in self._parameters:
+            if parameter.grad is not None:
+                parameter.grad = all_sum(parameter.grad) / workers
+
     def step(self) -> None:
         """Step along the gradients."""
         if self.clip_norm is not None:
@@ -187,6 +224,7 @@ class Steps:
         units: of all lessons, one after the other; None where the objective is not settled.
         all_sum: adds over the workers.
         workers: how many there are.
+        passes: makes a batch go through the model in parts; None where it goes as a whole.
     """
 
     def __init__(
@@ -197,8 +235,9 @@ class Steps:
         units: SettledUnits | None,
         all_sum: Callable[[Tensor], Tensor],
         workers: int,
+        passes: Callable[[DistillModule, Lesson], Passes] | None = None,
     ) -> None:
-        self._wrapped, self._updates = wrapped, updates
+        self._wrapped, self._updates, self._passes = wrapped, updates, passes
         self._all_sum, self._workers = all_sum, workers
         self._objective = updates[0].module.objective
         self._settled = None
@@ -213,7 +252,14 @@ class Steps:
 
     def __call__(self, lesson: Lesson) -> None:
         """One update."""
-        found: Forward = self._wrapped(lesson, self._all_sum, self._workers)
+        given = self._all_sum, self._workers
+        passes: Passes | None = None
+        if self._passes is None:
+            found: Forward = self._wrapped(lesson, *given)
+        else:
+            module = self._updates[0].module
+            passes = self._passes(module, lesson)
+            found = module.taught(passes.outputs, passes.features, lesson, *given)
         of: dict[Tensor, Tensor | None] = {}
         if found.losses is not None:
             of[found.losses.total] = None
@@ -227,17 +273,22 @@ class Steps:
             self._logs.append(log_q_NC)
         if found.beside is not None:
             of[found.beside] = None
-        self._update(of)
+        self._update(of, passes)
 
-    def _update(self, of: Mapping[Tensor, Tensor | None]) -> None:
+    def _update(self, of: Mapping[Tensor, Tensor | None], passes: Passes | None) -> None:
         """Back-propagate and step.
 
         Args:
             of: tensor -> the loss's gradient with respect to it; None of a loss itself. They add up.
+            passes: of a batch in parts, to be back-propagated through afterwards.
         """
         for update in self._updates:
             update.clear()
         torch.autograd.backward(list(of), list(of.values()))
+        if passes is not None:
+            passes.backward()
+            for update in self._updates:
+                update.average_gradients(self._all_sum, self._workers)
         for update in self._updates:
             update.step()
 

@@ -77,3 +77,27 @@ class _GatherRows(torch.autograd.Function):
         summed = gradients[0].contiguous().clone()
         dist.all_reduce(summed)
         return summed[ctx.start : ctx.start + ctx.count], None, None
+
+
+def random_state(device: torch.device) -> Tensor:
+    """The state of this process's random numbers, uint8 [bytes]: those of the CPU, and of the device behind them."""
+    own = torch.get_rng_state()
+    if device.type == "cuda":
+        own = torch.cat([own, torch.cuda.get_rng_state(device)])
+    return own
+
+
+def set_random_state(state: Tensor, device: torch.device) -> None:
+    """Go on with random numbers, of `random_state`."""
+    own = len(torch.get_rng_state())
+    torch.set_rng_state(state[:own].clone())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[own:].clone(), device)
+
+
+def random_states(world: World) -> Tensor:
+    """`random_state` of every worker, uint8 [workers, bytes]; every worker takes part."""
+    own = random_state(world.device)
+    table = torch.zeros(world.workers, len(own), dtype=torch.int32, device=world.device)
+    table[world.rank] = own.to(world.device)
+    return world.all_sum(table).cpu().to(torch.uint8)

@@ -10,7 +10,7 @@ import pytest
 
 from raykd.cli.results import read_status
 from raykd.errors import RaykdError, TeacherError
-from raykd.folders import claim, release_all
+from raykd.folders import RunFolder, claim, release_all
 from raykd.tracking import JsonLines, events
 
 
@@ -240,6 +240,25 @@ def test_status_of_an_ablation_has_its_own_fits_and_command(tmp_path):
     assert standing.lines()[-1] == f"resume    raykd ablate --resume --output {run}"
     (run / "variants.json").write_text(json.dumps({"kl+uniform": {}}))
     assert read_status(run, now=time.time()).command == "compare"
+
+
+def test_status_of_another_student_is_where_the_run_stands_with_it(run_folder, call):
+    config = json.loads((run_folder / "config.json").read_text())
+    both = {**config, "students": {"tiny": {}, "tinier": {}}}
+    (run_folder / "config.json").write_text(json.dumps(both))
+    for name in ("tiny", "tinier"):
+        done = run_folder / "checkpoints" / name / "replica0"
+        done.mkdir(parents=True)
+        (done / "result.json").write_text("{}")
+    own = RunFolder(run_folder).of_student("tiny")
+    own.path.mkdir(parents=True)
+    own.config.write_text(json.dumps(config))
+    standing = read_status(own.path, now=time.time())
+    assert {name: fit.state for name, fit in standing.fits.items()} == {"tiny/replica0": "finished"}
+    assert (standing.run, standing.student) == (str(run_folder), "tiny")
+    assert standing.lines()[0].startswith(f"{run_folder}, its student 'tiny': unfinished")
+    assert standing.lines()[-1] == f"resume    raykd run --resume --output {run_folder}"
+    assert "1 of 1 done" in call("status", own.path).out
 
 
 def test_status_of_a_failed_run_and_of_its_next_try(run_folder, call):

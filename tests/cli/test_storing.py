@@ -9,6 +9,7 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
+from raykd.folders import RunFolder
 from raykd.targets.maintenance import list_entries
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -84,6 +85,16 @@ def test_prune_keeps_what_runs_have_read(home, finished, call, folder):
     kept = call("targets", "prune", "--unused", finished.path)
     assert "1 runs in" in kept.out
     assert "0 of 4 entries" in kept.out
+    student = RunFolder(finished.path).of_student("tiny")
+    student.card("x").parent.mkdir(parents=True)
+    try:
+        student.config.write_text("{}")
+        again = call("targets", "prune", "--unused", finished.path)
+        assert "1 runs in" in again.out, "another student of a run is no run"
+        only = call("targets", "prune", "--unused", student.path.parent)
+        assert (only.code, "found no run in" in only.err) == (2, True)
+    finally:
+        shutil.rmtree(student.path.parent)
     (folder / "runs" / "one" / "teachers").mkdir(parents=True)
     (folder / "runs" / "one" / "config.json").write_text("{}")
     card = (finished.path / "teachers" / "wide.json").read_text()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raykd.config import load_config
+from raykd.config import check_search, load_config
+from raykd.config.chain import searching
 from raykd.config.load import chain_of
 from raykd.errors import InputError
 from raykd.seeding import derive
@@ -45,6 +46,55 @@ def test_a_stage_is_the_recipe_with_its_keys_replaced(chain):
     assert direct.student == longer.student == last.student
     # Updates: 3 epochs of 64, 2 and 4 of 128.
     assert (direct.train.epochs, longer.train.epochs) == (4, 2 * 3 + 2 + 4)
+
+
+def searched(chain, key, **more):
+    space = {"space": "choice", "categories": [0.25, 0.5]}
+    return {**chain, "search": {"parameters": {key: space}, "scheduler": {"type": "none"}, "trials": 2, "finalists": None, **more}}  # fmt: skip
+
+
+def test_a_search_is_of_the_last_stage(chain):
+    config = load_config(searched(chain, "student.model.width"))
+    check_search(config)
+    stages, _ = chain_of(config, Path("/run"))
+    assert stages[-1].config.search is None, "a run leaves it aside"
+    last = searching(stages[-1], config)
+    assert last.config.search == last.plan.search == config.search
+    assert last.config.teachers == stages[-1].config.teachers
+    chain["stages"][2]["student"] = {"model": "cnn"}
+    norms = {"space": "choice", "categories": ["group", "batch"]}
+    tree = searched(chain, "student.model.width")
+    tree["search"]["parameters"]["student.model.norm"] = norms
+    check_search(load_config(tree))  # which the student of the recipe, and of other stages, has not
+    del chain["stages"][2]["student"]
+    with pytest.raises(InputError, match=r"student\.model\.norm"):
+        check_search(load_config(tree))
+
+
+@pytest.mark.parametrize("key", ["stages.first.train.epochs", "stages.last.student.model.width"])
+def test_keys_of_stages_are_not_searched(chain, key):
+    with pytest.raises(InputError, match="a search is of the last stage") as error:
+        check_search(load_config(searched(chain, key)))
+    assert error.value.problems[0].key == f"search.parameters.{key}"
+
+
+def test_finalists_have_no_more_replicas_than_teach_them(chain):
+    chain["stages"][1]["teach"] = "each"
+    tree = searched(chain, "student.model.width", finalists={"top": 1, "seeds": 3})
+    with pytest.raises(InputError, match=r"search\.finalists\.seeds: found 3, but each replica has a teacher of its own.* seeds=2"):  # fmt: skip
+        check_search(load_config(tree, ["seeds=2"]))
+    check_search(load_config(tree, ["seeds=3"]))
+    chain["stages"][1]["teach"] = "best"
+    check_search(
+        load_config(searched(chain, "student.model.width", finalists={"top": 1, "seeds": 3}))
+    )
+    chain["stages"][2] |= {"start": "second", "teachers": None}
+    chain["stages"][1]["student"] = {}
+    tree = searched(chain, "train.optimizer.lr", finalists={"top": 1, "seeds": 3})
+    with pytest.raises(InputError, match="each replica starts from weights of its own"):
+        check_search(load_config(tree, ["seeds=2"]))
+    with pytest.raises(InputError, match=r"student\.model\.width: varies the network"):
+        check_search(load_config(searched(chain, "student.model.width")))
 
 
 def test_seeds_of_later_stages_come_from_their_names(chain):

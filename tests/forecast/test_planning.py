@@ -299,3 +299,27 @@ def test_made_up_answers_do_for_several_steps_at_once(tiny_recipe):
     source = timing.MadeUp(answers, {"wide": 1.0})
     found = source.collect(source.submit(batch), 1.0)["wide"]
     assert found.values_NC.shape == (10, prepared.samples.class_count)
+
+
+def test_time_of_texts_is_told(tmp_path):
+    """At c269ce0: RuntimeError, since a chunk has more units than one."""
+    recipe = {
+        "task": "language",
+        "seeds": 1,
+        "data": {
+            "source": {"type": "factory", "path": "tests_tasks_data:text_data"},
+            "splits": {"validation": 8, "test": 8},
+            "tokens": {"length": 24},
+        },
+        "teachers": [{"name": "ngram", "model": {"type": "ngram", "order": 3}}],
+        "student": {"model": {"type": "gru_lm", "width": 0.125}},
+        "objective": {"weighting": {"type": "bayesian"}},
+        "train": {"epochs": 2, "batch_size": 16},
+        "tracking": {"wandb": {"mode": "disabled"}},
+        "targets": {"store": str(tmp_path)},
+    }
+    prepared = prepare(load_config(recipe))
+    placement = make_placement(prepared.config, Resources(cpus=2.0, gpus=0.0, local=True))
+    pace = measure(prepared, placement, ())
+    assert pace.score_s["ngram"] > 0
+    assert pace.student_fit_s["student"] > 0

@@ -42,6 +42,8 @@ CASES = {
     "dist": (logits(0), logits(1), {"temperature": 4.0, "beta": 1.5, "gamma": 0.5}),
     "uld": (logits(0), normal(N, C + 2, seed=1), {"temperature": 2.0}),
     "bernoulli_kl": (logits(0), logits(1), T3),
+    "gaussian_kl": (normal(N, 4, seed=0, scale=0.7), normal(N, 4, seed=1, scale=0.7), {}),
+    "huber_means": (normal(N, 4, seed=0), normal(N, 4, seed=1), {"delta": 0.7}),
     "hint": (maps(0), maps(1), {}),
     "attention": (maps(0, 3, 4), maps(1, 5, 2), {}),
     "attention_matrix": (normal(N, 2, 3, 3, seed=0), normal(N, 4, 3, 3, seed=1), {}),

@@ -270,4 +270,16 @@ def ref_imitation(s, t, labels, error_range, alpha):
     return alpha * ((s - labels) ** 2).sum(1) + (1 - alpha) * follow
 
 
+def ref_gaussian_kl(s, t):
+    half = s.shape[1] // 2
+    ratio, apart = np.exp(2 * (t[:, half:] - s[:, half:])), (t[:, :half] - s[:, :half]) ** 2
+    nats = s[:, half:] - t[:, half:] + ratio / 2 + apart / (2 * np.exp(2 * s[:, half:])) - 0.5
+    return nats.sum(1)
+
+
+def ref_huber_means(s, t, delta):
+    half = s.shape[1] // 2
+    return huber_of(s[:, :half] - t[:, :half], delta).mean(1)
+
+
 REFERENCES = {name[4:]: value for name, value in list(globals().items()) if name[:4] == "ref_"}

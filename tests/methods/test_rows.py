@@ -38,6 +38,8 @@ STORED_LOSSES = {
     "bounded": '{"type": "bounded", "margin": 0.0}',
     "imitation": '{"type": "imitation", "alpha": 0.5, "error_range": null}',
     "bernoulli_kl": '{"type": "bernoulli_kl"}',
+    "gaussian_kl": '{"type": "gaussian_kl"}',
+    "huber_means": '{"type": "huber_means", "delta": 1.0}',
     "hint": '{"type": "hint"}',
     "attention": '{"type": "attention"}',
     "attention_matrix": '{"type": "attention_matrix"}',

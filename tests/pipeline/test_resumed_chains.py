@@ -1,4 +1,4 @@
-"""A run with stages that was cut off, at ten points within and between its stages, goes on to the same bits."""
+"""A run with stages that was cut off, at ten points within and between its stages, goes on to the same bits; one with peers, too."""
 
 from __future__ import annotations
 
@@ -140,16 +140,48 @@ def test_killed_in_the_middle_of_fits(chain, tmp_path, whole):
     folder = RunFolder(output)
     killed(recipe, output, lambda: epochs_of(folder.stage("first"), "student/"))
     killed(recipe, output, lambda: epochs_of(folder, "student/"), "--resume")
-    run_to_the_end(recipe, output)
+    run_to_the_end(recipe, output, "--resume")
     assert trained(folder) == whole[0]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "peers", [{"type": "codistillation", "exchange_every": 3}, {"type": "dml"}]
+)
+def test_peers_killed_in_the_middle_of_their_fits(tiny_recipe, tmp_path, peers):
+    """SIGKILL of all while two networks learn from each other, once early and once late; undisturbed in a home of its own."""
+    recipe = tmp_path / "peers.yaml"
+    tree = {
+        **tiny_recipe,
+        "peers": {**peers, "count": 2, "share": 0.5},
+        "evaluate": {"controls": []},
+    }
+    recipe.write_text(yaml.safe_dump({**tree, "train": {**tree["train"], "epochs": 8}}))
+    whole, output = tmp_path / "whole", tmp_path / "killed"
+    run_to_the_end(recipe, whole, home=tmp_path / "home")
+    for epochs, more in ((1, ()), (5, ("--resume",))):
+        killed(
+            recipe, output, lambda n=epochs: epochs_of(RunFolder(output), "student/") >= n, *more
+        )
+    run_to_the_end(recipe, output, "--resume")
+    expected, found = (networks(folder) for folder in (whole, output))
+    assert len(expected) == 4, "two networks, at their best and last epochs"
+    assert found == expected
+
+
+def networks(folder):
+    """Hash of the weights of every peer."""
+    files = sorted(folder.glob("checkpoints/student/**/*.safetensors"))
+    return {str(f.relative_to(folder)): fingerprint(load_weights(f, key="x")) for f in files}
 
 
 def command(recipe, output, *more):
     return [sys.executable, "-c", _DRIVER, "run", str(recipe), "--output", str(output), *more]
 
 
-def _environment():
-    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+def _environment(home=None):
+    own = {} if home is None else {"RAYKD_HOME": str(home)}
+    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | own
 
 
 def killed(recipe, output, condition, *more):
@@ -167,8 +199,8 @@ def killed(recipe, output, condition, *more):
         driver.wait(60)
 
 
-def run_to_the_end(recipe, output):
+def run_to_the_end(recipe, output, *more, home=None):
     ended = subprocess.run(
-        command(recipe, output, "--resume"), env=_environment(), capture_output=True, text=True, check=False
+        command(recipe, output, *more), env=_environment(home), capture_output=True, text=True, check=False
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-2000:]

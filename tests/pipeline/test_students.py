@@ -64,6 +64,11 @@ def test_one_live_fleet_serves_all_and_each_has_a_folder(live, tmp_path, call):
     assert {name: fit["state"] for name, fit in status["fits"].items() if "teacher" not in name} == {
         f"{name}/replica0": "finished" for name in ("student", "tiny", "maps")
     }  # fmt: skip
+    own = call("status", RunFolder(path).of_student("tiny").path, "--json")
+    told = json.loads(own.out)
+    assert (told["run"], told["student"], told["status"]) == (str(path), "tiny", "complete")
+    assert {name: fit["state"] for name, fit in told["fits"].items()} == {"tiny/replica0": "finished"}  # fmt: skip
+    assert told["stages"] == status["stages"]
     data = tmp_path / "new.npz"
     np.savez(data, inputs=np.zeros((3, 1, 8, 8), np.float32))
     answers = {name: call("predict", path, data, "--student", name) for name in ("student", "tiny")}

@@ -61,12 +61,28 @@ def of_texts() -> dict:
     }
 
 
+def of_states(task):
+    """Recorded transitions of a walk, and a rule that acts as they do."""
+    rule = "home" if task == "control" else "home_continuous"
+    return {
+        **BASE,
+        "task": task,
+        "data": {"source": made("raykd_test_environments:recorded", task=task)},
+        "teachers": [
+            {"name": "rule", "model": {"type": "rule", "path": f"raykd_test_environments:{rule}"}}
+        ],
+        "student": {"model": {"type": "mlp", "width": 0.25, "depth": 1}},
+    }
+
+
 RECIPES = {
     "classification": recipe("classification", {"type": "digits"}),
     "regression": recipe("regression", made("tests_tasks_data:values_data", count=400)),
     "multilabel": recipe("multilabel", made("tests_tasks_data:marks_data", count=400)),
     "embedding": with_vectors(),
     "language": of_texts(),
+    "control": of_states("control"),
+    "control_continuous": of_states("control_continuous"),
 }
 OWN = "tests_tasks_counts:COUNTS"
 

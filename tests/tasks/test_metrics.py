@@ -90,6 +90,8 @@ def test_sums_over_batches_give_the_validation_metrics(name):
         outputs, labels = marks()
     else:
         outputs, labels = torch.randn(60, 3), torch.randint(0, 3, (60,))
+    if name == "control_continuous":
+        outputs, labels = torch.randn(60, 4), torch.randn(60, 2)
     if name == "language":  # token, bytes, domain, chunk
         labels = torch.stack([labels, 1 + labels, labels % 2, torch.arange(60) // 7], dim=1)
     whole = task.numbers(task.kept(task.answer(outputs), labels), labels)

@@ -207,7 +207,7 @@ def test_peers_have_the_same_bits_in_any_number_of_lanes(
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("at", [0, 2, 7])
+@pytest.mark.parametrize("at", range(10))
 def test_a_peer_that_is_killed_goes_on_and_the_others_wait_for_it(
     launch, peers, tmp_path, heard, at, check_peers, one_thread
 ):

@@ -14,6 +14,7 @@ LABELS = replace(
     missing_text="",
     holds=lambda labels, _: is_labelled(labels),
     needed=False,
+    paired=True,
     same_as="classification",
     alike=None,
     counted=lambda names: f"{len(names)} classes to judge by" if names else "no labels",

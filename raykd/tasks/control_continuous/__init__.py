@@ -1,0 +1,1 @@
+"""Continuous actions: a Gaussian of them in each state."""

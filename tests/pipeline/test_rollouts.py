@@ -1,0 +1,58 @@
+"""Episodes rolled by several processes: the same ones, and none lost by what fails."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from raykd.config.environments import Environment
+from raykd.control import RolloutError, roll
+from raykd.control.policies import RulePolicy
+from raykd.pipeline.rollouts import Rolling, roll_side_by_side
+from raykd.runtime import Crew
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+RULE = RulePolicy("raykd_test_environments:home", "teachers.home.path", {})
+
+
+def walk(**kwargs):
+    limit = {"type": "time_limit", "steps": 12}
+    return Environment(id="raykd_test_environments:Walk", kwargs=kwargs, wrappers=(limit,))
+
+
+def rolled(crew, *environments, seeds=range(20), runners=2, limit_s=60.0):
+    return roll_side_by_side(
+        crew,
+        [Rolling(one, RULE, tuple(seeds)) for one in environments],
+        resources={"CPU": 0.5},
+        runners=runners,
+        patience_s=60,
+        limit_s=limit_s,
+    )
+
+
+def test_any_number_of_runners_rolls_the_same_and_failures_lose_nothing(tmp_path):
+    crew = Crew()
+    whole = roll(walk(), RULE, range(20))
+    folders = {name: tmp_path / name for name in ("raises", "nan", "dies", "hangs")}
+    for folder in folders.values():
+        folder.mkdir()
+    try:
+        for runners in (1, 3):
+            [found] = rolled(crew, walk(), runners=runners)
+            np.testing.assert_array_equal(found.observations, whole.observations)
+            np.testing.assert_array_equal(found.seeds, np.arange(20))
+        once = [walk(fails=name, marker=str(folders[name])) for name in ("raises", "dies", "hangs")]
+        for found in rolled(crew, *once, seeds=[1, 2], limit_s=6.0):
+            np.testing.assert_array_equal(
+                found.observations, roll(walk(), RULE, [1, 2]).observations
+            )
+        with pytest.raises(
+            RolloutError,
+            match=r"seed 2, step 3: its group had not ended after 3 s.*group_timeout_s",
+        ):
+            rolled(crew, walk(fails="hangs"), seeds=[1, 2], limit_s=3.0)
+        with pytest.raises(RolloutError, match=r"seed 2, step 3: .*stuck \(3 times\)"):
+            rolled(crew, walk(fails="raises"), seeds=[1, 2])
+    finally:
+        crew.dismiss()
