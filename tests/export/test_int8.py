@@ -189,7 +189,7 @@ def test_a_graph_without_weights_is_refused():
 
 def test_it_is_written_only_when_it_is_asked_for(monkeypatch):
     assert "int8" not in choose(None)[0]
-    assert choose(None, int8=True)[0] == ["safetensors", "onnx", "int8", "torch"]
+    assert choose(None, int8=True)[0] == ["safetensors", "onnx", "int8", "torch", "transformers"]
     assert choose(["int8"])[0] == ["onnx", "int8"]
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(InputError, match=r"--int8: needs .*pip install 'raykd\[export\]'"):
