@@ -5,6 +5,7 @@ from jobs.bench.every_core import whole
 from jobs.bench.few_classes import few
 from jobs.bench.latencies import latency
 from jobs.bench.live_targets import live
+from jobs.bench.many_samples import scale
 from jobs.bench.mapped_data import stream
 from jobs.bench.measuring import Row, Sizes
 from jobs.bench.objective_cost import objective
@@ -32,6 +33,7 @@ BENCHMARKS = {
     "driver": driver,
     "latency": latency,
     "stream": stream,
+    "scale": scale,
     "sweep": sweep,
     "peer": peer,
     "end_to_end": end_to_end,
