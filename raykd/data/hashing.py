@@ -28,6 +28,8 @@ _S27, _S30, _S31, _S32 = (np.uint64(shift) for shift in (27, 30, 31, 32))
 _S12 = np.uint64(12)
 _LOW = np.uint64(0xFFFFFFFF)
 _COPIED_BYTES = 4096
+_AT_ONCE = 2**16
+"""Numbers that are mixed together: what is made on the way stays in the processor's cache."""
 
 
 def mix(values: np.ndarray) -> np.ndarray:
@@ -55,8 +57,12 @@ def sample_keys(ids: np.ndarray, seed: int, *names: str | int) -> np.ndarray:
     Returns:
         uint64 [B].
     """
-    base = np.uint64(derive(seed, *names))
-    return mix(mix(np.asarray(ids).astype(np.uint64) ^ base))
+    base, given = np.uint64(derive(seed, *names)), np.asarray(ids)
+    keys = np.empty(given.shape, np.uint64)
+    for start in range(0, len(given), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        keys[part] = mix(mix(given[part].astype(np.uint64) ^ base))
+    return keys
 
 
 def keyed(seed: int, count: int) -> np.ndarray:

@@ -34,16 +34,17 @@ def class_ranks(labels: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.nd
         keys: uint64 [N], all different.
 
     Returns:
-        Two int64 [N]: rank in [0, size), size.
+        Two [N] of int32, or int64 where there are too many: rank in [0, size), size.
     """
-    by_class = np.argsort(keys)
+    kind = np.int32 if len(labels) < 2**31 else np.int64
+    by_class = np.argsort(keys).astype(kind)
     by_class = by_class[np.argsort(_narrow(labels)[by_class], kind="stable")]
     size_C = np.bincount(labels)
-    start_C = np.concatenate(([0], np.cumsum(size_C)[:-1])).astype(np.int64)
-    ranks = np.empty(len(labels), dtype=np.int64)
-    ranks[by_class] = np.arange(len(labels))
+    start_C = np.concatenate(([0], np.cumsum(size_C)[:-1])).astype(kind)
+    ranks = np.empty(len(labels), dtype=kind)
+    ranks[by_class] = np.arange(len(labels), dtype=kind)
     ranks -= start_C[labels]
-    return ranks, size_C[labels]
+    return ranks, size_C.astype(kind)[labels]
 
 
 def _narrow(labels: np.ndarray) -> np.ndarray:
@@ -53,7 +54,11 @@ def _narrow(labels: np.ndarray) -> np.ndarray:
 
 
 def stratified_head(
-    labels: np.ndarray, ranks: np.ndarray, sizes: np.ndarray, count: int
+    labels: np.ndarray,
+    ranks: np.ndarray,
+    sizes: np.ndarray,
+    count: int,
+    taken: np.ndarray | None = None,
 ) -> np.ndarray:
     """The first samples of an order of which every head has the classes in proportion.
 
@@ -62,24 +67,26 @@ def stratified_head(
     The order itself is not made: the head is all that is needed, and found in linear time.
 
     Args:
-        labels: int64 [N], all >= 0.
-        ranks: int64 [N], the order within each class, from 0.
-        sizes: int64 [N], the size of each sample's class.
+        labels: whole numbers [N], all >= 0.
+        ranks: the same, the order within each class, from 0.
+        sizes: the same, the size of each sample's class.
         count: how many; no more than there are.
+        taken: bool [N], samples that are in no head; None = all may be.
 
     Returns:
         int64 [count], positions, rising.
     """
     if not count:
         return np.empty(0, np.int64)
-    priority = (ranks + 0.5) / sizes
+    priority = ranks + 0.5
+    priority /= sizes
     first = ranks == 0
     priority[first] = -sizes[first]
+    if taken is not None:
+        priority[taken] = np.inf
     last = np.partition(priority, count - 1)[count - 1]
     before, level = np.flatnonzero(priority < last), np.flatnonzero(priority == last)
-    level = level[
-        np.argsort(labels[level], kind="stable")
-    ]  # of equal ones the lower class comes first
+    level = level[np.argsort(labels[level], kind="stable")]  # the lower class comes first
     return np.sort(np.concatenate([before, level[: count - len(before)]]))
 
 
@@ -118,20 +125,17 @@ def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.
     refuse(_given_problems(given, labels))
     pool, labelled = _pool(labels, given)
     counts = _counts(given, splits, labels, labelled)
-    keys = sample_keys(dataset.sample_ids[labelled], seed, "splits")
-    ranks, sizes = class_ranks(labels[labelled], keys)
-    free = ranks > 0  # rank 0 is the one that every class keeps for training
+    strata = _narrow(labels[labelled])
+    ranks, sizes = class_ranks(strata, sample_keys(dataset.sample_ids[labelled], seed, "splits"))
+    taken = ranks == 0  # the one that every class keeps for training
     parts = dict(given)
     # Test takes from the low end of the ranks and validation from the high end, so that neither
     # depends on the size of the other.
     for name, order_rank in (("test", ranks - 1), ("validation", sizes - 1 - ranks)):
         if name in given:
             continue
-        candidates = np.flatnonzero(free)
-        strata = labels[labelled[candidates]]
-        head = stratified_head(strata, order_rank[candidates], sizes[candidates], counts[name])
-        chosen = candidates[head]
-        free[chosen] = False
+        chosen = stratified_head(strata, order_rank, sizes, counts[name], taken)
+        taken[chosen] = True
         parts[name] = labelled[chosen]
     is_train = np.zeros(len(labels), dtype=bool)
     is_train[pool] = True

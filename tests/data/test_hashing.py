@@ -9,6 +9,16 @@ from hypothesis import strategies as st
 from raykd.data.hashing import Draws, content_hashes, sample_keys
 
 
+def test_keys_do_not_depend_on_how_many_are_made_together(monkeypatch):
+    ids = np.arange(1000)[::-1]
+    whole = sample_keys(ids, 7, "x")
+    monkeypatch.setattr("raykd.data.hashing._AT_ONCE", 64)
+    np.testing.assert_array_equal(sample_keys(ids, 7, "x"), whole)
+    assert [int(sample_keys(ids[i : i + 1], 7, "x")[0]) for i in (0, 500)] == whole[
+        [0, 500]
+    ].tolist()
+
+
 @given(seed=st.integers(0, 2**40), start=st.integers(0, 2**62))
 @settings(derandomize=True, max_examples=30, deadline=None)
 def test_random_numbers_do_not_repeat_and_stay_inside(seed, start):
