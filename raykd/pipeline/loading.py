@@ -123,10 +123,9 @@ def fingerprints(samples: Samples) -> tuple[str, str]:
 
 def _fingerprint(samples: Samples) -> str:
     digest = hashlib.sha256(samples.view_key.encode())
-    every = np.arange(len(samples))
-    arrays = [samples.ids, samples.content_hash(every), samples.labels, samples.all_labels]
+    arrays = [samples.ids, samples.content_hashes, samples.labels, samples.all_labels]
     if samples.weights is not None:
         arrays.append(samples.weights)
     for array in [*arrays, *(samples.splits[name] for name in sorted(samples.splits))]:
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     return digest.hexdigest()[:32]
