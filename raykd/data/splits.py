@@ -43,7 +43,7 @@ def class_ranks(labels: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.nd
     start_C = np.concatenate(([0], np.cumsum(size_C)[:-1])).astype(kind)
     ranks = np.empty(len(labels), dtype=kind)
     ranks[by_class] = np.arange(len(labels), dtype=kind)
-    ranks -= start_C[labels]
+    np.subtract(ranks, start_C[labels], out=ranks)
     return ranks, size_C.astype(kind)[labels]
 
 

@@ -12,7 +12,7 @@ from raykd.errors import InputError
 
 ROUNDS = {
     "name": "dagger",
-    "start": "cloning",
+    "start": "cloned",
     "rounds": 3,
     "rollouts": {"episodes": 4, "mix": [0.5, 0.0]},
 }
@@ -20,7 +20,7 @@ ROUNDS = {
 
 @pytest.fixture
 def cartpole():
-    return [{"name": "cloning"}, ROUNDS]
+    return [{"name": "cloned"}, ROUNDS]
 
 
 def problems(*stages, **more):
@@ -38,8 +38,8 @@ def tree(stages, **more):
 def test_rounds_start_from_each_other_under_the_same_teachers(cartpole):
     config = load_config(tree(cartpole))
     stages, _ = chain_of(config, Path("/run"))
-    assert [one.name for one in stages] == ["cloning", "dagger_round1", "dagger_round2", "dagger"]
-    assert [one.start for one in stages] == [None, "cloning", "dagger_round1", "dagger_round2"]
+    assert [one.name for one in stages] == ["cloned", "dagger_round1", "dagger_round2", "dagger"]
+    assert [one.start for one in stages] == [None, "cloned", "dagger_round1", "dagger_round2"]
     assert [one.rollouts and one.rollouts.mix for one in stages] == [None, 0.5, 0.0, 0.0]
     assert all(one.config.teachers == stages[0].config.teachers for one in stages)
     files = [[Path(file).stem for file in one.config.data.source.visited] for one in stages]

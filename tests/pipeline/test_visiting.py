@@ -41,10 +41,10 @@ WALK = {
     "cluster": {"teachers": {"cpus": 0.5}},
 }
 STAGES = [
-    {"name": "cloning"},
+    {"name": "cloned"},
     {
         "name": "dagger",
-        "start": "cloning",
+        "start": "cloned",
         "rounds": 2,
         "rollouts": {"episodes": 3, "mix": [0.5, 0.0]},
     },
@@ -97,9 +97,9 @@ def test_rounds_learn_from_their_own_states_and_round_0_is_cloning(tmp_path):
     assert scored[1] == 2 * visited, "two teachers are asked about new states alone"
     note = read_json(folder.rollouts / "dagger.json")
     assert (note["episodes"], note["states"]) == (6, visited)
-    cloned = run(WALK, output=tmp_path / "cloning")
+    cloned = run(WALK, output=tmp_path / "cloned")
     expected = weights(RunFolder(cloned.path))
-    assert weights(folder.stage("cloning")) == expected, "round 0 is cloning, bit for bit"
+    assert weights(folder.stage("cloned")) == expected, "round 0 is cloning, bit for bit"
     assert weights(folder) != expected
 
 
