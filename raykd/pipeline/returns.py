@@ -337,7 +337,9 @@ def roll_returns(arena: Arena, students: Mapping[str, Actor], teachers: Mapping[
     alone = {name: one for name, one in teachers.items() if name != "ensemble"}
     test, validation, best = {}, {}, {}
     for variant in variants_of(arena.config):
-        more = {"student": students["student"], **teachers} if variant == NOMINAL else alone
+        more = alone
+        if variant == NOMINAL:
+            more = {"student": students["student"], **teachers, **chance}
         validation[variant] = arena.roll("validation", variant, more)
         best[variant] = max(alone, key=lambda name: float(validation[variant][name].mean_R[0]))
         test[variant] = arena.roll("test", variant, {**students, **teachers, **chance})
@@ -367,7 +369,7 @@ def with_returns(summary: Mapping[str, Any], found: Returned) -> dict[str, Any]:
     """A summary with returns: by variant, and of every model among its other numbers, those of the nominal environment."""
     numbers = found.numbers()
     on = {"test": numbers["returns"][NOMINAL]}
-    nominal = {NOMINAL: {**found.validation[NOMINAL], RANDOM: found.test[NOMINAL][RANDOM]}}
+    nominal = {NOMINAL: found.validation[NOMINAL]}
     on["validation"] = returns_numbers(nominal, found.cast)[NOMINAL]
 
     def told(name: str, model: Mapping[str, Any]) -> dict[str, Any]:
