@@ -87,6 +87,7 @@ def cut_off(patch, place, call):
 
 
 @pytest.mark.ray
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_rounds_learn_from_their_own_states_and_round_0_is_cloning(tmp_path):
     one = {**STAGES[1], "rounds": 1}
