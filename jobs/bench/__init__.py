@@ -5,6 +5,7 @@ from jobs.bench.every_core import whole
 from jobs.bench.few_classes import few
 from jobs.bench.latencies import latency
 from jobs.bench.live_targets import live
+from jobs.bench.many_samples import scale
 from jobs.bench.mapped_data import stream
 from jobs.bench.measuring import Row, Sizes
 from jobs.bench.objective_cost import objective
@@ -34,6 +35,7 @@ BENCHMARKS = {
     "latency": latency,
     "stream": stream,
     "rolling": rolling,
+    "scale": scale,
     "sweep": sweep,
     "peer": peer,
     "end_to_end": end_to_end,

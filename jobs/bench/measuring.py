@@ -34,6 +34,7 @@ class Sizes:
         peer_repeats: how often.
         vocabulary: classes of answers of which a few are kept.
         tokens: units of a loss over them.
+        rows: samples of `scale`.
     """
 
     units: int = 256
@@ -49,6 +50,7 @@ class Sizes:
     peer_repeats: int = 1
     vocabulary: int = 128_256
     tokens: int = 4096
+    rows: int = 20_000_000
 
 
 def in_turns(calls: Mapping[str, Callable[[], object]], repeats: int) -> list[Row]:

@@ -14,6 +14,7 @@ from raykd.cli.options import (
     add_trust,
     open_console,
     overrides_of,
+    show_table,
 )
 from raykd.config import Config, load_config
 from raykd.config.data import HashedTokenizer
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from raykd.models.network import Network
     from raykd.models.shapes import TokenShape
-    from raykd.pipeline.student import Exported
+    from raykd.pipeline.exporting import Exported
 
 _STUDENT = "student"
 _INPUT, _TEXT_INPUT, _TOKEN_INPUT = "1,28,28", "256", "128"
@@ -66,7 +67,13 @@ def add(commands: Command) -> None:
     export.add_argument(
         "--format",
         metavar="A,B,...",
-        help="safetensors, onnx, torch; default: all whose packages are there",
+        help="safetensors, onnx, int8, torch, transformers; default: all but int8 that the student can be written in and "
+        "whose packages are there",
+    )
+    export.add_argument(
+        "--int8",
+        action="store_true",
+        help="also as ONNX with weights of 8 bits, held against float32 on test; loads the recipe's data",
     )
     export.add_argument(
         "--output",
@@ -82,6 +89,7 @@ def add(commands: Command) -> None:
     export.add_argument("--quiet", action="store_true", help="print only the export's folder")
     add_student(export)
     add_task(export)
+    add_trust(export)
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -230,12 +238,15 @@ def _teacher(config: Config, which: str) -> tuple[str, Any]:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from raykd.pipeline.student import export_student, student_folder
+    from raykd.pipeline.exporting import export_student
+    from raykd.pipeline.student import student_folder
 
     run = student_folder(args.run, args.student)
     formats = None if args.format is None else [name for name in args.format.split(",") if name]
     model = None if args.model is None else _build_with(run, args.model)
-    exported = export_student(run, formats=formats, output=args.output, model=model)
+    exported = export_student(
+        run, formats=formats, output=args.output, model=model, int8=args.int8, trust=args.trust
+    )
     if args.quiet:
         print(exported.path)
     else:
@@ -265,7 +276,7 @@ def _show(exported: Exported) -> None:
             "files": ", ".join(one.files),
             "bytes": f"{one.bytes:,}",
             **{
-                f"ms, batch {size} (p95)": f"{time.p50:.3g} ({time.p95:.3g})"
+                f"ms, batch {size} (p95, p99)": f"{time.p50:.3g} ({time.p95:.3g}, {time.p99:.3g})"
                 for size, time in one.latency_ms.items()
             },
             "largest difference": f"{max(one.parity.values()):.1e}",
@@ -273,6 +284,9 @@ def _show(exported: Exported) -> None:
         for name, one in exported.written.items()
     ]
     console.table(rows, title="median ms of a batch on one CPU thread; difference from torch")
+    if exported.int8 is not None:
+        title = "8 bits against float32, on test"
+        show_table(console, exported.int8.rows(exported.written), title, exported.int8.sentences)
     if signs := exported.conditions.signs:
         console.print(
             f"the machine was busy while latency was measured ({signs}); export again when nothing else runs"

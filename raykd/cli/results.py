@@ -51,7 +51,12 @@ def add(commands: Command) -> None:
     status.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
     status.add_argument("--json", action="store_true", help="as JSON")
     predict = add_command(commands, "predict", _predict, "the distilled student on new data")
-    predict.add_argument("run", type=Path, metavar="RUN", help="a run's folder, or its student/")
+    predict.add_argument(
+        "run",
+        type=Path,
+        metavar="RUN",
+        help="a run's folder, its student/, or model.onnx or model.int8.onnx of its export",
+    )
     predict.add_argument(
         "data",
         type=Path,

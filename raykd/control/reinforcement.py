@@ -5,6 +5,7 @@ What is trained is the student's own network, as the actor; the critic is a netw
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -83,14 +84,17 @@ def reinforce(
     own = -(-steps // (updates * len(environments)))
     together = vectors.DummyVecEnv([partial(make, one) for one in environments])
     try:
-        model: Any = sb3.PPO(
-            "MlpPolicy",
-            together,
-            n_steps=max(2, own),
-            seed=seed & _SEED_BITS,
-            device="cpu",
-            policy_kwargs={"net_arch": {"pi": [], "vf": list(_CRITIC)}},
-        )
+        with warnings.catch_warnings():
+            # Of a last batch that is smaller than the others, where the steps are to be as many as asked for.
+            warnings.filterwarnings("ignore", message="You have specified a mini-batch size")
+            model: Any = sb3.PPO(
+                "MlpPolicy",
+                together,
+                n_steps=max(2, own),
+                seed=seed & _SEED_BITS,
+                device="cpu",
+                policy_kwargs={"net_arch": {"pi": [], "vf": list(_CRITIC)}},
+            )
         policy = model.policy
         policy.action_net = Actor(network, spaces.actions)
         policy.optimizer = policy.optimizer_class(

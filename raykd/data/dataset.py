@@ -51,8 +51,8 @@ class Dataset:
         features: names of the columns of a sample in order, where a table brought them.
         words: of columns of words, by name, the words that their codes 0, 1, ... stand for.
         unused: column of the table that is left out -> why.
-        user_ids: pyarrow array of N texts, each sample's id as the source writes it (of a number its digits);
-            None takes them from `ids`.
+        user_ids: pyarrow array of N texts, each sample's id as the source writes it, or of N whole numbers whose
+            digits they are; None takes them from `ids`.
         notes: what a reader of a run should know of the source, in plain words.
 
     Raises:
@@ -89,12 +89,13 @@ class Dataset:
         if named is None and self.labels is not None and form.are_booleans(self.labels):
             named = BOOLEANS
         labels = _labels(self.labels, form, count, problems)
-        user_ids = _user_ids(self.user_ids, self.ids, count)
+        ids = np.arange(count, dtype=np.int64) if self.ids is None else self.ids
+        user_ids = _user_ids(self.user_ids, ids)
         clean = {
             "inputs": arrays,
             "labels": labels,
             "classes": _classes(named, form, labels, problems),
-            "ids": _ids(self.ids, user_ids, count, problems),
+            "ids": _ids(ids, user_ids, count, problems),
             "user_ids": user_ids,
             "splits": _splits(self.splits, count, problems),
             "weights": _weights(self.weights, count, problems),
@@ -245,10 +246,8 @@ def ids_of_texts(texts: Iterable[str]) -> np.ndarray:
 
 
 def _ids(
-    given: np.ndarray | Sequence[str] | None, texts: Any, count: int, problems: list[Problem]
+    given: np.ndarray | Sequence[str], texts: Any, count: int, problems: list[Problem]
 ) -> np.ndarray | None:
-    if given is None:
-        return np.arange(count, dtype=np.int64)
     array = np.asarray(given)
     if not _of_length("ids", array, count, problems):
         return None
@@ -260,9 +259,11 @@ def _ids(
         ids = _accepted("ids", integral("ids", array, 0), problems)
     if ids is None:
         return None
+    if (ids[1:] > ids[:-1]).all():
+        return ids
     unique, first, times = np.unique(ids, return_index=True, return_counts=True)
     if len(unique) < count:
-        examples = ", ".join(repr(texts[row].as_py()) for row in first[times > 1][:3].tolist())
+        examples = ", ".join(repr(str(texts[row])) for row in first[times > 1][:3].tolist())
         problems.append(
             _problem(
                 "ids",
@@ -272,13 +273,15 @@ def _ids(
     return ids
 
 
-def _user_ids(given: Any, ids: np.ndarray | Sequence[str] | None, count: int) -> Any:
-    """Ids as texts, a pyarrow array; of `ids` that are none, `_ids` tells."""
+def _user_ids(given: Any, ids: np.ndarray | Sequence[str]) -> Any:
+    """Ids as texts or whole numbers, a pyarrow array; of `ids` that are none, `_ids` tells."""
     if given is not None:
         return given
-    values = np.arange(count) if ids is None else np.asarray(ids).reshape(-1)
+    values = np.asarray(ids).reshape(-1)
     if values.dtype.kind == "f" and np.isfinite(values).all():
         values = values.astype(np.int64)
+    if values.dtype.kind in "iu":
+        return pa.array(values.astype(values.dtype.newbyteorder("="), copy=False))
     texts = (str(one).encode(errors="backslashreplace").decode() for one in values.tolist())
     return pa.array(texts, pa.string())
 

@@ -9,8 +9,10 @@ Shape suffixes: B samples, K numbers of one sample.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import xxhash
@@ -25,6 +27,9 @@ _SECOND = np.uint64(0x94D049BB133111EB)
 _S27, _S30, _S31, _S32 = (np.uint64(shift) for shift in (27, 30, 31, 32))
 _S12 = np.uint64(12)
 _LOW = np.uint64(0xFFFFFFFF)
+_COPIED_BYTES = 4096
+_AT_ONCE = 2**16
+"""Numbers that are mixed together: what is made on the way stays in the processor's cache."""
 
 
 def mix(values: np.ndarray) -> np.ndarray:
@@ -52,8 +57,17 @@ def sample_keys(ids: np.ndarray, seed: int, *names: str | int) -> np.ndarray:
     Returns:
         uint64 [B].
     """
-    base = np.uint64(derive(seed, *names))
-    return mix(mix(np.asarray(ids).astype(np.uint64) ^ base))
+    base, given = np.uint64(derive(seed, *names)), np.asarray(ids)
+    keys = np.empty(given.shape, np.uint64)
+    for start in range(0, len(given), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        keys[part] = mix(mix(given[part].astype(np.uint64) ^ base))
+    return keys
+
+
+def keyed(seed: int, count: int) -> np.ndarray:
+    """The first `count` numbers of the stream that `seed` (in [0, 2^63)) begins: uint64 [K]."""
+    return mix(np.uint64(seed) + np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN_64)
 
 
 def view_keys(ids: np.ndarray, view_B: np.ndarray, seed: int) -> np.ndarray:
@@ -80,14 +94,21 @@ def content_hashes(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     names = sorted(inputs)
     kinds = [f"{n}|{inputs[n].dtype.str}|{inputs[n].shape[1:]}" for n in names]
     salt = xxhash.xxh3_64_intdigest("\n".join(kinds).encode())
-    arrays = [np.ascontiguousarray(inputs[name]) for name in names]
-    hashes = np.empty(len(arrays[0]), dtype=np.uint64)
-    for row in range(len(hashes)):
-        value = salt
-        for array in arrays:
-            value = xxhash.xxh3_64_intdigest(array[row], seed=value)
-        hashes[row] = value
-    return hashes
+    count = len(inputs[names[0]])
+    values: Iterator[int] = repeat(salt, count)
+    for name in names:
+        values = map(xxhash.xxh3_64_intdigest, _bytes_of_rows(inputs[name]), values)
+    return np.fromiter(values, np.uint64, count)
+
+
+def _bytes_of_rows(array: np.ndarray) -> Iterator[bytes | memoryview]:
+    """The bytes of each of its rows."""
+    whole = np.ascontiguousarray(array).view(np.ndarray)
+    size = whole.nbytes // max(1, len(whole))
+    flat = whole.reshape(-1).view(np.uint8).data
+    if 0 < size <= _COPIED_BYTES:  # a copy of a short row takes less than a view of it
+        return (row for (row,) in struct.iter_unpack(f"{size}s", flat))
+    return (flat[start : start + size] for start in range(0, len(flat), max(1, size)))
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Samples:
         all_labels: every label that is known.
         ids: int64 [N], stable sample ids, from which random numbers are made; not for people.
         user_ids: pyarrow array of N texts, each sample's id as the user's data have it: `0995`, `A12`,
-            `cats/7.png`, `people.csv#3`; of a number its digits. Results are joined to the user's data by it.
+            `cats/7.png`, `people.csv#3`; of whole numbers an array of these. Results are joined to the user's data by it.
         splits: "train", "validation", "test" -> sorted int64 rows; also "rest", of what only teachers are fitted on,
             where `data.tokens.pool` leaves some.
         classes: names of a model's outputs: of the classes or labels in order, of the one value of a
@@ -189,6 +189,17 @@ class Samples:
             return known
         return self._hashed(rows)
 
+    @property
+    def content_hashes(self) -> np.ndarray:
+        """`content_hash` of all samples, uint64 [N]; computed at each call where they are not known."""
+        return self._hashed(np.arange(len(self))) if self.hashes is None else self.hashes
+
+    def hashed(self) -> Samples:
+        """The same samples with their content hashes known, to them and to every process that gets them."""
+        if self.hashes is not None:
+            return self
+        return replace(self, hashes=_read_only(self.content_hashes))
+
     def damaged(self) -> np.ndarray:
         """Rows whose content is not what was decoded, int64; reads all samples where hashes are known."""
         every = np.arange(len(self))
@@ -205,7 +216,7 @@ class Samples:
 
     def named(self, rows: np.ndarray) -> list[str]:
         """The user's own ids of some rows (int64 [B]), in their order."""
-        names: list[str] = self.user_ids.take(pa.array(rows)).to_pylist()
+        names: list[str] = self.user_ids.take(pa.array(rows)).cast(pa.string()).to_pylist()
         return names
 
     def labelled_rows(self, split: str, labels: Labels = "budget") -> np.ndarray:
@@ -413,7 +424,7 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         known = np.where(is_labelled(all_labels), dataset.strata, UNLABELLED)
         kept = label_budget(known, train, data.labels, seed=seed, ids=ids)
         labels = dataset.form.hidden(all_labels, kept == UNLABELLED)
-    by_id = train[np.argsort(ids[train])]
+    by_id = _by_id(train, ids)
     columns_of = dataset.columns
     dataset, labels, splits, sets = with_transfer(dataset, labels, splits, data, seed=seed)
     if find_task(dataset.task).settings.chunks:
@@ -428,9 +439,7 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         classes=classes,
         seed=seed,
         policy=data.views.policy,
-        pools=PartnerPools(
-            labelled=_read_only(by_id[is_labelled(labels[by_id])]), every=_read_only(by_id)
-        ),
+        pools=PartnerPools(labelled=_read_only(_labelled(by_id, labels)), every=_read_only(by_id)),
         weights=None if dataset.weights is None else _read_only(dataset.weights),
         task=dataset.task,
         scale=scale_of(labels[train]) if dataset.form.measured else None,
@@ -449,6 +458,18 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
     )
     try_views(samples)
     return samples
+
+
+def _by_id(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Rows in the order of their ids; no copy where they have it."""
+    own = ids[rows]
+    return rows if (own[1:] > own[:-1]).all() else rows[np.argsort(own)]
+
+
+def _labelled(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Those of some rows that have a label; no copy where all have one."""
+    there = is_labelled(labels[rows])
+    return rows if there.all() else rows[there]
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

@@ -34,38 +34,66 @@ def class_ranks(labels: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.nd
         keys: uint64 [N], all different.
 
     Returns:
-        Two int64 [N]: rank in [0, size), size.
+        Two [N] of int32, or int64 where there are too many: rank in [0, size), size.
     """
-    by_class = np.lexsort((keys, labels))
+    kind = np.int32 if len(labels) < 2**31 else np.int64
+    by_class = np.argsort(keys).astype(kind)
+    by_class = by_class[np.argsort(_narrow(labels)[by_class], kind="stable")]
     size_C = np.bincount(labels)
-    start_C = np.concatenate(([0], np.cumsum(size_C)[:-1])).astype(np.int64)
-    ranks = np.empty(len(labels), dtype=np.int64)
-    ranks[by_class] = np.arange(len(labels)) - start_C[labels[by_class]]
-    return ranks, size_C[labels]
+    start_C = np.concatenate(([0], np.cumsum(size_C)[:-1])).astype(kind)
+    ranks = np.empty(len(labels), dtype=kind)
+    ranks[by_class] = np.arange(len(labels), dtype=kind)
+    np.subtract(ranks, start_C[labels], out=ranks)
+    return ranks, size_C.astype(kind)[labels]
 
 
-def stratified_order(labels: np.ndarray, ranks: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """An order of the samples of which every head has the classes in proportion.
+def _narrow(labels: np.ndarray) -> np.ndarray:
+    """The same numbers in 16 bits where they fit, which numpy sorts in linear time."""
+    fits = len(labels) and labels.max() < 2**16
+    return labels.astype(np.uint16) if fits else labels
+
+
+def stratified_head(
+    labels: np.ndarray,
+    ranks: np.ndarray,
+    sizes: np.ndarray,
+    count: int,
+    taken: np.ndarray | None = None,
+) -> np.ndarray:
+    """The first samples of an order of which every head has the classes in proportion.
 
     First one of every class, the largest classes first; then the next of the class that is furthest
     behind (the method of Webster and Sainte-Laguë, so that a longer head contains the shorter one).
+    The order itself is not made: the head is all that is needed, and found in linear time.
 
     Args:
-        labels: int64 [N], all >= 0.
-        ranks: int64 [N], the order within each class, from 0.
-        sizes: int64 [N], the size of each sample's class.
+        labels: whole numbers [N], all >= 0.
+        ranks: the same, the order within each class, from 0.
+        sizes: the same, the size of each sample's class.
+        count: how many; no more than there are.
+        taken: bool [N], samples that are in no head; None = all may be.
 
     Returns:
-        int64 [N], positions.
+        int64 [count], positions, rising.
     """
-    priority = np.where(ranks == 0, -sizes.astype(np.float64), (ranks + 0.5) / sizes)
-    return np.lexsort((labels, priority))
+    if not count:
+        return np.empty(0, np.int64)
+    priority = ranks + 0.5
+    priority /= sizes
+    first = ranks == 0
+    priority[first] = -sizes[first]
+    if taken is not None:
+        priority[taken] = np.inf
+    last = np.partition(priority, count - 1)[count - 1]
+    before, level = np.flatnonzero(priority < last), np.flatnonzero(priority == last)
+    level = level[np.argsort(labels[level], kind="stable")]  # the lower class comes first
+    return np.sort(np.concatenate([before, level[: count - len(before)]]))
 
 
 def stratified_choice(labels: np.ndarray, limit: int) -> np.ndarray:
     """Sorted rows of a stratified choice of `limit` samples; a smaller one is part of a larger one."""
     ranks, sizes = class_ranks(labels, sample_keys(np.arange(len(labels)), 0, "limit"))
-    return np.sort(stratified_order(labels, ranks, sizes)[:limit])
+    return stratified_head(labels, ranks, sizes, min(limit, len(labels)))
 
 
 def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.ndarray]:
@@ -97,24 +125,22 @@ def make_splits(dataset: Dataset, splits: Splits, *, seed: int) -> dict[str, np.
     refuse(_given_problems(given, labels))
     pool, labelled = _pool(labels, given)
     counts = _counts(given, splits, labels, labelled)
-    keys = sample_keys(dataset.sample_ids[labelled], seed, "splits")
-    ranks, sizes = class_ranks(labels[labelled], keys)
-    free = ranks > 0  # rank 0 is the one that every class keeps for training
+    strata = _narrow(labels[labelled])
+    ranks, sizes = class_ranks(strata, sample_keys(dataset.sample_ids[labelled], seed, "splits"))
+    taken = ranks == 0  # the one that every class keeps for training
     parts = dict(given)
     # Test takes from the low end of the ranks and validation from the high end, so that neither
     # depends on the size of the other.
     for name, order_rank in (("test", ranks - 1), ("validation", sizes - 1 - ranks)):
         if name in given:
             continue
-        candidates = np.flatnonzero(free)
-        order = stratified_order(
-            labels[labelled[candidates]], order_rank[candidates], sizes[candidates]
-        )
-        chosen = candidates[order[: counts[name]]]
-        free[chosen] = False
-        parts[name] = np.sort(labelled[chosen])
-    taken = np.concatenate([parts["validation"], parts["test"]])
-    parts["train"] = np.setdiff1d(pool, taken)
+        chosen = stratified_head(strata, order_rank, sizes, counts[name], taken)
+        taken[chosen] = True
+        parts[name] = labelled[chosen]
+    is_train = np.zeros(len(labels), dtype=bool)
+    is_train[pool] = True
+    is_train[np.concatenate([parts["validation"], parts["test"]])] = False
+    parts["train"] = np.flatnonzero(is_train)
     _check_train(dataset, parts["train"])
     if dataset.form.paired:
         refuse(_pair_problems(dataset.known_labels, parts))
@@ -177,9 +203,10 @@ def label_budget(
         return np.where(np.isin(np.arange(len(labels)), rows), UNLABELLED, labels).astype(np.int64)
     keys = sample_keys(labelled if ids is None else ids[labelled], seed, "labels")
     ranks, sizes = class_ranks(labels[labelled], keys)
-    order = stratified_order(labels[labelled], ranks, sizes)
+    hidden = np.ones(len(labelled), dtype=bool)
+    hidden[stratified_head(labels[labelled], ranks, sizes, count)] = False
     kept = labels.astype(np.int64, copy=True)
-    kept[labelled[order[count:]]] = UNLABELLED
+    kept[labelled[hidden]] = UNLABELLED
     return kept
 
 

@@ -80,12 +80,10 @@ class ViewMaker:
         self._ids = ids
         self._seed = seed
         self._steps = build_steps(policy, inputs)
-        self._pool = np.concatenate(pools)
-        is_labelled_N = np.zeros(len(ids), dtype=bool)
-        is_labelled_N[pools.labelled] = True
-        # Of each row, where its pool starts in `_pool` and how long it is.
-        self._start_N = np.where(is_labelled_N, 0, len(pools.labelled))
-        self._size_N = np.where(is_labelled_N, len(pools.labelled), len(pools.every))
+        self._pools = pools
+        self._labelled_N = np.zeros(len(ids) if mixes(policy) else 0, dtype=bool)
+        if mixes(policy):
+            self._labelled_N[pools.labelled] = True
 
     def show(self, rows: np.ndarray, view_B: np.ndarray) -> Shown:
         """The views `view_B` (int64 [B], −1 = untransformed) of the samples `rows` (int64 [B])."""
@@ -126,8 +124,11 @@ class ViewMaker:
         return shown
 
     def _partners(self, rows: np.ndarray, uniform_B: np.ndarray) -> np.ndarray:
-        index_B = (uniform_B * self._size_N[rows]).astype(np.int64)
-        partners_B: np.ndarray = self._pool[self._start_N[rows] + index_B]
+        partners_B = np.empty(len(rows), np.int64)
+        labelled_B = self._labelled_N[rows]
+        for pool, here_B in zip(self._pools, (labelled_B, ~labelled_B), strict=True):
+            index = (uniform_B[here_B] * len(pool)).astype(np.int64)
+            partners_B[here_B] = pool[index]
         return partners_B
 
 

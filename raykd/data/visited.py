@@ -45,7 +45,9 @@ def with_visited(samples: Samples, visited: Visited) -> Samples:
         one: np.concatenate([samples.visited.get(one, rows[:0]), own.get(one, rows[:0])])
         for one in sorted({*samples.visited, *own})
     }
-    user_ids = pa.concat_arrays([samples.user_ids, pa.array(visited.names, pa.string())])
+    user_ids = pa.concat_arrays(
+        [samples.user_ids.cast(pa.string()), pa.array(visited.names, pa.string())]
+    )
     return replace(
         samples,
         inputs={name: _behind(array, visited.observations.astype(array.dtype))},

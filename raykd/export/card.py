@@ -11,17 +11,21 @@ from raykd import __version__
 from raykd.config import Config
 from raykd.config.base import Settings
 from raykd.config.engines import EngineModel
-from raykd.config.models import ObjectModel
+from raykd.config.models import HfModel, ObjectModel
 from raykd.config.sources import ObjectSource
 from raykd.evaluate import Evaluation
 from raykd.evaluate.statistics import t_interval
 from raykd.export.description import Description
 from raykd.export.front_matter import front_matter
+from raykd.export.int8_comparison import Comparison
+from raykd.export.int8_format import INT8_GRAPH
+from raykd.export.onnx_format import GRAPH
 from raykd.export.raw_columns import NUMBERS, WORDS, RawColumns, raw_columns
 from raykd.export.task import quoted
 from raykd.export.torch_format import PROGRAM
 from raykd.export.weights_format import DESCRIPTION
 from raykd.export.writing import BATCHES, Written
+from raykd.models.zoo.hubs import HF_CLASSES
 from raykd.shown import for_markdown
 from raykd.tasks import find_task, known_task
 from raykd.types import UNKNOWN_WORD, is_labelled
@@ -55,6 +59,11 @@ from raykd.types import is_labelled
 student = raykd.load_student(".")
 {last} = student({{{source}: torch.from_numpy(encode_texts(["some text"]))}})
 """
+_PRETRAINED = """\
+from transformers import {auto}
+
+student = {auto}.from_pretrained("transformers")  # takes what the model that it began as takes
+"""
 _SHOWN = 20
 
 
@@ -74,6 +83,7 @@ class Story:
         written: format -> bytes, latency, parity.
         processor: that the latencies were measured on.
         disturbed: by what it is seen that it was busy then; empty where it was not.
+        int8: the student in 8 bits held against the one of float32; None where it was not asked for.
     """
 
     name: str
@@ -87,6 +97,7 @@ class Story:
     written: Mapping[str, Written]
     processor: str
     disturbed: str = ""
+    int8: Comparison | None = None
 
 
 def write_card(story: Story) -> str:
@@ -105,6 +116,7 @@ def write_card(story: Story) -> str:
         "## Intended use\n\n" + _intended(story),
         "## Use\n\n" + _use(story),
         "## Files\n\n" + _files(story),
+        *([] if story.int8 is None else ["## 8 bits\n\n" + _int8(story, story.int8)]),
         "## Test\n\n" + _metrics(story.summary),
         "## Method\n\n" + _method(story),
         "## Teachers\n\n" + _teachers(story),
@@ -153,9 +165,10 @@ def _use(story: Story) -> str:
         "feed": feed,
         "what": what,
         "last": next(iter(story.outputs)),
+        "auto": HF_CLASSES[about.model.task] if isinstance(about.model, HfModel) else "",
     }
     loaded = _RAYKD if tokens is None else _RAYKD_TEXTS
-    shown = {"onnx": _ONNX, "torch": _TORCH, "safetensors": loaded}
+    shown = {"onnx": _ONNX, "torch": _TORCH, "safetensors": loaded, "transformers": _PRETRAINED}
     blocks = [
         f"```python\n{shown[name].format(**words)}```" for name in shown if name in story.written
     ]
@@ -198,11 +211,11 @@ def _raw(columns: RawColumns) -> str:
 def _files(story: Story) -> str:
     rows = [
         (name, ", ".join(f"`{file}`" for file in one.files), f"{one.bytes:,}",
-         *(f"{ms:.3g}" for time in one.latency_ms.values() for ms in (time.p50, time.p95)),
+         *(f"{ms:.3g}" for time in one.latency_ms.values() for ms in (time.p50, time.p95, time.p99)),
          f"{max(one.parity.values()):.1e}")
         for name, one in story.written.items()
     ]  # fmt: skip
-    times = [f"batch {size}, ms {part}" for size in BATCHES for part in ("p50", "p95")]
+    times = [f"batch {size}, ms {part}" for size in BATCHES for part in ("p50", "p95", "p99")]
     heads = ("format", "files", "bytes", *times, "largest difference")
     disturbed = f", which was busy ({story.disturbed})" if story.disturbed else ""
     note = (
@@ -211,6 +224,13 @@ def _files(story: Story) -> str:
         "are those of replica 0 at its best epoch on validation."
     )
     return f"{_table(heads, rows)}\n\n{note}"
+
+
+def _int8(story: Story, found: Comparison) -> str:
+    rows = found.rows(story.written)
+    table = _table(list(rows[0]), [list(row.values()) for row in rows])
+    use = f"`{INT8_GRAPH}` takes and gives what `{GRAPH}` does."
+    return f"{table}\n\n{' '.join([*found.sentences, use])}"
 
 
 def _metrics(summary: Record) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from raykd.errors import InputError, Problem
@@ -24,8 +24,12 @@ def check_output(output: Path) -> None:
     if not output.is_dir():
         raise InputError.at("--output", f"{output} is a file; name a folder")
     own = {INDEX, *_written_before(output)}
+    folders = {folder.as_posix() for name in own for folder in PurePosixPath(name).parents}
     foreign = sorted(
-        path.name for path in output.iterdir() if path.name not in own or path.is_dir()
+        name
+        for path in output.rglob("*")
+        for name in [path.relative_to(output).as_posix()]
+        if name not in (folders if path.is_dir() else own)
     )
     if foreign:
         shown = ", ".join(foreign[:3])
@@ -45,9 +49,10 @@ def _written_before(output: Path) -> list[str]:
 def listed(folder: Path) -> dict[str, dict[str, Any]]:
     """File -> bytes and SHA-256 of what lies in a folder."""
     return {
-        path.name: {
+        path.relative_to(folder).as_posix(): {
             "bytes": path.stat().st_size,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         }
-        for path in sorted(folder.iterdir())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }

@@ -16,6 +16,8 @@ from raykd.export.description import Description
 from raykd.export.raw_columns import raw_columns, with_words
 from raykd.export.student import Runner, Student
 from raykd.export.torch_format import quiet, trace
+from raykd.models.zoo.onnx_graph import onnxruntime_errors
+from raykd.tasks import find_task
 
 GRAPH = "model.onnx"
 OPSET = 20
@@ -87,24 +89,55 @@ def _preprocessing(about: Description) -> dict[str, Any]:
 
 def open_graph(student: Student, folder: Path) -> Runner:
     """The written graph in onnxruntime, on one thread of the CPU."""
+    return run_session(open_session(folder / GRAPH), student.about)
+
+
+def graph_inputs(about: Description, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Samples as a written graph takes them.
+
+    Args:
+        about: of its student.
+        inputs: as the student takes them in torch, without a tokenizer; of a table with words their codes.
+    """
+    columns = raw_columns(about)
+    return {about.taken.name: inputs} if columns is None else columns.taken(inputs)
+
+
+def open_session(file: Path) -> Any:
+    """A written graph in onnxruntime, on one thread of the CPU.
+
+    Raises:
+        ExportError: it is damaged, or not for this version of onnxruntime.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        folder / GRAPH, options, providers=["CPUExecutionProvider"]
-    )
-    name, names = student.about.taken.name, list(student.outputs)
-    columns = raw_columns(student.about)
+    options.log_severity_level = 4  # the error says it
+    try:
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except onnxruntime_errors() as error:
+        why = " ".join(str(error).split())[:300]
+        raise ExportError(
+            f"onnxruntime {onnxruntime.__version__} does not open {file.name}: {why}; export again"
+        ) from error
+
+
+def run_session(session: Any, about: Description) -> Runner:
+    """An open graph as every format is called.
+
+    Args:
+        session: of `open_session`.
+        about: of its student.
+    """
+    names = list(find_task(about.task).export.outputs)
     made: dict[int, tuple[np.ndarray, dict[str, np.ndarray]]] = {}
 
     def taken(inputs: np.ndarray) -> dict[str, np.ndarray]:
         """As the graph takes them; made once for the same array, since its calls are timed."""
-        if columns is None:
-            return {name: inputs}
         if id(inputs) not in made:
             made.clear()
-            made[id(inputs)] = inputs, columns.taken(inputs)
+            made[id(inputs)] = inputs, graph_inputs(about, inputs)
         return made[id(inputs)][1]
 
     def run(inputs: np.ndarray) -> list[np.ndarray]:

@@ -69,10 +69,13 @@ class Student:
     Attributes:
         network: in evaluation mode, from `{input name: tensor [B, ...]}` to logits or values [B, C].
         about: its description.
+        calibration: untransformed training samples [N, ...] as `answers` takes them, for formats that need the ranges of
+            their inputs; None where no such format is asked for.
     """
 
     network: nn.Module
     about: Description
+    calibration: np.ndarray | None = None
 
     @property
     def outputs(self) -> Mapping[str, str]:

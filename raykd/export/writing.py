@@ -17,12 +17,13 @@ import numpy as np
 from raykd.errors import InputError, Problem
 from raykd.evaluate.latency import Call, Conditions, Turns, one_thread
 from raykd.export import FORMATS, Student
+from raykd.export.description import Description
 from raykd.export.parity import check_parity
 from raykd.importing import load_package
 from raykd.models.names import nearest
 
 BATCHES = (1, 64)
-INSTALL = "pip install 'raykd[export]'"
+INSTALL = "pip install 'raykd[{extra}]'"
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,13 @@ class Latency:
     Attributes:
         p50: median, milliseconds.
         p95: 95th percentile, milliseconds.
+        p99: 99th percentile, milliseconds.
         calls: that were timed.
     """
 
     p50: float
     p95: float
+    p99: float
     calls: int
 
 
@@ -61,19 +64,29 @@ class Written:
         return asdict(self)
 
 
-def choose(formats: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
+def choose(
+    formats: Sequence[str] | None, *, int8: bool = False
+) -> tuple[list[str], dict[str, str]]:
     """The formats to write, and those left out for want of a package -> what to do.
 
     Args:
-        formats: names; None = all whose packages are there.
+        formats: names; None = all that are always written and whose packages are there.
+        int8: that one too. What a format is made of is written with it.
 
     Raises:
         InputError: a name is unknown, or one that was asked for lacks its packages.
     """
-    lacking = {name: _lacking(name) for name in FORMATS if formats is None or name in formats}
+    more = ["int8"] if int8 else []
+    if int8 and (how := _lacking("int8")):
+        raise InputError.at("--int8", how)
+    lacking = {
+        name: _lacking(name)
+        for name, one in FORMATS.items()
+        if (one.always if formats is None else name in formats)
+    }
     if formats is None:
         left_out = {name: how for name, how in lacking.items() if how}
-        return [name for name in FORMATS if name not in left_out], left_out
+        return _with_parts([*(lacking.keys() - left_out), *more]), left_out
     problems = [
         Problem("--format", f"found {name!r}; allowed are {', '.join(FORMATS)}; nearest: "
                 f"{nearest(name, FORMATS, count=1)[0]}")
@@ -85,16 +98,37 @@ def choose(formats: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
     ]  # fmt: skip
     if problems or not formats:
         raise InputError(problems or Problem("--format", f"names none of {', '.join(FORMATS)}"))
-    return [name for name in FORMATS if name in formats], {}
+    return _with_parts([*formats, *more]), {}
+
+
+def refuse_unsuited(names: Sequence[str], about: Description) -> None:
+    """Refuse formats that were asked for and that the student cannot be written in.
+
+    Raises:
+        InputError: with all of them.
+    """
+    problems = [
+        Problem("--format", f"found {name}, which is for students whose network is a model of transformers (`type: hf`); this one "
+                f"is {about.model.type}: leave it out, safetensors is read by raykd.load_student")
+        for name in names if not FORMATS[name].suits(about)
+    ]  # fmt: skip
+    if problems:
+        raise InputError(problems)
+
+
+def _with_parts(names: Sequence[str]) -> list[str]:
+    """Formats with those that they are made of, in the order in which they are written."""
+    parts = {FORMATS[name].needs for name in names}
+    return [name for name in FORMATS if name in names or name in parts]
 
 
 def _lacking(name: str) -> str:
     absent = [package for package in FORMATS[name].packages if find_spec(package) is None]
     if absent:
-        return f"needs {', '.join(absent)}: {INSTALL}"
+        return f"needs {', '.join(absent)}: {INSTALL.format(extra=FORMATS[name].extra)}"
     try:
         for package in FORMATS[name].packages:
-            load_package(package, install="raykd[export]", key=name)
+            load_package(package, install=f"raykd[{FORMATS[name].extra}]", key=name)
     except InputError as error:
         return error.problems[0].message
     return ""
@@ -116,7 +150,7 @@ def write_formats(
     for name in names:
         FORMATS[name].write(student, folder)
         run = FORMATS[name].open(student, folder)
-        parity[name] = check_parity(student, run, name)
+        parity[name] = check_parity(student, run, name, exact=FORMATS[name].exact)
         calls |= {(name, n): partial(run, student.random_inputs(n).numpy()) for n in BATCHES}
     turns = Turns[tuple[str, int]]()
     with one_thread():
@@ -135,8 +169,8 @@ def write_formats(
 
 def _latency(blocks: Sequence[Sequence[float]]) -> Latency:
     seconds = list(chain.from_iterable(blocks))
-    p50, p95 = 1e3 * np.percentile(seconds, [50, 95])
-    return Latency(float(p50), float(p95), len(seconds))
+    p50, p95, p99 = 1e3 * np.percentile(seconds, [50, 95, 99])
+    return Latency(float(p50), float(p95), float(p99), len(seconds))
 
 
 def processor() -> str:

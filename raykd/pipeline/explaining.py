@@ -33,7 +33,7 @@ from raykd.evaluate.outputs import SplitOutputs
 from raykd.folders import RunFolder, reading
 from raykd.pipeline.evaluation import student_network
 from raykd.pipeline.explained_models import CONTROLS, ExplainedModels, explained_models
-from raykd.pipeline.loading import Listen
+from raykd.pipeline.loading import Listen, refuse_changed
 from raykd.pipeline.occluding import ExplainOptions, check_options, occlusion_of
 from raykd.pipeline.preparation import prepare
 from raykd.pipeline.student import finished_run, load_student, student_of
@@ -132,11 +132,7 @@ def _parted(
     if data.evaluation is None:
         raise InputError.at("RUN", "has no evaluation.safetensors; run it anew")
     answered, split = data.evaluation.splits[options.split], options.split
-    if not np.array_equal(answered.ids_N.numpy(), samples.ids[samples.splits[split]]):
-        raise InputError.at(
-            "RUN",
-            f"its data has changed: the samples of {split} are not those that it was evaluated on",
-        )
+    refuse_changed(answered, samples, split)
     telling_N = _telling(answered)
     parted = int(telling_N.isfinite().sum())
     if not parted:

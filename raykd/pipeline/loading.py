@@ -15,6 +15,8 @@ from raykd.config.sources import FilesSource, GymnasiumSource
 from raykd.data import Samples, build_samples
 from raykd.data.decoding import Mark, Part, Target, in_process
 from raykd.data.transfer_parts import without_transfer
+from raykd.errors import InputError
+from raykd.evaluate.outputs import Split, SplitOutputs
 from raykd.pipeline.rolled import rolled_samples
 from raykd.runtime import check_shared, connect
 from raykd.tracking import Event, events
@@ -53,6 +55,24 @@ def load_samples(
     if progress is not None:
         progress.end()
     return samples
+
+
+def refuse_changed(answered: SplitOutputs, samples: Samples, split: Split) -> None:
+    """Go on only with the samples that a run was evaluated on.
+
+    Args:
+        answered: of the run's evaluation.
+        samples: its recipe's, loaded again.
+        split: which of their splits.
+
+    Raises:
+        InputError: they are others, or in another order.
+    """
+    if not np.array_equal(answered.ids_N.numpy(), samples.ids[samples.splits[split]]):
+        raise InputError.at(
+            "RUN",
+            f"its data has changed: the samples of {split} are not those that it was evaluated on",
+        )
 
 
 def _decoded(
@@ -103,10 +123,9 @@ def fingerprints(samples: Samples) -> tuple[str, str]:
 
 def _fingerprint(samples: Samples) -> str:
     digest = hashlib.sha256(samples.view_key.encode())
-    every = np.arange(len(samples))
-    arrays = [samples.ids, samples.content_hash(every), samples.labels, samples.all_labels]
+    arrays = [samples.ids, samples.content_hashes, samples.labels, samples.all_labels]
     if samples.weights is not None:
         arrays.append(samples.weights)
     for array in [*arrays, *(samples.splits[name] for name in sorted(samples.splits))]:
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:32]

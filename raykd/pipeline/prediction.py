@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from raykd.data.steps import as_shown
 from raykd.disks import new_file
@@ -18,7 +19,7 @@ from raykd.export.task import Predicted
 from raykd.importing import load_callable
 from raykd.pipeline.continuing import read_on
 from raykd.pipeline.new_samples import NewSamples, given_new, read_new
-from raykd.pipeline.student import describe_student, load_student
+from raykd.pipeline.student import GRAPH_SUFFIX, describe_student, load_graph, load_student
 from raykd.shown import for_spreadsheet
 from raykd.tasks import known_task
 
@@ -71,7 +72,7 @@ def predict(path: str | os.PathLike[str], data: Any, *, model: str | None = None
     """What the student of a run says of new samples; as `raykd predict`.
 
     Args:
-        path: a run's folder, or its student's.
+        path: a run's folder, its student's, or `model.onnx` or `model.int8.onnx` of its export.
         data: a file or folder, as the command takes it; or a table of pandas, polars, pyarrow or `datasets` with the
             columns that the student was trained on, arrays, texts, or a torch `Dataset`.
         model: `module:function` that makes the architecture, where the zoo has it not.
@@ -92,7 +93,7 @@ def ask_student(
     """The ids again, and what the student of `run` says of the values.
 
     Args:
-        run: a run's folder, or its student's.
+        run: a run's folder, its student's, or a graph of its export.
         samples: ids and values, in the space of the source that the student was trained on; uint8 is
             taken as 0..255 (as bytes where it takes texts), and so are whole numbers where it was trained
             on such; a flat row is reshaped.
@@ -111,8 +112,7 @@ def ask_student(
     wrong = np.isinf if about.preprocessing.table is not None else _is_not_finite
     if values.dtype.kind not in "uif" or wrong(values).any():
         raise InputError.at("DATA", f"found {values.dtype} or NaN; needs finite numbers")
-    model = load_callable(factory, key="--model")() if factory is not None else None
-    student = load_student(run, model=model)
+    student = _loaded(run, factory)
     if about.preprocessing.chunks is not None:
         texts_NL = values.reshape(len(values), *shape)
         return ids, read_on(student, about.preprocessing.chunks, texts_NL, about.classes)
@@ -129,6 +129,15 @@ def ask_student(
     if about.temperature is not None:
         outputs = outputs / about.temperature
     return ids, known_task(about.task, where=str(run)).export.predict(outputs, about.classes)
+
+
+def _loaded(run: Path, factory: str | None) -> nn.Module:
+    if run.suffix != GRAPH_SUFFIX:
+        model = load_callable(factory, key="--model")() if factory is not None else None
+        return load_student(run, model=model)
+    if factory is not None:
+        raise InputError.at("--model", f"found {factory!r}; {run} has its architecture inside")
+    return load_graph(run)
 
 
 def _is_not_finite(values: np.ndarray) -> np.ndarray:

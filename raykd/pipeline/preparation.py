@@ -201,6 +201,7 @@ def prepare(
     student = collect(problems, partial(_student, config, samples, cpus))
     if problems or student is None:
         raise InputError(problems)
+    samples = samples.hashed()  # once: processes that get them need not do it again
     whole, own = fingerprints(samples)
     prepared = Prepared(
         samples=samples,

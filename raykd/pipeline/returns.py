@@ -337,7 +337,9 @@ def roll_returns(arena: Arena, students: Mapping[str, Actor], teachers: Mapping[
     alone = {name: one for name, one in teachers.items() if name != "ensemble"}
     test, validation, best = {}, {}, {}
     for variant in variants_of(arena.config):
-        more = {"student": students["student"], **teachers} if variant == NOMINAL else alone
+        more = alone
+        if variant == NOMINAL:
+            more = {"student": students["student"], **teachers, **chance}
         validation[variant] = arena.roll("validation", variant, more)
         best[variant] = max(alone, key=lambda name: float(validation[variant][name].mean_R[0]))
         test[variant] = arena.roll("test", variant, {**students, **teachers, **chance})
@@ -350,24 +352,26 @@ def silent_returns(config: Config, students: Sequence[str]) -> Returned:
     teachers = [one.name for one in config.teachers if one.outputs is None]
     names = [*students, *teachers, "ensemble", RANDOM]
 
-    def rolled(name: str, environment: Environment) -> Rolled:
-        shape = (config.seeds if name in students else 1, 2)
+    def rolled(name: str, environment: Environment, episodes: int) -> Rolled:
+        shape = (config.seeds if name in students else 1, episodes)
         says = environment.success is not None or environment.success_return is not None
         ones = np.ones(shape)
         return Rolled(returns_RE=0 * ones, lengths_RE=ones.astype(np.int64), success_RE=ones > 0 if says else None,
                       agreed_RE=ones, apart_RE=ones)  # fmt: skip
 
-    found = {v: {name: rolled(name, one) for name in names} for v, one in variants_of(config).items()}  # fmt: skip
-    return Returned(
-        found, found, Cast(students=students, best=dict.fromkeys(found, teachers[0])), []
-    )
+    test, validation = (
+        {v: {name: rolled(name, one, episodes) for name in names} for v, one in variants_of(config).items()}
+        for episodes in (2, 3)
+    )  # fmt: skip
+    cast = Cast(students=students, best=dict.fromkeys(test, teachers[0]))
+    return Returned(test, validation, cast, [])
 
 
 def with_returns(summary: Mapping[str, Any], found: Returned) -> dict[str, Any]:
     """A summary with returns: by variant, and of every model among its other numbers, those of the nominal environment."""
     numbers = found.numbers()
     on = {"test": numbers["returns"][NOMINAL]}
-    nominal = {NOMINAL: {**found.validation[NOMINAL], RANDOM: found.test[NOMINAL][RANDOM]}}
+    nominal = {NOMINAL: found.validation[NOMINAL]}
     on["validation"] = returns_numbers(nominal, found.cast)[NOMINAL]
 
     def told(name: str, model: Mapping[str, Any]) -> dict[str, Any]:

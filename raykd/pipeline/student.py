@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from raykd import __version__
 from raykd.config import Config
 from raykd.config.base import TEXT_BYTES
 from raykd.config.choosing import with_target
@@ -20,17 +19,13 @@ from raykd.config.load import recipe_as_data
 from raykd.config.models import ZooModel, is_harmless
 from raykd.config.sources import FilesSource, ObjectSource, ParquetSource, Source
 from raykd.data.objects import ROW
-from raykd.disks import write_whole
-from raykd.errors import InputError, Problem
-from raykd.evaluate.latency import Conditions
-from raykd.export import Student
-from raykd.export.card import Story, write_card
+from raykd.errors import ExportError, InputError, Problem
 from raykd.export.description import Description, Input, read_description
-from raykd.export.folder import INDEX, check_output, listed
-from raykd.export.parity import ABSOLUTE, RELATIVE
+from raykd.export.graph_model import as_network
+from raykd.export.onnx_format import open_session, run_session
 from raykd.export.weights_format import DESCRIPTION, WEIGHTS
-from raykd.export.writing import Written, choose, processor, write_formats
 from raykd.folders import STUDENTS, RunFolder, reading, refuse_links, replacing, write_json
+from raykd.importing import load_package
 from raykd.models import build_model
 from raykd.models.network import Network
 from raykd.models.weights import (
@@ -41,7 +36,6 @@ from raykd.models.weights import (
     refuse_unfit,
     save_weights,
 )
-from raykd.report import verdict
 from raykd.report.folder import RunData, read_run
 from raykd.tasks import find_task, known_task
 from raykd.train.checkpoint import FitFolder
@@ -50,8 +44,7 @@ from raykd.types import TEXT
 if TYPE_CHECKING:
     from raykd.pipeline.preparation import Prepared  # imports ray
 
-SCHEMA = 2
-CARD = "README.md"
+GRAPH_SUFFIX = ".onnx"
 
 
 def save_student(
@@ -166,12 +159,18 @@ def describe_student(path: str | os.PathLike[str]) -> tuple[Path, Description]:
             leads out of the folder.
     """
     folder = Path(path)
+    if folder.suffix == GRAPH_SUFFIX:
+        if not folder.is_file():
+            raise InputError.at(str(path), "no such file; `raykd export RUN` writes it")
+        folder = folder.parent
     refuse_links(folder)
     if (folder / "student" / DESCRIPTION).is_file():
         folder = folder / "student"
     if not (folder / DESCRIPTION).is_file():
         raise InputError.at(
-            str(path), "holds no student: give a finished run's folder, or its student/ folder"
+            str(path),
+            "holds no student: give a finished run's folder, its student/ folder, or a graph of an export in which "
+            "model.json lies too (--format safetensors,onnx)",
         )
     about = read_description(folder / DESCRIPTION)
     known_task(about.task, where=str(folder / DESCRIPTION))
@@ -217,6 +216,29 @@ def load_student(
     return Network(model, about.preprocessing, about.scale).eval()
 
 
+def load_graph(file: Path) -> nn.Module:
+    """An exported ONNX graph, of float32 or int8, as `load_student` gives the student; onnxruntime computes it.
+
+    Args:
+        file: beside the export's `model.json`, which tells what is not in the graph.
+
+    Raises:
+        InputError: it is missing or damaged, onnxruntime is not installed, or it is another student's.
+    """
+    folder, about = describe_student(file)
+    load_package("onnxruntime", install="raykd[export]", key=str(file))
+    try:
+        session = open_session(file)
+    except ExportError as error:
+        raise InputError.at(str(file), str(error)) from error
+    told = session.get_modelmeta().custom_metadata_map
+    if (told.get("task"), told.get("classes")) != (about.task, json.dumps(about.classes)):
+        raise InputError.at(
+            str(file), f"is of another student than {folder / DESCRIPTION}; export again"
+        )
+    return as_network(about, run_session(session, about))
+
+
 def _built(about: Description, weights: Mapping[str, Tensor], folder: Path) -> nn.Module:
     """The network that a description names, once it is seen that it is as large as its weights.
 
@@ -241,81 +263,6 @@ def _built(about: Description, weights: Mapping[str, Tensor], folder: Path) -> n
                         "of; copy both again")
             )  # fmt: skip
         return make()
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A student's export.
-
-    Attributes:
-        path: its folder.
-        written: format -> bytes, latency, parity.
-        left_out: format -> what it needs.
-        conditions: what else went on while latency was measured.
-    """
-
-    path: Path
-    written: Mapping[str, Written]
-    left_out: Mapping[str, str]
-    conditions: Conditions
-
-
-def export_student(
-    run: Path,
-    *,
-    formats: Sequence[str] | None = None,
-    output: Path | None = None,
-    model: nn.Module | None = None,
-) -> Exported:
-    """Write the student of a run in some formats, each opened again and held against the student.
-
-    The folder is replaced as a whole, and only when everything in it is right.
-
-    Args:
-        run: a finished run's folder.
-        formats: `safetensors`, `onnx`, `torch`; None = all whose packages are there.
-        output: the folder; None = `RUN/export`.
-        model: the architecture, when the recipe made it by a factory.
-
-    Raises:
-        InputError: no finished run, a damaged student, an unknown format, a package that is not there,
-            a folder that holds something else; nothing was written.
-        ExportError: a format cannot be written or says something else; the old export is still there.
-    """
-    names, left_out = choose(formats)
-    folder = RunFolder(run)
-    refuse_links(run)
-    target = (output or run / "export").resolve()
-    check_output(target)
-    data, config = finished_run(folder)
-    about = student_of(folder, config)
-    student = Student(load_student(folder.student, model=model), about)
-    with reading(folder.summary):
-        said = verdict(data.summary)
-    with replacing(target) as fresh:
-        written, conditions = write_formats(student, names, fresh)
-        story = Story(
-            name=data.name,
-            about=about,
-            outputs=student.outputs,
-            config=config,
-            summary=data.summary,
-            cards=data.cards,
-            evaluation=data.evaluation,
-            verdict=said,
-            written=written,
-            processor=processor(),
-            disturbed=conditions.signs,
-        )
-        with reading(folder.summary):
-            card = write_card(story)
-        write_whole(fresh / CARD, [card.encode()], durable=False)
-        index = {"schema": SCHEMA, "raykd": __version__, "run": data.name, "task": about.task}
-        index |= _contents(student, written, left_out)
-        seen = conditions.to_json()
-        index["measured_on"] = {"processor": story.processor, "threads": 1, **seen}
-        write_json(fresh / INDEX, {**index, "files": listed(fresh)})
-    return Exported(target, written, left_out, conditions)
 
 
 def finished_run(folder: RunFolder) -> tuple[RunData, Config]:
@@ -367,20 +314,3 @@ def student_of(folder: RunFolder, config: Config) -> Description:
     if problems:
         raise InputError(problems)
     return about
-
-
-def _contents(
-    student: Student, written: Mapping[str, Written], left_out: Mapping[str, str]
-) -> dict[str, Any]:
-    about = student.about
-    return {
-        "input": about.taken.model_dump(),
-        "outputs": student.outputs,
-        "classes": list(about.classes),
-        "allowed_difference": {
-            "absolute": ABSOLUTE * (1.0 if about.scale is None else about.scale.std),
-            "relative": RELATIVE,
-        },
-        "formats": {name: one.to_json() for name, one in written.items()},
-        "left_out": dict(left_out),
-    }

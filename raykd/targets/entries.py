@@ -17,7 +17,9 @@ from raykd.errors import TargetError
 from raykd.folders import lock_file, read_json
 from raykd.targets import codec
 from raykd.targets.packing import FEATURE, SCALE, Arrays, without_features
+from raykd.targets.positions import SortedIds
 from raykd.targets.shards import Shard, check_shard, map_shard, unwritable, write_file
+from raykd.targets.verified import to_verify
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
@@ -102,14 +104,28 @@ class Entry:
         self._maps: dict[str, dict[str, np.ndarray]] = {}
 
     def arrays(self, shard: Shard) -> dict[str, np.ndarray]:
-        """A shard's arrays; its checksum and its origin are verified the first time.
+        """A shard's arrays; its origin is verified the first time, its checksum as of `to_verify`.
 
         Raises:
             TargetError: the file is missing, damaged or of other targets; names the shard.
         """
         if shard.file not in self._maps:
+            self._verify([shard])
+        return self._mapped(shard)
+
+    def of_view(self, view: int) -> list[dict[str, np.ndarray]]:
+        """The arrays of all shards of a view, verified together; raises as of `arrays`."""
+        shards = [shard for shard in self.shards if shard.view == view]
+        self._verify([shard for shard in shards if shard.file not in self._maps])
+        return [self._mapped(shard) for shard in shards]
+
+    def _verify(self, shards: Sequence[Shard]) -> None:
+        for shard in to_verify(self.folder, shards):
             if problem := check_shard(self.folder, shard):
                 raise TargetError(f"{self.folder}: {self.why_gone() or f'{problem}; {_ANEW}'}")
+
+    def _mapped(self, shard: Shard) -> dict[str, np.ndarray]:
+        if shard.file not in self._maps:
             try:
                 found = map_shard(self.folder, shard, self.key.to_json())
             except TargetError as error:
@@ -125,14 +141,21 @@ class Entry:
         return None if (self.folder / MANIFEST).is_file() else _GONE
 
     def missing(self, ids_N: np.ndarray, hashes_N: np.ndarray, view: int) -> np.ndarray:
-        """Positions in `ids_N` that no shard answers for this view with the same content."""
-        known: set[tuple[int, int]] = set()
-        for shard in self.shards:
-            if shard.view == view:
-                arrays = self.arrays(shard)
-                known.update(zip(arrays["ids"].tolist(), arrays["hashes"].tolist(), strict=True))
-        required = zip(ids_N.tolist(), hashes_N.tolist(), strict=True)
-        return np.array([i for i, pair in enumerate(required) if pair not in known], np.int64)
+        """Positions in `ids_N`, which are all different, that no shard answers for this view with the same content."""
+        return np.flatnonzero(~self.answered(SortedIds(ids_N), hashes_N, view))
+
+    def answered(self, ids: SortedIds, hashes_N: np.ndarray, view: int) -> np.ndarray:
+        """Whether some shard has an answer for each sample in this view with the same content, bool [N].
+
+        Args:
+            ids: of the samples.
+            hashes_N: uint64, their content hashes.
+            view: number of the view.
+        """
+        found_N = np.zeros(len(hashes_N), bool)
+        for arrays in self.of_view(view):
+            found_N[ids.answered(arrays, hashes_N)[0]] = True
+        return found_N
 
 
 def _read_manifest(folder: Path, key: EntryKey) -> tuple[Shard, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 from raykd.errors import TargetError
 from raykd.folders import read_json
 from raykd.targets.entries import locked
+from raykd.targets.positions import SortedIds
 from raykd.targets.shards import write_file
 
 QUARANTINE = "quarantine.json"
@@ -59,12 +60,15 @@ def quarantined_rows(folder: Path, ids_N: np.ndarray, hashes_N: np.ndarray) -> s
 
     Args:
         folder: of the entry.
-        ids_N: int64, sample ids in the data's row order.
+        ids_N: int64, sample ids in the data's row order, all different.
         hashes_N: uint64, their contents.
     """
     quarantined = read_quarantined(folder)
     if not quarantined:
         return set()
-    pairs = zip(ids_N.tolist(), hashes_N.tolist(), strict=True)
-    row_of = {pair: row for row, pair in enumerate(pairs)}
-    return {(row_of[i, h], view) for i, h, view in quarantined if (i, h) in row_of}
+    rows = SortedIds(ids_N).rows(np.array([one for one, _, _ in quarantined], np.int64)).tolist()
+    return {
+        (row, view)
+        for row, (_, content, view) in zip(rows, quarantined, strict=True)
+        if row >= 0 and hashes_N[row] == content
+    }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,15 @@ from safetensors.numpy import save
 
 from raykd.disks import read_pieces, write_whole
 from raykd.errors import DiskError, TargetError
-from raykd.targets.ragged import UNIT_OFFSETS
+from raykd.targets.packing import Arrays
+from raykd.targets.ragged import UNIT_OFFSETS, joined, samples_in, taken
 
 KEYS = ("ids", "hashes")
 """Arrays of a shard that say which samples its rows are of."""
+SHARD_ROWS = 16_384
+"""Rows of a shard, at most."""
+SHARD_BYTES = 256 * 2**20
+"""Of a shard's answers, at most; a single row may have more."""
 _DTYPES = {
     "F16": np.float16,
     "F32": np.float32,
@@ -82,6 +87,31 @@ def write_shard(
     name = file_name(view, digest)
     write_file(folder / name, [payload])
     return Shard(file=name, view=view, rows=len(arrays["ids"]), xxh3=digest)
+
+
+def in_shards(parts: Iterable[Arrays]) -> Iterator[Arrays]:
+    """Answers that come piece by piece as answers for one shard each, of at most `SHARD_ROWS` and `SHARD_BYTES`.
+
+    How large a row is follows from the first piece.
+    """
+    held: list[Arrays] = []
+    count = most = 0
+    for arrays in parts:
+        held.append(arrays)
+        count += samples_in(arrays)
+        most = most or _rows_of_a_shard(arrays)
+        while count >= most:
+            whole = joined(held)
+            yield taken(whole, np.arange(most))
+            held = [taken(whole, np.arange(most, count))]
+            count -= most
+    if count:
+        yield joined(held)
+
+
+def _rows_of_a_shard(arrays: Arrays) -> int:
+    row_bytes = sum(array.nbytes for array in arrays.values()) / max(1, samples_in(arrays))
+    return max(1, min(SHARD_ROWS, int(SHARD_BYTES / max(1.0, row_bytes))))
 
 
 def write_file(path: Path, pieces: Iterable[bytes]) -> None:
@@ -156,7 +186,8 @@ def map_shard(
     try:
         header = json.loads(raw)
         metadata = header.pop("__metadata__", None) or {}
-        arrays = {n: _map(path, 8 + size, entry) for n, entry in header.items()}
+        whole = np.memmap(path, np.uint8, "r")[8 + size :]
+        arrays = {name: _part(whole, entry) for name, entry in header.items()}
         _check_rows(arrays, shard.rows)
         written = json.loads(metadata[_ORIGIN]) if _ORIGIN in metadata else None
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
@@ -201,11 +232,11 @@ def _check_rows(arrays: Mapping[str, np.ndarray], rows: int) -> None:
             raise ValueError(f"{name} {list(array.shape)} for {rows} rows of {units} units")
 
 
-def _map(path: Path, base: int, entry: Mapping[str, Any]) -> np.ndarray:
+def _part(whole: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
+    """One array of a file, whose data are mapped once: a process may have so many maps and no more."""
     shape, dtype = tuple(entry["shape"]), np.dtype(_DTYPES[entry["dtype"]])
     begin, end = entry["data_offsets"]
     size = math.prod(shape) * dtype.itemsize
-    beyond = base + end > path.stat().st_size
-    if not shape or begin < 0 or end - begin != size or beyond:
+    if not shape or begin < 0 or end - begin != size or end > len(whole):
         raise ValueError(f"{entry['dtype']} {list(shape)} at {begin} to {end}")
-    return np.memmap(path, dtype=dtype, mode="r", offset=base + begin, shape=shape)
+    return whole[begin:end].view(dtype).reshape(shape)

@@ -18,6 +18,7 @@ from raykd.errors import TargetError
 from raykd.folders import RunFolder, read_json
 from raykd.targets import codec
 from raykd.targets.entries import ORIGINAL, Entry, EntryKey, TeacherKeys, append
+from raykd.targets.positions import SortedIds, positions
 from raykd.targets.ragged import UNIT_OFFSETS, joined, taken
 from raykd.targets.remote import Remote
 from raykd.targets.shards import KEYS, Shard, check_shard, map_shard
@@ -43,11 +44,25 @@ class Report:
 
 @dataclass
 class _Index:
-    """Where each row of the data lies in the shards of one view."""
+    """Where each row of the data lies in the shards of one view.
+
+    Attributes:
+        shards: arrays of each.
+        names: the arrays that all of them have, keys apart.
+        shard_N, position_N: int32, see `positions`.
+    """
 
     shards: list[dict[str, np.ndarray]]
+    names: tuple[str, ...]
     shard_N: np.ndarray
     position_N: np.ndarray
+
+    def add(self, shard: dict[str, np.ndarray], rows: np.ndarray) -> None:
+        """A shard more, whose rows are these rows of the data."""
+        self.shard_N[rows] = len(self.shards)
+        self.position_N[rows] = np.arange(len(rows))
+        self.names = tuple(name for name in self.names if name in shard)
+        self.shards.append(shard)
 
 
 @dataclass
@@ -121,14 +136,12 @@ class TargetStore:
         Raises:
             TargetError: an id is not in the data.
         """
-        order = np.argsort(self.ids_N)
-        places = np.searchsorted(self.ids_N[order], ids)
-        rows = order[np.minimum(places, len(order) - 1)]
-        if (unknown := ids[self.ids_N[rows] != ids]).size:
+        rows = SortedIds(self.ids_N).rows(ids)
+        if (unknown := ids[rows < 0]).size:
             raise TargetError(
                 f"{unknown.size} sample ids are not in the data, {unknown[0]} among them"
             )
-        return np.asarray(rows, np.int64)
+        return rows
 
     def holds(self, name: str, rows: np.ndarray, view: int) -> np.ndarray:
         """Of which rows it has all that a teacher says in an augmented view, its features included; bool [B]."""
@@ -183,55 +196,40 @@ class TargetStore:
                 f"store {self.root}: teacher {name!r} has no {_what(entry)} for {int(absent.sum())} of {rows.size} "
                 f"rows in view {view} (sample id {self.ids_N[rows[absent][0]]} among them){_lack(entry)}"
             )
-        names = [
-            key
-            for key in index.shards[0]
-            if key not in KEYS and all(key in shard for shard in index.shards)
-        ]
         if len(index.shards) == 1:
-            return taken({key: index.shards[0][key] for key in names}, position_N)
-        shard_N = index.shard_N[rows]
-        if UNIT_OFFSETS in names:
-            return _of_shards(index.shards, names, shard_N, position_N)
-        arrays = {}
-        for key in names:
-            first = index.shards[0][key]
-            out = np.empty((rows.size, *first.shape[1:]), first.dtype)
-            for number in np.unique(shard_N):
-                here = shard_N == number
-                out[here] = index.shards[number][key][position_N[here]]
-            arrays[key] = out
-        return arrays
+            return taken({key: index.shards[0][key] for key in index.names}, position_N)
+        return _of_shards(index.shards, index.names, index.shard_N[rows], position_N)
 
     def _index(self, entry: Entry, name: str, view: int) -> _Index:
         key = (entry.key.folder, view)
         if key not in self._indices:
-            shards = [entry.arrays(shard) for shard in entry.shards if shard.view == view]
+            shards = entry.of_view(view)
             if not shards:
                 raise TargetError(
                     f"store {self.root}: teacher {name!r} has no {_what(entry)} for view {view}{_lack(entry)}"
                 )
-            row_of_id = {int(key): row for row, key in enumerate(self.ids_N)}
-            shard_N = np.full(len(self.ids_N), -1, np.int32)
-            position_N = np.full(len(self.ids_N), -1, np.int64)
-            for number, arrays in enumerate(shards):
-                rows = np.array(
-                    [row_of_id.get(key, -1) for key in arrays["ids"].tolist()], np.int64
-                )
-                ours = np.flatnonzero(rows >= 0)
-                ours = ours[arrays["hashes"][ours] == self.hashes_N[rows[ours]]]
-                shard_N[rows[ours]], position_N[rows[ours]] = number, ours
-            self._indices[key] = _Index(shards, shard_N, position_N)
+            files = [shard.file for shard in entry.shards if shard.view == view]
+            found = positions(entry.folder, files, shards, self.ids_N, self.hashes_N)
+            shared = [key for key in shards[0] if all(key in shard for shard in shards)]
+            names = tuple(key for key in shared if key not in KEYS)
+            self._indices[key] = _Index(shards, names, *found)
         return self._indices[key]
 
-    def enter(self, entry: Entry, shard: Shard) -> None:
-        """Make a shard of one of the entries visible, to this reader and to all that come."""
+    def enter(self, entry: Entry, shard: Shard, rows: np.ndarray) -> None:
+        """Make a shard of one of the entries visible, to this reader and to all that come.
+
+        Args:
+            entry: one of these.
+            shard: written for it.
+            rows: int64, the rows of the data that the shard's rows are of.
+        """
         if self.remote is None:
             append(self.root, entry.key, [shard])
         else:
             self.remote.keep(entry.key, [shard])
         entry.shards = (*entry.shards, shard)
-        self._indices.pop((entry.key.folder, shard.view), None)
+        if (index := self._indices.get((entry.key.folder, shard.view))) is not None:
+            index.add(entry.arrays(shard), rows)
 
     @property
     def keys(self) -> dict[str, TeacherKeys]:
@@ -319,13 +317,22 @@ def _of_shards(
     shard_N: np.ndarray,
     position_N: np.ndarray,
 ) -> codec.Arrays:
-    """Ragged answers of several shards, in the order of what is asked for."""
-    places = [np.flatnonzero(shard_N == number) for number in range(len(shards))]
-    parts = [
-        taken({name: shard[name] for name in names}, position_N[here])
-        for shard, here in zip(shards, places, strict=True)
-    ]
-    return taken(joined(parts), np.argsort(np.concatenate(places)))
+    """Answers of several shards, in the order of what is asked for; looks at no shard that has none of them."""
+    order = np.argsort(shard_N, kind="stable")
+    numbers, begins = np.unique(shard_N[order], return_index=True)
+    places = np.split(order, begins[1:])
+    parts = (
+        taken({name: shards[number][name] for name in names}, position_N[here])
+        for number, here in zip(numbers.tolist(), places, strict=True)
+    )
+    if UNIT_OFFSETS in names:
+        return taken(joined(list(parts)), np.argsort(order))
+    first = shards[0]
+    arrays = {n: np.empty((len(order), *first[n].shape[1:]), first[n].dtype) for n in names}
+    for here, part in zip(places, parts, strict=True):
+        for name, array in part.items():
+            arrays[name][here] = array
+    return arrays
 
 
 def _what(entry: Entry) -> str:

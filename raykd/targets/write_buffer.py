@@ -11,7 +11,8 @@ import numpy as np
 
 from raykd.targets import codec
 from raykd.targets.entries import Entry
-from raykd.targets.quarantine_log import add_quarantined, read_quarantined
+from raykd.targets.positions import SortedIds
+from raykd.targets.quarantine_log import add_quarantined, quarantined_rows
 from raykd.targets.ragged import joined, taken
 from raykd.targets.shards import write_shard
 from raykd.targets.store import TargetStore
@@ -29,11 +30,13 @@ class _View:
     Attributes:
         state_N: of each row.
         lacks_NE: which entry lacks which row.
+        open: how many of the rows that will be asked about are neither answered nor in quarantine.
         held: rows and answers that wait to be written.
     """
 
     state_N: np.ndarray
     lacks_NE: np.ndarray
+    open: int
     held: codec.Parts = field(default_factory=list)
 
 
@@ -49,6 +52,8 @@ class WriteBuffer:
     def __init__(self, store: TargetStore, name: str, rows: np.ndarray) -> None:
         self.store, self.name, self.rows = store, name, rows
         self.entries: tuple[Entry, ...] = (store.entries[name], *store.features[name])
+        self._asked_N = np.zeros(len(store.ids_N), bool)
+        self._asked_N[rows] = True
         self._views: dict[int, _View] = {}
 
     def reserve(self, rows: np.ndarray, view: np.ndarray) -> np.ndarray:
@@ -70,10 +75,16 @@ class WriteBuffer:
         for number in np.unique(view).tolist():
             here, known = np.flatnonzero(view == number), self._view(number)
             known.held.append((rows[here], taken(arrays, here)))
-            known.state_N[rows[here]] = _HELD
+            self._settle(known, rows[here], _HELD)
             waiting = sum(len(part) for part, _ in known.held)
-            if waiting >= BUFFER_ROWS or (known.state_N[self.rows] >= _HELD).all():
+            if waiting >= BUFFER_ROWS or not known.open:
                 self._write(number)
+
+    def _settle(self, known: _View, rows: np.ndarray, state: int) -> None:
+        """Rows that need not be asked for any more."""
+        open_rows = rows[(known.state_N[rows] < _HELD) & self._asked_N[rows]]
+        known.open -= len(np.unique(open_rows))
+        known.state_N[rows] = state
 
     def release(self, rows: np.ndarray, view: np.ndarray) -> None:
         """Claimed and not answered: whoever needs it may ask again."""
@@ -83,9 +94,9 @@ class WriteBuffer:
     def quarantine(self, rows: np.ndarray, view: np.ndarray) -> None:
         """The teacher breaks on these: nobody asks again, in later runs either."""
         ids_N, hashes_N = self.store.ids_N, self.store.hashes_N
-        pairs = list(zip(rows.tolist(), view.tolist(), strict=True))
-        for row, number in pairs:
-            self._view(number).state_N[row] = _QUARANTINED
+        for number in np.unique(view).tolist():
+            self._settle(self._view(number), rows[view == number], _QUARANTINED)
+        pairs = zip(rows.tolist(), view.tolist(), strict=True)
         views = [(int(ids_N[row]), int(hashes_N[row]), number) for row, number in pairs]
         add_quarantined(self.entries[0].folder, views)
 
@@ -109,15 +120,14 @@ class WriteBuffer:
 
     def _look_up(self, number: int) -> _View:
         ids_N, hashes_N = self.store.ids_N, self.store.hashes_N
-        lacks_NE = np.zeros((len(ids_N), len(self.entries)), bool)
-        for column, entry in enumerate(self.entries):
-            lacks_NE[entry.missing(ids_N, hashes_N, number), column] = True
+        ids = SortedIds(ids_N)
+        found = [entry.answered(ids, hashes_N, number) for entry in self.entries]
+        lacks_NE = ~np.stack(found, axis=1)
         state_N = np.where(lacks_NE.any(axis=1), _ABSENT, _STORED).astype(np.uint8)
-        every = read_quarantined(self.entries[0].folder)
-        if quarantined := {(i, h) for i, h, v in every if v == number}:
-            pairs = zip(ids_N.tolist(), hashes_N.tolist(), strict=True)
-            state_N[[pair in quarantined for pair in pairs]] = _QUARANTINED
-        return _View(state_N, lacks_NE)
+        quarantined = quarantined_rows(self.entries[0].folder, ids_N, hashes_N)
+        state_N[[row for row, view in quarantined if view == number]] = _QUARANTINED
+        open_rows = np.count_nonzero(self._asked_N & (state_N < _HELD))
+        return _View(state_N, lacks_NE, int(open_rows))
 
     def _write(self, number: int) -> None:
         """What is held of a view, one shard for each entry that lacks some of it."""
@@ -132,7 +142,7 @@ class WriteBuffer:
             kept = taken(entry.key.of(arrays), lacking)
             keys = {"ids": self.store.ids_N[part], "hashes": self.store.hashes_N[part]}
             shard = write_shard(entry.folder, number, {**keys, **kept}, entry.key.to_json())
-            self.store.enter(entry, shard)
+            self.store.enter(entry, shard, part)
         known.state_N[rows] = _STORED
         known.lacks_NE[rows] = False
         known.held.clear()

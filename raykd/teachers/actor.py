@@ -16,9 +16,9 @@ from ray import cloudpickle
 from raykd.data import Samples
 from raykd.errors import TeacherError
 from raykd.targets import EntryKey, codec
-from raykd.targets.ragged import joined
+from raykd.targets.ragged import samples_in
 from raykd.targets.remote import Remote
-from raykd.targets.shards import Shard, write_shard
+from raykd.targets.shards import Shard, in_shards, write_shard
 from raykd.teachers.engines.teacher import EngineSpec
 from raykd.teachers.model import AnySpec, Inputs, Recorded, Spec, count, host
 
@@ -122,23 +122,42 @@ class TeacherActor:
         view: int,
         lacking: Sequence[EntryKey],
         remote: Remote | None = None,
-    ) -> list[Shard]:
-        """Score rows in one view and write a shard for each entry; the tensors never leave this node.
+    ) -> list[list[Shard]]:
+        """Score rows in one view and write them, shard by shard, for each entry; the tensors never leave this node.
 
         Where the store is in a bucket, this node's mirror has them first, and they are uploaded from here.
+
+        Returns:
+            Of each group of rows that is written together (`in_shards`) a shard for each entry.
         """
-        pieces = [rows[i : i + self._piece] for i in range(0, len(rows), self._piece)]
-        parts = [self.score(piece, np.full(len(piece), view, np.int64))[0] for piece in pieces]
-        arrays = joined(parts)
+        pieces = (rows[i : i + self._piece] for i in range(0, len(rows), self._piece))
+        parts = (self.score(piece, np.full(len(piece), view, np.int64))[0] for piece in pieces)
+        written: list[list[Shard]] = []
+        begin = 0
+        for arrays in in_shards(parts):
+            own = rows[begin : begin + samples_in(arrays)]
+            written.append(self._write(root, own, view, lacking, arrays))
+            begin += len(own)
+        if remote is not None:
+            for shards in written:
+                for key, shard in zip(lacking, shards, strict=True):
+                    remote.keep(key, [shard], self._count_uploaded)
+        return written
+
+    def _write(
+        self,
+        root: Path,
+        rows: np.ndarray,
+        view: int,
+        lacking: Sequence[EntryKey],
+        arrays: codec.Arrays,
+    ) -> list[Shard]:
+        """A shard of these rows for each entry."""
         keys = {"ids": self._samples.ids[rows], "hashes": self._samples.content_hash(rows)}
-        shards = [
+        return [
             write_shard(root / key.folder, view, {**keys, **key.of(arrays)}, key.to_json())
             for key in lacking
         ]
-        if remote is not None:
-            for key, shard in zip(lacking, shards, strict=True):
-                remote.keep(key, [shard], self._count_uploaded)
-        return shards
 
     @_method(concurrency_group=CONTROL)
     def statistics(self) -> dict[str, Any]:

@@ -12,17 +12,16 @@ import numpy as np
 
 from raykd.data import Samples
 from raykd.errors import RaykdError
-from raykd.targets.quarantine_log import read_quarantined
+from raykd.targets.positions import SortedIds
+from raykd.targets.quarantine_log import quarantined_rows
 from raykd.targets.remote import Remote
-from raykd.targets.shards import Shard
+from raykd.targets.shards import SHARD_ROWS, Shard
 from raykd.targets.store import Entry, EntryKey, append
 from raykd.teachers.executor import Call, Pool, Steps, finish
 from raykd.teachers.pool import ActorFleet
 from raykd.teachers.quarantine import Tolerance
 from raykd.tracking import Event, events
 
-SHARD_ROWS = 16_384
-"""Rows of a shard, at most."""
 LEAST_ROWS = 2048
 """Of a part that is cut so that all processes end together."""
 
@@ -51,26 +50,24 @@ def missing_parts(
     rows: np.ndarray,
     views: list[int],
 ) -> Iterator[Part]:
-    """What the store lacks of these rows in these views, quarantine apart, in parts of one shard each.
+    """What the store lacks of these rows in these views, quarantine apart, in parts of one shard each, or of a few where rows are large.
 
     Args:
         root: the store's folder.
         keys: teacher -> the entries that are required, that of its outputs first.
         samples: the data.
-        rows: int64.
+        rows: int64, all different.
         views: numbers of views.
     """
     ids, hashes = samples.ids[rows], samples.content_hash(rows)
+    sorted_ids = SortedIds(ids)
     for teacher, required in keys.items():
         entries = [Entry(root, key) for key in required]
-        quarantined = read_quarantined(entries[0].folder)
+        quarantined = quarantined_rows(entries[0].folder, ids, hashes)
         for view in views:
-            lacks_NE = np.zeros((len(rows), len(entries)), bool)
-            for number, entry in enumerate(entries):
-                lacks_NE[entry.missing(ids, hashes, view), number] = True
-            if quarantined:
-                pairs = zip(ids.tolist(), hashes.tolist(), strict=True)
-                lacks_NE[[(*pair, view) in quarantined for pair in pairs]] = False
+            found = [entry.answered(sorted_ids, hashes, view) for entry in entries]
+            lacks_NE = ~np.stack(found, axis=1)
+            lacks_NE[[row for row, one in quarantined if one == view]] = False
             for lacking, alike in _alike(lacks_NE):
                 for start in range(0, len(alike), SHARD_ROWS):
                     yield Part(
@@ -84,9 +81,13 @@ def missing_parts(
 
 def _alike(lacks_NE: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Which entries are lacking -> the rows [n] that lack just these; what lacks none is left out."""
-    for pattern_E in np.unique(lacks_NE, axis=0):
-        if pattern_E.any():
-            yield np.flatnonzero(pattern_E), np.flatnonzero((lacks_NE == pattern_E).all(axis=1))
+    packed_NP = np.packbits(lacks_NE, axis=1)  # up to 8 entries one byte, which sorts fast
+    codes = packed_NP[:, 0] if packed_NP.shape[1] == 1 else packed_NP
+    for code in np.unique(codes, axis=0):
+        alike_N = codes == code if codes.ndim == 1 else (codes == code).all(axis=1)
+        alike = np.flatnonzero(alike_N)
+        if (lacking := np.flatnonzero(lacks_NE[alike[0]])).size:
+            yield lacking, alike
 
 
 def fill(
@@ -186,8 +187,8 @@ class _Filling:
                 long=True,
                 fatal=(RaykdError, OSError),
             )
-            shards = yield from pool.settle(pool.send(call), searching=searching)
-            return None if shards is None else self._enter(part, shards)
+            written = yield from pool.settle(pool.send(call), searching=searching)
+            return None if written is None else self._enter(part, written)
 
         indices = np.arange(len(part.rows))
         if (yield from attempt(indices, searching=False)) is None:
@@ -195,12 +196,17 @@ class _Filling:
             found = yield from pool.search(indices, part.rows, views, attempt)
             self.done += len(found.bad)
 
-    def _enter(self, part: Part, shards: Sequence[Shard]) -> int:
-        """Make shards visible, and report; the samples in them."""
-        for key, shard in zip(part.lacking, shards, strict=True):
-            if self.remote is None or (self.root / key.folder / shard.file).is_file():
-                append(self.root, key, [shard])
-        samples = shards[0].rows
+    def _enter(self, part: Part, written: Sequence[Sequence[Shard]]) -> int:
+        """Make shards visible, of each entry in turn, and report; the samples in them."""
+        for key, shards in zip(part.lacking, zip(*written, strict=True), strict=True):
+            here = [
+                shard
+                for shard in shards
+                if self.remote is None or (self.root / key.folder / shard.file).is_file()
+            ]
+            if here:
+                append(self.root, key, here)
+        samples = sum(shards[0].rows for shards in written)
         self.scored[part.teacher] += samples
         self.done += samples
         rate = self.done / max(1e-9, time.monotonic() - self.begun)

@@ -96,7 +96,7 @@ def _matched(file: Path, ids: Ids, samples: Samples, key: str) -> Match:
     if len(counts) < len(ids.texts):
         worst = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()
         raise InputError.at(key, f"{file} holds a sample id twice, {worst!r}; ids are unique")
-    found = match(samples.user_ids, ids.texts)
+    found = match(samples.user_ids.cast(pa.string()), ids.texts)
     if ids.numbers is None or not (found.key_N < 0).all():
         return found
     return match(pa.array(samples.ids).cast(pa.string()), pa.array(ids.numbers).cast(pa.string()))

@@ -174,8 +174,11 @@ class Fit:
                 for name, value in self.training.identity().items()
                 if name != "checkpoint_every_epochs" and (name, value) != ("select_on", "all")
             },
-            "rows": hashlib.sha256(self.plan.rows.tobytes()).hexdigest(),
-            "plan": [self.plan.epoch_rows, self.plan.batch_size, self.plan.seed, self.plan.views],
+            "rows": self.plan.rows_digest,
+            "plan": [
+                *(self.plan.epoch_rows, self.plan.batch_size, self.plan.seed, self.plan.views),
+                *(() if self.plan.order is None else (self.plan.order,)),
+            ],
             "seed": self.seed,
             "labels": self.labels,
             "data": self.data,

@@ -43,7 +43,7 @@ def test_a_row_for_every_loss_of_logits_and_every_weighting(tmp_path):
     assert found["sizes"] == {
         "units": 16, "classes": 2, "teachers": 2, "samples": 64, "repeats": 5,
         "images": 10000, "epochs": 20, "fits": 5, "vocabulary": 128256, "tokens": 4096,
-        "peer_images": 60000, "peer_epochs": 6, "peer_repeats": 1,
+        "peer_images": 60000, "peer_epochs": 6, "peer_repeats": 1, "rows": 20_000_000,
     }  # fmt: skip
     assert set(found["benchmarks"]) == {"objective"}
     assert {*found} == {"date", "device", "cores", "versions", "sizes", "benchmarks"}
@@ -64,6 +64,20 @@ def test_a_row_for_every_loss_of_logits_and_every_weighting(tmp_path):
         assert row["percent_of_step"] == 2 * row["median"]
         assert row["name"] in done.stdout
     assert first["ratio"] == 1
+
+
+@pytest.mark.soak
+def test_scale_measures_every_part_in_a_process_of_its_own(tmp_path):
+    arguments = (*SMALLEST, "--only", "scale", "--rows", "5000")
+    done = run(*arguments, "--output", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    table = json.loads((tmp_path / "found.json").read_text())["benchmarks"]["scale"]
+    assert all(row["median"] > 0 and row["samples"] == "5,000" for row in table)
+    bars = {row["name"]: row["bar"] for row in table if "bar" in row}
+    assert bars.pop("start, all together") == "<= 30"
+    assert bars.pop("Plan.batch") == "< 1"
+    assert set(bars.values()) == {"<= 1"}
+    assert len(bars) == 4
 
 
 @pytest.mark.soak

@@ -51,7 +51,7 @@ def test_an_export_is_complete_and_says_what_it_holds(exported, finished):
     assert ended.out.splitlines()[-1] == f"export: {folder}"
     index = read_json(folder / "export.json")
     assert {path.name for path in folder.iterdir()} == {*index["files"], "export.json"}
-    assert list(index["formats"]) == choose(None)[0]
+    assert list(index["formats"]) == [one for one in choose(None)[0] if one != "transformers"]
     for name, one in index["formats"].items():
         assert f"| {name} " in ended.out
         assert one["bytes"] == sum(index["files"][file]["bytes"] for file in one["files"])
@@ -100,6 +100,84 @@ def test_torch_reaches_the_accuracy_of_the_summary(exported, finished, test_spli
         logits, _ = torch.export.load(exported[0] / "model.pt2").module()(inputs)
     accuracy = read_json(finished.path / "summary.json")["student"]["test"]["accuracy"]
     assert right(logits.numpy(), labels) == pytest.approx(accuracy["values"][0], abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def in_8_bits(finished, call, tmp_path_factory):
+    """An export with int8, and how it ended; nobody may change it."""
+    folder = tmp_path_factory.mktemp("int8") / "student"
+    return folder, call("export", finished.path, "--format", "safetensors", "--int8", "--output", folder)  # fmt: skip
+
+
+@needs_onnx
+def test_8_bits_lose_on_test_what_the_table_says(in_8_bits, finished, test_split):
+    import onnxruntime
+
+    folder, ended = in_8_bits
+    assert ended.code == 0, ended
+    index = read_json(folder / "export.json")
+    assert list(index["formats"]) == ["safetensors", "onnx", "int8"]
+    told, (inputs, labels) = index["int8"], test_split
+    logits = {
+        name: onnxruntime.InferenceSession(folder / file).run(None, {"inputs": inputs.numpy()})[0]
+        for name, file in (("onnx", "model.onnx"), ("int8", "model.int8.onnx"))
+    }
+    for name, one in logits.items():
+        assert told["numbers"][name]["accuracy"] == pytest.approx(right(one, labels), abs=1e-6)
+    accuracy = read_json(finished.path / "summary.json")["student"]["test"]["accuracy"]
+    assert told["numbers"]["onnx"]["accuracy"] == pytest.approx(accuracy["values"][0], abs=1e-6)
+    same = (logits["onnx"].argmax(axis=1) == logits["int8"].argmax(axis=1)).mean()
+    assert told["closeness"]["agreement_float"] == pytest.approx(same)
+    assert same >= 0.97
+    apart = np.abs(logits["onnx"] - logits["int8"]).max()
+    assert 0 < told["largest_difference"]["logits"] == pytest.approx(apart, rel=1e-4)
+    assert told["quantization"]["samples"] == 256
+    assert told["quantization"]["operators"] == {"Gemm": 2}
+    cells = f"| int8 | {told['numbers']['int8']['accuracy']:.4g} |"
+    time = index["formats"]["int8"]["latency_ms"]["1"]
+    for page in (ended.out, (folder / "README.md").read_text()):
+        assert cells in " ".join(page.split())
+        assert f"{time['p50']:.3g} ({time['p95']:.3g}, {time['p99']:.3g})" in page
+        assert "2 Gemm, 100 % of the weights; ranges of inputs from 256 training samples" in page
+
+
+@needs_onnx
+def test_predictions_by_a_graph_are_those_of_the_student(in_8_bits, finished, call, folder):
+    inputs = np.random.default_rng(0).random((5, 1, 8, 8), dtype=np.float32)
+    np.save("new.npy", inputs)
+    exact = raykd.predict(finished.path, "new.npy").probabilities
+    export = in_8_bits[0]
+    found = {name: raykd.predict(export / name, "new.npy").probabilities
+             for name in ("model.onnx", "model.int8.onnx")}  # fmt: skip
+    np.testing.assert_allclose(found["model.onnx"], exact, atol=1e-5)
+    assert 0 < np.abs(found["model.int8.onnx"] - exact).max() < 0.1
+    ended = call("predict", export / "model.int8.onnx", "new.npy")
+    assert ended.code == 0, ended
+    assert len(ended.out.splitlines()) == 6
+    copy = Path(shutil.copytree(export, "copy"))
+    (copy / "model.int8.onnx").write_bytes(b"no")
+    _alter("model.json", classes=list("abcdefghij"))(copy)
+    alone = Path("alone.onnx")
+    shutil.copy(export / "model.onnx", alone)
+    for words, why in (
+        ([copy / "model.int8.onnx"], "does not open model.int8.onnx"),
+        ([copy / "model.onnx"], "is of another student"),
+        ([copy / "other.onnx"], "no such file"),
+        ([alone], "holds no student"),
+        ([export / "model.onnx", "--model", "a:b"], "has its architecture inside"),
+    ):
+        ended = call("predict", words[0], "new.npy", *words[1:])
+        assert ended.code == 2, ended
+        assert why in ended.err
+
+
+@needs_onnx
+def test_8_bits_need_the_data_of_the_run(run, call):
+    _alter("config.json", seed=1)(run)
+    ended = call("export", run, "--int8")
+    assert ended.code == 2, ended
+    assert "its data has changed" in ended.err
+    assert not (run / "export").exists()
 
 
 def _loader(text: str) -> str:

@@ -69,7 +69,8 @@ def test_data_check_names_samples_as_the_user_does(tmp_path: Path, call: Call) -
     ],
 )
 def test_ids_of_arrays_are_kept_as_texts(ids: Any, names: list[str]) -> None:
-    assert Dataset(inputs=np.eye(3, dtype=np.float32), ids=ids).user_ids.to_pylist() == names
+    dataset = Dataset(inputs=np.eye(3, dtype=np.float32), ids=ids)
+    assert [str(one) for one in dataset.user_ids] == names
 
 
 def test_they_go_with_the_rows_of_a_source_without_ids(tmp_path: Path) -> None:

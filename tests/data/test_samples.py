@@ -16,8 +16,10 @@ from raykd.config.data import (
 )
 from raykd.config.sources import DigitsSource, FashionMnistSource
 from raykd.data import Dataset, Samples, build_samples
+from raykd.data import samples as samples_module
 from raykd.data.samples import samples_of
 from raykd.errors import InputError
+from raykd.pipeline.loading import fingerprints
 
 DIGITS = Data(
     source=DigitsSource(), labels=200, views=Views(count=4, policy=(Shift(pixels=1), Mixup()))
@@ -272,3 +274,32 @@ def test_limited_fashion_mnist_end_to_end():
     shown = samples.batch(np.arange(5), 0).inputs["inputs"]
     assert shown.min() >= 0
     assert shown.max() <= 1
+
+
+def test_content_hashes_are_computed_once_for_all_processes(digits, monkeypatch):
+    hashed = []
+    compute = samples_module.content_hashes
+    monkeypatch.setattr(
+        samples_module, "content_hashes", lambda inputs: (hashed.append(1), compute(inputs))[1]
+    )
+    known = digits.hashed()
+    once = len(hashed)
+    assert once
+    there = pickle.loads(pickle.dumps(known))  # noqa: S301
+    np.testing.assert_array_equal(there.content_hashes, known.content_hash(np.arange(len(digits))))
+    assert there.hashed() is there
+    assert fingerprints(there) == fingerprints(known)
+    assert len(hashed) == once
+    np.testing.assert_array_equal(digits.content_hashes, known.content_hashes)
+
+
+def test_arrays_that_are_alike_are_one_array():
+    """Of many samples each would be some hundred megabytes."""
+    data = Dataset(inputs=np.zeros((50, 2), np.uint8), labels=np.arange(50) % 2)
+    samples = samples_of(data, Data.model_validate({"source": {"type": "digits"}}), seed=0)
+    train = samples.splits["train"]
+    for same in (samples.pools.every, samples.pools.labelled):
+        assert np.shares_memory(same, train)
+    assert np.shares_memory(samples.labels, samples.all_labels)
+    assert samples.named(np.array([3, 1])) == ["3", "1"]
+    assert samples.user_ids.buffers()[1].address == samples.ids.__array_interface__["data"][0]

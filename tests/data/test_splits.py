@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from raykd.config.data import Splits
 from raykd.data.dataset import Dataset
-from raykd.data.splits import label_budget, make_splits
+from raykd.data.splits import class_ranks, label_budget, make_splits, stratified_head
 from raykd.errors import InputError
 
 
@@ -175,3 +175,24 @@ def test_a_budget_of_no_label_hides_those_of_training_alone():
     assert kept.tolist() == [-1, -1, -1, 1, 0, 1, -1]
     with pytest.raises(InputError, match="allowed are 0 to 3"):
         label_budget(labels, np.array([0, 1, 2]), 0.01, seed=0)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    labels=st.lists(st.sampled_from([0, 1, 2, 7, 70_000]), min_size=1, max_size=60),
+    seed=st.integers(0, 9),
+    part=st.floats(0, 1),
+)
+def test_the_head_is_that_of_the_whole_order(labels, seed, part):
+    """The order as it was made before heads were found without it."""
+    labels = np.array(labels)
+    keys = np.random.default_rng(seed).permutation(1000)[: len(labels)].astype(np.uint64)
+    ranks, sizes = class_ranks(labels, keys)
+    for row in range(len(labels)):
+        alike = labels == labels[row]
+        assert ranks[row] == (keys[alike] < keys[row]).sum()
+        assert sizes[row] == alike.sum()
+    priority = np.where(ranks == 0, -sizes.astype(np.float64), (ranks + 0.5) / sizes)
+    count = round(part * len(labels))
+    expected = np.sort(np.lexsort((labels, priority))[:count])
+    np.testing.assert_array_equal(stratified_head(labels, ranks, sizes, count), expected)

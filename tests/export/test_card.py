@@ -64,7 +64,7 @@ def story(make_student, tiny_recipe):
             "test_scored_times": 3,
         }
         cards = {"wide": {"fingerprint": "8c1f", "temperature": 1.7}}
-        times = {"1": Latency(0.02, 0.031, 100), "64": Latency(0.4, 0.52, 100)}
+        times = {"1": Latency(0.02, 0.031, 0.04, 100), "64": Latency(0.4, 0.52, 0.6, 100)}
         written = Written(("model.onnx",), 250_123, times, {"logits": 2e-6})
         plain = {
             "name": "first",
@@ -107,7 +107,10 @@ def test_its_front_matter_is_hugging_faces(story):
 def test_it_tells_numbers_method_teachers_and_limits(story):
     lines = write_card(story()).splitlines()
     assert "| accuracy | 0.6 | 0.7 | 0.1414 | -0.5706 to 1.971 |" in lines
-    assert "| onnx | `model.onnx` | 250,123 | 0.02 | 0.031 | 0.4 | 0.52 | 2.0e-06 |" in lines
+    assert (
+        "| onnx | `model.onnx` | 250,123 | 0.02 | 0.031 | 0.04 | 0.4 | 0.52 | 0.6 | 2.0e-06 |"
+        in lines
+    )
     text = "\n".join(lines)
     for part in (
         "It helps.",

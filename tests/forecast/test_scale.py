@@ -11,8 +11,8 @@ import torch
 from raykd.forecast.durations import Load, spread_s
 from raykd.targets import EntryKey, codec
 from raykd.targets.packing import Packing
+from raykd.targets.shards import SHARD_ROWS
 from raykd.targets.sizes import shard_bytes
-from raykd.teachers.filling import SHARD_ROWS
 
 README = Path(__file__).parents[2] / "raykd" / "targets" / "README.md"
 CLASSES, RATE, HELD_OUT = 1000, 1000, 50_000
@@ -61,7 +61,6 @@ class Size:
 
 SIZES = {
     "ImageNet-1k, 4 teachers, 32 GPUs": Size(1_281_167, 4, 4, 100, 32),
-    "1 billion images, 3 teachers, 1,000 GPUs": Size(1_000_000_000, 3, 1, 5, 1000),
 }
 
 

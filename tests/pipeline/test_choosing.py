@@ -14,7 +14,7 @@ from raykd.evaluate import Evaluation
 from raykd.folders import read_json, write_json
 from raykd.models.weights import fingerprint, load_weights
 from raykd.pipeline import Options, ablate, compare, run
-from raykd.pipeline.student import export_student
+from raykd.pipeline.exporting import export_student
 from raykd.search import sweep
 from raykd.tracking.jsonl import read_lines
 from raykd.train.checkpoint import FitFolder

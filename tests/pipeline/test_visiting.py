@@ -73,6 +73,7 @@ def weights(folder):
 
 
 @pytest.mark.ray
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_rounds_learn_from_their_own_states_and_round_0_is_cloning(tmp_path):
     one = {**STAGES[1], "rounds": 1}
@@ -83,7 +84,7 @@ def test_rounds_learn_from_their_own_states_and_round_0_is_cloning(tmp_path):
     assert scored[1] == 2 * visited, "two teachers are asked about new states alone"
     note = read_json(folder.rollouts / "dagger.json")
     assert (note["episodes"], note["states"]) == (6, visited)
-    cloned = run(WALK, output=tmp_path / "cloning")
+    cloned = run(WALK, output=tmp_path / "cloned")
     expected = weights(RunFolder(cloned.path))
     assert weights(folder.stage("cloned")) == expected, "round 0 is cloning, bit for bit"
     assert weights(folder) != expected

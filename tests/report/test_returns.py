@@ -113,7 +113,7 @@ def test_a_single_replica_has_no_interval_against_controls(make_run):
     run = make_run(replicas=1, name="one")
     add(run, replicas=1)
     words = " ".join(return_words(read_run(run).summary))
-    assert "1 replica)" in words
+    assert "1 replica can show" in words
     assert "without an interval" in words
     assert write_report(run).is_file()
 

@@ -90,7 +90,7 @@ def test_a_store_that_is_written_through_is_uploaded(tmp_path):
     store.remote = Remote(f"file://{tmp_path}/bucket", store.root)
     entry, rows = store.entries["a"], np.arange(4)
     arrays = {"ids": writers.IDS[rows], "hashes": writers.HASHES[rows], **writers.answers(rows, 0)}
-    store.enter(entry, write_shard(entry.folder, 0, arrays, entry.key.to_json()))
+    store.enter(entry, write_shard(entry.folder, 0, arrays, entry.key.to_json()), rows)
     assert verify_bucket(store.remote.bucket).rows == 4
     assert len(store.gather_arrays("a", rows, 0)["values"]) == 4
 

@@ -34,7 +34,7 @@ class Walk(gymnasium.Env):
         self.at += 0.5 * moved + 0.3 * self.np_random.standard_normal() + self.pull
         self.steps += 1
         seen = self._seen()
-        if self.steps == 4 and self.seed % 2 == 0 and self._still():
+        if self.fails and self.steps == 4 and self.seed % 2 == 0 and self._still():
             if self.fails == "raises":
                 raise ValueError("the motor is stuck")
             if self.fails == "hangs":

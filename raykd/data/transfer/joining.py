@@ -185,7 +185,7 @@ def _brought(
     inputs = {one: np.asarray(array[rows]) for one, array in found.arrays.items()}
     if own.features and found.features:
         inputs, own = _same_columns(inputs, found, own, key)
-    names: list[str] = found.user_ids.take(pa.array(rows)).to_pylist()
+    names: list[str] = found.user_ids.take(pa.array(rows)).cast(pa.string()).to_pylist()
     return {one: _alike(one, inputs, own, key) for one in own.arrays}, names, own
 
 

@@ -21,7 +21,7 @@ from raykd.packaged import model_folder
 
 _VISION = "raykd[vision]"
 _HF = "raykd[hf]"
-_HF_CLASSES = {
+HF_CLASSES = {
     "image_classification": "AutoModelForImageClassification",
     "sequence_classification": "AutoModelForSequenceClassification",
     "encoder": "AutoModel",
@@ -122,7 +122,7 @@ def from_hub(name: str, task: str, *, key: str, **settings: Any) -> Any:
     source = str(folder) if folder.is_dir() else name
     transformers.utils.logging.disable_progress_bar()  # of reading a file, in every process that hosts it
     try:
-        chosen = getattr(transformers, _HF_CLASSES[task])
+        chosen = getattr(transformers, HF_CLASSES[task])
         return chosen.from_pretrained(source, trust_remote_code=False, **settings)
     except Exception as error:
         if why := unfit_torchvision():

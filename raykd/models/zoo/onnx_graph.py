@@ -137,7 +137,7 @@ class OnnxGraph(ForeignModel):
     def _piece(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:
             found = self._session.run(self._outputs, dict(arrays))
-        except _failures() as error:
+        except onnxruntime_errors() as error:
             raise RuntimeError(f"onnxruntime: {error}") from error
         rows = len(next(iter(arrays.values())))
         pairs = zip(self._outputs, found, strict=True)
@@ -192,7 +192,7 @@ def _open(content: bytes, path: str, key: str) -> Any:
     options.log_severity_level = 4  # the error says it
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except _failures() as error:
+    except onnxruntime_errors() as error:
         why = " ".join(str(error).split())[:300]
         raise InputError.at(
             key,
@@ -201,7 +201,8 @@ def _open(content: bytes, path: str, key: str) -> Any:
         ) from error
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def onnxruntime_errors() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises of a graph that it cannot open or run."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     return tuple(getattr(state, name) for name in _FAILURES)
