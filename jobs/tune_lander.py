@@ -73,7 +73,8 @@ def tuned(simulator: str, candidates: int, seed: int) -> dict[str, float]:
         finalists: list[dict[str, float]] = [one.config["gains"] for one in ranked]
     final = ray.remote(earned)
     returns = ray.get([final.remote(simulator, one, "finals", EPISODES) for one in finalists])
-    return finalists[returns.index(max(returns))]
+    best: dict[str, float] = finalists[returns.index(max(returns))]
+    return best
 
 
 def main() -> None:

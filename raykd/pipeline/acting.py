@@ -13,9 +13,8 @@ from raykd.config.environments import Environment
 from raykd.config.stages import REINFORCED
 from raykd.control.environments import Spaces
 from raykd.control.filming import Film, film
-from raykd.control.policies import Policy
 from raykd.control.reinforcement import check_installed, reinforce
-from raykd.control.rolling import PrivilegedPolicy
+from raykd.control.rolling import Policy, PrivilegedPolicy
 from raykd.control.seeds import episode_seeds
 from raykd.data import Samples
 from raykd.evaluate.returns import NOMINAL

@@ -74,7 +74,7 @@ def _variant(
         if isinstance(one["return"], Mapping):
             values = one["return"]["values"]
             axes.scatter(values, [height + 0.27] * len(values), s=10, color=tint, alpha=0.55, linewidths=0)  # fmt: skip
-        mean = mean_of(one["return"])
+        mean = mean_of(one["return"]) or 0.0
         axes.plot(mean, height, MARKERS.get(role, "h"), color=tint, markersize=7, markeredgecolor=PAPER)  # fmt: skip
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
