@@ -227,9 +227,9 @@ def apart(outputs_TNC: np.ndarray, *, discrete: bool) -> np.ndarray:
         spread_N: np.ndarray = means_TNA.std(axis=0).mean(axis=1)
         return spread_N
     log_probs_TNC, mean_NC = log_softmax(outputs_TNC), together(outputs_TNC)
-    found: np.ndarray = (np.exp(log_probs_TNC) * (log_probs_TNC - mean_NC)).sum(axis=2).mean(axis=0)
-    positive: np.ndarray = np.maximum(found, 0.0)
-    return positive
+    from_mean_TN = (np.exp(log_probs_TNC) * (log_probs_TNC - mean_NC)).sum(axis=2)
+    found: np.ndarray = np.maximum(from_mean_TN.mean(axis=0), 0.0)
+    return found
 
 
 def acts(config: Config) -> bool:
