@@ -105,7 +105,7 @@ def _bytes_of_rows(array: np.ndarray) -> Iterator[bytes | memoryview]:
     """The bytes of each of its rows."""
     whole = np.ascontiguousarray(array).view(np.ndarray)
     size = whole.nbytes // max(1, len(whole))
-    flat = memoryview(whole.reshape(-1).view(np.uint8))
+    flat = whole.reshape(-1).view(np.uint8).data
     if 0 < size <= _COPIED_BYTES:  # a copy of a short row takes less than a view of it
         return (row for (row,) in struct.iter_unpack(f"{size}s", flat))
     return (flat[start : start + size] for start in range(0, len(flat), max(1, size)))

@@ -104,5 +104,5 @@ def _fingerprint(samples: Samples) -> str:
     if samples.weights is not None:
         arrays.append(samples.weights)
     for array in [*arrays, *(samples.splits[name] for name in sorted(samples.splits))]:
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:32]

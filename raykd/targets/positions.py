@@ -109,6 +109,6 @@ def _fill(
 
 def _digest(files: Sequence[str], ids_N: np.ndarray, hashes_N: np.ndarray) -> str:
     digest = xxhash.xxh3_128("\n".join(files).encode())
-    digest.update(np.ascontiguousarray(ids_N))
-    digest.update(np.ascontiguousarray(hashes_N))
+    digest.update(np.ascontiguousarray(ids_N).data)
+    digest.update(np.ascontiguousarray(hashes_N).data)
     return digest.hexdigest()

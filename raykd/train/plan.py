@@ -57,7 +57,7 @@ class Plan:
     @cached_property
     def rows_digest(self) -> str:
         """SHA-256 of the rows, hexadecimal."""
-        return hashlib.sha256(np.ascontiguousarray(self.rows)).hexdigest()
+        return hashlib.sha256(np.ascontiguousarray(self.rows).data).hexdigest()
 
     def batch(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows and views (both int64 [B]) of one global batch."""
