@@ -41,7 +41,7 @@ def class_ranks(labels: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.nd
     by_class = by_class[np.argsort(_narrow(labels)[by_class], kind="stable")]
     size_C = np.bincount(labels)
     start_C = np.concatenate(([0], np.cumsum(size_C)[:-1])).astype(kind)
-    ranks = np.empty(len(labels), dtype=kind)
+    ranks: np.ndarray = np.empty(len(labels), dtype=kind)
     ranks[by_class] = np.arange(len(labels), dtype=kind)
     np.subtract(ranks, start_C[labels], out=ranks)
     return ranks, size_C.astype(kind)[labels]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from raykd.pipeline.taught import student_rows
 from raykd.pipeline.token_scales import scale_rows
 from raykd.targets import EntryKey
 from raykd.targets.entries import Entry
+from raykd.targets.shards import rows_of_a_shard
 from raykd.targets.sizes import manifest_bytes, shard_bytes
 from raykd.teachers.filling import Part
 from raykd.types import ORIGINAL_VIEW
@@ -223,13 +224,25 @@ def _share(store: RecipeStore, name: str, required: int, parts: Sequence[Part]) 
         (e.folder / shard.file).stat().st_size for e in entries.values() for shard in e.shards
     )
     to_come = 0
-    for part in parts:
+    for part in (one for whole in parts for one in _in_shards(store, whole)):
         for key in part.lacking:
             to_come += _part_bytes(store, key, part)
             lists[key].append((part.view, len(part.rows)))
     manifests = sum(manifest_bytes(key, shards) for key, shards in lists.items() if shards)
     passes = sum(len(part.rows) for part in parts)
     return Share(required, passes, held + to_come, to_come, manifests)
+
+
+def _in_shards(store: RecipeStore, part: Part) -> Iterator[Part]:
+    """A part as it is written; of samples with many units the first ones decide, of which the mean is taken here."""
+    teacher = store.prepared.teachers[part.teacher]
+    answer = teacher.empty_answer(store.samples, held_out=part.view == ORIGINAL_VIEW)
+    row_bytes = float(sum(array.nbytes for array in answer.values()))
+    if store.samples.is_tokens:
+        row_bytes *= len(store.samples.per_unit(part.rows, part.rows)) / len(part.rows)
+    most = rows_of_a_shard(row_bytes)
+    for start in range(0, len(part.rows), most):
+        yield replace(part, rows=part.rows[start : start + most])
 
 
 def _part_bytes(store: RecipeStore, key: EntryKey, part: Part) -> int:

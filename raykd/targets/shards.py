@@ -99,7 +99,8 @@ def in_shards(parts: Iterable[Arrays]) -> Iterator[Arrays]:
     for arrays in parts:
         held.append(arrays)
         count += samples_in(arrays)
-        most = most or _rows_of_a_shard(arrays)
+        size = sum(array.nbytes for array in arrays.values())
+        most = most or rows_of_a_shard(size / max(1, samples_in(arrays)))
         while count >= most:
             whole = joined(held)
             yield taken(whole, np.arange(most))
@@ -109,8 +110,8 @@ def in_shards(parts: Iterable[Arrays]) -> Iterator[Arrays]:
         yield joined(held)
 
 
-def _rows_of_a_shard(arrays: Arrays) -> int:
-    row_bytes = sum(array.nbytes for array in arrays.values()) / max(1, samples_in(arrays))
+def rows_of_a_shard(row_bytes: float) -> int:
+    """How many rows of so many bytes go into a shard."""
     return max(1, min(SHARD_ROWS, int(SHARD_BYTES / max(1.0, row_bytes))))
 
 
