@@ -55,7 +55,7 @@ def returns(run: RunData) -> Picture | None:
         name="returns",
         title="Return by variant of the environment",
         caption="Mean return over common seeds with its 95 % interval (bootstrap over replicas and seeds); small dots are single "
-        "replicas. The line is the best teacher of the variant, chosen on other seeds.",
+        "replicas. The line is the best teacher of the variant, chosen on other seeds. A number at the left edge is of a model beyond it.",
     )
 
 
@@ -64,12 +64,17 @@ def _variant(
 ) -> None:
     best = numbers["student"]["against_teacher"]["teacher"]
     axes.axvline(numbers[best]["return"], color=INK, linewidth=0.9)
+    least = _least_shown(summary, models, numbers)
     for height, name in enumerate(models):
         one = numbers.get(name)
         if one is None:
             continue
         role = role_of(summary, name)
         tint = COLOURS.get(role, COLOURS["teacher"]) if role != "teacher" else colour("teacher")
+        if one["ci95_bootstrap"][1] < least:  # beyond the panel, which would show nothing else
+            told = f"\N{BLACK LEFT-POINTING SMALL TRIANGLE} {significant(mean_of(one['return']))}"
+            axes.text(0.01, height, told, color=tint, va="center", transform=axes.get_yaxis_transform())  # fmt: skip
+            continue
         axes.plot(one["ci95_bootstrap"], [height, height], color=tint, linewidth=2.6)
         if isinstance(one["return"], Mapping):
             values = one["return"]["values"]
@@ -80,6 +85,16 @@ def _variant(
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.margins(x=0.08)
+
+
+def _least_shown(
+    summary: Mapping[str, Any], models: Sequence[str], numbers: Mapping[str, Any]
+) -> float:
+    """The return below which a model is told in words: as far below student and teachers as these are wide apart."""
+    known = [name for name in models if name in numbers]
+    own = [n for n in known if n == "student" or role_of(summary, n) in ("teacher", "ensemble")]
+    ends = [end for name in own for end in numbers[name]["ci95_bootstrap"]]
+    return 2 * min(ends) - max(ends)
 
 
 def frames(run: RunData) -> Picture | None:

@@ -6,12 +6,14 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from raykd.errors import InputError
 from raykd.evaluate.returns import Cast, Rolled, over_variants, returns_numbers
 from raykd.folders import write_json
 from raykd.report import verdict, write_report
 from raykd.report.folder import read_run
+from raykd.report.return_figures import _variant
 from raykd.report.return_words import return_words
 from raykd.report.returns import along_the_way, differences, return_cells, returns
 
@@ -132,3 +134,17 @@ def test_damaged_frames_are_named(make_run):
     (run / "returns" / "frames.npz").write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(InputError, match=r"frames\.npz"):
         read_run(run)
+
+
+@pytest.mark.parametrize(("below", "shown"), [(1000.0, False), (1.0, True)])
+def test_what_lies_far_below_is_told_in_words_so_that_the_others_can_be_told_apart(
+    run, below, shown
+):
+    summary = read_run(run).summary
+    nominal = summary["returns"]["nominal"]
+    top = nominal["student"]["ci95_bootstrap"][0] - below
+    far = {**nominal["hard"], "ci95_bootstrap": [top - 50, top], "return": top - 25}
+    axes = Figure().subplots()
+    _variant(axes, summary, ["student", "wide", "hard"], {**nominal, "hard": far})
+    assert len(axes.texts) == (not shown)
+    assert bool(axes.get_xlim()[0] < top) is shown
