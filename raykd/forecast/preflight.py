@@ -68,9 +68,9 @@ def prepare_and_place(
     check_required(prepared, controls)
     shortage = RecipeStore(prepared).shortage()
     if address is None:
-        return prepared, make_placement(config, machine(), shortage)
+        return prepared, make_placement(prepared.config, machine(), shortage)
     with connect(address) as resources:
-        return prepared, make_placement(config, resources, shortage)
+        return prepared, make_placement(prepared.config, resources, shortage)
 
 
 def facts(prepared: Prepared, placement: Placement) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _student(prepared: Prepared, placement: Placement) -> dict[str, Any]:
         "input": list(shape),
         "taps": {tap: list(found) for tap, found in prepared.student_shapes.items()},
         "workers": workers.workers,
-        "cpus": workers.cpus,
+        "cpus": workers.cpus_each,
         "gpus": workers.gpus,
     }
 

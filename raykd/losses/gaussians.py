@@ -59,6 +59,6 @@ def _parts(student: Tensor, teacher: Tensor) -> tuple[tuple[Tensor, Tensor], tup
     """Means and bounded logarithms of standard deviations [N, A] of both."""
     student_NC, teacher_NC = prepare_equal(student, teacher)
     if student_NC.ndim != 2 or student_NC.shape[1] % 2:
-        raise ValueError(f"[N, 2A] is needed, means and logarithms of standard deviations, found {list(student_NC.shape)}")  # fmt: skip
+        raise ValueError(f"needs [N, 2A], means and logarithms of standard deviations; found {list(student_NC.shape)}")  # fmt: skip
     own, other = student_NC.chunk(2, dim=1), teacher_NC.chunk(2, dim=1)
     return (own[0], own[1].clamp(*LOG_STD)), (other[0], other[1].clamp(*LOG_STD))

@@ -123,7 +123,7 @@ def test_python_dash_m_is_the_same_command():
         [sys.executable, "-m", "raykd", "recipes"], capture_output=True, text=True
     )
     assert ended.returncode == 0
-    assert ended.stdout.startswith("d")
+    assert ended.stdout.startswith("cartpole")
 
 
 @pytest.mark.parametrize(

@@ -333,6 +333,7 @@ def test_a_temperature_is_fitted_where_labels_allow(labels, fitted, heard):
         labels=np.array([*labels, 2, 1]),  # the last two are of the half that chooses
         ids=np.array([3, 4, 5, 7, 0, 1]),
         splits={"validation": np.arange(6)},
+        class_count=3,
         per_unit=lambda _, values: values,
     )
     samples.unit_labels = lambda rows: samples.labels[rows]
