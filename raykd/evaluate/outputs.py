@@ -40,7 +40,8 @@ class SplitOutputs:
 
     Attributes:
         labels_N: int64 [N], −1 where unlabelled; in regression float32 [N], NaN where unlabelled; in
-            multilabel int64 [N, C], rows of −1 where unlabelled; of a language int64 [N, 4], a row for each token.
+            multilabel int64 [N, C], rows of −1 where unlabelled; of a language int64 [N, 4], a row for each token; of
+            continuous actions float32 [N, C / 2], since outputs are a mean and a deviation of each number.
         ids_N: int64 [N], sample ids, as random numbers are made from them.
         user_ids: the same samples' ids as the user's data have them; none in runs of earlier versions.
         teachers: name -> float32 [N, C].
@@ -75,7 +76,7 @@ class SplitOutputs:
         for name, tensor in (("labels", self.labels_N), ("ids", self.ids_N)):
             allowed: list[tuple[int, ...]] = [shape[:1]]
             if name == "labels":
-                allowed += [shape, (shape[0], LABEL_COLUMNS)]
+                allowed += [shape, (shape[0], LABEL_COLUMNS), (shape[0], shape[1] // 2)]
             if tuple(tensor.shape) not in allowed:
                 raise ValueError(f"{name}: expected [{shape[0]}], found {list(tensor.shape)}")
         for name, tensor in (*self.teachers.items(), *self.rivals.items()):

@@ -148,6 +148,9 @@ def _label_column(labels: np.ndarray, classes: tuple[str, ...], said: Predicted)
     import pyarrow as pa
 
     known_N = is_labelled(labels)
+    if labels.ndim == _DIMENSIONS and labels.dtype.kind == "f":
+        rows = zip(labels.tolist(), known_N.tolist(), strict=True)
+        return pa.array([row if known else None for row, known in rows], pa.list_(pa.float32()))
     if labels.ndim == _DIMENSIONS:
         return _lists(labels, said.classes)
     if labels.dtype.kind == "f" or said.label_N.dtype.kind == "f":

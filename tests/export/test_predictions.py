@@ -122,3 +122,13 @@ def test_of_all_folds_one_table_and_a_file_is_never_half_written(tmp_path):
     assert (found["fold"], found["id"], found["prediction"]) == ([0, 1], ["7", "b"], ["yes"] * 2)
     assert pq.read_table(files[0]).column_names == ["id", "prediction", "p_no", "p_yes"]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_continuous_actions_are_lists_of_numbers():
+    """A label has half as many numbers as the outputs, which have a mean and a deviation for each."""
+    labels = [[0.5, -1.0], [float("nan"), float("nan")]]
+    evaluation = evaluated(
+        "control_continuous", labels, [[0.1, 0.2, 0, 0], [0, 0, 0, 0]], ("a", "b", "c", "d")
+    )
+    found = evaluation_table(evaluation, None).column("label").to_pylist()
+    assert found[:2] == [[0.5, -1.0], None]
