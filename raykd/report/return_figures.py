@@ -94,7 +94,8 @@ def _least_shown(
     known = [name for name in models if name in numbers]
     own = [n for n in known if n == "student" or role_of(summary, n) in ("teacher", "ensemble")]
     ends = [end for name in own for end in numbers[name]["ci95_bootstrap"]]
-    return 2 * min(ends) - max(ends)
+    least: float = 2 * min(ends) - max(ends)
+    return least
 
 
 def frames(run: RunData) -> Picture | None:
