@@ -140,9 +140,22 @@ def ray_cluster() -> Iterator[None]:
 @pytest.fixture(scope="module", autouse=True)
 def undrawn_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
     """A report's pictures take four seconds of a core: runs draw them where a module's tests look at them."""
-    if request.path.parent.name == "report" or request.node.get_closest_marker("figures"):
+    if request.node.get_closest_marker("figures"):
         yield
         return
+    with _no_pictures():
+        yield
+
+
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    """None of a report's pictures are drawn in a test that reads its words, in a module that draws them."""
+    with _no_pictures():
+        yield
+
+
+@contextlib.contextmanager
+def _no_pictures() -> Iterator[None]:
     from raykd.report import page
 
     with pytest.MonkeyPatch.context() as patch:

@@ -29,6 +29,7 @@ from raykd.config.roles import Student, Teacher
 from raykd.config.root import Compared, Config, Slice
 from raykd.config.sources import CsvSource, ParquetSource
 from raykd.config.stages import ELSEWHERE, STAGE_CONTROLS
+from raykd.config.training import LAST
 from raykd.errors import Problem
 from raykd.tasks import find_task
 
@@ -193,6 +194,7 @@ def _task(config: Config) -> Iterator[Problem]:
     if not choices.chunks:
         yield from _of_tokens_alone(config)
     yield from _rest(config)
+    yield from _stopping(config)
     yield from on_policy_problems(config, chunks=choices.chunks)
     yield from choices.problems(config)
 
@@ -207,6 +209,16 @@ def _rest(config: Config) -> Iterator[Problem]:
                 f"teachers.{one.name}.labels",
                 "found rest, but there is none without `data.tokens.pool`; set one of the two, or labels: all",
             )
+
+
+def _stopping(config: Config) -> Iterator[Problem]:
+    """Stopping early needs a metric that says when."""
+    trained = {"train": config.train}
+    trained |= {f"teachers.{t.name}.fit": t.fit for t in config.teachers if t.fit is not None}
+    for key, one in trained.items():
+        if one.early_stopping is not None and one.select == LAST:
+            better = ", ".join(find_task(config.task).settings.select)
+            yield Problem(f"{key}.early_stopping", f"does nothing with {key}.select=last; leave it out, or choose by {better}")  # fmt: skip
 
 
 def _of_tokens_alone(config: Config) -> Iterator[Problem]:
@@ -252,7 +264,7 @@ def _chosen(config: Config) -> Iterator[tuple[str, str | None, tuple[str, ...] |
     own = None if labels.loss is None else labels.loss.type
     yield "objective.labels.loss.type", own, choices.label_losses
     yield "objective.weighting.type", config.objective.weighting.type, choices.weightings
-    yield "train.select", config.train.select, choices.select
+    yield "train.select", config.train.select, (*choices.select, LAST)
     if soft is not None:
         yield "objective.soft_targets.loss.type", soft.loss.type, choices.soft_losses
         yield "objective.soft_targets.combine", soft.combine, choices.combine
@@ -260,7 +272,7 @@ def _chosen(config: Config) -> Iterator[tuple[str, str | None, tuple[str, ...] |
         key = f"teachers.{teacher.name}"
         if teacher.fit is not None:
             learnt = find_task(choices.fitted_as or config.task).settings
-            yield f"{key}.fit.select", teacher.fit.select, learnt.select
+            yield f"{key}.fit.select", teacher.fit.select, (*learnt.select, LAST)
         yield f"{key}.kind", teacher.kind, choices.kinds
         for name, value in teacher.expect:
             if value is not None:

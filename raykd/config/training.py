@@ -87,6 +87,10 @@ With fewer, the worse choice of the epoch costs more accuracy than the better te
 """
 
 
+LAST = "last"
+"""`select`: no metric chooses the epoch."""
+
+
 class Training(Settings):
     """How one model is trained."""
 
@@ -117,7 +121,8 @@ class Training(Settings):
     select: str | None = None
     """Validation metric that chooses the best epoch; null = the task's own: accuracy (ties: the lower
     NLL), in regression RMSE (ties: the lower MAE), of embeddings map_10 (ties: recall_1), or the last epoch
-    where validation has no labels."""
+    where validation has no labels. last = the last epoch, whatever validation says; so it is in control, where
+    recorded actions do not tell what a policy earns."""
     select_on: ChoosingSamples | None = None
     """Which labelled samples of validation choose the best epoch. half = those that fit no temperature (a fixed half, by
     a hash of the id), so that what is calibrated has not been chosen by the same samples. all = every one. null = half

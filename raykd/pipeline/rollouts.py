@@ -21,6 +21,8 @@ from raykd.runtime import Crew, Limit
 WIDTH = 16
 """Episodes of a group: what one process rolls at a time, however many processes there are."""
 _TRIES = 3
+_ROLLING = ("gymnasium", "torch")
+"""Modules of a process that rolls, imported before the time of its first group counts."""
 Result = TypeVar("Result")
 
 
@@ -122,7 +124,7 @@ def in_groups(
         runners,
         patience_s=patience_s,
         tell=None if tell is None else lambda count: tell(count, len(pieces)),
-        limit=Limit(limit_s, under_way, late),
+        limit=Limit(limit_s, under_way, late, (work.__module__, *_ROLLING)),
     )
     return [
         [part for (own, _), part in zip(groups, done, strict=True) if own == index]

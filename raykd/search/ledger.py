@@ -21,6 +21,7 @@ import yaml
 
 from raykd.config import Config
 from raykd.config.optimizers import with_training_settings
+from raykd.config.training import LAST
 from raykd.config.trusting import named_code, remember
 from raykd.disks import write_whole
 from raykd.errors import InputError, RaykdError
@@ -292,7 +293,12 @@ class Ledger:
     def _best_epoch(self, name: str) -> Record:
         """The numbers of the best epoch so far, chosen as the training itself would."""
         history, select = self._history[name], self.config.train.select
-        best = max(history, key=lambda epoch: (*self._task.rank(history[epoch], select), -epoch))
+        if select == LAST:
+            best = max(history)
+        else:
+            best = max(
+                history, key=lambda epoch: (*self._task.rank(history[epoch], select), -epoch)
+            )
         return {
             "validation": history[best],
             "value": history[best][self.metric],

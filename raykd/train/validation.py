@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raykd.config.training import ChoosingSamples
+from raykd.config.training import LAST, ChoosingSamples
 from raykd.data import Samples
 from raykd.ensemble import calibration_half
 from raykd.evaluate.task import TaskMetrics
@@ -32,7 +32,7 @@ class Best:
 
     Attributes:
         task: whose metrics they are.
-        select: the metric that decides; None = the task's own.
+        select: the metric that decides; None = the task's own, `last` = none does.
         weights: of that epoch.
         metrics: of that epoch; empty before the first.
         epoch: its number; −1 before the first.
@@ -45,9 +45,10 @@ class Best:
     epoch: int = -1
 
     def update(self, epoch: int, metrics: dict[str, float], weights: dict[str, Tensor]) -> None:
-        """Keep `weights` when `metrics` are better than all before."""
+        """Keep `weights` when `metrics` are better than all before, or whatever they are where none decides."""
         rank = self.task.rank
-        if not self.metrics or rank(metrics, self.select) > rank(self.metrics, self.select):
+        newest = not self.metrics or self.select == LAST
+        if newest or rank(metrics, self.select) > rank(self.metrics, self.select):
             self.epoch, self.metrics = epoch, metrics
             self.weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
 

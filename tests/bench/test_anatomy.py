@@ -8,7 +8,7 @@ import pytest
 
 from jobs import anatomy
 
-pytestmark = [pytest.mark.ray]
+pytestmark = [pytest.mark.ray, pytest.mark.soak]
 
 
 @pytest.mark.soak

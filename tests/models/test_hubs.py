@@ -278,6 +278,7 @@ def test_a_timm_teacher_in_a_recipe(package, tiny_recipe, tmp_path):
     assert prepared.teachers["mine"].outputs == 10
 
 
+@pytest.mark.soak
 def test_a_torchvision_of_another_build_is_named_as_the_cause(tmp_path, monkeypatch):
     """transformers says "Could not import module 'BertModel'", and not why."""
     package = tmp_path / "torchvision"

@@ -38,6 +38,22 @@ WALK = {
 }
 
 
+def test_the_packaged_cartpole_is_balanced(tmp_path):
+    """Cloning and one round of DAgger: as good as the best teacher, and far better than chance."""
+    folder = RunFolder(tmp_path / "run")
+    fewer = ["seeds=1", "evaluate.controls=[]", "evaluate.episodes=16", "stages.1.rounds=1"]
+    fewer += ["data.source.wrappers.0.steps=100", "data.source.episodes.train=6"]
+    summary = run(load_config("cartpole", fewer), output=folder.path).summary
+    assert [one["stage"] for one in summary["generations"]] == ["cloned", "dagger"]
+    earned = summary["returns"]["nominal"]
+    student, random = earned["student"]["return"]["mean"], earned["random"]["return"]
+    best = max(earned[name]["return"] for name in ("nominal", "heavy", "long"))
+    assert student > 0.9 * best > 2 * random
+    scored = [stage["teacher_samples_scored"] for stage in summary["generations"]]
+    assert 0 < scored[1] < scored[0], "the round's own states alone"
+
+
+@pytest.mark.soak
 def test_returns_are_in_the_summary_and_the_same_when_read_again(tmp_path, monkeypatch):
     pytest.importorskip("stable_baselines3")
     monkeypatch.setenv("RAYKD_HOME", str(tmp_path / "home"))

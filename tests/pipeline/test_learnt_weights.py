@@ -16,6 +16,7 @@ from raykd.tracking.jsonl import METRICS, read_lines
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 
+@pytest.mark.soak
 def test_snapshots_weighed_by_stacking(tiny_recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("RAYKD_HOME", str(tmp_path / "home"))
     wide, conv = (dict(one, temperature="fit") for one in tiny_recipe["teachers"])

@@ -16,6 +16,7 @@ TYPES = [
 
 
 @pytest.mark.parametrize("peers", TYPES)
+@pytest.mark.soak
 def test_a_run_tells_what_each_peer_is_worth(tiny_recipe, tmp_path, call, peers):
     recipe = {
         **tiny_recipe,

@@ -31,28 +31,41 @@ def rolled(crew, *environments, seeds=range(20), runners=2, limit_s=60.0):
     )
 
 
-def test_any_number_of_runners_rolls_the_same_and_failures_lose_nothing(tmp_path):
-    crew = Crew()
+@pytest.fixture
+def crew():
+    found = Crew()
+    yield found
+    found.dismiss()
+
+
+def failing_once(tmp_path, *names):
+    """Environments that each fail once for every episode of an even seed."""
+    for name in names:
+        (tmp_path / name).mkdir()
+    return [walk(fails=name, marker=str(tmp_path / name)) for name in names]
+
+
+def check_nothing_is_lost(episodes):
+    whole = roll(walk(), RULE, [1, 2])
+    np.testing.assert_array_equal(episodes.observations, whole.observations)
+
+
+def test_any_number_of_runners_rolls_the_same_and_failures_lose_nothing(crew, tmp_path):
     whole = roll(walk(), RULE, range(20))
-    folders = {name: tmp_path / name for name in ("raises", "nan", "dies", "hangs")}
-    for folder in folders.values():
-        folder.mkdir()
-    try:
-        for runners in (1, 3):
-            [found] = rolled(crew, walk(), runners=runners)
-            np.testing.assert_array_equal(found.observations, whole.observations)
-            np.testing.assert_array_equal(found.seeds, np.arange(20))
-        once = [walk(fails=name, marker=str(folders[name])) for name in ("raises", "dies", "hangs")]
-        for found in rolled(crew, *once, seeds=[1, 2], limit_s=6.0):
-            np.testing.assert_array_equal(
-                found.observations, roll(walk(), RULE, [1, 2]).observations
-            )
-        with pytest.raises(
-            RolloutError,
-            match=r"seed 2, step 3: its group had not ended after 3 s.*group_timeout_s",
-        ):
-            rolled(crew, walk(fails="hangs"), seeds=[1, 2], limit_s=3.0)
-        with pytest.raises(RolloutError, match=r"seed 2, step 3: .*stuck \(3 times\)"):
-            rolled(crew, walk(fails="raises"), seeds=[1, 2])
-    finally:
-        crew.dismiss()
+    for runners in (1, 3):
+        [found] = rolled(crew, walk(), runners=runners)
+        np.testing.assert_array_equal(found.observations, whole.observations)
+        np.testing.assert_array_equal(found.seeds, np.arange(20))
+    for found in rolled(crew, *failing_once(tmp_path, "raises", "dies"), seeds=[1, 2]):
+        check_nothing_is_lost(found)
+    with pytest.raises(RolloutError, match=r"seed 2, step 3: .*stuck \(3 times\)"):
+        rolled(crew, walk(fails="raises"), seeds=[1, 2])
+
+
+@pytest.mark.soak
+def test_what_hangs_is_ended_within_its_time_and_named_where_it_hangs_again(crew, tmp_path):
+    [found] = rolled(crew, *failing_once(tmp_path, "hangs"), seeds=[1, 2], limit_s=6.0)
+    check_nothing_is_lost(found)
+    late = r"seed 2, step 3: its group had not ended after 5 s.*group_timeout_s"
+    with pytest.raises(RolloutError, match=late):
+        rolled(crew, walk(fails="hangs"), seeds=[1, 2], limit_s=5.0)

@@ -294,6 +294,7 @@ def test_resuming_with_another_recipe_is_refused(finished, recipe):
 
 
 @pytest.mark.usefixtures("same_home")
+@pytest.mark.soak
 def test_a_teacher_at_chance_stops_the_run_before_any_student(recipe, tmp_path):
     tree = {**recipe, "teachers": recipe["evaluate"]["compare"], "evaluate": {"controls": []}}
     with pytest.raises(TeacherError, match=r"'chance' has .* no better than chance"):

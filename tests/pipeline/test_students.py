@@ -32,6 +32,7 @@ def trained(path, name="student", replica=0):
     return fingerprint(load_weights(file, key="checkpoints"))
 
 
+@pytest.mark.soak
 def test_one_live_fleet_serves_all_and_each_has_a_folder(live, tmp_path, call):
     path = tmp_path / "run"
     result = run(

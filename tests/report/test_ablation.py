@@ -10,6 +10,8 @@ from raykd.folders import write_json
 from raykd.report import write_report
 from raykd.report.ablation import ablation_cells, ablation_verdict
 
+pytestmark = pytest.mark.figures
+
 
 def numbers(mean):
     return {"accuracy": {"mean": mean, "std": 0.01, "n": 3, "values": [mean] * 3}}

@@ -6,6 +6,8 @@ import pytest
 
 from raykd.report.explanation_text import explanation_verdict, method, two_digits
 
+pytestmark = pytest.mark.figures
+
 
 def mean(value, half=0.05, n=20):
     interval = None if value is None or n < 2 else [value - half, value + half]

@@ -9,6 +9,8 @@ from raykd.report.generation_figures import generations as picture
 from raykd.report.generations import generations, stage_cells
 from raykd.report.style import styled
 
+pytestmark = pytest.mark.figures
+
 
 def spread(*values):
     mean = sum(values) / len(values)

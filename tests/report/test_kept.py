@@ -23,6 +23,8 @@ from raykd.report.kept_tables import kept_tables
 from raykd.report.style import styled
 from raykd.tasks import find_task
 
+pytestmark = pytest.mark.figures
+
 METRICS = find_task("classification").metrics
 
 

@@ -12,6 +12,8 @@ from raykd.report import write_report
 from raykd.report.folder import curve, read_run
 from raykd.report.verdicts import verdict
 
+pytestmark = pytest.mark.figures
+
 FIGURES = {
     "gains",
     "size",
@@ -179,6 +181,7 @@ def test_hostile_names_stay_text(make_run):
 
 
 @pytest.mark.parametrize("status", ["degraded", "failed"])
+@pytest.mark.usefixtures("undrawn")
 def test_a_bad_end_is_shown_on_top(make_run, status):
     run = make_run(replicas=2, status=status)
     event = {"time": 1.8e9, "stage": "fleet", "message": "vit died", "decision": "left out"}
@@ -222,6 +225,7 @@ def test_without_arrays_the_numbers_are_still_shown(make_run):
     assert found == {"gains", "size", "learning", "weights", "timing"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_unlabelled_test(make_run, tmp_path):
     run = make_run(replicas=1)
     summary = json.loads((run / "summary.json").read_text())
@@ -266,6 +270,7 @@ def test_reading_words_needs_no_plotting():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.soak
 def test_pictures_that_others_draw_are_the_same(make_run):
     """The page and every PNG file, byte for byte; each share reads the folder alone."""
     processes = 3

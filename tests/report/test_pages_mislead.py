@@ -19,6 +19,8 @@ from raykd.report.folder import read_run
 from raykd.report.style import drawn, styled
 from raykd.tasks.classification import figures as class_figures
 
+pytestmark = pytest.mark.figures
+
 BROWSER = chromium()
 needs_browser = pytest.mark.skipif(
     BROWSER is None, reason="no Chromium on the path or in $CHROMIUM, in which pages are measured"

@@ -9,6 +9,8 @@ from raykd.report.peer_figures import diversity
 from raykd.report.peers import peer_cells, peers
 from raykd.report.style import styled
 
+pytestmark = pytest.mark.figures
+
 
 def spread(*values):
     mean = sum(values) / len(values)

@@ -17,6 +17,8 @@ from raykd.report.return_figures import _variant
 from raykd.report.return_words import return_words
 from raykd.report.returns import along_the_way, differences, return_cells, returns
 
+pytestmark = pytest.mark.figures
+
 LEVELS = {"student": 262, "best_teacher": 255, "hard": 190, "wide": 264, "deep": 240, "vit": 230, "ensemble": 266, "random": -190}  # fmt: skip
 FALLS = {"nominal": 0, "windy": 90, "heavy": 20, "storm": 140}
 SEVERAL = ("student", "best_teacher", "hard")
@@ -111,6 +113,7 @@ def test_the_page_shows_returns_and_frames(run):
     assert (run / "report" / "tables" / "return_differences.csv").is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_single_replica_has_no_interval_against_controls(make_run):
     run = make_run(replicas=1, name="one")
     add(run, replicas=1)

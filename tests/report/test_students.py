@@ -10,6 +10,8 @@ from raykd.report.students import students
 from raykd.report.style import styled
 from raykd.report.verdicts import result_table
 
+pytestmark = pytest.mark.figures
+
 
 def model(parameters, *values, **more):
     mean = sum(values) / len(values)

@@ -56,6 +56,7 @@ def test_a_brute_force_front_of_three_metrics_agrees():
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("searcher", ["optuna", pytest.param("grid", marks=pytest.mark.soak)])
+@pytest.mark.soak
 def test_a_search_for_accuracy_and_size_leaves_its_front(sweep_tree, tmp_path, searcher):
     if searcher == "optuna":
         pytest.importorskip("optuna", reason="the extra optuna is not installed")

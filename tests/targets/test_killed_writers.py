@@ -88,6 +88,7 @@ def test_killed_at_any_time(nursery, undisturbed, tmp_path, record_property, tim
     record_property("kills", killed)
 
 
+@pytest.mark.soak
 def test_killed_again_and_again(nursery, undisturbed, tmp_path, record_property):
     """Each run finishes one line's worth more; what they leave behind can go."""
     killed = 0

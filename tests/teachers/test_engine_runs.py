@@ -18,6 +18,7 @@ os.environ |= {"RAYKD_TEST_KEY": "sesame", "no_proxy": "127.0.0.1"}
 pytestmark = [pytest.mark.ray, pytest.mark.e2e]
 
 
+@pytest.mark.soak
 def test_a_run_with_a_server_as_a_teacher(ray_cluster, tmp_path, monkeypatch, call):
     """Its store, its report, and that it goes on when the server is gone, or has moved."""
     monkeypatch.setenv("RAYKD_HOME", str(tmp_path / "home"))

@@ -174,6 +174,7 @@ def test_a_replica_that_stays_dead_is_left_to_the_other_and_logged(
         assert fleet.statistics()["wide"]["samples_scored"] > 0
 
 
+@pytest.mark.soak
 def test_a_hanging_actor_is_restarted_within_its_timeout(start, samples, make_spec, heard):
     spec = make_spec("mlp")
     rows = samples.splits["train"][:8]

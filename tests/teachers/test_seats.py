@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 VIEWS = range(6)
 
 
+@pytest.mark.soak
 def test_all_processes_fill_the_store_for_all_teachers_and_one_that_dies_loses_its_part_alone(
     samples, make_spec, tmp_path, heard
 ):

@@ -90,6 +90,7 @@ def test_a_lane_takes_the_next_fit_and_after_a_failed_one_none_is_begun(
     assert len(launch(lessons, lanes=2)) == 3, "the others can be trained when it is left out"
 
 
+@pytest.mark.soak
 def test_a_lane_that_is_killed_is_replaced_and_its_fit_goes_on(
     launch, lessons, tmp_path, heard, check_bits, one_thread
 ):

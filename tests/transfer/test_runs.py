@@ -13,7 +13,12 @@ from raykd.forecast.counts import count
 from raykd.pipeline import Options, run
 from raykd.pipeline.preparation import prepare
 
-pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.soak,
+    pytest.mark.e2e,
+    pytest.mark.usefixtures("ray_cluster"),
+]
 SIZES = {"blends": 150, "noise": 90}
 
 

@@ -10,10 +10,11 @@ SETTINGS = replace(
     CLASSES,
     acts=True,
     defaults={
+        "train": {"select": "last"},
         "objective": {
             "labels": {"mode": "add", "weight": 0.0},
             "soft_targets": {"temperature": 1.0},
-        }
+        },
     },
 )
 """The actions that were taken are not learnt, unless a recipe says so: teachers say what to do in each state."""

@@ -45,6 +45,7 @@ SETTINGS = TaskSettings(
         "teachers.*.fit.label_smoothing": 0.0,
     },
     defaults={
+        "train": {"select": "last"},
         "objective": {
             "labels": {"loss": {"type": "mse"}, "mode": "add", "weight": 0.0},
             "soft_targets": {"loss": {"type": "gaussian_kl"}, "temperature": 1.0},
