@@ -13,7 +13,7 @@ from typing import Any
 
 from raykd.config.base import LONGEST_NAME
 from raykd.config.explanations import nearest
-from raykd.config.roles import REPLICA
+from raykd.config.roles import REPLICA, Limits
 from raykd.config.root import Config
 from raykd.config.sources import GymnasiumSource
 from raykd.config.stages import CHAIN_CONTROLS, CLONING, ELSEWHERE, LONGER, Rollouts, Stage, Teach
@@ -348,6 +348,50 @@ def _planned(
     if student.weights is not None and REPLICA in student.weights:
         student = student.model_copy(update={"weights": None})
     return config.model_copy(update={"teachers": teachers, "student": student})
+
+
+def searched_part(config: Config) -> Config:
+    """The recipe up to the stage that its search is of, with the search's keys as they are written in that stage.
+
+    Keys `stages.<name>.<key>` name it. Without any it is the last one, and the recipe is as it was.
+
+    Args:
+        config: a recipe with a search.
+
+    Raises:
+        InputError: the keys are of several stages, or of one that there is not.
+    """
+    assert config.search is not None, "only for recipes with a search"
+    names = [stage.name for stage in config.stages]
+    found: dict[str, Any] = {}
+    of = dict[str, str]()
+    for key, space in config.search.parameters.items():
+        head, _, rest = key.partition(".")
+        name, _, own = rest.partition(".") if head == "stages" else (names[-1], "", key)
+        if own in found:
+            raise InputError.at(f"search.parameters.{key}", "is searched twice, with the stage's name and without; leave one out")  # fmt: skip
+        of[key], found[own] = name, space
+        if name not in names:
+            raise InputError.at(f"search.parameters.{key}", f"names no stage{nearest(name, names)}; the stages: {', '.join(names)}")  # fmt: skip
+    first, name = next(iter(of.items()))
+    if others := [key for key, other in of.items() if other != name]:
+        raise InputError.at(f"search.parameters.{others[0]}", f"is of the stage {of[others[0]]!r}, and {first} of {name!r}; a sweep is of "
+                            "one stage, since another value of an earlier one is another teacher with targets of its own: search "
+                            "one, write its best values into the recipe, and then search the next")  # fmt: skip
+    if name == names[-1] and found.keys() == of.keys():
+        return config
+    index = names.index(name)
+    needed = {name}
+    for stage in reversed(config.stages[: index + 1]):
+        if stage.name in needed:
+            needed |= {*(stage.teachers or ()), *([stage.start] if stage.start else ())}
+    changed: dict[str, Any] = {
+        "stages": tuple(stage for stage in config.stages[: index + 1] if stage.name in needed),
+        "search": config.search.model_copy(update={"parameters": found}),
+    }
+    if index < len(names) - 1:  # the recipe's limits hold for its last student
+        changed["student"] = config.student.model_copy(update={"limits": Limits()})
+    return config.model_copy(update=changed)
 
 
 def searching(last: StageRecipe, config: Config) -> StageRecipe:

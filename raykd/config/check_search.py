@@ -161,9 +161,7 @@ def _keys(search: Search, *, chooses: bool) -> Iterator[Problem]:
             yield Problem(_at(key), "a transfer set is made once, and the teachers are asked about it once, for all trials: give "
                           "data.transfer a set for each value, and search student.learns_from")  # fmt: skip
         elif head == "stages":
-            yield Problem(_at(key), "a search is of the last stage, whose keys are written without its name, such as "
-                          "student.model.width; the stages before it are trained once and teach all trials: vary them in separate "
-                          "runs")  # fmt: skip
+            yield Problem(_at(key), "names a stage, and the recipe has none; write the key alone, such as student.model.width")  # fmt: skip
         elif head not in SEARCHED or "." not in key:
             yield Problem(_at(key), f"only keys under {', '.join(SEARCHED)} can be searched: data and teachers are "
                           "shared by all trials; vary others in separate runs")  # fmt: skip

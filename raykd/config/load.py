@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from raykd.config.chain import (
     StageRecipe,
     control_recipes,
+    searched_part,
     searching,
     stage_problems,
     stage_recipes,
@@ -172,13 +173,14 @@ def chain_of(config: Config, folder: Path) -> tuple[list[StageRecipe], list[Stag
 def check_search(config: Config) -> None:
     """Hold a recipe's search against the recipe; only who searches has to, so that others may change it freely.
 
-    Of a recipe with stages the last one is searched.
+    Of a recipe with stages one is searched, see `raykd.config.chain.searched_part`.
 
     Raises:
         InputError: with every problem found.
     """
     if config.search is None:
         return
+    written = config.search.parameters
     if config.students:
         raise InputError.at(
             "students",
@@ -186,11 +188,13 @@ def check_search(config: Config) -> None:
             "out here, and run the best with them",
         )
     if config.stages:
+        config = searched_part(config)
         (*_, last), _ = chain_of(config, Path())
         config = searching(last, config).config
     plain = {**config.model_dump(mode="json"), "search": None}
     if problems := search_problems(config, lambda given: load_config(plain, given)):
-        raise InputError(problems)
+        keys = {f"search.parameters.{own}": f"search.parameters.{key}" for own, key in zip(config.search.parameters, written, strict=True)}  # fmt: skip
+        raise InputError([Problem(keys.get(one.key, one.key), one.message) for one in problems])
 
 
 def _task_of(tree: Mapping[str, Any]) -> TaskSettings | None:

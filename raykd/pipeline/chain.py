@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from raykd.config import Config
-from raykd.config.chain import StageRecipe, searching
+from raykd.config.chain import StageRecipe, searched_part, searching
 from raykd.config.load import chain_of
 from raykd.config.stages import CLONING
 from raykd.disks import copy_folder
@@ -226,14 +226,15 @@ def trained_before(
 
 
 def searched_chain(config: Config, folder: RunFolder) -> Chain:
-    """The chain whose last stage is searched; controls of a chain belong to its run.
+    """The chain that ends with the stage that is searched; controls of a chain belong to its run.
 
     Args:
         config: a recipe with stages and a search, checked.
         folder: of the sweep.
     """
-    (*before, last), _ = chain_of(config, folder.path)
-    return Chain(folder, searching(last, config), tuple(before), ())
+    part = searched_part(config)
+    (*before, last), _ = chain_of(part, folder.path)
+    return Chain(folder, searching(last, part), tuple(before), ())
 
 
 def planned(config: Config) -> list[StageRecipe]:

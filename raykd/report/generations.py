@@ -53,7 +53,7 @@ def _table(summary: Summary) -> Table | None:
              one["teacher_samples_scored"], one["seconds"])
         )  # fmt: skip
     searched = summary.get("kind") == "sweep"
-    scored = "The last stage is searched: what it reaches stands with its trials." if searched else "Only the last stage is scored on test."  # fmt: skip
+    scored = f"{found[-1]['stage']} is searched: what it reaches stands with its trials." if searched else "Only the last stage is scored on test."  # fmt: skip
     return Table(
         name="generations",
         title=f"The stages, {metric.name}",

@@ -247,7 +247,7 @@ def _of_gap(summary: Summary) -> str:
 def _training(summary: Summary) -> list[str]:
     """Whether the student was trained for too short a time, or too slowly, and what to try."""
     training, metrics = summary.get("training"), metrics_of(summary)
-    if not training or not training["train"] or not metrics.right_or_wrong:
+    if not training or not training["train"] or not metrics.right_or_wrong or "returns" in summary:
         return []
     words = text_of(summary)
     own, whole = mean_of(training["train"]), summary["ensemble"]["test"][metrics.metric]

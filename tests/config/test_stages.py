@@ -71,13 +71,6 @@ def test_a_search_is_of_the_last_stage(chain):
         check_search(load_config(tree))
 
 
-@pytest.mark.parametrize("key", ["stages.first.train.epochs", "stages.last.student.model.width"])
-def test_keys_of_stages_are_not_searched(chain, key):
-    with pytest.raises(InputError, match="a search is of the last stage") as error:
-        check_search(load_config(searched(chain, key)))
-    assert error.value.problems[0].key == f"search.parameters.{key}"
-
-
 def test_finalists_have_no_more_replicas_than_teach_them(chain):
     chain["stages"][1]["teach"] = "each"
     tree = searched(chain, "student.model.width", finalists={"top": 1, "seeds": 3})

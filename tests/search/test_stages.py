@@ -7,7 +7,8 @@ import json
 import pytest
 import yaml
 
-from raykd.config import load_config
+from raykd.config import check_search, load_config
+from raykd.config.chain import searched_part
 from raykd.errors import InputError, TrainingError
 from raykd.folders import RunFolder
 from raykd.models.weights import fingerprint, load_weights
@@ -74,7 +75,7 @@ def test_trials_share_the_stages_before_the_last_one(chain, tmp_path, monkeypatc
     assert [teacher.name for teacher in best.teachers] == ["first", "wide"]
     assert best.teachers[0].weights == str(folder.stage("first").student / "model.safetensors")
     page = (output / "report" / "index.html").read_text(encoding="utf-8")
-    assert "The last stage is searched" in page
+    assert "second is searched" in page
 
 
 def cut_off(*_):
@@ -89,9 +90,65 @@ def test_a_plan_names_the_stages(chain, tmp_path, call):
     plan = json.loads(ended.out)
     assert (plan["stages"], plan["trials"]) == (["first"], 2)
     assert plan["student_fits"] == 2 + 3 * 2 + 2, "trials, finalists and the recipe, the stage"
-    wrong = call("sweep", recipe, "--dry-run", "search.finalists=null",
-                 "search.parameters={stages.first.train.epochs: {space: choice, categories: [2, 4]}}")  # fmt: skip
-    assert (wrong.code, "a search is of the last stage" in wrong.err) == (2, True)
+
+
+EPOCHS = {"space": "choice", "categories": [2, 4]}
+
+
+def test_another_stage_is_searched_by_its_name(chain, tmp_path):
+    aside = {"name": "aside", "teachers": ["first"]}
+    chain["stages"] = [STAGES[0], aside, {**STAGES[1], "teachers": ["first", "aside"]}]
+    search = {**chain["search"], "parameters": {"stages.first.train.epochs": EPOCHS}}
+    options = sweeping.Options(output=tmp_path / "first")
+    plan = sweeping.plan_sweep(load_config({**chain, "search": search}), options)
+    assert plan.chain is not None
+    assert (plan.chain.stages, plan.chain.last.name) == ((), "first")
+    assert [one.values for one in plan.proposals] == [{"train.epochs": 2}, {"train.epochs": 4}]
+    assert plan.config.student.model.width == 0.5, "as the stage has it"
+    search = {
+        **search,
+        "parameters": {"stages.second.train.epochs": EPOCHS, "student.model.width": EPOCHS},
+    }
+    part = searched_part(load_config({**chain, "search": search}))
+    assert list(part.search.parameters) == ["train.epochs", "student.model.width"]
+    search = {**search, "parameters": {"stages.aside.train.epochs": EPOCHS}}
+    part = searched_part(load_config({**chain, "search": search}))
+    assert [stage.name for stage in part.stages] == ["first", "aside"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (["stages.frist.train.epochs"], "stages.frist.train.epochs: names no stage.*'first'"),
+        (["stages.first.train.epochs", WIDTH], "is of the stage 'second', and stages.first.*one stage"),
+        (["stages.second.train.epochs", "train.epochs"], "searched twice"),
+        (["stages.first.train.epoch"], r"parameters\.stages\.first\.train\.epoch.*epochs"),
+    ],
+)  # fmt: skip
+def test_keys_of_stages_that_cannot_be_searched(chain, keys, told):
+    search = {**chain["search"], "parameters": dict.fromkeys(keys, EPOCHS)}
+    with pytest.raises(InputError, match=told):
+        check_search(load_config({**chain, "search": search}))
+
+
+@pytest.mark.soak
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_trials_of_the_first_stage(chain, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYKD_HOME", str(tmp_path / "home"))
+    search = {**chain["search"], "parameters": {"stages.first.train.epochs": EPOCHS}}
+    summary = sweep({**chain, "search": search}, output=tmp_path / "sweep").summary
+    assert [one["stage"] for one in summary["generations"]] == ["first"]
+    trials = {
+        one["values"]["train.epochs"]: tmp_path / "sweep/trials" / one["trial"]
+        for one in summary["trials"]
+    }
+    whole = run(
+        {**chain, "search": None, "stages": [{**STAGES[0], "train": {"epochs": 4}}, STAGES[1]]},
+        output=tmp_path / "run",
+    )
+    own = RunFolder(whole.path).stage("first").checkpoints("student/replica0") / "best.safetensors"
+    assert weights(own) == weights(trials[4] / "checkpoint" / "best.safetensors")
 
 
 def test_a_sweep_of_a_chain_goes_on_in_its_own_folder_alone(chain, tmp_path):

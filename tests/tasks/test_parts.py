@@ -148,6 +148,7 @@ def test_what_a_task_takes_where_the_recipe_says_nothing():
         (REGRESSION, "objective.soft_targets.loss={type: kl}", "allowed are mse, huber, bounded"),
         (REGRESSION, "objective.weighting={type: entropy}", "allowed are uniform, fixed, inverse_error"),
         (REGRESSION, "train.select=accuracy", "allowed are rmse, mae"),
+        (REGRESSION, "train={select: last, early_stopping: {patience_epochs: 3}}", "does nothing with train.select=last.*rmse, mae"),
         (REGRESSION, "objective.labels.smoothing=0.1", "labels.smoothing: means nothing"),
         (REGRESSION, "objective.labels.class_weights=balanced", "class_weights: means nothing"),
         (REGRESSION, "teachers.wide.temperature=fit", "teachers.wide.temperature: means nothing"),
