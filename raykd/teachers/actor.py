@@ -63,6 +63,27 @@ def device_of(spec: AnySpec, gpus: int) -> torch.device:
     return torch.device("cuda")
 
 
+def held_here(
+    reference: Any, names: Sequence[str]
+) -> tuple[dict[str, AnySpec], dict[str, torch.device]]:
+    """What a student's process hosts itself: specs and devices by the teacher's name.
+
+    Args:
+        reference: of all specs, by name.
+        names: those that are asked.
+
+    Raises:
+        TeacherError: a teacher is to run on a GPU, and this process has none.
+    """
+    specs: dict[str, AnySpec] = ray.get(reference, timeout=_LOAD_TIMEOUT_S)
+    own, gpus = {name: specs[name] for name in names}, len(ray.get_gpu_ids())
+    devices = {name: device_of(spec, gpus) for name, spec in own.items()}
+    for name, device in devices.items():
+        if device.type == "cuda":  # threads begin with the first one; this is that of the student
+            devices[name] = torch.device("cuda", torch.cuda.current_device())
+    return own, devices
+
+
 class TeacherActor:
     """Hosts one teacher; holds the data, so that it is asked by (rows, view) alone.
 

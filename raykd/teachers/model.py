@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -29,7 +29,7 @@ from raykd.models.weights import apply_weights, fingerprint
 from raykd.objects import Held
 from raykd.seeding import derive
 from raykd.targets import codec
-from raykd.targets.packing import PLAIN, Packing
+from raykd.targets.packing import PLAIN, Packing, as_kept
 from raykd.targets.ragged import joined, taken
 from raykd.teachers.answers import TINY, as_logits, mapped
 from raykd.teachers.engines.teacher import EngineSpec, EngineTeacher
@@ -232,13 +232,19 @@ class TeacherModel:
         self, samples: int, inputs: Callable[[np.ndarray], Mapping[str, Tensor]], packing: Packing
     ) -> codec.Arrays:
         """The answer for so many samples; `inputs` gives those at places [B]."""
-        size, parts = self.spec.batch_size, []
+        parts = []
+        for places, own in self._batches(samples):
+            arrays = self._forward(inputs(places), packing)
+            parts.append(taken(arrays, np.arange(own)))
+        return joined(parts)
+
+    def _batches(self, samples: int) -> Iterator[tuple[np.ndarray, int]]:
+        """Places of each batch of the one fixed shape, and how many of them are no padding."""
+        size = self.spec.batch_size
         for start in range(0, samples, size):
             places = np.arange(start, start + size)
             places[places >= samples] = start
-            arrays = self._forward(inputs(places), packing)
-            parts.append(taken(arrays, np.arange(min(size, samples - start))))
-        return joined(parts)
+            yield places, min(size, samples - start)
 
     def _scored_chunks(self, tokens_B2L: Tensor, packing: Packing) -> codec.Arrays:
         """The answer for chunks of tokens, those of one bucket together."""
@@ -254,8 +260,49 @@ class TeacherModel:
             order.append(places)
         return taken(joined(parts), np.argsort(np.concatenate(order)))
 
+    def here(
+        self, inputs: Mapping[str, Tensor], view: np.ndarray
+    ) -> tuple[codec.Arrays, dict[str, Tensor]]:
+        """As `score`, for whoever is in this process: features never leave the device.
+
+        Args:
+            inputs: name -> [B, ...], samples in their views, as `Samples.batch` has them.
+            view: int64 [B], which views these are.
+
+        Returns:
+            The encoded answer without features, and tap -> float32 [B, ...] on the device, as they would be decoded.
+            Of chunks of tokens the features are in the answer.
+
+        Raises:
+            TeacherError: as `score`.
+        """
+        packing = _packing_for(self.spec.packing, view)
+        if CHUNKS in inputs:
+            return self._scored_chunks(inputs[CHUNKS], packing), {}
+        parts: list[codec.Arrays] = []
+        tapped: dict[str, list[Tensor]] = {tap: [] for tap in self.spec.taps}
+        for places, own in self._batches(len(next(iter(inputs.values())))):
+            index = torch.from_numpy(places)
+            logits_BC, features = self._answer({n: tensor[index] for n, tensor in inputs.items()})
+            parts.append(codec.encode(logits_BC[:own], {}, self.spec.answers, packing))
+            for tap, feature in features.items():
+                tapped[tap].append(as_kept(feature[:own], packing.features))
+        return joined(parts), {tap: torch.cat(some) for tap, some in tapped.items()}
+
     @torch.inference_mode()
     def _forward(self, inputs: Mapping[str, Tensor], packing: Packing) -> codec.Arrays:
+        logits_BC, features = self._answer(inputs)
+        offsets = numbers_N = None
+        if CHUNKS in inputs:
+            tokens_B2L = inputs[CHUNKS].numpy()
+            offsets = offsets_of(tokens_B2L)
+            if packing.draws is not None:
+                numbers_N = unit_numbers(tokens_B2L) ^ self._own_number
+        return codec.encode(logits_BC, features, self.spec.answers, packing, offsets, numbers_N)
+
+    @torch.inference_mode()
+    def _answer(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits over the data's classes [N, C], and tap -> float32 [N, ...], on the device."""
         moved = {name: tensor.to(self.device) for name, tensor in inputs.items()}
         output_BC = self.network(moved).float()
         tapped = self._taps.take()
@@ -263,19 +310,13 @@ class TeacherModel:
             output_BC = tapped[self.spec.vector].float()
         if self.spec.kind == "log_probabilities":
             output_BC = output_BC.masked_fill(output_BC == -torch.inf, math.log(TINY))
-        features = {tap: tapped[tap].float().cpu() for tap in self.spec.taps}
-        if not all(torch.isfinite(tensor).all() for tensor in (output_BC, *features.values())):
+        features = {tap: tapped[tap].float() for tap in self.spec.taps}
+        finite = [tensor.isfinite().all() for tensor in (output_BC, *features.values())]
+        if not bool(torch.stack(finite).all()):  # one wait for the device
             raise NonFiniteError(
                 f"teacher {self.spec.name!r} answered {_not_finite(output_BC, features)}"
             )
-        offsets = numbers_N = None
-        if CHUNKS in inputs:
-            tokens_B2L = inputs[CHUNKS].numpy()
-            offsets = offsets_of(tokens_B2L)
-            if packing.draws is not None:
-                numbers_N = unit_numbers(tokens_B2L) ^ self._own_number
-        logits_BC = self._aligned(output_BC)
-        return codec.encode(logits_BC, features, self.spec.answers, packing, offsets, numbers_N)
+        return self._aligned(output_BC), features
 
     def _aligned(self, output_BC: Tensor) -> Tensor:
         """Logits over the data's classes: several own classes added up, −∞ for those it does not know."""

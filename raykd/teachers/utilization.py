@@ -14,6 +14,8 @@ LOW_WAIT = 0.05
 WORK = "teacher_work_s_per_step"
 STEP = "student_s_per_step"
 WAIT = "teacher_wait_fraction"
+SCORED = "teacher_samples_scored"
+"""Of teachers in the students' own processes, which nobody else can count."""
 
 
 @dataclass
