@@ -112,7 +112,7 @@ def encode_top(logits_NC: Tensor, packing: Packing) -> Arrays:
         classes, and the class is the first one again. All is done on the logits' device, some rows at a time.
     """
     parts = [_top_of(part_NC, packing) for part_NC in chunks(logits_NC)]
-    arrays = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+    arrays = {name: on_host(torch.cat([part[name] for part in parts])) for name in parts[0]}
     classes = logits_NC.shape[1]
     return {
         KEPT: arrays[KEPT],
@@ -259,9 +259,9 @@ def encode_features(features: Mapping[str, Tensor], form: Form) -> Arrays:
     arrays: Arrays = {}
     for tap, feature in features.items():
         kept, scale_N = _kept_of(feature, form)
-        arrays[FEATURE + tap] = kept.cpu().numpy()
+        arrays[FEATURE + tap] = on_host(kept)
         if scale_N is not None:
-            arrays[SCALE + tap] = scale_N.cpu().numpy()
+            arrays[SCALE + tap] = on_host(scale_N)
     return arrays
 
 
@@ -313,8 +313,18 @@ def widened(array: np.ndarray) -> Tensor:
 
 def half(values: Tensor) -> np.ndarray:
     """As float16; what is too large becomes the largest."""
-    halved: np.ndarray = _halved(values).numpy()
-    return halved
+    return on_host(_halved(values))
+
+
+def on_host(tensor: Tensor) -> np.ndarray:
+    """As an array in this process; from a GPU through memory that it writes to directly, while others' streams go on."""
+    if tensor.is_cuda:
+        pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        pinned.copy_(tensor, non_blocking=True)
+        torch.cuda.current_stream(tensor.device).synchronize()
+        tensor = pinned
+    array: np.ndarray = tensor.cpu().numpy()
+    return array
 
 
 def _halved(values: Tensor) -> Tensor:

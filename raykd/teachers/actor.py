@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,12 +22,18 @@ from raykd.targets.ragged import samples_in
 from raykd.targets.remote import Remote
 from raykd.targets.shards import Shard, in_shards, write_shard
 from raykd.teachers.engines.teacher import EngineSpec
-from raykd.teachers.model import AnySpec, Inputs, Recorded, Spec, count, host
+from raykd.teachers.model import AnySpec, Inputs, Recorded, Spec, TeacherModel, count, host
+from raykd.teachers.stages import in_turn
+from raykd.teachers.utilization import WorkTime
 
 _LOAD_TIMEOUT_S = 600.0
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _BATCHES = 8
 """Batches after which a long call shows progress in `statistics`."""
+_AHEAD = 2
+"""Pieces of a long call under way, so that the steps of the next one begin while those of the last one end."""
+SCORE = "score"
+"""Concurrency group of requests: of as many of them as there are steps each is at another."""
 CONTROL = "control"
 """Concurrency group whose calls are answered while the model is at work."""
 Answer = tuple[codec.Arrays, float]
@@ -103,9 +111,11 @@ class TeacherActor:
         self._piece = _BATCHES * (spec.batch_size if isinstance(spec, Spec) else 1)
         if isinstance(spec, EngineSpec):  # a batch of it may take long
             self._piece = spec.batch_size
-        self._busy_s = 0.0
+        self._work = WorkTime()
         self._scored = 0
         self._uploaded = 0
+        self._counting = Lock()
+        self._alone = nullcontext() if isinstance(self._scorer, TeacherModel) else Lock()
 
     def ready(self) -> int:
         """Answers once the model is loaded; the process id, for tests that kill it."""
@@ -116,23 +126,25 @@ class TeacherActor:
         """The process id, at once, also while the model is at work: what does not answer is hung."""
         return os.getpid()
 
-    @_method(max_task_retries=0)
+    @_method(concurrency_group=SCORE, max_task_retries=0)
     def score(self, rows: np.ndarray, view: np.ndarray) -> Answer:
         """The encoded answer for rows [B] in views [B]."""
         return self._timed(len(rows), lambda: self._scorer.score(self._samples, rows, view))
 
-    @_method(max_task_retries=0)
+    @_method(concurrency_group=SCORE, max_task_retries=0)
     def score_inputs(self, inputs: Inputs, whole: bool = True) -> Answer:
         """The encoded answer for samples of no data set: name -> [B, ...]; see `Scorer`."""
         return self._timed(count(inputs), lambda: self._scorer.score_inputs(inputs, whole=whole))
 
     def _timed(self, samples: int, score: Callable[[], codec.Arrays]) -> Answer:
+        """An answer and its seconds, see `WorkTime`."""
         torch.set_num_threads(self._threads)  # of this thread, which Ray chose
         begun = time.perf_counter()
-        arrays = score()
-        seconds = time.perf_counter() - begun
-        self._busy_s += seconds
-        self._scored += samples
+        with self._alone:
+            arrays = score()
+        with self._counting:
+            seconds = self._work.done(begun, time.perf_counter())
+            self._scored += samples
         return arrays, seconds
 
     @_method(max_task_retries=0)
@@ -152,7 +164,11 @@ class TeacherActor:
             Of each group of rows that is written together (`in_shards`) a shard for each entry.
         """
         pieces = (rows[i : i + self._piece] for i in range(0, len(rows), self._piece))
-        parts = (self.score(piece, np.full(len(piece), view, np.int64))[0] for piece in pieces)
+
+        def score(piece: np.ndarray) -> codec.Arrays:
+            return self.score(piece, np.full(len(piece), view, np.int64))[0]
+
+        parts = in_turn(score, pieces, _AHEAD)
         written: list[list[Shard]] = []
         begin = 0
         for arrays in in_shards(parts):
@@ -183,7 +199,7 @@ class TeacherActor:
     @_method(concurrency_group=CONTROL)
     def statistics(self) -> dict[str, Any]:
         """Samples scored, seconds busy and bytes uploaded since the start."""
-        counted = {"samples_scored": self._scored, "busy_s": self._busy_s}
+        counted = {"samples_scored": self._scored, "busy_s": self._work.total_s}
         return {**counted, "uploaded_bytes": self._uploaded}
 
     def _count_uploaded(self, size: int) -> None:

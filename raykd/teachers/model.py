@@ -33,9 +33,11 @@ from raykd.targets.packing import PLAIN, Packing, as_kept
 from raykd.targets.ragged import joined, taken
 from raykd.teachers.answers import TINY, as_logits, mapped
 from raykd.teachers.engines.teacher import EngineSpec, EngineTeacher
+from raykd.teachers.stages import Placed, Stages
 from raykd.types import CHUNKS, ORIGINAL_VIEW, OutputKind, Scale
 
 Inputs = Mapping[str, np.ndarray]
+_OUTPUT, _FINITE, _TAP = "output", "finite", "tap."
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -181,7 +183,11 @@ class Scorer(Protocol):
 
 
 class TeacherModel:
-    """A frozen network that scores samples."""
+    """A frozen network that scores samples; several threads may ask it, of which each step of a batch takes one at a time.
+
+    Attributes:
+        stages: where these steps take turns.
+    """
 
     def __init__(self, spec: Spec, device: torch.device | None = None) -> None:
         self.spec = spec
@@ -202,6 +208,7 @@ class TeacherModel:
         self._taps = Taps(self.network, (*spec.taps, *vector), key=spec.key)
         assert not any(p.requires_grad for p in self.network.parameters()), "a teacher is frozen"
         assert not any(m.training for m in self.network.modules()), "a teacher is in eval mode"
+        self.stages = Stages(self.device)
         # Teachers draw independently of each other: the errors of their draws are averaged, too.
         self._own_number = np.uint64(derive(0, "draws", spec.name))
 
@@ -232,11 +239,12 @@ class TeacherModel:
         self, samples: int, inputs: Callable[[np.ndarray], Mapping[str, Tensor]], packing: Packing
     ) -> codec.Arrays:
         """The answer for so many samples; `inputs` gives those at places [B]."""
-        parts = []
-        for places, own in self._batches(samples):
-            arrays = self._forward(inputs(places), packing)
-            parts.append(taken(arrays, np.arange(own)))
-        return joined(parts)
+
+        def score(batch: tuple[np.ndarray, int]) -> codec.Arrays:
+            places, own = batch
+            return taken(self._staged(lambda: inputs(places), packing), np.arange(own))
+
+        return joined(self.stages.each(score, list(self._batches(samples))))
 
     def _batches(self, samples: int) -> Iterator[tuple[np.ndarray, int]]:
         """Places of each batch of the one fixed shape, and how many of them are no padding."""
@@ -283,36 +291,58 @@ class TeacherModel:
         tapped: dict[str, list[Tensor]] = {tap: [] for tap in self.spec.taps}
         for places, own in self._batches(len(next(iter(inputs.values())))):
             index = torch.from_numpy(places)
-            logits_BC, features = self._answer({n: tensor[index] for n, tensor in inputs.items()})
+            given = Placed({n: tensor[index].to(self.device) for n, tensor in inputs.items()})
+            logits_BC, features = self._checked(self._computed(given).tensors)
             parts.append(codec.encode(logits_BC[:own], {}, self.spec.answers, packing))
             for tap, feature in features.items():
                 tapped[tap].append(as_kept(feature[:own], packing.features))
         return joined(parts), {tap: torch.cat(some) for tap, some in tapped.items()}
 
-    @torch.inference_mode()
-    def _forward(self, inputs: Mapping[str, Tensor], packing: Packing) -> codec.Arrays:
-        logits_BC, features = self._answer(inputs)
-        offsets = numbers_N = None
-        if CHUNKS in inputs:
-            tokens_B2L = inputs[CHUNKS].numpy()
-            offsets = offsets_of(tokens_B2L)
-            if packing.draws is not None:
-                numbers_N = unit_numbers(tokens_B2L) ^ self._own_number
-        return codec.encode(logits_BC, features, self.spec.answers, packing, offsets, numbers_N)
+    def _staged(self, inputs: Callable[[], Mapping[str, Tensor]], packing: Packing) -> codec.Arrays:
+        """The encoded answer for one batch of the fixed shape; other threads may be at the other steps of others."""
+        with self.stages.inputs:
+            given = inputs()
+            placed = self.stages.put(given)
+        with self.stages.forward:
+            computed = self._computed(placed)
+        with self.stages.encode:
+            return self._encoded(given, computed, packing)
 
     @torch.inference_mode()
-    def _answer(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits over the data's classes [N, C], and tap -> float32 [N, ...], on the device."""
-        moved = {name: tensor.to(self.device) for name, tensor in inputs.items()}
-        output_BC = self.network(moved).float()
+    def _encoded(
+        self, inputs: Mapping[str, Tensor], computed: Placed, packing: Packing
+    ) -> codec.Arrays:
+        with self.stages.beside(computed) as tensors:
+            logits_BC, features = self._checked(tensors)
+            offsets = numbers_N = None
+            if CHUNKS in inputs:
+                tokens_B2L = inputs[CHUNKS].numpy()
+                offsets = offsets_of(tokens_B2L)
+                if packing.draws is not None:
+                    numbers_N = unit_numbers(tokens_B2L) ^ self._own_number
+            return codec.encode(logits_BC, features, self.spec.answers, packing, offsets, numbers_N)
+
+    @torch.inference_mode()
+    def _computed(self, placed: Placed) -> Placed:
+        """Its own outputs, whether all is finite, and tap -> feature, as the device is computing them."""
+        output_BC = self.network(self.stages.taken(placed)).float()
         tapped = self._taps.take()
         if self.spec.vector is not None:
             output_BC = tapped[self.spec.vector].float()
         if self.spec.kind == "log_probabilities":
             output_BC = output_BC.masked_fill(output_BC == -torch.inf, math.log(TINY))
-        features = {tap: tapped[tap].float() for tap in self.spec.taps}
+        features = {_TAP + tap: tapped[tap].float() for tap in self.spec.taps}
         finite = [tensor.isfinite().all() for tensor in (output_BC, *features.values())]
-        if not bool(torch.stack(finite).all()):  # one wait for the device
+        return self.stages.computed(
+            {_OUTPUT: output_BC, _FINITE: torch.stack(finite).all(), **features}
+        )
+
+    @torch.inference_mode()
+    def _checked(self, computed: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits over the data's classes [N, C], and tap -> float32 [N, ...]; the device is waited for once."""
+        output_BC = computed[_OUTPUT]
+        features = {tap: computed[_TAP + tap] for tap in self.spec.taps}
+        if not bool(computed[_FINITE]):
             raise NonFiniteError(
                 f"teacher {self.spec.name!r} answered {_not_finite(output_BC, features)}"
             )

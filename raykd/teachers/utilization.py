@@ -48,6 +48,25 @@ class TeacherLoad:
         return numbers
 
 
+@dataclass
+class WorkTime:
+    """Seconds of pieces of work that overlap: of each since it was begun, or since another one was done.
+
+    They add up to the time in which there was any work, and while there always is, a piece takes as long as pieces follow
+    each other.
+    """
+
+    total_s: float = 0.0
+    _ended_s: float = -math.inf
+
+    def done(self, begun_s: float, now_s: float) -> float:
+        """The seconds of a piece that is done now."""
+        seconds = now_s - max(begun_s, self._ended_s)
+        self._ended_s = now_s
+        self.total_s += seconds
+        return seconds
+
+
 WIDTH = len(fields(TeacherLoad))
 """Numbers of one teacher in what `describe` takes."""
 
