@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import ray
@@ -23,6 +23,7 @@ from raykd.targets.remote import Remote
 from raykd.targets.shards import Shard, in_shards, write_shard
 from raykd.teachers.engines.teacher import EngineSpec
 from raykd.teachers.model import AnySpec, Inputs, Recorded, Spec, TeacherModel, count, host
+from raykd.teachers.published import publish
 from raykd.teachers.stages import in_turn
 from raykd.teachers.utilization import WorkTime
 
@@ -36,8 +37,20 @@ SCORE = "score"
 """Concurrency group of requests: of as many of them as there are steps each is at another."""
 CONTROL = "control"
 """Concurrency group whose calls are answered while the model is at work."""
-Answer = tuple[codec.Arrays, float]
-"""The encoded answer, and the seconds that it took here."""
+
+
+class Answer(NamedTuple):
+    """What an actor answers.
+
+    Attributes:
+        arrays: encoded.
+        seconds: that it took here, see `WorkTime`.
+        places: of the batches that were run, padding among them.
+    """
+
+    arrays: codec.Arrays
+    seconds: float
+    places: int
 
 
 def _method(**options: Any) -> Callable[[_Method], _Method]:
@@ -104,7 +117,7 @@ class TeacherActor:
         spec: AnySpec
         samples: Samples
         spec, samples = ray.get(cloudpickle.loads(references), timeout=_LOAD_TIMEOUT_S)
-        self._threads = threads
+        self._threads, self._name = threads, spec.name
         torch.set_num_threads(threads)
         self._samples = samples
         self._scorer = host(spec, device_of(spec, len(ray.get_gpu_ids())))
@@ -145,7 +158,10 @@ class TeacherActor:
         with self._counting:
             seconds = self._work.done(begun, time.perf_counter())
             self._scored += samples
-        return arrays, seconds
+        scorer = self._scorer
+        places = scorer.taken_places() if isinstance(scorer, TeacherModel) else samples
+        publish(self._name, samples=samples, places=places, busy_s=seconds)
+        return Answer(arrays, seconds, places)
 
     @_method(max_task_retries=0)
     def fill(
@@ -166,7 +182,7 @@ class TeacherActor:
         pieces = (rows[i : i + self._piece] for i in range(0, len(rows), self._piece))
 
         def score(piece: np.ndarray) -> codec.Arrays:
-            return self.score(piece, np.full(len(piece), view, np.int64))[0]
+            return self.score(piece, np.full(len(piece), view, np.int64)).arrays
 
         parts = in_turn(score, pieces, _AHEAD)
         written: list[list[Shard]] = []

@@ -16,6 +16,7 @@ from raykd.targets import Ticket, codec
 from raykd.targets.source import Deadline
 from raykd.teachers.executor import Steps, finish
 from raykd.teachers.model import AnySpec, TeacherModel, host
+from raykd.teachers.published import publish
 from raykd.teachers.quarantine import Quarantine, Tolerance, isolate, quarantined
 from raykd.teachers.utilization import SCORED, TeacherLoad, describe
 from raykd.tracking import Event
@@ -83,7 +84,13 @@ class InProcess:
             load = self._loads[name]
             load.requests, load.asked = load.requests + 1, load.asked + 1
             load.samples += len(ticket.batch)
-            load.busy_s += time.monotonic() - begun
+            seconds = time.monotonic() - begun
+            load.busy_s, load.wait_s = load.busy_s + seconds, load.wait_s + seconds
+            scorer = self._scorers[name]
+            size = len(ticket.batch)
+            places = scorer.taken_places() if isinstance(scorer, TeacherModel) else size
+            load.places += places
+            publish(name, samples=len(ticket.batch), places=places, busy_s=seconds)
             deadline.check(f"teacher {name!r} in the student's process")
         answers = codec.completed(found)
         if answers is None:

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from threading import local
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -209,8 +210,20 @@ class TeacherModel:
         assert not any(p.requires_grad for p in self.network.parameters()), "a teacher is frozen"
         assert not any(m.training for m in self.network.modules()), "a teacher is in eval mode"
         self.stages = Stages(self.device)
+        self._own = local()
         # Teachers draw independently of each other: the errors of their draws are averaged, too.
         self._own_number = np.uint64(derive(0, "draws", spec.name))
+
+    @property
+    def places(self) -> int:
+        """Of the batches that were run for this thread since `taken_places`, padding among them."""
+        found: int = getattr(self._own, "places", 0)
+        return found
+
+    def taken_places(self) -> int:
+        """The same; counting starts anew."""
+        found, self._own.places = self.places, 0
+        return found
 
     def score(self, samples: Samples, rows: np.ndarray, view: np.ndarray) -> codec.Arrays:
         """The encoded answer; short batches are padded with their first row to the one fixed shape."""
@@ -244,7 +257,9 @@ class TeacherModel:
             places, own = batch
             return taken(self._staged(lambda: inputs(places), packing), np.arange(own))
 
-        return joined(self.stages.each(score, list(self._batches(samples))))
+        batches = list(self._batches(samples))
+        self._own.places = self.places + len(batches) * self.spec.batch_size
+        return joined(self.stages.each(score, batches))
 
     def _batches(self, samples: int) -> Iterator[tuple[np.ndarray, int]]:
         """Places of each batch of the one fixed shape, and how many of them are no padding."""
@@ -290,6 +305,7 @@ class TeacherModel:
         parts: list[codec.Arrays] = []
         tapped: dict[str, list[Tensor]] = {tap: [] for tap in self.spec.taps}
         for places, own in self._batches(len(next(iter(inputs.values())))):
+            self._own.places = self.places + len(places)
             index = torch.from_numpy(places)
             given = Placed({n: tensor[index].to(self.device) for n, tensor in inputs.items()})
             logits_BC, features = self._checked(self._computed(given).tensors)

@@ -124,6 +124,7 @@ def test_the_load_is_counted_and_shared_by_several_fits(samples, make_spec, hear
     busy, work = load["teacher_busy_fraction"]["conv"], load["teacher_work_s_per_step"]["conv"]
     assert work > 0
     assert busy == pytest.approx(work * 3 / 2), "three steps, two workers"
+    assert load["teacher_batch_fill"] == {"wide": 5 / 8, "conv": 5 / 8}
     assert not any(first.counters()[:3])
 
 
