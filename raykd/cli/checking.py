@@ -222,7 +222,9 @@ def _shape(shape: list[int]) -> str:
 
 def _say_placement(found: dict[str, Any], placement: Any, console: Any) -> None:
     for name, one in found["teachers"].items():
-        if one["cpus"] or one["gpus"]:
+        if one["where"] == "student":
+            console.print(f"teacher {name}: in each worker of the student while that trains")
+        elif one["cpus"] or one["gpus"]:
             console.print(
                 f"teacher {name}: {one['replicas']} × ({one['cpus']:g} CPUs, {one['gpus']:g} GPUs)"
             )

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from raykd.config.check_engines import check_engines
+from raykd.config.check_hosting import hosting_problems
 from raykd.config.check_objective import objective_problems
 from raykd.config.check_returns import return_problems
 from raykd.config.check_targets import target_problems
@@ -58,6 +59,7 @@ def cross_check(config: Config) -> list[Problem]:
         *transfer_problems(config),
         *objective_problems(config),
         *target_problems(config),
+        *hosting_problems(config),
         *peer_problems(config),
         *return_problems(config),
         *_training(config),

@@ -84,7 +84,7 @@ def with_training_settings(config: Config) -> Config:
 
 def _with_precisions(config: Config) -> Config:
     """The recipe with what `precision: auto` comes to: bfloat16 for a fit on a GPU, float32 on a CPU."""
-    shared = config.cluster.teachers.gpus
+    shared = config.cluster.hosting.gpus
     own = {one.name: one.resources.gpus for one in config.teachers}
     gpus = {name: shared if one is None else one for name, one in own.items()}
 

@@ -244,6 +244,12 @@ class StudentCluster(Settings):
 class TeacherCluster(Settings):
     """Resources of teachers, per actor; `teachers[].resources` overrides."""
 
+    added_later: ClassVar = frozenset({"where"})
+
+    where: Literal["actor", "student"] = "actor"
+    """actor: teachers are asked in processes of their own. student: while students train, each of their workers holds all
+    teachers on its own device and asks them there, live and with the same bits: for features too large to move, and for
+    machines with one GPU. They then have the student's CPUs and GPUs, and fail with its process."""
     replicas: Count = 1
     """Actors per teacher."""
     cpus: NonNegative = 1
@@ -285,6 +291,19 @@ class Cluster(Settings):
     """Teacher actors and teacher fits."""
     rollouts: RolloutCluster = RolloutCluster()
     """Episodes of `task: control`."""
+
+    @property
+    def with_student(self) -> bool:
+        """Whether students ask teachers in their own processes."""
+        return self.teachers.where == "student"
+
+    @property
+    def hosting(self) -> TeacherCluster:
+        """What a process that hosts a teacher has: of teachers in the student's own, what the student's worker has."""
+        if not self.with_student:
+            return self.teachers
+        own = {"cpus": self.student.cpus_each, "gpus": self.student.gpus}
+        return self.teachers.model_copy(update=own)
 
 
 class Wandb(Settings):

@@ -175,7 +175,7 @@ def count(prepared: Prepared) -> Counts:
         stored=stored,
         live=live,
         node_bytes=0 if store.bucket is None else filled.bytes + filled.manifests_bytes,
-        step_bytes=config.train.batch_size * step_bytes,
+        step_bytes=0 if config.cluster.with_student else config.train.batch_size * step_bytes,
         unfitted=tuple(name for name in prepared.teachers if name not in known),
         better="stored" if fewer else "live",
         on_policy=written,

@@ -101,8 +101,14 @@ def durations(
     ]
     student = config.cluster.student
     workers = max(student.most, placement.lanes)
+    inside_s = 0.0  # of teachers where students train
+    if placement.with_student:
+        inside_s = sum(shares[n].passes_to_come * each_s for n, each_s in pace.score_s.items())
+        scores = []
     students = Load(
-        config.seeds * sum(pace.student_fit_s.values()) + for_menu * pace.student_fit_s["student"],
+        config.seeds * sum(pace.student_fit_s.values())
+        + for_menu * pace.student_fit_s["student"]
+        + inside_s,
         min(workers, _fits(config)) if student.most == 1 else workers,
         student.threads,
         _whole(student.gpus),

@@ -121,6 +121,7 @@ def _teacher(prepared: Prepared, name: str, placement: Placement) -> dict[str, A
         "parameters": _teacher_parameters(prepared, name),
         "input": list(shape),
         "taps": {tap: list(found) for tap, found in candidate.shapes.items()},
+        "where": "student" if placement.with_student else "actor",
         "replicas": where.replicas,
         "cpus": where.cpus,
         "gpus": where.gpus,

@@ -29,12 +29,12 @@ from raykd.data import Samples
 from raykd.errors import TeacherError
 from raykd.folders import RunFolder
 from raykd.objective import training_role
+from raykd.pipeline.fit_targets import reading_temperatures
 from raykd.pipeline.fits import roles, student_fit, teacher_fit
 from raykd.pipeline.fitted import share_fits
 from raykd.pipeline.kept_answers import split_outputs
 from raykd.pipeline.placement import Placement
 from raykd.pipeline.preparation import Prepared
-from raykd.pipeline.target_stage import reading_temperatures
 from raykd.pipeline.teacher_validation import TeacherValidation
 from raykd.pipeline.teachers import Specs
 from raykd.targets import NoTargets, TargetSource, Ticket, codec

@@ -312,7 +312,7 @@ def labels_used(prepared: Prepared) -> dict[str, Any]:
 
 def external_baseline_specs(prepared: Prepared) -> Specs:
     """What it takes to ask each model of `evaluate.compare`."""
-    cluster = prepared.config.cluster.teachers
+    cluster = prepared.config.cluster.hosting
     return {
         name: one.spec(one.weights or {}, prepared.samples, cluster)
         for name, one in prepared.external_baselines.items()

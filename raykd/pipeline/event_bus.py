@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raykd.teachers.utilization import WORK
+from raykd.teachers.utilization import SCORED, WORK
 from raykd.tracking import Broadcast, Console, Event, Listener
 
 
@@ -19,6 +19,7 @@ class EventBus:
         degraded: whether an answer lacked a teacher.
         lost: teachers that were left out, since their processes ended or never answered.
         retries: requests that were made again.
+        scored: samples that teachers have scored in students' own processes, in this job.
     """
 
     def __init__(self, listeners: Sequence[Listener], console: Console) -> None:
@@ -29,11 +30,14 @@ class EventBus:
         self.degraded = False
         self.lost: set[str] = set()
         self.retries = 0
+        self.scored = 0
 
     def __call__(self, event: Event) -> None:
         """Tell everyone."""
         with self._lock:
-            self.recall(event.to_line())
+            line = event.to_line()
+            self.recall(line)
+            self.scored += int(sum(line.get(SCORED, {}).values()))
             self._broadcast.on(event)
 
     def recall(self, line: Mapping[str, Any]) -> None:

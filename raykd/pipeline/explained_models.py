@@ -120,7 +120,7 @@ def _teachers(
         if name not in weights:
             left_out[name] = "was fitted, but its weights are not in $RAYKD_HOME/teachers"
             continue
-        spec = resolved.spec(weights[name], prepared.samples, prepared.config.cluster.teachers)
+        spec = resolved.spec(weights[name], prepared.samples, prepared.config.cluster.hosting)
         if isinstance(spec, Spec):
             teachers[name] = TeacherModel(replace(spec, taps=()), device)
         else:

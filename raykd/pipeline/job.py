@@ -370,7 +370,7 @@ class Job:
         """What `summary.json` says of the targets."""
         return {
             "mode": targets.mode,
-            "teacher_samples_scored": targets.scored,
+            "teacher_samples_scored": targets.scored + self.emit.scored,
             "retries": self.emit.retries,
             "store_bytes": targets.stored.open().size_bytes(),
             "hit_rate": targets.hit_rate,
@@ -379,6 +379,7 @@ class Job:
             **({"stacking": self.stacking} if self.stacking else {}),
             **({"on_policy": added(self.written.values())} if self.written else {}),
             **({} if targets.advice is None else {"advice": targets.advice}),
+            **({"teachers_in": "student"} if self.placement.with_student else {}),
         }
 
     def evaluate(self, targets: TargetStage, students: Mapping[str, Prepared]) -> Evaluation:

@@ -41,6 +41,7 @@ class Placement:
         student: its workers, of which this machine has room for the most.
         note: what there is to say about their number.
         beside: whether teachers stay while students train, to be asked about what these write.
+        with_student: whether students ask teachers in their own processes; others host them before that alone.
     """
 
     mode: Mode
@@ -54,6 +55,7 @@ class Placement:
     student: StudentCluster = field(default_factory=StudentCluster)
     note: str | None = None
     beside: bool = False
+    with_student: bool = False
 
 
 def target_mode(config: Config, shortage: str | None = None) -> tuple[Mode, str]:
@@ -64,6 +66,11 @@ def target_mode(config: Config, shortage: str | None = None) -> tuple[Mode, str]
         shortage: why targets cannot be stored, where they cannot.
     """
     asked, count = config.targets.mode, config.data.views.count
+    if config.cluster.with_student:
+        return (
+            "live",
+            "cluster.teachers.where is student: each worker asks teachers in its own process, on its own device",
+        )
     if asked != "auto":
         return asked, "targets.mode asks for it"
     if count is None:
@@ -120,7 +127,8 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
         InputError: the cluster lacks what is asked for; names which number to lower.
     """
     mode, reason = target_mode(config, shortage)
-    stay = mode == "live" or teachers_stay(config)
+    inside = config.cluster.with_student
+    stay = (mode == "live" and not inside) or teachers_stay(config)
     problems = _student_problems(config, resources)
     if shortage is not None and mode != "live":
         problems.append(
@@ -133,7 +141,10 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
     taken, taken_gpus = workers * student.cpus_each, workers * student.gpus
     cpus = sum(one.replicas * one.cpus for one in resources_of.values())
     gpus = sum(one.replicas * one.gpus for one in resources_of.values())
-    if gpus + taken_gpus > resources.gpus and gpus:
+    whose, other = "teachers", "targets.mode=stored"
+    if inside:
+        whose, other = "student", "cluster.teachers.where=actor"
+    if gpus + taken_gpus > resources.gpus and gpus and not inside:
         problems.append(
             Problem("cluster.teachers.gpus", f"asks for {gpus + taken_gpus:g} GPUs in all (teachers and, unless "
                     f"stored, students), there are {resources.gpus:g}; lower teachers' gpus or replicas, or use "
@@ -151,8 +162,8 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
         }
     elif cpus > free and not seats:
         problems.append(
-            Problem("cluster.teachers.cpus", f"teachers ask for {cpus:g} CPUs, {free:g} are free of "
-                    f"{resources.cpus:g}; lower cpus (fractions share a core) or replicas, or use targets.mode=stored")
+            Problem(f"cluster.{whose}.cpus", f"teachers ask for {cpus:g} CPUs, {free:g} are free of "
+                    f"{resources.cpus:g}; lower cpus (fractions share a core) or replicas, or use {other}")
         )  # fmt: skip
     if problems:
         raise InputError(problems)
@@ -182,6 +193,7 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
         student=student,
         note=note,
         beside=teachers_stay(config),
+        with_student=inside,
     )
 
 
@@ -263,7 +275,7 @@ def _seats(config: Config, mode: Mode, resources: Resources, cpus: float) -> int
     special = any(one.replicas > 1 or one.cpus > 1 or one.gpus or one.runtime_env for one in asked)
     if (
         special
-        or mode != "stored"
+        or (mode != "stored" and not config.cluster.with_student)
         or teachers_stay(config)
         or not (resources.local or cpus > resources.cpus)
     ):
@@ -289,10 +301,20 @@ def _student_problems(config: Config, resources: Resources) -> list[Problem]:
     return problems
 
 
+def _share(gpus: float, parts: int) -> float:
+    """A part of one GPU, in ten-thousandths; Ray gives out parts of one, or several whole ones."""
+    return gpus if parts == 1 else math.floor(min(1.0, gpus) / parts * 1e4) / 1e4
+
+
 def _resources(config: Config, teacher: Teacher) -> TeacherResources:
-    cluster, own = config.cluster.teachers, teacher.resources
+    cluster, own = config.cluster.hosting, teacher.resources
     if teacher.outputs is not None:
         return TeacherResources(1, 0.0, 0.0)
+    if (
+        config.cluster.with_student
+    ):  # before students train: all teachers where one worker of theirs will be
+        models = sum(one.outputs is None for one in config.teachers)
+        return TeacherResources(1, cluster.cpus, _share(cluster.gpus, models))
     return TeacherResources(
         replicas=own.replicas if own.replicas is not None else cluster.replicas,
         cpus=own.cpus if own.cpus is not None else cluster.cpus,

@@ -111,7 +111,7 @@ class Prepared:
 
     def specs(self, weights: Mapping[str, Mapping[str, Tensor]]) -> Specs:
         """What each teacher's actors host, once the weights of fitted teachers are known."""
-        cluster = self.config.cluster.teachers
+        cluster = self.config.cluster.hosting
         return {
             name: one.spec(weights.get(name), self.samples, cluster)
             for name, one in self.teachers.items()

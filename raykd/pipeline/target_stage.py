@@ -8,22 +8,18 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from raykd.config.data import BadSamples
-from raykd.config.root import TeacherCluster
-from raykd.config.schedules import values_of
-from raykd.data import Samples
 from raykd.evaluate import numbers_on
 from raykd.folders import RunFolder, write_json
+from raykd.pipeline.fit_targets import FitTargets, tolerance_of
 from raykd.pipeline.fits import weights_file
 from raykd.pipeline.placement import Mode, Placement, choose_mode
 from raykd.pipeline.preparation import Prepared
-from raykd.pipeline.recipe_store import Keys, RecipeStore, open_store
+from raykd.pipeline.recipe_store import RecipeStore
 from raykd.pipeline.teacher_validation import (
     PROBES,
     TeacherValidation,
@@ -33,19 +29,13 @@ from raykd.pipeline.teacher_validation import (
 from raykd.pipeline.teachers import Specs
 from raykd.pipeline.token_scales import note_scales, token_scales
 from raykd.runtime import Crew, put
-from raykd.targets import NoTargets, StoredTargets, TargetSource, TargetStore
+from raykd.targets import StoredTargets, TargetStore
 from raykd.targets.marks import Mark
-from raykd.targets.remote import Remote
-from raykd.targets.source import Asking
-from raykd.teachers import ActorFleet, EngineSpec, LiveTargets, Recorded, Spec, WriteThrough
-from raykd.teachers.client import Client
+from raykd.teachers import ActorFleet, EngineSpec, Recorded, Spec
 from raykd.teachers.filling import LEAST_ROWS, Part
-from raykd.teachers.on_policy import AskedBeside
-from raykd.teachers.quarantine import Tolerance
 from raykd.teachers.selftest import check_classes, check_repeatable
 from raykd.teachers.utilization import advise_replicas, utilization_of
 from raykd.tracking import Event, events
-from raykd.train import Fit
 from raykd.train.lanes import with_samples
 from raykd.train.work import MakeSource
 from raykd.types import ORIGINAL_VIEW, LearntOutputs
@@ -104,6 +94,7 @@ class TargetStage:
             self.samples = put(self.prepared.samples)
         self._running = ExitStack()
         self._rates: dict[str, float] = {}
+        self._specs: Any = None
 
     def required(self, views: int | None) -> int:
         """Answers of all teachers that a run of so many views needs to be stored."""
@@ -124,7 +115,8 @@ class TargetStage:
         """
         live = self.placement.mode == "live"
         self.views = 0 if live else views or 0
-        lacking, augmented = self._score_held_out(live=live)
+        asked = live and (not self.placement.with_student or bool(self.prepared.scaled))
+        lacking, augmented = self._score_held_out(live=asked)
         self._choose(augmented, ahead=ahead)
         if self.fleet is not None and self.mode != "write_through":
             self._fill(augmented)
@@ -137,7 +129,8 @@ class TargetStage:
         text = f"{self.mode} targets: {self.reason}; {self.scored:,} teacher samples scored, "
         text += f"{required - lacking:,} of {required:,} were stored before"
         self.emit(events.message("targets", text))
-        if self.mode == "stored" and not self.placement.beside:
+        stays = self.placement.beside or not self.placement.with_student
+        if (self.mode == "stored" and not self.placement.beside) or not stays:
             self.close()
 
     def _score_held_out(self, *, live: bool) -> tuple[int, list[Part]]:
@@ -254,7 +247,7 @@ class TargetStage:
     def _fill(self, parts: list[Part]) -> None:
         """Score what the store lacks of the training views."""
         assert self.fleet is not None, "teachers are there while something is lacking"
-        tolerance = _tolerance(self.prepared.samples, self.prepared.config.data.bad_samples)
+        tolerance = tolerance_of(self.prepared.samples, self.prepared.config.data.bad_samples)
         self.scored += self.stored.fill(parts, self.fleet, self.emit, tolerance)
 
     def _open(self) -> None:
@@ -316,7 +309,14 @@ class TargetStage:
             config.data.bad_samples,
             self.send,
             writes_through=self.writes_through,
+            hosted=self._hosted() if self.placement.with_student else None,
         )
+
+    def _hosted(self) -> Any:
+        """Reference to the teachers' specs, for the students' processes; made once."""
+        if self._specs is None:
+            self._specs = put(dict(self.specs))
+        return self._specs
 
     def advise(self, live: Sequence[Mapping[str, Any]]) -> None:
         """Say what would shorten a long wait for live teachers.
@@ -324,85 +324,13 @@ class TargetStage:
         Args:
             live: records of the epochs in which they were asked.
         """
+        if self.placement.with_student:  # there are no actors of which there might be more
+            return
         utilization = utilization_of(live)
         replicas = {name: resources.replicas for name, resources in self.placement.teachers.items()}
         self.advice = None if utilization is None else advise_replicas(utilization, replicas)
         if self.advice is not None:
             self.emit(events.message("student", self.advice))
-
-
-@dataclass(frozen=True)
-class FitTargets:
-    """Gives a fit its targets; called in the student's worker.
-
-    Attributes:
-        root: the store's folder.
-        keys: teacher -> its entries there.
-        bucket: of which it is a mirror, or None.
-        actors: teacher -> handles of its replicas; None = there are none any more.
-        live: whether they answer for the samples of the data, too, which are read from the store otherwise.
-        settings: timeouts and the failure policy.
-        bad: what is done about samples that break a teacher.
-        emit: where failures are reported.
-        writes_through: whether the actors' answers are stored.
-    """
-
-    root: Path
-    keys: Keys
-    bucket: Remote | None
-    actors: Mapping[str, Any] | None
-    live: bool
-    settings: TeacherCluster
-    bad: BadSamples
-    emit: Callable[[Event], None]
-    writes_through: bool = False
-
-    def __call__(self, samples: Samples, fit: Fit) -> TargetSource | Asking:
-        """The targets of one fit, with the teachers beside them where its student writes itself."""
-        if not fit.teacher_infos:
-            return NoTargets()
-        source = self._of_samples(samples, fit)
-        if fit.objective.on_policy is None:
-            return source
-        assert self.actors is not None, "the placement has kept the teachers"
-        handles = {teacher.name: self.actors[teacher.name] for teacher in fit.teacher_infos}
-        return AskedBeside(
-            source,
-            Client(handles, self.settings, self.emit),
-            {name: self.keys[name].views for name in handles},
-            reading_temperatures(fit),
-        )
-
-    def _of_samples(self, samples: Samples, fit: Fit) -> TargetSource:
-        if self.actors is None or not self.live:
-            return StoredTargets(self._open(samples, fit))
-        client = self._client(self.actors, samples, fit)
-        if self.writes_through:
-            return WriteThrough(client, self._open(samples, fit), fit.plan.rows)
-        return LiveTargets(client, list(client.pools))
-
-    def _open(self, samples: Samples, fit: Fit) -> TargetStore:
-        keys = {teacher.name: self.keys[teacher.name] for teacher in fit.teacher_infos}
-        if self.bucket is not None:  # the first worker on a node fetches what its mirror lacks
-            self.bucket.pull(key for one in keys.values() for key in one.augmented)
-        store = open_store(self.root, keys, samples, reading_temperatures(fit))
-        store.remote = self.bucket
-        return store
-
-    def _client(self, actors: Mapping[str, Any], samples: Samples, fit: Fit) -> Client:
-        handles = {teacher.name: actors[teacher.name] for teacher in fit.teacher_infos}
-        folders = {name: self.root / one.views.folder for name, one in self.keys.items()}
-        tolerance = _tolerance(samples, self.bad, folders)
-        client = Client(handles, self.settings, self.emit, tolerance)
-        client.temperatures = reading_temperatures(fit)
-        return client
-
-
-def reading_temperatures(fit: Fit) -> dict[str, float]:
-    """Teacher -> temperature at which a fit's student reads its answers; to begin with, where that changes."""
-    soft = fit.objective.soft_targets
-    temperature = 1.0 if soft is None else values_of(soft.course)[0]
-    return {teacher.name: temperature * teacher.temperature for teacher in fit.teacher_infos}
 
 
 def self_test(prepared: Prepared, fleet: ActorFleet) -> dict[str, float]:
@@ -427,19 +355,6 @@ def self_test(prepared: Prepared, fleet: ActorFleet) -> dict[str, float]:
         batch = spec.batch_size if isinstance(spec, Spec) else len(rows)
         rates[name] = batch * len(pool.actors) / max(pool.load.busy_s, 1e-9)
     return rates
-
-
-def _tolerance(
-    samples: Samples, bad: BadSamples, folders: Mapping[str, Path] | None = None
-) -> Tolerance | None:
-    """How many samples may break a teacher; None = none.
-
-    Args:
-        samples: the data.
-        bad: what is done about them.
-        folders: teacher -> where they are written down, so that no other fit finds them anew.
-    """
-    return Tolerance(samples, bad.max_fraction, folders or {}) if bad.policy == "skip" else None
 
 
 def _scored(fleet: ActorFleet | None) -> int:

@@ -27,12 +27,23 @@ def cost_words(summary: Summary) -> list[str]:
         parts.append(f"needs {_fewer(ratio['flops'])} FLOPs")
     parts += _answers(summary)
     if not parts:
-        return _on_policy(summary)
+        return [*_on_policy(summary), *in_students(summary)]
     return [
         f"Set against the whole ensemble it {listed(parts)}.",
         *_overhead(summary),
         *trust(summary),
         *_on_policy(summary),
+        *in_students(summary),
+    ]
+
+
+def in_students(summary: Summary) -> list[str]:
+    """That teachers computed where students did."""
+    told = summary["targets"]
+    if told.get("teachers_in") != "student":
+        return []
+    return [
+        f"Teachers computed in the students' own processes, {count(told['teacher_samples_scored'])} samples in all."
     ]
 
 

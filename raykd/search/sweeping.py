@@ -346,7 +346,7 @@ def trial_resources(config: Config, placement: Placement, cluster: Resources) ->
     student, search = config.cluster.student, config.search
     assert search is not None, "only for recipes with a search"
     free, gpus = cluster.cpus, cluster.gpus
-    if target_mode(config)[0] == "live" or placement.beside:
+    if (target_mode(config)[0] == "live" and not placement.with_student) or placement.beside:
         free -= sum(teacher.replicas * teacher.cpus for teacher in placement.teachers.values())
         gpus -= sum(teacher.replicas * teacher.gpus for teacher in placement.teachers.values())
     beside_teachers = Resources(free, gpus, cluster.local)

@@ -30,6 +30,7 @@ from raykd.targets.packing import (
     encode_features,
     encode_top,
     half,
+    on_host,
     shifted,
     top_of,
     widened,
@@ -101,7 +102,7 @@ def encode(
     elif kind == "logits" and packing.top_k is not None:
         arrays = encode_top(values_NC.float(), packing)
     else:
-        arrays = _ENCODERS[kind](values_NC.float().cpu())
+        arrays = _ENCODERS[kind](values_NC.float())
     if offsets is not None:
         arrays[UNIT_OFFSETS] = offsets
     return arrays | encode_features(features, packing.features)
@@ -109,14 +110,14 @@ def encode(
 
 def _encode_logits(logits_NC: Tensor) -> Arrays:
     shifted_NC, offset_N = shifted(logits_NC)
-    return {VALUES: shifted_NC.numpy(), OFFSET: offset_N.numpy()}
+    return {VALUES: on_host(shifted_NC), OFFSET: on_host(offset_N)}
 
 
 _ENCODERS: dict[OutputKind, Callable[[Tensor], Arrays]] = {
     "logits": _encode_logits,
-    "value": lambda values: {VALUE: values.numpy()},
+    "value": lambda values: {VALUE: on_host(values)},
     "label_logits": lambda logits: {LABEL_LOGITS: half(logits)},
-    "embedding": lambda vectors: {EMBEDDING: vectors.numpy()},
+    "embedding": lambda vectors: {EMBEDDING: on_host(vectors)},
 }
 
 

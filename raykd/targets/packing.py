@@ -112,7 +112,7 @@ def encode_top(logits_NC: Tensor, packing: Packing) -> Arrays:
         classes, and the class is the first one again. All is done on the logits' device, some rows at a time.
     """
     parts = [_top_of(part_NC, packing) for part_NC in chunks(logits_NC)]
-    arrays = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+    arrays = {name: on_host(torch.cat([part[name] for part in parts])) for name in parts[0]}
     classes = logits_NC.shape[1]
     return {
         KEPT: arrays[KEPT],
@@ -258,15 +258,33 @@ def encode_features(features: Mapping[str, Tensor], form: Form) -> Arrays:
     """`feature.<tap>` float16 [N, ...]; as `int8` [N, ...] with `scale.<tap>` float32 [N]."""
     arrays: Arrays = {}
     for tap, feature in features.items():
-        if form != "int8":
-            arrays[FEATURE + tap] = half(_pooled(feature) if form == "pooled" else feature)
-            continue
-        flat = feature.float().flatten(1)
-        scale_N = flat.abs().amax(dim=1) / _STEPS
-        steps = flat / torch.where(scale_N > 0, scale_N, 1.0)[:, None]
-        arrays[FEATURE + tap] = steps.round().to(torch.int8).view(feature.shape).numpy()
-        arrays[SCALE + tap] = scale_N.numpy()
+        kept, scale_N = _kept_of(feature, form)
+        arrays[FEATURE + tap] = on_host(kept)
+        if scale_N is not None:
+            arrays[SCALE + tap] = on_host(scale_N)
     return arrays
+
+
+def as_kept(feature: Tensor, form: Form) -> Tensor:
+    """A feature as it comes back, float32 on its device: what `decode_features` makes of `encode_features`, without the way."""
+    kept, scale_N = _kept_of(feature, form)
+    return _restored(kept, scale_N)
+
+
+def _kept_of(feature: Tensor, form: Form) -> tuple[Tensor, Tensor | None]:
+    """What is kept of a feature, on its device, and the scale of each row where there is one."""
+    if form != "int8":
+        return _halved(_pooled(feature) if form == "pooled" else feature), None
+    flat = feature.float().flatten(1)
+    scale_N = flat.abs().amax(dim=1) / _STEPS
+    steps = flat / torch.where(scale_N > 0, scale_N, 1.0)[:, None]
+    return steps.round().to(torch.int8).view(feature.shape), scale_N
+
+
+def _restored(kept: Tensor, scale_N: Tensor | None) -> Tensor:
+    """Float32, in memory of its own."""
+    feature = kept.float()
+    return feature if scale_N is None else feature * scale_N.view(-1, *[1] * (feature.ndim - 1))
 
 
 def decode_features(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
@@ -276,11 +294,10 @@ def decode_features(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         if not name.startswith(FEATURE):
             continue
         tap = name.removeprefix(FEATURE)
-        feature = widened(array)
+        scale_N = None
         if SCALE + tap in arrays:
             scale_N = torch.from_numpy(np.array(arrays[SCALE + tap]))
-            feature *= scale_N.view(-1, *[1] * (feature.ndim - 1))
-        found[tap] = feature
+        found[tap] = _restored(torch.from_numpy(np.array(array)), scale_N)
     return found
 
 
@@ -296,8 +313,22 @@ def widened(array: np.ndarray) -> Tensor:
 
 def half(values: Tensor) -> np.ndarray:
     """As float16; what is too large becomes the largest."""
-    halved: np.ndarray = values.clamp(-LARGEST, LARGEST).half().numpy()
-    return halved
+    return on_host(_halved(values))
+
+
+def on_host(tensor: Tensor) -> np.ndarray:
+    """As an array in this process; from a GPU through memory that it writes to directly, while others' streams go on."""
+    if tensor.is_cuda:
+        pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        pinned.copy_(tensor, non_blocking=True)
+        torch.cuda.current_stream(tensor.device).synchronize()
+        tensor = pinned
+    array: np.ndarray = tensor.cpu().numpy()
+    return array
+
+
+def _halved(values: Tensor) -> Tensor:
+    return values.clamp(-LARGEST, LARGEST).half()
 
 
 def _pooled(feature: Tensor) -> Tensor:

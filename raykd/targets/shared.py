@@ -104,6 +104,7 @@ class _Listener:
 
     def __init__(self, shared: SharedSource, number: int) -> None:
         self._shared, self._number = shared, number
+        self.exact = getattr(shared.source, "exact", False)
 
     def submit(self, batch: Batch) -> Ticket:
         return self._shared.submit(self._number, batch)

@@ -67,7 +67,8 @@ class TargetSource(Protocol):
     deadline is over, and at the deadline nothing more is tried. What the source does in the caller's own thread
     (reads from a disk, decodes) cannot be interrupted; it looks at the time after each teacher.
 
-    A source all of whose answers are at hand says `at_once = True`: it is asked for many steps in one batch.
+    A source whose teachers compute in this process in full precision says `exact = True`: so has the student then.
+    One all of whose answers are at hand says `at_once = True`: it is asked for many steps in one batch.
     """
 
     def submit(self, batch: Batch) -> Ticket:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from raykd.teachers.client import LiveTargets
 from raykd.teachers.engines.teacher import EngineSpec
+from raykd.teachers.in_process import InProcess
 from raykd.teachers.model import AnySpec, Recorded, Spec, TeacherModel
 from raykd.teachers.pool import ActorFleet, TeacherResources
 from raykd.teachers.write_through import WriteThrough
@@ -18,6 +19,7 @@ __all__ = [
     "AnySpec",
     "EngineSpec",
     "Fleet",
+    "InProcess",
     "LiveTargets",
     "Recorded",
     "Spec",

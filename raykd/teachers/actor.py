@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from threading import Lock
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import ray
@@ -20,16 +22,35 @@ from raykd.targets.ragged import samples_in
 from raykd.targets.remote import Remote
 from raykd.targets.shards import Shard, in_shards, write_shard
 from raykd.teachers.engines.teacher import EngineSpec
-from raykd.teachers.model import AnySpec, Inputs, Recorded, Spec, count, host
+from raykd.teachers.model import AnySpec, Inputs, Recorded, Spec, TeacherModel, count, host
+from raykd.teachers.published import publish
+from raykd.teachers.stages import in_turn
+from raykd.teachers.utilization import WorkTime
 
 _LOAD_TIMEOUT_S = 600.0
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _BATCHES = 8
 """Batches after which a long call shows progress in `statistics`."""
+_AHEAD = 2
+"""Pieces of a long call under way, so that the steps of the next one begin while those of the last one end."""
+SCORE = "score"
+"""Concurrency group of requests: of as many of them as there are steps each is at another."""
 CONTROL = "control"
 """Concurrency group whose calls are answered while the model is at work."""
-Answer = tuple[codec.Arrays, float]
-"""The encoded answer, and the seconds that it took here."""
+
+
+class Answer(NamedTuple):
+    """What an actor answers.
+
+    Attributes:
+        arrays: encoded.
+        seconds: that it took here, see `WorkTime`.
+        places: of the batches that were run, padding among them.
+    """
+
+    arrays: codec.Arrays
+    seconds: float
+    places: int
 
 
 def _method(**options: Any) -> Callable[[_Method], _Method]:
@@ -63,6 +84,27 @@ def device_of(spec: AnySpec, gpus: int) -> torch.device:
     return torch.device("cuda")
 
 
+def held_here(
+    reference: Any, names: Sequence[str]
+) -> tuple[dict[str, AnySpec], dict[str, torch.device]]:
+    """What a student's process hosts itself: specs and devices by the teacher's name.
+
+    Args:
+        reference: of all specs, by name.
+        names: those that are asked.
+
+    Raises:
+        TeacherError: a teacher is to run on a GPU, and this process has none.
+    """
+    specs: dict[str, AnySpec] = ray.get(reference, timeout=_LOAD_TIMEOUT_S)
+    own, gpus = {name: specs[name] for name in names}, len(ray.get_gpu_ids())
+    devices = {name: device_of(spec, gpus) for name, spec in own.items()}
+    for name, device in devices.items():
+        if device.type == "cuda":  # threads begin with the first one; this is that of the student
+            devices[name] = torch.device("cuda", torch.cuda.current_device())
+    return own, devices
+
+
 class TeacherActor:
     """Hosts one teacher; holds the data, so that it is asked by (rows, view) alone.
 
@@ -75,16 +117,18 @@ class TeacherActor:
         spec: AnySpec
         samples: Samples
         spec, samples = ray.get(cloudpickle.loads(references), timeout=_LOAD_TIMEOUT_S)
-        self._threads = threads
+        self._threads, self._name = threads, spec.name
         torch.set_num_threads(threads)
         self._samples = samples
         self._scorer = host(spec, device_of(spec, len(ray.get_gpu_ids())))
         self._piece = _BATCHES * (spec.batch_size if isinstance(spec, Spec) else 1)
         if isinstance(spec, EngineSpec):  # a batch of it may take long
             self._piece = spec.batch_size
-        self._busy_s = 0.0
+        self._work = WorkTime()
         self._scored = 0
         self._uploaded = 0
+        self._counting = Lock()
+        self._alone = nullcontext() if isinstance(self._scorer, TeacherModel) else Lock()
 
     def ready(self) -> int:
         """Answers once the model is loaded; the process id, for tests that kill it."""
@@ -95,24 +139,29 @@ class TeacherActor:
         """The process id, at once, also while the model is at work: what does not answer is hung."""
         return os.getpid()
 
-    @_method(max_task_retries=0)
+    @_method(concurrency_group=SCORE, max_task_retries=0)
     def score(self, rows: np.ndarray, view: np.ndarray) -> Answer:
         """The encoded answer for rows [B] in views [B]."""
         return self._timed(len(rows), lambda: self._scorer.score(self._samples, rows, view))
 
-    @_method(max_task_retries=0)
+    @_method(concurrency_group=SCORE, max_task_retries=0)
     def score_inputs(self, inputs: Inputs, whole: bool = True) -> Answer:
         """The encoded answer for samples of no data set: name -> [B, ...]; see `Scorer`."""
         return self._timed(count(inputs), lambda: self._scorer.score_inputs(inputs, whole=whole))
 
     def _timed(self, samples: int, score: Callable[[], codec.Arrays]) -> Answer:
+        """An answer and its seconds, see `WorkTime`."""
         torch.set_num_threads(self._threads)  # of this thread, which Ray chose
         begun = time.perf_counter()
-        arrays = score()
-        seconds = time.perf_counter() - begun
-        self._busy_s += seconds
-        self._scored += samples
-        return arrays, seconds
+        with self._alone:
+            arrays = score()
+        with self._counting:
+            seconds = self._work.done(begun, time.perf_counter())
+            self._scored += samples
+        scorer = self._scorer
+        places = scorer.taken_places() if isinstance(scorer, TeacherModel) else samples
+        publish(self._name, samples=samples, places=places, busy_s=seconds)
+        return Answer(arrays, seconds, places)
 
     @_method(max_task_retries=0)
     def fill(
@@ -131,7 +180,11 @@ class TeacherActor:
             Of each group of rows that is written together (`in_shards`) a shard for each entry.
         """
         pieces = (rows[i : i + self._piece] for i in range(0, len(rows), self._piece))
-        parts = (self.score(piece, np.full(len(piece), view, np.int64))[0] for piece in pieces)
+
+        def score(piece: np.ndarray) -> codec.Arrays:
+            return self.score(piece, np.full(len(piece), view, np.int64)).arrays
+
+        parts = in_turn(score, pieces, _AHEAD)
         written: list[list[Shard]] = []
         begin = 0
         for arrays in in_shards(parts):
@@ -162,7 +215,7 @@ class TeacherActor:
     @_method(concurrency_group=CONTROL)
     def statistics(self) -> dict[str, Any]:
         """Samples scored, seconds busy and bytes uploaded since the start."""
-        counted = {"samples_scored": self._scored, "busy_s": self._busy_s}
+        counted = {"samples_scored": self._scored, "busy_s": self._work.total_s}
         return {**counted, "uploaded_bytes": self._uploaded}
 
     def _count_uploaded(self, size: int) -> None:

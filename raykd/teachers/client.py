@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,10 @@ from raykd.config.root import TeacherCluster
 from raykd.errors import TeacherError
 from raykd.targets import Ticket, codec
 from raykd.targets.source import Deadline
+from raykd.teachers.actor import Answer
 from raykd.teachers.executor import Call, LeftOutError, Pool, Replicas, Request, Steps, finish
 from raykd.teachers.model import Inputs, count
+from raykd.teachers.published import publish
 from raykd.teachers.quarantine import Tolerance
 from raykd.teachers.utilization import describe
 from raykd.tracking import Event
@@ -159,10 +162,15 @@ class Client:
         Raises:
             TargetTimeoutError: it was not there in time.
         """
+        pool, begun = self.pools[name], time.monotonic()
         try:
-            (parts,) = finish([self._parts(self.pools[name], asked)], deadline, f"teacher {name!r}")
+            (parts,) = finish([self._parts(pool, asked)], deadline, f"teacher {name!r}")
         except LeftOutError:
             return None
+        finally:
+            waited_s = time.monotonic() - begun
+            pool.load.wait_s += waited_s
+            publish(name, answers=1, wait_s=waited_s)
         return parts
 
     def _parts(self, pool: Pool, asked: Asked) -> Steps[codec.Parts]:
@@ -229,10 +237,10 @@ def _settle(pool: Pool, request: Request, *, searching: bool = False) -> Steps[c
     answer = yield from pool.settle(request, searching=searching)
     if answer is None:
         return None
-    arrays: codec.Arrays
-    arrays, seconds = answer
+    found: Answer = answer
     pool.load.requests += 1
     pool.load.samples += request.call.samples
-    pool.load.size_bytes += sum(array.nbytes for array in arrays.values())
-    pool.load.busy_s += seconds
-    return arrays
+    pool.load.size_bytes += sum(array.nbytes for array in found.arrays.values())
+    pool.load.busy_s += found.seconds
+    pool.load.places += found.places
+    return found.arrays

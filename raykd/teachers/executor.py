@@ -28,6 +28,7 @@ from raykd.config.root import TeacherCluster
 from raykd.errors import NonFiniteError, TeacherError
 from raykd.targets.source import Deadline
 from raykd.teachers.policy import BREAKS, Cause, Decision, FailurePolicy
+from raykd.teachers.published import publish
 from raykd.teachers.quarantine import Isolated, Quarantine, Tolerance, isolate, quarantined
 from raykd.teachers.seats import end_process
 from raykd.teachers.utilization import TeacherLoad
@@ -230,8 +231,10 @@ class Pool:
         for back in [i for i, alive in self.replicas.restarting.items() if _is_there(alive)]:
             del self.replicas.restarting[back]
         replica = self.replicas.pick(avoid)
+        queued = sum(self.replicas.outstanding)
         self.load.asked += 1
-        self.load.queued += sum(self.replicas.outstanding)
+        self.load.queued += queued
+        publish(self.name, requests=1, queued=queued)
         self.replicas.outstanding[replica] += 1
         early = replica in self.replicas.ended
         self.replicas.ended.discard(replica)
@@ -385,6 +388,8 @@ class Pool:
 
     def _report(self, cause: Cause, decision: Decision) -> None:
         text, action = decision.reason, decision.action
+        self.load.failures += 1
+        publish(self.name, cause, failures=1)
         self.emit(events.failure(self.stage, text, decision=action, teacher=self.name, cause=cause))
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from threading import local
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -29,13 +30,15 @@ from raykd.models.weights import apply_weights, fingerprint
 from raykd.objects import Held
 from raykd.seeding import derive
 from raykd.targets import codec
-from raykd.targets.packing import PLAIN, Packing
+from raykd.targets.packing import PLAIN, Packing, as_kept
 from raykd.targets.ragged import joined, taken
 from raykd.teachers.answers import TINY, as_logits, mapped
 from raykd.teachers.engines.teacher import EngineSpec, EngineTeacher
+from raykd.teachers.stages import Placed, Stages
 from raykd.types import CHUNKS, ORIGINAL_VIEW, OutputKind, Scale
 
 Inputs = Mapping[str, np.ndarray]
+_OUTPUT, _FINITE, _TAP = "output", "finite", "tap."
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -181,7 +184,11 @@ class Scorer(Protocol):
 
 
 class TeacherModel:
-    """A frozen network that scores samples."""
+    """A frozen network that scores samples; several threads may ask it, of which each step of a batch takes one at a time.
+
+    Attributes:
+        stages: where these steps take turns.
+    """
 
     def __init__(self, spec: Spec, device: torch.device | None = None) -> None:
         self.spec = spec
@@ -202,8 +209,21 @@ class TeacherModel:
         self._taps = Taps(self.network, (*spec.taps, *vector), key=spec.key)
         assert not any(p.requires_grad for p in self.network.parameters()), "a teacher is frozen"
         assert not any(m.training for m in self.network.modules()), "a teacher is in eval mode"
+        self.stages = Stages(self.device)
+        self._own = local()
         # Teachers draw independently of each other: the errors of their draws are averaged, too.
         self._own_number = np.uint64(derive(0, "draws", spec.name))
+
+    @property
+    def places(self) -> int:
+        """Of the batches that were run for this thread since `taken_places`, padding among them."""
+        found: int = getattr(self._own, "places", 0)
+        return found
+
+    def taken_places(self) -> int:
+        """The same; counting starts anew."""
+        found, self._own.places = self.places, 0
+        return found
 
     def score(self, samples: Samples, rows: np.ndarray, view: np.ndarray) -> codec.Arrays:
         """The encoded answer; short batches are padded with their first row to the one fixed shape."""
@@ -232,13 +252,22 @@ class TeacherModel:
         self, samples: int, inputs: Callable[[np.ndarray], Mapping[str, Tensor]], packing: Packing
     ) -> codec.Arrays:
         """The answer for so many samples; `inputs` gives those at places [B]."""
-        size, parts = self.spec.batch_size, []
+
+        def score(batch: tuple[np.ndarray, int]) -> codec.Arrays:
+            places, own = batch
+            return taken(self._staged(lambda: inputs(places), packing), np.arange(own))
+
+        batches = list(self._batches(samples))
+        self._own.places = self.places + len(batches) * self.spec.batch_size
+        return joined(self.stages.each(score, batches))
+
+    def _batches(self, samples: int) -> Iterator[tuple[np.ndarray, int]]:
+        """Places of each batch of the one fixed shape, and how many of them are no padding."""
+        size = self.spec.batch_size
         for start in range(0, samples, size):
             places = np.arange(start, start + size)
             places[places >= samples] = start
-            arrays = self._forward(inputs(places), packing)
-            parts.append(taken(arrays, np.arange(min(size, samples - start))))
-        return joined(parts)
+            yield places, min(size, samples - start)
 
     def _scored_chunks(self, tokens_B2L: Tensor, packing: Packing) -> codec.Arrays:
         """The answer for chunks of tokens, those of one bucket together."""
@@ -254,28 +283,86 @@ class TeacherModel:
             order.append(places)
         return taken(joined(parts), np.argsort(np.concatenate(order)))
 
+    def here(
+        self, inputs: Mapping[str, Tensor], view: np.ndarray
+    ) -> tuple[codec.Arrays, dict[str, Tensor]]:
+        """As `score`, for whoever is in this process: features never leave the device.
+
+        Args:
+            inputs: name -> [B, ...], samples in their views, as `Samples.batch` has them.
+            view: int64 [B], which views these are.
+
+        Returns:
+            The encoded answer without features, and tap -> float32 [B, ...] on the device, as they would be decoded.
+            Of chunks of tokens the features are in the answer.
+
+        Raises:
+            TeacherError: as `score`.
+        """
+        packing = _packing_for(self.spec.packing, view)
+        if CHUNKS in inputs:
+            return self._scored_chunks(inputs[CHUNKS], packing), {}
+        parts: list[codec.Arrays] = []
+        tapped: dict[str, list[Tensor]] = {tap: [] for tap in self.spec.taps}
+        for places, own in self._batches(len(next(iter(inputs.values())))):
+            self._own.places = self.places + len(places)
+            index = torch.from_numpy(places)
+            given = Placed({n: tensor[index].to(self.device) for n, tensor in inputs.items()})
+            logits_BC, features = self._checked(self._computed(given).tensors)
+            parts.append(codec.encode(logits_BC[:own], {}, self.spec.answers, packing))
+            for tap, feature in features.items():
+                tapped[tap].append(as_kept(feature[:own], packing.features))
+        return joined(parts), {tap: torch.cat(some) for tap, some in tapped.items()}
+
+    def _staged(self, inputs: Callable[[], Mapping[str, Tensor]], packing: Packing) -> codec.Arrays:
+        """The encoded answer for one batch of the fixed shape; other threads may be at the other steps of others."""
+        with self.stages.inputs:
+            given = inputs()
+            placed = self.stages.put(given)
+        with self.stages.forward:
+            computed = self._computed(placed)
+        with self.stages.encode:
+            return self._encoded(given, computed, packing)
+
     @torch.inference_mode()
-    def _forward(self, inputs: Mapping[str, Tensor], packing: Packing) -> codec.Arrays:
-        moved = {name: tensor.to(self.device) for name, tensor in inputs.items()}
-        output_BC = self.network(moved).float()
+    def _encoded(
+        self, inputs: Mapping[str, Tensor], computed: Placed, packing: Packing
+    ) -> codec.Arrays:
+        with self.stages.beside(computed) as tensors:
+            logits_BC, features = self._checked(tensors)
+            offsets = numbers_N = None
+            if CHUNKS in inputs:
+                tokens_B2L = inputs[CHUNKS].numpy()
+                offsets = offsets_of(tokens_B2L)
+                if packing.draws is not None:
+                    numbers_N = unit_numbers(tokens_B2L) ^ self._own_number
+            return codec.encode(logits_BC, features, self.spec.answers, packing, offsets, numbers_N)
+
+    @torch.inference_mode()
+    def _computed(self, placed: Placed) -> Placed:
+        """Its own outputs, whether all is finite, and tap -> feature, as the device is computing them."""
+        output_BC = self.network(self.stages.taken(placed)).float()
         tapped = self._taps.take()
         if self.spec.vector is not None:
             output_BC = tapped[self.spec.vector].float()
         if self.spec.kind == "log_probabilities":
             output_BC = output_BC.masked_fill(output_BC == -torch.inf, math.log(TINY))
-        features = {tap: tapped[tap].float().cpu() for tap in self.spec.taps}
-        if not all(torch.isfinite(tensor).all() for tensor in (output_BC, *features.values())):
+        features = {_TAP + tap: tapped[tap].float() for tap in self.spec.taps}
+        finite = [tensor.isfinite().all() for tensor in (output_BC, *features.values())]
+        return self.stages.computed(
+            {_OUTPUT: output_BC, _FINITE: torch.stack(finite).all(), **features}
+        )
+
+    @torch.inference_mode()
+    def _checked(self, computed: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits over the data's classes [N, C], and tap -> float32 [N, ...]; the device is waited for once."""
+        output_BC = computed[_OUTPUT]
+        features = {tap: computed[_TAP + tap] for tap in self.spec.taps}
+        if not bool(computed[_FINITE]):
             raise NonFiniteError(
                 f"teacher {self.spec.name!r} answered {_not_finite(output_BC, features)}"
             )
-        offsets = numbers_N = None
-        if CHUNKS in inputs:
-            tokens_B2L = inputs[CHUNKS].numpy()
-            offsets = offsets_of(tokens_B2L)
-            if packing.draws is not None:
-                numbers_N = unit_numbers(tokens_B2L) ^ self._own_number
-        logits_BC = self._aligned(output_BC)
-        return codec.encode(logits_BC, features, self.spec.answers, packing, offsets, numbers_N)
+        return self._aligned(output_BC), features
 
     def _aligned(self, output_BC: Tensor) -> Tensor:
         """Logits over the data's classes: several own classes added up, −∞ for those it does not know."""

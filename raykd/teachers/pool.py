@@ -17,11 +17,12 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTa
 from raykd.config.root import TeacherCluster
 from raykd.errors import TeacherError
 from raykd.runtime import Crew
-from raykd.teachers.actor import CONTROL, TeacherActor
+from raykd.teachers.actor import CONTROL, SCORE, TeacherActor
 from raykd.teachers.client import Client, Question
 from raykd.teachers.executor import Replicas
 from raykd.teachers.model import AnySpec, Inputs
 from raykd.teachers.seats import Seat, forget
+from raykd.teachers.stages import AT_ONCE
 from raykd.top_k import dense_answers
 from raykd.tracking import Event
 from raykd.types import TeacherOutputs
@@ -175,7 +176,8 @@ def _pickled(references: Sequence[Any]) -> tuple[bytes, list[Any]]:
 
 def _start(references: bytes, resources: TeacherResources, settings: TeacherCluster) -> Any:
     """An actor that Ray starts again whenever it dies; how often one batch may be tried is the client's."""
-    actor = ray.remote(concurrency_groups={CONTROL: 1})(TeacherActor).options(
+    groups = {CONTROL: 1, SCORE: AT_ONCE}
+    actor = ray.remote(concurrency_groups=groups)(TeacherActor).options(
         num_cpus=resources.cpus,
         num_gpus=resources.gpus,
         runtime_env=dict(resources.runtime_env) if resources.runtime_env else None,

@@ -14,6 +14,8 @@ LOW_WAIT = 0.05
 WORK = "teacher_work_s_per_step"
 STEP = "student_s_per_step"
 WAIT = "teacher_wait_fraction"
+SCORED = "teacher_samples_scored"
+"""Of teachers in the students' own processes, which nobody else can count."""
 
 
 @dataclass
@@ -28,6 +30,9 @@ class TeacherLoad:
         asked: requests made, the repeated ones among them.
         queued: requests that were under way, summed over the moments when one was made.
         clients: 1; the number of workers once summed.
+        places: of the batches that were run for them, padding among them.
+        wait_s: seconds that the client waited for the answers.
+        failures: requests that were not answered.
     """
 
     requests: float = 0
@@ -37,6 +42,9 @@ class TeacherLoad:
     asked: float = 0
     queued: float = 0
     clients: float = 1
+    places: float = 0
+    wait_s: float = 0
+    failures: float = 0
 
     def take(self) -> list[float]:
         """The numbers in the order of the attributes; counting starts anew."""
@@ -44,6 +52,25 @@ class TeacherLoad:
         for name, number in vars(TeacherLoad()).items():
             setattr(self, name, number)
         return numbers
+
+
+@dataclass
+class WorkTime:
+    """Seconds of pieces of work that overlap: of each since it was begun, or since another one was done.
+
+    They add up to the time in which there was any work, and while there always is, a piece takes as long as pieces follow
+    each other.
+    """
+
+    total_s: float = 0.0
+    _ended_s: float = -math.inf
+
+    def done(self, begun_s: float, now_s: float) -> float:
+        """The seconds of a piece that is done now."""
+        seconds = now_s - max(begun_s, self._ended_s)
+        self._ended_s = now_s
+        self.total_s += seconds
+        return seconds
 
 
 WIDTH = len(fields(TeacherLoad))
@@ -62,8 +89,10 @@ def describe(
 
     Returns:
         By name, then teacher: `teacher_busy_fraction` (of its replicas' time), `teacher_queue` (requests
-        under way when another is made), `teacher_samples_per_s`, `teacher_bytes_per_sample` and
-        `teacher_work_s_per_step` (seconds of one replica for one step of the student).
+        under way when another is made), `teacher_samples_per_s`, `teacher_bytes_per_sample`,
+        `teacher_work_s_per_step` (seconds of one replica for one step of the student), `teacher_batch_fill` (part of
+        the batches that is no padding), `teacher_wait_s_per_step` (that a student waits for the answer) and
+        `teacher_failures` (requests without an answer).
     """
     found: dict[str, dict[str, float]] = {}
     for index, (name, actors) in enumerate(replicas.items()):
@@ -75,6 +104,9 @@ def describe(
             "teacher_samples_per_s": load.samples / max(seconds, 1e-9),
             "teacher_bytes_per_sample": load.size_bytes / max(1.0, load.samples),
             WORK: load.busy_s / max(1.0, steps),
+            "teacher_batch_fill": load.samples / max(1.0, load.places),
+            "teacher_wait_s_per_step": load.wait_s / max(1.0, load.requests),
+            "teacher_failures": load.failures,
         }
         for key, value in values.items():
             found.setdefault(key, {})[name] = value

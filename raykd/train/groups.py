@@ -199,6 +199,8 @@ def _worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     world = World(context.get_world_rank(), context.get_world_size(), get_device())
     torch.set_num_threads(work.threads)
+    if world.device.type == "cuda":  # whatever a worker makes by itself is to be on its own device
+        torch.cuda.set_device(world.device)
     reporter, trained = work.reports, 0
     for fit in fits:
         if not messages.empty():  # the group that this one replaces stopped early

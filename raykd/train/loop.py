@@ -104,7 +104,8 @@ class Trainer:
         peers = self.fit.peers
         count = peers.count if isinstance(peers, peer_settings.MutualLearning) else 1
         modules = (build_module(self.fit, self.samples, peer) for peer in range(count))
-        placed_there = [placed(one, self.world.device, tf32=True) for one in modules]
+        tf32 = not getattr(self.source, "exact", False)
+        placed_there = [placed(one, self.world.device, tf32=tf32) for one in modules]
         return [Learner(self.fit, module, self.task) for module in placed_there]
 
     def _together(self) -> nn.Module:

@@ -262,6 +262,28 @@ def test_live_targets_give_the_bit_identical_student(finished, recipe, tmp_path)
     assert live.summary["targets"]["teacher_samples_scored"] > 0
 
 
+@pytest.mark.usefixtures("same_home")
+def test_teachers_in_the_student_s_process_give_the_bit_identical_student(
+    finished, recipe, summary, tmp_path
+):
+    tree = {**recipe, "cluster": {"teachers": {"where": "student"}}}
+    inside = run(load_config(tree), Options(output=tmp_path / "inside"))
+    assert_same_students(finished.path, inside.path)
+    told = inside.summary["targets"]
+    assert (told["mode"], told["teachers_in"]) == ("live", "student")
+    epochs = [line for line in lines(inside.path, "epoch") if "teacher_samples_scored" in line]
+    assert {line["fit"] for line in epochs} == {
+        "student/replica0",
+        "best_teacher/replica0",
+        "hard/replica0",
+    }
+    scored = sum(sum(line["teacher_samples_scored"].values()) for line in epochs)
+    assert told["teacher_samples_scored"] == scored, "validation and test were stored before"
+    shown = (2 + 1 + 2) * 2 * len(prepare(load_config(tree)).samples.splits["train"])
+    assert scored == shown, "of two epochs, by two teachers, by one and by two"
+    assert "advice" not in told
+
+
 def test_resuming_a_finished_run_trains_nothing(resumed, summary):
     after = {p: p.stat().st_mtime_ns for p in resumed.path.glob("checkpoints/*/*/*")}
     assert after == resumed.before

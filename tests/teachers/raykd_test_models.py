@@ -243,6 +243,37 @@ def poisoned(how="die"):
     return Poisoned(how)
 
 
+VIEWED = [0]
+"""Views that `noticed` has made in this process."""
+
+
+def noticed(inputs, generator):
+    """A view that changes nothing, and counts."""
+    VIEWED[0] += 1
+    return inputs
+
+
+class Awaiting(Linear):
+    """Answers a batch once a view of the next one is made; the last of `batches` at once."""
+
+    def __init__(self, batches, patience_s):
+        super().__init__()
+        self.left, self.patience_s, self.seen = batches, patience_s, 0
+
+    def forward(self, x):
+        self.left, self.seen = self.left - 1, self.seen + len(x)
+        until = time.monotonic() + self.patience_s
+        while self.left and VIEWED[0] <= self.seen:
+            if time.monotonic() > until:
+                raise RuntimeError("nobody makes the inputs of the next batch")
+            time.sleep(0.002)
+        return super().forward(x)
+
+
+def awaiting(batches, patience_s=30.0):
+    return Awaiting(batches, patience_s)
+
+
 class Ponderous(Linear):
     """Answers well, `seconds` late, for as long as the file is there."""
 

@@ -105,6 +105,9 @@ def test_actors_store_and_this_process_give_the_same_bits(
         assert load["teacher_bytes_per_sample"] == {"wide": 3 * 2 + 4, "conv": 3 * 2 + 4 + 8**3 * 2}
         assert load["teacher_queue"]["wide"] == (0 + 1 + 2 + 3 + 4 + 5) / 6
         assert all(0 < part < 1 for part in load["teacher_busy_fraction"].values())
+        assert load["teacher_batch_fill"] == {"wide": 21 / 24, "conv": 21 / 24}
+        assert all(wait_s > 0 for wait_s in load["teacher_wait_s_per_step"].values())
+        assert load["teacher_failures"] == {"wide": 0, "conv": 0}
         work_s = load["teacher_work_s_per_step"]["wide"]
         assert work_s == pytest.approx(load["teacher_busy_fraction"]["wide"] * 2 * 60 / 6)
         assert not any(live.describe(live.counters(), 1.0)["teacher_busy_fraction"].values())

@@ -18,14 +18,32 @@ EPOCH = {"teacher_wait_fraction": 0.5, "student_s_per_step": 0.01}
 
 def test_a_load_is_counted_anew_once_it_is_taken():
     load = TeacherLoad(requests=2, samples=64, asked=3)
-    assert load.take() == [2, 64, 0, 0, 3, 0, 1]
-    assert load.take() == [0, 0, 0, 0, 0, 0, 1]
-    assert WIDTH == 7
+    assert load.take() == [2, 64, 0, 0, 3, 0, 1, 0, 0, 0]
+    assert load.take() == [0, 0, 0, 0, 0, 0, 1, 0, 0, 0]
+    assert WIDTH == 10
 
 
 def test_what_an_epoch_tells_of_two_teachers():
-    wide = TeacherLoad(requests=10, samples=320, size_bytes=6400, busy_s=4.0, asked=10, queued=15)
-    conv = TeacherLoad(requests=10, samples=320, size_bytes=640, busy_s=1.0, asked=12, queued=0)
+    wide = TeacherLoad(
+        requests=10,
+        samples=320,
+        size_bytes=6400,
+        busy_s=4.0,
+        asked=10,
+        queued=15,
+        places=640,
+        wait_s=3.0,
+    )
+    conv = TeacherLoad(
+        requests=10,
+        samples=320,
+        size_bytes=640,
+        busy_s=1.0,
+        asked=12,
+        queued=0,
+        places=320,
+        failures=2,
+    )
     values = describe([*wide.take(), *conv.take()], {"wide": 2, "conv": 1}, seconds=5.0)
     assert values == {
         "teacher_busy_fraction": {"wide": 0.4, "conv": 0.2},
@@ -33,6 +51,9 @@ def test_what_an_epoch_tells_of_two_teachers():
         "teacher_samples_per_s": {"wide": 64.0, "conv": 64.0},
         "teacher_bytes_per_sample": {"wide": 20.0, "conv": 2.0},
         "teacher_work_s_per_step": {"wide": 0.4, "conv": 0.1},
+        "teacher_batch_fill": {"wide": 0.5, "conv": 1.0},
+        "teacher_wait_s_per_step": {"wide": 0.3, "conv": 0.0},
+        "teacher_failures": {"wide": 0.0, "conv": 2.0},
     }
 
 
