@@ -5,6 +5,9 @@ Shape suffixes: B samples.
 
 from __future__ import annotations
 
+import math
+import weakref
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +15,8 @@ from torch import Tensor
 from raykd.data.steps import kept_dtype
 
 CPU = torch.device("cpu")
+_KEPT_BYTES = 2**28
+"""Of memory that is not in use."""
 
 
 def pins(device: torch.device) -> bool:
@@ -46,13 +51,37 @@ def gather_into(place: np.ndarray, array: np.ndarray, rows: np.ndarray) -> None:
         place[...] = plain[rows]
 
 
-def room(like: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-    """Memory on the CPU for so many samples that look like the first one of `like` [B, ...].
+class Rooms:
+    """Memory of the CPU for what is made of many samples; handed out again once nobody has it any more.
 
-    By numpy, which asks for large pages: of small ones the first touch takes longer than all work on a view.
+    The first touch of new memory takes longer than most views. It comes from numpy, which asks for large pages.
     """
-    kind = torch.empty(0, dtype=dtype).numpy().dtype
-    return torch.from_numpy(np.empty((count, *like.shape[1:]), kind))
+
+    def __init__(self) -> None:
+        self._free: list[np.ndarray] = []
+
+    def room(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A tensor with nothing in it yet."""
+        size = math.prod(shape) * dtype.itemsize
+        kept, block = [], None
+        while self._free and block is None:  # one operation at a time: threads and finalizers share the list
+            try:
+                found = self._free.pop()
+            except IndexError:  # somebody else was quicker
+                break
+            if size <= found.nbytes <= 2 * size:
+                block = found
+            else:
+                kept.append(found)
+        self._free.extend(kept)
+        block = np.empty(size, np.uint8) if block is None else block
+        own = block[:size]  # lives as long as any tensor of this memory
+        weakref.finalize(own, self._give_back, block).atexit = False
+        return torch.from_numpy(own).view(dtype).view(shape)
+
+    def _give_back(self, block: np.ndarray) -> None:
+        if sum(other.nbytes for other in list(self._free)) + block.nbytes <= _KEPT_BYTES:
+            self._free.append(block)
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:

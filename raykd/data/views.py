@@ -21,7 +21,7 @@ import torch
 
 from raykd.config.data import Cutmix, FactoryView, Mixup, ViewStep
 from raykd.data import steps
-from raykd.data.gathering import CPU, gathered, moved, room
+from raykd.data.gathering import CPU, Rooms, gathered, moved
 from raykd.data.geometry import Drawn, Geometry, on_device
 from raykd.data.hashing import Draws, view_keys
 from raykd.data.policy import Fields, MixStep, build_steps
@@ -93,6 +93,7 @@ class ViewMaker:
             (i for i, step in enumerate(self._steps, 1) if getattr(step, "on_host", False)),
             default=0,
         )
+        self._rooms = Rooms()
         self._pools = pools
         self._labelled_N = np.zeros(len(ids) if mixes(policy) else 0, dtype=bool)
         if mixes(policy):
@@ -149,7 +150,8 @@ class ViewMaker:
             for name, tensor in self._applied(geometry.part(part), device).items():
                 if name not in shown:
                     floats = tensor.dtype == torch.uint8 and name != TEXT
-                    shown[name] = room(tensor, count, torch.float32 if floats else tensor.dtype)
+                    dtype = torch.float32 if floats else tensor.dtype
+                    shown[name] = self._rooms.room((count, *tensor.shape[1:]), dtype)
                 place = shown[name][part]
                 _ = place.copy_(tensor) if name == TEXT else steps.to_float(tensor, place)
         return shown
