@@ -1,6 +1,7 @@
 """From the settings of `data.views.policy` to functions: one builder for each `type` of step.
 
-Shape suffixes: B samples, C channels, H height, W width, K random numbers of one sample.
+A step draws on the host what it needs of random numbers, a few for each sample, and is applied to tensors wherever
+these are. Shape suffixes: B samples, C channels, H height, W width, K random numbers of one sample.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from raykd.config.data import (
     Cutmix,
@@ -26,19 +28,32 @@ from raykd.config.data import (
     ViewStep,
 )
 from raykd.data import steps
+from raykd.data.geometry import Drawn
 from raykd.data.hashing import Draws
 from raykd.data.texts import drop_words, most_words
 from raykd.errors import InputError
 from raykd.importing import load_callable
 from raykd.types import TEXT
 
-Inputs = dict[str, np.ndarray]
+Fields = dict[str, Tensor]
+"""Name -> [B, ...], uint8, float32 or int64."""
 _VECTOR_AXES, _IMAGE_AXES = 2, 4  # [N, D], [N, C, H, W]
 _HALF_TURN = 180.0
 
 
-PlainStep = Callable[[Inputs, Draws], Inputs]
-"""A step that looks at each sample alone; must leave its argument as it is."""
+@dataclass(frozen=True)
+class PlainStep:
+    """A step that looks at each sample alone.
+
+    Attributes:
+        draw: what it draws, on the host.
+        show: `(fields, drawn) -> fields`, on the device of the fields, which it may change.
+        on_host: whether that is the CPU always.
+    """
+
+    draw: Callable[[Draws], Drawn]
+    show: Callable[[Fields, Fields], Fields]
+    on_host: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,13 +62,14 @@ class MixStep:
 
     Attributes:
         probability: chance of blending a sample, in [0, 1].
-        blend: `(own, partner, mixed_B, uniform_KB) -> (blended, share_B)`, where `mixed_B` (bool [B])
-            says which samples are blended, `uniform_KB` are three random numbers for each, and
-            `share_B` (float32 [B]) is the own share.
+        draw: `(mixed_B, uniform_KB) -> (drawn, share_B)`, on the host, where `mixed_B` (bool [B]) says which samples
+            are blended, `uniform_KB` are three random numbers for each, and `share_B` (float32 [B]) is the own share.
+        show: `(own, partner, drawn) -> blended`, on the device of these.
     """
 
     probability: float
-    blend: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    draw: Callable[[np.ndarray, np.ndarray], tuple[Drawn, np.ndarray]]
+    show: Callable[[Tensor, Tensor, Fields], Tensor]
 
 
 @dataclass(frozen=True)
@@ -144,19 +160,24 @@ def build_steps(
     return built
 
 
-def _on_array(apply: Callable[[np.ndarray, Draws], np.ndarray]) -> PlainStep:
-    def on_inputs(inputs: Inputs, draws: Draws) -> Inputs:
-        return {name: apply(array, draws) for name, array in inputs.items()}
+def _on_each(draw: Callable[[Draws], Drawn], show: Callable[[Tensor, Fields], Tensor]) -> PlainStep:
+    """A step that does the same to every field."""
 
-    return on_inputs
+    def on_fields(fields: Fields, drawn: Fields) -> Fields:
+        return {name: show(tensor, drawn) for name, tensor in fields.items()}
+
+    return PlainStep(draw, on_fields)
 
 
 def _translate_by(reach: int) -> PlainStep:
-    def move(images_BCHW: np.ndarray, draws: Draws) -> np.ndarray:
+    def draw(draws: Draws) -> Drawn:
         moves_KB = (draws.uniforms(2) * (2 * reach + 1)).astype(np.int64) - reach
-        return steps.translate(images_BCHW, moves_KB[0], moves_KB[1], reach)
+        return {"down": moves_KB[0], "right": moves_KB[1]}
 
-    return _on_array(move)
+    def move(images_BCHW: Tensor, drawn: Fields) -> Tensor:
+        return steps.translate(images_BCHW, drawn["down"], drawn["right"], reach)
+
+    return _on_each(draw, move)
 
 
 def _pad_crop(settings: PadCrop, target: StepTarget) -> PlainStep:
@@ -175,10 +196,10 @@ def _shift(settings: Shift, target: StepTarget) -> PlainStep:
 def _flip(settings: Flip, target: StepTarget) -> PlainStep:
     target.image_size("flip")
 
-    def flip(images_BCHW: np.ndarray, draws: Draws) -> np.ndarray:
-        return steps.mirror(images_BCHW, draws.uniforms(1)[0] < settings.probability)
+    def draw(draws: Draws) -> Drawn:
+        return {"mirrored": draws.uniforms(1)[0] < settings.probability}
 
-    return _on_array(flip)
+    return _on_each(draw, lambda images, drawn: steps.mirror(images, drawn["mirrored"]))
 
 
 def _rotate(settings: Rotate, target: StepTarget) -> PlainStep:
@@ -186,80 +207,118 @@ def _rotate(settings: Rotate, target: StepTarget) -> PlainStep:
     target.at_most("degrees", settings.degrees, _HALF_TURN, "degrees", "half a turn to either side")
     reach = np.deg2rad(settings.degrees)
 
-    def turn(images_BCHW: np.ndarray, draws: Draws) -> np.ndarray:
-        return steps.rotate(images_BCHW, (2 * draws.uniforms(1)[0] - 1) * reach)
+    def draw(draws: Draws) -> Drawn:
+        radians_B = (2 * draws.uniforms(1)[0] - 1) * reach
+        return {name: of(radians_B).astype(np.float32) for name, of in _TURN.items()}
 
-    return _on_array(turn)
+    return _on_each(draw, lambda images, drawn: steps.rotate(images, drawn["cos"], drawn["sin"]))
+
+
+_TURN: dict[str, Callable[[np.ndarray], np.ndarray]] = {"cos": np.cos, "sin": np.sin}
+
+
+def _stream(draws: Draws) -> Drawn:
+    """Where each sample's stream starts, of steps that draw many numbers of it where they are applied."""
+    return {"stream": draws.stream_B}
 
 
 def _noise(settings: Noise, target: StepTarget) -> PlainStep:
     target.values("noise")
-    std = np.float32(settings.std)
-
-    def add(array: np.ndarray, draws: Draws) -> np.ndarray:
-        normal_BK = draws.normals(int(np.prod(array.shape[1:])))
-        noisy: np.ndarray = steps.to_float(array) + std * normal_BK.reshape(array.shape)
-        return noisy
-
-    return _on_array(add)
+    std = float(np.float32(settings.std))
+    return _on_each(_stream, lambda values, drawn: steps.noisy(values, drawn["stream"], std))
 
 
 def _cutout(settings: Cutout, target: StepTarget) -> PlainStep:
-    side = min(target.image_size("cutout"))
-    target.at_most("size", settings.size, side - 1, "pixels", "else a view may be empty")
+    shape = target.image_size("cutout")
+    target.at_most("size", settings.size, min(shape) - 1, "pixels", "else a view may be empty")
 
-    def cut(images_BCHW: np.ndarray, draws: Draws) -> np.ndarray:
+    def draw(draws: Draws) -> Drawn:
         centre_2B = draws.uniforms(2)
-        return steps.cutout(images_BCHW, centre_2B[0], centre_2B[1], settings.size)
+        side_2B = np.full(centre_2B.shape, settings.size)
+        return {"first": _firsts(centre_2B, side_2B, shape), "side": side_2B}
 
-    return _on_array(cut)
+    def cut(images_BCHW: Tensor, drawn: Fields) -> Tensor:
+        return steps.blanked(images_BCHW, steps.boxes(drawn["first"], drawn["side"], shape))
+
+    return _on_each(draw, cut)
+
+
+def _firsts(centre_2B: np.ndarray, side_2B: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Topmost row and leftmost column of boxes, int64 [2, B].
+
+    Args:
+        centre_2B: float64 in (0, 1), parts of height and width.
+        side_2B: int64, pixels.
+        shape: (H, W).
+    """
+    firsts: np.ndarray = (centre_2B * np.array(shape)[:, None]).astype(np.int64) - side_2B // 2
+    return firsts
 
 
 def _drop_words(settings: DropWords, target: StepTarget) -> PlainStep:
     if list(target.inputs) != [TEXT]:
         raise target.error("drop_words needs texts; remove it, or give data.source a text")
 
-    def drop(text_BL: np.ndarray, draws: Draws) -> np.ndarray:
+    def drop(fields: Fields, drawn: Fields) -> Fields:
+        text_BL = fields[TEXT].numpy()
+        draws = Draws(drawn["stream"].numpy().view(np.uint64))
         dropped_KB = draws.uniforms(most_words(text_BL)) < settings.probability
-        return drop_words(text_BL, dropped_KB.T)
+        return {TEXT: torch.from_numpy(drop_words(text_BL, dropped_KB.T))}
 
-    return _on_array(drop)
+    return PlainStep(_stream, drop, on_host=True)
 
 
 def _mixup(settings: Mixup, target: StepTarget) -> MixStep:
     target.values("mixup")
 
-    def blend(
-        own: np.ndarray, partner: np.ndarray, mixed_B: np.ndarray, uniform_KB: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        share_B = np.where(mixed_B, steps.beta_share(settings.alpha, uniform_KB[0]), 1.0)
+    def draw(mixed_B: np.ndarray, uniform_KB: np.ndarray) -> tuple[Drawn, np.ndarray]:
+        share_B = np.where(mixed_B, beta_share(settings.alpha, uniform_KB[0]), 1.0)
         share_B = share_B.astype(np.float32)
-        return steps.mixup(own, partner, share_B), share_B
+        return {"share": share_B}, share_B
 
-    return MixStep(settings.probability, blend)
+    def blend(own: Tensor, partner: Tensor, drawn: Fields) -> Tensor:
+        return steps.mixup(own, partner, drawn["share"])
+
+    return MixStep(settings.probability, draw, blend)
 
 
 def _cutmix(settings: Cutmix, target: StepTarget) -> MixStep:
-    target.image_size("cutmix")
+    """Paste a box of the partner's image (Yun et al. 2019, equations 1 and 2), √(1 − share) of each side."""
+    shape = H, W = target.image_size("cutmix")
 
-    def paste(
-        own: np.ndarray, partner: np.ndarray, mixed_B: np.ndarray, uniform_KB: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        share_B = np.where(mixed_B, steps.beta_share(settings.alpha, uniform_KB[0]), 1.0)
-        return steps.cutmix(own, partner, share_B, uniform_KB[1], uniform_KB[2])
+    def draw(mixed_B: np.ndarray, uniform_KB: np.ndarray) -> tuple[Drawn, np.ndarray]:
+        share_B = np.where(mixed_B, beta_share(settings.alpha, uniform_KB[0]), 1.0)
+        side_B = np.sqrt(1.0 - share_B)
+        side_2B = np.stack([(side_B * H).astype(np.int64), (side_B * W).astype(np.int64)])
+        first_2B = _firsts(uniform_KB[1:], side_2B, shape)
+        ends_2B = np.minimum(first_2B + side_2B, np.array(shape)[:, None])
+        seen_2B = np.maximum(0, ends_2B - np.maximum(first_2B, 0))
+        left_B = 1.0 - seen_2B.prod(axis=0) / (H * W)  # what the cut-off box leaves
+        return {"first": first_2B, "side": side_2B}, left_B.astype(np.float32)
 
-    return MixStep(settings.probability, paste)
+    def paste(own: Tensor, partner: Tensor, drawn: Fields) -> Tensor:
+        return steps.chosen(own, partner, steps.boxes(drawn["first"], drawn["side"], shape))
+
+    return MixStep(settings.probability, draw, paste)
+
+
+def beta_share(alpha: float, uniform_B: np.ndarray) -> np.ndarray:
+    """Beta(alpha, alpha) by inversion: float64 [B] in [0, 1] from uniform numbers."""
+    from scipy.special import betaincinv  # it takes a while to import
+
+    share_B: np.ndarray = betaincinv(alpha, alpha, uniform_B)
+    return share_B
 
 
 def _factory(settings: FactoryView, target: StepTarget) -> PlainStep:
     """The user's `(inputs, generator) -> inputs`: of one sample, a tensor, or a dict when it has several.
 
-    It gets float32 copies (integers as int64, texts as uint8) and must return the same shapes and dtypes.
+    It gets float32 copies on the CPU (integers as int64, texts as uint8) and must return the same shapes and dtypes.
     """
     function = load_callable(settings.path, key=f"{target.key}.path")
 
-    def one(inputs: Inputs, row: int, seed: int) -> dict[str, torch.Tensor]:
-        given = {name: torch.from_numpy(array[row].copy()) for name, array in inputs.items()}
+    def one(inputs: Fields, row: int, seed: int) -> Fields:
+        given = {name: tensor[row].clone() for name, tensor in inputs.items()}
         generator = torch.Generator().manual_seed(seed)
         shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in given.items()}
         answer = function(given if len(given) > 1 else next(iter(given.values())), generator)
@@ -271,13 +330,15 @@ def _factory(settings: FactoryView, target: StepTarget) -> PlainStep:
             )
         return made
 
-    def each(inputs: Inputs, draws: Draws) -> Inputs:
-        floats = steps.as_shown(inputs)
-        seeds = (draws.bits(1)[:, 0] >> np.uint64(1)).tolist()
-        made = [one(floats, row, seed) for row, seed in enumerate(seeds)]
-        return {name: torch.stack([sample[name] for sample in made]).numpy() for name in floats}
+    def draw(draws: Draws) -> Drawn:
+        return {"seed": draws.bits(1)[:, 0] >> np.uint64(1)}
 
-    return each
+    def each(fields: Fields, drawn: Fields) -> Fields:
+        floats = {n: x if n == TEXT else steps.to_float(x) for n, x in fields.items()}
+        made = [one(floats, row, seed) for row, seed in enumerate(drawn["seed"].tolist())]
+        return {name: torch.stack([sample[name] for sample in made]) for name in floats}
+
+    return PlainStep(draw, each, on_host=True)
 
 
 def _described(value: Any) -> tuple[torch.Size, torch.dtype] | str:

@@ -19,6 +19,7 @@ from raykd.data.chunks import Vocabulary, unit_labels
 from raykd.data.class_names import given_names, look_alike, renamed
 from raykd.data.dataset import Dataset
 from raykd.data.decoding import Decode, Tell, in_process, load_decoded
+from raykd.data.gathering import CPU
 from raykd.data.hashing import content_hashes
 from raykd.data.mapped import channel_statistics, coarse_columns, pieces
 from raykd.data.sources import load_source
@@ -111,6 +112,7 @@ class Samples:
         *,
         labels: Labels = "budget",
         present: np.ndarray | None = None,
+        device: torch.device = CPU,
     ) -> Batch:
         """Show samples, before any model's preprocessing.
 
@@ -119,6 +121,7 @@ class Samples:
             view: the view of all, or of each (int64 [B]); −1 is the untransformed sample.
             labels: "budget" hides the training labels outside the budget, "all" hides none.
             present: bool [B], False marks padding; None means all are there.
+            device: where the views are made and the inputs are, all else being on the CPU; chunks of tokens stay there.
 
         Returns:
             The batch; inputs are float32 (uint8 scaled to [0, 1]) or int64, texts uint8 as they are; in memory
@@ -131,17 +134,17 @@ class Samples:
         rows = np.asarray(rows, dtype=np.int64)
         view_B = np.broadcast_to(np.asarray(view, dtype=np.int64), rows.shape)
         check_request(len(self), rows, view_B, present)
-        shown = self._views.show(rows, view_B)
+        shown = self._views.show(rows, view_B, CPU if self.is_tokens else device)
         known = self.labels if labels == "budget" else self.all_labels
         present_B = np.ones(len(rows), dtype=bool) if present is None else present.astype(bool)
         taught, offsets = known[rows], None
         if self.vocabulary is not None:
-            taught, offsets = self._unit_labels(rows, known, shown.inputs[CHUNKS])
+            taught, offsets = self._unit_labels(rows, known, shown.inputs[CHUNKS].numpy())
         return Batch(
             ids=torch.from_numpy(self.ids[rows]),
             rows=torch.from_numpy(rows.copy()),
             view_B=torch.from_numpy(view_B.copy()),
-            inputs={name: torch.from_numpy(array) for name, array in shown.inputs.items()},
+            inputs=shown.inputs,
             labels=torch.from_numpy(taught),
             present_B=torch.from_numpy(present_B),
             mixed=_mixed(shown, known),

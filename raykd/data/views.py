@@ -13,18 +13,25 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from raykd.config.data import Cutmix, FactoryView, Mixup, ViewStep
 from raykd.data import steps
+from raykd.data.gathering import CPU, Rooms, gathered, moved
+from raykd.data.geometry import Drawn, Geometry, on_device
 from raykd.data.hashing import Draws, view_keys
-from raykd.data.policy import Inputs, MixStep, build_steps
+from raykd.data.policy import Fields, MixStep, build_steps
 from raykd.importing import load_callable
+from raykd.types import TEXT
 
 # Raise it when the numbers of a step change, so that targets stored for the old ones are refused.
 _FORMAT = 1
+_AT_ONCE_BYTES = 2**20
+"""Of samples that the CPU makes views of at a time."""
 
 
 class PartnerPools(NamedTuple):
@@ -43,18 +50,20 @@ class Shown(NamedTuple):
     """Views of a batch.
 
     Attributes:
-        inputs: name -> [B, ...], float32 or int64 (texts uint8), fresh arrays.
+        inputs: name -> [B, ...], float32 or int64 (texts uint8), in memory of their own, on the device asked for.
         partner_B: int64 [B], the row blended in, the own row where none is; None without mixing.
         share_B: float32 [B] in [0, 1], the own share; None without mixing.
     """
 
-    inputs: Inputs
+    inputs: Fields
     partner_B: np.ndarray | None = None
     share_B: np.ndarray | None = None
 
 
 class ViewMaker:
     """Shows views of samples.
+
+    The host draws and gathers bytes; all else is done to tensors on the device that they are asked for on.
 
     Args:
         inputs: name -> [N, ...].
@@ -80,48 +89,100 @@ class ViewMaker:
         self._ids = ids
         self._seed = seed
         self._steps = build_steps(policy, inputs)
+        self._on_host = max(
+            (i for i, step in enumerate(self._steps, 1) if getattr(step, "on_host", False)),
+            default=0,
+        )
+        self._rooms = Rooms()
         self._pools = pools
         self._labelled_N = np.zeros(len(ids) if mixes(policy) else 0, dtype=bool)
         if mixes(policy):
             self._labelled_N[pools.labelled] = True
 
-    def show(self, rows: np.ndarray, view_B: np.ndarray) -> Shown:
+    def show(self, rows: np.ndarray, view_B: np.ndarray, device: torch.device = CPU) -> Shown:
         """The views `view_B` (int64 [B], −1 = untransformed) of the samples `rows` (int64 [B])."""
         transformed_B = view_B >= 0
         if not self._steps or not transformed_B.any():
-            return _with_floats(self._originals(rows))
+            return Shown(self._made(Geometry(rows=rows), device))
         if transformed_B.all():
-            return _with_floats(self._transformed(rows, view_B, len(self._steps)))
-        some = self.show(rows[transformed_B], view_B[transformed_B])
-        all_originals = _with_floats(self._originals(rows))
-        for name, array in all_originals.inputs.items():
-            array[transformed_B] = some.inputs[name]
+            geometry = self.geometry(rows, view_B)
+            partner_B = None if geometry.partners is None else geometry.partners.rows
+            return Shown(self._made(geometry, device), partner_B, geometry.share_B)
+        some = self.show(rows[transformed_B], view_B[transformed_B], device)
+        shown = self._made(Geometry(rows=rows), device)
+        place_B = moved(torch.from_numpy(np.flatnonzero(transformed_B)), device)
+        for name, tensor in shown.items():
+            tensor.index_copy_(0, place_B, some.inputs[name])
         if some.partner_B is None or some.share_B is None:
-            return all_originals
+            return Shown(shown)
         partner_B, share_B = rows.copy(), np.ones(len(rows), dtype=np.float32)
         partner_B[transformed_B], share_B[transformed_B] = some.partner_B, some.share_B
-        return Shown(all_originals.inputs, partner_B, share_B)
+        return Shown(shown, partner_B, share_B)
 
-    def _originals(self, rows: np.ndarray) -> Shown:
-        return Shown({name: array[rows] for name, array in self._inputs.items()})
-
-    def _transformed(self, rows: np.ndarray, view_B: np.ndarray, end: int) -> Shown:
-        """The views after the first `end` steps, not yet as floats."""
+    def geometry(self, rows: np.ndarray, view_B: np.ndarray, end: int | None = None) -> Geometry:
+        """What is drawn for views (int64 [B], 0 and above) of the samples `rows` (int64 [B]), of the first `end` steps."""
         keys_B = view_keys(self._ids[rows], view_B, self._seed)
-        shown = self._originals(rows)
+        drawn: list[Drawn] = []
+        partners = share_B = None
         for index, step in enumerate(self._steps[:end]):
             draws = Draws.of_step(keys_B, index)
             if isinstance(step, MixStep):
                 uniform_KB = draws.uniforms(5)
                 mixed_B = uniform_KB[0] < step.probability
                 partner_B = np.where(mixed_B, self._partners(rows, uniform_KB[1]), rows)
-                theirs = self._transformed(partner_B, view_B, index).inputs
-                ((name, own),) = shown.inputs.items()
-                blended, share_B = step.blend(own, theirs[name], mixed_B, uniform_KB[2:])
-                shown = Shown({name: blended}, partner_B, share_B)
+                partners = self.geometry(partner_B, view_B, index)
+                own, share_B = step.draw(mixed_B, uniform_KB[2:])
+                drawn.append(own)
             else:
-                shown = shown._replace(inputs=step(shown.inputs, draws))
+                drawn.append(step.draw(draws))
+        return Geometry(rows=rows, drawn=tuple(drawn), partners=partners, share_B=share_B)
+
+    def _made(self, geometry: Geometry, device: torch.device) -> Fields:
+        """Views as models see them. The CPU makes a few samples at a time, which stay in its cache."""
+        count = len(geometry.rows)
+        size = max(1, _AT_ONCE_BYTES // self._row_bytes)
+        if size >= count or device.type != "cpu" or not (geometry.drawn or self._has_bytes):
+            made = self._applied(geometry, device)
+            return {n: x if n == TEXT else steps.to_float(x) for n, x in made.items()}
+        shown: Fields = {}
+        for start in range(0, count, size):
+            part = slice(start, start + size)
+            for name, tensor in self._applied(geometry.part(part), device).items():
+                if name not in shown:
+                    floats = tensor.dtype == torch.uint8 and name != TEXT
+                    dtype = torch.float32 if floats else tensor.dtype
+                    shown[name] = self._rooms.room((count, *tensor.shape[1:]), dtype)
+                place = shown[name][part]
+                _ = place.copy_(tensor) if name == TEXT else steps.to_float(tensor, place)
         return shown
+
+    @cached_property
+    def _has_bytes(self) -> bool:
+        """Whether samples are shown otherwise than they are held."""
+        return any(a.dtype == np.uint8 for name, a in self._inputs.items() if name != TEXT)
+
+    @cached_property
+    def _row_bytes(self) -> int:
+        return sum(array[:1].nbytes for array in self._inputs.values())
+
+    def _applied(self, geometry: Geometry, device: torch.device) -> Fields:
+        """The views after the steps that are drawn, not yet as floats."""
+        on_host = min(self._on_host, len(geometry.drawn))
+        here = CPU if on_host else device
+        fields = {name: gathered(a, geometry.rows, here) for name, a in self._inputs.items()}
+        fields = {name: moved(tensor, here) for name, tensor in fields.items()}
+        for index, (step, drawn) in enumerate(zip(self._steps, geometry.drawn, strict=False), 1):
+            given = on_device(drawn, here)
+            if isinstance(step, MixStep):
+                assert geometry.partners is not None, "drawn together"
+                theirs = self._applied(geometry.partners, here)
+                ((name, own),) = fields.items()
+                fields = {name: step.show(own, theirs[name], given)}
+            else:
+                fields = step.show(fields, given)
+            if index == on_host:
+                fields, here = {n: moved(x, device) for n, x in fields.items()}, device
+        return fields
 
     def _partners(self, rows: np.ndarray, uniform_B: np.ndarray) -> np.ndarray:
         partners_B = np.empty(len(rows), np.int64)
@@ -171,7 +232,3 @@ def _step_key(index: int, step: ViewStep) -> dict[str, Any]:
     except (OSError, TypeError):
         return settings  # not written in Python: the path has to do
     return {**settings, "code": hashlib.sha256(code.encode()).hexdigest()[:16]}
-
-
-def _with_floats(shown: Shown) -> Shown:
-    return shown._replace(inputs=steps.as_shown(shown.inputs))

@@ -229,7 +229,8 @@ class TeacherModel:
         """The encoded answer; short batches are padded with their first row to the one fixed shape."""
 
         def inputs(places: np.ndarray) -> Mapping[str, Tensor]:
-            return samples.batch(rows[places], view[places], labels="all").inputs
+            some = rows[places], view[places]
+            return samples.batch(*some, labels="all", device=self.device).inputs
 
         if samples.is_tokens:
             chunks = inputs(np.arange(len(rows)))[CHUNKS]

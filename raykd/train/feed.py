@@ -191,6 +191,7 @@ class Feed:
             np.concatenate(views),
             labels=self._fit.labels,
             present=np.concatenate(present),
+            device=self._world.device,
         )
         return batch, [len(part) for part in rows]
 

@@ -63,13 +63,14 @@ def choosing_rows(samples: Samples, select_on: ChoosingSamples | None) -> np.nda
     return found
 
 
-def _batches(samples: Samples, rows: np.ndarray) -> Iterator[Batch]:
+def _batches(samples: Samples, rows: np.ndarray, device: torch.device) -> Iterator[Batch]:
     size = _BATCH
     if samples.vocabulary is not None:  # a sample has an output of all tokens for each of its own
         outputs = samples.vocabulary.length * samples.vocabulary.size
         size = max(1, min(_BATCH, _MOST_OUTPUTS // outputs))
     for start in range(0, len(rows), size):
-        yield samples.batch(rows[start : start + size], ORIGINAL_VIEW, labels="all")
+        some = rows[start : start + size]
+        yield samples.batch(some, ORIGINAL_VIEW, labels="all", device=device)
 
 
 def few_at_a_time(samples: Samples, rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -97,7 +98,7 @@ def predict(
     """
     network.eval()
     task, parts = find_task(samples.task).metrics, []
-    for batch in _batches(samples, rows):
+    for batch in _batches(samples, rows, device):
         answers_NC = task.answer(network(batch.to(device).inputs).float()).cpu()
         if beside is None or task.columns is None:
             parts.append(task.kept(answers_NC, batch.labels))
@@ -138,7 +139,7 @@ def validate(
         vectors_ND = _gathered(network, samples, rows, world)
         return task.numbers(vectors_ND, torch.from_numpy(samples.all_labels[rows]))
     sums: Tensor | None = None
-    for batch in _batches(samples, rows[world.rank :: world.workers]):
+    for batch in _batches(samples, rows[world.rank :: world.workers], world.device):
         logits_NC = network(batch.to(world.device).inputs).float().cpu()
         own = task.tally(logits_NC, batch.labels)
         sums = own if sums is None else sums + own
@@ -151,9 +152,8 @@ def validate(
 def _gathered(network: nn.Module, samples: Samples, rows: np.ndarray, world: World) -> Tensor:
     """Outputs for rows [N, C], float32 on the CPU, of which each worker computed its share."""
     mine = np.arange(len(rows))[world.rank :: world.workers]
-    batches = _batches(
-        samples, rows[mine] if len(mine) else rows[:1]
-    )  # of all, the width is needed
+    asked = rows[mine] if len(mine) else rows[:1]  # of all, the width is needed
+    batches = _batches(samples, asked, world.device)
     parts = [network(batch.to(world.device).inputs).float() for batch in batches]
     own_MC = torch.cat(parts)[: len(mine)]
     table_NC = torch.zeros(len(rows), own_MC.shape[1], device=world.device)

@@ -5,12 +5,16 @@ import time
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
+from raykd.data import Samples
 from raykd.errors import PreemptedError, TrainingError
 from raykd.train import World
 from raykd.train.feed import Feed, prefetch
 from raykd.train.fit import build_module
+from raykd.train.validation import validate
 
 
 def test_items_come_in_order_and_one_ahead():
@@ -149,3 +153,32 @@ def test_a_temperature_of_its_own_in_each_step_cuts_the_blocks(runs, samples, ma
     module = build_module(fit, samples)
     feed = Feed(fit, samples, source, module, World(), depth=2)
     assert {len(block.lessons) for block in feed.blocks(0, 0)} == {1}
+
+
+class AskedError(Exception):
+    pass
+
+
+def test_students_and_teachers_have_views_made_on_their_own_device(
+    runs, samples, make_fit, make_spec, monkeypatch
+):
+    from raykd.teachers.model import TeacherModel  # imports ray
+
+    asked = []
+
+    def batch(self, *args, device=None, **kwargs):
+        asked.append(device)
+        raise AskedError
+
+    fit, device = make_fit(samples), torch.device("meta")
+    source, module = AtOnce(runs.source(fit)), build_module(fit, samples)
+    teacher = TeacherModel(make_spec(), device)
+    monkeypatch.setattr(Samples, "batch", batch)
+    feed = Feed(fit, samples, source, module, World(device=device), depth=2)
+    with pytest.raises(AskedError):
+        next(feed.blocks(0, 0))
+    with pytest.raises(AskedError):
+        teacher.score(samples, np.arange(3), np.zeros(3, np.int64))
+    with pytest.raises(AskedError):
+        validate(module.network, samples, np.arange(3), World(device=device))
+    assert asked == [device] * 3

@@ -14,7 +14,7 @@ import numpy as np
 
 from raykd.config.transfer import FactorySet, MixtureSet, MixupSet, MungeSet, NoiseSet
 from raykd.data.hashing import Draws, sample_keys
-from raykd.data.steps import beta_share
+from raykd.data.policy import beta_share
 from raykd.data.transfer.mixtures import fit_mixture, starting_shares, with_shares
 from raykd.data.transfer.munge import munge_pass, neighbours
 from raykd.errors import InputError
