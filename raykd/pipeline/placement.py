@@ -205,7 +205,7 @@ def threads_of(config: Config, multiply_adds: float, cpus: int) -> int:
 
     Args:
         config: the recipe.
-        multiply_adds: of a sample's forward pass.
+        multiply_adds: of a sample's forward pass, as far as they need not wait for each other.
         cpus: of this machine.
     """
     student, peers = config.cluster.student, config.peers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raykd.config import Config
 from raykd.config.choosing import every_recipe
@@ -356,7 +357,7 @@ def _student(config: Config, samples: Samples, cpus: int | None) -> dict[str, An
     shapes = probe(network, inputs, taps, key=tap_key(config, None, "student_tap"))
     if config.cluster.student.cpus is None:
         known = cpus is not None and not isinstance(network.model, ForeignModel)
-        work = multiply_adds(network, inputs) if known else 0.0
+        work = _work_at_once(network, inputs) if known else 0.0
         config = _with_cpus(config, threads_of(config, work, cpus or 1))
     return {
         "config": config,
@@ -365,6 +366,14 @@ def _student(config: Config, samples: Samples, cpus: int | None) -> dict[str, An
         "student_shapes": shapes,
         "student_code": code_of(student.model, network),
     }
+
+
+def _work_at_once(network: Network, inputs: Mapping[str, Tensor]) -> float:
+    """Multiply-adds of a sample that need not wait for others of it: tokens of recurrent layers follow one another."""
+    found = float(multiply_adds(network, inputs))
+    if not any(isinstance(module, nn.RNNBase) for module in network.modules()):
+        return found
+    return found / max(math.prod(tensor.shape[1:2]) for tensor in inputs.values())
 
 
 def _first_weights(config: Config, network: Network) -> dict[str, Any]:

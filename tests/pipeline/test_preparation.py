@@ -12,11 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from raykd.config import load_config
 from raykd.ensemble import fit_temperature
 from raykd.errors import InputError
 from raykd.models.weights import save_weights
+from raykd.pipeline import preparation
 from raykd.pipeline.fits import student_fits, teacher_fit
 from raykd.pipeline.placement import Placement, choose_mode, make_placement, target_mode, threads_of
 from raykd.pipeline.preparation import prepare, vary
@@ -477,6 +479,14 @@ def test_threads_of_a_fit_follow_from_its_work_and_the_cpus(
 ):
     config = load_config(tree, ["train.batch_size=128", *overrides])
     assert threads_of(config, multiply_adds, cpus) == threads
+
+
+def test_tokens_of_recurrent_layers_follow_one_another(monkeypatch):
+    monkeypatch.setattr(preparation, "multiply_adds", lambda *_: 64e6)
+    inputs = {"tokens": torch.zeros(2, 64, dtype=torch.int64)}
+    recurrent, all_at_once = nn.Sequential(nn.GRU(3, 5)), nn.Sequential(nn.Linear(3, 5))
+    assert preparation._work_at_once(recurrent, inputs) == 1e6
+    assert preparation._work_at_once(all_at_once, inputs) == 64e6
 
 
 def test_a_large_student_has_several_threads_from_the_beginning_to_the_end(tree, monkeypatch):
