@@ -180,7 +180,7 @@ def check_search(config: Config) -> None:
     """
     if config.search is None:
         return
-    written = config.search.parameters
+    written, own = config.search.parameters, config.search.parameters
     if config.students:
         raise InputError.at(
             "students",
@@ -188,12 +188,14 @@ def check_search(config: Config) -> None:
             "out here, and run the best with them",
         )
     if config.stages:
-        config = searched_part(config)
-        (*_, last), _ = chain_of(config, Path())
-        config = searching(last, config).config
+        part = searched_part(config)
+        assert part.search is not None, "it is that of the recipe"
+        own = part.search.parameters
+        (*_, last), _ = chain_of(part, Path())
+        config = searching(last, part).config
     plain = {**config.model_dump(mode="json"), "search": None}
     if problems := search_problems(config, lambda given: load_config(plain, given)):
-        keys = {f"search.parameters.{own}": f"search.parameters.{key}" for own, key in zip(config.search.parameters, written, strict=True)}  # fmt: skip
+        keys = {f"search.parameters.{o}": f"search.parameters.{w}" for o, w in zip(own, written, strict=True)}  # fmt: skip
         raise InputError([Problem(keys.get(one.key, one.key), one.message) for one in problems])
 
 
