@@ -23,6 +23,7 @@ from raykd.config.models import (
     FINISHED,
     OF_TEXTS,
     OF_TOKENS,
+    DetectorModel,
     NgramModel,
     expand_model,
 )
@@ -145,6 +146,10 @@ def _from_spec(
         tokens = _hashed(*input_shape)
         model = build_model(spec, input_shape=tokens, classes=classes, key="model")
         return Network(model), {"tokens": torch.randint(1, tokens.vocabulary, (2, *tokens))}
+    if isinstance(spec, DetectorModel) and len(input_shape) == len(("C", "H", "W")):
+        from raykd.models.zoo.detector import detector_layout
+
+        classes = detector_layout(classes, *input_shape[1:]).width
     model = build_model(spec, input_shape=input_shape, classes=classes, key="model")
     return Network(model), {"inputs": torch.rand(2, *input_shape)}
 
@@ -264,7 +269,7 @@ def _build_with(run: Path, factory: str) -> nn.Module:
     kwargs = about.model.kwargs if isinstance(about.model, FactoryModel) else {}
     spec = FactoryModel(path=factory, kwargs=kwargs)
     shape = about.preprocessing.output_shape(about.input.shape)
-    return build_model(spec, input_shape=shape, classes=len(about.classes), key="--model")
+    return build_model(spec, input_shape=shape, classes=about.outputs, key="--model")
 
 
 def _show(exported: Exported) -> None:

@@ -97,6 +97,21 @@ class VitModel(ZooModel):
     """Chance of dropping a feature while training."""
 
 
+class DetectorModel(ZooModel):
+    """An anchor-free detector with `task: detection`: a location at every fourth pixel, group norm, no boxes beforehand."""
+
+    type: Literal["detector"] = "detector"
+    width: Width = 1.0
+    """Scales the channels: 1.0 is 8, then 16."""
+    depth: Depth = 6
+    """Residual blocks, of dilations 1, 2, 4, 1, 2, 4, ..."""
+    norm: Norm = "group"
+    """Group norm gives the same result for any number of workers; batch norm does not."""
+    knows: Annotated[tuple[Natural, ...], Field(min_length=1)] | None = None
+    """Numbers of the classes that it learns and speaks of, from 0; of the others it says nothing, not even that they are
+    not there. null = all."""
+
+
 class BagModel(ZooModel):
     """Texts: the mean of the tokens' embeddings, then a perceptron; the order of tokens does not count."""
 
@@ -420,6 +435,7 @@ Model = Annotated[
     | ResnetModel
     | WrnModel
     | VitModel
+    | DetectorModel
     | BagModel
     | TextCnnModel
     | TextTransformerModel

@@ -31,6 +31,7 @@ DEFAULTS: Mapping[str, Optimizer] = {
     "cnn": AdamW(lr=3e-3),
     "resnet": AdamW(lr=3e-3, weight_decay=0.05),
     "wrn": AdamW(lr=3e-3),
+    "detector": AdamW(lr=5e-3),
     "bag": AdamW(lr=3e-2, weight_decay=0.05),
     "text_cnn": AdamW(lr=1e-2, weight_decay=0.05),
     "vit": AdamW(lr=1e-3, weight_decay=0.05),

@@ -46,7 +46,7 @@ class TeacherResources(Settings):
 class Expect(Settings):
     """What a teacher must reach on labelled validation samples before any student trains."""
 
-    added_later: ClassVar = frozenset({"bits_per_byte"})
+    added_later: ClassVar = frozenset({"bits_per_byte", "ap"})
 
     accuracy: Unit | None = None
     """Least accuracy (in multilabel: share of right label decisions)."""
@@ -58,6 +58,8 @@ class Expect(Settings):
     """Least share of samples whose nearest neighbour is of their class; embedding."""
     bits_per_byte: Positive | None = None
     """Most bits per byte, mean over the domains; language."""
+    ap: Unit | None = None
+    """Least mean average precision over IoU 0.50 to 0.95; detection."""
 
 
 class Teacher(Settings):

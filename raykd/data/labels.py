@@ -45,6 +45,7 @@ class LabelFormat:
         same_as: the task whose labels of a source do for this one too, or None.
         alike: what is wrong where all labels are the same, given their name; None where nothing is.
         counted: names of the outputs -> how many of what there are, in words.
+        outputs: names and the shape of a sample -> how many numbers a model puts out.
     """
 
     clean: Callable[[np.ndarray, int], np.ndarray | str]
@@ -65,6 +66,7 @@ class LabelFormat:
     same_as: str | None = None
     alike: Callable[[str], str] | None = None
     counted: Callable[[tuple[str, ...]], str] = lambda names: f"{len(names)} outputs"
+    outputs: Callable[[tuple[str, ...], tuple[int, ...]], int] = lambda names, _: len(names)
 
     def are_booleans(self, labels: np.ndarray) -> bool:
         """Whether labels of two classes are written as False and True."""

@@ -299,9 +299,12 @@ class Samples:
         """Number of outputs that a model needs: one for each class or label, one for a value.
 
         An embedding has as many as the recipe says; this is then the number of its labels' classes. A language
-        model has one for each token.
+        model has one for each token, a detector those of `raykd.detection.layout`.
         """
-        return len(self.classes) if self.vocabulary is None else self.vocabulary.size
+        if self.vocabulary is not None:
+            return self.vocabulary.size
+        shape = tuple(next(iter(self.inputs.values())).shape[1:])
+        return find_task(self.task).labels.outputs(self.classes, shape)
 
     @property
     def view_key(self) -> str:

@@ -56,7 +56,7 @@ class Found:
 def fused(
     teachers: list[Found],
     *,
-    weights_T: Tensor | None = None,
+    weights: Tensor | None = None,
     knows_TC: Tensor | None = None,
     classes: int,
     threshold: float = 0.55,
@@ -78,7 +78,8 @@ def fused(
 
     Args:
         teachers: what each found in the same images.
-        weights_T: at least 0; None is equal weights.
+        weights: at least 0, of each teacher [T], or in each image [T, B], where a teacher without answer has 0; None is
+            equal weights.
         knows_TC: bool, which classes a teacher knows; None is all of them.
         classes: C.
         threshold: of IoU, in (0, 1).
@@ -89,9 +90,11 @@ def fused(
     Raises:
         ValueError: no teachers; weights that are negative or all 0; a teacher found a class that it does not know.
     """
-    weights, knows = _checked(teachers, weights_T, knows_TC, classes)
+    weights_TB, knows = _checked(teachers, weights, knows_TC, classes)
     boxes = torch.cat([one.boxes_BN4 for one in teachers], dim=1)
-    sure = torch.cat([one.scores_BN * w for one, w in zip(teachers, weights, strict=True)], dim=1)
+    sure = torch.cat(
+        [one.scores_BN * w[:, None] for one, w in zip(teachers, weights_TB, strict=True)], dim=1
+    )
     labels = torch.cat([one.classes_BN for one in teachers], dim=1)
     counts = [one.scores_BN.shape[1] for one in teachers]
     owner = torch.arange(len(teachers), device=boxes.device).repeat_interleave(
@@ -105,8 +108,8 @@ def fused(
         taken.add(
             boxes[:, place], sure[:, place], labels[:, place], owner[:, place], threshold=threshold
         )
-    known_C = (weights[:, None] * knows).sum(0).clamp(min=torch.finfo(weights.dtype).tiny)
-    scores = taken.sure_BN / known_C[taken.classes_BN]
+    known_BC = (weights_TB.mT @ knows).clamp(min=torch.finfo(sure.dtype).tiny)
+    scores = taken.sure_BN / known_BC.gather(1, taken.classes_BN)
     return Found(boxes_BN4=taken.means, scores_BN=scores, classes_BN=taken.classes_BN).sorted()
 
 
@@ -158,18 +161,19 @@ class _Clusters:
 
 
 def _checked(
-    teachers: list[Found], weights_T: Tensor | None, knows_TC: Tensor | None, classes: int
+    teachers: list[Found], given: Tensor | None, knows_TC: Tensor | None, classes: int
 ) -> tuple[Tensor, Tensor]:
     if not teachers:
         raise ValueError("fusion needs at least one teacher")
     like = teachers[0].scores_BN
-    weights = like.new_ones(len(teachers)) if weights_T is None else weights_T.to(like)
-    if weights.shape != (len(teachers),) or bool((weights < 0).any()) or not bool(weights.any()):
+    weights = like.new_ones(len(teachers)) if given is None else given.to(like)
+    if len(weights) != len(teachers) or bool((weights < 0).any()) or not bool(weights.any()):
         raise ValueError(
             f"{len(teachers)} teachers need as many weights of at least 0, one above 0; found {weights.tolist()}"
         )
+    weights_TB = weights if weights.ndim == 2 else weights[:, None].expand(-1, len(like))
     shape = (len(teachers), classes)
-    knows = torch.ones(shape, device=like.device) if knows_TC is None else knows_TC.to(like)
+    knows = like.new_ones(shape) if knows_TC is None else knows_TC.to(like)
     if knows.shape != shape:
         raise ValueError(f"knows_TC must be {list(shape)}, found {list(knows.shape)}")
     for number, one in enumerate(teachers):
@@ -178,4 +182,4 @@ def _checked(
             raise ValueError(f"teacher {number} found class {there.tolist()} of {classes} classes")
         if bool((knows[number][there] == 0).any()):
             raise ValueError(f"teacher {number} found a class that it does not know")
-    return weights, knows
+    return weights_TB, knows

@@ -106,6 +106,7 @@ def found_at(
     most: int = 100,
     candidates: int = 300,
     nms: float | None = 0.6,
+    rounds: int | None = None,
 ) -> Found:
     """The boxes that scores at fixed locations say, the surest first; without loops over boxes.
 
@@ -116,18 +117,25 @@ def found_at(
         most: boxes that an image may have afterwards.
         candidates: pairs of location and class that are looked at.
         nms: IoU from which a surer box of the same class takes the place; None leaves all.
+        rounds: as of `kept_by_nms`.
     """
     images, locations, classes = scores_BNC.shape
     scores, pair = scores_BNC.flatten(1).topk(min(candidates, locations * classes), dim=1)
     scores = torch.where(scores >= least_score, scores, 0.0)
     place = (pair // classes)[..., None].expand(images, -1, 4)
-    found = Found(boxes_BN4=boxes_BN4.gather(1, place), scores_BN=scores, classes_BN=pair % classes)
+    boxes, labels = boxes_BN4.gather(1, place), pair % classes
     if nms is not None:
-        kept = kept_by_nms(found.boxes_BN4, scores, found.classes_BN, threshold=nms)
-        found = Found(
-            boxes_BN4=found.boxes_BN4,
-            scores_BN=torch.where(kept, scores, 0.0),
-            classes_BN=found.classes_BN,
-        ).sorted()
-    first = torch.arange(min(most, found.scores_BN.shape[1]), device=scores.device)
-    return found.at(first.expand(images, -1))
+        kept = kept_by_nms(boxes, scores, labels, threshold=nms, rounds=rounds)
+        scores = torch.where(kept, scores, 0.0)
+    count = min(most, scores.shape[1])
+    if rounds is None:
+        first = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
+    else:
+        first = scores.topk(count, dim=1).indices  # graphs have no stable sort
+    scores = scores.gather(1, first)
+    boxes = boxes.gather(1, first[..., None].expand(images, -1, 4))
+    return Found(
+        boxes_BN4=torch.where(scores[..., None] > 0, boxes, 0.0),
+        scores_BN=scores,
+        classes_BN=torch.where(scores > 0, labels.gather(1, first), 0),
+    )

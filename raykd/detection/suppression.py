@@ -14,7 +14,12 @@ from raykd.detection.boxes import iou
 
 
 def kept_by_nms(
-    boxes_BN4: Tensor, scores_BN: Tensor, classes_BN: Tensor, *, threshold: float = 0.6
+    boxes_BN4: Tensor,
+    scores_BN: Tensor,
+    classes_BN: Tensor,
+    *,
+    threshold: float = 0.6,
+    rounds: int | None = None,
 ) -> Tensor:
     """Which boxes greedy suppression keeps, bool [B, N].
 
@@ -27,21 +32,31 @@ def kept_by_nms(
         scores_BN: at least 0; 0 is an absent box.
         classes_BN: integers.
         threshold: of IoU, in [0, 1].
+        rounds: so many, for a graph that cannot look whether something changes; right for chains up to that length, and of
+            boxes that come with the surest first. None goes on to the end.
     """
     boxes, scores, classes = _many(boxes_BN4, scores_BN, classes_BN)
+    if rounds is not None:
+        return _suppressed(boxes, scores > 0, classes, threshold, rounds).reshape(scores_BN.shape)
     order = scores.argsort(dim=1, descending=True, stable=True)
     boxes, classes = boxes.gather(1, order[..., None].expand_as(boxes)), classes.gather(1, order)
-    there = scores.gather(1, order) > 0
+    kept = _suppressed(boxes, scores.gather(1, order) > 0, classes, threshold, None)
+    return torch.zeros_like(kept).scatter(1, order, kept).reshape(scores_BN.shape)
+
+
+def _suppressed(
+    boxes: Tensor, there: Tensor, classes: Tensor, threshold: float, rounds: int | None
+) -> Tensor:
+    """Which boxes are kept, bool [B, N], of those that come with the surest first."""
     overlaps = (iou(boxes, boxes) > threshold) & (classes[:, :, None] == classes[:, None, :])
     better = overlaps.tril(-1)  # row n, column m: m comes before n
     kept = there
-    while True:
+    for _ in range(there.shape[1] if rounds is None else rounds):
         left = there & ~(better & kept[:, None, :]).any(-1)
-        if torch.equal(left, kept):
+        if rounds is None and torch.equal(left, kept):
             break
         kept = left
-    found = torch.zeros_like(kept).scatter(1, order, kept)
-    return found.reshape(scores_BN.shape)
+    return kept
 
 
 def soft_nms(

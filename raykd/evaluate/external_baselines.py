@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raykd.evaluate.outputs import Evaluation, SplitOutputs
 from raykd.evaluate.statistics import mcnemar, paired_gain
-from raykd.evaluate.task import TaskMetrics
+from raykd.evaluate.task import TaskMetrics, redrawn_pair
 from raykd.tasks import find_task
 from raykd.types import is_labelled
 
@@ -63,6 +63,9 @@ def _gain(task: TaskMetrics, test: SplitOutputs, name: str) -> dict[str, Any]:
         seed=_SEED,
         from_scores=task.from_scores,
         fixed_control=True,
+        redrawn=redrawn_pair(
+            task, students_RNC, rival_NC.expand(len(own_R), *rival_NC.shape), test.labels_N
+        ),
     )
 
 

@@ -73,12 +73,9 @@ class SplitOutputs:
         if len(shape) != 2:
             raise ValueError(f"the ensemble's outputs must be [N, C], found {list(shape)}")
         _check_columns(metrics, shape[1])
-        for name, tensor in (("labels", self.labels_N), ("ids", self.ids_N)):
-            allowed: list[tuple[int, ...]] = [shape[:1]]
-            if name == "labels":
-                allowed += [shape, (shape[0], LABEL_COLUMNS), (shape[0], shape[1] // 2)]
-            if tuple(tensor.shape) not in allowed:
-                raise ValueError(f"{name}: expected [{shape[0]}], found {list(tensor.shape)}")
+        _check_labels(metrics, shape, self.labels_N)
+        if tuple(self.ids_N.shape) != shape[:1]:
+            raise ValueError(f"ids: expected [{shape[0]}], found {list(self.ids_N.shape)}")
         for name, tensor in (*self.teachers.items(), *self.rivals.items()):
             if tensor.ndim != len(shape) or tuple(tensor.shape)[:same] != shape[:same]:
                 raise ValueError(f"model {name}: expected {shape}, found {tuple(tensor.shape)}")
@@ -240,6 +237,14 @@ def choose_examples(test: SplitOutputs, count: int = 12, task: str = "classifica
     differ_N = (telling_N > -torch.inf) & is_labelled(test.labels_N)
     telling_N = torch.where(differ_N, telling_N, -torch.inf)
     return telling_N.argsort(descending=True, stable=True)[: min(count, int(differ_N.sum()))]
+
+
+def _check_labels(metrics: TaskMetrics, shape: tuple[int, ...], labels_N: Tensor) -> None:
+    allowed = [shape[:1], shape, (shape[0], LABEL_COLUMNS), (shape[0], shape[1] // 2)]
+    if metrics.own_labels:
+        allowed = [(shape[0], labels_N.shape[-1])]
+    if tuple(labels_N.shape) not in allowed:
+        raise ValueError(f"labels: expected [{shape[0]}], found {list(labels_N.shape)}")
 
 
 def _check_columns(metrics: TaskMetrics, found: int) -> None:

@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
+Redrawn = Callable[[NDArray[np.int64]], Floats]
+"""How often each sample is drawn [S, N] -> the metric of each replica on each draw, more being better [S, R]."""
+_MOST_REDRAWN = 200
 _CHUNK = 1 << 22  # cells of a resampled [S, N] block held at once: 16 MB of int32, 32 MB of float64
 
 
@@ -43,7 +46,7 @@ def spread(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
-def paired_gain(
+def paired_gain(  # noqa: PLR0913 (each by its name)
     treatment_R: ArrayLike,
     control_R: ArrayLike,
     treatment_correct_RN: ArrayLike,
@@ -53,6 +56,7 @@ def paired_gain(
     resamples: int = 2000,
     from_scores: Callable[[Floats], Floats] | None = None,
     fixed_control: bool = False,
+    redrawn: tuple[Redrawn, Redrawn] | None = None,
 ) -> dict[str, Any]:
     """How much better the treatment is than its control, replica by replica.
 
@@ -67,6 +71,8 @@ def paired_gain(
             mean.
         fixed_control: the control is one model, repeated: then even one replica has a bootstrap interval, over
             test samples.
+        redrawn: of treatment and control, the metric of drawn samples where it is no function of a mean score; the
+            bootstrap then has 200 resamples at most.
 
     Returns:
         `mean` and `values` of the differences, `n`, `ci95` (t interval over replicas) and
@@ -89,7 +95,10 @@ def paired_gain(
     scores = right_treated.astype(np.float64), right_control.astype(np.float64)
     bootstrap = None
     drawn = several or fixed_control
-    if drawn and from_scores is None:
+    if drawn and redrawn is not None:
+        samples, most = right_treated.shape[1], min(resamples, _MOST_REDRAWN)
+        bootstrap = _bootstrap_redrawn(*redrawn, replicas, samples, seed, most)
+    elif drawn and from_scores is None:
         bootstrap = percentiles(bootstrap_means(scores[0] - scores[1], seed, resamples))
     elif drawn and from_scores is not None:
         bootstrap = _bootstrap_of_curve(*scores, from_scores, seed, resamples)
@@ -268,6 +277,17 @@ def bootstrap_pvalue(means_S: ArrayLike) -> float:
     mean_S = np.asarray(means_S, np.float64)
     beyond = min(int((mean_S <= 0).sum()), int((mean_S >= 0).sum()))
     return min(1.0, 2 * (1 + beyond) / (1 + len(mean_S)))
+
+
+def _bootstrap_redrawn(
+    treated: Redrawn, control: Redrawn, replicas: int, samples: int, seed: int, resamples: int
+) -> list[float]:
+    """As `_bootstrap_of_curve`, of metrics that are computed anew for each draw of samples."""
+    generator = np.random.default_rng(seed)
+    drawn_SR = generator.multinomial(replicas, np.full(replicas, 1 / replicas), size=resamples)
+    times_SN = generator.multinomial(samples, np.full(samples, 1 / samples), size=resamples)
+    difference_SR = treated(times_SN) - control(times_SN)
+    return percentiles((difference_SR * drawn_SR).sum(axis=1) / replicas)
 
 
 def _bootstrap_of_curve(

@@ -22,7 +22,7 @@ from raykd.evaluate.kept import entropy_kept, kept_numbers
 from raykd.evaluate.outputs import Evaluation, Split, SplitOutputs, best_teacher, choose_examples
 from raykd.evaluate.requirements import Requirement, check_requirements
 from raykd.evaluate.statistics import paired_gain, spread
-from raykd.evaluate.task import TaskMetrics
+from raykd.evaluate.task import TaskMetrics, redrawn_pair
 from raykd.tasks import find_task
 from raykd.types import is_labelled
 
@@ -282,4 +282,10 @@ def replica_gain(
         np.stack([task.scores(one_NC, outputs.labels_N).cpu().numpy() for one_NC in side])
         for side in sides
     ]
-    return paired_gain(*merits, *scores, seed=BOOTSTRAP_SEED, from_scores=task.from_scores)
+    return paired_gain(
+        *merits,
+        *scores,
+        seed=BOOTSTRAP_SEED,
+        from_scores=task.from_scores,
+        redrawn=redrawn_pair(task, sides[0], sides[1], outputs.labels_N),
+    )

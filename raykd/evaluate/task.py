@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from raykd.ensemble.given import uniform
+from raykd.evaluate.statistics import Redrawn
 from raykd.types import OutputKind, is_labelled
 
 if TYPE_CHECKING:
@@ -73,11 +75,14 @@ class TaskMetrics:
         baseline: the control from which the gap to the ensemble is measured.
         right_or_wrong: whether a sample is answered rightly or wrongly: rightly where its score is 1.
         own_width: whether each model's outputs have a width C of their own, and need not be those of the data.
+        own_labels: whether a label is a row of numbers that is as long as the data need.
         closeness: the ensemble's answers and the teachers' -> how closely each teacher agrees with it, by which
             the best is found without labels; None where labels are needed.
         decisions: answers of all models on a split -> what each of them decides, and with which probabilities; None
             where answers are no choice between alternatives.
         columns: what is kept of answers instead of themselves; None where they are kept.
+        redrawn: answers, labels and how often each labelled sample is drawn [S, M] -> the metric of each draw [S], where it
+            is no function of a mean score, so that a bootstrap has to compute it anew; None where it is one.
     """
 
     kind: OutputKind
@@ -101,9 +106,11 @@ class TaskMetrics:
     baseline: str = "labels"
     right_or_wrong: bool = True
     own_width: bool = False
+    own_labels: bool = False
     closeness: Callable[[Tensor, Mapping[str, Tensor]], Mapping[str, float]] | None = None
     decisions: Callable[[SplitOutputs], Decisions] | None = None
     columns: Columns | None = None
+    redrawn: Callable[[Tensor, Tensor, np.ndarray], np.ndarray] | None = None
 
     @property
     def lower(self) -> bool:
@@ -142,6 +149,22 @@ def mean_by(combine: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Sequence[T
         return combine(outputs_TNC, uniform(outputs_TNC, None))
 
     return ensemble
+
+
+def redrawn_pair(
+    task: TaskMetrics, one_RNC: Tensor, other_RNC: Tensor, labels_N: Tensor
+) -> tuple[Redrawn, Redrawn] | None:
+    """The metric of two models' replicas on drawn samples, for a bootstrap; None where it follows from mean scores."""
+    if task.redrawn is None:
+        return None
+    redraw, sign = task.redrawn, -1.0 if task.lower else 1.0
+
+    def of(answers_RNC: Tensor) -> Redrawn:
+        return lambda times_SM: (
+            sign * np.stack([redraw(one_NC, labels_N, times_SM) for one_NC in answers_RNC], axis=1)
+        )
+
+    return of(one_RNC), of(other_RNC)
 
 
 def one_sample(labels: Tensor) -> float:

@@ -22,7 +22,7 @@ from raykd.config.sources import (
 from raykd.errors import InputError
 from raykd.folders import read_json
 from raykd.models.preprocess import Preprocessing
-from raykd.tasks import BUILT_IN, unknown_task
+from raykd.tasks import BUILT_IN, known_task, unknown_task
 from raykd.types import Scale
 
 _LONGEST = 2**20
@@ -120,6 +120,12 @@ class Description(Settings):
         if tokens is not None and not (0 < tokens.length <= _LONGEST and tokens.size > 0):
             raise ValueError(f"tokens have a length of 1 to {_LONGEST:,}, and 1 id at least")
         return self
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the network puts out for a sample."""
+        form = known_task(self.task, where="task").labels
+        return form.outputs(self.classes, self.preprocessing.output_shape(self.input.shape))
 
     @property
     def taken(self) -> Input:

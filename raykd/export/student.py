@@ -48,14 +48,25 @@ class Answers(nn.Module):
         name: of the input.
         task: decides the outputs.
         temperature: of the student; its probabilities are calibrated by it.
+        known: number of classes and the shape of the network's input; None = where the task looks for itself.
     """
 
-    def __init__(self, network: nn.Module, name: str, task: str, temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        name: str,
+        task: str,
+        temperature: float = 1.0,
+        known: tuple[int, tuple[int, ...]] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.name = name
         self.temperature = temperature
-        self.outputs = find_task(task).export.of_network
+        export = find_task(task).export
+        self.outputs = export.of_network
+        if known is not None and export.of_network_for is not None:
+            self.outputs = export.of_network_for(*known)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """[B, ...] in source space, of texts token ids -> the outputs of the task, float32."""
@@ -90,7 +101,11 @@ class Student:
         elif self.about.preprocessing.tokens is not None:
             network = Network(core(network), scale=self.about.scale)
         about = self.about
-        return Answers(network, about.taken.name, about.task, about.temperature or 1.0).eval()
+        shape = about.preprocessing.output_shape(about.input.shape)
+        known = (len(about.classes), shape)
+        return Answers(
+            network, about.taken.name, about.task, about.temperature or 1.0, known
+        ).eval()
 
     def random_inputs(self, size: int, seed: int = 0) -> Tensor:
         """Inputs like the data's: [size, ...] around its mean, with its spread, in source space.

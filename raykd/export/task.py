@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 Inputs = Literal["text", "image", "tabular"]
+OfNetwork = Callable[["Tensor", float], "tuple[Tensor, ...]"]
 WORST = 3
 """Classes, labels or other parts that a model card names."""
 
@@ -46,6 +47,8 @@ class TaskExport:
     Attributes:
         outputs: names of the exported module's outputs, in order -> what each means.
         of_network: the network's output [B, C] and the student's temperature -> the outputs, in this order.
+        of_network_for: number of classes and the shape of the network's input -> `of_network` where those are known
+            beforehand, for graphs that look at no numbers; None where it is the same.
         predict: outputs [N, C], of logits over the student's temperature, and their names -> what the student says in words and arrays.
         weak_spots: answers [N, C], labels [N] and names -> where the student is weak on test, a sentence.
         hub_tag: kind of the inputs (None: another one) -> what Hugging Face calls the task; None where it has
@@ -62,6 +65,7 @@ class TaskExport:
     weak_spots: Callable[[Tensor, Tensor, Sequence[str]], str]
     hub_tag: Callable[[Inputs | None], str | None] = lambda _: None
     sized: Callable[[int], str] = lambda count: f"{count} outputs"
+    of_network_for: Callable[[int, tuple[int, ...]], OfNetwork] | None = None
     of_columns: Callable[[Tensor], Predicted] | None = None
     label_of: Callable[[Tensor], Tensor] | None = None
     has_probabilities: bool = False

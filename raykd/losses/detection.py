@@ -1,6 +1,7 @@
 """Losses of detectors that answer at fixed locations.
 
-Shape suffixes: N units (locations), C classes, 4 edges, K bins of an edge's distance.
+Shape suffixes: N units (locations), C classes, 4 edges, K bins of an edge's distance; of whole answers B images, N
+locations of one, A numbers of its answer, M boxes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raykd.detection.boxes import generalised_iou
+from raykd.detection.layout import Heads, TrueBoxes, true_boxes, unpacked
+from raykd.detection.locations import assigned, to_boxes, to_edges
 from raykd.losses.common import prepare_equal
 
 
@@ -107,3 +110,97 @@ def localisation(student: Tensor, teacher: Tensor, *, temperature: float = 10.0)
     log_q = (student_N4K / temperature).log_softmax(-1)
     log_p = (teacher_N4K / temperature).log_softmax(-1)
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum((1, 2))
+
+
+def dense_boxes(
+    student: Tensor, teacher: Tensor, *, beta: float = 1.0, box_weight: float = 2.0
+) -> Tensor:
+    """A detector's answer at every location against a teacher's (or the mean of several).
+
+    loss_b = Σ_n [Σ_c |q_nc − p_nc|^β BCE(q_nc, p_nc) + w · m_n · (1 − GIoU_n)] / max(1, Σ_n m_n), with m_n = max_c p_nc the
+    teacher's probability that something is there. The quality-focal form of Li et al. 2020, eq. 4, divided as in CrossKD
+    (Wang et al. 2024), here for each image by itself. Classes that the teacher does not know add nothing.
+
+    Args:
+        student: answers [B, A], see `raykd.detection.layout`.
+        teacher: answers [B, A]; detached.
+        beta: β ≥ 0.
+        box_weight: w ≥ 0.
+
+    Returns:
+        loss_B in [0, ∞).
+
+    Raises:
+        ValueError: no answers of detectors, or of different layouts.
+    """
+    student_BA, teacher_BA = prepare_equal(student, teacher)
+    own = unpacked(student_BA)
+    said = unpacked(teacher_BA, own.layout)
+    known_BC = own.knows_BC & said.knows_BC
+    target = said.scores_BNC * known_BC[:, None, :]
+    class_B = _class_loss(own, target, known_BC, beta)
+    sure_BN = target.amax(-1)
+    box_BN = 1 - generalised_iou(own.boxes_BN4, said.boxes_BN4)
+    return (class_B + box_weight * (sure_BN * box_BN).sum(1)) / sure_BN.sum(1).clamp(min=1.0)
+
+
+def fused_boxes(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    beta: float = 2.0,
+    box_weight: float = 2.0,
+    known_BC: Tensor | None = None,
+) -> Tensor:
+    """A detector's answer against boxes with scores: true ones, or those that an ensemble found.
+
+    Each box is given to the locations around its middle (`raykd.detection.locations.assigned`), whose target for its class
+    is the box's score, 0 elsewhere: loss_b = Σ_n [Σ_c |q − y|^β BCE(q, y) + w · y_n · (1 − GIoU_n)] / max(1, Σ_n y_n). Of hard
+    labels the first part is the focal loss (Lin et al. 2017) without α. Locations within a crowd count for no class but
+    those they are given to.
+
+    Args:
+        student: answers [B, A], see `raykd.detection.layout`.
+        teacher: label rows [B, 1 + 6M]; rows of NaN have no boxes, and the caller does not count them; detached.
+        beta: β ≥ 0.
+        box_weight: w ≥ 0.
+        known_BC: bool, the classes that whoever drew the boxes knows; the others add nothing. None is all.
+
+    Returns:
+        loss_B in [0, ∞).
+
+    Raises:
+        ValueError: no answers of a detector, or no label rows.
+    """
+    own, truth = unpacked(student), true_boxes(teacher.detach().to(student))
+    known = own.knows_BC if known_BC is None else own.knows_BC & known_BC
+    mine_BM = truth.present_BM & (truth.scores_BM > 0) & known.gather(1, truth.classes_BM)
+    centres_N2 = own.layout.centres(student)
+    table = assigned(centres_N2, truth.boxes_BM4, mine_BM)
+    positive_BN, box_BN = table.box_BN >= 0, table.box_BN.clamp(min=0)
+    score_BN = truth.scores_BM.gather(1, box_BN) * positive_BN
+    target = torch.zeros_like(own.logits_BNC).scatter(
+        2, truth.classes_BM.gather(1, box_BN)[..., None], score_BN[..., None]
+    )
+    counts = known[:, None, :] & ~_in_crowds(centres_N2, truth, positive_BN)[..., None]
+    class_B = _class_loss(own, target, counts, beta)
+    goal = to_boxes(centres_N2, table.edges_BN4)
+    apart_BN = 1 - generalised_iou(own.boxes_BN4, goal)
+    return (class_B + box_weight * (score_BN * apart_BN).sum(1)) / score_BN.sum(1).clamp(min=1.0)
+
+
+def _class_loss(own: Heads, target_BNC: Tensor, known: Tensor, beta: float) -> Tensor:
+    """Of each image [B]; `known` is [B, C] or [B, N, C]."""
+    known_BNC = (known if known.ndim == 3 else known[:, None, :]).expand(target_BNC.shape)
+    loss_M = soft_focal(
+        own.logits_BNC.flatten(0, 1), target_BNC.flatten(0, 1), beta=beta,
+        known_C=known_BNC.flatten(0, 1),
+    )  # fmt: skip
+    return loss_M.reshape(target_BNC.shape[:2]).sum(1)
+
+
+def _in_crowds(centres_N2: Tensor, truth: TrueBoxes, positive_BN: Tensor) -> Tensor:
+    """Locations within a crowd that answer for no box, bool [B, N]."""
+    crowd_BM = truth.present_BM & (truth.scores_BM < 0)
+    edges = to_edges(centres_N2[:, None, :], truth.boxes_BM4[:, None, :, :])
+    return ((edges > 0).all(-1) & crowd_BM[:, None, :]).any(-1) & ~positive_BN

@@ -42,6 +42,10 @@ _relations = partial(_features, knobs=_SCOPE, combines=("relations", "losses"), 
 _gaussians = partial(
     LossRow, kind="gaussians", combines=("sampled", "routed"), default_temperature=1.0
 )
+_boxes = partial(LossRow, kind="boxes", default_temperature=1.0)
+_BOX_WEIGHT = Knob(
+    2.0, "Weight of 1 − GIoU beside the classes (Li et al. 2020, generalised focal loss: 2).", ge=0
+)
 _values = partial(LossRow, kind="values", combines=("values",))
 
 LOSS_ROWS: dict[str, LossRow] = {
@@ -202,6 +206,33 @@ LOSS_ROWS: dict[str, LossRow] = {
         formula="mean h_δ(μ_s − μ_t)",
         paper="Huber 1964",
         knobs={"delta": Knob(1.0, "δ, where it turns linear, in the unit of the actions.", gt=0)},
+    ),
+    "dense_boxes": _boxes(
+        path="raykd.losses.detection:dense_boxes",
+        about="Detectors location by location: the quality-focal form of class probabilities, and GIoU of the boxes.\n\n"
+        "Of several teachers the mean over those that know a class.",
+        formula="Σ_n (Σ_c |q − p|^β BCE(q, p) + w m_n (1 − GIoU)) / Σ_n m_n",
+        paper="Li et al. 2020 (generalised focal loss), eq. 4; as Wang et al. 2024 (CrossKD)",
+        knobs={
+            "beta": Knob(1.0, "β, how much more a probability counts that is further away.", ge=0),
+            "box_weight": _BOX_WEIGHT,
+        },
+        combines=("locations",),
+    ),
+    "fused_boxes": _boxes(
+        path="raykd.losses.detection:fused_boxes",
+        about="The teachers' boxes, fused, as labels with soft scores.",
+        formula="Σ_n (Σ_c |q − y|^β BCE(q, y) + w y_n (1 − GIoU)) / Σ_n y_n",
+        paper="Solovyev et al. 2021 (weighted boxes fusion); Li et al. 2020 (generalised focal loss)",
+        knobs={
+            "beta": Knob(2.0, "β, as of the labels' loss.", ge=0),
+            "box_weight": _BOX_WEIGHT,
+            "threshold": Knob(
+                0.3, "Fused boxes with a lower score are left out.", ge=0, le=1, argument=False
+            ),
+            "iou": Knob(0.55, "Overlap from which boxes are fused.", gt=0, lt=1, argument=False),
+        },
+        combines=("boxes",),
     ),
     "hint": _features(
         path="raykd.losses.features:hint",
@@ -440,4 +471,4 @@ def feature_losses() -> tuple[str, ...]:
 def soft_losses() -> tuple[str, ...]:
     """Names of the losses of the soft targets; those of embeddings come last."""
     vectors = (name for name, row in LOSS_ROWS.items() if row.vectors)
-    return (*losses_of("logits", "values", "labels", "gaussians"), *vectors)
+    return (*losses_of("logits", "values", "labels", "gaussians", "boxes"), *vectors)

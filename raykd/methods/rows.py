@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import EllipsisType
 from typing import Literal
 
-Kind = Literal["logits", "features", "pairs", "values", "labels", "gaussians"]
+Kind = Literal["logits", "features", "pairs", "values", "labels", "gaussians", "boxes"]
 Combine = Literal[
     "probabilities",
     "probabilities_then_temper",
@@ -17,6 +17,8 @@ Combine = Literal[
     "relations",
     "sampled",
     "routed",
+    "locations",
+    "boxes",
 ]
 Layout = Literal["projected", "dense", "positions", "matrices", "pairs", "any"]
 

@@ -19,6 +19,7 @@ MODELS = {
     "resnet": "raykd.models.zoo.resnet:build_resnet",
     "wrn": "raykd.models.zoo.resnet:build_wrn",
     "vit": "raykd.models.zoo.vit:build_vit",
+    "detector": "raykd.models.zoo.detector:build_detector",
     "bag": "raykd.models.zoo.texts:build_bag",
     "text_cnn": "raykd.models.zoo.texts:build_text_cnn",
     "text_transformer": "raykd.models.zoo.texts:build_text_transformer",

@@ -247,7 +247,7 @@ def _built(about: Description, weights: Mapping[str, Tensor], folder: Path) -> n
     """
 
     def make() -> nn.Module:
-        return build_model(about.model, input_shape=shape, classes=len(about.classes), key="model", weights=weights)  # fmt: skip
+        return build_model(about.model, input_shape=shape, classes=about.outputs, key="model", weights=weights)  # fmt: skip
 
     with reading(folder / DESCRIPTION):
         shape = about.preprocessing.output_shape(about.input.shape)

@@ -78,6 +78,16 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "figures": "language.figures:FIGURES",
         "export": "language.export:EXPORT",
     },
+    "detection": {
+        "settings": "detection.settings:SETTINGS",
+        "labels": "detection.labels:LABELS",
+        "rule": "detection.rule:RULE",
+        "metrics": "detection.metrics:METRICS",
+        "selftest": "detection.selftest:check_boxes",
+        "text": "detection.text:TEXT",
+        "figures": "detection.figures:FIGURES",
+        "export": "detection.export:EXPORT",
+    },
     "control": {
         "settings": "control.settings:SETTINGS",
         "labels": "control.labels:LABELS",

@@ -27,10 +27,12 @@ from raykd.cli import main
 from raykd.config.roles import Expect
 from raykd.data import Samples
 from raykd.data.samples import build_samples
+from raykd.detection.layout import layout_for, packed, unpacked
 from raykd.errors import InputError, TeacherError
 from raykd.objective import DistillObjective, TeacherInfo
 from raykd.objective.rule import OUTPUT
 from raykd.tasks import Task, find_task
+from raykd.tasks.detection.labels import STRIDE
 from raykd.tasks.registry import FACETS
 from raykd.types import ORIGINAL_VIEW, Dense, is_labelled
 
@@ -202,6 +204,10 @@ class FacetSuite:
         width = samples.class_count if not task.metrics.own_width else 8
         units = len(self._labels(samples))
         noise = torch.randn(units, width, generator=torch.Generator().manual_seed(seed))
+        if task.metrics.own_labels:  # boxes of a pixel or so, at every location of an image
+            layout = layout_for(len(samples.classes), *samples.input_shape[1:], stride=STRIDE)
+            heads = unpacked(noise, layout)
+            return packed(heads.logits_BNC, heads.edges_BN4.abs(), layout)
         return noise if samples.scale is None else samples.scale.restored(noise)
 
 

@@ -136,7 +136,7 @@ def validate(
     task = task or find_task(samples.task).metrics
     network.eval()
     if task.tally is None or task.total is None:
-        vectors_ND = _gathered(network, samples, rows, world)
+        vectors_ND = _gathered(network, samples, rows, world, task)
         return task.numbers(vectors_ND, torch.from_numpy(samples.all_labels[rows]))
     sums: Tensor | None = None
     for batch in _batches(samples, rows[world.rank :: world.workers], world.device):
@@ -149,12 +149,14 @@ def validate(
 
 
 @torch.inference_mode()
-def _gathered(network: nn.Module, samples: Samples, rows: np.ndarray, world: World) -> Tensor:
-    """Outputs for rows [N, C], float32 on the CPU, of which each worker computed its share."""
+def _gathered(
+    network: nn.Module, samples: Samples, rows: np.ndarray, world: World, task: TaskMetrics
+) -> Tensor:
+    """Answers for rows [N, C], float32 on the CPU, of which each worker computed its share."""
     mine = np.arange(len(rows))[world.rank :: world.workers]
     asked = rows[mine] if len(mine) else rows[:1]  # of all, the width is needed
     batches = _batches(samples, asked, world.device)
-    parts = [network(batch.to(world.device).inputs).float() for batch in batches]
+    parts = [task.answer(network(batch.to(world.device).inputs).float()) for batch in batches]
     own_MC = torch.cat(parts)[: len(mine)]
     table_NC = torch.zeros(len(rows), own_MC.shape[1], device=world.device)
     table_NC[mine] = own_MC

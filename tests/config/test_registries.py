@@ -13,7 +13,7 @@ import torch
 from raykd.config.base import Settings
 from raykd.config.data import ViewStep
 from raykd.config.methods import FeatureLoss, Weighting
-from raykd.config.models import OF_TEXTS, OF_TOKENS, Model
+from raykd.config.models import OF_TEXTS, OF_TOKENS, DetectorModel, Model
 from raykd.config.objective import SoftTargets
 from raykd.config.root import Config
 from raykd.config.sources import Source
@@ -24,6 +24,7 @@ from raykd.ensemble import WEIGHTINGS
 from raykd.losses import LOSSES
 from raykd.models import MODELS, build_model
 from raykd.models.shapes import BuildContext, TokenShape
+from raykd.models.zoo.detector import detector_layout
 
 
 def members(annotation: Any) -> list[type[Settings]]:
@@ -75,7 +76,8 @@ def test_every_zoo_model_builds_with_its_defaults(spec):
     shape = TokenShape(16, 50, "hashed") if spec in OF_TEXTS else (1, 16, 16)
     if spec in OF_TOKENS:
         shape = TokenShape(16, 3, "tokens")
-    model = build_model(spec(), input_shape=shape, classes=3, key="model")
+    classes = detector_layout(3, 16, 16).width if spec is DetectorModel else 3
+    model = build_model(spec(), input_shape=shape, classes=classes, key="model")
     assert sum(p.numel() for p in model.parameters()) > 0 or spec.made_of == "examples"
 
 

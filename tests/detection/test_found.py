@@ -158,7 +158,7 @@ def test_the_score_is_shared_by_those_who_know_the_class():
 
 def test_the_fused_box_is_the_weighted_mean():
     one, other = one_image([(0, 0, 10, 10, 0.9, 0)]), one_image([(1, 0, 12, 11, 0.3, 0)])
-    (box,) = listed(fused([one, other], weights_T=torch.tensor([1.0, 2.0]), classes=1))
+    (box,) = listed(fused([one, other], weights=torch.tensor([1.0, 2.0]), classes=1))
     mean = [(0.9 * a + 0.6 * b) / 1.5 for a, b in zip((0, 0, 10, 10), (1, 0, 12, 11), strict=True)]
     assert list(box[:4]) == pytest.approx(mean)
     assert box[4] == pytest.approx((0.9 + 2 * 0.3) / 3)
@@ -190,7 +190,7 @@ def test_fusion_refuses_what_makes_no_sense():
     with pytest.raises(ValueError, match="at least one teacher"):
         fused([], classes=2)
     with pytest.raises(ValueError, match="weights of at least 0"):
-        fused([one], weights_T=torch.tensor([0.0]), classes=2)
+        fused([one], weights=torch.tensor([0.0]), classes=2)
     with pytest.raises(ValueError, match="does not know"):
         fused([one], knows_TC=torch.tensor([[True, False]]), classes=2)
     with pytest.raises(ValueError, match="of 1 classes"):

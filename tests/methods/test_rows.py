@@ -40,6 +40,8 @@ STORED_LOSSES = {
     "bernoulli_kl": '{"type": "bernoulli_kl"}',
     "gaussian_kl": '{"type": "gaussian_kl"}',
     "huber_means": '{"type": "huber_means", "delta": 1.0}',
+    "dense_boxes": '{"type": "dense_boxes", "beta": 1.0, "box_weight": 2.0}',
+    "fused_boxes": '{"type": "fused_boxes", "beta": 2.0, "box_weight": 2.0, "threshold": 0.3, "iou": 0.55}',
     "hint": '{"type": "hint"}',
     "attention": '{"type": "attention"}',
     "attention_matrix": '{"type": "attention_matrix"}',

@@ -61,6 +61,27 @@ def of_texts() -> dict:
     }
 
 
+def of_boxes() -> dict:
+    """Squares and frames on noise; one of the detectors knows squares alone."""
+    fit = {"epochs": 12, "batch_size": 16}
+    detector = {"type": "detector", "depth": 2}
+    return {
+        "task": "detection",
+        "data": {
+            "source": made("raykd_test_boxes:box_data"),
+            "splits": {"validation": 40, "test": 60},
+            "labels": 40,
+        },
+        "teachers": [
+            {"name": "squares", "model": {**detector, "knows": [0]}, "fit": fit, "labels": "all"},
+            {"name": "both", "model": detector, "fit": fit, "labels": "all"},
+        ],
+        "student": {"model": {**detector, "width": 0.5}},
+        "train": {"epochs": 8, "batch_size": 16},
+        "cluster": BASE["cluster"],
+    }
+
+
 def of_states(task):
     """Recorded transitions of a walk, and a rule that acts as they do."""
     rule = "home" if task == "control" else "home_continuous"
@@ -81,6 +102,7 @@ RECIPES = {
     "multilabel": recipe("multilabel", made("tests_tasks_data:marks_data", count=400)),
     "embedding": with_vectors(),
     "language": of_texts(),
+    "detection": of_boxes(),
     "control": of_states("control"),
     "control_continuous": of_states("control_continuous"),
 }
@@ -157,6 +179,13 @@ class TestLanguageRun(TaskSuite):
     def test_explaining_is_refused_with_the_reason(self, run):
         with pytest.raises(InputError, match="nothing can be hidden from them"):
             explain(run)
+
+
+@pytest.mark.soak
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+class TestDetectionRun(TaskSuite):
+    recipe = RECIPES["detection"]
 
 
 @pytest.mark.ray

@@ -1,0 +1,103 @@
+"""Detectors as one: the mean of their answers at every location, or their boxes fused.
+
+Shape suffixes: T teachers, B images, N locations, C classes, A numbers of an answer, see `raykd.detection.layout`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from raykd.detection.fusion import Found, fused
+from raykd.detection.layout import Heads, Layout, layout_of, packed, unpacked
+from raykd.detection.locations import found_at
+
+_SURE = 1e-7
+"""Probabilities are kept so far from 0 and 1 that their logits are finite."""
+_MOST = 50
+_CANDIDATES = 200
+
+
+def mean_answers(answers_TBA: Tensor, weights_TB: Tensor, layout: Layout | None = None) -> Tensor:
+    """The weighted mean of detectors at fixed locations, as an answer [B, A].
+
+    The probability of a class is the mean over the teachers that know it: who has never seen a class does not call
+    it background. A box's edges are the mean by weight times the teacher's largest probability there. A class that
+    nobody knows, and all classes of an image that nobody answered, are unknown to the mean.
+
+    Args:
+        answers_TBA: of each teacher.
+        weights_TB: at least 0; 0 where a teacher gave no answer, whose numbers are not looked at.
+        layout: of the answers, where it is known.
+
+    Raises:
+        ValueError: they are no answers of detectors.
+    """
+    layout = layout or layout_of(answers_TBA[0])
+    heads = [unpacked(one_BA, layout) for one_BA in answers_TBA]
+    says_TBC = torch.stack([one.knows_BC for one in heads]) * weights_TB[..., None]
+    scores = torch.stack([one.scores_BNC for one in heads])
+    total_BC = says_TBC.sum(0)
+    mean = (says_TBC[:, :, None] * scores).sum(0) / total_BC.clamp(min=1e-12)[:, None]
+    sure_TBN = weights_TB[..., None] * scores.amax(-1) + _SURE * (weights_TB[..., None] > 0)
+    edges = torch.stack([one.edges_BN4 for one in heads])
+    edges = torch.where(weights_TB[..., None, None] > 0, edges, 0.0)
+    edges = (sure_TBN[..., None] * edges).sum(0) / sure_TBN.sum(0).clamp(min=1e-12)[..., None]
+    logits = mean.clamp(_SURE, 1 - _SURE).logit()
+    row_BA = packed(logits, edges, layout)
+    known_BA = torch.cat([row_BA[:, :4], (total_BC > 0).to(row_BA)], dim=1)
+    return torch.cat([known_BA, row_BA[:, known_BA.shape[1] :]], dim=1)
+
+
+def found_in(heads: Heads, *, least_score: float = 0.05, most: int = _MOST) -> Found:
+    """The boxes that a detector finds, the surest first."""
+    return found_at(
+        heads.scores_BNC,
+        heads.boxes_BN4,
+        least_score=least_score,
+        most=most,
+        candidates=_CANDIDATES,
+    )
+
+
+def fused_answers(
+    answers_TBA: Tensor,
+    weights_TB: Tensor,
+    *,
+    layout: Layout | None = None,
+    threshold: float = 0.3,
+    iou: float = 0.55,
+) -> tuple[Found, Tensor]:
+    """The boxes of several detectors, fused, and the classes that somebody knows, bool [B, C].
+
+    Args:
+        answers_TBA: of each teacher.
+        weights_TB: at least 0; 0 where a teacher gave no answer.
+        layout: of the answers, where it is known.
+        threshold: fused boxes with a lower score are left out.
+        iou: from which boxes are fused.
+
+    Raises:
+        ValueError: they are no answers of detectors.
+    """
+    layout = layout or layout_of(answers_TBA[0])
+    heads = [unpacked(one_BA, layout) for one_BA in answers_TBA]
+    knows_TBC = torch.stack([one.knows_BC for one in heads]) & (weights_TB > 0)[..., None]
+    some_TC = knows_TBC.any(1)
+    found = [_silenced(found_in(h), w) for h, w in zip(heads, weights_TB, strict=True)]
+    if not bool((weights_TB > 0).any()):
+        return found[0], knows_TBC.any(0)
+    together = fused(
+        found, weights=weights_TB, knows_TC=some_TC, classes=layout.classes, threshold=iou
+    )
+    return together.above(threshold).sorted(), knows_TBC.any(0)
+
+
+def _silenced(found: Found, weights_B: Tensor) -> Found:
+    """Without what is said of images that the teacher gave no answer for."""
+    scores_BN = torch.where(weights_B[:, None] > 0, found.scores_BN, 0.0)
+    return Found(
+        boxes_BN4=torch.where(scores_BN[..., None] > 0, found.boxes_BN4, 0.0),
+        scores_BN=scores_BN,
+        classes_BN=found.classes_BN,
+    )

@@ -1,0 +1,1 @@
+"""Where in an image things are, and of which class."""

@@ -1,0 +1,74 @@
+"""An exported detector: its boxes, decoded and without doubles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raykd.detection.layout import Heads, layout_for, layout_of, true_boxes, unpacked
+from raykd.detection.locations import found_at
+from raykd.export.task import WORST, OfNetwork, Predicted, TaskExport, quoted
+from raykd.tasks.detection.labels import STRIDE
+from raykd.tasks.detection.metrics import KEPT, SURE, box_metrics, found_rows
+
+_ROUNDS = 12
+"""A graph has so many rounds of suppression; chains of boxes that hang on each other are hardly ever longer."""
+
+
+def _boxes(answers_BA: Tensor, heads: Heads) -> tuple[Tensor, ...]:
+    found = found_at(heads.scores_BNC, heads.boxes_BN4, most=KEPT, candidates=100, rounds=_ROUNDS)
+    return answers_BA, found.boxes_BN4, found.scores_BN, found.classes_BN.to(torch.float32)
+
+
+def _of_network(answers_BA: Tensor, _temperature: float) -> tuple[Tensor, ...]:
+    return _boxes(answers_BA, unpacked(answers_BA, layout_of(answers_BA)))
+
+
+def _for_shape(classes: int, shape: tuple[int, ...]) -> OfNetwork:
+    layout = layout_for(classes, *shape[-2:], stride=STRIDE)
+    return lambda answers_BA, _temperature: _boxes(answers_BA, unpacked(answers_BA, layout))
+
+
+def _rows_said(rows_BL: Tensor, names: Sequence[str]) -> Predicted:
+    boxes, words = true_boxes(rows_BL), []
+    for four, label, score in zip(
+        boxes.boxes_BM4.tolist(), boxes.classes_BM.tolist(), boxes.scores_BM.tolist(), strict=True
+    ):
+        said = [
+            f"{names[c] if c < len(names) else c} {s:.2f} ({', '.join(f'{edge:.1f}' for edge in corners)})"
+            for corners, c, s in zip(four, label, score, strict=True)
+            if s >= SURE
+        ]
+        words.append("; ".join(said) or "nothing")
+    return Predicted(tuple(names), tuple(words), np.arange(len(words)), None)
+
+
+def _predict(outputs_NC: Tensor, names: tuple[str, ...]) -> Predicted:
+    return _rows_said(found_rows(outputs_NC), names)
+
+
+def _weak_spots(rows_BL: Tensor, labels_BL: Tensor, names: Sequence[str]) -> str:
+    numbers = box_metrics(rows_BL, labels_BL)
+    by_class = sorted((numbers[f"ap.{c}"], c) for c in range(len(names)) if f"ap.{c}" in numbers)
+    shown = ", ".join(f"{quoted(names[c])} {value:.3f}" for value, c in by_class[:WORST])
+    return f"Lowest mAP 50:95 of a class on test: {shown}."
+
+
+EXPORT = TaskExport(
+    outputs={
+        "answers": "[batch, A], what every location says, see raykd.detection.layout",
+        "boxes": f"[batch, {KEPT}, 4], corners (x1, y1, x2, y2) in pixels of the image, the surest first",
+        "scores": f"[batch, {KEPT}], from 0.05 on; 0 = no box",
+        "classes": f"[batch, {KEPT}], numbers of the classes from 0, as float32",
+    },
+    of_network=_of_network,
+    of_network_for=_for_shape,
+    predict=_predict,
+    weak_spots=_weak_spots,
+    hub_tag=lambda kind: "object-detection" if kind == "image" else None,
+    sized=lambda count: f"boxes of {count} classes",
+    of_columns=lambda rows_BL: _rows_said(rows_BL, ()),
+)

@@ -1,0 +1,88 @@
+"""Boxes of objects in images. What a recipe may say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from raykd.config.models import DetectorModel, FactoryModel
+from raykd.config.tasks import CONTROLS, GIVEN_WEIGHTINGS, NO_VECTORS, TaskSettings
+from raykd.errors import Problem
+from raykd.methods import losses_of
+
+if TYPE_CHECKING:
+    from raykd.config.root import Config
+
+_STAY = ("noise",)
+"""View steps that leave every object where it is."""
+
+
+def _problems(config: Config) -> Iterator[Problem]:
+    models = {"student.model": config.student.model}
+    models |= {f"teachers.{one.name}.model": one.model for one in config.teachers if one.model}
+    models |= {f"evaluate.compare.{one.name}.model": one.model for one in config.evaluate.compare}
+    for key, model in models.items():
+        if not isinstance(model, DetectorModel | FactoryModel):
+            yield Problem(
+                f"{key}.type",
+                f"found {model.type}, which says nothing of where things are; use detector, or a factory whose module "
+                "answers as raykd.detection.layout.packed writes it",
+            )
+    for index, step in enumerate(config.data.views.policy):
+        if step.type not in _STAY:
+            yield Problem(
+                f"data.views.policy.{index}.type",
+                f"found {step.type}, which moves, hides or blends objects, and boxes do not move with views yet; allowed: "
+                f"{', '.join(_STAY)}",
+            )
+    for teacher in config.teachers:
+        if teacher.outputs is not None:
+            yield Problem(
+                f"teachers.{teacher.name}.outputs",
+                "are a row for each sample, and files of found boxes are not read yet: name a model",
+            )
+    if isinstance(config.student.model, DetectorModel) and config.student.model.knows is not None:
+        yield Problem(
+            "student.model.knows", "is for teachers; a student learns every class: leave it out"
+        )
+    if config.objective.features and any(
+        "statistics" in (term.loss.row.state or "") for term in config.objective.features
+    ):
+        yield Problem(
+            "objective.features",
+            "holds a loss with running statistics, which detectors do not have yet; use pkd, cwd or hint",
+        )
+
+
+SETTINGS = TaskSettings(
+    select=("ap", "ap50"),
+    label_losses=(),
+    soft_losses=losses_of("boxes"),
+    combine=("locations", "boxes"),
+    weightings=GIVEN_WEIGHTINGS,
+    kinds=("logits",),
+    expect=("ap",),
+    controls=CONTROLS,
+    unused={
+        **NO_VECTORS,
+        "objective.soft_targets.temperature": 1.0,
+        "objective.soft_targets.sharpen": None,
+        "objective.labels.smoothing": 0.0,
+        "objective.labels.class_weights": None,
+        "objective.choose": None,
+        "student.preprocess.size": None,
+        "teachers.*.preprocess.size": None,
+        "teachers.*.temperature": 1.0,
+        "teachers.*.label_map": None,
+        "teachers.*.fit.label_smoothing": 0.0,
+        "evaluate.compare.*.label_map": None,
+        "evaluate.compare.*.preprocess.size": None,
+    },
+    defaults={
+        "objective": {
+            "labels": {"weight": 1.0, "mode": "add"},
+            "soft_targets": {"loss": {"type": "dense_boxes"}, "temperature": 1.0, "weight": 1.0},
+        },
+    },
+    problems=_problems,
+)
