@@ -135,6 +135,51 @@ class Cutout(Settings):
     """Side of the square, in pixels."""
 
 
+class RandomResizedCrop(Settings):
+    """Cut out a random box and resize it (Szegedy et al. 2015), bilinear and antialiased."""
+
+    type: Literal["random_resized_crop"] = "random_resized_crop"
+    scale: tuple[Unit, Unit] = (0.08, 1.0)
+    """Least and largest part of the image's area."""
+    ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
+    """Least and largest width over height."""
+    size: Count | None = None
+    """Side of the square that comes out, in pixels; null = as large as the sample."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> RandomResizedCrop:
+        for name, (least, most) in {"scale": self.scale, "ratio": self.ratio}.items():
+            if not 0 < least <= most:
+                raise ValueError(f"{name} [{least:g}, {most:g}] needs 0 < least <= largest")
+        return self
+
+
+class ColorJitter(Settings):
+    """Change brightness, contrast, saturation and hue at random, in this order."""
+
+    type: Literal["color_jitter"] = "color_jitter"
+    brightness: NonNegative = 0.4
+    """Factor between 1 - this (0 at least) and 1 + this."""
+    contrast: NonNegative = 0.4
+    """The same, about the image's mean grey."""
+    saturation: NonNegative = 0.4
+    """The same, about each pixel's grey; of images of three channels, red, green, blue."""
+    hue: Annotated[Unit, Field(le=0.5)] = 0.1
+    """Turn by up to this part of the colour circle to either side; of images of three channels."""
+    probability: Unit = 1.0
+    """Chance of changing an image."""
+
+
+class RandAugment(Settings):
+    """Some of 14 operations one after the other (Cubuk et al. 2020), those of torchvision; needs the extra `vision`."""
+
+    type: Literal["rand_augment"] = "rand_augment"
+    operations: Count = 2
+    """How many; each is drawn anew."""
+    magnitude: Annotated[Natural, Field(le=30)] = 9
+    """How strong they are, of 30."""
+
+
 class DropWords(Settings):
     """Texts: blank out words, each on its own; a word is what ASCII white space surrounds."""
 
@@ -172,7 +217,19 @@ class FactoryView(Settings):
 
 
 ViewStep = Annotated[
-    PadCrop | Shift | Flip | Rotate | Noise | Cutout | DropWords | Mixup | Cutmix | FactoryView,
+    PadCrop
+    | Shift
+    | Flip
+    | Rotate
+    | RandomResizedCrop
+    | ColorJitter
+    | RandAugment
+    | Noise
+    | Cutout
+    | DropWords
+    | Mixup
+    | Cutmix
+    | FactoryView,
     Field(discriminator="type"),
 ]
 

@@ -64,7 +64,9 @@ class Rooms:
         """A tensor with nothing in it yet."""
         size = math.prod(shape) * dtype.itemsize
         kept, block = [], None
-        while self._free and block is None:  # one operation at a time: threads and finalizers share the list
+        while (
+            self._free and block is None
+        ):  # one operation at a time: threads and finalizers share the list
             try:
                 found = self._free.pop()
             except IndexError:  # somebody else was quicker

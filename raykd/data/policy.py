@@ -7,7 +7,6 @@ these are. Shape suffixes: B samples, C channels, H height, W width, K random nu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,114 +22,22 @@ from raykd.config.data import (
     Mixup,
     Noise,
     PadCrop,
+    RandomResizedCrop,
     Rotate,
     Shift,
     ViewStep,
 )
 from raykd.data import steps
-from raykd.data.geometry import Drawn
+from raykd.data.geometry import Drawn, moved_by, turned
 from raykd.data.hashing import Draws
+from raykd.data.image_steps import color_jitter, rand_augment, random_resized_crop
+from raykd.data.step_kinds import Fields, MixStep, PlainStep, StepTarget, on_each
 from raykd.data.texts import drop_words, most_words
 from raykd.errors import InputError
 from raykd.importing import load_callable
 from raykd.types import TEXT
 
-Fields = dict[str, Tensor]
-"""Name -> [B, ...], uint8, float32 or int64."""
-_VECTOR_AXES, _IMAGE_AXES = 2, 4  # [N, D], [N, C, H, W]
 _HALF_TURN = 180.0
-
-
-@dataclass(frozen=True)
-class PlainStep:
-    """A step that looks at each sample alone.
-
-    Attributes:
-        draw: what it draws, on the host.
-        show: `(fields, drawn) -> fields`, on the device of the fields, which it may change.
-        on_host: whether that is the CPU always.
-    """
-
-    draw: Callable[[Draws], Drawn]
-    show: Callable[[Fields, Fields], Fields]
-    on_host: bool = False
-
-
-@dataclass(frozen=True)
-class MixStep:
-    """A step that blends in a partner.
-
-    Attributes:
-        probability: chance of blending a sample, in [0, 1].
-        draw: `(mixed_B, uniform_KB) -> (drawn, share_B)`, on the host, where `mixed_B` (bool [B]) says which samples
-            are blended, `uniform_KB` are three random numbers for each, and `share_B` (float32 [B]) is the own share.
-        show: `(own, partner, drawn) -> blended`, on the device of these.
-    """
-
-    probability: float
-    draw: Callable[[np.ndarray, np.ndarray], tuple[Drawn, np.ndarray]]
-    show: Callable[[Tensor, Tensor, Fields], Tensor]
-
-
-@dataclass(frozen=True)
-class StepTarget:
-    """What a step works on.
-
-    Attributes:
-        key: dotted key of the step.
-        inputs: name -> [N, ...].
-    """
-
-    key: str
-    inputs: Mapping[str, np.ndarray]
-
-    def error(self, message: str) -> InputError:
-        """An error about this step."""
-        return InputError.at(self.key, message)
-
-    def values(self, kind: str) -> np.ndarray:
-        """The only input, which must hold values that can be blended.
-
-        Raises:
-            InputError: there are several inputs, integers, or texts.
-        """
-        arrays = list(self.inputs.values())
-        if len(arrays) > 1:
-            raise self.error(
-                f"{kind} needs samples of one input; these have {', '.join(self.inputs)}: use a factory step"
-            )
-        if TEXT in self.inputs:
-            raise self.error(
-                f"{kind} needs numbers; the samples are texts: use drop_words or a factory step"
-            )
-        if arrays[0].dtype.kind == "i":
-            raise self.error(f"{kind} needs floats or uint8; the inputs are {arrays[0].dtype}")
-        return arrays[0]
-
-    def image_size(self, kind: str) -> tuple[int, int]:
-        """Height and width of the only input, in pixels.
-
-        Raises:
-            InputError: the inputs are not images.
-        """
-        array = self.values(kind)
-        if array.ndim != _IMAGE_AXES:
-            raise self.error(
-                f"{kind} needs images [N, C, H, W]; the inputs are {list(array.shape)}: "
-                "remove it, or use noise, mixup or a factory step"
-            )
-        return array.shape[2], array.shape[3]
-
-    def at_most(self, field: str, found: float, limit: float, unit: str, why: str) -> None:
-        """Refuse a setting beyond its limit.
-
-        Raises:
-            InputError: `found` is above `limit`.
-        """
-        if found > limit:
-            raise InputError.at(
-                f"{self.key}.{field}", f"found {found} {unit}; allowed are at most {limit} ({why})"
-            )
 
 
 def build_steps(
@@ -146,10 +53,12 @@ def build_steps(
         InputError: a step does not fit the samples, or two steps mix (the targets of a sample could
             then not be told from one partner and one share).
     """
-    built = tuple(
-        STEPS[step.type](step, StepTarget(f"data.views.policy.{index}", inputs))
-        for index, step in enumerate(policy)
-    )
+    built: list[PlainStep | MixStep] = []
+    resized: tuple[int, int] | None = None
+    for index, step in enumerate(policy):
+        target = StepTarget(f"data.views.policy.{index}", inputs, resized)
+        built.append(STEPS[step.type](step, target))
+        resized = size_after(step, resized)
     mixing = [index for index, step in enumerate(built) if isinstance(step, MixStep)]
     if len(mixing) > 1:
         raise InputError.at(
@@ -157,16 +66,14 @@ def build_steps(
             f"found {policy[mixing[1]].type} after {policy[mixing[0]].type}; one step that mixes "
             "samples is allowed: remove one",
         )
-    return built
+    return tuple(built)
 
 
-def _on_each(draw: Callable[[Draws], Drawn], show: Callable[[Tensor, Fields], Tensor]) -> PlainStep:
-    """A step that does the same to every field."""
-
-    def on_fields(fields: Fields, drawn: Fields) -> Fields:
-        return {name: show(tensor, drawn) for name, tensor in fields.items()}
-
-    return PlainStep(draw, on_fields)
+def size_after(step: ViewStep, size: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Height and width of images after a step; `size` is what they were before it."""
+    if isinstance(step, RandomResizedCrop) and step.size is not None:
+        return step.size, step.size
+    return size
 
 
 def _translate_by(reach: int) -> PlainStep:
@@ -177,7 +84,7 @@ def _translate_by(reach: int) -> PlainStep:
     def move(images_BCHW: Tensor, drawn: Fields) -> Tensor:
         return steps.translate(images_BCHW, drawn["down"], drawn["right"], reach)
 
-    return _on_each(draw, move)
+    return on_each(draw, move, lambda drawn: moved_by(drawn["right"], drawn["down"]))
 
 
 def _pad_crop(settings: PadCrop, target: StepTarget) -> PlainStep:
@@ -194,16 +101,20 @@ def _shift(settings: Shift, target: StepTarget) -> PlainStep:
 
 
 def _flip(settings: Flip, target: StepTarget) -> PlainStep:
-    target.image_size("flip")
+    _, W = target.image_size("flip")
 
     def draw(draws: Draws) -> Drawn:
         return {"mirrored": draws.uniforms(1)[0] < settings.probability}
 
-    return _on_each(draw, lambda images, drawn: steps.mirror(images, drawn["mirrored"]))
+    def affine(drawn: Drawn) -> np.ndarray:
+        mirrored_B = drawn["mirrored"]
+        return moved_by(W * mirrored_B, 0 * mirrored_B, wide=1 - 2.0 * mirrored_B)
+
+    return on_each(draw, lambda images, drawn: steps.mirror(images, drawn["mirrored"]), affine)
 
 
 def _rotate(settings: Rotate, target: StepTarget) -> PlainStep:
-    target.image_size("rotate")
+    size = target.image_size("rotate")
     target.at_most("degrees", settings.degrees, _HALF_TURN, "degrees", "half a turn to either side")
     reach = np.deg2rad(settings.degrees)
 
@@ -211,7 +122,11 @@ def _rotate(settings: Rotate, target: StepTarget) -> PlainStep:
         radians_B = (2 * draws.uniforms(1)[0] - 1) * reach
         return {name: of(radians_B).astype(np.float32) for name, of in _TURN.items()}
 
-    return _on_each(draw, lambda images, drawn: steps.rotate(images, drawn["cos"], drawn["sin"]))
+    return on_each(
+        draw,
+        lambda images, drawn: steps.rotate(images, drawn["cos"], drawn["sin"]),
+        lambda drawn: turned(drawn["cos"], drawn["sin"], size),
+    )
 
 
 _TURN: dict[str, Callable[[np.ndarray], np.ndarray]] = {"cos": np.cos, "sin": np.sin}
@@ -225,7 +140,7 @@ def _stream(draws: Draws) -> Drawn:
 def _noise(settings: Noise, target: StepTarget) -> PlainStep:
     target.values("noise")
     std = float(np.float32(settings.std))
-    return _on_each(_stream, lambda values, drawn: steps.noisy(values, drawn["stream"], std))
+    return on_each(_stream, lambda values, drawn: steps.noisy(values, drawn["stream"], std))
 
 
 def _cutout(settings: Cutout, target: StepTarget) -> PlainStep:
@@ -240,7 +155,7 @@ def _cutout(settings: Cutout, target: StepTarget) -> PlainStep:
     def cut(images_BCHW: Tensor, drawn: Fields) -> Tensor:
         return steps.blanked(images_BCHW, steps.boxes(drawn["first"], drawn["side"], shape))
 
-    return _on_each(draw, cut)
+    return on_each(draw, cut)
 
 
 def _firsts(centre_2B: np.ndarray, side_2B: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -338,7 +253,10 @@ def _factory(settings: FactoryView, target: StepTarget) -> PlainStep:
         made = [one(floats, row, seed) for row, seed in enumerate(drawn["seed"].tolist())]
         return {name: torch.stack([sample[name] for sample in made]) for name in floats}
 
-    return PlainStep(draw, each, on_host=True)
+    def unknown(_: Drawn) -> np.ndarray:
+        raise target.error("a factory step does not say where pixels go: boxes cannot follow it")
+
+    return PlainStep(draw, each, on_host=True, affine=unknown)
 
 
 def _described(value: Any) -> tuple[torch.Size, torch.dtype] | str:
@@ -350,6 +268,9 @@ STEPS: dict[str, Callable[[Any, StepTarget], PlainStep | MixStep]] = {
     "shift": _shift,
     "flip": _flip,
     "rotate": _rotate,
+    "random_resized_crop": random_resized_crop,
+    "color_jitter": color_jitter,
+    "rand_augment": rand_augment,
     "noise": _noise,
     "cutout": _cutout,
     "drop_words": _drop_words,

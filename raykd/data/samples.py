@@ -28,7 +28,7 @@ from raykd.data.texts import decode_texts
 from raykd.data.transfer.joining import with_transfer
 from raykd.data.transitions import EPISODE
 from raykd.data.trying import check_request, scale_of, try_views
-from raykd.data.views import PartnerPools, Shown, ViewMaker, mixes, policy_key
+from raykd.data.views import PartnerPools, Shown, ViewMaker, mixes, policy_key, view_shape
 from raykd.errors import InputError, Problem
 from raykd.tasks import find_task
 from raykd.types import CHUNKS, TEXT, UNLABELLED, Batch, Mixed, Scale, is_labelled
@@ -258,6 +258,19 @@ class Samples:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one sample of the single input, e.g. (1, 28, 28)."""
         return tuple(self._only_input.shape[1:])
+
+    @property
+    def view_shape(self) -> tuple[int, ...]:
+        """Shape of a view of one sample of the single input."""
+        return view_shape(self.policy, self.input_shape)
+
+    def affine(self, rows: np.ndarray, view_B: np.ndarray) -> np.ndarray:
+        """Where pixels of images go in views (int64 [B], 0 and above), float64 [B, 2, 3]; see `raykd.data.geometry`.
+
+        Raises:
+            InputError: a step does not say where.
+        """
+        return self._views.affine(self._views.geometry(rows, view_B))
 
     @property
     def is_table(self) -> bool:

@@ -22,9 +22,10 @@ import torch
 from raykd.config.data import Cutmix, FactoryView, Mixup, ViewStep
 from raykd.data import steps
 from raykd.data.gathering import CPU, Rooms, gathered, moved
-from raykd.data.geometry import Drawn, Geometry, on_device
+from raykd.data.geometry import Drawn, Geometry, followed_by, moved_by, on_device
 from raykd.data.hashing import Draws, view_keys
-from raykd.data.policy import Fields, MixStep, build_steps
+from raykd.data.policy import build_steps, size_after
+from raykd.data.step_kinds import Fields, MixStep
 from raykd.importing import load_callable
 from raykd.types import TEXT
 
@@ -110,6 +111,10 @@ class ViewMaker:
             return Shown(self._made(geometry, device), partner_B, geometry.share_B)
         some = self.show(rows[transformed_B], view_B[transformed_B], device)
         shown = self._made(Geometry(rows=rows), device)
+        if any(x.shape[1:] != shown[name].shape[1:] for name, x in some.inputs.items()):
+            raise ValueError(
+                "samples and views of them that have another size were asked for together"
+            )
         place_B = moved(torch.from_numpy(np.flatnonzero(transformed_B)), device)
         for name, tensor in shown.items():
             tensor.index_copy_(0, place_B, some.inputs[name])
@@ -136,6 +141,19 @@ class ViewMaker:
             else:
                 drawn.append(step.draw(draws))
         return Geometry(rows=rows, drawn=tuple(drawn), partners=partners, share_B=share_B)
+
+    def affine(self, geometry: Geometry) -> np.ndarray:
+        """Where pixels of images go, float64 [B, 2, 3], see `raykd.data.geometry`; what is blended in has its own.
+
+        Raises:
+            InputError: a step does not say where.
+        """
+        nowhere_B = np.zeros(len(geometry.rows))
+        found_B23 = moved_by(nowhere_B, nowhere_B)
+        for step, drawn in zip(self._steps, geometry.drawn, strict=False):
+            if not isinstance(step, MixStep) and step.affine is not None:
+                found_B23 = followed_by(found_B23, step.affine(drawn))
+        return found_B23
 
     def _made(self, geometry: Geometry, device: torch.device) -> Fields:
         """Views as models see them. The CPU makes a few samples at a time, which stay in its cache."""
@@ -172,7 +190,7 @@ class ViewMaker:
         fields = {name: gathered(a, geometry.rows, here) for name, a in self._inputs.items()}
         fields = {name: moved(tensor, here) for name, tensor in fields.items()}
         for index, (step, drawn) in enumerate(zip(self._steps, geometry.drawn, strict=False), 1):
-            given = on_device(drawn, here)
+            given = on_device(drawn, CPU if getattr(step, "drawn_stays", False) else here)
             if isinstance(step, MixStep):
                 assert geometry.partners is not None, "drawn together"
                 theirs = self._applied(geometry.partners, here)
@@ -196,6 +214,14 @@ class ViewMaker:
 def mixes(policy: Sequence[ViewStep]) -> bool:
     """Whether a policy blends samples, so that its views depend on the partner pools."""
     return any(isinstance(step, Mixup | Cutmix) for step in policy)
+
+
+def view_shape(policy: Sequence[ViewStep], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a view of a sample of `shape`."""
+    size: tuple[int, int] | None = None
+    for step in policy:
+        size = size_after(step, size)
+    return shape if size is None else (shape[0], *size)
 
 
 def policy_key(policy: Sequence[ViewStep], seed: int, *, pools_digest: str | None = None) -> str:

@@ -213,6 +213,11 @@ class Source(Protocol):
         """Shape of one sample of the single input."""
         ...
 
+    @property
+    def view_shape(self) -> tuple[int, ...]:
+        """Shape of a view of one."""
+        ...
+
     def statistics(self) -> Statistics:
         """Means and deviations of the training samples."""
         ...
@@ -279,7 +284,9 @@ def preprocessing_for(settings: Preprocess, samples: Source, *, key: str) -> Pre
             return _of_table(settings, samples, key)
         # They read every training sample: only where they are needed.
         statistics = samples.statistics() if settings.normalize == "auto" else _NO_STATISTICS
-        return resolve(settings, statistics, input_shape=samples.input_shape, key=key)
+        resolved = resolve(settings, statistics, input_shape=samples.input_shape, key=key)
+        _check_views(resolved, samples, key)
+        return resolved
     refuse(
         Problem(f"{key}.{name}", "is for numbers; the samples are texts: remove it")
         for name, field in Preprocess.model_fields.items()
@@ -289,6 +296,18 @@ def preprocessing_for(settings: Preprocess, samples: Source, *, key: str) -> Pre
         return Preprocessing(tokens=PlainTexts("none", *samples.input_shape))
     tokens = resolve_tokens(settings.tokenizer, samples.training_texts, key=f"{key}.tokenizer")
     return Preprocessing(tokens=tokens)
+
+
+def _check_views(preprocessing: Preprocessing, samples: Source, key: str) -> None:
+    """A model takes samples and views of them alike, of whatever sizes these are."""
+    own, views = samples.input_shape, samples.view_shape
+    same = preprocessing.output_shape(own) == preprocessing.output_shape(views)
+    if own != views and not (same and (preprocessing.crop or 0) <= min(views[1:])):
+        raise InputError.at(
+            f"{key}.size",
+            f"views are {views[1]}×{views[2]} pixels (data.views.policy), samples {own[1]}×{own[2]}: set size, or crop to "
+            f"at most {min(*own[1:], *views[1:])}, so that the model takes both, or leave the step's own size out",
+        )
 
 
 def _table_problems(settings: Preprocess, samples: Source, key: str) -> Iterator[Problem]:

@@ -154,7 +154,7 @@ def test_refusals_name_key_and_numbers():
 def test_training_samples_are_read_for_statistics_only_where_these_are_wanted(normalize, reads):
     class Images:
         is_text, is_table, has_gaps_or_words, input_shape, read = False, False, False, (1, 8, 8), 0
-        vocabulary = None
+        vocabulary, view_shape = None, (1, 8, 8)
 
         def statistics(self):
             self.read += 1
