@@ -6,6 +6,7 @@
 # make cluster-demo three Ray nodes on this machine, one killed in the middle; the same numbers
 # make chaos        do every fault of the table in jobs/README.md for real, about an hour
 # make bench        print what distillation costs: objective, store, memory, live teachers
+# make gpu-smoke    on a machine with a GPU: try raykd on it, ten minutes; `jobs/gpu_smoke.py --cpu` tries the job itself
 # VENV=/path        use another virtual environment
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ STAMP := $(VENV)/.raykd-installed
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart lint test coverage notebooks soak cluster-demo chaos bench clean
+.PHONY: help install quickstart lint test coverage notebooks soak cluster-demo chaos bench gpu-smoke clean
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
@@ -64,6 +65,9 @@ chaos: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python jobs/benchmark.py
+
+gpu-smoke: $(STAMP)
+	$(BIN)/python jobs/gpu_smoke.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage*

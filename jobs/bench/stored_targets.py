@@ -49,7 +49,7 @@ def store(sizes: Sizes) -> list[Row]:
     draw, table = np.random.default_rng(0), []
     with TemporaryDirectory() as root:
         rows = np.arange(_SHARD_ROWS)
-        full = _filled(Path(root) / "full", ["a"], rows, sizes.classes, PLAIN)
+        full = filled(Path(root) / "full", ["a"], rows, sizes.classes, PLAIN)
         (shard,) = full.entries["a"].shards
         arrays = full.entries["a"].arrays(shard)
         file = Path(root) / "raw"
@@ -82,7 +82,7 @@ def store(sizes: Sizes) -> list[Row]:
         )
         if sizes.classes > 2 * 32:
             packing = Packing(top_k=32, temperatures=(1.0, 4.0))
-            top = _filled(Path(root) / "top", ["a"], rows, sizes.classes, packing)
+            top = filled(Path(root) / "top", ["a"], rows, sizes.classes, packing)
             share = full.size_bytes() / top.size_bytes()
             table.append(
                 {
@@ -105,7 +105,7 @@ def stored(sizes: Sizes) -> list[Row]:
         with TemporaryDirectory() as root:
             bench = _bench(Path(root), sizes, classes, what)
             rows = bench.samples.splits["train"]
-            read = _filled(Path(root) / "store", teacher_infos, rows, classes, PLAIN, bench)
+            read = filled(Path(root) / "store", teacher_infos, rows, classes, PLAIN, bench)
             sources = {
                 "labels alone": (NoTargets(), []),
                 "stored": (StoredTargets(read), teacher_infos),
@@ -136,7 +136,7 @@ def memory(sizes: Sizes) -> list[Row]:
     with TemporaryDirectory() as root:
         bench = _bench(Path(root), sizes, sizes.classes, _SMALL)
         rows = bench.samples.splits["train"]
-        filled = _filled(Path(root) / "store", teacher_infos, rows, sizes.classes, PLAIN, bench)
+        whole = filled(Path(root) / "store", teacher_infos, rows, sizes.classes, PLAIN, bench)
         for _ in range(sizes.repeats):
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
                 alone = process.submit(_trained_mb, sizes, Path(root), []).result()
@@ -144,7 +144,7 @@ def memory(sizes: Sizes) -> list[Row]:
                 found.append(
                     process.submit(_trained_mb, sizes, Path(root), teacher_infos).result() - alone
                 )
-        gigabytes = filled.size_bytes() / 1e9
+        gigabytes = whole.size_bytes() / 1e9
     name = f"anonymous memory, stored less labels alone (store of {gigabytes:.2f} GB)"
     return [{**row_of(name, "MB", found), "bar": "<= 200"}]
 
@@ -174,7 +174,7 @@ def _bench(root: Path, sizes: Sizes, classes: int, what: str) -> Bench:
     return Bench.of(config, RunFolder(root / "run"))
 
 
-def _filled(
+def filled(
     root: Path,
     teachers: Sequence[str],
     rows: np.ndarray,

@@ -136,6 +136,12 @@ class ActorFleet:
             self.client.collect(names, self.client.ask(names, Question.of_inputs(inputs)))
         )
 
+    def processes(self, name: str) -> list[int]:
+        """The ids of the processes of a teacher's replicas, once these are loaded."""
+        ready = [actor.ready.remote() for actor in self.actors[name]]
+        found: list[int] = ray.get(ready, timeout=self.settings.start_timeout_s)
+        return found
+
     def statistics(self) -> dict[str, dict[str, float]]:
         """Per teacher, over its replicas that live (since their start), what the actor's own gives."""
         asked = {
