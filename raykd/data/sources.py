@@ -19,6 +19,7 @@ SOURCES = {
     "corpora": "raykd.data.named.corpora:load_corpora",
     "keel": "raykd.data.named.keel:load_keel",
     "optdigits": "raykd.data.named.keel:load_optdigits",
+    "digit_scenes": "raykd.data.named.digit_scenes:load_digit_scenes",
     "fashion_mnist": "raykd.data.named.idx:load_mnist",
     "mnist": "raykd.data.named.idx:load_mnist",
     "idx": "raykd.data.named.idx:load_idx",
@@ -30,6 +31,9 @@ SOURCES = {
     "hf": "raykd.data.decoding:load_files",
     "gymnasium": "raykd.data.transitions:refuse_unrolled",
     "transitions": "raykd.data.transitions:load_transitions",
+    "coco": "raykd.data.named.box_files:load_coco",
+    "voc": "raykd.data.named.box_files:load_voc",
+    "yolo": "raykd.data.named.box_files:load_yolo",
     "factory": "raykd.data.arrays:load_factory",
     "object": "raykd.data.decoding:load_files",
 }

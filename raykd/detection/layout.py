@@ -215,7 +215,7 @@ def true_boxes(labels_BL: Tensor) -> TrueBoxes:
     if labels_BL.ndim != 2 or labels_BL.shape[1] % BOX != 1:
         raise ValueError(f"labels of boxes are [B, 1 + {BOX}M], found {list(labels_BL.shape)}")
     safe = torch.nan_to_num(labels_BL, nan=0.0)
-    boxes = safe[:, 1:].unflatten(1, (-1, BOX))
+    boxes = safe[:, 1:].unflatten(1, (safe.shape[1] // BOX, BOX))
     places = torch.arange(boxes.shape[1], device=boxes.device)
     present = places < safe[:, :1]
     return TrueBoxes(

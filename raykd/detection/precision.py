@@ -78,8 +78,15 @@ def matched(
 
     True boxes outside the range of areas, and crowds, are ignored, and with them what is found there.
     """
-    parts = [_of_image(one, label, area, thresholds, most) for one in images]
-    image_D = np.repeat(np.arange(len(parts)), [len(part.score_D) for part in parts])
+    there = [
+        number
+        for number, one in enumerate(images)
+        if (one.class_G == label).any() or (one.found_class_D == label).any()
+    ]
+    parts = [_of_image(images[number], label, area, thresholds, most) for number in there]
+    image_D = np.repeat(np.array(there, np.int64), [len(part.score_D) for part in parts])
+    true_I = np.zeros(len(images), np.int64)
+    true_I[there] = [int(part.true_I.sum()) for part in parts]
     score_D = _joined([part.score_D for part in parts])
     order = np.argsort(-score_D, kind="mergesort")
     empty = np.zeros((len(thresholds), 0), dtype=bool)
@@ -90,7 +97,7 @@ def matched(
         score_D=score_D[order],
         right_TD=right[:, order],
         wrong_TD=wrong[:, order],
-        true_I=np.array([int(part.true_I.sum()) for part in parts], dtype=np.int64),
+        true_I=true_I,
     )
 
 
@@ -158,9 +165,7 @@ def average_precision(
     """
     curves_CTQ = np.stack([precision_curve(matched(images, c)) for c in range(classes)])
     by_size = {
-        name: _mean(
-            np.stack([precision_curve(matched(images, c, area=area)) for c in range(classes)])
-        )
+        name: _of_size(images, classes, area)
         for name, area in (SIZES if sizes is None else sizes).items()
     }
     return Average(
@@ -170,6 +175,15 @@ def average_precision(
         by_class=np.array([_mean(one) for one in curves_CTQ]),
         by_size=by_size,
     )
+
+
+def _of_size(images: Sequence[ImageBoxes], classes: int, area: tuple[float, float]) -> float:
+    """AP of one range of areas; NaN, at once, where no true box is in it."""
+    sizes = [_sizes(one) for one in images]
+    if not any(((size >= area[0]) & (size <= area[1])).any() for size in sizes):
+        return float("nan")
+    found = [precision_curve(matched(images, c, area=area)) for c in range(classes)]
+    return _mean(np.stack(found))
 
 
 def redrawn(
@@ -215,7 +229,7 @@ def _of_image(
     mine, own = image.class_G == label, image.found_class_D == label
     true, found, score = image.true_G4[mine], image.found_D4[own], image.score_D[own]
     crowd = np.zeros(len(true), bool) if image.crowd_G is None else image.crowd_G[mine].astype(bool)
-    size = _areas(true.astype(np.float64)) if image.area_G is None else image.area_G[mine]
+    size = _sizes(image)[mine]
     order = np.argsort(-score, kind="mergesort")[:most]
     found, score = found[order], score[order]
     skipped = crowd | (size < area[0]) | (size > area[1])
@@ -259,6 +273,13 @@ def _assigned(
         taken_TG[every_T, best_T] |= hit_T
         found[hit_T, d] = order[best_T[hit_T]]
     return found
+
+
+def _sizes(image: ImageBoxes) -> np.ndarray:
+    """Areas of the true boxes."""
+    if image.area_G is not None:
+        return image.area_G
+    return _areas(image.true_G4.astype(np.float64))
 
 
 def _areas(boxes: np.ndarray) -> np.ndarray:

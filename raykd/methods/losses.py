@@ -211,7 +211,7 @@ LOSS_ROWS: dict[str, LossRow] = {
         path="raykd.losses.detection:dense_boxes",
         about="Detectors location by location: the quality-focal form of class probabilities, and GIoU of the boxes.\n\n"
         "Of several teachers the mean over those that know a class.",
-        formula="Σ_n (Σ_c |q − p|^β BCE(q, p) + w m_n (1 − GIoU)) / Σ_n m_n",
+        formula="Σ_n (Σ_c abs(q − p)^β BCE(q, p) + w m_n (1 − GIoU)) / Σ_n m_n",
         paper="Li et al. 2020 (generalised focal loss), eq. 4; as Wang et al. 2024 (CrossKD)",
         knobs={
             "beta": Knob(1.0, "β, how much more a probability counts that is further away.", ge=0),
@@ -222,7 +222,7 @@ LOSS_ROWS: dict[str, LossRow] = {
     "fused_boxes": _boxes(
         path="raykd.losses.detection:fused_boxes",
         about="The teachers' boxes, fused, as labels with soft scores.",
-        formula="Σ_n (Σ_c |q − y|^β BCE(q, y) + w y_n (1 − GIoU)) / Σ_n y_n",
+        formula="Σ_n (Σ_c abs(q − y)^β BCE(q, y) + w y_n (1 − GIoU)) / Σ_n y_n",
         paper="Solovyev et al. 2021 (weighted boxes fusion); Li et al. 2020 (generalised focal loss)",
         knobs={
             "beta": Knob(2.0, "β, as of the labels' loss.", ge=0),

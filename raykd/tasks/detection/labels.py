@@ -24,7 +24,7 @@ class _BoxFormat(LabelFormat):
 def boxes_of(labels: np.ndarray) -> np.ndarray:
     """All boxes of the labelled rows, float32 [K, 6]."""
     known = labels[is_labelled(labels)]
-    boxes = known[:, 1:].reshape(len(known), -1, BOX)
+    boxes = known[:, 1:].reshape(len(known), known.shape[1] // BOX, BOX)
     there = np.arange(boxes.shape[1]) < known[:, :1]
     found: np.ndarray = boxes[there]
     return found
@@ -97,7 +97,7 @@ def _shown(label: np.ndarray, names: tuple[str, ...]) -> str:
 
 
 def _holds(labels: np.ndarray, number: int) -> np.ndarray:
-    boxes = np.nan_to_num(labels[:, 1:], nan=-1.0).reshape(len(labels), -1, BOX)
+    boxes = np.nan_to_num(labels[:, 1:], nan=-1.0).reshape(len(labels), labels.shape[1] // BOX, BOX)
     there = np.arange(boxes.shape[1]) < np.nan_to_num(labels[:, :1], nan=0.0)
     found: np.ndarray = ((boxes[..., CLASS] == number) & there).any(1)
     return found
