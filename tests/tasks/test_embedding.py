@@ -535,8 +535,9 @@ def test_each_worker_answers_for_its_share_of_validation(count):
     samples = build_samples(source, seed=0, task="embedding")
     rows = samples.splits["validation"][:count]
     network = Network(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)))
-    shares = [_gathered(network, samples, rows, Worker(rank, 2)) for rank in (0, 1)]
-    whole = _gathered(network, samples, rows, Worker(0, 1))
+    task = find_task("embedding").metrics
+    shares = [_gathered(network, samples, rows, Worker(rank, 2), task) for rank in (0, 1)]
+    whole = _gathered(network, samples, rows, Worker(0, 1), task)
     assert whole.shape == (count, 3)
     torch.testing.assert_close(shares[0] + shares[1], whole)
     inputs = torch.from_numpy(samples.inputs["inputs"][rows])

@@ -116,7 +116,7 @@ def test_classification_is_what_it_was():
     ).metrics.rank({"rmse": 2.0, "mae": 1.0})
 
 
-@pytest.mark.parametrize("name", list(BUILT_IN))
+@pytest.mark.parametrize("name", sorted({*BUILT_IN} - {"detection"}))  # its answers are no vectors
 def test_one_teacher_is_the_ensemble(name):
     outputs = torch.randn(1, 20, 1 if name == "regression" else 3)
     task = find_task(name).metrics
