@@ -115,6 +115,19 @@ Json = Annotated[Any, BeforeValidator(_as_json)]
 """Whatever a function of the user's own takes, as JSON knows it."""
 
 
+NodeLabels = dict[
+    Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")],
+    Annotated[str, Field(pattern=r"^!?(in\([A-Za-z0-9._, -]+\)|[A-Za-z0-9._-]+)$")],
+]
+"""Labels that a node must have, as Ray's `label_selector` has them: `value`, `!value`, `in(a, b)` or `!in(a, b)`."""
+LABEL = "label:"
+
+
+def label_needs(labels: Mapping[str, str]) -> dict[str, float]:
+    """Labels among the resources of a process; `raykd.runtime.labels` takes them apart again."""
+    return {f"{LABEL}{name}={value}": 1.0 for name, value in labels.items()}
+
+
 def _workers(value: Any) -> Any:
     bounds = value if isinstance(value, list | tuple) else (value, value)
     counts = [bound for bound in bounds if isinstance(bound, int) and not isinstance(bound, bool)]

@@ -50,12 +50,14 @@ _OF_ACTORS = {
     "replicas": _ALONE,
     "cpus": _SHARED,
     "gpus": _SHARED,
+    "node_labels": _SHARED,
     "on_failure": "a teacher there fails with the student's process, which starts again from its last checkpoint",
 }
 _OF_RESOURCES = {
     "replicas": _ALONE,
     "cpus": _SHARED,
     "gpus": _SHARED,
+    "node_labels": _SHARED,
     "runtime_env": "the student's process has one environment, that of the student",
 }
 

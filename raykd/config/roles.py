@@ -12,6 +12,7 @@ from raykd.config.base import (
     License,
     Name,
     Natural,
+    NodeLabels,
     NonNegative,
     Positive,
     Real,
@@ -31,6 +32,8 @@ REPLICA = "{replica}"
 class TeacherResources(Settings):
     """Overrides of `cluster.teachers` for one teacher; null keeps the cluster's setting."""
 
+    added_later: ClassVar = frozenset({"node_labels"})
+
     replicas: Count | None = None
     """Actors that host this teacher."""
     cpus: NonNegative | None = None
@@ -39,6 +42,8 @@ class TeacherResources(Settings):
     """GPUs per actor; fractions share a GPU."""
     batch_size: Count | None = None
     """The one fixed shape, in samples, that this teacher is run with."""
+    node_labels: NodeLabels | None = None
+    """Labels of the nodes that this teacher may be fitted and hosted on."""
     runtime_env: dict[str, Json] | None = None
     """Ray runtime environment of this teacher's actors."""
 

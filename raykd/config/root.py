@@ -22,6 +22,7 @@ from raykd.config.base import (
     Json,
     Name,
     Natural,
+    NodeLabels,
     NonNegative,
     Positive,
     Real,
@@ -29,6 +30,7 @@ from raykd.config.base import (
     Seed,
     Settings,
     Workers,
+    label_needs,
 )
 from raykd.config.data import Data, Preprocess
 from raykd.config.models import Model, ObjectModel, expand_model
@@ -185,7 +187,7 @@ class Targets(Settings):
 class StudentCluster(Settings):
     """Resources of student training, per worker."""
 
-    added_later: ClassVar = frozenset({"trainer"})
+    added_later: ClassVar = frozenset({"trainer", "node_labels"})
 
     workers: Workers = 1
     """Data-parallel workers: so many, or [fewest, most], which a fit starts and restarts with as many of as
@@ -203,6 +205,9 @@ class StudentCluster(Settings):
     trainer: Literal["auto", "train"] = "auto"
     """What trains a fit of one worker: `auto` an actor, which starts at once; `train` Ray Train, one fit after the
     other. Several workers are always Ray Train's; a sweep's trial of one worker is always a process of Tune's."""
+    node_labels: NodeLabels = Field(default={})
+    """Labels of the nodes that workers may run on, such as {pool: students} or {ray.io/accelerator-type: "in(H100, H200)"};
+    of a cluster at an address."""
     start_timeout_s: Positive = 300
     """How long to wait for the workers to start; of [fewest, most], for room for the fewest."""
     max_failures: Natural = 2
@@ -218,7 +223,8 @@ class StudentCluster(Settings):
     @property
     def resources(self) -> dict[str, float]:
         """Of one worker, by Ray's names."""
-        return {"CPU": self.cpus_each, **({"GPU": self.gpus} if self.gpus else {})}
+        own = {"CPU": self.cpus_each, **({"GPU": self.gpus} if self.gpus else {})}
+        return {**own, **label_needs(self.node_labels)}
 
     @property
     def cpus_each(self) -> float:
@@ -244,7 +250,7 @@ class StudentCluster(Settings):
 class TeacherCluster(Settings):
     """Resources of teachers, per actor; `teachers[].resources` overrides."""
 
-    added_later: ClassVar = frozenset({"where"})
+    added_later: ClassVar = frozenset({"where", "node_labels"})
 
     where: Literal["actor", "student"] = "actor"
     """actor: teachers are asked in processes of their own. student: while students train, each of their workers holds all
@@ -256,6 +262,8 @@ class TeacherCluster(Settings):
     """CPUs per actor; fractions share a core."""
     gpus: NonNegative = 0
     """GPUs per actor; fractions share a GPU."""
+    node_labels: NodeLabels = Field(default={})
+    """Labels of the nodes that teachers may be fitted and hosted on, as of the student."""
     batch_size: Count = 64
     """The one fixed shape, in samples, that a teacher is run with; short batches are padded. With less than
     32 some models' answers differ in their last bits by a sample's position in the batch."""
@@ -302,7 +310,8 @@ class Cluster(Settings):
         """What a process that hosts a teacher has: of teachers in the student's own, what the student's worker has."""
         if not self.with_student:
             return self.teachers
-        own = {"cpus": self.student.cpus_each, "gpus": self.student.gpus}
+        student = self.student
+        own = {"cpus": student.cpus_each, "gpus": student.gpus, "node_labels": student.node_labels}
         return self.teachers.model_copy(update=own)
 
 

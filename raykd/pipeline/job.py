@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from raykd.config import Config
+from raykd.config.base import label_needs
 from raykd.config.controls import left_out_controls
 from raykd.ensemble import SHARPENING_BOUNDS
 from raykd.evaluate import Evaluation
@@ -200,7 +201,8 @@ class Job:
         if not fits:
             return
         resources = {  # of its actor a part of a core may do
-            n: {"CPU": max(1.0, p.cpus), "GPU": p.gpus} for n, p in self.placement.teachers.items()
+            n: {"CPU": max(1.0, p.cpus), "GPU": p.gpus, **label_needs(p.node_labels)}
+            for n, p in self.placement.teachers.items()
         }
         results = fit_teachers(
             fits,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from raykd.config import Config
@@ -129,7 +129,7 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
     mode, reason = target_mode(config, shortage)
     inside = config.cluster.with_student
     stay = (mode == "live" and not inside) or teachers_stay(config)
-    problems = _student_problems(config, resources)
+    problems = [*_student_problems(config, resources), *_label_problems(config, resources)]
     if shortage is not None and mode != "live":
         problems.append(
             Problem("targets.store", f"{shortage}; set it to a folder on another disk, lower data.views.count or "
@@ -155,9 +155,7 @@ def make_placement(config: Config, resources: Resources, shortage: str | None = 
     if cpus > free and resources.local:
         share = free / cpus
         resources_of = {
-            name: TeacherResources(
-                p.replicas, math.floor(p.cpus * share * 1e4) / 1e4, p.gpus, p.runtime_env
-            )
+            name: replace(p, cpus=math.floor(p.cpus * share * 1e4) / 1e4)
             for name, p in resources_of.items()
         }
     elif cpus > free and not seats:
@@ -272,7 +270,10 @@ def _seats(config: Config, mode: Mode, resources: Resources, cpus: float) -> int
     None where a teacher asks for resources of its own.
     """
     asked = [_resources(config, teacher) for teacher in config.teachers]
-    special = any(one.replicas > 1 or one.cpus > 1 or one.gpus or one.runtime_env for one in asked)
+    special = any(
+        one.replicas > 1 or one.cpus > 1 or one.gpus or one.runtime_env or one.node_labels
+        for one in asked
+    )
     if (
         special
         or (mode != "stored" and not config.cluster.with_student)
@@ -301,6 +302,21 @@ def _student_problems(config: Config, resources: Resources) -> list[Problem]:
     return problems
 
 
+def _label_problems(config: Config, resources: Resources) -> Iterator[Problem]:
+    """A cluster of this process's own has one node, without labels: what asks for some would wait for ever."""
+    if not resources.local:
+        return
+    asked: dict[str, Mapping[str, str] | None] = {
+        "cluster.student": config.cluster.student.node_labels,
+        "cluster.teachers": config.cluster.teachers.node_labels,
+        **{f"teachers.{one.name}.resources": one.resources.node_labels for one in config.teachers},
+    }
+    for key, labels in asked.items():
+        if labels:
+            yield Problem(f"{key}.node_labels", f"found {labels}, but this machine's own cluster has no labelled "
+                          "nodes; leave it out, or name a cluster by --address")  # fmt: skip
+
+
 def _share(gpus: float, parts: int) -> float:
     """A part of one GPU, in ten-thousandths; Ray gives out parts of one, or several whole ones."""
     return gpus if parts == 1 else math.floor(min(1.0, gpus) / parts * 1e4) / 1e4
@@ -314,10 +330,12 @@ def _resources(config: Config, teacher: Teacher) -> TeacherResources:
         config.cluster.with_student
     ):  # before students train: all teachers where one worker of theirs will be
         models = sum(one.outputs is None for one in config.teachers)
-        return TeacherResources(1, cluster.cpus, _share(cluster.gpus, models))
+        gpus = _share(cluster.gpus, models)
+        return TeacherResources(1, cluster.cpus, gpus, node_labels=cluster.node_labels)
     return TeacherResources(
         replicas=own.replicas if own.replicas is not None else cluster.replicas,
         cpus=own.cpus if own.cpus is not None else cluster.cpus,
         gpus=own.gpus if own.gpus is not None else cluster.gpus,
         runtime_env=own.runtime_env,
+        node_labels=cluster.node_labels if own.node_labels is None else own.node_labels,
     )

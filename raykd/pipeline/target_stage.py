@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from raykd.config.base import label_needs
 from raykd.evaluate import numbers_on
 from raykd.folders import RunFolder, write_json
 from raykd.pipeline.fit_targets import FitTargets, tolerance_of
@@ -213,8 +214,9 @@ class TargetStage:
         groups: defaultdict[Any, list[str]] = defaultdict(list)
         for name in names:
             own, resources = self.placement.teachers[name], self.placement.student.resources
-            if own.gpus or own.runtime_env:
+            if own.gpus or own.runtime_env or own.node_labels:
                 resources = {"CPU": own.cpus, **({"GPU": own.gpus} if own.gpus else {})}
+                resources |= label_needs(own.node_labels)
             groups[tuple(resources.items()), json.dumps(own.runtime_env)].append(name)
         return dict(groups)
 
@@ -334,7 +336,7 @@ class TargetStage:
 
 
 def self_test(prepared: Prepared, fleet: ActorFleet) -> dict[str, float]:
-    """Class count and repeatability of every teacher, on a few samples.
+    """Class count and repeatability of every teacher, on a few samples, which each of its replicas is asked twice.
 
     Returns:
         teacher -> samples/s of all its replicas, from one batch (a short one is as much work as a full one).
@@ -343,17 +345,21 @@ def self_test(prepared: Prepared, fleet: ActorFleet) -> dict[str, float]:
         TeacherError: names the teacher and what is wrong with it.
     """
     rows = prepared.samples.splits["validation"][:PROBES]
-    first = fleet.score(rows, ORIGINAL_VIEW)
+    replicas = 1  # a process of the crew answers for all teachers, as any other of it
+    if fleet.shared is None:
+        replicas = max(len(pool.actors) for pool in fleet.client.pools.values())
+    first, *others = fleet.score_at_once(rows, ORIGINAL_VIEW, replicas)
     check_classes(first, prepared.samples.class_count)
     for pool in fleet.client.pools.values():
         pool.load.take()
     engines = {name for name, spec in fleet.specs.items() if isinstance(spec, EngineSpec)}
-    check_repeatable(first, fleet.score(rows, ORIGINAL_VIEW), rough=engines)
+    for again in (*others, *fleet.score_at_once(rows, ORIGINAL_VIEW, replicas)):
+        check_repeatable(first, again, rough=engines)
     rates = {}
     for name, pool in fleet.client.pools.items():
         spec = fleet.specs[name]
         batch = spec.batch_size if isinstance(spec, Spec) else len(rows)
-        rates[name] = batch * len(pool.actors) / max(pool.load.busy_s, 1e-9)
+        rates[name] = batch * replicas * len(pool.actors) / max(pool.load.busy_s, 1e-9)
     return rates
 
 

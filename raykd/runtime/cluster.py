@@ -28,6 +28,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.errors import DiskError, InputError, Problem, RaykdError
 from raykd.limits import check_process_limits, object_store_bytes
+from raykd.runtime.labels import amounts, selector
 from raykd.runtime.own_session import OwnSession, temporary_parent
 
 NAMESPACE = "raykd"
@@ -312,7 +313,9 @@ def available_slots(resources: Mapping[str, float], most: int, wait_s: float) ->
         most: with room for this many, the function returns at once.
         wait_s: how long to wait for resources that are being released, or nodes that are starting.
     """
-    reserved = [placement_group([dict(resources)]) for _ in range(most)]
+    labels = selector(resources)
+    options = {} if labels is None else {"bundle_label_selector": [labels]}
+    reserved = [placement_group([amounts(resources)], **options) for _ in range(most)]
     try:
         deadline = time.monotonic() + wait_s
         while (found := sum(map(_is_reserved, reserved))) < most and time.monotonic() < deadline:

@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from raykd.errors import RaykdError, TrainingError
+from raykd.runtime.labels import selector
 
 Result = TypeVar("Result")
 Needs = tuple[tuple[str, float], ...]
@@ -280,6 +281,7 @@ def _started(resources: Mapping[str, float], modules: Sequence[str], **options: 
     member = ray.remote(concurrency_groups={_ASIDE: 1})(Member).options(
         num_cpus=resources["CPU"],
         num_gpus=resources.get("GPU", 0),
+        label_selector=selector(resources),
         max_restarts=-1,
         max_task_retries=-1,
         **options,

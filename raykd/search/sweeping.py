@@ -345,6 +345,9 @@ def trial_resources(config: Config, placement: Placement, cluster: Resources) ->
     """
     student, search = config.cluster.student, config.search
     assert search is not None, "only for recipes with a search"
+    if student.node_labels and student.most == 1:
+        raise InputError.at("cluster.student.node_labels", f"found {student.node_labels}, but Ray Tune places a trial of one worker by "
+                            "its CPUs and GPUs alone; leave it out, or take several workers")  # fmt: skip
     free, gpus = cluster.cpus, cluster.gpus
     if (target_mode(config)[0] == "live" and not placement.with_student) or placement.beside:
         free -= sum(teacher.replicas * teacher.cpus for teacher in placement.teachers.values())

@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,12 +40,14 @@ class TeacherResources:
         replicas: actors.
         cpus, gpus: per actor; fractions share.
         runtime_env: Ray runtime environment, or None.
+        node_labels: of the nodes that they may run on.
     """
 
     replicas: int
     cpus: float
     gpus: float
     runtime_env: Mapping[str, Any] | None = None
+    node_labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class ActorFleet:
@@ -114,7 +116,7 @@ class ActorFleet:
                 except GetTimeoutError:
                     raise TeacherError(
                         f"teacher {name!r} did not start within {self.settings.start_timeout_s:g} s: the "
-                        "cluster lacks its CPUs or GPUs, or its model loads slowly; lower "
+                        "cluster lacks its CPUs, its GPUs or a node with its labels, or its model loads slowly; lower "
                         "cluster.teachers.cpus or raise cluster.teachers.start_timeout_s"
                     ) from None
                 except (ActorDiedError, RayTaskError) as error:
@@ -128,6 +130,15 @@ class ActorFleet:
         names = list(self.specs)
         views = np.broadcast_to(np.asarray(view, np.int64), rows.shape)
         return dense_answers(self.client.collect(names, self.client.submit(names, rows, views)))
+
+    def score_at_once(
+        self, rows: np.ndarray, view: int | np.ndarray, times: int
+    ) -> list[TeacherOutputs]:
+        """As `score`, so many times at once: the least busy replica is asked first, so that each of as many answers once."""
+        names = list(self.specs)
+        views = np.broadcast_to(np.asarray(view, np.int64), rows.shape)
+        asked = [self.client.submit(names, rows, views) for _ in range(times)]
+        return [dense_answers(self.client.collect(names, one)) for one in asked]
 
     def score_inputs(self, inputs: Inputs) -> TeacherOutputs:
         """What every teacher says of samples of no data set: name -> [B, ...] in source space."""
@@ -187,6 +198,7 @@ def _start(references: bytes, resources: TeacherResources, settings: TeacherClus
         num_cpus=resources.cpus,
         num_gpus=resources.gpus,
         runtime_env=dict(resources.runtime_env) if resources.runtime_env else None,
+        label_selector=dict(resources.node_labels) or None,
         max_restarts=-1 if settings.max_restarts else 0,
         max_task_retries=-1,
     )

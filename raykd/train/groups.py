@@ -24,6 +24,7 @@ from raykd.config.root import StudentCluster
 from raykd.disks import disk_error, is_full
 from raykd.errors import PreemptedError, RaykdError, TrainingError
 from raykd.runtime import available_slots
+from raykd.runtime.labels import amounts, selector
 from raykd.tracking import events
 from raykd.train.fit import Fit
 from raykd.train.together import train_together
@@ -145,7 +146,10 @@ def _group(
         train_loop_config={"work": work, "cluster": cluster, "messages": messages},
         torch_config=TorchConfig(backend="nccl" if cluster.gpus and cluster.most > 1 else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=size, use_gpu=cluster.gpus > 0, resources_per_worker=cluster.resources
+            num_workers=size,
+            use_gpu=cluster.gpus > 0,
+            resources_per_worker=amounts(cluster.resources),
+            label_selector=selector(cluster.resources),
         ),
         run_config=RunConfig(
             name="train",
