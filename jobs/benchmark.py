@@ -12,7 +12,8 @@ memory of a fit over a large vocabulary, its logits made in chunks or as a whole
 that are asked live and only take time. `shared`: live training and the fill on the student's own cores, beside
 a loop in one process. `driver`: bytes that cross the driver. `latency`: the latencies of `summary.json` in
 processes of their own, largest over smallest. `stream`: samples that stay in a
-decoded file, its pages in memory or read from disk, beside the same in memory. `scale`: start, memory and batches over
+decoded file, its pages in memory or read from disk, beside the same in memory. `views`: pad_crop and flip, mixup and
+random_resized_crop of 224 pixels, on the CPU, beside the array code of an earlier version and beside their floors. `scale`: start, memory and batches over
 twenty million made-up samples (`--rows`). `rolling`: episodes by two processes beside one. `sweep`: trials that share one set of targets beside trials that
 each ask the teachers. `end_to_end`: `raykd run` beside the same
 distillation as a plain PyTorch loop, both from start to end, on Fashion-MNIST (`--images`, `--epochs`,

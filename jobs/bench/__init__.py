@@ -17,6 +17,7 @@ from jobs.bench.short_runs import short
 from jobs.bench.small_steps import small
 from jobs.bench.stored_targets import memory, store, stored
 from jobs.bench.token_training import token_training
+from jobs.bench.view_steps import views
 from jobs.bench.whole_runs import end_to_end
 
 BENCHMARKS = {
@@ -34,6 +35,7 @@ BENCHMARKS = {
     "driver": driver,
     "latency": latency,
     "stream": stream,
+    "views": views,
     "rolling": rolling,
     "scale": scale,
     "sweep": sweep,

@@ -20,6 +20,7 @@ from raykd.data.class_names import given_names, look_alike, renamed
 from raykd.data.dataset import Dataset
 from raykd.data.decoding import Decode, Tell, in_process, load_decoded
 from raykd.data.gathering import CPU
+from raykd.data.geometry import Geometry
 from raykd.data.hashing import content_hashes
 from raykd.data.mapped import channel_statistics, coarse_columns, pieces
 from raykd.data.sources import load_source
@@ -270,7 +271,11 @@ class Samples:
         Raises:
             InputError: a step does not say where.
         """
-        return self._views.affine(self._views.geometry(rows, view_B))
+        return self._views.affine(self.geometry(rows, view_B))
+
+    def geometry(self, rows: np.ndarray, view_B: np.ndarray) -> Geometry:
+        """What is drawn for views (int64 [B], 0 and above) of the samples `rows` (int64 [B])."""
+        return self._views.geometry(rows, view_B)
 
     @property
     def is_table(self) -> bool:
