@@ -11,6 +11,7 @@ import yaml
 from raykd_cut_runs import cut_off, epochs_of, killed, run_to_the_end
 
 from raykd.config import load_config
+from raykd.control.rolling import env_seed
 from raykd.errors import RaykdError, TrainingError
 from raykd.folders import RunFolder, read_json
 from raykd.models.weights import fingerprint, load_weights
@@ -156,7 +157,8 @@ def test_a_runner_that_was_killed_loses_nothing(tmp_path, monkeypatch):
 
     def deadly(crew, wanted, **more):
         """The first episode of an even seed ends its process, once."""
-        even = [seed for one in wanted for seed in one.seeds if seed % 2 == 0]
+        seeds = [env_seed(seed) for one in wanted for seed in one.seeds]
+        even = [seed for seed in seeds if seed % 2 == 0]
         for seed in even[1:]:
             (deaths / str(seed)).touch()
         expected.append(even[0])
