@@ -35,6 +35,7 @@ UPDATES = {
     "bag": 750,
     "text_cnn": 500,
     "gru_lm": 500,
+    "detector": 100,
 }
 """Of each fit at most, but two epochs at least: by the kind of model, so that each takes some seconds."""
 SEEDS = {"bag": 1, "text_cnn": 1}

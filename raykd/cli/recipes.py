@@ -192,7 +192,9 @@ def _settings(
         if is_set or first:
             value = getattr(settings, name)
             doc = _doc(settings, name, field, value, types_here) if first else ""
-            yield from _field(name, field, value, _Line(indent, "", doc, is_set), seen)
+            yield from _field(
+                field.alias or name, field, value, _Line(indent, "", doc, is_set), seen
+            )
 
 
 def _field(name: str, field: FieldInfo, value: Any, line: _Line, seen: _Seen) -> Iterator[_Line]:

@@ -40,7 +40,7 @@ class Texts:
 class Images(Texts):
     is_text = is_table = has_gaps_or_words = False
     vocabulary = None
-    input_shape = (1, 8, 8)
+    input_shape = view_shape = (1, 8, 8)
 
     def statistics(self):
         return (0.5,), (0.25,)
