@@ -78,3 +78,11 @@ def test_continuous_actions_are_never_averaged(combine):
         match=r"objective.soft_targets.combine: found .*averages the teachers' actions.*sampled",
     ):
         load_config("pendulum", [f"objective.soft_targets.combine={combine}"])
+
+
+def test_of_two_teachers_none_is_closer_to_the_others():
+    config = load_config("pendulum")
+    assert config.objective.soft_targets.combine == "routed"
+    tree = config.model_dump(mode="json")
+    with pytest.raises(InputError, match=r"combine: found routed with two teachers.*sampled"):
+        load_config({**tree, "teachers": tree["teachers"][:2]})

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
 
 def _averages(config: Config) -> Iterator[Problem]:
-    """Means of continuous actions are never averaged."""
+    """Means of continuous actions are never averaged, and no teacher is left out unseen."""
     soft = config.objective.soft_targets
     if soft is not None and soft.combine in ("values", "logits", "losses"):
         yield Problem("objective.soft_targets.combine", f"found {soft.combine}, which averages the teachers' actions: of two ways around "
                       "an obstacle the mean leads into it; sampled learns each state from one teacher that is drawn by the "
                       "weights, routed from the one that the others agree with most")  # fmt: skip
+    if soft is not None and soft.combine == "routed" and len(config.teachers) == 2:
+        yield Problem("objective.soft_targets.combine", "found routed with two teachers, of which each is as far from the other, so that "
+                      "one of them would teach every state; use sampled, or a third teacher")  # fmt: skip
     if config.objective.labels.fill == "ensemble":
         yield Problem("objective.labels.fill", "found ensemble, whose continuous actions would be averaged; leave it out")  # fmt: skip
 
