@@ -368,7 +368,7 @@ def searched_part(config: Config) -> Config:
     for key, space in config.search.parameters.items():
         head, _, rest = key.partition(".")
         name, _, own = rest.partition(".") if head == "stages" else (names[-1], "", key)
-        if own in found:
+        if own in found and name in of.values():
             raise InputError.at(f"search.parameters.{key}", "is searched twice, with the stage's name and without; leave one out")  # fmt: skip
         of[key], found[own] = name, space
         if name not in names:

@@ -122,6 +122,7 @@ def test_another_stage_is_searched_by_its_name(chain, tmp_path):
         (["stages.frist.train.epochs"], "stages.frist.train.epochs: names no stage.*'first'"),
         (["stages.first.train.epochs", WIDTH], "is of the stage 'second', and stages.first.*one stage"),
         (["stages.second.train.epochs", "train.epochs"], "searched twice"),
+        (["stages.first.train.epochs", "stages.second.train.epochs"], "is of the stage 'second', and stages.first.*one stage"),
         (["stages.first.train.epoch"], r"parameters\.stages\.first\.train\.epoch.*epochs"),
     ],
 )  # fmt: skip
