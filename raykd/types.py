@@ -107,6 +107,8 @@ class Batch:
             `unit_offsets[b + 1]`; None means that each sample is one unit.
         generated_B: bool [B], which samples the student has written itself: what their labels say is no label to learn
             from; None means that it wrote none.
+        domain_B: int64 [B], the number of the domain that each sample is from, −1 where that is unknown; None where
+            samples are of no domain.
     """
 
     ids: Tensor
@@ -119,6 +121,7 @@ class Batch:
     weight_B: Tensor | None = None
     unit_offsets: Tensor | None = None
     generated_B: Tensor | None = None
+    domain_B: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
@@ -168,6 +171,7 @@ class Batch:
             weight_B=None if self.weight_B is None else move(self.weight_B),
             unit_offsets=None if self.unit_offsets is None else move(self.unit_offsets),
             generated_B=None if self.generated_B is None else move(self.generated_B),
+            domain_B=None if self.domain_B is None else move(self.domain_B),
         )
 
 
@@ -348,6 +352,7 @@ def joined_batches(parts: Sequence[Batch]) -> Batch:
     assert all(part.mixed is None and part.unit_offsets is not None for part in parts), "of texts"
     counts = [part.unit_offsets.diff() for part in parts if part.unit_offsets is not None]
     weights = [part.weight_B for part in parts if part.weight_B is not None]
+    domains = [part.domain_B for part in parts if part.domain_B is not None]
     return Batch(
         ids=torch.cat([part.ids for part in parts]),
         rows=torch.cat([part.rows for part in parts]),
@@ -356,6 +361,7 @@ def joined_batches(parts: Sequence[Batch]) -> Batch:
         present_B=torch.cat([part.present_B for part in parts]),
         inputs={name: torch.cat([part.inputs[name] for part in parts]) for name in first.inputs},
         weight_B=torch.cat(weights) if len(weights) == len(parts) else None,
+        domain_B=torch.cat(domains) if len(domains) == len(parts) else None,
         unit_offsets=torch.cat([counts[0].new_zeros(1), torch.cat(counts).cumsum(0)]),
         generated_B=torch.cat(
             [

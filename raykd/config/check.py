@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+from raykd.config.check_domains import domain_problems
 from raykd.config.check_engines import check_engines
 from raykd.config.check_hosting import hosting_problems
 from raykd.config.check_objective import objective_problems
@@ -195,6 +196,7 @@ def _task(config: Config) -> Iterator[Problem]:
                 yield Problem(key, f"means nothing with `task: {task}`; {means}")
     if not choices.chunks:
         yield from _of_tokens_alone(config)
+    yield from domain_problems(config)
     yield from _rest(config)
     yield from _stopping(config)
     yield from on_policy_problems(config, chunks=choices.chunks)
@@ -225,11 +227,8 @@ def _stopping(config: Config) -> Iterator[Problem]:
 
 def _of_tokens_alone(config: Config) -> Iterator[Problem]:
     """Settings of texts that are learnt token by token."""
-    given: dict[str, object] = {"data.tokens": config.data.tokens}
-    given |= {f"teachers.{one.name}.domains": one.domains for one in config.teachers}
-    for key, value in given.items():
-        if value is not None:
-            yield Problem(key, f"means nothing with `task: {config.task}`; leave it out")
+    if config.data.tokens is not None:
+        yield Problem("data.tokens", f"means nothing with `task: {config.task}`; leave it out")
     if config.objective.soft_targets is not None and not config.objective.soft_targets.tail:
         yield Problem(
             "objective.soft_targets.tail",

@@ -93,8 +93,9 @@ class Teacher(Settings):
     """A file with `ids` and `logits` (or `probabilities`; in regression `values`, of embeddings
     `embeddings`): a teacher without a model."""
     domains: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """With `task: language`: the domains that it is for. Where it is fitted here it sees text of these alone, and the
-    weighting `routed` asks it about their tokens; null = all."""
+    """The domains that it is for: with `task: language` those of the texts, of policies the simulators of `data.source` (its
+    own environment is `nominal`). Where it is fitted here it sees samples of these alone, and the weighting `routed` asks
+    it about theirs; null = all."""
     labels: Literal["budget", "all", "rest"] = "budget"
     """Which labels it may be fitted on: the same budget as everyone, or all of the training part. rest: with
     `data.tokens.pool`, the documents that students do not learn from alone. A teacher that has seen the pool knows it by

@@ -322,7 +322,8 @@ class TransitionsSource(Settings):
     """Recorded episodes: an `.npz` file with `observations` [N, O], `actions` [N] or [N, A] and `episode` [N].
 
     Also `splits` [N] (train, validation, test), else whole episodes are drawn; `ids` [N], `names` of the actions, `step`
-    [N], `rewards` [N], `terminated` and `truncated` [N], true at an episode's last step; only the first two are read.
+    [N], `rewards` [N], `terminated` and `truncated` [N], true at an episode's last step, which are not read; and `simulator`
+    [N], the name of the one that each state was visited in, for `teachers[].domains` and `evaluate.slices`.
     """
 
     type: Literal["transitions"] = "transitions"

@@ -18,6 +18,7 @@ from raykd.data.chunks import (
     domains_of,
 )
 from raykd.data.dataset import Dataset, ids_of_texts
+from raykd.data.domains import Domains
 from raykd.data.occurring import OccurringTokens, occurring
 from raykd.data.splits import label_budget
 from raykd.data.texts import decode_texts
@@ -94,6 +95,7 @@ def fields_of_chunks(
         "columns": {n: _read_only(dataset.columns[n][chunks.document]) for n in columns},
         "notes": (*dataset.notes, *_cut(dataset.arrays[TEXT])),
         "vocabulary": vocabulary,
+        "domains": Domains(names, labels),
     }
 
 

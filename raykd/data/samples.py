@@ -19,6 +19,7 @@ from raykd.data.chunks import Vocabulary, unit_labels
 from raykd.data.class_names import given_names, look_alike, renamed
 from raykd.data.dataset import Dataset
 from raykd.data.decoding import Decode, Tell, in_process, load_decoded
+from raykd.data.domains import SIMULATOR, Domains, domains_of_column
 from raykd.data.gathering import CPU
 from raykd.data.geometry import Geometry
 from raykd.data.hashing import content_hashes
@@ -70,6 +71,7 @@ class Samples:
             numbers of the domains, which `classes` names.
         visited: replica -> sorted training rows that it visited itself, and no other replica learns from.
         recorded: privileged teacher -> float32 [N, C], what it said while the samples were recorded.
+        domains: of chunks and of states that were visited in simulators; None of all other samples.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -96,6 +98,7 @@ class Samples:
     vocabulary: Vocabulary | None = None
     visited: Mapping[int, np.ndarray] = field(default_factory=dict)
     recorded: Mapping[str, np.ndarray] = field(default_factory=dict)
+    domains: Domains | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -151,6 +154,9 @@ class Samples:
             mixed=_mixed(shown, known),
             weight_B=None if self.weights is None else torch.from_numpy(self.weights[rows]),
             unit_offsets=None if offsets is None else torch.from_numpy(offsets),
+            domain_B=None
+            if self.domains is None
+            else torch.from_numpy(self.domains.number_N[rows]),
         )
 
     def _unit_labels(
@@ -474,6 +480,7 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         words=dataset.words,
         unused=dataset.unused,
         transfer={name: _read_only(rows) for name, rows in sets.items()},
+        domains=domains_of_column(columns_of.get(SIMULATOR), len(dataset)),
         notes=(
             *dataset.notes,
             *look_alike(classes),

@@ -15,6 +15,7 @@ import numpy as np
 from raykd.config.sources import GymnasiumSource, TransitionsSource
 from raykd.data.arrays import refuse_bomb
 from raykd.data.dataset import PARTS, Dataset
+from raykd.data.domains import SIMULATOR
 from raykd.errors import InputError, Problem, refuse
 from raykd.tasks import find_task
 
@@ -35,6 +36,7 @@ _NAMES = (
     "terminated",
     "truncated",
     "replica",
+    SIMULATOR,
 )
 
 
@@ -117,7 +119,7 @@ def dataset_of(arrays: Mapping[str, np.ndarray], task: str, *, key: str) -> Data
         splits=_parts(arrays["splits"], key) if "splits" in arrays else None,
         classes=names,
         task=task,
-        columns={EPISODE: arrays["episode"]},
+        columns={name: arrays[name] for name in (EPISODE, SIMULATOR) if name in arrays},
     )
 
 

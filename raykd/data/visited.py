@@ -25,12 +25,14 @@ class Visited:
         replica: int64 [M], whose they are.
         names: M different texts, from which ids are made.
         answers: privileged teacher -> float32 [M, C].
+        simulators: [M] texts, where they were visited; None where nobody wrote it down.
     """
 
     observations: np.ndarray
     replica: np.ndarray
     names: tuple[str, ...]
     answers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    simulators: np.ndarray | None = None
 
 
 def with_visited(samples: Samples, visited: Visited) -> Samples:
@@ -45,6 +47,7 @@ def with_visited(samples: Samples, visited: Visited) -> Samples:
         one: np.concatenate([samples.visited.get(one, rows[:0]), own.get(one, rows[:0])])
         for one in sorted({*samples.visited, *own})
     }
+    domains = samples.domains and samples.domains.with_more(visited.simulators, more)
     user_ids = pa.concat_arrays(
         [samples.user_ids.cast(pa.string()), pa.array(visited.names, pa.string())]
     )
@@ -58,7 +61,8 @@ def with_visited(samples: Samples, visited: Visited) -> Samples:
         recorded={n: _behind(said, visited.answers[n]) for n, said in samples.recorded.items()},
         user_ids=user_ids,
         visited=every,
-        columns={},
+        domains=domains,
+        columns={n: _behind(one, np.repeat(one[:1], more)) for n, one in samples.columns.items()},
     )
 
 

@@ -134,7 +134,7 @@ class WeightingRow:
         looks: at the teachers' logits; otherwise only their shape counts.
         paper_scale: of K teachers, the factor on the soft targets in the authors' code; applied where
             the knob `paper_code_scale` is true.
-        sequences: it weighs the units of sequences, by what stands before them or where they are from.
+        sequences: it weighs the units of sequences, by what stands before them.
     """
 
     path: str

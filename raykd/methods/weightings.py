@@ -148,12 +148,11 @@ WEIGHTING_ROWS: dict[str, WeightingRow] = {
     ),
     "routed": WeightingRow(
         path="raykd.ensemble.tokens:routed",
-        about="One teacher for each domain: the one whose `domains` name it; all alike where none does.",
+        about="One teacher for each domain of texts, or simulator that a state is from: the one whose `domains` name it; all alike where none does.",
         formula="1 for the teacher of the unit's domain",
         paper="multi-teacher routing, as in MiMo-V2-Flash (2026)",
         supplied=("route_N",),
         looks=False,
-        sequences=True,
     ),
     "agreement": WeightingRow(
         path="raykd.ensemble.certainty:agreement",

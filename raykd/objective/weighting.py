@@ -12,7 +12,6 @@ from torch import Tensor
 from raykd.config import methods
 from raykd.config.methods import Weighting
 from raykd.config.objective import SoftTargets
-from raykd.data.chunks import DOMAIN
 from raykd.ensemble import WEIGHTINGS
 from raykd.objective.soft_targets import compared
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
@@ -142,7 +141,9 @@ def _own(teacher_batch: TeacherBatch) -> torch.Tensor | None:
 
 def _routes(teacher_infos: Sequence[TeacherInfo], teacher_batch: TeacherBatch) -> torch.Tensor:
     """The teacher of each unit's domain [N]; −1 where there is none."""
-    domain_N = teacher_batch.batch.labels[:, DOMAIN]
+    batch = teacher_batch.batch
+    assert batch.domain_B is not None, "`domain_numbers` has looked"
+    domain_N = batch.per_unit(batch.domain_B)
     route_N = torch.full_like(domain_N, -1)
     for index, teacher in enumerate(teacher_infos):
         for domain in teacher.domains or ():

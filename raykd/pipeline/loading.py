@@ -40,7 +40,7 @@ def load_samples(
     """
     columns = [one.column for one in config.evaluate.slices if one.column is not None]
     if isinstance(config.data.source, GymnasiumSource):
-        return rolled_samples(config, config.data.source, columns)
+        return rolled_samples(config, config.data.source, columns, address=address)
     if not isinstance(config.data.source, FilesSource):
         return build_samples(config.data, seed=config.seed, task=config.task, columns=columns)
     progress = _Progress(listen) if listen is not None else None

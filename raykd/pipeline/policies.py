@@ -86,6 +86,14 @@ def ensemble_policy(
     return EnsemblePolicy(tuple(members), (1.0,) * len(members), take)
 
 
+def routed_teacher(config: Config, simulator: str) -> str | None:
+    """The teacher that the states of a simulator are routed to; None where they are routed to nobody in particular."""
+    if config.objective.weighting.type != "routed":
+        return None
+    owners = [one.name for one in config.teachers if simulator in (one.domains or ())]
+    return owners[0] if owners else None
+
+
 def student_policy(network: Network, *, discrete: bool, take: Take = "best") -> ModelPolicy:
     """A student with its weights acts."""
     return ModelPolicy(network.eval(), discrete, take)

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from raykd.control.rolling import Episodes, joined
 from raykd.control.seeds import episode_seeds
 from raykd.data import Samples, build_samples
 from raykd.data.dataset import PARTS
+from raykd.data.domains import SIMULATOR
 from raykd.data.transitions import ANSWERS, outputs_of, read_transitions
 from raykd.data.visited import Visited, with_visited
 from raykd.disks import write_whole
@@ -34,29 +35,35 @@ from raykd.pipeline.policies import (
     first_policy,
     privileged_of,
 )
-from raykd.pipeline.rollouts import WIDTH, Rolling, roll_group
+from raykd.pipeline.rollouts import Rolling, groups_of, roll_group, roll_side_by_side
+from raykd.runtime import connect, engine
 from raykd.tasks import find_task
 
-_VERSION = 1
+_VERSION = 2
 """Raise it where what is rolled changes."""
 _KEY = "data.source"
+_FEW = 256
+"""Episodes of the teachers that are rolled in the process that reads the data, beside the start of the cluster."""
 NOMINAL = "nominal"
 """Name of the source's own environment among its simulators."""
 
 
-def rolled_samples(config: Config, source: GymnasiumSource, columns: Sequence[str]) -> Samples:
+def rolled_samples(
+    config: Config, source: GymnasiumSource, columns: Sequence[str], *, address: str | None = None
+) -> Samples:
     """The states that the teachers of a recipe visit, and those of its earlier students behind them.
 
     Args:
         config: the recipe.
         source: its `data.source`.
         columns: that samples are to be sliced by.
+        address: of the Ray cluster whose nodes roll; None = the one at hand, where there is enough to do.
 
     Raises:
         InputError: the environment or a teacher that is to act cannot be made, or they do not fit each other.
         RolloutError: an environment or a teacher failed while it was rolled.
     """
-    path = roll_teachers(config, source)
+    path = roll_teachers(config, source, address)
     plain = config.data.model_copy(update={"source": TransitionsSource(path=str(path))})
     samples = build_samples(plain, seed=config.seed, task=config.task, columns=columns)
     arrays = read_transitions(path, key=_KEY)
@@ -110,7 +117,7 @@ def common_spaces(source: GymnasiumSource, task: str) -> Spaces:
     return own
 
 
-def roll_teachers(config: Config, source: GymnasiumSource) -> Path:
+def roll_teachers(config: Config, source: GymnasiumSource, address: str | None = None) -> Path:
     """The file with the teachers' episodes, rolled now unless it is kept.
 
     Raises:
@@ -136,33 +143,62 @@ def roll_teachers(config: Config, source: GymnasiumSource) -> Path:
     if path.is_file():
         return path
     pairs = [(s, t) for s in environments for t in policies]
-    parts: list[tuple[str, str, Episodes]] = []
+    wanted: list[tuple[str, str, str]] = []
+    rollings: list[Rolling] = []
     for part in PARTS:
         seeds = episode_seeds(source.seed, part, getattr(source.episodes, part))
         for place, (simulator, teacher) in enumerate(pairs):
-            own = seeds[place :: len(pairs)]
-            policy = policies[teacher][0]
-            for start in range(0, len(own), WIDTH):
-                rolling = Rolling(environments[simulator], policy, own, privileged)
-                done = roll_group(rolling, own[start : start + WIDTH])
-                parts.append((part, f"{simulator}/{teacher}", done))
+            if own := seeds[place :: len(pairs)]:
+                wanted.append((part, simulator, teacher))
+                rollings.append(Rolling(environments[simulator], policies[teacher][0], own, privileged))  # fmt: skip
+    done = _rolled(config, rollings, address)
+    parts = [_Part(*one, episodes) for one, episodes in zip(wanted, done, strict=True)]
     write_arrays(path, _arrays(parts, known))
     return path
 
 
-def _arrays(parts: Sequence[tuple[str, str, Episodes]], known: Spaces) -> dict[str, np.ndarray]:
-    """Episodes as arrays of a transitions file; ids are made of part, seed, who acted and step."""
-    whole = joined([episodes for _, _, episodes in parts])
-    counts = [len(episodes.step) for _, _, episodes in parts]
+def _rolled(config: Config, wanted: Sequence[Rolling], address: str | None) -> list[Episodes]:
+    """Here where that is sooner than to start processes for it, else on the cluster; the same episodes either way."""
+    episodes = sum(len(one.seeds) for one in wanted)
+    if address is None and episodes <= _FEW:
+        return [joined([roll_group(one, own) for own in groups_of(one.seeds)]) for one in wanted]
+    cluster = config.cluster
+    with engine(address, config, resume=True) as crew, connect(address) as resources:
+        return roll_side_by_side(
+            crew,
+            wanted,
+            resources={"CPU": cluster.rollouts.cpus},
+            runners=cluster.rollouts.runners
+            or max(1, int(resources.cpus // cluster.rollouts.cpus)),
+            patience_s=cluster.student.start_timeout_s,
+            limit_s=cluster.rollouts.group_timeout_s,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Episodes of one part that a teacher acted in, in one simulator."""
+
+    part: str
+    simulator: str
+    teacher: str
+    episodes: Episodes
+
+
+def _arrays(parts: Sequence[_Part], known: Spaces) -> dict[str, np.ndarray]:
+    """Episodes as arrays of a transitions file; ids are made of part, simulator, who acted, seed and step."""
+    whole = joined([one.episodes for one in parts])
+    counts = [len(one.episodes.step) for one in parts]
     names = [
-        f"{part}/{acted}/{episodes.seeds[own]}/{step}"
-        for part, acted, episodes in parts
-        for own, step in zip(episodes.episode.tolist(), episodes.step.tolist(), strict=True)
+        f"{one.part}/{one.simulator}/{one.teacher}/{one.episodes.seeds[own]}/{step}"
+        for one in parts
+        for own, step in zip(one.episodes.episode.tolist(), one.episodes.step.tolist(), strict=True)
     ]
     named = [str(index) for index in range(known.actions)]
     return {
         **steps_of(whole),
-        "splits": np.repeat([part for part, _, _ in parts], counts),
+        "splits": np.repeat([one.part for one in parts], counts),
+        SIMULATOR: np.repeat([one.simulator for one in parts], counts),
         "ids": np.array(names),
         "names": np.array(named if known.discrete else outputs_of(known.actions)),
     }
@@ -208,6 +244,7 @@ def read_visited(path: Path) -> Visited:
         replica=arrays["replica"],
         names=tuple(arrays["ids"].tolist()),
         answers={n.removeprefix(ANSWERS): a for n, a in arrays.items() if n.startswith(ANSWERS)},
+        simulators=arrays.get(SIMULATOR),
     )
 
 
@@ -228,4 +265,5 @@ def _expected(
         replica=replica,
         names=tuple(f"{stage}/planned/{place}" for place in range(len(replica))),
         answers={name: said[rows] for name, said in samples.recorded.items()},
+        simulators=arrays[SIMULATOR][rows],
     )

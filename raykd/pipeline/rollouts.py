@@ -103,11 +103,7 @@ def in_groups(
     Raises:
         RaykdError: as of `roll_side_by_side`.
     """
-    groups = [
-        (index, one[0].seeds[start : start + WIDTH])
-        for index, one in enumerate(given)
-        for start in range(0, len(one[0].seeds), WIDTH)
-    ]
+    groups = [(index, own) for index, one in enumerate(given) for own in groups_of(one[0].seeds)]
     pieces = [(*given[index], seeds) for index, seeds in groups]
 
     def late(piece: int, where: Any) -> RolloutError:
@@ -130,6 +126,11 @@ def in_groups(
         [part for (own, _), part in zip(groups, done, strict=True) if own == index]
         for index in range(len(given))
     ]
+
+
+def groups_of(seeds: Sequence[int]) -> list[tuple[int, ...]]:
+    """Seeds in groups of the one fixed width, in their order."""
+    return [tuple(seeds[start : start + WIDTH]) for start in range(0, len(seeds), WIDTH)]
 
 
 def roll_group(rolling: Rolling, seeds: Sequence[int]) -> Episodes:

@@ -54,7 +54,7 @@ from raykd.pipeline.model_checks import (
 )
 from raykd.pipeline.object_teachers import held_object, is_raw, with_samples
 from raykd.pipeline.policies import code_of_path
-from raykd.pipeline.texts import counted_text, teacher_rows
+from raykd.pipeline.texts import counted_text, domain_numbers, teacher_rows
 from raykd.seeding import derive
 from raykd.targets import codec
 from raykd.targets.packing import PLAIN, Arrays, Packing, packed_shape
@@ -200,6 +200,7 @@ def resolve_teacher(
     """
     key = key or f"teachers.{teacher.name}"
     teacher = with_samples(teacher, samples, key=key)
+    domain_numbers(samples, teacher)  # an unknown one is refused before anything is built
     preprocessing = IDENTITY
     if not is_raw(teacher, samples) and not sees_states(config, teacher):
         preprocessing = preprocessing_for(teacher.preprocess, samples, key=f"{key}.preprocess")

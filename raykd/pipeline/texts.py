@@ -39,11 +39,13 @@ def teacher_rows(samples: Samples, teacher: Teacher) -> np.ndarray:
     rows = rest if teacher.labels == "rest" else samples.labelled_rows("train", teacher.labels)
     if teacher.domains is None:
         return rows
-    found: np.ndarray = rows[np.isin(samples.all_labels[rows], domain_numbers(samples, teacher))]
+    numbers = domain_numbers(samples, teacher)
+    assert samples.domains is not None, "`domain_numbers` has looked"
+    found: np.ndarray = rows[np.isin(samples.domains.number_N[rows], numbers)]
     if not len(found):
-        where = f"teachers.{teacher.name}.domains"
+        do = "set labels: all, or raise data.tokens.pool" if samples.is_tokens else "name others"
         raise InputError.at(
-            where, "no training text is of these; set labels: all, or raise data.tokens.pool"
+            f"teachers.{teacher.name}.domains", f"no training sample is of these; {do}"
         )
     return found
 
@@ -54,12 +56,16 @@ def domain_numbers(samples: Samples, teacher: Teacher) -> list[int]:
     Raises:
         InputError: a domain that the data does not have.
     """
-    given = teacher.domains or ()
-    for domain in given:
-        if domain not in samples.classes:
-            near = nearest(domain, samples.classes)
+    known = () if samples.domains is None else samples.domains.names
+    for domain in teacher.domains or ():
+        if domain not in known:
+            has = (
+                f"the data has {', '.join(known)}"
+                if known
+                else "of the data's samples nobody knows where they are from: its file needs an array `simulator`"
+            )
             raise InputError.at(
                 f"teachers.{teacher.name}.domains",
-                f"found {domain!r}; the data has {', '.join(samples.classes)}{near}",
+                f"found {domain!r}; {has}{nearest(domain, known)}",
             )
-    return [samples.classes.index(domain) for domain in given]
+    return [known.index(domain) for domain in teacher.domains or ()]

@@ -21,11 +21,17 @@ from raykd.control.environments import fingerprint
 from raykd.control.policies import MixedPolicy
 from raykd.control.rolling import Episodes, Policy, joined
 from raykd.control.seeds import episode_seeds
+from raykd.data.domains import SIMULATOR
 from raykd.folders import RunFolder, read_json, write_json
 from raykd.models.weights import fingerprint as weights_fingerprint
 from raykd.pipeline.evaluation import student_network
 from raykd.pipeline.fits import known_weights
-from raykd.pipeline.policies import ensemble_policy, privileged_of, student_policy
+from raykd.pipeline.policies import (
+    ensemble_policy,
+    privileged_of,
+    routed_teacher,
+    student_policy,
+)
 from raykd.pipeline.preparation import Prepared
 from raykd.pipeline.rolled import common_spaces, simulators, steps_of, write_arrays
 from raykd.pipeline.rollouts import Rolling, roll_side_by_side
@@ -82,7 +88,7 @@ def visit(
         RolloutError: an environment or a policy failed each time.
         DiskError: the states cannot be written.
     """
-    note, policies = asked.path.with_suffix(".json"), _policies(asked)
+    note = asked.path.with_suffix(".json")
     decides = _decides(asked)
     if asked.path.is_file() and note.is_file():
         known = read_json(note)
@@ -90,7 +96,7 @@ def visit(
         if same and known.get("sha256") == hashlib.sha256(asked.path.read_bytes()).hexdigest():
             found: Mapping[str, Any] = known
             return found
-    wanted, whose = _wanted(asked, policies)
+    wanted, whose = _wanted(asked)
     cluster = asked.before.config.cluster
     done = roll_side_by_side(
         crew,
@@ -107,19 +113,25 @@ def visit(
     return told
 
 
-def _policies(asked: Visit) -> list[Policy]:
-    """Who acts for each replica: its student, mixed with the teachers together."""
-    prepared, rollouts = asked.before, asked.rollouts
-    discrete = common_spaces(asked.source, prepared.config.task).discrete
-    found: list[Policy] = []
-    beta = rollouts.betas[0]
-    for replica in range(prepared.config.seeds):
-        network = student_network(prepared, _folder(asked, replica).read_weights("best"))
-        own: Policy = student_policy(network, discrete=discrete, take=rollouts.take)
-        if beta > 0:
-            teachers = ensemble_policy(prepared.specs(known_weights(prepared)), discrete=discrete)
-            own = MixedPolicy(teachers, own, beta)
-        found.append(own)
+def _students(asked: Visit, *, discrete: bool) -> list[Policy]:
+    """The student of each replica."""
+    networks = (
+        student_network(asked.before, _folder(asked, replica).read_weights("best"))
+        for replica in range(asked.before.config.seeds)
+    )
+    return [student_policy(one, discrete=discrete, take=asked.rollouts.take) for one in networks]
+
+
+def _teachers(asked: Visit, *, discrete: bool) -> dict[str, Policy]:
+    """Who acts beside the students in each simulator: the teachers together, or the one that it is routed to."""
+    if not asked.rollouts.betas[0] > 0:
+        return {}
+    specs = asked.before.specs(known_weights(asked.before))
+    found: dict[str, Policy] = {}
+    for name in _environments(asked):
+        routed = routed_teacher(asked.before.config, name)
+        own = specs if routed is None else {routed: specs[routed]}
+        found[name] = ensemble_policy(own, discrete=discrete)
     return found
 
 
@@ -156,16 +168,19 @@ def _seed(asked: Visit) -> int:
     return config.seed if config.student.seed is None else config.student.seed
 
 
-def _wanted(asked: Visit, policies: list[Policy]) -> tuple[list[Rolling], list[tuple[int, str]]]:
+def _wanted(asked: Visit) -> tuple[list[Rolling], list[tuple[int, str]]]:
     """What is to be rolled, and of which replica and simulator each is."""
     environments, wanted, whose = _environments(asked), [], []
     privileged = privileged_of(asked.before.config)
-    for replica, policy in enumerate(policies):
+    discrete = common_spaces(asked.source, asked.before.config.task).discrete
+    teachers, beta = _teachers(asked, discrete=discrete), asked.rollouts.betas[0]
+    for replica, student in enumerate(_students(asked, discrete=discrete)):
         own = derive(_seed(asked), "student", replica)
         seeds = episode_seeds(own, f"rollouts/{asked.stage.name}", asked.rollouts.episodes)
         for place, (name, environment) in enumerate(environments.items()):
             share = seeds[place :: len(environments)]
             if share:
+                policy = MixedPolicy(teachers[name], student, beta) if teachers else student
                 wanted.append(Rolling(environment, policy, share, privileged))
                 whose.append((replica, name))
     return wanted, whose
@@ -181,7 +196,13 @@ def _arrays(
         for own, step in zip(one.episode.tolist(), one.step.tolist(), strict=True)
     ]
     replicas = [np.full(len(one.step), replica) for (replica, _), one in zip(whose, done, strict=True)]  # fmt: skip
-    return {**steps_of(joined(done)), "replica": np.concatenate(replicas), "ids": np.array(names)}
+    simulators = np.repeat([one for _, one in whose], [len(one.step) for one in done])
+    return {
+        **steps_of(joined(done)),
+        "replica": np.concatenate(replicas),
+        "ids": np.array(names),
+        SIMULATOR: simulators,
+    }
 
 
 def _told(done: list[Episodes], whose: list[tuple[int, str]]) -> dict[str, Any]:

@@ -138,6 +138,9 @@ class Texts:
             weight_B=None if samples.weights is None else torch.from_numpy(samples.weights[rows]),
             unit_offsets=torch.from_numpy(offsets),
             generated_B=torch.ones(len(places), dtype=torch.bool),
+            domain_B=None
+            if samples.domains is None
+            else torch.from_numpy(samples.domains.number_N[rows]),
         )
 
 

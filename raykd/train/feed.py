@@ -334,7 +334,12 @@ def parts_of(batch: Batch, sizes: Sequence[int]) -> list[Batch]:
     plain["labels"] = batch.labels.split(batch.units_of(cut))
     offsets = _offsets_of(batch, cut)
     inputs = {name: tensor.split(cut) for name, tensor in batch.inputs.items()}
-    mixed, weights, generated = batch.mixed, batch.weight_B, batch.generated_B
+    mixed, weights, generated, domains = (
+        batch.mixed,
+        batch.weight_B,
+        batch.generated_B,
+        batch.domain_B,
+    )
     return [
         Batch(
             **{name: parts[index] for name, parts in plain.items()},
@@ -346,6 +351,7 @@ def parts_of(batch: Batch, sizes: Sequence[int]) -> list[Batch]:
             weight_B=None if weights is None else weights.split(cut)[index],
             unit_offsets=offsets[index],
             generated_B=None if generated is None else generated.split(cut)[index],
+            domain_B=None if domains is None else domains.split(cut)[index],
         )
         for index in range(len(cut))
     ]  # fmt: skip

@@ -89,3 +89,28 @@ def test_visited_states_are_training_rows_of_their_replica(tmp_path):
         whole, Visited(seen, np.zeros(7, int), tuple(f"second/{i}" for i in range(7)))
     )
     assert len(again.visited[0]) == 11
+
+
+def test_states_know_the_simulator_that_they_are_from(tmp_path):
+    simulator = np.repeat(["nominal", "heavy"], 50)
+    samples = loaded(tmp_path, simulator=simulator)
+    assert samples.domains.names == ("heavy", "nominal")
+    rows = np.array([49, 50, 7])
+    assert samples.batch(rows, -1).domain_B.tolist() == [1, 0, 1]
+    seen, names = np.zeros((3, 3), np.float32), ("a", "b", "c")
+    told = Visited(seen, np.zeros(3, int), names, simulators=np.array(["heavy", "moon", "nominal"]))
+    assert with_visited(samples, told).domains.number_N[98:].tolist() == [0, 0, 0, -1, 1]
+    untold = with_visited(samples, Visited(seen, np.zeros(3, int), names))
+    assert untold.domains.number_N[100:].tolist() == [-1] * 3
+    assert loaded(tmp_path).batch(rows, -1).domain_B is None
+
+
+def test_test_can_be_sliced_by_simulator_and_visited_states_do_not_disturb_it(tmp_path):
+    path = tmp_path / "states.npz"
+    np.savez(path, **arrays(simulator=np.repeat(["nominal", "heavy"], 50)))
+    data = Data(source=TransitionsSource(path=str(path)))
+    samples = build_samples(data, seed=0, task="control", columns=["simulator"])
+    more = Visited(np.zeros((2, 3), np.float32), np.zeros(2, int), ("a", "b"))
+    np.testing.assert_array_equal(
+        with_visited(samples, more).columns["simulator"][:100], samples.columns["simulator"]
+    )

@@ -48,6 +48,7 @@ def make_batch(generator: torch.Generator) -> Callable[..., Batch]:
             else torch.as_tensor(present),
             mixed=mixed,
             weight_B=None if weights is None else torch.as_tensor(weights),
+            domain_B=rows % 3 - 1,
         )
 
     return make
@@ -85,7 +86,12 @@ def make_objective() -> Callable[..., DistillObjective]:
         return DistillObjective(
             Objective.model_validate(settings),
             [
-                TeacherInfo(name, (temperatures or {}).get(name, 1.0), stacked=(1 + place) / 10)
+                TeacherInfo(
+                    name,
+                    (temperatures or {}).get(name, 1.0),
+                    domains=(place,),
+                    stacked=(1 + place) / 10,
+                )
                 for place, name in enumerate(names)
             ],
             rule=RULE,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.special import log_softmax, logsumexp, softmax
 
-from raykd.objective import reduce_terms
+from raykd.objective import Context, reduce_terms
 
 UNITS, CLASSES = 12, 4
 KL = {"labels": {"weight": 0.3}, "soft_targets": {"temperature": 3.0, "weight": 0.7}}
@@ -352,3 +352,15 @@ def test_a_blend_with_one_unknown_label_takes_the_ensemble_s_class_of_the_blend(
     pseudo = answers["a"].values_NC.argmax(dim=1).numpy()
     expected = [-logp[0, pseudo[0]], -(logp[1, 1] + logp[1, 2]) / 2, -logp[2, pseudo[2]]]
     np.testing.assert_allclose(f64(terms["labels"].loss_N), expected, rtol=1e-5)
+
+
+def test_routed_units_learn_from_the_teacher_of_their_domain_alone(
+    make_batch, make_answers, make_objective, generator
+):
+    batch, answers = make_batch(), make_answers("a", "b")
+    z = torch.randn(UNITS, CLASSES, generator=generator, dtype=torch.float64)
+    objective = make_objective({**KL, "weighting": {"type": "routed"}}, "a", "b")
+    _, weights_TN = objective(z, {}, batch, answers, Context(epoch=0.0, seed=0))
+    mine_TN = {-1: [0.5, 0.5], 0: [1.0, 0.0], 1: [0.0, 1.0]}
+    wanted = torch.tensor([mine_TN[domain] for domain in batch.domain_B.tolist()]).T
+    torch.testing.assert_close(weights_TN.float(), wanted)

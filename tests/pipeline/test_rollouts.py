@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from raykd.config import load_config
 from raykd.config.environments import Environment
 from raykd.control import RolloutError, roll
 from raykd.control.policies import RulePolicy
+from raykd.pipeline.rolled import roll_teachers
 from raykd.pipeline.rollouts import Rolling, roll_side_by_side
 from raykd.runtime import Crew
 
@@ -69,3 +71,15 @@ def test_what_hangs_is_ended_within_its_time_and_named_where_it_hangs_again(crew
     late = r"seed 2, step 3: its group had not ended after 5 s.*group_timeout_s"
     with pytest.raises(RolloutError, match=late):
         rolled(crew, walk(fails="hangs"), seeds=[1, 2], limit_s=5.0)
+
+
+def test_episodes_of_the_teachers_are_the_same_on_a_cluster(tmp_path, monkeypatch):
+    files = []
+    for few, home in ((256, "here"), (0, "there")):
+        monkeypatch.setattr("raykd.pipeline.rolled._FEW", few)
+        config = load_config("cartpole", [f"data.cache={tmp_path / home}"])
+        files.append(roll_teachers(config, config.data.source))
+    here, there = (np.load(file) for file in files)
+    assert files[0].name == files[1].name
+    for name in here.files:
+        np.testing.assert_array_equal(here[name], there[name])

@@ -43,28 +43,6 @@ def _problems(config: Config) -> Iterator[Problem]:
             f"found false with combine={soft.mixing}; only a mixture of probabilities is compared without its tail: use the "
             "loss kl, or leave it out",
         )
-    yield from _routes(config)
-
-
-def _routes(config: Config) -> Iterator[Problem]:
-    """Each domain has one teacher that its tokens are routed to."""
-    if config.objective.weighting.type != "routed":
-        return
-    owner: dict[str, str] = {}
-    for teacher in config.teachers:
-        for domain in teacher.domains or ():
-            if domain in owner:
-                yield Problem(
-                    f"teachers.{teacher.name}.domains",
-                    f"found {domain!r}, which is {owner[domain]!r}'s too; with the weighting routed each domain has one "
-                    "teacher",
-                )
-            owner[domain] = teacher.name
-    if not owner:
-        yield Problem(
-            "objective.weighting.type",
-            "found routed, but no teacher says which domains it is for; give teachers[].domains",
-        )
 
 
 SETTINGS = TaskSettings(
