@@ -15,8 +15,8 @@ from raykd.runtime.crew import Crew
 
 _STARTED_AHEAD = 2
 """Processes, which take some 400 MB each; more are started once there is work for them."""
-_NEEDED = ("raykd.train.lanes", "raykd.targets", "torch._dynamo")
-"""Modules of a process that trains; an optimizer's first step imports the last one."""
+_NEEDED = ("raykd.train.lanes", "raykd.targets")
+"""Modules of a process that trains."""
 
 
 class Engine:
