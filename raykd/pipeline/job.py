@@ -139,7 +139,6 @@ class Job:
     def close(self) -> None:
         """Deliver the last events and end the trackers."""
         try:
-            self.crew.dismiss()
             self.mailbox.close()
         finally:
             self.held.close()

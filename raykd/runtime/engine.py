@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Event as Signal
 from threading import Thread, current_thread, main_thread
+from typing import ClassVar
 
 from raykd.config import Config
 from raykd.config.sources import FilesSource
@@ -61,6 +62,12 @@ class Engine:
         cluster.stop()
 
 
+class _Block:
+    """The block of a cluster that runs already which the main thread is in."""
+
+    crew: ClassVar[Crew | None] = None
+
+
 def _first(config: Config) -> int:
     """Processes that student fits are sure to need, as far as they are started ahead."""
     student = config.cluster.student
@@ -85,15 +92,20 @@ def engine(address: str | None, config: Config, *, resume: bool = False) -> Iter
         config: the recipe.
         resume: whether all may be done before, so that processes are started only once there is work for them.
     """
-    outer = cluster.Pending.engine
+    outer, main = cluster.Pending.engine, current_thread() is main_thread()
     if isinstance(outer, Engine):
         yield outer.crew
         return
-    if address is not None or cluster.is_connected() or current_thread() is not main_thread():
+    if main and _Block.crew is not None:
+        yield _Block.crew
+        return
+    if address is not None or cluster.is_connected() or not main:
         crew = Crew()
+        _Block.crew = crew if main else _Block.crew
         try:
             yield crew
         finally:
+            _Block.crew = None if main else _Block.crew
             crew.dismiss()  # else its processes would hold their CPUs until the handles are collected
         return
     # Which warns that it sets no handler of SIGTERM outside the main thread.

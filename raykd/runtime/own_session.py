@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from raykd.disks import why_unwritable
@@ -41,20 +42,21 @@ class OwnSession:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=temporary_parent()))
-        self._watcher = subprocess.Popen(  # noqa: S603 (ourselves)
-            [
-                sys.executable,
-                "-I",
-                "-S",
-                watcher.__file__,
-                os.path.realpath(self.folder),
-                str(os.getpid()),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with _deaf():
+            self._watcher = subprocess.Popen(  # noqa: S603 (ourselves)
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    watcher.__file__,
+                    os.path.realpath(self.folder),
+                    str(os.getpid()),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
 
     @property
     def temporary(self) -> str:
@@ -88,6 +90,18 @@ class OwnSession:
                 (target / file.name).write_bytes(kept)
                 room -= len(kept)
         return room < _MOST_BYTES
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """A process that is started in this block never hears a signal to all processes, not even before its first line."""
+    before = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
+    )
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _newest(folder: Path, pattern: str) -> list[Path]:

@@ -77,7 +77,9 @@ def test_episodes_of_the_teachers_are_the_same_on_a_cluster(tmp_path, monkeypatc
     files = []
     for few, home in ((256, "here"), (0, "there")):
         monkeypatch.setattr("raykd.pipeline.rolled._FEW", few)
-        config = load_config("cartpole", [f"data.cache={tmp_path / home}"])
+        config = load_config(
+            "cartpole", [f"data.cache={tmp_path / home}", "cluster.rollouts.runners=1"]
+        )
         files.append(roll_teachers(config, config.data.source))
     here, there = (np.load(file) for file in files)
     assert files[0].name == files[1].name

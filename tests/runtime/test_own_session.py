@@ -84,8 +84,8 @@ def test_nothing_is_left_however_the_driver_ends(end):
 def test_signals_to_everything_do_not_end_the_watcher(monkeypatch):
     own = OwnSession()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        time.sleep(0.3)  # it is ready by then
         own._watcher.send_signal(number)
+    time.sleep(0.3)
     assert own._watcher.poll() is None
     own.end()
     assert own._watcher.returncode == 0
