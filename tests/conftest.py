@@ -103,6 +103,10 @@ _CLUSTERS = {"ray_cluster": "cluster", "cluster": "nodes"}
 """Fixture of a Ray cluster -> the group of tests that share it."""
 _FLEETS = {"methods", "runtime", "targets", "teachers", "train"}
 """Folders whose tests share a second cluster: about half of the time on Ray."""
+_RUNS: set[Path] = set()
+"""Files whose tests start whole runs on the first cluster, and no processes of their own there."""
+_CREW: list[Any] = []
+"""The processes that these runs take turns with."""
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in its own hook
@@ -114,6 +118,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     groups = {item: _CLUSTERS[name] for item in items
               for name in getattr(item, "fixturenames", ()) if name in _CLUSTERS}  # fmt: skip
     with_ray = {item.path for item in groups}
+    _RUNS.update(
+        item.path
+        for item, cluster in groups.items()
+        if cluster == "cluster"
+        and item.path.parent.name not in _FLEETS
+        and not item.get_closest_marker("own_processes")
+    )
     items.sort(key=lambda item: item.path in with_ray)
     for item, cluster in groups.items():
         group = "fleet" if cluster == "cluster" and item.path.parent.name in _FLEETS else cluster
@@ -134,7 +145,26 @@ def ray_cluster() -> Iterator[None]:
         object_store_memory=256 * 2**20,
     )
     yield
+    _CREW.clear()
     ray.shutdown()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A run leaves its processes to the next one, as a stage does: starting them takes longer than most of their work."""
+    if request.path not in _RUNS:
+        for crew in _CREW:
+            crew.dismiss()
+        yield
+        return
+    request.getfixturevalue("ray_cluster")
+    from raykd.runtime.engine import Block, Crew
+
+    if not _CREW:
+        _CREW.append(Crew())
+    Block.crew = _CREW[0]
+    yield
+    Block.crew = None
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +116,12 @@ def arena_of(job: Job, specs: Specs, spaces: Spaces) -> Arena:
     config = job.config
     cluster = config.cluster
 
-    def tell(done: int, total: int) -> None:
-        job.emit(events.progress("evaluate", done=done, total=total, unit="groups of episodes"))
+    def tell(what: str) -> Callable[[int, int], None]:
+        def told(done: int, total: int) -> None:
+            unit = f"groups of episodes ({what})"
+            job.emit(events.progress("evaluate", done=done, total=total, unit=unit))
+
+        return told
 
     side_by_side = partial(
         in_groups,
@@ -126,9 +130,8 @@ def arena_of(job: Job, specs: Specs, spaces: Spaces) -> Arena:
         runners=cluster.rollouts.runners or max(1, job.placement.lanes),
         patience_s=cluster.student.start_timeout_s,
         limit_s=cluster.rollouts.group_timeout_s,
-        tell=tell,
     )
-    return Arena(config, job.folder, judges_of(config, specs, spaces), side_by_side)
+    return Arena(config, job.folder, judges_of(config, specs, spaces), side_by_side, tell)
 
 
 def stage_returns(job: Job, specs: Specs) -> dict[str, Any]:

@@ -102,12 +102,14 @@ class Arena:
         folder: of the run, or of one of its stages.
         judges: who says what they would have done.
         side_by_side: does groups of episodes.
+        tell: of what is rolled, what to call with the groups done, and their number.
     """
 
     config: Config
     folder: RunFolder
     judges: Judges
     side_by_side: InGroups
+    tell: Callable[[str], Callable[[int, int], None]]
 
     def roll(self, part: Part, variant: str, actors: Mapping[str, Actor]) -> dict[str, Rolled]:
         """Each model's episodes in one variant; read again where they were rolled before.
@@ -142,7 +144,7 @@ class Arena:
             for name, one in actors.items()
             for policy in one.policies
         ]  # fmt: skip
-        done = iter(self.side_by_side(judged_group, given))
+        done = iter(self.side_by_side(judged_group, given, tell=self.tell(f"{part} in {variant}")))
         arrays = {}
         for name, one in actors.items():
             for replica in range(len(one.policies)):

@@ -62,7 +62,7 @@ class Engine:
         cluster.stop()
 
 
-class _Block:
+class Block:
     """The block of a cluster that runs already which the main thread is in."""
 
     crew: ClassVar[Crew | None] = None
@@ -96,16 +96,16 @@ def engine(address: str | None, config: Config, *, resume: bool = False) -> Iter
     if isinstance(outer, Engine):
         yield outer.crew
         return
-    if main and _Block.crew is not None:
-        yield _Block.crew
+    if main and Block.crew is not None:
+        yield Block.crew
         return
     if address is not None or cluster.is_connected() or not main:
         crew = Crew()
-        _Block.crew = crew if main else _Block.crew
+        Block.crew = crew if main else Block.crew
         try:
             yield crew
         finally:
-            _Block.crew = None if main else _Block.crew
+            Block.crew = None if main else Block.crew
             crew.dismiss()  # else its processes would hold their CPUs until the handles are collected
         return
     # Which warns that it sets no handler of SIGTERM outside the main thread.

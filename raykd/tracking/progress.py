@@ -82,6 +82,9 @@ class StageProgress:
     def update(self, event: Event, now: float) -> None:
         """Take an event of this stage into account, which came now."""
         if event.kind == "progress":
+            before = self.units.get(event.fit)
+            if before is not None and before.get("unit") != event.values.get("unit"):
+                self.started = now  # another piece of work, counted from 0
             self.units[event.fit] = event.values
         elif event.fit is not None and event.kind in {"epoch", "fit"}:
             self.current = event.fit

@@ -13,7 +13,7 @@ from raykd.errors import InputError
 from raykd.targets import TargetStore
 from raykd.teachers import Fleet
 
-pytestmark = [pytest.mark.ray]
+pytestmark = [pytest.mark.ray, pytest.mark.own_processes]
 
 
 @pytest.fixture(scope="module")

@@ -63,14 +63,14 @@ WALK = {
 }  # fmt: skip
 
 
-def locally(work, given):
+def locally(work, given, **_):
     return [
         [work(*one, one[0].seeds[at : at + WIDTH]) for at in range(0, len(one[0].seeds), WIDTH)]
         for one in given
     ]
 
 
-def never(work, given):
+def never(work, given, **_):
     raise AssertionError("it was rolled again")
 
 
@@ -90,7 +90,8 @@ class Rolled:
     def __call__(self, side_by_side=locally):
         specs = self.prepared.specs(known_weights(self.prepared))
         spaces = common_spaces(source_of(self.config), self.config.task)
-        arena = Arena(self.config, self.folder, judges_of(self.config, specs, spaces), side_by_side)
+        judges = judges_of(self.config, specs, spaces)
+        arena = Arena(self.config, self.folder, judges, side_by_side, lambda _: lambda *_: None)
         students = {"student": student_actor(self.prepared, self.folder, "student", spaces)}
         return roll_returns(arena, students, teacher_actors(self.config, specs, spaces), spaces)
 

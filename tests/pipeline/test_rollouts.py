@@ -13,7 +13,11 @@ from raykd.pipeline.rolled import roll_teachers
 from raykd.pipeline.rollouts import Rolling, roll_side_by_side
 from raykd.runtime import Crew
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.own_processes,
+    pytest.mark.usefixtures("ray_cluster"),
+]
 RULE = RulePolicy("raykd_test_environments:home", "teachers.home.path", {})
 
 

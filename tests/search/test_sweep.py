@@ -27,7 +27,13 @@ from raykd.search import sweep
 from raykd.search.finals import lead_of
 from raykd.search.sweeping import plan_sweep
 
-pytestmark = [pytest.mark.ray, pytest.mark.figures, pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.own_processes,
+    pytest.mark.figures,
+    pytest.mark.e2e,
+    pytest.mark.slow,
+]
 WIDTH, LR = "student.model.width", "train.optimizer.lr"
 
 

@@ -82,6 +82,7 @@ def test_the_sender_waits_until_the_next_message_is_received():
 
 
 @pytest.mark.ray
+@pytest.mark.own_processes
 @pytest.mark.usefixtures("ray_cluster")
 def test_only_groups_of_dead_actors_are_removed(left_behind):
     @ray.remote(num_cpus=0)
