@@ -340,10 +340,12 @@ def _span(seconds: float) -> str:
 def _data(args: argparse.Namespace) -> int:
     config = first_fold(read_config(args))
     from raykd.data.check import check_data
+    from raykd.data.decoding import forget_index
     from raykd.data.draw import draw_classes, draw_views
     from raykd.models.preprocess import preprocessing_for
     from raykd.pipeline.loading import load_samples
 
+    forget_index(config.data)  # whoever asks for a check wants the files themselves looked at
     samples = load_samples(config, listen=_listen())
     report, beside = check_data(samples), sys.stderr if args.json else sys.stdout
     if args.json:

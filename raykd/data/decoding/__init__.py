@@ -31,6 +31,7 @@ from raykd.data.decoding.cache import (
 from raykd.data.decoding.columns import Known
 from raykd.data.decoding.csv_tables import index_csv
 from raykd.data.decoding.images import FOLDER, index_images
+from raykd.data.decoding.kept_index import forget_index, keep_index, read_index
 from raykd.data.decoding.labels import (
     given_parts,
     grouping,
@@ -54,6 +55,7 @@ __all__ = [
     "Part",
     "Target",
     "Tell",
+    "forget_index",
     "in_process",
     "index_files",
     "load_decoded",
@@ -127,7 +129,8 @@ def load_decoded(
         return _of_process(data, data.source, task, columns)
     found = _found(data, task, columns)
     index = found.index
-    target = Target(cache_root(data) / digest_of(data.source.type, index), index.layout, len(index))
+    digest = index.digest or digest_of(data.source.type, index)
+    target = Target(cache_root(data) / digest, index.layout, len(index))
     bad = read_manifest(target)
     if bad is None:
         shape = (len(index), *index.layout.shape)
@@ -139,6 +142,7 @@ def load_decoded(
             if bad is None:
                 bad = _decode(target, index, data.bad_samples, decode, tell)
     _check_bad(bad, index, data.bad_samples)
+    keep_index(data, found.required, found.alone, digest)
     order = kept_order(len(index), bad)
     inputs = open_mapped(target.inputs, index.layout.dtype, (len(order), *index.layout.shape))
     hashes = open_mapped(target.hashes, "<u8", (len(order),))
@@ -169,13 +173,18 @@ def _of_process(data: Data, source: ObjectSource, task: str, columns: Sequence[s
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """A source's samples with their labels."""
+    """A source's samples with their labels.
+
+    `required` are the columns that the source itself had to have, and `alone` is its index without those of a table.
+    """
 
     index: Index
     labels: np.ndarray | None
     classes: tuple[str, ...] | None
     columns: Mapping[str, np.ndarray]
     task: str
+    required: Required
+    alone: Index
 
     def dataset(
         self,
@@ -225,10 +234,10 @@ def _found(data: Data, task: str, more: Sequence[str]) -> _Found:
     source = data.source
     assert isinstance(source, FilesSource | ObjectSource), "other sources are small enough to load"
     asked = _asked(data, more)
-    index, label = _index(source, asked)
+    index, alone, label, required = _index(data, asked)
     labels, classes = labels_of(index, source, label, task, given_names(data.classes))
     columns = {name: grouping(index.columns[name], name, key) for name, key in asked.items()}
-    return _Found(index, labels, classes, columns, task)
+    return _Found(index, labels, classes, columns, task, required, alone)
 
 
 def _asked(data: Data, more: Sequence[str]) -> dict[str, str]:
@@ -237,24 +246,25 @@ def _asked(data: Data, more: Sequence[str]) -> dict[str, str]:
     return dict.fromkeys(more, SLICES) | by
 
 
-def _index(source: Any, asked: Mapping[str, str]) -> tuple[Index, tuple[str, ...]]:
-    """The samples with all columns that are asked for, and the columns of their label.
+def _index(data: Data, asked: Mapping[str, str]) -> tuple[Index, Index, tuple[str, ...], Required]:
+    """The samples with all columns, the same without those of a table, the label's columns, and the source's own.
 
     Args:
-        source: of files.
+        data: of a source of files.
         asked: column beside those of the label -> the key that names it.
     """
+    source: Any = data.source
     table = None if source.labels is None else read_table(source.labels)
     label = columns_of(source.label or _OWN_LABEL.get(source.type))
     required = {} if table is not None else dict.fromkeys(label, "data.source.label")
     in_table = [] if table is None else [name for name in asked if name in table.column_names]
     required |= {name: key for name, key in asked.items() if name not in in_table}
-    index = _INDEX[source.type](source, required)
+    index = read_index(data, required) or _INDEX[source.type](source, required)
     if table is None:
-        return index, label
+        return index, index, label, required
     label = columns_of(source.labels.column)
     names = tuple(dict.fromkeys([*label, *in_table]))
-    return joined(index, source.labels, table, names), label
+    return joined(index, source.labels, table, names), index, label, required
 
 
 def _decode(

@@ -214,6 +214,7 @@ class Index:
         unused: column of a table that is left out -> why.
         notes: what a reader should know of the source, in plain words.
         numbers: as of `Ids`.
+        digest: what identifies the decoded samples, where it was kept; None = still to be found out.
     """
 
     ids: Any
@@ -227,6 +228,7 @@ class Index:
     texts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     numbers: np.ndarray | None = None
+    digest: str | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
