@@ -14,7 +14,7 @@ from raykd.config.check_objective import objective_problems
 from raykd.config.check_returns import return_problems
 from raykd.config.check_targets import target_problems
 from raykd.config.check_transfer import transfer_problems
-from raykd.config.data import NoTokenizer
+from raykd.config.data import NoTokenizer, Views
 from raykd.config.models import (
     FINISHED,
     ObjectModel,
@@ -196,9 +196,19 @@ def _task(config: Config) -> Iterator[Problem]:
     if not choices.chunks:
         yield from _of_tokens_alone(config)
     yield from _rest(config)
+    yield from _visible(config)
     yield from _stopping(config)
     yield from on_policy_problems(config, chunks=choices.chunks)
     yield from choices.problems(config)
+
+
+def _visible(config: Config) -> Iterator[Problem]:
+    """How much of a thing a view shows is asked where labels say where things are."""
+    if config.data.views.visible != Views().visible and not find_task(config.task).settings.places:
+        yield Problem(
+            "data.views.visible",
+            f"means nothing with `task: {config.task}`, whose labels say nothing of places; leave it out",
+        )
 
 
 def _rest(config: Config) -> Iterator[Problem]:

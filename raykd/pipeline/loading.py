@@ -123,6 +123,8 @@ def fingerprints(samples: Samples) -> tuple[str, str]:
 
 def _fingerprint(samples: Samples) -> str:
     digest = hashlib.sha256(samples.view_key.encode())
+    if samples.labels_move:
+        digest.update(np.float64(samples.visible).tobytes())
     arrays = [samples.ids, samples.content_hashes, samples.labels, samples.all_labels]
     if samples.weights is not None:
         arrays.append(samples.weights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from raykd.config.data import RandAugment, RandomResizedCrop, Rotate, ViewStep
 from raykd.config.models import DetectorModel, FactoryModel
 from raykd.config.tasks import CONTROLS, GIVEN_WEIGHTINGS, NO_VECTORS, TaskSettings
 from raykd.errors import Problem
@@ -13,8 +14,18 @@ from raykd.methods import losses_of
 if TYPE_CHECKING:
     from raykd.config.root import Config
 
-_STAY = ("noise",)
-"""View steps that leave every object where it is."""
+_MOST_DEGREES = 10.0
+"""A box around a square that is turned by so much has an area that is a third larger."""
+_MOST_MAGNITUDE = 10
+"""Of `rand_augment`: it turns by at most as many degrees."""
+_REFUSED = {
+    "cutout": "hides objects whose boxes would stay",
+    "mixup": "lays two images over each other: the boxes of either would be called background by the other's labels",
+    "cutmix": "hides objects under a part of another image, whose boxes would be called background",
+    "factory": "does not say where it moves pixels, so that boxes cannot follow",
+}
+"""View steps that boxes cannot follow."""
+_STEPS = ("pad_crop", "shift", "flip", "rotate", "random_resized_crop", "color_jitter", "rand_augment", "noise")  # fmt: skip
 
 
 def _problems(config: Config) -> Iterator[Problem]:
@@ -29,12 +40,7 @@ def _problems(config: Config) -> Iterator[Problem]:
                 "answers as raykd.detection.layout.packed writes it",
             )
     for index, step in enumerate(config.data.views.policy):
-        if step.type not in _STAY:
-            yield Problem(
-                f"data.views.policy.{index}.type",
-                f"found {step.type}, which moves, hides or blends objects, and boxes do not move with views yet; allowed: "
-                f"{', '.join(_STAY)}",
-            )
+        yield from _step_problems(step, f"data.views.policy.{index}")
     for teacher in config.teachers:
         if teacher.outputs is not None:
             yield Problem(
@@ -51,6 +57,32 @@ def _problems(config: Config) -> Iterator[Problem]:
         yield Problem(
             "objective.features",
             "holds a loss with running statistics, which detectors do not have yet; use pkd, cwd or hint",
+        )
+
+
+def _step_problems(step: ViewStep, key: str) -> Iterator[Problem]:
+    """Steps that boxes cannot follow, or cannot follow well."""
+    if step.type in _REFUSED:
+        allowed = ", ".join(_STEPS)
+        yield Problem(
+            f"{key}.type", f"found {step.type}, which {_REFUSED[step.type]}; allowed: {allowed}"
+        )
+    elif isinstance(step, Rotate) and step.degrees > _MOST_DEGREES:
+        yield Problem(
+            f"{key}.degrees",
+            f"found {step.degrees:g}; the box around a turned box is larger than what it surrounds, at {_MOST_DEGREES:g} degrees "
+            f"by a third: at most {_MOST_DEGREES:g}",
+        )
+    elif isinstance(step, RandAugment) and step.magnitude > _MOST_MAGNITUDE:
+        yield Problem(
+            f"{key}.magnitude",
+            f"found {step.magnitude}; it turns and shears by more than boxes can follow, at most {_MOST_MAGNITUDE}",
+        )
+    elif isinstance(step, RandomResizedCrop) and step.size is not None:
+        yield Problem(
+            f"{key}.size",
+            f"found {step.size}; detectors answer at fixed locations of images of one size: leave it out, then a crop is "
+            "resized to the size of its image",
         )
 
 
@@ -84,5 +116,6 @@ SETTINGS = TaskSettings(
             "soft_targets": {"loss": {"type": "dense_boxes"}, "temperature": 1.0, "weight": 1.0},
         },
     },
+    places=True,
     problems=_problems,
 )
