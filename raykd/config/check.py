@@ -195,10 +195,21 @@ def _task(config: Config) -> Iterator[Problem]:
                 yield Problem(key, f"means nothing with `task: {task}`; {means}")
     if not choices.chunks:
         yield from _of_tokens_alone(config)
+    yield from _categories(config, boxes=choices.boxes)
     yield from _rest(config)
     yield from _stopping(config)
     yield from on_policy_problems(config, chunks=choices.chunks)
     yield from choices.problems(config)
+
+
+def _categories(config: Config, *, boxes: bool) -> Iterator[Problem]:
+    """Categories are those of files of boxes."""
+    for one in config.teachers:
+        if one.categories is not None and not boxes:
+            yield Problem(
+                f"teachers.{one.name}.categories",
+                f"means nothing with `task: {config.task}`; of classes it is label_map",
+            )
 
 
 def _rest(config: Config) -> Iterator[Problem]:

@@ -35,12 +35,7 @@ def _problems(config: Config) -> Iterator[Problem]:
                 f"found {step.type}, which moves, hides or blends objects, and boxes do not move with views yet; allowed: "
                 f"{', '.join(_STAY)}",
             )
-    for teacher in config.teachers:
-        if teacher.outputs is not None:
-            yield Problem(
-                f"teachers.{teacher.name}.outputs",
-                "are a row for each sample, and files of found boxes are not read yet: name a model",
-            )
+    yield from _of_files(config)
     if isinstance(config.student.model, DetectorModel) and config.student.model.knows is not None:
         yield Problem(
             "student.model.knows", "is for teachers; a student learns every class: leave it out"
@@ -52,6 +47,31 @@ def _problems(config: Config) -> Iterator[Problem]:
             "objective.features",
             "holds a loss with running statistics, which detectors do not have yet; use pkd, cwd or hint",
         )
+
+
+def _of_files(config: Config) -> Iterator[Problem]:
+    """What cannot be said of files of found boxes."""
+    soft = config.objective.soft_targets
+    for teacher in config.teachers:
+        key = f"teachers.{teacher.name}"
+        if teacher.outputs is None:
+            if teacher.categories is not None:
+                yield Problem(
+                    f"{key}.categories",
+                    "says what the ids in a file of found boxes mean, and there is no `outputs`; a detector has `model.knows`",
+                )
+            continue
+        if not teacher.outputs.endswith(".json"):
+            yield Problem(
+                f"{key}.outputs",
+                f"found {teacher.outputs}; needs a results file of COCO, .json: a list of image_id, category_id, bbox and score",
+            )
+        if soft is not None and soft.mixing == "locations":
+            yield Problem(
+                "objective.soft_targets.loss.type",
+                f"{soft.loss.type} compares location by location, and the boxes of teacher {teacher.name!r} are at none; use "
+                "fused_boxes, which takes teachers of both forms",
+            )
 
 
 SETTINGS = TaskSettings(
@@ -84,5 +104,6 @@ SETTINGS = TaskSettings(
             "soft_targets": {"loss": {"type": "dense_boxes"}, "temperature": 1.0, "weight": 1.0},
         },
     },
+    boxes=True,
     problems=_problems,
 )
