@@ -38,7 +38,7 @@ REQUIREMENT = re.compile(
     r"^\s*([A-Za-z_][\w.\-]*)\s*(>=|<=|>|<|==)\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*$"
 )
 RESERVED = (
-    "student", "ensemble", "labels", "best_teacher", "hard", "untrained", "without_peers"
+    "student", "ensemble", "labels", "best_teacher", "hard", "untrained", "without_peers", "all_labels"
 )  # fmt: skip
 _PEER = re.compile(r"peer\d+|average")
 
@@ -158,7 +158,10 @@ def _compared_estimators(config: Config) -> Iterator[Problem]:
 
 
 def _without_labels(config: Config) -> Iterator[Problem]:
-    """What cannot be learnt where no training sample keeps its label."""
+    """What cannot be learnt where no training sample keeps its label; and what would be learnt twice where all do."""
+    if config.data.labels is None and "all_labels" in config.evaluate.controls:
+        yield Problem("evaluate.controls", "holds all_labels, which is labels where there is no `data.labels`: leave one of "
+                      "them out, or set it")  # fmt: skip
     if config.data.labels is None or config.data.labels > 0:
         return
     if "labels" in config.evaluate.controls:

@@ -98,6 +98,20 @@ def assigned(
     return Assigned(torch.where(positive, box, -1), torch.where(positive[..., None], own, 0.0))
 
 
+def painted(centres_N2: Tensor, boxes_BM4: Tensor, scores_BM: Tensor) -> Tensor:
+    """The largest score of the boxes that a location lies in, [B, N]; 0 outside of all.
+
+    Args:
+        centres_N2: locations.
+        boxes_BM4: corners.
+        scores_BM: at least 0; 0 is an absent box.
+    """
+    if not boxes_BM4.shape[1]:
+        return scores_BM.new_zeros(len(boxes_BM4), len(centres_N2))
+    inside = (to_edges(centres_N2[:, None, :], boxes_BM4[:, None, :, :]) > 0).all(-1)
+    return torch.where(inside, scores_BM[:, None, :], 0.0).amax(-1)
+
+
 def found_at(
     scores_BNC: Tensor,
     boxes_BN4: Tensor,

@@ -374,6 +374,7 @@ LOSS_ROWS: dict[str, LossRow] = {
         paper="Shu et al. 2021 (CWD)",
         knobs={"tau": Knob(1.0, "τ; theirs: 1 for features, 4 for maps of logits.", gt=0)},
         layout="dense",
+        masked=True,
     ),
     "pkd": _features(
         path="raykd.losses.dense:pkd",
@@ -382,6 +383,7 @@ LOSS_ROWS: dict[str, LossRow] = {
         paper="Cao et al. 2022 (PKD)",
         knobs=_SCOPE,
         layout="projected",
+        masked=True,
     ),
     "token_similarity": _features(
         path="raykd.losses.dense:token_similarity",

@@ -79,6 +79,7 @@ class LossRow:
         default_weight: weight of the term that the paper or its benchmark uses.
         stored: works from stored targets (no live teacher needed).
         needs: keyword arguments without which the loss cannot be computed.
+        masked: whether it takes `mask_BP`, how much each position of a map counts.
         default_temperature: T where a recipe gives none; None = what the data says.
         tempers: whether the recipe's temperature acts on it; otherwise that must be 1.
         refused: why no recipe can use it, or None: it is a function alone.
@@ -97,6 +98,7 @@ class LossRow:
     default_weight: float = 1.0
     stored: bool = True
     needs: tuple[str, ...] = ()
+    masked: bool = False
     default_temperature: float | None = None
     tempers: bool = True
     refused: str | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -19,9 +21,11 @@ from raykd.data import build_samples
 from raykd.data.named.box_terms import terms_of
 from raykd.detection.structured import candidates_in, used
 from raykd.errors import InputError
+from raykd.models.taps import Taps
 from raykd.models.zoo.detector import detector_layout
-from raykd.objective import DistillObjective, TeacherInfo
+from raykd.objective import DistillObjective, TeacherInfo, training_role
 from raykd.pipeline.preparation import prepare
+from raykd.pipeline.teachers import network_of
 from raykd.targets.codec import decode
 from raykd.tasks import find_task
 from raykd.teachers.model import host
@@ -217,3 +221,104 @@ def test_a_file_speaks_of_the_ids_and_pixels_of_a_coco_file(tmp_path):
     assert found.scores_BNC[row, 0].tolist() == [0.0, 0.5]
     assert not bool(np.delete(found.scores_BNC.numpy(), row, axis=0).any())
     assert any("cut at its border" in note for note in notes)
+
+
+ARMS = {
+    "fused": ["objective.soft_targets.loss={type: fused_boxes}"],
+    "dense_pkd": ["objective.features=[{loss: {type: pkd}, foreground: ensemble, %s}]"],
+    "dense_cwd": ["objective.features=[{loss: {type: cwd}, foreground: truth, %s}]"],
+}
+TAPS = "teacher: wide, student_tap: blocks.1, teacher_tap: blocks.0"
+
+
+def arms_recipe():
+    model = {"type": "detector", "depth": 2}
+    return {
+        "task": "detection",
+        "data": {
+            "source": {"type": "factory", "path": "raykd_test_boxes:box_data"},
+            "labels": 40,
+        },
+        "teachers": [
+            {"name": "wide", "model": {**model, "width": 2.0}, "fit": {"epochs": 1}},
+            {"name": "half", "model": {**model, "knows": [1]}, "fit": {"epochs": 1}},
+        ],
+        "student": {"model": model},
+        "evaluate": {"controls": ["labels", "best_teacher", "hard", "all_labels"]},
+        "train": {"batch_size": 8},
+    }
+
+
+@pytest.mark.parametrize("arm", ["student", "labels", "best_teacher", "hard", "all_labels", *ARMS])
+def test_a_step_of_each_arm_changes_the_student(arm):
+    """As in training, with the teachers in this process: every term has a gradient, and those of features a projector's."""
+    changes = [change.replace("%s", TAPS) for change in ARMS.get(arm, [])]
+    prepared = prepare(load_config(arms_recipe(), changes))
+    config, samples = prepared.config, prepared.samples
+    role = training_role(
+        "student" if arm in ARMS else arm, config.objective, ["wide", "half"], "wide"
+    )
+    rows = samples.splits["train"][:8]
+    if role.labelled_only:
+        known = samples.labelled_rows("train", "all" if role.all_labels else "budget")
+        assert len(known) == (len(samples.splits["train"]) if role.all_labels else 40)
+        rows = known[:8]
+    batch = samples.batch(rows, ORIGINAL_VIEW, labels="all" if role.all_labels else "budget")
+    answers = {}
+    for number, name in enumerate(role.teachers):
+        torch.manual_seed(number)
+        teacher = prepared.teachers[name]
+        weights = teacher.network(samples).model.state_dict()
+        spec = teacher.spec(weights, samples, TeacherCluster(batch_size=8))
+        answers[name] = decode(host(spec).score(samples, rows, np.zeros(8, np.int64)))
+    torch.manual_seed(9)
+    network = prepared.teachers["wide"].network(samples)
+    student = network_of(
+        config.student.model, network.preprocessing, samples, samples.class_count, "student.model"
+    )
+    objective = DistillObjective(
+        role.objective,
+        [TeacherInfo(name) for name in answers],
+        rule=TASK.rule,
+        student_shapes=prepared.student_shapes,
+        teacher_shapes=prepared.teacher_shapes,
+    )
+    taps = tuple(prepared.student_shapes)
+    with Taps(student, taps, key="objective.features") as kept:
+        outputs = student(batch.inputs)
+        features = kept.take() if taps else {}
+    terms, _ = objective(outputs, features, batch, answers)
+    total = sum((t.loss_N * t.valid_N).sum() * t.weight for t in terms.values())
+    total.backward()
+    assert math.isfinite(total.item())
+    assert any(bool(p.grad is not None and p.grad.any()) for p in student.parameters())
+    for term in (t for name, t in terms.items() if name.startswith("features")):
+        assert (term.loss_N * term.valid_N).sum().item() > 0
+        assert all(bool(p.grad.any()) for p in objective.features.parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("objective.features=[{loss: {type: hint}, foreground: truth, %s}]", "use cwd, pkd"),
+        ("data.labels=null", "holds all_labels"),
+    ],
+)
+def test_arms_that_cannot_be_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        load_config(arms_recipe(), [change.replace("%s", TAPS)])
+
+
+def test_the_recipe_s_own_command_is_read():
+    """The variants that the head of `digit_scenes` names."""
+    text = (resources.files("raykd.recipes") / "digit_scenes.yaml").read_text()
+    head = " ".join(
+        line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#")
+    )
+    variants = dict(re.findall(r"--variant '(\w+): ([^']+)'", head))
+    assert list(variants) == ["fused", "dense_pkd"]
+    config = load_config("digit_scenes")
+    for change in variants.values():
+        varied = load_config(config.model_dump(mode="json"), [change])
+        assert varied.objective != config.objective
+    assert "all_labels" in config.evaluate.controls

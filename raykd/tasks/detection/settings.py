@@ -82,7 +82,7 @@ SETTINGS = TaskSettings(
     weightings=GIVEN_WEIGHTINGS,
     kinds=("logits",),
     expect=("ap",),
-    controls=CONTROLS,
+    controls=(*CONTROLS, "all_labels"),
     unused={
         **NO_VECTORS,
         "objective.soft_targets.temperature": 1.0,
