@@ -46,6 +46,7 @@ class LabelFormat:
         alike: what is wrong where all labels are the same, given their name; None where nothing is.
         counted: names of the outputs -> how many of what there are, in words.
         outputs: names and the shape of a sample -> how many numbers a model puts out.
+        binned: the same of models whose numbers are spread over bins, given how many; None where there are no such.
     """
 
     clean: Callable[[np.ndarray, int], np.ndarray | str]
@@ -67,6 +68,13 @@ class LabelFormat:
     alike: Callable[[str], str] | None = None
     counted: Callable[[tuple[str, ...]], str] = lambda names: f"{len(names)} outputs"
     outputs: Callable[[tuple[str, ...], tuple[int, ...]], int] = lambda names, _: len(names)
+    binned: Callable[[tuple[str, ...], tuple[int, ...], int], int] | None = None
+
+    def width(self, names: tuple[str, ...], shape: tuple[int, ...], bins: int) -> int:
+        """How many numbers a model puts out, with so many bins (1: none)."""
+        if bins == 1 or self.binned is None:
+            return self.outputs(names, shape)
+        return self.binned(names, shape, bins)
 
     def are_booleans(self, labels: np.ndarray) -> bool:
         """Whether labels of two classes are written as False and True."""

@@ -70,6 +70,7 @@ class Samples:
             numbers of the domains, which `classes` names.
         visited: replica -> sorted training rows that it visited itself, and no other replica learns from.
         recorded: privileged teacher -> float32 [N, C], what it said while the samples were recorded.
+        bins: of detectors, over how many distances each edge is spread; 1 where an edge is one number.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -96,6 +97,7 @@ class Samples:
     vocabulary: Vocabulary | None = None
     visited: Mapping[int, np.ndarray] = field(default_factory=dict)
     recorded: Mapping[str, np.ndarray] = field(default_factory=dict)
+    bins: int = 1
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -322,7 +324,7 @@ class Samples:
         if self.vocabulary is not None:
             return self.vocabulary.size
         shape = tuple(next(iter(self.inputs.values())).shape[1:])
-        return find_task(self.task).labels.outputs(self.classes, shape)
+        return find_task(self.task).labels.width(self.classes, shape, self.bins)
 
     @property
     def view_key(self) -> str:

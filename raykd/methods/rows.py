@@ -37,6 +37,7 @@ class Knob:
         choices: the texts that it may be; without any it is a number, or a bool if its default is one.
         per_teacher: a mapping of teachers' names to such values.
         argument: it is handed to the function as it stands; otherwise the objective acts on it.
+        later: it came after runs with this loss: at its default, what they did is not done again.
     """
 
     default: float | bool | str | EllipsisType | None
@@ -48,6 +49,7 @@ class Knob:
     choices: tuple[str, ...] = ()
     per_teacher: bool = False
     argument: bool = True
+    later: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raykd.detection.layout import Heads, layout_for, layout_of, true_boxes, unpacked
+from raykd.detection.layout import Heads, layout_for, layout_of, of_width, true_boxes, unpacked
 from raykd.detection.locations import found_at
 from raykd.export.found_boxes import in_words
 from raykd.export.task import WORST, Boxes, OfNetwork, Predicted, TaskExport, quoted
@@ -30,7 +30,13 @@ def _of_network(answers_BA: Tensor, _temperature: float) -> tuple[Tensor, ...]:
 
 def _for_shape(classes: int, shape: tuple[int, ...]) -> OfNetwork:
     layout = layout_for(classes, *shape[-2:], stride=STRIDE)
-    return lambda answers_BA, _temperature: _boxes(answers_BA, unpacked(answers_BA, layout))
+
+    def of_network(answers_BA: Tensor, _temperature: float) -> tuple[Tensor, ...]:
+        """Bins show in the width, which a graph knows."""
+        own = of_width(layout, int(answers_BA.shape[1]))
+        return _boxes(answers_BA, unpacked(answers_BA, own))
+
+    return of_network
 
 
 def _rows_said(rows_BL: Tensor, names: Sequence[str]) -> Predicted:

@@ -103,6 +103,11 @@ def _holds(labels: np.ndarray, number: int) -> np.ndarray:
     return found
 
 
+def _width(names: tuple[str, ...], shape: tuple[int, ...], bins: int) -> int:
+    height, width = shape[-2:]
+    return layout_for(len(names), height, width, stride=STRIDE, bins=bins).width
+
+
 LABELS = _BoxFormat(
     clean=_clean,
     names=_names,
@@ -115,5 +120,6 @@ LABELS = _BoxFormat(
     unknown=float("nan"),
     holds=_holds,
     counted=lambda names: f"boxes of {len(names)} classes",
-    outputs=lambda names, shape: layout_for(len(names), *shape[-2:], stride=STRIDE).width,
+    outputs=lambda names, shape: _width(names, shape, 1),
+    binned=_width,
 )

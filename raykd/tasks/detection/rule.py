@@ -10,12 +10,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from raykd.config.methods import SoftLoss
 from raykd.config.objective import Labels, SoftTargets
 from raykd.detection.layout import BOX, Layout, layout_for, layout_of, rows_of, true_boxes, unpacked
 from raykd.detection.locations import painted
 from raykd.detection.structured import are_structured
 from raykd.ensemble.detectors import fused_answers, mean_answers
 from raykd.losses import LOSSES
+from raykd.losses.detection import localisation_of_answers
 from raykd.objective.rule import LearningRule
 from raykd.objective.teacher_batch import TeacherBatch
 from raykd.tasks.detection.labels import STRIDE
@@ -46,7 +48,8 @@ def _soft_loss(
     layout, stacked_TBA = layout_of(student_BA), teacher_batch.stacked
     if settings.mixing == "locations":
         mean_BA = mean_answers(stacked_TBA, weights_TN, layout)
-        return LOSSES[loss.type](student_BA, mean_BA, **loss.arguments), answered_B
+        loss_B = LOSSES[loss.type](student_BA, mean_BA, **loss.arguments)
+        return loss_B + _localised(loss, student_BA, stacked_TBA, weights_TN, layout), answered_B
     found, known_BC = fused_answers(
         stacked_TBA,
         weights_TN,
@@ -57,6 +60,28 @@ def _soft_loss(
     rows_BL = rows_of(found.boxes_BN4, found.scores_BN, found.classes_BN, _MOST, soft=True)
     loss_B = LOSSES[loss.type](student_BA, rows_BL, known_BC=known_BC, **loss.arguments)
     return loss_B, answered_B
+
+
+def _localised(
+    loss: SoftLoss, student_BA: Tensor, stacked_TBA: Tensor, weights_TB: Tensor, layout: Layout
+) -> Tensor:
+    """Localisation distillation by each teacher [B], the weighted sum, so that its gradient is that of all.
+
+    λ Σ_t w_t Σ_n m_tn LD_tn / max(1, Σ_t w_t Σ_n m_tn), with m_tn the teacher's largest probability at the location.
+    """
+    weight = float(str(loss.knob("localisation")))
+    if not weight:
+        return student_BA.new_zeros(len(student_BA))
+    temperature = float(str(loss.knob("edge_temperature")))
+    total_B, count_B = student_BA.new_zeros(len(student_BA)), student_BA.new_zeros(len(student_BA))
+    for one_BA, weight_B in zip(stacked_TBA, weights_TB, strict=True):
+        safe_BA = torch.where(weight_B[:, None] > 0, one_BA, 0.0)
+        sure_BN = unpacked(safe_BA, layout).scores_BNC.amax(-1) * weight_B[:, None]
+        total_B = total_B + localisation_of_answers(
+            student_BA, safe_BA, sure_BN, temperature=temperature
+        )
+        count_B = count_B + sure_BN.sum(1)
+    return weight * total_B / count_B.clamp(min=1.0)
 
 
 def _fused_labels(teacher_batch: TeacherBatch, weights_TN: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from raykd.config.models import DetectorModel, FactoryModel
+from raykd.config.models import DetectorModel, FactoryModel, Model
 from raykd.config.tasks import CONTROLS, GIVEN_WEIGHTINGS, NO_VECTORS, TaskSettings
 from raykd.errors import Problem
 from raykd.methods import losses_of
@@ -36,6 +36,7 @@ def _problems(config: Config) -> Iterator[Problem]:
                 f"{', '.join(_STAY)}",
             )
     yield from _of_files(config)
+    yield from _of_bins(config, models)
     if isinstance(config.student.model, DetectorModel) and config.student.model.knows is not None:
         yield Problem(
             "student.model.knows", "is for teachers; a student learns every class: leave it out"
@@ -46,6 +47,25 @@ def _problems(config: Config) -> Iterator[Problem]:
         yield Problem(
             "objective.features",
             "holds a loss with running statistics, which detectors do not have yet; use pkd, cwd or hint",
+        )
+
+
+def _of_bins(config: Config, models: Mapping[str, Model]) -> Iterator[Problem]:
+    """Answers have one layout, so that all detectors have the same bins, or none."""
+    own = config.student.model.bins if isinstance(config.student.model, DetectorModel) else None
+    for key, model in models.items():
+        if isinstance(model, DetectorModel) and model.bins != own:
+            yield Problem(
+                f"{key}.bins",
+                f"found {model.bins or 'none'}, and student.model.bins is {own or 'none'}; what they say of edges is compared "
+                "bin by bin: give all of them the same, or none",
+            )
+    soft = config.objective.soft_targets
+    if soft is not None and soft.loss.knob("localisation") and own is None:
+        yield Problem(
+            "objective.soft_targets.loss.localisation",
+            "compares distributions of edges, and student.model has no bins: set `bins` of the student and of all teachers, "
+            "or leave it out",
         )
 
 
