@@ -5,6 +5,8 @@ Shape suffixes: T teachers, B images, N locations, C classes, A numbers of an an
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,8 @@ from raykd.detection.structured import Candidates, are_structured, read_answers
 _SURE = 1e-7
 """Probabilities are kept so far from 0 and 1 that their logits are finite."""
 _MOST = 50
+Suppression = Literal["hard", "soft", "none"]
+"""Of a detector's own boxes: those that a surer one overlaps are dropped, doubted, or left as they are."""
 _CANDIDATES = 200
 
 
@@ -66,7 +70,13 @@ def _mean_bins(heads: list[Heads], share_TBN1: Tensor) -> Tensor | None:
     return None if total is None else total.clamp(min=_SURE).log()
 
 
-def found_in(said: Heads | Candidates, *, least_score: float = 0.05, most: int = _MOST) -> Found:
+def found_in(
+    said: Heads | Candidates,
+    *,
+    least_score: float = 0.05,
+    most: int = _MOST,
+    suppression: Suppression = "hard",
+) -> Found:
     """The boxes that a detector finds, the surest first; raw boxes are cut and suppressed as those of locations are."""
     return found_at(
         said.scores_BNC,
@@ -74,6 +84,8 @@ def found_in(said: Heads | Candidates, *, least_score: float = 0.05, most: int =
         least_score=least_score,
         most=most,
         candidates=_CANDIDATES,
+        nms=0.6 if suppression == "hard" else None,
+        soft=suppression == "soft",
     )
 
 
@@ -84,6 +96,7 @@ def fused_answers(
     layout: Layout | None = None,
     threshold: float = 0.3,
     iou: float = 0.55,
+    suppression: Suppression = "hard",
 ) -> tuple[Found, Tensor]:
     """The boxes of several detectors, fused, and the classes that somebody knows, bool [B, C].
 
@@ -93,6 +106,7 @@ def fused_answers(
         layout: of the answers, where it is known.
         threshold: fused boxes with a lower score are left out.
         iou: from which boxes are fused.
+        suppression: of each teacher's own boxes before that.
 
     Raises:
         ValueError: they are no answers of detectors.
@@ -101,7 +115,10 @@ def fused_answers(
     said = [read_answers(one_BA, layout) for one_BA in answers_TBA]
     knows_TBC = torch.stack([one.knows_BC for one in said]) & (weights_TB > 0)[..., None]
     some_TC = knows_TBC.any(1)
-    found = [_silenced(found_in(one), w) for one, w in zip(said, weights_TB, strict=True)]
+    found = [
+        _silenced(found_in(one, suppression=suppression), w)
+        for one, w in zip(said, weights_TB, strict=True)
+    ]
     if not bool((weights_TB > 0).any()):
         return found[0], knows_TBC.any(0)
     together = fused(

@@ -248,6 +248,14 @@ LOSS_ROWS: dict[str, LossRow] = {
                 0.3, "Fused boxes with a lower score are left out.", ge=0, le=1, argument=False
             ),
             "iou": Knob(0.55, "Overlap from which boxes are fused.", gt=0, lt=1, argument=False),
+            "suppression": Knob(
+                "hard",
+                "Of each teacher's own boxes, before they are fused: those that overlap a surer one are dropped (hard), doubted (soft,\n"
+                "Bodla et al. 2017), or all go in (none). Chosen when stored answers are read.",
+                choices=("hard", "soft", "none"),
+                argument=False,
+                later=True,
+            ),
         },
         combines=("boxes",),
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -174,3 +176,23 @@ def test_evaluation_reads_both_forms():
     together = METRICS.ensemble([dense(0).float(), rows])
     assert together.shape == found.shape
     assert isinstance(found_in(read_answers(rows)), Found)
+
+
+@pytest.mark.parametrize("suppression", ["hard", "soft", "none"])
+def test_how_doubles_are_suppressed_is_chosen_when_boxes_are_read(suppression):
+    """Two boxes of an object and one beside it: the double is dropped, doubted as eq. 3 of Bodla et al. 2017, or kept."""
+    corners = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 28, 28]]]).double()
+    sure = torch.zeros(1, 3, 3).double()
+    sure[0, :, 1] = torch.tensor([0.9, 0.8, 0.7])
+    rows = packed_boxes(corners, sure, LAYOUT)
+    found = found_in(read_answers(rows), suppression=suppression)
+    scores = sorted(found.scores_BN[found.scores_BN > 0].tolist(), reverse=True)
+    doubted = 0.8 * math.exp(-(0.9**2) / 0.5)
+    expected = {"hard": [0.9, 0.7], "soft": [0.9, 0.7, doubted], "none": [0.9, 0.8, 0.7]}
+    assert scores == pytest.approx(expected[suppression])
+    together, _ = fused_answers(
+        rows[None], torch.ones(1, 1), threshold=0.05, suppression=suppression
+    )
+    # in fusion a further box of the same teacher disappears in its first one
+    left = together.scores_BN[together.scores_BN > 0].tolist()
+    assert left == pytest.approx([0.9, 0.7])

@@ -41,7 +41,7 @@ STORED_LOSSES = {
     "gaussian_kl": '{"type": "gaussian_kl"}',
     "huber_means": '{"type": "huber_means", "delta": 1.0}',
     "dense_boxes": '{"type": "dense_boxes", "beta": 1.0, "box_weight": 2.0, "localisation": 0.0, "edge_temperature": 10.0}',
-    "fused_boxes": '{"type": "fused_boxes", "beta": 2.0, "box_weight": 2.0, "bin_weight": 0.25, "threshold": 0.3, "iou": 0.55}',
+    "fused_boxes": '{"type": "fused_boxes", "beta": 2.0, "box_weight": 2.0, "bin_weight": 0.25, "threshold": 0.3, "iou": 0.55, "suppression": "hard"}',
     "hint": '{"type": "hint"}',
     "attention": '{"type": "attention"}',
     "attention_matrix": '{"type": "attention_matrix"}',

@@ -56,6 +56,7 @@ def _soft_loss(
         layout=layout,
         threshold=float(str(loss.knob("threshold"))),
         iou=float(str(loss.knob("iou"))),
+        suppression=loss.knob("suppression"),
     )
     rows_BL = rows_of(found.boxes_BN4, found.scores_BN, found.classes_BN, _MOST, soft=True)
     loss_B = LOSSES[loss.type](student_BA, rows_BL, known_BC=known_BC, **loss.arguments)
