@@ -245,7 +245,8 @@ class Views(Settings):
     """Steps applied in this order; none = the untransformed sample."""
     visible: Unit = 0.25
     """`task: detection`: boxes move with their image and are cut at its border. A box of which a view shows less than
-    this part of the area is nothing to be found there, and its rest counts neither as right nor as wrong."""
+    this part of the area is nothing to be found there, and its rest counts neither as right nor as wrong; a file of found
+    boxes says nothing of it."""
 
 
 class SplitBy(Settings):

@@ -71,6 +71,7 @@ class Samples:
         visited: replica -> sorted training rows that it visited itself, and no other replica learns from.
         recorded: privileged teacher -> float32 [N, C], what it said while the samples were recorded.
         visible: of labels that say where things are, the part of a thing that a view has to show.
+        bins: of detectors, over how many distances each edge is spread; 1 where an edge is one number.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -98,6 +99,7 @@ class Samples:
     visited: Mapping[int, np.ndarray] = field(default_factory=dict)
     recorded: Mapping[str, np.ndarray] = field(default_factory=dict)
     visible: float = Views().visible
+    bins: int = 1
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -363,13 +365,14 @@ class Samples:
         if self.vocabulary is not None:
             return self.vocabulary.size
         shape = tuple(next(iter(self.inputs.values())).shape[1:])
-        return find_task(self.task).labels.outputs(self.classes, shape)
+        return find_task(self.task).labels.width(self.classes, shape, self.bins)
 
     @property
     def view_key(self) -> str:
         """`policy_key` of these samples' views."""
         digest = self._pools_digest if mixes(self.policy) else None
-        return policy_key(self.policy, self.seed, pools_digest=digest)
+        visible = self.visible if self.labels_move and self.visible != Views().visible else None
+        return policy_key(self.policy, self.seed, pools_digest=digest, visible=visible)
 
     @cached_property
     def _views(self) -> ViewMaker:

@@ -249,7 +249,13 @@ def view_shape(policy: Sequence[ViewStep], shape: tuple[int, ...]) -> tuple[int,
     return shape if size is None else (shape[0], *size)
 
 
-def policy_key(policy: Sequence[ViewStep], seed: int, *, pools_digest: str | None = None) -> str:
+def policy_key(
+    policy: Sequence[ViewStep],
+    seed: int,
+    *,
+    pools_digest: str | None = None,
+    visible: float | None = None,
+) -> str:
     """What identifies the views of a policy, for the target store.
 
     Labels and splits are not part of it, but for what mixup and cutmix draw from. A policy without
@@ -259,6 +265,7 @@ def policy_key(policy: Sequence[ViewStep], seed: int, *, pools_digest: str | Non
         policy: the steps, in order.
         seed: the recipe's seed.
         pools_digest: identifies the partner pools with their contents; needed by mixup and cutmix.
+        visible: of boxes that are carried to views, where it is another than that of old.
 
     Returns:
         Canonical JSON.
@@ -270,6 +277,8 @@ def policy_key(policy: Sequence[ViewStep], seed: int, *, pools_digest: str | Non
         "steps": [_step_key(index, step) for index, step in enumerate(policy)],
         "pools": pools_digest if mixes(policy) else None,
     }
+    if visible is not None:
+        key["visible"] = visible
     return json.dumps(key, sort_keys=True, separators=(",", ":"))
 
 

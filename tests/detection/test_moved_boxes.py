@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -37,9 +39,20 @@ from raykd.data.geometry import (
     whole,
 )
 from raykd.data.samples import samples_of
-from raykd.detection.layout import BOX, CORNERS, CROWD, SCORE, label_rows, true_boxes
+from raykd.detection.layout import (
+    BOX,
+    CORNERS,
+    CROWD,
+    SCORE,
+    label_rows,
+    layout_for,
+    true_boxes,
+)
+from raykd.detection.structured import candidates_in, packed_boxes, used
 from raykd.pipeline.loading import fingerprints
+from raykd.targets import codec
 from raykd.tasks.detection.labels import moved_rows
+from raykd.teachers.model import Recorded, host
 from raykd.types import is_labelled
 
 SIDE = 48
@@ -299,3 +312,58 @@ def test_what_a_view_has_to_show_is_part_of_what_a_fit_is_known_by():
 
     assert known((Flip(),), 0.25) != known((Flip(),), 0.5)
     assert known((Noise(),), 0.25) == known((Noise(),), 0.5), "nothing moves"
+
+
+def recorded(samples):
+    """A file of boxes that somebody found in the images themselves; the teacher knows the one class there is."""
+    layout = layout_for(1, SIDE, SIDE, stride=4)
+    corners = torch.from_numpy(np.stack([drawn(5, row) for row in range(len(samples))]))
+    sure = torch.rand(len(samples), 5, 1, generator=torch.Generator().manual_seed(0)).double()
+    sure[3] = 0.0  # nothing was found there
+    rows = packed_boxes(corners, sure, layout)[:, : used(layout)].float()
+    return Recorded(name="file", logits_NC=rows.numpy(), answers="value", width=layout.width)
+
+
+def test_found_boxes_of_a_file_teach_the_views_that_move_them():
+    """A teacher without a model says of a flipped image the flipped boxes that it has stored."""
+    samples = samples_for(Flip(probability=1.0))
+    teacher, rows = host(recorded(samples)), np.arange(12)
+
+    def said(samples, view):
+        arrays = teacher.score(samples, rows, np.full(len(rows), view))
+        return candidates_in(codec.decode(arrays).values_NC)
+
+    whole, flipped = said(samples, -1), said(samples, 0)
+    there = whole.scores_BNC.amax(-1) > 0
+    assert there.sum(1).tolist() == [5] * 3 + [0] + [5] * 8
+    mirrored = (SIDE - whole.boxes_BN4)[..., [2, 1, 0, 3]]
+    mirrored[..., [1, 3]] = whole.boxes_BN4[..., [1, 3]]
+    torch.testing.assert_close(flipped.boxes_BN4[there], mirrored[there], rtol=0, atol=1e-5)
+    assert torch.equal(flipped.scores_BNC, whole.scores_BNC)
+    assert torch.equal(flipped.knows_BC, whole.knows_BC)
+
+
+def test_found_boxes_that_a_view_hardly_shows_are_left_out_of_it():
+    samples = samples_for(RandomResizedCrop(scale=(0.2, 0.3)))
+    teacher, rows = host(recorded(samples)), np.arange(40)
+    view = np.zeros(len(rows), np.int64)
+    answers = codec.decode(teacher.score(samples, rows, view)).values_NC
+    found, places = candidates_in(answers), samples.places(rows, view)
+    whole = candidates_in(codec.decode(teacher.score(samples, rows, view - 1)).values_NC)
+    counts = []
+    for row in range(len(rows)):
+        moved = boxes_moved(whole.boxes_BN4[row : row + 1].numpy(), places.maps_B23[row : row + 1])
+        cut = boxes_cut(moved, places.seen_B4[row : row + 1])
+        kept = (visible_share(moved, cut)[0] >= 0.25) & (whole.scores_BNC[row, :, 0].numpy() > 0)
+        expected, count = cut[0][kept], int(kept.sum())
+        np.testing.assert_allclose(found.boxes_BN4[row, :count], expected, rtol=0, atol=1e-4)
+        assert torch.equal(
+            found.scores_BNC[row, :count], whole.scores_BNC[row][torch.from_numpy(kept)]
+        )
+        assert not found.scores_BNC[row, count:].any()
+        counts.append(count)
+    assert 0 < np.mean(counts) < 4
+    alone = codec.decode(teacher.score(samples, rows[7:8], view[:1])).values_NC
+    assert torch.equal(alone[0], answers[7])
+    wider = replace(samples, visible=0.9)
+    assert wider.view_key != samples.view_key, "answers that are stored are others"

@@ -60,7 +60,7 @@ def test_answers_and_labels_say_what_was_packed():
     assert torch.equal(again, rows)
     with pytest.raises(ValueError, match="no answers of a detector"):
         layout_of(torch.zeros(2, LAYOUT.width))
-    with pytest.raises(ValueError, match="same classes, image size and stride"):
+    with pytest.raises(ValueError, match="same classes, image size, stride and bins"):
         unpacked(rows, layout_for(3, 20, 16, stride=4))
     labels = labelled(([1, 2], [[0, 0, 4, 4], [2, 2, 8, 9]]), ([], []), None)
     assert is_labelled(labels).tolist() == [True, True, False]

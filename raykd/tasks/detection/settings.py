@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from raykd.config.data import RandAugment, RandomResizedCrop, Rotate, ViewStep
-from raykd.config.models import DetectorModel, FactoryModel
+from raykd.config.models import DetectorModel, FactoryModel, Model
 from raykd.config.tasks import CONTROLS, GIVEN_WEIGHTINGS, NO_VECTORS, TaskSettings
 from raykd.errors import Problem
 from raykd.methods import losses_of
@@ -41,12 +41,8 @@ def _problems(config: Config) -> Iterator[Problem]:
             )
     for index, step in enumerate(config.data.views.policy):
         yield from _step_problems(step, f"data.views.policy.{index}")
-    for teacher in config.teachers:
-        if teacher.outputs is not None:
-            yield Problem(
-                f"teachers.{teacher.name}.outputs",
-                "are a row for each sample, and files of found boxes are not read yet: name a model",
-            )
+    yield from _of_files(config)
+    yield from _of_bins(config, models)
     if isinstance(config.student.model, DetectorModel) and config.student.model.knows is not None:
         yield Problem(
             "student.model.knows", "is for teachers; a student learns every class: leave it out"
@@ -86,6 +82,50 @@ def _step_problems(step: ViewStep, key: str) -> Iterator[Problem]:
         )
 
 
+def _of_bins(config: Config, models: Mapping[str, Model]) -> Iterator[Problem]:
+    """Answers have one layout, so that all detectors have the same bins, or none."""
+    own = config.student.model.bins if isinstance(config.student.model, DetectorModel) else None
+    for key, model in models.items():
+        if isinstance(model, DetectorModel) and model.bins != own:
+            yield Problem(
+                f"{key}.bins",
+                f"found {model.bins or 'none'}, and student.model.bins is {own or 'none'}; what they say of edges is compared "
+                "bin by bin: give all of them the same, or none",
+            )
+    soft = config.objective.soft_targets
+    if soft is not None and soft.loss.knob("localisation") and own is None:
+        yield Problem(
+            "objective.soft_targets.loss.localisation",
+            "compares distributions of edges, and student.model has no bins: set `bins` of the student and of all teachers, "
+            "or leave it out",
+        )
+
+
+def _of_files(config: Config) -> Iterator[Problem]:
+    """What cannot be said of files of found boxes."""
+    soft = config.objective.soft_targets
+    for teacher in config.teachers:
+        key = f"teachers.{teacher.name}"
+        if teacher.outputs is None:
+            if teacher.categories is not None:
+                yield Problem(
+                    f"{key}.categories",
+                    "says what the ids in a file of found boxes mean, and there is no `outputs`; a detector has `model.knows`",
+                )
+            continue
+        if not teacher.outputs.endswith(".json"):
+            yield Problem(
+                f"{key}.outputs",
+                f"found {teacher.outputs}; needs a results file of COCO, .json: a list of image_id, category_id, bbox and score",
+            )
+        if soft is not None and soft.mixing == "locations":
+            yield Problem(
+                "objective.soft_targets.loss.type",
+                f"{soft.loss.type} compares location by location, and the boxes of teacher {teacher.name!r} are at none; use "
+                "fused_boxes, which takes teachers of both forms",
+            )
+
+
 SETTINGS = TaskSettings(
     select=("ap", "ap50"),
     label_losses=(),
@@ -94,7 +134,7 @@ SETTINGS = TaskSettings(
     weightings=GIVEN_WEIGHTINGS,
     kinds=("logits",),
     expect=("ap",),
-    controls=CONTROLS,
+    controls=(*CONTROLS, "all_labels"),
     unused={
         **NO_VECTORS,
         "objective.soft_targets.temperature": 1.0,
@@ -116,6 +156,6 @@ SETTINGS = TaskSettings(
             "soft_targets": {"loss": {"type": "dense_boxes"}, "temperature": 1.0, "weight": 1.0},
         },
     },
-    places=True,
+    boxes=True,
     problems=_problems,
 )
