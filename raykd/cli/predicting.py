@@ -90,7 +90,7 @@ def _predict(args: argparse.Namespace) -> int:
         print_error(f"left out  {line}")
     ids, predicted = ask_student(run, (new.ids, new.values), args.model)
     _draw(args, run, new, predicted)
-    predicted = in_pixels(predicted, new.sizes, new.values.shape[-2:])
+    predicted = in_pixels(predicted, new.sizes, new.values.shape)
     if args.output is None:
         write_csv(sys.stdout, ids, predicted)
     elif args.output.suffix == ".json":

@@ -33,18 +33,18 @@ def in_words(boxes: Boxes, names: Sequence[str]) -> str:
 
 
 def in_pixels(
-    predicted: Predicted, sizes: Sequence[tuple[int, int]] | None, shown: tuple[int, int]
+    predicted: Predicted, sizes: Sequence[tuple[int, int]] | None, shown: Sequence[int]
 ) -> Predicted:
     """The same with boxes in pixels of the images' files.
 
     Args:
         predicted: with boxes in pixels of what the student was shown; without boxes it stays as it is.
         sizes: width and height of each file; None = they are those of what the student was shown.
-        shown: height and width of that.
+        shown: shape of that, [..., height, width].
     """
     if sizes is None or predicted.boxes is None:
         return predicted
-    height, width = shown
+    height, width = shown[-2:]
     boxes = []
     for one, (own_width, own_height) in zip(predicted.boxes, sizes, strict=True):
         across, down = own_width / width, own_height / height

@@ -81,11 +81,7 @@ def read_new(about: Description, path: Path) -> NewSamples:
         raise InputError.at(KEY, f"no file at {path}; check the path")
     suffix = path.suffix.lower()
     if find_task(about.task).settings.boxes and has_images(path):
-        *found, sizes = read_images(about, path)
-        new = _kept(about, (found[0], found[1], found[2]), str(path))
-        good = [size for place, size in enumerate(sizes) if place not in found[2]]
-        category_of = categories_of(path, about.classes)
-        return replace(new, sizes=tuple(good), category_of=category_of)
+        return _of_images(about, path)
     if suffix in (".npz", ".npy"):
         found = _of_arrays(path, suffix, acts=find_task(about.task).settings.acts)
     elif suffix == ".txt" and about.input.dtype == "uint8":
@@ -93,6 +89,14 @@ def read_new(about: Description, path: Path) -> NewSamples:
     else:
         found = _of_source(about, _reading(about.input, path, suffix))
     return _kept(about, found, str(path))
+
+
+def _of_images(about: Description, path: Path) -> NewSamples:
+    """Images for a detector."""
+    ids, values, bad, sizes = read_images(about, path)
+    new = _kept(about, (ids, values, bad), str(path))
+    own = tuple(size for place, size in enumerate(sizes) if place not in bad)
+    return replace(new, sizes=own, category_of=categories_of(path, about.classes))
 
 
 def _kept(about: Description, found: _Read, where: str) -> NewSamples:

@@ -90,7 +90,7 @@ def predict(path: str | os.PathLike[str], data: Any, *, model: str | None = None
     is_path = isinstance(data, str | os.PathLike)
     new = read_new(about, Path(data)) if is_path else given_new(about, data)
     ids, said = ask_student(Path(path), (new.ids, new.values), model)
-    return Predictions(ids, in_pixels(said, new.sizes, about.input.shape[-2:]), new.left_out)
+    return Predictions(ids, in_pixels(said, new.sizes, about.input.shape), new.left_out)
 
 
 def ask_student(

@@ -127,7 +127,7 @@ def _foreground(kind: str, batch: Batch, answers: Sequence[Dense]) -> Tensor:
 
 
 def _map(values_BN: Tensor, layout: Layout) -> Tensor:
-    return values_BN.unflatten(1, (layout.rows, layout.columns))
+    return values_BN.reshape(len(values_BN), layout.rows, layout.columns)
 
 
 RULE = LearningRule(
