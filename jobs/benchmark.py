@@ -9,7 +9,8 @@ the fill beside bare inference loops, many fits on a table beside loops by hand.
 a hand-written cache, for a large and a small step. `memory`: of a worker that reads a store. `few`: encoding, reading
 and the loss of answers over a large vocabulary (`--vocabulary`, `--tokens`), beside all their logits. `tokens`:
 memory of a fit over a large vocabulary, its logits made in chunks or as a whole. `live`: actors
-that are asked live and only take time. `shared`: live training and the fill on the student's own cores, beside
+that are asked live and only take time. `dense`: a detector's answers with a map of features that is too large to store, by an actor and
+in the student's own process: time and bytes. `shared`: live training and the fill on the student's own cores, beside
 a loop in one process. `driver`: bytes that cross the driver. `latency`: the latencies of `summary.json` in
 processes of their own, largest over smallest. `stream`: samples that stay in a
 decoded file, its pages in memory or read from disk, beside the same in memory. `views`: pad_crop and flip, mixup and
@@ -20,7 +21,7 @@ distillation as a plain PyTorch loop, both from start to end, on Fashion-MNIST (
 `--fits` repeats). `peer`: a run by torchdistill beside `raykd run`, where it is installed (`pip install --no-deps
 torchdistill==1.1.5`, and torchvision; `--peer_images`, `--peer_epochs`). `shared` and `end_to_end` are given at two costs of the teachers, measured in the run.
 
-Cost on two cores: `end_to_end` some forty-five minutes, `peer` a quarter of an hour, `shared` five, the others but `sweep` together five; `live`, `shared`,
+Cost on two cores: `end_to_end` some forty-five minutes, `peer` a quarter of an hour, `shared` five, the others but `sweep` together five; `live`, `dense`, `shared`,
 `driver`, `short`, `whole`, `rolling`, `sweep`, `peer` and `end_to_end` start local Ray clusters. Everything smaller, to see that it works:
 
     python jobs/benchmark.py --only shared,end_to_end --samples 256 --units 64 --images 600 --epochs 2 --fits 1

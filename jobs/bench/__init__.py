@@ -1,5 +1,6 @@
 """Benchmarks behind the figures of `jobs/README.md`: ratios within one run, each with its spread."""
 
+from jobs.bench.dense_features import dense
 from jobs.bench.driver_traffic import driver
 from jobs.bench.every_core import whole
 from jobs.bench.few_classes import few
@@ -31,6 +32,7 @@ BENCHMARKS = {
     "few": few,
     "tokens": token_training,
     "live": live,
+    "dense": dense,
     "shared": shared,
     "driver": driver,
     "latency": latency,

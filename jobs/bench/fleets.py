@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from raykd.runtime import put
 from raykd.teachers import ActorFleet
 from raykd.teachers.client import Client
 from raykd.teachers.filling import fill, missing_parts
+from raykd.teachers.model import AnySpec
 from raykd.teachers.pool import TeacherResources
 from raykd.tracking import Event
 
@@ -24,7 +25,9 @@ CLASSES = 100
 
 
 @contextmanager
-def fleet_of(bench: Bench, cpus: float = 0.1) -> Iterator[ActorFleet]:
+def fleet_of(
+    bench: Bench, cpus: float = 0.1, specs: Mapping[str, AnySpec] | None = None
+) -> Iterator[ActorFleet]:
     """One actor for each teacher of a recipe, with untrained weights where it names none.
 
     A teacher's speed does not depend on what it has learnt.
@@ -32,12 +35,13 @@ def fleet_of(bench: Bench, cpus: float = 0.1) -> Iterator[ActorFleet]:
     Args:
         bench: the recipe.
         cpus: of each actor; whole ones are its threads.
+        specs: what is hosted; None takes the recipe's teachers.
     """
     weights = {n: c.weights or fresh(bench, n) for n, c in bench.prepared.teachers.items()}
-    specs = bench.prepared.specs(weights)
-    places = {name: TeacherResources(replicas=1, cpus=cpus, gpus=0.0) for name in specs}
+    hosted = bench.prepared.specs(weights) if specs is None else specs
+    places = {name: TeacherResources(replicas=1, cpus=cpus, gpus=0.0) for name in hosted}
     settings = bench.prepared.config.cluster.teachers
-    with ActorFleet(specs, places, put(bench.samples), settings, silent) as fleet:
+    with ActorFleet(hosted, places, put(bench.samples), settings, silent) as fleet:
         yield fleet
 
 

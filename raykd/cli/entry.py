@@ -15,7 +15,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from raykd import __version__
-from raykd.cli import checking, comparing, explaining, jobs, models, recipes, results, submitting
+from raykd.cli import (
+    checking,
+    comparing,
+    explaining,
+    jobs,
+    models,
+    predicting,
+    recipes,
+    results,
+    submitting,
+)
 from raykd.cli.ending import ends_at_signals, signalled
 from raykd.cli.options import Command, parse_words, print_error
 from raykd.disks import disk_error, is_full, write_whole
@@ -25,7 +35,7 @@ from raykd.limits import too_little_memory
 from raykd.tasks import find_task
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
-_GROUPS = (jobs, comparing, results, explaining, checking, models, recipes, submitting)
+_GROUPS = (jobs, comparing, results, predicting, explaining, checking, models, recipes, submitting)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

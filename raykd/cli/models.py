@@ -149,7 +149,7 @@ def _from_spec(
     if isinstance(spec, DetectorModel) and len(input_shape) == len(("C", "H", "W")):
         from raykd.models.zoo.detector import detector_layout
 
-        classes = detector_layout(classes, *input_shape[1:]).width
+        classes = detector_layout(classes, input_shape[1], input_shape[2], spec.bins).width
     model = build_model(spec, input_shape=input_shape, classes=classes, key="model")
     return Network(model), {"inputs": torch.rand(2, *input_shape)}
 

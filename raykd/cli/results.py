@@ -1,4 +1,4 @@
-"""`raykd report`, `status` and `predict`: what a run's folder holds; where it stands, or how it ended."""
+"""`raykd report` and `status`: what a run's folder holds; where it stands, or how it ended."""
 
 from __future__ import annotations
 
@@ -13,17 +13,13 @@ from typing import Any
 from raykd.cli.options import (
     Command,
     add_command,
-    add_student,
     add_task,
     add_trust,
-    make_parent,
-    print_error,
     print_json,
     print_text,
 )
 from raykd.config.stages import CHAIN_CONTROLS
 from raykd.config.variants import WHOLE
-from raykd.disks import new_file
 from raykd.errors import InputError, RaykdError
 from raykd.folders import RunFolder, is_worked_in, read_object, reading, refuse_links
 
@@ -50,31 +46,6 @@ def add(commands: Command) -> None:
     status = add_command(commands, "status", _status, about)
     status.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
     status.add_argument("--json", action="store_true", help="as JSON")
-    predict = add_command(commands, "predict", _predict, "the distilled student on new data")
-    predict.add_argument(
-        "run",
-        type=Path,
-        metavar="RUN",
-        help="a run's folder, its student/, or model.onnx or model.int8.onnx of its export",
-    )
-    predict.add_argument(
-        "data",
-        type=Path,
-        metavar="DATA",
-        help=".csv, .tsv, .txt or .parquet with the columns that the student was trained on (and the id's, where there is "
-        "one), in any order; of texts also .txt with one in each line; what else its data source reads, such as a folder "
-        "of images; .npz with `inputs` [N, ...] and optional `ids`; .npy",
-    )
-    predict.add_argument(
-        "--output", type=Path, metavar="FILE", help=".csv, .npz or .parquet; default: CSV on stdout"
-    )
-    predict.add_argument(
-        "--model",
-        metavar="MODULE:FUNCTION",
-        help="the architecture, for a student that the recipe made by a factory",
-    )
-    add_student(predict)
-    add_task(predict)
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -108,44 +79,6 @@ def _status(args: argparse.Namespace) -> int:
     else:
         print_text("\n".join(status.lines()))
     return 0
-
-
-def _predict(args: argparse.Namespace) -> int:
-    from raykd.pipeline.prediction import ask_student, read_for, write_csv, write_npz
-    from raykd.pipeline.student import student_folder
-
-    if args.output is not None and args.output.suffix not in (".csv", ".npz", ".parquet"):
-        raise InputError.at("--output", f"found {args.output}; needs .csv, .npz or .parquet")
-    if args.output is not None:
-        make_parent(args.output)
-    run = student_folder(args.run, args.student)
-    new = read_for(run, args.data)
-    for line in _shown(new.left_out):
-        print_error(f"left out  {line}")
-    ids, predicted = ask_student(run, (new.ids, new.values), args.model)
-    if args.output is None:
-        write_csv(sys.stdout, ids, predicted)
-    elif args.output.suffix == ".npz":
-        write_npz(args.output, ids, predicted)
-    elif args.output.suffix == ".parquet":
-        from raykd.export.predictions import predicted_table, write_table
-
-        write_table(args.output, predicted_table(ids.tolist(), predicted))
-    else:
-        with (
-            new_file(args.output) as temporary,
-            temporary.open("w", encoding="utf-8", newline="") as file,
-        ):
-            write_csv(file, ids, predicted)
-    if args.output is not None:
-        print(f"{len(ids):,} predictions: {args.output}")
-    return 0
-
-
-def _shown(lines: Sequence[str]) -> list[str]:
-    """Lines, of which not too many are shown."""
-    more = [f"{len(lines) - _LAST:,} more"] if len(lines) > _LAST else []
-    return [*lines[:_LAST], *more]
 
 
 @dataclass(frozen=True)

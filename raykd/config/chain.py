@@ -82,7 +82,7 @@ def stage_problems(
 def _names(config: Config) -> Iterator[Problem]:
     """Names that are taken, unknown or used by nobody."""
     teachers = [teacher.name for teacher in config.teachers]
-    taken, before = {*teachers, "student", "ensemble", "labels", "best_teacher", "hard", "untrained", "without_peers", *ELSEWHERE}, list[str]()  # fmt: skip
+    taken, before = {*teachers, "student", "ensemble", "labels", "best_teacher", "hard", "untrained", "without_peers", "all_labels", *ELSEWHERE}, list[str]()  # fmt: skip
     teaching = {name for stage in config.stages for name in stage.teachers or ()}
     used = teaching | {stage.start for stage in config.stages}
     for stage in config.stages:

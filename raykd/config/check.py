@@ -15,7 +15,7 @@ from raykd.config.check_objective import objective_problems
 from raykd.config.check_returns import return_problems
 from raykd.config.check_targets import target_problems
 from raykd.config.check_transfer import transfer_problems
-from raykd.config.data import NoTokenizer
+from raykd.config.data import NoTokenizer, Views
 from raykd.config.models import (
     FINISHED,
     ObjectModel,
@@ -39,7 +39,7 @@ REQUIREMENT = re.compile(
     r"^\s*([A-Za-z_][\w.\-]*)\s*(>=|<=|>|<|==)\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*$"
 )
 RESERVED = (
-    "student", "ensemble", "labels", "best_teacher", "hard", "untrained", "without_peers"
+    "student", "ensemble", "labels", "best_teacher", "hard", "untrained", "without_peers", "all_labels"
 )  # fmt: skip
 _PEER = re.compile(r"peer\d+|average")
 
@@ -159,7 +159,10 @@ def _compared_estimators(config: Config) -> Iterator[Problem]:
 
 
 def _without_labels(config: Config) -> Iterator[Problem]:
-    """What cannot be learnt where no training sample keeps its label."""
+    """What cannot be learnt where no training sample keeps its label; and what would be learnt twice where all do."""
+    if config.data.labels is None and "all_labels" in config.evaluate.controls:
+        yield Problem("evaluate.controls", "holds all_labels, which is labels where there is no `data.labels`: leave one of "
+                      "them out, or set it")  # fmt: skip
     if config.data.labels is None or config.data.labels > 0:
         return
     if "labels" in config.evaluate.controls:
@@ -197,10 +200,31 @@ def _task(config: Config) -> Iterator[Problem]:
     if not choices.chunks:
         yield from _of_tokens_alone(config)
     yield from domain_problems(config)
+    yield from _categories(config, boxes=choices.boxes)
     yield from _rest(config)
+    yield from _visible(config)
     yield from _stopping(config)
     yield from on_policy_problems(config, chunks=choices.chunks)
     yield from choices.problems(config)
+
+
+def _visible(config: Config) -> Iterator[Problem]:
+    """How much of a thing a view shows is asked where labels say where things are."""
+    if config.data.views.visible != Views().visible and not find_task(config.task).settings.boxes:
+        yield Problem(
+            "data.views.visible",
+            f"means nothing with `task: {config.task}`, whose labels say nothing of places; leave it out",
+        )
+
+
+def _categories(config: Config, *, boxes: bool) -> Iterator[Problem]:
+    """Categories are those of files of boxes."""
+    for one in config.teachers:
+        if one.categories is not None and not boxes:
+            yield Problem(
+                f"teachers.{one.name}.categories",
+                f"means nothing with `task: {config.task}`; of classes it is label_map",
+            )
 
 
 def _rest(config: Config) -> Iterator[Problem]:
@@ -372,7 +396,8 @@ def _training(config: Config) -> Iterator[Problem]:
         yield Problem("data.views.count", "several views of an empty policy are all the same; "
                       "set it to 1 or give data.views.policy")  # fmt: skip
     for teacher in config.teachers:
-        if teacher.outputs is not None and config.data.views.policy:
+        carried = find_task(config.task).settings.boxes  # found boxes go where their image goes
+        if teacher.outputs is not None and config.data.views.policy and not carried:
             yield Problem(
                 f"teachers.{teacher.name}.outputs",
                 "has outputs of untransformed samples only; use data.views: {count: 1, policy: []}",

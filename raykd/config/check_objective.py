@@ -18,6 +18,7 @@ from raykd.config.root import Config
 from raykd.config.scales import scale_problems
 from raykd.config.schedules import ever_active, values_of
 from raykd.errors import Problem
+from raykd.methods import LOSS_ROWS
 from raykd.tasks import find_task
 
 _NOTHING = {
@@ -218,6 +219,22 @@ def _untempered(config: Config, soft: SoftTargets) -> Iterator[Problem]:
             )
 
 
+def _foreground(config: Config, term: FeatureTerm, key: str) -> Iterator[Problem]:
+    """A mask is of maps of images with boxes, and for losses that take one."""
+    if term.foreground is None:
+        return
+    if not term.loss.row.masked:
+        masked = ", ".join(name for name, row in LOSS_ROWS.items() if row.masked)
+        yield Problem(
+            f"{key}.foreground",
+            f"{term.loss.type} takes no mask of positions; use {masked}, or leave it out",
+        )
+    if not find_task(config.task).settings.boxes:
+        yield Problem(
+            f"{key}.foreground", f"needs boxes, and `task: {config.task}` has none; leave it out"
+        )
+
+
 def _feature(config: Config, term: FeatureTerm, key: str) -> Iterator[Problem]:
     by_name = {teacher.name: teacher for teacher in config.teachers}
     teacher = by_name.get(term.teacher)
@@ -231,6 +248,7 @@ def _feature(config: Config, term: FeatureTerm, key: str) -> Iterator[Problem]:
         )
     if term.loss.row.refused is not None:
         yield Problem(f"{key}.loss.type", f"{term.loss.type} {term.loss.row.refused}")
+    yield from _foreground(config, term, key)
     if term.projector == "orthogonal" and not term.loss.row.projects:
         yield Problem(
             f"{key}.projector",

@@ -237,10 +237,16 @@ ViewStep = Annotated[
 class Views(Settings):
     """Augmented versions of the training samples; teachers and student see the same one."""
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"visible"})
+
     count: Count | None = 1
     """Views per sample: epoch e shows view e mod count. null: a new view in each epoch."""
     policy: tuple[ViewStep, ...] = ()
     """Steps applied in this order; none = the untransformed sample."""
+    visible: Unit = 0.25
+    """`task: detection`: boxes move with their image and are cut at its border. A box of which a view shows less than
+    this part of the area is nothing to be found there, and its rest counts neither as right nor as wrong; a file of found
+    boxes says nothing of it."""
 
 
 class SplitBy(Settings):

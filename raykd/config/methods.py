@@ -100,6 +100,7 @@ def _made(base: type[_Base], title: str, name: str, row: LossRow | WeightingRow)
     fields: dict[str, Any] = {knob: _field(about) for knob, about in row.knobs.items()}
     fields = {"type": (_one_of((name,)), name), **fields}
     made = create_model(title, __base__=base, __module__=__name__, __doc__=row.about, **fields)
+    made.added_later = frozenset(name for name, knob in row.knobs.items() if knob.later)
     globals()[title] = made
     return made
 

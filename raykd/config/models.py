@@ -100,6 +100,8 @@ class VitModel(ZooModel):
 class DetectorModel(ZooModel):
     """An anchor-free detector with `task: detection`: a location at every fourth pixel, group norm, no boxes beforehand."""
 
+    added_later = frozenset({"bins"})
+
     type: Literal["detector"] = "detector"
     width: Width = 1.0
     """Scales the channels: 1.0 is 8, then 16."""
@@ -110,6 +112,10 @@ class DetectorModel(ZooModel):
     knows: Annotated[tuple[Natural, ...], Field(min_length=1)] | None = None
     """Numbers of the classes that it learns and speaks of, from 0; of the others it says nothing, not even that they are
     not there. null = all."""
+    bins: Annotated[Count, Field(ge=2, le=256)] | None = None
+    """Each edge of a box is a distribution over so many distances of 0, 4, 8, ... pixels, whose mean is the edge (Li et al.
+    2020), as localisation distillation needs it (`objective.soft_targets.loss.localisation`); 4 · (bins − 1) pixels have to
+    reach from the middle of the largest box to its edge. All detectors of a recipe have as many. null = one number."""
 
 
 class BagModel(ZooModel):

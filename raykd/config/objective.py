@@ -151,7 +151,7 @@ def tap_paths(tap: str | tuple[str, str]) -> tuple[str, ...]:
 class FeatureTerm(Settings):
     """One feature of the student against one feature of a teacher."""
 
-    added_later = frozenset({"projector", "target"})
+    added_later = frozenset({"projector", "target", "foreground"})
 
     loss: FeatureLoss
     """Which loss."""
@@ -169,6 +169,9 @@ class FeatureTerm(Settings):
     target: Literal["layer_norm", "global", "phis"] | None = None
     """`layer_norm`: the teacher's feature with mean 0 and deviation 1 over the channels of each position. `global`,
     `phis`: at a scale that is fitted once, as of the soft targets."""
+    foreground: Literal["truth", "ensemble"] | None = None
+    """With `task: detection` and the losses pkd and cwd, of maps: which positions count. `truth`: those within true boxes,
+    of labelled images; `ensemble`: each by the teachers' largest probability there. null = all alike."""
 
     @property
     def strength(self) -> float | Course:

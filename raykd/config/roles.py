@@ -71,7 +71,7 @@ class Teacher(Settings):
     """One frozen model of the ensemble."""
 
     added_later: ClassVar = frozenset(
-        {"prefix", "domains", "head", "snapshots", "stage", "teaches"}
+        {"prefix", "domains", "head", "snapshots", "stage", "teaches", "categories"}
     )
 
     name: Name
@@ -91,7 +91,13 @@ class Teacher(Settings):
     out itself where the model's own stand behind one."""
     outputs: str | None = None
     """A file with `ids` and `logits` (or `probabilities`; in regression `values`, of embeddings
-    `embeddings`): a teacher without a model."""
+    `embeddings`): a teacher without a model. With `task: detection` a results file of COCO, a JSON list of `image_id`,
+    `category_id`, `bbox` and `score`."""
+    categories: Annotated[dict[int, Natural | str | None], Field(min_length=1)] | None = None
+    """With `outputs` of `task: detection`: the data's class, by number from 0 or by name, of each `category_id` in the
+    file; null for one that is none of them. The teacher knows the classes that are named here, and of the others says
+    nothing, not even that they are not there. null = the data's own ids (of a COCO file its categories', else the
+    classes counted from 1), and it knows all."""
     domains: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """The domains that it is for: with `task: language` those of the texts, of policies the simulators of `data.source` (its
     own environment is `nominal`). Where it is fitted here it sees samples of these alone, and the weighting `routed` asks

@@ -44,7 +44,7 @@ from raykd.config.training import Training
 from raykd.errors import InputError
 from raykd.tasks import BUILT_IN, find_task
 
-OwnControl = Literal["labels", "best_teacher", "hard", "untrained", "without_peers"]
+OwnControl = Literal["labels", "best_teacher", "hard", "untrained", "without_peers", "all_labels"]
 Control = OwnControl | Literal["direct", "longer", "cloning", "rl"]
 
 
@@ -119,7 +119,8 @@ class Evaluate(Settings):
     controls: tuple[Control, ...] = ("labels", "best_teacher", "hard")
     """The same student taught otherwise: labels alone, the best single teacher, hard labels. Of embeddings the
     best single teacher, and untrained: as it is before training. Of `peers` also `without_peers`: taught by the
-    teachers as the recipe says, with no peer. Of `stages` also the last student without the
+    teachers as the recipe says, with no peer. Of `detection` with `data.labels` also `all_labels`: labels alone, and all
+    there are, the ceiling. Of `stages` also the last student without the
     others, taught by the recipe's own teachers: `direct`, and `longer`, with as many updates as all stages have. Of
     stages with `rollouts` also `cloning`: taught by as many episodes of the teachers as there are of teachers and students
     together, with as many updates. With `data.source: {type: gymnasium}` also `rl`: the student trained by rewards alone

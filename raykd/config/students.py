@@ -22,6 +22,7 @@ _TAKEN = (
     "best_teacher",
     "hard",
     "untrained",
+    "all_labels",
     *ELSEWHERE,
     "teacher",
 )

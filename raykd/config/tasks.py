@@ -33,6 +33,7 @@ class TaskSettings:
         has_classes: whether outputs are classes or labels, which test can be sliced by.
         chunks: whether samples are chunks of tokens, of which each has many units.
         acts: whether samples are states of an environment, and models are policies that can be rolled in it.
+        boxes: whether models say where things are, and a teacher's `outputs` are a file of found boxes.
         problems: what else cannot work in a recipe of this task, or would silently do nothing.
     """
 
@@ -52,6 +53,7 @@ class TaskSettings:
     has_classes: bool = True
     chunks: bool = False
     acts: bool = False
+    boxes: bool = False
     problems: Callable[[Config], Iterable[Problem]] = lambda _: ()
 
 

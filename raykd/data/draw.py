@@ -39,7 +39,7 @@ def draw_views(
     """Write a PNG: a row per sample; the sample and its first views, as they are and for each model.
 
     Source space is drawn with 0 as black and 1 as white, what a model sees stretched to its own range.
-    A blended sample says its own share.
+    A blended sample says its own share; where labels say where things are, boxes are drawn around these.
 
     Args:
         samples: the samples; images are drawn as such, texts by their beginning, other inputs as curves.
@@ -53,6 +53,7 @@ def draw_views(
     """
     assert samples.input_shape, "samples with several inputs are refused"
     draw_one = _write_one if samples.is_text else _draw_one
+    outlines = find_task(samples.task).labels.outlines
     train = samples.splits["train"]
     rows = train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(np.int64)]
     columns = [samples.batch(rows, view) for view in range(ORIGINAL_VIEW, views)]
@@ -70,6 +71,8 @@ def draw_views(
             for index, cell in enumerate(cells):
                 draw_one(cell, seen[index], raw=model_sees is None)
                 _note_share(cell, batch, index)
+                if model_sees is None and outlines is not None:
+                    _draw_boxes(cell, outlines(batch.labels[index].numpy()))
     for index, row in enumerate(rows):
         grid[index, 0].set_ylabel(_name_of(samples, int(row)), fontsize=_FONT_POINTS)
     _save(figure, path)
@@ -177,6 +180,13 @@ def _draw_one(cell: Any, sample: Tensor, *, raw: bool) -> None:
         cell.imshow(scaled[:_RGB].permute(1, 2, 0).numpy())
     else:
         cell.imshow(scaled[0].numpy(), cmap="gray", vmin=0, vmax=1)
+
+
+def _draw_boxes(cell: Any, boxes_M4: np.ndarray) -> None:
+    from matplotlib.patches import Rectangle
+
+    for x1, y1, x2, y2 in (boxes_M4 - 0.5).tolist():  # a picture's first pixel has its middle at 0
+        cell.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="C1", linewidth=0.8))
 
 
 def _write_one(cell: Any, sample: Tensor, *, raw: bool) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raykd.data.geometry import Places
 from raykd.types import is_labelled
 
 BOOLEANS: tuple[str, ...] = ("False", "True")
@@ -46,6 +47,12 @@ class LabelFormat:
         alike: what is wrong where all labels are the same, given their name; None where nothing is.
         counted: names of the outputs -> how many of what there are, in words.
         outputs: names and the shape of a sample -> how many numbers a model puts out.
+        follow: of labels that say where things are: labels [B, ...], where their images are in some views, and the part of
+            a thing that has to be seen -> the labels of these views. None where labels say nothing of places.
+        answers_follow: of answers about whole images that say where things are, as they are recorded [B, U]: the same of
+            views, as `follow`. None as of it.
+        outlines: one sample's label -> the corners [M, 4] of what it says is there, in pixels; None as of `follow`.
+        binned: the same of models whose numbers are spread over bins, given how many; None where there are no such.
     """
 
     clean: Callable[[np.ndarray, int], np.ndarray | str]
@@ -67,6 +74,16 @@ class LabelFormat:
     alike: Callable[[str], str] | None = None
     counted: Callable[[tuple[str, ...]], str] = lambda names: f"{len(names)} outputs"
     outputs: Callable[[tuple[str, ...], tuple[int, ...]], int] = lambda names, _: len(names)
+    follow: Callable[[np.ndarray, Places, float], np.ndarray] | None = None
+    answers_follow: Callable[[np.ndarray, Places, float], np.ndarray] | None = None
+    outlines: Callable[[np.ndarray], np.ndarray] | None = None
+    binned: Callable[[tuple[str, ...], tuple[int, ...], int], int] | None = None
+
+    def width(self, names: tuple[str, ...], shape: tuple[int, ...], bins: int) -> int:
+        """How many numbers a model puts out, with so many bins (1: none)."""
+        if bins == 1 or self.binned is None:
+            return self.outputs(names, shape)
+        return self.binned(names, shape, bins)
 
     def are_booleans(self, labels: np.ndarray) -> bool:
         """Whether labels of two classes are written as False and True."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 import xxhash
 
-from raykd.config.data import Data, SplitBy, ViewStep
+from raykd.config.data import Data, SplitBy, Views, ViewStep
 from raykd.config.sources import FilesSource, ObjectSource, TransitionsSource
 from raykd.data.chunking import REST, fields_of_chunks
 from raykd.data.chunks import Vocabulary, unit_labels
@@ -21,7 +21,7 @@ from raykd.data.dataset import Dataset
 from raykd.data.decoding import Decode, Tell, in_process, load_decoded
 from raykd.data.domains import SIMULATOR, Domains, domains_of_column
 from raykd.data.gathering import CPU
-from raykd.data.geometry import Geometry
+from raykd.data.geometry import Geometry, Places, carried
 from raykd.data.hashing import content_hashes
 from raykd.data.mapped import channel_statistics, coarse_columns, pieces
 from raykd.data.sources import load_source
@@ -33,7 +33,7 @@ from raykd.data.trying import check_request, scale_of, try_views
 from raykd.data.views import PartnerPools, Shown, ViewMaker, mixes, policy_key, view_shape
 from raykd.errors import InputError, Problem
 from raykd.tasks import find_task
-from raykd.types import CHUNKS, TEXT, UNLABELLED, Batch, Mixed, Scale, is_labelled
+from raykd.types import CHUNKS, ORIGINAL_VIEW, TEXT, UNLABELLED, Batch, Mixed, Scale, is_labelled
 
 Labels = Literal["budget", "all"]
 _VECTORS = len(("N", "D"))
@@ -72,6 +72,8 @@ class Samples:
         visited: replica -> sorted training rows that it visited itself, and no other replica learns from.
         recorded: privileged teacher -> float32 [N, C], what it said while the samples were recorded.
         domains: of chunks and of states that were visited in simulators; None of all other samples.
+        visible: of labels that say where things are, the part of a thing that a view has to show.
+        bins: of detectors, over how many distances each edge is spread; 1 where an edge is one number.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -99,6 +101,8 @@ class Samples:
     visited: Mapping[int, np.ndarray] = field(default_factory=dict)
     recorded: Mapping[str, np.ndarray] = field(default_factory=dict)
     domains: Domains | None = None
+    visible: float = Views().visible
+    bins: int = 1
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -144,6 +148,8 @@ class Samples:
         taught, offsets = known[rows], None
         if self.vocabulary is not None:
             taught, offsets = self._unit_labels(rows, known, shown.inputs[CHUNKS].numpy())
+        if shown.places is not None:
+            taught = self._followed(taught, shown.places)
         return Batch(
             ids=torch.from_numpy(self.ids[rows]),
             rows=torch.from_numpy(rows.copy()),
@@ -272,12 +278,49 @@ class Samples:
         return view_shape(self.policy, self.input_shape)
 
     def affine(self, rows: np.ndarray, view_B: np.ndarray) -> np.ndarray:
-        """Where pixels of images go in views (int64 [B], 0 and above), float64 [B, 2, 3]; see `raykd.data.geometry`.
+        """Where pixels of images go in views (int64 [B], −1 and above), float64 [B, 2, 3]; see `raykd.data.geometry`.
 
         Raises:
             InputError: a step does not say where.
         """
-        return self._views.affine(self.geometry(rows, view_B))
+        return self.places(rows, view_B).maps_B23
+
+    def places(self, rows: np.ndarray, view_B: np.ndarray) -> Places:
+        """As `affine`, with what is seen of each image."""
+        moved_B = view_B > ORIGINAL_VIEW
+        geometry = self.geometry(rows[moved_B], view_B[moved_B])
+        return self._views.among(self._views.places(geometry), moved_B)
+
+    def carried(
+        self, labels_BL: np.ndarray, rows: np.ndarray, from_B: np.ndarray, to_B: np.ndarray
+    ) -> np.ndarray:
+        """What is known of places in some views, such as boxes found there, as the same of other views of these samples.
+
+        What the first view did not show stays unknown; what the other hardly shows is left out as of labels.
+
+        Args:
+            labels_BL: as the task's labels are, for a detector `raykd.detection.layout`.
+            rows: int64 [B].
+            from_B: views that they are known in, int64 [B], −1 and above.
+            to_B: views that they are wanted in, int64 [B], −1 and above.
+
+        Raises:
+            InputError: a step does not say where pixels go.
+            ValueError: one of the first views turned its image, so that boxes do not come back as they were.
+        """
+        there = self.places(rows, to_B)
+        maps_B23 = carried(self.affine(rows, from_B), there.maps_B23)
+        return self._followed(labels_BL, Places(maps_B23, there.seen_B4))
+
+    @property
+    def labels_move(self) -> bool:
+        """Whether labels say where things are, and views move these."""
+        return self._views.followed
+
+    def _followed(self, labels: np.ndarray, places: Places) -> np.ndarray:
+        follow = find_task(self.task).labels.follow
+        assert follow is not None, "labels of this task say nothing of places"
+        return follow(labels, places, self.visible)
 
     def geometry(self, rows: np.ndarray, view_B: np.ndarray) -> Geometry:
         """What is drawn for views (int64 [B], 0 and above) of the samples `rows` (int64 [B])."""
@@ -328,18 +371,24 @@ class Samples:
         if self.vocabulary is not None:
             return self.vocabulary.size
         shape = tuple(next(iter(self.inputs.values())).shape[1:])
-        return find_task(self.task).labels.outputs(self.classes, shape)
+        return find_task(self.task).labels.width(self.classes, shape, self.bins)
 
     @property
     def view_key(self) -> str:
         """`policy_key` of these samples' views."""
         digest = self._pools_digest if mixes(self.policy) else None
-        return policy_key(self.policy, self.seed, pools_digest=digest)
+        visible = self.visible if self.labels_move and self.visible != Views().visible else None
+        return policy_key(self.policy, self.seed, pools_digest=digest, visible=visible)
 
     @cached_property
     def _views(self) -> ViewMaker:
         return ViewMaker(
-            self.inputs, self.ids, seed=self.seed, policy=self.policy, pools=self.pools
+            self.inputs,
+            self.ids,
+            seed=self.seed,
+            policy=self.policy,
+            pools=self.pools,
+            followed=find_task(self.task).labels.follow is not None,
         )
 
     @cached_property
@@ -481,6 +530,7 @@ def samples_of(dataset: Dataset, data: Data, *, seed: int, columns: Sequence[str
         unused=dataset.unused,
         transfer={name: _read_only(rows) for name, rows in sets.items()},
         domains=domains_of_column(columns_of.get(SIMULATOR), len(dataset)),
+        visible=data.views.visible,
         notes=(
             *dataset.notes,
             *look_alike(classes),

@@ -22,7 +22,7 @@ import torch
 from raykd.config.data import Cutmix, FactoryView, Mixup, ViewStep
 from raykd.data import steps
 from raykd.data.gathering import CPU, Rooms, gathered, moved
-from raykd.data.geometry import Drawn, Geometry, followed_by, moved_by, on_device
+from raykd.data.geometry import Drawn, Geometry, Places, on_device, unmoved, whole
 from raykd.data.hashing import Draws, view_keys
 from raykd.data.policy import build_steps, size_after
 from raykd.data.step_kinds import Fields, MixStep
@@ -54,11 +54,13 @@ class Shown(NamedTuple):
         inputs: name -> [B, ...], float32 or int64 (texts uint8), in memory of their own, on the device asked for.
         partner_B: int64 [B], the row blended in, the own row where none is; None without mixing.
         share_B: float32 [B] in [0, 1], the own share; None without mixing.
+        places: where pixels went, see `raykd.data.geometry`; None where none moved, or nobody has to know.
     """
 
     inputs: Fields
     partner_B: np.ndarray | None = None
     share_B: np.ndarray | None = None
+    places: Places | None = None
 
 
 class ViewMaker:
@@ -72,6 +74,7 @@ class ViewMaker:
         seed: the recipe's seed.
         policy: the steps, in order.
         pools: where mixup and cutmix find partners.
+        followed: whether labels have to know where pixels go.
 
     Raises:
         InputError: a step does not fit the samples (key `data.views.policy.<i>`).
@@ -85,11 +88,14 @@ class ViewMaker:
         seed: int,
         policy: Sequence[ViewStep],
         pools: PartnerPools,
+        followed: bool = False,
     ) -> None:
         self._inputs = inputs
         self._ids = ids
         self._seed = seed
         self._steps = build_steps(policy, inputs)
+        self.followed = followed and any(getattr(one, "affine", None) for one in self._steps)
+        self._size, *self._sizes = _sizes(policy, next(iter(inputs.values())).shape)
         self._on_host = max(
             (i for i, step in enumerate(self._steps, 1) if getattr(step, "on_host", False)),
             default=0,
@@ -108,7 +114,8 @@ class ViewMaker:
         if transformed_B.all():
             geometry = self.geometry(rows, view_B)
             partner_B = None if geometry.partners is None else geometry.partners.rows
-            return Shown(self._made(geometry, device), partner_B, geometry.share_B)
+            places = self.places(geometry) if self.followed else None
+            return Shown(self._made(geometry, device), partner_B, geometry.share_B, places)
         some = self.show(rows[transformed_B], view_B[transformed_B], device)
         shown = self._made(Geometry(rows=rows), device)
         if any(x.shape[1:] != shown[name].shape[1:] for name, x in some.inputs.items()):
@@ -118,11 +125,12 @@ class ViewMaker:
         place_B = moved(torch.from_numpy(np.flatnonzero(transformed_B)), device)
         for name, tensor in shown.items():
             tensor.index_copy_(0, place_B, some.inputs[name])
+        places = some.places and self.among(some.places, transformed_B)
         if some.partner_B is None or some.share_B is None:
-            return Shown(shown)
+            return Shown(shown, places=places)
         partner_B, share_B = rows.copy(), np.ones(len(rows), dtype=np.float32)
         partner_B[transformed_B], share_B[transformed_B] = some.partner_B, some.share_B
-        return Shown(shown, partner_B, share_B)
+        return Shown(shown, partner_B, share_B, places)
 
     def geometry(self, rows: np.ndarray, view_B: np.ndarray, end: int | None = None) -> Geometry:
         """What is drawn for views (int64 [B], 0 and above) of the samples `rows` (int64 [B]), of the first `end` steps."""
@@ -142,18 +150,27 @@ class ViewMaker:
                 drawn.append(step.draw(draws))
         return Geometry(rows=rows, drawn=tuple(drawn), partners=partners, share_B=share_B)
 
-    def affine(self, geometry: Geometry) -> np.ndarray:
-        """Where pixels of images go, float64 [B, 2, 3], see `raykd.data.geometry`; what is blended in has its own.
+    def places(self, geometry: Geometry) -> Places:
+        """Where pixels of images go, see `raykd.data.geometry`; what is blended in has places of its own.
 
         Raises:
             InputError: a step does not say where.
         """
-        nowhere_B = np.zeros(len(geometry.rows))
-        found_B23 = moved_by(nowhere_B, nowhere_B)
-        for step, drawn in zip(self._steps, geometry.drawn, strict=False):
+        found = self.at_home(len(geometry.rows))
+        for step, drawn, size in zip(self._steps, geometry.drawn, self._sizes, strict=False):
             if not isinstance(step, MixStep) and step.affine is not None:
-                found_B23 = followed_by(found_B23, step.affine(drawn))
-        return found_B23
+                found = found.then(step.affine(drawn), size)
+        return found
+
+    def at_home(self, count: int) -> Places:
+        """The places of so many samples as they are."""
+        return Places(unmoved(count), whole(count, self._size))
+
+    def among(self, some: Places, which_B: np.ndarray) -> Places:
+        """The places of some samples among others that are as they are."""
+        found = self.at_home(len(which_B))
+        found.maps_B23[which_B], found.seen_B4[which_B] = some
+        return found
 
     def _made(self, geometry: Geometry, device: torch.device) -> Fields:
         """Views as models see them. The CPU makes a few samples at a time, which stay in its cache."""
@@ -211,6 +228,14 @@ class ViewMaker:
         return partners_B
 
 
+def _sizes(policy: Sequence[ViewStep], shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Height and width of images as they are, and after each step; zeros of what is no image."""
+    found = [(shape[-2], shape[-1]) if len(shape) == len("NCHW") else (0, 0)]
+    for step in policy:
+        found.append(size_after(step, found[-1]) or found[-1])
+    return found
+
+
 def mixes(policy: Sequence[ViewStep]) -> bool:
     """Whether a policy blends samples, so that its views depend on the partner pools."""
     return any(isinstance(step, Mixup | Cutmix) for step in policy)
@@ -224,7 +249,13 @@ def view_shape(policy: Sequence[ViewStep], shape: tuple[int, ...]) -> tuple[int,
     return shape if size is None else (shape[0], *size)
 
 
-def policy_key(policy: Sequence[ViewStep], seed: int, *, pools_digest: str | None = None) -> str:
+def policy_key(
+    policy: Sequence[ViewStep],
+    seed: int,
+    *,
+    pools_digest: str | None = None,
+    visible: float | None = None,
+) -> str:
     """What identifies the views of a policy, for the target store.
 
     Labels and splits are not part of it, but for what mixup and cutmix draw from. A policy without
@@ -234,6 +265,7 @@ def policy_key(policy: Sequence[ViewStep], seed: int, *, pools_digest: str | Non
         policy: the steps, in order.
         seed: the recipe's seed.
         pools_digest: identifies the partner pools with their contents; needed by mixup and cutmix.
+        visible: of boxes that are carried to views, where it is another than that of old.
 
     Returns:
         Canonical JSON.
@@ -245,6 +277,8 @@ def policy_key(policy: Sequence[ViewStep], seed: int, *, pools_digest: str | Non
         "steps": [_step_key(index, step) for index, step in enumerate(policy)],
         "pools": pools_digest if mixes(policy) else None,
     }
+    if visible is not None:
+        key["visible"] = visible
     return json.dumps(key, sort_keys=True, separators=(",", ":"))
 
 

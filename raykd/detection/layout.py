@@ -2,19 +2,21 @@
 
 An answer: four numbers that say how it is laid out (classes, rows and columns of locations, stride in pixels); for each
 class 1 where the model knows it, else 0; the logits of every class at every location; the distances to the four edges of
-the box of every location, in pixels. So whoever holds an answer knows what it means, and masks are the model's own data.
+the box of every location, in pixels; with bins, the logits of each edge's distances, of which these are the mean. So whoever
+holds an answer knows what it means, and masks are the model's own data. A negative stride says that the rest of the row are
+boxes at no fixed locations, see `raykd.detection.structured`.
 
 Labels: the number of boxes, then `class, x1, y1, x2, y2, score` for each of at most M, zeros behind the last. An image
 without boxes has the number 0; one without labels is NaN throughout. The score is 1 for a true box, the ensemble's for a
 box that it found, and −1 for a crowd: a region in which boxes are neither right nor wrong.
 
-Shape suffixes: B images, N locations, M boxes, C classes, A numbers of an answer.
+Shape suffixes: B images, N locations, M boxes, C classes, K bins of an edge's distance, A numbers of an answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,6 +28,8 @@ HEADER = 4
 BOX = 6
 CLASS, CORNERS, SCORE = 0, slice(1, 5), 5
 CROWD = -1.0
+_FEWEST = 2
+"""Bins; one would always have all."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,14 @@ class Layout:
         rows: of locations.
         columns: of locations.
         stride: pixels between two locations.
+        bins: K, distances 0, s, 2s, ... over which each edge is spread; 1 where an edge is one number.
     """
 
     classes: int
     rows: int
     columns: int
     stride: int
+    bins: int = 1
 
     @property
     def locations(self) -> int:
@@ -52,7 +58,12 @@ class Layout:
     @property
     def width(self) -> int:
         """A."""
-        return HEADER + self.classes + self.locations * (self.classes + 4)
+        return HEADER + self.classes + self.locations * (self.classes + 4 + self._spread)
+
+    @property
+    def _spread(self) -> int:
+        """Numbers of a location's bins."""
+        return 4 * self.bins if self.bins > 1 else 0
 
     def centres(self, like: Tensor) -> Tensor:
         """The locations in pixels, [N, 2], as `like` is typed and placed."""
@@ -60,13 +71,20 @@ class Layout:
         return found.to(like)
 
 
-def layout_for(classes: int, height: int, width: int, *, stride: int) -> Layout:
+def layout_for(classes: int, height: int, width: int, *, stride: int, bins: int = 1) -> Layout:
     """The layout for images of a size."""
-    return Layout(classes, -(-height // stride), -(-width // stride), stride)
+    return Layout(classes, -(-height // stride), -(-width // stride), stride, bins)
+
+
+def of_width(layout: Layout, width: int) -> Layout:
+    """The layout with as many bins as answers of this width have; that without any where no number of them fits."""
+    plain = replace(layout, bins=1)
+    bins, rest = divmod(width - plain.width, 4 * plain.locations)
+    return plain if rest or bins < _FEWEST else replace(plain, bins=bins)
 
 
 def layout_of(answers_BA: Tensor) -> Layout:
-    """The layout that answers say they have; looks at numbers on the host.
+    """The layout that answers say they have, of either form; looks at numbers on the host.
 
     Raises:
         ValueError: they are no answers of a detector.
@@ -74,11 +92,11 @@ def layout_of(answers_BA: Tensor) -> Layout:
     if answers_BA.ndim == 2 and len(answers_BA) and answers_BA.shape[1] > HEADER:
         numbers = answers_BA[0, :HEADER].detach().double().cpu()
         if bool(torch.isfinite(numbers).all()) and bool((numbers == numbers.round()).all()):
-            layout = Layout(*(int(one) for one in numbers.tolist()))
-            if min(layout.classes, layout.rows, layout.columns, layout.stride) > 0 and (
-                layout.width == answers_BA.shape[1]
-            ):
-                return layout
+            classes, rows, columns, stride = (int(one) for one in numbers.tolist())
+            if min(classes, rows, columns, abs(stride)) > 0:
+                layout = of_width(Layout(classes, rows, columns, abs(stride)), answers_BA.shape[1])
+                if layout.width == answers_BA.shape[1]:
+                    return layout
     raise ValueError(
         f"{list(answers_BA.shape)} numbers are no answers of a detector; make them by raykd.detection.layout.packed"
     )
@@ -93,12 +111,14 @@ class Heads:
         knows_BC: bool, the classes that the model knows.
         logits_BNC: of each class at each location.
         edges_BN4: distances in pixels to the left, upper, right and lower edge.
+        bins_BN4K: logits of each edge's distances; None of an answer without bins.
     """
 
     layout: Layout
     knows_BC: Tensor
     logits_BNC: Tensor
     edges_BN4: Tensor
+    bins_BN4K: Tensor | None = None
 
     @property
     def boxes_BN4(self) -> Tensor:  # noqa: N802
@@ -112,7 +132,11 @@ class Heads:
 
 
 def packed(
-    logits_BNC: Tensor, edges_BN4: Tensor, layout: Layout, knows_C: Tensor | None = None
+    logits_BNC: Tensor,
+    edges_BN4: Tensor,
+    layout: Layout,
+    knows_C: Tensor | None = None,
+    bins_BN4K: Tensor | None = None,
 ) -> Tensor:
     """What heads say as one row for each image, [B, A].
 
@@ -121,20 +145,32 @@ def packed(
         edges_BN4: distances in pixels.
         layout: of the locations.
         knows_C: bool, the classes that the model knows; None is all of them.
+        bins_BN4K: logits of each edge's distances, where the layout has bins.
 
     Raises:
         ValueError: shapes do not fit the layout.
     """
     fits, four = (layout.locations, layout.classes), (layout.locations, 4)
-    if logits_BNC.shape[1:] != fits or edges_BN4.shape[1:] != four:
+    spread = (layout.locations, 4, layout.bins) if layout.bins > 1 else None
+    given = None if bins_BN4K is None else tuple(bins_BN4K.shape[1:])
+    if logits_BNC.shape[1:] != fits or edges_BN4.shape[1:] != four or given != spread:
         raise ValueError(
-            f"logits {list(logits_BNC.shape)} and edges {list(edges_BN4.shape)} do not fit {layout}"
+            f"logits {list(logits_BNC.shape)}, edges {list(edges_BN4.shape)} and bins {given} do not fit {layout}"
         )
-    about = (layout.classes, layout.rows, layout.columns, layout.stride)
+    front_BF = front_of(layout, knows_C, logits_BNC)
+    parts = [front_BF, logits_BNC.flatten(1), edges_BN4.flatten(1)]
+    return torch.cat(parts if bins_BN4K is None else [*parts, bins_BN4K.flatten(1)], dim=1)
+
+
+def front_of(
+    layout: Layout, knows_C: Tensor | None, like: Tensor, *, structured: bool = False
+) -> Tensor:
+    """How an answer is laid out and which classes the model knows, as it stands in front of each answer, [B, HEADER + C]."""
+    stride = -layout.stride if structured else layout.stride
+    about = (layout.classes, layout.rows, layout.columns, stride)
     knows = torch.ones(layout.classes) if knows_C is None else knows_C
     front = torch.cat([torch.tensor(about, dtype=torch.float32), knows.float().cpu()])
-    front_BF = front.to(logits_BNC).expand(logits_BNC.shape[0], -1)
-    return torch.cat([front_BF, logits_BNC.flatten(1), edges_BN4.flatten(1)], dim=1)
+    return front.to(like).expand(like.shape[0], -1)
 
 
 def unpacked(answers_BA: Tensor, layout: Layout | None = None) -> Heads:
@@ -151,15 +187,17 @@ def unpacked(answers_BA: Tensor, layout: Layout | None = None) -> Heads:
     if answers_BA.shape[1] != layout.width:
         raise ValueError(
             f"answers have {answers_BA.shape[1]} numbers, {layout} has {layout.width}: teachers and student need the "
-            "same classes, image size and stride"
+            "same classes, image size, stride and bins"
         )
     first = HEADER + layout.classes
     second = first + layout.locations * layout.classes
+    third, spread = second + 4 * layout.locations, (layout.locations, 4, layout.bins)
     return Heads(
         layout,
         answers_BA[:, HEADER:first] > 0.5,
         answers_BA[:, first:second].unflatten(1, (layout.locations, layout.classes)),
-        answers_BA[:, second:].unflatten(1, (layout.locations, 4)),
+        answers_BA[:, second:third].unflatten(1, (layout.locations, 4)),
+        answers_BA[:, third:].unflatten(1, spread) if layout.bins > 1 else None,
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from raykd.detection.fusion import Found
-from raykd.detection.suppression import kept_by_nms
+from raykd.detection.suppression import kept_by_nms, soft_nms
 
 
 def centres(height: int, width: int, *, stride: int) -> Tensor:
@@ -98,6 +98,20 @@ def assigned(
     return Assigned(torch.where(positive, box, -1), torch.where(positive[..., None], own, 0.0))
 
 
+def painted(centres_N2: Tensor, boxes_BM4: Tensor, scores_BM: Tensor) -> Tensor:
+    """The largest score of the boxes that a location lies in, [B, N]; 0 outside of all.
+
+    Args:
+        centres_N2: locations.
+        boxes_BM4: corners.
+        scores_BM: at least 0; 0 is an absent box.
+    """
+    if not boxes_BM4.shape[1]:
+        return scores_BM.new_zeros(len(boxes_BM4), len(centres_N2))
+    inside = (to_edges(centres_N2[:, None, :], boxes_BM4[:, None, :, :]) > 0).all(-1)
+    return torch.where(inside, scores_BM[:, None, :], 0.0).amax(-1)
+
+
 def found_at(
     scores_BNC: Tensor,
     boxes_BN4: Tensor,
@@ -106,6 +120,7 @@ def found_at(
     most: int = 100,
     candidates: int = 300,
     nms: float | None = 0.6,
+    soft: bool = False,
     rounds: int | None = None,
 ) -> Found:
     """The boxes that scores at fixed locations say, the surest first; without loops over boxes.
@@ -117,6 +132,8 @@ def found_at(
         most: boxes that an image may have afterwards.
         candidates: pairs of location and class that are looked at.
         nms: IoU from which a surer box of the same class takes the place; None leaves all.
+        soft: boxes that overlap a surer one are doubted, not dropped (`raykd.detection.suppression.soft_nms`, Gaussian), and left
+            out where their score falls below `least_score`; `nms` is not looked at.
         rounds: as of `kept_by_nms`.
     """
     images, locations, classes = scores_BNC.shape
@@ -124,7 +141,10 @@ def found_at(
     scores = torch.where(scores >= least_score, scores, 0.0)
     place = (pair // classes)[..., None].expand(images, -1, 4)
     boxes, labels = boxes_BN4.gather(1, place), pair % classes
-    if nms is not None:
+    if soft:
+        doubted = soft_nms(boxes, scores, labels)
+        scores = torch.where(doubted >= least_score, doubted, 0.0)
+    elif nms is not None:
         kept = kept_by_nms(boxes, scores, labels, threshold=nms, rounds=rounds)
         scores = torch.where(kept, scores, 0.0)
     count = min(most, scores.shape[1])

@@ -83,6 +83,8 @@ class TaskMetrics:
         columns: what is kept of answers instead of themselves; None where they are kept.
         redrawn: answers, labels and how often each labelled sample is drawn [S, M] -> the metric of each draw [S], where it
             is no function of a mean score, so that a bootstrap has to compute it anew; None where it is one.
+        used: outputs [N, C] of a teacher -> so many first numbers of each say something, and all behind are always 0; None
+            where all do. None: they do in every teacher's.
     """
 
     kind: OutputKind
@@ -111,6 +113,7 @@ class TaskMetrics:
     decisions: Callable[[SplitOutputs], Decisions] | None = None
     columns: Columns | None = None
     redrawn: Callable[[Tensor, Tensor, np.ndarray], np.ndarray] | None = None
+    used: Callable[[Tensor], int | None] | None = None
 
     @property
     def lower(self) -> bool:

@@ -125,7 +125,8 @@ class Description(Settings):
     def outputs(self) -> int:
         """How many numbers the network puts out for a sample."""
         form = known_task(self.task, where="task").labels
-        return form.outputs(self.classes, self.preprocessing.output_shape(self.input.shape))
+        shape = self.preprocessing.output_shape(self.input.shape)
+        return form.width(self.classes, shape, getattr(self.model, "bins", None) or 1)
 
     @property
     def taken(self) -> Input:

@@ -19,6 +19,21 @@ WORST = 3
 
 
 @dataclass(frozen=True)
+class Boxes:
+    """What a detector finds in one image, the surest first.
+
+    Attributes:
+        corners_M4: float32, (x1, y1, x2, y2) in pixels.
+        class_M: int64.
+        score_M: float32.
+    """
+
+    corners_M4: np.ndarray
+    class_M: np.ndarray
+    score_M: np.ndarray
+
+
+@dataclass(frozen=True)
 class Predicted:
     """What the student says.
 
@@ -30,6 +45,7 @@ class Predicted:
         probability_NC: float32, of each class or label; None in regression and of embeddings.
         vector_ND: float32, the embedding; None in other tasks.
         bits_N: float32, bits per byte of a text, which `words` go on with; None in other tasks.
+        boxes: what is found in each image; None in other tasks.
     """
 
     classes: tuple[str, ...]
@@ -38,6 +54,7 @@ class Predicted:
     probability_NC: np.ndarray | None
     vector_ND: np.ndarray | None = None
     bits_N: np.ndarray | None = None
+    boxes: tuple[Boxes, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

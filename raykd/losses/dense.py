@@ -14,9 +14,13 @@ from raykd.losses.correlation import centred
 from raykd.losses.features import channels_first, hint, pooled, positioned
 
 _STD_EPS = 1e-6  # the constant of the PKD authors' code, part of its values
+_ROUNDING = 16
+"""A channel varies if its deviations are more than so many roundings of its values."""
 
 
-def cwd(student: Tensor, teacher: Tensor, *, tau: float = 1.0) -> Tensor:
+def cwd(
+    student: Tensor, teacher: Tensor, *, tau: float = 1.0, mask_BP: Tensor | None = None
+) -> Tensor:
     """Channel-wise distillation: where in the image each channel is active, as a distribution over positions.
 
     loss_b = τ² mean_c KL(softmax_p(t_cp / τ) ‖ softmax_p(s_cp / τ)). Shu et al. 2021 (CWD), divided by B·C as
@@ -26,23 +30,33 @@ def cwd(student: Tensor, teacher: Tensor, *, tau: float = 1.0) -> Tensor:
         student: projected maps [B, C, H, W] or tokens [B, L, D].
         teacher: the same shape; detached.
         tau: τ > 0.
+        mask_BP: w ≥ 0, how much each position counts: both distributions are w exp(·/τ) / Σ, so that a position of weight
+            0 is in neither. An image without any weight has the loss 0. None = all positions alike.
 
     Returns:
         loss_B in [0, ∞) nats.
 
     Raises:
-        ValueError: shapes differ, or no positions; τ not above 0.
+        ValueError: shapes differ, or no positions; τ not above 0; the mask does not fit.
     """
     if tau <= 0:
         raise ValueError(f"tau must be above 0, found {tau}")
     student_BCP, teacher_BCP = positioned(*prepare_equal(student, teacher))
+    if mask_BP is not None:
+        return tau**2 * _divergence_within(student_BCP / tau, teacher_BCP / tau, mask_BP).mean(1)
     log_q_BCP = (student_BCP / tau).log_softmax(-1)
     log_p_BCP = (teacher_BCP / tau).log_softmax(-1)
     divergence_BC = (log_p_BCP.exp() * (log_p_BCP - log_q_BCP)).sum(-1)
     return tau**2 * divergence_BC.mean(1)
 
 
-def pkd(student: Tensor, teacher: Tensor, *, gather: Gather | None = None) -> Tensor:
+def pkd(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    gather: Gather | None = None,
+    mask_BP: Tensor | None = None,
+) -> Tensor:
     """Pearson distillation: squared difference of maps that are standardised per channel.
 
     loss_b = ½ mean_cp (ŝ − t̂)², ŝ and t̂ with mean 0 and deviation 1 of each channel over the batch and all positions.
@@ -53,14 +67,18 @@ def pkd(student: Tensor, teacher: Tensor, *, gather: Gather | None = None) -> Te
         student: projected features [B, C, H, W], [B, L, D] or [B, D].
         teacher: the same shape; detached.
         gather: rows of all workers.
+        mask_BP: w ≥ 0, how much each position counts, in the means and deviations of the channels (Σ w in place of n) and
+            in the mean over positions of each image; one without any weight has the loss 0. None = all alike.
 
     Returns:
-        loss_B in [0, ∞); their mean over all rows is in [0, 2].
+        loss_B in [0, ∞); without a mask their mean over all rows is in [0, 2].
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: shapes differ; the mask does not fit.
     """
     student_BCP, teacher_BCP = (channels_first(x) for x in prepare_equal(student, teacher))
+    if mask_BP is not None:
+        return _pearson_within(student_BCP, teacher_BCP, mask_BP, gather)
     difference_BCP = _standard(student_BCP, gather) - _standard(teacher_BCP, gather)
     return 0.5 * difference_BCP.square().mean((1, 2))
 
@@ -119,3 +137,53 @@ def _standard(values_BCP: Tensor, gather: Gather | None) -> Tensor:
     deviation_C = (energy_C / max(rows_CN.shape[1] - 1, 1)).sqrt()
     scale_C = torch.where(varies_C, 1 / (deviation_C + _STD_EPS), 0.0)
     return (values_BCP - mean_C1) * scale_C[:, None]
+
+
+def _divergence_within(student_BCP: Tensor, teacher_BCP: Tensor, mask_BP: Tensor) -> Tensor:
+    """KL(p ‖ q) [B, C] of w exp(·) / Σ; 0 for images without any weight."""
+    mask_BP = _fitting(mask_BP, student_BCP)
+    empty_B1 = (mask_BP <= 0).all(1, keepdim=True)
+    weight_BP = torch.where(empty_B1, 1.0, mask_BP)
+    there_BP = weight_BP > 0
+    log_w_B1P = torch.where(there_BP, weight_BP, 1.0).log()[:, None]
+    log_q, log_p = (
+        (x + log_w_B1P).masked_fill(~there_BP[:, None], -torch.inf).log_softmax(-1)
+        for x in (student_BCP, teacher_BCP)
+    )
+    apart = torch.where(there_BP[:, None], log_p - log_q, 0.0)
+    return torch.where(empty_B1, 0.0, (log_p.exp() * apart).sum(-1))
+
+
+def _pearson_within(
+    student_BCP: Tensor, teacher_BCP: Tensor, mask_BP: Tensor, gather: Gather | None
+) -> Tensor:
+    mask_BP = _fitting(mask_BP, student_BCP)
+    weight_N = gathered(mask_BP, gather).flatten()
+    away_BCP = _standard_within(student_BCP, weight_N, gather) - _standard_within(
+        teacher_BCP, weight_N, gather
+    )
+    total_B = mask_BP.sum(1)
+    square_B = (away_BCP.square().mean(1) * mask_BP).sum(1)
+    return 0.5 * square_B / torch.where(total_B > 0, total_B, 1.0)
+
+
+def _standard_within(values_BCP: Tensor, weight_N: Tensor, gather: Gather | None) -> Tensor:
+    """As `_standard`, with weights of all positions of the batch of all workers."""
+    channels = values_BCP.shape[1]
+    rows_CN = gathered(values_BCP, gather).transpose(0, 1).reshape(channels, -1)
+    total = weight_N.sum()
+    mean_C1 = (rows_CN * weight_N).sum(1, keepdim=True) / torch.where(total > 0, total, 1.0)
+    energy_C = ((rows_CN - mean_C1).square() * weight_N).sum(1)
+    rounding = torch.finfo(rows_CN.dtype).eps * _ROUNDING
+    varies_C = energy_C > rounding**2 * (rows_CN.square() * weight_N).sum(1)
+    deviation_C = (torch.where(varies_C, energy_C, 1.0) / (total - 1).clamp(min=1)).sqrt()
+    scale_C = torch.where(varies_C, 1 / (deviation_C + _STD_EPS), 0.0)
+    return (values_BCP - mean_C1) * scale_C[:, None]
+
+
+def _fitting(mask_BP: Tensor, values_BCP: Tensor) -> Tensor:
+    if mask_BP.shape != (values_BCP.shape[0], values_BCP.shape[2]):
+        raise ValueError(
+            f"a mask of positions must be {[values_BCP.shape[0], values_BCP.shape[2]]}, found {list(mask_BP.shape)}"
+        )
+    return mask_BP.detach().to(values_BCP)

@@ -216,6 +216,17 @@ LOSS_ROWS: dict[str, LossRow] = {
         knobs={
             "beta": Knob(1.0, "β, how much more a probability counts that is further away.", ge=0),
             "box_weight": _BOX_WEIGHT,
+            "localisation": Knob(
+                0.0,
+                "Weight of localisation distillation (LD, Zheng et al. 2022) of detectors with `bins`, summed over edges and bins,\n"
+                "each location by the teacher's largest probability. Theirs: 0.25 of the mean over 17 bins, 0.015 here.",
+                ge=0,
+                argument=False,
+                later=True,
+            ),
+            "edge_temperature": Knob(
+                10.0, "T of localisation distillation.", gt=0, argument=False, later=True
+            ),
         },
         combines=("locations",),
     ),
@@ -227,10 +238,24 @@ LOSS_ROWS: dict[str, LossRow] = {
         knobs={
             "beta": Knob(2.0, "β, as of the labels' loss.", ge=0),
             "box_weight": _BOX_WEIGHT,
+            "bin_weight": Knob(
+                0.25,
+                "Weight of the distribution focal loss of a student with `bins` (Li et al. 2020).",
+                later=True,
+                ge=0,
+            ),
             "threshold": Knob(
                 0.3, "Fused boxes with a lower score are left out.", ge=0, le=1, argument=False
             ),
             "iou": Knob(0.55, "Overlap from which boxes are fused.", gt=0, lt=1, argument=False),
+            "suppression": Knob(
+                "hard",
+                "Of each teacher's own boxes, before they are fused: those that overlap a surer one are dropped (hard), doubted (soft,\n"
+                "Bodla et al. 2017), or all go in (none). Chosen when stored answers are read.",
+                choices=("hard", "soft", "none"),
+                argument=False,
+                later=True,
+            ),
         },
         combines=("boxes",),
     ),
@@ -374,6 +399,7 @@ LOSS_ROWS: dict[str, LossRow] = {
         paper="Shu et al. 2021 (CWD)",
         knobs={"tau": Knob(1.0, "τ; theirs: 1 for features, 4 for maps of logits.", gt=0)},
         layout="dense",
+        masked=True,
     ),
     "pkd": _features(
         path="raykd.losses.dense:pkd",
@@ -382,6 +408,7 @@ LOSS_ROWS: dict[str, LossRow] = {
         paper="Cao et al. 2022 (PKD)",
         knobs=_SCOPE,
         layout="projected",
+        masked=True,
     ),
     "token_similarity": _features(
         path="raykd.losses.dense:token_similarity",

@@ -37,6 +37,7 @@ class Knob:
         choices: the texts that it may be; without any it is a number, or a bool if its default is one.
         per_teacher: a mapping of teachers' names to such values.
         argument: it is handed to the function as it stands; otherwise the objective acts on it.
+        later: it came after runs with this loss: at its default, what they did is not done again.
     """
 
     default: float | bool | str | EllipsisType | None
@@ -48,6 +49,7 @@ class Knob:
     choices: tuple[str, ...] = ()
     per_teacher: bool = False
     argument: bool = True
+    later: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,7 @@ class LossRow:
         default_weight: weight of the term that the paper or its benchmark uses.
         stored: works from stored targets (no live teacher needed).
         needs: keyword arguments without which the loss cannot be computed.
+        masked: whether it takes `mask_BP`, how much each position of a map counts.
         default_temperature: T where a recipe gives none; None = what the data says.
         tempers: whether the recipe's temperature acts on it; otherwise that must be 1.
         refused: why no recipe can use it, or None: it is a function alone.
@@ -97,6 +100,7 @@ class LossRow:
     default_weight: float = 1.0
     stored: bool = True
     needs: tuple[str, ...] = ()
+    masked: bool = False
     default_temperature: float | None = None
     tempers: bool = True
     refused: str | None = None

@@ -294,6 +294,16 @@ def probe_output(network: nn.Module, inputs: Mapping[str, Tensor], *, key: str) 
         return _sample_shape(run_model(network, inputs, key=key), inputs, "the output", key)
 
 
+def probe_answer(network: nn.Module, inputs: Mapping[str, Tensor], *, key: str) -> Tensor:
+    """What the model says of some samples, [B, ...], found as `probe` does.
+
+    Raises:
+        InputError: the model does not run on the inputs.
+    """
+    with _untouched(core(network)):
+        return run_model(network, inputs, key=key)
+
+
 @dataclass(frozen=True)
 class Row:
     """One module of a model.

@@ -18,7 +18,9 @@ from raykd.config.objective import (
 from raykd.config.resolving import is_hard
 from raykd.objective.weighting import steady
 
-Role = Literal["student", "labels", "best_teacher", "hard", "untrained", "without_peers"]
+Role = Literal[
+    "student", "labels", "best_teacher", "hard", "untrained", "without_peers", "all_labels"
+]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class TrainingRole:
         objective: what it is taught.
         teachers: whom it listens to.
         labelled_only: whether its batches hold labelled samples only.
+        all_labels: whether it sees the labels outside the budget, too.
         trained: whether it is trained at all.
     """
 
@@ -37,6 +40,7 @@ class TrainingRole:
     objective: Objective
     teachers: tuple[str, ...]
     labelled_only: bool = False
+    all_labels: bool = False
     trained: bool = True
 
 
@@ -73,9 +77,9 @@ def training_role(
         class_weights=objective.labels.class_weights,
         loss=objective.labels.loss,
     )
-    if role == "labels":
+    if role in ("labels", "all_labels"):
         alone = Objective(labels=own, soft_targets=None, mean=objective.mean)
-        return TrainingRole(role, alone, (), labelled_only=True)
+        return TrainingRole(role, alone, (), labelled_only=True, all_labels=role == "all_labels")
     if role == "hard" and always_labelled:
         soft = SoftTargets(temperature=1.0, weight=1.0, hard_share=1.0)
         argmax = Objective(
@@ -144,7 +148,8 @@ def overrides_of(
             found[name] = json.dumps(
                 [one.model_dump(mode="json", exclude_none=True) for one in own]
             )
-    return " ".join(f"objective.{key}={_quoted(value)}" for key, value in found.items())
+    words = [f"objective.{key}={_quoted(value)}" for key, value in found.items()]
+    return " ".join(["data.labels=null", *words] if role == "all_labels" else words)
 
 
 def _soft_targets(taught: Objective, own: Objective) -> dict[str, str]:

@@ -262,9 +262,11 @@ class DistillObjective(nn.Module):
     ) -> dict[str, Term]:
         """The terms that compare features with the teachers'; arguments as of `forward`."""
         weights, terms = strengths_at(self.settings, context.epoch).features, {}
+        masks = self._foregrounds(batch, targets)
         for index, (part, weight) in enumerate(zip(self.features, weights, strict=True)):
             answer = targets[self.settings.features[index].teacher]
-            loss_B, counted_B = part(features, batch, answer, context)
+            mask = masks.get(self.settings.features[index].foreground)
+            loss_B, counted_B = part(features, batch, answer, context, mask)
             terms[f"features.{index}"] = Term(loss_B, counted_B, weight)
         if self.settings.feature_weighting == "heads" and terms:
             heads = [part for part in self.features if isinstance(part, FeatureLoss)]
@@ -273,6 +275,20 @@ class DistillObjective(nn.Module):
         if self.uncertainty is not None:
             terms = self.uncertainty(terms)
         return terms
+
+    @torch.no_grad()
+    def _foregrounds(self, batch: Batch, targets: LearntOutputs) -> dict[str | None, Tensor]:
+        """Kind of foreground -> how much each place counts [B, h, w], of the kinds that terms ask for."""
+        kinds = {term.foreground for term in self.settings.features} - {None}
+        said = _whole(targets)
+        frozen = self.teacher_infos[: len(self.teacher_infos) - len(self.peers)]
+        answers = [said[one.name] for one in frozen if one.name in said]
+        found: dict[str | None, Tensor] = {}
+        for kind in kinds:
+            assert kind is not None, "taken away"
+            assert self.rule.foreground is not None, "settings allow it where there is one"
+            found[kind] = self.rule.foreground(kind, batch, answers)
+        return found
 
     @torch.no_grad()
     def ensemble_sums(

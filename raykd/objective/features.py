@@ -82,7 +82,12 @@ class FeatureLoss(nn.Module):
         self.register_buffer("scale_matrix_DD", matrix_DD, persistent=False)
 
     def forward(
-        self, features: Mapping[str, Tensor], batch: Batch, answer: Dense, context: Context
+        self,
+        features: Mapping[str, Tensor],
+        batch: Batch,
+        answer: Dense,
+        context: Context,
+        foreground_BHW: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The unweighted loss [B], and which samples count, bool [B].
 
@@ -94,6 +99,8 @@ class FeatureLoss(nn.Module):
             batch: the batch.
             answer: the teacher's.
             context: the other workers.
+            foreground_BHW: how much each place of a sample's image counts, of any size; a sample without any counts
+                nowhere. None = all places alike.
         """
         taps = self.term.teacher_taps
         present = all(tap in answer.features for tap in taps)
@@ -107,7 +114,11 @@ class FeatureLoss(nn.Module):
         if len(taps) == 2:
             pairs = (students[0], students[1]), (teachers[0], teachers[1])
             return LOSSES["fsp"](*pairs), counted_B
-        return self._loss(students[0], teachers[0], counted_B, context), counted_B
+        mask_BP = None
+        if foreground_BHW is not None:
+            mask_BP = _at_size(foreground_BHW, teachers[0].shape[-2:])
+            counted_B = counted_B & (mask_BP.sum(1) > 0)
+        return self._loss(students[0], teachers[0], counted_B, context, mask_BP), counted_B
 
     @torch.no_grad()
     def in_spreads(self, features: Mapping[str, Tensor], answer: Dense) -> dict[str, Tensor]:
@@ -147,10 +158,18 @@ class FeatureLoss(nn.Module):
         return layer_normalised(teacher) if self.term.target == "layer_norm" else teacher
 
     def _loss(
-        self, student: Tensor, teacher: Tensor, counted_B: Tensor, context: Context
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        counted_B: Tensor,
+        context: Context,
+        mask_BP: Tensor | None,
     ) -> Tensor:
         loss = self.term.loss
         knobs = loss.arguments
+        everyone = loss.row.per_sample or bool(counted_B.all())
+        if mask_BP is not None:
+            knobs["mask_BP"] = mask_BP if everyone else mask_BP[counted_B]
         if loss.knob("scope") == "global":
             knobs["gather"] = context.gather_counted(counted_B)
         if "head_weight" in loss.row.needs:
@@ -167,8 +186,15 @@ class FeatureLoss(nn.Module):
 
         if loss.row.per_sample:
             return function(student, teacher)
-        everyone = bool(counted_B.all())
         return masked_pairwise(function, student, teacher, None if everyone else counted_B)
+
+
+def _at_size(map_BHW: Tensor, size: Sequence[int]) -> Tensor:
+    """A map of weights as one of another size, its positions in a row [B, P]."""
+    if tuple(map_BHW.shape[1:]) != tuple(size):
+        whole = map_BHW[:, None]
+        map_BHW = F.interpolate(whole, size=list(size), mode="bilinear", align_corners=False)[:, 0]
+    return map_BHW.flatten(1)
 
 
 def layer_normalised(features: Tensor) -> Tensor:
@@ -247,6 +273,8 @@ def feature_problem(
     (ours, *_), (theirs, *_) = student, teacher
     found = f"found {[list(s) for s in student]} at {term.student_tap!r} and {[list(t) for t in teacher]} at "
     found += f"{term.teacher_tap!r}"
+    if term.foreground is not None and (len(theirs) != 3 or len(ours) != 3):
+        return f"foreground says which positions of maps [C, H, W] count; {found}; tap convolutional layers, or leave it out"
     if layout == "dense" and len(theirs) == 1:
         return f"{name} compares positions, of which the teacher's feature has none; {found}; tap an earlier module, or use hint"
     if layout == "positions" and not _positioned(ours, theirs):

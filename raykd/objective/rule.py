@@ -15,7 +15,7 @@ from raykd.config.methods import SoftLoss
 from raykd.config.objective import Labels, Objective, SoftTargets
 from raykd.objective.features import Shape
 from raykd.objective.teacher_batch import TeacherBatch, TeacherInfo
-from raykd.types import Batch, Headed, Output, Scale, TeacherOutputs
+from raykd.types import Batch, Dense, Headed, Output, Scale, TeacherOutputs
 
 OUTPUT = ""
 """Tap of what a model itself returns."""
@@ -113,6 +113,8 @@ class LearningRule:
             then `soft_loss` and `own_losses` take such outputs too, as `TeacherBatch.headed`. None where outputs are
             always needed as a whole.
         classes_of: labels -> the numbers of the classes [N], where labels say more than that.
+        foreground: which kind, batch and the teachers' answers -> how much each place of a sample's image counts, float
+            [B, h, w] in [0, 1], of any size; 0 throughout where it is not known. None where samples have no places.
     """
 
     label_loss: Callable[[Labels, Tensor, Tensor], Counted]
@@ -138,6 +140,7 @@ class LearningRule:
     measures: Measures | None = None
     label_loss_in_chunks: Callable[[Headed, Tensor], Counted] | None = None
     classes_of: Callable[[Tensor], Tensor] = lambda labels_N: labels_N
+    foreground: Callable[[str, Batch, Sequence[Dense]], Tensor] | None = None
 
 
 def knows_few(teacher_infos: Sequence[TeacherInfo]) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from raykd.config.peers import Peers
 from raykd.config.roles import Teacher
 from raykd.config.scales import Scaled, scales_asked
 from raykd.config.training import Training
+from raykd.data import Samples
 from raykd.folders import home
 from raykd.losses.heads import Head
 from raykd.models.scales import TokenScale, unfitted
@@ -194,14 +196,14 @@ def student_fit(
         teacher_shapes={**prepared.teacher_shapes, **_output_shapes(prepared)},
         training=config.train if role.trained else config.train.model_copy(update={"epochs": 0}),
         plan=Plan(
-            rows=samples.labelled_rows("train") if role.labelled_only else train,
+            rows=_rows(samples, role) if role.labelled_only else train,
             epoch_rows=len(train),
             batch_size=config.train.batch_size,
             seed=derive(seed, "order"),
             views=config.data.views.count,
         ),
         seed=seed,
-        labels="budget",
+        labels="all" if role.all_labels else "budget",
         data=prepared.data,
         teachers={name: _identity(prepared, name, teachers) for name in role.teachers},
         facts=_facts(prepared, role, teachers),
@@ -212,6 +214,11 @@ def student_fit(
         peers=peers,
         threads=config.cluster.student.threads,
     )
+
+
+def _rows(samples: Samples, role: TrainingRole) -> np.ndarray:
+    """The training rows with a label that a control on labels sees."""
+    return samples.labelled_rows("train", "all" if role.all_labels else "budget")
 
 
 def _heard(

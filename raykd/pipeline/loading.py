@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from raykd.config import Config
+from raykd.config.models import DetectorModel
 from raykd.config.places import cache_root
 from raykd.config.sources import FilesSource, GymnasiumSource
 from raykd.data import Samples, build_samples
@@ -38,6 +40,12 @@ def load_samples(
         InputError: anything about the data, or the nodes do not share `data.cache`.
         DataError: samples cannot be read or written.
     """
+    bins = config.student.model.bins if isinstance(config.student.model, DetectorModel) else None
+    samples = _loaded(config, address, listen)
+    return samples if bins is None else replace(samples, bins=bins)
+
+
+def _loaded(config: Config, address: str | None, listen: Listen | None) -> Samples:
     columns = [one.column for one in config.evaluate.slices if one.column is not None]
     if isinstance(config.data.source, GymnasiumSource):
         return rolled_samples(config, config.data.source, columns, address=address)

@@ -134,6 +134,22 @@ def _objective(objective: Objective, found: str) -> Iterator[Problem]:
         yield Problem(f"{key}.disagreement", f"compares all classes; {found}; leave it out")
 
 
+def structured_problems(boxes: Sequence[str], objectives: Sequence[Objective]) -> Iterator[Problem]:
+    """What cannot be learnt from detectors that say boxes at no fixed locations.
+
+    Args:
+        boxes: names of the teachers that do.
+        objectives: of the recipe and of its variants.
+    """
+    for soft in (one.soft_targets for one in objectives):
+        if boxes and soft is not None and soft.mixing == "locations":
+            yield Problem(
+                "objective.soft_targets.loss.type",
+                f"{soft.loss.type} compares location by location, and teacher {boxes[0]!r} says boxes that are at none; use "
+                "fused_boxes, which takes teachers of both forms",
+            )
+
+
 def keeps_largest(config: Config, samples: Samples) -> bool:
     """Whether only the largest logits of a training view are kept; beside an engine, which knows no more, they are."""
     classes, targets = samples.class_count, config.targets

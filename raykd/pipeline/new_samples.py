@@ -10,7 +10,7 @@ import secrets
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from raykd.data.texts import encode_texts
 from raykd.errors import DataError, InputError, Problem
 from raykd.export.description import Description, Input
 from raykd.objects import hold
+from raykd.pipeline.new_images import categories_of, has_images, read_images
 from raykd.tasks import find_task
 from raykd.types import TEXT
 
@@ -54,11 +55,15 @@ class NewSamples:
         ids: [N], as the file has them; the number of the row where it has none.
         values: [N, ...] in the space of the student's source; of texts uint8 [N, L].
         left_out: rows of the file that are no sample, and why, in words.
+        sizes: width and height of each image's file, where images were read for a detector; else None.
+        category_of: class -> category id, where a COCO file of categories was read; else None.
     """
 
     ids: np.ndarray
     values: np.ndarray
     left_out: tuple[str, ...] = ()
+    sizes: tuple[tuple[int, int], ...] | None = None
+    category_of: Mapping[int, int] | None = None
 
 
 def read_new(about: Description, path: Path) -> NewSamples:
@@ -75,6 +80,8 @@ def read_new(about: Description, path: Path) -> NewSamples:
     if not path.exists():
         raise InputError.at(KEY, f"no file at {path}; check the path")
     suffix = path.suffix.lower()
+    if find_task(about.task).settings.boxes and has_images(path):
+        return _of_images(about, path)
     if suffix in (".npz", ".npy"):
         found = _of_arrays(path, suffix, acts=find_task(about.task).settings.acts)
     elif suffix == ".txt" and about.input.dtype == "uint8":
@@ -82,6 +89,14 @@ def read_new(about: Description, path: Path) -> NewSamples:
     else:
         found = _of_source(about, _reading(about.input, path, suffix))
     return _kept(about, found, str(path))
+
+
+def _of_images(about: Description, path: Path) -> NewSamples:
+    """Images for a detector."""
+    ids, values, bad, sizes = read_images(about, path)
+    new = _kept(about, (ids, values, bad), str(path))
+    own = tuple(size for place, size in enumerate(sizes) if place not in bad)
+    return replace(new, sizes=own, category_of=categories_of(path, about.classes))
 
 
 def _kept(about: Description, found: _Read, where: str) -> NewSamples:

@@ -15,7 +15,8 @@ from torch import nn
 from raykd.data.steps import as_shown
 from raykd.disks import new_file
 from raykd.errors import InputError, Problem
-from raykd.export.task import Predicted
+from raykd.export.found_boxes import in_pixels
+from raykd.export.task import Boxes, Predicted
 from raykd.importing import load_callable
 from raykd.pipeline.continuing import read_on
 from raykd.pipeline.new_samples import NewSamples, given_new, read_new
@@ -53,7 +54,7 @@ class Predictions:
     @property
     def labels(self) -> np.ndarray:
         """Each prediction [N]: a class or the labels that hold, in words; in regression the value, float32."""
-        words = (self.said.probability_NC, self.said.vector_ND, self.said.bits_N)
+        words = (self.said.probability_NC, self.said.vector_ND, self.said.bits_N, self.said.boxes)
         values = all(one is None for one in words)
         return self.said.label_N if values else np.array(self.said.words)
 
@@ -66,6 +67,11 @@ class Predictions:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes or labels."""
         return self.said.classes
+
+    @property
+    def boxes(self) -> tuple[Boxes, ...] | None:
+        """What is found in each image, in pixels of its file; None in other tasks."""
+        return self.said.boxes
 
 
 def predict(path: str | os.PathLike[str], data: Any, *, model: str | None = None) -> Predictions:
@@ -84,7 +90,7 @@ def predict(path: str | os.PathLike[str], data: Any, *, model: str | None = None
     is_path = isinstance(data, str | os.PathLike)
     new = read_new(about, Path(data)) if is_path else given_new(about, data)
     ids, said = ask_student(Path(path), (new.ids, new.values), model)
-    return Predictions(ids, said, new.left_out)
+    return Predictions(ids, in_pixels(said, new.sizes, about.input.shape), new.left_out)
 
 
 def ask_student(
@@ -194,7 +200,8 @@ def write_npz(path: Path, ids: np.ndarray, predicted: Predicted) -> None:
     """The arrays of a task.
 
     `ids`, `classes` [C], and `labels` with `probabilities` float32 [N, C], or `values` float32 [N]; of embeddings
-    `ids` and `embeddings` float32 [N, D]; of a language `ids`, `texts` that go on with the given ones, and
+    `ids` and `embeddings` float32 [N, D]; of detectors `images` [M], places among the ids, `boxes` [M, 4], `labels` and
+    `scores` [M]; of a language `ids`, `texts` that go on with the given ones, and
     `bits_per_byte` of these, float32 [N].
     """
     arrays: dict[str, Any] = {"ids": ids, "classes": np.array(predicted.classes)}
@@ -202,6 +209,14 @@ def write_npz(path: Path, ids: np.ndarray, predicted: Predicted) -> None:
         arrays = {"ids": ids, "embeddings": predicted.vector_ND}
     elif predicted.bits_N is not None:
         arrays = {"ids": ids, "texts": np.array(predicted.words), "bits_per_byte": predicted.bits_N}
+    elif predicted.boxes is not None:
+        counts = [len(one.score_M) for one in predicted.boxes]
+        arrays |= {
+            "images": np.repeat(np.arange(len(ids)), counts),
+            "boxes": np.concatenate([one.corners_M4 for one in predicted.boxes]),
+            "labels": np.concatenate([one.class_M for one in predicted.boxes]),
+            "scores": np.concatenate([one.score_M for one in predicted.boxes]),
+        }
     elif predicted.probability_NC is None:
         arrays["values"] = predicted.label_N
     else:

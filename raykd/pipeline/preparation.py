@@ -45,6 +45,7 @@ from raykd.pipeline.model_checks import (
     data_problems,
     keeps_largest,
     partial_problems,
+    structured_problems,
 )
 from raykd.pipeline.placement import threads_of
 from raykd.pipeline.taught import labelled_student_rows, rows_to_score, student_rows
@@ -198,6 +199,8 @@ def prepare(
         whole=not keeps_largest(config, samples),
         classes=samples.class_count,
     )
+    boxes = [name for name, resolved in teachers.items() if resolved.used is not None]
+    problems += dict.fromkeys(structured_problems(boxes, objectives))
     cpus = cpu_count() if address is None else None
     student = collect(problems, partial(_student, config, samples, cpus))
     if problems or student is None:

@@ -37,9 +37,10 @@ from raykd.models import build_model
 from raykd.models.frozen import freeze, parameter_groups
 from raykd.models.network import Network
 from raykd.models.preprocess import IDENTITY, Preprocessing, preprocessing_for
-from raykd.models.taps import probe, probe_output, run_model
+from raykd.models.taps import probe, probe_answer, probe_output, run_model
 from raykd.models.weights import apply_weights, load_weights, matching
 from raykd.models.zoo.estimator import examples_of
+from raykd.pipeline.box_teachers import boxes_of, used_of
 from raykd.pipeline.engines import AskedEngine, engine_spec, resolve_engine
 from raykd.pipeline.model_checks import (
     LabelMap,
@@ -89,6 +90,7 @@ class ResolvedTeacher:
             its embedding.
         engine: what is known of it, where it is one.
         notes: what a reader of a run should know of its answers, in plain words.
+        used: so many first numbers of each answer say something, see `raykd.evaluate.task.TaskMetrics.used`; None = all.
     """
 
     settings: Teacher
@@ -107,6 +109,7 @@ class ResolvedTeacher:
     answers: int = 0
     engine: AskedEngine | None = None
     notes: tuple[str, ...] = ()
+    used: int | None = None
 
     def spec(
         self, weights: Mapping[str, Tensor] | None, samples: Samples, cluster: TeacherCluster
@@ -126,6 +129,7 @@ class ResolvedTeacher:
                 answers=answers,
                 packing=self.packing,
                 known_as=self.behaviour,
+                width=None if self.used is None else self.answers,
             )
         assert settings.model is not None, "a teacher without outputs has a model"
         gpus = cluster.gpus if settings.resources.gpus is None else settings.resources.gpus
@@ -226,6 +230,9 @@ def resolve_teacher(
         )
     elif teacher.outputs is None:
         resolved = _with_model(config, resolved, samples, objectives, key)
+    elif find_task(config.task).settings.boxes:
+        rows_NU, notes = boxes_of(config, teacher, samples, key)
+        resolved = replace(resolved, recorded_NC=rows_NU, used=rows_NU.shape[1], notes=notes)
     else:
         logits_NC, told = load_outputs(
             teacher.outputs,
@@ -295,6 +302,10 @@ def _with_model(
     answers = resolved.answers
     if metrics.own_width:
         answers = vector_length(teacher, network, inputs, answer, key)
+    used = None
+    if metrics.used is not None:
+        said_NC = probe_answer(network, inputs, key=f"{key}.model")
+        used = used_of(metrics.used, said_NC, f"{key}.model")
     if teacher.fit is not None:
         _check_fit(teacher, network, inputs, samples, key)
     terms = [term for objective in objectives for term in objective.features]
@@ -312,6 +323,7 @@ def _with_model(
         ),
         code=code_of(teacher.model, network),
         answers=answers,
+        used=used,
         head_shape=None if teacher.head is None else _head_shape(network, teacher.head, key),
     )
 
@@ -345,6 +357,7 @@ def _packed(
     elif keeps_largest(config, samples):
         temperatures = kept_temperatures(config, resolved.settings, objectives)
         packing = Packing(targets.top_k, temperatures, packing.features, targets.mass)
+    packing = replace(packing, first=resolved.used)
     shapes = {t: packed_shape(shape, packing.features) for t, shape in resolved.shapes.items()}
     return replace(resolved, packing=packing, shapes=shapes)
 

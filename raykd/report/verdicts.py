@@ -306,6 +306,8 @@ def _control(summary: Summary, role: str) -> str:
         return f"the same network taught {text_of(summary).hard}"
     if role == "without_peers":
         return "the same network taught by the teachers alone, without peers"
+    if role == "all_labels":
+        return "the same network with the labels of all training samples"
     if role == "direct":
         return "the same network without the earlier stages"
     if role == "longer":

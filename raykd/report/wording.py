@@ -14,6 +14,7 @@ ROLES = {
     "hard": "hard labels",
     "untrained": "untrained",
     "without_peers": "without peers",
+    "all_labels": "all labels",
     "direct": "without stages",
     "longer": "without stages, longer",
     "cloning": "cloning, equal states",

@@ -24,10 +24,12 @@ from raykd.targets.packing import (
     Arrays,
     Packing,
     decode_features,
+    decode_first,
     decode_top,
     drawn_of,
     encode_drawn,
     encode_features,
+    encode_first,
     encode_top,
     half,
     on_host,
@@ -47,7 +49,6 @@ Parts = list[tuple[np.ndarray, Arrays]]
 
 
 _OWN: dict[OutputKind, str] = {
-    "value": "value32",
     "label_logits": "labels16",
     "embedding": "embedding32",
 }
@@ -56,6 +57,8 @@ _OWN: dict[OutputKind, str] = {
 
 def version(kind: OutputKind, packing: Packing = PLAIN) -> str:
     """The name of an encoding of outputs; targets of one are never read as those of another."""
+    if kind == "value":
+        return f"{packing.of_values}-v1"
     return f"{_OWN.get(kind) or packing.of_classes}-v1"
 
 
@@ -93,7 +96,7 @@ def encode(
 
     Returns:
         Of logits `values` float16 [N, C] (minus their row maximum) and `offset` float32 [N] (the
-        maximum), or what `encode_top` or `encode_drawn` says; of values `value` float32; of embeddings `embedding` float32;
+        maximum), or what `encode_top` or `encode_drawn` says; of values `value` float32, or what `encode_first` says; of embeddings `embedding` float32;
         of label logits `label_logits` float16; and `feature.<tap>` float16 [N, ...], or what `encode_features` says;
         `offsets` as they were given.
     """
@@ -101,6 +104,8 @@ def encode(
         arrays = encode_drawn(values_NC.float(), packing.draws, numbers_N)
     elif kind == "logits" and packing.top_k is not None:
         arrays = encode_top(values_NC.float(), packing)
+    elif kind == "value" and packing.first is not None:
+        arrays = encode_first(values_NC.float(), packing.first)
     else:
         arrays = _ENCODERS[kind](values_NC.float())
     if offsets is not None:
@@ -130,6 +135,9 @@ def _decode_values(
             return kind, widened(arrays[name])
     if KEPT in arrays:
         return "logits", decode_top(arrays, temperature)
+    whole_NC = decode_first(arrays)
+    if whole_NC is not None:
+        return "value", whole_NC
     values_NC = widened(arrays[VALUES])
     values_NC += torch.from_numpy(np.array(arrays[OFFSET]))[:, None]
     return "logits", values_NC

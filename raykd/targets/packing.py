@@ -37,6 +37,7 @@ CLASS = "class_of."
 DRAWN = "drawn_of."
 TAIL = "tail."
 FEATURE = "feature."
+FIRST = "first_of."
 SCALE = "scale."
 LARGEST = float(np.finfo(np.float16).max)
 _SHORT = 1 << 16
@@ -55,6 +56,7 @@ class Packing:
         mass: of the top_k classes only as few as have this probability together; None = all of them.
         draws: so many classes drawn from the teacher's probabilities, in place of the likeliest; None = none.
         features: `raw` float16; `pooled` their mean over positions, float16; `int8` with a scale per row.
+        first: so many first numbers of rows of values, where all behind are always 0; None = all of them.
     """
 
     top_k: int | None = None
@@ -62,6 +64,12 @@ class Packing:
     features: Form = "raw"
     mass: float | None = None
     draws: int | None = None
+    first: int | None = None
+
+    @property
+    def of_values(self) -> str:
+        """What is done to values, as a part of the codec's name."""
+        return "value32" if self.first is None else f"value32-first{self.first}"
 
     @property
     def of_classes(self) -> str:
@@ -199,6 +207,21 @@ def drawn_of(arrays: Mapping[str, np.ndarray]) -> TopK | None:
         return None
     ids_NK = torch.from_numpy(arrays[names[0]].astype(np.int64))
     return counted(ids_NK, int(names[0].removeprefix(DRAWN)))
+
+
+def encode_first(values_NC: Tensor, first: int) -> Arrays:
+    """Rows of values of which only the first so many numbers are not 0: `first_of.<C>` float32 [N, first]."""
+    return {f"{FIRST}{values_NC.shape[1]}": on_host(values_NC[:, :first])}
+
+
+def decode_first(arrays: Mapping[str, np.ndarray]) -> Tensor | None:
+    """Whole rows of values, float32 [N, C], from what `encode_first` made; None of what others made."""
+    for name, array in arrays.items():
+        if name.startswith(FIRST):
+            whole_NC = torch.zeros(len(array), int(name.removeprefix(FIRST)))
+            whole_NC[:, : array.shape[1]] = widened(array)
+            return whole_NC
+    return None
 
 
 def _class_type(classes: int) -> type[np.unsignedinteger[Any]]:

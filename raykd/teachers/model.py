@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from raykd.config.models import Model
 from raykd.data import Samples
@@ -32,6 +33,7 @@ from raykd.seeding import derive
 from raykd.targets import codec
 from raykd.targets.packing import PLAIN, Packing, as_kept
 from raykd.targets.ragged import joined, taken
+from raykd.tasks import find_task
 from raykd.teachers.answers import TINY, as_logits, mapped
 from raykd.teachers.engines.teacher import EngineSpec, EngineTeacher
 from raykd.teachers.stages import Placed, Stages
@@ -124,6 +126,7 @@ class Recorded:
         answers: what its answers are stored as.
         packing: what is kept of them.
         known_as: hash of what made the outputs, where that is known: more samples then leave the fingerprint as it is.
+        width: of its outputs, where `logits_NC` has only the first numbers of each and all behind are 0; None = these are all.
     """
 
     name: str
@@ -132,13 +135,15 @@ class Recorded:
     answers: OutputKind = "logits"
     packing: Packing = PLAIN
     known_as: str | None = None
+    width: int | None = None
 
     @property
     def fingerprint(self) -> str:
         """Hash of what made the outputs, or of these."""
         if self.known_as is not None:
             return _digest({"recorded_by": self.known_as})
-        return _digest({"recorded": hashlib.sha256(self.logits_NC.tobytes()).hexdigest()})
+        parts: dict[str, Any] = {"recorded": hashlib.sha256(self.logits_NC.tobytes()).hexdigest()}
+        return _digest(parts if self.width is None else parts | {"width": self.width})
 
 
 AnySpec = Spec | Recorded | EngineSpec
@@ -384,17 +389,22 @@ class RecordedTeacher:
         self.recorded = recorded
 
     def score(self, samples: Samples, rows: np.ndarray, view: np.ndarray) -> codec.Arrays:
-        """The recorded outputs of untransformed samples."""
+        """The recorded outputs of untransformed samples; found boxes are carried to views that move them."""
+        shown, follow = self.recorded.logits_NC[rows], find_task(samples.task).labels.answers_follow
         if (view != ORIGINAL_VIEW).any() and samples.policy:
-            raise TeacherError(
-                f"teacher {self.recorded.name!r} has outputs of untransformed samples only"
-            )
-        logits = torch.from_numpy(self.recorded.logits_NC[rows])
+            if follow is None:
+                raise TeacherError(
+                    f"teacher {self.recorded.name!r} has outputs of untransformed samples only"
+                )
+            shown = follow(shown, samples.places(rows, view), samples.visible)
+        logits = torch.from_numpy(shown)
         if (silent := logits.isnan().any(dim=1)).any():
             (sample,) = samples.named(rows[[int(silent.nonzero()[0])]])
             raise TeacherError(
                 f"teacher {self.recorded.name!r} has no outputs for sample id {sample}"
             )
+        if self.recorded.width is not None:
+            logits = functional.pad(logits, (0, self.recorded.width - logits.shape[1]))
         packing = _packing_for(self.recorded.packing, view)
         return codec.encode(logits, {}, self.recorded.answers, packing)
 

@@ -12,6 +12,7 @@ import torch
 from jobs.bench import (
     BENCHMARKS,
     Sizes,
+    dense_features,
     driver_traffic,
     peer_loop,
     peer_runs,
@@ -27,7 +28,7 @@ from raykd.models import build_model
 from raykd.models.weights import load_weights, save_weights
 from raykd.runtime import Resources
 from raykd.teachers.model import TeacherModel
-from raykd.types import ORIGINAL_VIEW
+from raykd.types import ORIGINAL_VIEW, Dense
 
 TINY = {"type": "mlp", "width": 0.1, "depth": 1}
 
@@ -216,3 +217,31 @@ def test_no_tensor_crosses_the_driver(ray_cluster):
         assert 0 < found[f"driver, {what}: largest object"]["median"] < answers / 2
         objects = found[f"driver, {what}: objects packed and unpacked"]
         assert 0 < objects["median"] < answers / 2
+
+
+def answer(seed, maps):
+    values = torch.randn(32, 6, generator=torch.Generator().manual_seed(seed))
+    features = {dense_features.TAP: maps}
+    return {"t": Dense(kind="logits", values_NC=values, valid_N=torch.ones(32).bool(), features=features)}  # fmt: skip
+
+
+def test_bytes_and_time_of_dense_features_are_side_by_side():
+    maps = torch.randn(32, 4, 5, 5)
+    times = {"actor": [4.0, 6.0, 5.0], "inside": [2.0, 3.0, 2.0]}
+    answers = {way: [answer(0, maps)] for way in times}
+    rows = dense_features.table("t", times, answers, {"actor": 250.0, "inside": 0.0}, 1000)
+    actor, inside, ratio, sent, own, part, stored, same = (row["median"] for row in rows)
+    assert (actor, inside, ratio) == (5.0, 2.0, 0.5)
+    assert (sent, own, part, stored, same) == (250.0, 0.0, 80.0, 250_000.0, 1.0)
+    answers["inside"] = [answer(0, maps + 1)]
+    assert dense_features.table("t", times, answers, {"actor": 250.0, "inside": 0.0}, 1)[-1]["median"] == 0  # fmt: skip
+
+
+@pytest.mark.soak
+def test_dense_features_are_the_same_bits_by_an_actor_and_inside(ray_cluster):
+    rows = dense_features.dense(Sizes(samples=64, repeats=1))
+    *_, sent, own, part, stored, same = (row["median"] for row in rows)
+    assert (own, same) == (0.0, 1.0)
+    assert sent > 2 * 32 * 16 * 16
+    assert part > 50
+    assert stored > sent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -11,7 +12,7 @@ from raykd_test_boxes import SIDE, box_data
 
 from raykd.config import load_config
 from raykd.config.models import DetectorModel
-from raykd.data import Dataset
+from raykd.data import Dataset, build_samples
 from raykd.detection.layout import (
     label_rows,
     layout_for,
@@ -59,7 +60,7 @@ def test_answers_and_labels_say_what_was_packed():
     assert torch.equal(again, rows)
     with pytest.raises(ValueError, match="no answers of a detector"):
         layout_of(torch.zeros(2, LAYOUT.width))
-    with pytest.raises(ValueError, match="same classes, image size and stride"):
+    with pytest.raises(ValueError, match="same classes, image size, stride and bins"):
         unpacked(rows, layout_for(3, 20, 16, stride=4))
     labels = labelled(([1, 2], [[0, 0, 4, 4], [2, 2, 8, 9]]), ([], []), None)
     assert is_labelled(labels).tolist() == [True, True, False]
@@ -256,8 +257,12 @@ RECIPE = {
     [
         ("student.model=mlp", "says nothing of where things are"),
         ("teachers.a.model=cnn", "says nothing of where things are"),
-        ('data.views.policy=[{"type": "flip"}]', "boxes do not move with views yet"),
-        ('data.views.policy=[{"type": "mixup"}]', "boxes do not move with views yet"),
+        ('data.views.policy=[{"type": "mixup"}]', "lays two images over each other"),
+        ('data.views.policy=[{"type": "cutmix"}]', "under a part of another image"),
+        ('data.views.policy=[{"type": "cutout"}]', "hides objects"),
+        ('data.views.policy=[{"type": "rotate", "degrees": 11}]', "at most 10"),
+        ('data.views.policy=[{"type": "rand_augment", "magnitude": 11}]', "at most 10"),
+        ('data.views.policy=[{"type": "random_resized_crop", "size": 16}]', "images of one size"),
         ("student.model.knows=[0]", "is for teachers"),
         ("student.preprocess.size=16", "means nothing"),
         ("objective.soft_targets.loss.type=kl", "dense_boxes, fused_boxes"),
@@ -273,8 +278,24 @@ def test_what_detectors_cannot_do_is_refused(change, message):
     assert change.split("=")[0].split(".type")[0] in str(caught.value)
 
 
-def test_noise_may_be_added_to_views():
-    load_config(RECIPE, ['data.views.policy=[{"type": "noise"}]'])
+def test_boxes_follow_every_step_that_says_where_pixels_go():
+    steps = ["noise", "flip", "pad_crop", "shift", "random_resized_crop", "color_jitter"]
+    policy = [*({"type": one} for one in steps), {"type": "rotate", "degrees": 10}]
+    views = {"count": 4, "policy": policy, "visible": 0.5}
+    assert load_config(RECIPE, [f"data.views={json.dumps(views)}"]).data.views.visible == 0.5
+    with pytest.raises(InputError, match=r"data\.views\.visible: means nothing with `task: class"):
+        load_config("digits", ["data.views.visible=0.5"])
+    assert "visible" not in load_config(RECIPE).data.views.identity()
+
+
+def test_transfer_sets_have_no_labels_however_many_boxes_the_others_have():
+    config = load_config(
+        RECIPE, ["data.transfer={sets: {blends: {type: mixup, count: 7}}}", "data.labels=40"]
+    )
+    samples = build_samples(config.data, seed=0, task="detection")
+    assert samples.labels.shape[1] > 7
+    assert not is_labelled(samples.all_labels[samples.transfer["blends"]]).any()
+    assert is_labelled(samples.all_labels[: -len(samples.transfer["blends"])]).all()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from raykd.data.dataset import Dataset
 from raykd.detection.layout import label_rows
 from raykd.errors import InputError, Problem
 
-_KEY = "data.source"
+KEY = "data.source"
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _TOLERANCE = 0.5
 """Pixels by which a box may stick out, since files round; it is cut at the border then."""
@@ -61,7 +61,7 @@ class _Mistakes:
 
     def refuse(self) -> None:
         if self.more:
-            self.found.append(Problem(_KEY, f"and {self.more:,} mistakes more of this kind"))
+            self.found.append(Problem(KEY, f"and {self.more:,} mistakes more of this kind"))
         if self.found:
             raise InputError(self.found)
 
@@ -76,22 +76,22 @@ def load_coco(source: CocoSource, task: str) -> Dataset:  # noqa: ARG001 - one s
         InputError: a missing file or image, ids that do not exist or repeat, boxes that are none; with file and id.
     """
     path = Path(source.path).expanduser()
-    tree = _json(path, f"{_KEY}.path")
+    tree = json_tree(path, f"{KEY}.path")
     mistakes = _Mistakes()
-    names, number_of = _categories(tree, path)
+    names, number_of = categories(tree, path)
     boxes_of = _annotations(tree, path, number_of, mistakes)
     folder = path.parent if source.images is None else Path(source.images).expanduser()
     hidden = {str(one) for one in tree.get("unlabelled", ())}
     images, known = [], set()
-    for one in _listed(tree, "images", path):
+    for one in listed(tree, "images", path):
         key = str(one.get("id"))
         if key in known:
-            mistakes.add(f"{_KEY}.path", f"{path}: image id {key} is there twice")
+            mistakes.add(f"{KEY}.path", f"{path}: image id {key} is there twice")
         known.add(key)
         own = None if key in hidden else boxes_of.get(key, [])
         images.append(BoxedImage(key, folder / str(one.get("file_name")), own))
     for key in boxes_of.keys() - known:
-        mistakes.add(f"{_KEY}.path", f"{path}: annotations are of image id {key}, which `images` does not list")  # fmt: skip
+        mistakes.add(f"{KEY}.path", f"{path}: annotations are of image id {key}, which `images` does not list")  # fmt: skip
     mistakes.refuse()
     return _dataset(images, names, source.size, source.mode)
 
@@ -106,7 +106,7 @@ def load_voc(source: VocSource, task: str) -> Dataset:  # noqa: ARG001
     """
     root, mistakes = Path(source.path).expanduser(), _Mistakes()
     images, found = [], {}
-    for file in _pictures(root / "JPEGImages"):
+    for file in pictures(root / "JPEGImages"):
         xml = root / "Annotations" / f"{file.stem}.xml"
         found[file] = list(_voc_objects(xml)) if xml.is_file() else None
     there = {name for objects in found.values() for name, _ in objects or ()}
@@ -116,7 +116,7 @@ def load_voc(source: VocSource, task: str) -> Dataset:  # noqa: ARG001
         boxes: list[Box] | None = None if objects is None else []
         for name, (x1, y1, x2, y2) in objects or ():
             if name not in number_of:
-                mistakes.add(f"{_KEY}.classes", f"{root / 'Annotations' / file.stem}.xml has an object {name!r}, which is none of {', '.join(names)}")  # fmt: skip
+                mistakes.add(f"{KEY}.classes", f"{root / 'Annotations' / file.stem}.xml has an object {name!r}, which is none of {', '.join(names)}")  # fmt: skip
             elif boxes is not None:
                 boxes.append((number_of[name], (x1 - 1, y1 - 1, x2, y2), False))
         images.append(BoxedImage(file.stem, file, boxes))
@@ -134,20 +134,21 @@ def load_yolo(source: YoloSource, task: str) -> Dataset:  # noqa: ARG001
         InputError: as of `load_coco`.
     """
     root, mistakes, images = Path(source.path).expanduser(), _Mistakes(), []
-    for file in _pictures(root / "images"):
+    for file in pictures(root / "images"):
         text = root / "labels" / f"{file.stem}.txt"
         boxes = None
         if text.is_file():
-            boxes = list(_yolo_boxes(text, _size_of(file), len(source.classes), mistakes))
+            boxes = list(_yolo_boxes(text, size_of(file), len(source.classes), mistakes))
         images.append(BoxedImage(file.stem, file, boxes))
     mistakes.refuse()
     return _dataset(images, source.classes, source.size, source.mode)
 
 
-def _categories(tree: Mapping[str, Any], path: Path) -> tuple[tuple[str, ...], dict[Any, int]]:
-    given = sorted(_listed(tree, "categories", path), key=lambda one: one["id"])
+def categories(tree: Mapping[str, Any], path: Path) -> tuple[tuple[str, ...], dict[Any, int]]:
+    """Names of the categories in the order of their ids, and id -> number of the class."""
+    given = sorted(listed(tree, "categories", path), key=lambda one: one["id"])
     if not given:
-        raise InputError.at(f"{_KEY}.path", f"{path} has no categories; at least one is needed")
+        raise InputError.at(f"{KEY}.path", f"{path} has no categories; at least one is needed")
     return tuple(str(one["name"]) for one in given), {one["id"]: n for n, one in enumerate(given)}
 
 
@@ -156,19 +157,19 @@ def _annotations(
 ) -> dict[str, list[Box]]:
     """Image id -> its boxes."""
     found: dict[str, list[Box]] = {}
-    for one in _listed(tree, "annotations", path):
+    for one in listed(tree, "annotations", path):
         where = f"{path}: annotation {one.get('id')} of image {one.get('image_id')}"
         if one.get("category_id") not in number_of:
-            mistakes.add(f"{_KEY}.path", f"{where} has category {one.get('category_id')}, which `categories` does not list: {', '.join(map(str, number_of))}")  # fmt: skip
+            mistakes.add(f"{KEY}.path", f"{where} has category {one.get('category_id')}, which `categories` does not list: {', '.join(map(str, number_of))}")  # fmt: skip
             continue
         try:
             x, y, width, height = (float(value) for value in one["bbox"])
         except (KeyError, TypeError, ValueError):
-            mistakes.add(f"{_KEY}.path", f"{where} has bbox {one.get('bbox')!r}; needs four numbers, [x, y, width, height]")  # fmt: skip
+            mistakes.add(f"{KEY}.path", f"{where} has bbox {one.get('bbox')!r}; needs four numbers, [x, y, width, height]")  # fmt: skip
             continue
         box = (number_of[one["category_id"]], (x, y, x + width, y + height), bool(one.get("iscrowd")))  # fmt: skip
         if problem := _no_box(box[1]):
-            mistakes.add(f"{_KEY}.path", f"{where} {problem}")
+            mistakes.add(f"{KEY}.path", f"{where} {problem}")
             continue
         found.setdefault(str(one.get("image_id")), []).append(box)
     return found
@@ -181,7 +182,7 @@ def _voc_objects(xml: Path) -> Iterator[tuple[str, tuple[float, float, float, fl
             corners = tuple(float(_text(one, f"bndbox/{edge}")) for edge in ("xmin", "ymin", "xmax", "ymax"))  # fmt: skip
             yield _text(one, "name"), (corners[0], corners[1], corners[2], corners[3])
     except (OSError, ValueError, ET.ParseError) as error:
-        raise InputError.at(f"{_KEY}.path", f"{xml} is no annotation of Pascal VOC: {error}") from error  # fmt: skip
+        raise InputError.at(f"{KEY}.path", f"{xml} is no annotation of Pascal VOC: {error}") from error  # fmt: skip
 
 
 def _plain_xml(file: Path) -> str:
@@ -212,13 +213,13 @@ def _yolo_boxes(
         try:
             label, x, y, w, h = (float(value) for value in line.split())
         except ValueError:
-            mistakes.add(f"{_KEY}.path", f"{where} is {line.strip()[:60]!r}; needs five numbers, `class x y width height`")  # fmt: skip
+            mistakes.add(f"{KEY}.path", f"{where} is {line.strip()[:60]!r}; needs five numbers, `class x y width height`")  # fmt: skip
             continue
         corners = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)  # fmt: skip
         if label != int(label if math.isfinite(label) else 0) or not 0 <= label < classes:
-            mistakes.add(f"{_KEY}.classes", f"{where} has class {label:g}; there are 0 to {classes - 1}")  # fmt: skip
+            mistakes.add(f"{KEY}.classes", f"{where} has class {label:g}; there are 0 to {classes - 1}")  # fmt: skip
         elif problem := _no_box(corners):
-            mistakes.add(f"{_KEY}.path", f"{where} {problem}")
+            mistakes.add(f"{KEY}.path", f"{where} {problem}")
         else:
             yield int(label), corners, False
 
@@ -240,7 +241,7 @@ def _dataset(
     images: Sequence[BoxedImage], names: Sequence[str], size: int | None, mode: str
 ) -> Dataset:
     if not images:
-        raise InputError.at(f"{_KEY}.path", "there are no images")
+        raise InputError.at(f"{KEY}.path", "there are no images")
     mistakes, pixels, rows, crowds = _Mistakes(), [], [], []
     for one in images:
         shown = _decoded(one, size, mode, mistakes)
@@ -257,7 +258,7 @@ def _dataset(
     shapes = {array.shape for array in pixels}
     if len(shapes) > 1:
         sizes = ", ".join(f"{s[2]}×{s[1]}" for s in sorted(shapes)[:4])
-        mistakes.add(f"{_KEY}.size", f"images have {len(shapes)} sizes ({sizes}, ...); set size, to which all are resized")  # fmt: skip
+        mistakes.add(f"{KEY}.size", f"images have {len(shapes)} sizes ({sizes}, ...); set size, to which all are resized")  # fmt: skip
     mistakes.refuse()
     return Dataset(
         np.stack(pixels),
@@ -276,10 +277,10 @@ def _decoded(
         with Image.open(one.file) as opened:
             image = opened.convert(mode)
     except FileNotFoundError:
-        mistakes.add(f"{_KEY}.images", f"image {one.name}: there is no file {one.file}")
+        mistakes.add(f"{KEY}.images", f"image {one.name}: there is no file {one.file}")
         return None
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        mistakes.add(f"{_KEY}.images", f"image {one.name}: {one.file} cannot be read ({error})")
+        mistakes.add(f"{KEY}.images", f"image {one.name}: {one.file} cannot be read ({error})")
         return None
     width, height = image.size
     if size is not None:
@@ -295,9 +296,9 @@ def _inside(one: BoxedImage, width: int, height: int, mistakes: _Mistakes) -> It
         corners = (x1, y1, x2, y2)
         out = max(-x1, -y1, x2 - width, y2 - height)
         if problem := _no_box(corners):
-            mistakes.add(f"{_KEY}.path", f"image {one.name} ({one.file.name}) {problem}")
+            mistakes.add(f"{KEY}.path", f"image {one.name} ({one.file.name}) {problem}")
         elif out > _TOLERANCE:
-            mistakes.add(f"{_KEY}.path", f"image {one.name} ({one.file.name}) has {width}×{height} pixels and a box ({x1:g}, {y1:g}, {x2:g}, {y2:g}), which lies outside by {out:g}")  # fmt: skip
+            mistakes.add(f"{KEY}.path", f"image {one.name} ({one.file.name}) has {width}×{height} pixels and a box ({x1:g}, {y1:g}, {x2:g}, {y2:g}), which lies outside by {out:g}")  # fmt: skip
         else:
             cut = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
             yield label, cut, crowd
@@ -308,21 +309,24 @@ def _scaled(corners: Sequence[float], across: float, down: float) -> list[float]
     return [x1 * across, y1 * down, x2 * across, y2 * down]
 
 
-def _pictures(folder: Path) -> list[Path]:
+def pictures(folder: Path) -> list[Path]:
+    """Files of a folder that are images, sorted."""
     if not folder.is_dir():
-        raise InputError.at(f"{_KEY}.path", f"there is no folder {folder}")
+        raise InputError.at(f"{KEY}.path", f"there is no folder {folder}")
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
 
 
-def _size_of(file: Path) -> tuple[int, int]:
+def size_of(file: Path) -> tuple[int, int]:
+    """Width and height of an image file, of which only the beginning is read."""
     try:
         with Image.open(file) as opened:
             return opened.size
     except (OSError, UnidentifiedImageError) as error:
-        raise InputError.at(f"{_KEY}.path", f"{file} cannot be read ({error})") from error
+        raise InputError.at(f"{KEY}.path", f"{file} cannot be read ({error})") from error
 
 
-def _json(path: Path, key: str) -> dict[str, Any]:
+def json_tree(path: Path, key: str) -> dict[str, Any]:
+    """What a JSON file of COCO holds."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -332,10 +336,11 @@ def _json(path: Path, key: str) -> dict[str, Any]:
     return tree
 
 
-def _listed(tree: Mapping[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
+def listed(tree: Mapping[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
+    """One of its lists."""
     found = tree.get(name)
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise InputError.at(f"{_KEY}.path", f"{path} has no list `{name}` of objects, which a COCO file has")  # fmt: skip
+        raise InputError.at(f"{KEY}.path", f"{path} has no list `{name}` of objects, which a COCO file has")  # fmt: skip
     if name != "annotations" and any("id" not in one for one in found):
-        raise InputError.at(f"{_KEY}.path", f"{path} has an entry of `{name}` without an id")
+        raise InputError.at(f"{KEY}.path", f"{path} has an entry of `{name}` without an id")
     return found

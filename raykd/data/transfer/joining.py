@@ -143,9 +143,7 @@ def _behind(
     return replace(
         dataset,
         inputs={name: np.concatenate([np.asarray(own[name]), inputs[name]]) for name in own},
-        labels=np.concatenate(
-            [dataset.known_labels, dataset.form.empty(more, len(dataset.class_names))]
-        ),
+        labels=_without_more(dataset, more),
         ids=np.concatenate([dataset.sample_ids, fresh_ids(names, dataset.sample_ids)]),
         user_ids=pa.concat_arrays(
             [dataset.user_ids.cast(pa.string()), pa.array(names, pa.string())]
@@ -156,6 +154,13 @@ def _behind(
         splits=None,
         columns={},
     )
+
+
+def _without_more(dataset: Dataset, more: int) -> np.ndarray:
+    """The labels, and behind them those of samples that have none."""
+    known = dataset.known_labels
+    none = dataset.form.hidden(np.repeat(known[:1], more, axis=0), np.ones(more, dtype=bool))
+    return np.concatenate([known, none])
 
 
 def _weights(weights: np.ndarray | None, more: int) -> np.ndarray | None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from raykd.config.models import DetectorModel
 from raykd.detection.layout import HEADER, Layout, layout_for, packed
+from raykd.detection.locations import expected_edges
 from raykd.models.shapes import BuildContext
 from raykd.models.zoo.parts import NORMS, conv3x3, he_init, image_shape, named, scaled
 
@@ -22,11 +23,13 @@ _DILATIONS = (1, 2, 4)
 _FIRST = 0.01
 """Probability of every class at the start, as in Lin et al. 2017 (RetinaNet), sec. 4.1."""
 _FIRST_EDGE = 2.0
+_NARROW = 4.0
+"""How wide an edge's distribution is at the start: its logits are −(i − 2)² / 4 at the i-th distance."""
 
 
-def detector_layout(classes: int, height: int, width: int) -> Layout:
+def detector_layout(classes: int, height: int, width: int, bins: int | None = None) -> Layout:
     """How a detector of the zoo answers for images of a size."""
-    return layout_for(classes, height, width, stride=STRIDE)
+    return layout_for(classes, height, width, stride=STRIDE, bins=bins or 1)
 
 
 class _Block(nn.Module):
@@ -63,10 +66,13 @@ class Detector(nn.Module):
         )
         dilations = [_DILATIONS[i % len(_DILATIONS)] for i in range(spec.depth)]
         self.blocks = nn.Sequential(*(_Block(features, spec.norm, one) for one in dilations))
-        self.head = nn.Conv2d(features, layout.classes + 4, 1)
+        self.head = nn.Conv2d(features, layout.classes + 4 * layout.bins, 1)
         he_init(self)
         nn.init.normal_(self.head.weight, std=0.01)
-        first = [-math.log((1 - _FIRST) / _FIRST)] * layout.classes + [_FIRST_EDGE] * 4
+        edge = [_FIRST_EDGE]
+        if layout.bins > 1:
+            edge = [-((i - _FIRST_EDGE) ** 2) / _NARROW for i in range(layout.bins)]
+        first = [-math.log((1 - _FIRST) / _FIRST)] * layout.classes + edge * 4
         assert self.head.bias is not None, "it has one"
         with torch.no_grad():
             self.head.bias.copy_(torch.tensor(first))
@@ -79,8 +85,13 @@ class Detector(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """What every location says."""
         said_BNE = self.head(self.blocks(self.stem(images_BCHW))).flatten(2).mT
-        logits, raw = said_BNE.split([self.layout.classes, 4], dim=-1)
-        return packed(logits, STRIDE * F.softplus(raw), self.layout, self.knows_C)
+        bins = self.layout.bins
+        logits, raw = said_BNE.split([self.layout.classes, 4 * bins], dim=-1)
+        if bins == 1:
+            return packed(logits, STRIDE * F.softplus(raw), self.layout, self.knows_C)
+        spread = raw.unflatten(-1, (4, bins))
+        edges = expected_edges(spread, stride=STRIDE)
+        return packed(logits, edges, self.layout, self.knows_C, spread)
 
 
 def build_detector(spec: DetectorModel, context: BuildContext) -> nn.Module:
@@ -93,8 +104,8 @@ def build_detector(spec: DetectorModel, context: BuildContext) -> nn.Module:
         InputError: the input is no image, the task is not `detection`, or `knows` has a class that the data have not.
     """
     channels, height, width = image_shape(spec, context)
-    places = detector_layout(1, height, width).locations
-    classes, rest = divmod(context.classes - HEADER - 4 * places, places + 1)
+    places, bins = detector_layout(1, height, width).locations, spec.bins or 0
+    classes, rest = divmod(context.classes - HEADER - 4 * places * (1 + bins), places + 1)
     if rest or classes < 1:
         raise context.error(
             f"detector answers with boxes, and {context.classes} outputs are none for images of {height}×{width}; use it "
@@ -104,4 +115,4 @@ def build_detector(spec: DetectorModel, context: BuildContext) -> nn.Module:
         raise context.error(
             f"found {max(spec.knows)}; the data have the classes 0 to {classes - 1}", field="knows"
         )
-    return Detector(spec, channels, detector_layout(classes, height, width))
+    return Detector(spec, channels, detector_layout(classes, height, width, spec.bins))

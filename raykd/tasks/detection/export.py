@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raykd.detection.layout import Heads, layout_for, layout_of, true_boxes, unpacked
+from raykd.detection.layout import Heads, layout_for, layout_of, of_width, true_boxes, unpacked
 from raykd.detection.locations import found_at
-from raykd.export.task import WORST, OfNetwork, Predicted, TaskExport, quoted
+from raykd.export.found_boxes import in_words
+from raykd.export.task import WORST, Boxes, OfNetwork, Predicted, TaskExport, quoted
 from raykd.tasks.detection.labels import STRIDE
-from raykd.tasks.detection.metrics import KEPT, SURE, box_metrics, found_rows
+from raykd.tasks.detection.metrics import KEPT, box_metrics, found_rows
 
 _ROUNDS = 12
 """A graph has so many rounds of suppression; chains of boxes that hang on each other are hardly ever longer."""
@@ -29,21 +30,25 @@ def _of_network(answers_BA: Tensor, _temperature: float) -> tuple[Tensor, ...]:
 
 def _for_shape(classes: int, shape: tuple[int, ...]) -> OfNetwork:
     layout = layout_for(classes, *shape[-2:], stride=STRIDE)
-    return lambda answers_BA, _temperature: _boxes(answers_BA, unpacked(answers_BA, layout))
+
+    def of_network(answers_BA: Tensor, _temperature: float) -> tuple[Tensor, ...]:
+        """Bins show in the width, which a graph knows."""
+        own = of_width(layout, int(answers_BA.shape[1]))
+        return _boxes(answers_BA, unpacked(answers_BA, own))
+
+    return of_network
 
 
 def _rows_said(rows_BL: Tensor, names: Sequence[str]) -> Predicted:
-    boxes, words = true_boxes(rows_BL), []
-    for four, label, score in zip(
-        boxes.boxes_BM4.tolist(), boxes.classes_BM.tolist(), boxes.scores_BM.tolist(), strict=True
-    ):
-        said = [
-            f"{names[c] if c < len(names) else c} {s:.2f} ({', '.join(f'{edge:.1f}' for edge in corners)})"
-            for corners, c, s in zip(four, label, score, strict=True)
-            if s >= SURE
-        ]
-        words.append("; ".join(said) or "nothing")
-    return Predicted(tuple(names), tuple(words), np.arange(len(words)), None)
+    boxes = true_boxes(rows_BL)
+    found = tuple(
+        Boxes(four[there].numpy(), label[there].numpy(), score[there].numpy())
+        for four, label, score, there in zip(
+            boxes.boxes_BM4, boxes.classes_BM, boxes.scores_BM, boxes.present_BM, strict=True
+        )
+    )
+    words = tuple(in_words(one, names) for one in found)
+    return Predicted(tuple(names), words, np.arange(len(words)), None, boxes=found)
 
 
 def _predict(outputs_NC: Tensor, names: tuple[str, ...]) -> Predicted:

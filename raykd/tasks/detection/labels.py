@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from raykd.data.geometry import Places, boxes_cut, boxes_moved, visible_share
 from raykd.data.labels import LabelFormat
-from raykd.detection.layout import BOX, CLASS, CORNERS, SCORE, layout_for
+from raykd.detection.layout import BOX, CLASS, CORNERS, CROWD, HEADER, SCORE, layout_for
 from raykd.types import is_labelled
 
 STRIDE = 4
@@ -19,6 +20,62 @@ class _BoxFormat(LabelFormat):
     def empty(self, count: int, outputs: int) -> np.ndarray:  # noqa: ARG002 - one signature for all tasks
         """Labels of `count` images of which none is labelled."""
         return np.full((count, 1 + BOX), np.nan, np.float32)
+
+
+def moved_rows(labels_BL: np.ndarray, places: Places, visible: float) -> np.ndarray:
+    """Rows of boxes, or of boxes that were found, of moved images: cut at what is seen, and in the order that they had.
+
+    What is outside is left out. A box of which less than `visible` of its area is left is nothing to be found, and what is
+    left of it is a crowd: a region in which boxes are neither right nor wrong. A row without labels stays without.
+
+    Args:
+        labels_BL: rows as of `raykd.detection.layout`.
+        places: where the images are in their views.
+        visible: in [0, 1].
+
+    Returns:
+        float32 [B, L].
+    """
+    safe_BL = np.nan_to_num(labels_BL, nan=0.0)
+    boxes = safe_BL[:, 1:].reshape(len(safe_BL), safe_BL.shape[1] // BOX, BOX)
+    there_BM = np.arange(boxes.shape[1]) < safe_BL[:, :1]
+    moved_BM4 = boxes_moved(boxes[..., CORNERS], places.maps_B23)
+    cut_BM4 = boxes_cut(moved_BM4, places.seen_B4)
+    share_BM = visible_share(moved_BM4, cut_BM4) * there_BM
+    score_BM = np.where(share_BM >= visible, boxes[..., SCORE], CROWD)
+    rows = np.concatenate([boxes[..., :1], cut_BM4, score_BM[..., None]], axis=-1)
+    kept_BM = share_BM > 0
+    first = np.argsort(~kept_BM, axis=1, kind="stable")[..., None]
+    rows = np.take_along_axis(np.where(kept_BM[..., None], rows, 0.0), first, axis=1)
+    count_B1 = kept_BM.sum(axis=1, keepdims=True)
+    found_BL = np.concatenate([count_B1, rows.reshape(len(rows), -1)], axis=1).astype(np.float32)
+    found_BL[~is_labelled(labels_BL)] = np.nan
+    return found_BL
+
+
+def moved_answers(answers_BU: np.ndarray, places: Places, visible: float) -> np.ndarray:
+    """Boxes that were found in whole images as those of moved ones, [B, U]; see `raykd.detection.structured`.
+
+    Cut as true boxes are; one of which less than `visible` of its area is left is left out.
+
+    Args:
+        answers_BU: rows of raw boxes, their first numbers that say something.
+        places: where the images are in their views.
+        visible: in [0, 1].
+    """
+    first = HEADER + int(answers_BU[:, 0].max())
+    front_BF, count_B1 = answers_BU[:, :first], answers_BU[:, first : first + 1]
+    slots = answers_BU[:, first + 1 :]
+    boxes = slots.reshape(len(slots), -1, first)  # four corners, and a probability of each class
+    moved_BM4 = boxes_moved(boxes[..., :4], places.maps_B23)
+    cut_BM4 = boxes_cut(moved_BM4, places.seen_B4)
+    share_BM = visible_share(moved_BM4, cut_BM4) * (np.arange(boxes.shape[1]) < count_B1)
+    kept_BM = (share_BM >= visible) & (share_BM > 0)
+    order = np.argsort(~kept_BM, axis=1, kind="stable")[..., None]
+    found = np.where(kept_BM[..., None], np.concatenate([cut_BM4, boxes[..., 4:]], axis=-1), 0.0)
+    found = np.take_along_axis(found, order, axis=1).reshape(slots.shape)
+    parts = [front_BF, kept_BM.sum(axis=1, keepdims=True), found]
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 def boxes_of(labels: np.ndarray) -> np.ndarray:
@@ -103,6 +160,11 @@ def _holds(labels: np.ndarray, number: int) -> np.ndarray:
     return found
 
 
+def _width(names: tuple[str, ...], shape: tuple[int, ...], bins: int) -> int:
+    height, width = shape[-2:]
+    return layout_for(len(names), height, width, stride=STRIDE, bins=bins).width
+
+
 LABELS = _BoxFormat(
     clean=_clean,
     names=_names,
@@ -115,5 +177,9 @@ LABELS = _BoxFormat(
     unknown=float("nan"),
     holds=_holds,
     counted=lambda names: f"boxes of {len(names)} classes",
-    outputs=lambda names, shape: layout_for(len(names), *shape[-2:], stride=STRIDE).width,
+    outputs=lambda names, shape: _width(names, shape, 1),
+    binned=_width,
+    follow=moved_rows,
+    answers_follow=moved_answers,
+    outlines=lambda label: boxes_of(label[None])[:, CORNERS],
 )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from raykd.detection.boxes import iou
-from raykd.detection.layout import BOX, TrueBoxes, layout_of, rows_of, true_boxes, unpacked
+from raykd.detection.layout import BOX, TrueBoxes, layout_of, rows_of, true_boxes
 from raykd.detection.precision import (
     ImageBoxes,
     Matches,
@@ -23,7 +23,8 @@ from raykd.detection.precision import (
     matched,
     redrawn,
 )
-from raykd.ensemble.detectors import found_in, mean_answers
+from raykd.detection.structured import are_structured, read_answers, used
+from raykd.ensemble.detectors import found_in, fused_answers, mean_answers
 from raykd.evaluate.task import TaskMetrics, unchanged
 from raykd.types import is_labelled
 
@@ -31,6 +32,8 @@ KEPT = 50
 """Boxes that are kept of an answer."""
 SURE = 0.4
 """Score from which a box is shown, and counts as what a model says is there."""
+_LEAST = 0.05
+"""Score from which a fused box is kept, as of one model's."""
 _BINS = 10
 _GAP = 1e-3
 _MOST_IMAGES = 256
@@ -47,7 +50,7 @@ def found_rows(answers_BA: Tensor) -> Tensor:
         return answers_BA.new_zeros(len(answers_BA), 1 + BOX * KEPT)
     layout, parts = layout_of(answers_BA), []
     for some in answers_BA.float().split(_MOST_IMAGES):
-        found = found_in(unpacked(some, layout), most=KEPT)
+        found = found_in(read_answers(some, layout), most=KEPT)
         rows = rows_of(found.boxes_BN4, found.scores_BN, found.classes_BN, KEPT, soft=True)
         parts.append(rows)
     return torch.cat(parts)
@@ -144,6 +147,10 @@ def _ensemble(outputs: Sequence[Tensor]) -> Tensor:
     stacked_TBA = torch.stack(tuple(outputs))
     if not bool(stacked_TBA.any()):
         return found_rows(stacked_TBA[0])
+    if any(map(are_structured, stacked_TBA)):
+        answered_TB = stacked_TBA.any(-1).to(stacked_TBA)
+        found, _ = fused_answers(stacked_TBA, answered_TB, threshold=_LEAST)
+        return rows_of(found.boxes_BN4, found.scores_BN, found.classes_BN, KEPT, soft=True)
     return found_rows(mean_answers(stacked_TBA, torch.ones(stacked_TBA.shape[:2])))
 
 
@@ -185,6 +192,10 @@ def _image(
     )
 
 
+def _used(answers_BA: Tensor) -> int | None:
+    return used(layout_of(answers_BA)) if are_structured(answers_BA) else None
+
+
 def _most_class(rows_BL: Tensor) -> int:
     boxes = true_boxes(rows_BL)
     return int((boxes.classes_BM * boxes.present_BM).max()) if len(rows_BL) else 0
@@ -212,4 +223,5 @@ METRICS = TaskMetrics(
     right_or_wrong=False,
     own_labels=True,
     redrawn=_redrawn,
+    used=_used,
 )

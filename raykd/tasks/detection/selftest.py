@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from raykd.config.roles import Expect
-from raykd.detection.layout import unpacked
+from raykd.detection.structured import read_answers
 from raykd.errors import TeacherError
 from raykd.tasks.detection.metrics import box_metrics, found_rows
 
@@ -28,7 +28,7 @@ def check_boxes(
     if not len(outputs_NC):
         return float("nan")
     try:
-        knows_C = unpacked(outputs_NC).knows_BC[0]
+        knows_C = read_answers(outputs_NC).knows_BC[0]
         numbers = box_metrics(found_rows(outputs_NC), labels_N)
     except ValueError as error:
         raise TeacherError(f"teacher {name!r} answers with no boxes: {error}") from error
