@@ -6,7 +6,7 @@
 `tests`: those with the mark `gpu`. `steps`: images a second of a student's step whose batches lie on the device, then with
 copies, views, stored targets, `train.compile`, a tap. `teachers`: an actor beside the bare forward pass; dense features
 by an actor and in the student's process. `repeatable`: the same bits again, in another process and after a kill,
-nearly the same on the CPU. `runs`: whole runs, two teachers and a student on one card among them.
+nearly the same on the CPU. `training`: a student twice, with `train.deterministic` and without. `runs`: whole runs, two teachers and a student on one card among them.
 
 Exit code 1 where a bar is missed or something fails, 2 where there is no GPU.
 """
@@ -26,12 +26,14 @@ from jobs.bench.gpu_fleets import repeatable, teacher_rates
 from jobs.bench.gpu_recipes import Result, Smoke, on_a_cpu, on_a_gpu
 from jobs.bench.gpu_runs import marked_tests, whole_runs
 from jobs.bench.gpu_steps import step_rates
+from jobs.bench.gpu_training import repeated_training
 
 CHECKS: dict[str, Callable[[Smoke], list[Result]]] = {
     "tests": marked_tests,
     "steps": step_rates,
     "teachers": teacher_rates,
     "repeatable": repeatable,
+    "training": repeated_training,
     "runs": whole_runs,
 }
 

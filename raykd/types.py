@@ -155,6 +155,8 @@ class Batch:
         """The same batch with its tensors on `device`; copies nothing when they are there already."""
 
         def move(tensor: Tensor) -> Tensor:
+            if device.type == "cuda" and not tensor.is_cuda and not tensor.is_pinned():
+                tensor = tensor.pin_memory()  # from other memory a copy is waited for
             return tensor.to(device, non_blocking=True)
 
         mixed = self.mixed and Mixed(

@@ -227,12 +227,14 @@ def _say_placement(found: dict[str, Any], placement: Any, console: Any) -> None:
         elif one["cpus"] or one["gpus"]:
             console.print(
                 f"teacher {name}: {one['replicas']} × ({one['cpus']:g} CPUs, {one['gpus']:g} GPUs)"
+                + (f", layers over {one['device_map']}" if "device_map" in one else "")
             )
     student = found["student"]
     workers = student["workers"]
     if not isinstance(workers, int):
         workers = f"{workers[0]} to {workers[1]}"
-    console.print(f"student: {workers} × ({student['cpus']:g} CPUs, {student['gpus']:g} GPUs), "
+    held = ", each with a part of it (fsdp)" if student["strategy"] == "fsdp" else ""
+    console.print(f"student: {workers} × ({student['cpus']:g} CPUs, {student['gpus']:g} GPUs){held}, "
                 f"{found['student_fits']} fits")  # fmt: skip
     if placement.note is not None:
         console.print(placement.note)

@@ -10,9 +10,10 @@ from typing import Any
 
 from raykd.config.check_domains import domain_problems
 from raykd.config.check_engines import check_engines
-from raykd.config.check_hosting import hosting_problems
+from raykd.config.check_hosting import device_map_problems, hosting_problems
 from raykd.config.check_objective import objective_problems
 from raykd.config.check_returns import return_problems
+from raykd.config.check_sharing import sharing_problems
 from raykd.config.check_targets import target_problems
 from raykd.config.check_transfer import transfer_problems
 from raykd.config.data import NoTokenizer, Views
@@ -61,6 +62,8 @@ def cross_check(config: Config) -> list[Problem]:
         *objective_problems(config),
         *target_problems(config),
         *hosting_problems(config),
+        *device_map_problems(config),
+        *sharing_problems(config),
         *peer_problems(config),
         *return_problems(config),
         *_training(config),

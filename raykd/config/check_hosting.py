@@ -1,10 +1,12 @@
-"""What teachers in the student's own process cannot do."""
+"""What teachers in the student's own process cannot do, and which of them may lie on several devices."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from raykd.config.engines import EngineModel
+from raykd.config.models import HfModel
+from raykd.config.roles import Teacher
 from raykd.config.root import Config, TeacherCluster
 from raykd.errors import Problem
 
@@ -43,6 +45,46 @@ def hosting_problems(config: Config) -> Iterator[Problem]:
             "asks teachers about texts that are in no data set, which only actors are asked; leave it out, "
             f"{_ACTOR}",
         )
+
+
+def device_map_problems(config: Config) -> Iterator[Problem]:
+    """What is wrong with the devices that teachers are to lie on."""
+    for teacher in config.teachers:
+        if teacher.resources.device_map is not None:
+            yield from _of_a_map(config, teacher)
+
+
+def _of_a_map(config: Config, teacher: Teacher) -> Iterator[Problem]:
+    """What is wrong with the devices that a teacher is to lie on."""
+    own, found = f"teachers.{teacher.name}.resources", teacher.resources.device_map
+    key = f"{own}.device_map"
+    if not isinstance(teacher.model, HfModel):
+        kind = "outputs" if teacher.model is None else teacher.model.type
+        yield Problem(key, f"found beside a teacher of type {kind}; only models of transformers (type: hf) are laid over several "
+                      "devices, leave it out")  # fmt: skip
+        return
+    if teacher.fit is not None:
+        yield Problem(key, "found beside fit, which trains on one device; leave one of the two out")
+    if config.cluster.with_student:
+        yield Problem(key, f"found with cluster.teachers.where: student, whose workers have one device each; leave it out, {_ACTOR}")  # fmt: skip
+        return
+    gpus = teacher.resources.gpus
+    gpus = config.cluster.teachers.gpus if gpus is None else gpus
+    if isinstance(found, str):
+        if gpus < 2 or gpus % 1:
+            yield Problem(key, f"found {found}, but its actor has {gpus:g} GPUs: give it a whole number from 2 on with {own}.gpus, or "
+                          "leave the map out")  # fmt: skip
+        return
+    assert found is not None, "the caller has looked"
+    most = max((place for place in found.values() if place != "cpu"), default=None)
+    if most is None and gpus:
+        yield Problem(
+            key,
+            f"found everything on the CPU, but its actor has {gpus:g} GPUs; set {own}.gpus to 0, or name them",
+        )
+    elif most is not None and (gpus < most + 1 or gpus % 1):
+        yield Problem(key, f"names GPU {most}, but its actor has {gpus:g} of them, numbered from 0; give it a whole number of at "
+                      f"least {most + 1} with {own}.gpus")  # fmt: skip
 
 
 _ALONE = "each worker of the student has every teacher once"

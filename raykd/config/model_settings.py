@@ -18,6 +18,8 @@ class ModelSettings(Settings):
     """Whether inputs are sequences of tokens, and the answer is the token after each (`task: language`)."""
     may_take_texts: ClassVar[bool] = False
     """Whether inputs may be texts themselves, with `tokenizer: none`."""
+    rows_apart: ClassVar[bool] = False
+    """Whether what it says of a sample is known not to depend on the others of a batch."""
     made_of: ClassVar[Literal["weights", "content", "examples", "object", "engine"]] = "weights"
     """What is kept of it: weights, or, of what cannot be trained here, a file's content, an estimator's examples, an
     object of the user's process, or nothing of what lies behind an engine."""

@@ -25,6 +25,8 @@ Norm = Literal["group", "batch"]
 class ZooModel(ModelSettings):
     """A network of raykd itself."""
 
+    rows_apart = True
+
     @property
     def is_harmless(self) -> bool:
         """It is."""
@@ -328,6 +330,7 @@ class SklearnModel(ModelSettings):
 class TorchvisionModel(ModelSettings):
     """A model of torchvision; needs the extra `vision`."""
 
+    rows_apart = True
     short_for = "name"
     type: Literal["torchvision"] = "torchvision"
     name: str
@@ -351,6 +354,7 @@ class TorchvisionModel(ModelSettings):
 class TimmModel(ModelSettings):
     """A model of timm, with as many input channels as its samples; needs the extra `vision`."""
 
+    rows_apart = True
     short_for = "name"
     type: Literal["timm"] = "timm"
     name: str
@@ -374,6 +378,7 @@ class TimmModel(ModelSettings):
 class HfModel(ModelSettings):
     """A pretrained classifier, encoder or language model of transformers; needs the extra `hf`."""
 
+    rows_apart = True
     short_for = "name"
     type: Literal["hf"] = "hf"
     name: str

@@ -32,7 +32,7 @@ REPLICA = "{replica}"
 class TeacherResources(Settings):
     """Overrides of `cluster.teachers` for one teacher; null keeps the cluster's setting."""
 
-    added_later: ClassVar = frozenset({"node_labels"})
+    added_later: ClassVar = frozenset({"node_labels", "device_map"})
 
     replicas: Count | None = None
     """Actors that host this teacher."""
@@ -40,6 +40,12 @@ class TeacherResources(Settings):
     """CPUs per actor; fractions share a core."""
     gpus: NonNegative | None = None
     """GPUs per actor; fractions share a GPU."""
+    device_map: (
+        Literal["auto", "balanced", "sequential"] | dict[str, Natural | Literal["cpu"]] | None
+    ) = None
+    """Of a model of transformers that is too large for one GPU: which of its layers lie on which GPU of its actor, as
+    transformers has it. `balanced` (`auto`): alike on all of them; `sequential`: one after the other is filled; or path of a
+    module -> number of the GPU, from 0, or cpu. Needs `raykd[large]`. null = all on one."""
     batch_size: Count | None = None
     """The one fixed shape, in samples, that this teacher is run with."""
     node_labels: NodeLabels | None = None

@@ -188,12 +188,16 @@ class Targets(Settings):
 class StudentCluster(Settings):
     """Resources of student training, per worker."""
 
-    added_later: ClassVar = frozenset({"trainer", "node_labels"})
+    added_later: ClassVar = frozenset({"trainer", "node_labels", "strategy"})
 
     workers: Workers = 1
     """Data-parallel workers: so many, or [fewest, most], which a fit starts and restarts with as many of as
     there is room for then, beside live teachers and whatever else runs. Between two fits a smaller group
     grows to what there is room for by then. The global batches are the same whatever the number."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """How several workers hold the student: `ddp` each all of it, `fsdp` (FSDP2) each a part of every parameter, its gradient
+    and its optimizer's state, for students too large for one GPU. The weights agree up to rounding. `fsdp` writes its checkpoints
+    while it goes on (torch.distributed.checkpoint); the student that comes out is written whole."""
     cpus: Positive | None = None
     """CPUs per worker, which are its threads as well. null = 1, and of a large model more: a thread for each 100 million
     multiply-adds that its forward pass of a batch takes, up to 8 and to the CPUs of this machine; on a cluster at an address,

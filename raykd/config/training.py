@@ -94,7 +94,7 @@ LAST = "last"
 class Training(Settings):
     """How one model is trained."""
 
-    added_later: ClassVar = frozenset({"select_on", "micro_batch_size"})
+    added_later: ClassVar = frozenset({"select_on", "micro_batch_size", "deterministic"})
     epochs: Count = 30
     """Passes over the training part (for controls: as many updates as the student's)."""
     batch_size: Count = 128
@@ -116,6 +116,9 @@ class Training(Settings):
     """Decay of an exponential moving average of the weights, which is then what is validated and kept."""
     compile: bool = False
     """`torch.compile` the model."""
+    deterministic: bool = False
+    """On a GPU only algorithms that add in the same order each time, so that the same fit on the same kind of card has the same
+    bits; slower, and an operation without such an algorithm ends the fit. On CPUs it is so anyway."""
     early_stopping: EarlyStopping | None = None
     """null trains to the end."""
     select: str | None = None

@@ -107,6 +107,7 @@ def _student(prepared: Prepared, placement: Placement) -> dict[str, Any]:
         "workers": workers.workers,
         "cpus": workers.cpus_each,
         "gpus": workers.gpus,
+        "strategy": workers.strategy,
     }
 
 
@@ -125,6 +126,7 @@ def _teacher(prepared: Prepared, name: str, placement: Placement) -> dict[str, A
         "replicas": where.replicas,
         "cpus": where.cpus,
         "gpus": where.gpus,
+        **({} if spec.resources.device_map is None else {"device_map": spec.resources.device_map}),
     }
 
 

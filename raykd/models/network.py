@@ -120,10 +120,15 @@ def placed(module: Module, device: torch.device, *, tf32: bool) -> Module:
             is trained, not for what is to be repeated.
     """
     if device.type == "cuda":
-        torch.set_float32_matmul_precision("high" if tf32 else "highest")
-        torch.backends.cudnn.allow_tf32 = tf32
+        set_precision(tf32=tf32)
         channels_last(module)
     return module.to(device)
+
+
+def set_precision(*, tf32: bool) -> None:
+    """Whether GPUs may round the factors of float32 products to 10 bits, in this process from now on."""
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
 
 
 def channels_last(module: Module) -> Module:

@@ -37,6 +37,7 @@ from raykd.models import build_model
 from raykd.models.frozen import freeze, parameter_groups
 from raykd.models.network import Network
 from raykd.models.preprocess import IDENTITY, Preprocessing, preprocessing_for
+from raykd.models.spreading import require_accelerate
 from raykd.models.taps import probe, probe_answer, probe_output, run_model
 from raykd.models.weights import apply_weights, load_weights, matching
 from raykd.models.zoo.estimator import examples_of
@@ -157,6 +158,7 @@ class ResolvedTeacher:
             behaviour=self.behaviour,
             vector=settings.embedding,
             device="cuda" if gpus else "cpu",
+            device_map=settings.resources.device_map,
             object=held_object(settings.model, f"teachers.{settings.name}.model"),
         )
 
@@ -291,6 +293,8 @@ def _with_model(
     assert teacher.model is not None, "cross_check demands a model where there are no outputs"
     if teacher.fit is not None and not outputs:
         raise InputError.at(f"{key}.fit", "the data has no label to be fitted on; give `weights`")
+    if teacher.resources.device_map is not None:
+        require_accelerate(f"{key}.resources.device_map")
     fitted_on = examples(config, teacher, resolved.preprocessing, samples)
     network = resolved.network(samples, key=f"{key}.model", examples=fitted_on)
     weights = fitted_on or _weights(teacher, network, key)

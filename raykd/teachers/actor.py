@@ -34,7 +34,7 @@ _BATCHES = 8
 _AHEAD = 2
 """Pieces of a long call under way, so that the steps of the next one begin while those of the last one end."""
 SCORE = "score"
-"""Concurrency group of requests: of as many of them as there are steps each is at another."""
+"""Concurrency group of requests: of as many of them as there are steps each is at another, and the rest wait to be joined."""
 CONTROL = "control"
 """Concurrency group whose calls are answered while the model is at work."""
 

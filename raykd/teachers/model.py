@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from threading import local
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from raykd.config.models import Model
 from raykd.data import Samples
 from raykd.errors import NonFiniteError, TeacherError
 from raykd.models import build_model
-from raykd.models.network import Network, placed
+from raykd.models.network import Network, placed, set_precision
 from raykd.models.preprocess import Preprocessing
 from raykd.models.taps import Taps
 from raykd.models.units import buckets, cut, offsets_of, unit_numbers
@@ -36,8 +36,12 @@ from raykd.targets.ragged import joined, taken
 from raykd.tasks import find_task
 from raykd.teachers.answers import TINY, as_logits, mapped
 from raykd.teachers.engines.teacher import EngineSpec, EngineTeacher
-from raykd.teachers.stages import Placed, Stages
+from raykd.teachers.joining import LEAST_SHAPE, Joining
+from raykd.teachers.stages import AT_ONCE, Placed, Stages
 from raykd.types import CHUNKS, ORIGINAL_VIEW, OutputKind, Scale
+
+if TYPE_CHECKING:
+    from raykd.models.spreading import DeviceMap
 
 Inputs = Mapping[str, np.ndarray]
 _OUTPUT, _FINITE, _TAP = "output", "finite", "tap."
@@ -70,6 +74,7 @@ class Spec:
         behaviour: hash of a few answers, of a model that is not known by its weights.
         vector: the module whose output [D] is its embedding; None = what the network returns.
         device: the kind of device that its actors run it on, from their placement.
+        device_map: what of it lies on which GPU of its process, where that is not one alone; bits are the same.
         object: the user's own, of a model that is one; it comes along to every process that hosts it.
     """
 
@@ -92,6 +97,7 @@ class Spec:
     behaviour: str | None = None
     vector: str | None = None
     device: Literal["cpu", "cuda"] = "cpu"
+    device_map: DeviceMap | None = None
     object: Held | None = None
 
     @property
@@ -113,6 +119,11 @@ class Spec:
         if self.vector is not None:
             parts["vector"] = self.vector
         return _digest(parts)
+
+    @property
+    def joins(self) -> bool:
+        """Whether a sample's answer has the same bits whoever else is in its batch, as far as is known."""
+        return self.model.rows_apart and self.batch_size >= LEAST_SHAPE
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -208,13 +219,24 @@ class TeacherModel:
         )
         apply_weights(model, spec.weights, key=spec.key)
         network = Network(model, spec.preprocessing, spec.scale)
-        self.network = placed(network, self.device, tf32=False).to(DTYPES[spec.dtype]).eval()
+        if spec.device_map is None:
+            network = placed(network, self.device, tf32=False).to(DTYPES[spec.dtype])
+        else:
+            from raykd.models.spreading import spread  # few teachers need it
+
+            if self.device.type == "cuda":
+                set_precision(tf32=False)
+            own = network.to(DTYPES[spec.dtype])
+            key = f"{spec.key.rpartition('.')[0]}.resources.device_map"
+            network = spread(own, spec.device_map, self.device, key=key)
+        self.network = network.eval()
         self.network.requires_grad_(False)
         vector = () if spec.vector is None else (spec.vector,)
         self._taps = Taps(self.network, (*spec.taps, *vector), key=spec.key)
         assert not any(p.requires_grad for p in self.network.parameters()), "a teacher is frozen"
         assert not any(m.training for m in self.network.modules()), "a teacher is in eval mode"
         self.stages = Stages(self.device)
+        self._joining = Joining(spec.batch_size, AT_ONCE, joins=spec.joins)
         self._own = local()
         # Teachers draw independently of each other: the errors of their draws are averaged, too.
         self._own_number = np.uint64(derive(0, "draws", spec.name))
@@ -239,8 +261,9 @@ class TeacherModel:
 
         if samples.is_tokens:
             chunks = inputs(np.arange(len(rows)))[CHUNKS]
-            return self._scored_chunks(chunks, _packing_for(self.spec.packing, view))
-        return self._scored(len(rows), inputs, _packing_for(self.spec.packing, view))
+            return self._scored_chunks(chunks, _packing_for(self.spec.packing, view), joins=True)
+        packing = _packing_for(self.spec.packing, view)
+        return self._scored(len(rows), inputs, packing, (packing, id(samples)))
 
     def score_inputs(self, inputs: Inputs, *, whole: bool = True) -> codec.Arrays:
         """The encoded answer for samples of no data set, as they are; see `Scorer`."""
@@ -255,17 +278,34 @@ class TeacherModel:
         return self._scored(count(inputs), taken, packing)
 
     def _scored(
-        self, samples: int, inputs: Callable[[np.ndarray], Mapping[str, Tensor]], packing: Packing
+        self,
+        samples: int,
+        inputs: Callable[[np.ndarray], Mapping[str, Tensor]],
+        packing: Packing,
+        kind: Hashable = None,
     ) -> codec.Arrays:
-        """The answer for so many samples; `inputs` gives those at places [B]."""
+        """The answer for so many samples.
 
-        def score(batch: tuple[np.ndarray, int]) -> codec.Arrays:
+        Args:
+            samples: how many.
+            inputs: gives those at places [B].
+            packing: what is kept of it.
+            kind: of short batches that may be joined; None = of none.
+        """
+
+        def score(batch: tuple[np.ndarray, int]) -> tuple[codec.Arrays, int]:
             places, own = batch
-            return taken(self._staged(lambda: inputs(places), packing), np.arange(own))
+            alone = own == self.spec.batch_size or kind is None
+            return self._joining.answer(
+                object() if alone else kind,
+                own,
+                lambda some: inputs(places[some]),
+                lambda made: self._staged(made, packing),
+            )
 
-        batches = list(self._batches(samples))
-        self._own.places = self.places + len(batches) * self.spec.batch_size
-        return joined(self.stages.each(score, batches))
+        arrays, places = zip(*self.stages.each(score, list(self._batches(samples))), strict=True)
+        self._own.places = self.places + sum(places)
+        return joined(arrays)
 
     def _batches(self, samples: int) -> Iterator[tuple[np.ndarray, int]]:
         """Places of each batch of the one fixed shape, and how many of them are no padding."""
@@ -275,8 +315,10 @@ class TeacherModel:
             places[places >= samples] = start
             yield places, min(size, samples - start)
 
-    def _scored_chunks(self, tokens_B2L: Tensor, packing: Packing) -> codec.Arrays:
-        """The answer for chunks of tokens, those of one bucket together."""
+    def _scored_chunks(
+        self, tokens_B2L: Tensor, packing: Packing, *, joins: bool = False
+    ) -> codec.Arrays:
+        """The answer for chunks of tokens, those of one bucket together, and with those of others where that may be."""
         bucket_B, parts, order = buckets(tokens_B2L.numpy()), [], []
         for length in np.unique(bucket_B).tolist():
             places = np.flatnonzero(bucket_B == length)
@@ -285,7 +327,8 @@ class TeacherModel:
             def inputs(some: np.ndarray, short: Tensor = short) -> Mapping[str, Tensor]:
                 return {CHUNKS: short[some]}
 
-            parts.append(self._scored(len(places), inputs, packing))
+            kind = (packing, length) if joins else None
+            parts.append(self._scored(len(places), inputs, packing, kind))
             order.append(places)
         return taken(joined(parts), np.argsort(np.concatenate(order)))
 
@@ -350,10 +393,10 @@ class TeacherModel:
         output_BC = self.network(self.stages.taken(placed)).float()
         tapped = self._taps.take()
         if self.spec.vector is not None:
-            output_BC = tapped[self.spec.vector].float()
+            output_BC = tapped[self.spec.vector].float().to(self.device)
         if self.spec.kind == "log_probabilities":
             output_BC = output_BC.masked_fill(output_BC == -torch.inf, math.log(TINY))
-        features = {_TAP + tap: tapped[tap].float() for tap in self.spec.taps}
+        features = {_TAP + tap: tapped[tap].float().to(self.device) for tap in self.spec.taps}
         finite = [tensor.isfinite().all() for tensor in (output_BC, *features.values())]
         return self.stages.computed(
             {_OUTPUT: output_BC, _FINITE: torch.stack(finite).all(), **features}

@@ -20,9 +20,9 @@ from raykd.runtime import Crew
 from raykd.teachers.actor import CONTROL, SCORE, TeacherActor
 from raykd.teachers.client import Client, Question
 from raykd.teachers.executor import Replicas
+from raykd.teachers.joining import WAITING
 from raykd.teachers.model import AnySpec, Inputs
 from raykd.teachers.seats import Seat, forget
-from raykd.teachers.stages import AT_ONCE
 from raykd.top_k import dense_answers
 from raykd.tracking import Event
 from raykd.types import TeacherOutputs
@@ -193,7 +193,7 @@ def _pickled(references: Sequence[Any]) -> tuple[bytes, list[Any]]:
 
 def _start(references: bytes, resources: TeacherResources, settings: TeacherCluster) -> Any:
     """An actor that Ray starts again whenever it dies; how often one batch may be tried is the client's."""
-    groups = {CONTROL: 1, SCORE: AT_ONCE}
+    groups = {CONTROL: 1, SCORE: WAITING}
     actor = ray.remote(concurrency_groups=groups)(TeacherActor).options(
         num_cpus=resources.cpus,
         num_gpus=resources.gpus,

@@ -4,6 +4,7 @@
     <fit>/state.pt                             all that a bit-identical continuation needs
     <fit>/state.previous.pt                    the one before, for when that is damaged
     <fit>/epoch30.safetensors  epoch30.json     a snapshot that is wanted of it, and its validation metrics
+    <fit>/sharded/                             in place of both where workers hold the model in parts
     <fit>/result.json                          written when the fit is finished
     <fit>/peers/<k>/                           weights and result of the k-th network that learnt beside the student
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import io
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +37,8 @@ from raykd.tracking import Event
 State = dict[str, Any]
 STATES = ("state.pt", "state.previous.pt")
 """The last state, and the one before."""
+PARTED = "sharded"
+"""Folder of states that workers write in parts, see `raykd.train.sharded_states`."""
 _DIGEST_BYTES = 16
 
 
@@ -92,6 +96,7 @@ class FitFolder:
         """Delete the states, and what teachers have said of texts of its own: it is not gone on with."""
         for name in reversed(STATES):
             (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / PARTED, ignore_errors=True)
         forget_answers(self.path)
 
     def weights(self, which: str) -> Path:

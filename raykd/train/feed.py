@@ -21,12 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raykd.data import Samples
+from raykd.data import Samples, gathering
 from raykd.objective import Context
 from raykd.objective.schedules import strengths_at
 from raykd.objective.settled import EnsembleTarget, SettledUnits
 from raykd.seeding import derive
 from raykd.targets import TargetSource, Ticket
+from raykd.train.aside import made_aside, streams_of, taken
 from raykd.train.fit import Fit
 from raykd.train.mixed_batches import MixedBatches, Round
 from raykd.train.plan import split
@@ -95,6 +96,7 @@ class Feed:
         self._at_once = getattr(source, "at_once", False)
         self._kept = KeptTargets(fit.plan.rows)
         self._mixed: MixedBatches | None = None
+        self._streams = streams_of(world.device)
 
     def blocks(
         self, epoch: int, step: int, until: int | None = None, now: Round | None = None
@@ -112,10 +114,15 @@ class Feed:
         if now is not None:
             self._mixed = MixedBatches(self._fit, self._samples, self._source, now)
         if not self._at_once:
-            return prefetch(self._asked(epochs, step))
+            return self._ahead(self._asked(epochs, step))
         blocks = self._gathered(epochs, step)
         light = self._together >= _FEW_STEPS and self._world.device.type == "cpu"
-        return blocks if light else prefetch(blocks)
+        return blocks if light else self._ahead(blocks)
+
+    def _ahead(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        """The same blocks, made in a thread, and on a GPU in a stream beside that of the student's steps."""
+        self._streams.follow()  # of what is on the device by now, such as teachers
+        return taken(prefetch(made_aside(blocks, self._streams)), self._streams)
 
     @property
     def _together(self) -> int:
@@ -317,7 +324,7 @@ def moved(answer: Output, device: torch.device) -> Output:
     """An answer on a device."""
 
     def there(tensor: Tensor) -> Tensor:
-        return tensor.to(device)
+        return gathering.moved(tensor, device)
 
     features = {tap: there(feature) for tap, feature in answer.features.items()}
     return replace(on_units(answer, there), features=features)

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -200,11 +201,8 @@ def _worker(config: dict[str, Any]) -> None:
     cluster: StudentCluster = config["cluster"]
     messages: Queue = config["messages"]
     samples, fits = ray.get([work.samples, work.fits], timeout=600)
-    context = ray.train.get_context()
-    world = World(context.get_world_rank(), context.get_world_size(), get_device())
     torch.set_num_threads(work.threads)
-    if world.device.type == "cuda":  # whatever a worker makes by itself is to be on its own device
-        torch.cuda.set_device(world.device)
+    world = _world(cluster)
     reporter, trained = work.reports, 0
     for fit in fits:
         if not messages.empty():  # the group that this one replaces stopped early
@@ -229,6 +227,19 @@ def _worker(config: dict[str, Any]) -> None:
                 raise  # ends the whole group: the others may be waiting for this worker
             return
         trained += 1
+
+
+def _world(cluster: StudentCluster) -> World:
+    """This worker and the others of its group; all of them ask at once."""
+    context = ray.train.get_context()
+    world = World(context.get_world_rank(), context.get_world_size(), get_device())
+    if world.device.type == "cuda":  # whatever a worker makes by itself is to be on its own device
+        torch.cuda.set_device(world.device)
+    if cluster.strategy == "ddp":
+        return world
+    from raykd.train.sharding import Sharing  # FSDP takes long to import
+
+    return replace(world, sharing=Sharing(world.device))
 
 
 def _grows(cluster: StudentCluster, world: World) -> bool:

@@ -16,7 +16,7 @@ from raykd.config import peers as peer_settings
 from raykd.data import Samples
 from raykd.errors import PreemptedError, TrainingError
 from raykd.models.frozen import set_training
-from raykd.models.network import placed
+from raykd.models.network import placed, set_precision
 from raykd.objective import Losses
 from raykd.seeding import derive
 from raykd.targets import TargetSource
@@ -24,12 +24,14 @@ from raykd.targets.source import Asking
 from raykd.tasks import find_task
 from raykd.tracking import events
 from raykd.train.checkpoint import Reporter, State
+from raykd.train.determinism import determinism
 from raykd.train.epoch_accumulator import EpochAccumulator
 from raykd.train.epoch_values import epoch_values
 from raykd.train.exchange import Board, Exchange, LocalBoard, leave_again, take_turns
 from raykd.train.feed import Block, Feed
 from raykd.train.fit import Fit, build_module
 from raykd.train.in_parts import PartialPasses
+from raykd.train.keeping import keeper_of
 from raykd.train.learner import Learner
 from raykd.train.on_policy import Rounds
 from raykd.train.peers import MeanTeacher, PeerModule
@@ -88,6 +90,14 @@ class Trainer:
             )  # fmt: skip
             self.stream = WritingStream(self.feed, fit.epochs, rounds)
         self.validation_rows = choosing_rows(samples, fit.training.select_on)
+        self.keeper = keeper_of(
+            fit,
+            self.folder,
+            self.learners,
+            world.sharing,
+            (self.exchange, self.mean_teacher),
+            world.rank,
+        )
         self.first_epoch, self.within = self._restore()
         within = self.within["sums"]["steps"] if self.within else 0
         self.done = self.first_epoch * fit.plan.steps_per_epoch + within
@@ -105,8 +115,20 @@ class Trainer:
         count = peers.count if isinstance(peers, peer_settings.MutualLearning) else 1
         modules = (build_module(self.fit, self.samples, peer) for peer in range(count))
         tf32 = not getattr(self.source, "exact", False)
-        placed_there = [placed(one, self.world.device, tf32=tf32) for one in modules]
-        return [Learner(self.fit, module, self.task) for module in placed_there]
+        sharing, device = self.world.sharing, self.world.device
+        if sharing is None:
+            placed_there = [placed(one, device, tf32=tf32) for one in modules]
+            return [Learner(self.fit, module, self.task) for module in placed_there]
+        (module,) = modules
+        module.make_whole()  # the last layer's weights are there in the model's own forward pass alone
+        if device.type == "cuda":
+            set_precision(tf32=tf32)
+        module.objective.to(device)
+        learner = Learner(
+            self.fit, module, self.task, sharing
+        )  # its parts go to the device one by one
+        module.to(device)
+        return [learner]
 
     def _together(self) -> nn.Module:
         """The module of a step."""
@@ -169,8 +191,10 @@ class Trainer:
 
     def _keep_snapshot(self, epoch: int) -> None:
         """Keep the weights after so many epochs, where they are wanted."""
-        if epoch in self.fit.snapshots and not self.world.rank:
-            self.folder.keep_snapshot(epoch, self.student.weights(), self.student.last)
+        if epoch in self.fit.snapshots:
+            weights = self.student.weights()
+            if not self.world.rank:
+                self.folder.keep_snapshot(epoch, weights, self.student.last)
 
     def _begin(self, epoch: int) -> EpochAccumulator:
         """What the epoch has added up so far, and this worker's random numbers as they were then."""
@@ -359,46 +383,24 @@ class Trainer:
             )
 
     def _save(self, next_epoch: int, within: State | None = None) -> None:
-        """Write a checkpoint after an epoch, or `within` the next one."""
-        if self.world.rank:
-            return
-        self.reporter.flush()  # who goes on from here does not tell of the epochs before
-        state: State = {
-            "identity": self.fit.identity,
-            "next_epoch": next_epoch,
-            "within": within,
-            **self.student.state(),
-            **({"peers": [peer.state() for peer in self.peers]} if self.peers else {}),
-            **({} if self.exchange is None else {"exchange": self.exchange.state()}),
-            **(
-                {}
-                if self.mean_teacher is None
-                else {"mean": self.mean_teacher.average.state_dict()}
-            ),
-        }
-        last, best = self.student.weights(), self.student.best.weights
-        self.folder.save(state, last, best or last)
-        self.stream.saved(next_epoch)
+        """Write a checkpoint after an epoch, or `within` the next one, which is waited for."""
+        if not self.world.rank:
+            self.reporter.flush()  # who goes on from here does not tell of the epochs before
+        self.keeper.save(next_epoch, within, wait=within is not None)
+        if not self.world.rank:
+            self.stream.saved(next_epoch)
 
     def _restore(self) -> tuple[int, State | None]:
         """Continue from the last whole checkpoint if there is one; the epoch, and where within it, to begin with."""
-        restored = self.folder.load(self.fit.identities)
-        if restored is None:
+        found = self.keeper.restore()
+        if found is None:
             return 0, None
-        state = restored.state
-        self.student.restore(state)
-        for peer, own in zip(self.peers, state.get("peers", ()), strict=True):
-            peer.restore(own)
-        if self.exchange is not None:
-            self.exchange.restore(state["exchange"])
-        if self.mean_teacher is not None:
-            self.mean_teacher.average.load_state_dict(state["mean"])
-        if restored.instead_of is not None and self.world.rank == 0:
-            text = f"{restored.instead_of}; the checkpoint before it is used"
+        epoch, within, instead_of = found
+        if instead_of is not None and self.world.rank == 0:
+            text = f"{instead_of}; the checkpoint before it is used"
             self.reporter.report(
                 events.failure(self.fit.stage, text, fit=self.fit.fit_id, decision="go_back")
             )
-        epoch, within = int(state["next_epoch"]), state["within"]
         self.stream.restored(epoch)
         step = epoch * self.fit.plan.steps_per_epoch + (within["sums"]["steps"] if within else 0)
         if self.exchange is None:  # which goes on after each wait
@@ -406,23 +408,20 @@ class Trainer:
         return epoch, within
 
     def _finish(self, epochs: int, seconds: float) -> dict[str, Any]:
+        last = self.student.weights()
         result = {
             "identity": self.fit.identity,
             "epochs": epochs,
             "steps": epochs * self.fit.plan.steps_per_epoch,
             "seconds": seconds,
-            **self.student.result(),
+            **self.student.result(last),
             **self.stream.result(),
         }
-        if self.world.rank == 0:
-            self._save(epochs)
-            for index, peer in enumerate(self.peers, 1):
-                self.folder.peer(index).keep(
-                    {"identity": self.fit.identity, **peer.result()},
-                    peer.weights(),
-                    peer.best.weights,
-                )
-            self.folder.finish(result, forgets=self.exchange is None)
+        if not self.world.rank:
+            self.reporter.flush()
+        self.keeper.finish(epochs, result, last)
+        if not self.world.rank:
+            self.stream.saved(epochs)
         self._tell("finished", epochs, seconds=seconds)
         return result
 
@@ -473,9 +472,10 @@ def train(
     try:
         if board is not None:
             board.enter(fit.fit_id)
-        return Trainer(
-            fit, samples, source, reporter, world, depth=depth, leaving=leaving, board=board
-        ).run()
+        with determinism(fit.training.deterministic):
+            return Trainer(
+                fit, samples, source, reporter, world, depth=depth, leaving=leaving, board=board
+            ).run()
     finally:
         reporter.flush()
         if board is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -45,7 +45,12 @@ class _Sgd(_Uncompiled, torch.optim.SGD):
 
 
 def make_optimizer(
-    module: nn.Module, settings: Sgd | AdamW, factors: Mapping[str, float], *, key: str
+    module: nn.Module,
+    settings: Sgd | AdamW,
+    factors: Mapping[str, float],
+    *,
+    key: str,
+    parted: bool = False,
 ) -> torch.optim.Optimizer:
     """The optimizer over the trainable parameters of `module`: one kernel for all of them, on a CPU too.
 
@@ -54,17 +59,27 @@ def make_optimizer(
         settings: which optimizer.
         factors: module path -> factor on the learning rate.
         key: dotted key of the fit, for errors.
+        parted: whether some parameters are in parts (FSDP), for which there is no such kernel of SGD.
     """
     groups = parameter_groups(module, settings.lr, factors, settings.weight_decay, key=key)
+    if parted:
+        groups = [part for group in groups for part in _of_one_kind(group)]
     if isinstance(settings, Sgd):
         return _Sgd(
             groups,
             lr=settings.lr,
             momentum=settings.momentum,
             nesterov=settings.nesterov,
-            fused=True,
+            fused=not parted,
         )
     return _AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
+
+
+def _of_one_kind(group: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A group of parameters as two: one kernel takes tensors in parts, or whole ones."""
+    for whole in (False, True):
+        if some := [p for p in group["params"] if (type(p) is nn.Parameter) is whole]:
+            yield {**group, "params": some}
 
 
 def rate_factor(schedule: Schedule, steps_per_epoch: int, steps: int, step: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from raykd.objective.schedules import strengths_at
 from raykd.objective.settled import SettledSteps, SettledUnits
 from raykd.objective.terms import NOW
 from raykd.types import Batch, Headed, LearntOutputs, TopK
+
+if TYPE_CHECKING:
+    from raykd.train.sharding import Sharing
 
 _WHOLE = 1024
 """Tokens up to which the logits of a student without teachers are made as a whole."""
@@ -173,7 +176,16 @@ class DistillModule(nn.Module):
 
 
 class Update:
-    """Optimizer, schedule, clipping and moving averages: what happens before and after `backward`."""
+    """Optimizer, schedule, clipping and moving averages: what happens before and after `backward`.
+
+    Args:
+        module: what is trained.
+        optimizer: of its parameters.
+        schedule: of the learning rate.
+        clip_norm: most that the gradient's norm may be; None = anything.
+        averages: of the model, that follow it.
+        sharing: the workers that hold the model in parts; None = each holds all of it.
+    """
 
     def __init__(
         self,
@@ -183,12 +195,14 @@ class Update:
         *,
         clip_norm: float | None,
         averages: Sequence[AveragedModel],
+        sharing: Sharing | None = None,
     ) -> None:
         self.module = module
         self.optimizer = optimizer
         self.schedule = schedule
         self.clip_norm = clip_norm
         self.averages = tuple(averages)
+        self.sharing = sharing
         self._parameters = list(module.parameters())
 
     def clear(self) -> None:
@@ -200,13 +214,18 @@ class Update:
         """Average them over the workers, where nothing else has done so."""
         if workers == 1:
             return
+        if self.sharing is not None:
+            self.sharing.average_gradients(self._parameters, workers)
+            return
         for parameter in self._parameters:
             if parameter.grad is not None:
                 parameter.grad = all_sum(parameter.grad) / workers
 
     def step(self) -> None:
         """Step along the gradients."""
-        if self.clip_norm is not None:
+        if self.clip_norm is not None and self.sharing is not None:
+            self.sharing.clip(self._parameters, self.clip_norm)
+        elif self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
         self.optimizer.step()
         self.schedule.step()
@@ -287,7 +306,8 @@ class Steps:
         torch.autograd.backward(list(of), list(of.values()))
         if passes is not None:
             passes.backward()
-            for update in self._updates:
+        for update in self._updates:
+            if passes is not None or update.sharing is not None:
                 update.average_gradients(self._all_sum, self._workers)
         for update in self._updates:
             update.step()

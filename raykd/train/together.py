@@ -17,6 +17,7 @@ from raykd.errors import PreemptedError
 from raykd.targets.shared import SharedSource
 from raykd.targets.source import Asking
 from raykd.train.checkpoint import Reporter
+from raykd.train.determinism import determinism
 from raykd.train.exchange import Board
 from raykd.train.fit import Fit
 from raykd.train.loop import Leaving, Trainer, never, train
@@ -65,12 +66,16 @@ def train_together(
     shared = SharedSource(source.pool if isinstance(source, Asking) else source)
     leaves = _Latch(leaving)
     courses = []
+    wanted = any(fit.training.deterministic for fit in due)
     try:
-        for number, fit in enumerate(due):
-            listener = shared.listener(number)
-            trainer = Trainer(fit, samples, listener, reporter, world, depth=depth, leaving=leaves)
-            courses.append(_Course(trainer, number, world))
-        _in_turns(courses, shared)
+        with determinism(wanted):
+            for number, fit in enumerate(due):
+                listener = shared.listener(number)
+                trainer = Trainer(
+                    fit, samples, listener, reporter, world, depth=depth, leaving=leaves
+                )
+                courses.append(_Course(trainer, number, world))
+            _in_turns(courses, shared)
     finally:
         for course in courses:
             course.close()

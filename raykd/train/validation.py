@@ -44,13 +44,17 @@ class Best:
     metrics: dict[str, float] = field(default_factory=dict)
     epoch: int = -1
 
-    def update(self, epoch: int, metrics: dict[str, float], weights: dict[str, Tensor]) -> None:
-        """Keep `weights` when `metrics` are better than all before, or whatever they are where none decides."""
+    def update(
+        self, epoch: int, metrics: dict[str, float], weights: Callable[[], dict[str, Tensor]]
+    ) -> None:
+        """Keep what `weights` gives when `metrics` are better than all before, or whatever they are where none decides."""
         rank = self.task.rank
         newest = not self.metrics or self.select == LAST
         if newest or rank(metrics, self.select) > rank(self.metrics, self.select):
             self.epoch, self.metrics = epoch, metrics
-            self.weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+            self.weights = {
+                name: tensor.detach().cpu().clone() for name, tensor in weights().items()
+            }
 
 
 def choosing_rows(samples: Samples, select_on: ChoosingSamples | None) -> np.ndarray:
@@ -63,14 +67,37 @@ def choosing_rows(samples: Samples, select_on: ChoosingSamples | None) -> np.nda
     return found
 
 
+def _batch_size(samples: Samples) -> int:
+    if samples.vocabulary is None:
+        return _BATCH
+    # a sample has an output of all tokens for each of its own
+    outputs = samples.vocabulary.length * samples.vocabulary.size
+    return max(1, min(_BATCH, _MOST_OUTPUTS // outputs))
+
+
 def _batches(samples: Samples, rows: np.ndarray, device: torch.device) -> Iterator[Batch]:
-    size = _BATCH
-    if samples.vocabulary is not None:  # a sample has an output of all tokens for each of its own
-        outputs = samples.vocabulary.length * samples.vocabulary.size
-        size = max(1, min(_BATCH, _MOST_OUTPUTS // outputs))
+    size = _batch_size(samples)
     for start in range(0, len(rows), size):
         some = rows[start : start + size]
         yield samples.batch(some, ORIGINAL_VIEW, labels="all", device=device)
+
+
+def _shared(samples: Samples, rows: np.ndarray, world: World) -> Iterator[tuple[Batch, bool]]:
+    """The batches of this worker's share of rows, and whether they count.
+
+    Workers that hold a network in parts compute together: whoever has fewer batches goes along with others that do not count.
+    """
+    own = rows[world.rank :: world.workers]
+    if world.sharing is not None:
+        most = -(-len(rows) // world.workers)
+        lacking = -(-most // _batch_size(samples)) - -(-len(own) // _batch_size(samples))
+        for batch in _batches(samples, own, world.device):
+            yield batch, True
+        for _ in range(lacking):
+            yield next(_batches(samples, rows[:1], world.device)), False
+        return
+    for batch in _batches(samples, own, world.device):
+        yield batch, True
 
 
 def few_at_a_time(samples: Samples, rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -139,8 +166,10 @@ def validate(
         vectors_ND = _gathered(network, samples, rows, world, task)
         return task.numbers(vectors_ND, torch.from_numpy(samples.all_labels[rows]))
     sums: Tensor | None = None
-    for batch in _batches(samples, rows[world.rank :: world.workers], world.device):
+    for batch, counts in _shared(samples, rows, world):
         logits_NC = network(batch.to(world.device).inputs).float().cpu()
+        if not counts:
+            continue
         own = task.tally(logits_NC, batch.labels)
         sums = own if sums is None else sums + own
     if sums is None:  # more workers than samples: this one has none
@@ -154,10 +183,14 @@ def _gathered(
 ) -> Tensor:
     """Answers for rows [N, C], float32 on the CPU, of which each worker computed its share."""
     mine = np.arange(len(rows))[world.rank :: world.workers]
-    asked = rows[mine] if len(mine) else rows[:1]  # of all, the width is needed
-    batches = _batches(samples, asked, world.device)
-    parts = [task.answer(network(batch.to(world.device).inputs).float()) for batch in batches]
-    own_MC = torch.cat(parts)[: len(mine)]
+    parts = []
+    for batch, counts in _shared(samples, rows, world):
+        answers_NC = task.answer(network(batch.to(world.device).inputs).float())
+        parts.append(answers_NC if counts else answers_NC[:0])
+    if not parts:  # of all, the width is needed
+        (batch,) = _batches(samples, rows[:1], world.device)
+        parts = [task.answer(network(batch.to(world.device).inputs).float())[:0]]
+    own_MC = torch.cat(parts)
     table_NC = torch.zeros(len(rows), own_MC.shape[1], device=world.device)
     table_NC[mine] = own_MC
     return world.all_sum(table_NC).cpu()

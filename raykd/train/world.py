@@ -5,21 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+if TYPE_CHECKING:
+    from raykd.train.sharding import Sharing
+
 
 @dataclass(frozen=True)
 class World:
-    """Rank, number of workers and device of this process."""
+    """Rank, number of workers and device of this process.
+
+    Attributes:
+        sharing: how the workers hold a model in parts (FSDP2); None = each holds all of it (DDP).
+    """
 
     rank: int = 0
     workers: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    sharing: Sharing | None = None
 
     def all_sum(self, tensor: Tensor) -> Tensor:
         """The element-wise sum over all workers; a copy, without gradient."""
@@ -53,8 +61,8 @@ class World:
         return gathered
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module with its gradients averaged over the workers."""
-        if self.workers == 1:
+        """The module with its gradients averaged over the workers; in parts, most of them are by themselves."""
+        if self.workers == 1 or self.sharing is not None:
             return module
         devices = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(module, device_ids=devices, forward_sync_buffers=False)
