@@ -271,7 +271,7 @@ def policy_key(
         Canonical JSON.
     """
     assert not mixes(policy) or pools_digest, "a policy that mixes needs the digest of its partners"
-    key = {
+    key: dict[str, Any] = {
         "format": _FORMAT,
         "seed": seed if policy else None,
         "steps": [_step_key(index, step) for index, step in enumerate(policy)],
