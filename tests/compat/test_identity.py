@@ -54,12 +54,16 @@ def _as_before(part: Settings, written: dict[str, Any]) -> dict[str, Any]:
     silent = {n for n in part.added_later if getattr(part, n) == fields[n].default}
     silent |= {*PLACES} if isinstance(part, EngineModel) else set()
     kept = {n: v for n, v in written.items() if n not in silent}
-    return {
-        name: _as_before(getattr(part, name), value)
-        if isinstance(getattr(part, name, None), Settings)
-        else value
-        for name, value in kept.items()
-    }
+    return {name: _inside(getattr(part, name, None), value) for name, value in kept.items()}
+
+
+def _inside(own, value):
+    """The same of a part within, or of each of several."""
+    if isinstance(own, Settings):
+        return _as_before(own, value)
+    if isinstance(own, tuple) and own and all(isinstance(one, Settings) for one in own):
+        return [_as_before(*pair) for pair in zip(own, value, strict=True)]
+    return value
 
 
 def classes_of(kind: type[Settings]) -> list[type[Settings]]:
