@@ -64,7 +64,7 @@ def objective(sizes: Sizes) -> list[Row]:
 
     reference = "log_softmax + kl_div, one teacher"
     cases = [(loss, "uniform") for loss in losses_of("logits")] + [
-        ("kl", name) for name, row in WEIGHTING_ROWS.items() if not row.sequences
+        ("kl", name) for name, row in WEIGHTING_ROWS.items() if row.for_all_tasks
     ]
     steps = {f"{loss}, {weighting}": whole(loss, weighting) for loss, weighting in cases}
     table = in_turns({reference: one_teacher, **steps}, repeats)

@@ -153,3 +153,8 @@ class WeightingRow:
     looks: bool = True
     sequences: bool = False
     paper_scale: Callable[[int], float] | None = None
+
+    @property
+    def for_all_tasks(self) -> bool:
+        """Whether it needs neither sequences nor domains."""
+        return not self.sequences and "route_N" not in self.supplied

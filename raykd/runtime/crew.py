@@ -101,7 +101,17 @@ class Crew:
     """The members that are idle; who takes one gives it back, or ends it."""
 
     def __init__(self) -> None:
-        self._idle: dict[Needs, list[Any]] = defaultdict(list)
+        self._members: dict[Needs, list[Any]] = defaultdict(list)
+        self._session: tuple[str, str] | None = None
+
+    @property
+    def _idle(self) -> dict[Needs, list[Any]]:
+        """By size. Those of a connection that has ended went with it."""
+        session = _session()
+        if session != self._session:
+            self._members.clear()
+            self._session = session
+        return self._members
 
     def take(self, resources: Mapping[str, float]) -> Any:
         """A handle of a `Member`: an idle one, or a new one, for which idle ones of other sizes make room.
@@ -274,6 +284,14 @@ class _Pieces(Generic[Result]):
             raise limit.error(index, where)
         del self._begun[call]
         ray.kill(member, no_restart=False)
+
+
+def _session() -> tuple[str, str] | None:
+    """What tells this connection to a cluster from any other; None without one."""
+    if not ray.is_initialized():
+        return None
+    context = ray.get_runtime_context()
+    return context.gcs_address, context.get_job_id()
 
 
 def _started(resources: Mapping[str, float], modules: Sequence[str], **options: Any) -> Any:

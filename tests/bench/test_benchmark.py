@@ -53,7 +53,7 @@ def test_a_row_for_every_loss_of_logits_and_every_weighting(tmp_path):
     losses = (
         "kl", "reverse_kl", "js", "skew_kl", "mse", "dkd", "dist", "ttm", "wttm", "nkd", "mlkd_class", "mlkd_batch", "uld",
     )  # fmt: skip
-    weightings = [name for name, row in WEIGHTING_ROWS.items() if not row.sequences]
+    weightings = [name for name, row in WEIGHTING_ROWS.items() if row.for_all_tasks]
     cases = {f"{loss}, uniform" for loss in losses} | {f"kl, {name}" for name in weightings}
     assert {row["name"] for row in rows} == cases
     assert len(rows) == len(cases)

@@ -52,9 +52,7 @@ VOICES = (
     TeacherInfo("b", 1.5, 0.6, 0.7, stacked=0.2),
     TeacherInfo("c", 1.0, 0.9, 0.5, stacked=0.3),
 )
-WEIGHTINGS = [
-    name for name, row in WEIGHTING_ROWS.items() if not row.sequences and name != "routed"
-]
+WEIGHTINGS = [name for name, row in WEIGHTING_ROWS.items() if row.for_all_tasks]
 WEIGHTING = {
     "uniform": {}, "fixed": {"weights": {"a": 1, "b": 2, "c": 5}}, "accuracy": {"power": 2},
     "inverse_error": {}, "entropy": {}, "confidence": {"unlabelled": "ensemble_argmax"},

@@ -245,7 +245,7 @@ def test_every_weighting_loads():
     for member in members(Weighting):
         given = {"weights": {"a": 1, "b": 2}} if tag(member) == "fixed" else {}
         Objective.model_validate({"weighting": {"type": tag(member), **given}})
-        if not WEIGHTING_ROWS[tag(member)].sequences and tag(member) != "routed":  # not for classes
+        if WEIGHTING_ROWS[tag(member)].for_all_tasks:
             calibrated = ["teachers.a.temperature=fit", "teachers.b.temperature=fit"]
             overrides = calibrated if tag(member) == "stacking" else []
             load_config(recipe(weighting={"type": tag(member), **given}), overrides)

@@ -524,6 +524,7 @@ class Worker:
     rank: int
     workers: int
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
+    sharing: None = None
 
     def all_sum(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor

@@ -22,7 +22,8 @@ EPOCHS = [
 def test_the_epoch_that_a_metric_chooses_or_the_last_one(select, epoch):
     best = Best(METRICS, select)
     for number, metrics in enumerate(EPOCHS):
-        best.update(number, metrics, {"weight": torch.tensor(float(number))})
+        weights = {"weight": torch.tensor(float(number))}
+        best.update(number, metrics, lambda weights=weights: weights)
     assert best.epoch == epoch == int(best.weights["weight"])
 
 
